@@ -1,0 +1,102 @@
+// Package daemon is the life of a process: its settings, its log, its start and its orderly end.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrUsage marks what the user of the command line or of the environment has to correct: exit code 2.
+var ErrUsage = errors.New("usage")
+
+type usageError struct{ error }
+
+func (usageError) Is(target error) bool { return target == ErrUsage }
+func (e usageError) Unwrap() error      { return e.error }
+
+// Usagef is fmt.Errorf for an error that is ErrUsage without saying so in its text.
+func Usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
+// context.Canceled; 2 when it returns ErrUsage; else 1. The error goes to stderr, without passwords in URLs.
+//
+// SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
+// (see parent) cancel ctx. A second signal ends the process at once, and so do 20 s without run returning.
+func Main(run Run) {
+	live(run, 20*time.Second)
+}
+
+// Run is a program: everything it has of its process are its arguments.
+type Run = func(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error
+
+func live(run Run, stopTimeout time.Duration) {
+	name, env := filepath.Base(os.Args[0]), environ(os.Environ())
+	die := func(code int, format string, args ...any) {
+		fmt.Fprintln(os.Stderr, name+": "+redact(fmt.Sprintf(format, args...)))
+		os.Exit(code)
+	}
+	parentGone, err := parent(env)
+	if err != nil {
+		die(2, "%v", err)
+	}
+	stop := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		stop = append(stop, syscall.SIGHUP)
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, stop...)
+	if env[StopWithParent] != "" {
+		// A log that nobody reads any more must not kill before the orderly end does: writes fail instead.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	returned := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+		case <-parentGone:
+			fmt.Fprintln(os.Stderr, name+": the process that started this one is gone: stopping")
+		}
+		cancel()
+		select {
+		case <-returned:
+		case s := <-signals:
+			die(1, "second signal (%v): not waiting for an orderly end", s)
+		case <-time.After(stopTimeout):
+			die(1, "not stopped %v after being asked to: ending anyway", stopTimeout)
+		}
+	}()
+
+	err = run(ctx, os.Args[1:], env, os.Stdout)
+	close(returned)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp), ctx.Err() != nil && errors.Is(err, context.Canceled):
+		os.Exit(0)
+	case errors.Is(err, ErrUsage):
+		die(2, "%v", err)
+	default:
+		die(1, "%v", err)
+	}
+}
+
+func environ(list []string) map[string]string {
+	env := make(map[string]string, len(list))
+	for _, kv := range list {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	return env
+}

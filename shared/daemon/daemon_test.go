@@ -1,0 +1,225 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also the program under test: TEST_PROGRAM names what it does.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_PROGRAM") != "" {
+		live(program, 3*time.Second)
+	}
+	os.Exit(m.Run())
+}
+
+func program(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
+	switch env["TEST_PROGRAM"] {
+	case "fails":
+		return errors.New("no such car")
+	case "refuses":
+		return fmt.Errorf("%w: what is %q?", ErrUsage, args[0])
+	case "refuses quietly":
+		return Usagef("what is %q?", args[0])
+	case "helps":
+		return flag.ErrHelp
+	case "hangs":
+		fmt.Fprintln(stdout, "running")
+		select {}
+	case "passes on the cancellation":
+		fmt.Fprintln(stdout, "running")
+		<-ctx.Done()
+		return fmt.Errorf("poll: %w", ctx.Err())
+	case "waits":
+		fmt.Fprintln(stdout, "running")
+		<-ctx.Done()
+		for range 3 { // the reader may be gone
+			fmt.Fprintln(stdout, "stopped")
+		}
+		if f := env["TEST_FILE"]; f != "" {
+			return os.WriteFile(f, []byte("stopped"), 0o600)
+		}
+		return nil
+	case "starts one that waits":
+		cmd := self("waits", StopWithParent+"="+fmt.Sprint(os.Getpid()), "TEST_FILE="+env["TEST_FILE"])
+		cmd.Stdout = os.Stdout
+		return cmd.Run()
+	}
+	return errors.New("TEST_PROGRAM")
+}
+
+func self(program string, env ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], "argument")
+	cmd.Env = append(append(os.Environ(), "TEST_PROGRAM="+program), env...)
+	return cmd
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		program string
+		env     string
+		code    int
+		stderr  string
+	}{
+		{"fails", "", 1, ": no such car\n"},
+		{"refuses", "", 2, `: usage: what is "argument"?` + "\n"},
+		{"refuses quietly", "", 2, `: what is "argument"?` + "\n"},
+		{"helps", "", 0, ""},
+		{"waits", StopWithParent + "=up", 2, `EDISON_STOP_WITH_PARENT="up": takes the process id of the parent, or 1` + "\n"},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			cmd := self(c.program, c.env)
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			_ = cmd.Run()
+			if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.HasSuffix(stderr.String(), c.stderr) {
+				t.Errorf("exit code %d, stderr %q; want %d, %q", code, stderr.String(), c.code, c.stderr)
+			}
+		})
+	}
+}
+
+// start returns once the program says that it is running.
+func start(t *testing.T, cmd *exec.Cmd) (stdout *bufio.Reader, stderr *strings.Builder) {
+	t.Helper()
+	stderr = &strings.Builder{}
+	cmd.Stderr = stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	stdout = bufio.NewReader(out)
+	if line, err := stdout.ReadString('\n'); line != "running\n" {
+		t.Fatalf("%q, %v: %s", line, err, stderr)
+	}
+	return stdout, stderr
+}
+
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, program string
+		signals       []syscall.Signal
+		code          int
+		stderr        string
+	}{
+		{"SIGTERM", "waits", []syscall.Signal{syscall.SIGTERM}, 0, ""},
+		{"SIGINT", "waits", []syscall.Signal{syscall.SIGINT}, 0, ""},
+		{"SIGHUP", "waits", []syscall.Signal{syscall.SIGHUP}, 0, ""},
+		{"the cancellation is no error", "passes on the cancellation", []syscall.Signal{syscall.SIGTERM}, 0, ""},
+		{"a second signal ends it at once", "hangs", []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}, 1, "second signal"},
+		{"one that hangs is ended", "hangs", []syscall.Signal{syscall.SIGTERM}, 1, "not stopped 3s after being asked to"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := self(c.program)
+			_, stderr := start(t, cmd)
+			for _, s := range c.signals {
+				if err := cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(stderr.String(), c.stderr) {
+				t.Errorf("exit code %d, stderr %q; want %d, %q", code, stderr, c.code, c.stderr)
+			}
+		})
+	}
+}
+
+func TestStopWithParent(t *testing.T) {
+	t.Parallel()
+	t.Run("the parent is killed", func(t *testing.T) {
+		t.Parallel()
+		cmd := self("starts one that waits")
+		stdout, _ := start(t, cmd)
+		kill(t, cmd)
+		stopped(t, stdout)
+	})
+	t.Run("the parent is killed and nobody reads what it wrote", func(t *testing.T) {
+		t.Parallel()
+		file := t.TempDir() + "/end"
+		cmd := self("starts one that waits", "TEST_FILE="+file)
+		start(t, cmd)
+		kill(t, cmd)
+		_ = cmd.Wait() // closes our end of the pipe
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			if b, _ := os.ReadFile(file); string(b) == "stopped" {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("no orderly end")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	t.Run("the parent was gone before the first look", func(t *testing.T) {
+		t.Parallel()
+		short := exec.Command("true")
+		if err := short.Run(); err != nil {
+			t.Fatal(err)
+		}
+		stdout, _ := start(t, self("waits", fmt.Sprint(StopWithParent, "=", short.Process.Pid)))
+		stopped(t, stdout)
+	})
+	t.Run("1 is whoever the parent is", func(t *testing.T) {
+		t.Parallel()
+		cmd := self("waits", StopWithParent+"=1")
+		_, stderr := start(t, cmd)
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+			t.Errorf("%v: %s", err, stderr)
+		}
+	})
+	t.Run("go run is killed", func(t *testing.T) {
+		t.Parallel()
+		for range 2 { // the second time the executable comes from the build cache
+			cmd := exec.Command("go", "run", "./testdata/child")
+			stdout, _ := start(t, cmd)
+			kill(t, cmd)
+			stopped(t, stdout)
+		}
+	})
+}
+
+func kill(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stopped waits for the orderly end of the program at the other end of the pipe.
+func stopped(t *testing.T, stdout io.Reader) {
+	t.Helper()
+	end := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(stdout)
+		end <- string(b)
+	}()
+	select {
+	case s := <-end:
+		if !strings.HasPrefix(s, "stopped\n") {
+			t.Errorf("ended with %q", s)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("still running 10 s after its parent was killed")
+	}
+}

@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Setting is one environment variable of a program.
+type Setting struct {
+	Name    string
+	Default string // "" where there is none
+	Help    string // one line
+}
+
+// Parse sets the fields of the struct that into points to from the variables in vars, by the tags
+// `env:"NAME" envDefault:"VALUE"`; a variable set to nothing takes its default. The error is ErrUsage and says,
+// one variable a line, what each takes.
+func Parse(vars map[string]string, into any) error {
+	if vars == nil {
+		vars = map[string]string{} // nil would stand for the process's own
+	}
+	err := env.ParseWithOptions(into, env.Options{Environment: vars})
+	if err == nil {
+		return nil
+	}
+	// The library's errors name Go fields: each variable alone, for its own error, tells which one it is.
+	t := reflect.TypeOf(into)
+	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
+		return err
+	}
+	var lines []string
+	for _, s := range settings(t.Elem(), "") {
+		v, set := vars[s.Name]
+		if !set || v == "" {
+			continue
+		}
+		one := env.ParseWithOptions(reflect.New(t.Elem()).Interface(), env.Options{Environment: map[string]string{s.Name: v}})
+		var bad env.ParseError
+		if errors.As(one, &bad) {
+			lines = append(lines, describe(s.Name, v, bad))
+		}
+	}
+	var missing env.VarIsNotSetError
+	if errors.As(err, &missing) {
+		lines = append(lines, missing.Key+" must be set")
+	}
+	if len(lines) == 0 {
+		return usageError{err}
+	}
+	return Usagef("%s", strings.Join(lines, "\n"))
+}
+
+// describe repeats a value only if its type cannot hold a secret.
+func describe(name, value string, bad env.ParseError) string {
+	t := bad.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return fmt.Sprintf("%s: %v", name, bad.Err)
+	}
+	if t == reflect.TypeFor[url.URL]() {
+		return name + ": takes a URL such as http://localhost:8080"
+	}
+	return fmt.Sprintf("%s=%q: takes %s", name, value, takes(t))
+}
+
+func takes(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration such as 250ms, 30s or 5m"
+	case t == reflect.TypeFor[time.Location]():
+		return "a time zone such as UTC or Europe/Berlin"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Slice:
+		return "a list, each " + takes(t.Elem())
+	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
+		return "a whole number from 0"
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
+		return "a whole number"
+	case t.Kind() == reflect.Float32, t.Kind() == reflect.Float64:
+		return "a number"
+	default:
+		return "a value of type " + t.String()
+	}
+}
+
+// Help prints settings, one aligned line each: name, default, help. Each of them is a struct as Parse takes it,
+// with the tag `help:"..."` beside the others, a pointer to one, a Setting or a []Setting.
+func Help(w io.Writer, of ...any) {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, o := range of {
+		var list []Setting
+		switch o := o.(type) {
+		case Setting:
+			list = []Setting{o}
+		case []Setting:
+			list = o
+		default:
+			t := reflect.TypeOf(o)
+			if t.Kind() == reflect.Pointer {
+				t = t.Elem()
+			}
+			list = settings(t, "")
+		}
+		for _, s := range list {
+			fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Name, s.Default, s.Help)
+		}
+	}
+	tw.Flush()
+}
+
+// settings lists the variables of struct type t and of the structs in it, in the order of the fields.
+func settings(t reflect.Type, prefix string) []Setting {
+	var list []Setting
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+		switch {
+		case !f.IsExported() || name == "-":
+		case name != "":
+			list = append(list, Setting{Name: prefix + name, Default: f.Tag.Get("envDefault"), Help: f.Tag.Get("help")})
+		case f.Type.Kind() == reflect.Struct:
+			list = append(list, settings(f.Type, prefix+f.Tag.Get("envPrefix"))...)
+		}
+	}
+	return list
+}
