@@ -1,0 +1,58 @@
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"fmt"
+	"net/http"
+	"path"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// assetTags hold a digest of each asset by its name.
+var assetTags = func() map[string]string {
+	tags := make(map[string]string)
+	entries, _ := assets.ReadDir("assets")
+	for _, e := range entries {
+		body, _ := assets.ReadFile("assets/" + e.Name())
+		tags[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(body))[:16]
+	}
+	return tags
+}()
+
+// assetURL changes with the file's content, so that the browser may keep it for good.
+func assetURL(name string) (string, error) {
+	tag, ok := assetTags[name]
+	if !ok {
+		return "", fmt.Errorf("no asset %q", name)
+	}
+	return "/assets/" + name + "?v=" + tag, nil
+}
+
+func routeAssets(r gin.IRoutes) {
+	for name := range assetTags {
+		GET(r, "/assets/"+name, serveAsset)
+	}
+}
+
+func serveAsset(c *gin.Context) {
+	name := path.Base(c.FullPath())
+	body, err := assets.ReadFile("assets/" + name)
+	if err != nil {
+		fail(c, fmt.Errorf("read asset: %w", err))
+		return
+	}
+	h := c.Writer.Header()
+	h.Set("Etag", `"`+assetTags[name]+`"`)
+	h.Set("Cache-Control", "no-cache")
+	if c.Query("v") == assetTags[name] {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	http.ServeContent(c.Writer, c.Request, name, time.Time{}, bytes.NewReader(body))
+}

@@ -1,0 +1,122 @@
+// Package web is what every HTTP server of the company shares: a gin engine that fails safely,
+// problems (RFC 9457), content negotiation, a server that stops gracefully, and the pages' layout and style.
+package web
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/gin-gonic/gin"
+)
+
+// maxBody bounds a request body, in bytes.
+const maxBody = 1 << 20
+
+// New gives an engine without routes other than the assets. On every answer it sets security headers. It refuses
+// cross-origin form posts (403) and bodies over 1 MiB (413), answers unknown paths (404) and methods (405 with
+// Allow), and turns a panic into a 500, or into a broken connection if part of the answer is out already, so that half
+// a page never looks complete.
+func New(logger *slog.Logger) *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	if err := r.SetTrustedProxies(nil); err != nil {
+		panic(err)
+	}
+	r.HandleMethodNotAllowed = true
+	// gin's redirects would go out without the headers below.
+	r.RedirectTrailingSlash = false
+	r.Use(secure, answer(logger), guard(http.NewCrossOriginProtection()))
+	r.NoRoute(Handle(func(*gin.Context) error {
+		return Errorf(http.StatusNotFound, "There is nothing at this address.")
+	}))
+	r.NoMethod(Handle(func(c *gin.Context) error {
+		return Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", c.Writer.Header().Get("Allow"), c.Request.Method)
+	}))
+	routeAssets(r)
+	return r
+}
+
+// GET routes GET and HEAD of path to h; net/http drops the body of an answer to HEAD.
+func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
+	r.GET(path, h...)
+	r.HEAD(path, h...)
+}
+
+// Handle makes h's error the answer of an engine of New: a Problem as it is, any other error as a 500, as a 503 where
+// the database is away, and as nothing where the client is gone. No later handler of the chain runs.
+func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := h(c); err != nil {
+			fail(c, err)
+		}
+	}
+}
+
+func fail(c *gin.Context, err error) {
+	_ = c.Error(err) // it only hands back what it stored
+	c.Abort()
+}
+
+const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func secure(c *gin.Context) {
+	h := c.Writer.Header()
+	h.Set("Content-Security-Policy", contentSecurityPolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+}
+
+// answer turns the errors and panics of the handlers after it into answers.
+func answer(logger *slog.Logger) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			logger.ErrorContext(c.Request.Context(), "handler panicked", "method", c.Request.Method,
+				"path", c.Request.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			c.Abort()
+			refuse(c, Errorf(http.StatusInternalServerError, ""))
+		}()
+		c.Next()
+		if last := c.Errors.Last(); last != nil {
+			refuse(c, problemOf(c, last.Err, logger))
+		}
+	}
+}
+
+// refuse answers with the problem if the answer can still be chosen, else breaks the connection.
+func refuse(c *gin.Context, p *Problem) {
+	if p == nil || c.Writer.Written() {
+		panic(http.ErrAbortHandler)
+	}
+	p.write(c)
+}
+
+// guard refuses cross-origin posts of browsers and bounds the body.
+func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		switch req := c.Request; {
+		case crossOrigin.Check(req) != nil:
+			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
+		case req.ContentLength > maxBody:
+			fail(c, &http.MaxBytesError{Limit: maxBody})
+		case req.Body != http.NoBody:
+			req.Body = http.MaxBytesReader(unwrap(c.Writer), req.Body, maxBody)
+		}
+	}
+}
+
+// unwrap gives net/http's own writer, which MaxBytesReader asks to close the connection after too large a body.
+func unwrap(w http.ResponseWriter) http.ResponseWriter {
+	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
+		return u.Unwrap()
+	}
+	return w
+}

@@ -1,0 +1,170 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"maps"
+	"math"
+	"reflect"
+	"strconv"
+	"time"
+)
+
+// functions are the templates' own:
+//
+//	money CENTS CURRENCY   €45,990.00
+//	num N                  12,345
+//	time T                 a <time> element, UTC; "never" for the zero time
+//	ago T                  3 s ago, just now, in 2 min; "never" for the zero time
+//	json V                 V, or the JSON text in V, indented
+//	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
+//	asset NAME             URL of a file of assets/
+var functions = template.FuncMap{
+	"money":   money,
+	"num":     num,
+	"time":    timeElement,
+	"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+	"json":    indentJSON,
+	"add":     add,
+	"percent": percent,
+	"asset":   assetURL,
+}
+
+// Functions gives the templates' own functions, for a template without the layout.
+func Functions() template.FuncMap { return maps.Clone(functions) }
+
+var symbols = map[string]string{"EUR": "€", "USD": "$", "GBP": "£"}
+
+// money writes an amount of a currency (ISO 4217) with two decimals from its hundredths, a whole number of any type.
+func money(cents any, currency string) (string, error) {
+	n, err := whole(cents)
+	if err != nil {
+		return "", err
+	}
+	sign, size := split(n)
+	amount := fmt.Sprintf("%s.%02d", group(size/100), size%100)
+	if symbol, ok := symbols[currency]; ok {
+		return sign + symbol + amount, nil
+	}
+	return sign + amount + "\u00a0" + currency, nil
+}
+
+func num(v any) (string, error) {
+	n, err := whole(v)
+	if err != nil {
+		return "", err
+	}
+	sign, size := split(n)
+	return sign + group(size), nil
+}
+
+func whole(v any) (int64, error) {
+	r := reflect.ValueOf(v)
+	switch {
+	case r.CanInt():
+		return r.Int(), nil
+	case r.CanUint() && r.Uint() <= math.MaxInt64:
+		return int64(r.Uint()), nil
+	}
+	return 0, fmt.Errorf("not a whole number: %v of type %T", v, v)
+}
+
+func split(n int64) (sign string, size uint64) {
+	if n < 0 {
+		return "−", -uint64(n)
+	}
+	return "", uint64(n)
+}
+
+// group puts commas between thousands.
+func group(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+func add(a, b any) (int64, error) {
+	x, err := whole(a)
+	if err != nil {
+		return 0, err
+	}
+	y, err := whole(b)
+	return x + y, err
+}
+
+// percent gives 0 for a whole that is not positive.
+func percent(part, of any) (float64, error) {
+	p, err := whole(part)
+	if err != nil {
+		return 0, err
+	}
+	w, err := whole(of)
+	if err != nil || w <= 0 {
+		return 0, err
+	}
+	return math.Round(1000*min(1, max(0, float64(p)/float64(w)))) / 10, nil
+}
+
+func timeElement(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "never"
+	}
+	t = t.UTC()
+	return template.HTML(`<time datetime="` + t.Format(time.RFC3339Nano) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
+}
+
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	d := now.Sub(t)
+	if d.Abs() < time.Second {
+		return "just now"
+	}
+	if d < 0 {
+		return "in " + span(-d)
+	}
+	return span(d) + " ago"
+}
+
+// span writes a duration in its largest unit, rounded down.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < day:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d < 2*day:
+		return "1 day"
+	}
+	return fmt.Sprintf("%d days", d/day)
+}
+
+func indentJSON(v any) (string, error) {
+	var raw []byte
+	switch v := v.(type) {
+	case string:
+		raw = []byte(v)
+	case []byte:
+		raw = v
+	case json.RawMessage:
+		raw = v
+	default:
+		var err error
+		if raw, err = json.Marshal(v); err != nil {
+			return "", err
+		}
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, raw, "", "  "); err != nil {
+		return "", fmt.Errorf("indent JSON: %w", err)
+	}
+	return out.String(), nil
+}

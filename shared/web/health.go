@@ -1,0 +1,30 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Health adds /livez, which answers 200 while the process serves, and /readyz, which answers 200 while ready gives no
+// error within 2 s, else 503 with the problem that it gave.
+func Health(r gin.IRoutes, ready func(context.Context) error) {
+	GET(r, "/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
+	GET(r, "/readyz", Handle(func(c *gin.Context) error {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), 2*time.Second)
+		defer cancel()
+		if err := ready(ctx); err != nil {
+			p := new(Problem)
+			if !errors.As(err, &p) {
+				p = Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
+			}
+			p.Header = http.Header{"Retry-After": {"1"}}
+			return p
+		}
+		c.String(http.StatusOK, "ok\n")
+		return nil
+	}))
+}

@@ -1,0 +1,94 @@
+package web
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+const htmlType = "text/html; charset=utf-8"
+
+//go:embed layout.html problem.html
+var pages embed.FS
+
+var problemPage = Template(pages, "problem.html")
+
+// Page is what the layout shows around a page's own part, which finds its data at .Data.
+type Page struct {
+	Service    string // name of the service, e.g. "Sales"
+	Title      string
+	Nav        []Link
+	Alternates []Link // <link rel="alternate">: Text is the title, Type the media type
+	Freshness  []Freshness
+	Refresh    int // seconds after which the browser loads the page again; 0 is never
+	Data       any
+}
+
+// Link is a link in the navigation or the head of a page.
+type Link struct {
+	Text    string
+	URL     string
+	Type    string // media type; head only
+	Current bool   // the page itself; navigation only
+}
+
+// Freshness is the age of a page's copy of one feed.
+type Freshness struct {
+	Feed  string
+	State string    // "fresh", "stale", "resyncing", "diverged" or "paused"
+	AsOf  time.Time // the copy is what the source had then; zero: there is no copy yet
+	Note  string    // what else a reader should know; may be empty
+}
+
+// Template parses the layout and the named files of fsys. One of them defines the template "main", and may define
+// "nav" in place of Page.Nav's links. It panics on a bad template, as it is for start-up.
+func Template(fsys fs.FS, files ...string) *template.Template {
+	t := template.Must(template.New("layout.html").Funcs(functions).ParseFS(pages, "layout.html"))
+	template.Must(t.ParseFS(fsys, files...))
+	if t.Lookup("main") == nil {
+		panic(fmt.Sprintf(`templates %v do not define "main"`, files))
+	}
+	return t
+}
+
+// Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
+// no-cache unless it is set already.
+func Render(c *gin.Context, status int, t *template.Template, p Page) {
+	body, err := execute(t, p)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	if h := c.Writer.Header(); h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-cache")
+	}
+	send(c, status, htmlType, body)
+}
+
+func execute(t *template.Template, p Page) ([]byte, error) {
+	var body bytes.Buffer
+	if err := t.ExecuteTemplate(&body, "layout.html", p); err != nil {
+		return nil, fmt.Errorf("render page %q: %w", p.Title, err)
+	}
+	return body.Bytes(), nil
+}
+
+// send gives the length too, which net/http cannot know of the body that it drops for HEAD.
+func send(c *gin.Context, status int, contentType string, body []byte) {
+	h := c.Writer.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	c.Status(status)
+	if c.Request.Method == http.MethodHead {
+		c.Writer.WriteHeaderNow()
+		return
+	}
+	_, _ = c.Writer.Write(body) // the client is gone if it fails
+}

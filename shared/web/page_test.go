@@ -1,0 +1,146 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// specimen renders testdata/specimen.html, which shows every part of the style, inside the whole layout.
+func specimen(t *testing.T) (*http.Response, string) {
+	t.Helper()
+	page := Template(os.DirFS("testdata"), "specimen.html")
+	now := time.Now()
+	url, _ := newServer(t, func(r *gin.Engine) {
+		GET(r, "/", func(c *gin.Context) {
+			Render(c, http.StatusOK, page, Page{
+				Service: "Sales", Title: "Specimen", Refresh: 5,
+				Nav:        []Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
+				Alternates: []Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
+				Freshness: []Freshness{
+					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second)},
+					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached."},
+					{Feed: "customers", State: "stale"},
+				},
+				Data: map[string]any{
+					"Models": []string{"Volta", "Ampere"}, "Revenue": int64(123456789), "Now": now,
+					"Entity": json.RawMessage(`{"id":"019ab0c2","lines":[{"quantity":1}]}`),
+				},
+			})
+		})
+	})
+	return ask(t, "GET", url, nil)
+}
+
+func TestLayout(t *testing.T) {
+	t.Parallel()
+	resp, body := specimen(t)
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != htmlType || resp.Header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	for _, part := range []string{
+		"<title>Specimen · Edison Sales</title>",
+		`<meta http-equiv="refresh" content="5">`,
+		`<link rel="alternate" type="application/atom&#43;xml" title="Orders as Atom" href="/feeds/orders.atom">`,
+		`<a href="/" aria-current="page">Models</a>`,
+		`<a href="/feeds/orders">Feed</a>`,
+		`<strong>orders: fresh</strong>, as of <time datetime="`, `UTC</time>, 3 s ago`,
+		`<strong>builds: stale.</strong> This is the copy as of <time`, `7 min ago. Sales cannot be reached.`,
+		`<strong>customers: no copy yet.</strong>`,
+		"€1,234,567.89", "9,999,999.99\u00a0SEK", `<rect width="33.3%"`, "&#34;lines&#34;: [\n",
+	} {
+		if !strings.Contains(body, part) {
+			t.Errorf("no %q in the page", part)
+		}
+	}
+	// The content security policy blocks both.
+	if inline := regexp.MustCompile(`(?i)\sstyle=|<style|<script>|\son\w+=`).FindString(body); inline != "" {
+		t.Errorf("inline code or style: %q", inline)
+	}
+	for _, asset := range regexp.MustCompile(`/assets/[^"?]+`).FindAllString(body, -1) {
+		if _, err := assetURL(strings.TrimPrefix(asset, "/assets/")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The specimen is of use only while it is complete.
+func TestSpecimenShowsTheWholeStyle(t *testing.T) {
+	t.Parallel()
+	used := classesUsed(t, "testdata/specimen.html", "layout.html", "problem.html")
+	sheet, err := os.ReadFile("assets/style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := regexp.MustCompile(`(?s)/\*.*?\*/|\{[^{}]*\}`).ReplaceAllString(string(sheet), " ")
+	var styled []string
+	for _, m := range regexp.MustCompile(`\.([a-z][\w-]*)`).FindAllStringSubmatch(rules, -1) {
+		styled = append(styled, m[1])
+	}
+	for _, class := range styled {
+		if !slices.Contains(used, class) {
+			t.Errorf("no page shows .%s", class)
+		}
+	}
+	for _, class := range used {
+		if !slices.Contains(styled, class) && class != "paused" { // paused looks as a badge does
+			t.Errorf("the style lacks .%s", class)
+		}
+	}
+}
+
+func classesUsed(t *testing.T, files ...string) []string {
+	t.Helper()
+	var classes []string
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.FromSlash(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`class="([^"{}]*)"`).FindAllStringSubmatch(string(text), -1) {
+			classes = append(classes, strings.Fields(m[1])...)
+		}
+	}
+	return classes
+}
+
+func TestRender(t *testing.T) {
+	t.Parallel()
+	page := Template(fstest.MapFS{"page.html": {Data: []byte(
+		`{{define "nav"}}<nav>own</nav>{{end}}{{define "main"}}<p>{{.Data.Name}}</p>{{end}}`)}}, "page.html")
+	url, logged := newServer(t, func(r *gin.Engine) {
+		r.GET("/set", func(c *gin.Context) {
+			c.Header("Cache-Control", "max-age=60")
+			Render(c, http.StatusAccepted, page, Page{Data: map[string]any{"Name": "<b>"}})
+		})
+		r.GET("/broken", func(c *gin.Context) { Render(c, http.StatusOK, page, Page{Title: "Broken", Data: 1}) })
+	})
+	resp, body := ask(t, "GET", url+"/set", nil)
+	if resp.StatusCode != http.StatusAccepted || resp.Header.Get("Cache-Control") != "max-age=60" || !strings.Contains(body, "<p>&lt;b&gt;</p>") || !strings.Contains(body, "<nav>own</nav>") {
+		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+	}
+	resp, body = ask(t, "GET", url+"/broken", nil)
+	wantProblem(t, resp, body, http.StatusInternalServerError)
+	if !strings.Contains(logged.String(), "Broken") {
+		t.Error("log:", logged.String())
+	}
+}
+
+func TestTemplateRefusesAPageWithoutMain(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	Template(fstest.MapFS{"page.html": {Data: []byte("text")}}, "page.html")
+}

@@ -1,0 +1,124 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Problem is a refusal as RFC 9457 describes it, and an error. A stranger reads it, so it says what to do and nothing
+// of the inside.
+type Problem struct {
+	// Type is a URI reference; empty means about:blank, the status code says it all.
+	Type string `json:"type,omitempty"`
+	// Title defaults to the status text.
+	Title  string       `json:"title"`
+	Status int          `json:"status"`
+	Detail string       `json:"detail,omitempty"`
+	Errors []FieldError `json:"errors,omitempty"`
+	// Header replaces fields of the answer's header; its keys are canonical.
+	Header http.Header `json:"-"`
+}
+
+// FieldError says what is wrong with one field of a request.
+type FieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+// Errorf gives a plain problem: about:blank with a detail, which may be empty.
+func Errorf(status int, format string, args ...any) *Problem {
+	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (p *Problem) Error() string {
+	text := strconv.Itoa(p.Status) + " " + p.title()
+	if p.Detail != "" {
+		text += ": " + p.Detail
+	}
+	for _, e := range p.Errors {
+		text += "; " + e.Field + ": " + e.Detail
+	}
+	return text
+}
+
+func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
+
+// problemOf says how to answer err; nil means that nobody is there to read an answer.
+func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
+	ctx := c.Request.Context()
+	var p *Problem
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &tooLarge):
+		return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", tooLarge.Limit)
+	case ctx.Err() != nil && isAway(err):
+		return nil
+	}
+	where := []any{"method", c.Request.Method, "path", c.Request.URL.Path, "error", err}
+	if isAway(err) {
+		logger.WarnContext(ctx, "database unavailable", where...)
+		p = Errorf(http.StatusServiceUnavailable, "The service cannot reach its database at the moment. Try again in a few seconds.")
+		p.Header = http.Header{"Retry-After": {"5"}}
+		return p
+	}
+	logger.ErrorContext(ctx, "request failed", where...)
+	return Errorf(http.StatusInternalServerError, "")
+}
+
+// isAway tells an error that trying again later may cure: a connection refused or lost, a server that is starting or
+// stopping (SQLSTATE 57P), not to be reached (08) or short of resources (53), and a deadline or stop of our own.
+func isAway(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true
+	}
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return slices.ContainsFunc([]string{"57P", "08", "53"}, func(class string) bool { return strings.HasPrefix(server.Code, class) })
+	}
+	return slices.ContainsFunc([]error{
+		pgconn.ErrConnClosed, net.ErrClosed, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,
+		context.DeadlineExceeded, context.Canceled,
+	}, func(away error) bool { return errors.Is(err, away) })
+}
+
+// write answers with the problem: for a browser a page, else application/problem+json.
+func (p *Problem) write(c *gin.Context) {
+	full := *p
+	full.Status = cmp.Or(p.Status, http.StatusInternalServerError)
+	full.Title = full.title()
+	h := c.Writer.Header()
+	// What the handler said of the answer that it did not give.
+	for _, name := range []string{"Accept-Ranges", "Content-Encoding", "Content-Length", "Content-Disposition", "Etag", "Last-Modified", "Location"} {
+		h.Del(name)
+	}
+	maps.Copy(h, p.Header)
+	h.Set("Cache-Control", "no-store")
+	body, err := json.Marshal(full)
+	contentType := "application/problem+json"
+	if err == nil && PrefersHTML(c) {
+		body, err = execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
+		contentType = htmlType
+	}
+	if err != nil {
+		panic(err) // strings and a number in a template of our own
+	}
+	send(c, full.Status, contentType, body)
+}

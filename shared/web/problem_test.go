@@ -1,0 +1,186 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func TestProblem(t *testing.T) {
+	t.Parallel()
+	full := &Problem{
+		Type: "/problems/invalid-order", Title: "Invalid order", Status: http.StatusUnprocessableEntity, Detail: "2 fields are wrong.",
+		Errors: []FieldError{{Field: "lines[0].model", Detail: "<unknown>"}, {Field: "customer_id", Detail: "not a UUID"}},
+		Header: http.Header{"Link": {`</orders>; rel="help"`}},
+	}
+	url, logged := newServer(t, func(r *gin.Engine) {
+		r.POST("/orders", Handle(func(c *gin.Context) error {
+			c.Header("Content-Encoding", "gzip")
+			c.Header("Location", "/orders/1")
+			return fmt.Errorf("place order: %w", full)
+		}), func(*gin.Context) { panic("a handler after a refusal ran") })
+	})
+
+	t.Run("as JSON", func(t *testing.T) {
+		t.Parallel()
+		resp, body := ask(t, "POST", url+"/orders", nil)
+		want := `{"type":"/problems/invalid-order","title":"Invalid order","status":422,"detail":"2 fields are wrong.",` +
+			`"errors":[{"field":"lines[0].model","detail":"\u003cunknown\u003e"},{"field":"customer_id","detail":"not a UUID"}]}`
+		if body != want || resp.StatusCode != 422 || resp.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+		}
+		if resp.Header.Get("Link") == "" || resp.Header.Get("Content-Encoding") != "" || resp.Header.Get("Location") != "" {
+			t.Errorf("header %v", resp.Header)
+		}
+	})
+	t.Run("as a page", func(t *testing.T) {
+		t.Parallel()
+		resp, body := ask(t, "POST", url+"/orders", nil, "Accept", "text/html")
+		if resp.StatusCode != 422 || resp.Header.Get("Content-Type") != htmlType || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Link") == "" {
+			t.Errorf("%d %v", resp.StatusCode, resp.Header)
+		}
+		for _, part := range []string{"<h1>Invalid order</h1>", "2 fields are wrong.", "<code>lines[0].model</code> &lt;unknown&gt;"} {
+			if !strings.Contains(body, part) {
+				t.Errorf("no %q in %s", part, body)
+			}
+		}
+	})
+	t.Run("as an error", func(t *testing.T) {
+		t.Parallel()
+		if got := full.Error(); got != "422 Invalid order: 2 fields are wrong.; lines[0].model: <unknown>; customer_id: not a UUID" {
+			t.Error(got)
+		}
+	})
+	t.Cleanup(func() {
+		if logged.String() != "" {
+			t.Error("a refusal is logged:", logged.String())
+		}
+	})
+}
+
+func TestPlainProblemHasNoEmptyMembers(t *testing.T) {
+	t.Parallel()
+	url, _ := newServer(t, func(r *gin.Engine) {
+		r.GET("/", Handle(func(*gin.Context) error { return Errorf(http.StatusGone, "") }))
+	})
+	_, body := ask(t, "GET", url, nil)
+	var members map[string]any
+	if err := json.Unmarshal([]byte(body), &members); err != nil || len(members) != 2 {
+		t.Error(err, body)
+	}
+}
+
+func TestOtherErrors(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err    error
+		status int
+	}{
+		"something broken":                 {errors.New("column secret does not exist"), 500},
+		"a broken constraint":              {&pgconn.PgError{Code: "23505", Message: "secret"}, 500},
+		"a statement cancelled":            {&pgconn.PgError{Code: "57014", Message: "secret"}, 500},
+		"nobody listens":                   {connectTo(t, refusing(t)), 503},
+		"the server hangs up":              {connectTo(t, hangingUp(t)), 503},
+		"the server stops":                 {&pgconn.PgError{Code: "57P01", Message: "secret"}, 503},
+		"the server starts":                {&pgconn.PgError{Code: "57P03", Message: "secret"}, 503},
+		"too many connections":             {&pgconn.PgError{Code: "53300", Message: "secret"}, 503},
+		"the connection broke":             {&pgconn.PgError{Code: "08006", Message: "secret"}, 503},
+		"a reset while reading":            {resetWhileReading(t), 503},
+		"a connection closed before":       {pgconn.ErrConnClosed, 503},
+		"a deadline of our own":            {context.DeadlineExceeded, 503},
+		"a stop while the client is there": {context.Canceled, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, logged := newServer(t, func(r *gin.Engine) {
+				r.GET("/orders", Handle(func(*gin.Context) error { return fmt.Errorf("read orders: %w", tc.err) }))
+			})
+			resp, body := ask(t, "GET", url+"/orders", nil)
+			wantProblem(t, resp, body, tc.status)
+			if strings.Contains(body, "secret") || strings.Contains(body, "read orders") {
+				t.Error("the inside shows:", body)
+			}
+			if retry := resp.Header.Get("Retry-After"); (retry == "5") != (tc.status == 503) {
+				t.Errorf("Retry-After %q", retry)
+			}
+			if log := logged.String(); !strings.Contains(log, "read orders") || !strings.Contains(log, "method=GET path=/orders") {
+				t.Error("log:", log)
+			}
+		})
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// refusing is an address that nobody listens on.
+func refusing(t *testing.T) string {
+	t.Helper()
+	ln := listen(t)
+	_ = ln.Close()
+	return ln.Addr().String()
+}
+
+// hangingUp is the address of a server that closes each connection.
+func hangingUp(t *testing.T) string {
+	t.Helper()
+	ln := listen(t)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// connectTo gives the error of pgx for an address that is no PostgreSQL server.
+func connectTo(t *testing.T, addr string) error {
+	t.Helper()
+	_, err := pgconn.Connect(t.Context(), "postgres://sales@"+addr+"/sales?sslmode=disable")
+	if err == nil {
+		t.Fatal("connected")
+	}
+	return err
+}
+
+// resetWhileReading gives the error of a connection that the other side resets.
+func resetWhileReading(t *testing.T) error {
+	t.Helper()
+	ln := listen(t)
+	go func() {
+		if conn, err := ln.Accept(); err == nil {
+			_, _ = conn.Read(make([]byte, 1))
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+		}
+	}()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}

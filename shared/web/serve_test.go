@@ -1,0 +1,116 @@
+package web
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestServeNamesAnAddressInUse(t *testing.T) {
+	t.Parallel()
+	ln := listen(t)
+	addr := ln.Addr().String()
+	err := Serve(t.Context(), addr, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "address "+addr+" is in use: ") {
+		t.Error(err)
+	}
+	err = Serve(t.Context(), "127.0.0.1:no-port", http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "listen on 127.0.0.1:no-port: ") {
+		t.Error(err)
+	}
+}
+
+func TestGracefulStop(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(entered)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	})
+	ln := listen(t)
+	addr := ln.Addr().String()
+	var logged logBuffer
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- ServeListener(ctx, ln, handler, slog.New(slog.NewTextHandler(&logged, nil))) }()
+	answered := make(chan string, 1)
+	go func() {
+		resp, err := http.Get("http://" + addr)
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, _ := io.ReadAll(resp.Body)
+		answered <- string(body)
+	}()
+	<-entered
+	stop()
+	waitUntilRefused(t, addr)
+	select {
+	case err := <-served:
+		t.Fatal("stopped while a request ran:", err)
+	default:
+	}
+	close(release)
+	if got := <-answered; got != "done" {
+		t.Error("the running request got", got)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if log := logged.String(); !strings.Contains(log, "url=http://"+addr) {
+		t.Error("log:", log)
+	}
+	again, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal("the address is not free:", err)
+	}
+	_ = again.Close()
+}
+
+// waitUntilRefused polls until addr takes no more connections.
+func waitUntilRefused(t *testing.T, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+	}
+	t.Fatal("still listening")
+}
+
+func TestServeFailsWithItsListener(t *testing.T) {
+	t.Parallel()
+	ln := listen(t)
+	_ = ln.Close()
+	if err := ServeListener(t.Context(), ln, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestURLOfAListener(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"127.0.0.1:8080": "http://127.0.0.1:8080",
+		"0.0.0.0:8080":   "http://localhost:8080",
+		"[::]:8080":      "http://localhost:8080",
+		"[::1]:8080":     "http://[::1]:8080",
+	} {
+		tcp, err := net.ResolveTCPAddr("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := urlOf(tcp); got != want {
+			t.Errorf("%s: %s", addr, got)
+		}
+	}
+}
