@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	connectTimeout = 5 * time.Second
+	reachTimeout   = 30 * time.Second
+	reachInterval  = 500 * time.Millisecond
+	maxConns       = 16
+)
+
+// SQLSTATE codes.
+const (
+	cannotConnectNow    = "57P03" // starting up or shutting down
+	tooManyConnections  = "53300"
+	invalidCatalogName  = "3D000" // no such database
+	duplicateDatabase   = "42P04"
+	uniqueViolation     = "23505" // two that create it at the same moment
+	objectInUse         = "55006"
+	adminShutdown       = "57P01"
+	crashShutdown       = "57P02"
+	maintenanceDatabase = "postgres"
+)
+
+// errURL never quotes the URL: it may hold a password.
+var errURL = errors.New("the PostgreSQL URL is not valid: it takes the form postgres://user:password@host:5432/database, " +
+	"with special characters in the password percent-encoded")
+
+// parseURL adds our defaults to what the URL says.
+func parseURL(url, name string) (*pgxpool.Config, error) {
+	_, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return nil, errURL
+	}
+	rest, _, _ = strings.Cut(rest, "?")
+	authority, path, _ := strings.Cut(rest, "/")
+	if strings.Count(authority, "@") > 1 || strings.Contains(path, "@") {
+		return nil, errURL // a part of the password would pass for host or database
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	var file *fs.PathError // of a certificate
+	if errors.As(err, &file) {
+		return nil, file
+	} else if err != nil {
+		return nil, errURL
+	}
+	if cfg.ConnConfig.Database == "" {
+		cfg.ConnConfig.Database = name
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if !strings.Contains(url, "pool_max_conns=") {
+		cfg.MaxConns = maxConns
+	}
+	params := cfg.ConnConfig.RuntimeParams
+	for key, value := range map[string]string{"application_name": name, "timezone": "UTC"} {
+		if _, ok := params[key]; !ok {
+			params[key] = value
+		}
+	}
+	return cfg, nil
+}
+
+// reach returns when the database takes connections; it creates the database when it is missing.
+func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error {
+	deadline := time.Now().Add(reachTimeout)
+	for said := false; ; {
+		err := connectOrCreate(ctx, cfg)
+		if err == nil || !worthWaiting(err) || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		if !said {
+			logger.Warn("PostgreSQL does not answer yet, waiting", "host", cfg.Host, "port", cfg.Port, "error", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reachInterval):
+		}
+	}
+}
+
+func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err == nil {
+		return conn.Close(ctx)
+	}
+	if sqlState(err) != invalidCatalogName {
+		return err
+	}
+	admin := cfg.Copy()
+	admin.Database = maintenanceDatabase
+	if conn, err = pgx.ConnectConfig(ctx, admin); err != nil {
+		return fmt.Errorf("create the missing database %s: %w", cfg.Database, err)
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
+	switch sqlState(err) {
+	case duplicateDatabase, uniqueViolation:
+		return nil
+	}
+	return err
+}
+
+// worthWaiting tells a server that may come up from one that says no.
+func worthWaiting(err error) bool {
+	switch sqlState(err) {
+	case cannotConnectNow, tooManyConnections, objectInUse, adminShutdown, crashShutdown:
+		return true
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func sqlState(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code
+	}
+	return ""
+}

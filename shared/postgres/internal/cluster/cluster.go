@@ -1,0 +1,171 @@
+// Package cluster runs one private PostgreSQL server that lives no longer than this process.
+//
+// The server listens on a Unix socket in a folder that only its own user may enter, and it is
+// stopped when the process ends, however it ends.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	superuser    = "postgres"
+	port         = "5432"
+	staleTimeout = 30 * time.Second // for the server of a process that ended a moment ago
+	startTimeout = 2 * time.Minute  // for crash recovery
+	minBackoff   = 100 * time.Millisecond
+	maxBackoff   = 10 * time.Second
+)
+
+// Options says which server to run.
+type Options struct {
+	Dir      string       // the server's folder, made when missing
+	Bin      string       // folder of the PostgreSQL binaries; empty: searched for
+	Volatile bool         // for tests: faster, but a crash of the machine may break the data
+	Watchdog bool         // watch over this process's life by a pipe even where the kernel can
+	Logger   *slog.Logger // required
+}
+
+// Cluster is a running server. It is started again when it ends by itself.
+type Cluster struct {
+	opts   Options
+	folder *folder
+	bin    string
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Start makes the database cluster when there is none yet, and returns when its server takes
+// connections. Cancelling ctx gives up; afterwards it has no effect. A folder that another process
+// has started a server in is an error that names that process.
+func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
+	folder, err := openFolder(opts.Dir, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			folder.close()
+		}
+	}()
+	major, err := folder.dataVersion()
+	if err != nil {
+		return nil, err
+	}
+	bin, err := findBinaries(ctx, opts.Bin, major)
+	if err != nil {
+		if major != 0 {
+			err = fmt.Errorf("%w; to start anew, delete %s", err, folder.data)
+		}
+		return nil, err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	c := &Cluster{opts: opts, folder: folder, bin: bin, cancel: cancel, done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
+	if major == 0 {
+		if err := c.initdb(ctx); err != nil {
+			return nil, fmt.Errorf("make a database cluster in %s: %w", folder.home, err)
+		}
+	}
+	s, err := c.launch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("start PostgreSQL in %s: %w", folder.home, err)
+	}
+	go c.supervise(life, s)
+	return c, nil
+}
+
+// URL is the connection URL of a database of the server, for this process and for others of the
+// same user.
+func (c *Cluster) URL(database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.User(superuser),
+		Path:     "/" + database,
+		RawQuery: url.Values{"host": {c.folder.socket}, "port": {port}, "sslmode": {"disable"}}.Encode(),
+	}
+	return u.String()
+}
+
+// Folder is where the server keeps its data and its log: Options.Dir unless its user cannot enter
+// that.
+func (c *Cluster) Folder() string { return c.folder.home }
+
+// Stop ends open sessions, stops the server and returns when it is gone. It may be called again.
+func (c *Cluster) Stop() {
+	c.cancel()
+	<-c.done
+	c.folder.close()
+}
+
+// Remove deletes the data of the server that was started in dir, all but the lock file. It fails
+// when the server is running.
+func Remove(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if movedTo, ok := moved(dir); ok {
+		if err := os.RemoveAll(movedTo); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		if entry.Name() != lockName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	return err
+}
+
+// supervise keeps a server running until life ends, then stops it.
+func (c *Cluster) supervise(life context.Context, s *server) {
+	defer close(c.done)
+	log := c.opts.Logger.With("folder", c.folder.home)
+	backoff := minBackoff
+	for {
+		began := time.Now()
+		select {
+		case <-life.Done():
+			s.stop(c.opts.Volatile)
+			return
+		case <-s.exited:
+		}
+		log.Error("private PostgreSQL ended by itself, starting it again", "error", s.failure())
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		for s = nil; s == nil; backoff = min(2*backoff, maxBackoff) {
+			select {
+			case <-life.Done():
+				return
+			case <-time.After(backoff):
+			}
+			var err error
+			if s, err = c.launch(life); err != nil && life.Err() == nil {
+				log.Error("private PostgreSQL does not start, trying again", "error", err)
+			}
+		}
+		log.Info("private PostgreSQL runs again")
+	}
+}

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	lockName      = "lock"
+	maxSocketPath = 103 // bytes, the least of the systems' limits
+)
+
+// folder is where one server lives, held by this process.
+type folder struct {
+	lock    *os.File
+	account *syscall.Credential // whom the server runs as; nil: as this process
+	home    string              // absolute
+	data    string              // the database cluster, in home
+	socket  string              // folder of the socket: home, or one with a shorter path
+}
+
+func openFolder(dir string, logger *slog.Logger) (_ *folder, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	f := &folder{lock: lock, home: dir}
+	if f.account, err = serverAccount(dir); err != nil {
+		return nil, err
+	}
+	if err := claim(dir, f.account); err != nil {
+		return nil, err
+	}
+	if f.account != nil {
+		if err := lock.Chown(int(f.account.Uid), int(f.account.Gid)); err != nil {
+			return nil, err
+		}
+		if f.home, err = enterable(dir, f.account); err != nil {
+			return nil, err
+		}
+		if f.home != dir {
+			logger.Info("the server's user cannot enter the folder, its data is elsewhere", "folder", dir, "data", f.home)
+		}
+	}
+	f.data = filepath.Join(f.home, "data")
+	f.socket = f.home
+	if len(f.socketFile()) > maxSocketPath || strings.ContainsAny(f.home, `,"`) {
+		f.socket = "/tmp/edison-" + shortHash(f.home)
+		if err := claim(f.socket, f.account); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (f *folder) socketFile() string { return filepath.Join(f.socket, ".s.PGSQL."+port) }
+
+func (f *folder) close() {
+	if f.socket != f.home {
+		os.Remove(f.socket) // only if it is empty
+	}
+	f.lock.Close()
+}
+
+// dataVersion is the major version that made the data, 0 if there is none yet.
+func (f *folder) dataVersion() (int, error) {
+	text, err := os.ReadFile(filepath.Join(f.data, "PG_VERSION"))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// lockFolder takes the folder for this process; the kernel gives it back when the process ends.
+func lockFolder(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer lock.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
+		pid, _ := os.ReadFile(lock.Name())
+		return nil, fmt.Errorf("%s is in use by process %s", dir, strings.TrimSpace(string(pid)))
+	}
+	if err := lock.Truncate(0); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if _, err := fmt.Fprintln(lock, os.Getpid()); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// serverAccount is whom the server of the folder runs as, since PostgreSQL refuses root: whoever
+// owns the folder already, else the user postgres or nobody. It is nil when this process is not
+// root's.
+func serverAccount(dir string) (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
+		return &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		account, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		// macOS gives nobody the id -2.
+		uid, err := strconv.ParseInt(account.Uid, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		gid, err := strconv.ParseInt(account.Gid, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+	}
+	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
+}
+
+// enterable is dir if the account can work in it, else a folder under /var/tmp that belongs to dir.
+// The link data in dir says that its data is there: a dir that was deleted and made anew starts
+// without data.
+func enterable(dir string, account *syscall.Credential) (string, error) {
+	elsewhere, following := moved(dir)
+	if !following {
+		reason := try(dir, account)
+		if reason == nil {
+			return dir, nil
+		}
+		link := filepath.Join(dir, "data")
+		if info, err := os.Lstat(link); err == nil && info.IsDir() {
+			return "", fmt.Errorf("%s holds data, but user %d cannot enter it: %w", dir, account.Uid, reason)
+		}
+		if err := errors.Join(os.RemoveAll(elsewhere), os.RemoveAll(link)); err != nil {
+			return "", err
+		}
+		if err := os.Symlink(filepath.Join(elsewhere, "data"), link); err != nil {
+			return "", err
+		}
+	}
+	if err := claim(elsewhere, account); err != nil {
+		return "", err
+	}
+	return elsewhere, try(elsewhere, account)
+}
+
+// moved names the folder under /var/tmp that belongs to dir, and says whether dir's data is there.
+func moved(dir string) (string, bool) {
+	elsewhere := "/var/tmp/edison-" + shortHash(dir)
+	target, err := os.Readlink(filepath.Join(dir, "data"))
+	return elsewhere, err == nil && target == filepath.Join(elsewhere, "data")
+}
+
+// try writes and deletes a file in dir as the account.
+func try(dir string, account *syscall.Credential) error {
+	cmd := exec.Command("/bin/sh", "-c", ": > .try && rm .try")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	return cmd.Run()
+}
+
+// claim makes a folder that only the account may enter. One that is there already must belong to
+// the account or to this process: in a folder like /tmp anybody could have made it.
+func claim(dir string, account *syscall.Credential) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if owner != uint32(os.Geteuid()) && (account == nil || owner != account.Uid) {
+		return fmt.Errorf("%s belongs to user %d, not to this one", dir, owner)
+	}
+	if account != nil {
+		if err := f.Chown(int(account.Uid), int(account.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(0o700)
+}
+
+func shortHash(path string) string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(path)))[:12]
+}

@@ -1,0 +1,50 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// Migrations is one numbered set of goose migrations in plain SQL.
+type Migrations struct {
+	Name string // its versions are in the table goose_<Name>
+	FS   fs.FS  // the root holds 00001_x.sql, 00002_y.sql ...
+}
+
+// Migrate applies what is missing of each set, in the order given. Several replicas may call it at
+// once: all but one wait, up to five minutes.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) error {
+	for _, m := range migrations {
+		if err := m.apply(ctx, pool); err != nil {
+			return fmt.Errorf("migrate %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // a try per second
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, m.FS,
+		goose.WithTableName("goose_"+m.Name), goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	var partial *goose.PartialError
+	if errors.As(err, &partial) {
+		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
+	}
+	return err
+}

@@ -1,0 +1,214 @@
+// Package pgtest gives each test a PostgreSQL database of its own. One private server per test
+// process starts with the first that asks and ends with the process.
+package pgtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	folderPrefix = "edison-pgtest-"
+	leftoverAge  = 10 * time.Minute
+	closeTimeout = 10 * time.Second
+)
+
+// server is the test process's.
+type server struct {
+	dir       string
+	cluster   *cluster.Cluster
+	admin     *pgxpool.Pool
+	templates sync.Map // hash of a list of migrations: func() (string, error) that names the template
+	databases atomic.Int64
+}
+
+var started struct {
+	sync.Mutex
+	*server
+}
+
+// Main is the body of a TestMain: it runs the tests, stops and deletes the server, and exits.
+func Main(m *testing.M) {
+	code := m.Run()
+	started.Lock()
+	if s := started.server; s != nil {
+		if err := s.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "pgtest:", err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// New makes a database with the migrations applied, and drops it at the end of the test. Each list
+// of migrations runs once per process; every further database is a copy.
+func New(t testing.TB, migrations ...postgres.Migrations) *pgxpool.Pool {
+	t.Helper()
+	s, err := running()
+	if err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+	ctx := t.Context()
+	template, err := s.template(ctx, migrations)
+	if err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+	name := "test_" + strconv.FormatInt(s.databases.Add(1), 10)
+	if err := s.create(ctx, name, template); err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+	db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name})
+	if err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+	t.Cleanup(func() {
+		// The context of the test is over.
+		_, err := s.admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)")
+		if err != nil {
+			t.Error("pgtest: ", err)
+		}
+		closed := make(chan struct{})
+		go func() {
+			db.Pool.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(closeTimeout):
+			t.Errorf("pgtest: the test ends with %d connections that were not given back", db.Stat().AcquiredConns())
+		}
+	})
+	return db.Pool
+}
+
+// URL is the connection URL of the pool's database, for another process of this user.
+func URL(pool *pgxpool.Pool) string { return pool.Config().ConnString() }
+
+// Dir is a temporary folder for postgres.Config.Dir which the user of a private server can enter,
+// also when the tests run as root. It is deleted at the end of the test.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "edison-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// running starts the server if there is none yet.
+func running() (*server, error) {
+	started.Lock()
+	defer started.Unlock()
+	if started.server != nil {
+		return started.server, nil
+	}
+	sweep()
+	dir, err := os.MkdirTemp("", folderPrefix)
+	if err != nil {
+		return nil, err
+	}
+	c, err := cluster.Start(context.Background(), cluster.Options{
+		Dir:      dir,
+		Bin:      os.Getenv("PGBIN"),
+		Volatile: true,
+		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s := &server{dir: dir, cluster: c}
+	if s.admin, err = pgxpool.New(context.Background(), c.URL("postgres")); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	started.server = s
+	return s, nil
+}
+
+func (s *server) stop() error {
+	if s.admin != nil {
+		s.admin.Close()
+	}
+	s.cluster.Stop()
+	return errors.Join(cluster.Remove(s.dir), os.RemoveAll(s.dir))
+}
+
+// sweep deletes what test processes left behind that were killed. Failures do not matter.
+func sweep() {
+	leftovers, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	for _, dir := range leftovers {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > leftoverAge && cluster.Remove(dir) == nil {
+			os.RemoveAll(dir)
+		}
+	}
+}
+
+// create copies a database that nobody is connected to.
+func (s *server) create(ctx context.Context, name, template string) error {
+	_, err := s.admin.Exec(ctx, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s", name, template))
+	return err
+}
+
+// template names the database that has the migrations applied.
+func (s *server) template(ctx context.Context, migrations []postgres.Migrations) (string, error) {
+	key, err := hash(migrations)
+	if err != nil {
+		return "", err
+	}
+	name := "template_" + key
+	made, _ := s.templates.LoadOrStore(key, sync.OnceValue(func() error {
+		// The first test to ask may end early, but others wait for the same template.
+		ctx := context.WithoutCancel(ctx)
+		if err := s.create(ctx, name, "template0"); err != nil {
+			return err
+		}
+		db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name}, migrations...)
+		if err != nil {
+			return err
+		}
+		db.Close()
+		return nil
+	}))
+	return name, made.(func() error)()
+}
+
+func hash(migrations []postgres.Migrations) (string, error) {
+	h := sha256.New()
+	for _, m := range migrations {
+		fmt.Fprintf(h, "set %q\n", m.Name)
+		err := fs.WalkDir(m.FS, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			content, err := fs.ReadFile(m.FS, path)
+			fmt.Fprintf(h, "file %q %q\n", path, content)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))[:16], nil
+}

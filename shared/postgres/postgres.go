@@ -1,0 +1,114 @@
+// Package postgres opens a service's database: on the server that a URL names, or on a private one
+// that runs only as long as the service.
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	defaultDir   = ".edison"
+	closeTimeout = 10 * time.Second // for connections to be given back
+)
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+
+// Config says which database.
+type Config struct {
+	// URL is the postgres:// URL of a server. Empty: a private server. Where it names no database,
+	// Name is used. The database is created when it is missing.
+	URL string
+	// Name is the service's: database, folder of the private server and application_name.
+	Name string
+	// Dir is where private servers live, the one of Name in Dir/Name. Defaults to ".edison".
+	Dir string
+	// Bin is the folder of the PostgreSQL binaries for a private server. Defaults to PATH, what
+	// pg_config says and the usual folders.
+	Bin string
+	// Logger defaults to none.
+	Logger *slog.Logger
+
+	watchdog, volatile bool // see cluster.Options
+}
+
+// DB is a pool of connections, and the private server behind it, if there is one.
+type DB struct {
+	*pgxpool.Pool
+	cluster *cluster.Cluster
+	logger  *slog.Logger
+}
+
+// Open starts the private server if there is no URL, connects, applies the migrations in the order
+// given and returns a pool. It waits up to 30 s for a server that does not answer yet.
+func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err error) {
+	if !namePattern.MatchString(cfg.Name) {
+		return nil, fmt.Errorf("open database: the name %q is not 1 to 63 letters, digits, - and _", cfg.Name)
+	}
+	db := &DB{logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))}
+	defer func() {
+		if err != nil {
+			db.Close()
+			err = fmt.Errorf("open database %s: %w", cfg.Name, err)
+		}
+	}()
+	url := cfg.URL
+	if url == "" {
+		db.cluster, err = cluster.Start(ctx, cluster.Options{
+			Dir:      filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name),
+			Bin:      cfg.Bin,
+			Watchdog: cfg.watchdog,
+			Volatile: cfg.volatile,
+			Logger:   db.logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		url = db.cluster.URL(cfg.Name)
+		db.logger.Info("private PostgreSQL runs", "folder", db.cluster.Folder())
+	}
+	poolConfig, err := parseURL(url, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := reach(ctx, poolConfig.ConnConfig, db.logger); err != nil {
+		return nil, err
+	}
+	if db.Pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
+		return nil, err
+	}
+	return db, Migrate(ctx, db.Pool, migrations...)
+}
+
+// Close closes the pool, then stops the private server and returns when that is gone. Queries get
+// 10 s to end.
+func (db *DB) Close() {
+	if db.Pool != nil {
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			db.Pool.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(closeTimeout):
+			db.logger.Warn("database connections are still in use at close", "acquired", db.Stat().AcquiredConns())
+		}
+	}
+	if db.cluster != nil {
+		db.cluster.Stop()
+	}
+}
+
+// Remove deletes all data of the private server of cfg.Name. It fails while a service uses it.
+func Remove(cfg Config) error {
+	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name))
+}

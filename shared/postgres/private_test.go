@@ -1,0 +1,349 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+var leashes = []struct {
+	name     string
+	watchdog bool
+}{{"the kernel watches", false}, {"a watchdog watches", true}}
+
+func TestCloseLeavesNothingButTheData(t *testing.T) {
+	for _, leash := range leashes {
+		t.Run(leash.name, func(t *testing.T) {
+			cfg := postgres.Config{Dir: pgtest.Dir(t), Name: "sales"}
+			if leash.watchdog {
+				cfg = postgres.WithWatchdog(cfg)
+			}
+			before := runtime.NumGoroutine()
+			for round := range 2 {
+				db, err := postgres.Open(t.Context(), cfg, parts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := count(t, db.Pool); n != round {
+					t.Errorf("round %d begins with %d rows", round, n)
+				}
+				if _, err := db.Exec(t.Context(), "INSERT INTO part VALUES ($1)", strconv.Itoa(round)); err != nil {
+					t.Error(err)
+				}
+				db.Close()
+				db.Close()
+				if left := processes(t, cfg.Dir); len(left) > 0 {
+					t.Errorf("still running after Close: %v", left)
+				}
+				eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
+			}
+		})
+	}
+}
+
+func TestServiceKilled(t *testing.T) {
+	for _, leash := range leashes {
+		t.Run(leash.name, func(t *testing.T) {
+			t.Parallel()
+			dir := pgtest.Dir(t)
+			args := helperArgs{Dir: dir, Name: "sales", Watchdog: leash.watchdog}
+			h := startHelper(t, args)
+			h.data(t)
+			h.kill(t)
+			nothingRuns(t, dir)
+
+			h = startHelper(t, args)
+			h.data(t)
+			h.kill(t)
+			// At once, while the server of the process that was killed is still going down.
+			db := open(t, postgres.Config{Dir: dir, Name: "sales"}, parts)
+			if n := count(t, db.Pool); n != 2 {
+				t.Errorf("%d rows, want 2", n)
+			}
+		})
+	}
+}
+
+func TestServiceKilledInInitdb(t *testing.T) {
+	for _, leash := range leashes {
+		t.Run(leash.name, func(t *testing.T) {
+			t.Parallel()
+			dir := pgtest.Dir(t)
+			h := startHelper(t, helperArgs{Dir: dir, Name: "sales", Watchdog: leash.watchdog, Volatile: true})
+			unfinished := func() bool {
+				found, _ := filepath.Glob(filepath.Join(dir, "sales", "initdb-*", "base"))
+				return len(found) > 0
+			}
+			eventually(t, "initdb has begun", unfinished)
+			h.kill(t)
+			if _, err := os.Stat(filepath.Join(dir, "sales", "data")); err == nil {
+				t.Fatal("initdb was done before the kill")
+			}
+			db := open(t, postgres.Volatile(postgres.Config{Dir: dir, Name: "sales"}), parts)
+			if n := count(t, db.Pool); n != 0 {
+				t.Errorf("%d rows, want 0", n)
+			}
+			eventually(t, "the left-over is gone", func() bool { return !unfinished() })
+		})
+	}
+}
+
+func TestServerKilledWithItsService(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	h := startHelper(t, helperArgs{Dir: dir, Name: "sales"})
+	server := postmaster(t, h.data(t))
+	if err := syscall.Kill(server, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.kill(t)
+	db := open(t, postgres.Config{Dir: dir, Name: "sales"}, parts)
+	if n := count(t, db.Pool); n != 1 {
+		t.Errorf("%d rows, want 1", n)
+	}
+}
+
+func TestServerKilledWhileItsServiceRuns(t *testing.T) {
+	for _, leash := range leashes {
+		t.Run(leash.name, func(t *testing.T) {
+			t.Parallel()
+			var log lockedBuffer
+			cfg := postgres.Volatile(postgres.Config{Dir: pgtest.Dir(t), Name: "sales", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if leash.watchdog {
+				cfg = postgres.WithWatchdog(cfg)
+			}
+			db := open(t, cfg, parts)
+			if _, err := db.Exec(t.Context(), "INSERT INTO part VALUES ('wheel')"); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				data := filepath.Join(cfg.Dir, "sales", "data")
+				first := postmaster(t, data)
+				if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the server answers again", func() bool {
+					var n int
+					err := db.QueryRow(t.Context(), "SELECT count(*) FROM part").Scan(&n)
+					return err == nil && n == 1 && postmaster(t, data) != first
+				})
+			}
+			if !strings.Contains(log.String(), "signal: killed") {
+				t.Errorf("the log does not say how the server ended:\n%s", log.String())
+			}
+			db.Close()
+			nothingRuns(t, cfg.Dir)
+		})
+	}
+}
+
+func TestFolderInUse(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	h := startHelper(t, helperArgs{Dir: dir, Name: "sales", Volatile: true})
+	h.data(t)
+	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales"})
+	_, err := postgres.Open(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "sales")+" is in use by process "+strconv.Itoa(h.Process.Pid)) {
+		t.Errorf("error of a second process: %v", err)
+	}
+	if err := postgres.Remove(cfg); err == nil {
+		t.Error("the data of a running server was deleted")
+	}
+	h.stdin.Close()
+	if err := h.Wait(); err != nil {
+		t.Error(err)
+	}
+	db := open(t, cfg, parts)
+	if n := count(t, db.Pool); n != 1 {
+		t.Errorf("%d rows, want 1", n)
+	}
+	db.Close()
+	if err := postgres.Remove(cfg); err != nil {
+		t.Error(err)
+	}
+	if db := open(t, cfg, parts); count(t, db.Pool) != 0 {
+		t.Error("Remove left the rows")
+	}
+}
+
+func TestLongPath(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(pgtest.Dir(t), strings.Repeat("long, \"path\" ", 12))
+	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales"})
+	db := open(t, cfg, parts)
+	var socket string
+	if err := db.QueryRow(t.Context(), "SHOW unix_socket_directories").Scan(&socket); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("socket folder: %v, %v", info, err)
+	}
+	db.Close()
+	if _, err := os.Stat(socket); err == nil {
+		t.Errorf("%s is left after Close", socket)
+	}
+}
+
+func TestOrdinaryUser(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	args := helperArgs{Dir: filepath.Join(dir, ".edison"), Name: "sales", Volatile: true}
+	h := startHelper(t, args, asNobody(t, dir))
+	data := h.data(t)
+	if want := filepath.Join(dir, ".edison", "sales", "data"); data != want {
+		t.Errorf("data in %s, want %s", data, want)
+	}
+	group, err := syscall.Getpgid(postmaster(t, data))
+	if err != nil || group == syscall.Getpgrp() {
+		t.Errorf("the server's process group is %d, error %v", group, err)
+	}
+	if info, err := os.Stat(filepath.Dir(data)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("folder: %v, %v", info, err)
+	}
+	h.kill(t)
+	nothingRuns(t, dir)
+	// Root, too, can go on with the data of an ordinary user, and give it back.
+	open(t, postgres.Volatile(postgres.Config{Dir: args.Dir, Name: "sales"}), parts).Close()
+	h = startHelper(t, args, asNobody(t, dir))
+	h.data(t)
+}
+
+func TestRootInAClosedFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has a server run by another user")
+	}
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var log lockedBuffer
+	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	t.Cleanup(func() {
+		if err := postgres.Remove(cfg); err != nil {
+			t.Error(err)
+		}
+	})
+	link := filepath.Join(dir, "sales", "data")
+	for round := range 2 {
+		db := open(t, cfg, parts)
+		if n := count(t, db.Pool); n != round {
+			t.Errorf("round %d begins with %d rows", round, n)
+		}
+		if _, err := db.Exec(t.Context(), "INSERT INTO part VALUES ($1)", strconv.Itoa(round)); err != nil {
+			t.Error(err)
+		}
+		db.Close()
+	}
+	data, err := os.Readlink(link)
+	if err != nil || !strings.HasPrefix(data, "/var/tmp/edison-") || !strings.Contains(log.String(), filepath.Dir(data)) {
+		t.Fatalf("data in %q, error %v, log:\n%s", data, err, log.String())
+	}
+	info, err := os.Stat(filepath.Dir(data))
+	if err != nil || info.Mode().Perm() != 0o700 || info.Sys().(*syscall.Stat_t).Uid == 0 {
+		t.Errorf("%s: %v, %v", data, info, err)
+	}
+
+	// A folder that was deleted has no data when it is made anew.
+	if err := os.RemoveAll(filepath.Join(dir, "sales")); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, cfg, parts)
+	if n := count(t, db.Pool); n != 0 {
+		t.Errorf("a new folder begins with %d rows", n)
+	}
+	db.Close()
+
+	// What somebody else put in its place is not used.
+	if err := os.Rename(filepath.Dir(data), filepath.Dir(data)+"-moved"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(filepath.Dir(data) + "-moved")
+	if err := os.Mkdir(filepath.Dir(data), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Dir(data), 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+		t.Errorf("error of a stranger's folder: %v", err)
+	}
+}
+
+func TestNoBinaries(t *testing.T) {
+	t.Parallel()
+	empty := t.TempDir()
+	_, err := postgres.Open(t.Context(), postgres.Config{Dir: pgtest.Dir(t), Name: "sales", Bin: empty})
+	if err == nil || !strings.Contains(err.Error(), "PGBIN") || !strings.Contains(err.Error(), empty) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestServerThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales"})
+	open(t, cfg).Close()
+	data := filepath.Join(dir, "sales", "data")
+
+	if err := os.WriteFile(filepath.Join(data, "postgresql.auto.conf"), []byte("shared_buffers = plenty\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "plenty") {
+		t.Errorf("the error does not say what the server's log says: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "needed is version 9") {
+		t.Errorf("the error of data of another version: %v", err)
+	}
+}
+
+func TestOpenGivesUp(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales"})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		eventually(t, "the server is being made", func() bool { return len(processes(t, dir)) > 0 })
+	}()
+	if _, err := postgres.Open(ctx, cfg); err == nil {
+		t.Error("Open succeeds though its context is cancelled")
+	}
+	nothingRuns(t, dir)
+	open(t, cfg)
+}
+
+type lockedBuffer struct {
+	sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.Lock()
+	defer b.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.Lock()
+	defer b.Unlock()
+	return b.buffer.String()
+}
