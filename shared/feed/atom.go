@@ -1,0 +1,104 @@
+package feed
+
+import (
+	"encoding/xml"
+	"fmt"
+	"time"
+
+	"github.com/gorilla/feeds"
+)
+
+const (
+	nsAtom      = "http://www.w3.org/2005/Atom"
+	nsTombstone = "http://purl.org/atompub/tombstones/1.0" // RFC 6721
+	nsEdison    = "tag:edison-cars.example,2026:feed"
+)
+
+// atomDocument is an Atom feed with our extension; its own fields shadow those of gorilla/feeds, which has one
+// link only and no extensions.
+type atomDocument struct {
+	feeds.AtomFeed
+	NSTombstone string           `xml:"xmlns:at,attr"`
+	NSEdison    string           `xml:"xmlns:edison,attr"`
+	Links       []feeds.AtomLink `xml:"link"`
+	Page        atomPage         `xml:"edison:page"`
+	Entries     []atomEntry      `xml:"entry"`
+	Tombstones  []atomTombstone  `xml:"at:deleted-entry"`
+}
+
+type atomPage struct {
+	Cursor   Cursor  `xml:"cursor,attr"`
+	Next     string  `xml:"next,attr"`
+	Sealed   bool    `xml:"sealed,attr"`
+	UpToDate *bool   `xml:"up-to-date,attr,omitempty"`
+	Head     *Cursor `xml:"head,attr,omitempty"`
+}
+
+type atomEntry struct {
+	feeds.AtomEntry
+	Place  atomPlace
+	Entity any
+}
+
+type atomPlace struct {
+	XMLName  xml.Name `xml:"edison:entry"`
+	Position int64    `xml:"position,attr"`
+	Version  int64    `xml:"version,attr"`
+}
+
+type atomTombstone struct {
+	Ref   string `xml:"ref,attr"`
+	When  string `xml:"when,attr"`
+	Place atomPlace
+}
+
+// Atom gives the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721). Each entry
+// has content for people and, beside it, the entity as an XML element of its own namespace.
+func (d *Document) Atom() ([]byte, error) {
+	doc := atomDocument{
+		AtomFeed: feeds.AtomFeed{
+			Xmlns: nsAtom, Title: d.Title, Subtitle: d.Text, Id: d.ID, Updated: rfc3339(time.Unix(0, 0)),
+			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: "Edison Cars"}},
+		},
+		NSTombstone: nsTombstone, NSEdison: nsEdison,
+		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
+		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
+	}
+	if !d.Sealed {
+		doc.Page.UpToDate, doc.Page.Head = &d.UpToDate, &d.Head
+	}
+	for _, l := range d.Links {
+		doc.Links = append(doc.Links, feeds.AtomLink{Rel: l.Rel, Href: l.Href, Type: l.Type})
+	}
+	var updated time.Time
+	for _, e := range d.Entries {
+		if e.Updated.After(updated) {
+			updated = e.Updated
+			doc.Updated = rfc3339(updated)
+		}
+		place := atomPlace{Position: e.Position, Version: e.Version}
+		if e.Deleted {
+			doc.Tombstones = append(doc.Tombstones, atomTombstone{Ref: e.ID.URN(), When: rfc3339(e.Updated), Place: place})
+			continue
+		}
+		shown, err := d.Show(e)
+		if err != nil {
+			return nil, fmt.Errorf("show entry %d of feed %s: %w", e.Position, d.Name, err)
+		}
+		entry := atomEntry{
+			AtomEntry: feeds.AtomEntry{
+				Title: shown.Title, Id: e.ID.URN(), Updated: rfc3339(e.Updated),
+				Content: &feeds.AtomContent{Type: "html", Content: shown.HTML},
+			},
+			Place: place, Entity: shown.XML,
+		}
+		if shown.URL != "" {
+			entry.AtomEntry.Links = []feeds.AtomLink{{Rel: "alternate", Type: TypeHTML, Href: shown.URL}}
+		}
+		doc.Entries = append(doc.Entries, entry)
+	}
+	body, err := xml.Marshal(doc)
+	return append([]byte(xml.Header), body...), err
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

@@ -1,0 +1,153 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MaxBody is the most bytes that a client takes of one page, after decompression.
+const MaxBody = 64 << 20
+
+// A Client reads a feed over HTTP.
+type Client struct {
+	http *http.Client
+}
+
+// NewClient gives a client that follows redirects within one origin only and gives up on a source that is
+// silent for longer than a page may take.
+func NewClient() *Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	transport.ResponseHeaderTimeout = 15 * time.Second
+	return &Client{http: &http.Client{
+		Transport: transport,
+		Timeout:   time.Minute,
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
+				return fmt.Errorf("it redirects to another origin, %s", r.URL.Host)
+			}
+			if len(via) >= 5 {
+				return errors.New("it redirects more than 5 times")
+			}
+			return nil
+		},
+	}}
+}
+
+// An Answer is what a source said to one poll.
+type Answer struct {
+	Page *Page     // nil: not modified since the ETag that was sent (304)
+	ETag string    // of the page, to send with the next request for the same URL; may be empty
+	AsOf time.Time // when the source vouched for it: receipt less the answer's Age (RFC 9111 section 5.1)
+}
+
+// A StatusError is an answer that is neither a page nor 304.
+type StatusError struct {
+	Status     int
+	Detail     string        // from the source's problem (RFC 9457), else empty
+	RetryAfter time.Duration // as the source asked for (RFC 9110 section 10.2.3); 0: it did not
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("the source answered %d %s", e.Status, http.StatusText(e.Status))
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return text
+}
+
+// ErrDiverged means that the source's history does not contain the cursor (410): the reader's copy comes from
+// another history.
+var ErrDiverged = errors.New("the source has another history than this copy")
+
+// PageURL gives the URL of the replay page after a cursor. feedURL is the feed's own, without query.
+func PageURL(feedURL string, after Cursor, limit int) string {
+	return feedURL + "?after=" + after.String() + "&limit=" + strconv.Itoa(limit)
+}
+
+// Get asks for the replay page after a cursor: entries oldest first, at most limit (1 to 1000). With the ETag of
+// an earlier answer for the same cursor and limit the source may answer that nothing changed. Errors: ErrDiverged,
+// *StatusError, ErrPage, or those of the network.
+func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit int, etag string) (*Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, PageURL(feedURL, after, limit), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", TypeJSONFeed)
+	req.Header.Set("User-Agent", "edison-cars-subscriber")
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var wrapped *url.Error // its text repeats method and URL
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err
+		}
+		return nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
+	}
+	defer resp.Body.Close()
+	answer := &Answer{ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, time.Now())}
+	switch resp.StatusCode {
+	case http.StatusNotModified:
+		return answer, nil
+	case http.StatusOK:
+	default:
+		return nil, statusError(resp)
+	}
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
+		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+	}
+	if len(body) > MaxBody {
+		return nil, fmt.Errorf("%w: longer than %d MiB", ErrPage, MaxBody>>20)
+	}
+	answer.Page, err = ParsePage(body, after)
+	return answer, err
+}
+
+func asOf(resp *http.Response, now time.Time) time.Time {
+	age, err := strconv.ParseInt(strings.TrimSpace(resp.Header.Get("Age")), 10, 32)
+	if err != nil || age < 0 {
+		age = 0
+	}
+	return now.UTC().Add(-time.Duration(age) * time.Second)
+}
+
+func statusError(resp *http.Response) error {
+	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
+		var problem struct{ Detail string }
+		if json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&problem) == nil {
+			e.Detail = problem.Detail
+		}
+	}
+	if e.Status == http.StatusGone {
+		return fmt.Errorf("%w (%w)", ErrDiverged, e)
+	}
+	return e
+}
+
+// retryAfter reads both forms of the header: seconds and a date. What is neither, or past, gives 0.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil && at.After(now) {
+		return at.Sub(now)
+	}
+	return 0
+}

@@ -1,0 +1,79 @@
+package feed
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// A Digest is the running SHA-256 of a feed up to one entry. It stands for the whole history before that place.
+type Digest [32]byte
+
+// A Cursor names a place in a feed and the history that leads to it: `<position>-<first 12 hex digits of the
+// digest at that position>`, for example `4200-9f3c1a2b7d04`. The zero Cursor, written `0`, is the start of
+// every feed. Clients treat it as opaque. Cursors compare with ==.
+type Cursor struct {
+	Position int64 // 0 or more; how many entries lie before this place
+	prefix   [6]byte
+}
+
+// ErrCursor is what ParseCursor wraps for text that is not a cursor.
+var ErrCursor = errors.New(`not a cursor: it takes "0" or <position>-<12 lower-case hex digits>, as a page of the feed gave it`)
+
+// At gives the cursor of the place right after the entry at position, whose running digest is digest.
+// Position 0 has one cursor whatever the digest: the start.
+func At(position int64, digest Digest) Cursor {
+	c := Cursor{Position: position}
+	if position > 0 {
+		copy(c.prefix[:], digest[:])
+	}
+	return c
+}
+
+// Matches tells whether the cursor's history is one whose digest at the cursor's position is digest.
+func (c Cursor) Matches(digest Digest) bool { return c == At(c.Position, digest) }
+
+// IsStart tells whether the cursor is the start of the feed.
+func (c Cursor) IsStart() bool { return c.Position == 0 }
+
+func (c Cursor) String() string {
+	if c.IsStart() {
+		return "0"
+	}
+	return strconv.FormatInt(c.Position, 10) + "-" + hex.EncodeToString(c.prefix[:])
+}
+
+// ParseCursor reads what String wrote, and nothing else: no sign, no leading zero, no upper case.
+// The error wraps ErrCursor.
+func ParseCursor(s string) (Cursor, error) {
+	if s == "0" {
+		return Cursor{}, nil
+	}
+	if len(s) < 14 || s[len(s)-13] != '-' {
+		return Cursor{}, fmt.Errorf("%q is %w", clip(s), ErrCursor)
+	}
+	position, err := strconv.ParseInt(s[:len(s)-13], 10, 64)
+	c := Cursor{Position: position}
+	if _, hexErr := hex.Decode(c.prefix[:], []byte(s[len(s)-12:])); err != nil || hexErr != nil || position < 1 || c.String() != s {
+		return Cursor{}, fmt.Errorf("%q is %w", clip(s), ErrCursor)
+	}
+	return c, nil
+}
+
+// MarshalText writes the cursor as String does.
+func (c Cursor) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a cursor as ParseCursor does.
+func (c *Cursor) UnmarshalText(text []byte) (err error) {
+	*c, err = ParseCursor(string(text))
+	return err
+}
+
+// clip keeps a stranger's text short enough for an error message.
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}

@@ -1,0 +1,94 @@
+// Package feed is the wire between a source and its readers: entries, pages, cursors, their encodings as Atom
+// (RFC 4287) and JSON Feed 1.1, and the HTTP client that reads them. It knows nothing of what the entries say.
+package feed
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// PageSize is the number of entries of a page when nobody asks for another, and MaxPageSize the most one can ask for.
+const (
+	PageSize    = 100
+	MaxPageSize = 1000
+)
+
+// Media types of the representations.
+const (
+	TypeJSONFeed = "application/feed+json"
+	TypeJSON     = "application/json"
+	TypeAtom     = "application/atom+xml"
+	TypeHTML     = "text/html"
+	TypeProblem  = "application/problem+json"
+)
+
+// An Entry is the whole state of one entity at one version, at its place in the feed.
+type Entry struct {
+	Position int64           // 1, 2, 3 ... in commit order, without gaps
+	ID       uuid.UUID       // the entity's; all its versions share it
+	Version  int64           // 1, 2, 3 ... of this entity
+	Updated  time.Time       // UTC, microseconds; grows strictly with Version
+	Deleted  bool            // a tombstone: the entity is gone and Entity is nil
+	Entity   json.RawMessage // as the source rendered it when it was written
+}
+
+// A Page is a run of entries without gaps, as a reader gets it.
+type Page struct {
+	Entries  []Entry // oldest first
+	Cursor   Cursor  // the place after the last entry: what to ask for next
+	Sealed   bool    // final: these bytes never change
+	UpToDate bool    // nothing lay behind this page when it was made
+	Head     Cursor  // the end of the feed when the page was made; on pages that are not sealed
+}
+
+// Latest gives the newest version of each entity on the page, in the order of their positions.
+func (p *Page) Latest() []Entry {
+	newest := make(map[uuid.UUID]int64, len(p.Entries))
+	for _, e := range p.Entries {
+		newest[e.ID] = max(newest[e.ID], e.Version)
+	}
+	latest := make([]Entry, 0, len(newest))
+	for _, e := range p.Entries {
+		if e.Version == newest[e.ID] {
+			latest = append(latest, e)
+		}
+	}
+	return latest
+}
+
+// A Link is a typed link of a document (RFC 8288).
+type Link struct {
+	Rel  string
+	Href string // absolute
+	Type string // media type of what it leads to; may be empty
+}
+
+// A Description says what a feed is, and turns its entries into words.
+type Description struct {
+	Name  string                     // in URLs: "orders"
+	Title string                     // for people: "Edison Cars: orders"
+	Text  string                     // one sentence
+	ID    string                     // an IRI that never changes (RFC 4287 section 4.2.6)
+	Show  func(Entry) (Shown, error) // not called for tombstones
+}
+
+// Shown is an entry in words, for feed readers and browsers.
+type Shown struct {
+	Title string
+	HTML  string // safe to embed
+	URL   string // the entity's own page, absolute; may be empty
+	XML   any    // the entity for encoding/xml, with a namespace of its own
+}
+
+// A Document is a page with everything that its encodings show.
+type Document struct {
+	Description
+	Page
+	Home        string // the source's front page, absolute
+	Self        string // this document's URL, absolute
+	Next        string // where a replay goes on, absolute; set also when nothing lies there yet
+	NewestFirst bool   // the view for people: entries in descending order, Next of no use to page on
+	Links       []Link // without self
+}
