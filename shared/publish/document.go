@@ -1,0 +1,232 @@
+package publish
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// url gives the absolute URL of what r asks for.
+func (s *Source) url(r *request) string {
+	query := ""
+	add := func(name, value string) {
+		separator := "&"
+		if query == "" {
+			separator = "?"
+		}
+		query += separator + name + "=" + url.QueryEscape(value)
+	}
+	switch r.view {
+	case older:
+		add("before", r.cursor.String())
+	case replay:
+		add("after", r.cursor.String())
+		add("limit", strconv.FormatInt(r.limit, 10))
+	}
+	if !r.history.IsStart() {
+		add("history", r.history.String())
+	}
+	return s.publicURL + r.path + query
+}
+
+// at gives the URL of the same feed in the same format elsewhere.
+func (s *Source) at(r *request, v view, cursor feed.Cursor) string {
+	other := *r
+	other.view, other.cursor = v, cursor
+	return s.url(&other)
+}
+
+// alternates are the same selection in the other formats.
+func (s *Source) alternates(r *request) (links []feed.Link) {
+	for _, x := range suffixes {
+		if x.mediaType != r.mediaType {
+			other := *r
+			other.path = "/feeds/" + r.Name + x.suffix
+			links = append(links, feed.Link{Rel: "alternate", Href: s.url(&other), Type: x.mediaType})
+		}
+	}
+	return links
+}
+
+// document reads the entries and puts the links around them.
+func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Document, error) {
+	entries, first, err := s.entries(ctx, r.Name, sp)
+	if err != nil {
+		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
+	}
+	d := &feed.Document{
+		Description: r.Description, Home: s.publicURL, Self: s.url(r), Next: s.at(r, replay, sp.end),
+		NewestFirst: r.view != replay, Links: s.alternates(r),
+		Page: feed.Page{
+			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
+		},
+	}
+	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
+	link("current", s.at(r, newest, feed.Cursor{}))
+	switch {
+	case d.NewestFirst:
+		slices.Reverse(d.Entries)
+		if first.Position > 1 {
+			link("next", s.at(r, older, first))
+		}
+		link("archives", s.at(r, replay, feed.Cursor{}))
+	case !d.UpToDate:
+		link("next", d.Next)
+	}
+	return d, nil
+}
+
+// linkHeader writes links as RFC 8288 section 3 has them.
+func linkHeader(links []feed.Link) string {
+	values := make([]string, len(links))
+	for i, l := range links {
+		values[i] = "<" + l.Href + `>; rel="` + l.Rel + `"`
+		if l.Type != "" {
+			values[i] += `; type="` + l.Type + `"`
+		}
+	}
+	return strings.Join(values, ", ")
+}
+
+// etag gives the strong entity tag of the answer to r (RFC 9110 section 8.8.3): it changes with every input of the
+// bytes, and needs none of the entries, as the digest stands for them.
+func (s *Source) etag(r *request, sp *span) string {
+	head := sp.head.Cursor()
+	if sp.sealed || r.view == older {
+		head = feed.Cursor{} // not in the bytes
+	}
+	of := fmt.Sprintln(renderer, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
+	sum := sha256.Sum256([]byte(of))
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
+}
+
+// notModified evaluates If-None-Match and, only in its absence, If-Modified-Since against the validators of the answer
+// (RFC 9110 section 13.2.2).
+func notModified(request, answer http.Header) bool {
+	if tags := request.Values("If-None-Match"); len(tags) > 0 {
+		return matches(strings.Join(tags, ","), answer.Get("ETag"))
+	}
+	modified, err := http.ParseTime(answer.Get("Last-Modified"))
+	if err != nil {
+		return false
+	}
+	since, err := http.ParseTime(request.Get("If-Modified-Since"))
+	return err == nil && !modified.After(since)
+}
+
+// matches tells whether a list of entity tags, or *, has the tag, compared weakly (RFC 9110 section 13.1.2).
+func matches(list, tag string) bool {
+	for list = strings.TrimSpace(list); list != ""; {
+		list = strings.TrimLeft(list, ", \t")
+		if strings.HasPrefix(list, "*") {
+			return true
+		}
+		list = strings.TrimPrefix(list, "W/")
+		end := strings.IndexByte(strings.TrimPrefix(list, `"`), '"')
+		if !strings.HasPrefix(list, `"`) || end < 0 {
+			return false
+		}
+		if list[:end+2] == tag {
+			return true
+		}
+		list = list[end+2:]
+	}
+	return false
+}
+
+var feedPage = web.Template(pages, "feed.html")
+
+// A shownEntry is an entry as the page shows it.
+type shownEntry struct {
+	feed.Entry
+	Title, URL string
+	HTML       template.HTML
+}
+
+func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
+	data := struct {
+		*feed.Document
+		Entries                 []shownEntry
+		Limit                   int64
+		Current, Older, Archive string
+	}{Document: d, Limit: r.limit}
+	for _, l := range d.Links {
+		switch {
+		case l.Rel == "current":
+			data.Current = l.Href
+		case l.Rel == "next" && d.NewestFirst:
+			data.Older = l.Href
+		case l.Rel == "archives":
+			data.Archive = l.Href
+		}
+	}
+	for _, e := range d.Entries {
+		entry := shownEntry{Entry: e, Title: "Deleted"}
+		if !e.Deleted {
+			shown, err := d.Show(e)
+			if err != nil {
+				return fmt.Errorf("show entry %d of feed %s: %w", e.Position, d.Name, err)
+			}
+			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for it
+		}
+		data.Entries = append(data.Entries, entry)
+	}
+	page := web.Page{Service: s.name, Title: d.Title, Nav: s.nav, Data: data}
+	for _, l := range d.Links {
+		if l.Rel == "alternate" {
+			page.Alternates = append(page.Alternates, web.Link{Text: d.Title, URL: l.Href, Type: l.Type})
+		}
+	}
+	web.Render(c, http.StatusOK, feedPage, page)
+	return nil
+}
+
+var indexPage = web.Template(pages, "index.html")
+
+// An indexEntry is a feed in the list of feeds.
+type indexEntry struct {
+	Feed    string      `json:"feed"`
+	Title   string      `json:"title"`
+	Text    string      `json:"description"`
+	URL     string      `json:"url"`
+	Head    feed.Cursor `json:"head"`
+	Entries int64       `json:"entries"`
+}
+
+func (s *Source) serveIndex(c *gin.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), readTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `select name, position, digest from feed`)
+	if err != nil {
+		return err
+	}
+	heads, err := collectHeads(rows)
+	if err != nil {
+		return err
+	}
+	list := make([]indexEntry, 0, len(s.feeds))
+	for _, d := range s.feeds {
+		head := heads[d.Name]
+		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.publicURL + "/feeds/" + d.Name, head.Cursor(), head.Position})
+	}
+	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "no-cache")
+	if web.PrefersHTML(c) {
+		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.name, Title: "Feeds", Nav: s.nav, Data: list})
+		return nil
+	}
+	c.JSON(http.StatusOK, list)
+	return nil
+}

@@ -1,0 +1,60 @@
+// Package publish is a source's half of a data feed: the log that gives every entry its position in commit order,
+// the group commit that makes it fast, and the HTTP handler that serves any feed from it.
+package publish
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// An Entry is one version of one entity, to be appended to a feed.
+type Entry struct {
+	ID      uuid.UUID
+	Version int64     // 1, 2, 3 ... of this entity, given under its row's lock
+	Updated time.Time // microseconds count; must grow strictly with Version
+	Payload []byte    // the entity as JSON; nil makes the entry a tombstone: the entity is deleted
+}
+
+// Kinds of entries, as in the log and in its digest.
+const (
+	kindPut    = "put"
+	kindDelete = "delete"
+)
+
+// A record is an entry with everything of it that does not depend on its position.
+type record struct {
+	Entry
+	kind string
+	salt []byte
+	hash [32]byte // sha256(salt || payload): what the digest covers, so that payload and salt can be erased
+}
+
+func newRecord(e Entry) record {
+	e.Updated = e.Updated.UTC().Truncate(time.Microsecond)
+	r := record{Entry: e, kind: kindPut, salt: make([]byte, 16)}
+	_, _ = rand.Read(r.salt) // never fails
+	if e.Payload == nil {
+		r.kind = kindDelete
+	}
+	r.hash = sha256.Sum256(append(r.salt[:16:16], e.Payload...))
+	return r
+}
+
+// digest gives the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload
+// hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
+func (r *record) digest(before feed.Digest) feed.Digest {
+	b := make([]byte, 0, 32+1+16+8+8+32)
+	b = append(b, before[:]...)
+	b = append(b, r.kind[0])
+	b = append(b, r.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Updated.UnixMicro()))
+	b = append(b, r.hash[:]...)
+	return sha256.Sum256(b)
+}

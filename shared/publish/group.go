@@ -1,0 +1,155 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
+// travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
+// no other down with it. Commit answers when the outcome is certain; after an error nothing has happened, unless
+// it wraps ErrUnknown. A change is committed once and not used again.
+func (l *Log) Commit(ctx context.Context, change *Change) error {
+	if len(change.pending) == 0 {
+		return errors.New("a change has to append to a feed")
+	}
+	select {
+	case l.queue <- change:
+		return <-change.done
+	case <-l.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *Log) commitGroups() {
+	defer close(l.stopped)
+	for {
+		select {
+		case <-l.closing:
+			return
+		case first := <-l.queue:
+			l.commitGroup(l.collect(first))
+		}
+	}
+}
+
+// collect takes the changes that are waiting.
+func (l *Log) collect(first *Change) []*Change {
+	group := []*Change{first}
+	for len(group) < maxGroup {
+		select {
+		case c := <-l.queue:
+			group = append(group, c)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commitGroup commits the group without those that fail. The one whose statement fails is known; behind any other
+// failure the group is halved.
+func (l *Log) commitGroup(group []*Change) {
+	for len(group) > 0 {
+		err := l.persist(context.Background(), func(lock bool) ([]placed, error) { return l.trySend(lock, group) })
+		var bad *changeError
+		var pgErr *pgconn.PgError
+		switch {
+		case err == nil:
+			finish(group, nil)
+			return
+		case errors.As(err, &bad):
+			if isCode(bad, "P0002") {
+				bad.error = ErrGuard
+			}
+			finish(group[bad.index:bad.index+1], bad.error)
+			group = slices.Delete(group, bad.index, bad.index+1)
+		case len(group) > 1 && (errors.As(err, &pgErr) || errors.As(err, &pgx.ErrPreprocessingBatch{})) && !connectionLost(err):
+			half := len(group) / 2
+			l.commitGroup(group[:half:half])
+			group = group[half:]
+		default:
+			finish(group, err)
+			return
+		}
+	}
+}
+
+func finish(group []*Change, err error) {
+	for _, c := range group {
+		c.done <- err
+	}
+}
+
+// A changeError says which change of a group failed by a statement of its own.
+type changeError struct {
+	index int
+	error
+}
+
+func (e *changeError) Unwrap() error { return e.error }
+
+// trySend sends the group as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
+// the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
+func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return nil, final{err}
+	}
+	defer conn.Release()
+
+	var b pgx.Batch
+	var owners []int // of each statement: the index of its change
+	all := pending{}
+	for i, c := range group {
+		for _, s := range c.statements {
+			b.Queue(s.sql, s.args...)
+			owners = append(owners, i)
+		}
+		for name, records := range c.pending {
+			all[name] = append(all[name], records...)
+		}
+	}
+	if lock {
+		defer rollback(conn)
+		if _, err := conn.Exec(ctx, "begin"); err != nil {
+			return nil, err
+		}
+		if err := send(ctx, conn, &b, owners); err != nil {
+			return nil, err
+		}
+		return l.end(ctx, conn, true, all)
+	}
+	runs, err := all.place(l.snapshot())
+	if err != nil {
+		return nil, final{err}
+	}
+	for i := range runs {
+		runs[i].queue(&b)
+	}
+	return runs, send(ctx, conn, &b, owners)
+}
+
+// send sends a batch whose first statements belong to the owners, and blames the one whose statement fails.
+func send(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, owners []int) error {
+	results := conn.SendBatch(ctx, b)
+	for i := range b.Len() {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close() // repeats err
+			if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") && !errors.As(err, &pgx.ErrPreprocessingBatch{}) {
+				return &changeError{owners[i], err}
+			}
+			return err
+		}
+	}
+	return results.Close()
+}

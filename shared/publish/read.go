@@ -1,0 +1,158 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// readTimeout bounds the queries for one page. They do not end with the request: a client that leaves would cost the
+// connection.
+const readTimeout = 10 * time.Second
+
+// A view is one of the three ways to look at a feed.
+type view int
+
+const (
+	newest view = iota // the newest entries first, for people and feed readers
+	older              // the same, the next page
+	replay             // oldest first, after a cursor, for those who copy
+)
+
+// A selection is what a request asks of a feed.
+type selection struct {
+	view   view
+	cursor feed.Cursor // newest: unused
+	limit  int64       // replay: pages end on multiples of it
+}
+
+// A span is where a selection lies in the log as it is now: the entries after from, up to to.
+type span struct {
+	head     Head
+	from, to int64
+	end      feed.Cursor // at to
+	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
+	sealed   bool        // a full page, and the one after it is full too: its bytes are final
+}
+
+// diverged is what locate gives for a cursor that the log does not contain.
+type diverged struct{ lastFull feed.Cursor }
+
+func (d *diverged) Error() string { return "the cursor is not of this history" }
+
+// bounds places the selection in a feed of head entries. Replay pages end on multiples of limit, those of the
+// view for people on multiples of 100, whatever the cursor: so all readers come to walk the same pages. The newest view
+// holds what lies after the last sealed page of 100.
+func (s selection) bounds(head int64) (from, to int64) {
+	switch s.view {
+	case replay:
+		from = s.cursor.Position
+		return from, min((from/s.limit+1)*s.limit, head)
+	case older:
+		to = max(s.cursor.Position-1, 0)
+		return max(to-1, 0) / feed.PageSize * feed.PageSize, to
+	default:
+		return max(head/feed.PageSize-1, 0) * feed.PageSize, head
+	}
+}
+
+// locate finds the selection in the log; *diverged if its cursor is of another history.
+func (s *Source) locate(ctx context.Context, name string, sel selection) (*span, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	full := int64(feed.PageSize)
+	if sel.view == replay {
+		full = sel.limit
+	}
+	c := sel.cursor.Position
+	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
+	var b pgx.Batch
+	b.Queue(`select name, position, digest from feed where name = $1`, name)
+	b.Queue(`select position, digest, updated from feed_entry
+	          where feed = $1 and (position in ($2, $3) or position = (select position / $4 * $4 from feed where name = $1))`,
+		name, c, end, full)
+	results := s.pool.SendBatch(ctx, &b)
+	defer results.Close()
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	heads, err := collectHeads(rows)
+	if err != nil {
+		return nil, err
+	}
+	head, ok := heads[name]
+	if !ok {
+		return nil, fmt.Errorf("no feed %q in this database", name)
+	}
+	places, err := collectPlaces(results)
+	if err != nil {
+		return nil, err
+	}
+	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.digest)) {
+		last := head.Position / full * full
+		return nil, &diverged{feed.At(last, places[last].digest)}
+	}
+	sp := &span{head: head}
+	sp.from, sp.to = sel.bounds(head.Position)
+	switch at := places[sp.to]; {
+	case sp.to == head.Position:
+		sp.end = head.Cursor()
+	default:
+		sp.end, sp.updated = feed.At(sp.to, at.digest), at.updated
+	}
+	sp.sealed = sel.view == replay && sp.from%full == 0 && sp.to == sp.from+full && head.Position >= sp.to+full
+	return sp, nil
+}
+
+type place struct {
+	digest  feed.Digest
+	updated time.Time
+}
+
+func collectPlaces(results pgx.BatchResults) (map[int64]place, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	places := map[int64]place{}
+	var position int64
+	var digest []byte
+	var updated time.Time
+	_, err = pgx.ForEachRow(rows, []any{&position, &digest, &updated}, func() error {
+		places[position] = place{feed.Digest(digest), updated.UTC()}
+		return nil
+	})
+	return places, err
+}
+
+// entries reads the span, oldest first. first is the cursor at the oldest.
+func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []feed.Entry, first feed.Cursor, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+		select position, kind, entity_id, version, updated, payload, digest
+		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
+	if err != nil {
+		return nil, first, err
+	}
+	var e feed.Entry
+	var kind string
+	var id uuid.UUID
+	var payload, digest []byte
+	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest}, func() error {
+		if len(entries) == 0 {
+			first = feed.At(e.Position, feed.Digest(digest))
+		}
+		// An erased payload is served as the tombstone that took it away.
+		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
+		entries = append(entries, e)
+		return nil
+	})
+	return entries, first, err
+}

@@ -1,0 +1,209 @@
+package publish
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// renderer is the version of everything that turns entries into bytes. It is part of every ETag: raise it whenever
+// a change makes other bytes of the same entries.
+const renderer = "1"
+
+//go:embed *.html
+var pages embed.FS
+
+// A Source serves the feeds of one database over HTTP.
+type Source struct {
+	pool      *pgxpool.Pool
+	name      string
+	publicURL string
+	nav       []web.Link
+	feeds     []feed.Description
+}
+
+// NewSource gives a source of feeds. name is the service's, for the pages; publicURL is where its readers find it,
+// without a slash at the end: all links are built from it.
+func NewSource(pool *pgxpool.Pool, name, publicURL string, nav []web.Link, feeds ...feed.Description) *Source {
+	return &Source{pool: pool, name: name, publicURL: strings.TrimSuffix(publicURL, "/"), nav: nav, feeds: feeds}
+}
+
+// Route adds the feeds' routes, all below /feeds.
+func (s *Source) Route(r gin.IRoutes) {
+	web.GET(r, "/feeds", web.Handle(s.serveIndex))
+	web.GET(r, "/feeds/:feed", web.Handle(s.serveFeed))
+}
+
+// Suffixes of a feed's URL, and the representation that each fixes.
+var suffixes = []struct{ suffix, mediaType, title string }{
+	{".json", feed.TypeJSONFeed, "JSON Feed"},
+	{".atom", feed.TypeAtom, "Atom"},
+	{".html", feed.TypeHTML, "HTML"},
+}
+
+// A request is one for a document of a feed.
+type request struct {
+	feed.Description
+	selection
+	path      string      // /feeds/orders or /feeds/orders.atom
+	mediaType string      // of the representation that the client gets
+	history   feed.Cursor // selects nothing; the links of a walk keep it, so that caches tell its pages from those of a lost history
+}
+
+func (s *Source) parse(c *gin.Context) (*request, error) {
+	name, req := c.Param("feed"), &request{path: c.Request.URL.Path}
+	for _, x := range suffixes {
+		if base, ok := strings.CutSuffix(name, x.suffix); ok {
+			name, req.mediaType = base, x.mediaType
+		}
+	}
+	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
+	if i < 0 {
+		return nil, web.Errorf(http.StatusNotFound, "There is no feed of this name here. %s/feeds lists the feeds.", s.publicURL)
+	}
+	req.Description = s.feeds[i]
+	if err := req.parseQuery(c); err != nil {
+		return nil, err
+	}
+	if req.mediaType == "" {
+		c.Header("Vary", "Accept, Accept-Encoding")
+		accept := strings.Join(c.Request.Header.Values("Accept"), ",")
+		req.mediaType = web.Negotiate(accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML)
+		if req.mediaType == "" {
+			return nil, s.notAcceptable(req)
+		}
+	} else {
+		c.Header("Vary", "Accept-Encoding")
+	}
+	return req, nil
+}
+
+func (r *request) parseQuery(c *gin.Context) (err error) {
+	query := c.Request.URL.Query()
+	for _, name := range []string{"after", "before", "limit", "history"} {
+		if len(query[name]) > 1 {
+			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)
+		}
+	}
+	cursor := func(name string) (cur feed.Cursor) {
+		if err == nil && query.Has(name) {
+			if cur, err = feed.ParseCursor(query.Get(name)); err != nil {
+				err = web.Errorf(http.StatusBadRequest, "The parameter %s: %v.", name, err)
+			}
+		}
+		return cur
+	}
+	after, before := cursor("after"), cursor("before")
+	r.history = cursor("history")
+	switch r.limit = feed.PageSize; {
+	case err != nil:
+		return err
+	case query.Has("after") && query.Has("before"):
+		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
+	case query.Has("before"):
+		r.view, r.cursor = older, before
+	case query.Has("after"):
+		r.view, r.cursor = replay, after
+	}
+	if query.Has("limit") {
+		n, err := strconv.ParseUint(query.Get("limit"), 10, 32)
+		if err != nil || n < 1 || n > feed.MaxPageSize || strconv.FormatUint(n, 10) != query.Get("limit") {
+			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
+		}
+		if r.view != replay {
+			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR; after=0 starts from the first entry.")
+		}
+		r.limit = int64(n)
+	}
+	return nil
+}
+
+func (s *Source) notAcceptable(r *request) error {
+	p := web.Errorf(http.StatusNotAcceptable, "This feed speaks %s, %s and %s.", feed.TypeJSONFeed, feed.TypeAtom, feed.TypeHTML)
+	p.Header = http.Header{"Link": {linkHeader(s.alternates(r))}, "Vary": {"Accept, Accept-Encoding"}}
+	return p
+}
+
+// serveFeed answers in the order of what it costs: a bad request from its text, 304 from the head of the feed, and only
+// then with the entries.
+func (s *Source) serveFeed(c *gin.Context) error {
+	req, err := s.parse(c)
+	if err != nil {
+		return err
+	}
+	sp, err := s.locate(c.Request.Context(), req.Name, req.selection)
+	var gone *diverged
+	if errors.As(err, &gone) {
+		return s.historyDiverged(req, gone)
+	} else if err != nil {
+		return fmt.Errorf("locate a page of feed %s: %w", req.Name, err)
+	}
+	c.Header("ETag", s.etag(req, sp))
+	c.Header("Cache-Control", cacheControl(req, sp))
+	if sp.sealed {
+		c.Header("Last-Modified", sp.updated.Truncate(time.Second).Format(http.TimeFormat))
+	}
+	if notModified(c.Request.Header, c.Writer.Header()) {
+		c.Status(http.StatusNotModified)
+		return nil
+	}
+	doc, err := s.document(c.Request.Context(), req, sp)
+	if err != nil {
+		return err
+	}
+	c.Header("Link", linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: req.mediaType}}, doc.Links...)))
+	return s.write(c, req, doc)
+}
+
+func (s *Source) write(c *gin.Context, req *request, doc *feed.Document) (err error) {
+	var body []byte
+	switch req.mediaType {
+	case feed.TypeHTML:
+		return s.writePage(c, req, doc)
+	case feed.TypeAtom:
+		body, err = doc.Atom()
+	default:
+		body, err = doc.JSON()
+	}
+	if err != nil {
+		return err
+	}
+	c.Header("Content-Length", strconv.Itoa(len(body)))
+	c.Data(http.StatusOK, req.mediaType+"; charset=utf-8", body)
+	return nil
+}
+
+func cacheControl(r *request, sp *span) string {
+	switch {
+	case sp.sealed:
+		return "public, max-age=31536000, immutable"
+	case r.view == replay:
+		return "no-cache"
+	default:
+		return "max-age=0, stale-if-error=86400"
+	}
+}
+
+// historyDiverged is the one answer that makes a reader start again: its cursor is of another history.
+func (s *Source) historyDiverged(r *request, gone *diverged) error {
+	start := *r
+	start.selection = selection{view: replay, limit: r.limit}
+	start.history = gone.lastFull
+	again := s.url(&start)
+	return &web.Problem{
+		Type: s.publicURL + "/problems/history-diverged", Title: "The history diverged", Status: http.StatusGone,
+		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
+		Header: http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}},
+	}
+}

@@ -1,0 +1,119 @@
+package publish
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// Append adds entries to a feed by the transaction that to stands for. It only collects: they get their positions by
+// the last statement of the transaction, in the packet that ends it. Nothing is appended if it rolls back.
+func Append(to Transaction, feedName string, entries ...Entry) {
+	collected := to.appends()
+	for _, e := range entries {
+		(*collected)[feedName] = append((*collected)[feedName], newRecord(e))
+	}
+}
+
+// A Transaction can append to feeds: a *Tx, which can also read, or a *Change, which is faster.
+type Transaction interface {
+	appends() *pending
+}
+
+// pending are the entries that a transaction will append, by feed.
+type pending map[string][]record
+
+// A Tx is an open transaction that may append to feeds. Log.InTx makes them.
+type Tx struct {
+	pgx.Tx
+	pending pending
+}
+
+func (tx *Tx) appends() *pending { return &tx.pending }
+
+// A Change is a transaction whose statements are known before it starts, so that it can travel with others in one
+// packet: see Log.Commit. It must append to at least one feed.
+type Change struct {
+	statements []statement
+	pending    pending
+	done       chan error
+}
+
+type statement struct {
+	sql  string
+	args []any
+}
+
+// NewChange gives an empty change.
+func NewChange() *Change {
+	return &Change{pending: pending{}, done: make(chan error, 1)}
+}
+
+func (c *Change) appends() *pending { return &c.pending }
+
+// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold.
+func (c *Change) Exec(sql string, args ...any) {
+	c.statements = append(c.statements, statement{sql, args})
+}
+
+// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there.
+type Head struct {
+	Position int64
+	Digest   feed.Digest
+}
+
+// Cursor gives the cursor of the head.
+func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
+
+// A placed run of entries of one feed: where it begins, and the digests that the entries get there.
+type placed struct {
+	feed    string
+	from    Head
+	records []record
+	digests [][]byte
+}
+
+func (p *placed) head() Head {
+	return Head{p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1])}
+}
+
+// place gives the entries their positions and digests, behind the given heads; feeds in name order, so that two
+// transactions never wait for each other.
+func (p pending) place(heads map[string]Head) ([]placed, error) {
+	var runs []placed
+	for _, name := range p.feeds() {
+		from, ok := heads[name]
+		if !ok {
+			return nil, fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
+		}
+		run := placed{feed: name, from: from, records: p[name]}
+		digest := run.from.Digest
+		for i := range run.records {
+			digest = run.records[i].digest(digest)
+			run.digests = append(run.digests, digest[:])
+		}
+		runs = append(runs, run)
+	}
+	return runs, nil
+}
+
+func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
+
+const appendSQL = `select feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+
+func (p *placed) queue(b *pgx.Batch) {
+	n := len(p.records)
+	kinds, ids, versions, updates := make([]string, n), make([][16]byte, n), make([]int64, n), make([]time.Time, n)
+	payloads, salts, hashes := make([][]byte, n), make([][]byte, n), make([][]byte, n)
+	for i := range p.records {
+		r := &p.records[i]
+		kinds[i], ids[i], versions[i], updates[i] = r.kind, r.ID, r.Version, r.Updated
+		payloads[i], salts[i], hashes[i] = r.Payload, r.salt, r.hash[:]
+	}
+	b.Queue(appendSQL, p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests)
+}

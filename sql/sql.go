@@ -1,0 +1,25 @@
+// Package sql holds the schema: numbered goose migrations, a folder per database, and one each for what every
+// source (publish) and every subscriber (subscribe) keeps in its database.
+package sql
+
+import (
+	"embed"
+	"io/fs"
+
+	"github.com/edison-cars/data-feeds/shared/postgres"
+)
+
+//go:embed */*.sql
+var files embed.FS
+
+// Migrations gives the migrations in the folder name. It panics when there is no such folder.
+func Migrations(name string) postgres.Migrations {
+	sub, err := fs.Sub(files, name)
+	if err != nil {
+		panic(err)
+	}
+	if found, _ := fs.Glob(sub, "*.sql"); len(found) == 0 {
+		panic("no migrations in sql/" + name)
+	}
+	return postgres.Migrations{Name: name, FS: sub}
+}
