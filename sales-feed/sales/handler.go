@@ -1,0 +1,174 @@
+package sales
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+type handler struct{ store store }
+
+var (
+	storefrontPage = web.Template(pages, "storefront.html")
+	ordersPage     = web.Template(pages, "orders.html")
+	orderPage      = web.Template(pages, "order.html")
+)
+
+const maxKey = 255
+
+func (h *handler) storefront(c *gin.Context) error {
+	key, err := uuid.NewRandom()
+	if err != nil {
+		return err
+	}
+	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", struct {
+		Models []Model
+		Key    string // makes a form that is sent twice one order
+	}{catalogue, key.String()})
+	return nil
+}
+
+func (h *handler) list(c *gin.Context) error {
+	orders, err := h.store.newest(c.Request.Context(), 100)
+	if err != nil {
+		return fmt.Errorf("list orders: %w", err)
+	}
+	c.Header("Vary", "Accept")
+	if web.PrefersHTML(c) {
+		var list []*shownOrder
+		for _, o := range orders {
+			list = append(list, shown(o))
+		}
+		render(c, http.StatusOK, ordersPage, "Orders", list)
+		return nil
+	}
+	c.Header("Cache-Control", "no-cache")
+	c.JSON(http.StatusOK, orders)
+	return nil
+}
+
+func (h *handler) place(c *gin.Context) error {
+	p, key, err := readPurchase(c)
+	if err != nil {
+		return err
+	}
+	if len(key) > maxKey {
+		return web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d characters.", maxKey)
+	}
+	o, err := h.store.place(c.Request.Context(), p, key)
+	if err != nil {
+		return err
+	}
+	c.Header("Location", "/orders/"+o.ID.String())
+	answer(c, http.StatusCreated, o)
+	return nil
+}
+
+func (h *handler) show(c *gin.Context) error {
+	id, err := orderID(c)
+	if err != nil {
+		return err
+	}
+	o, err := h.store.get(c.Request.Context(), id)
+	if err != nil {
+		return err
+	}
+	c.Header("Cache-Control", "no-cache")
+	answer(c, http.StatusOK, o)
+	return nil
+}
+
+func (h *handler) cancel(c *gin.Context) error {
+	id, err := orderID(c)
+	if err != nil {
+		return err
+	}
+	o, err := h.store.cancel(c.Request.Context(), id, c.GetHeader("If-Match"))
+	if err != nil {
+		return err
+	}
+	answer(c, http.StatusOK, o)
+	return nil
+}
+
+// answer gives the order: to a browser as a page, else as JSON.
+func answer(c *gin.Context, status int, o *order.Order) {
+	c.Header("Vary", "Accept")
+	if web.PrefersHTML(c) {
+		view := shown(o)
+		render(c, status, orderPage, "Order "+view.Short, view)
+		return
+	}
+	c.Header("ETag", etag(o))
+	c.JSON(status, o)
+}
+
+func orderID(c *gin.Context) (uuid.UUID, error) {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return id, errNoOrder
+	}
+	return id, nil
+}
+
+// readPurchase reads JSON, or the storefront's form; and the idempotency key.
+func readPurchase(c *gin.Context) (*purchase, string, error) {
+	mediaType, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	switch mediaType {
+	case "application/json":
+		p := new(purchase)
+		dec := json.NewDecoder(c.Request.Body)
+		dec.DisallowUnknownFields()
+		err := dec.Decode(p)
+		if err == nil {
+			if _, err = dec.Token(); errors.Is(err, io.EOF) {
+				return p, c.GetHeader("Idempotency-Key"), nil
+			}
+			err = errors.New("there is more after the order")
+		}
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return nil, "", err
+		}
+		return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not an order: %v.", err)
+	case "application/x-www-form-urlencoded":
+		if err := c.Request.ParseForm(); err != nil {
+			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+				return nil, "", err
+			}
+			return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)
+		}
+		form := c.Request.PostForm
+		quantity, err := strconv.Atoi(form.Get("quantity"))
+		if err != nil {
+			quantity = 0 // refused with the field's name
+		}
+		line := purchaseLine{Model: form.Get("model"), Options: form["options"], Quantity: quantity}
+		return &purchase{CustomerID: visitor(c), Lines: []purchaseLine{line}}, form.Get("idempotency_key"), nil
+	}
+	p := web.Errorf(http.StatusUnsupportedMediaType, "An order is application/json, or the storefront's form.")
+	p.Header = http.Header{"Accept-Post": {"application/json, application/x-www-form-urlencoded"}}
+	return nil, "", p
+}
+
+// visitor gives the customer id of this browser, which keeps it in a cookie.
+func visitor(c *gin.Context) string {
+	const cookie = "customer_id"
+	if id, err := c.Cookie(cookie); err == nil && uuid.Validate(id) == nil {
+		return id
+	}
+	id := uuid.NewString()
+	http.SetCookie(c.Writer, &http.Cookie{
+		Name: cookie, Value: id, Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+	return id
+}

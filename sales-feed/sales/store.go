@@ -1,0 +1,237 @@
+package sales
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A purchase is what a buyer asks for. Prices are none of it: they come from the catalogue.
+type purchase struct {
+	CustomerID string         `json:"customer_id"`
+	Lines      []purchaseLine `json:"lines"`
+}
+
+type purchaseLine struct {
+	Model    string   `json:"model"`
+	Options  []string `json:"options"`
+	Quantity int      `json:"quantity"`
+}
+
+const (
+	maxLines    = 20
+	maxQuantity = 50
+)
+
+// order makes the order of a purchase at now, or a problem that lists every field that is wrong.
+func (p *purchase) order(now time.Time) (*order.Order, error) {
+	var wrong []web.FieldError
+	refuse := func(field, detail string, args ...any) {
+		wrong = append(wrong, web.FieldError{Field: field, Detail: fmt.Sprintf(detail, args...)})
+	}
+	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: now, UpdatedAt: now}
+	var err error
+	if o.CustomerID, err = uuid.Parse(p.CustomerID); err != nil || len(p.CustomerID) != 36 {
+		refuse("customer_id", "must be a UUID such as 018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11")
+	}
+	if len(p.Lines) == 0 || len(p.Lines) > maxLines {
+		refuse("lines", "must be 1 to %d lines", maxLines)
+	}
+	for i, l := range p.Lines {
+		field := fmt.Sprintf("lines[%d].", i)
+		if l.Quantity < 1 || l.Quantity > maxQuantity {
+			refuse(field+"quantity", "must be 1 to %d", maxQuantity)
+		}
+		m, ok := findModel(l.Model)
+		if !ok {
+			refuse(field+"model", "is not for sale; GET /models lists the models")
+			continue
+		}
+		line := order.Line{Model: m.Model, Options: slices.Sorted(slices.Values(l.Options)), Quantity: l.Quantity, UnitPriceCents: m.PriceCents}
+		if line.Options == nil {
+			line.Options = []string{}
+		}
+		for j, name := range line.Options {
+			option, ok := m.Option(name)
+			switch {
+			case !ok:
+				refuse(field+"options", "%q is not an option of %s; GET /models lists them", name, m.Model)
+			case j > 0 && line.Options[j-1] == name:
+				refuse(field+"options", "%q is there twice", name)
+			default:
+				line.UnitPriceCents += option.PriceCents
+			}
+		}
+		o.Lines = append(o.Lines, line)
+		o.TotalCents += int64(line.Quantity) * line.UnitPriceCents
+	}
+	if len(wrong) > 0 {
+		return nil, &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "The order is not complete. Nothing was bought.", Errors: wrong}
+	}
+	o.ID, err = uuid.NewV7()
+	return o, err
+}
+
+// store keeps the orders; every change of one is an entry of the orders feed.
+type store struct {
+	pool *pgxpool.Pool
+	log  *publish.Log
+}
+
+// place writes a new order. A purchase that repeats an idempotency key ("" is none) gets the order as it was first
+// answered, another purchase under the same key a problem.
+func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
+	o, err := p.order(now())
+	if err != nil {
+		return nil, err
+	}
+	request, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(request)
+	if key != "" {
+		if first, err := s.answered(ctx, key, hash[:]); first != nil || err != nil {
+			return first, err
+		}
+	}
+	entry, err := entryOf(o)
+	if err != nil {
+		return nil, err
+	}
+	change := publish.NewChange()
+	change.Exec(`insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt)
+	if key != "" {
+		change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash[:], entry.Payload)
+	}
+	publish.Append(change, order.Feed, entry)
+	err = s.log.Commit(ctx, change)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.ConstraintName == "idempotency_key_pkey" { // the same request, twice at once
+		return s.answered(ctx, key, hash[:])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("place order %s: %w", o.ID, err)
+	}
+	return o, nil
+}
+
+// answered gives the order that a key was first answered with, nil if it is new.
+func (s *store) answered(ctx context.Context, key string, hash []byte) (*order.Order, error) {
+	var firstHash, answer []byte
+	err := s.pool.QueryRow(ctx, `select request_hash, answer from idempotency_key where key = $1`, key).Scan(&firstHash, &answer)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up an idempotency key: %w", err)
+	case !bytes.Equal(firstHash, hash):
+		return nil, web.Errorf(http.StatusUnprocessableEntity, "This Idempotency-Key was used for another order. Nothing was bought.")
+	}
+	o := new(order.Order)
+	return o, json.Unmarshal(answer, o)
+}
+
+// cancel cancels an order. ifMatch ("" is none) is a list of entity tags, one of which the order must have now.
+// Cancelling a cancelled order changes nothing.
+func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch string) (*order.Order, error) {
+	for {
+		o, err := s.get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if ifMatch != "" && ifMatch != "*" && !slices.Contains(strings.FieldsFunc(ifMatch, func(r rune) bool { return r == ',' || r == ' ' }), etag(o)) {
+			return nil, web.Errorf(http.StatusPreconditionFailed, "The order has changed: it is at version %d, %s.", o.Version, o.Status)
+		}
+		if o.Status == order.Cancelled {
+			return o, nil
+		}
+		o.Status = order.Cancelled
+		o.Version++
+		o.UpdatedAt = later(now(), o.UpdatedAt)
+		entry, err := entryOf(o)
+		if err != nil {
+			return nil, err
+		}
+		change := publish.NewChange()
+		change.Exec(`with changed as (
+			update orders set status = $3, version = $2, updated_at = $4 where id = $1 and version = $2 - 1 returning 1
+			) select feed_guard(count(*) = 1) from changed`, o.ID, o.Version, o.Status, o.UpdatedAt)
+		publish.Append(change, order.Feed, entry)
+		switch err = s.log.Commit(ctx, change); {
+		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
+		case err != nil:
+			return nil, fmt.Errorf("cancel order %s: %w", id, err)
+		default:
+			return o, nil
+		}
+	}
+}
+
+const selectOrder = `select id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at from orders `
+
+func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
+	rows, err := s.pool.Query(ctx, selectOrder+`where id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	o, err := pgx.CollectExactlyOneRow(rows, scanOrder)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errNoOrder
+	}
+	return o, err
+}
+
+var errNoOrder = web.Errorf(http.StatusNotFound, "There is no such order.")
+
+// newest gives the orders that were placed last.
+func (s *store) newest(ctx context.Context, limit int) ([]*order.Order, error) {
+	rows, err := s.pool.Query(ctx, selectOrder+`order by id desc limit $1`, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanOrder)
+}
+
+func scanOrder(row pgx.CollectableRow) (*order.Order, error) {
+	o := new(order.Order)
+	err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt, &o.UpdatedAt)
+	o.PlacedAt, o.UpdatedAt = o.PlacedAt.UTC(), o.UpdatedAt.UTC()
+	return o, err
+}
+
+func entryOf(o *order.Order) (publish.Entry, error) {
+	payload, err := json.Marshal(o)
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
+}
+
+func etag(o *order.Order) string { return fmt.Sprintf(`"%d"`, o.Version) }
+
+// now is the time in what a database keeps of it: UTC, microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// later gives t, or the moment after before if the clock went backwards.
+func later(t, before time.Time) time.Time {
+	if t.After(before) {
+		return t
+	}
+	return before.Add(time.Microsecond)
+}
