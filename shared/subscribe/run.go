@@ -1,0 +1,120 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// settings are those that every service has.
+type settings struct {
+	Addr        string `env:"ADDR" help:"host:port to listen on"`
+	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DataDir     string `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
+	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	PageSize    int    `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+}
+
+// Help prints the service's settings.
+func (s *Service) Help(w io.Writer) {
+	fmt.Fprintf(w, "%s: %s\n\nSettings (environment); it listens on %s by default:\n", s.Name, s.Text, s.Addr)
+	of := []any{settings{}}
+	for _, f := range s.Feeds {
+		of = append(of,
+			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name},
+			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"})
+	}
+	daemon.Help(w, of...)
+}
+
+// variable gives the environment variable of one feed: POLL_ORDERS.
+func (f *Feed) variable(prefix string) string {
+	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// Run runs the service until ctx ends: then it finishes the page that it is applying, and stops.
+func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writer) error {
+	set := settings{}
+	if err := daemon.Parse(env, &set); err != nil {
+		return err
+	}
+	if set.Addr == "" {
+		set.Addr = s.Addr
+	}
+	if set.PageSize < 1 || set.PageSize > feed.MaxPageSize {
+		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
+	}
+	logger, err := daemon.Logger(stdout, set.LogLevel)
+	if err != nil {
+		return err
+	}
+	site := &Site{service: s}
+	for _, f := range s.Feeds {
+		p := &poller{Feed: f, client: feed.NewClient(), logger: logger, pageSize: set.PageSize, scheduleSource: "default"}
+		if err := p.configure(s.Name, env); err != nil {
+			return err
+		}
+		site.pollers = append(site.pollers, p)
+	}
+	ln, err := web.Listen(ctx, set.Addr)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	db, err := postgres.Open(ctx, postgres.Config{
+		URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
+	}, sql.Migrations("subscribe"), s.Migrations)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+
+	ctx, stop := context.WithCancel(ctx)
+	var polling sync.WaitGroup
+	defer polling.Wait()
+	defer stop()
+	site.DB = db.Pool
+	for _, p := range site.pollers {
+		p.pool = db.Pool
+		if err := p.create(ctx); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", p.Name, err)
+		}
+		if _, err := p.load(ctx); err != nil {
+			return err
+		}
+		polling.Go(func() { p.run(ctx) })
+	}
+	engine := web.New(logger)
+	site.routes = engine
+	site.route()
+	return web.ServeListener(ctx, ln, engine, logger)
+}
+
+// configure takes the feed's URL and schedule from the environment.
+func (p *poller) configure(service string, env map[string]string) (err error) {
+	if v := env[p.variable("FEED_URL")]; v != "" {
+		p.URL = strings.TrimSuffix(v, "/")
+	}
+	u, err := url.Parse(p.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return daemon.Usagef("%s takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/%s", p.variable("FEED_URL"), p.Name)
+	}
+	text := p.Feed.Schedule
+	if v := env[p.variable("POLL")]; v != "" {
+		text, p.scheduleSource = v, "environment"
+	}
+	if p.schedule, err = ParseSchedule(text, service+"/"+p.Name); err != nil {
+		return daemon.Usagef("%s: %w", p.variable("POLL"), err)
+	}
+	return nil
+}

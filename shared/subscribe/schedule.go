@@ -1,0 +1,113 @@
+package subscribe
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// A Schedule says when to poll.
+type Schedule struct {
+	text   string
+	cron   cron.Schedule
+	offset time.Duration
+}
+
+var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+
+// maxOffset bounds how much later than its expression says a schedule may fire.
+const maxOffset = time.Minute
+
+// ParseSchedule reads a cron expression of five fields (minute, hour, day of month, month, day of week) or six (second
+// first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC.
+//
+// A fleet must not ask at the same instant: a schedule fires later than its expression by an offset, always the same for
+// the same key, shorter than the time between two fires and than one minute. `@every` counts from 1970, so
+// that a restart does not shift it.
+func ParseSchedule(text, key string) (s Schedule, err error) {
+	s.text = strings.TrimSpace(text)
+	defer func() {
+		if p := recover(); p != nil { // the parser's, on what it does not expect
+			err = badSchedule(text, fmt.Errorf("%v", p))
+		}
+	}()
+	if strings.HasPrefix(s.text, "TZ=") || strings.HasPrefix(s.text, "CRON_TZ=") {
+		return s, badSchedule(text, errors.New("times are UTC, where no hour is skipped or comes twice"))
+	}
+	if every, ok := strings.CutPrefix(s.text, "@every "); ok {
+		d, err := time.ParseDuration(strings.TrimSpace(every))
+		if err != nil || d < time.Second || d%time.Second != 0 {
+			return s, badSchedule(text, errors.New("@every takes a duration of whole seconds, at least 1s"))
+		}
+		s.cron = everyDuration(d)
+	} else {
+		if s.cron, err = parser.Parse(s.text); err != nil {
+			return s, badSchedule(text, err)
+		}
+		s.cron.(*cron.SpecSchedule).Location = time.UTC
+	}
+	gap := maxOffset
+	t := s.cron.Next(time.Unix(0, 0).UTC())
+	for range 100 {
+		next := s.cron.Next(t)
+		if next.IsZero() {
+			return s, badSchedule(text, errors.New("there is no such date"))
+		}
+		gap, t = min(gap, next.Sub(t)), next
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key))
+	s.offset = time.Duration(h.Sum64() % uint64(gap)).Truncate(time.Millisecond)
+	return s, nil
+}
+
+func badSchedule(text string, err error) error {
+	return fmt.Errorf("%q is not a schedule: %w; it takes a cron expression such as \"*/5 * * * *\", or \"@every 30s\"", text, err)
+}
+
+// everyDuration fires at the multiples of a duration since 1970.
+type everyDuration time.Duration
+
+func (e everyDuration) Next(t time.Time) time.Time {
+	d := time.Duration(e).Nanoseconds()
+	n := t.UnixNano()
+	return time.Unix(0, n-n%d+d).UTC()
+}
+
+// Next gives the first time after t at which to poll.
+func (s Schedule) Next(t time.Time) time.Time {
+	return s.cron.Next(t.UTC().Add(-s.offset)).Add(s.offset)
+}
+
+// NextN gives the first n times after t.
+func (s Schedule) NextN(t time.Time, n int) []time.Time {
+	times := make([]time.Time, n)
+	for i := range times {
+		t = s.Next(t)
+		times[i] = t
+	}
+	return times
+}
+
+func (s Schedule) String() string { return s.text }
+
+// grace is what a poll may take before its copy counts as stale.
+const grace = 5 * time.Second
+
+// Stale tells whether a copy whose last successful poll was at last is stale at now: the second poll that has been due
+// since is more than five seconds late.
+func (s Schedule) Stale(last, now time.Time) bool {
+	return now.After(s.Next(s.Next(last)).Add(grace))
+}
+
+// backoff gives the time to wait after the nth failure in a row, before jitter: 1, 2, 4 ... seconds up to the time
+// between two polls, which counts as no less than 5 s and no more than a minute.
+func (s Schedule) backoff(failures int, now time.Time) time.Duration {
+	next := s.Next(now)
+	most := min(max(s.Next(next).Sub(next), 5*time.Second), time.Minute)
+	return min(time.Second<<min(failures-1, 10), most)
+}

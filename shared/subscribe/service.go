@@ -1,0 +1,66 @@
+// Package subscribe is a reader's half of a data feed: it polls a source on a schedule, applies what is new to the
+// service's own database, and tells how fresh the copy is. A service says only which feeds it reads, what it does
+// with a batch of entities, and what its pages show.
+package subscribe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+)
+
+// A Service is one subscriber: a process with a database of its own.
+type Service struct {
+	Name       string // "warehouse": its database, its folder, and what it is called on the command line
+	Title      string // "Warehouse"
+	Text       string // one line: what it does
+	Addr       string // host:port that it listens on by default
+	Migrations postgres.Migrations
+	Feeds      []Feed
+	Routes     func(*Site)
+}
+
+// A Feed is one that a service copies.
+type Feed struct {
+	Name     string // "orders": FEED_URL_ORDERS and POLL_ORDERS set where it is and when to ask
+	URL      string // by default
+	Schedule string // by default: see ParseSchedule
+
+	// Apply brings the service's own tables to the state in the batch, in tx. It acts on state, not on events: versions may
+	// be left out, and the same batch may come again. It has no effect outside tx. What it upserts it guards by
+	// version, and it derives the ids of what it makes, so that running again makes nothing twice.
+	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
+}
+
+// A Batch is a page of a feed reduced to the newest version of each entity on it.
+type Batch struct {
+	Entities []feed.Entry // in the order of the feed
+	Deleted  []uuid.UUID  // entities that the source no longer has
+}
+
+func newBatch(p *feed.Page) *Batch {
+	b := new(Batch)
+	for _, e := range p.Latest() {
+		if e.Deleted {
+			b.Deleted = append(b.Deleted, e.ID)
+		} else {
+			b.Entities = append(b.Entities, e)
+		}
+	}
+	return b
+}
+
+// JSON gives the entities as one JSON array, for `jsonb_to_recordset($1)`: PostgreSQL reads them faster than Go.
+func (b *Batch) JSON() json.RawMessage {
+	raw := make([][]byte, len(b.Entities))
+	for i, e := range b.Entities {
+		raw[i] = e.Entity
+	}
+	return append(append([]byte{'['}, bytes.Join(raw, []byte{','})...), ']')
+}

@@ -1,0 +1,111 @@
+package subscribe
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+//go:embed *.html
+var pages embed.FS
+
+var subscriptionsPage = web.Template(pages, "subscriptions.html")
+
+// A Site is where a service shows its copy: pages that say how fresh it is, and JSON that does so in its headers.
+type Site struct {
+	DB *pgxpool.Pool
+
+	service *Service
+	routes  gin.IRoutes
+	pollers []*poller
+}
+
+// Page adds a page that shows what query gives.
+func (s *Site) Page(path, title string, t *template.Template, query func(context.Context) (any, error)) {
+	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+		data, err := query(c.Request.Context())
+		if err != nil {
+			return fmt.Errorf("read for page %s: %w", path, err)
+		}
+		s.render(c, t, title, data)
+		return nil
+	}))
+}
+
+// JSON adds an address that answers what query gives.
+func (s *Site) JSON(path string, query func(context.Context) (any, error)) {
+	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+		data, err := query(c.Request.Context())
+		if err != nil {
+			return fmt.Errorf("read for %s: %w", path, err)
+		}
+		for _, sub := range s.subscriptions() {
+			c.Writer.Header().Add("Edison-Copy", sub.header())
+		}
+		c.Header("Cache-Control", "no-cache")
+		c.JSON(http.StatusOK, data)
+		return nil
+	}))
+}
+
+// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z".
+func (s *Subscription) header() string {
+	h := s.Feed + "; state=" + s.State
+	if s.AsOf != nil {
+		h += `; as_of="` + s.AsOf.Format(time.RFC3339) + `"`
+	}
+	return h
+}
+
+func (s *Site) render(c *gin.Context, t *template.Template, title string, data any) {
+	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: []web.Link{
+		{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"},
+	}}
+	for i := range page.Nav {
+		page.Nav[i].Current = page.Nav[i].URL == c.Request.URL.Path
+	}
+	for _, sub := range s.subscriptions() {
+		page.Freshness = append(page.Freshness, sub.freshness())
+	}
+	web.Render(c, http.StatusOK, t, page)
+}
+
+func (s *Site) subscriptions() []Subscription {
+	now, list := time.Now().UTC(), make([]Subscription, len(s.pollers))
+	for i, p := range s.pollers {
+		list[i] = p.status(now)
+	}
+	return list
+}
+
+// ready: a copy can be served as long as there is one, however old.
+func (s *Site) ready(ctx context.Context) error {
+	for _, sub := range s.subscriptions() {
+		if sub.AsOf == nil {
+			return web.Errorf(http.StatusServiceUnavailable, "Not ready: there is no copy of the feed %s yet.", sub.Feed)
+		}
+	}
+	return s.DB.Ping(ctx)
+}
+
+func (s *Site) route() {
+	web.Health(s.routes, s.ready)
+	web.GET(s.routes, "/subscriptions", func(c *gin.Context) {
+		c.Header("Vary", "Accept")
+		if web.PrefersHTML(c) {
+			s.render(c, subscriptionsPage, "Subscriptions", s.subscriptions())
+			return
+		}
+		c.Header("Cache-Control", "no-cache")
+		c.JSON(http.StatusOK, s.subscriptions())
+	})
+	s.service.Routes(s)
+}
