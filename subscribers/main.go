@@ -1,0 +1,63 @@
+// Command subscribers runs one of the services that copy the feeds of Edison Cars.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/dashboard"
+	"github.com/edison-cars/data-feeds/subscribers/warehouse"
+)
+
+// services are all there are: a new one is a line here.
+var services = []*subscribe.Service{
+	warehouse.Service,
+	dashboard.Service,
+}
+
+func main() { daemon.Main(run) }
+
+func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
+	if len(args) == 0 {
+		return list(stdout)
+	}
+	name, rest := args[0], args[1:]
+	if strings.HasPrefix(name, "-") { // --help before a name
+		_ = list(stdout)
+		if name == "-h" || name == "-help" || name == "--help" {
+			return flag.ErrHelp
+		}
+		return daemon.Usagef("there is no flag %s", name)
+	}
+	i := slices.IndexFunc(services, func(s *subscribe.Service) bool { return s.Name == name })
+	if i < 0 {
+		return daemon.Usagef("there is no service %q; without a name, subscribers lists them", name)
+	}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stdout)
+	flags.Usage = func() { services[i].Help(stdout) }
+	if err := flags.Parse(rest); err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	if flags.NArg() > 0 {
+		return daemon.Usagef("%s takes no argument %q", name, flags.Arg(0))
+	}
+	return services[i].Run(ctx, env, stdout)
+}
+
+func list(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(tw, "SERVICE\tADDRESS\tWHAT IT DOES")
+	for _, s := range services {
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Addr, s.Text)
+	}
+	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")
+	return tw.Flush()
+}
