@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	readyTimeout = 60 * time.Second
+	stopTimeout  = 15 * time.Second // less than the 20 s after which up itself is ended
+)
+
+// company is the services while they run.
+type company struct {
+	root, dir string // absolute
+	env       map[string]string
+	out       *console
+	services  []service
+}
+
+// run starts all services and returns when all have stopped: after ctx is cancelled, or since all died.
+func (c *company) run(ctx context.Context, ordersPerMinute int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	ready, died := make(chan service), make(chan service)
+	for _, s := range c.services {
+		running.Go(func() { c.keep(ctx, s, ready, died) })
+	}
+	alive, answering := len(c.services), 0
+	for {
+		select {
+		case s := <-ready:
+			if answering++; answering == len(c.services) {
+				c.welcome()
+			}
+			if s.name == sales && ordersPerMinute > 0 {
+				shoppers := newShoppers(s.url(), ordersPerMinute, c.out)
+				running.Go(func() { shoppers.run(ctx) })
+			}
+		case <-died:
+			if alive--; alive == 0 {
+				return errors.New("no service is left")
+			}
+		case <-ctx.Done():
+			c.out.line(self, "stopping")
+			running.Wait()
+			c.out.line(self, "everything has stopped")
+			return nil
+		}
+	}
+}
+
+func (c *company) welcome() {
+	store := c.services[0].url()
+	c.out.line(self, "everything is up: buy a car at %s, see it on the feed with  curl -s %s/feeds/orders  and stop with Ctrl-C", store, store)
+}
+
+// keep runs one service until ctx is cancelled. When it dies before, it says so and watches out for
+// one started by hand.
+func (c *company) keep(ctx context.Context, s service, ready, died chan<- service) {
+	cmd := exec.Command(filepath.Join(c.dir, "bin", filepath.Base(s.args[0])), s.args[1:]...)
+	cmd.Dir = c.root
+	cmd.Env = c.environ(s)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C in the terminal reaches up alone
+	r, w, err := os.Pipe()
+	if err == nil {
+		cmd.Stdout, cmd.Stderr = w, w
+		err = cmd.Start()
+		w.Close()
+	}
+	exited, drained := make(chan struct{}), make(chan struct{})
+	if err == nil {
+		go func() {
+			c.out.copy(s.name, r)
+			r.Close()
+			close(drained)
+		}()
+		go func() {
+			_ = cmd.Wait()
+			select {
+			case <-drained:
+			case <-time.After(time.Second): // something it has started holds the pipe
+			}
+			close(exited)
+		}()
+		alive, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			select {
+			case <-exited:
+				cancel()
+			case <-alive.Done():
+			}
+		}()
+		go c.awaitReady(alive, s, ready)
+	} else {
+		c.out.line(self, "%s: %v", s.name, err)
+		close(exited)
+	}
+
+	select {
+	case <-exited:
+	case <-ctx.Done():
+		c.stop(s, cmd, exited)
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		c.out.line(self, "%s has died: %v. The others go on. To start it again, in another terminal:", s.name, cmd.ProcessState)
+		c.out.line(self, "  %s", c.byHand(s))
+	}
+	select {
+	case died <- s:
+	case <-ctx.Done():
+	}
+	c.watch(ctx, s)
+}
+
+// stop asks the service to end and, when it does not, ends it and what is in its process group.
+func (c *company) stop(s service, cmd *exec.Cmd, exited <-chan struct{}) {
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(stopTimeout):
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-exited
+		c.out.line(self, "%s had to be killed: it did not stop within %v", s.name, stopTimeout)
+	}
+}
+
+// awaitReady tells when the service is ready; a late one is told of and waited for further.
+func (c *company) awaitReady(ctx context.Context, s service, ready chan<- service) {
+	late := time.After(readyTimeout)
+	for !isReady(ctx, s) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-late:
+			c.out.line(self, "%s is not ready after %v; its own lines above may say why. The others go on", s.name, readyTimeout)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	c.out.line(self, "%s is ready: %s  %s", s.name, s.url(), s.text)
+	select {
+	case ready <- s:
+	case <-ctx.Done():
+	}
+}
+
+// watch tells when a service that died answers again, and when it does no longer.
+func (c *company) watch(ctx context.Context, s service) {
+	back := false
+	for {
+		select {
+		case <-ctx.Done():
+			if back {
+				c.out.line(self, "%s was started by hand and is left running", s.name)
+			}
+			return
+		case <-time.After(time.Second):
+		}
+		now := isReady(ctx, s)
+		switch {
+		case ctx.Err() != nil || now == back:
+			continue
+		case now:
+			c.out.line(self, "%s is back: %s", s.name, s.url())
+		default:
+			c.out.line(self, "%s is gone again", s.name)
+		}
+		back = now
+	}
+}
+
+func isReady(ctx context.Context, s service) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url()+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}

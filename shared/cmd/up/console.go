@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/mattn/go-isatty"
+)
+
+// self is the name before up's own lines.
+const self = "up"
+
+// maxLine is how many bytes of one line are kept together; what is longer goes on in a new line.
+const maxLine = 1 << 20
+
+// console writes lines of several sources, each line whole and with its source's name before it.
+type console struct {
+	mu     sync.Mutex
+	w      io.Writer
+	colour bool
+	names  []string
+	width  int
+}
+
+func newConsole(w io.Writer, env map[string]string) *console {
+	f, ok := w.(*os.File)
+	c := &console{w: w, colour: ok && isatty.IsTerminal(f.Fd()) && env["NO_COLOR"] == "" && env["TERM"] != "dumb"}
+	c.reserve(self)
+	c.reserve("dashboard") // as wide as it gets: what comes before the list of services is aligned too
+	c.reserve(shoppersName)
+	return c
+}
+
+// reserve makes room, and a colour of its own, for a name.
+func (c *console) reserve(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names = append(c.names, name)
+	c.width = max(c.width, len(name))
+}
+
+func (c *console) line(name, format string, args ...any) {
+	c.write(name, fmt.Appendf(nil, format, args...))
+}
+
+func (c *console) write(name string, line []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	prefix := fmt.Sprintf("%-*s | ", c.width, name)
+	if c.colour {
+		prefix = fmt.Sprintf("\x1b[%dm%s\x1b[0m", c.colourOf(name), prefix)
+	}
+	_, _ = c.w.Write(fmt.Appendf(nil, "%s%s\n", prefix, line)) // one call: a line is never torn
+}
+
+func (c *console) colourOf(name string) int {
+	if name == self {
+		return 1 // bold
+	}
+	for i, n := range c.names {
+		if n == name {
+			return 31 + (i+4)%6
+		}
+	}
+	return 0
+}
+
+// copy writes what r gives, line by line, until its end.
+func (c *console) copy(name string, r io.Reader) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		ended := bytes.HasSuffix(line, []byte("\n"))
+		if ended || len(line) > 0 && (len(line) >= maxLine || err != nil && err != bufio.ErrBufferFull) {
+			c.write(name, bytes.TrimRight(line, "\r\n"))
+			line = line[:0]
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return
+		}
+	}
+}

@@ -1,0 +1,144 @@
+// Command up runs the whole company: sales and every subscriber, each a process of its own with a
+// private PostgreSQL.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+)
+
+func main() { daemon.Main(run) }
+
+const help = `Runs the whole company: sales and every subscriber, each a process of its own with a
+private PostgreSQL, until Ctrl-C. A service that dies is not started again: up says so,
+the others go on.
+
+Usage: go run ./shared/cmd/up [flags]
+
+  --orders-per-minute N   invented shoppers buy N cars a minute, 0 to 6000 (default 0)
+  --fresh                 delete the data of the services first
+  --port-offset N         add N to every port, so that a second company runs beside the
+                          first, 0 to 57000 (default 0); give it a --dir of its own
+  --dir DIR               where binaries and data are (default .edison beside go.mod)
+  --help                  print this
+
+The environment is passed on to every service, but for what up sets itself (ADDR, PUBLIC_URL,
+FEED_URL_ORDERS, DATA_DIR) and for DATABASE_URL, which nobody gets: the databases are private.
+To poll every second, for example:
+
+  POLL_ORDERS='@every 1s' go run ./shared/cmd/up --orders-per-minute 60
+
+NO_COLOR=1 turns the colours off.
+`
+
+type options struct {
+	ordersPerMinute int
+	fresh           bool
+	portOffset      int
+	dir             string
+}
+
+func parseFlags(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("up", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	flags.Func("orders-per-minute", "", upTo(6000, &o.ordersPerMinute))
+	flags.BoolVar(&o.fresh, "fresh", false, "")
+	flags.Func("port-offset", "", upTo(57000, &o.portOffset))
+	flags.Func("dir", "", func(s string) error {
+		if s == "" {
+			return errors.New("takes a folder")
+		}
+		o.dir, err = filepath.Abs(s)
+		return err
+	})
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return o, err
+	} else if err != nil {
+		return o, daemon.Usagef("%w; see --help", err)
+	}
+	if flags.NArg() > 0 {
+		return o, daemon.Usagef("takes flags only, not %q; see --help", flags.Arg(0))
+	}
+	return o, nil
+}
+
+func upTo(limit int, into *int) func(string) error {
+	return func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > limit {
+			return fmt.Errorf("takes a whole number from 0 to %d", limit)
+		}
+		*into = n
+		return nil
+	}
+}
+
+func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
+	opts, err := parseFlags(args)
+	if errors.Is(err, flag.ErrHelp) {
+		_, err = io.WriteString(stdout, help)
+		return err
+	} else if err != nil {
+		return err
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	if opts.dir == "" {
+		opts.dir = filepath.Join(root, ".edison")
+	}
+	unlock, err := lockDir(opts.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	out := newConsole(stdout, env)
+	out.line(self, "building")
+	if err := build(ctx, root, opts.dir); err != nil {
+		return err
+	}
+	services, err := listServices(ctx, opts.dir, opts.portOffset)
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		out.reserve(s.name)
+	}
+	if err := portsFree(ctx, services); err != nil {
+		return err
+	}
+	if opts.fresh {
+		if err := deleteData(opts.dir, services); err != nil {
+			return err
+		}
+	}
+	c := &company{root: root, dir: opts.dir, env: env, out: out, services: services}
+	return c.run(ctx, opts.ordersPerMinute)
+}
+
+// moduleRoot is the nearest folder with a go.mod, from the current one upwards.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for start := dir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", daemon.Usagef("no go.mod in %s or above it: run this inside the project", start)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+)
+
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	o, err := parseFlags([]string{"--orders-per-minute", "60", "--fresh", "--port-offset=1000", "--dir", "/x/y"})
+	if want := (options{60, true, 1000, "/x/y"}); err != nil || o != want {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for args, text := range map[string]string{
+		"--orders-per-minute -1":   "from 0 to 6000",
+		"--orders-per-minute 6001": "from 0 to 6000",
+		"--orders-per-minute many": "from 0 to 6000",
+		"--port-offset 57001":      "from 0 to 57000",
+		"--fresh=perhaps":          "-fresh",
+		"--dir=":                   "takes a folder",
+		"--loud":                   "-loud",
+		"sales":                    `not "sales"`,
+	} {
+		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestParseList(t *testing.T) {
+	t.Parallel()
+	got := parseList("SERVICE    ADDRESS         WHAT\n\nwarehouse  localhost:8090  reserves parts\n  dashboard :8092\n")
+	want := []service{
+		{"warehouse", "reserves parts", []string{"./subscribers", "warehouse"}, "localhost:8090"},
+		{"dashboard", "", []string{"./subscribers", "dashboard"}, ":8092"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func testCompany(env map[string]string) *company {
+	return &company{root: "/it's here", dir: "/data", env: env, services: []service{
+		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
+		{name: "warehouse", addr: "localhost:9090", args: []string{"./subscribers", "warehouse"}},
+	}}
+}
+
+func TestByHand(t *testing.T) {
+	t.Parallel()
+	c := testCompany(map[string]string{
+		"DATABASE_URL": "postgres://u:hunter2@h/db", "FEED_TOKEN": "hunter2", "POLL_ORDERS": "@every 1s", "LOG_LEVEL": "debug", "HOME": "/",
+	})
+	for i, want := range []string{
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+	} {
+		if got := c.byHand(c.services[i]); got != want {
+			t.Errorf("\n%s\nwant\n%s", got, want)
+		}
+	}
+	out, err := exec.Command("sh", "-c", "printf %s "+quote("a'b \"$HOME\" `x` \\ *")).Output()
+	if string(out) != "a'b \"$HOME\" `x` \\ *" {
+		t.Errorf("the shell reads %q, %v", out, err)
+	}
+}
+
+func TestEnviron(t *testing.T) {
+	t.Parallel()
+	c := testCompany(map[string]string{"DATABASE_URL": "postgres://h/db", "ADDR": ":1", "POLL_ORDERS": "@every 1s"})
+	cmd := exec.Command("sh", "-c", "echo $ADDR,$DATABASE_URL,$FEED_URL_ORDERS,$POLL_ORDERS,$DATA_DIR")
+	cmd.Env = c.environ(c.services[1])
+	out, err := cmd.Output()
+	if want := "localhost:9090,,http://localhost:9080/feeds/orders,@every 1s,/data\n"; string(out) != want {
+		t.Errorf("%s, %v; want %s", out, err, want)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	addr := l.Addr().String()
+	err = portsFree(t.Context(), []service{{name: "warehouse", addr: addr}})
+	if err == nil || !strings.Contains(err.Error(), "warehouse cannot have "+addr) || !strings.Contains(err.Error(), "--port-offset") {
+		t.Error(err)
+	}
+	l.Close()
+	if err := portsFree(t.Context(), []service{{name: "warehouse", addr: addr}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFresh(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	services := []service{{name: sales}, {name: "warehouse"}, {name: "never started"}}
+	for _, name := range []string{sales, "warehouse", "of another program"} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "data"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, unlock, err := lock(filepath.Join(dir, "warehouse", "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := deleteData(dir, services); err == nil || !strings.Contains(err.Error(), "stop warehouse first") {
+		t.Error(err)
+	}
+	if got := withData(t, dir); got != "of another program, sales, warehouse" {
+		t.Errorf("a refused --fresh left the data of %s", got)
+	}
+	unlock()
+	if err := deleteData(dir, services); err != nil {
+		t.Error(err)
+	}
+	if got := withData(t, dir); got != "of another program" {
+		t.Errorf("--fresh left the data of %s", got)
+	}
+}
+
+func withData(t *testing.T, dir string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "*", "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range found {
+		found[i] = filepath.Base(filepath.Dir(found[i]))
+	}
+	return strings.Join(found, ", ")
+}
+
+func TestTwoOfUp(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new")
+	unlock, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDir(dir); err == nil || !strings.Contains(err.Error(), dir+" is in use by process "+strconv.Itoa(os.Getpid())) {
+		t.Error(err)
+	}
+	unlock()
+	unlock, err = lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}

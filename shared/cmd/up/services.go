@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+)
+
+// service is one process of the company.
+type service struct {
+	name string
+	text string   // what it does, one line
+	args []string // of the command after `go run`: package, arguments
+	addr string
+}
+
+func (s service) url() string { return "http://" + s.addr }
+
+const sales = "sales"
+
+// sources says which service publishes which feed.
+var sources = []struct{ feed, service string }{{"orders", sales}}
+
+// build puts the binaries of all services into dir/bin.
+func build(ctx context.Context, root, dir string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers")
+	cmd.Dir = root
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its compilers
+	if out, err := cmd.CombinedOutput(); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// listServices is sales and what the subscribers' binary lists.
+func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
+	all := []service{{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"}}
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "subscribers")).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the subscribers: %w", err)
+	}
+	all = append(all, parseList(string(out))...)
+	for i, s := range all {
+		_, port, _ := net.SplitHostPort(s.addr)
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return nil, fmt.Errorf("%s: no port in address %q", s.name, s.addr)
+		}
+		all[i].addr = net.JoinHostPort("localhost", strconv.Itoa(n+portOffset))
+	}
+	return all, nil
+}
+
+// parseList reads lines of NAME ADDR TEXT; a line whose second word is no address is a heading.
+func parseList(list string) []service {
+	var found []service
+	for line := range strings.Lines(list) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(f[1]); err == nil {
+			found = append(found, service{name: f[0], addr: f[1], args: []string{"./subscribers", f[0]}, text: strings.Join(f[2:], " ")})
+		}
+	}
+	return found
+}
+
+// portsFree waits a moment for the services of an up that was killed.
+func portsFree(ctx context.Context, services []service) error {
+	var taken []string
+	for deadline := time.Now().Add(3 * time.Second); ; {
+		taken = nil
+		for _, s := range services {
+			if err := free(s.addr); err != nil {
+				taken = append(taken, fmt.Sprintf("%s cannot have %s: %v", s.name, s.addr, err))
+			}
+		}
+		if len(taken) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s\nstop what runs there, or choose other ports: --port-offset N, with a --dir of its own", strings.Join(taken, "\n"))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func free(addr string) error {
+	// A listener for all addresses, or for another one of localhost, need not stand in the way of Listen.
+	if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+		conn.Close()
+		return errors.New("something answers there already")
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			return errno
+		}
+		return err
+	}
+	return l.Close()
+}
+
+// lockDir makes dir and holds it for this up. The kernel gives it back however up ends.
+func lockDir(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, unlock, err := lock(filepath.Join(dir, "up.lock"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: stop that up, or run a second company beside it with --port-offset N --dir DIR", err)
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+func lock(path string) (f *os.File, unlock func(), err error) {
+	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		pid, _ := os.ReadFile(path)
+		return nil, nil, fmt.Errorf("%s is in use by process %s", filepath.Dir(path), strings.TrimSpace(string(pid)))
+	}
+	return f, func() {
+		// Close alone keeps the lock as long as a child that is just being started shares the file.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
+}
+
+// deleteData deletes the data of the services, or nothing if one of them is running.
+func deleteData(dir string, services []service) error {
+	for _, s := range services {
+		_, unlock, err := lock(filepath.Join(dir, s.name, "lock")) // which its private PostgreSQL holds
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("--fresh: %w: stop %s first", err, s.name)
+		}
+		unlock()
+	}
+	for _, s := range services {
+		if err := postgres.Remove(postgres.Config{Name: s.name, Dir: dir}); err != nil {
+			return fmt.Errorf("--fresh: %w", err)
+		}
+	}
+	return nil
+}
+
+// settings are the variables that up sets for a service.
+func (c *company) settings(s service) []string {
+	set := []string{"ADDR=" + s.addr, "DATA_DIR=" + c.dir}
+	for _, source := range sources {
+		if source.service == s.name {
+			set = append(set, "PUBLIC_URL="+s.url())
+			continue
+		}
+		for _, from := range c.services {
+			if from.name == source.service {
+				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
+			}
+		}
+	}
+	return set
+}
+
+// environ is the environment of a service: the one of up, but for DATABASE_URL and the settings.
+func (c *company) environ(s service) []string {
+	var list []string
+	for k, v := range c.env {
+		if k != "DATABASE_URL" {
+			list = append(list, k+"="+v)
+		}
+	}
+	list = append(list, c.settings(s)...) // the last one counts
+	return append(list, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
+}
+
+// tuning are inherited variables that a restart by hand needs too; none of them is secret.
+var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE"}
+
+// byHand is the shell command that starts a service as up did.
+func (c *company) byHand(s service) string {
+	set := c.settings(s)
+	for _, k := range slices.Sorted(maps.Keys(c.env)) {
+		if slices.Contains(tuning, k) || strings.HasPrefix(k, "POLL_") {
+			set = append(set, k+"="+c.env[k])
+		}
+	}
+	var words []string
+	if wd, err := os.Getwd(); err != nil || wd != c.root {
+		words = append(words, "cd", quote(c.root), "&&")
+	}
+	if _, ok := c.env["DATABASE_URL"]; ok {
+		words = append(words, "env", "-u", "DATABASE_URL")
+	}
+	for _, kv := range set {
+		k, v, _ := strings.Cut(kv, "=")
+		words = append(words, k+"="+quote(v))
+	}
+	words = append(words, "go", "run")
+	return strings.Join(append(words, s.args...), " ")
+}
+
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,%+", r)
+	}
+	if s != "" && strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	shoppersName   = "shoppers"
+	customers      = 40
+	atOnce         = 64               // orders under way; further shoppers wait
+	cancelOneIn    = 12               // orders
+	meanRegret     = 10 * time.Second // from an order to its cancellation
+	retryInterval  = time.Second      // plus or minus a half
+	requestTimeout = 10 * time.Second
+)
+
+// shoppers are invented people who buy cars through the public API of sales.
+type shoppers struct {
+	url  string
+	mean time.Duration // between two orders
+	out  *console
+	http *http.Client
+
+	mu      sync.Mutex
+	away    bool         // sales, as the shoppers know it
+	refused map[int]bool // status codes told of
+}
+
+type car struct {
+	Model   string `json:"model"`
+	Options []struct {
+		Option string `json:"option"`
+	} `json:"options"`
+}
+
+type line struct {
+	Model    string   `json:"model"`
+	Options  []string `json:"options"`
+	Quantity int      `json:"quantity"`
+}
+
+type basket struct {
+	CustomerID uuid.UUID `json:"customer_id"`
+	Lines      []line    `json:"lines"`
+}
+
+func newShoppers(url string, ordersPerMinute int, out *console) *shoppers {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = atOnce
+	return &shoppers{
+		url:     url,
+		mean:    time.Minute / time.Duration(ordersPerMinute),
+		out:     out,
+		http:    &http.Client{Transport: transport, Timeout: requestTimeout},
+		refused: map[int]bool{},
+	}
+}
+
+// run sends orders as a Poisson process until ctx is cancelled. While sales is away the orders under way
+// wait, and those that would have come meanwhile do not come.
+func (s *shoppers) run(ctx context.Context) {
+	var models []car
+	if body, ok := s.do(ctx, http.MethodGet, "/models", nil); !ok {
+		return
+	} else if err := json.Unmarshal(body, &models); err != nil || len(models) == 0 {
+		s.out.line(shoppersName, "nothing to buy: GET /models has %d models: %v", len(models), err)
+		return
+	}
+	s.out.line(shoppersName, "buying about %d times a minute", time.Minute/s.mean)
+	var underway sync.WaitGroup
+	defer underway.Wait()
+	slots := make(chan struct{}, atOnce)
+	for next := time.Now(); ; {
+		if late := time.Since(next); late > time.Second {
+			next = time.Now()
+		}
+		next = next.Add(time.Duration(rand.ExpFloat64() * float64(s.mean)))
+		if !wait(ctx, time.Until(next)) {
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		underway.Go(func() {
+			id, ok := s.buy(ctx, models)
+			<-slots
+			if ok && rand.N(cancelOneIn) == 0 && wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanRegret))) {
+				s.do(ctx, http.MethodPost, "/orders/"+id+"/cancel", nil)
+			}
+		})
+	}
+}
+
+// buy gives the id of the order; !ok when sales refused it or ctx was cancelled.
+func (s *shoppers) buy(ctx context.Context, models []car) (id string, ok bool) {
+	b := basket{CustomerID: uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "shopper %d", rand.N(customers)))}
+	for range 1 + rand.N(6)/5 { // one in six buys two kinds
+		m := models[rand.N(len(models))]
+		l := line{Model: m.Model, Options: []string{}, Quantity: 1 + rand.N(8)/7}
+		for _, o := range m.Options {
+			if rand.N(3) == 0 {
+				l.Options = append(l.Options, o.Option)
+			}
+		}
+		b.Lines = append(b.Lines, l)
+	}
+	body, err := json.Marshal(b)
+	if err != nil {
+		s.out.line(shoppersName, "%v", err)
+		return "", false
+	}
+	answer, ok := s.do(ctx, http.MethodPost, "/orders", body)
+	var order struct {
+		ID string `json:"id"`
+	}
+	return order.ID, ok && json.Unmarshal(answer, &order) == nil && order.ID != ""
+}
+
+// do repeats the request, always with the same Idempotency-Key, until sales answers it. !ok when that
+// answer is a refusal or ctx is cancelled.
+func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (answer []byte, ok bool) {
+	key := uuid.NewString()
+	for {
+		status, answer, err := s.once(ctx, method, path, key, body)
+		again := err != nil || status >= 500 || status == http.StatusTooManyRequests
+		if ctx.Err() != nil {
+			return nil, false
+		}
+		s.tell(again, status, err)
+		if !again {
+			if status >= 300 {
+				s.tellRefusal(method+" "+path, status, answer)
+			}
+			return answer, status < 300
+		}
+		if !wait(ctx, retryInterval/2+rand.N(retryInterval)) {
+			return nil, false
+		}
+	}
+}
+
+func (s *shoppers) once(ctx context.Context, method, path, key string, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.url+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, answer, err
+}
+
+// tell says once that sales is away, and once that it is back.
+func (s *shoppers) tell(away bool, status int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case away == s.away:
+	case !away:
+		s.out.line(shoppersName, "sales is back, the shoppers go on")
+	case err != nil:
+		s.out.line(shoppersName, "sales does not answer, the shoppers wait: %v", err)
+	default:
+		s.out.line(shoppersName, "sales answers %d, the shoppers wait", status)
+	}
+	s.away = away
+}
+
+func (s *shoppers) tellRefusal(request string, status int, answer []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.refused[status] {
+		s.refused[status] = true
+		s.out.line(shoppersName, "%s refused with %d (told once): %.500s", request, status, strings.Join(strings.Fields(string(answer)), " "))
+	}
+}
+
+// wait is false if ctx is cancelled before d is over.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
