@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -95,7 +96,7 @@ func (p pending) place(heads map[string]Head) ([]placed, error) {
 		digest := run.from.Digest
 		for i := range run.records {
 			digest = run.records[i].digest(digest)
-			run.digests = append(run.digests, digest[:])
+			run.digests = append(run.digests, bytes.Clone(digest[:]))
 		}
 		runs = append(runs, run)
 	}
