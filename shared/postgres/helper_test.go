@@ -25,7 +25,7 @@ import (
 
 const (
 	helperEnv = "POSTGRES_TEST_HELPER"
-	patience  = 20 * time.Second
+	patience  = 60 * time.Second
 )
 
 func TestMain(m *testing.M) {
@@ -209,10 +209,9 @@ func processes(t *testing.T, folder string) (found []string) {
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Errorf("not within %v: %s", patience, what)
-			runtime.Goexit()
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

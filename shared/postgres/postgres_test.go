@@ -146,7 +146,7 @@ func TestPasswordStaysSecret(t *testing.T) {
 		"s3cret",
 	} {
 		var log bytes.Buffer
-		ctx, cancel := context.WithTimeout(t.Context(), patience/100)
+		ctx, cancel := context.WithTimeout(t.Context(), patience/200)
 		_, err := postgres.Open(ctx, postgres.Config{URL: test, Name: "sales", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		cancel()
 		if err == nil {

@@ -158,20 +158,12 @@ type shownEntry struct {
 func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
 	data := struct {
 		*feed.Document
-		Entries                 []shownEntry
-		Limit                   int64
-		Current, Older, Archive string
-	}{Document: d, Limit: r.limit}
-	for _, l := range d.Links {
-		switch {
-		case l.Rel == "current":
-			data.Current = l.Href
-		case l.Rel == "next" && d.NewestFirst:
-			data.Older = l.Href
-		case l.Rel == "archives":
-			data.Archive = l.Href
-		}
-	}
+		Entries              []shownEntry
+		First, Last          int64 // positions as listed
+		Newest               bool
+		Formats              []web.Link
+		Current, Start, More string
+	}{Document: d, Newest: r.view == newest, Current: s.at(r, newest, feed.Cursor{}), Start: s.at(r, replay, feed.Cursor{})}
 	for _, e := range d.Entries {
 		entry := shownEntry{Entry: e, Title: "Deleted"}
 		if !e.Deleted {
@@ -183,12 +175,30 @@ func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
 		}
 		data.Entries = append(data.Entries, entry)
 	}
-	page := web.Page{Service: s.name, Title: d.Title, Nav: s.nav, Data: data}
-	for _, l := range d.Links {
-		if l.Rel == "alternate" {
-			page.Alternates = append(page.Alternates, web.Link{Text: d.Title, URL: l.Href, Type: l.Type})
+	page := web.Page{Service: s.name, Title: d.Title, Nav: slices.Clone(s.nav)}
+	if n := len(d.Entries); n > 0 {
+		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
+		if !data.Newest {
+			page.Title += fmt.Sprintf(", entries %d to %d", data.First, data.Last)
 		}
 	}
+	for i := range page.Nav {
+		page.Nav[i].Current = page.Nav[i].URL == "/feeds/"+r.Name
+	}
+	for _, l := range d.Links {
+		switch l.Rel {
+		case "next":
+			data.More = l.Href
+		case "alternate":
+			for _, x := range suffixes {
+				if x.mediaType == l.Type {
+					data.Formats = append(data.Formats, web.Link{Text: x.title, URL: l.Href, Type: l.Type})
+					page.Alternates = append(page.Alternates, web.Link{Text: d.Title + " as " + x.title, URL: l.Href, Type: l.Type})
+				}
+			}
+		}
+	}
+	page.Data = data
 	web.Render(c, http.StatusOK, feedPage, page)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,8 +43,12 @@ func newRecord(e Entry) record {
 	if e.Payload == nil {
 		r.kind = kindDelete
 	}
-	r.hash = sha256.Sum256(append(r.salt[:16:16], e.Payload...))
+	r.hash = saltedHash(r.salt, e.Payload)
 	return r
+}
+
+func saltedHash(salt, payload []byte) [32]byte {
+	return sha256.Sum256(slices.Concat(salt, payload))
 }
 
 // digest gives the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload

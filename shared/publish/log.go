@@ -118,6 +118,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) ([]placed, error)
 	lock := false
 	for attempt := 1; ; attempt++ {
 		runs, err := try(lock)
+		again := attempt < maxAttempts
 		switch {
 		case err == nil:
 			l.remember(runs)
@@ -127,18 +128,26 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) ([]placed, error)
 		case connectionLost(err):
 			unknown = append(unknown, runs)
 			lock = false // an attempt that is still under way must lose its swap against the next one
-		case !isCode(err, "40P01"): // deadlock
+		case isCode(err, "40P01"): // deadlock
+		case len(unknown) == 0:
 			return err
+		default: // perhaps only because an earlier attempt landed: what it inserted is there
+			again = false
 		}
-		committed, settleErr := l.settle(ctx, unknown, err)
-		if committed || settleErr != nil {
-			return settleErr
-		}
-		if attempt == maxAttempts {
-			return fmt.Errorf("gave up after %d attempts: %w", attempt, err)
-		}
-		if lock {
-			unknown = nil // the head went past the places that they were made for: they cannot land any more
+		committed, possible, settleErr := l.settle(ctx, unknown)
+		switch {
+		case committed:
+			return nil
+		case settleErr != nil && len(unknown) > 0:
+			return fmt.Errorf("%w: %w; then: %w", ErrUnknown, err, settleErr)
+		case settleErr != nil || !again && !possible:
+			return err
+		case !again:
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		case possible:
+			lock = false
+		default:
+			unknown = nil
 		}
 	}
 }
@@ -171,45 +180,47 @@ func isCode(err error, code string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
-// settle finds out whether one of the attempts was committed after all, and where the heads are now. It asks a database
-// that is away again and again until ctx ends or the time for one write is over; then the error wraps ErrUnknown.
+// settle finds out whether one of the attempts was committed, whether one is still possible, and where the heads are
+// now. It asks a database that is away again and again, until ctx ends or the time for one write is over.
 //
 // A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the
-// next attempt. Only one of them can succeed; the other loses the swap and is settled again.
-func (l *Log) settle(ctx context.Context, unknown [][]placed, cause error) (committed bool, err error) {
+// next attempt. Only one of them can succeed; the other loses the swap and is settled again. Once the head has moved
+// on, it never comes back.
+func (l *Log) settle(ctx context.Context, attempts [][]placed) (committed, possible bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		if err = l.refresh(ctx); err == nil {
-			if committed, err = l.holds(ctx, unknown); err == nil {
-				return committed, nil
+			if committed, possible, err = l.find(ctx, attempts); err == nil {
+				return committed, possible, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			if len(unknown) == 0 {
-				return false, cause
-			}
-			return false, fmt.Errorf("%w: %w; then: %w", ErrUnknown, cause, err)
+			return false, true, err
 		case <-time.After(wait):
 		}
 	}
 }
 
-// holds tells whether one of the attempts stands in the log. One run speaks for all of its transaction.
-func (l *Log) holds(ctx context.Context, attempts [][]placed) (there bool, err error) {
+// find looks for the attempts in the log. One run speaks for all of its transaction. What the heads were before the
+// search tells what is still possible after it.
+func (l *Log) find(ctx context.Context, attempts [][]placed) (committed, possible bool, err error) {
+	heads := l.snapshot()
 	for _, runs := range attempts {
-		if len(runs) == 0 {
+		if len(runs) == 0 { // nothing was sent that could commit
 			continue
 		}
-		head := runs[0].head()
+		run := &runs[0]
+		head := run.head()
 		err = l.pool.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and position = $2 and digest = $3)`,
-			runs[0].feed, head.Position, head.Digest[:]).Scan(&there)
-		if there || err != nil {
-			return there, err
+			run.feed, head.Position, head.Digest[:]).Scan(&committed)
+		if committed || err != nil {
+			return committed, false, err
 		}
+		possible = possible || heads[run.feed] == run.from
 	}
-	return false, nil
+	return false, possible, nil
 }
 
 func (l *Log) refresh(ctx context.Context) error {

@@ -16,12 +16,8 @@ import (
 )
 
 const (
-	superuser    = "postgres"
-	port         = "5432"
-	staleTimeout = 30 * time.Second // for the server of a process that ended a moment ago
-	startTimeout = 2 * time.Minute  // for crash recovery
-	minBackoff   = 100 * time.Millisecond
-	maxBackoff   = 10 * time.Second
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 10 * time.Second
 )
 
 // Options says which server to run.
@@ -55,34 +51,30 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 			folder.close()
 		}
 	}()
-	major, err := folder.dataVersion()
+	c := &Cluster{opts: opts, folder: folder, done: make(chan struct{})}
+	major, err := c.dataVersion()
 	if err != nil {
 		return nil, err
 	}
-	bin, err := findBinaries(ctx, opts.Bin, major)
-	if err != nil {
+	if c.bin, err = findBinaries(ctx, opts.Bin, major); err != nil {
 		if major != 0 {
-			err = fmt.Errorf("%w; to start anew, delete %s", err, folder.data)
+			err = fmt.Errorf("%w; to start anew, delete %s", err, opts.Dir)
 		}
 		return nil, err
 	}
-	life, cancel := context.WithCancel(context.Background())
-	c := &Cluster{opts: opts, folder: folder, bin: bin, cancel: cancel, done: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			cancel()
-		}
-	}()
+	c.removeLeftovers()
 	if major == 0 {
 		if err := c.initdb(ctx); err != nil {
 			return nil, fmt.Errorf("make a database cluster in %s: %w", folder.home, err)
 		}
 	}
-	s, err := c.launch(ctx)
+	server, err := c.launch(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start PostgreSQL in %s: %w", folder.home, err)
 	}
-	go c.supervise(life, s)
+	var life context.Context
+	life, c.cancel = context.WithCancel(context.Background())
+	go c.supervise(life, server)
 	return c, nil
 }
 
@@ -124,6 +116,11 @@ func Remove(dir string) error {
 		return err
 	}
 	defer lock.Close()
+	// The server of a process that ended a moment ago still writes.
+	pidFile := filepath.Join(dir, "data", pidName)
+	for deadline := time.Now().Add(staleTimeout); alive(owner(pidFile)) && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
 	if movedTo, ok := moved(dir); ok {
 		if err := os.RemoveAll(movedTo); err != nil {
 			return err
@@ -139,7 +136,7 @@ func Remove(dir string) error {
 }
 
 // supervise keeps a server running until life ends, then stops it.
-func (c *Cluster) supervise(life context.Context, s *server) {
+func (c *Cluster) supervise(life context.Context, server *process) {
 	defer close(c.done)
 	log := c.opts.Logger.With("folder", c.folder.home)
 	backoff := minBackoff
@@ -147,22 +144,22 @@ func (c *Cluster) supervise(life context.Context, s *server) {
 		began := time.Now()
 		select {
 		case <-life.Done():
-			s.stop(c.opts.Volatile)
+			server.stop(c.opts.Volatile)
 			return
-		case <-s.exited:
+		case <-server.exited:
 		}
-		log.Error("private PostgreSQL ended by itself, starting it again", "error", s.failure())
+		log.Error("private PostgreSQL ended by itself, starting it again", "error", server.failure())
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
-		for s = nil; s == nil; backoff = min(2*backoff, maxBackoff) {
+		for server = nil; server == nil; backoff = min(2*backoff, maxBackoff) {
 			select {
 			case <-life.Done():
 				return
 			case <-time.After(backoff):
 			}
 			var err error
-			if s, err = c.launch(life); err != nil && life.Err() == nil {
+			if server, err = c.launch(life); err != nil && life.Err() == nil {
 				log.Error("private PostgreSQL does not start, trying again", "error", err)
 			}
 		}

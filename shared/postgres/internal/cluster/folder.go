@@ -86,17 +86,6 @@ func (f *folder) close() {
 	f.lock.Close()
 }
 
-// dataVersion is the major version that made the data, 0 if there is none yet.
-func (f *folder) dataVersion() (int, error) {
-	text, err := os.ReadFile(filepath.Join(f.data, "PG_VERSION"))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(string(text)))
-}
-
 // lockFolder takes the folder for this process; the kernel gives it back when the process ends.
 func lockFolder(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)

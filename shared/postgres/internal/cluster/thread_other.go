@@ -4,6 +4,6 @@ package cluster
 
 import "syscall"
 
-const canDieWithThread = false
+const kernelWatches = false
 
 func dieWithThread(*syscall.SysProcAttr, syscall.Signal) {}

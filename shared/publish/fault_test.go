@@ -1,0 +1,266 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Ways in which a connection is lost under the packet that commits.
+const (
+	whole = iota // the server has the packet, its answer gets lost
+	half         // the server has a part of it
+	none         // the server has nothing of it
+	ways
+)
+
+const cancelRequest = 80877102 // PostgreSQL's protocol, section 55.7
+
+// A cutter closes the connection of its pool that next sends the mark.
+type cutter struct {
+	mark []byte
+	way  atomic.Int32 // -1: none
+	cuts atomic.Int32
+}
+
+type cutConn struct {
+	net.Conn
+	*cutter
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if len(p) == 16 && binary.BigEndian.Uint32(p[4:]) == cancelRequest { // pgx's, when a connection breaks: it gets lost, too
+		_ = c.Close()
+		return 0, net.ErrClosed
+	}
+	if !bytes.Contains(p, c.mark) {
+		return c.Conn.Write(p)
+	}
+	switch c.way.Swap(-1) {
+	case whole:
+		_, _ = c.Conn.Write(p)
+	case half:
+		_, _ = c.Conn.Write(p[:len(p)/2])
+	case none:
+	default:
+		return c.Conn.Write(p)
+	}
+	c.cuts.Add(1)
+	_ = c.Close()
+	return 0, net.ErrClosed
+}
+
+// cuttable gives a log on the pool's database whose connections the cutter closes.
+func cuttable(t *testing.T, pool *pgxpool.Pool) (*Log, *cutter) {
+	t.Helper()
+	cut := &cutter{mark: []byte(`<&>`)} // stands in every payload
+	cut.way.Store(-1)
+	config := pool.Config()
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return &cutConn{conn, cut}, err
+	}
+	cutPool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cutPool.Close)
+	return openLog(t, cutPool), cut
+}
+
+func TestConnectionLostInTheCommit(t *testing.T) {
+	t.Parallel()
+	writers := map[string]func(*Log, Entry) error{
+		"Commit": func(l *Log, e Entry) error { return l.Commit(context.Background(), put(e)) },
+		"InTx": func(l *Log, e Entry) error {
+			return l.InTx(context.Background(), func(tx *Tx) error {
+				Append(tx, feedName, e)
+				_, err := tx.Exec(context.Background(), `insert into thing values ($1, $2)`, e.ID, e.Version)
+				return err
+			})
+		},
+	}
+	for name, write := range writers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			l, cut := cuttable(t, pool)
+			const rounds = 12
+			for i := range rounds {
+				cut.way.Store(int32(i % ways))
+				if err := write(l, thing(numbered(i), 1)); err != nil {
+					t.Fatalf("round %d: %v", i, err)
+				}
+			}
+			if n := cut.cuts.Load(); n != rounds {
+				t.Fatalf("%d connections were cut, want %d", n, rounds)
+			}
+			for i, r := range logged(t, pool) {
+				if r.id != numbered(i) {
+					t.Errorf("entry %d is of another thing: one was lost or doubled", i+1)
+				}
+			}
+			if n := len(logged(t, pool)); n != rounds {
+				t.Errorf("the log has %d entries, want %d", n, rounds)
+			}
+		})
+	}
+}
+
+// The packet whose connection is lost waits in the server for the head row, is not in the log when the
+// writer asks, and lands after all.
+func TestPacketLandsAfterItsConnectionIsLost(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l, cut := cuttable(t, pool)
+	fill(t, l, 1)
+	blocker, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = blocker.Rollback(context.Background()) }()
+	if _, err := blocker.Exec(t.Context(), `select from feed for update`); err != nil {
+		t.Fatal(err)
+	}
+	cut.way.Store(whole)
+	id, done := uuid.New(), make(chan error)
+	go func() { done <- l.Commit(context.Background(), put(thing(id, 1))) }()
+	waitFor(t, "both packets to wait for the head row", func() bool {
+		var waiting int
+		err := pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&waiting)
+		return err == nil && waiting == 2
+	})
+	if err := blocker.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if log := logged(t, pool); len(log) != 2 || log[1].id != id {
+		t.Errorf("the log has %v, want the second entry once", log)
+	}
+}
+
+// Every connection is ended by the server, again and again, while many write: each write that succeeded is there
+// once, none that failed is there.
+func TestConnectionsTerminated(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	victims, err := pgxpool.NewWithConfig(t.Context(), func() *pgxpool.Config {
+		c := pool.Config()
+		c.ConnConfig.RuntimeParams["application_name"] = "victim"
+		return c
+	}())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(victims.Close)
+	l := openLog(t, victims)
+	var all, killer sync.WaitGroup
+	stop := make(chan struct{})
+	killer.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+				_, _ = pool.Exec(context.Background(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'victim'`)
+			}
+		}
+	})
+	var mu sync.Mutex
+	committed := map[uuid.UUID]bool{}
+	for w := range 8 {
+		all.Go(func() {
+			for i := range 25 {
+				id := numbered(w*100 + i)
+				err := l.Commit(context.Background(), put(thing(id, 1)))
+				mu.Lock()
+				committed[id] = err == nil
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	close(stop)
+	killer.Wait()
+	seen := map[uuid.UUID]bool{}
+	for _, r := range logged(t, pool) {
+		if seen[r.id] || !committed[r.id] {
+			t.Errorf("entry %d: doubled %t, its write failed %t", r.position, seen[r.id], !committed[r.id])
+		}
+		seen[r.id] = true
+	}
+	succeeded := 0
+	for id, ok := range committed {
+		if ok {
+			succeeded++
+			if !seen[id] {
+				t.Errorf("%s was committed and is lost", id)
+			}
+		}
+	}
+	t.Logf("%d of %d writes succeeded", succeeded, len(committed))
+	if succeeded == 0 {
+		t.Error("no write succeeded")
+	}
+}
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	config := pool.Config()
+	var away atomic.Bool
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if away.Load() { // a port that nobody listens on
+			return (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:1")
+		}
+		return dial(ctx, network, addr)
+	}
+	fragile, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fragile.Close)
+	l, err := Open(t.Context(), fragile, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	away.Store(true)
+	fragile.Reset()
+	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err == nil {
+		t.Error("no error while the database is away")
+	}
+	away.Store(false)
+	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
+		t.Errorf("after it came back: %v", err)
+	}
+	if n := len(logged(t, pool)); n != 1 {
+		t.Errorf("the log has %d entries, want 1", n)
+	}
+}
+
+func waitFor(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-deadline:
+			t.Fatal("waited in vain for ", what)
+		case <-tick.C:
+		}
+	}
+}
