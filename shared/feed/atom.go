@@ -11,7 +11,7 @@ import (
 const (
 	nsAtom      = "http://www.w3.org/2005/Atom"
 	nsTombstone = "http://purl.org/atompub/tombstones/1.0" // RFC 6721
-	nsEdison    = "tag:edison-cars.example,2026:feed"
+	nsEdison    = "https://edison-cars.example/ns/feed"
 )
 
 // atomDocument is an Atom feed with our extension; its own fields shadow those of gorilla/feeds, which has one

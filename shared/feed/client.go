@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -36,7 +35,7 @@ func NewClient() *Client {
 			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
 				return fmt.Errorf("it redirects to another origin, %s", r.URL.Host)
 			}
-			if len(via) >= 5 {
+			if len(via) > 5 {
 				return errors.New("it redirects more than 5 times")
 			}
 			return nil
@@ -44,11 +43,14 @@ func NewClient() *Client {
 	}}
 }
 
+// Close closes the connections that are kept for the next request.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // An Answer is what a source said to one poll.
 type Answer struct {
 	Page *Page     // nil: not modified since the ETag that was sent (304)
 	ETag string    // of the page, to send with the next request for the same URL; may be empty
-	AsOf time.Time // when the source vouched for it: receipt less the answer's Age (RFC 9111 section 5.1)
+	AsOf time.Time // the source vouches that nothing older was left out: when it was asked less the answer's Age (RFC 9111 section 4.2.3); milliseconds
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -88,6 +90,7 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
+	asked := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var wrapped *url.Error // its text repeats method and URL
@@ -97,12 +100,11 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 		return nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
 	}
 	defer resp.Body.Close()
-	answer := &Answer{ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, time.Now())}
-	switch resp.StatusCode {
-	case http.StatusNotModified:
+	answer := &Answer{ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, asked)}
+	switch {
+	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return answer, nil
-	case http.StatusOK:
-	default:
+	case resp.StatusCode != http.StatusOK:
 		return nil, statusError(resp)
 	}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
@@ -119,19 +121,16 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 	return answer, err
 }
 
-func asOf(resp *http.Response, now time.Time) time.Time {
-	age, err := strconv.ParseInt(strings.TrimSpace(resp.Header.Get("Age")), 10, 32)
-	if err != nil || age < 0 {
-		age = 0
-	}
-	return now.UTC().Add(-time.Duration(age) * time.Second)
+func asOf(resp *http.Response, asked time.Time) time.Time {
+	age, _ := deltaSeconds(resp.Header.Get("Age"))
+	return asked.UTC().Add(-age).Truncate(time.Millisecond)
 }
 
 func statusError(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
 		var problem struct{ Detail string }
-		if json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&problem) == nil {
+		if json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&problem) == nil {
 			e.Detail = problem.Detail
 		}
 	}
@@ -143,11 +142,20 @@ func statusError(resp *http.Response) error {
 
 // retryAfter reads both forms of the header: seconds and a date. What is neither, or past, gives 0.
 func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
+	if d, ok := deltaSeconds(value); ok {
+		return d
 	}
 	if at, err := http.ParseTime(value); err == nil && at.After(now) {
 		return at.Sub(now)
 	}
 	return 0
+}
+
+// deltaSeconds reads a number of seconds; more than 31 bits count as that many (RFC 9111 section 1.2.2).
+func deltaSeconds(value string) (d time.Duration, ok bool) {
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, false
+	}
+	return time.Duration(n) * time.Second, true
 }

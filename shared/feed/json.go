@@ -135,8 +135,8 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)
 		}
 		id, err := uuid.Parse(strings.TrimPrefix(item.ID, "urn:uuid:"))
-		if err != nil || e.Version < 1 || e.Deleted == (e.Entity != nil) {
-			return nil, fmt.Errorf("%w: the entry at position %d lacks a UUID, a version from 1 on, or one of entity and deleted", ErrPage, position)
+		if err != nil || e.Version < 1 || e.Deleted == bytes.HasPrefix(e.Entity, []byte("{")) || e.Deleted && e.Entity != nil {
+			return nil, fmt.Errorf("%w: the entry at position %d lacks a UUID, a version from 1 on, or one of entity (an object) and deleted", ErrPage, position)
 		}
 		e.ID = id
 		p.Entries = append(p.Entries, e)

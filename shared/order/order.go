@@ -22,7 +22,7 @@ const (
 
 // An Order is the whole state of one order at one version.
 type Order struct {
-	XMLName    xml.Name  `json:"-" xml:"tag:edison-cars.example,2026:order order"`
+	XMLName    xml.Name  `json:"-" xml:"https://edison-cars.example/ns/order order"`
 	ID         uuid.UUID `json:"id" xml:"id"` // version 7: grows with the time of the sale
 	Version    int64     `json:"version" xml:"version"`
 	Status     Status    `json:"status" xml:"status"`

@@ -58,7 +58,7 @@ var description = feed.Description{
 		v := struct {
 			XMLName xml.Name `json:"-"`
 			Name    string   `xml:"name" json:"name"`
-		}{XMLName: xml.Name{Space: "tag:edison-cars.example,2026:thing", Local: "thing"}}
+		}{XMLName: xml.Name{Space: "https://edison-cars.example/ns/thing", Local: "thing"}}
 		err := json.Unmarshal(e.Entity, &v)
 		return feed.Shown{
 			Title: "Thing " + v.Name, HTML: fmt.Sprintf("<p>A thing, version %d</p>", e.Version),

@@ -39,10 +39,11 @@ func NewSource(pool *pgxpool.Pool, name, publicURL string, nav []web.Link, feeds
 	return &Source{pool: pool, name: name, publicURL: strings.TrimSuffix(publicURL, "/"), nav: nav, feeds: feeds}
 }
 
-// Route adds the feeds' routes, all below /feeds.
+// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
 func (s *Source) Route(r gin.IRoutes) {
 	web.GET(r, "/feeds", web.Handle(s.serveIndex))
 	web.GET(r, "/feeds/:feed", web.Handle(s.serveFeed))
+	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
 // Suffixes of a feed's URL, and the representation that each fixes.
@@ -168,19 +169,21 @@ func (s *Source) serveFeed(c *gin.Context) error {
 
 func (s *Source) write(c *gin.Context, req *request, doc *feed.Document) (err error) {
 	var body []byte
+	contentType := req.mediaType
 	switch req.mediaType {
 	case feed.TypeHTML:
 		return s.writePage(c, req, doc)
 	case feed.TypeAtom:
+		contentType += "; charset=utf-8"
 		body, err = doc.Atom()
-	default:
+	default: // JSON is UTF-8 and takes no charset (RFC 8259 section 8.1)
 		body, err = doc.JSON()
 	}
 	if err != nil {
 		return err
 	}
 	c.Header("Content-Length", strconv.Itoa(len(body)))
-	c.Data(http.StatusOK, req.mediaType+"; charset=utf-8", body)
+	c.Data(http.StatusOK, contentType, body)
 	return nil
 }
 
@@ -195,6 +198,18 @@ func cacheControl(r *request, sp *span) string {
 	}
 }
 
+const (
+	divergedPath = "/problems/history-diverged"
+	divergedText = `The history diverged (410)
+
+A cursor stands for the whole history of a feed up to its place. This one stands for a history that this source does
+not have: its database was restored from a backup, failed over without the last commits, or was built anew.
+
+What you copied may hold entries that the source no longer has. Copy the feed again from the first entry, by the link
+with rel="start" that the answer carries, and in the end delete what did not come again.
+`
+)
+
 // historyDiverged is the one answer that makes a reader start again: its cursor is of another history.
 func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start := *r
@@ -202,7 +217,7 @@ func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start.history = gone.lastFull
 	again := s.url(&start)
 	return &web.Problem{
-		Type: s.publicURL + "/problems/history-diverged", Title: "The history diverged", Status: http.StatusGone,
+		Type: s.publicURL + divergedPath, Title: "The history diverged", Status: http.StatusGone,
 		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
 		Header: http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}},
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -111,8 +112,11 @@ func (p *Problem) write(c *gin.Context) {
 	}
 	maps.Copy(h, p.Header)
 	h.Set("Cache-Control", "no-store")
-	body, err := json.Marshal(full)
-	contentType := "application/problem+json"
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // people copy URLs from it
+	err := enc.Encode(full)
+	body, contentType := b.Bytes(), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
 		body, err = execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
 		contentType = htmlType

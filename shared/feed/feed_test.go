@@ -1,0 +1,194 @@
+package feed
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+func TestParseCursor(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"0", "1-000000000000", "4200-9f3c1a2b7d04", "9223372036854775807-ffffffffffff"} {
+		if c, err := ParseCursor(s); err != nil || c.String() != s {
+			t.Errorf("%q is read as %v, %v", s, c, err)
+		}
+	}
+	for _, s := range []string{
+		"", "00", "-0", "+0", "0-000000000000", "1", "1-", "1-00000000000", "1-0000000000000", "01-000000000000", "-1-000000000000",
+		"+1-000000000000", "1-00000000000G", "1-9F3C1A2B7D04", " 1-000000000000", "1-000000000000 ", "9223372036854775808-000000000000",
+		"1_0-000000000000", "1-000000000000\n", "١-000000000000", strings.Repeat("1", 5000) + "-000000000000",
+	} {
+		if c, err := ParseCursor(s); !errors.Is(err, ErrCursor) || len(err.Error()) > 400 {
+			t.Errorf("%.30q is read as %v, %v", s, c, err)
+		}
+	}
+}
+
+func FuzzParseCursor(f *testing.F) {
+	f.Add("0")
+	f.Add("4200-9f3c1a2b7d04")
+	f.Add("01-9f3c1a2b7d04")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := ParseCursor(s)
+		if err == nil && c.String() != s {
+			t.Errorf("%q is read as %s", s, c)
+		}
+		if err != nil && c != (Cursor{}) {
+			t.Errorf("%q gives an error and %s", s, c)
+		}
+	})
+}
+
+func TestCursorMatches(t *testing.T) {
+	t.Parallel()
+	a, b := Digest{1}, Digest{2}
+	if c := At(7, a); !c.Matches(a) || c.Matches(b) {
+		t.Error("a cursor does not tell two histories apart")
+	}
+	if At(0, a) != At(0, b) || !At(0, a).IsStart() {
+		t.Error("there is more than one start")
+	}
+}
+
+func testDocument() *Document {
+	gone := uuid.MustParse("018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a12")
+	at := time.Date(2026, 11, 23, 8, 0, 0, 123_000, time.UTC)
+	return &Document{
+		Description: Description{Name: "things", Title: "Things <&>", ID: "tag:edison-cars.example,2026:things", Show: func(e Entry) (Shown, error) {
+			return Shown{Title: "A <b>", HTML: "<p>one</p>", XML: struct {
+				XMLName xml.Name `xml:"thing"`
+			}{}}, nil
+		}},
+		Page: Page{
+			Entries: []Entry{
+				{Position: 1, ID: uuid.MustParse("018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11"), Version: 1, Updated: at, Entity: json.RawMessage(`{"a":"<&>"}`)},
+				{Position: 2, ID: gone, Version: 3, Updated: at.Add(time.Second), Deleted: true},
+			},
+			Cursor: At(2, Digest{2}), Head: At(5, Digest{5}),
+		},
+		Next: "http://source.example/feeds/things?after=x",
+	}
+}
+
+func TestPageComesBackAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	d := testDocument()
+	body, err := d.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ParsePage(body, Cursor{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprintf("%+v", *p) != fmt.Sprintf("%+v", d.Page) {
+		t.Errorf("got  %+v\nwant %+v", *p, d.Page)
+	}
+	if empty, err := ParsePage([]byte(`{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"0","up_to_date":true},"items":[]}`), Cursor{}); err != nil || !empty.UpToDate {
+		t.Errorf("an empty page: %+v, %v", empty, err)
+	}
+}
+
+func TestParsePageRefuses(t *testing.T) {
+	t.Parallel()
+	body, err := testDocument().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(body)
+	for name, bad := range map[string]string{
+		"what is torn":                  good[:len(good)/2],
+		"what is not JSON":              "<html>",
+		"another document":              `{"items":[]}`,
+		"a page without our extension":  `{"version":"https://jsonfeed.org/version/1.1","items":[]}`,
+		"a gap":                         strings.Replace(good, `"position":2`, `"position":3`, 1),
+		"a position twice":              strings.Replace(good, `"position":2`, `"position":1`, 1),
+		"a page that starts elsewhere":  strings.Replace(good, `"position":1`, `"position":7`, 1),
+		"a cursor that is not its end":  strings.Replace(good, `"cursor":"2-`, `"cursor":"3-`, 1),
+		"a cursor that is none":         strings.Replace(good, `"cursor":"2-`, `"cursor":"`, 1),
+		"an entry without an entity":    strings.Replace(good, `,"entity":{"a":"<&>"}`, ``, 1),
+		"a deleted entry with one":      strings.Replace(good, `"deleted":true`, `"deleted":true,"entity":{}`, 1),
+		"an entry without a version":    strings.Replace(good, `"version":3`, `"version":0`, 1),
+		"an id that is no UUID":         strings.Replace(good, `"urn:uuid:018f`, `"urn:uuid:xxxx`, 1),
+		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),
+		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
+		"a null for an entity":          strings.Replace(good, `{"a":"<&>"}`, `null`, 1),
+	} {
+		if p, err := ParsePage([]byte(bad), Cursor{}); !errors.Is(err, ErrPage) {
+			t.Errorf("%s is read as %+v, %v", name, p, err)
+		}
+	}
+}
+
+func FuzzParsePage(f *testing.F) {
+	body, err := testDocument().JSON()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(body)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := ParsePage(body, Cursor{})
+		if err != nil && !errors.Is(err, ErrPage) {
+			t.Error(err)
+		}
+		if err == nil && p.Cursor.Position != int64(len(p.Entries)) {
+			t.Errorf("%d entries end at %s", len(p.Entries), p.Cursor)
+		}
+	})
+}
+
+func TestLatest(t *testing.T) {
+	t.Parallel()
+	a, b := uuid.New(), uuid.New()
+	p := Page{Entries: []Entry{{Position: 1, ID: a, Version: 1}, {Position: 2, ID: b, Version: 1}, {Position: 3, ID: a, Version: 2}}}
+	if got := p.Latest(); len(got) != 2 || got[0].Position != 2 || got[1].Position != 3 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAtom(t *testing.T) {
+	t.Parallel()
+	body, err := testDocument().Atom()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
+		ID      string   `xml:"id"`
+		Title   string   `xml:"title"`
+		Updated string   `xml:"updated"`
+		Page    struct {
+			Cursor string `xml:"cursor,attr"`
+		} `xml:"https://edison-cars.example/ns/feed page"`
+		Entries []struct {
+			ID      string `xml:"id"`
+			Content struct {
+				Type string `xml:"type,attr"`
+				Text string `xml:",chardata"`
+			} `xml:"content"`
+			Thing *struct{} `xml:"thing"`
+		} `xml:"entry"`
+		Gone []struct {
+			Ref  string `xml:"ref,attr"`
+			When string `xml:"when,attr"`
+		} `xml:"http://purl.org/atompub/tombstones/1.0 deleted-entry"`
+	}
+	if err := xml.Unmarshal(body, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Title != "Things <&>" || doc.Updated != "2026-11-23T08:00:01.000123Z" || doc.Page.Cursor != "2-020000000000" {
+		t.Errorf("%+v", doc)
+	}
+	if len(doc.Entries) != 1 || doc.Entries[0].Content.Type != "html" || doc.Entries[0].Content.Text != "<p>one</p>" || doc.Entries[0].Thing == nil {
+		t.Errorf("entries %+v", doc.Entries)
+	}
+	if len(doc.Gone) != 1 || doc.Gone[0].Ref != "urn:uuid:018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a12" || doc.Gone[0].When != doc.Updated {
+		t.Errorf("tombstones %+v", doc.Gone)
+	}
+}
