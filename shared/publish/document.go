@@ -237,6 +237,6 @@ func (s *Source) serveIndex(c *gin.Context) error {
 		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.name, Title: "Feeds", Nav: s.nav, Data: list})
 		return nil
 	}
-	c.JSON(http.StatusOK, list)
+	c.PureJSON(http.StatusOK, list)
 	return nil
 }

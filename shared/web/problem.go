@@ -116,7 +116,7 @@ func (p *Problem) write(c *gin.Context) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // people copy URLs from it
 	err := enc.Encode(full)
-	body, contentType := b.Bytes(), "application/problem+json"
+	body, contentType := bytes.TrimSpace(b.Bytes()), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
 		body, err = execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
 		contentType = htmlType
