@@ -45,6 +45,9 @@ type shownLine struct {
 	OptionNames string
 }
 
+// PriceCents is that of all cars of the line.
+func (l shownLine) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+
 // shown finds the names; what is not for sale any more goes by its code.
 func shown(o *order.Order) *shownOrder {
 	id := o.ID.String()
@@ -75,5 +78,5 @@ func shown(o *order.Order) *shownOrder {
 }
 
 var contentTemplate = template.Must(template.New("").Funcs(web.Functions()).Parse(
-	`<ul>{{range .Lines}}<li>{{.Quantity}} × {{.Name}}{{with .OptionNames}}, {{.}}{{end}}: {{money .UnitPriceCents $.Currency}} each</li>{{end}}</ul>` +
-		`<p>{{.Status}}, {{money .TotalCents .Currency}} in all, for customer <code>{{.CustomerID}}</code></p>`))
+	`<p><span class="badge {{.Status}}">{{.Status}}</span> {{money .TotalCents .Currency}} in all, for customer <code>{{.CustomerID}}</code></p>` +
+		`<ul>{{range .Lines}}<li>{{.Quantity}} × {{.Name}}{{with .OptionNames}}, {{.}}{{end}}: {{money .UnitPriceCents $.Currency}} each</li>{{end}}</ul>`))

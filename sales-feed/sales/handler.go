@@ -53,7 +53,7 @@ func (h *handler) list(c *gin.Context) error {
 		return nil
 	}
 	c.Header("Cache-Control", "no-cache")
-	c.JSON(http.StatusOK, orders)
+	c.PureJSON(http.StatusOK, orders)
 	return nil
 }
 
@@ -110,7 +110,7 @@ func answer(c *gin.Context, status int, o *order.Order) {
 		return
 	}
 	c.Header("ETag", etag(o))
-	c.JSON(status, o)
+	c.PureJSON(status, o)
 }
 
 func orderID(c *gin.Context) (uuid.UUID, error) {

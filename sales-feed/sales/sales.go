@@ -88,5 +88,5 @@ func Route(r gin.IRoutes, pool *pgxpool.Pool, log *publish.Log, publicURL string
 
 func (h *handler) models(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
-	c.JSON(http.StatusOK, catalogue)
+	c.PureJSON(http.StatusOK, catalogue)
 }

@@ -1,0 +1,356 @@
+package sales
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/mmcdole/gofeed"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// A shop is a running sales app with a database of its own.
+type shop struct {
+	*httptest.Server
+	pool *pgxpool.Pool
+}
+
+func open(t *testing.T) *shop {
+	t.Helper()
+	pool := pgtest.New(t, Migrations()...)
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log, err := publish.Open(t.Context(), pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := web.New(logger)
+	server := httptest.NewServer(engine)
+	Route(engine, pool, log, server.URL)
+	t.Cleanup(func() { server.Close(); log.Close() })
+	return &shop{server, pool}
+}
+
+// do sends a request with headers given as name, value, name, value ...
+func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(text)
+}
+
+func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response, order.Order) {
+	t.Helper()
+	resp, text := s.do(t, "POST", "/orders", body, append([]string{"Content-Type", "application/json"}, header...)...)
+	var o order.Order
+	if err := json.Unmarshal([]byte(text), &o); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s (%v)", resp.StatusCode, text, err)
+	}
+	return resp, o
+}
+
+// entries replays the orders feed.
+func (s *shop) entries(t *testing.T) []feed.Entry {
+	t.Helper()
+	answer, err := feed.NewClient().Get(t.Context(), s.URL+"/feeds/orders", feed.Cursor{}, feed.MaxPageSize, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Page.Entries
+}
+
+const customer = "018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11"
+
+const twoOhms = `{"customer_id":"` + customer + `","lines":[{"model":"ohm","options":["tow_bar","heat_pump"],"quantity":2}]}`
+
+func TestModels(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, body := s.do(t, "GET", "/models", "")
+	var models []struct {
+		Model, Name string
+		PriceCents  int64 `json:"price_cents"`
+		Options     []struct {
+			Option, Name string
+			PriceCents   int64 `json:"price_cents"`
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &models); err != nil || len(models) < 3 {
+		t.Fatalf("%s (%v)", body, err)
+	}
+	seen := map[string]bool{}
+	for _, m := range models {
+		if seen[m.Model] || m.Model == "" || m.Name == "" || m.PriceCents <= 0 || len(m.Options) == 0 {
+			t.Errorf("model %+v", m)
+		}
+		seen[m.Model] = true
+		for _, o := range m.Options {
+			if o.Option == "" || o.Name == "" || o.PriceCents <= 0 {
+				t.Errorf("option %+v of %s", o, m.Model)
+			}
+		}
+	}
+	if _, page := s.do(t, "GET", "/", "", "Accept", "text/html"); strings.Count(page, `action="/orders"`) != len(models) {
+		t.Error("the storefront has not one form per model")
+	}
+}
+
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	resp, o := s.buy(t, twoOhms)
+	if resp.Header.Get("Location") != "/orders/"+o.ID.String() || o.ID.Version() != 7 || o.Version != 1 || o.Status != order.Placed {
+		t.Errorf("Location %s of %+v", resp.Header.Get("Location"), o)
+	}
+	if o.Lines[0].UnitPriceCents != 4_990_000+98_000+89_000 || o.TotalCents != 2*o.Lines[0].UnitPriceCents || o.Currency != "EUR" {
+		t.Errorf("price of %+v", o)
+	}
+	got, body := s.do(t, "GET", "/orders/"+o.ID.String(), "")
+	entries := s.entries(t)
+	if got.StatusCode != 200 || got.Header.Get("ETag") != `"1"` || len(entries) != 1 || strings.TrimSpace(body) != string(entries[0].Entity) || entries[0].ID != o.ID {
+		t.Errorf("GET of the order: %d %s\non the feed: %+v", got.StatusCode, body, entries)
+	}
+	for _, path := range []string{"/orders/" + uuid.NewString(), "/orders/none"} {
+		if resp, _ := s.do(t, "GET", path, ""); resp.StatusCode != 404 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	t.Run("by the storefront's form", func(t *testing.T) {
+		form := url.Values{"model": {"volta"}, "options": {"heat_pump", "glass_roof"}, "quantity": {"1"}, "idempotency_key": {"form-1"}}.Encode()
+		send := func(cookie string) (*http.Response, string) {
+			return s.do(t, "POST", "/orders", form, "Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Cookie", cookie)
+		}
+		resp, page := send("")
+		if resp.StatusCode != 201 || !strings.Contains(page, "Edison Volta") || resp.Header.Get("Location") == "" {
+			t.Errorf("%d %s", resp.StatusCode, page)
+		}
+		cookies := resp.Cookies()
+		if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteLaxMode {
+			t.Fatalf("cookies %v", cookies)
+		}
+		again, _ := send(cookies[0].Name + "=" + cookies[0].Value)
+		if again.StatusCode != 201 || again.Header.Get("Location") != resp.Header.Get("Location") || len(again.Cookies()) != 0 {
+			t.Errorf("sent twice it is %d at %s, first at %s", again.StatusCode, again.Header.Get("Location"), resp.Header.Get("Location"))
+		}
+	})
+}
+
+func TestPlaceRefuses(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	line := func(l string) string { return `{"customer_id":"` + customer + `","lines":[` + l + `]}` }
+	for _, x := range []struct {
+		name, contentType, body string
+		status                  int
+		says                    string
+	}{
+		{"no customer", "application/json", `{"lines":[{"model":"ohm","quantity":1}]}`, 422, `"customer_id"`},
+		{"a customer that is no UUID", "application/json", strings.Replace(twoOhms, customer, "42", 1), 422, `"customer_id"`},
+		{"no lines", "application/json", line(""), 422, `"lines"`},
+		{"too many lines", "application/json", line(strings.Repeat(`{"model":"ohm","quantity":1},`, 20) + `{"model":"ohm","quantity":1}`), 422, `"lines"`},
+		{"a model that is not for sale", "application/json", line(`{"model":"zeppelin","quantity":1}`), 422, `"lines[0].model"`},
+		{"an option of another model", "application/json", line(`{"model":"volta","options":["tow_bar"],"quantity":1}`), 422, `"lines[0].options"`},
+		{"an option twice", "application/json", line(`{"model":"ohm","options":["tow_bar","tow_bar"],"quantity":1}`), 422, "twice"},
+		{"no car", "application/json", line(`{"model":"ohm","quantity":0}`), 422, `"lines[0].quantity"`},
+		{"too many cars", "application/json", line(`{"model":"ohm","quantity":51}`), 422, `"lines[0].quantity"`},
+		{"half a car", "application/json", line(`{"model":"ohm","quantity":0.5}`), 422, "quantity"},
+		{"a price of the client's", "application/json", line(`{"model":"ohm","quantity":1,"unit_price_cents":1}`), 422, "unit_price_cents"},
+		{"no JSON", "application/json", `model=ohm`, 422, "not an order"},
+		{"two orders", "application/json", twoOhms + twoOhms, 422, "more"},
+		{"nothing", "application/json", ``, 422, "not an order"},
+		{"another type", "text/plain", twoOhms, 415, "application/json"},
+		{"a form without a model", "application/x-www-form-urlencoded", "quantity=1", 422, `"lines[0].model"`},
+		{"a form with a broken quantity", "application/x-www-form-urlencoded", "model=ohm&quantity=many", 422, `"lines[0].quantity"`},
+		{"a body too large", "application/json", line(`{"model":"` + strings.Repeat("x", 1<<20) + `","quantity":1}`), 413, "bytes"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			resp, body := s.do(t, "POST", "/orders", x.body, "Content-Type", x.contentType)
+			if resp.StatusCode != x.status || !strings.Contains(body, x.says) || resp.Header.Get("Content-Type") != feed.TypeProblem {
+				t.Errorf("%d %s %s, want %d with %s", resp.StatusCode, resp.Header.Get("Content-Type"), body, x.status, x.says)
+			}
+		})
+	}
+	if entries := s.entries(t); len(entries) != 0 {
+		t.Errorf("%d entries on the feed", len(entries))
+	}
+	var orders int
+	if err := s.pool.QueryRow(t.Context(), `select count(*) from orders`).Scan(&orders); err != nil || orders != 0 {
+		t.Errorf("%d orders, %v", orders, err)
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, first := s.buy(t, twoOhms, "Idempotency-Key", "a")
+	if _, again := s.buy(t, twoOhms, "Idempotency-Key", "a"); again.ID != first.ID {
+		t.Errorf("the repeat is order %s, the first was %s", again.ID, first.ID)
+	}
+	if _, body := s.do(t, "POST", "/orders/"+first.ID.String()+"/cancel", ""); !strings.Contains(body, `"cancelled"`) {
+		t.Error(body)
+	}
+	if _, again := s.buy(t, twoOhms, "Idempotency-Key", "a"); again.ID != first.ID || again.Status != order.Placed {
+		t.Errorf("the first answer again is %+v", again)
+	}
+	if _, other := s.buy(t, twoOhms, "Idempotency-Key", "b"); other.ID == first.ID {
+		t.Error("another key is the same order")
+	}
+	resp, body := s.do(t, "POST", "/orders", strings.Replace(twoOhms, `"quantity":2`, `"quantity":3`, 1), "Content-Type", "application/json", "Idempotency-Key", "a")
+	if resp.StatusCode != 422 || !strings.Contains(body, "Idempotency-Key") {
+		t.Errorf("another order under the same key: %d %s", resp.StatusCode, body)
+	}
+	if resp, _ := s.do(t, "POST", "/orders", twoOhms, "Content-Type", "application/json", "Idempotency-Key", strings.Repeat("k", 256)); resp.StatusCode != 400 {
+		t.Errorf("a key of 256 characters: %d", resp.StatusCode)
+	}
+	t.Run("many at once", func(t *testing.T) {
+		before := len(s.entries(t))
+		var all sync.WaitGroup
+		ids := make([]uuid.UUID, 16)
+		for i := range ids {
+			all.Go(func() {
+				_, o := s.buy(t, twoOhms, "Idempotency-Key", "c")
+				ids[i] = o.ID
+			})
+		}
+		all.Wait()
+		for _, id := range ids {
+			if id != ids[0] {
+				t.Errorf("orders %s and %s under one key", id, ids[0])
+			}
+		}
+		if n := len(s.entries(t)) - before; n != 1 {
+			t.Errorf("%d entries for one order", n)
+		}
+	})
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, o := s.buy(t, twoOhms)
+	path := "/orders/" + o.ID.String() + "/cancel"
+	cancel := func(header ...string) (*http.Response, order.Order) {
+		resp, body := s.do(t, "POST", path, "", header...)
+		var o order.Order
+		if err := json.Unmarshal([]byte(body), &o); err != nil && resp.StatusCode == 200 {
+			t.Error(body, err)
+		}
+		return resp, o
+	}
+	if resp, _ := cancel("If-Match", `"2"`); resp.StatusCode != 412 {
+		t.Errorf("against another version: %d", resp.StatusCode)
+	}
+	resp, got := cancel("If-Match", `"7", "1"`)
+	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt) || resp.Header.Get("ETag") != `"2"` {
+		t.Errorf("%d %+v", resp.StatusCode, got)
+	}
+	if resp, again := cancel(); resp.StatusCode != 200 || again.Version != 2 {
+		t.Errorf("the second time: %d %+v", resp.StatusCode, again)
+	}
+	if resp, _ := s.do(t, "POST", "/orders/"+uuid.NewString()+"/cancel", ""); resp.StatusCode != 404 {
+		t.Errorf("an order that is not there: %d", resp.StatusCode)
+	}
+	t.Run("many at once", func(t *testing.T) {
+		_, o := s.buy(t, twoOhms)
+		path = "/orders/" + o.ID.String() + "/cancel"
+		before := len(s.entries(t))
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				if resp, got := cancel(); resp.StatusCode != 200 || got.Version != 2 {
+					t.Errorf("%d %+v", resp.StatusCode, got)
+				}
+			})
+		}
+		all.Wait()
+		if n := len(s.entries(t)) - before; n != 1 {
+			t.Errorf("%d entries for one cancellation", n)
+		}
+	})
+}
+
+// The clock of the machine may go backwards: a later version still is later.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	at := now()
+	if got := later(at.Add(-1), at); !got.After(at) {
+		t.Errorf("%v does not come after %v", got, at)
+	}
+}
+
+func TestFeedInWords(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, o := s.buy(t, twoOhms)
+	for _, suffix := range []string{".json", ".atom"} {
+		_, body := s.do(t, "GET", "/feeds/orders"+suffix, "")
+		f, err := gofeed.NewParser().ParseString(body)
+		if err != nil || len(f.Items) != 1 {
+			t.Fatal(body, err)
+		}
+		item := f.Items[0]
+		want := "Order " + o.ID.String()[28:] + " placed: 2 Edison Ohm"
+		if item.Title != want || item.GUID != o.ID.URN() || item.Link != s.URL+"/orders/"+o.ID.String() || !strings.Contains(item.Content, "€51,770.00") {
+			t.Errorf("%s: %+v", suffix, item)
+		}
+	}
+	_, atom := s.do(t, "GET", "/feeds/orders.atom", "")
+	if want := fmt.Sprintf("<unit_price_cents>%d</unit_price_cents>", o.Lines[0].UnitPriceCents); !strings.Contains(atom, `<order xmlns="https://edison-cars.example/ns/order"`) || !strings.Contains(atom, want) {
+		t.Error("the order is not in the Atom entry: ", atom)
+	}
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for range 2 { // without and with an order
+		for _, path := range []string{"/", "/orders", "/feeds", "/feeds/orders", "/feeds/orders?after=0"} {
+			resp, body := s.do(t, "GET", path, "", "Accept", "text/html")
+			if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || !strings.Contains(body, "</html>") {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+		_, o := s.buy(t, twoOhms)
+		if resp, body := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html"); resp.StatusCode != 200 || !strings.Contains(body, "Cancel") {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}
+	for _, path := range []string{"/livez", "/readyz"} {
+		if resp, _ := s.do(t, "GET", path, ""); resp.StatusCode != 200 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	s.pool.Close()
+	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
+		t.Errorf("/readyz without a database: %d", resp.StatusCode)
+	}
+}
