@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -13,18 +14,21 @@ import (
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
 // travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
 // no other down with it. Commit answers when the outcome is certain; after an error nothing has happened, unless
-// it wraps ErrUnknown. A change is committed once and not used again.
+// it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it. A change is
+// committed once and not used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
 	}
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
 	select {
 	case l.queue <- change:
 		return <-change.done
 	case <-l.closing:
 		return ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
 	}
 }
 
@@ -62,8 +66,8 @@ func (l *Log) commitGroup(group []*Change) {
 		var bad *changeError
 		var pgErr *pgconn.PgError
 		switch {
-		case err == nil:
-			finish(group, nil)
+		case err == nil, errors.Is(err, ErrUnknown):
+			finish(group, err)
 			return
 		case errors.As(err, &bad):
 			if isCode(bad, "P0002") {

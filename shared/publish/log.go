@@ -19,6 +19,7 @@ import (
 const (
 	maxGroup     = 512              // changes in one packet
 	writeTimeout = 30 * time.Second // for one attempt to write
+	queueTimeout = 10 * time.Second // for a change to become part of a group
 	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
 )
 
@@ -126,6 +127,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) ([]placed, error)
 		case lostSwap(err):
 			lock = true
 		case connectionLost(err):
+			l.logger.Warn("connection lost in a commit: asking whether it happened", "attempt", attempt, "error", err)
 			unknown = append(unknown, runs)
 			lock = false // an attempt that is still under way must lose its swap against the next one
 		case isCode(err, "40P01"): // deadlock

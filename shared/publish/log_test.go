@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -149,7 +150,7 @@ func TestCommit(t *testing.T) {
 	t.Run("after Close", func(t *testing.T) {
 		t.Parallel()
 		pool := database(t)
-		l, err := Open(t.Context(), pool, nil)
+		l, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
