@@ -34,9 +34,9 @@ var (
 // catalogue is what Edison sells, at its prices of today.
 var catalogue = []Model{
 	{"volta", "Edison Volta", 2_699_000, []Option{longRange, heatPump, glassRoof}, "The city car: short outside, tall inside, charged while you shop.", 340},
-	{"ampere", "Edison Ampere", 3_899_000, []Option{longRange, heatPump, glassRoof, allWheel, autopilot}, "The family saloon: quiet, quick, and 510 km from one charge.", 510},
-	{"ohm", "Edison Ohm", 4_990_000, []Option{longRange, heatPump, glassRoof, towBar, allWheel, autopilot, thirdBench}, "The estate that tows: seven seats, a flat floor, a hook for the caravan.", 470},
 	{"joule", "Edison Joule", 3_450_000, []Option{longRange, heatPump, towBar}, "The van for those who work: a pallet through the side door.", 300},
+	{"ampere", "Edison Ampere", 3_899_000, []Option{longRange, heatPump, glassRoof, allWheel, autopilot}, "The family saloon: quiet, quick, and home on the charge it left with.", 510},
+	{"ohm", "Edison Ohm", 4_990_000, []Option{longRange, heatPump, glassRoof, towBar, allWheel, autopilot, thirdBench}, "The estate that tows: seven seats, a flat floor, a hook for the caravan.", 470},
 }
 
 func findModel(model string) (*Model, bool) {

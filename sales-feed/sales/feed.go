@@ -14,7 +14,8 @@ import (
 func ordersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: order.Feed, Title: "Edison Cars: orders", ID: "tag:edison-cars.example,2026:orders",
-		Text: "Every order that was placed or cancelled, whole, in commit order.",
+		Version: 1,
+		Text:    "Every order that was placed or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var o order.Order
 			if err := json.Unmarshal(e.Entity, &o); err != nil {

@@ -39,7 +39,7 @@ func (h *handler) storefront(c *gin.Context) error {
 }
 
 func (h *handler) list(c *gin.Context) error {
-	orders, err := h.store.newest(c.Request.Context(), 100)
+	orders, err := h.store.newest(c.Request.Context(), 50)
 	if err != nil {
 		return fmt.Errorf("list orders: %w", err)
 	}

@@ -64,7 +64,7 @@ func (d *Document) Atom() ([]byte, error) {
 		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
 	}
-	if !d.Sealed {
+	if d.tail() {
 		doc.Page.UpToDate, doc.Page.Head = &d.UpToDate, &d.Head
 	}
 	for _, l := range d.Links {

@@ -53,10 +53,10 @@ func (d *Document) JSON() ([]byte, error) {
 		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
 		Items:  make([]jsonItem, 0, len(d.Entries)),
 	}
-	if !d.NewestFirst {
+	if !d.NewestFirst() {
 		doc.NextUrl = ""
 	}
-	if !d.Sealed {
+	if d.tail() {
 		doc.Edison.UpToDate, doc.Edison.Head = &d.UpToDate, &d.Head
 	}
 	for _, e := range d.Entries {

@@ -72,6 +72,8 @@ type Description struct {
 	Text  string                     // one sentence
 	ID    string                     // an IRI that never changes (RFC 4287 section 4.2.6)
 	Show  func(Entry) (Shown, error) // not called for tombstones
+	// Version of Show: raise it whenever Show puts the same entry in other words, so that their ETags change.
+	Version int
 }
 
 // Shown is an entry in words, for feed readers and browsers.
@@ -82,13 +84,29 @@ type Shown struct {
 	XML   any    // the entity for encoding/xml, with a namespace of its own
 }
 
+// A View is one of the ways to look at a feed.
+type View int
+
+// The views.
+const (
+	Newest View = iota // the newest entries first, for people and feed readers
+	Older              // the same, a page further back
+	Replay             // oldest first after a cursor, for those who copy
+)
+
 // A Document is a page with everything that its encodings show.
 type Document struct {
 	Description
 	Page
-	Home        string // the source's front page, absolute
-	Self        string // this document's URL, absolute
-	Next        string // where a replay goes on, absolute; set also when nothing lies there yet
-	NewestFirst bool   // the view for people: entries in descending order, Next of no use to page on
-	Links       []Link // without self
+	Home  string // the source's front page, absolute
+	Self  string // this document's URL, absolute
+	Next  string // where a replay goes on, absolute; set also when nothing lies there yet
+	View  View
+	Links []Link // without self
 }
+
+// NewestFirst tells whether the entries stand in descending order.
+func (d *Document) NewestFirst() bool { return d.View != Replay }
+
+// tail tells whether the document says where the feed ends: it changes with every entry that is appended.
+func (d *Document) tail() bool { return !d.Sealed && d.View != Older }

@@ -29,9 +29,9 @@ func (s *Source) url(r *request) string {
 		query += separator + name + "=" + url.QueryEscape(value)
 	}
 	switch r.view {
-	case older:
+	case feed.Older:
 		add("before", r.cursor.String())
-	case replay:
+	case feed.Replay:
 		add("after", r.cursor.String())
 		add("limit", strconv.FormatInt(r.limit, 10))
 	}
@@ -42,7 +42,7 @@ func (s *Source) url(r *request) string {
 }
 
 // at gives the URL of the same feed in the same format elsewhere.
-func (s *Source) at(r *request, v view, cursor feed.Cursor) string {
+func (s *Source) at(r *request, v feed.View, cursor feed.Cursor) string {
 	other := *r
 	other.view, other.cursor = v, cursor
 	return s.url(&other)
@@ -67,21 +67,21 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}
 	d := &feed.Document{
-		Description: r.Description, Home: s.publicURL, Self: s.url(r), Next: s.at(r, replay, sp.end),
-		NewestFirst: r.view != replay, Links: s.alternates(r),
+		Description: r.Description, Home: s.publicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
+		View: r.view, Links: s.alternates(r),
 		Page: feed.Page{
 			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
 		},
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
-	link("current", s.at(r, newest, feed.Cursor{}))
+	link("current", s.at(r, feed.Newest, feed.Cursor{}))
 	switch {
-	case d.NewestFirst:
+	case d.NewestFirst():
 		slices.Reverse(d.Entries)
 		if first.Position > 1 {
-			link("next", s.at(r, older, first))
+			link("next", s.at(r, feed.Older, first))
 		}
-		link("archives", s.at(r, replay, feed.Cursor{}))
+		link("archives", s.at(r, feed.Replay, feed.Cursor{}))
 	case !d.UpToDate:
 		link("next", d.Next)
 	}
@@ -104,10 +104,14 @@ func linkHeader(links []feed.Link) string {
 // bytes, and needs none of the entries, as the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
-	if sp.sealed || r.view == older {
+	if sp.sealed || r.view == feed.Older {
 		head = feed.Cursor{} // not in the bytes
 	}
-	of := fmt.Sprintln(renderer, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
+	by := renderer
+	if r.mediaType == feed.TypeHTML {
+		by = pageRenderer
+	}
+	of := fmt.Sprintln(by, r.Version, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
@@ -163,7 +167,7 @@ func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
 		Newest               bool
 		Formats              []web.Link
 		Current, Start, More string
-	}{Document: d, Newest: r.view == newest, Current: s.at(r, newest, feed.Cursor{}), Start: s.at(r, replay, feed.Cursor{})}
+	}{Document: d, Newest: r.view == feed.Newest, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
 	for _, e := range d.Entries {
 		entry := shownEntry{Entry: e, Title: "Deleted"}
 		if !e.Deleted {

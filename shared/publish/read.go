@@ -15,20 +15,11 @@ import (
 // connection.
 const readTimeout = 10 * time.Second
 
-// A view is one of the three ways to look at a feed.
-type view int
-
-const (
-	newest view = iota // the newest entries first, for people and feed readers
-	older              // the same, the next page
-	replay             // oldest first, after a cursor, for those who copy
-)
-
 // A selection is what a request asks of a feed.
 type selection struct {
-	view   view
-	cursor feed.Cursor // newest: unused
-	limit  int64       // replay: pages end on multiples of it
+	view   feed.View
+	cursor feed.Cursor // unused in the view Newest
+	limit  int64       // of the view Replay: pages end on multiples of it
 }
 
 // A span is where a selection lies in the log as it is now: the entries after from, up to to.
@@ -50,10 +41,10 @@ func (d *diverged) Error() string { return "the cursor is not of this history" }
 // holds what lies after the last sealed page of 100.
 func (s selection) bounds(head int64) (from, to int64) {
 	switch s.view {
-	case replay:
+	case feed.Replay:
 		from = s.cursor.Position
 		return from, min((from/s.limit+1)*s.limit, head)
-	case older:
+	case feed.Older:
 		to = max(s.cursor.Position-1, 0)
 		return max(to-1, 0) / feed.PageSize * feed.PageSize, to
 	default:
@@ -66,7 +57,7 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	full := int64(feed.PageSize)
-	if sel.view == replay {
+	if sel.view == feed.Replay {
 		full = sel.limit
 	}
 	c := sel.cursor.Position
@@ -106,7 +97,7 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 	default:
 		sp.end, sp.updated = feed.At(sp.to, at.digest), at.updated
 	}
-	sp.sealed = sel.view == replay && sp.from%full == 0 && sp.to == sp.from+full && head.Position >= sp.to+full
+	sp.sealed = sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full && head.Position >= sp.to+full
 	return sp, nil
 }
 

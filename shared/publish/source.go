@@ -17,12 +17,15 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// renderer is the version of everything that turns entries into bytes. It is part of every ETag: raise it whenever
-// a change makes other bytes of the same entries.
+// renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
+// makes other bytes of the same entries.
 const renderer = "1"
 
 //go:embed *.html
 var pages embed.FS
+
+// pageRenderer is the same for HTML.
+var pageRenderer = web.Fingerprint(pages)
 
 // A Source serves the feeds of one database over HTTP.
 type Source struct {
@@ -113,16 +116,16 @@ func (r *request) parseQuery(c *gin.Context) (err error) {
 	case query.Has("after") && query.Has("before"):
 		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
 	case query.Has("before"):
-		r.view, r.cursor = older, before
+		r.view, r.cursor = feed.Older, before
 	case query.Has("after"):
-		r.view, r.cursor = replay, after
+		r.view, r.cursor = feed.Replay, after
 	}
 	if query.Has("limit") {
 		n, err := strconv.ParseUint(query.Get("limit"), 10, 32)
 		if err != nil || n < 1 || n > feed.MaxPageSize || strconv.FormatUint(n, 10) != query.Get("limit") {
 			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
 		}
-		if r.view != replay {
+		if r.view != feed.Replay {
 			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR; after=0 starts from the first entry.")
 		}
 		r.limit = int64(n)
@@ -191,7 +194,7 @@ func cacheControl(r *request, sp *span) string {
 	switch {
 	case sp.sealed:
 		return "public, max-age=31536000, immutable"
-	case r.view == replay:
+	case r.view == feed.Replay:
 		return "no-cache"
 	default:
 		return "max-age=0, stale-if-error=86400"
@@ -213,7 +216,7 @@ with rel="start" that the answer carries, and in the end delete what did not com
 // historyDiverged is the one answer that makes a reader start again: its cursor is of another history.
 func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start := *r
-	start.selection = selection{view: replay, limit: r.limit}
+	start.selection = selection{view: feed.Replay, limit: r.limit}
 	start.history = gone.lastFull
 	again := s.url(&start)
 	return &web.Problem{

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path"
 	"time"
@@ -33,6 +34,25 @@ func assetURL(name string) (string, error) {
 		return "", fmt.Errorf("no asset %q", name)
 	}
 	return "/assets/" + name + "?v=" + tag, nil
+}
+
+// Fingerprint changes with everything that makes pages of the same data: the layout, the assets and the templates in fsys.
+func Fingerprint(fsys fs.FS) string {
+	h := sha256.New()
+	for _, from := range []fs.FS{pages, assets, fsys} {
+		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			body, err := fs.ReadFile(from, name)
+			fmt.Fprintf(h, "%s %d\n%s", name, len(body), body)
+			return err
+		})
+		if err != nil {
+			panic(err) // embedded
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
 func routeAssets(r gin.IRoutes) {

@@ -1,7 +1,10 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -39,12 +42,47 @@ func (s *statistics) MostCars() (most int64) {
 	return most
 }
 
-// MostOrders gives the orders of the best day.
-func (s *statistics) MostOrders() (most int64) {
-	for _, d := range s.ByDay {
-		most = max(most, d.Orders)
+// A chart is of 14 to 60 days.
+const (
+	minDays = 14
+	maxDays = 60
+)
+
+// Days gives the days of the chart, oldest first, those without orders too. The last is the last with orders; there are
+// none if none has.
+func (s *statistics) Days() []daySum {
+	if len(s.ByDay) == 0 {
+		return nil
 	}
-	return most
+	first, last := s.ByDay[0].date(), s.ByDay[len(s.ByDay)-1].date()
+	ago := func(day time.Time) int { return int(last.Sub(day) / (24 * time.Hour)) }
+	days := make([]daySum, min(max(ago(first)+1, minDays), maxDays))
+	for i := range days {
+		days[i].Day = last.AddDate(0, 0, i+1-len(days)).Format(time.DateOnly)
+	}
+	for _, d := range s.ByDay {
+		if i := len(days) - 1 - ago(d.date()); i >= 0 {
+			days[i] = d
+		}
+	}
+	return days
+}
+
+// Latest gives the days with orders, newest first, at most 14.
+func (s *statistics) Latest() []daySum {
+	days := slices.Clone(s.ByDay[max(len(s.ByDay)-minDays, 0):])
+	slices.Reverse(days)
+	return days
+}
+
+// Best gives the day with the most orders of some.
+func (s *statistics) Best(days []daySum) daySum {
+	return slices.MaxFunc(days, func(a, b daySum) int { return cmp.Compare(a.Orders, b.Orders) })
+}
+
+func (d daySum) date() time.Time {
+	date, _ := time.Parse(time.DateOnly, d.Day) // as PostgreSQL wrote it
+	return date
 }
 
 // stats reads all figures from one snapshot, so that they agree.

@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,8 +20,11 @@ type part struct {
 	ReorderPoint int64  `json:"reorder_point"`
 }
 
-// Available gives the pieces that are neither reserved nor missing.
+// Available gives the pieces, on hand or on order, that nobody has reserved.
 func (p part) Available() int64 { return p.OnHand + p.OnOrder - p.Reserved }
+
+// Short gives the pieces that are reserved but not on hand.
+func (p part) Short() int64 { return max(p.Reserved-p.OnHand, 0) }
 
 type purchase struct {
 	Part      string
@@ -43,6 +48,7 @@ type data struct {
 	Orders    int64
 	Reserved  int64
 	OnOrder   int64
+	Short     int64 // parts, not pieces
 }
 
 func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
@@ -52,7 +58,11 @@ func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
 	for _, p := range d.Parts {
 		d.Reserved += p.Reserved
 		d.OnOrder += p.OnOrder
+		if p.Short() > 0 {
+			d.Short++
+		}
 	}
+	slices.SortFunc(d.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) })
 	rows, err := db.Query(ctx, `
 		select part, name, number, quantity, ordered_at from purchase join part using (part)
 		 order by ordered_at desc, part limit 10`)

@@ -1,0 +1,205 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
+	somewhere = "7-0123456789ab"
+)
+
+// asked gives what a client makes of the handler's answer to a request for the first page.
+func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
+	t.Helper()
+	server := httptest.NewServer(h)
+	defer server.Close()
+	client := NewClient()
+	defer client.Close()
+	return client.Get(t.Context(), server.URL+"/feeds/things", Cursor{}, 10, etag)
+}
+
+func page(header ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", TypeJSONFeed+"; charset=utf-8")
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		_, _ = w.Write([]byte(emptyPage))
+	}
+}
+
+func TestClientRequest(t *testing.T) {
+	t.Parallel()
+	for _, etag := range []string{"", `"x"`} {
+		_, err := asked(t, etag, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet || r.URL.Path != "/feeds/things" || r.URL.RawQuery != "after=0&limit=10" || r.Header.Get("Accept") != "application/feed+json" {
+				t.Errorf("it asks %s %s, accepting %s", r.Method, r.URL, r.Header.Get("Accept"))
+			}
+			if got := r.Header.Values("If-None-Match"); strings.Join(got, " ") != etag || etag == "" && got != nil {
+				t.Errorf("with the ETag %s it asks for none but %s", etag, got)
+			}
+			page()(w, r)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	cursor, err := ParseCursor(somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := PageURL("http://cars.example/feeds/things", cursor, 1000); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000" {
+		t.Error(got)
+	}
+}
+
+func TestClientAnswer(t *testing.T) {
+	t.Parallel()
+	answer, err := asked(t, "", page("ETag", `"a"`))
+	if err != nil || answer.ETag != `"a"` || answer.Page == nil || !answer.Page.UpToDate {
+		t.Errorf("a page: %+v, %v", answer, err)
+	}
+	notModified := func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotModified) }
+	if answer, err := asked(t, `"a"`, notModified); err != nil || answer.Page != nil {
+		t.Errorf("304: %+v, %v", answer, err)
+	}
+	var status *StatusError
+	if _, err := asked(t, "", notModified); !errors.As(err, &status) || status.Status != http.StatusNotModified {
+		t.Errorf("304 that was not asked for: %v", err)
+	}
+}
+
+func TestClientAsOf(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[string]time.Duration{
+		"": 0, "0": 0, "1": time.Second, "3600": time.Hour, "99999999999999999999": (1<<31 - 1) * time.Second,
+		"-5": 0, "1.5": 0, "soon": 0,
+	} {
+		var arrived time.Time
+		before := time.Now().Truncate(time.Millisecond)
+		answer, err := asked(t, "", func(w http.ResponseWriter, r *http.Request) {
+			arrived = time.Now()
+			page("Age", age)(w, r)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What came into being while the answer was on its way may not be in it.
+		if got := answer.AsOf.Add(want); got.Before(before) || got.After(arrived) {
+			t.Errorf("Age %q: as of %v, asked between %v and %v", age, answer.AsOf, before, arrived)
+		}
+		if answer.AsOf.Location() != time.UTC || answer.AsOf.Nanosecond()%1e6 != 0 {
+			t.Errorf("as of %v", answer.AsOf)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "0": 0, "5": 5 * time.Second, "86400": 24 * time.Hour, "99999999999999999999": (1<<31 - 1) * time.Second,
+		"-5": 0, "+5": 0, "5.5": 0, "5s": 0, "soon": 0,
+		"Mon, 23 Nov 2026 08:02:00 GMT":  2 * time.Minute,
+		"Monday, 23-Nov-26 08:02:00 GMT": 2 * time.Minute,
+		"Mon Nov 23 08:02:00 2026":       2 * time.Minute,
+		"Mon, 23 Nov 2026 07:59:59 GMT":  0,
+		"2026-11-23T08:02:00Z":           0,
+	} {
+		if got := retryAfter(value, now); got != want {
+			t.Errorf("%q: %v, not %v", value, got, want)
+		}
+	}
+}
+
+func TestClientRefused(t *testing.T) {
+	t.Parallel()
+	refuse := func(status int, contentType, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		status  int
+		text    string
+	}{
+		"a problem":         {refuse(503, "application/problem+json; charset=utf-8", `{"status":503,"detail":"Later."}`), 503, "the source answered 503 Service Unavailable: Later."},
+		"a broken problem":  {refuse(500, TypeProblem, `{"detail":`), 500, "the source answered 500 Internal Server Error"},
+		"an endless detail": {refuse(500, TypeProblem, `{"detail":"`+strings.Repeat("x", 1<<20)+`"}`), 500, "the source answered 500 Internal Server Error"},
+		"a page for people": {refuse(502, TypeHTML, `{"detail":"no"}`), 502, "the source answered 502 Bad Gateway"},
+		"another history":   {refuse(410, TypeProblem, `{"detail":"Start again."}`), 410, "the source has another history than this copy (the source answered 410 Gone: Start again.)"},
+		"a page as 203":     {refuse(203, TypeJSONFeed, emptyPage), 203, "the source answered 203 Non-Authoritative Information"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := asked(t, "", c.handler)
+			var status *StatusError
+			if !errors.As(err, &status) || status.Status != c.status || status.RetryAfter != 7*time.Second || err.Error() != c.text {
+				t.Errorf("%v", err)
+			}
+			if errors.Is(err, ErrDiverged) != (c.status == 410) {
+				t.Errorf("%v is ErrDiverged: %t", err, errors.Is(err, ErrDiverged))
+			}
+		})
+	}
+}
+
+func TestClientRedirects(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the other origin was asked") }))
+	defer other.Close()
+	if _, err := asked(t, "", http.RedirectHandler(other.URL, http.StatusFound).ServeHTTP); err == nil || !strings.Contains(err.Error(), "it redirects to another origin, "+strings.TrimPrefix(other.URL, "http://")) {
+		t.Errorf("to another origin: %v", err)
+	}
+	for _, times := range []int{1, 5, 6} {
+		left := times
+		answer, err := asked(t, `"x"`, func(w http.ResponseWriter, r *http.Request) {
+			if left--; left >= 0 {
+				http.Redirect(w, r, "/next?"+r.URL.RawQuery, http.StatusTemporaryRedirect)
+				return
+			}
+			if r.Header.Get("If-None-Match") != `"x"` || r.URL.RawQuery != "after=0&limit=10" {
+				t.Errorf("redirected it asks %s with %v", r.URL, r.Header)
+			}
+			page()(w, r)
+		})
+		if times <= 5 && (err != nil || answer.Page == nil) || times > 5 && (err == nil || !strings.Contains(err.Error(), "more than 5 times")) {
+			t.Errorf("%d redirects: %v", times, err)
+		}
+	}
+}
+
+func TestClientStops(t *testing.T) {
+	t.Parallel()
+	inBody := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", TypeJSONFeed)
+		_, _ = w.Write([]byte(emptyPage[:20]))
+		_ = http.NewResponseController(w).Flush()
+		close(inBody)
+		<-r.Context().Done() // the client went away
+	}))
+	defer server.Close()
+	client := NewClient()
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-inBody
+		cancel()
+	}()
+	_, err := client.Get(ctx, strings.Replace(server.URL, "//", "//reader:secret@", 1), Cursor{}, 10, "")
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("%v", err)
+	}
+}
