@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -45,6 +46,14 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
+	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
+	server.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			silent.Store(c, nil)
+		} else {
+			silent.Delete(c)
+		}
+	}
 	logger.InfoContext(ctx, "listening", "url", urlOf(ln.Addr()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
@@ -53,6 +62,10 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
+	silent.Range(func(c, _ any) bool {
+		_ = c.(net.Conn).Close()
+		return true
+	})
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := server.Shutdown(patience); err != nil {

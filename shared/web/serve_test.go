@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -39,6 +40,11 @@ func TestGracefulStop(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- ServeListener(ctx, ln, handler, slog.New(slog.NewTextHandler(&logged, nil))) }()
+	silent, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr) // as browsers open them in advance
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
 	answered := make(chan string, 1)
 	go func() {
 		resp, err := http.Get("http://" + addr)
@@ -57,6 +63,10 @@ func TestGracefulStop(t *testing.T) {
 	case err := <-served:
 		t.Fatal("stopped while a request ran:", err)
 	default:
+	}
+	_ = silent.SetReadDeadline(time.Now().Add(3 * time.Second)) // net/http's own patience is 5 s
+	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Error("a connection without a request holds up the stop:", err)
 	}
 	close(release)
 	if got := <-answered; got != "done" {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,13 +76,14 @@ func (c *console) copy(name string, r io.Reader) {
 	var line []byte
 	for {
 		part, err := in.ReadSlice('\n')
+		ended := err != nil && !errors.Is(err, bufio.ErrBufferFull)
 		line = append(line, part...)
-		ended := bytes.HasSuffix(line, []byte("\n"))
-		if ended || len(line) > 0 && (len(line) >= maxLine || err != nil && err != bufio.ErrBufferFull) {
+		whole := bytes.HasSuffix(line, []byte("\n"))
+		if whole || len(line) > 0 && (len(line) >= maxLine || ended) {
 			c.write(name, bytes.TrimRight(line, "\r\n"))
 			line = line[:0]
 		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if ended {
 			return
 		}
 	}

@@ -36,7 +36,8 @@ var sources = []struct{ feed, service string }{{"orders", sales}}
 
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers")
+	// -buildvcs=false: a commit alone links nothing anew, and git may be missing or refuse another user's checkout.
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers")
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its compilers
@@ -88,7 +89,7 @@ func portsFree(ctx context.Context, services []service) error {
 	for deadline := time.Now().Add(3 * time.Second); ; {
 		taken = nil
 		for _, s := range services {
-			if err := free(s.addr); err != nil {
+			if err := free(ctx, s.addr); err != nil {
 				taken = append(taken, fmt.Sprintf("%s cannot have %s: %v", s.name, s.addr, err))
 			}
 		}
@@ -106,16 +107,15 @@ func portsFree(ctx context.Context, services []service) error {
 	}
 }
 
-func free(addr string) error {
+func free(ctx context.Context, addr string) error {
 	// A listener for all addresses, or for another one of localhost, need not stand in the way of Listen.
-	if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
 		conn.Close()
 		return errors.New("something answers there already")
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			return errno
 		}
 		return err

@@ -34,6 +34,7 @@ type shoppers struct {
 
 	mu      sync.Mutex
 	away    bool         // sales, as the shoppers know it
+	since   time.Time    // that it is away, or back
 	refused map[int]bool // status codes told of
 }
 
@@ -134,12 +135,13 @@ func (s *shoppers) buy(ctx context.Context, models []car) (id string, ok bool) {
 func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (answer []byte, ok bool) {
 	key := uuid.NewString()
 	for {
+		began := time.Now()
 		status, answer, err := s.once(ctx, method, path, key, body)
 		again := err != nil || status >= 500 || status == http.StatusTooManyRequests
 		if ctx.Err() != nil {
 			return nil, false
 		}
-		s.tell(again, status, err)
+		s.tell(began, again, status, err)
 		if !again {
 			if status >= 300 {
 				s.tellRefusal(method+" "+path, status, answer)
@@ -173,12 +175,15 @@ func (s *shoppers) once(ctx context.Context, method, path, key string, body []by
 	return resp.StatusCode, answer, err
 }
 
-// tell says once that sales is away, and once that it is back.
-func (s *shoppers) tell(away bool, status int, err error) {
+// tell says once that sales is away, and once that it is back. A request that began before the one says
+// nothing about the other.
+func (s *shoppers) tell(began time.Time, away bool, status int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if away == s.away || began.Before(s.since) {
+		return
+	}
 	switch {
-	case away == s.away:
 	case !away:
 		s.out.line(shoppersName, "sales is back, the shoppers go on")
 	case err != nil:
@@ -186,7 +191,7 @@ func (s *shoppers) tell(away bool, status int, err error) {
 	default:
 		s.out.line(shoppersName, "sales answers %d, the shoppers wait", status)
 	}
-	s.away = away
+	s.away, s.since = away, time.Now()
 }
 
 func (s *shoppers) tellRefusal(request string, status int, answer []byte) {

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+const patience = 90 * time.Second
+
+// bench is where one company runs: up is a process, and so is all that it starts.
+type bench struct {
+	all    *testing.T // the whole test, of which others are steps
+	dir    string
+	offset int    // of its ports
+	binary string // up
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{all: t, dir: pgtest.Dir(t), offset: freeOffset(t), binary: filepath.Join(t.TempDir(), "up")}
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", b.binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// What up builds again is there already: no deadline waits for a compiler.
+	if err := build(t.Context(), root(t), b.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, func() error {
+			left := processes(t, b.dir)
+			for pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			return none(left)
+		})
+	})
+	return b
+}
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var offsets atomic.Int64
+
+// freeOffset finds free ports for a company, below those that systems hand out by themselves.
+func freeOffset(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		offset := 2000 + 20*((os.Getpid()+int(offsets.Add(1)))%1100)
+		taken := false
+		for port := 8080; port < 8100 && !taken; port++ {
+			taken = free(t.Context(), net.JoinHostPort("localhost", strconv.Itoa(port+offset))) != nil
+		}
+		if !taken {
+			return offset
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+// url is a service's.
+func (b *bench) url(service string) string {
+	return fmt.Sprintf("http://localhost:%d", b.offset+map[string]int{sales: 8080, "warehouse": 8090, "dashboard": 8092}[service])
+}
+
+// process is one that a test has started.
+type process struct {
+	*exec.Cmd
+	log    string // file
+	exited chan struct{}
+}
+
+// start starts a process that is killed at the end of the whole test, and soon after if that is killed.
+func (b *bench) start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
+	t.Helper()
+	log, err := os.CreateTemp(b.all.TempDir(), "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	// Nobody listens on that port: a service that gets this URL fails.
+	cmd.Env = append(append(os.Environ(), "DATABASE_URL=postgres://localhost:1/", "GOTMPDIR="+b.all.TempDir()), env...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd, log.Name(), make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.exited)
+	}()
+	b.all.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-p.exited
+		if b.all.Failed() {
+			b.all.Logf("%v: %v\n%s", cmd.Args, cmd.ProcessState, p.text(b.all))
+		}
+	})
+	return p
+}
+
+func (b *bench) args(more ...string) []string {
+	return append([]string{"--dir", b.dir, "--port-offset", strconv.Itoa(b.offset)}, more...)
+}
+
+// startUp runs the binary.
+func (b *bench) startUp(t *testing.T, args ...string) *process {
+	t.Helper()
+	return b.start(t, exec.Command(b.binary, b.args(args...)...), "POLL_ORDERS=@every 1s", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
+}
+
+// goRunUp does what the README says.
+func (b *bench) goRunUp(t *testing.T, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"run", "./shared/cmd/up"}, b.args(args...)...)...)
+	cmd.Dir = root(t)
+	return b.start(t, cmd, "POLL_ORDERS=@every 1s")
+}
+
+func (p *process) text(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// says waits until the process has written the text.
+func (p *process) says(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, func() error {
+		running := p.running()
+		if strings.Contains(p.text(t), text) {
+			return nil
+		}
+		if !running {
+			t.Fatalf("it ended, %v, without saying %q", p.ProcessState, text)
+		}
+		return fmt.Errorf("it does not say %q", text)
+	})
+}
+
+func (p *process) running() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// ends waits for the end of the process and gives its exit code.
+func (p *process) ends(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Fatalf("%v runs %v after it should have ended", p.Args, patience)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+// pid reads the process id that a file in the company's folder begins with.
+func (b *bench) pid(t *testing.T, file ...string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.dir, filepath.Join(file...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// nothingRuns waits until the last process of the company is gone.
+func (b *bench) nothingRuns(t *testing.T) {
+	t.Helper()
+	eventually(t, func() error { return none(processes(t, b.dir)) })
+}
+
+func none(left map[int]string) error {
+	if len(left) > 0 {
+		return fmt.Errorf("still running: %v", left)
+	}
+	return nil
+}
+
+// processes are those that name the folder on their command line or, on Linux, run in it: a server's
+// processes beside its first one can be told in no other way. What has ended and was not waited for does
+// not count.
+func processes(t *testing.T, dir string) map[int]string {
+	t.Helper()
+	found := map[int]string{}
+	if runtime.GOOS != "linux" {
+		out, err := exec.Command("ps", "-axo", "pid=,command=").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			number, command, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if pid, err := strconv.Atoi(number); err == nil && strings.Contains(command, dir) {
+				found[pid] = command
+			}
+		}
+		return found
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		command, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline")) // it may end meanwhile
+		cwd, _ := os.Readlink(filepath.Join("/proc", e.Name(), "cwd"))
+		if strings.Contains(string(command), dir) || strings.HasPrefix(cwd, dir+"/") {
+			found[pid] = strings.Join(strings.FieldsFunc(string(command), func(r rune) bool { return r == 0 }), " ")
+		}
+	}
+	return found
+}
+
+// allRun checks that the company is complete, and that processes would see what is left of it: up, and
+// for each service itself and its server.
+func (b *bench) allRun(t *testing.T) {
+	t.Helper()
+	found := processes(t, b.dir)
+	for _, file := range [][]string{
+		{"up.lock"},
+		{sales, "lock"}, {"warehouse", "lock"}, {"dashboard", "lock"},
+		{sales, "data", "postmaster.pid"}, {"warehouse", "data", "postmaster.pid"}, {"dashboard", "data", "postmaster.pid"},
+	} {
+		if pid := b.pid(t, file...); found[pid] == "" {
+			t.Errorf("%v names process %d, which is not among %v", file, pid, found)
+		}
+	}
+}
+
+// shutDown checks that each server has ended in good order, and none of them by a kill.
+func (b *bench) shutDown(t *testing.T) {
+	t.Helper()
+	for _, service := range []string{sales, "warehouse", "dashboard"} {
+		log, err := os.ReadFile(filepath.Join(b.dir, service, "postgres.log"))
+		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), "database system is shut down") {
+			t.Errorf("the log of the server of %s ends without a shutdown: %v\n%s", service, err, log)
+		}
+	}
+}
+
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %v", patience, err)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+)
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+// get wants a 200.
+func get(url, accept string) (header http.Header, body []byte, err error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if body, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	}
+	return resp.Header, body, err
+}
+
+func getJSON(url string, into any) error {
+	_, body, err := get(url, "application/json")
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, into)
+}
+
+// entry is an item of the orders feed.
+type entry struct {
+	ID     string `json:"id"`
+	Edison struct {
+		Position int64       `json:"position"`
+		Version  int64       `json:"version"`
+		Entity   order.Order `json:"entity"`
+	} `json:"_edison"`
+}
+
+// replay reads the whole feed and checks that it has every position and every version once, in order.
+func (b *bench) replay(t *testing.T) (entries []entry) {
+	t.Helper()
+	versions := map[string]int64{}
+	for url := b.url(sales) + "/feeds/orders?after=0&limit=100"; ; {
+		var page struct {
+			Items  []entry `json:"items"`
+			Edison struct {
+				Next     string `json:"next"`
+				UpToDate bool   `json:"up_to_date"`
+			} `json:"_edison"`
+		}
+		if err := getJSON(url, &page); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Items {
+			entries = append(entries, e)
+			versions[e.ID]++
+			if want := int64(len(entries)); e.Edison.Position != want {
+				t.Fatalf("position %d where %d belongs", e.Edison.Position, want)
+			}
+			if o := e.Edison.Entity; e.Edison.Version != versions[e.ID] || o.Version != versions[e.ID] || o.ID.URN() != e.ID {
+				t.Fatalf("entry %s version %d with order %s version %d where version %d belongs", e.ID, e.Edison.Version, o.ID, o.Version, versions[e.ID])
+			}
+		}
+		if page.Edison.UpToDate {
+			return entries
+		}
+		url = page.Edison.Next
+	}
+}
+
+// copies is what warehouse and dashboard make of the feed.
+type copies struct {
+	Reserved map[string]int64 // pieces by part, none left out but zeros
+	Stats    stats
+}
+
+type stats struct {
+	Orders       int64 `json:"orders"`
+	Cancelled    int64 `json:"cancelled"`
+	Cars         int64 `json:"cars"`
+	RevenueCents int64 `json:"revenue_cents"`
+}
+
+var billOfMaterials = map[string]map[string]int64{
+	"volta":  {"battery-module": 5, "motor": 1, "inverter": 1, "body-small": 1, "wheel": 4, "seat": 4},
+	"ampere": {"battery-module": 8, "motor": 1, "inverter": 1, "body-large": 1, "wheel": 4, "seat": 5},
+	"ohm":    {"battery-module": 8, "motor": 1, "inverter": 1, "body-large": 1, "wheel": 4, "seat": 5},
+	"joule":  {"battery-module": 6, "motor": 1, "inverter": 1, "body-van": 1, "wheel": 4, "seat": 2},
+
+	"long_range": {"battery-module": 2}, "heat_pump": {"heat-pump": 1}, "glass_roof": {"glass-roof": 1}, "tow_bar": {"tow-bar": 1},
+	"all_wheel_drive": {"motor": 1, "inverter": 1}, "driver_assistance": {"sensor-set": 1}, "third_row": {"seat": 2},
+}
+
+// expect computes the copies from the feed.
+func expect(entries []entry) copies {
+	c := copies{Reserved: map[string]int64{}}
+	newest := map[uuid.UUID]order.Order{}
+	for _, e := range entries {
+		newest[e.Edison.Entity.ID] = e.Edison.Entity
+	}
+	for _, o := range newest {
+		if o.Status == order.Cancelled {
+			c.Stats.Cancelled++
+			continue
+		}
+		c.Stats.Orders++
+		c.Stats.RevenueCents += o.TotalCents
+		for _, l := range o.Lines {
+			c.Stats.Cars += int64(l.Quantity)
+			for _, item := range append([]string{l.Model}, l.Options...) {
+				for part, pieces := range billOfMaterials[item] {
+					c.Reserved[part] += pieces * int64(l.Quantity)
+				}
+			}
+		}
+	}
+	return c
+}
+
+func (b *bench) copies() (c copies, err error) {
+	var parts []struct {
+		Part     string `json:"part"`
+		Reserved int64  `json:"reserved"`
+	}
+	if err := getJSON(b.url("warehouse")+"/api/parts", &parts); err != nil {
+		return c, err
+	}
+	c.Reserved = map[string]int64{}
+	for _, p := range parts {
+		if p.Reserved != 0 {
+			c.Reserved[p.Part] = p.Reserved
+		}
+	}
+	return c, getJSON(b.url("dashboard")+"/api/stats", &c.Stats)
+}
+
+// copied waits until both copies are what the feed says.
+func (b *bench) copied(t *testing.T, entries []entry) {
+	t.Helper()
+	want := expect(entries)
+	eventually(t, func() error {
+		got, err := b.copies()
+		if err == nil && !reflect.DeepEqual(got, want) {
+			err = fmt.Errorf("the copies are %v, the feed says %v", got, want)
+		}
+		return err
+	})
+}
+
+// status is what a subscriber says of its copy.
+type status struct {
+	Cursor    string    `json:"cursor"`
+	State     string    `json:"state"`
+	AsOf      time.Time `json:"as_of"`
+	LastError string    `json:"last_error"`
+}
+
+func (b *bench) status(service string) (status, error) {
+	var list []status
+	if err := getJSON(b.url(service)+"/subscriptions", &list); err != nil {
+		return status{}, err
+	}
+	if len(list) != 1 {
+		return status{}, fmt.Errorf("%s has %d subscriptions", service, len(list))
+	}
+	return list[0], nil
+}
