@@ -93,8 +93,7 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 	asked := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var wrapped *url.Error // its text repeats method and URL
-		if errors.As(err, &wrapped) {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
 			err = wrapped.Err
 		}
 		return nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)

@@ -118,6 +118,8 @@ func TestParsePageRefuses(t *testing.T) {
 		"an id that is no UUID":         strings.Replace(good, `"urn:uuid:018f`, `"urn:uuid:xxxx`, 1),
 		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),
 		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
+		"an end before the feed's":      strings.Replace(good, `"up_to_date":false`, `"up_to_date":true`, 1),
+		"a head that it is past":        strings.Replace(good, `"head":"5-`, `"head":"1-`, 1),
 		"a null for an entity":          strings.Replace(good, `{"a":"<&>"}`, `null`, 1),
 	} {
 		if p, err := ParsePage([]byte(bad), Cursor{}); !errors.Is(err, ErrPage) {
@@ -146,7 +148,7 @@ func FuzzParsePage(f *testing.F) {
 func TestLatest(t *testing.T) {
 	t.Parallel()
 	a, b := uuid.New(), uuid.New()
-	p := Page{Entries: []Entry{{Position: 1, ID: a, Version: 1}, {Position: 2, ID: b, Version: 1}, {Position: 3, ID: a, Version: 2}}}
+	p := Page{Entries: []Entry{{Position: 1, ID: a, Version: 2}, {Position: 2, ID: b, Version: 1}, {Position: 3, ID: a, Version: 2}, {Position: 4, ID: a, Version: 1}}}
 	if got := p.Latest(); len(got) != 2 || got[0].Position != 2 || got[1].Position != 3 {
 		t.Errorf("got %+v", got)
 	}

@@ -144,5 +144,8 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 	if p.Cursor.Position != position || len(p.Entries) == 0 && p.Cursor != after {
 		return nil, fmt.Errorf("%w: it ends at cursor %s, its last entry is at position %d", ErrPage, p.Cursor, position)
 	}
+	if !p.Sealed && (p.Head.Position < p.Cursor.Position || p.UpToDate != (p.Head == p.Cursor)) {
+		return nil, fmt.Errorf("%w: it ends at cursor %s, up to date: %t, while the feed ends at %s", ErrPage, p.Cursor, p.UpToDate, p.Head)
+	}
 	return p, nil
 }

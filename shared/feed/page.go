@@ -43,15 +43,17 @@ type Page struct {
 	Head     Cursor  // the end of the feed when the page was made; on pages that are not sealed
 }
 
-// Latest gives the newest version of each entity on the page, in the order of their positions.
+// Latest gives the newest version of each entity on the page, once, in the order of their positions.
 func (p *Page) Latest() []Entry {
-	newest := make(map[uuid.UUID]int64, len(p.Entries))
-	for _, e := range p.Entries {
-		newest[e.ID] = max(newest[e.ID], e.Version)
+	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
+	for i, e := range p.Entries {
+		if j, seen := newest[e.ID]; !seen || e.Version >= p.Entries[j].Version {
+			newest[e.ID] = i
+		}
 	}
 	latest := make([]Entry, 0, len(newest))
-	for _, e := range p.Entries {
-		if e.Version == newest[e.ID] {
+	for i, e := range p.Entries {
+		if newest[e.ID] == i {
 			latest = append(latest, e)
 		}
 	}

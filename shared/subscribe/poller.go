@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	applyTimeout  = time.Minute // for one page, at the stop too
+	dbTimeout     = time.Minute // for one transaction, at the stop too
 	maxRetryAfter = time.Hour   // the longest that a source can keep a reader away
 )
 
 // States of a copy.
 const (
 	Fresh    = "fresh"
-	Stale    = "stale"    // the source has not answered for two polls
+	Stale    = "stale"    // two polls that were due have not succeeded: see Schedule.Stale
 	Diverged = "diverged" // the source has another history than the copy
 )
 
@@ -34,6 +34,7 @@ type poller struct {
 	client         *feed.Client
 	logger         *slog.Logger
 	pageSize       int
+	shownURL       string // URL without its password
 	schedule       Schedule
 	scheduleSource string // "default" or "environment"
 
@@ -41,7 +42,7 @@ type poller struct {
 	copied    progress  // as the database has it
 	failures  int       // in a row
 	lastError error     // of the last poll; nil if it succeeded
-	nextPoll  time.Time // zero while one runs
+	nextPoll  time.Time // past while one runs
 }
 
 // progress is a row of the table subscription.
@@ -56,12 +57,19 @@ type progress struct {
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
+	defer p.client.Close()
 	for {
-		next := p.after(p.poll(ctx), time.Now())
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Until(next)):
+		err := p.poll(ctx)
+		if ctx.Err() != nil {
+			return // and err says no more than that
+		}
+		next := p.after(err, time.Now())
+		for wait := time.Until(next); wait > 0; wait = time.Until(next) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(min(wait, time.Minute)): // it does not know of a clock that is set or a machine that slept
+			}
 		}
 	}
 }
@@ -84,7 +92,7 @@ func (p *poller) after(err error, now time.Time) time.Time {
 	wait := p.schedule.backoff(p.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)
 	if status := new(feed.StatusError); errors.As(err, &status) {
-		wait = max(wait, min(status.RetryAfter, maxRetryAfter))
+		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
 	}
 	p.nextPoll = now.Add(wait)
 	if was == nil || was.Error() != err.Error() {
@@ -103,7 +111,7 @@ func (p *poller) poll(ctx context.Context) error {
 		return err
 	}
 	for {
-		url, etag := feed.PageURL(p.URL, at.cursor, p.pageSize), ""
+		url, etag := feed.PageURL(p.shownURL, at.cursor, p.pageSize), ""
 		if at.etagURL == url {
 			etag = at.etag
 		}
@@ -118,25 +126,20 @@ func (p *poller) poll(ctx context.Context) error {
 			if len(page.Entries) == 0 && !done {
 				return fmt.Errorf("%w: it is empty and does not end the feed", feed.ErrPage)
 			}
-			next.cursor, next.etag, next.etagURL = page.Cursor, "", ""
-			if page.Cursor == at.cursor {
-				next.etag, next.etagURL = answer.ETag, url
-			}
-			if next.headPosition = max(at.headPosition, page.Cursor.Position); !page.Sealed {
-				next.headPosition = page.Head.Position
+			next.cursor, next.etag, next.etagURL = page.Cursor, answer.ETag, url
+			next.headPosition = page.Head.Position
+			if page.Sealed { // which does not tell, but that a full page follows
+				next.headPosition = max(at.headPosition, page.Cursor.Position+int64(p.pageSize))
 			}
 		}
 		if done {
-			next.asOf, next.lastSuccess = answer.AsOf, time.Now().UTC()
+			next.asOf, next.lastSuccess = answer.AsOf, time.Now().UTC().Truncate(time.Millisecond)
 		}
 		if err := p.apply(ctx, answer.Page, at.cursor, next); err != nil {
 			return err
 		}
 		if done {
 			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
 		}
 		at = next
 	}
@@ -145,24 +148,25 @@ func (p *poller) poll(ctx context.Context) error {
 // errFenced: somebody else moved the cursor.
 var errFenced = errors.New("another process copies this feed into the same database")
 
-// apply applies the page (nil: nothing changed) and moves the cursor, both or neither. It is not broken off by ctx.
+// apply moves the cursor and applies the page (nil: nothing changed), both or neither. It is not broken off by ctx.
+// The cursor goes first: a second process then waits for this one and is fenced before it does any work.
 func (p *poller) apply(ctx context.Context, page *feed.Page, from feed.Cursor, to progress) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
-		if page != nil && len(page.Entries) > 0 {
-			if err := p.Apply(ctx, tx, newBatch(page)); err != nil {
-				return err
-			}
-		}
 		tag, err := tx.Exec(ctx, `
 			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
 			 where feed = $1 and cursor = $2`,
 			p.Name, from.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess))
-		if err == nil && tag.RowsAffected() == 0 {
+		switch {
+		case err != nil:
+			return err
+		case tag.RowsAffected() == 0:
 			return errFenced
+		case page == nil || len(page.Entries) == 0:
+			return nil
 		}
-		return err
+		return p.Apply(ctx, tx, NewBatch(page))
 	})
 	if err != nil {
 		return fmt.Errorf("apply the page after %s: %w", from, err)
@@ -181,6 +185,8 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 	var at progress
 	var cursor string
 	var asOf, lastSuccess *time.Time
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	err := p.pool.QueryRow(ctx, `
 		select cursor, etag, etag_url, head_position, as_of, last_success_at from subscription where feed = $1`, p.Name).
 		Scan(&cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess)

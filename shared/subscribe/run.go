@@ -106,9 +106,10 @@ func (p *poller) configure(service string, env map[string]string) (err error) {
 		p.URL = strings.TrimSuffix(v, "/")
 	}
 	u, err := url.Parse(p.URL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ContainsAny(p.URL, "?#") {
 		return daemon.Usagef("%s takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/%s", p.variable("FEED_URL"), p.Name)
 	}
+	p.shownURL = u.Redacted()
 	text := p.Feed.Schedule
 	if v := env[p.variable("POLL")]; v != "" {
 		text, p.scheduleSource = v, "environment"

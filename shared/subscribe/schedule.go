@@ -44,19 +44,16 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 			return s, badSchedule(text, errors.New("@every takes a duration of whole seconds, at least 1s"))
 		}
 		s.cron = everyDuration(d)
-	} else {
-		if s.cron, err = parser.Parse(s.text); err != nil {
-			return s, badSchedule(text, err)
-		}
-		s.cron.(*cron.SpecSchedule).Location = time.UTC
+	} else if s.cron, err = parser.Parse(s.text); err != nil {
+		return s, badSchedule(text, err)
+	}
+	t := s.Next(time.Unix(0, 0))
+	if t.IsZero() {
+		return s, badSchedule(text, errors.New("there is no such date"))
 	}
 	gap := maxOffset
-	t := s.cron.Next(time.Unix(0, 0).UTC())
 	for range 100 {
-		next := s.cron.Next(t)
-		if next.IsZero() {
-			return s, badSchedule(text, errors.New("there is no such date"))
-		}
+		next := s.Next(t)
 		gap, t = min(gap, next.Sub(t)), next
 	}
 	h := fnv.New64a()
@@ -73,14 +70,19 @@ func badSchedule(text string, err error) error {
 type everyDuration time.Duration
 
 func (e everyDuration) Next(t time.Time) time.Time {
-	d := time.Duration(e).Nanoseconds()
-	n := t.UnixNano()
-	return time.Unix(0, n-n%d+d).UTC()
+	d := int64(time.Duration(e) / time.Second) // nanoseconds since 1970 would overflow
+	n := t.Unix()
+	return time.Unix(n-n%d+d, 0).UTC()
 }
 
 // Next gives the first time after t at which to poll.
 func (s Schedule) Next(t time.Time) time.Time {
-	return s.cron.Next(t.UTC().Add(-s.offset)).Add(s.offset)
+	t = t.UTC().Add(-s.offset)
+	next := s.cron.Next(t)
+	if next.IsZero() { // it looks five years ahead, and from 2096 the next 29 February is eight years away
+		next = s.cron.Next(t.AddDate(5, 0, 0))
+	}
+	return next.Add(s.offset)
 }
 
 // NextN gives the first n times after t.

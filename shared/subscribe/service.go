@@ -44,7 +44,8 @@ type Batch struct {
 	Deleted  []uuid.UUID  // entities that the source no longer has
 }
 
-func newBatch(p *feed.Page) *Batch {
+// NewBatch reduces a page.
+func NewBatch(p *feed.Page) *Batch {
 	b := new(Batch)
 	for _, e := range p.Latest() {
 		if e.Deleted {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -26,16 +27,19 @@ type Site struct {
 	service *Service
 	routes  gin.IRoutes
 	pollers []*poller
+	paths   []string // of the service's pages
 }
 
 // Page adds a page that shows what query gives.
 func (s *Site) Page(path, title string, t *template.Template, query func(context.Context) (any, error)) {
+	s.paths = append(s.paths, path)
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := query(c.Request.Context())
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
-		s.render(c, t, title, data)
+		s.render(c, t, title, subs, data)
 		return nil
 	}))
 }
@@ -43,15 +47,16 @@ func (s *Site) Page(path, title string, t *template.Template, query func(context
 // JSON adds an address that answers what query gives.
 func (s *Site) JSON(path string, query func(context.Context) (any, error)) {
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+		subs := s.subscriptions() // before the query, as above
 		data, err := query(c.Request.Context())
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
-		for _, sub := range s.subscriptions() {
+		for _, sub := range subs {
 			c.Writer.Header().Add("Edison-Copy", sub.header())
 		}
 		c.Header("Cache-Control", "no-cache")
-		c.JSON(http.StatusOK, data)
+		c.PureJSON(http.StatusOK, data)
 		return nil
 	}))
 }
@@ -65,14 +70,14 @@ func (s *Subscription) header() string {
 	return h
 }
 
-func (s *Site) render(c *gin.Context, t *template.Template, title string, data any) {
+func (s *Site) render(c *gin.Context, t *template.Template, title string, subs []Subscription, data any) {
 	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: []web.Link{
 		{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"},
 	}}
 	for i := range page.Nav {
 		page.Nav[i].Current = page.Nav[i].URL == c.Request.URL.Path
 	}
-	for _, sub := range s.subscriptions() {
+	for _, sub := range subs {
 		page.Freshness = append(page.Freshness, sub.freshness())
 	}
 	web.Render(c, http.StatusOK, t, page)
@@ -99,13 +104,17 @@ func (s *Site) ready(ctx context.Context) error {
 func (s *Site) route() {
 	web.Health(s.routes, s.ready)
 	web.GET(s.routes, "/subscriptions", func(c *gin.Context) {
+		subs := s.subscriptions()
 		c.Header("Vary", "Accept")
 		if web.PrefersHTML(c) {
-			s.render(c, subscriptionsPage, "Subscriptions", s.subscriptions())
+			s.render(c, subscriptionsPage, "Subscriptions", subs, subs)
 			return
 		}
 		c.Header("Cache-Control", "no-cache")
-		c.JSON(http.StatusOK, s.subscriptions())
+		c.PureJSON(http.StatusOK, subs)
 	})
 	s.service.Routes(s)
+	if !slices.Contains(s.paths, "/") {
+		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
+	}
 }

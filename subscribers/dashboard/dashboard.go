@@ -36,6 +36,7 @@ var page = web.Template(pages, "dashboard.html")
 
 // apply replaces the orders that changed and their lines.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	entities := batch.JSON()
 	rows, err := tx.Query(ctx, `
 		insert into orders (id, version, status, placed_at, total_cents)
 		select id, version, status, placed_at, total_cents
@@ -43,7 +44,7 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		on conflict (id) do update set version = excluded.version, status = excluded.status,
 		       placed_at = excluded.placed_at, total_cents = excluded.total_cents
 		 where orders.version < excluded.version
-		returning id`, batch.JSON())
+		returning id`, entities)
 	if err != nil {
 		return err
 	}
@@ -60,6 +61,6 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
 		 cross join rows from (jsonb_to_recordset(o.lines) as (model text, quantity bigint, unit_price_cents bigint))
 		       with ordinality as l (model, quantity, unit_price_cents, line)
-		 where o.id = any($2)`, batch.JSON(), changed)
+		 where o.id = any($2)`, entities, changed)
 	return tx.SendBatch(ctx, &b).Close()
 }

@@ -35,12 +35,13 @@ var page = web.Template(pages, "warehouse.html")
 
 // apply replaces the reservations of the orders that changed, then orders what has become short.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	entities := batch.JSON()
 	rows, err := tx.Query(ctx, `
 		insert into orders (id, version, status)
 		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
 		on conflict (id) do update set version = excluded.version, status = excluded.status
 		 where orders.version < excluded.version
-		returning id`, batch.JSON())
+		returning id`, entities)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 			select part, sum(quantity) as quantity from reserved group by part
 		)
 		update part set reserved = reserved + total.quantity from total where part.part = total.part`,
-		batch.JSON(), changed, order.Placed)
+		entities, changed, order.Placed)
 	b.Queue(`
 		with short as (
 			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity

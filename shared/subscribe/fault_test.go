@@ -1,0 +1,291 @@
+package subscribe
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+type tamper = func(w http.ResponseWriter, r *http.Request, honest http.Handler)
+
+// resetAfter sends the first bytes of the honest answer, header included, and resets the connection.
+func resetAfter(n int) tamper {
+	return func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		answer := httptest.NewRecorder()
+		honest.ServeHTTP(answer, r)
+		var raw bytes.Buffer
+		if err := answer.Result().Write(&raw); err != nil {
+			panic(err)
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		_, _ = conn.Write(raw.Bytes()[:min(n, raw.Len()-1)])
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	}
+}
+
+// edited changes the honest answer's body.
+func edited(edit func(body string) string) tamper {
+	return func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		answer := httptest.NewRecorder()
+		honest.ServeHTTP(answer, r)
+		maps.Copy(w.Header(), answer.Header())
+		w.Header().Del("Content-Length")
+		w.WriteHeader(answer.Code)
+		_, _ = io.WriteString(w, edit(answer.Body.String()))
+	}
+}
+
+func replaced(pattern, by string) tamper {
+	return edited(func(body string) string { return regexp.MustCompile(pattern).ReplaceAllString(body, by) })
+}
+
+// answered gives the same answer to everything; header in pairs.
+func answered(status int, body string, header ...string) tamper {
+	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// Whatever a source answers that is not the page: nothing moves, the error says what it was, and the next poll of an
+// honest source makes good for it.
+func TestSourceFaults(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := newCopier(t, s).pool
+	for name, fault := range map[string]struct {
+		tamper
+		says  string
+		after time.Duration // the least time to the next poll
+	}{
+		"a connection that is closed at once":   {tamper: resetAfter(0), says: "connection reset"},
+		"a connection reset in the header":      {tamper: resetAfter(100), says: "ask http://"},
+		"a connection reset in mid-body":        {tamper: resetAfter(1500), says: "connection reset"},
+		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: unexpected end of JSON"},
+		"no body":                               {tamper: edited(func(string) string { return "" }), says: "not a page of this feed"},
+		"a page for people":                     {tamper: answered(200, "<p>Maintenance", "Content-Type", "text/html"), says: `expected application/feed+json, got "text/html"`},
+		"a page without a type":                 {tamper: answered(200, "", "Content-Type", ""), says: `expected application/feed+json, got ""`},
+		"somebody else's feed":                  {tamper: answered(200, `{"version":"https://jsonfeed.org/version/1.1","title":"News","items":[]}`, "Content-Type", feed.TypeJSONFeed), says: "with the extension _edison"},
+		"an array":                              {tamper: answered(200, `[]`, "Content-Type", feed.TypeJSONFeed), says: "not a page of this feed"},
+		"a gap in the positions":                {tamper: replaced(`"position":3,`, `"position":4,`), says: "expected position 3, got 4"},
+		"a position twice":                      {tamper: replaced(`"position":5,`, `"position":4,`), says: "expected position 5, got 4"},
+		"an entry that is left out at the end":  {tamper: replaced(`"cursor":"10-`, `"cursor":"11-`), says: "it ends at cursor 11-"},
+		"an entry without a version":            {tamper: replaced(`"version":1,`, ``), says: "the entry at position 1 lacks"},
+		"an entry without an entity":            {tamper: replaced(`"entity":`, `"other":`), says: "the entry at position 1 lacks"},
+		"a page of another place":               {tamper: elsewhere, says: "expected position 1, got 11"},
+		"an empty page in the middle":           {tamper: answered(200, `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","up_to_date":false,"head":"25-000000000000"},"items":[]}`, "Content-Type", feed.TypeJSONFeed), says: "it is empty and does not end the feed"},
+		"a page that does not say where it is":  {tamper: answered(200, `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0"},"items":[]}`, "Content-Type", feed.TypeJSONFeed), says: "does not say where the feed ends"},
+		"more than fits":                        {tamper: tooLong, says: "longer than 64 MiB"},
+		"304 to a request without an ETag":      {tamper: answered(304, ""), says: "the source answered 304"},
+		"nothing":                               {tamper: answered(204, ""), says: "the source answered 204"},
+		"404":                                   {tamper: answered(404, "", "Content-Type", "text/plain"), says: "the source answered 404 Not Found"},
+		"500 with a problem":                    {tamper: answered(500, `{"detail":"The disk is full."}`, "Content-Type", "application/problem+json; charset=utf-8"), says: "the source answered 500 Internal Server Error: The disk is full."},
+		"503 with seconds to wait":              {tamper: answered(503, "", "Retry-After", "77"), says: "503", after: 77 * time.Second},
+		"503 with a date to wait for":           {tamper: tenMinutes, says: "503", after: 10*time.Minute - 2*time.Second},
+		"429":                                   {tamper: answered(429, "", "Retry-After", "120"), says: "429 Too Many Requests", after: 2 * time.Minute},
+		"503 that wants a reader away for ever": {tamper: answered(503, "", "Retry-After", "99999999999999999999"), says: "503", after: time.Hour},
+		"a redirect to another origin":          {tamper: answered(302, "", "Location", "http://127.0.0.1:1/feeds/things"), says: "it redirects to another origin, 127.0.0.1:1"},
+		"a redirect in a circle":                {tamper: answered(307, "", "Location", "/feeds/things"), says: "it redirects more than 5 times"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			exec(t, pool, `truncate thing, subscription`)
+			c := s.copier(t, pool, 10)
+			defer c.client.Close()
+			started := c.stored(t)
+			s.setTamper(fault.tamper)
+			err := c.poll(t.Context())
+			if err == nil || !strings.Contains(err.Error(), fault.says) {
+				t.Fatalf("the error is %q, not %q", err, fault.says)
+			}
+			if at := c.stored(t); at != started || len(c.things(t)) > 0 || c.applied != nil {
+				t.Errorf("it moved to %+v, with %d things", at, len(c.things(t)))
+			}
+			now := time.Now()
+			next := c.after(err, now)
+			if most := fault.after + time.Minute; next.Before(now.Add(max(fault.after, 500*time.Millisecond))) || next.After(now.Add(most)) {
+				t.Errorf("the next poll is in %v, not in %v to %v", next.Sub(now), fault.after, most)
+			}
+			shown := c.status(now)
+			if shown.State != Stale || shown.LastError == nil || *shown.LastError != err.Error() || !shown.NextPolls[0].Equal(next.Round(time.Millisecond)) {
+				t.Errorf("it shows %+v", shown)
+			}
+			s.setTamper(nil)
+			c.mustPoll(t)
+			c.after(nil, time.Now())
+			c.wantUpToDate(t, s)
+			if shown := c.status(time.Now()); shown.State != Fresh || shown.LastError != nil {
+				t.Errorf("then it shows %+v", shown)
+			}
+		})
+	}
+}
+
+func tenMinutes(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	answered(503, "", "Retry-After", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))(w, r, nil)
+}
+
+// elsewhere answers with the second page.
+func elsewhere(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+	first := httptest.NewRecorder()
+	honest.ServeHTTP(first, r)
+	second := r.Clone(r.Context())
+	second.URL.RawQuery = "after=" + regexp.MustCompile(`"cursor":"([^"]*)`).FindStringSubmatch(first.Body.String())[1] + "&limit=10"
+	honest.ServeHTTP(w, second)
+}
+
+// tooLong answers with a small body that is large when it is decompressed.
+func tooLong(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	w.Header().Set("Content-Type", feed.TypeJSONFeed)
+	w.Header().Set("Content-Encoding", "gzip")
+	zip, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	spaces := bytes.Repeat([]byte{' '}, 1<<20)
+	for range feed.MaxBody>>20 + 1 {
+		_, _ = zip.Write(spaces)
+	}
+	_ = zip.Close()
+}
+
+func TestRedirectWithinTheOrigin(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if path, ok := strings.CutPrefix(r.URL.Path, "/moved"); ok {
+			r.URL.Path = path
+			honest.ServeHTTP(w, r)
+			return
+		}
+		http.Redirect(w, r, "/moved"+r.URL.RequestURI(), http.StatusPermanentRedirect)
+	})
+	c.mustPoll(t)
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+	s.exchanges()
+	c.mustPoll(t)
+	if asked := s.exchanges(); len(asked) != 2 || asked[1].status != http.StatusNotModified {
+		t.Errorf("with the ETag: %v", asked)
+	}
+}
+
+func TestAnotherHistory(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	copied, at := c.things(t), c.stored(t)
+	// A backup of before is restored, and the company sells on.
+	exec(t, s.pool, `delete from feed_entry where position > 20`)
+	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = 20)`)
+	s.history = s.history[:20]
+	s.put(t, 30, 40)
+	err := c.poll(t.Context())
+	if !errors.Is(err, feed.ErrDiverged) || !strings.Contains(err.Error(), "the source has another history than this copy (the source answered 410 Gone: The cursor 25-") {
+		t.Fatal(err)
+	}
+	c.after(err, time.Now())
+	if shown := c.status(time.Now()); shown.State != Diverged || shown.LastError == nil || shown.AsOf == nil {
+		t.Errorf("it shows %+v", shown)
+	}
+	if !maps.Equal(c.things(t), copied) || c.stored(t) != at {
+		t.Errorf("the copy changed")
+	}
+}
+
+// The database has the page and the cursor, but its answer to the commit never arrives.
+func TestCommitWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	honest := newCopier(t, s)
+	config := honest.pool.Config()
+	var lose atomic.Bool
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return &lossyConn{conn, &lose}, err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	c := s.copier(t, pool, 10)
+	defer c.client.Close()
+	lose.Store(true)
+	if err := c.poll(t.Context()); err == nil {
+		t.Fatal("it did not notice")
+	}
+	eventually(t, "the page is there", func() bool { return honest.stored(t).cursor.Position == 10 })
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+	if !slices.Equal(c.applied, []int{10, 10, 5}) {
+		t.Errorf("batches of %v", c.applied)
+	}
+}
+
+// A lossyConn closes after it has sent a commit, once.
+type lossyConn struct {
+	net.Conn
+	lose *atomic.Bool
+}
+
+func (c *lossyConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if bytes.Contains(b, []byte("commit")) && c.lose.CompareAndSwap(true, false) {
+		_ = c.Conn.Close()
+	}
+	return n, err
+}
+
+func TestAfter(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	now := time.Date(2026, 11, 23, 8, 0, 1, 0, time.UTC)
+	failure := errors.New("away")
+	for n, most := range []time.Duration{1, 2, 4, 5, 5, 5} {
+		most *= time.Second
+		if wait := c.after(failure, now).Sub(now); wait < most/2 || wait > most {
+			t.Errorf("after failure %d it waits %v, not %v to %v", n+1, wait, most/2, most)
+		}
+	}
+	if got, want := c.after(nil, now), c.schedule.Next(now); !got.Equal(want) {
+		t.Errorf("after a success it polls at %v, not %v", got, want)
+	}
+	if wait := c.after(failure, now).Sub(now); wait > time.Second {
+		t.Errorf("the next failure counts as the first, but it waits %v", wait)
+	}
+	status := fmt.Errorf("asked: %w", &feed.StatusError{Status: 503, RetryAfter: 24 * time.Hour})
+	if wait := c.after(status, now).Sub(now); wait < time.Hour || wait > time.Hour+time.Minute {
+		t.Errorf("asked to stay away for a day it stays away for %v", wait)
+	}
+	shown := c.status(now)
+	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.schedule.Next(c.nextPoll)) {
+		t.Errorf("next polls %v", shown.NextPolls)
+	}
+}

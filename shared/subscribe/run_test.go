@@ -1,0 +1,207 @@
+package subscribe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// service copies things by default from a port where nobody is.
+func service() *Service {
+	return &Service{
+		Name: "test", Title: "Test", Text: "copies things", Addr: "127.0.0.1:0", Migrations: thingMigrations,
+		Feeds:  []Feed{{Name: "things", URL: "http://127.0.0.1:1/feeds/things", Schedule: "@every 1s", Apply: copyThings}},
+		Routes: routeThings,
+	}
+}
+
+// A journal is a log that can be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
+
+// start runs the service and gives its address and what stops it.
+func start(t testing.TB, env map[string]string) (url string, stop func() error, log *journal) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	log, ended := new(journal), make(chan error, 1)
+	go func() { ended <- service().Run(ctx, env, log) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = stop() })
+	eventually(t, "it listens", func() bool { return listening.MatchString(log.String()) || len(ended) > 0 })
+	if len(ended) > 0 {
+		t.Fatalf("it ended: %v\n%s", stop(), log)
+	}
+	return listening.FindStringSubmatch(log.String())[1], stop, log
+}
+
+func status(t testing.TB, url string) int {
+	resp, _ := get(t, url, "*/*")
+	return resp.StatusCode
+}
+
+// Not parallel: it counts goroutines.
+func TestRunWithASourceThatComesAndGoes(t *testing.T) {
+	s := newSource(t)
+	addr := s.Listener.Addr().String()
+	s.put(t, 1, 25)
+	s.Close()
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	copied := func(n int) func() bool {
+		return func() bool {
+			var have int
+			return pool.QueryRow(t.Context(), `select count(*) from thing`).Scan(&have) == nil && have == n
+		}
+	}
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": "http://" + addr + "/feeds/things/", "PAGE_SIZE": "10"}
+	url, stop, log := start(t, env)
+	eventually(t, "the poll at the start fails", func() bool { return strings.Contains(log.String(), "poll failed") })
+	if live, ready := status(t, url+"/livez"), status(t, url+"/readyz"); live != 200 || ready != 503 {
+		t.Errorf("without a source: alive %d, ready %d", live, ready)
+	}
+	s.serve(t, addr)
+	eventually(t, "ready with a source", func() bool { return status(t, url+"/readyz") == 200 })
+	if !copied(25)() {
+		t.Error("it is ready without a whole copy")
+	}
+	if !strings.Contains(log.String(), "source answers again") {
+		t.Errorf("the log does not say that the source is back:\n%s", log)
+	}
+	s.put(t, 26, 40)
+	eventually(t, "what is new is copied on schedule", copied(40))
+	s.Close()
+	eventually(t, "the source is missed", func() bool { return strings.Count(log.String(), "poll failed") >= 2 })
+	if _, text := get(t, url+"/api/things", "*/*"); strings.TrimSpace(text) != "40" {
+		t.Errorf("without its source it answers %s", text)
+	}
+
+	if err := stop(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if strings.Contains(log.String(), "canceled") {
+		t.Errorf("the stop is logged as an error:\n%s", log)
+	}
+
+	s.put(t, 41, 41)
+	s.serve(t, addr)
+	s.exchanges()
+	http.DefaultClient.CloseIdleConnections()
+	before := runtime.NumGoroutine()
+	url, stop, _ = start(t, env)
+	eventually(t, "the next run goes on", copied(41))
+	if asked := s.exchanges(); !strings.HasPrefix(asked[0].query, "after=40-") {
+		t.Errorf("the next run asked %v", asked)
+	}
+	if got := status(t, url+"/readyz"); got != 200 {
+		t.Errorf("ready: %d", got)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+func TestRunRefuses(t *testing.T) {
+	t.Parallel()
+	badURL := "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/things"
+	for _, c := range []struct{ name, value, says string }{
+		{"PAGE_SIZE", "0", "PAGE_SIZE takes a whole number from 1 to 1000"},
+		{"PAGE_SIZE", "1001", "PAGE_SIZE takes a whole number from 1 to 1000"},
+		{"PAGE_SIZE", "many", `PAGE_SIZE="many": takes a whole number`},
+		{"LOG_LEVEL", "loud", `LOG_LEVEL="loud": takes debug, info, warn or error`},
+		{"POLL_THINGS", "often", `POLL_THINGS: "often" is not a schedule: `},
+		{"POLL_THINGS", "@every 100ms", "at least 1s"},
+		{"FEED_URL_THINGS", "localhost:8080/feeds/things", badURL},
+		{"FEED_URL_THINGS", "/feeds/things", badURL},
+		{"FEED_URL_THINGS", "ftp://localhost/feeds/things", badURL},
+		{"FEED_URL_THINGS", "http:///feeds/things", badURL},
+		{"FEED_URL_THINGS", "http://localhost/feeds/things?after=0", badURL},
+		{"FEED_URL_THINGS", "http://localhost/feeds/things?", badURL},
+		{"FEED_URL_THINGS", "http://localhost/feeds/things#x", badURL},
+		{"FEED_URL_THINGS", "http://reader:secret@local host/", badURL},
+	} {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			err := service().Run(t.Context(), map[string]string{c.name: c.value}, new(journal))
+			if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(fmt.Sprint(err), c.says) || strings.Contains(fmt.Sprint(err), "secret") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	t.Run("an address that is in use", func(t *testing.T) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		err = service().Run(t.Context(), map[string]string{"ADDR": ln.Addr().String()}, new(journal))
+		if err == nil || errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), "is in use") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestConfigure(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		env                   map[string]string
+		url, schedule, source string
+	}{
+		{nil, "http://127.0.0.1:1/feeds/things", "@every 1s", "default"},
+		{map[string]string{"FEED_URL_THINGS": "", "POLL_THINGS": ""}, "http://127.0.0.1:1/feeds/things", "@every 1s", "default"},
+		{map[string]string{"FEED_URL_THINGS": "https://cars.example/feeds/things/"}, "https://cars.example/feeds/things", "@every 1s", "default"},
+		{map[string]string{"POLL_THINGS": "*/5 * * * *"}, "http://127.0.0.1:1/feeds/things", "*/5 * * * *", "environment"},
+	} {
+		p := &poller{Feed: service().Feeds[0], scheduleSource: "default"}
+		if err := p.configure("test", c.env); err != nil {
+			t.Error(err)
+		}
+		if p.URL != c.url || p.schedule.String() != c.schedule || p.scheduleSource != c.source {
+			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.schedule, p.scheduleSource)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	var help bytes.Buffer
+	service().Help(&help)
+	for _, part := range []string{
+		"test: copies things", "127.0.0.1:0 by default", "ADDR", "DATABASE_URL", "PAGE_SIZE", "1000", "LOG_LEVEL",
+		"FEED_URL_THINGS", "http://127.0.0.1:1/feeds/things", "POLL_THINGS", "@every 1s",
+	} {
+		if !strings.Contains(help.String(), part) {
+			t.Errorf("without %q:\n%s", part, help.String())
+		}
+	}
+}

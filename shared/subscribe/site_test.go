@@ -1,0 +1,291 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+var thingsPage = web.Template(fstest.MapFS{"things.html": {Data: []byte(`{{define "main"}}<p>{{.Data}} things</p>{{end}}`)}}, "things.html")
+
+// countThings is what the service of these tests shows.
+func countThings(s *Site) func(context.Context) (any, error) {
+	return func(ctx context.Context) (n any, err error) {
+		return n, s.DB.QueryRow(ctx, `select count(*) from thing`).Scan(&n)
+	}
+}
+
+// site serves the copy.
+func (c *copier) site(t testing.TB, routes func(*Site)) *httptest.Server {
+	t.Helper()
+	engine := web.New(discard)
+	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, routes: engine, pollers: []*poller{c.poller}}
+	s.route()
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func routeThings(s *Site) {
+	s.Page("/", "Things", thingsPage, countThings(s))
+	s.JSON("/api/things", countThings(s))
+}
+
+// attempt polls as run does.
+func (c *copier) attempt() error {
+	err := c.poll(context.Background())
+	c.after(err, time.Now())
+	return err
+}
+
+func TestSubscriptionsJSON(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	want := func(about string, wanted map[string]any) {
+		t.Helper()
+		resp, text := get(t, server.URL+"/subscriptions", "application/json")
+		var list []map[string]any
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 || resp.StatusCode != 200 {
+			t.Fatalf("%s: %s: %s: %v", about, resp.Status, text, err)
+		}
+		keys := slices.Sorted(maps.Keys(list[0]))
+		if fmt.Sprint(keys) != "[as_of cursor feed lag_entries last_error last_success_at next_polls schedule schedule_source state url]" {
+			t.Errorf("%s: the fields are %v", about, keys)
+		}
+		for name, value := range wanted {
+			if got := list[0][name]; fmt.Sprint(got) != fmt.Sprint(value) {
+				t.Errorf("%s: %s is %v, not %v", about, name, got, value)
+			}
+		}
+		polls := list[0]["next_polls"].([]any)
+		if len(polls) != 5 || !slices.IsSortedFunc(polls, func(a, b any) int { return strings.Compare(a.(string), b.(string)) }) {
+			t.Errorf("%s: next polls %v", about, polls)
+		}
+		for _, stamp := range regexp.MustCompile(`"\d{4}-[^"]*"`).FindAllString(text, -1) {
+			if !regexp.MustCompile(`^"[-0-9]{10}T[:0-9]{8}(\.\d{1,3})?Z"$`).MatchString(stamp) {
+				t.Errorf("%s: the time %s is not in UTC and milliseconds at most", about, stamp)
+			}
+		}
+		if got := resp.Header.Get("Cache-Control") + "; " + resp.Header.Get("Vary"); got != "no-cache; Accept" {
+			t.Errorf("%s: %s", about, got)
+		}
+	}
+	constant := map[string]any{"feed": "things", "url": s.feedURL(), "schedule": "@every 5s", "schedule_source": "default"}
+	want("at the first start", constant)
+	want("at the first start", map[string]any{"cursor": "0", "lag_entries": 0, "state": "stale", "as_of": nil, "last_success_at": nil, "last_error": nil})
+
+	s.setTamper(answered(503, `{"detail":"Closed for today."}`, "Content-Type", "application/problem+json"))
+	_ = c.attempt()
+	want("while the source refuses", map[string]any{"state": "stale", "last_error": "the source answered 503 Service Unavailable: Closed for today."})
+	s.setTamper(nil)
+
+	apply := c.Apply
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		return errors.Join(apply(ctx, tx, b), []error{nil, errors.New("no room")}[len(c.applied)-1])
+	}
+	_ = c.attempt()
+	want("on the way", map[string]any{"cursor": c.stored(t).cursor, "lag_entries": 10, "state": "stale", "as_of": nil})
+	c.Apply = apply
+	if err := c.attempt(); err != nil {
+		t.Fatal(err)
+	}
+	stamp := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
+	at := c.stored(t)
+	want("up to date", map[string]any{"cursor": s.head(t).Cursor(), "lag_entries": 0, "state": "fresh", "as_of": stamp(at.asOf), "last_success_at": stamp(at.lastSuccess), "last_error": nil})
+	want("up to date", constant)
+	if c.copied.asOf != at.asOf || c.copied.lastSuccess != at.lastSuccess {
+		t.Error("what is shown is not what is stored")
+	}
+}
+
+func TestCopiesSayHowOldTheyAre(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	want := func(header, banner, shown string) {
+		t.Helper()
+		resp, text := get(t, server.URL+"/api/things", "*/*")
+		if got := resp.Header.Get("Edison-Copy"); got != header || resp.Header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("Edison-Copy is %s, not %s; %s", got, header, resp.Header.Get("Cache-Control"))
+		}
+		if strings.TrimSpace(text) != shown {
+			t.Errorf("it answers %s, not %s", text, shown)
+		}
+		for _, path := range []string{"/", "/subscriptions"} {
+			resp, text := get(t, server.URL+path, "text/html,application/xhtml+xml,*/*;q=0.8")
+			if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || !strings.Contains(text, banner) {
+				t.Errorf("%s: %s, %s, without %s: %s", path, resp.Status, resp.Header.Get("Content-Type"), banner, text)
+			}
+			if path == "/" && !strings.Contains(text, "<p>"+shown+" things</p>") {
+				t.Errorf("it does not show %s: %s", shown, text)
+			}
+		}
+	}
+	want("things; state=stale", `<p class="banner stale" role="status"><strong>things: no copy yet.`, "0")
+	if err := c.attempt(); err != nil {
+		t.Fatal(err)
+	}
+	asOf := func() string { return `; as_of="` + c.stored(t).asOf.Format(time.RFC3339) + `"` }
+	want("things; state=fresh"+asOf(), `<p class="banner fresh"><strong>things: fresh`, "3")
+
+	// An hour later, with the source gone, and after a restart.
+	exec(t, c.pool, `update subscription set as_of = as_of - interval '1 hour', last_success_at = last_success_at - interval '1 hour'`)
+	s.setTamper(answered(503, `{"detail":"Closed. Come back."}`, "Content-Type", "application/problem+json"))
+	again := s.copier(t, c.pool, 10)
+	defer again.client.Close()
+	again.stored(t)
+	server = again.site(t, routeThings)
+	want("things; state=stale"+asOf(), `<p class="banner stale" role="status"><strong>things: stale.</strong>`, "3")
+	if err := again.attempt(); err == nil {
+		t.Fatal("it got an answer")
+	}
+	want("things; state=stale"+asOf(), "The source answered 503 Service Unavailable. Next try at ", "3")
+	s.setTamper(answered(410, ``))
+	_ = again.attempt()
+	want("things; state=diverged"+asOf(), `<strong>things: diverged.</strong>`, "3")
+}
+
+// What a page shows may be newer than it says, never older.
+func TestNoCopyClaimsToBeNewerThanItIs(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		w.Header().Set("Age", "3600")
+		honest.ServeHTTP(w, r)
+	})
+	c.mustPoll(t)
+	s.setTamper(nil)
+	old := c.stored(t).asOf
+	server := c.site(t, func(site *Site) {
+		slow := func(ctx context.Context) (any, error) {
+			n, err := countThings(site)(ctx)
+			c.mustPoll(t)
+			return n, err
+		}
+		site.JSON("/api/things", slow)
+		site.Page("/", "Things", thingsPage, slow)
+	})
+	if resp, _ := get(t, server.URL+"/api/things", "*/*"); !strings.Contains(resp.Header.Get("Edison-Copy"), old.Format(time.RFC3339)) {
+		t.Errorf("read before the copy of %v was renewed, it says %s", old, resp.Header.Get("Edison-Copy"))
+	}
+	exec(t, c.pool, `update subscription set as_of = $1`, old)
+	c.stored(t)
+	if _, text := get(t, server.URL+"/", "*/*"); !strings.Contains(text, old.Format(time.RFC3339Nano)) {
+		t.Errorf("read before the copy of %v was renewed, it says %s", old, text)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	want := func(path string, status int, text string) {
+		t.Helper()
+		if resp, got := get(t, server.URL+path, "*/*"); resp.StatusCode != status || !strings.Contains(got, text) {
+			t.Errorf("%s: %s: %s", path, resp.Status, got)
+		}
+	}
+	want("/livez", 200, "ok")
+	want("/readyz", 503, "there is no copy of the feed things yet")
+	c.mustPoll(t)
+	want("/readyz", 200, "ok")
+
+	s.Close()
+	if err := c.attempt(); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Fatal(err)
+	}
+	exec(t, c.pool, `update subscription set as_of = as_of - interval '1 year', last_success_at = last_success_at - interval '1 year'`)
+	c.stored(t)
+	want("/readyz", 200, "ok")
+	want("/api/things", 200, "3")
+
+	name := c.pool.Config().ConnConfig.Database
+	admin := c.pool.Config().ConnConfig
+	admin.Database = "postgres"
+	conn, err := pgx.ConnectConfig(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `alter database `+name+` allow_connections false`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = $1`, name); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "not ready without its database", func() bool {
+		resp, _ := get(t, server.URL+"/readyz", "*/*")
+		return resp.StatusCode == 503
+	})
+	want("/livez", 200, "ok")
+	if err := c.attempt(); err == nil || !strings.Contains(err.Error(), "read how far the copy of things is") {
+		t.Error(err)
+	}
+	want("/subscriptions", 200, `"state":"stale"`)
+	if _, err := conn.Exec(t.Context(), `alter database `+name+` allow_connections true`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ready again", func() bool {
+		resp, _ := get(t, server.URL+"/readyz", "*/*")
+		return resp.StatusCode == 200
+	})
+}
+
+func TestPasswordOfTheSource(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if user, password, _ := r.BasicAuth(); user != "reader" || password != "secret" {
+			answered(401, "")(w, r, nil)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	})
+	c := newCopier(t, s)
+	if err := c.configure("test", map[string]string{"FEED_URL_THINGS": strings.Replace(s.feedURL(), "//", "//reader:secret@", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	server := c.site(t, routeThings)
+	c.mustPoll(t)
+	c.mustPoll(t)
+	if asked := s.exchanges(); asked[1].status != http.StatusNotModified {
+		t.Errorf("asked %v", asked)
+	}
+	s.Close()
+	_ = c.attempt()
+	shown := ""
+	for _, accept := range []string{"text/html", "application/json"} {
+		_, text := get(t, server.URL+"/subscriptions", accept)
+		shown += text
+	}
+	if shown += fmt.Sprint(c.stored(t), c.lastError); strings.Contains(shown, "secret") || !strings.Contains(shown, "reader:xxxxx@") {
+		t.Errorf("the password, or not even the user, is shown: %s", shown)
+	}
+	if at := c.stored(t); at.cursor != (feed.Cursor{}) || at.etag == "" {
+		t.Errorf("progress %+v", at)
+	}
+}

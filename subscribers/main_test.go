@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// A journal is what a service prints, readable while it does.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
+
+// start runs a service on the database of pool, and gives its URL when it has a copy.
+func start(t *testing.T, name string, pool *pgxpool.Pool, env map[string]string) string {
+	t.Helper()
+	all := map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": pgtest.URL(pool)}
+	maps.Copy(all, env)
+	ctx, stop := context.WithCancel(t.Context())
+	log, ended := new(journal), make(chan error, 1)
+	go func() { ended <- run(ctx, []string{name}, all, log) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("%s ended with %v", name, err)
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && len(ended) == 0; time.Sleep(5 * time.Millisecond) {
+		if found := listening.FindStringSubmatch(log.String()); found != nil {
+			if status, _, _ := get(t, found[1]+"/readyz", ""); status == http.StatusOK {
+				return found[1]
+			}
+		}
+	}
+	t.Fatalf("%s is not ready:\n%s", name, log)
+	return ""
+}
+
+func get(t rapid.TB, url, accept string) (status int, header http.Header, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(text)
+}
+
+// ordersFeed gives the URL of a feed of these orders.
+func ordersFeed(t *testing.T, orders ...order.Order) string {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	pool := pgtest.New(t, sql.Migrations("publish"))
+	if _, err := pool.Exec(t.Context(), `select feed_create('orders')`); err != nil {
+		t.Fatal(err)
+	}
+	log, err := publish.Open(t.Context(), pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
+		for _, o := range orders {
+			payload, err := json.Marshal(o)
+			if err != nil {
+				return err
+			}
+			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := web.New(logger)
+	publish.NewSource(pool, "Sales", "http://sales.example", nil, feed.Description{
+		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
+		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
+	}).Route(engine)
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	return server.URL + "/feeds/orders"
+}
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// Each service comes up on an empty database, copies the feed, and shows it.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	source := ordersFeed(t,
+		order.Order{ID: uuid.Max, Version: 1, Status: order.Placed, PlacedAt: noon, UpdatedAt: noon, Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 2, UnitPriceCents: 2_797_000}}},
+	)
+	api := map[string]struct{ path, has string }{
+		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
+		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
+	}
+	for _, s := range services {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source})
+			status, header, body := get(t, url+api[s.Name].path, "*/*")
+			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
+				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
+			}
+			if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, `orders; state=fresh; as_of="20`) {
+				t.Errorf("Edison-Copy: %s", copied)
+			}
+			for _, path := range []string{"/", "/subscriptions"} {
+				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, `class="banner fresh"`) || !strings.Contains(body, "Edison <strong>"+s.Title) {
+					t.Errorf("%s: %d: %s", path, status, body)
+				}
+			}
+			if status, _, body := get(t, url+"/subscriptions", "*/*"); status != 200 || !strings.Contains(body, `"feed":"orders","url":"`+source+`","schedule":"@every 5s","schedule_source":"default"`) {
+				t.Errorf("%d: %s", status, body)
+			}
+		})
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"--help"}, {"-h"}} {
+		var out bytes.Buffer
+		err := run(t.Context(), args, nil, &out)
+		if args == nil && err != nil || args != nil && !errors.Is(err, flag.ErrHelp) {
+			t.Errorf("%q: %v", args, err)
+		}
+		for _, s := range services {
+			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
+				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
+			}
+		}
+	}
+	for _, s := range services {
+		for _, flagged := range []string{"--help", "-h"} {
+			var out bytes.Buffer
+			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {
+				t.Errorf("%s %s: %v", s.Name, flagged, err)
+			}
+			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_ORDERS", "http://localhost:8080/feeds/orders", "POLL_ORDERS", "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
+				if !strings.Contains(out.String(), part) {
+					t.Errorf("%s %s does not say %q:\n%s", s.Name, flagged, part, &out)
+				}
+			}
+		}
+		if _, _, err := net.SplitHostPort(s.Addr); err != nil || !strings.HasPrefix(s.Addr, "127.0.0.1:") {
+			t.Errorf("%s listens on %s, which is not loopback", s.Name, s.Addr)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		env  map[string]string
+		says string
+	}{
+		{[]string{"wharehouse"}, nil, `there is no service "wharehouse"; without a name, subscribers lists them`},
+		{[]string{"--fast"}, nil, "there is no flag --fast"},
+		{[]string{"warehouse", "dashboard"}, nil, `warehouse takes no argument "dashboard"`},
+		{[]string{"warehouse", "--fast"}, nil, "flag provided but not defined: -fast"},
+		{[]string{"warehouse"}, map[string]string{"POLL_ORDERS": "now and then"}, `POLL_ORDERS: "now and then" is not a schedule`},
+		{[]string{"dashboard"}, map[string]string{"FEED_URL_ORDERS": "sales"}, "FEED_URL_ORDERS takes the http or https URL of a feed"},
+		{[]string{"dashboard"}, map[string]string{"PAGE_SIZE": "0"}, "PAGE_SIZE takes a whole number from 1 to 1000"},
+	} {
+		err := run(t.Context(), c.args, c.env, io.Discard)
+		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: %v", c.args, err)
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package warehouse
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// entry gives a version of order n; without a status it is deleted.
+func entry(t *testing.T, n int, version int64, status order.Status, lines ...order.Line) feed.Entry {
+	t.Helper()
+	e := feed.Entry{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), Version: version, Deleted: status == ""}
+	if !e.Deleted {
+		var err error
+		if e.Entity, err = json.Marshal(order.Order{ID: e.ID, Version: version, Status: status, Lines: lines}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e
+}
+
+func line(quantity int, model string, options ...string) order.Line {
+	return order.Line{Model: model, Options: append([]string{}, options...), Quantity: quantity}
+}
+
+// copyPage applies entries as one page and checks what must always hold.
+func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
+	t.Helper()
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		return apply(t.Context(), tx, subscribe.NewBatch(&feed.Page{Entries: entries}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrong int
+	err = pool.QueryRow(t.Context(), `
+		select count(*) from part p
+		 where reserved <> (select coalesce(sum(quantity), 0) from reservation r where r.part = p.part)
+		    or on_order <> (select coalesce(sum(quantity), 0) from purchase o where o.part = p.part)
+		    or on_hand + on_order - reserved < reorder_point`).Scan(&wrong)
+	if err != nil || wrong > 0 {
+		t.Fatalf("%d parts do not add up or are short: %v", wrong, err)
+	}
+}
+
+// wantReserved checks the pieces of all parts; those that are left out have none.
+func wantReserved(t *testing.T, pool *pgxpool.Pool, want map[string]int64) {
+	t.Helper()
+	list, err := parts(t.Context(), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, p := range list {
+		if p.Reserved != 0 {
+			got[p.Part] = p.Reserved
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("reserved %v, not %v", got, want)
+	}
+}
+
+// wantPurchases checks the pieces of each purchase of a part.
+func wantPurchases(t *testing.T, pool *pgxpool.Pool, part string, want ...int64) {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), `select number, quantity from purchase where part = $1 order by number`, part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Number, Quantity int64 }])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Fatalf("purchases of %s: %v, not %v", part, got, want)
+	}
+	for i, p := range got {
+		if p.Number != int64(i+1) || p.Quantity != want[i] {
+			t.Errorf("purchases of %s: %v, not %v", part, got, want)
+		}
+	}
+}
+
+func TestReservations(t *testing.T) {
+	t.Parallel()
+	volta := map[string]int64{"battery-module": 5, "motor": 1, "inverter": 1, "body-small": 1, "wheel": 4, "seat": 4}
+	for _, c := range []struct {
+		name  string
+		pages [][]feed.Entry
+		want  map[string]int64
+	}{
+		{"by bill of materials", [][]feed.Entry{{entry(t, 1, 1, order.Placed, line(1, "volta"))}}, volta},
+		{
+			"with options and several lines", [][]feed.Entry{{
+				entry(t, 1, 1, order.Placed, line(2, "volta", "heat_pump"), line(1, "ohm", "all_wheel_drive", "long_range", "third_row")),
+				entry(t, 2, 1, order.Placed, line(3, "joule", "tow_bar"), line(1, "volta")),
+			}},
+			map[string]int64{
+				"battery-module": 2*5 + 8 + 2 + 3*6 + 5, "motor": 2 + 2 + 3 + 1, "inverter": 2 + 2 + 3 + 1, "body-small": 2 + 1, "body-large": 1, "body-van": 3,
+				"wheel": 7 * 4, "seat": 2*4 + 5 + 2 + 3*2 + 4, "heat-pump": 2, "tow-bar": 3,
+			},
+		},
+		{"released on cancellation", [][]feed.Entry{
+			{entry(t, 1, 1, order.Placed, line(1, "volta")), entry(t, 2, 1, order.Placed, line(1, "ampere"))},
+			{entry(t, 2, 2, order.Cancelled, line(1, "ampere"))},
+		}, volta},
+		{"none for an order first seen as cancelled", [][]feed.Entry{{entry(t, 1, 2, order.Cancelled, line(1, "volta"))}}, nil},
+		{"none for an order that is cancelled on the same page", [][]feed.Entry{{
+			entry(t, 1, 1, order.Placed, line(1, "volta")), entry(t, 1, 2, order.Cancelled, line(1, "volta")),
+		}}, nil},
+		{"an old version changes nothing", [][]feed.Entry{
+			{entry(t, 1, 2, order.Cancelled, line(1, "volta")), entry(t, 2, 3, order.Placed, line(1, "volta"))},
+			{entry(t, 1, 1, order.Placed, line(1, "volta")), entry(t, 2, 2, order.Placed, line(9, "ohm"))},
+		}, volta},
+		{"the same page again changes nothing", [][]feed.Entry{
+			{entry(t, 1, 1, order.Placed, line(1, "volta"))}, {entry(t, 1, 1, order.Placed, line(1, "volta"))},
+		}, volta},
+		{"a new version with other lines replaces the old", [][]feed.Entry{
+			{entry(t, 1, 1, order.Placed, line(4, "joule", "tow_bar"))}, {entry(t, 1, 2, order.Placed, line(1, "volta"))},
+		}, volta},
+		{"released when the order is deleted", [][]feed.Entry{
+			{entry(t, 1, 1, order.Placed, line(1, "volta")), entry(t, 2, 1, order.Placed, line(1, "ampere"))},
+			{entry(t, 2, 2, ""), entry(t, 3, 1, "")}, {entry(t, 2, 2, "")},
+		}, volta},
+		{"none for what the warehouse does not know", [][]feed.Entry{{entry(t, 1, 1, order.Placed, line(1, "zeppelin", "anchor"), line(1, "volta", "anchor"))}}, volta},
+		{"an order without options", [][]feed.Entry{{{
+			ID: uuid.Max, Version: 1,
+			Entity: json.RawMessage(`{"id":"` + uuid.Max.String() + `","version":1,"status":"placed","lines":[{"model":"volta","quantity":1,"options":null}],"news":[1,{}]}`),
+		}}}, volta},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t, sql.Migrations("warehouse"))
+			for _, entries := range c.pages {
+				copyPage(t, pool, entries...)
+			}
+			wantReserved(t, pool, c.want)
+		})
+	}
+}
+
+func TestPurchases(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("warehouse")) // 20 body shells of a van, ordered by tens below 6
+	first := entry(t, 1, 1, order.Placed, line(14, "joule"))
+	copyPage(t, pool, first)
+	wantPurchases(t, pool, "body-van") // 6 are left
+	second := entry(t, 2, 1, order.Placed, line(1, "joule"))
+	copyPage(t, pool, second)
+	wantPurchases(t, pool, "body-van", 10)
+	copyPage(t, pool, first, second)
+	copyPage(t, pool, second)
+	wantPurchases(t, pool, "body-van", 10)
+	copyPage(t, pool, entry(t, 3, 1, order.Placed, line(40, "joule"))) // 25 are missing
+	wantPurchases(t, pool, "body-van", 10, 40)
+	copyPage(t, pool, entry(t, 3, 2, order.Cancelled, line(40, "joule")))
+	copyPage(t, pool, entry(t, 4, 1, order.Placed, line(40, "joule"))) // for the pieces that were released
+	wantPurchases(t, pool, "body-van", 10, 40)
+
+	view, err := overview(t.Context(), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if view.Orders != 3 || len(view.Purchases) == 0 || view.Reserved == 0 || view.OnOrder == 0 {
+		t.Errorf("the page shows %+v", view)
+	}
+	for _, p := range view.Parts {
+		if p.Part == "body-van" && p != (part{"body-van", "Body shell, van", 20, 55, 50, 6}) {
+			t.Errorf("%+v", p)
+		}
+		if p.Available() < p.ReorderPoint {
+			t.Errorf("%s is short: %+v", p.Part, p)
+		}
+	}
+}
+
+// What sales offers, written down again: a subscriber knows a source by its feed alone.
+func TestEverythingForSaleHasABillOfMaterials(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("warehouse"))
+	for _, item := range []string{
+		"volta", "ampere", "ohm", "joule",
+		"long_range", "heat_pump", "glass_roof", "tow_bar", "all_wheel_drive", "driver_assistance", "third_row",
+	} {
+		var takes int
+		if err := pool.QueryRow(t.Context(), `select count(*) from bill_of_materials where item = $1`, item).Scan(&takes); err != nil || takes == 0 {
+			t.Errorf("%s takes %d parts: %v", item, takes, err)
+		}
+	}
+}
+
+func TestNoParts(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("warehouse"))
+	if _, err := pool.Exec(t.Context(), `truncate part cascade`); err != nil {
+		t.Fatal(err)
+	}
+	list, err := parts(t.Context(), pool)
+	if got, _ := json.Marshal(list); err != nil || string(got) != "[]" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
