@@ -31,8 +31,7 @@ func parent(env map[string]string) (<-chan struct{}, error) {
 			want = n // differs from pid if the parent died before this line
 		}
 	} else {
-		executable, err := os.Executable()
-		if err != nil || !builtByGoRun(executable) {
+		if executable, _ := os.Executable(); !builtByGoRun(executable) {
 			return nil, nil
 		}
 		if orphan(pid) {

@@ -44,13 +44,11 @@ func Parse(vars map[string]string, into any) error {
 			continue
 		}
 		one := env.ParseWithOptions(reflect.New(t.Elem()).Interface(), env.Options{Environment: map[string]string{s.Name: v}})
-		var bad env.ParseError
-		if errors.As(one, &bad) {
+		if bad, ok := errors.AsType[env.ParseError](one); ok {
 			lines = append(lines, describe(s.Name, v, bad))
 		}
 	}
-	var missing env.VarIsNotSetError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[env.VarIsNotSetError](err); ok {
 		lines = append(lines, missing.Key+" must be set")
 	}
 	if len(lines) == 0 {
@@ -123,8 +121,7 @@ func Help(w io.Writer, of ...any) {
 // settings lists the variables of struct type t and of the structs in it, in the order of the fields.
 func settings(t reflect.Type, prefix string) []Setting {
 	var list []Setting
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
 		switch {
 		case !f.IsExported() || name == "-":

@@ -52,8 +52,7 @@ func parseURL(url, name string) (*pgxpool.Config, error) {
 		return nil, errURL // a part of the password would pass for host or database
 	}
 	cfg, err := pgxpool.ParseConfig(url)
-	var file *fs.PathError // of a certificate
-	if errors.As(err, &file) {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, file
 	} else if err != nil {
 		return nil, errURL
@@ -129,8 +128,7 @@ func worthWaiting(err error) bool {
 }
 
 func sqlState(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
 	}
 	return ""

@@ -18,9 +18,10 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -122,7 +123,7 @@ func startHelper(t *testing.T, args helperArgs, prepare ...func(*exec.Cmd)) *hel
 	}
 	t.Cleanup(func() {
 		h.Process.Kill()
-		h.Wait()
+		_ = h.Wait()
 	})
 	return h
 }
@@ -132,7 +133,7 @@ func (h *helper) data(t *testing.T) string {
 	t.Helper()
 	line, err := h.stdout.ReadString('\n')
 	if err != nil {
-		h.Wait()
+		_ = h.Wait()
 		log, _ := os.ReadFile(h.stderr.Name())
 		t.Fatalf("the helper ends without a database: %v\n%s", h.ProcessState, log)
 	}
@@ -144,7 +145,7 @@ func (h *helper) kill(t *testing.T) {
 	if err := h.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	h.Wait()
+	_ = h.Wait()
 }
 
 func open(t *testing.T, cfg postgres.Config, migrations ...postgres.Migrations) *postgres.DB {

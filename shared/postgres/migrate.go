@@ -42,8 +42,7 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 		return err
 	}
 	_, err = provider.Up(ctx)
-	var partial *goose.PartialError
-	if errors.As(err, &partial) {
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
 	}
 	return err

@@ -11,8 +11,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 )
 
 const (

@@ -170,8 +170,7 @@ func connectionLost(err error) bool {
 	if errors.As(err, &final{}) || errors.As(err, &pgx.ErrPreprocessingBatch{}) {
 		return false
 	}
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
 	}
 	return true

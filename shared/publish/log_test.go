@@ -103,10 +103,9 @@ func TestCommit(t *testing.T) {
 		l.commitGroup(slices.Clone(group))
 		for i, c := range group {
 			err := <-c.done
-			var pgErr *pgconn.PgError
 			switch c {
 			case bad, unknownTable, doubled:
-				if !errors.As(err, &pgErr) {
+				if _, ok := errors.AsType[*pgconn.PgError](err); !ok {
 					t.Errorf("change %d: want an error of the database, got %v", i, err)
 				}
 			case guarded:

@@ -147,8 +147,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 		return err
 	}
 	sp, err := s.locate(c.Request.Context(), req.Name, req.selection)
-	var gone *diverged
-	if errors.As(err, &gone) {
+	if gone, ok := errors.AsType[*diverged](err); ok {
 		return s.historyDiverged(req, gone)
 	} else if err != nil {
 		return fmt.Errorf("locate a page of feed %s: %w", req.Name, err)

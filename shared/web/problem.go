@@ -47,14 +47,15 @@ func Errorf(status int, format string, args ...any) *Problem {
 }
 
 func (p *Problem) Error() string {
-	text := strconv.Itoa(p.Status) + " " + p.title()
+	var text strings.Builder
+	text.WriteString(strconv.Itoa(p.Status) + " " + p.title())
 	if p.Detail != "" {
-		text += ": " + p.Detail
+		text.WriteString(": " + p.Detail)
 	}
 	for _, e := range p.Errors {
-		text += "; " + e.Field + ": " + e.Detail
+		text.WriteString("; " + e.Field + ": " + e.Detail)
 	}
-	return text
+	return text.String()
 }
 
 func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
@@ -86,12 +87,10 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 // isAway tells an error that trying again later may cure: a connection refused or lost, a server that is starting or
 // stopping (SQLSTATE 57P), not to be reached (08) or short of resources (53), and a deadline or stop of our own.
 func isAway(err error) bool {
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return slices.ContainsFunc([]string{"57P", "08", "53"}, func(class string) bool { return strings.HasPrefix(server.Code, class) })
 	}
 	return slices.ContainsFunc([]error{

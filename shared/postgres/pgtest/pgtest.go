@@ -17,9 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (

@@ -29,7 +29,7 @@ func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...strin
 	leash, dogEnded, err := startReading(dog)
 	if err != nil {
 		gate.Close()
-		<-gated
+		<-gated //nolint:errcheck // the gate is shut: it ends without starting the program
 		return nil, nil, fmt.Errorf("start the watchdog: %w", err)
 	}
 	released := make(chan error, 1)
@@ -37,7 +37,7 @@ func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...strin
 		err := <-gated
 		fmt.Fprintln(leash, "released")
 		leash.Close()
-		<-dogEnded
+		<-dogEnded //nolint:errcheck // however it ended, it holds nothing any more
 		released <- err
 	}()
 	// Without the word, the program ends and says so.
