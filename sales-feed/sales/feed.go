@@ -1,6 +1,7 @@
 package sales
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -14,7 +15,7 @@ import (
 func ordersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: order.Feed, Title: "Edison Cars: orders", ID: "tag:edison-cars.example,2026:orders",
-		Version: 1,
+		Version: version(),
 		Text:    "Every order that was placed or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var o order.Order
@@ -30,6 +31,12 @@ func ordersFeed(publicURL string) feed.Description {
 			}, err
 		},
 	}
+}
+
+// version changes with what the words are made of.
+func version() string {
+	of, _ := json.Marshal(catalogue) // cannot fail: strings and numbers
+	return fmt.Sprintf("1-%x", sha256.Sum256(append(of, contentText...)))[:18]
 }
 
 // A shownOrder is an order with the names of today's catalogue.
@@ -78,6 +85,7 @@ func shown(o *order.Order) *shownOrder {
 	return s
 }
 
-var contentTemplate = template.Must(template.New("").Funcs(web.Functions()).Parse(
-	`<p><span class="badge {{.Status}}">{{.Status}}</span> {{money .TotalCents .Currency}} in all, for customer <code>{{.CustomerID}}</code></p>` +
-		`<ul>{{range .Lines}}<li>{{.Quantity}} × {{.Name}}{{with .OptionNames}}, {{.}}{{end}}: {{money .UnitPriceCents $.Currency}} each</li>{{end}}</ul>`))
+const contentText = `<p><span class="badge {{.Status}}">{{.Status}}</span> {{money .TotalCents .Currency}} in all, for customer <code>{{.CustomerID}}</code></p>` +
+	`<ul>{{range .Lines}}<li>{{.Quantity}} × {{.Name}}{{with .OptionNames}}, {{.}}{{end}}: {{money .UnitPriceCents $.Currency}} each</li>{{end}}</ul>`
+
+var contentTemplate = template.Must(template.New("").Funcs(web.Functions()).Parse(contentText))

@@ -1,13 +1,12 @@
 package sales
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -31,6 +30,8 @@ func (h *handler) storefront(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	visitor(c)
+	c.Header("Cache-Control", "no-store") // it holds what is good for one order
 	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", struct {
 		Models []Model
 		Key    string // makes a form that is sent twice one order
@@ -62,8 +63,8 @@ func (h *handler) place(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(key) > maxKey {
-		return web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d characters.", maxKey)
+	if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d printable ASCII characters.", maxKey)
 	}
 	o, err := h.store.place(c.Request.Context(), p, key)
 	if err != nil {
@@ -93,7 +94,7 @@ func (h *handler) cancel(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := h.store.cancel(c.Request.Context(), id, c.GetHeader("If-Match"))
+	o, err := h.store.cancel(c.Request.Context(), id, c.Request.Header.Values("If-Match"))
 	if err != nil {
 		return err
 	}
@@ -110,11 +111,15 @@ func answer(c *gin.Context, status int, o *order.Order) {
 		return
 	}
 	c.Header("ETag", etag(o))
+	if c.Request.Method != http.MethodPost && web.MatchesETag(c.Request.Header.Values("If-None-Match"), etag(o), true) {
+		c.Status(http.StatusNotModified)
+		return
+	}
 	c.PureJSON(status, o)
 }
 
 func orderID(c *gin.Context) (uuid.UUID, error) {
-	id, err := uuid.Parse(c.Param("id"))
+	id, err := parseUUID(c.Param("id"))
 	if err != nil {
 		return id, errNoOrder
 	}
@@ -127,14 +132,9 @@ func readPurchase(c *gin.Context) (*purchase, string, error) {
 	switch mediaType {
 	case "application/json":
 		p := new(purchase)
-		dec := json.NewDecoder(c.Request.Body)
-		dec.DisallowUnknownFields()
-		err := dec.Decode(p)
+		err := web.DecodeJSON(c.Request.Body, p)
 		if err == nil {
-			if _, err = dec.Token(); errors.Is(err, io.EOF) {
-				return p, c.GetHeader("Idempotency-Key"), nil
-			}
-			err = errors.New("there is more after the order")
+			return p, c.GetHeader("Idempotency-Key"), nil
 		}
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 			return nil, "", err
@@ -163,7 +163,7 @@ func readPurchase(c *gin.Context) (*purchase, string, error) {
 // visitor gives the customer id of this browser, which keeps it in a cookie.
 func visitor(c *gin.Context) string {
 	const cookie = "customer_id"
-	if id, err := c.Cookie(cookie); err == nil && uuid.Validate(id) == nil {
+	if id, err := c.Cookie(cookie); err == nil && len(id) == 36 && uuid.Validate(id) == nil {
 		return id
 	}
 	id := uuid.NewString()

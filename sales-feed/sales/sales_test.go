@@ -68,6 +68,13 @@ func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*h
 	return resp, string(text)
 }
 
+func exec(t *testing.T, s *shop, sql string) {
+	t.Helper()
+	if _, err := s.pool.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response, order.Order) {
 	t.Helper()
 	resp, text := s.do(t, "POST", "/orders", body, append([]string{"Content-Type", "application/json"}, header...)...)
@@ -139,7 +146,12 @@ func TestPlace(t *testing.T) {
 	if got.StatusCode != 200 || got.Header.Get("ETag") != `"1"` || len(entries) != 1 || strings.TrimSpace(body) != string(entries[0].Entity) || entries[0].ID != o.ID {
 		t.Errorf("GET of the order: %d %s\non the feed: %+v", got.StatusCode, body, entries)
 	}
-	for _, path := range []string{"/orders/" + uuid.NewString(), "/orders/none"} {
+	for _, tag := range []string{`"1"`, `W/"1"`, `*`} {
+		if resp, body := s.do(t, "GET", "/orders/"+o.ID.String(), "", "If-None-Match", tag); resp.StatusCode != 304 || body != "" {
+			t.Errorf("If-None-Match: %s: %d %s", tag, resp.StatusCode, body)
+		}
+	}
+	for _, path := range []string{"/orders/" + uuid.NewString(), "/orders/none", "/orders/" + strings.ReplaceAll(o.ID.String(), "-", "")} {
 		if resp, _ := s.do(t, "GET", path, ""); resp.StatusCode != 404 {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
@@ -149,15 +161,17 @@ func TestPlace(t *testing.T) {
 		send := func(cookie string) (*http.Response, string) {
 			return s.do(t, "POST", "/orders", form, "Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Cookie", cookie)
 		}
-		resp, page := send("")
+		front, _ := s.do(t, "GET", "/", "", "Accept", "text/html")
+		cookies := front.Cookies()
+		if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteLaxMode || front.Header.Get("Cache-Control") != "no-store" {
+			t.Fatalf("cookies %v, %v", cookies, front.Header)
+		}
+		cookie := cookies[0].Name + "=" + cookies[0].Value
+		resp, page := send(cookie)
 		if resp.StatusCode != 201 || !strings.Contains(page, "Edison Volta") || resp.Header.Get("Location") == "" {
 			t.Errorf("%d %s", resp.StatusCode, page)
 		}
-		cookies := resp.Cookies()
-		if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteLaxMode {
-			t.Fatalf("cookies %v", cookies)
-		}
-		again, _ := send(cookies[0].Name + "=" + cookies[0].Value)
+		again, _ := send(cookie)
 		if again.StatusCode != 201 || again.Header.Get("Location") != resp.Header.Get("Location") || len(again.Cookies()) != 0 {
 			t.Errorf("sent twice it is %d at %s, first at %s", again.StatusCode, again.Header.Get("Location"), resp.Header.Get("Location"))
 		}
@@ -184,6 +198,9 @@ func TestPlaceRefuses(t *testing.T) {
 		{"too many cars", "application/json", line(`{"model":"ohm","quantity":51}`), 422, `"lines[0].quantity"`},
 		{"half a car", "application/json", line(`{"model":"ohm","quantity":0.5}`), 422, "quantity"},
 		{"a price of the client's", "application/json", line(`{"model":"ohm","quantity":1,"unit_price_cents":1}`), 422, "unit_price_cents"},
+		{"a field twice", "application/json", line(`{"model":"ohm","quantity":1,"quantity":50}`), 422, "twice"},
+		{"a field in two spellings", "application/json", line(`{"model":"ohm","quantity":1,"QUANTITY":50}`), 422, "twice"},
+		{"a UUID in another form", "application/json", strings.Replace(twoOhms, customer, "urn:uuid:"+customer, 1), 422, `"customer_id"`},
 		{"no JSON", "application/json", `model=ohm`, 422, "not an order"},
 		{"two orders", "application/json", twoOhms + twoOhms, 422, "more"},
 		{"nothing", "application/json", ``, 422, "not an order"},
@@ -228,8 +245,18 @@ func TestIdempotencyKey(t *testing.T) {
 	if resp.StatusCode != 422 || !strings.Contains(body, "Idempotency-Key") {
 		t.Errorf("another order under the same key: %d %s", resp.StatusCode, body)
 	}
-	if resp, _ := s.do(t, "POST", "/orders", twoOhms, "Content-Type", "application/json", "Idempotency-Key", strings.Repeat("k", 256)); resp.StatusCode != 400 {
-		t.Errorf("a key of 256 characters: %d", resp.StatusCode)
+	for _, key := range []string{strings.Repeat("k", 256), "\xff", "ключ"} {
+		if resp, _ := s.do(t, "POST", "/orders", twoOhms, "Content-Type", "application/json", "Idempotency-Key", key); resp.StatusCode != 400 {
+			t.Errorf("the key %.10q: %d", key, resp.StatusCode)
+		}
+	}
+	same := strings.NewReplacer(`"tow_bar","heat_pump"`, `"heat_pump", "tow_bar"`, customer, strings.ToUpper(customer)).Replace(twoOhms)
+	if _, again := s.buy(t, same, "Idempotency-Key", "a"); again.ID != first.ID {
+		t.Error("the same order in other words is another one")
+	}
+	exec(t, s, `update idempotency_key set answer = convert_to(replace(convert_from(answer, 'UTF8'), 'ohm', 'edsel'), 'UTF8') where key = 'b'`)
+	if _, again := s.buy(t, twoOhms, "Idempotency-Key", "b"); again.Lines[0].Model != "edsel" {
+		t.Error("the first answer comes from the catalogue of today")
 	}
 	t.Run("many at once", func(t *testing.T) {
 		before := len(s.entries(t))
@@ -279,6 +306,19 @@ func TestCancel(t *testing.T) {
 	if resp, _ := s.do(t, "POST", "/orders/"+uuid.NewString()+"/cancel", ""); resp.StatusCode != 404 {
 		t.Errorf("an order that is not there: %d", resp.StatusCode)
 	}
+	t.Run("with its version in a second field", func(t *testing.T) {
+		_, o := s.buy(t, twoOhms)
+		req, err := http.NewRequestWithContext(t.Context(), "POST", s.URL+"/orders/"+o.ID.String()+"/cancel", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header["If-Match"] = []string{`"7"`, `"1"`}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		_ = resp.Body.Close()
+	})
 	t.Run("many at once", func(t *testing.T) {
 		_, o := s.buy(t, twoOhms)
 		path = "/orders/" + o.ID.String() + "/cancel"

@@ -37,21 +37,22 @@ type purchaseLine struct {
 const (
 	maxLines    = 20
 	maxQuantity = 50
+	readTimeout = 10 * time.Second
 )
 
 // order makes the order of a purchase at now, or a problem that lists every field that is wrong.
 func (p *purchase) order(now time.Time) (*order.Order, error) {
 	var wrong []web.FieldError
+	if len(p.Lines) == 0 || len(p.Lines) > maxLines {
+		return nil, incomplete([]web.FieldError{{Field: "lines", Detail: fmt.Sprintf("must be 1 to %d lines", maxLines)}})
+	}
 	refuse := func(field, detail string, args ...any) {
 		wrong = append(wrong, web.FieldError{Field: field, Detail: fmt.Sprintf(detail, args...)})
 	}
 	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: now, UpdatedAt: now}
 	var err error
-	if o.CustomerID, err = uuid.Parse(p.CustomerID); err != nil || len(p.CustomerID) != 36 {
+	if o.CustomerID, err = parseUUID(p.CustomerID); err != nil {
 		refuse("customer_id", "must be a UUID such as 018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11")
-	}
-	if len(p.Lines) == 0 || len(p.Lines) > maxLines {
-		refuse("lines", "must be 1 to %d lines", maxLines)
 	}
 	for i, l := range p.Lines {
 		field := fmt.Sprintf("lines[%d].", i)
@@ -63,17 +64,14 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 			refuse(field+"model", "is not for sale; GET /models lists the models")
 			continue
 		}
-		line := order.Line{Model: m.Model, Options: slices.Sorted(slices.Values(l.Options)), Quantity: l.Quantity, UnitPriceCents: m.PriceCents}
-		if line.Options == nil {
-			line.Options = []string{}
-		}
+		line := order.Line{Model: m.Model, Options: l.Options, Quantity: l.Quantity, UnitPriceCents: m.PriceCents}
 		for j, name := range line.Options {
 			option, ok := m.Option(name)
 			switch {
 			case !ok:
-				refuse(field+"options", "%q is not an option of %s; GET /models lists them", name, m.Model)
+				refuse(field+"options", "%.40q is not an option of %s; GET /models lists them", name, m.Model)
 			case j > 0 && line.Options[j-1] == name:
-				refuse(field+"options", "%q is there twice", name)
+				refuse(field+"options", "%s is there twice", name)
 			default:
 				line.UnitPriceCents += option.PriceCents
 			}
@@ -82,10 +80,33 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 		o.TotalCents += int64(line.Quantity) * line.UnitPriceCents
 	}
 	if len(wrong) > 0 {
-		return nil, &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "The order is not complete. Nothing was bought.", Errors: wrong}
+		return nil, incomplete(wrong)
 	}
 	o.ID, err = uuid.NewV7()
 	return o, err
+}
+
+func incomplete(wrong []web.FieldError) *web.Problem {
+	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "The order is not complete. Nothing was bought.", Errors: wrong}
+}
+
+// normalize writes the purchase as any other that asks for the same would be: options sorted, UUID in lower case.
+func (p *purchase) normalize() {
+	p.CustomerID = strings.ToLower(p.CustomerID)
+	for i := range p.Lines {
+		slices.Sort(p.Lines[i].Options)
+		if p.Lines[i].Options == nil {
+			p.Lines[i].Options = []string{}
+		}
+	}
+}
+
+// parseUUID takes the one spelling with 36 characters.
+func parseUUID(s string) (uuid.UUID, error) {
+	if len(s) != 36 {
+		return uuid.UUID{}, errors.New("a UUID has 36 characters")
+	}
+	return uuid.Parse(s)
 }
 
 // store keeps the orders; every change of one is an entry of the orders feed.
@@ -97,10 +118,7 @@ type store struct {
 // place writes a new order. A purchase that repeats an idempotency key ("" is none) gets the order as it was first
 // answered, another purchase under the same key a problem.
 func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
-	o, err := p.order(now())
-	if err != nil {
-		return nil, err
-	}
+	p.normalize()
 	request, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
@@ -110,6 +128,10 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 		if first, err := s.answered(ctx, key, hash[:]); first != nil || err != nil {
 			return first, err
 		}
+	}
+	o, err := p.order(now())
+	if err != nil {
+		return nil, err
 	}
 	entry, err := entryOf(o)
 	if err != nil {
@@ -125,18 +147,35 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 	publish.Append(change, order.Feed, entry)
 	err = s.log.Commit(ctx, change)
 	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.ConstraintName == "idempotency_key_pkey" { // the same request, twice at once
-		return s.answered(ctx, key, hash[:])
-	}
-	if err != nil {
+	switch {
+	case errors.As(err, &pgErr) && pgErr.ConstraintName == "idempotency_key_pkey": // the same request, twice at once
+		if first, err := s.answered(ctx, key, hash[:]); first != nil || err != nil {
+			return first, err
+		}
+		return s.place(ctx, p, key) // the other one failed after all
+	case errors.Is(err, publish.ErrUnknown):
+		return nil, perhaps(o.ID, key != "")
+	case err != nil:
 		return nil, fmt.Errorf("place order %s: %w", o.ID, err)
 	}
 	return o, nil
 }
 
+// perhaps says that an order may have been changed, to somebody who must not simply try again.
+func perhaps(id uuid.UUID, harmless bool) error {
+	p := web.Errorf(http.StatusServiceUnavailable, "The database went away before it said whether this happened. Look at /orders/%s first: if it is not as you want it, try again.", id)
+	if harmless {
+		p.Detail = "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe."
+	}
+	p.Header = http.Header{"Location": {"/orders/" + id.String()}}
+	return p
+}
+
 // answered gives the order that a key was first answered with, nil if it is new.
 func (s *store) answered(ctx context.Context, key string, hash []byte) (*order.Order, error) {
 	var firstHash, answer []byte
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	err := s.pool.QueryRow(ctx, `select request_hash, answer from idempotency_key where key = $1`, key).Scan(&firstHash, &answer)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -150,15 +189,15 @@ func (s *store) answered(ctx context.Context, key string, hash []byte) (*order.O
 	return o, json.Unmarshal(answer, o)
 }
 
-// cancel cancels an order. ifMatch ("" is none) is a list of entity tags, one of which the order must have now.
-// Cancelling a cancelled order changes nothing.
-func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch string) (*order.Order, error) {
+// cancel cancels an order. ifMatch (nil is none) are the fields of that name, one of whose entity tags the order must have
+// now. Cancelling a cancelled order changes nothing.
+func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*order.Order, error) {
 	for {
 		o, err := s.get(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if ifMatch != "" && ifMatch != "*" && !slices.Contains(strings.FieldsFunc(ifMatch, func(r rune) bool { return r == ',' || r == ' ' }), etag(o)) {
+		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), false) {
 			return nil, web.Errorf(http.StatusPreconditionFailed, "The order has changed: it is at version %d, %s.", o.Version, o.Status)
 		}
 		if o.Status == order.Cancelled {
@@ -177,6 +216,8 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch string) (*orde
 			) select feed_guard(count(*) = 1) from changed`, o.ID, o.Version, o.Status, o.UpdatedAt)
 		publish.Append(change, order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
+		case errors.Is(err, publish.ErrUnknown):
+			return nil, perhaps(id, false)
 		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
 		case err != nil:
 			return nil, fmt.Errorf("cancel order %s: %w", id, err)
@@ -189,6 +230,8 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch string) (*orde
 const selectOrder = `select id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at from orders `
 
 func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, selectOrder+`where id = $1`, id)
 	if err != nil {
 		return nil, err
@@ -204,6 +247,8 @@ var errNoOrder = web.Errorf(http.StatusNotFound, "There is no such order.")
 
 // newest gives the orders that were placed last.
 func (s *store) newest(ctx context.Context, limit int) ([]*order.Order, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, selectOrder+`order by id desc limit $1`, limit)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package feed
 
 import (
 	"encoding/xml"
-	"fmt"
 	"time"
 
 	"github.com/gorilla/feeds"
@@ -81,10 +80,7 @@ func (d *Document) Atom() ([]byte, error) {
 			doc.Tombstones = append(doc.Tombstones, atomTombstone{Ref: e.ID.URN(), When: rfc3339(e.Updated), Place: place})
 			continue
 		}
-		shown, err := d.Show(e)
-		if err != nil {
-			return nil, fmt.Errorf("show entry %d of feed %s: %w", e.Position, d.Name, err)
-		}
+		shown := d.Words(e)
 		entry := atomEntry{
 			AtomEntry: feeds.AtomEntry{
 				Title: shown.Title, Id: e.ID.URN(), Updated: rfc3339(e.Updated),

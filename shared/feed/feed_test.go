@@ -120,6 +120,8 @@ func TestParsePageRefuses(t *testing.T) {
 		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
 		"an end before the feed's":      strings.Replace(good, `"up_to_date":false`, `"up_to_date":true`, 1),
 		"a head that it is past":        strings.Replace(good, `"head":"5-`, `"head":"1-`, 1),
+		"an empty page on the way":      `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"2-050000000000","up_to_date":false},"items":[]}`,
+		"an empty sealed page":          `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","sealed":true},"items":[]}`,
 		"a null for an entity":          strings.Replace(good, `{"a":"<&>"}`, `null`, 1),
 	} {
 		if p, err := ParsePage([]byte(bad), Cursor{}); !errors.Is(err, ErrPage) {

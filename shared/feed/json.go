@@ -48,7 +48,7 @@ func (d *Document) JSON() ([]byte, error) {
 	doc := jsonDocument{
 		JSONFeed: feeds.JSONFeed{
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
-			NextUrl: d.link("next", TypeJSONFeed),
+			NextUrl: d.link("next"),
 		},
 		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
 		Items:  make([]jsonItem, 0, len(d.Entries)),
@@ -67,10 +67,7 @@ func (d *Document) JSON() ([]byte, error) {
 		if e.Deleted {
 			item.Title, item.ContentText = "Deleted", "Deleted at its source."
 		} else {
-			shown, err := d.Show(e)
-			if err != nil {
-				return nil, fmt.Errorf("show entry %d of feed %s: %w", e.Position, d.Name, err)
-			}
+			shown := d.Words(e)
 			item.Title, item.ContentHTML, item.Url = shown.Title, shown.HTML, shown.URL
 		}
 		doc.Items = append(doc.Items, item)
@@ -87,9 +84,9 @@ func encodeJSON(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func (d *Document) link(rel, mediaType string) string {
+func (d *Document) link(rel string) string {
 	for _, l := range d.Links {
-		if l.Rel == rel && (l.Type == "" || l.Type == mediaType) {
+		if l.Rel == rel {
 			return l.Href
 		}
 	}
@@ -143,6 +140,9 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 	}
 	if p.Cursor.Position != position || len(p.Entries) == 0 && p.Cursor != after {
 		return nil, fmt.Errorf("%w: it ends at cursor %s, its last entry is at position %d", ErrPage, p.Cursor, position)
+	}
+	if len(p.Entries) == 0 && !p.UpToDate {
+		return nil, fmt.Errorf("%w: it is empty and does not end the feed", ErrPage)
 	}
 	if !p.Sealed && (p.Head.Position < p.Cursor.Position || p.UpToDate != (p.Head == p.Cursor)) {
 		return nil, fmt.Errorf("%w: it ends at cursor %s, up to date: %t, while the feed ends at %s", ErrPage, p.Cursor, p.UpToDate, p.Head)

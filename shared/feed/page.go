@@ -4,6 +4,7 @@ package feed
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,8 +75,8 @@ type Description struct {
 	Text  string                     // one sentence
 	ID    string                     // an IRI that never changes (RFC 4287 section 4.2.6)
 	Show  func(Entry) (Shown, error) // not called for tombstones
-	// Version of Show: raise it whenever Show puts the same entry in other words, so that their ETags change.
-	Version int
+	// Version of Show: it must change whenever Show puts the same entry in other words, so that the ETags do.
+	Version string
 }
 
 // Shown is an entry in words, for feed readers and browsers.
@@ -105,6 +106,15 @@ type Document struct {
 	Next  string // where a replay goes on, absolute; set also when nothing lies there yet
 	View  View
 	Links []Link // without self
+}
+
+// Words gives the entry in words. One that Show cannot read is still there for those who copy it.
+func (d *Description) Words(e Entry) Shown {
+	shown, err := d.Show(e)
+	if err != nil {
+		return Shown{Title: fmt.Sprintf("Entry %d", e.Position), HTML: "<p>This entry cannot be put into words.</p>"}
+	}
+	return shown
 }
 
 // NewestFirst tells whether the entries stand in descending order.

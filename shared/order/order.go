@@ -41,11 +41,3 @@ type Line struct {
 	Quantity       int      `json:"quantity" xml:"quantity"`
 	UnitPriceCents int64    `json:"unit_price_cents" xml:"unit_price_cents"` // one car with its options
 }
-
-// Cars gives the number of cars in the order.
-func (o *Order) Cars() (n int) {
-	for _, l := range o.Lines {
-		n += l.Quantity
-	}
-	return n
-}

@@ -107,47 +107,23 @@ func (s *Source) etag(r *request, sp *span) string {
 	if sp.sealed || r.view == feed.Older {
 		head = feed.Cursor{} // not in the bytes
 	}
-	by := renderer
+	by := []any{renderer}
 	if r.mediaType == feed.TypeHTML {
-		by = pageRenderer
+		by = []any{pageRenderer, s.name, s.nav}
 	}
-	of := fmt.Sprintln(by, r.Version, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
+	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
 
 // notModified evaluates If-None-Match and, only in its absence, If-Modified-Since against the validators of the answer
-// (RFC 9110 section 13.2.2).
+// (RFC 9110 section 13.2.2). A date matches only as it was given: a page may become final after a later one was sent.
 func notModified(request, answer http.Header) bool {
 	if tags := request.Values("If-None-Match"); len(tags) > 0 {
-		return matches(strings.Join(tags, ","), answer.Get("ETag"))
+		return web.MatchesETag(tags, answer.Get("ETag"), true)
 	}
-	modified, err := http.ParseTime(answer.Get("Last-Modified"))
-	if err != nil {
-		return false
-	}
-	since, err := http.ParseTime(request.Get("If-Modified-Since"))
-	return err == nil && !modified.After(since)
-}
-
-// matches tells whether a list of entity tags, or *, has the tag, compared weakly (RFC 9110 section 13.1.2).
-func matches(list, tag string) bool {
-	for list = strings.TrimSpace(list); list != ""; {
-		list = strings.TrimLeft(list, ", \t")
-		if strings.HasPrefix(list, "*") {
-			return true
-		}
-		list = strings.TrimPrefix(list, "W/")
-		end := strings.IndexByte(strings.TrimPrefix(list, `"`), '"')
-		if !strings.HasPrefix(list, `"`) || end < 0 {
-			return false
-		}
-		if list[:end+2] == tag {
-			return true
-		}
-		list = list[end+2:]
-	}
-	return false
+	modified := answer.Get("Last-Modified")
+	return modified != "" && request.Get("If-Modified-Since") == modified
 }
 
 var feedPage = web.Template(pages, "feed.html")
@@ -171,10 +147,7 @@ func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
 	for _, e := range d.Entries {
 		entry := shownEntry{Entry: e, Title: "Deleted"}
 		if !e.Deleted {
-			shown, err := d.Show(e)
-			if err != nil {
-				return fmt.Errorf("show entry %d of feed %s: %w", e.Position, d.Name, err)
-			}
+			shown := d.Words(e)
 			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for it
 		}
 		data.Entries = append(data.Entries, entry)
@@ -220,7 +193,7 @@ type indexEntry struct {
 }
 
 func (s *Source) serveIndex(c *gin.Context) error {
-	ctx, cancel := context.WithTimeout(c.Request.Context(), readTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `select name, position, digest from feed`)
 	if err != nil {

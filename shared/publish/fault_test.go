@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -117,6 +118,48 @@ func TestConnectionLostInTheCommit(t *testing.T) {
 	}
 }
 
+func TestConnectionLostWithABadChange(t *testing.T) {
+	t.Parallel()
+	for way := range int32(ways) {
+		pool := database(t)
+		l, cut := cuttable(t, pool)
+		fill(t, l, 1)
+		good, bad := put(thing(uuid.New(), 1)), put(thing(uuid.New(), 1))
+		bad.Exec(`select feed_guard(false)`)
+		cut.way.Store(way)
+		l.commitGroup([]*Change{good, bad})
+		if err := <-good.done; err != nil {
+			t.Errorf("way %d: the good one: %v", way, err)
+		}
+		if err := <-bad.done; !errors.Is(err, ErrGuard) {
+			t.Errorf("way %d: the bad one: %v", way, err)
+		}
+		if n := len(logged(t, pool)); n != 2 {
+			t.Errorf("way %d: the log has %d entries, want 2", way, n)
+		}
+	}
+}
+
+// Without entries nobody can tell later whether it was committed: it is not run again.
+func TestConnectionLostInAPlainCommit(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l, cut := cuttable(t, pool)
+	cut.mark = []byte("commit")
+	for way := range int32(ways) {
+		runs := 0
+		cut.way.Store(way)
+		err := l.InTx(t.Context(), func(tx *Tx) error {
+			runs++
+			_, err := tx.Exec(t.Context(), `insert into thing values ($1, 1)`, uuid.New())
+			return err
+		})
+		if !errors.Is(err, ErrUnknown) || runs != 1 {
+			t.Errorf("way %d: %d runs, %v", way, runs, err)
+		}
+	}
+}
+
 // The packet whose connection is lost waits in the server for the head row, is not in the log when the
 // writer asks, and lands after all.
 func TestPacketLandsAfterItsConnectionIsLost(t *testing.T) {
@@ -186,7 +229,9 @@ func TestConnectionsTerminated(t *testing.T) {
 				id := numbered(w*100 + i)
 				err := l.Commit(context.Background(), put(thing(id, 1)))
 				mu.Lock()
-				committed[id] = err == nil
+				if !errors.Is(err, ErrUnknown) {
+					committed[id] = err == nil
+				}
 				mu.Unlock()
 			}
 		})
@@ -196,8 +241,8 @@ func TestConnectionsTerminated(t *testing.T) {
 	killer.Wait()
 	seen := map[uuid.UUID]bool{}
 	for _, r := range logged(t, pool) {
-		if seen[r.id] || !committed[r.id] {
-			t.Errorf("entry %d: doubled %t, its write failed %t", r.position, seen[r.id], !committed[r.id])
+		if succeeded, known := committed[r.id]; seen[r.id] || known && !succeeded {
+			t.Errorf("entry %d: doubled %t, its write failed %t", r.position, seen[r.id], known && !succeeded)
 		}
 		seen[r.id] = true
 	}

@@ -14,11 +14,14 @@ import (
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
 // travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
 // no other down with it. Commit answers when the outcome is certain; after an error nothing has happened, unless
-// it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it. A change is
-// committed once and not used again.
+// it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and has
+// SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
+	}
+	if err := l.check(ctx, change.pending); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
@@ -58,38 +61,58 @@ func (l *Log) collect(first *Change) []*Change {
 	return group
 }
 
-// commitGroup commits the group without those that fail. The one whose statement fails is known; behind any other
-// failure the group is halved.
+// maxBlamed is how many changes of a group are taken out one by one before it is halved.
+const maxBlamed = 2
+
+var errHalve = errors.New("too many changes of the group fail")
+
+// commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
+// behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
 func (l *Log) commitGroup(group []*Change) {
-	for len(group) > 0 {
-		err := l.persist(context.Background(), func(lock bool) ([]placed, error) { return l.trySend(lock, group) })
-		var bad *changeError
-		var pgErr *pgconn.PgError
-		switch {
-		case err == nil, errors.Is(err, ErrUnknown):
-			finish(group, err)
-			return
-		case errors.As(err, &bad):
-			if isCode(bad, "P0002") {
-				bad.error = ErrGuard
+	rest, blamed, tries := group, map[*Change]error{}, 0
+	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
+		for tries++; len(rest) > 0; {
+			runs, err := l.trySend(lock, rest)
+			bad, ok := errors.AsType[*changeError](err)
+			if !ok {
+				return attempt{runs, rest}, err
 			}
-			finish(group[bad.index:bad.index+1], bad.error)
-			group = slices.Delete(group, bad.index, bad.index+1)
-		case len(group) > 1 && (errors.As(err, &pgErr) || errors.As(err, &pgx.ErrPreprocessingBatch{})) && !connectionLost(err):
-			half := len(group) / 2
-			l.commitGroup(group[:half:half])
-			group = group[half:]
-		default:
-			finish(group, err)
-			return
+			blamed[rest[bad.index]] = guarded(bad.error)
+			rest = slices.Delete(slices.Clone(rest), bad.index, bad.index+1)
+			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // later, an earlier attempt may still land: that must be settled
+				break
+			}
 		}
+		return attempt{}, final{errHalve}
+	})
+	for _, c := range won.changes {
+		c.done <- nil
+		delete(blamed, c) // blamed only because an earlier attempt had landed
+	}
+	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
+	switch half := len(rest) / 2; {
+	case half > 0 && divisible(err):
+		l.commitGroup(rest[:half])
+		l.commitGroup(rest[half:])
+	default:
+		for _, c := range rest {
+			c.done <- err
+		}
+	}
+	for c, because := range blamed {
+		if errors.Is(err, ErrUnknown) {
+			because = err
+		}
+		c.done <- because
 	}
 }
 
-func finish(group []*Change, err error) {
-	for _, c := range group {
-		c.done <- err
+// divisible: nothing has happened, and a part of the group may succeed where the whole failed.
+func divisible(err error) bool {
+	if errors.Is(err, ErrUnknown) || errors.As(err, new(*pgconn.ConnectError)) {
+		return false
 	}
+	return errors.Is(err, errHalve) || errors.As(err, &pgx.ErrPreprocessingBatch{}) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
 }
 
 // A changeError says which change of a group failed by a statement of its own.
@@ -105,7 +128,7 @@ func (e *changeError) Unwrap() error { return e.error }
 func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
-	conn, err := l.pool.Acquire(ctx)
+	conn, err := l.writers.Acquire(ctx)
 	if err != nil {
 		return nil, final{err}
 	}
@@ -133,10 +156,7 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 		}
 		return l.end(ctx, conn, true, all)
 	}
-	runs, err := all.place(l.snapshot())
-	if err != nil {
-		return nil, final{err}
-	}
+	runs := all.place(l.snapshot())
 	for i := range runs {
 		runs[i].queue(&b)
 	}

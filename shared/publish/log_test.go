@@ -137,13 +137,96 @@ func TestCommit(t *testing.T) {
 			t.Error("no error")
 		}
 	})
-	t.Run("an unknown feed is named", func(t *testing.T) {
+	t.Run("an unknown feed is named, and one that was made since is found", func(t *testing.T) {
 		t.Parallel()
 		pool := database(t)
-		c := NewChange()
-		Append(c, "nothing", thing(uuid.New(), 1))
-		if err := openLog(t, pool).Commit(t.Context(), c); err == nil || !strings.Contains(err.Error(), "nothing") {
+		l := openLog(t, pool)
+		change := func() *Change {
+			c := NewChange()
+			Append(c, "nothing", thing(uuid.New(), 1))
+			return c
+		}
+		if err := l.Commit(t.Context(), change()); err == nil || !strings.Contains(err.Error(), "nothing") {
 			t.Errorf("got %v", err)
+		}
+		exec(t, pool, `select feed_create('nothing')`)
+		if err := l.Commit(t.Context(), change()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("what no reader would understand is refused", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := openLog(t, pool)
+		for _, payload := range []string{``, `oops`, `[]`, `"a"`, `{`, `null`} {
+			e := thing(uuid.New(), 1)
+			e.Payload = []byte(payload)
+			if err := l.Commit(t.Context(), put(e)); err == nil {
+				t.Errorf("%q is in the log", payload)
+			}
+		}
+	})
+	t.Run("who fails hears of it when the others of the group are there", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := openLog(t, pool)
+		id := uuid.New()
+		one, twin := put(thing(id, 1)), NewChange()
+		twin.Exec(`insert into thing (id, version) values ($1, 1)`, id)
+		Append(twin, feedName, thing(uuid.New(), 1))
+		go l.commitGroup([]*Change{one, twin})
+		if err := <-twin.done; err == nil {
+			t.Fatal("no error")
+		}
+		var there int
+		if err := pool.QueryRow(t.Context(), `select count(*) from thing where id = $1`, id).Scan(&there); err != nil || there != 1 {
+			t.Errorf("%d rows, %v", there, err)
+		}
+	})
+	t.Run("most of a group is bad", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := openLog(t, pool)
+		var group []*Change
+		for i := range 64 {
+			c := put(thing(uuid.New(), 1))
+			if i%4 != 0 {
+				c.Exec(`select feed_guard(false)`)
+			}
+			group = append(group, c)
+		}
+		l.commitGroup(slices.Clone(group))
+		for i, c := range group {
+			if err := <-c.done; errors.Is(err, ErrGuard) != (i%4 != 0) {
+				t.Errorf("change %d: %v", i, err)
+			}
+		}
+		if n := len(logged(t, pool)); n != 16 {
+			t.Errorf("the log has %d entries, want 16", n)
+		}
+	})
+	t.Run("a row that somebody holds fails the change that needs it alone", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := openLog(t, pool)
+		held := uuid.New()
+		if err := l.Commit(t.Context(), put(thing(held, 1))); err != nil {
+			t.Fatal(err)
+		}
+		holder, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = holder.Rollback(context.Background()) }()
+		if _, err := holder.Exec(t.Context(), `select from thing where id = $1 for update`, held); err != nil {
+			t.Fatal(err)
+		}
+		group := []*Change{put(thing(uuid.New(), 1)), put(thing(held, 2)), put(thing(uuid.New(), 1))}
+		l.commitGroup(slices.Clone(group))
+		for i, c := range group {
+			if err := <-c.done; isCode(err, "55P03") != (i == 1) || err != nil && i != 1 {
+				t.Errorf("change %d: %v", i, err)
+			}
 		}
 	})
 	t.Run("after Close", func(t *testing.T) {
@@ -238,6 +321,37 @@ func TestInTx(t *testing.T) {
 		}
 		if n := len(logged(t, pool)); n != 2 {
 			t.Errorf("the log has %d entries, want 2", n)
+		}
+	})
+	t.Run("a statement that failed is not forgotten", func(t *testing.T) {
+		before := len(logged(t, pool))
+		for _, entries := range [][]Entry{nil, {thing(uuid.New(), 1)}} {
+			err := l.InTx(t.Context(), func(tx *Tx) error {
+				_, _ = tx.Exec(t.Context(), `insert into nowhere values (1)`)
+				if entries != nil {
+					Append(tx, feedName, entries...)
+				}
+				return nil
+			})
+			if err == nil {
+				t.Error("no error")
+			}
+		}
+		err := l.InTx(t.Context(), func(tx *Tx) error {
+			Append(tx, feedName, thing(uuid.New(), 1))
+			return tx.Rollback(t.Context())
+		})
+		if err == nil || len(logged(t, pool)) != before {
+			t.Errorf("entries without their transaction: %v", err)
+		}
+	})
+	t.Run("what a guard stops is ErrGuard", func(t *testing.T) {
+		err := l.InTx(t.Context(), func(tx *Tx) error {
+			_, err := tx.Exec(t.Context(), `select feed_guard(false)`)
+			return err
+		})
+		if !errors.Is(err, ErrGuard) {
+			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("without entries it is a plain transaction", func(t *testing.T) {

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -62,26 +63,17 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 	}
 	c := sel.cursor.Position
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
-	var b pgx.Batch
-	b.Queue(`select name, position, digest from feed where name = $1`, name)
-	b.Queue(`select position, digest, updated from feed_entry
-	          where feed = $1 and (position in ($2, $3) or position = (select position / $4 * $4 from feed where name = $1))`,
-		name, c, end, full)
-	results := s.pool.SendBatch(ctx, &b)
-	defer results.Close()
-	rows, err := results.Query()
+	// One statement, one snapshot: the head, and the entries whose digests are needed.
+	rows, err := s.pool.Query(ctx, `
+		select f.position, f.digest, e.position, e.digest, e.updated
+		  from feed f left join lateral (
+		       select position, digest, updated from feed_entry
+		        where feed = $1 and position = any (array[$2, $3, f.position / $4 * $4]::bigint[])) e on true
+		 where f.name = $1`, name, c, end, full)
 	if err != nil {
 		return nil, err
 	}
-	heads, err := collectHeads(rows)
-	if err != nil {
-		return nil, err
-	}
-	head, ok := heads[name]
-	if !ok {
-		return nil, fmt.Errorf("no feed %q in this database", name)
-	}
-	places, err := collectPlaces(results)
+	head, places, err := collectPlaces(rows)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +81,7 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 		last := head.Position / full * full
 		return nil, &diverged{feed.At(last, places[last].digest)}
 	}
-	sp := &span{head: head}
+	sp := &span{head: *head}
 	sp.from, sp.to = sel.bounds(head.Position)
 	switch at := places[sp.to]; {
 	case sp.to == head.Position:
@@ -106,20 +98,22 @@ type place struct {
 	updated time.Time
 }
 
-func collectPlaces(results pgx.BatchResults) (map[int64]place, error) {
-	rows, err := results.Query()
-	if err != nil {
-		return nil, err
-	}
-	places := map[int64]place{}
-	var position int64
-	var digest []byte
-	var updated time.Time
-	_, err = pgx.ForEachRow(rows, []any{&position, &digest, &updated}, func() error {
-		places[position] = place{feed.Digest(digest), updated.UTC()}
+func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error) {
+	places = map[int64]place{}
+	var end, position *int64
+	var endDigest, digest []byte
+	var updated *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &position, &digest, &updated}, func() error {
+		head = &Head{*end, feed.Digest(endDigest)}
+		if position != nil {
+			places[*position] = place{feed.Digest(digest), updated.UTC()}
+		}
 		return nil
 	})
-	return places, err
+	if err == nil && head == nil {
+		err = errors.New("there is no such feed in this database")
+	}
+	return head, places, err
 }
 
 // entries reads the span, oldest first. first is the cursor at the oldest.
@@ -145,5 +139,8 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 		entries = append(entries, e)
 		return nil
 	})
+	if err == nil && int64(len(entries)) != sp.to-sp.from {
+		err = fmt.Errorf("the log has %d of them", len(entries))
+	}
 	return entries, first, err
 }

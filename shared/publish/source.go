@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,7 @@ func (s *Source) parse(c *gin.Context) (*request, error) {
 	for _, x := range suffixes {
 		if base, ok := strings.CutSuffix(name, x.suffix); ok {
 			name, req.mediaType = base, x.mediaType
+			break
 		}
 	}
 	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
@@ -93,8 +95,11 @@ func (s *Source) parse(c *gin.Context) (*request, error) {
 	return req, nil
 }
 
-func (r *request) parseQuery(c *gin.Context) (err error) {
-	query := c.Request.URL.Query()
+func (r *request) parseQuery(c *gin.Context) error {
+	query, err := url.ParseQuery(c.Request.URL.RawQuery)
+	if err != nil {
+		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
+	}
 	for _, name := range []string{"after", "before", "limit", "history"} {
 		if len(query[name]) > 1 {
 			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)

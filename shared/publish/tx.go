@@ -2,6 +2,7 @@ package publish
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,14 +86,10 @@ func (p *placed) head() Head {
 
 // place gives the entries their positions and digests, behind the given heads; feeds in name order, so that two
 // transactions never wait for each other.
-func (p pending) place(heads map[string]Head) ([]placed, error) {
+func (p pending) place(heads map[string]Head) []placed {
 	var runs []placed
 	for _, name := range p.feeds() {
-		from, ok := heads[name]
-		if !ok {
-			return nil, fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
-		}
-		run := placed{feed: name, from: from, records: p[name]}
+		run := placed{feed: name, from: heads[name], records: p[name]}
 		digest := run.from.Digest
 		for i := range run.records {
 			digest = run.records[i].digest(digest)
@@ -100,7 +97,22 @@ func (p pending) place(heads map[string]Head) ([]placed, error) {
 		}
 		runs = append(runs, run)
 	}
-	return runs, nil
+	return runs
+}
+
+// check refuses what could never be taken out of the log again: a payload that no reader understands.
+func (p pending) check(heads map[string]Head) error {
+	for name, records := range p {
+		if _, ok := heads[name]; !ok {
+			return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
+		}
+		for i := range records {
+			if r := &records[i]; r.kind == kindPut && (!json.Valid(r.Payload) || r.Payload[0] != '{') {
+				return fmt.Errorf("version %d of %s for feed %q is not a JSON object", r.Version, r.ID, name)
+			}
+		}
+	}
+	return nil
 }
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }

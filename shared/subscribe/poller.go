@@ -123,9 +123,6 @@ func (p *poller) poll(ctx context.Context) error {
 		done := answer.Page == nil
 		if page := answer.Page; page != nil {
 			done = page.UpToDate
-			if len(page.Entries) == 0 && !done {
-				return fmt.Errorf("%w: it is empty and does not end the feed", feed.ErrPage)
-			}
 			next.cursor, next.etag, next.etagURL = page.Cursor, answer.ETag, url
 			next.headPosition = page.Head.Position
 			if page.Sealed { // which does not tell, but that a full page follows

@@ -91,7 +91,7 @@ func isAway(err error) bool {
 		return true
 	}
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return slices.ContainsFunc([]string{"57P", "08", "53"}, func(class string) bool { return strings.HasPrefix(server.Code, class) })
+		return slices.ContainsFunc([]string{"57P", "08", "53", "55P03"}, func(class string) bool { return strings.HasPrefix(server.Code, class) })
 	}
 	return slices.ContainsFunc([]error{
 		pgconn.ErrConnClosed, net.ErrClosed, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,

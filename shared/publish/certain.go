@@ -1,0 +1,147 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// An attempt is one packet that was to end a transaction.
+type attempt struct {
+	runs    []placed
+	changes []*Change // of a group
+}
+
+// persist tries to write until the outcome is certain, and gives the attempt that was committed.
+func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error)) (attempt, error) {
+	var unknown []attempt // whose connection was lost
+	lock, start := false, time.Now()
+	for n := 1; ; n++ {
+		at, err := try(lock)
+		again := n < maxAttempts && time.Since(start) < writeTimeout
+		switch {
+		case err == nil:
+			l.remember(at.runs)
+			return at, nil
+		case lostSwap(err):
+			lock = true
+		case connectionLost(err):
+			l.logger.Warn("connection lost in a commit: asking whether it happened", "attempt", n, "error", err)
+			unknown = append(unknown, at)
+			lock = false // an attempt that is still under way must lose its swap against the next one
+		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or the head locked for too long
+		case len(unknown) == 0:
+			return attempt{}, err
+		default: // perhaps only because an earlier attempt landed: what it inserted is there
+			again = false
+		}
+		won, possible, settleErr := l.settle(ctx, unknown)
+		switch {
+		case won != nil:
+			return *won, nil
+		case settleErr != nil && len(unknown) > 0:
+			return attempt{}, fmt.Errorf("%w: %w; then: %w", ErrUnknown, err, settleErr)
+		case settleErr != nil || !again && !possible:
+			return attempt{}, err
+		case !again:
+			return attempt{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+		case possible:
+			lock = false
+		default:
+			unknown = nil
+		}
+	}
+}
+
+// final wraps an error after which nothing has happened and another attempt would not help.
+type final struct{ error }
+
+func (e final) Unwrap() error { return e.error }
+
+func (e final) orNil() error {
+	if e.error == nil {
+		return nil
+	}
+	return e
+}
+
+// lostSwap: another writer appended first.
+func lostSwap(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "40001" && pgErr.TableName == "feed"
+}
+
+// connectionLost: what was sent may have been committed or not.
+func connectionLost(err error) bool {
+	if errors.As(err, &final{}) || errors.As(err, &pgx.ErrPreprocessingBatch{}) {
+		return false
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+	}
+	return true
+}
+
+func isCode(err error, code string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == code
+}
+
+// guarded gives ErrGuard for an error of feed_guard.
+func guarded(err error) error {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "P0002" && pgErr.TableName == "feed" {
+		return ErrGuard
+	}
+	return err
+}
+
+// settle finds out whether one of the attempts was committed (nil: none), whether one is still possible, and where the
+// heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over.
+//
+// A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the
+// next attempt. Only one of them can succeed; the other loses the swap and is settled again. Once the head has moved
+// on, it never comes back.
+func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		var heads map[string]Head
+		if heads, err = l.refresh(ctx); err == nil {
+			if won, possible, err = l.find(ctx, attempts, heads); err == nil {
+				return won, possible, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, true, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// find looks for the attempts in the log. One run speaks for all of its transaction. The heads, read before the search,
+// tell what is still possible after it.
+func (l *Log) find(ctx context.Context, attempts []attempt, heads map[string]Head) (won *attempt, possible bool, err error) {
+	for i := range attempts {
+		if len(attempts[i].runs) == 0 { // nothing was sent that could commit
+			continue
+		}
+		run := &attempts[i].runs[0]
+		head := run.head()
+		var there bool
+		err = l.pool.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and position = $2 and digest = $3)`,
+			run.feed, head.Position, head.Digest[:]).Scan(&there)
+		if err != nil {
+			return nil, false, err
+		}
+		if there {
+			return &attempts[i], false, nil
+		}
+		possible = possible || heads[run.feed] == run.from
+	}
+	return nil, possible, nil
+}
