@@ -1,0 +1,179 @@
+// Package deploy_test holds compose.yaml against the programs that it runs.
+package deploy_test
+
+import (
+	"net"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+const root = "../.."
+
+// A program is what compose has to run.
+type program struct {
+	name, port string
+	command    []string // as in the image
+	variables  []string // that --help prints
+}
+
+func TestCompose(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers")
+	project := load(t)
+	programs := programs(t, bin)
+	if len(project.Services) != 2*len(programs) {
+		t.Errorf("%v: want each of %v and its database, and nothing else", project.ServiceNames(), programs)
+	}
+	volumes := map[string]bool{}
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			service, database := project.Services[p.name], project.Services[p.name+"-db"]
+			checkService(t, p, service)
+			checkDatabase(t, database)
+			if d := service.DependsOn; len(d) != 1 || d[database.Name].Condition != types.ServiceConditionHealthy {
+				t.Errorf("depends on %v; want its healthy database alone", d)
+			}
+			if u, err := url.Parse(value(service, "DATABASE_URL")); err != nil || u.Host != database.Name {
+				t.Errorf("its database is at %v, %v; want %s", u, err, database.Name)
+			} else if password, _ := u.User.Password(); password != value(database, "POSTGRES_PASSWORD") {
+				t.Error("it does not know the password of its database")
+			}
+			for _, v := range database.Volumes {
+				if volumes[v.Source] {
+					t.Errorf("its volume %s is another database's, too", v.Source)
+				}
+				volumes[v.Source] = true
+			}
+			for _, name := range p.variables {
+				if strings.HasPrefix(name, "POLL_") {
+					checkPoll(t, bin, p, name)
+				} else if feed, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
+					checkFeed(t, project, feed, value(service, name))
+				}
+			}
+		})
+	}
+}
+
+func checkService(t *testing.T, p program, s types.ServiceConfig) {
+	t.Helper()
+	if !slices.Equal([]string(s.Command), p.command) {
+		t.Errorf("runs %q; want %q", s.Command, p.command)
+	}
+	if len(s.Ports) != 1 || s.Ports[0].HostIP != "127.0.0.1" || s.Ports[0].Published != p.port || value(s, "ADDR") != "0.0.0.0:"+s.Ports[0].Published {
+		t.Errorf("publishes %+v, ADDR %s; want port %s on loopback", s.Ports, value(s, "ADDR"), p.port)
+	}
+	if h := s.HealthCheck; h == nil || h.Disable || !strings.Contains(strings.Join(h.Test, " "), "/readyz") {
+		t.Errorf("health check: %+v", h)
+	}
+	for name := range s.Environment {
+		if !slices.Contains(p.variables, name) {
+			t.Errorf("sets %s, which --help does not have", name)
+		}
+	}
+}
+
+func checkDatabase(t *testing.T, s types.ServiceConfig) {
+	t.Helper()
+	if image, _, _ := strings.Cut(s.Image, ":"); image != "postgres" || len(s.Ports) > 0 || len(s.Volumes) != 1 {
+		t.Errorf("database: image %q, ports %v, volumes %v", s.Image, s.Ports, s.Volumes)
+	}
+	if h := s.HealthCheck; h == nil || h.Disable || !slices.Contains(h.Test, "pg_isready") {
+		t.Errorf("database: health check: %+v", h)
+	}
+}
+
+// checkPoll: a bad schedule for this service reaches its program, which says no, and reaches no other.
+func checkPoll(t *testing.T, bin string, p program, name string) {
+	t.Helper()
+	own := strings.ToUpper(p.name) + "_" + name
+	project := load(t, own+"=never")
+	for other, s := range project.Services {
+		if got := value(s, name); (got == "never") != (other == p.name) {
+			t.Errorf("%s=never gives %s the schedule %q", own, other, got)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, p.command[0]), p.command[1:]...)
+	cmd.Env = []string{}
+	for k, v := range project.Services[p.name].Environment {
+		cmd.Env = append(cmd.Env, k+"="+*v)
+	}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), name+": ") {
+		t.Errorf("with %s=never: %v\n%s", own, err, out)
+	}
+}
+
+// checkFeed: the feed is asked where a service of the project listens.
+func checkFeed(t *testing.T, project *types.Project, feed, at string) {
+	t.Helper()
+	u, err := url.Parse(at)
+	if err != nil || u.Path != "/feeds/"+strings.ToLower(feed) {
+		t.Fatalf("the feed %s at %q, %v", feed, at, err)
+	}
+	if source := project.Services[u.Hostname()]; value(source, "ADDR") != "0.0.0.0:"+u.Port() {
+		t.Errorf("the feed %s is asked for at %s, where nobody listens", feed, u.Host)
+	}
+}
+
+func load(t *testing.T, env ...string) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{root + "/compose.yaml"}, cli.WithEnv(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := options.LoadProject(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return project
+}
+
+// programs are sales and what the subscribers' program lists.
+func programs(t *testing.T, bin string) []program {
+	t.Helper()
+	all := []program{{name: "sales", port: "8080", command: []string{"sales-feed"}}}
+	for line := range strings.Lines(output(t, bin+"/subscribers")) {
+		if f := strings.Fields(line); len(f) > 1 {
+			if _, port, err := net.SplitHostPort(f[1]); err == nil {
+				all = append(all, program{name: f[0], port: port, command: []string{"subscribers", f[0]}})
+			}
+		}
+	}
+	if len(all) < 3 {
+		t.Fatalf("only %v", all)
+	}
+	variable := regexp.MustCompile(`(?m)^  ([A-Z_]+) `)
+	for i, p := range all {
+		help := output(t, filepath.Join(bin, p.command[0]), append(p.command[1:], "--help")...)
+		for _, m := range variable.FindAllStringSubmatch(help, -1) {
+			all[i].variables = append(all[i].variables, m[1])
+		}
+	}
+	return all
+}
+
+func output(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// value is a service's variable, "" if it has none.
+func value(s types.ServiceConfig, name string) string {
+	if v := s.Environment[name]; v != nil {
+		return *v
+	}
+	return ""
+}
