@@ -64,15 +64,11 @@ func (w *walk) orders(t *testing.T) {
 	if again := w.buy(t, w.firstKey, "volta", "heat_pump", "long_range"); again.ID != first.ID {
 		t.Errorf("the same purchase made the orders %s and %s", first.ID, again.ID)
 	}
-	entries := w.replay(t)
-	if len(entries) != 5 {
+	if entries := w.copied(t); len(entries) != 5 {
 		t.Errorf("%d entries after four orders and a cancellation", len(entries))
 	}
-	w.copied(t, entries)
 	w.cancel(t, second.ID) // which the copies have as placed
-	entries = w.replay(t)
-	w.ledger.check(t, entries)
-	w.copied(t, entries)
+	w.ledger.check(t, w.copied(t))
 }
 
 func (w *walk) killSales(t *testing.T) {
@@ -162,11 +158,10 @@ func (w *walk) startSales(t *testing.T) {
 		}
 	}
 
-	w.entries = w.replay(t)
+	w.entries = w.copied(t)
 	if w.ledger.check(t, w.entries) < 2 {
 		t.Error("no purchase of the shoppers was sent again")
 	}
-	w.copied(t, w.entries)
 	for service, before := range w.stale {
 		if now, err := w.status(service); err != nil || now.State != "fresh" || now.LastError != "" || !now.AsOf.After(before.AsOf) {
 			t.Errorf("%s says %+v, %v", service, now, err)
