@@ -9,7 +9,8 @@ import (
 
 const (
 	nsAtom      = "http://www.w3.org/2005/Atom"
-	nsTombstone = "http://purl.org/atompub/tombstones/1.0" // RFC 6721
+	nsTombstone = "http://purl.org/atompub/tombstones/1.0"  // RFC 6721
+	nsHistory   = "http://purl.org/syndication/history/1.0" // RFC 5005
 	nsEdison    = "https://edison-cars.example/ns/feed"
 )
 
@@ -18,7 +19,9 @@ const (
 type atomDocument struct {
 	feeds.AtomFeed
 	NSTombstone string           `xml:"xmlns:at,attr"`
+	NSHistory   string           `xml:"xmlns:fh,attr"`
 	NSEdison    string           `xml:"xmlns:edison,attr"`
+	Archive     *struct{}        `xml:"fh:archive"`
 	Links       []feeds.AtomLink `xml:"link"`
 	Page        atomPage         `xml:"edison:page"`
 	Entries     []atomEntry      `xml:"entry"`
@@ -52,16 +55,20 @@ type atomTombstone struct {
 }
 
 // Atom gives the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721). Each entry
-// has content for people and, beside it, the entity as an XML element of its own namespace.
+// has content for people and, beside it, the entity as an XML element of its own namespace. An archive document is marked
+// as one (RFC 5005 section 4).
 func (d *Document) Atom() ([]byte, error) {
 	doc := atomDocument{
 		AtomFeed: feeds.AtomFeed{
 			Xmlns: nsAtom, Title: d.Title, Subtitle: d.Text, Id: d.ID, Updated: rfc3339(time.Unix(0, 0)),
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: "Edison Cars"}},
 		},
-		NSTombstone: nsTombstone, NSEdison: nsEdison,
+		NSTombstone: nsTombstone, NSHistory: nsHistory, NSEdison: nsEdison,
 		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
+	}
+	if d.Archive {
+		doc.Archive = &struct{}{}
 	}
 	if d.tail() {
 		doc.Page.UpToDate, doc.Page.Head = &d.UpToDate, &d.Head

@@ -106,6 +106,8 @@ type Document struct {
 	Next  string // where a replay goes on, absolute; set also when nothing lies there yet
 	View  View
 	Links []Link // without self
+	// Archive marks an archive document (RFC 5005 section 4): entries will neither join nor leave it.
+	Archive bool
 }
 
 // Words gives the entry in words. One that Show cannot read is still there for those who copy it.

@@ -68,7 +68,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 	}
 	d := &feed.Document{
 		Description: r.Description, Home: s.publicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
-		View: r.view, Links: s.alternates(r),
+		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
 			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
 		},
@@ -78,12 +78,19 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 	switch {
 	case d.NewestFirst():
 		slices.Reverse(d.Entries)
+		link("first", s.at(r, feed.Newest, feed.Cursor{})) // RFC 5005 section 3
 		if first.Position > 1 {
 			link("next", s.at(r, feed.Older, first))
 		}
 		link("archives", s.at(r, feed.Replay, feed.Cursor{}))
 	case !d.UpToDate:
 		link("next", d.Next)
+	}
+	if sp.earlier != nil { // RFC 5005 section 4
+		link("prev-archive", s.at(r, feed.Replay, *sp.earlier))
+	}
+	if sp.archive && sp.sealed {
+		link("next-archive", d.Next)
 	}
 	return d, nil
 }
@@ -111,7 +118,8 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.mediaType == feed.TypeHTML {
 		by = []any{pageRenderer, s.name, s.nav}
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r), sp.from, sp.end, sp.sealed, head)
+	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
@@ -135,7 +143,8 @@ type shownEntry struct {
 	HTML       template.HTML
 }
 
-func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
+// page renders the document for a browser.
+func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	data := struct {
 		*feed.Document
 		Entries              []shownEntry
@@ -176,8 +185,7 @@ func (s *Source) writePage(c *gin.Context, r *request, d *feed.Document) error {
 		}
 	}
 	page.Data = data
-	web.Render(c, http.StatusOK, feedPage, page)
-	return nil
+	return web.Execute(feedPage, page)
 }
 
 var indexPage = web.Template(pages, "index.html")

@@ -30,6 +30,10 @@ type span struct {
 	end      feed.Cursor // at to
 	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
 	sealed   bool        // a full page, and the one after it is full too: its bytes are final
+	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one before
+	// its first entry.
+	archive bool
+	earlier *feed.Cursor // where the archive before the span starts; nil: there is none
 }
 
 // diverged is what locate gives for a cursor that the log does not contain.
@@ -68,7 +72,7 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 		select f.position, f.digest, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
-		        where feed = $1 and position = any (array[$2, $3, f.position / $4 * $4]::bigint[])) e on true
+		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
 		 where f.name = $1`, name, c, end, full)
 	if err != nil {
 		return nil, err
@@ -89,7 +93,13 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 	default:
 		sp.end, sp.updated = feed.At(sp.to, at.digest), at.updated
 	}
-	sp.sealed = sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full && head.Position >= sp.to+full
+	isFull := sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full
+	sp.sealed = isFull && head.Position >= sp.to+full
+	sp.archive = isFull && full == feed.PageSize
+	if at := sp.from - feed.PageSize; at >= 0 && (sp.archive || sel.view == feed.Newest) {
+		earlier := feed.At(at, places[at].digest)
+		sp.earlier = &earlier
+	}
 	return sp, nil
 }
 

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -35,12 +36,13 @@ type Source struct {
 	publicURL string
 	nav       []web.Link
 	feeds     []feed.Description
+	cache     *cache
 }
 
 // NewSource gives a source of feeds. name is the service's, for the pages; publicURL is where its readers find it,
 // without a slash at the end: all links are built from it.
 func NewSource(pool *pgxpool.Pool, name, publicURL string, nav []web.Link, feeds ...feed.Description) *Source {
-	return &Source{pool: pool, name: name, publicURL: strings.TrimSuffix(publicURL, "/"), nav: nav, feeds: feeds}
+	return &Source{pool: pool, name: name, publicURL: strings.TrimSuffix(publicURL, "/"), nav: nav, feeds: feeds, cache: newCache(cacheBytes)}
 }
 
 // Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
@@ -157,7 +159,8 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	} else if err != nil {
 		return fmt.Errorf("locate a page of feed %s: %w", req.Name, err)
 	}
-	c.Header("ETag", s.etag(req, sp))
+	tag, coding := s.etag(req, sp), acceptedCoding(c.Request.Header.Values("Accept-Encoding"))
+	c.Header("ETag", codedTag(tag, coding))
 	c.Header("Cache-Control", cacheControl(req, sp))
 	if sp.sealed {
 		c.Header("Last-Modified", sp.updated.Truncate(time.Second).Format(http.TimeFormat))
@@ -166,32 +169,53 @@ func (s *Source) serveFeed(c *gin.Context) error {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	doc, err := s.document(c.Request.Context(), req, sp)
+	doc, err := s.coded(c.Request.Context(), req, sp, tag, coding)
 	if err != nil {
 		return err
 	}
-	c.Header("Link", linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: req.mediaType}}, doc.Links...)))
-	return s.write(c, req, doc)
+	c.Header("Link", doc.link)
+	if coding != codingIdentity {
+		c.Header("Content-Encoding", coding)
+	}
+	web.Send(c, http.StatusOK, doc.contentType, doc.body)
+	return nil
 }
 
-func (s *Source) write(c *gin.Context, req *request, doc *feed.Document) (err error) {
-	var body []byte
-	contentType := req.mediaType
-	switch req.mediaType {
-	case feed.TypeHTML:
-		return s.writePage(c, req, doc)
-	case feed.TypeAtom:
-		contentType += "; charset=utf-8"
-		body, err = doc.Atom()
-	default: // JSON is UTF-8 and takes no charset (RFC 8259 section 8.1)
-		body, err = doc.JSON()
-	}
+// coded gives the document in a coding: from the cache, or rendered and compressed once.
+func (s *Source) coded(ctx context.Context, r *request, sp *span, tag, coding string) (*cached, error) {
+	return s.cache.get(ctx, codedTag(tag, coding), func(ctx context.Context) (*cached, error) {
+		if coding == codingIdentity {
+			return s.render(ctx, r, sp)
+		}
+		plain, err := s.coded(ctx, r, sp, tag, codingIdentity)
+		if err != nil {
+			return nil, err
+		}
+		body, err := compress(plain.body, coding)
+		return &cached{contentType: plain.contentType, link: plain.link, body: body}, err
+	})
+}
+
+func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, error) {
+	doc, err := s.document(ctx, r, sp)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.Header("Content-Length", strconv.Itoa(len(body)))
-	c.Data(http.StatusOK, contentType, body)
-	return nil
+	made := &cached{
+		contentType: r.mediaType,
+		link:        linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: r.mediaType}}, doc.Links...)),
+	}
+	switch r.mediaType {
+	case feed.TypeHTML:
+		made.contentType = web.HTMLType
+		made.body, err = s.page(r, doc)
+	case feed.TypeAtom:
+		made.contentType += "; charset=utf-8"
+		made.body, err = doc.Atom()
+	default: // JSON is UTF-8 and takes no charset (RFC 8259 section 8.1)
+		made.body, err = doc.JSON()
+	}
+	return made, err
 }
 
 func cacheControl(r *request, sp *span) string {

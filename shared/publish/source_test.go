@@ -21,6 +21,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
+// plain asks for no coding of its own accord.
+var plain = &http.Transport{DisableCompression: true}
+
 // get asks for a path of the server with headers given as name, value, name, value ...
 func get(t testing.TB, server *httptest.Server, method, path string, header ...string) (*http.Response, string) {
 	t.Helper()
@@ -31,7 +34,7 @@ func get(t testing.TB, server *httptest.Server, method, path string, header ...s
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Add(header[i], header[i+1])
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := plain.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

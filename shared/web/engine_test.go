@@ -115,7 +115,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Run("a browser gets a page", func(t *testing.T) {
 		t.Parallel()
 		resp, body := ask(t, "GET", url+"/orders", nil, "Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Content-Type") != htmlType || resp.Header.Get("Allow") != "POST" {
+		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Allow") != "POST" {
 			t.Errorf("%d %v", resp.StatusCode, resp.Header)
 		}
 		if !strings.Contains(body, "<h1>Method Not Allowed</h1>") {

@@ -13,7 +13,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-const htmlType = "text/html; charset=utf-8"
+// HTMLType is the Content-Type of a page.
+const HTMLType = "text/html; charset=utf-8"
 
 //go:embed layout.html problem.html
 var pages embed.FS
@@ -61,7 +62,7 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 // Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
 // no-cache unless it is set already.
 func Render(c *gin.Context, status int, t *template.Template, p Page) {
-	body, err := execute(t, p)
+	body, err := Execute(t, p)
 	if err != nil {
 		fail(c, err)
 		return
@@ -69,10 +70,11 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	if h := c.Writer.Header(); h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")
 	}
-	send(c, status, htmlType, body)
+	Send(c, status, HTMLType, body)
 }
 
-func execute(t *template.Template, p Page) ([]byte, error) {
+// Execute gives the bytes of a page, of the type text/html in UTF-8.
+func Execute(t *template.Template, p Page) ([]byte, error) {
 	var body bytes.Buffer
 	if err := t.ExecuteTemplate(&body, "layout.html", p); err != nil {
 		return nil, fmt.Errorf("render page %q: %w", p.Title, err)
@@ -80,8 +82,8 @@ func execute(t *template.Template, p Page) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// send gives the length too, which net/http cannot know of the body that it drops for HEAD.
-func send(c *gin.Context, status int, contentType string, body []byte) {
+// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD.
+func Send(c *gin.Context, status int, contentType string, body []byte) {
 	h := c.Writer.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))

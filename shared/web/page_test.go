@@ -44,7 +44,7 @@ func specimen(t *testing.T) (*http.Response, string) {
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	resp, body := specimen(t)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != htmlType || resp.Header.Get("Cache-Control") != "no-cache" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-cache" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
 	for _, part := range []string{

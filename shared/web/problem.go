@@ -117,11 +117,11 @@ func (p *Problem) write(c *gin.Context) {
 	err := enc.Encode(full)
 	body, contentType := bytes.TrimSpace(b.Bytes()), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
-		body, err = execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
-		contentType = htmlType
+		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
+		contentType = HTMLType
 	}
 	if err != nil {
 		panic(err) // strings and a number in a template of our own
 	}
-	send(c, full.Status, contentType, body)
+	Send(c, full.Status, contentType, body)
 }

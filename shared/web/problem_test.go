@@ -44,7 +44,7 @@ func TestProblem(t *testing.T) {
 	t.Run("as a page", func(t *testing.T) {
 		t.Parallel()
 		resp, body := ask(t, "POST", url+"/orders", nil, "Accept", "text/html")
-		if resp.StatusCode != 422 || resp.Header.Get("Content-Type") != htmlType || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Link") == "" {
+		if resp.StatusCode != 422 || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Link") == "" {
 			t.Errorf("%d %v", resp.StatusCode, resp.Header)
 		}
 		for _, part := range []string{"<h1>Invalid order</h1>", "2 fields are wrong.", "<code>lines[0].model</code> &lt;unknown&gt;"} {

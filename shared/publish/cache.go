@@ -1,0 +1,181 @@
+package publish
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	cacheBytes  = 64 << 20
+	fillTimeout = 30 * time.Second
+)
+
+// A cache keeps documents as they go out, each under its entity tag, which stands for every byte of it. When it is full,
+// what was not asked for the longest goes first.
+type cache struct {
+	limit int64
+
+	mu      sync.Mutex
+	size    int64
+	byTag   map[string]*list.Element
+	recent  list.List // of *cached, the last one asked for in front
+	filling singleflight.Group
+}
+
+// cached is a document in one content coding.
+type cached struct {
+	tag         string
+	contentType string
+	link        string
+	body        []byte
+}
+
+func (c *cached) cost() int64 { return int64(len(c.body)+len(c.link)+len(c.tag)) + 200 }
+
+func newCache(limit int64) *cache {
+	return &cache{limit: limit, byTag: map[string]*list.Element{}}
+}
+
+func (c *cache) lookup(tag string) *cached {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.byTag[tag]
+	if !ok {
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return e.Value.(*cached)
+}
+
+func (c *cache) keep(doc *cached) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.byTag[doc.tag]; ok || doc.cost() > c.limit {
+		return
+	}
+	c.byTag[doc.tag] = c.recent.PushFront(doc)
+	for c.size += doc.cost(); c.size > c.limit; {
+		oldest := c.recent.Back()
+		gone := c.recent.Remove(oldest).(*cached)
+		delete(c.byTag, gone.tag)
+		c.size -= gone.cost()
+	}
+}
+
+// get gives the document with the tag, by fill if it is not here. Many who ask at once cost one fill, which goes on
+// when they leave.
+func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) (*cached, error)) (*cached, error) {
+	if doc := c.lookup(tag); doc != nil {
+		return doc, nil
+	}
+	filled := c.filling.DoChan(tag, func() (doc any, err error) {
+		defer func() {
+			if p := recover(); p != nil { // here it would end the process
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
+		defer cancel()
+		made, err := fill(ctx)
+		if err != nil {
+			return nil, err
+		}
+		made.tag = tag
+		c.keep(made)
+		return made, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-filled:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*cached), nil
+	}
+}
+
+// Content codings (RFC 9110 section 8.4.1), those that we like best first.
+const (
+	codingZstd     = "zstd" // RFC 8878
+	codingGzip     = "gzip"
+	codingIdentity = "identity"
+)
+
+// acceptedCoding chooses by the fields of Accept-Encoding (RFC 9110 section 12.5.3): the highest q-value wins, and of
+// equal ones the smaller answer. Without a field it is identity, which is also what remains when nothing is accepted.
+func acceptedCoding(fields []string) string {
+	best, bestQ := codingIdentity, 0.0
+	q := map[string]float64{}
+	for item := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+		name, parameters, _ := strings.Cut(item, ";")
+		weight := 1.0
+		if value, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(parameters)), "q="); ok {
+			var err error
+			if weight, err = strconv.ParseFloat(value, 64); err != nil || !(weight >= 0 && weight <= 1) {
+				continue
+			}
+		}
+		if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
+			q[strings.TrimPrefix(name, "x-")] = weight
+		}
+	}
+	for _, coding := range []string{codingZstd, codingGzip, codingIdentity} {
+		weight, named := q[coding]
+		if any, ok := q["*"]; !named && ok {
+			weight = any
+		}
+		if weight > bestQ {
+			best, bestQ = coding, weight
+		}
+	}
+	return best
+}
+
+// codedTag is the entity tag of the same document in a coding: it has other bytes.
+func codedTag(tag, coding string) string {
+	if coding == codingIdentity {
+		return tag
+	}
+	return strings.TrimSuffix(tag, `"`) + "-" + coding + `"`
+}
+
+// Documents are compressed once and sent many times.
+var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+})
+
+func compress(body []byte, coding string) ([]byte, error) {
+	switch coding {
+	case codingZstd:
+		enc, err := zstdEncoder()
+		if err != nil {
+			return nil, err
+		}
+		return enc.EncodeAll(body, nil), nil
+	case codingGzip:
+		var b bytes.Buffer
+		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(body); err != nil {
+			return nil, err
+		}
+		err = w.Close()
+		return b.Bytes(), err
+	default:
+		return body, nil
+	}
+}
