@@ -99,6 +99,7 @@ func (s *source) serve(t testing.TB, addr string) {
 			s.asked = append(s.asked, exchange{r.URL.RawQuery, r.Header.Get("If-None-Match"), seen.status})
 		}()
 		if tamper != nil {
+			r.Header.Del("Accept-Encoding") // what is tampered with must be readable
 			tamper(seen, r, engine)
 		} else {
 			engine.ServeHTTP(seen, r)
