@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -200,7 +199,7 @@ func TestPanicWhileRendering(t *testing.T) {
 		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 	}
 	calm.Store(true)
-	if resp, body := get(t, server, "GET", "/feeds/things.json"); resp.StatusCode != 200 || !bytes.Contains([]byte(body), []byte("Thing")) {
+	if resp, body := get(t, server, "GET", "/feeds/things.json"); resp.StatusCode != 200 || !strings.Contains(body, "Thing") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }

@@ -220,14 +220,23 @@ func TestConditionalRequests(t *testing.T) {
 func TestETagStandsForTheBytes(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
 	fill(t, l, 110)
 	middle := cursorAt(t, pool, 42).String()
-	bodies := map[string]string{}
-	for i := range 12 {
+	bodies := map[string]string{} // with the links of the header
+	for i := range 20 {
+		if i == 12 { // on to where an archive of 100 gets its successor
+			appendAll(t, l, lives(295)[len(logged(t, pool)):])
+		}
+		server := serve(t, pool) // with an empty cache: it has nothing that it could serve again under an old tag
+		archives := []string{"?after=0&limit=100", "?after=" + cursorAt(t, pool, 100).String() + "&limit=100"}
+		if i >= 12 {
+			archives = append(archives, "?after="+cursorAt(t, pool, 200).String()+"&limit=100", "?before="+cursorAt(t, pool, 201).String())
+		}
 		for _, path := range []string{"/feeds/things", "/feeds/things.json", "/feeds/things.atom", "/feeds/things.html"} {
-			for _, query := range []string{"", "?before=" + middle, "?after=0", "?after=0&limit=10", "?after=0&limit=110", "?after=0&limit=58", "?after=" + middle + "&limit=7", "?after=0&limit=10&history=" + middle} {
+			for _, query := range append(archives, "", "?before="+middle, "?after=0", "?after=0&limit=10", "?after=0&limit=110", "?after=0&limit=58", "?after="+middle+"&limit=7", "?after=0&limit=10&history="+middle) {
 				resp, body := get(t, server, "GET", path+query)
+				body = resp.Header.Get("Link") + "\n" + body
 				key := path + query + " " + resp.Header.Get("ETag")
 				if before, seen := bodies[key]; seen && before != body {
 					t.Fatalf("%s stands for\n%s\nand for\n%s", key, before, body)
