@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "bench")
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+func TestQuick(t *testing.T) {
+	t.Parallel()
+	picture := filepath.Join(t.TempDir(), "bench.svg")
+	raw, err := exec.Command(build(t), "feed", "--quick", "--out", picture).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, raw)
+	}
+	out := string(raw)
+	want := []string{`cores, .*PostgreSQL \d+.*fsync on, synchronous_commit on`}
+	for _, writers := range writerCounts {
+		want = append(want, fmt.Sprintf(`(?m)^ +%d  +[\d,.]+  +[\d,.]+  +[\d,.]+  .*\)  +0 of [\d,]*[1-9][\d,]*  +[\d,]+ of [\d,]+  +[\d,]+ of [\d,]+$`, writers))
+	}
+	kinds := []string{feedKind, nginxKind}
+	if strings.Contains(out, "nginx is left out") {
+		kinds = kinds[:1]
+	}
+	for _, name := range []string{"304", "tail", "sealed", "Atom"} {
+		for _, kind := range kinds {
+			want = append(want, `(?m)^ *`+name+`  +`+kind+`  +[\d,.]+  +-?[\d,.]+`)
+		}
+	}
+	want = append(want, `(?m)^ *tail  +structs  +[\d,.]+`, `(?m)^ *sealed  +structs  +[\d,.]+`)
+	for _, w := range want {
+		if !regexp.MustCompile(w).MatchString(out) {
+			t.Errorf("nothing matches %s", w)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+	svg, err := os.ReadFile(picture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bars := 0
+	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "rect" {
+			bars++
+		}
+	}
+	if bars < 4*3+4 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+}
+
+// Whatever is stopped in the middle leaves no process, and no data unless it is killed.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	binary := build(t)
+	for _, test := range []struct {
+		part, until string // it has said so, or such a process runs
+		signal      syscall.Signal
+	}{
+		{"writes", "Writes:", syscall.SIGINT},
+		{"reads", serveArg + " " + feedKind, syscall.SIGINT},
+		{"reads", serveArg + " " + feedKind, syscall.SIGKILL},
+	} {
+		t.Run(test.part+" by "+test.signal.String(), func(t *testing.T) {
+			t.Parallel()
+			dir := pgtest.Dir(t)
+			cmd := exec.Command(binary, "feed", "--only", test.part)
+			cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+			output, err := os.Create(filepath.Join(t.TempDir(), "output"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer output.Close()
+			cmd.Stdout, cmd.Stderr = output, output
+			said := func() string {
+				text, err := os.ReadFile(output.Name())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(text)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { cmd.Process.Kill() })
+			eventually(t, func() error {
+				if seen := said() + strings.Join(processes(t, dir), "\n"); !strings.Contains(seen, test.until) {
+					return fmt.Errorf("there is no %q in\n%s", test.until, seen)
+				}
+				return nil
+			})
+			if err := cmd.Process.Signal(test.signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil && test.signal != syscall.SIGKILL {
+				t.Errorf("%v\n%s", err, said())
+			}
+			eventually(t, func() error {
+				if left := processes(t, dir); len(left) > 0 {
+					return fmt.Errorf("still running: %v", left)
+				}
+				return nil
+			})
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 && test.signal != syscall.SIGKILL {
+				t.Errorf("left in the folder: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// processes are the command lines that name the folder, be it in a URL.
+func processes(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	out, err := exec.Command("ps", "-axww", "-o", "command=").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, filepath.Base(dir)) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	o, err := parseFlags(strings.Fields("feed --only reads --quick --out x.svg"))
+	if want := (options{false, true, true, "x.svg"}); err != nil || o != want {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for args, text := range map[string]string{
+		"":                         "takes feed",
+		"orders":                   "takes feed",
+		"feed more":                "takes feed",
+		"feed --only all":          "writes or reads",
+		"feed --out x.png":         "file.svg",
+		"feed --out nowhere/x.svg": "exists",
+		"feed --loud":              "-loud",
+	} {
+		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}

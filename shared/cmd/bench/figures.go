@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// A table aligns its columns to the right.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer, columns ...string) *table {
+	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)}
+	t.row(columns...)
+	return t
+}
+
+func (t *table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")+"\t") }
+func (t *table) flush() error        { return t.w.Flush() }
+
+// median gives 0 for no values.
+func median(values []float64) float64 {
+	s := slices.Sorted(slices.Values(values))
+	switch n := len(s); {
+	case n == 0:
+		return 0
+	case n%2 == 0:
+		return (s[n/2-1] + s[n/2]) / 2
+	default:
+		return s[n/2]
+	}
+}
+
+// ratios compares round by round: the median, and the least and the most.
+func ratios(of, to []float64) string {
+	var r []float64
+	for i := range min(len(of), len(to)) {
+		if of[i] <= 0 || to[i] <= 0 { // too few requests to tell
+			return "-"
+		}
+		r = append(r, of[i]/to[i])
+	}
+	if len(r) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s (%s-%s)", number(median(r)), number(slices.Min(r)), number(slices.Max(r)))
+}
+
+// number gives a value in three digits, or as many as it has before the point.
+func number(v float64) string {
+	switch {
+	case v < 10:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	case v < 100:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	default:
+		return count(int(v + 0.5))
+	}
+}
+
+// count separates the thousands.
+func count(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

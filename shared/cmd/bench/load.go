@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	connections = 32
+	loadGrace   = 10 * time.Second // for answers that are under way when the time is over
+)
+
+// drive sends n requests of the same bytes over 32 keep-alive connections, or as many as it can within the limit. Each
+// answer must have the status. It gives the requests done and the time they took, without that of connecting.
+//
+// The generator is plain for a reason: net/http's client costs more than the servers that it would measure.
+func drive(ctx context.Context, addr, request string, status, n int, limit time.Duration) (done int, elapsed time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	conns := make([]net.Conn, connections)
+	for i := range conns {
+		var dialer net.Dialer
+		if conns[i], err = dialer.DialContext(ctx, "tcp", addr); err != nil {
+			return 0, 0, err
+		}
+		defer conns[i].Close()
+		defer context.AfterFunc(ctx, func() { _ = conns[i].Close() })()
+	}
+	var all sync.WaitGroup
+	var taken, answered atomic.Int64
+	began := time.Now()
+	for _, conn := range conns {
+		_ = conn.SetDeadline(began.Add(limit + loadGrace))
+		all.Go(func() {
+			r := bufio.NewReaderSize(conn, 64<<10)
+			for taken.Add(1) <= int64(n) && time.Since(began) < limit {
+				_, err := conn.Write([]byte(request))
+				if err == nil {
+					err = readAnswer(r, status)
+				}
+				if err != nil {
+					cancel(err)
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return int(answered.Load()), time.Since(began), context.Cause(ctx)
+}
+
+// readAnswer reads an HTTP/1.1 answer that has a Content-Length, or is a 304.
+func readAnswer(r *bufio.Reader, status int) error {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if want := fmt.Appendf(nil, "HTTP/1.1 %d ", status); !bytes.HasPrefix(line, want) {
+		return fmt.Errorf("the answer is %q, want %d", bytes.TrimSpace(line), status)
+	}
+	length := -1
+	for {
+		if line, err = r.ReadSlice('\n'); err != nil {
+			return err
+		}
+		name, value, ok := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
+		if !ok {
+			break
+		}
+		if len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case status == 304:
+		return nil
+	case length <= 0:
+		return errors.New("the answer has no Content-Length")
+	}
+	_, err = r.Discard(length)
+	return err
+}
