@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,7 @@ func (l *Log) commitGroups() {
 		case <-l.closing:
 			return
 		case first := <-l.queue:
+			runtime.Gosched() // those whose group has just ended are about to come again
 			l.commitGroup(l.collect(first))
 		}
 	}
