@@ -2,6 +2,7 @@ package sales
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -392,5 +393,17 @@ func TestPages(t *testing.T) {
 	s.pool.Close()
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
+	}
+}
+
+// Somebody who may have bought must not be told simply to try again.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	id := uuid.New()
+	for harmless, says := range map[bool]string{false: "/orders/" + id.String(), true: "same Idempotency-Key"} {
+		p, ok := errors.AsType[*web.Problem](perhaps(id, harmless))
+		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/"+id.String() || !strings.Contains(p.Detail, says) {
+			t.Errorf("with a key: %t: %+v", harmless, p)
+		}
 	}
 }

@@ -1,22 +1,17 @@
 package publish
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/mmcdole/gofeed"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -283,217 +278,6 @@ func TestHead(t *testing.T) {
 		delete(head.Header, "Date")
 		if head.StatusCode != whole.StatusCode || body != "" || !maps.EqualFunc(head.Header, whole.Header, slices.Equal) {
 			t.Errorf("%s\nGET  %d %v\nHEAD %d %v %q", path, whole.StatusCode, whole.Header, head.StatusCode, head.Header, body)
-		}
-	}
-}
-
-// pageJSON is what a client of the JSON format reads.
-type pageJSON struct {
-	Next   string `json:"next_url"`
-	Edison struct {
-		Cursor, Next, Head string
-		Sealed             bool
-		UpToDate           *bool `json:"up_to_date"`
-	} `json:"_edison"`
-	Items []struct {
-		Edison struct{ Position int64 } `json:"_edison"`
-	}
-}
-
-func readJSON(t testing.TB, server *httptest.Server, url string, header ...string) (p pageJSON) {
-	t.Helper()
-	resp, body := get(t, server, "GET", strings.TrimPrefix(url, publicURL), header...)
-	if err := json.Unmarshal([]byte(body), &p); err != nil || resp.StatusCode != 200 {
-		t.Fatal(url, resp.StatusCode, err)
-	}
-	return p
-}
-
-func TestPaging(t *testing.T) {
-	t.Parallel()
-	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
-	for _, n := range []int{0, 1, 99, 100, 101, 199, 200, 201, 250} {
-		if grow := n - len(logged(t, pool)); grow > 0 {
-			err := l.InTx(t.Context(), func(tx *Tx) error {
-				for i := range grow {
-					Append(tx, feedName, thing(numbered(1000*n+i), 1))
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		t.Run(fmt.Sprintf("back through %d entries, newest first", n), func(t *testing.T) {
-			want := int64(n)
-			for url := "/feeds/things"; url != ""; {
-				p := readJSON(t, server, url, "Accept", []string{feed.TypeJSON, feed.TypeJSONFeed}[n%2])
-				if url == "/feeds/things" && (len(p.Items) != n && len(p.Items) < 100 || len(p.Items) > 199) {
-					t.Errorf("the newest view has %d entries", len(p.Items))
-				}
-				for _, item := range p.Items {
-					if item.Edison.Position != want {
-						t.Fatalf("position %d, want %d", item.Edison.Position, want)
-					}
-					want--
-				}
-				url = p.Next
-			}
-			if want != 0 {
-				t.Errorf("the entries 1 to %d are missing", want)
-			}
-		})
-		for _, limit := range []int64{1, 7, 100, 1000} {
-			t.Run(fmt.Sprintf("forward through %d entries by %d", n, limit), func(t *testing.T) {
-				position := int64(0)
-				for url := fmt.Sprintf("/feeds/things?after=0&limit=%d", limit); ; {
-					p := readJSON(t, server, url)
-					for _, item := range p.Items {
-						position++
-						if item.Edison.Position != position {
-							t.Fatalf("position %d, want %d", item.Edison.Position, position)
-						}
-					}
-					sealed := position%limit == 0 && len(p.Items) > 0 && position+limit <= int64(n)
-					if p.Edison.Sealed != sealed || sealed != (p.Edison.UpToDate == nil) || p.Next != "" {
-						t.Errorf("%s: %+v, sealed should be %t", url, p.Edison, sealed)
-					}
-					if p.Edison.UpToDate != nil && *p.Edison.UpToDate {
-						break
-					}
-					url = p.Edison.Next
-				}
-				if position != int64(n) {
-					t.Errorf("the replay ends at %d", position)
-				}
-			})
-		}
-	}
-	t.Run("a replay from the middle of a page comes to the common pages", func(t *testing.T) {
-		p := readJSON(t, server, "/feeds/things?after="+cursorAt(t, pool, 42).String()+"&limit=100")
-		if want := cursorAt(t, pool, 100).String(); p.Edison.Cursor != want || len(p.Items) != 58 {
-			t.Errorf("it ends at %s with %d entries, want %s", p.Edison.Cursor, len(p.Items), want)
-		}
-	})
-	t.Run("an entry that nobody can put into words is still there", func(t *testing.T) {
-		poisoned := database(t)
-		log, server := openLog(t, poisoned), serve(t, poisoned)
-		if err := log.Commit(t.Context(), put(Entry{ID: numbered(1), Version: 1, Updated: start, Payload: []byte(`{"name":1}`)})); err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html"} {
-			if resp, body := get(t, server, "GET", path); resp.StatusCode != 200 || !strings.Contains(body, "cannot be put into words") {
-				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
-			}
-		}
-	})
-	t.Run("a page with a hole is not served", func(t *testing.T) {
-		torn := database(t)
-		fill(t, openLog(t, torn), 5)
-		exec(t, torn, `delete from feed_entry where position = 3`)
-		if resp, _ := get(t, serve(t, torn), "GET", "/feeds/things?after=0"); resp.StatusCode != 500 {
-			t.Errorf("%d", resp.StatusCode)
-		}
-	})
-	t.Run("the links of a walk keep its history", func(t *testing.T) {
-		p := readJSON(t, server, "/feeds/things?after=0&limit=100&history="+cursorAt(t, pool, 200).String())
-		if !strings.HasSuffix(p.Edison.Next, "&history="+cursorAt(t, pool, 200).String()) {
-			t.Errorf("next is %s", p.Edison.Next)
-		}
-	})
-	t.Run("the same links stand in the Link header", func(t *testing.T) {
-		resp, _ := get(t, server, "GET", "/feeds/things")
-		p := readJSON(t, server, "/feeds/things")
-		for _, want := range []string{
-			"<" + p.Next + `>; rel="next"; type="application/feed+json"`,
-			"<" + publicURL + `/feeds/things>; rel="self"; type="application/feed+json"`,
-			"<" + publicURL + `/feeds/things.atom>; rel="alternate"; type="application/atom+xml"`,
-		} {
-			if !strings.Contains(resp.Header.Get("Link"), want) {
-				t.Errorf("Link lacks %s: %s", want, resp.Header.Get("Link"))
-			}
-		}
-	})
-}
-
-// goldenLog makes a log that is the same to the byte in every run: three things, the first changed, the second deleted.
-func goldenLog(t testing.TB) *httptest.Server {
-	t.Helper()
-	pool := database(t)
-	entries := []Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
-	err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
-		Append(tx, feedName, entries...)
-		for i := range tx.pending[feedName] {
-			r := &tx.pending[feedName][i]
-			r.salt = bytes.Repeat([]byte{byte(i)}, 16)
-			r.hash = saltedHash(r.salt, r.Payload)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return serve(t, pool)
-}
-
-// Whoever rewrites the golden files because the bytes of a document changed raises the renderer's version, too.
-func TestGolden(t *testing.T) {
-	t.Parallel()
-	server := goldenLog(t)
-	for name, path := range map[string]string{
-		"newest.json": "/feeds/things.json", "newest.atom": "/feeds/things.atom", "newest.html": "/feeds/things.html",
-		"sealed.json": "/feeds/things.json?after=0&limit=2", "sealed.atom": "/feeds/things.atom?after=0&limit=2", "sealed.html": "/feeds/things.html?after=0&limit=2",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			resp, body := get(t, server, "GET", path)
-			var got bytes.Buffer
-			resp.Header.Del("Date")
-			resp.Header.Del("Content-Security-Policy")
-			fmt.Fprintln(&got, path, resp.Status)
-			_ = resp.Header.Write(&got)
-			got.WriteString("\n" + body)
-			if strings.HasSuffix(path, ".html") || strings.Contains(path, ".html?") { // what changes with the style sheet
-				text := regexp.MustCompile(`(\?v=|Etag: ")[\w-]+`).ReplaceAllString(got.String(), "$1-")
-				got.Reset()
-				got.WriteString(text)
-			}
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if normal := bytes.ReplaceAll(got.Bytes(), []byte("\r"), nil); !bytes.Equal(normal, bytes.ReplaceAll(want, []byte("\r"), nil)) {
-				t.Errorf("the answer is not that of %s (-update rewrites it; raise the renderer's version with it):\n%s", file, normal)
-			}
-		})
-	}
-}
-
-func TestReadersOfOthers(t *testing.T) {
-	t.Parallel()
-	server := goldenLog(t)
-	for _, suffix := range []string{".atom", ".json"} {
-		for _, query := range []string{"", "?after=0&limit=2"} {
-			_, body := get(t, server, "GET", "/feeds/things"+suffix+query)
-			f, err := gofeed.NewParser().ParseString(body)
-			if err != nil {
-				t.Fatalf("gofeed on %s%s: %v", suffix, query, err)
-			}
-			if f.Title != "Things" || len(f.Items) == 0 {
-				t.Errorf("gofeed on %s%s: title %q, %d items", suffix, query, f.Title, len(f.Items))
-			}
-			for _, item := range f.Items {
-				if item.GUID == "" || item.Title == "" || item.UpdatedParsed == nil || item.Content == "" && suffix == ".atom" {
-					t.Errorf("gofeed on %s%s: item %+v", suffix, query, item)
-				}
-			}
 		}
 	}
 }

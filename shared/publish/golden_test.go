@@ -1,0 +1,95 @@
+package publish
+
+import (
+	"bytes"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mmcdole/gofeed"
+)
+
+// goldenLog makes a log that is the same to the byte in every run: three things, the first changed, the second deleted.
+func goldenLog(t testing.TB) *httptest.Server {
+	t.Helper()
+	pool := database(t)
+	entries := []Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
+	err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
+		Append(tx, feedName, entries...)
+		for i := range tx.pending[feedName] {
+			r := &tx.pending[feedName][i]
+			r.salt = bytes.Repeat([]byte{byte(i)}, 16)
+			r.hash = saltedHash(r.salt, r.Payload)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, pool)
+}
+
+// Whoever rewrites the golden files because the bytes of a document changed raises the renderer's version, too.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	server := goldenLog(t)
+	for name, path := range map[string]string{
+		"newest.json": "/feeds/things.json", "newest.atom": "/feeds/things.atom", "newest.html": "/feeds/things.html",
+		"sealed.json": "/feeds/things.json?after=0&limit=2", "sealed.atom": "/feeds/things.atom?after=0&limit=2", "sealed.html": "/feeds/things.html?after=0&limit=2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, body := get(t, server, "GET", path)
+			var got bytes.Buffer
+			resp.Header.Del("Date")
+			resp.Header.Del("Content-Security-Policy")
+			fmt.Fprintln(&got, path, resp.Status)
+			_ = resp.Header.Write(&got)
+			got.WriteString("\n" + body)
+			if strings.HasSuffix(path, ".html") || strings.Contains(path, ".html?") { // what changes with the style sheet
+				text := regexp.MustCompile(`(\?v=|Etag: ")[\w-]+`).ReplaceAllString(got.String(), "$1-")
+				got.Reset()
+				got.WriteString(text)
+			}
+			file := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if normal := bytes.ReplaceAll(got.Bytes(), []byte("\r"), nil); !bytes.Equal(normal, bytes.ReplaceAll(want, []byte("\r"), nil)) {
+				t.Errorf("the answer is not that of %s (-update rewrites it; raise the renderer's version with it):\n%s", file, normal)
+			}
+		})
+	}
+}
+
+func TestReadersOfOthers(t *testing.T) {
+	t.Parallel()
+	server := goldenLog(t)
+	for _, suffix := range []string{".atom", ".json"} {
+		for _, query := range []string{"", "?after=0&limit=2"} {
+			_, body := get(t, server, "GET", "/feeds/things"+suffix+query)
+			f, err := gofeed.NewParser().ParseString(body)
+			if err != nil {
+				t.Fatalf("gofeed on %s%s: %v", suffix, query, err)
+			}
+			if f.Title != "Things" || len(f.Items) == 0 {
+				t.Errorf("gofeed on %s%s: title %q, %d items", suffix, query, f.Title, len(f.Items))
+			}
+			for _, item := range f.Items {
+				if item.GUID == "" || item.Title == "" || item.UpdatedParsed == nil || item.Content == "" && suffix == ".atom" {
+					t.Errorf("gofeed on %s%s: item %+v", suffix, query, item)
+				}
+			}
+		}
+	}
+}

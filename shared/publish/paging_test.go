@@ -1,0 +1,141 @@
+package publish
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// pageJSON is what a client of the JSON format reads.
+type pageJSON struct {
+	Next   string `json:"next_url"`
+	Edison struct {
+		Cursor, Next, Head string
+		Sealed             bool
+		UpToDate           *bool `json:"up_to_date"`
+	} `json:"_edison"`
+	Items []struct {
+		Edison struct{ Position int64 } `json:"_edison"`
+	}
+}
+
+func readJSON(t testing.TB, server *httptest.Server, url string, header ...string) (p pageJSON) {
+	t.Helper()
+	resp, body := get(t, server, "GET", strings.TrimPrefix(url, publicURL), header...)
+	if err := json.Unmarshal([]byte(body), &p); err != nil || resp.StatusCode != 200 {
+		t.Fatal(url, resp.StatusCode, err)
+	}
+	return p
+}
+
+func TestPaging(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l, server := openLog(t, pool), serve(t, pool)
+	for _, n := range []int{0, 1, 99, 100, 101, 199, 200, 201, 250} {
+		if grow := n - len(logged(t, pool)); grow > 0 {
+			err := l.InTx(t.Context(), func(tx *Tx) error {
+				for i := range grow {
+					Append(tx, feedName, thing(numbered(1000*n+i), 1))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Run(fmt.Sprintf("back through %d entries, newest first", n), func(t *testing.T) {
+			want := int64(n)
+			for url := "/feeds/things"; url != ""; {
+				p := readJSON(t, server, url, "Accept", []string{feed.TypeJSON, feed.TypeJSONFeed}[n%2])
+				if url == "/feeds/things" && (len(p.Items) != n && len(p.Items) < 100 || len(p.Items) > 199) {
+					t.Errorf("the newest view has %d entries", len(p.Items))
+				}
+				for _, item := range p.Items {
+					if item.Edison.Position != want {
+						t.Fatalf("position %d, want %d", item.Edison.Position, want)
+					}
+					want--
+				}
+				url = p.Next
+			}
+			if want != 0 {
+				t.Errorf("the entries 1 to %d are missing", want)
+			}
+		})
+		for _, limit := range []int64{1, 7, 100, 1000} {
+			t.Run(fmt.Sprintf("forward through %d entries by %d", n, limit), func(t *testing.T) {
+				position := int64(0)
+				for url := fmt.Sprintf("/feeds/things?after=0&limit=%d", limit); ; {
+					p := readJSON(t, server, url)
+					for _, item := range p.Items {
+						position++
+						if item.Edison.Position != position {
+							t.Fatalf("position %d, want %d", item.Edison.Position, position)
+						}
+					}
+					sealed := position%limit == 0 && len(p.Items) > 0 && position+limit <= int64(n)
+					if p.Edison.Sealed != sealed || sealed != (p.Edison.UpToDate == nil) || p.Next != "" {
+						t.Errorf("%s: %+v, sealed should be %t", url, p.Edison, sealed)
+					}
+					if p.Edison.UpToDate != nil && *p.Edison.UpToDate {
+						break
+					}
+					url = p.Edison.Next
+				}
+				if position != int64(n) {
+					t.Errorf("the replay ends at %d", position)
+				}
+			})
+		}
+	}
+	t.Run("a replay from the middle of a page comes to the common pages", func(t *testing.T) {
+		p := readJSON(t, server, "/feeds/things?after="+cursorAt(t, pool, 42).String()+"&limit=100")
+		if want := cursorAt(t, pool, 100).String(); p.Edison.Cursor != want || len(p.Items) != 58 {
+			t.Errorf("it ends at %s with %d entries, want %s", p.Edison.Cursor, len(p.Items), want)
+		}
+	})
+	t.Run("an entry that nobody can put into words is still there", func(t *testing.T) {
+		poisoned := database(t)
+		log, server := openLog(t, poisoned), serve(t, poisoned)
+		if err := log.Commit(t.Context(), put(Entry{ID: numbered(1), Version: 1, Updated: start, Payload: []byte(`{"name":1}`)})); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html"} {
+			if resp, body := get(t, server, "GET", path); resp.StatusCode != 200 || !strings.Contains(body, "cannot be put into words") {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+	})
+	t.Run("a page with a hole is not served", func(t *testing.T) {
+		torn := database(t)
+		fill(t, openLog(t, torn), 5)
+		exec(t, torn, `delete from feed_entry where position = 3`)
+		if resp, _ := get(t, serve(t, torn), "GET", "/feeds/things?after=0"); resp.StatusCode != 500 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+	})
+	t.Run("the links of a walk keep its history", func(t *testing.T) {
+		p := readJSON(t, server, "/feeds/things?after=0&limit=100&history="+cursorAt(t, pool, 200).String())
+		if !strings.HasSuffix(p.Edison.Next, "&history="+cursorAt(t, pool, 200).String()) {
+			t.Errorf("next is %s", p.Edison.Next)
+		}
+	})
+	t.Run("the same links stand in the Link header", func(t *testing.T) {
+		resp, _ := get(t, server, "GET", "/feeds/things")
+		p := readJSON(t, server, "/feeds/things")
+		for _, want := range []string{
+			"<" + p.Next + `>; rel="next"; type="application/feed+json"`,
+			"<" + publicURL + `/feeds/things>; rel="self"; type="application/feed+json"`,
+			"<" + publicURL + `/feeds/things.atom>; rel="alternate"; type="application/atom+xml"`,
+		} {
+			if !strings.Contains(resp.Header.Get("Link"), want) {
+				t.Errorf("Link lacks %s: %s", want, resp.Header.Get("Link"))
+			}
+		}
+	})
+}
