@@ -82,7 +82,7 @@ func Route(r gin.IRoutes, pool *pgxpool.Pool, log *publish.Log, publicURL string
 	r.POST("/orders", web.Handle(h.place))
 	web.GET(r, "/orders/:id", web.Handle(h.show))
 	r.POST("/orders/:id/cancel", web.Handle(h.cancel))
-	publish.NewSource(pool, "Sales", publicURL, nav, ordersFeed(publicURL)).Route(r)
+	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: publicURL, Nav: nav}, ordersFeed(publicURL)).Route(r)
 	web.Health(r, pool.Ping)
 }
 
