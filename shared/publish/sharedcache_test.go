@@ -1,0 +1,417 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	osexec "os/exec" // exec is SQL here
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a time
+// fill a page.
+const nginxConf = `
+worker_processes 1;
+pid %[1]s/nginx.pid;
+error_log stderr;
+events { worker_connections 2048; }
+http {
+	access_log off;
+	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+	proxy_cache_path %[1]s/cache levels=1:2 keys_zone=feeds:1m;
+	server {
+		listen %[2]s;
+		location / {
+			proxy_pass http://%[3]s;
+			proxy_http_version 1.1;
+			proxy_cache feeds;
+			proxy_cache_lock on;
+			proxy_cache_revalidate on;
+		}
+	}
+}
+`
+
+// startCache starts nginx as a shared cache in front of the source at origin, and gives the cache's URL. It ends with this process,
+// however that ends.
+func startCache(t *testing.T, origin string) string {
+	t.Helper()
+	nginx, err := osexec.LookPath("nginx")
+	if err != nil {
+		nginx, err = osexec.LookPath("/usr/sbin/nginx") // the folder is not in everybody's PATH
+	}
+	if err != nil {
+		t.Skip("needs nginx (Debian: apt-get install nginx)")
+	}
+	dir, addr := pgtest.Dir(t), listen(t, "127.0.0.1:0")
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr.Addr(), origin), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	addr.Close()
+	// The shell's input ends with this process, and nginx with the shell.
+	cmd := osexec.Command("sh", "-c", `"$@" & read -r _; kill $! && wait $!`, "sh", nginx, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	life, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		life.Close()
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Errorf("nginx: %v\n%s", err, said.String())
+		}
+	})
+	waitFor(t, "nginx to listen", func() bool {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return "http://" + addr.Addr().String()
+}
+
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	ln, err := web.Listen(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
+
+// asked counts what reaches the source, by what it answers: "200 /feeds/things".
+type asked struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (a *asked) count(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &statusWriter{ResponseWriter: w, status: 200}
+		h.ServeHTTP(answer, r)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.n[fmt.Sprint(answer.status, " ", r.URL)]++
+	})
+}
+
+// take gives the counts and begins anew.
+func (a *asked) take() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.n
+	a.n = map[string]int{}
+	return n
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// A process is one of the source, on an address that another one can take over.
+type process struct {
+	addr  string
+	pool  *pgxpool.Pool
+	asked asked
+	stop  func()
+}
+
+// start serves the feed on addr until the next one does, or the test ends.
+func (p *process) start(t *testing.T, config Config) *Log {
+	t.Helper()
+	l, err := Open(t.Context(), p.pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := web.New(slog.New(slog.DiscardHandler))
+	NewSource(l, config, description).Route(engine)
+	server := httptest.NewUnstartedServer(p.asked.count(engine))
+	server.Listener.Close()
+	server.Listener = listen(t, p.addr)
+	server.Start()
+	p.stop = sync.OnceFunc(func() {
+		server.Close()
+		l.Close()
+	})
+	t.Cleanup(p.stop)
+	return l
+}
+
+// restore takes the database back to where it was after some entries, as the restore of a backup does.
+func restore(t *testing.T, pool *pgxpool.Pool, position int64) {
+	t.Helper()
+	exec(t, pool, `delete from feed_entry where feed = $1 and position > $2`, feedName, position)
+	exec(t, pool, `update feed set position = e.position, digest = e.digest from feed_entry e where name = $1 and feed = $1 and e.position = $2`, feedName, position)
+}
+
+// A copier keeps a copy of a feed, and starts again where the source tells it that the history diverged.
+type copier struct {
+	url     string // of the next page
+	cursor  feed.Cursor
+	copied  []row
+	started int // how often it had to start again
+}
+
+// poll follows the pages to the end of the feed.
+func (c *copier) poll(ctx context.Context, client *http.Client) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", feed.TypeJSONFeed) // the transport asks for gzip
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		switch {
+		case err != nil:
+			return err
+		case resp.StatusCode == http.StatusGone && strings.Contains(string(body), divergedPath):
+			again, ok := strings.CutSuffix(resp.Header.Get("Link"), `>; rel="start"`)
+			if !ok {
+				return fmt.Errorf("%s: 410 with the link %q", c.url, resp.Header.Get("Link"))
+			}
+			if c.started++; c.started > 3 {
+				return errors.New("it has to start again and again")
+			}
+			c.url, c.cursor, c.copied = strings.TrimPrefix(again, "<"), feed.Cursor{}, nil
+			continue
+		case resp.StatusCode != http.StatusOK:
+			return fmt.Errorf("%s: %s", c.url, resp.Status)
+		case !resp.Uncompressed:
+			return fmt.Errorf("%s did not come in gzip", c.url)
+		}
+		page, err := feed.ParsePage(body, c.cursor)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.url, err)
+		}
+		var links pageJSON
+		if err := json.Unmarshal(body, &links); err != nil {
+			return err
+		}
+		for _, e := range page.Entries {
+			c.copied = append(c.copied, row{e.Position, e.ID, e.Version})
+		}
+		c.url, c.cursor = links.Edison.Next, page.Cursor
+		if page.UpToDate {
+			return nil
+		}
+	}
+}
+
+// Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored backup,
+// while the cache still holds pages of the lost history, each of them ends with the restored one.
+func TestSharedCache(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	origin := listen(t, "127.0.0.1:0")
+	origin.Close()
+	source := &process{addr: origin.Addr().String(), pool: pool, asked: asked{n: map[string]int{}}}
+	cacheURL := startCache(t, source.addr)
+	config := Config{Name: "Test", PublicURL: cacheURL}
+	l := source.start(t, config)
+	grow := func(l *Log, from, to int) {
+		t.Helper()
+		err := l.InTx(t.Context(), func(tx *Tx) error {
+			for i := from; i < to; i++ {
+				Append(tx, feedName, thing(numbered(i), 1))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grow(l, 0, 1250)
+	lost := logged(t, pool)
+	at := func(position int64) string { return cursorAt(t, pool, position).String() }
+	replay := func(after string) string { return "/feeds/things?after=" + after + "&limit=100" }
+	sealed := []string{replay("0")}
+	for position := int64(100); position <= 1000; position += 100 {
+		sealed = append(sealed, replay(at(position)))
+	}
+
+	var readers [100]*copier
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = len(readers)
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
+	t.Cleanup(client.CloseIdleConnections)
+	pollAll := func(t *testing.T, want []row) {
+		t.Helper()
+		var all sync.WaitGroup
+		for i, c := range readers {
+			all.Go(func() {
+				if err := c.poll(t.Context(), client); err != nil {
+					t.Errorf("reader %d: %v", i, err)
+				} else if !slices.Equal(c.copied, want) {
+					t.Errorf("reader %d ends with %d entries, not with the %d of the source", i, len(c.copied), len(want))
+				}
+			})
+		}
+		all.Wait()
+	}
+	ofSealed := func(n map[string]int) map[string]int {
+		maps.DeleteFunc(n, func(request string, _ int) bool {
+			_, path, _ := strings.Cut(request, " ")
+			return !slices.Contains(sealed, path)
+		})
+		return n
+	}
+	once := map[string]int{}
+	for _, path := range sealed {
+		once["200 "+path] = 1
+	}
+
+	ok := t.Run("each sealed page costs the source one request", func(t *testing.T) {
+		for i := range readers {
+			readers[i] = &copier{url: cacheURL + replay("0")}
+		}
+		pollAll(t, lost)
+		if got := ofSealed(source.asked.take()); !maps.Equal(got, once) {
+			t.Errorf("the source was asked\n%v, want\n%v", got, once)
+		}
+	})
+	ok = t.Run("a subscriber's client gets them from the cache", func(t *testing.T) {
+		reader := &poller{url: cacheURL + "/feeds/things", limit: 100}
+		reader.poll(t)
+		if !slices.Equal(reader.seen, lost) {
+			t.Errorf("it ends with %d entries", len(reader.seen))
+		}
+		if got := ofSealed(source.asked.take()); len(got) > 0 {
+			t.Errorf("the source was asked %v", got)
+		}
+	}) && ok
+	ok = t.Run("the cache tells codings and formats apart", func(t *testing.T) {
+		through, direct := &httptest.Server{URL: cacheURL}, &httptest.Server{URL: "http://" + source.addr}
+		for range 2 { // first by the source, then from the cache
+			for _, accept := range []string{"*/*", feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML} {
+				for _, coding := range []string{"identity", "gzip", "zstd", "zstd;q=0, gzip", ""} {
+					got, body := get(t, through, "GET", sealed[3], "Accept", accept, "Accept-Encoding", coding)
+					want, wanted := get(t, direct, "GET", sealed[3], "Accept", accept, "Accept-Encoding", coding)
+					for _, name := range []string{"Etag", "Content-Type", "Content-Encoding", "Vary", "Cache-Control", "Last-Modified", "Link"} {
+						if !slices.Equal(got.Header[name], want.Header[name]) {
+							t.Errorf("%s in %q: %s is %q, at the source %q", accept, coding, name, got.Header[name], want.Header[name])
+						}
+					}
+					if got.StatusCode != 200 || body != wanted {
+						t.Errorf("%s in %q: %d, and not the bytes of the source", accept, coding, got.StatusCode)
+					}
+				}
+			}
+		}
+	}) && ok
+	if !ok {
+		return
+	}
+
+	// Some readers are behind, where both histories agree and where they do not.
+	for i, c := range readers {
+		if stop := []int64{1250, 1250, 1200, 1100, 1000, 950, 900, 0}[i%8]; stop == 0 {
+			c.url, c.cursor, c.copied = cacheURL+replay("0"), feed.Cursor{}, nil
+		} else {
+			c.cursor, c.copied = cursorAt(t, pool, stop), c.copied[:stop]
+			c.url = cacheURL + replay(c.cursor.String())
+		}
+	}
+	source.stop()
+	restore(t, pool, 1000)
+	l = source.start(t, config)
+	grow(l, 2000, 2330)
+	restored := logged(t, pool)
+	history := "&history=" + at(1300)
+	clear(once)
+	sealed = nil
+	for position := int64(0); position <= 1100; position += 100 {
+		after := "0"
+		if position > 0 {
+			after = at(position)
+		}
+		sealed = append(sealed, replay(after)+history)
+		once["200 "+sealed[len(sealed)-1]] = 1
+	}
+	source.asked.take()
+	t.Run("after the restore of a backup each reader ends with the restored history", func(t *testing.T) {
+		_, body := get(t, &httptest.Server{URL: cacheURL}, "GET", replay(at(1000)), "Accept", feed.TypeJSONFeed, "Accept-Encoding", "gzip")
+		if got := source.asked.take(); len(got) > 0 || body == "" {
+			t.Fatalf("the cache has lost the page of the lost history that is to lead astray: %v", got)
+		}
+		pollAll(t, restored)
+		for i, c := range readers {
+			if c.started != 1 {
+				t.Errorf("reader %d started again %d times", i, c.started)
+			}
+		}
+		if got := ofSealed(source.asked.take()); !maps.Equal(got, once) {
+			t.Errorf("the source was asked\n%v, want\n%v", got, once)
+		}
+	})
+	t.Run("and goes on from there", func(t *testing.T) {
+		grow(l, 2330, 2420)
+		pollAll(t, logged(t, pool))
+	})
+}
+
+// Where the source lets caches keep what can still change, they ask whether it did.
+func TestSharedCacheRevalidates(t *testing.T) {
+	t.Parallel()
+	origin := listen(t, "127.0.0.1:0")
+	origin.Close()
+	source := &process{addr: origin.Addr().String(), pool: database(t), asked: asked{n: map[string]int{}}}
+	cacheURL := startCache(t, source.addr)
+	l := source.start(t, Config{Name: "Test", PublicURL: cacheURL, MaxAge: time.Second})
+	fill(t, l, 130)
+	cache := &httptest.Server{URL: cacheURL}
+	for _, path := range []string{"/feeds/things", "/feeds/things?after=" + cursorAt(t, source.pool, 100).String() + "&limit=100"} {
+		_, first := get(t, cache, "GET", path, "Accept-Encoding", "gzip")
+		waitFor(t, "a 304 to the cache", func() bool {
+			resp, body := get(t, cache, "GET", path, "Accept-Encoding", "gzip")
+			if resp.StatusCode != 200 || body != first {
+				t.Fatalf("%s: %d, and not the bytes from before", path, resp.StatusCode)
+			}
+			return source.asked.take()["304 "+path] > 0
+		})
+	}
+	sold := thing(numbered(131), 1)
+	if err := l.Commit(t.Context(), put(sold)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the new entry to come through the cache", func() bool {
+		_, body := get(t, cache, "GET", "/feeds/things")
+		return strings.Contains(body, sold.ID.URN())
+	})
+}
