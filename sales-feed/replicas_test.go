@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// startSales runs the binary on a free port, and gives it and its URL.
+func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) {
+	t.Helper()
+	cmd := exec.Command(binary)
+	cmd.Env = []string{
+		"ADDR=127.0.0.1:0", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL,
+		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()),
+	}
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening, ended := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			if _, url, ok := strings.Cut(lines.Text(), "msg=listening url="); ok {
+				listening <- url
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	select {
+	case url := <-listening:
+		return cmd.Process, url
+	case <-ended:
+		t.Fatal("it ended: ", cmd.ProcessState)
+	case <-time.After(30 * time.Second):
+		t.Fatal("it does not listen")
+	}
+	return nil, ""
+}
+
+// Two sales processes on one database take orders and serve the feed at once, and one of them is killed in the middle.
+// Whoever reads from now the one and now the other misses nothing and sees nothing twice, and each order that was
+// answered is there once.
+func TestTwoSales(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "sales-feed")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	pool := pgtest.New(t)
+	_, stays := startSales(t, binary, pgtest.URL(pool))
+	victim, goes := startSales(t, binary, pgtest.URL(pool))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	const buyers, each = 8, 60
+	var sold atomic.Int64
+	var bought sync.Map // order ids, as answered: by its survivor where the victim did not answer
+	var buying sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: buyers}}
+	t.Cleanup(client.CloseIdleConnections)
+	for b := range buyers {
+		buying.Go(func() {
+			for i := range each {
+				shops := []string{stays, goes}
+				if (b+i)%2 == 1 {
+					shops = []string{goes, stays}
+				}
+				id, err := buy(ctx, client, shops[0], fmt.Sprint(b, "-", i))
+				if err != nil && shops[0] == goes { // it is gone: the same purchase again where somebody answers
+					id, err = buy(ctx, client, stays, fmt.Sprint(b, "-", i))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, twice := bought.LoadOrStore(id, 0); twice {
+					t.Errorf("two purchases are the order %s", id)
+				}
+				if sold.Add(1) == buyers*each/2 {
+					_ = victim.Kill()
+				}
+			}
+		})
+	}
+
+	seen, times := feed.Cursor{}, map[uuid.UUID]int{}
+	reader := feed.NewClient()
+	t.Cleanup(reader.Close)
+	fromVictim := 0
+	for i, over := 0, false; !over && !t.Failed(); i++ {
+		done := sold.Load() == buyers*each // before it reads on
+		url := []string{goes, stays}[i%2]
+		answer, err := reader.Get(ctx, url+"/feeds/orders", seen, 10, "")
+		if err != nil {
+			if url == stays || sold.Load() < buyers*each/2 {
+				t.Fatal(err)
+			}
+			continue
+		}
+		for _, e := range answer.Page.Entries { // dense: the client has checked it
+			times[e.ID]++
+			if url == goes {
+				fromVictim++
+			}
+		}
+		seen = answer.Page.Cursor
+		over = done && url == stays && answer.Page.UpToDate
+	}
+	buying.Wait()
+	orders := 0
+	bought.Range(func(id, _ any) bool {
+		if orders++; times[id.(uuid.UUID)] != 1 {
+			t.Errorf("order %s was answered, and is on the feed %d times", id, times[id.(uuid.UUID)])
+		}
+		return true
+	})
+	if len(times) != orders || orders != buyers*each || seen.Position != buyers*each {
+		t.Errorf("%d orders on the feed up to %s, %d answered, want %d", len(times), seen, orders, buyers*each)
+	}
+	if fromVictim == 0 {
+		t.Error("nothing was read from the one that was killed")
+	}
+}
+
+// buy buys a car, and gives the order's id.
+func buy(ctx context.Context, client *http.Client, shop, key string) (id uuid.UUID, err error) {
+	const purchase = `{"customer_id": "018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11", "lines": [{"model": "ohm", "quantity": 1}]}`
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, shop+"/orders", strings.NewReader(purchase))
+	if err != nil {
+		return id, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", key)
+	resp, err := client.Do(req)
+	if err != nil {
+		return id, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return id, err
+	}
+	if resp.StatusCode != http.StatusCreated {
+		return id, fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	var order struct{ ID uuid.UUID }
+	err = json.Unmarshal(body, &order)
+	return order.ID, err
+}
