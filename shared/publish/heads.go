@@ -175,19 +175,19 @@ func noFeed(name string) error {
 	return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
 }
 
-// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks every second, since
+// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since
 // a notification may be lost with the process that was to send it, or with the connection that was to hear it.
-func (l *Log) follow(ctx context.Context) {
+func (l *Log) follow(ctx context.Context, interval time.Duration) {
 	for quiet := false; ; {
-		err := l.listen(ctx, &quiet)
+		err := l.listen(ctx, interval, &quiet)
 		if ctx.Err() != nil {
 			return
 		}
 		if !quiet {
-			l.logger.WarnContext(ctx, "not hearing of other processes' entries: looking every second", "error", err)
+			l.logger.WarnContext(ctx, "not hearing of other processes' entries, only looking for them", "error", err)
 			quiet = true
 		}
-		sleep(ctx, headInterval)
+		sleep(ctx, interval)
 		look, cancel := context.WithTimeout(ctx, refreshTimeout)
 		_, _ = l.refresh(look, l.pool) // whoever needs the heads will hear of it
 		cancel()
@@ -195,7 +195,7 @@ func (l *Log) follow(ctx context.Context) {
 }
 
 // listen follows on a connection of its own, which no reader can hold up, until that breaks.
-func (l *Log) listen(ctx context.Context, quiet *bool) error {
+func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) error {
 	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
 	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
 	cancel()
@@ -218,15 +218,15 @@ func (l *Log) listen(ctx context.Context, quiet *bool) error {
 			return err
 		}
 		*quiet = false
-		if err := l.hear(ctx, conn); err != nil {
+		if err := l.hear(ctx, conn, interval); err != nil {
 			return err
 		}
 	}
 }
 
-// hear returns when another process has appended, or after a second.
-func (l *Log) hear(ctx context.Context, conn *pgx.Conn) error {
-	waiting, cancel := context.WithTimeout(ctx, headInterval)
+// hear returns when another process has appended, or after the interval.
+func (l *Log) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
 	for {
 		n, err := conn.WaitForNotification(waiting)

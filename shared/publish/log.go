@@ -59,6 +59,10 @@ type Log struct {
 
 // Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
+	return open(ctx, pool, logger, headInterval)
+}
+
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
 	config := pool.Config()
 	config.MinConns, config.MaxConns = 0, 2
 	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
@@ -76,7 +80,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
 	}
 	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
-	l.watching.Go(func() { l.follow(ctx) })
+	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.announce(ctx) })
 	go l.commitGroups()
 	return l, nil
