@@ -64,12 +64,9 @@ func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Stat
 func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	ctx := c.Request.Context()
 	var p *Problem
-	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &tooLarge):
-		return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", tooLarge.Limit)
 	case ctx.Err() != nil && isAway(err):
 		return nil
 	}
