@@ -29,10 +29,10 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 var userinfo = regexp.MustCompile(`(://[^\s/?#:@]*):[^\s/?#]*@`)
 
 // token matches a reader's token anywhere in a text.
-var token = regexp.MustCompile(`ect_[A-Za-z0-9]{20,}`)
+var token = regexp.MustCompile(`edison_[A-Za-z0-9]{20,}`)
 
 func redact(s string) string {
-	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "ect_xxxxx")
+	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "edison_xxxxx")
 }
 
 func tidy(groups []string, a slog.Attr) slog.Attr {

@@ -62,7 +62,7 @@ func TestClientRequest(t *testing.T) {
 
 func TestClientToken(t *testing.T) {
 	t.Parallel()
-	const token = "ect_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	for _, x := range []struct{ name, token, user, want string }{
 		{"a token", token, "", "Bearer " + token},
 		{"none", "", "", ""},
@@ -91,7 +91,7 @@ func TestClientToken(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			server.Close()
-			if _, err := client.Get(t.Context(), server.URL, Cursor{}, 10, ""); err == nil || strings.Contains(err.Error(), "ect_") {
+			if _, err := client.Get(t.Context(), server.URL, Cursor{}, 10, ""); err == nil || strings.Contains(err.Error(), "edison_") {
 				t.Errorf("%v", err)
 			}
 		})

@@ -134,7 +134,7 @@ func TestRunWithASourceThatComesAndGoes(t *testing.T) {
 
 func TestRunWithAToken(t *testing.T) {
 	t.Parallel()
-	const token = "ect_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	s := newSource(t)
 	s.put(t, 1, 3)
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
@@ -148,7 +148,7 @@ func TestRunWithAToken(t *testing.T) {
 		pool := pgtest.New(t, sql.Migrations("subscribe"))
 		url, stop, log := start(t, map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "FEED_TOKEN": sent, "LOG_LEVEL": "debug"})
 		eventually(t, "the log says "+says, func() bool { return strings.Contains(log.String(), says) })
-		if _, text := get(t, url+"/subscriptions", "application/json"); strings.Contains(text+log.String(), "ect_") {
+		if _, text := get(t, url+"/subscriptions", "application/json"); strings.Contains(text+log.String(), "edison_") {
 			t.Errorf("the token shows:\n%s\n%s", text, log)
 		}
 		if err := stop(); err != nil {

@@ -31,7 +31,7 @@ type client struct {
 	bucket *rate.Limiter
 }
 
-// NewLimiter gives each client perSecond units of work, and a burst of as many at once. What a unit is, its user says.
+// NewLimiter gives each client perSecond units of work, and burst of them at once. What a unit is, its user says.
 func NewLimiter(perSecond, burst int) *Limiter {
 	return &Limiter{perSecond: rate.Limit(perSecond), burst: burst, byKey: map[string]*list.Element{}}
 }

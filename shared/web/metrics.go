@@ -58,8 +58,8 @@ func CountRequests(registry prometheus.Registerer) gin.HandlerFunc {
 		class := 0
 		defer func() { countersOf(series{c.FullPath(), Reader(c)})[class].Inc() }()
 		c.Next()
-		class = min(max(c.Writer.Status()/100, 1), 5)
+		class = min(max(c.Writer.Status()/100-1, 1), 4)
 	}
 }
 
-var statusClasses = [...]string{"aborted", "1xx", "2xx", "3xx", "4xx", "5xx"}
+var statusClasses = [...]string{"aborted", "2xx", "3xx", "4xx", "5xx"}

@@ -15,7 +15,7 @@ import (
 )
 
 // tokenPrefix makes a token known for what it is, wherever it turns up.
-const tokenPrefix = "ect_"
+const tokenPrefix = "edison_"
 
 const maxToken = 256 // bytes
 

@@ -79,7 +79,7 @@ func TestTokens(t *testing.T) {
 			if len(offers) != 2 || offers[0] != x.challenge || offers[1] != `Basic realm="feeds", charset="UTF-8"` {
 				t.Errorf("WWW-Authenticate %q", offers)
 			}
-			if p.Detail == "" || strings.Contains(body, "ect_") {
+			if p.Detail == "" || strings.Contains(body, "edison_") {
 				t.Error(body)
 			}
 		})
