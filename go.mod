@@ -18,6 +18,7 @@ require (
 	github.com/robfig/cron/v3 v3.0.1
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.1
 	golang.org/x/sync v0.24.0
+	golang.org/x/time v0.15.0
 	pgregory.net/rapid v1.3.0
 )
 

@@ -112,7 +112,7 @@ func answer(c *gin.Context, status int, o *order.Order) {
 	}
 	c.Header("ETag", etag(o))
 	if c.Request.Method != http.MethodPost && web.MatchesETag(c.Request.Header.Values("If-None-Match"), etag(o), true) {
-		c.Status(http.StatusNotModified)
+		web.NotModified(c)
 		return
 	}
 	c.PureJSON(status, o)
@@ -136,13 +136,13 @@ func readPurchase(c *gin.Context) (*purchase, string, error) {
 		if err == nil {
 			return p, c.GetHeader("Idempotency-Key"), nil
 		}
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return nil, "", err
 		}
 		return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not an order: %v.", err)
 	case "application/x-www-form-urlencoded":
 		if err := c.Request.ParseForm(); err != nil {
-			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			if _, ok := errors.AsType[*web.Problem](err); ok {
 				return nil, "", err
 			}
 			return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)

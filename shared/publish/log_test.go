@@ -61,7 +61,7 @@ type poller struct {
 }
 
 func (p *poller) poll(t interface{ Fatal(...any) }) {
-	client := feed.NewClient()
+	client := feed.NewClient("")
 	for {
 		answer, err := client.Get(context.Background(), p.url, p.cursor, p.limit, "")
 		if err != nil {
@@ -231,7 +231,7 @@ func TestErasureKeepsCursors(t *testing.T) {
 	reader.poll(t)
 	exec(t, pool, `update feed_entry set payload = null, salt = null where position = 3`)
 	logged(t, pool)
-	answer, err := feed.NewClient().Get(t.Context(), reader.url, feed.Cursor{}, 10, "")
+	answer, err := feed.NewClient("").Get(t.Context(), reader.url, feed.Cursor{}, 10, "")
 	if err != nil {
 		t.Fatal(err)
 	}

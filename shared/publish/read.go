@@ -57,12 +57,16 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history. The end of the feed needs no
-// database.
-func (s *Source) locate(ctx context.Context, name string, sel selection, t *tip) (*span, error) {
-	if sel.view == feed.Replay && sel.cursor == t.cursor {
-		return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}, nil
+// atEnd gives the span of what comes after the end of the feed, nil for any other selection.
+func (s selection) atEnd(t *tip) *span {
+	if s.view != feed.Replay || s.cursor != t.cursor {
+		return nil
 	}
+	return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}
+}
+
+// locate finds the selection in the log; *diverged if its cursor is of another history.
+func (s *Source) locate(ctx context.Context, name string, sel selection) (*span, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	full := int64(feed.PageSize)

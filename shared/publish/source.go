@@ -44,8 +44,16 @@ type Source struct {
 	resources *lru.Cache[key, *resource]
 	cache     *cache
 	history   atomic.Int64 // that resources and cache were made of
+	cold      *web.Limiter // requests that ask the database
 	metrics   *sourceMetrics
 }
+
+// What a client may ask for that takes the database, in pages of up to 100 entries: a history of a million at once, and
+// then what costs about a core.
+const (
+	coldPerSecond = 500
+	coldBurst     = 10_000
+)
 
 // NewSource gives a source of feeds of the log.
 func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
@@ -54,7 +62,10 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	if err != nil {
 		panic(err) // the size is positive
 	}
-	return &Source{Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes), metrics: newSourceMetrics()}
+	return &Source{
+		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
+		cold: web.NewLimiter(coldPerSecond, coldBurst), metrics: newSourceMetrics(),
+	}
 }
 
 // Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
@@ -75,8 +86,8 @@ type answer struct {
 }
 
 // answer locates the resource, unless the answer before still holds: a final one as long as the history is the same,
-// any other until something is appended.
-func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
+// any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
+func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
 		if t, _ := s.log.remembered(res.Name); t != nil && t.history == a.tip.history {
@@ -96,13 +107,22 @@ func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
 		return a, nil
 	}
 	s.forget(t.history)
-	sp, err := s.locate(ctx, res.Name, res.selection, t)
+	sp := res.selection.atEnd(t)
+	if sp == nil {
+		if client != nil {
+			if err := s.cold.Check(client, int(max(res.limit, 1)+feed.PageSize-1)/feed.PageSize); err != nil {
+				return nil, err
+			}
+		}
+		sp, err = s.locate(ctx, res.Name, res.selection)
+	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
 	} else if err != nil {
 		return nil, fmt.Errorf("locate a page of feed %s: %w", res.Name, err)
 	}
-	if sp.head != t.Head { // another process appended: no later answer may know less than this one
+	if known, _ := s.log.remembered(res.Name); known == nil || known.Position < sp.head.Position {
+		// Another process appended: no later answer may know less than this one.
 		if _, err := s.log.refresh(context.WithoutCancel(ctx), s.log.pool); err != nil {
 			return nil, err
 		}
@@ -135,7 +155,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
 	}
-	a, err := s.answer(c.Request.Context(), res)
+	a, err := s.answer(c.Request.Context(), res, c)
 	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
 		a, err = s.wait(c, res, a, preferredWait(prefer))
 	}
@@ -149,7 +169,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	}
 	if notModified(c.Request.Header, a) {
 		res.notModified.Inc()
-		c.Status(http.StatusNotModified)
+		web.NotModified(c)
 		return nil
 	}
 	doc, err := s.coded(c.Request.Context(), &res.request, a)
