@@ -109,7 +109,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	t.Cleanup(log.Close)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
 		for _, o := range orders {
 			payload, err := json.Marshal(o)
@@ -124,7 +124,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 		t.Fatal(err)
 	}
 	engine := web.New(logger)
-	publish.NewSource(pool, "Sales", "http://sales.example", nil, feed.Description{
+	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
 		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
 	}).Route(engine)

@@ -107,7 +107,11 @@ func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slo
 	r.POST("/orders/:id/cancel", web.Handle(h.cancel))
 	web.Health(r, pool.Ping)
 	readers := r.Group("", settings.FeedTokens.Require())
-	publish.NewSource(pool, "Sales", publicURL, nav, ordersFeed(publicURL)).Route(readers)
+	source := publish.NewSource(log, publish.Config{
+		Name: "Sales", PublicURL: publicURL, Nav: nav, Private: !settings.FeedTokens.Everybody(),
+	}, ordersFeed(publicURL))
+	source.Route(readers)
+	registry.MustRegister(source)
 	web.Metrics(readers, registry)
 	return r, nil
 }

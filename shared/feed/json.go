@@ -60,19 +60,37 @@ func (d *Document) JSON() ([]byte, error) {
 		doc.Edison.UpToDate, doc.Edison.Head = &d.UpToDate, &d.Head
 	}
 	for _, e := range d.Entries {
-		item := jsonItem{
-			JSONItem: feeds.JSONItem{Id: e.ID.URN(), ModifiedDate: &e.Updated},
-			Edison:   jsonEntry{Position: e.Position, Version: e.Version, Deleted: e.Deleted, Entity: e.Entity},
-		}
-		if e.Deleted {
-			item.Title, item.ContentText = "Deleted", "Deleted at its source."
-		} else {
-			shown := d.Words(e)
-			item.Title, item.ContentHTML, item.Url = shown.Title, shown.HTML, shown.URL
-		}
-		doc.Items = append(doc.Items, item)
+		doc.Items = append(doc.Items, d.item(e))
 	}
 	return encodeJSON(doc)
+}
+
+func (d *Document) item(e Entry) jsonItem {
+	item := jsonItem{
+		JSONItem: feeds.JSONItem{Id: e.ID.URN(), ModifiedDate: &e.Updated},
+		Edison:   jsonEntry{Position: e.Position, Version: e.Version, Deleted: e.Deleted, Entity: e.Entity},
+	}
+	if e.Deleted {
+		item.Title, item.ContentText = "Deleted", "Deleted at its source."
+	} else {
+		shown := d.Words(e)
+		item.Title, item.ContentHTML, item.Url = shown.Title, shown.HTML, shown.URL
+	}
+	return item
+}
+
+// Events gives the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
+// the data, the item that it is in JSON.
+func (d *Document) Events() ([]byte, error) {
+	var b bytes.Buffer
+	for _, e := range d.Entries {
+		item, err := encodeJSON(d.item(e)) // ends its only line
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "id: %s\ndata: %s\n", e.Cursor, item)
+	}
+	return b.Bytes(), nil
 }
 
 // encodeJSON leaves <, > and & as they are: the payloads go out as they were written.

@@ -22,6 +22,7 @@ const (
 	TypeJSON     = "application/json"
 	TypeAtom     = "application/atom+xml"
 	TypeHTML     = "text/html"
+	TypeEvents   = "text/event-stream"
 	TypeProblem  = "application/problem+json"
 )
 
@@ -33,6 +34,7 @@ type Entry struct {
 	Updated  time.Time       // UTC, microseconds; grows strictly with Version
 	Deleted  bool            // a tombstone: the entity is gone and Entity is nil
 	Entity   json.RawMessage // as the source rendered it when it was written
+	Cursor   Cursor          // the place right after it; only the source knows it
 }
 
 // A Page is a run of entries without gaps, as a reader gets it.

@@ -191,7 +191,8 @@ func readHistory(t testing.TB, server *httptest.Server, between func()) map[stat
 func TestReaderOfArchives(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
+	server := serve(t, l)
 	all, n := lives(2000), 0
 	grow := func(by int) {
 		appendAll(t, l, all[n:n+by])
@@ -217,7 +218,7 @@ func TestArchiveDocuments(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	appendAll(t, openLog(t, pool), lives(350))
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	at := func(position int64) string { return cursorAt(t, pool, position).String() }
 	for _, x := range []struct {
 		name, query string

@@ -35,13 +35,13 @@ type cache struct {
 
 // cached is a document in one content coding.
 type cached struct {
-	tag         string
-	contentType string
-	link        string
-	body        []byte
+	tag  string
+	body []byte
+	// Header fields; coding is nil for identity.
+	contentType, link, coding, length []string
 }
 
-func (c *cached) cost() int64 { return int64(len(c.body)+len(c.link)+len(c.tag)) + 200 }
+func (c *cached) cost() int64 { return int64(len(c.body)+len(joined(c.link))+len(c.tag)) + 200 }
 
 func newCache(limit int64) *cache {
 	return &cache{limit: limit, byTag: map[string]*list.Element{}}
@@ -73,6 +73,15 @@ func (c *cache) keep(doc *cached) {
 	}
 }
 
+// drop empties the cache.
+func (c *cache) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.byTag)
+	c.recent.Init()
+	c.size = 0
+}
+
 // get gives the document with the tag, by fill if it is not here. Many who ask at once cost one fill, which goes on
 // when they leave.
 func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) (*cached, error)) (*cached, error) {
@@ -91,7 +100,7 @@ func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) 
 		if err != nil {
 			return nil, err
 		}
-		made.tag = tag
+		made.tag, made.length = tag, []string{strconv.Itoa(len(made.body))}
 		c.keep(made)
 		return made, nil
 	})
@@ -113,12 +122,12 @@ const (
 	codingIdentity = "identity"
 )
 
-// acceptedCoding chooses by the fields of Accept-Encoding (RFC 9110 section 12.5.3): the highest q-value wins, and of
+// acceptedCoding chooses by Accept-Encoding (RFC 9110 section 12.5.3): the highest q-value wins, and of
 // equal ones the smaller answer. Without a field it is identity, which is also what remains when nothing is accepted.
-func acceptedCoding(fields []string) string {
+func acceptedCoding(field string) string {
 	best, bestQ := codingIdentity, 0.0
 	q := map[string]float64{}
-	for item := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+	for item := range strings.SplitSeq(field, ",") {
 		name, parameters, _ := strings.Cut(item, ";")
 		weight := 1.0
 		if value, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(parameters)), "q="); ok {
@@ -151,12 +160,12 @@ func codedTag(tag, coding string) string {
 	return strings.TrimSuffix(tag, `"`) + "-" + coding + `"`
 }
 
-// Documents are compressed once and sent many times.
 var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
 })
 
-func compress(body []byte, coding string) ([]byte, error) {
+// compress does its best for a document that will be sent many times, and is quick with one that soon is another.
+func compress(body []byte, coding string, final bool) ([]byte, error) {
 	switch coding {
 	case codingZstd:
 		enc, err := zstdEncoder()
@@ -166,7 +175,11 @@ func compress(body []byte, coding string) ([]byte, error) {
 		return enc.EncodeAll(body, nil), nil
 	case codingGzip:
 		var b bytes.Buffer
-		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+		level := gzip.DefaultCompression
+		if final {
+			level = gzip.BestCompression
+		}
+		w, err := gzip.NewWriterLevel(&b, level)
 		if err != nil {
 			return nil, err
 		}

@@ -62,7 +62,7 @@ func TestAcceptedCoding(t *testing.T) {
 		"gzip;q=0.001":                    "gzip",
 		"deflate;q=1, gzip;q=0.5, *;q=.1": "gzip",
 	} {
-		if got := acceptedCoding(strings.Split(fields, "|")); got != want {
+		if got := acceptedCoding(joined(strings.Split(fields, "|"))); got != want {
 			t.Errorf("%q: %s, want %s", fields, got, want)
 		}
 	}
@@ -71,7 +71,7 @@ func TestAcceptedCoding(t *testing.T) {
 func FuzzAcceptedCoding(f *testing.F) {
 	f.Add("gzip;q=0.5, *;q=0")
 	f.Fuzz(func(t *testing.T, field string) {
-		got := acceptedCoding([]string{field})
+		got := acceptedCoding(field)
 		if got != codingIdentity && !strings.Contains(strings.ToLower(field), got) && !strings.Contains(field, "*") {
 			t.Errorf("%q gets %s", field, got)
 		}
@@ -84,7 +84,7 @@ func TestCodings(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	fill(t, openLog(t, pool), 250)
-	one, two := serve(t, pool), serve(t, pool)
+	one, two := serve(t, openLog(t, pool)), serve(t, openLog(t, pool))
 	for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html", "/feeds/things?after=0&limit=100"} {
 		whole, identity := get(t, one, "GET", path)
 		tags := map[string]bool{whole.Header.Get("ETag"): true}
@@ -125,7 +125,8 @@ func TestCodings(t *testing.T) {
 func watched(t *testing.T, entries int, first func()) (*httptest.Server, *atomic.Int64) {
 	t.Helper()
 	pool := database(t)
-	fill(t, openLog(t, pool), entries)
+	l := openLog(t, pool)
+	fill(t, l, entries)
 	shown, d := new(atomic.Int64), description
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		shown.Add(1)
@@ -133,7 +134,7 @@ func watched(t *testing.T, entries int, first func()) (*httptest.Server, *atomic
 		return description.Show(e)
 	}
 	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(pool, "Test", publicURL, nil, d).Route(engine)
+	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
 	return server, shown

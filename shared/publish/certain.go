@@ -26,6 +26,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 		switch {
 		case err == nil:
 			l.remember(at.runs)
+			l.metrics.appends.Observe(time.Since(start).Seconds())
 			return at, nil
 		case lostSwap(err):
 			lock = true
@@ -110,7 +111,7 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		var heads map[string]Head
-		if heads, err = l.refresh(ctx); err == nil {
+		if heads, err = l.refresh(ctx, l.pool); err == nil {
 			if won, possible, err = l.find(ctx, attempts, heads); err == nil {
 				return won, possible, nil
 			}

@@ -38,7 +38,7 @@ func (s *Source) url(r *request) string {
 	if !r.history.IsStart() {
 		add("history", r.history.String())
 	}
-	return s.publicURL + r.path + query
+	return s.PublicURL + r.path + query
 }
 
 // at gives the URL of the same feed in the same format elsewhere.
@@ -62,12 +62,12 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 
 // document reads the entries and puts the links around them.
 func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Document, error) {
-	entries, first, err := s.entries(ctx, r.Name, sp)
+	entries, err := s.entries(ctx, r.Name, sp)
 	if err != nil {
 		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}
 	d := &feed.Document{
-		Description: r.Description, Home: s.publicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
+		Description: r.Description, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
 			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
@@ -79,8 +79,8 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 	case d.NewestFirst():
 		slices.Reverse(d.Entries)
 		link("first", s.at(r, feed.Newest, feed.Cursor{})) // RFC 5005 section 3
-		if first.Position > 1 {
-			link("next", s.at(r, feed.Older, first))
+		if n := len(d.Entries); n > 0 && d.Entries[n-1].Position > 1 {
+			link("next", s.at(r, feed.Older, d.Entries[n-1].Cursor))
 		}
 		link("archives", s.at(r, feed.Replay, feed.Cursor{}))
 	case !d.UpToDate:
@@ -116,7 +116,7 @@ func (s *Source) etag(r *request, sp *span) string {
 	}
 	by := []any{renderer}
 	if r.mediaType == feed.TypeHTML {
-		by = []any{pageRenderer, s.name, s.nav}
+		by = []any{pageRenderer, s.Name, s.Nav}
 	}
 	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
 		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier)
@@ -126,12 +126,12 @@ func (s *Source) etag(r *request, sp *span) string {
 
 // notModified evaluates If-None-Match and, only in its absence, If-Modified-Since against the validators of the answer
 // (RFC 9110 section 13.2.2). A date matches only as it was given: a page may become final after a later one was sent.
-func notModified(request, answer http.Header) bool {
-	if tags := request.Values("If-None-Match"); len(tags) > 0 {
-		return web.MatchesETag(tags, answer.Get("ETag"), true)
+func notModified(request http.Header, a *answer) bool {
+	if tags := request["If-None-Match"]; len(tags) > 0 {
+		return len(tags) == 1 && tags[0] == a.tag || web.MatchesETag(tags, a.tag, true)
 	}
-	modified := answer.Get("Last-Modified")
-	return modified != "" && request.Get("If-Modified-Since") == modified
+	since := request["If-Modified-Since"]
+	return a.lastModified != nil && len(since) > 0 && since[0] == a.lastModified[0]
 }
 
 var feedPage = web.Template(pages, "feed.html")
@@ -161,7 +161,7 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		}
 		data.Entries = append(data.Entries, entry)
 	}
-	page := web.Page{Service: s.name, Title: d.Title, Nav: slices.Clone(s.nav)}
+	page := web.Page{Service: s.Name, Title: d.Title, Nav: slices.Clone(s.Nav)}
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
 		if !data.Newest {
@@ -201,25 +201,18 @@ type indexEntry struct {
 }
 
 func (s *Source) serveIndex(c *gin.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, `select name, position, digest from feed`)
-	if err != nil {
-		return err
-	}
-	heads, err := collectHeads(rows)
-	if err != nil {
-		return err
-	}
 	list := make([]indexEntry, 0, len(s.feeds))
 	for _, d := range s.feeds {
-		head := heads[d.Name]
-		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.publicURL + "/feeds/" + d.Name, head.Cursor(), head.Position})
+		t, err := s.log.tip(c.Request.Context(), d.Name)
+		if err != nil {
+			return err
+		}
+		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.cursor, t.Position})
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")
 	if web.PrefersHTML(c) {
-		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.name, Title: "Feeds", Nav: s.nav, Data: list})
+		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Data: list})
 		return nil
 	}
 	c.PureJSON(http.StatusOK, list)

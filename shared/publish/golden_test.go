@@ -30,7 +30,7 @@ func goldenLog(t testing.TB) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, pool)
+	return serve(t, openLog(t, pool))
 }
 
 // Whoever rewrites the golden files because the bytes of a document changed raises the renderer's version, too.

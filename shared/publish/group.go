@@ -71,6 +71,7 @@ var errHalve = errors.New("too many changes of the group fail")
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
 // behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
 func (l *Log) commitGroup(group []*Change) {
+	l.metrics.group.Observe(float64(len(group)))
 	rest, blamed, tries := group, map[*Change]error{}, 0
 	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
 		for tries++; len(rest) > 0; {

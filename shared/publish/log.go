@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -39,12 +40,21 @@ type Log struct {
 	writers *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
 	logger  *slog.Logger
 
-	mu    sync.Mutex
-	heads map[string]Head // as this process last saw them; an append succeeds only onto the true head
+	mu      sync.Mutex
+	tips    map[string]*tip // an append succeeds only onto the true head
+	history int             // how often the database turned out to have another history than was remembered here
+	looked  time.Time       // when the database was last asked for the heads
+	looking singleflight.Group
 
-	queue   chan *Change
-	closing chan struct{}
-	stopped chan struct{}
+	metrics  logMetrics
+	self     string // in notifications
+	appended chan struct{}
+
+	queue    chan *Change
+	closing  chan struct{}
+	stopped  chan struct{} // the groups
+	stop     context.CancelFunc
+	watching sync.WaitGroup
 }
 
 // Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
@@ -57,13 +67,17 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 		return nil, err
 	}
 	l := &Log{
-		pool: pool, writers: writers, logger: logger, heads: map[string]Head{},
+		pool: pool, writers: writers, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
+		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if _, err := l.refresh(ctx); err != nil {
+	if _, err := l.refresh(ctx, pool); err != nil {
 		writers.Close()
 		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
 	}
+	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	l.watching.Go(func() { l.follow(ctx) })
+	l.watching.Go(func() { l.announce(ctx) })
 	go l.commitGroups()
 	return l, nil
 }
@@ -72,6 +86,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 func (l *Log) Close() {
 	close(l.closing)
 	<-l.stopped
+	l.stop()
+	l.watching.Wait()
 	l.writers.Close()
 }
 
@@ -139,27 +155,11 @@ func (l *Log) check(ctx context.Context, pending pending) error {
 	if pending.check(l.snapshot()) == nil {
 		return nil
 	}
-	heads, err := l.refresh(ctx) // a migration may have made the feed since
+	heads, err := l.refresh(ctx, l.pool) // a migration may have made the feed since
 	if err != nil {
 		return err
 	}
 	return pending.check(heads)
-}
-
-// refresh reads the heads.
-func (l *Log) refresh(ctx context.Context) (map[string]Head, error) {
-	rows, err := l.pool.Query(ctx, `select name, position, digest from feed`)
-	if err != nil {
-		return nil, err
-	}
-	heads, err := collectHeads(rows)
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.heads = maps.Clone(heads)
-	return heads, nil
 }
 
 // lockHeads locks the head rows of the feeds until the transaction ends, and gives the heads. The server ends the
@@ -202,18 +202,4 @@ func collectHeads(rows pgx.Rows) (map[string]Head, error) {
 		return nil
 	})
 	return heads, err
-}
-
-func (l *Log) snapshot() map[string]Head {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return maps.Clone(l.heads)
-}
-
-func (l *Log) remember(runs []placed) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range runs {
-		l.heads[runs[i].feed] = runs[i].head()
-	}
 }

@@ -18,7 +18,8 @@ import (
 func TestLateCommit(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
+	server := serve(t, l)
 	a, b := uuid.New(), uuid.New()
 	opened, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {
@@ -139,7 +140,7 @@ func TestInTx(t *testing.T) {
 		}
 	})
 	t.Run("a lost swap is tried again from the true head", func(t *testing.T) {
-		stale := openLog(t, pool)
+		stale := deaf(t, pool)
 		if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +224,8 @@ func TestOpenTransactionHoldsNobodyUp(t *testing.T) {
 func TestErasureKeepsCursors(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
+	server := serve(t, l)
 	fill(t, l, 5)
 	reader := &poller{url: server.URL + "/feeds/" + feedName, limit: 2}
 	reader.poll(t)

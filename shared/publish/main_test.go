@@ -52,6 +52,15 @@ func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
 	return l
 }
 
+// deaf gives a log that does not hear of what others append.
+func deaf(t testing.TB, pool *pgxpool.Pool) *Log {
+	t.Helper()
+	l := openLog(t, pool)
+	l.stop()
+	l.watching.Wait()
+	return l
+}
+
 var description = feed.Description{
 	Name: feedName, Title: "Things", Text: "Everything that is a thing.", ID: "tag:edison-cars.example,2026:things",
 	Show: func(e feed.Entry) (feed.Shown, error) {
@@ -69,11 +78,11 @@ var description = feed.Description{
 
 const publicURL = "http://source.example"
 
-// serve gives a server of the database's feeds.
-func serve(t testing.TB, pool *pgxpool.Pool) *httptest.Server {
+// serve gives a server of the feeds of a log.
+func serve(t testing.TB, l *Log) *httptest.Server {
 	t.Helper()
 	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(pool, "Test", publicURL, nil, description).Route(engine)
+	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
 	return server

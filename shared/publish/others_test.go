@@ -18,7 +18,7 @@ func TestGofeed(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	appendAll(t, openLog(t, pool), lives(350))
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	for _, query := range pageQueries(t, server, pool) {
 		want := readAtom(t, server, "/feeds/things.atom"+query)
 		for suffix, n := range map[string]int{".atom": len(want.Entries), ".json": len(want.states())} {
@@ -66,7 +66,7 @@ func TestFeedparser(t *testing.T) {
 	}
 	pool := database(t)
 	appendAll(t, openLog(t, pool), lives(350))
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	var paths, urls []string
 	for _, query := range pageQueries(t, server, pool) {
 		paths = append(paths, "/feeds/things.atom"+query)
@@ -129,9 +129,9 @@ func TestJSONFeedSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool := database(t)
-	empty := serve(t, database(t))
+	empty := serve(t, openLog(t, database(t)))
 	appendAll(t, openLog(t, pool), lives(350))
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	check := func(body string) error {
 		v, err := jsonschema.UnmarshalJSON(strings.NewReader(body))
 		if err != nil {

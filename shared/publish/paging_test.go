@@ -35,7 +35,8 @@ func readJSON(t testing.TB, server *httptest.Server, url string, header ...strin
 func TestPaging(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
+	server := serve(t, l)
 	for _, n := range []int{0, 1, 99, 100, 101, 199, 200, 201, 250} {
 		if grow := n - len(logged(t, pool)); grow > 0 {
 			err := l.InTx(t.Context(), func(tx *Tx) error {
@@ -101,7 +102,8 @@ func TestPaging(t *testing.T) {
 	})
 	t.Run("an entry that nobody can put into words is still there", func(t *testing.T) {
 		poisoned := database(t)
-		log, server := openLog(t, poisoned), serve(t, poisoned)
+		log := openLog(t, poisoned)
+		server := serve(t, log)
 		if err := log.Commit(t.Context(), put(Entry{ID: numbered(1), Version: 1, Updated: start, Payload: []byte(`{"name":1}`)})); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +117,7 @@ func TestPaging(t *testing.T) {
 		torn := database(t)
 		fill(t, openLog(t, torn), 5)
 		exec(t, torn, `delete from feed_entry where position = 3`)
-		if resp, _ := get(t, serve(t, torn), "GET", "/feeds/things?after=0"); resp.StatusCode != 500 {
+		if resp, _ := get(t, serve(t, openLog(t, torn)), "GET", "/feeds/things?after=0"); resp.StatusCode != 500 {
 			t.Errorf("%d", resp.StatusCode)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
@@ -20,7 +21,7 @@ import (
 func TestReadersEndWithTheCommittedSet(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	one, two := openLog(t, pool), openLog(t, pool) // two processes
 	ctx := context.Background()
 	var history atomic.Int64
@@ -134,7 +135,9 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 			finish(0, len(opened)%2 == 0)
 		}
 		end := &poller{url: begin.url, limit: feed.MaxPageSize, cursor: begin.cursor}
-		end.poll(t)
+		for deadline := time.Now().Add(10 * time.Second); len(end.seen) < versions(committed) && time.Now().Before(deadline); { // it hears of them
+			end.poll(t)
+		}
 		newest := map[uuid.UUID]int64{}
 		for i, r := range end.seen {
 			if r.position != begin.cursor.Position+int64(i)+1 || r.version != newest[r.id]+1 {
@@ -152,4 +155,11 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 		}
 	})
 	logged(t, pool)
+}
+
+func versions(newest map[uuid.UUID]int64) (n int) {
+	for _, v := range newest {
+		n += int(v)
+	}
+	return n
 }

@@ -57,8 +57,12 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history.
-func (s *Source) locate(ctx context.Context, name string, sel selection) (*span, error) {
+// locate finds the selection in the log; *diverged if its cursor is of another history. The end of the feed needs no
+// database.
+func (s *Source) locate(ctx context.Context, name string, sel selection, t *tip) (*span, error) {
+	if sel.view == feed.Replay && sel.cursor == t.cursor {
+		return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	full := int64(feed.PageSize)
@@ -68,7 +72,7 @@ func (s *Source) locate(ctx context.Context, name string, sel selection) (*span,
 	c := sel.cursor.Position
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.log.pool.Query(ctx, `
 		select f.position, f.digest, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
@@ -126,24 +130,22 @@ func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error
 	return head, places, err
 }
 
-// entries reads the span, oldest first. first is the cursor at the oldest.
-func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []feed.Entry, first feed.Cursor, err error) {
+// entries reads the span, oldest first.
+func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []feed.Entry, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.log.pool.Query(ctx, `
 		select position, kind, entity_id, version, updated, payload, digest
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
 	if err != nil {
-		return nil, first, err
+		return nil, err
 	}
 	var e feed.Entry
 	var kind string
 	var id uuid.UUID
 	var payload, digest []byte
 	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest}, func() error {
-		if len(entries) == 0 {
-			first = feed.At(e.Position, feed.Digest(digest))
-		}
+		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		// An erased payload is served as the tombstone that took it away.
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
 		entries = append(entries, e)
@@ -152,5 +154,5 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	if err == nil && int64(len(entries)) != sp.to-sp.from {
 		err = fmt.Errorf("the log has %d of them", len(entries))
 	}
-	return entries, first, err
+	return entries, err
 }

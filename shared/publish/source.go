@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/jackc/pgx/v5/pgxpool"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -29,170 +27,174 @@ var pages embed.FS
 // pageRenderer is the same for HTML.
 var pageRenderer = web.Fingerprint(pages)
 
-// A Source serves the feeds of one database over HTTP.
-type Source struct {
-	pool      *pgxpool.Pool
-	name      string
-	publicURL string
-	nav       []web.Link
-	feeds     []feed.Description
-	cache     *cache
+// Config says how a source serves its feeds.
+type Config struct {
+	Name      string        // the service's, for the pages
+	PublicURL string        // where readers find the source: all links are built from it
+	Nav       []web.Link    // of the pages
+	MaxAge    time.Duration // how long caches may answer for what can still change, in whole seconds; 0: they ask every time
+	Private   bool          // readers need a token: no shared cache keeps what they get
 }
 
-// NewSource gives a source of feeds. name is the service's, for the pages; publicURL is where its readers find it,
-// without a slash at the end: all links are built from it.
-func NewSource(pool *pgxpool.Pool, name, publicURL string, nav []web.Link, feeds ...feed.Description) *Source {
-	return &Source{pool: pool, name: name, publicURL: strings.TrimSuffix(publicURL, "/"), nav: nav, feeds: feeds, cache: newCache(cacheBytes)}
+// A Source serves the feeds of one database over HTTP.
+type Source struct {
+	Config
+	log       *Log
+	feeds     []feed.Description
+	resources *lru.Cache[key, *resource]
+	cache     *cache
+	history   atomic.Int64 // that resources and cache were made of
+	metrics   *sourceMetrics
+}
+
+// NewSource gives a source of feeds of the log.
+func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
+	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
+	resources, err := lru.New[key, *resource](maxResources)
+	if err != nil {
+		panic(err) // the size is positive
+	}
+	return &Source{Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes), metrics: newSourceMetrics()}
 }
 
 // Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
 func (s *Source) Route(r gin.IRoutes) {
 	web.GET(r, "/feeds", web.Handle(s.serveIndex))
-	web.GET(r, "/feeds/:feed", web.Handle(s.serveFeed))
+	web.GET(r, "/feeds/:feed", web.Handle(s.counted))
 	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
-// Suffixes of a feed's URL, and the representation that each fixes.
-var suffixes = []struct{ suffix, mediaType, title string }{
-	{".json", feed.TypeJSONFeed, "JSON Feed"},
-	{".atom", feed.TypeAtom, "Atom"},
-	{".html", feed.TypeHTML, "HTML"},
+// An answer is where a resource lies in the log, and what its header says of that.
+type answer struct {
+	*span
+	tip *tip // what it was located by
+	// final: nothing that is appended changes it.
+	final                            bool
+	tag                              string
+	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
-// A request is one for a document of a feed.
-type request struct {
-	feed.Description
-	selection
-	path      string      // /feeds/orders or /feeds/orders.atom
-	mediaType string      // of the representation that the client gets
-	history   feed.Cursor // selects nothing; the links of a walk keep it, so that caches tell its pages from those of a lost history
-}
-
-func (s *Source) parse(c *gin.Context) (*request, error) {
-	name, req := c.Param("feed"), &request{path: c.Request.URL.Path}
-	for _, x := range suffixes {
-		if base, ok := strings.CutSuffix(name, x.suffix); ok {
-			name, req.mediaType = base, x.mediaType
-			break
+// answer locates the resource, unless the answer before still holds: a final one as long as the history is the same,
+// any other until something is appended.
+func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
+	a := res.last.Load()
+	if a != nil && a.final {
+		if t, _ := s.log.remembered(res.Name); t != nil && t.history == a.tip.history {
+			return a, nil
 		}
 	}
-	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
-	if i < 0 {
-		return nil, web.Errorf(http.StatusNotFound, "There is no feed of this name here. %s/feeds lists the feeds.", s.publicURL)
-	}
-	req.Description = s.feeds[i]
-	if err := req.parseQuery(c); err != nil {
+	t, err := s.log.tip(ctx, res.Name)
+	if err != nil {
 		return nil, err
 	}
-	if req.mediaType == "" {
-		c.Header("Vary", "Accept, Accept-Encoding")
-		accept := strings.Join(c.Request.Header.Values("Accept"), ",")
-		req.mediaType = web.Negotiate(accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML)
-		if req.mediaType == "" {
-			return nil, s.notAcceptable(req)
-		}
-	} else {
-		c.Header("Vary", "Accept-Encoding")
+	if a != nil && a.tip == t {
+		return a, nil
 	}
-	return req, nil
-}
-
-func (r *request) parseQuery(c *gin.Context) error {
-	query, err := url.ParseQuery(c.Request.URL.RawQuery)
-	if err != nil {
-		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
+	res.locating.Lock() // many may ask at once, when something was appended
+	defer res.locating.Unlock()
+	if a := res.last.Load(); a != nil && a.tip == t {
+		return a, nil
 	}
-	for _, name := range []string{"after", "before", "limit", "history"} {
-		if len(query[name]) > 1 {
-			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)
-		}
-	}
-	cursor := func(name string) (cur feed.Cursor) {
-		if err == nil && query.Has(name) {
-			if cur, err = feed.ParseCursor(query.Get(name)); err != nil {
-				err = web.Errorf(http.StatusBadRequest, "The parameter %s: %v.", name, err)
-			}
-		}
-		return cur
-	}
-	after, before := cursor("after"), cursor("before")
-	r.history = cursor("history")
-	switch r.limit = feed.PageSize; {
-	case err != nil:
-		return err
-	case query.Has("after") && query.Has("before"):
-		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
-	case query.Has("before"):
-		r.view, r.cursor = feed.Older, before
-	case query.Has("after"):
-		r.view, r.cursor = feed.Replay, after
-	}
-	if query.Has("limit") {
-		n, err := strconv.ParseUint(query.Get("limit"), 10, 32)
-		if err != nil || n < 1 || n > feed.MaxPageSize || strconv.FormatUint(n, 10) != query.Get("limit") {
-			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
-		}
-		if r.view != feed.Replay {
-			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR; after=0 starts from the first entry.")
-		}
-		r.limit = int64(n)
-	}
-	return nil
-}
-
-func (s *Source) notAcceptable(r *request) error {
-	p := web.Errorf(http.StatusNotAcceptable, "This feed speaks %s, %s and %s.", feed.TypeJSONFeed, feed.TypeAtom, feed.TypeHTML)
-	p.Header = http.Header{"Link": {linkHeader(s.alternates(r))}, "Vary": {"Accept, Accept-Encoding"}}
-	return p
-}
-
-// serveFeed answers in the order of what it costs: a bad request from its text, 304 from the head of the feed, and only
-// then with the entries.
-func (s *Source) serveFeed(c *gin.Context) error {
-	req, err := s.parse(c)
-	if err != nil {
-		return err
-	}
-	sp, err := s.locate(c.Request.Context(), req.Name, req.selection)
+	s.forget(t.history)
+	sp, err := s.locate(ctx, res.Name, res.selection, t)
 	if gone, ok := errors.AsType[*diverged](err); ok {
-		return s.historyDiverged(req, gone)
+		return nil, s.historyDiverged(&res.request, gone)
 	} else if err != nil {
-		return fmt.Errorf("locate a page of feed %s: %w", req.Name, err)
+		return nil, fmt.Errorf("locate a page of feed %s: %w", res.Name, err)
 	}
-	tag, coding := s.etag(req, sp), acceptedCoding(c.Request.Header.Values("Accept-Encoding"))
-	c.Header("ETag", codedTag(tag, coding))
-	c.Header("Cache-Control", cacheControl(req, sp))
+	if sp.head != t.Head { // another process appended: no later answer may know less than this one
+		if _, err := s.log.refresh(context.WithoutCancel(ctx), s.log.pool); err != nil {
+			return nil, err
+		}
+	}
+	a = &answer{span: sp, tip: t, final: sp.sealed || res.view == feed.Older}
+	a.tag = codedTag(s.etag(&res.request, sp), res.coding)
+	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
 	if sp.sealed {
-		c.Header("Last-Modified", sp.updated.Truncate(time.Second).Format(http.TimeFormat))
+		a.lastModified = []string{sp.updated.Truncate(time.Second).Format(http.TimeFormat)}
 	}
-	if notModified(c.Request.Header, c.Writer.Header()) {
+	res.last.Store(a)
+	return a, nil
+}
+
+// forget drops what was made of another history.
+func (s *Source) forget(history int) {
+	if s.history.Swap(int64(history)) != int64(history) {
+		s.resources.Purge()
+		s.cache.drop()
+	}
+}
+
+// serveFeed answers in the order of what it costs: a bad request from its text, 304 from memory, and only then with the
+// entries.
+func (s *Source) serveFeed(c *gin.Context) error {
+	res, err := s.resource(c)
+	if err != nil {
+		return err
+	}
+	if res.mediaType == feed.TypeEvents {
+		return s.serveEvents(c, res)
+	}
+	a, err := s.answer(c.Request.Context(), res)
+	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
+		a, err = s.wait(c, res, a, preferredWait(prefer))
+	}
+	if err != nil {
+		return err
+	}
+	h := c.Writer.Header()
+	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, a.etag, a.cacheControl
+	if a.lastModified != nil {
+		h["Last-Modified"] = a.lastModified
+	}
+	if notModified(c.Request.Header, a) {
+		res.notModified.Inc()
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	doc, err := s.coded(c.Request.Context(), req, sp, tag, coding)
+	doc, err := s.coded(c.Request.Context(), &res.request, a)
 	if err != nil {
 		return err
 	}
-	c.Header("Link", doc.link)
-	if coding != codingIdentity {
-		c.Header("Content-Encoding", coding)
+	h["Content-Type"], h["Link"] = doc.contentType, doc.link
+	if doc.coding != nil {
+		h["Content-Encoding"] = doc.coding
 	}
-	web.Send(c, http.StatusOK, doc.contentType, doc.body)
+	h["Content-Length"] = doc.length
+	res.ok.Inc()
+	s.metrics.bytes.Add(float64(len(doc.body)))
+	web.SendBody(c, http.StatusOK, doc.body)
 	return nil
 }
 
+// counted counts what serveFeed refuses.
+func (s *Source) counted(c *gin.Context) error {
+	err := s.serveFeed(c)
+	if err != nil {
+		s.metrics.refused(web.StatusOf(err))
+	}
+	return err
+}
+
 // coded gives the document in a coding: from the cache, or rendered and compressed once.
-func (s *Source) coded(ctx context.Context, r *request, sp *span, tag, coding string) (*cached, error) {
-	return s.cache.get(ctx, codedTag(tag, coding), func(ctx context.Context) (*cached, error) {
-		if coding == codingIdentity {
-			return s.render(ctx, r, sp)
+func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, error) {
+	if doc := s.cache.lookup(a.tag); doc != nil {
+		s.metrics.hits.Inc()
+		return doc, nil
+	}
+	s.metrics.misses.Inc()
+	return s.cache.get(ctx, a.tag, func(ctx context.Context) (*cached, error) {
+		if r.coding == codingIdentity {
+			return s.render(ctx, r, a.span)
 		}
-		plain, err := s.coded(ctx, r, sp, tag, codingIdentity)
+		identity := *r
+		identity.coding = codingIdentity
+		plain, err := s.coded(ctx, &identity, &answer{span: a.span, tag: s.etag(r, a.span)})
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, coding)
-		return &cached{contentType: plain.contentType, link: plain.link, body: body}, err
+		body, err := compress(plain.body, r.coding, a.final)
+		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{r.coding}, body: body}, err
 	})
 }
 
@@ -201,32 +203,45 @@ func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, err
 	if err != nil {
 		return nil, err
 	}
-	made := &cached{
-		contentType: r.mediaType,
-		link:        linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: r.mediaType}}, doc.Links...)),
-	}
+	contentType := r.mediaType
+	var body []byte
 	switch r.mediaType {
 	case feed.TypeHTML:
-		made.contentType = web.HTMLType
-		made.body, err = s.page(r, doc)
+		contentType = web.HTMLType
+		body, err = s.page(r, doc)
 	case feed.TypeAtom:
-		made.contentType += "; charset=utf-8"
-		made.body, err = doc.Atom()
+		contentType += "; charset=utf-8"
+		body, err = doc.Atom()
+	case feed.TypeEvents:
+		body, err = doc.Events()
 	default: // JSON is UTF-8 and takes no charset (RFC 8259 section 8.1)
-		made.body, err = doc.JSON()
+		body, err = doc.JSON()
 	}
-	return made, err
+	link := linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: r.mediaType}}, doc.Links...))
+	return &cached{contentType: []string{contentType}, link: []string{link}, body: body}, err
 }
 
-func cacheControl(r *request, sp *span) string {
+func (s *Source) cacheControl(r *request, sp *span) string {
+	maxAge, who := int64(s.MaxAge/time.Second), "public"
+	if s.Private {
+		who = "private"
+	}
+	var directives []string
 	switch {
 	case sp.sealed:
-		return "public, max-age=31536000, immutable"
-	case r.view == feed.Replay:
-		return "no-cache"
-	default:
-		return "max-age=0, stale-if-error=86400"
+		return who + ", max-age=31536000, immutable"
+	case s.Private:
+		directives = append(directives, who)
 	}
+	switch {
+	case r.view != feed.Replay:
+		directives = append(directives, fmt.Sprintf("max-age=%d", maxAge), "stale-if-error=86400")
+	case maxAge > 0:
+		directives = append(directives, fmt.Sprintf("max-age=%d", maxAge))
+	default:
+		directives = append(directives, "no-cache")
+	}
+	return strings.Join(directives, ", ")
 }
 
 const (
@@ -248,7 +263,7 @@ func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start.history = gone.lastFull
 	again := s.url(&start)
 	return &web.Problem{
-		Type: s.publicURL + divergedPath, Title: "The history diverged", Status: http.StatusGone,
+		Type: s.PublicURL + divergedPath, Title: "The history diverged", Status: http.StatusGone,
 		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
 		Header: http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}},
 	}

@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	fill(t, openLog(t, pool), 250)
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	right := cursorAt(t, pool, 42).String()
 	wrong := right[:len(right)-1] + string("0123456789abcdef"[(strings.IndexByte("0123456789abcdef", right[len(right)-1])+1)%16])
 	for _, x := range []struct {
@@ -125,7 +125,7 @@ func TestFormats(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	fill(t, openLog(t, pool), 3)
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	for _, x := range []struct{ path, accept, contentType, vary string }{
 		{"/feeds/things", "", feed.TypeJSONFeed, "Accept, Accept-Encoding"},
 		{"/feeds/things", "*/*", feed.TypeJSONFeed, "Accept, Accept-Encoding"},
@@ -161,7 +161,8 @@ func TestFormats(t *testing.T) {
 func TestConditionalRequests(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, server := openLog(t, pool), serve(t, pool)
+	l := openLog(t, pool)
+	server := serve(t, l)
 	fill(t, l, 20)
 	newest, _ := get(t, server, "GET", "/feeds/things")
 	sealed, _ := get(t, server, "GET", "/feeds/things?after=0&limit=10")
@@ -223,7 +224,7 @@ func TestETagStandsForTheBytes(t *testing.T) {
 		if i == 12 { // on to where an archive of 100 gets its successor
 			appendAll(t, l, lives(295)[len(logged(t, pool)):])
 		}
-		server := serve(t, pool) // with an empty cache: it has nothing that it could serve again under an old tag
+		server := serve(t, openLog(t, pool)) // with an empty cache: it has nothing that it could serve again under an old tag
 		archives := []string{"?after=0&limit=100", "?after=" + cursorAt(t, pool, 100).String() + "&limit=100"}
 		if i >= 12 {
 			archives = append(archives, "?after="+cursorAt(t, pool, 200).String()+"&limit=100", "?before="+cursorAt(t, pool, 201).String())
@@ -249,7 +250,7 @@ func TestCacheControl(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	fill(t, openLog(t, pool), 25)
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	for path, want := range map[string]string{
 		"/feeds/things":                   "max-age=0, stale-if-error=86400",
 		"/feeds/things?before=%s":         "max-age=0, stale-if-error=86400",
@@ -270,7 +271,7 @@ func TestHead(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	fill(t, openLog(t, pool), 12)
-	server := serve(t, pool)
+	server := serve(t, openLog(t, pool))
 	for _, path := range []string{"/feeds", "/feeds/things", "/feeds/things.atom", "/feeds/things.html", "/feeds/things?after=0&limit=5", "/feeds/things?after=x"} {
 		whole, _ := get(t, server, "GET", path)
 		head, body := get(t, server, "HEAD", path)

@@ -63,15 +63,6 @@ func (c *Change) Exec(sql string, args ...any) {
 	c.statements = append(c.statements, statement{sql, args})
 }
 
-// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there.
-type Head struct {
-	Position int64
-	Digest   feed.Digest
-}
-
-// Cursor gives the cursor of the head.
-func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
-
 // A placed run of entries of one feed: where it begins, and the digests that the entries get there.
 type placed struct {
 	feed    string
@@ -104,7 +95,7 @@ func (p pending) place(heads map[string]Head) []placed {
 func (p pending) check(heads map[string]Head) error {
 	for name, records := range p {
 		if _, ok := heads[name]; !ok {
-			return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
+			return noFeed(name)
 		}
 		for i := range records {
 			if r := &records[i]; r.kind == kindPut && (!json.Valid(r.Payload) || r.Payload[0] != '{') {

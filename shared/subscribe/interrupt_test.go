@@ -198,6 +198,7 @@ func TestCopyProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		exec(rt, s.pool, `delete from feed_entry`)
 		exec(rt, s.pool, `update feed set position = 0, digest = sha256(name::bytea)`)
+		s.open(rt)
 		exec(rt, pool, `truncate thing, subscription`)
 		s.history = nil
 		clear(s.versions)

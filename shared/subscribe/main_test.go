@@ -53,6 +53,7 @@ type source struct {
 	versions map[uuid.UUID]int64 // of deleted things too
 
 	mu     sync.Mutex
+	engine http.Handler
 	asked  []exchange
 	tamper func(w http.ResponseWriter, r *http.Request, honest http.Handler) // nil: honest
 }
@@ -67,13 +68,30 @@ func newSource(t testing.TB) *source {
 	t.Helper()
 	s := &source{pool: pgtest.New(t, sql.Migrations("publish")), versions: map[uuid.UUID]int64{}}
 	exec(t, s.pool, `select feed_create('things')`)
-	var err error
-	if s.log, err = publish.Open(t.Context(), s.pool, discard); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.log.Close)
+	s.open(t)
+	t.Cleanup(func() { s.log.Close() })
 	s.serve(t, "127.0.0.1:0")
 	return s
+}
+
+// open makes it a process that has just been started.
+func (s *source) open(t rapid.TB) {
+	t.Helper()
+	log, err := publish.Open(context.Background(), s.pool, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := web.New(discard)
+	publish.NewSource(log, publish.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+		Name: "things", Title: "Things", Text: "Things.", ID: "tag:edison-cars.example,2026:things",
+		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
+	}).Route(engine)
+	if s.log != nil {
+		s.log.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log, s.engine = log, engine
 }
 
 // serve begins to answer at addr.
@@ -83,15 +101,10 @@ func (s *source) serve(t testing.TB, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(discard)
-	publish.NewSource(s.pool, "Test", "http://"+ln.Addr().String(), nil, feed.Description{
-		Name: "things", Title: "Things", Text: "Things.", ID: "tag:edison-cars.example,2026:things",
-		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
-	}).Route(engine)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen := &statusWriter{ResponseWriter: w}
 		s.mu.Lock()
-		tamper := s.tamper
+		tamper, engine := s.tamper, s.engine
 		s.mu.Unlock()
 		defer func() {
 			s.mu.Lock()

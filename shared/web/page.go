@@ -89,6 +89,11 @@ func Send(c *gin.Context, status int, contentType string, body []byte) {
 	h := c.Writer.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	SendBody(c, status, body)
+}
+
+// SendBody is Send where Content-Type and Content-Length are set already.
+func SendBody(c *gin.Context, status int, body []byte) {
 	c.Status(status)
 	if c.Request.Method == http.MethodHead {
 		c.Writer.WriteHeaderNow()

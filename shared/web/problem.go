@@ -81,6 +81,17 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	return Errorf(http.StatusInternalServerError, "")
 }
 
+// StatusOf gives the status that Handle answers the error with.
+func StatusOf(err error) int {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return cmp.Or(p.Status, http.StatusInternalServerError)
+	}
+	if isAway(err) {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
 // isAway tells an error that trying again later may cure: a connection refused or lost, a server that is starting or
 // stopping (SQLSTATE 57P), not to be reached (08) or short of resources (53), and a deadline or stop of our own.
 func isAway(err error) bool {

@@ -47,6 +47,9 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())
+		},
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
 	server.ConnState = func(c net.Conn, state http.ConnState) {
@@ -82,6 +85,15 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	}
 	return nil
+}
+
+type stopping struct{}
+
+// Stopping gives, in the context of a request, what is closed when the server is to stop: a handler that waits must end. It is
+// nil, and never closed, elsewhere.
+func Stopping(ctx context.Context) <-chan struct{} {
+	done, _ := ctx.Value(stopping{}).(<-chan struct{})
+	return done
 }
 
 // urlOf is where a browser on this machine finds a listener.

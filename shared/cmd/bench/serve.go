@@ -49,8 +49,13 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 	var handler http.Handler
 	switch kind {
 	case feedKind:
+		log, err := publish.Open(ctx, db.Pool, logger)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
 		engine := web.New(logger)
-		publish.NewSource(db.Pool, "Bench", publicURL, nil, description).Route(engine)
+		publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description).Route(engine)
 		handler = engine
 	case structsKind:
 		gin.SetMode(gin.ReleaseMode)

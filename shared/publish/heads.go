@@ -1,0 +1,264 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+const (
+	headInterval   = time.Second            // between two looks at the heads of the database, whatever is heard
+	maxStale       = 2 * time.Second        // a head that was not looked at for longer is not answered from
+	refreshTimeout = 2 * time.Second        // for one look
+	notifyInterval = 10 * time.Millisecond  // between two notifications of the other processes
+	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
+)
+
+// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there.
+type Head struct {
+	Position int64
+	Digest   feed.Digest
+}
+
+// Cursor gives the cursor of the head.
+func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
+
+// A tip is the end of a feed as this process knows it. It does not change; another one takes its place.
+type tip struct {
+	Head
+	cursor  feed.Cursor
+	history int           // Log.history
+	moved   chan struct{} // closed when another one took its place
+}
+
+// setTip wants l.mu locked.
+func (l *Log) setTip(name string, head Head) {
+	old := l.tips[name]
+	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), history: l.history, moved: make(chan struct{})}
+	if old != nil {
+		close(old.moved)
+	}
+}
+
+// remember takes over the heads that this process has just committed, and lets the other processes know.
+func (l *Log) remember(runs []placed) {
+	l.mu.Lock()
+	for i := range runs {
+		head := runs[i].head()
+		if t := l.tips[runs[i].feed]; t == nil || head.Position > t.Position { // a later one may have been faster
+			l.setTip(runs[i].feed, head)
+		}
+	}
+	l.mu.Unlock()
+	select {
+	case l.appended <- struct{}{}:
+	default:
+	}
+}
+
+// snapshot gives the heads, for an append.
+func (l *Log) snapshot() map[string]Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	heads := make(map[string]Head, len(l.tips))
+	for name, t := range l.tips {
+		heads[name] = t.Head
+	}
+	return heads
+}
+
+// tip gives the end of the feed from memory, or from the database if nobody looked there for 2 s.
+func (l *Log) tip(ctx context.Context, name string) (*tip, error) {
+	t, fresh := l.remembered(name)
+	if t != nil && fresh {
+		return t, nil
+	}
+	looked := l.looking.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
+		defer cancel()
+		return l.refresh(ctx, l.pool)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-looked:
+		if r.Err != nil {
+			return nil, fmt.Errorf("read the head of feed %s: %w", name, r.Err)
+		}
+	}
+	if t, _ = l.remembered(name); t == nil {
+		return nil, noFeed(name)
+	}
+	return t, nil
+}
+
+func (l *Log) remembered(name string) (t *tip, fresh bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tips[name], time.Since(l.looked) < maxStale
+}
+
+// A querier is a pool or a connection of one's own.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// refresh reads the heads, and gives them as they are in the database. What this process remembers moves on with them.
+// Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
+func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
+	l.mu.Lock()
+	before, asked := maps.Clone(l.tips), time.Now()
+	l.mu.Unlock()
+	var names []string
+	var positions []int64
+	for name, t := range before {
+		names, positions = append(names, name), append(positions, t.Position)
+	}
+	rows, err := db.Query(ctx, `
+		select f.name, f.position, f.digest, e.digest
+		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
+		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
+	if err != nil {
+		return nil, err
+	}
+	heads, extends := map[string]Head{}, map[string]bool{}
+	var name string
+	var position int64
+	var digest, at []byte
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &at}, func() error {
+		if len(digest) != len(feed.Digest{}) {
+			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
+		}
+		heads[name] = Head{position, feed.Digest(digest)}
+		if t := before[name]; t == nil || t.Position == 0 || string(at) == string(t.Digest[:]) {
+			extends[name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looked = asked
+	diverged := false
+	for name, t := range before {
+		if !extends[name] && l.tips[name] == t { // else it was appended to in the meantime: the next look will tell
+			l.logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
+				"feed", name, "remembered", t.cursor.String(), "found", heads[name].Cursor().String())
+			delete(l.tips, name)
+			close(t.moved)
+			diverged = true
+		}
+	}
+	for name, head := range heads {
+		if t := l.tips[name]; t == nil || extends[name] && head.Position > t.Position {
+			l.setTip(name, head)
+		}
+	}
+	if diverged {
+		l.history++
+		for name, t := range l.tips {
+			l.setTip(name, t.Head)
+		}
+	}
+	return heads, nil
+}
+
+func noFeed(name string) error {
+	return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
+}
+
+// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks every second, since
+// a notification may be lost with the process that was to send it, or with the connection that was to hear it.
+func (l *Log) follow(ctx context.Context) {
+	for quiet := false; ; {
+		err := l.listen(ctx, &quiet)
+		if ctx.Err() != nil {
+			return
+		}
+		if !quiet {
+			l.logger.WarnContext(ctx, "not hearing of other processes' entries: looking every second", "error", err)
+			quiet = true
+		}
+		sleep(ctx, headInterval)
+		look, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = l.refresh(look, l.pool) // whoever needs the heads will hear of it
+		cancel()
+	}
+}
+
+// listen follows on a connection of its own, which no reader can hold up, until that breaks.
+func (l *Log) listen(ctx context.Context, quiet *bool) error {
+	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
+	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
+	cancel()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	if _, err := conn.Exec(ctx, "listen "+headChannel); err != nil {
+		return err
+	}
+	for {
+		look, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, err := l.refresh(look, conn)
+		cancel()
+		if err != nil {
+			return err
+		}
+		*quiet = false
+		if err := l.hear(ctx, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// hear returns when another process has appended, or after a second.
+func (l *Log) hear(ctx context.Context, conn *pgx.Conn) error {
+	waiting, cancel := context.WithTimeout(ctx, headInterval)
+	defer cancel()
+	for {
+		n, err := conn.WaitForNotification(waiting)
+		switch {
+		case err == nil && n.Payload == l.self: // this process knows already
+		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// announce tells the other processes that something was appended: after the commit, as NOTIFY in a transaction makes it wait
+// for all others that do so.
+func (l *Log) announce(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.appended:
+		}
+		sending, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = l.pool.Exec(sending, `select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`, headChannel, l.self) // they look, too
+		cancel()
+		sleep(ctx, notifyInterval)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,102 @@
+package publish
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// sourceMetrics count what a source serves.
+type sourceMetrics struct {
+	requests     *prometheus.CounterVec
+	bytes        prometheus.Counter
+	hits, misses prometheus.Counter
+	waiting      prometheus.Gauge
+	streams      prometheus.Gauge
+}
+
+func newSourceMetrics() *sourceMetrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return &sourceMetrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "feed_requests_total", Help: "Requests for a feed. Feed and format are empty where a request was refused.",
+		}, []string{"feed", "format", "status"}),
+		bytes:  counter("feed_sent_bytes_total", "Bytes of the bodies of feed documents, as compressed."),
+		hits:   counter("feed_cache_hits_total", "Documents that were sent from memory."),
+		misses: counter("feed_cache_misses_total", "Documents that were not in memory."),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "feed_waiting_requests", Help: "Requests that are held until something is appended.",
+		}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: "feed_streams", Help: "Open event streams."}),
+	}
+}
+
+var formats = map[string]string{feed.TypeJSONFeed: "json", feed.TypeJSON: "json", feed.TypeAtom: "atom", feed.TypeHTML: "html", feed.TypeEvents: "events"}
+
+func (m *sourceMetrics) outcome(r *request, status int) prometheus.Counter {
+	return m.requests.WithLabelValues(r.Name, formats[r.mediaType], strconv.Itoa(status))
+}
+
+func (m *sourceMetrics) refused(status int) {
+	m.requests.WithLabelValues("", "", strconv.Itoa(status)).Inc()
+}
+
+func (m *sourceMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.requests, m.bytes, m.hits, m.misses, m.waiting, m.streams}
+}
+
+// Describe and Collect make a source a prometheus.Collector: requests by feed, format and status, bytes, cache hits, and
+// who is waiting.
+func (s *Source) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range s.metrics.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect is as Describe says.
+func (s *Source) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range s.metrics.collectors() {
+		c.Collect(ch)
+	}
+}
+
+// logMetrics measure what a log appends.
+type logMetrics struct {
+	appends prometheus.Histogram
+	group   prometheus.Histogram
+	head    *prometheus.Desc
+}
+
+func newLogMetrics() logMetrics {
+	return logMetrics{
+		appends: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "feed_append_seconds", Help: "From the moment a packet of changes is sent to its being committed, retries included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		group: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "feed_group_changes", Help: "Changes that shared a packet.", Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		head: prometheus.NewDesc("feed_head_position", "Position of the last entry.", []string{"feed"}, nil),
+	}
+}
+
+// Describe and Collect make a log a prometheus.Collector: the time appends take, how many changes share one, and where
+// the feeds end.
+func (l *Log) Describe(ch chan<- *prometheus.Desc) {
+	l.metrics.appends.Describe(ch)
+	l.metrics.group.Describe(ch)
+	ch <- l.metrics.head
+}
+
+// Collect is as Describe says.
+func (l *Log) Collect(ch chan<- prometheus.Metric) {
+	l.metrics.appends.Collect(ch)
+	l.metrics.group.Collect(ch)
+	for name, head := range l.snapshot() {
+		ch <- prometheus.MustNewConstMetric(l.metrics.head, prometheus.GaugeValue, float64(head.Position), name)
+	}
+}

@@ -1,0 +1,174 @@
+package publish
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// Suffixes of a feed's URL, and the representation that each fixes.
+var suffixes = []struct{ suffix, mediaType, title string }{
+	{".json", feed.TypeJSONFeed, "JSON Feed"},
+	{".atom", feed.TypeAtom, "Atom"},
+	{".html", feed.TypeHTML, "HTML"},
+}
+
+// A request is one for a document of a feed.
+type request struct {
+	feed.Description
+	selection
+	path      string      // /feeds/orders or /feeds/orders.atom
+	mediaType string      // of the representation that the client gets
+	byAccept  bool        // chosen by Accept, not by a suffix
+	coding    string      // content coding
+	history   feed.Cursor // selects nothing; the links of a walk keep it, so that caches tell its pages from those of a lost history
+}
+
+// A resource stands for all requests with the same URL and header fields, and keeps how they were answered last.
+type resource struct {
+	request
+	vary, preference []string // header fields
+	ok, notModified  prometheus.Counter
+
+	locating sync.Mutex
+	last     atomic.Pointer[answer]
+}
+
+// A key is what a resource is kept under: all that chooses it.
+type key struct {
+	path, query, accept, acceptEncoding string
+	chunk                               bool // a part of an event stream, which no request can ask for
+}
+
+const (
+	maxResources = 4096
+	maxKey       = 1024 // bytes
+)
+
+// resource finds out what is asked for. That of a URL asked before is at hand.
+func (s *Source) resource(c *gin.Context) (*resource, error) {
+	h := c.Request.Header
+	k := key{path: c.Request.URL.Path, query: c.Request.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
+	if res, ok := s.resources.Get(k); ok {
+		return res, nil
+	}
+	req, err := s.parse(c, k)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(k, req), nil
+}
+
+// keep gives the resource that stands for the request from now on.
+func (s *Source) keep(k key, req *request) *resource {
+	res := &resource{request: *req, vary: varyEncoding}
+	if req.byAccept {
+		res.vary = varyBoth
+	}
+	res.ok, res.notModified = s.metrics.outcome(req, http.StatusOK), s.metrics.outcome(req, http.StatusNotModified)
+	if len(k.path)+len(k.query)+len(k.accept)+len(k.acceptEncoding) <= maxKey {
+		if other, ok, _ := s.resources.PeekOrAdd(k, res); ok {
+			return other
+		}
+	}
+	return res
+}
+
+// Values of Vary. These slices and others like them stand in many answers: nobody may append to them.
+var (
+	varyEncoding = []string{"Accept-Encoding"}
+	varyBoth     = []string{"Accept, Accept-Encoding"}
+)
+
+// joined gives the fields of a name as one (RFC 9110 section 5.3).
+func joined(fields []string) string {
+	if len(fields) == 1 {
+		return fields[0]
+	}
+	return strings.Join(fields, ",")
+}
+
+func (s *Source) parse(c *gin.Context, k key) (*request, error) {
+	name, req := c.Param("feed"), &request{path: c.Request.URL.Path, coding: acceptedCoding(k.acceptEncoding)}
+	for _, x := range suffixes {
+		if base, ok := strings.CutSuffix(name, x.suffix); ok {
+			name, req.mediaType = base, x.mediaType
+			break
+		}
+	}
+	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
+	if i < 0 {
+		return nil, web.Errorf(http.StatusNotFound, "There is no feed of this name here. %s/feeds lists the feeds.", s.PublicURL)
+	}
+	req.Description = s.feeds[i]
+	if err := req.parseQuery(c); err != nil {
+		return nil, err
+	}
+	if req.mediaType == "" {
+		req.byAccept = true
+		req.mediaType = web.Negotiate(k.accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
+		if req.mediaType == "" {
+			return nil, s.notAcceptable(req)
+		}
+	}
+	return req, nil
+}
+
+func (r *request) parseQuery(c *gin.Context) error {
+	query, err := url.ParseQuery(c.Request.URL.RawQuery)
+	if err != nil {
+		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
+	}
+	for _, name := range []string{"after", "before", "limit", "history"} {
+		if len(query[name]) > 1 {
+			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)
+		}
+	}
+	cursor := func(name string) (cur feed.Cursor) {
+		if err == nil && query.Has(name) {
+			if cur, err = feed.ParseCursor(query.Get(name)); err != nil {
+				err = web.Errorf(http.StatusBadRequest, "The parameter %s: %v.", name, err)
+			}
+		}
+		return cur
+	}
+	after, before := cursor("after"), cursor("before")
+	r.history = cursor("history")
+	switch r.limit = feed.PageSize; {
+	case err != nil:
+		return err
+	case query.Has("after") && query.Has("before"):
+		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
+	case query.Has("before"):
+		r.view, r.cursor = feed.Older, before
+	case query.Has("after"):
+		r.view, r.cursor = feed.Replay, after
+	}
+	if query.Has("limit") {
+		n, err := strconv.ParseUint(query.Get("limit"), 10, 32)
+		if err != nil || n < 1 || n > feed.MaxPageSize || strconv.FormatUint(n, 10) != query.Get("limit") {
+			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
+		}
+		if r.view != feed.Replay {
+			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR; after=0 starts from the first entry.")
+		}
+		r.limit = int64(n)
+	}
+	return nil
+}
+
+func (s *Source) notAcceptable(r *request) error {
+	p := web.Errorf(http.StatusNotAcceptable, "This feed speaks %s, %s, %s and %s.", feed.TypeJSONFeed, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
+	p.Header = http.Header{"Link": {linkHeader(s.alternates(r))}, "Vary": varyBoth}
+	return p
+}

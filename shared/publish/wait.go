@@ -1,0 +1,185 @@
+package publish
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	maxWait     = 30 * time.Second
+	heartbeat   = 15 * time.Second // of an event stream on which nothing happens
+	streamWrite = 30 * time.Second // for the reader of a stream to take what is sent
+	streamRetry = time.Second      // until a stream asks again a database that is away
+)
+
+// preferredWait gives how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is not at all.
+func preferredWait(fields []string) time.Duration {
+	for item := range strings.SplitSeq(joined(fields), ",") {
+		preference, _, _ := strings.Cut(item, ";")
+		name, value, _ := strings.Cut(preference, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
+		}
+		seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 31)
+		if err != nil {
+			return 0
+		}
+		return min(time.Duration(seconds)*time.Second, maxWait)
+	}
+	return 0
+}
+
+// wait holds the request until there is something that its client has not seen, for as long as it prefers.
+func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
+	if limit <= 0 {
+		return a, nil
+	}
+	ctx := c.Request.Context()
+	c.Writer.Header()["Preference-Applied"] = []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if !nothingNew(c.Request.Header, res, a) {
+		return a, nil
+	}
+	s.metrics.waiting.Inc()
+	defer s.metrics.waiting.Dec()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for over := false; !over && nothingNew(c.Request.Header, res, a); {
+		select {
+		case <-a.tip.moved:
+		case <-timer.C:
+			over = true
+		case <-web.Stopping(ctx):
+			over = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		var err error
+		if a, err = s.answer(ctx, res); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// nothingNew: the answer would be a 304 or an empty page.
+func nothingNew(h http.Header, res *resource, a *answer) bool {
+	return notModified(h, a) || res.view == feed.Replay && a.from == a.to
+}
+
+// serveEvents streams the entries after a cursor, or those to come, as server-sent events. It ends when the client leaves, at
+// the stop of the server, and when the history is another: who comes again hears of that.
+func (s *Source) serveEvents(c *gin.Context, res *resource) error {
+	ctx := c.Request.Context()
+	chunk, err := s.firstChunk(c, res)
+	if err != nil {
+		return err
+	}
+	a, err := s.answer(ctx, chunk)
+	if err != nil {
+		return err
+	}
+	h := c.Writer.Header()
+	h["Vary"] = varyBoth
+	h.Set("Content-Type", feed.TypeEvents)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // else nginx holds the events back
+	res.ok.Inc()
+	c.Status(http.StatusOK)
+	if c.Request.Method == http.MethodHead {
+		c.Writer.WriteHeaderNow()
+		return nil
+	}
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	s.events(c, chunk, a)
+	return nil
+}
+
+// firstChunk is the part of the stream that begins where the request says.
+func (s *Source) firstChunk(c *gin.Context, res *resource) (*resource, error) {
+	if id := c.GetHeader("Last-Event-ID"); id != "" {
+		cursor, err := feed.ParseCursor(id)
+		if err != nil {
+			return nil, web.Errorf(http.StatusBadRequest, "The header field Last-Event-ID: %v.", err)
+		}
+		return s.chunk(&res.request, cursor), nil
+	}
+	switch res.view {
+	case feed.Older:
+		return nil, web.Errorf(http.StatusBadRequest, "The parameter before does not go with an event stream, which goes forward: after=CURSOR says from where.")
+	case feed.Newest:
+		t, err := s.log.tip(c.Request.Context(), res.Name)
+		if err != nil {
+			return nil, err
+		}
+		return s.chunk(&res.request, t.cursor), nil
+	}
+	return s.chunk(&res.request, res.cursor), nil
+}
+
+// chunk is the part of a stream after the cursor. All streams that are there share it.
+func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
+	req := *r
+	req.selection = selection{view: feed.Replay, cursor: cursor, limit: feed.PageSize}
+	req.coding = codingIdentity
+	k := key{path: s.url(&req), chunk: true}
+	if res, ok := s.resources.Get(k); ok {
+		return res
+	}
+	return s.keep(k, &req)
+}
+
+// events sends chunk after chunk, from the first on, which lies at a.
+func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
+	ctx, out := c.Request.Context(), http.NewResponseController(c.Writer)
+	send := func(body []byte) error {
+		if err := out.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+			return err
+		}
+		if _, err := c.Writer.Write(body); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	err := send([]byte("retry: 2000\n\n")) // milliseconds
+	for sent := err; sent == nil; a, err = s.answer(ctx, chunk) {
+		var doc *cached
+		if err == nil && a.from < a.to {
+			doc, err = s.coded(ctx, &chunk.request, a)
+		}
+		var moved <-chan struct{}
+		var again <-chan time.Time
+		switch {
+		case err != nil && web.StatusOf(err) == http.StatusGone:
+			return
+		case err != nil:
+			again = time.After(streamRetry)
+		case doc != nil:
+			if sent = send(doc.body); sent == nil {
+				chunk = s.chunk(&chunk.request, a.end)
+			}
+			continue
+		default:
+			moved = a.tip.moved
+		}
+		select {
+		case <-moved:
+		case <-again:
+		case <-beat.C:
+			sent = send([]byte(":\n\n"))
+		case <-web.Stopping(ctx):
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
