@@ -37,8 +37,12 @@ func TestFeedTokens(t *testing.T) {
 			if path == "/feeds/none" {
 				want = http.StatusNotFound
 			}
-			if resp, _ := s.do(t, "GET", path, "", "Authorization", "Bearer "+token); resp.StatusCode != want {
+			resp, _ = s.do(t, "GET", path, "", "Authorization", "Bearer "+token)
+			if resp.StatusCode != want {
 				t.Errorf("%s with a token: %d", path, resp.StatusCode)
+			}
+			if kept := resp.Header.Get("Cache-Control"); strings.HasPrefix(path, "/feeds/orders") && !strings.HasPrefix(kept, "private") {
+				t.Errorf("%s may be kept by others: %s", path, kept)
 			}
 		}
 	})

@@ -110,7 +110,7 @@ func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slo
 	web.Health(r, pool.Ping)
 	readers := r.Group("", settings.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
-		Name: "Sales", PublicURL: publicURL, Nav: nav, MaxAge: settings.FeedMaxAge, Private: settings.FeedTokens.Restrict(),
+		Name: "Sales", PublicURL: publicURL, Nav: nav, MaxAge: settings.FeedMaxAge, Private: !settings.FeedTokens.Everybody(),
 	}, ordersFeed(publicURL))
 	source.Route(readers)
 	registry.MustRegister(log, source)

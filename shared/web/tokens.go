@@ -67,14 +67,14 @@ func (r *Readers) UnmarshalText(text []byte) error {
 
 func (r *reader) prefix() uint64 { return binary.BigEndian.Uint64(r.hash[:8]) }
 
-// Restrict tells whether a token is needed.
-func (r Readers) Restrict() bool { return len(r.byPrefix) > 0 }
+// Everybody tells that no reader is listed, and so nobody needs a token.
+func (r Readers) Everybody() bool { return len(r.byPrefix) == 0 }
 
 // Require lets only the readers in: with `Authorization: Bearer TOKEN` (RFC 6750), or Basic (RFC 7617) with the token as
 // password and the reader's name or nothing as user; a token in the URL does not count. Anybody else gets a 401. The
 // zero Readers let everybody in, for nothing.
 func (r Readers) Require() gin.HandlerFunc {
-	if !r.Restrict() {
+	if r.Everybody() {
 		return func(*gin.Context) {}
 	}
 	return func(c *gin.Context) {
@@ -132,8 +132,7 @@ func (r Readers) owner(token string) *reader {
 
 type readerKey struct{}
 
-// Reader gives the name of the reader who asks, by a token that was checked. Where everybody may read it is "": only
-// then may an answer be kept for others, too.
+// Reader gives the name of the reader who asks, by a token that was checked; "" where everybody may read.
 func Reader(c *gin.Context) string {
 	known, _ := c.Get(readerKey{})
 	if known, ok := known.(*reader); ok {
