@@ -118,8 +118,12 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.mediaType == feed.TypeHTML {
 		by = []any{pageRenderer, s.Name, s.Nav}
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
-		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier)
+	erasures := int64(0)
+	if r.Personal {
+		erasures = sp.head.Erasures
+	}
+	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }

@@ -20,10 +20,12 @@ const (
 	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
 )
 
-// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there.
+// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there; and how often
+// something was erased before it.
 type Head struct {
 	Position int64
 	Digest   feed.Digest
+	Erasures int64
 }
 
 // Cursor gives the cursor of the head.
@@ -32,15 +34,18 @@ func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 // A tip is the end of a feed as this process knows it. It does not change; another one takes its place.
 type tip struct {
 	Head
-	cursor  feed.Cursor
-	history int           // Log.history
-	moved   chan struct{} // closed when another one took its place
+	cursor feed.Cursor
+	epoch  int           // Log.epoch
+	moved  chan struct{} // closed when another one took its place
 }
 
 // setTip wants l.mu locked.
 func (l *Log) setTip(name string, head Head) {
 	old := l.tips[name]
-	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), history: l.history, moved: make(chan struct{})}
+	if old != nil && old.Erasures != head.Erasures {
+		l.epoch++
+	}
+	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), epoch: l.epoch, moved: make(chan struct{})}
 	if old != nil {
 		close(old.moved)
 	}
@@ -121,7 +126,7 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, e.digest
+		select f.name, f.position, f.digest, f.erasures, e.digest
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -129,13 +134,13 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	}
 	heads, extends := map[string]Head{}, map[string]bool{}
 	var name string
-	var position int64
+	var position, erasures int64
 	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &at}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &at}, func() error {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		heads[name] = Head{position, feed.Digest(digest)}
+		heads[name] = Head{position, feed.Digest(digest), erasures}
 		if t := before[name]; t == nil || t.Position == 0 || string(at) == string(t.Digest[:]) {
 			extends[name] = true
 		}
@@ -163,7 +168,7 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 		}
 	}
 	if diverged {
-		l.history++
+		l.epoch++
 		for name, t := range l.tips {
 			l.setTip(name, t.Head)
 		}

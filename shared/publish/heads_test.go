@@ -195,8 +195,8 @@ func TestAppendDuringALookAtTheHeads(t *testing.T) {
 		if _, err := l.refresh(t.Context(), between{pool, func() { commit(l) }}); err != nil {
 			t.Fatal(err)
 		}
-		if h := l.head(t); h.Position != int64(len(logged(t, pool))) || l.history != 0 {
-			t.Fatalf("it went back to %s, history %d", h.cursor, l.history)
+		if h := l.head(t); h.Position != int64(len(logged(t, pool))) || l.epoch != 0 {
+			t.Fatalf("it went back to %s, history %d", h.cursor, l.epoch)
 		}
 	}
 	commit(other)

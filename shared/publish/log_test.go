@@ -220,25 +220,3 @@ func TestOpenTransactionHoldsNobodyUp(t *testing.T) {
 		t.Errorf("the log has %d entries", n)
 	}
 }
-
-func TestErasureKeepsCursors(t *testing.T) {
-	t.Parallel()
-	pool := database(t)
-	l := openLog(t, pool)
-	server := serve(t, l)
-	fill(t, l, 5)
-	reader := &poller{url: server.URL + "/feeds/" + feedName, limit: 2}
-	reader.poll(t)
-	exec(t, pool, `update feed_entry set payload = null, salt = null where position = 3`)
-	logged(t, pool)
-	answer, err := feed.NewClient("").Get(t.Context(), reader.url, feed.Cursor{}, 10, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if answer.Page.Cursor != reader.cursor {
-		t.Errorf("the cursor was %s and is %s after the erasure", reader.cursor, answer.Page.Cursor)
-	}
-	if e := answer.Page.Entries[2]; !e.Deleted || e.Entity != nil {
-		t.Errorf("the erased entry is served as %+v", e)
-	}
-}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,7 @@ type Source struct {
 	feeds     []feed.Description
 	resources *lru.Cache[key, *resource]
 	cache     *cache
-	history   atomic.Int64 // that resources and cache were made of
+	epoch     atomic.Int64 // of the log, that resources and cache are of
 	cold      *web.Limiter // requests that ask the database
 	metrics   *sourceMetrics
 }
@@ -85,12 +86,12 @@ type answer struct {
 	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
-// answer locates the resource, unless the answer before still holds: a final one as long as the history is the same,
+// answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same,
 // any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
 func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
-		if t, _ := s.log.remembered(res.Name); t != nil && t.history == a.tip.history {
+		if t, _ := s.log.remembered(res.Name); t != nil && t.epoch == a.tip.epoch {
 			return a, nil
 		}
 	}
@@ -106,7 +107,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	if a := res.last.Load(); a != nil && a.tip == t {
 		return a, nil
 	}
-	s.forget(t.history)
+	s.forget(t.epoch)
 	sp := res.selection.atEnd(t)
 	if sp == nil {
 		if client != nil {
@@ -114,7 +115,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 				return nil, err
 			}
 		}
-		sp, err = s.locate(ctx, res.Name, res.selection)
+		sp, err = s.locate(ctx, res.Description, res.selection)
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
@@ -127,7 +128,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 			return nil, err
 		}
 	}
-	a = &answer{span: sp, tip: t, final: sp.sealed || res.view == feed.Older}
+	a = &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older)}
 	a.tag = codedTag(s.etag(&res.request, sp), res.coding)
 	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
 	if sp.sealed {
@@ -137,9 +138,9 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	return a, nil
 }
 
-// forget drops what was made of another history.
-func (s *Source) forget(history int) {
-	if s.history.Swap(int64(history)) != int64(history) {
+// forget drops what was made in an earlier epoch.
+func (s *Source) forget(epoch int) {
+	if s.epoch.Swap(int64(epoch)) != int64(epoch) {
 		s.resources.Purge()
 		s.cache.drop()
 	}
@@ -151,6 +152,9 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	res, err := s.resource(c)
 	if err != nil {
 		return err
+	}
+	if res.Personal && !s.Private && !local(c.Request) {
+		return web.Errorf(http.StatusForbidden, "This feed says something of people: beyond this machine it needs tokens (FEED_TOKENS).")
 	}
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
@@ -185,6 +189,12 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	s.metrics.bytes.Add(float64(len(doc.body)))
 	web.SendBody(c, http.StatusOK, doc.body)
 	return nil
+}
+
+// local tells whether a client of this machine asks, for itself.
+func local(r *http.Request) bool {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && addr.Addr().IsLoopback() && r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil
 }
 
 // counted counts what serveFeed refuses.
@@ -248,6 +258,8 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	}
 	var directives []string
 	switch {
+	case r.Personal:
+		return "private, no-cache"
 	case sp.sealed:
 		return who + ", max-age=31536000, immutable"
 	case s.Private:
