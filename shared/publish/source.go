@@ -49,6 +49,8 @@ func NewSource(pool *pgxpool.Pool, name, publicURL string, nav []web.Link, feeds
 func (s *Source) Route(r gin.IRoutes) {
 	web.GET(r, "/feeds", web.Handle(s.serveIndex))
 	web.GET(r, "/feeds/:feed", web.Handle(s.serveFeed))
+	web.GET(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
+	web.GET(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
 	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
