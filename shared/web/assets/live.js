@@ -25,8 +25,9 @@
   let untold = 0, telling;
   function tell(count) {
     untold += count;
-    if (telling || untold === 0) return;
-    status.textContent = entries(untold);
+    if (telling) return;
+    status.textContent = untold ? entries(untold) : "";
+    if (!untold) return;
     untold = 0;
     telling = setTimeout(() => { telling = undefined; tell(0); }, SPOKEN);
   }
