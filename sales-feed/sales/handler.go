@@ -2,7 +2,6 @@ package sales
 
 import (
 	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -36,25 +35,6 @@ func (h *handler) storefront(c *gin.Context) error {
 		Models []Model
 		Key    string // makes a form that is sent twice one order
 	}{catalogue, key.String()})
-	return nil
-}
-
-func (h *handler) list(c *gin.Context) error {
-	orders, err := h.store.newest(c.Request.Context(), 50)
-	if err != nil {
-		return fmt.Errorf("list orders: %w", err)
-	}
-	c.Header("Vary", "Accept")
-	if web.PrefersHTML(c) {
-		var list []*shownOrder
-		for _, o := range orders {
-			list = append(list, shown(o))
-		}
-		render(c, http.StatusOK, ordersPage, "Orders", list)
-		return nil
-	}
-	c.Header("Cache-Control", "no-cache")
-	c.PureJSON(http.StatusOK, orders)
 	return nil
 }
 

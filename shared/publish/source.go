@@ -73,6 +73,8 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 func (s *Source) Route(r gin.IRoutes) {
 	web.GET(r, "/feeds", web.Handle(s.serveIndex))
 	web.GET(r, "/feeds/:feed", web.Handle(s.counted))
+	web.GET(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
+	web.GET(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
 	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
@@ -153,8 +155,8 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if res.Personal && !s.Private && !local(c.Request) {
-		return web.Errorf(http.StatusForbidden, "This feed says something of people: beyond this machine it needs tokens (FEED_TOKENS).")
+	if err := s.mayRead(c, res.Description); err != nil {
+		return err
 	}
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
@@ -188,6 +190,14 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	res.ok.Inc()
 	s.metrics.bytes.Add(float64(len(doc.body)))
 	web.SendBody(c, http.StatusOK, doc.body)
+	return nil
+}
+
+// mayRead refuses a personal feed to strangers.
+func (s *Source) mayRead(c *gin.Context, d feed.Description) error {
+	if d.Personal && !s.Private && !local(c.Request) {
+		return web.Errorf(http.StatusForbidden, "This feed says something of people: beyond this machine it needs tokens (FEED_TOKENS).")
+	}
 	return nil
 }
 
