@@ -2,7 +2,6 @@ package sales
 
 import (
 	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -36,25 +35,6 @@ func (h *handler) storefront(c *gin.Context) error {
 		Models []Model
 		Key    string // makes a form that is sent twice one order
 	}{catalogue, key.String()})
-	return nil
-}
-
-func (h *handler) list(c *gin.Context) error {
-	orders, err := h.store.newest(c.Request.Context(), 50)
-	if err != nil {
-		return fmt.Errorf("list orders: %w", err)
-	}
-	c.Header("Vary", "Accept")
-	if web.PrefersHTML(c) {
-		var list []*shownOrder
-		for _, o := range orders {
-			list = append(list, shown(o))
-		}
-		render(c, http.StatusOK, ordersPage, "Orders", list)
-		return nil
-	}
-	c.Header("Cache-Control", "no-cache")
-	c.PureJSON(http.StatusOK, orders)
 	return nil
 }
 
@@ -112,7 +92,7 @@ func answer(c *gin.Context, status int, o *order.Order) {
 	}
 	c.Header("ETag", etag(o))
 	if c.Request.Method != http.MethodPost && web.MatchesETag(c.Request.Header.Values("If-None-Match"), etag(o), true) {
-		c.Status(http.StatusNotModified)
+		web.NotModified(c)
 		return
 	}
 	c.PureJSON(status, o)
@@ -136,13 +116,13 @@ func readPurchase(c *gin.Context) (*purchase, string, error) {
 		if err == nil {
 			return p, c.GetHeader("Idempotency-Key"), nil
 		}
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return nil, "", err
 		}
 		return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not an order: %v.", err)
 	case "application/x-www-form-urlencoded":
 		if err := c.Request.ParseForm(); err != nil {
-			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			if _, ok := errors.AsType[*web.Problem](err); ok {
 				return nil, "", err
 			}
 			return nil, "", web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)

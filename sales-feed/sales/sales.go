@@ -6,9 +6,11 @@ import (
 	"context"
 	"embed"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,12 +24,18 @@ import (
 
 // Settings of the sales app.
 type Settings struct {
-	Addr        string `env:"ADDR" envDefault:"127.0.0.1:8080" help:"host:port to listen on"`
-	PublicURL   string `env:"PUBLIC_URL" help:"where readers reach this app, for the links in its documents; defaults to http://localhost:PORT"`
-	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
-	DataDir     string `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
-	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Addr           string        `env:"ADDR" envDefault:"127.0.0.1:8080" help:"host:port to listen on"`
+	PublicURL      string        `env:"PUBLIC_URL" help:"where readers reach this app, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
+	FeedTokens     web.Readers   `env:"FEED_TOKENS" help:"who may read the feeds: name:hash,name:hash, as sales-feed token NAME prints them; everybody if left out"`
+	FeedMaxAge     time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may answer for the end of a feed without asking, such as 2s where a CDN should collapse pollers"`
+	TLSCertFile    string        `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
+	TLSKeyFile     string        `env:"TLS_KEY_FILE" help:"PEM file of its key"`
+	TrustedProxies web.Proxies   `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For says who a client is: 10.0.0.0/8,192.0.2.7"`
+	AccessLog      bool          `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
+	DatabaseURL    string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DataDir        string        `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
+	PGBin          string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // Run serves the sales app until ctx ends.
@@ -41,6 +49,9 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 		return err
 	}
 	defer ln.Close()
+	if ln, err = web.ListenTLS(ln, settings.TLSCertFile, settings.TLSKeyFile, logger); err != nil {
+		return daemon.Usagef("%w", err)
+	}
 	db, err := postgres.Open(ctx, postgres.Config{
 		URL: settings.DatabaseURL, Name: "sales", Dir: settings.DataDir, Bin: settings.PGBin, Logger: logger,
 	}, Migrations()...)
@@ -53,13 +64,17 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 		return err
 	}
 	defer log.Close()
-	publicURL := strings.TrimSuffix(settings.PublicURL, "/")
-	if publicURL == "" {
+	if settings.PublicURL == "" {
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
-		publicURL = "http://localhost:" + port
+		settings.PublicURL = "http://localhost:" + port
+		if settings.TLSCertFile != "" {
+			settings.PublicURL = "https://localhost:" + port
+		}
 	}
-	engine := web.New(logger)
-	Route(engine, db.Pool, log, publicURL)
+	engine, err := Engine(settings, db.Pool, log, logger)
+	if err != nil {
+		return err
+	}
 	return web.ServeListener(ctx, ln, engine, logger)
 }
 
@@ -73,8 +88,18 @@ var pages embed.FS
 
 var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
 
-// Route adds the app's routes.
-func Route(r gin.IRoutes, pool *pgxpool.Pool, log *publish.Log, publicURL string) {
+// Engine answers the app's requests. Of the settings it takes those of HTTP: what is public, and who may read the feeds.
+func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
+	registry := web.NewMetrics()
+	observers := []gin.HandlerFunc{web.CountRequests(registry)}
+	if settings.AccessLog {
+		observers = append(observers, web.AccessLog(logger))
+	}
+	r := web.New(logger, observers...)
+	if err := settings.TrustedProxies.Trust(r); err != nil {
+		return nil, err
+	}
+	publicURL := strings.TrimSuffix(settings.PublicURL, "/")
 	h := &handler{store: store{pool, log}}
 	web.GET(r, "/", web.Handle(h.storefront))
 	web.GET(r, "/models", h.models)
@@ -82,8 +107,15 @@ func Route(r gin.IRoutes, pool *pgxpool.Pool, log *publish.Log, publicURL string
 	r.POST("/orders", web.Handle(h.place))
 	web.GET(r, "/orders/:id", web.Handle(h.show))
 	r.POST("/orders/:id/cancel", web.Handle(h.cancel))
-	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: publicURL, Nav: nav}, ordersFeed(publicURL)).Route(r)
 	web.Health(r, pool.Ping)
+	readers := r.Group("", settings.FeedTokens.Require())
+	source := publish.NewSource(log, publish.Config{
+		Name: "Sales", PublicURL: publicURL, Nav: nav, MaxAge: settings.FeedMaxAge, Private: !settings.FeedTokens.Everybody(),
+	}, ordersFeed(publicURL))
+	source.Route(readers)
+	registry.MustRegister(log, source)
+	web.Metrics(readers, registry)
+	return r, nil
 }
 
 func (h *handler) models(c *gin.Context) {

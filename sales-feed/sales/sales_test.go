@@ -1,11 +1,12 @@
 package sales
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -30,21 +32,40 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type shop struct {
 	*httptest.Server
 	pool *pgxpool.Pool
+	stop func() (log string)
 }
 
 func open(t *testing.T) *shop {
 	t.Helper()
+	return openWith(t, Settings{})
+}
+
+// openWith gives the app at the address that the server gets, unless the settings name another.
+func openWith(t *testing.T, settings Settings) *shop {
+	t.Helper()
 	pool := pgtest.New(t, Migrations()...)
-	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	logged := new(bytes.Buffer)
+	logger, err := daemon.Logger(logged, "info") // it writes a line at a time
+	if err != nil {
+		t.Fatal(err)
+	}
 	log, err := publish.Open(t.Context(), pool, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(logger)
-	server := httptest.NewServer(engine)
-	Route(engine, pool, log, server.URL)
-	t.Cleanup(func() { server.Close(); log.Close() })
-	return &shop{server, pool}
+	server := httptest.NewUnstartedServer(nil)
+	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	stop := sync.OnceValue(func() string {
+		server.Close()
+		log.Close()
+		return logged.String()
+	})
+	t.Cleanup(func() { t.Log(stop()) })
+	return &shop{server, pool, stop}
 }
 
 // do sends a request with headers given as name, value, name, value ...
@@ -89,7 +110,7 @@ func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response,
 // entries replays the orders feed.
 func (s *shop) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient().Get(t.Context(), s.URL+"/feeds/orders", feed.Cursor{}, feed.MaxPageSize, "")
+	answer, err := feed.NewClient("").Get(t.Context(), s.URL+"/feeds/orders", feed.Cursor{}, feed.MaxPageSize, "")
 	if err != nil {
 		t.Fatal(err)
 	}

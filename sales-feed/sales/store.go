@@ -245,17 +245,6 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 
 var errNoOrder = web.Errorf(http.StatusNotFound, "There is no such order.")
 
-// newest gives the orders that were placed last.
-func (s *store) newest(ctx context.Context, limit int) ([]*order.Order, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, selectOrder+`order by id desc limit $1`, limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, scanOrder)
-}
-
 func scanOrder(row pgx.CollectableRow) (*order.Order, error) {
 	o := new(order.Order)
 	err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt, &o.UpdatedAt)

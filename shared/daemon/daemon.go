@@ -29,7 +29,7 @@ func Usagef(format string, args ...any) error {
 }
 
 // Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
-// context.Canceled; 2 when it returns ErrUsage; else 1. The error goes to stderr, without passwords in URLs.
+// context.Canceled; 2 when it returns ErrUsage; else 1. The error goes to stderr, without passwords in URLs and readers' tokens.
 //
 // SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
 // (see parent) cancel ctx. A second signal ends the process at once, and so do 20 s without run returning.

@@ -19,16 +19,17 @@ const MaxBody = 64 << 20
 
 // A Client reads a feed over HTTP.
 type Client struct {
-	http *http.Client
+	http  *http.Client
+	token string
 }
 
 // NewClient gives a client that follows redirects within one origin only and gives up on a source that is
-// silent for longer than a page may take.
-func NewClient() *Client {
+// silent for longer than a page may take. It sends the token (RFC 6750; "": none), unless the feed's URL has a user.
+func NewClient(token string) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	transport.ResponseHeaderTimeout = 15 * time.Second
-	return &Client{http: &http.Client{
+	return &Client{token: token, http: &http.Client{
 		Transport: transport,
 		Timeout:   time.Minute,
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -87,6 +88,9 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 	}
 	req.Header.Set("Accept", TypeJSONFeed)
 	req.Header.Set("User-Agent", "edison-cars-subscriber")
+	if c.token != "" && req.URL.User == nil {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}

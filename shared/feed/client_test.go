@@ -20,7 +20,7 @@ func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
 	t.Helper()
 	server := httptest.NewServer(h)
 	defer server.Close()
-	client := NewClient()
+	client := NewClient("")
 	defer client.Close()
 	return client.Get(t.Context(), server.URL+"/feeds/things", Cursor{}, 10, etag)
 }
@@ -57,6 +57,44 @@ func TestClientRequest(t *testing.T) {
 	}
 	if got := PageURL("http://cars.example/feeds/things", cursor, 1000); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000" {
 		t.Error(got)
+	}
+}
+
+func TestClientToken(t *testing.T) {
+	t.Parallel()
+	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	for _, x := range []struct{ name, token, user, want string }{
+		{"a token", token, "", "Bearer " + token},
+		{"none", "", "", ""},
+		{"a user in the URL", token, "reader:secret@", "Basic cmVhZGVyOnNlY3JldA=="},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			redirected := false
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if got := r.Header.Get("Authorization"); got != x.want || strings.Contains(r.URL.String(), token) {
+					t.Errorf("it asks %s with %q", r.URL, got)
+				}
+				if !redirected {
+					redirected = true
+					http.Redirect(w, r, "/elsewhere?"+r.URL.RawQuery, http.StatusFound)
+					return
+				}
+				http.Error(w, "no", http.StatusUnauthorized)
+			}))
+			defer server.Close()
+			client := NewClient(x.token)
+			defer client.Close()
+			_, err := client.Get(t.Context(), strings.Replace(server.URL, "//", "//"+x.user, 1)+"/feeds/things", Cursor{}, 10, "")
+			var status *StatusError
+			if !errors.As(err, &status) || status.Status != http.StatusUnauthorized || !redirected {
+				t.Errorf("%v", err)
+			}
+			server.Close()
+			if _, err := client.Get(t.Context(), server.URL, Cursor{}, 10, ""); err == nil || strings.Contains(err.Error(), "edison_") {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 
@@ -191,7 +229,7 @@ func TestClientStops(t *testing.T) {
 		<-r.Context().Done() // the client went away
 	}))
 	defer server.Close()
-	client := NewClient()
+	client := NewClient("")
 	defer client.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

@@ -77,6 +77,9 @@ type Description struct {
 	Text  string                     // one sentence
 	ID    string                     // an IRI that never changes (RFC 4287 section 4.2.6)
 	Show  func(Entry) (Shown, error) // not called for tombstones
+	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
+	// was read once may be a tombstone the next time.
+	Personal bool
 	// Version of Show: it must change whenever Show puts the same entry in other words, so that the ETags do.
 	Version string
 }

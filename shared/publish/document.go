@@ -118,8 +118,12 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.mediaType == feed.TypeHTML {
 		by = []any{pageRenderer, s.Name, s.Nav}
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
-		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier)
+	erasures := int64(0)
+	if r.Personal {
+		erasures = sp.head.Erasures
+	}
+	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
@@ -141,7 +145,11 @@ type shownEntry struct {
 	feed.Entry
 	Title, URL string
 	HTML       template.HTML
+	Versions   string // URL
 }
+
+// Kind says in a word what the entry did.
+func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted) }
 
 // page renders the document for a browser.
 func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
@@ -152,9 +160,17 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Newest               bool
 		Formats              []web.Link
 		Current, Start, More string
+		Newer                string // towards the head
+		Live                 string // where the entries after the page arrive; of the page's own origin
 	}{Document: d, Newest: r.view == feed.Newest, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	switch r.view {
+	case feed.Newest:
+		data.Live = "/feeds/" + r.Name + "?after=" + d.Head.String()
+	case feed.Older:
+		data.Newer = s.PublicURL + r.path + "/newer?before=" + r.cursor.String()
+	}
 	for _, e := range d.Entries {
-		entry := shownEntry{Entry: e, Title: "Deleted"}
+		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID)}
 		if !e.Deleted {
 			shown := d.Words(e)
 			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for it
@@ -212,7 +228,7 @@ func (s *Source) serveIndex(c *gin.Context) error {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")
 	if web.PrefersHTML(c) {
-		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Data: list})
+		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Alternates: s.discovery(), Data: list})
 		return nil
 	}
 	c.PureJSON(http.StatusOK, list)

@@ -31,9 +31,10 @@ const (
 // A record is an entry with everything of it that does not depend on its position.
 type record struct {
 	Entry
-	kind string
-	salt []byte
-	hash [32]byte // sha256(salt || payload): what the digest covers, so that payload and salt can be erased
+	kind  string
+	erase bool // a tombstone that takes with it what was said of the entity before
+	salt  []byte
+	hash  [32]byte // sha256(salt || payload): what the digest covers, so that payload and salt can be erased
 }
 
 func newRecord(e Entry) record {

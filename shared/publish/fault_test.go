@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -261,11 +260,10 @@ func TestConnectionsTerminated(t *testing.T) {
 	}
 }
 
-func TestDatabaseAway(t *testing.T) {
-	t.Parallel()
-	pool := database(t)
-	config := pool.Config()
-	var away atomic.Bool
+// fragile gives a log whose database can be taken away: no new connection is made while the switch is on.
+func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
+	t.Helper()
+	config, away := pool.Config(), new(atomic.Bool)
 	dial := config.ConnConfig.DialFunc
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if away.Load() { // a port that nobody listens on
@@ -273,18 +271,20 @@ func TestDatabaseAway(t *testing.T) {
 		}
 		return dial(ctx, network, addr)
 	}
-	fragile, err := pgxpool.NewWithConfig(t.Context(), config)
+	breakable, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(fragile.Close)
-	l, err := Open(t.Context(), fragile, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	t.Cleanup(breakable.Close)
+	return openLog(t, breakable), away
+}
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l, away := fragile(t, pool)
 	away.Store(true)
-	fragile.Reset()
+	l.pool.Reset()
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err == nil {
 		t.Error("no error while the database is away")
 	}

@@ -20,10 +20,12 @@ const (
 	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
 )
 
-// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there.
+// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there; and how often
+// something was erased before it.
 type Head struct {
 	Position int64
 	Digest   feed.Digest
+	Erasures int64
 }
 
 // Cursor gives the cursor of the head.
@@ -32,15 +34,18 @@ func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 // A tip is the end of a feed as this process knows it. It does not change; another one takes its place.
 type tip struct {
 	Head
-	cursor  feed.Cursor
-	history int           // Log.history
-	moved   chan struct{} // closed when another one took its place
+	cursor feed.Cursor
+	epoch  int           // Log.epoch
+	moved  chan struct{} // closed when another one took its place
 }
 
 // setTip wants l.mu locked.
 func (l *Log) setTip(name string, head Head) {
 	old := l.tips[name]
-	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), history: l.history, moved: make(chan struct{})}
+	if old != nil && old.Erasures != head.Erasures {
+		l.epoch++
+	}
+	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), epoch: l.epoch, moved: make(chan struct{})}
 	if old != nil {
 		close(old.moved)
 	}
@@ -121,7 +126,7 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, e.digest
+		select f.name, f.position, f.digest, f.erasures, e.digest
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -129,13 +134,13 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	}
 	heads, extends := map[string]Head{}, map[string]bool{}
 	var name string
-	var position int64
+	var position, erasures int64
 	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &at}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &at}, func() error {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		heads[name] = Head{position, feed.Digest(digest)}
+		heads[name] = Head{position, feed.Digest(digest), erasures}
 		if t := before[name]; t == nil || t.Position == 0 || string(at) == string(t.Digest[:]) {
 			extends[name] = true
 		}
@@ -163,7 +168,7 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 		}
 	}
 	if diverged {
-		l.history++
+		l.epoch++
 		for name, t := range l.tips {
 			l.setTip(name, t.Head)
 		}
@@ -175,19 +180,19 @@ func noFeed(name string) error {
 	return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
 }
 
-// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks every second, since
+// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since
 // a notification may be lost with the process that was to send it, or with the connection that was to hear it.
-func (l *Log) follow(ctx context.Context) {
+func (l *Log) follow(ctx context.Context, interval time.Duration) {
 	for quiet := false; ; {
-		err := l.listen(ctx, &quiet)
+		err := l.listen(ctx, interval, &quiet)
 		if ctx.Err() != nil {
 			return
 		}
 		if !quiet {
-			l.logger.WarnContext(ctx, "not hearing of other processes' entries: looking every second", "error", err)
+			l.logger.WarnContext(ctx, "not hearing of other processes' entries, only looking for them", "error", err)
 			quiet = true
 		}
-		sleep(ctx, headInterval)
+		sleep(ctx, interval)
 		look, cancel := context.WithTimeout(ctx, refreshTimeout)
 		_, _ = l.refresh(look, l.pool) // whoever needs the heads will hear of it
 		cancel()
@@ -195,7 +200,7 @@ func (l *Log) follow(ctx context.Context) {
 }
 
 // listen follows on a connection of its own, which no reader can hold up, until that breaks.
-func (l *Log) listen(ctx context.Context, quiet *bool) error {
+func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) error {
 	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
 	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
 	cancel()
@@ -218,15 +223,15 @@ func (l *Log) listen(ctx context.Context, quiet *bool) error {
 			return err
 		}
 		*quiet = false
-		if err := l.hear(ctx, conn); err != nil {
+		if err := l.hear(ctx, conn, interval); err != nil {
 			return err
 		}
 	}
 }
 
-// hear returns when another process has appended, or after a second.
-func (l *Log) hear(ctx context.Context, conn *pgx.Conn) error {
-	waiting, cancel := context.WithTimeout(ctx, headInterval)
+// hear returns when another process has appended, or after the interval.
+func (l *Log) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
 	for {
 		n, err := conn.WaitForNotification(waiting)

@@ -42,7 +42,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	tips    map[string]*tip // an append succeeds only onto the true head
-	history int             // how often the database turned out to have another history than was remembered here
+	epoch   int             // counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another history
 	looked  time.Time       // when the database was last asked for the heads
 	looking singleflight.Group
 
@@ -59,6 +59,10 @@ type Log struct {
 
 // Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
+	return open(ctx, pool, logger, headInterval)
+}
+
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
 	config := pool.Config()
 	config.MinConns, config.MaxConns = 0, 2
 	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
@@ -76,7 +80,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
 	}
 	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
-	l.watching.Go(func() { l.follow(ctx) })
+	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.announce(ctx) })
 	go l.commitGroups()
 	return l, nil
@@ -167,7 +171,7 @@ func (l *Log) check(ctx context.Context, pending pending) error {
 func lockHeads(ctx context.Context, conn *pgxpool.Conn, feeds []string) (map[string]Head, error) {
 	var b pgx.Batch
 	b.Queue(`set local idle_in_transaction_session_timeout = '5s'`)
-	b.Queue(`select name, position, digest from feed where name = any($1) order by name collate "C" for update`, feeds)
+	b.Queue(`select name, position, digest, erasures from feed where name = any($1) order by name collate "C" for update`, feeds)
 	results := conn.SendBatch(ctx, &b)
 	defer results.Close()
 	if _, err := results.Exec(); err != nil {
@@ -192,13 +196,13 @@ func rollback(conn *pgxpool.Conn) {
 func collectHeads(rows pgx.Rows) (map[string]Head, error) {
 	heads := map[string]Head{}
 	var name string
-	var position int64
+	var position, erasures int64
 	var digest []byte
-	_, err := pgx.ForEachRow(rows, []any{&name, &position, &digest}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures}, func() error {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		heads[name] = Head{position, feed.Digest(digest)}
+		heads[name] = Head{position, feed.Digest(digest), erasures}
 		return nil
 	})
 	return heads, err

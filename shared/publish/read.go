@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // readTimeout bounds the queries for one page. They do not end with the request: a client that leaves would cost the
@@ -57,12 +59,16 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history. The end of the feed needs no
-// database.
-func (s *Source) locate(ctx context.Context, name string, sel selection, t *tip) (*span, error) {
-	if sel.view == feed.Replay && sel.cursor == t.cursor {
-		return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}, nil
+// atEnd gives the span of what comes after the end of the feed, nil for any other selection.
+func (s selection) atEnd(t *tip) *span {
+	if s.view != feed.Replay || s.cursor != t.cursor {
+		return nil
 	}
+	return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}
+}
+
+// locate finds the selection in the log; *diverged if its cursor is of another history.
+func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	full := int64(feed.PageSize)
@@ -73,11 +79,11 @@ func (s *Source) locate(ctx context.Context, name string, sel selection, t *tip)
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
 	rows, err := s.log.pool.Query(ctx, `
-		select f.position, f.digest, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
-		 where f.name = $1`, name, c, end, full)
+		 where f.name = $1`, d.Name, c, end, full)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +103,9 @@ func (s *Source) locate(ctx context.Context, name string, sel selection, t *tip)
 	default:
 		sp.end, sp.updated = feed.At(sp.to, at.digest), at.updated
 	}
+	if d.Personal { // nothing of it is ever final
+		return sp, nil
+	}
 	isFull := sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full
 	sp.sealed = isFull && head.Position >= sp.to+full
 	sp.archive = isFull && full == feed.PageSize
@@ -114,11 +123,11 @@ type place struct {
 
 func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error) {
 	places = map[int64]place{}
-	var end, position *int64
+	var end, erasures, position *int64
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &position, &digest, &updated}, func() error {
-		head = &Head{*end, feed.Digest(endDigest)}
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &position, &digest, &updated}, func() error {
+		head = &Head{*end, feed.Digest(endDigest), *erasures}
 		if position != nil {
 			places[*position] = place{feed.Digest(digest), updated.UTC()}
 		}
@@ -130,12 +139,17 @@ func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error
 	return head, places, err
 }
 
-// entries reads the span, oldest first.
+// errChanged: between two looks at the log something was erased, or the database was restored.
+var errChanged = &web.Problem{
+	Status: http.StatusServiceUnavailable, Detail: "The feed changed while this page was read. Try again.", Header: http.Header{"Retry-After": {"1"}},
+}
+
+// entries reads the span, oldest first; errChanged if it is not any more what was located.
 func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []feed.Entry, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `
-		select position, kind, entity_id, version, updated, payload, digest
+		select position, kind, entity_id, version, updated, payload, digest, (select erasures from feed where name = $1)
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
 	if err != nil {
 		return nil, err
@@ -144,7 +158,8 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	var kind string
 	var id uuid.UUID
 	var payload, digest []byte
-	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest}, func() error {
+	var erasures int64
+	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &erasures}, func() error {
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		// An erased payload is served as the tombstone that took it away.
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
@@ -153,6 +168,9 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	})
 	if err == nil && int64(len(entries)) != sp.to-sp.from {
 		err = fmt.Errorf("the log has %d of them", len(entries))
+	}
+	if n := len(entries); err == nil && n > 0 && (erasures != sp.head.Erasures || entries[n-1].Cursor != sp.end) {
+		err = errChanged
 	}
 	return entries, err
 }

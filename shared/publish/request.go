@@ -37,8 +37,8 @@ type request struct {
 // A resource stands for all requests with the same URL and header fields, and keeps how they were answered last.
 type resource struct {
 	request
-	vary, preference []string // header fields
-	ok, notModified  prometheus.Counter
+	vary            []string // header field
+	ok, notModified prometheus.Counter
 
 	locating sync.Mutex
 	last     atomic.Pointer[answer]

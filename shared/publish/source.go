@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,9 +44,17 @@ type Source struct {
 	feeds     []feed.Description
 	resources *lru.Cache[key, *resource]
 	cache     *cache
-	history   atomic.Int64 // that resources and cache were made of
+	epoch     atomic.Int64 // of the log, that resources and cache are of
+	cold      *web.Limiter // requests that ask the database
 	metrics   *sourceMetrics
 }
+
+// What a client may ask for that takes the database, in pages of up to 100 entries: a history of a million at once, and
+// then what costs about a core.
+const (
+	coldPerSecond = 500
+	coldBurst     = 10_000
+)
 
 // NewSource gives a source of feeds of the log.
 func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
@@ -54,13 +63,18 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	if err != nil {
 		panic(err) // the size is positive
 	}
-	return &Source{Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes), metrics: newSourceMetrics()}
+	return &Source{
+		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
+		cold: web.NewLimiter(coldPerSecond, coldBurst), metrics: newSourceMetrics(),
+	}
 }
 
 // Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
 func (s *Source) Route(r gin.IRoutes) {
 	web.GET(r, "/feeds", web.Handle(s.serveIndex))
 	web.GET(r, "/feeds/:feed", web.Handle(s.counted))
+	web.GET(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
+	web.GET(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
 	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
@@ -74,12 +88,12 @@ type answer struct {
 	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
-// answer locates the resource, unless the answer before still holds: a final one as long as the history is the same,
-// any other until something is appended.
-func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
+// answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same,
+// any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
+func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
-		if t, _ := s.log.remembered(res.Name); t != nil && t.history == a.tip.history {
+		if t, _ := s.log.remembered(res.Name); t != nil && t.epoch == a.tip.epoch {
 			return a, nil
 		}
 	}
@@ -95,19 +109,28 @@ func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
 	if a := res.last.Load(); a != nil && a.tip == t {
 		return a, nil
 	}
-	s.forget(t.history)
-	sp, err := s.locate(ctx, res.Name, res.selection, t)
+	s.forget(t.epoch)
+	sp := res.selection.atEnd(t)
+	if sp == nil {
+		if client != nil {
+			if err := s.cold.Check(client, int(max(res.limit, 1)+feed.PageSize-1)/feed.PageSize); err != nil {
+				return nil, err
+			}
+		}
+		sp, err = s.locate(ctx, res.Description, res.selection)
+	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
 	} else if err != nil {
 		return nil, fmt.Errorf("locate a page of feed %s: %w", res.Name, err)
 	}
-	if sp.head != t.Head { // another process appended: no later answer may know less than this one
+	if known, _ := s.log.remembered(res.Name); known == nil || known.Position < sp.head.Position {
+		// Another process appended: no later answer may know less than this one.
 		if _, err := s.log.refresh(context.WithoutCancel(ctx), s.log.pool); err != nil {
 			return nil, err
 		}
 	}
-	a = &answer{span: sp, tip: t, final: sp.sealed || res.view == feed.Older}
+	a = &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older)}
 	a.tag = codedTag(s.etag(&res.request, sp), res.coding)
 	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
 	if sp.sealed {
@@ -117,9 +140,9 @@ func (s *Source) answer(ctx context.Context, res *resource) (*answer, error) {
 	return a, nil
 }
 
-// forget drops what was made of another history.
-func (s *Source) forget(history int) {
-	if s.history.Swap(int64(history)) != int64(history) {
+// forget drops what was made in an earlier epoch.
+func (s *Source) forget(epoch int) {
+	if s.epoch.Swap(int64(epoch)) != int64(epoch) {
 		s.resources.Purge()
 		s.cache.drop()
 	}
@@ -132,10 +155,13 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.mayRead(c, res.Description); err != nil {
+		return err
+	}
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
 	}
-	a, err := s.answer(c.Request.Context(), res)
+	a, err := s.answer(c.Request.Context(), res, c)
 	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
 		a, err = s.wait(c, res, a, preferredWait(prefer))
 	}
@@ -149,7 +175,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	}
 	if notModified(c.Request.Header, a) {
 		res.notModified.Inc()
-		c.Status(http.StatusNotModified)
+		web.NotModified(c)
 		return nil
 	}
 	doc, err := s.coded(c.Request.Context(), &res.request, a)
@@ -165,6 +191,20 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	s.metrics.bytes.Add(float64(len(doc.body)))
 	web.SendBody(c, http.StatusOK, doc.body)
 	return nil
+}
+
+// mayRead refuses a personal feed to strangers.
+func (s *Source) mayRead(c *gin.Context, d feed.Description) error {
+	if d.Personal && !s.Private && !local(c.Request) {
+		return web.Errorf(http.StatusForbidden, "This feed says something of people: beyond this machine it needs tokens (FEED_TOKENS).")
+	}
+	return nil
+}
+
+// local tells whether a client of this machine asks, for itself.
+func local(r *http.Request) bool {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && addr.Addr().IsLoopback() && r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil
 }
 
 // counted counts what serveFeed refuses.
@@ -228,6 +268,8 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	}
 	var directives []string
 	switch {
+	case r.Personal:
+		return "private, no-cache"
 	case sp.sealed:
 		return who + ", max-age=31536000, immutable"
 	case s.Private:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -11,9 +12,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // plain asks for no coding of its own accord.
@@ -264,6 +269,106 @@ func TestCacheControl(t *testing.T) {
 		if resp, _ := get(t, server, "GET", path); resp.Header.Get("Cache-Control") != want {
 			t.Errorf("%s: Cache-Control: %s, want %s", path, resp.Header.Get("Cache-Control"), want)
 		}
+	}
+}
+
+func TestColdWorkIsLimited(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	fill(t, l, 50)
+	source := NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description)
+	source.cold = web.NewLimiter(1, 3)
+	engine := web.New(slog.New(slog.DiscardHandler))
+	source.Route(engine)
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	page := func(n int) string { return fmt.Sprintf("/feeds/things.json?after=0&limit=%d", n) }
+	tags := map[int]string{}
+	for n := 1; n <= 3; n++ {
+		resp, _ := get(t, server, "GET", page(n))
+		tags[n] = resp.Header.Get("ETag")
+	}
+	if resp, _ := get(t, server, "GET", page(4)); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || resp.Header.Get("Content-Type") != feed.TypeProblem {
+		t.Errorf("one more: %d %v", resp.StatusCode, resp.Header)
+	}
+	for n, tag := range tags {
+		resp, _ := get(t, server, "GET", page(n))
+		notModified, _ := get(t, server, "GET", page(n), "If-None-Match", tag)
+		if resp.StatusCode != 200 || notModified.StatusCode != 304 {
+			t.Errorf("what is at hand: %d, %d", resp.StatusCode, notModified.StatusCode)
+		}
+	}
+	if resp, _ := get(t, server, "GET", "/feeds/things.json?after="+l.head(t).cursor.String()); resp.StatusCode != 200 {
+		t.Errorf("the end of the feed: %d", resp.StatusCode)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	source := NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(l, source)
+	engine := web.New(slog.New(slog.DiscardHandler))
+	source.Route(engine)
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	fill(t, l, 20)
+	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
+		t.Fatal(err)
+	}
+	resp, body := get(t, server, "GET", "/feeds/things")
+	get(t, server, "GET", "/feeds/things")
+	get(t, server, "GET", "/feeds/things.atom", "If-None-Match", "*")
+	for _, refused := range []string{"?after=x", "?after=3-000000000000", "s"} {
+		get(t, server, "GET", "/feeds/things"+refused)
+	}
+	get(t, server, "GET", "/feeds/things", "If-None-Match", resp.Header.Get("ETag"))
+	want := fmt.Sprintf(`
+# HELP feed_cache_hits_total Documents that were sent from memory.
+# TYPE feed_cache_hits_total counter
+feed_cache_hits_total 1
+# HELP feed_cache_misses_total Documents that were not in memory.
+# TYPE feed_cache_misses_total counter
+feed_cache_misses_total 1
+# HELP feed_head_position Position of the last entry.
+# TYPE feed_head_position gauge
+feed_head_position{feed="things"} 21
+# HELP feed_requests_total Requests for a feed. Feed and format are empty where a request was refused.
+# TYPE feed_requests_total counter
+feed_requests_total{feed="",format="",status="400"} 1
+feed_requests_total{feed="",format="",status="404"} 1
+feed_requests_total{feed="",format="",status="410"} 1
+feed_requests_total{feed="things",format="atom",status="200"} 0
+feed_requests_total{feed="things",format="atom",status="304"} 1
+feed_requests_total{feed="things",format="json",status="200"} 2
+feed_requests_total{feed="things",format="json",status="304"} 1
+# HELP feed_sent_bytes_total Bytes of the bodies of feed documents, as compressed.
+# TYPE feed_sent_bytes_total counter
+feed_sent_bytes_total %d
+# HELP feed_waiting_requests Requests that are held until something is appended.
+# TYPE feed_waiting_requests gauge
+feed_waiting_requests 0
+`, 2*len(body))
+	names := []string{"feed_cache_hits_total", "feed_cache_misses_total", "feed_head_position", "feed_requests_total", "feed_sent_bytes_total", "feed_waiting_requests"}
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), names...); err != nil {
+		t.Error(err)
+	}
+	var appends, group float64
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		switch f.GetName() {
+		case "feed_append_seconds":
+			appends = float64(f.Metric[0].Histogram.GetSampleCount())
+		case "feed_group_changes":
+			group = f.Metric[0].Histogram.GetSampleSum()
+		}
+	}
+	if appends != 2 || group != 1 {
+		t.Errorf("%v appends, %v changes in groups", appends, group)
 	}
 }
 

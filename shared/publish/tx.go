@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -20,6 +21,16 @@ func Append(to Transaction, feedName string, entries ...Entry) {
 	for _, e := range entries {
 		(*collected)[feedName] = append((*collected)[feedName], newRecord(e))
 	}
+}
+
+// Erase deletes an entity of a personal feed and all that the feed ever said of it: it appends a tombstone, and the same
+// transaction takes payload and salt from the entity's entries. Every cursor stays valid. version and updated are the
+// tombstone's, as in Entry.
+func Erase(to Transaction, feedName string, id uuid.UUID, version int64, updated time.Time) {
+	r := newRecord(Entry{ID: id, Version: version, Updated: updated})
+	r.erase = true
+	collected := to.appends()
+	(*collected)[feedName] = append((*collected)[feedName], r)
 }
 
 // A Transaction can append to feeds: a *Tx, which can also read, or a *Change, which is faster.
@@ -72,7 +83,17 @@ type placed struct {
 }
 
 func (p *placed) head() Head {
-	return Head{p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1])}
+	return Head{p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1]), p.from.Erasures + int64(len(p.erased()))}
+}
+
+// erased are the entities whose entries lose what they say.
+func (p *placed) erased() (ids [][16]byte) {
+	for i := range p.records {
+		if p.records[i].erase {
+			ids = append(ids, p.records[i].ID)
+		}
+	}
+	return ids
 }
 
 // place gives the entries their positions and digests, behind the given heads; feeds in name order, so that two
@@ -108,7 +129,7 @@ func (p pending) check(heads map[string]Head) error {
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
-const appendSQL = `select feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+const appendSQL = `select feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
 
 func (p *placed) queue(b *pgx.Batch) {
 	n := len(p.records)
@@ -119,5 +140,5 @@ func (p *placed) queue(b *pgx.Batch) {
 		kinds[i], ids[i], versions[i], updates[i] = r.kind, r.ID, r.Version, r.Updated
 		payloads[i], salts[i], hashes[i] = r.Payload, r.salt, r.hash[:]
 	}
-	b.Queue(appendSQL, p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests)
+	b.Queue(appendSQL, p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests, p.erased())
 }

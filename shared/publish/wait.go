@@ -61,7 +61,7 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 			return nil, ctx.Err()
 		}
 		var err error
-		if a, err = s.answer(ctx, res); err != nil {
+		if a, err = s.answer(ctx, res, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -81,7 +81,7 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.answer(ctx, chunk)
+	a, err := s.answer(ctx, chunk, c)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	err := send([]byte("retry: 2000\n\n")) // milliseconds
-	for sent := err; sent == nil; a, err = s.answer(ctx, chunk) {
+	for sent := err; sent == nil; a, err = s.answer(ctx, chunk, nil) {
 		var doc *cached
 		if err == nil && a.from < a.to {
 			doc, err = s.coded(ctx, &chunk.request, a)

@@ -247,7 +247,7 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
 			c.applied = append(c.applied, len(b.Entities)+len(b.Deleted))
 			return copyThings(ctx, tx, b)
 		}},
-		pool: pool, client: feed.NewClient(), logger: discard, pageSize: pageSize, scheduleSource: "default",
+		pool: pool, client: feed.NewClient(""), logger: discard, pageSize: pageSize, scheduleSource: "default",
 	}
 	if err := c.configure("test", nil); err != nil {
 		t.Fatal(err)

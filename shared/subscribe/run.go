@@ -21,6 +21,7 @@ type settings struct {
 	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
 	DataDir     string `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
 	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	FeedToken   string `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
 	PageSize    int    `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
 	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
@@ -54,13 +55,16 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if set.PageSize < 1 || set.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
+	if strings.ContainsFunc(set.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
+	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
 	if err != nil {
 		return err
 	}
 	site := &Site{service: s}
 	for _, f := range s.Feeds {
-		p := &poller{Feed: f, client: feed.NewClient(), logger: logger, pageSize: set.PageSize, scheduleSource: "default"}
+		p := &poller{Feed: f, client: feed.NewClient(set.FeedToken), logger: logger, pageSize: set.PageSize, scheduleSource: "default"}
 		if err := p.configure(s.Name, env); err != nil {
 			return err
 		}

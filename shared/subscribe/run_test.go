@@ -132,6 +132,31 @@ func TestRunWithASourceThatComesAndGoes(t *testing.T) {
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
+func TestRunWithAToken(t *testing.T) {
+	t.Parallel()
+	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	s := newSource(t)
+	s.put(t, 1, 3)
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	})
+	for sent, says := range map[string]string{token: "copied", token + "X": "401 Unauthorized"} {
+		pool := pgtest.New(t, sql.Migrations("subscribe"))
+		url, stop, log := start(t, map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "FEED_TOKEN": sent, "LOG_LEVEL": "debug"})
+		eventually(t, "the log says "+says, func() bool { return strings.Contains(log.String(), says) })
+		if _, text := get(t, url+"/subscriptions", "application/json"); strings.Contains(text+log.String(), "edison_") {
+			t.Errorf("the token shows:\n%s\n%s", text, log)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRunRefuses(t *testing.T) {
 	t.Parallel()
 	badURL := "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/things"
@@ -140,6 +165,8 @@ func TestRunRefuses(t *testing.T) {
 		{"PAGE_SIZE", "1001", "PAGE_SIZE takes a whole number from 1 to 1000"},
 		{"PAGE_SIZE", "many", `PAGE_SIZE="many": takes a whole number`},
 		{"LOG_LEVEL", "loud", `LOG_LEVEL="loud": takes debug, info, warn or error`},
+		{"FEED_TOKEN", "secret token", "FEED_TOKEN takes a token"},
+		{"FEED_TOKEN", "secret\n", "FEED_TOKEN takes a token"},
 		{"POLL_THINGS", "often", `POLL_THINGS: "often" is not a schedule: `},
 		{"POLL_THINGS", "@every 100ms", "at least 1s"},
 		{"FEED_URL_THINGS", "localhost:8080/feeds/things", badURL},
@@ -197,7 +224,7 @@ func TestHelp(t *testing.T) {
 	var help bytes.Buffer
 	service().Help(&help)
 	for _, part := range []string{
-		"test: copies things", "127.0.0.1:0 by default", "ADDR", "DATABASE_URL", "PAGE_SIZE", "1000", "LOG_LEVEL",
+		"test: copies things", "127.0.0.1:0 by default", "ADDR", "DATABASE_URL", "PAGE_SIZE", "1000", "FEED_TOKEN", "LOG_LEVEL",
 		"FEED_URL_THINGS", "http://127.0.0.1:1/feeds/things", "POLL_THINGS", "@every 1s",
 	} {
 		if !strings.Contains(help.String(), part) {

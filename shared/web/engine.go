@@ -11,14 +11,12 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// maxBody bounds a request body, in bytes.
-const maxBody = 1 << 20
-
 // New gives an engine without routes other than the assets. On every answer it sets security headers. It refuses
-// cross-origin form posts (403) and bodies over 1 MiB (413), answers unknown paths (404) and methods (405 with
-// Allow), and turns a panic into a 500, or into a broken connection if part of the answer is out already, so that half
-// a page never looks complete.
-func New(logger *slog.Logger) *gin.Engine {
+// cross-origin form posts (403), bodies over 1 MiB (413) and those that take longer than 30 s (408), answers unknown
+// paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the
+// answer is out already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run
+// around all that, and see every answer as it goes out.
+func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	if err := r.SetTrustedProxies(nil); err != nil {
@@ -27,7 +25,8 @@ func New(logger *slog.Logger) *gin.Engine {
 	r.HandleMethodNotAllowed = true
 	// gin's redirects would go out without the headers below.
 	r.RedirectTrailingSlash = false
-	r.Use(secure, answer(logger), guard(http.NewCrossOriginProtection()))
+	r.Use(observers...)
+	r.Use(secure(), answer(logger), guard(http.NewCrossOriginProtection()))
 	r.NoRoute(Handle(func(*gin.Context) error {
 		return Errorf(http.StatusNotFound, "There is nothing at this address.")
 	}))
@@ -62,11 +61,15 @@ func fail(c *gin.Context, err error) {
 const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-func secure(c *gin.Context) {
-	h := c.Writer.Header()
-	h.Set("Content-Security-Policy", contentSecurityPolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "same-origin")
+// secure assigns slices that all answers share: Set would allocate each.
+func secure() gin.HandlerFunc {
+	policy, options, referrer := []string{contentSecurityPolicy}, []string{"nosniff"}, []string{"same-origin"}
+	return func(c *gin.Context) {
+		h := c.Writer.Header()
+		h["Content-Security-Policy"] = policy
+		h["X-Content-Type-Options"] = options
+		h["Referrer-Policy"] = referrer
+	}
 }
 
 // answer turns the errors and panics of the handlers after it into answers.
@@ -107,9 +110,9 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 		case crossOrigin.Check(req) != nil:
 			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:
-			fail(c, &http.MaxBytesError{Limit: maxBody})
-		case req.Body != http.NoBody:
-			req.Body = http.MaxBytesReader(unwrap(c.Writer), req.Body, maxBody)
+			fail(c, tooLarge())
+		case req.ContentLength != 0:
+			req.Body = boundBody(unwrap(c.Writer), req.Body)
 		}
 	}
 }

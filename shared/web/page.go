@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -82,7 +83,8 @@ func Execute(t *template.Template, p Page) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD.
+// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD. A
+// client that does not take it, 64 KiB within 30 s, is cut off.
 func Send(c *gin.Context, status int, contentType string, body []byte) {
 	h := c.Writer.Header()
 	h.Set("Content-Type", contentType)
@@ -97,5 +99,25 @@ func SendBody(c *gin.Context, status int, body []byte) {
 		c.Writer.WriteHeaderNow()
 		return
 	}
-	_, _ = c.Writer.Write(body) // the client is gone if it fails
+	if c.Request.ProtoMajor < 2 { // its connection is an impatient one
+		_, _ = c.Writer.Write(body) // the client is gone if it fails
+		return
+	}
+	// A stream of HTTP/2 may stall alone.
+	stream := http.NewResponseController(c.Writer)
+	for part := range slices.Chunk(body, stallBytes) {
+		_ = stream.SetWriteDeadline(time.Now().Add(stallTimeout))
+		if _, err := c.Writer.Write(part); err != nil {
+			return
+		}
+	}
+}
+
+// NotModified answers 304, without the fields that are for who shows a document (RFC 9110 section 15.4.5).
+func NotModified(c *gin.Context) {
+	h := c.Writer.Header()
+	for _, field := range [...]string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy"} {
+		delete(h, field)
+	}
+	c.Status(http.StatusNotModified)
 }

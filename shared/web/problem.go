@@ -64,12 +64,9 @@ func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Stat
 func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	ctx := c.Request.Context()
 	var p *Problem
-	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &tooLarge):
-		return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", tooLarge.Limit)
 	case ctx.Err() != nil && isAway(err):
 		return nil
 	}
@@ -88,9 +85,6 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 func StatusOf(err error) int {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return cmp.Or(p.Status, http.StatusInternalServerError)
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return http.StatusRequestEntityTooLarge
 	}
 	if isAway(err) {
 		return http.StatusServiceUnavailable

@@ -16,7 +16,8 @@ import (
 const grace = 10 * time.Second
 
 // Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests end for up to 10 s
-// and gives nil. An error tells that addr cannot be listened on.
+// and gives nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
+// most (431).
 func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger) error {
 	ln, err := Listen(ctx, addr)
 	if err != nil {
@@ -25,7 +26,8 @@ func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger
 	return ServeListener(ctx, ln, h, logger)
 }
 
-// Listen takes addr (host:port; port 0 is any free one) without answering yet.
+// Listen takes addr (host:port; port 0 is any free one) without answering yet. A client that does not take what it is
+// sent, 64 KiB within 30 s, will be cut off.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -34,7 +36,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return ln, nil
+	return impatient{ln}, nil
 }
 
 // ServeListener is Serve on a listener, which it closes.
@@ -57,7 +59,11 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 			silent.Delete(c)
 		}
 	}
-	logger.InfoContext(ctx, "listening", "url", urlOf(ln.Addr()))
+	scheme := "http"
+	if _, ok := ln.(tlsListener); ok {
+		scheme = "https"
+	}
+	logger.InfoContext(ctx, "listening", "url", urlOf(scheme, ln.Addr()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
 	select {
@@ -91,11 +97,11 @@ func Stopping(ctx context.Context) <-chan struct{} {
 }
 
 // urlOf is where a browser on this machine finds a listener.
-func urlOf(addr net.Addr) string {
+func urlOf(scheme string, addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || tcp.IP.IsUnspecified() {
 		_, port, _ := net.SplitHostPort(addr.String())
-		return "http://" + net.JoinHostPort("localhost", port)
+		return scheme + "://" + net.JoinHostPort("localhost", port)
 	}
-	return "http://" + tcp.String()
+	return scheme + "://" + tcp.String()
 }

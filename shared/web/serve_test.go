@@ -119,7 +119,7 @@ func TestURLOfAListener(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := urlOf(tcp); got != want {
+		if got := urlOf("http", tcp); got != want {
 			t.Errorf("%s: %s", addr, got)
 		}
 	}

@@ -134,7 +134,7 @@ func (r *reads) prepare(ctx context.Context) ([]page, error) {
 	}
 	defer func() { _, _ = s.stop() }()
 	feedURL := "http://" + s.addr + "/feeds/" + feedName
-	client := feed.NewClient()
+	client := feed.NewClient("")
 	defer client.Close()
 	second, err := client.Get(ctx, feedURL, feed.Cursor{}, 2*feed.PageSize, "")
 	if err != nil {

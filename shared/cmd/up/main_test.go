@@ -77,10 +77,10 @@ func TestByHand(t *testing.T) {
 func TestEnviron(t *testing.T) {
 	t.Parallel()
 	c := testCompany(map[string]string{"DATABASE_URL": "postgres://h/db", "ADDR": ":1", "POLL_ORDERS": "@every 1s"})
-	cmd := exec.Command("sh", "-c", "echo $ADDR,$DATABASE_URL,$FEED_URL_ORDERS,$POLL_ORDERS,$DATA_DIR")
+	cmd := exec.Command("sh", "-c", "echo $ADDR,$DATABASE_URL,$FEED_URL_ORDERS,$POLL_ORDERS,$DATA_DIR,$ACCESS_LOG")
 	cmd.Env = c.environ(c.services[1])
 	out, err := cmd.Output()
-	if want := "localhost:9090,,http://localhost:9080/feeds/orders,@every 1s,/data\n"; string(out) != want {
+	if want := "localhost:9090,,http://localhost:9080/feeds/orders,@every 1s,/data,false\n"; string(out) != want {
 		t.Errorf("%s, %v; want %s", out, err, want)
 	}
 }

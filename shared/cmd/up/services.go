@@ -199,7 +199,7 @@ func (c *company) settings(s service) []string {
 	return set
 }
 
-// environ is the environment of a service: the one of up, but for DATABASE_URL and the settings.
+// environ is the environment of a service: the one of up, but for DATABASE_URL, the settings, and an access log only if asked for.
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
@@ -207,12 +207,15 @@ func (c *company) environ(s service) []string {
 			list = append(list, k+"="+v)
 		}
 	}
+	if c.env["ACCESS_LOG"] == "" {
+		list = append(list, "ACCESS_LOG=false") // the polls would drown the rest
+	}
 	list = append(list, c.settings(s)...) // the last one counts
 	return append(list, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
 }
 
 // tuning are inherited variables that a restart by hand needs too; none of them is secret.
-var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE"}
+var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG"}
 
 // byHand is the shell command that starts a service as up did.
 func (c *company) byHand(s service) string {

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	"github.com/edison-cars/data-feeds/shared/daemon"
+)
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"token", "warehouse"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^FEED_TOKEN=(edison_[A-Z2-7]{26,})$(?s:.*)^(warehouse:([0-9a-f]{64}))$`).FindStringSubmatch(out.String())
+	if found == nil {
+		t.Fatal(out.String())
+	}
+	if sum := sha256.Sum256([]byte(found[1])); hex.EncodeToString(sum[:]) != found[3] {
+		t.Errorf("the hash is not the token's: %s", out.String())
+	}
+	if err := daemon.Parse(map[string]string{"FEED_TOKENS": found[2]}, new(sales.Settings)); err != nil {
+		t.Error(err)
+	}
+	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"tokens", "a"}, {"--loud"}} {
+		if err := run(t.Context(), args, nil, &out); !errors.Is(err, daemon.ErrUsage) {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	_ = run(t.Context(), []string{"--help"}, nil, &out)
+	for _, part := range []string{"sales-feed token NAME", "\n  FEED_TOKENS ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG "} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in %s", part, out.String())
+		}
+	}
+}

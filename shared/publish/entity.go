@@ -1,0 +1,291 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// maxVersions is how many versions of an entity are shown at most, the newest ones.
+const maxVersions = 1000
+
+var entityPage = web.Template(pages, "entity.html")
+
+// An entityVersion is an entry, as the versions of one entity are listed. An erased payload makes it a tombstone, as it does
+// on the feed.
+type entityVersion struct {
+	Position int64           `json:"position"`
+	Cursor   feed.Cursor     `json:"cursor"`
+	Version  int64           `json:"version"`
+	Updated  time.Time       `json:"updated"`
+	Deleted  bool            `json:"deleted"`
+	Erased   bool            `json:"erased,omitempty"`
+	Entity   json.RawMessage `json:"entity"`
+}
+
+// Kind says in a word what the version did.
+func (v *entityVersion) Kind() string {
+	if v.Erased {
+		return "erased"
+	}
+	return kindOf(v.Version, v.Deleted)
+}
+
+func kindOf(version int64, deleted bool) string {
+	switch {
+	case deleted:
+		return "deleted"
+	case version == 1:
+		return "new"
+	}
+	return "changed"
+}
+
+// serveEntity answers with the versions of one entity, newest first.
+func (s *Source) serveEntity(c *gin.Context) error {
+	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == c.Param("feed") })
+	id, err := uuid.Parse(c.Param("id"))
+	if i < 0 || err != nil || id.String() != c.Param("id") {
+		return noEntity(s.PublicURL)
+	}
+	d := s.feeds[i]
+	if err := s.mayRead(c, d); err != nil {
+		return err
+	}
+	if err := s.cold.Check(c, 1); err != nil {
+		return err
+	}
+	list, err := s.versions(c.Request.Context(), d.Name, id)
+	if err != nil {
+		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
+	}
+	if len(list) == 0 {
+		return noEntity(s.PublicURL)
+	}
+	html := web.PrefersHTML(c)
+	tag := s.entityTag(d, list, html)
+	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "no-cache")
+	if s.Private || d.Personal {
+		c.Header("Cache-Control", "private, no-cache")
+	}
+	c.Header("ETag", tag)
+	if web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+		web.NotModified(c)
+		return nil
+	}
+	if !html {
+		c.PureJSON(http.StatusOK, list)
+		return nil
+	}
+	title, view := s.showEntity(d, id, list)
+	web.Render(c, http.StatusOK, entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
+	return nil
+}
+
+func noEntity(publicURL string) error {
+	return web.Errorf(http.StatusNotFound, "No feed of this name here has an entry of this entity. %s/feeds lists the feeds.", publicURL)
+}
+
+// versions gives none for an entity that the feed does not have.
+func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]entityVersion, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	rows, err := s.log.pool.Query(ctx, `
+		select position, digest, version, updated, kind, payload
+		  from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3`, name, id, maxVersions)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
+		var digest, payload []byte
+		var kind string
+		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &kind, &payload)
+		if err != nil {
+			return v, err
+		}
+		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
+		v.Deleted, v.Erased = payload == nil, payload == nil && kind == kindPut
+		return v, nil
+	})
+}
+
+// entityTag changes with a new version, an erasure, another history, and what makes the answer of them.
+func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) string {
+	erased := 0
+	for _, v := range list {
+		if v.Erased {
+			erased++
+		}
+	}
+	by := []any{"json", renderer}
+	if html {
+		by = []any{pageRenderer, s.Name, s.Nav, s.PublicURL, d.Title, d.Version}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %d %d", by, list[0].Cursor, len(list), erased))
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
+}
+
+// A shownVersion is a version as the page shows it.
+type shownVersion struct {
+	*entityVersion
+	Words    string
+	Compared bool // against the one before it, which is there and says something
+	Before   int64
+	Changes  []change
+}
+
+func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersion) (title string, view any) {
+	data := struct {
+		ID                                uuid.UUID
+		Title, URL, Feed, FeedTitle, Self string
+		Versions                          []shownVersion
+		Newest                            int64
+		Cut                               bool
+	}{
+		ID: id, Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
+		Self: s.versionsURL(d.Name, id), Newest: list[0].Version, Cut: list[len(list)-1].Version > 1,
+	}
+	document := feed.Document{Description: d}
+	for i := range list {
+		v := shownVersion{entityVersion: &list[i]}
+		if !v.Deleted {
+			words := document.Words(feed.Entry{Position: v.Position, ID: id, Version: v.Version, Updated: v.Updated, Entity: v.Entity})
+			v.Words = words.Title
+			if i == 0 {
+				data.Title, data.URL = words.Title, words.URL
+			}
+			if i+1 < len(list) && !list[i+1].Deleted {
+				v.Compared, v.Before, v.Changes = true, list[i+1].Version, changes(list[i+1].Entity, v.Entity)
+			}
+		}
+		data.Versions = append(data.Versions, v)
+	}
+	return data.Title, data
+}
+
+func (s *Source) versionsURL(name string, id uuid.UUID) string {
+	return s.PublicURL + "/feeds/" + name + "/" + id.String()
+}
+
+// discovery is where feed readers find the feeds.
+func (s *Source) discovery() (links []web.Link) {
+	for _, d := range s.feeds {
+		for _, x := range suffixes {
+			if x.mediaType != feed.TypeHTML {
+				links = append(links, web.Link{Text: d.Title + " as " + x.title, URL: s.PublicURL + "/feeds/" + d.Name + x.suffix, Type: x.mediaType})
+			}
+		}
+	}
+	return links
+}
+
+// A change is one field of an entity that has another value than before, as JSON; "" where the field is absent.
+type change struct{ Field, Was, Is string }
+
+// changes compares two versions field by field: first what the later one has, then what it lacks.
+func changes(before, after json.RawMessage) (list []change) {
+	was, is := fieldsOf(before), fieldsOf(after)
+	old := make(map[string]string, len(was))
+	for _, f := range was {
+		old[f.Field] = f.Is
+	}
+	for _, f := range is {
+		if old[f.Field] != f.Is {
+			list = append(list, change{f.Field, old[f.Field], f.Is})
+		}
+		delete(old, f.Field)
+	}
+	for _, f := range was {
+		if _, gone := old[f.Field]; gone {
+			list = append(list, change{f.Field, f.Is, ""})
+		}
+	}
+	return list
+}
+
+// fieldsOf gives the leaves of a JSON text, such as lines[0].quantity, in the order of their names and indexes.
+func fieldsOf(text json.RawMessage) (leaves []change) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	if dec.Decode(&v) != nil {
+		return []change{{"(not JSON)", "", string(text)}}
+	}
+	var walk func(field string, v any)
+	walk = func(field string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, name := range slices.Sorted(maps.Keys(v)) {
+				walk(strings.TrimPrefix(field+"."+name, "."), v[name])
+			}
+			if len(v) > 0 {
+				return
+			}
+		case []any:
+			for i, item := range v {
+				walk(fmt.Sprintf("%s[%d]", field, i), item)
+			}
+			if len(v) > 0 {
+				return
+			}
+		}
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(v) // it came from JSON
+		leaves = append(leaves, change{field, "", strings.TrimSpace(b.String())})
+	}
+	walk("", v)
+	return leaves
+}
+
+// serveNewer leads from the page before=CURSOR of the view for people to the one after it, which that page cannot name: its
+// bytes do not change with what is appended.
+func (s *Source) serveNewer(c *gin.Context) error {
+	req, err := s.parse(c, key{})
+	if err == nil {
+		err = s.mayRead(c, req.Description)
+	}
+	if err == nil {
+		err = s.cold.Check(c, 1)
+	}
+	if err != nil {
+		return err
+	}
+	req.path = "/feeds/" + c.Param("feed")
+	full := int64(feed.PageSize)
+	end := (max(req.cursor.Position-1, 0)/full + 1) * full // of the page that holds the cursor's entry
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
+	defer cancel()
+	var head int64
+	var digest []byte
+	err = s.log.pool.QueryRow(ctx, `
+		select f.position, e.digest from feed f left join feed_entry e on e.feed = f.name and e.position = $2
+		 where f.name = $1`, req.Name, end+1).Scan(&head, &digest)
+	if err != nil {
+		return fmt.Errorf("find the page after %s of feed %s: %w", req.cursor, req.Name, err)
+	}
+	to := s.at(req, feed.Newest, feed.Cursor{})
+	if newest, _ := (selection{view: feed.Newest}).bounds(head); req.view == feed.Older && end <= newest && digest != nil {
+		to = s.at(req, feed.Older, feed.At(end+1, feed.Digest(digest)))
+	}
+	c.Header("Cache-Control", "no-cache")
+	c.Redirect(http.StatusTemporaryRedirect, to)
+	return nil
+}

@@ -1,0 +1,135 @@
+package publish
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// personal gives a server of the same feed, of people.
+func personal(t *testing.T, l *Log, private bool) (*httptest.Server, *Source) {
+	t.Helper()
+	d := description
+	d.Personal = true
+	source, engine := NewSource(l, Config{Name: "Test", PublicURL: publicURL, Private: private}, d), web.New(slog.New(slog.DiscardHandler))
+	source.Route(engine)
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	return server, source
+}
+
+func TestErase(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	ada, bob := uuid.New(), uuid.New()
+	person := func(id uuid.UUID, version int64, name string) Entry {
+		e := thing(id, version)
+		e.Payload = []byte(`{"name":"` + name + `"}`)
+		return e
+	}
+	appendAll(t, l, []Entry{person(ada, 1, "Ada"), person(bob, 1, "Bob"), person(ada, 2, "Ada Lovelace")})
+	fill(t, l, 250)
+	server, source := personal(t, l, false)
+	replica, _ := personal(t, openLog(t, pool), false)
+	reader := &poller{url: server.URL + "/feeds/" + feedName, limit: 100}
+	reader.poll(t)
+	before := reader.cursor
+
+	paths := []string{"?after=0", "?after=0&limit=2", "?before=" + cursorAt(t, pool, 50).String(), ".atom?after=0", ".html?after=0"}
+	tags := map[string]string{}
+	for _, path := range paths {
+		resp, body := get(t, server, "GET", "/feeds/things"+path)
+		if resp.StatusCode != 200 || resp.Header.Get("Cache-Control") != "private, no-cache" || resp.Header.Get("Last-Modified") != "" || !strings.Contains(body, "Ada") {
+			t.Fatalf("%s: %d %v", path, resp.StatusCode, resp.Header)
+		}
+		if strings.Contains(body, `"sealed":true`) || strings.Contains(body, "fh:archive") || strings.Contains(resp.Header.Get("Link"), "archive\"") {
+			t.Errorf("%s claims to be final: %v", path, resp.Header)
+		}
+		tags[path] = resp.Header.Get("ETag")
+		get(t, replica, "GET", "/feeds/things"+path)
+	}
+
+	change := NewChange()
+	Erase(change, feedName, ada, 3, start.Add(3*time.Second))
+	if err := l.Commit(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	logged(t, pool) // digests and positions are what they were
+	var left int
+	err := pool.QueryRow(t.Context(), `select count(*) from feed_entry where entity_id = $1 and (payload is not null or salt is not null)`, ada).Scan(&left)
+	if err != nil || left != 0 {
+		t.Errorf("%d entries still say something (%v)", left, err)
+	}
+	if t2 := l.head(t); t2.Erasures != 1 {
+		t.Errorf("the head counts %d erasures", t2.Erasures)
+	}
+	for _, path := range paths {
+		for _, s := range []*httptest.Server{server, replica} {
+			var resp *http.Response
+			var body string
+			waitFor(t, "the replica to hear of it", func() bool {
+				resp, body = get(t, s, "GET", "/feeds/things"+path, "If-None-Match", tags[path])
+				return resp.StatusCode == 200
+			})
+			if strings.Contains(body, "Ada") || !strings.Contains(body, "Bob") || resp.Header.Get("ETag") == tags[path] {
+				t.Errorf("%s: %v", path, resp.Header)
+			}
+		}
+	}
+	for _, doc := range source.cache.byTag {
+		if d := doc.Value.(*cached); strings.Contains(string(d.body), "Ada") {
+			t.Error("the cache still has a document with the name")
+		}
+	}
+	p, err := feed.NewClient("").Get(t.Context(), reader.url, feed.Cursor{}, 3, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, deleted := range []bool{true, false, true} {
+		if e := p.Page.Entries[i]; e.Deleted != deleted || (e.Entity == nil) != deleted {
+			t.Errorf("entry %d is served as %+v", i+1, e)
+		}
+	}
+	reader.poll(t) // its cursor is as good as ever
+	if n := len(reader.seen); reader.cursor.Position != before.Position+1 || n != 254 || reader.seen[n-1].id != ada {
+		t.Errorf("it read on to %s", reader.cursor)
+	}
+}
+
+func TestPersonalFeedsNeedTokens(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	fill(t, l, 3)
+	for _, c := range []struct {
+		private       bool
+		remote, proxy string
+		status        int
+	}{
+		{false, "127.0.0.1:4000", "", 200},
+		{false, "[::1]:4000", "", 200},
+		{false, "192.0.2.7:4000", "", 403},
+		{false, "127.0.0.1:4000", "192.0.2.7", 403},
+		{true, "192.0.2.7:4000", "", 200}, // whoever has no token does not get here
+	} {
+		server, _ := personal(t, l, c.private)
+		r := httptest.NewRequest("GET", "/feeds/things", nil)
+		r.RemoteAddr = c.remote
+		if c.proxy != "" {
+			r.Header.Set("X-Forwarded-For", c.proxy)
+		}
+		w := httptest.NewRecorder()
+		server.Config.Handler.ServeHTTP(w, r)
+		if w.Code != c.status {
+			t.Errorf("%+v: %d", c, w.Code)
+		}
+	}
+}

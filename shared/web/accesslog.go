@@ -1,0 +1,54 @@
+package web
+
+import (
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+)
+
+// maxLogged bounds, in bytes, what a line of the log takes from a client's text.
+const maxLogged = 512
+
+// AccessLog is an observer for New that logs a line per request at level info: with who asked, but no credentials.
+func AccessLog(logger *slog.Logger) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		req := c.Request
+		if !logger.Enabled(req.Context(), slog.LevelInfo) {
+			return
+		}
+		start, complete := time.Now(), false
+		defer func() {
+			attrs := []slog.Attr{
+				slog.String("method", cut(req.Method)),
+				slog.String("path", cut(req.RequestURI)),
+				slog.Int("status", c.Writer.Status()),
+				slog.Int("bytes", max(c.Writer.Size(), 0)),
+				slog.Float64("duration_ms", math.Round(time.Since(start).Seconds()*1e6)/1e3),
+				slog.String("client", c.ClientIP()),
+				slog.String("reader", Reader(c)),
+				slog.String("user_agent", cut(req.UserAgent())),
+			}
+			if !complete { // a panic breaks the connection
+				attrs = append(attrs, slog.Bool("broken_off", true))
+			}
+			logger.LogAttrs(req.Context(), slog.LevelInfo, "request", attrs...)
+		}()
+		c.Next()
+		complete = true
+	}
+}
+
+// cut shortens a text to maxLogged bytes; what is not UTF-8 in it goes.
+func cut(s string) string {
+	if len(s) > maxLogged {
+		s = s[:maxLogged] + "..."
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return s
+}

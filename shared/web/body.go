@@ -1,0 +1,45 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+const (
+	maxBody     = 1 << 20          // of a request, in bytes
+	bodyTimeout = 30 * time.Second // for all of it
+)
+
+// A body is a request's. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer than
+// bodyTimeout, 400 if it breaks off.
+type body struct{ io.ReadCloser }
+
+func boundBody(w http.ResponseWriter, b io.ReadCloser) body {
+	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	return body{http.MaxBytesReader(w, b, maxBody)}
+}
+
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch _, large := errors.AsType[*http.MaxBytesError](err); {
+	case err == nil, errors.Is(err, io.EOF):
+	case large:
+		err = tooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		slow := Errorf(http.StatusRequestTimeout, "A request body has to arrive within %d seconds.", int(bodyTimeout.Seconds()))
+		slow.Header = http.Header{"Connection": {"close"}} // RFC 9110 section 15.5.9
+		err = slow
+	default:
+		err = fmt.Errorf("%w (%w)", Errorf(http.StatusBadRequest, "The request body broke off."), err)
+	}
+	return n, err
+}
+
+func tooLarge() *Problem {
+	return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", maxBody)
+}
