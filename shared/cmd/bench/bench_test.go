@@ -44,12 +44,12 @@ func TestQuick(t *testing.T) {
 	if strings.Contains(out, "nginx is left out") {
 		kinds = kinds[:1]
 	}
-	for _, name := range []string{"304", "tail", "sealed", "Atom"} {
+	for _, name := range []string{"304", "tail", "sealed", "sealed gzip", "Atom"} {
 		for _, kind := range kinds {
 			want = append(want, `(?m)^ *`+name+`  +`+kind+`  +[\d,.]+  +-?[\d,.]+`)
 		}
 	}
-	want = append(want, `(?m)^ *tail  +structs  +[\d,.]+`, `(?m)^ *sealed  +structs  +[\d,.]+`)
+	want = append(want, `(?m)^ *tail  +structs  +[\d,.]+`, `(?m)^ *sealed  +structs  +[\d,.]+`, `(?m)^ *sealed gzip  +structs  +[\d,.]+`)
 	for _, w := range want {
 		if !regexp.MustCompile(w).MatchString(out) {
 			t.Errorf("nothing matches %s", w)

@@ -37,7 +37,7 @@ writes  Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT 
         bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
         every 2 ms, and the entries that it missed are counted. About 90 s.
 reads   Requests a second over 32 keep-alive connections, and the CPU time of the server's process
-        for each: 304, the tail, a sealed page and the same as Atom, from the feed, from nginx
+        for each: 304, the tail, a sealed page, the same in gzip and as Atom, from the feed, from nginx
         (Debian package nginx; left out where it is not installed) with the same bytes in files,
         and from a handler that reads 100 orders into structs and marshals them for every request.
         Each server has one core. 1 to 3 minutes.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,11 +47,15 @@ type reads struct {
 type page struct {
 	name string
 	path map[string]string // by the kind of server; a kind that is missing does not take part
+	gzip bool
 	etag map[string]string // for a conditional request; nil: an unconditional one
 }
 
 func (p *page) request(kind string) (text string, status int) {
 	text = "GET " + p.path[kind] + " HTTP/1.1\r\nHost: localhost\r\n"
+	if p.gzip {
+		text += "Accept-Encoding: gzip\r\n"
+	}
 	if p.etag == nil {
 		return text + "\r\n", http.StatusOK
 	}
@@ -93,7 +98,7 @@ func (r *reads) run(ctx context.Context) (chart, error) {
 	if err != nil {
 		return chart{}, err
 	}
-	t := newTable(r.stdout, "case", "server", "requests/s", "CPU us/request", "CPU : nginx's", "structs' CPU : it")
+	t := newTable(r.stdout, "case", "server", "requests/s", "CPU us/request", "CPU : nginx's", "structs' CPU : it", "requests : structs'")
 	c := chart{title: "CPU for a request (shorter is better, logarithmic)", unit: " µs", log: true, series: []string{"feed", "nginx, the same bytes in files", "structs marshalled per request"}}
 	for i := range pages {
 		p := &pages[i]
@@ -108,14 +113,14 @@ func (r *reads) run(ctx context.Context) (chart, error) {
 				g.values = append(g.values, 0)
 				continue
 			}
-			toNginx, structsToIt := "-", "-"
+			toNginx, structsToIt, toStructs := "-", "-", "-"
 			if nginx := results[nginxKind]; nginx != nil {
 				toNginx = ratios(res.cpu, nginx.cpu)
 			}
 			if structs := results[structsKind]; structs != nil {
-				structsToIt = ratios(structs.cpu, res.cpu)
+				structsToIt, toStructs = ratios(structs.cpu, res.cpu), ratios(res.rates, structs.rates)
 			}
-			t.row(p.name, kind, number(median(res.rates)), number(median(res.cpu)), toNginx, structsToIt)
+			t.row(p.name, kind, number(median(res.rates)), number(median(res.cpu)), toNginx, structsToIt, toStructs)
 			g.values = append(g.values, median(res.cpu))
 		}
 		c.groups = append(c.groups, g)
@@ -146,10 +151,11 @@ func (r *reads) prepare(ctx context.Context) ([]page, error) {
 		{name: "304", path: map[string]string{feedKind: feeds + ".json" + tail, nginxKind: "/tail.json"}, etag: map[string]string{}},
 		{name: "tail", path: map[string]string{feedKind: feeds + ".json" + tail, nginxKind: "/tail.json", structsKind: "/orders?after=200"}},
 		{name: "sealed", path: map[string]string{feedKind: feeds + ".json" + sealed, nginxKind: "/sealed.json", structsKind: "/orders?after=0"}},
+		{name: "sealed gzip", path: map[string]string{feedKind: feeds + ".json" + sealed, nginxKind: "/sealed.json", structsKind: "/orders?after=0"}, gzip: true},
 		{name: "Atom", path: map[string]string{feedKind: feeds + ".atom" + sealed, nginxKind: "/sealed.atom"}},
 	}
 	if r.nginx == nil {
-		_, pages[0].etag[feedKind], err = fetch(ctx, s.addr, pages[0].path[feedKind])
+		_, pages[0].etag[feedKind], err = fetch(ctx, s.addr, &pages[0], feedKind)
 		return pages, err
 	}
 	return pages, r.fillNginx(ctx, s.addr, pages)
@@ -160,18 +166,21 @@ func (r *reads) fillNginx(ctx context.Context, feedAddr string, pages []page) er
 	if err := os.MkdirAll(filepath.Join(r.dir, "www"), 0o755); err != nil {
 		return err
 	}
-	bodies := map[string][]byte{}
+	bodies := make([][]byte, len(pages))
 	for i := range pages {
 		p := &pages[i]
-		body, etag, err := fetch(ctx, feedAddr, p.path[feedKind])
+		body, etag, err := fetch(ctx, feedAddr, p, feedKind)
 		if err != nil {
 			return err
 		}
-		bodies[p.path[nginxKind]] = body
-		if p.etag != nil {
+		if bodies[i] = body; p.etag != nil {
 			p.etag[feedKind] = etag
 		}
-		if err := os.WriteFile(filepath.Join(r.dir, "www", p.path[nginxKind]), body, 0o644); err != nil {
+		file := filepath.Join(r.dir, "www", p.path[nginxKind])
+		if p.gzip {
+			file += ".gz"
+		}
+		if err := os.WriteFile(file, body, 0o644); err != nil {
 			return err
 		}
 	}
@@ -182,12 +191,12 @@ func (r *reads) fillNginx(ctx context.Context, feedAddr string, pages []page) er
 	defer func() { _, _ = nginx.stop() }()
 	for i := range pages {
 		p := &pages[i]
-		body, etag, err := fetch(ctx, nginx.addr, p.path[nginxKind])
+		body, etag, err := fetch(ctx, nginx.addr, p, nginxKind)
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(body, bodies[p.path[nginxKind]]) {
-			return fmt.Errorf("nginx serves other bytes at %s than the feed", p.path[nginxKind])
+		if !bytes.Equal(body, bodies[i]) {
+			return fmt.Errorf("%s: nginx serves other bytes than the feed", p.name)
 		}
 		if p.etag != nil {
 			p.etag[nginxKind] = etag
@@ -221,20 +230,25 @@ func (r *reads) fill(ctx context.Context) error {
 	return err
 }
 
-func fetch(ctx context.Context, addr, path string) (body []byte, etag string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+// fetch gives the body as it travels, in the content coding of the page.
+func fetch(ctx context.Context, addr string, p *page, kind string) (body []byte, etag string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+p.path[kind], nil)
 	if err != nil {
 		return nil, "", err
 	}
-	req.Header.Set("Accept-Encoding", "identity")
+	coding := ""
+	if p.gzip {
+		coding = "gzip"
+	}
+	req.Header.Set("Accept-Encoding", cmp.Or(coding, "identity"))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, "", err
 	}
 	defer resp.Body.Close()
 	body, err = io.ReadAll(resp.Body)
-	if etag = resp.Header.Get("ETag"); err == nil && (resp.StatusCode != http.StatusOK || etag == "") {
-		err = fmt.Errorf("%s: %s, ETag %q: %.200s", path, resp.Status, etag, body)
+	if etag = resp.Header.Get("ETag"); err == nil && (resp.StatusCode != http.StatusOK || etag == "" || resp.Header.Get("Content-Encoding") != coding) {
+		err = fmt.Errorf("%s: %s, ETag %q, Content-Encoding %q: %.200q", p.path[kind], resp.Status, etag, resp.Header.Get("Content-Encoding"), body)
 	}
 	return body, etag, err
 }
