@@ -19,11 +19,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// The servers that are compared.
+// The kinds of servers.
 const (
 	feedKind    = "feed"
 	nginxKind   = "nginx"
 	structsKind = "structs"
+	salesKind   = "sales" // the feed again, and a way to sell
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 // reads measures requests a second, and what they cost the server.
 type reads struct {
 	db     *pgxpool.Pool
-	stdout io.Writer
+	out    *output
 	env    map[string]string
 	dir    string
 	nginx  *program // nil: there is none
@@ -90,16 +91,16 @@ func (r *reads) source(kind string) string {
 }
 
 func (r *reads) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(r.stdout, "\nReads: %d connections, one core for each server; CPU is that of the server's process, without PostgreSQL's\n", connections)
+	fmt.Fprintf(r.out, "\nReads: %d connections, one core for each server; CPU is that of the server's process, without PostgreSQL's\n", connections)
 	if r.nginx == nil {
-		fmt.Fprintln(r.stdout, "nginx is left out: it is not installed here (on Debian: apt-get install nginx)")
+		fmt.Fprintln(r.out, "nginx is left out: it is not installed here (on Debian: apt-get install nginx)")
 	}
 	pages, err := r.prepare(ctx)
 	if err != nil {
 		return chart{}, err
 	}
-	t := newTable(r.stdout, "case", "server", "requests/s", "CPU us/request", "CPU : nginx's", "structs' CPU : it", "requests : structs'")
-	c := chart{title: "CPU for a request (shorter is better, logarithmic)", unit: " µs", log: true, series: []string{"feed", "nginx, the same bytes in files", "structs marshalled per request"}}
+	t := r.out.table("case", "server", "requests/s", "CPU us/request", "CPU : nginx's", "structs' CPU : it", "requests : structs'")
+	c := chart{title: "CPU for a request (shorter is better, logarithmic)", unit: " µs", from: 1, series: []string{"feed", "nginx, the same bytes in files", "structs marshalled per request"}}
 	for i := range pages {
 		p := &pages[i]
 		results, err := r.compare(ctx, p)

@@ -6,9 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -34,7 +37,7 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 	defer db.Close()
 	var handler http.Handler
 	switch kind {
-	case feedKind:
+	case feedKind, salesKind:
 		log, err := publish.Open(ctx, db.Pool, logger)
 		if err != nil {
 			return err
@@ -42,7 +45,9 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 		defer log.Close()
 		engine := web.New(logger)
 		publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description).Route(engine)
-		handler = engine
+		if handler = engine; kind == salesKind {
+			handler = sales(engine, log)
+		}
 	case structsKind:
 		gin.SetMode(gin.ReleaseMode)
 		engine := gin.New()
@@ -57,4 +62,41 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 	}
 	fmt.Fprintln(stdout, ln.Addr())
 	return web.ServeListener(ctx, ln, handler, logger)
+}
+
+// The routes of a server that sells.
+const (
+	salesPath   = "/sales"   // POST sells an order
+	waitingPath = "/waiting" // the number of requests to feeds that have no answer yet
+)
+
+// A sale is the answer to POST of salesPath.
+type sale struct {
+	ID          uuid.UUID `json:"id"`
+	CommittedAt time.Time `json:"committed_at"` // when the commit returned, by the clock of the machine
+}
+
+// sales adds its routes to those of the feed.
+func sales(engine *gin.Engine, log *publish.Log) http.Handler {
+	var waiting atomic.Int64
+	engine.POST(salesPath, web.Handle(func(c *gin.Context) error {
+		o := newOrder()
+		change, err := newChange(o)
+		if err == nil {
+			err = log.Commit(c.Request.Context(), change)
+		}
+		at := time.Now()
+		if err == nil {
+			c.JSON(http.StatusOK, sale{o.ID, at})
+		}
+		return err
+	}))
+	engine.GET(waitingPath, func(c *gin.Context) { c.JSON(http.StatusOK, waiting.Load()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/feeds/") {
+			waiting.Add(1)
+			defer waiting.Add(-1)
+		}
+		engine.ServeHTTP(w, r)
+	})
 }

@@ -29,7 +29,8 @@ type server struct {
 	stderr bytes.Buffer
 }
 
-// startServer starts this program as a server on one core, and returns when it answers.
+// startServer starts this program as a server, and returns when it answers. One that sells runs as it likes, others on
+// one core.
 func startServer(ctx context.Context, env map[string]string, kind, of string) (_ *server, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -43,7 +44,10 @@ func startServer(ctx context.Context, env map[string]string, kind, of string) (_
 	for name, value := range env {
 		s.cmd.Env = append(s.cmd.Env, name+"="+value)
 	}
-	s.cmd.Env = append(s.cmd.Env, "GOMAXPROCS=1", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
+	if kind != salesKind {
+		s.cmd.Env = append(s.cmd.Env, "GOMAXPROCS=1")
+	}
+	s.cmd.Env = append(s.cmd.Env, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
 	stdout, err := s.cmd.StdoutPipe()
 	if err == nil {
 		err = s.cmd.Start()
