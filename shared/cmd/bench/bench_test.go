@@ -45,7 +45,7 @@ func TestQuick(t *testing.T) {
 	}
 	pages := []string{"304", "tail", "sealed", "sealed gzip", "Atom"}
 	for _, name := range pages {
-		want = append(want, `(?m)^ *`+name+`  +feed  +[\d,.]+  +-?[\d,.]+`)
+		want = append(want, `(?m)^ *`+name+`  +feed  +[\d,.]+  +-?[\d,.]+  +[\d,.]+  `)
 	}
 	for _, name := range []string{"wait", "wait, replica", "poll every 1 s"} {
 		want = append(want, `(?m)^ *`+name+`  +40  +[\d,.]+  +[\d,.]+  +[\d,.]+$`)

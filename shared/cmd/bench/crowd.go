@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,7 +25,7 @@ const (
 	spareFiles   = 200 // of each process, for what is not a waiter's connection
 	dialing      = 64  // connections at once
 	settleEvery  = 100 * time.Millisecond
-	settleTimes  = 10      // readings of memory that have to agree
+	settleTimes  = 5       // readings of memory that have to agree
 	answerBuffer = 8 << 10 // bytes
 )
 
@@ -135,20 +134,6 @@ func settle(ctx context.Context, s *server, n int) (memory int64, measured bool,
 		}
 	}
 	return memory, measured, nil
-}
-
-// residentMemory gives the bytes that a process has in memory, where the system has a /proc.
-func residentMemory(pid int) (bytes int64, measured bool, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, false, nil
-	}
-	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
-	line, _, _ := strings.Cut(rest, " kB\n")
-	if err == nil {
-		bytes, err = strconv.ParseInt(strings.TrimSpace(line), 10, 64)
-	}
-	return bytes << 10, true, err
 }
 
 // A waiter is plain for a reason: what it costs to read the answers is measured, too.

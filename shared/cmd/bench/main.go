@@ -37,11 +37,11 @@ writes  Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT 
         a group commit) against a plain transaction (BEGIN, INSERT order, INSERT entry with a
         bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
         every 2 ms, and the entries that it missed are counted. About 90 s.
-reads   Requests a second over 32 keep-alive connections, and the CPU time of the server's process
-        for each: 304, the tail, a sealed page, the same in gzip and as Atom, from the feed, from
-        nginx (Debian package nginx; left out where it is not installed) with the same bytes in
-        files, and from a handler that reads 100 orders into structs, marshals and compresses
-        them for every request. Each server has one core. 1 to 3 minutes.
+reads   Requests a second over 32 keep-alive connections, and what CPU time each takes of the
+        server's process and of PostgreSQL: 304, the tail, a sealed page, the same in gzip and as
+        Atom, from the feed, from nginx (Debian package nginx; left out where it is not installed)
+        with the same bytes in files, and from a handler that reads 100 orders into structs,
+        marshals and compresses them for every request. Each server has one core. 1 to 3 minutes.
 wait    Milliseconds from a commit to a reader that has the page, at 40 orders a second: a reader
         that waits (Prefer: wait), one that waits at another replica, one that polls every second.
         Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,

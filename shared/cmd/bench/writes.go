@@ -59,7 +59,7 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 	defer log.Close()
 	t := w.out.table("writers", "feed", "plain", "one statement", "feed : plain", "feed : one statement",
 		"feed missed", "plain missed", "one statement missed")
-	c := chart{title: "Orders a second (longer is better), and entries that a reader missed", unit: "/s"}
+	c := chart{title: "Orders a second (longer is better), and what a reader missed of them", unit: "/s"}
 	total := make([]tally, 3)
 	for _, writers := range writerCounts {
 		all, err := w.compare(ctx, log, writers)
@@ -77,7 +77,7 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 	}
 	c.groups[0].name = "1 writer"
 	for i, name := range []string{"feed", "plain transaction", "one statement"} {
-		c.series = append(c.series, fmt.Sprintf("%s: %.1f %%", name, 100*float64(total[i].missed)/float64(max(1, total[i].written))))
+		c.series = append(c.series, fmt.Sprintf("%s, %.1f %% missed", name, 100*float64(total[i].missed)/float64(max(1, total[i].written))))
 	}
 	return c, t.flush()
 }
