@@ -114,7 +114,7 @@ func TestTwoSales(t *testing.T) {
 	}
 
 	seen, times := feed.Cursor{}, map[uuid.UUID]int{}
-	reader := feed.NewClient()
+	reader := feed.NewClient("")
 	t.Cleanup(reader.Close)
 	fromVictim := 0
 	for i, over := 0, false; !over && !t.Failed(); i++ {

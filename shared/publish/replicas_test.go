@@ -130,7 +130,7 @@ type alternating struct {
 
 // next reads a page.
 func (r *alternating) next(ctx context.Context) error {
-	client := feed.NewClient()
+	client := feed.NewClient("")
 	defer client.Close()
 	r.asked++
 	answer, err := client.Get(ctx, r.urls[r.asked%len(r.urls)]+"/feeds/"+feedName, r.cursor, r.limit, "")

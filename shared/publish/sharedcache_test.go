@@ -169,13 +169,6 @@ func (p *process) start(t *testing.T, config Config) *Log {
 	return l
 }
 
-// restore takes the database back to where it was after some entries, as the restore of a backup does.
-func restore(t *testing.T, pool *pgxpool.Pool, position int64) {
-	t.Helper()
-	exec(t, pool, `delete from feed_entry where feed = $1 and position > $2`, feedName, position)
-	exec(t, pool, `update feed set position = e.position, digest = e.digest from feed_entry e where name = $1 and feed = $1 and e.position = $2`, feedName, position)
-}
-
 // A copier keeps a copy of a feed, and starts again where the source tells it that the history diverged.
 type copier struct {
 	url     string // of the next page
@@ -349,7 +342,7 @@ func TestSharedCache(t *testing.T) {
 		}
 	}
 	source.stop()
-	restore(t, pool, 1000)
+	restore(t, pool, 1000, 0)
 	l = source.start(t, config)
 	grow(l, 2000, 2330)
 	restored := logged(t, pool)
