@@ -82,6 +82,9 @@ func (t *target) follow(test *testing.T, w *httptest.ResponseRecorder, body stri
 			test.Fatal(err)
 		}
 		to := t.answer(u.Path, u.RawQuery, "Accept", link[3])
+		if to.Code == 410 && w.Code == 406 { // of two reasons to refuse it gave the first
+			continue
+		}
 		if to.Code != 200 || link[3] != "" && mediaType(to) != link[3] {
 			test.Errorf("%s leads to %d %s", text, to.Code, to.Header().Get("Content-Type"))
 		}
