@@ -48,7 +48,7 @@ func newTarget(f *testing.F) *target {
 }
 
 // ask asks for what lies under path and query, with headers given as name, value, name, value ...
-func (t *target) ask(w http.ResponseWriter, ctx context.Context, path, query string, header ...string) {
+func (t *target) ask(ctx context.Context, w http.ResponseWriter, path, query string, header ...string) {
 	t.clients++
 	r := (&http.Request{
 		Method: "GET", URL: &url.URL{Path: path, RawQuery: query}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -63,7 +63,7 @@ func (t *target) ask(w http.ResponseWriter, ctx context.Context, path, query str
 
 func (t *target) answer(path, query string, header ...string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	t.ask(w, context.Background(), path, query, header...)
+	t.ask(context.Background(), w, path, query, header...)
 	return w
 }
 
@@ -297,7 +297,7 @@ func FuzzLastEventID(f *testing.F) {
 		if id == "" {
 			after = 230
 		}
-		t.ask(w, ctx, "/feeds/things", "", "Accept", feed.TypeEvents, "Last-Event-ID", id)
+		t.ask(ctx, w, "/feeds/things", "", "Accept", feed.TypeEvents, "Last-Event-ID", id)
 		switch {
 		case after < 0:
 			if w.Code != 400 && w.Code != 410 {

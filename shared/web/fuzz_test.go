@@ -91,6 +91,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	for _, list := range []string{"", "\x00", "\x02\x81", "\x01\x02\x03\x04\x05\x06", "\x07\x88\x09", "\x80\x80\x01"} {
 		f.Add([]byte(list), byte(1), `W/"a"`)
 	}
+	f.Add([]byte("\x05\x21"), byte(1), `"b", W/"a"`) // there as a weak one only
+	f.Add([]byte("\x05\x22\xa6"), byte(2), "\t,W/\"b\"")
 	for i, raw := range []string{"*", `"`, `""`, `W/`, `"a""b"`, "\"\x80\"", `"a" "b"`, ` * `, `"\"`} {
 		f.Add([]byte{}, byte(i), raw)
 	}
