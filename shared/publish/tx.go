@@ -69,7 +69,8 @@ func NewChange() *Change {
 
 func (c *Change) appends() *pending { return &c.pending }
 
-// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold.
+// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection prepares
+// each text once and keeps it, so what varies belongs into args.
 func (c *Change) Exec(sql string, args ...any) {
 	c.statements = append(c.statements, statement{sql, args})
 }
