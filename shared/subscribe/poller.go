@@ -111,11 +111,13 @@ func (p *poller) poll(ctx context.Context) error {
 		return err
 	}
 	for {
-		url, etag := feed.PageURL(p.shownURL, at.cursor, p.pageSize), ""
+		ask := feed.Request{URL: p.shownURL, After: at.cursor, Limit: p.pageSize}
+		url := ask.PageURL()
 		if at.etagURL == url {
-			etag = at.etag
+			ask.ETag = at.etag
 		}
-		answer, err := p.client.Get(ctx, p.URL, at.cursor, p.pageSize, etag)
+		ask.URL = p.URL
+		answer, err := p.client.Get(ctx, ask)
 		if err != nil {
 			return err
 		}

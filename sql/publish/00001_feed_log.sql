@@ -1,12 +1,11 @@
 -- +goose Up
 
--- The head of each feed: how many entries it has and their running digest; and how often something was erased. Every append updates this row, last of
+-- The head of each feed: how many entries it has and their running digest. Every append updates this row, last of
 -- all statements of its transaction; the free space keeps those updates within the page (HOT).
 create table feed (
     name     text   primary key,
     position bigint not null,
-    digest   bytea  not null,
-    erasures bigint not null default 0
+    digest   bytea  not null
 ) with (fillfactor = 10);
 
 -- The log. Append-only, but that an erasure sets payload and salt to null: the digest covers only their hash.
@@ -35,17 +34,16 @@ $$;
 
 -- +goose StatementBegin
 -- feed_append appends entries to a feed if its head still is (expected_position, expected_digest), else it raises
--- serialization_failure for table feed. Of the erased entities it takes away all that the feed says. Send it last, in one packet with the end of the transaction: from here on the
+-- serialization_failure for table feed. Send it last, in one packet with the end of the transaction: from here on the
 -- feed's other writers wait.
 create function feed_append(
     feed_name text, expected_position bigint, expected_digest bytea,
     kinds text[], entity_ids uuid[], versions bigint[], updates timestamptz[],
-    payloads bytea[], salts bytea[], payload_hashes bytea[], digests bytea[], erased uuid[]
+    payloads bytea[], salts bytea[], payload_hashes bytea[], digests bytea[]
 ) returns void
 language plpgsql as $$
 begin
-    update feed set position = expected_position + cardinality(digests), digest = digests[cardinality(digests)],
-           erasures = erasures + coalesce(cardinality(erased), 0)
+    update feed set position = expected_position + cardinality(digests), digest = digests[cardinality(digests)]
      where name = feed_name and position = expected_position and digest = expected_digest;
     if not found then
         raise exception 'the head of feed % is not at position %', feed_name, expected_position
@@ -55,9 +53,6 @@ begin
     select feed_name, expected_position + e.n, e.kind, e.entity_id, e.version, e.updated, e.payload, e.salt, e.payload_hash, e.digest
       from unnest(kinds, entity_ids, versions, updates, payloads, salts, payload_hashes, digests)
            with ordinality as e (kind, entity_id, version, updated, payload, salt, payload_hash, digest, n);
-    if cardinality(erased) > 0 then
-        update feed_entry set payload = null, salt = null where feed = feed_name and entity_id = any (erased) and salt is not null;
-    end if;
 end
 $$;
 -- +goose StatementEnd

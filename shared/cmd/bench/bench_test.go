@@ -40,16 +40,17 @@ func TestQuick(t *testing.T) {
 	for _, writers := range writerCounts {
 		want = append(want, fmt.Sprintf(`(?m)^ +%d  +[\d,.]+  +[\d,.]+  +[\d,.]+  .*\)  +0 of [\d,]*[1-9][\d,]*  +[\d,]+ of [\d,]+  +[\d,]+ of [\d,]+$`, writers))
 	}
-	kinds := []string{feedKind, nginxKind}
-	if strings.Contains(out, "nginx is left out") {
-		kinds = kinds[:1]
+	for _, name := range []string{"tail", "sealed", "sealed gzip"} {
+		want = append(want, `(?m)^ *`+name+`  +structs  +[\d,.]+`)
 	}
-	for _, name := range []string{"304", "tail", "sealed", "Atom"} {
-		for _, kind := range kinds {
-			want = append(want, `(?m)^ *`+name+`  +`+kind+`  +[\d,.]+  +-?[\d,.]+`)
-		}
+	pages := []string{"304", "tail", "sealed", "sealed gzip", "Atom"}
+	for _, name := range pages {
+		want = append(want, `(?m)^ *`+name+`  +feed  +[\d,.]+  +-?[\d,.]+  +[\d,.]+  `)
 	}
-	want = append(want, `(?m)^ *tail  +structs  +[\d,.]+`, `(?m)^ *sealed  +structs  +[\d,.]+`)
+	for _, name := range []string{"wait", "wait, replica", "poll every 1 s"} {
+		want = append(want, `(?m)^ *`+name+`  +40  +[\d,.]+  +[\d,.]+  +[\d,.]+$`)
+	}
+	want = append(want, `(?m)^ *200  +(-?[\d.]+|-)  +-  +[\d.]+ \(`)
 	for _, w := range want {
 		if !regexp.MustCompile(w).MatchString(out) {
 			t.Errorf("nothing matches %s", w)
@@ -58,6 +59,16 @@ func TestQuick(t *testing.T) {
 	if t.Failed() {
 		t.Log(out)
 	}
+	t.Run("against nginx", func(t *testing.T) {
+		if strings.Contains(out, "nginx is left out") {
+			t.Skip("nginx is not installed")
+		}
+		for _, name := range pages {
+			if !regexp.MustCompile(`(?m)^ *` + name + `  +nginx  +[\d,.]+  +-?[\d,.]+`).MatchString(out) {
+				t.Errorf("no figures of %s in\n%s", name, out)
+			}
+		}
+	})
 	svg, err := os.ReadFile(picture)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +85,7 @@ func TestQuick(t *testing.T) {
 			bars++
 		}
 	}
-	if bars < 4*3+4 {
+	if bars < 4*3+5+3*2 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 }
@@ -90,6 +101,7 @@ func TestStopped(t *testing.T) {
 		{"writes", "Writes:", syscall.SIGINT},
 		{"reads", serveArg + " " + feedKind, syscall.SIGINT},
 		{"reads", serveArg + " " + feedKind, syscall.SIGKILL},
+		{"wait", serveArg + " " + salesKind, syscall.SIGINT},
 	} {
 		t.Run(test.part+" by "+test.signal.String(), func(t *testing.T) {
 			t.Parallel()
@@ -168,21 +180,48 @@ func eventually(t *testing.T, condition func() error) {
 
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	o, err := parseFlags(strings.Fields("feed --only reads --quick --out x.svg"))
-	if want := (options{false, true, true, "x.svg"}); err != nil || o != want {
+	o, err := parseFlags(strings.Fields("feed --only reads --quick --markdown --out x.svg"))
+	if want := (options{"reads", true, true, "x.svg"}); err != nil || o != want {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for args, text := range map[string]string{
 		"":                         "takes feed",
 		"orders":                   "takes feed",
 		"feed more":                "takes feed",
-		"feed --only all":          "writes or reads",
+		"feed --only all":          "writes, reads or wait",
 		"feed --out x.png":         "file.svg",
 		"feed --out nowhere/x.svg": "exists",
 		"feed --loud":              "-loud",
 	} {
 		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestFigures(t *testing.T) {
+	t.Parallel()
+	values := make([]float64, 200)
+	for i := range values {
+		values[len(values)-1-i] = float64(i + 1)
+	}
+	for q, want := range map[float64]float64{0.001: 1, 0.5: 100, 0.99: 198, 1: 200} {
+		if got := quantile(values, q); got != want {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	if got, want := ratios([]float64{2, 9, 8}, []float64{2, 3, 2}), "3.00 (1.00-4.00)"; got != want {
+		t.Errorf("ratios gives %s, want %s", got, want)
+	}
+	for markdown, want := range map[bool]string{
+		false: "  case  requests/s\n   304      12,345\n",
+		true:  "\n| case | requests/s |\n| --: | --: |\n| 304 | 12,345 |\n",
+	} {
+		var b strings.Builder
+		table := (&output{&b, markdown}).table("case", "requests/s")
+		table.row("304", number(12345.4))
+		if err := table.flush(); err != nil || b.String() != want {
+			t.Errorf("Markdown %t: %v\n%s", markdown, err, b.String())
 		}
 	}
 }

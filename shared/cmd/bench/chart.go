@@ -10,9 +10,10 @@ import (
 // A chart has a group of horizontal bars for each case, one for each series. A value of 0 or less is left out.
 type chart struct {
 	title, unit string
-	log         bool // logarithmic, from 1 on
+	from        float64 // where a logarithmic scale begins; 0: linear
 	series      []string
 	groups      []group
+	note        string
 }
 
 type group struct {
@@ -78,12 +79,16 @@ func (c *chart) draw(b *bytes.Buffer, y int) int {
 		text(b, "", margin+labels-10, (top+y)/2+4, "end", g.name)
 		y += 12
 	}
+	if c.note != "" {
+		text(b, "", margin, y+8, "start", c.note)
+		y += 20
+	}
 	return y + 12
 }
 
 func (c *chart) scale(v float64) float64 {
-	if c.log {
-		return max(0, math.Log10(v))
+	if c.from > 0 {
+		return max(0, math.Log10(v/c.from))
 	}
 	return v
 }

@@ -9,17 +9,39 @@ import (
 	"text/tabwriter"
 )
 
-// A table aligns its columns to the right.
-type table struct{ w *tabwriter.Writer }
+// An output is where the figures go.
+type output struct {
+	io.Writer
+	markdown bool
+}
 
-func newTable(w io.Writer, columns ...string) *table {
-	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)}
+// A table aligns its columns to the right.
+type table struct {
+	w        *tabwriter.Writer
+	markdown bool
+}
+
+func (o *output) table(columns ...string) *table {
+	t := &table{tabwriter.NewWriter(o, 0, 0, 2, ' ', tabwriter.AlignRight), o.markdown}
+	if o.markdown {
+		fmt.Fprintln(o)
+	}
 	t.row(columns...)
+	if o.markdown {
+		t.row(slices.Repeat([]string{"--:"}, len(columns))...)
+	}
 	return t
 }
 
-func (t *table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")+"\t") }
-func (t *table) flush() error        { return t.w.Flush() }
+func (t *table) row(cells ...string) {
+	if t.markdown {
+		fmt.Fprintln(t.w, "| "+strings.Join(cells, " | ")+" |")
+		return
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t")+"\t")
+}
+
+func (t *table) flush() error { return t.w.Flush() }
 
 // median gives 0 for no values.
 func median(values []float64) float64 {
@@ -46,7 +68,12 @@ func ratios(of, to []float64) string {
 	if len(r) == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%s (%s-%s)", number(median(r)), number(slices.Min(r)), number(slices.Max(r)))
+	return spread(r)
+}
+
+// spread gives the median, and the least and the most.
+func spread(values []float64) string {
+	return fmt.Sprintf("%s (%s-%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
 }
 
 // number gives a value in three digits, or as many as it has before the point.

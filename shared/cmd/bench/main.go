@@ -27,41 +27,48 @@ private PostgreSQL that is deleted afterwards. Machines are noisy: compare ratio
 
 Usage: go run ./shared/cmd/bench feed [flags]
 
-  --only writes|reads   only that part (default both)
-  --quick               short rounds: shows that everything works, its figures mean little
-  --out FILE.svg        draw the figures, too
-  --help                print this
+  --only writes|reads|wait  only that part (default all: 4 to 6 minutes)
+  --quick                   short rounds: shows that everything works, its figures mean little
+  --markdown                print the tables as Markdown
+  --out FILE.svg            draw the figures, too
+  --help                    print this
 
 writes  Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT and one entry in
         a group commit) against a plain transaction (BEGIN, INSERT order, INSERT entry with a
         bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
         every 2 ms, and the entries that it missed are counted. About 90 s.
-reads   Requests a second over 32 keep-alive connections, and the CPU time of the server's process
-        for each: 304, the tail, a sealed page and the same as Atom, from the feed, from nginx
-        (Debian package nginx; left out where it is not installed) with the same bytes in files,
-        and from a handler that reads 100 orders into structs and marshals them for every request.
-        Each server has one core. 1 to 3 minutes.
+reads   Requests a second over 32 keep-alive connections, and what CPU time each takes of the
+        server's process and of PostgreSQL: 304, the tail, a sealed page, the same in gzip and as
+        Atom, from the feed, from nginx (Debian package nginx; left out where it is not installed)
+        with the same bytes in files, and from a handler that reads 100 orders into structs,
+        marshals and compresses them for every request. Each server has one core. 1 to 3 minutes.
+wait    Milliseconds from a commit to a reader that has the page, at 40 orders a second: a reader
+        that waits (Prefer: wait), one that waits at another replica, one that polls every second.
+        Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,
+        and from one commit to the last of their answers. Client and server share the cores, as
+        everywhere here. About a minute.
 
 Ratios are the median over the rounds (least to most). Contestants take turns in every round.
 `
 
 type options struct {
-	writes, reads bool
-	quick         bool
-	out           string
+	only     string // empty: everything
+	quick    bool
+	markdown bool
+	out      string
 }
 
 func parseFlags(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
-	o.writes, o.reads = true, true
 	flags.BoolVar(&o.quick, "quick", false, "")
+	flags.BoolVar(&o.markdown, "markdown", false, "")
 	flags.Func("only", "", func(s string) error {
-		if s != "writes" && s != "reads" {
-			return errors.New("takes writes or reads")
+		if s != "writes" && s != "reads" && s != "wait" {
+			return errors.New("takes writes, reads or wait")
 		}
-		o.writes, o.reads = s == "writes", s == "reads"
+		o.only = s
 		return nil
 	})
 	flags.Func("out", "", func(s string) error {
@@ -123,27 +130,27 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, machine)
-	var charts []chart
-	if opts.writes {
-		w := writes{db: db.Pool, stdout: stdout, rounds: 3, duration: 2 * time.Second}
-		if opts.quick {
-			w.rounds, w.duration = 1, 200*time.Millisecond
-		}
-		c, err := w.run(ctx)
-		if err != nil {
-			return fmt.Errorf("measure writes: %w", err)
-		}
-		charts = append(charts, c)
+	out := &output{stdout, opts.markdown}
+	fmt.Fprintln(out, machine)
+	w := writes{db: db.Pool, out: out, rounds: 3, duration: 2 * time.Second}
+	r := reads{db: db.Pool, out: out, env: env, dir: dir, nginx: nginx, rounds: 3, share: 1}
+	p := waits{db: db.Pool, out: out, env: env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
+	if opts.quick {
+		w.rounds, w.duration = 1, 200*time.Millisecond
+		r.rounds, r.share = 1, 50
+		p.rounds, p.duration, p.waiters = 1, time.Second, 200
 	}
-	if opts.reads {
-		r := reads{db: db.Pool, stdout: stdout, env: env, dir: dir, nginx: nginx, rounds: 3, share: 1}
-		if opts.quick {
-			r.rounds, r.share = 1, 50
+	var charts []chart
+	for _, part := range []struct {
+		name string
+		run  func(context.Context) (chart, error)
+	}{{"writes", w.run}, {"reads", r.run}, {"wait", p.run}} {
+		if opts.only != "" && opts.only != part.name {
+			continue
 		}
-		c, err := r.run(ctx)
+		c, err := part.run(ctx)
 		if err != nil {
-			return fmt.Errorf("measure reads: %w", err)
+			return fmt.Errorf("measure %s: %w", part.name, err)
 		}
 		charts = append(charts, c)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -30,7 +29,7 @@ var writerCounts = []int{1, 8, 32, 128}
 // writes measures orders a second, and what a concurrent reader misses of them.
 type writes struct {
 	db       *pgxpool.Pool
-	stdout   io.Writer
+	out      *output
 	rounds   int
 	duration time.Duration // of one contestant in one round
 }
@@ -44,7 +43,7 @@ type contestant struct {
 }
 
 func (w *writes) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(w.stdout, "\nWrites: orders a second, %d rounds of %v; peers have a connection for each writer, up to %d\n", w.rounds, w.duration, maxConns)
+	fmt.Fprintf(w.out, "\nWrites: orders a second, %d rounds of %v; peers have a connection for each writer, up to %d\n", w.rounds, w.duration, maxConns)
 	for _, peer := range []string{"plain", "single"} {
 		_, err := w.db.Exec(ctx, fmt.Sprintf(`
 			create table %[1]s_orders (like orders including all);
@@ -58,9 +57,9 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 		return chart{}, err
 	}
 	defer log.Close()
-	t := newTable(w.stdout, "writers", "feed", "plain", "one statement", "feed : plain", "feed : one statement",
+	t := w.out.table("writers", "feed", "plain", "one statement", "feed : plain", "feed : one statement",
 		"feed missed", "plain missed", "one statement missed")
-	c := chart{title: "Orders a second (longer is better), and entries that a reader missed", unit: "/s"}
+	c := chart{title: "Orders a second (longer is better), and what a reader missed of them", unit: "/s"}
 	total := make([]tally, 3)
 	for _, writers := range writerCounts {
 		all, err := w.compare(ctx, log, writers)
@@ -78,7 +77,7 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 	}
 	c.groups[0].name = "1 writer"
 	for i, name := range []string{"feed", "plain transaction", "one statement"} {
-		c.series = append(c.series, fmt.Sprintf("%s: %.1f %%", name, 100*float64(total[i].missed)/float64(max(1, total[i].written))))
+		c.series = append(c.series, fmt.Sprintf("%s, %.1f %% missed", name, 100*float64(total[i].missed)/float64(max(1, total[i].written))))
 	}
 	return c, t.flush()
 }
