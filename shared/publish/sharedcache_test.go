@@ -76,6 +76,27 @@ func (c *copier) poll(ctx context.Context, client *http.Client) error {
 	}
 }
 
+// copyOf gives what a subscriber's client copies, which starts again once.
+func copyOf(ctx context.Context, r feed.Request) (copied []row, err error) {
+	client := feed.NewClient("")
+	defer client.Close()
+	for again := false; ; {
+		answer, err := client.Get(ctx, r)
+		if status, ok := errors.AsType[*feed.StatusError](err); ok && errors.Is(err, feed.ErrDiverged) && !again {
+			r.After, r.History, copied, again = feed.Cursor{}, status.History, nil, true
+			continue
+		} else if err != nil {
+			return copied, err
+		}
+		for _, e := range answer.Page.Entries {
+			copied = append(copied, row{e.Position, e.ID, e.Version})
+		}
+		if r.After = answer.Page.Cursor; answer.Page.UpToDate {
+			return copied, nil
+		}
+	}
+}
+
 // Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored backup,
 // while the cache still holds pages of the lost history, each of them ends with the restored one.
 func TestSharedCache(t *testing.T) {
@@ -190,6 +211,7 @@ func TestSharedCache(t *testing.T) {
 			c.url = cacheURL + replay(c.cursor.String())
 		}
 	}
+	atTheEnd := cursorAt(t, pool, 1250)
 	source.stop()
 	restore(t, pool, 1000, 0)
 	l = source.start(t, config)
@@ -220,6 +242,16 @@ func TestSharedCache(t *testing.T) {
 		}
 		if got := ofSealed(source.asked.take()); !maps.Equal(got, once) {
 			t.Errorf("the source was asked\n%v, want\n%v", got, once)
+		}
+	})
+	t.Run("so does a subscriber's client, from the cache", func(t *testing.T) {
+		for _, from := range []feed.Cursor{{}, atTheEnd} {
+			if got, err := copyOf(t.Context(), feed.Request{URL: cacheURL + "/feeds/things", After: from, Limit: 100}); err != nil || !slices.Equal(got, restored) {
+				t.Errorf("from %s it ends with %d entries, not with the %d of the source: %v", from, len(got), len(restored), err)
+			}
+		}
+		if got := ofSealed(source.asked.take()); len(got) > 0 {
+			t.Errorf("the source was asked %v", got)
 		}
 	})
 	t.Run("and goes on from there", func(t *testing.T) {
