@@ -97,7 +97,8 @@ func (f *follower) poll(ctx context.Context) error {
 		f.place(head)
 	}
 	r := feed.Request{URL: f.url, After: f.at, Limit: f.limit, History: f.history, ETag: f.etag, Wait: f.wait}
-	if f.once {
+	back := f.failures > 0 // then the first answer is news, and to be told at once
+	if f.once || back {
 		r.Wait = 0
 	}
 	answer, err := f.source.page(ctx, r)
@@ -105,10 +106,10 @@ func (f *follower) poll(ctx context.Context) error {
 		return err
 	}
 	f.succeeded()
-	f.waits = answer.Waits
+	f.waits = answer.Waits || back
 	page := answer.Page
 	if page == nil {
-		f.upToDate, f.news = true, false
+		f.upToDate, f.news = true, back
 		return nil
 	}
 	if err := f.checked.check(&r, page); err != nil {
@@ -117,8 +118,8 @@ func (f *follower) poll(ctx context.Context) error {
 	if err := f.out.print(ctx, page); err != nil {
 		return err
 	}
-	f.at, f.upToDate, f.news, f.etag = page.Cursor, page.UpToDate, len(page.Entries) > 0, ""
-	if !f.news {
+	f.at, f.upToDate, f.news, f.etag = page.Cursor, page.UpToDate, len(page.Entries) > 0 || back, ""
+	if len(page.Entries) == 0 {
 		f.etag = answer.ETag
 	}
 	return nil
