@@ -47,7 +47,7 @@ func withBody(resp *http.Response, use func(body []byte) error) error {
 	switch {
 	case err != nil:
 	case coding == "", coding == "identity":
-		plain, raw = raw, plain
+		plain = raw
 	case coding == "zstd":
 		*plain, err = unzstd(*plain, *raw)
 	case coding == "gzip", coding == "x-gzip":

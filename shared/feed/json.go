@@ -60,8 +60,9 @@ func (d *Document) JSON() ([]byte, error) {
 		}
 		b = d.appendItem(b, e)
 	}
-	*scratch = append(b, "]}\n"...)
-	return bytes.Clone(*scratch), nil
+	b = append(b, "]}\n"...)
+	*scratch = b
+	return bytes.Clone(b), nil
 }
 
 // appendItem writes an item of JSON Feed 1.1. By hand: a page of a long history is made by the thousand entries, and most of
