@@ -224,6 +224,7 @@ func (s *source) head(t rapid.TB) (head publish.Head) {
 // A copier is a poller with a database of its own.
 type copier struct {
 	*poller
+	mu      sync.Mutex
 	applied []int // the number of entities of each batch
 }
 
@@ -244,7 +245,9 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
 	c := new(copier)
 	c.poller = newPoller("test", Feed{
 		Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Apply: func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			c.mu.Lock()
 			c.applied = append(c.applied, len(b.Entities)+len(b.Deleted))
+			c.mu.Unlock()
 			return copyThings(ctx, tx, b)
 		},
 	}, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
