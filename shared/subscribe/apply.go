@@ -30,6 +30,14 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
+// allRefused gives that error where all of several entries are bad.
+func allRefused(bad []rejection, entries int) error {
+	if entries > 1 && len(bad) == entries {
+		return &refusedError{entries, bad[0].reason}
+	}
+	return nil
+}
+
 // badEntry tells that an entry is at fault: it cannot be decoded, or breaks a constraint (SQLSTATE classes 22 and 23).
 func badEntry(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -139,14 +147,18 @@ func (p *poller) logRejected(ctx context.Context, bad []rejection) {
 	}
 }
 
-// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see.
+// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
+// row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	ids, versions := make([]uuid.UUID, len(entries)), make([]int64, len(entries))
 	for i, e := range entries {
 		ids[i], versions[i] = e.ID, e.Version
 	}
 	rows, err := tx.Query(ctx, `
-		select id from unnest($1::uuid[], $2::bigint[]) as e (id, asked) join `+f.table()+` as t using (id) where t.version >= e.asked`, ids, versions)
+		select e.id from unnest($1::uuid[], $2::bigint[]) as e (id, asked)
+		  left join `+f.table()+` as t on t.id = e.id
+		  left join rejected_entry as r on r.feed = $3 and r.entity_id = e.id
+		 where case when r.feed is null then t.version >= e.asked else r.version > e.asked end`, ids, versions, f.Name)
 	if err != nil {
 		return nil, err
 	}

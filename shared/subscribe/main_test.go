@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -20,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -30,6 +32,11 @@ import (
 
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
+	if env := os.Getenv(replicaEnv); env != "" {
+		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
+			return runReplica(ctx, env, stdout)
+		})
+	}
 	pgtest.Main(m)
 }
 

@@ -539,8 +539,8 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 			if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
 				return err
 			}
-			if len(bad) > 1 && len(bad) == len(entries) {
-				return &refusedError{len(bad), bad[0].reason}
+			if err := allRefused(bad, len(entries)); err != nil {
+				return err
 			}
 		}
 		if alone {

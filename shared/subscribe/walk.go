@@ -120,16 +120,17 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if _, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1`, p.Name); err != nil { // what still is bad comes again
 			return err
 		}
-		var badGone []rejection
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
+		if err := allRefused(bad, applied); err != nil {
+			return err
+		}
+		var badGone []rejection
 		if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
 			return err
 		}
-		if bad = append(bad, badGone...); len(bad) > 1 && len(bad) == applied+gone {
-			return &refusedError{len(bad), bad[0].reason}
-		}
+		bad = append(bad, badGone...)
 		_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
 		return err
 	})
@@ -175,14 +176,14 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 // deleteGone deletes what the copy has and the source has not.
 func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
-		select t.id, t.version from `+p.table()+` t
+		select t.id from `+p.table()+` t
 		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)`, p.Name)
 	if err != nil {
 		return 0, nil, err
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
-		e.Deleted = true
-		return e, row.Scan(&e.ID, &e.Version)
+		e.Deleted = true // without version: any of this history is newer, where that is refused
+		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
