@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,10 @@ func (p *poller) run(ctx context.Context) {
 	p.setStandby(false)
 	defer p.setStandby(true)
 	for ctx.Err() == nil {
+		select {
+		case <-p.wake: // it looks now
+		default:
+		}
 		asked, next := p.due(time.Now())
 		if asked == nil && !next.IsZero() {
 			select {
@@ -146,10 +151,10 @@ func (p *poller) pollNow(ctx context.Context) error {
 // rouse makes run look what is to be done.
 func (p *poller) rouse() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.interrupt != nil {
 		p.interrupt(errInterrupted)
 	}
-	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -240,7 +245,18 @@ func (p *poller) poll(ctx context.Context, mayWait bool) error {
 		}
 		at = loaded
 	}
-	return p.walkOn(ctx, at)
+	return p.walkOn(ctx, at, mayWait)
+}
+
+// paused tells that a poll that nobody asked for is to break off.
+func (p *poller) paused(scheduled bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !scheduled || !p.copied.paused {
+		return false
+	}
+	p.pace = pace{}
+	return true
 }
 
 func (p *poller) mayWait() bool {
@@ -253,6 +269,9 @@ func (p *poller) setInterrupt(interrupt context.CancelCauseFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.interrupt = interrupt
+	if interrupt != nil && len(p.wake) > 0 { // roused after run looked
+		interrupt(errInterrupted)
+	}
 }
 
 // heard notes whether the source waits. One that answers at once, and has nothing new, does not.
@@ -348,7 +367,9 @@ func (p *poller) copyPages(ctx context.Context, at progress, mayWait bool) error
 			return err
 		}
 		p.copying(&so, f.Page, to)
-		at = to
+		if at = to; f.Page != nil && !f.Page.UpToDate && p.paused(mayWait) {
+			return cmp.Or(turns.wait(), errInterrupted)
+		}
 	}
 	if err := turns.wait(); err != nil {
 		return err
@@ -478,7 +499,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	p.metrics.apply.Observe(time.Since(began).Seconds())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to.rejected = p.copied.rejected // the next load counts them
+	to.set(p.copied) // it may have been changed meanwhile; and the next load counts what was rejected
 	p.copied = to
 	return nil
 }

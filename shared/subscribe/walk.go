@@ -39,7 +39,7 @@ func (p *poller) beginWalk(ctx context.Context, reason string, history feed.Curs
 }
 
 // walkOn goes on with the walk, and ends it.
-func (p *poller) walkOn(ctx context.Context, at progress) error {
+func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error {
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
 	began := time.Now()
@@ -63,6 +63,9 @@ func (p *poller) walkOn(ctx context.Context, at progress) error {
 		p.copying(&so, f.Page, to)
 		if f.Page.UpToDate {
 			return p.endWalk(ctx, at)
+		}
+		if p.paused(scheduled) {
+			return errInterrupted
 		}
 	}
 	return ctx.Err()
