@@ -98,16 +98,6 @@ func (r *replica) signal(t *testing.T, signal syscall.Signal) {
 	}
 }
 
-func subscription(t testing.TB, url string) (shown Subscription) {
-	t.Helper()
-	_, text := get(t, url+"/subscriptions", "application/json")
-	var all []Subscription
-	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all) != 1 {
-		t.Fatalf("%v: %s", err, text)
-	}
-	return all[0]
-}
-
 // has gives what waits until the copy has n things.
 func has(t testing.TB, pool *pgxpool.Pool, n int) {
 	t.Helper()

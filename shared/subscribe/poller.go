@@ -153,10 +153,10 @@ func (p *poller) pollNow(ctx context.Context) error {
 // rouse makes run look what is to be done.
 func (p *poller) rouse() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.interrupt != nil {
 		p.interrupt(errInterrupted)
 	}
-	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
 	default:

@@ -36,6 +36,12 @@ type progress struct {
 	rejected     int // entries
 }
 
+// set takes over what others than the poll under way change.
+func (at *progress) set(other progress) {
+	at.schedule, at.wait, at.pageSize, at.paused, at.rejected = other.schedule, other.wait, other.pageSize, other.paused, other.rejected
+	at.walking, at.walk, at.walkHistory, at.walkReason, at.walkSince = other.walking, other.walk, other.walkHistory, other.walkReason, other.walkSince
+}
+
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
 	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason,

@@ -35,7 +35,7 @@ func (s *Service) Help(w io.Writer) {
 	for _, f := range s.Feeds {
 		of = append(of,
 			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name},
-			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"})
+			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"})
 	}
 	daemon.Help(w, of...)
 }
@@ -64,7 +64,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if err != nil {
 		return err
 	}
-	if set.PollWait < 0 || set.PollWait > maxWait || set.PollWait%time.Second != 0 {
+	if !validWait(set.PollWait) {
 		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to %v", maxWait)
 	}
 	registry := web.NewMetrics()

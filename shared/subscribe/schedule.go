@@ -15,6 +15,7 @@ type Schedule struct {
 	text   string
 	cron   cron.Schedule
 	offset time.Duration
+	cost   Cost // without waiting
 }
 
 var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
@@ -56,6 +57,7 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 		next := s.Next(t)
 		gap, t = min(gap, next.Sub(t)), next
 	}
+	s.cost = costOf(s.cron)
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key))
 	s.offset = time.Duration(h.Sum64() % uint64(gap)).Truncate(time.Millisecond)
@@ -72,7 +74,7 @@ type everyDuration time.Duration
 func (e everyDuration) Next(t time.Time) time.Time {
 	d := int64(time.Duration(e) / time.Second) // nanoseconds since 1970 would overflow
 	n := t.Unix()
-	return time.Unix(n-n%d+d, 0).UTC()
+	return time.Unix(n-(n%d+d)%d+d, 0).UTC() // rounded down before 1970, too
 }
 
 // Next gives the first time after t at which to poll.

@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -18,7 +20,11 @@ import (
 //go:embed *.html
 var pages embed.FS
 
-var subscriptionsPage = web.Template(pages, "subscriptions.html")
+var (
+	subscriptionsPage   = web.Template(pages, "subscriptions.html")
+	schedulePage        = web.Template(pages, "schedule.html")
+	rejectedEntriesPage = web.Template(pages, "rejected.html")
+)
 
 // A Site is where a service shows its copy: pages that say how fresh it is, and JSON that does so in its headers.
 type Site struct {
@@ -39,7 +45,7 @@ func (s *Site) Page(path, title string, t *template.Template, query func(context
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
-		s.render(c, t, title, subs, data)
+		web.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
 		return nil
 	}))
 }
@@ -61,26 +67,30 @@ func (s *Site) JSON(path string, query func(context.Context) (any, error)) {
 	}))
 }
 
-// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z".
+// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z"; rejected=2.
 func (s *Subscription) header() string {
 	h := s.Feed + "; state=" + s.State
 	if s.AsOf != nil {
 		h += `; as_of="` + s.AsOf.Format(time.RFC3339) + `"`
 	}
+	if s.RejectedEntries > 0 {
+		h += "; rejected=" + strconv.Itoa(s.RejectedEntries)
+	}
 	return h
 }
 
-func (s *Site) render(c *gin.Context, t *template.Template, title string, subs []Subscription, data any) {
+func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data any) web.Page {
 	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: []web.Link{
 		{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"},
 	}}
 	for i := range page.Nav {
-		page.Nav[i].Current = page.Nav[i].URL == c.Request.URL.Path
+		link := &page.Nav[i]
+		link.Current = link.URL == c.Request.URL.Path || link.URL != "/" && strings.HasPrefix(c.Request.URL.Path, link.URL+"/")
 	}
 	for _, sub := range subs {
 		page.Freshness = append(page.Freshness, sub.freshness())
 	}
-	web.Render(c, http.StatusOK, t, page)
+	return page
 }
 
 func (s *Site) subscriptions() []Subscription {
@@ -103,16 +113,7 @@ func (s *Site) ready(ctx context.Context) error {
 
 func (s *Site) route() {
 	web.Health(s.routes, s.ready)
-	web.GET(s.routes, "/subscriptions", func(c *gin.Context) {
-		subs := s.subscriptions()
-		c.Header("Vary", "Accept")
-		if web.PrefersHTML(c) {
-			s.render(c, subscriptionsPage, "Subscriptions", subs, subs)
-			return
-		}
-		c.Header("Cache-Control", "no-cache")
-		c.PureJSON(http.StatusOK, subs)
-	})
+	s.routeSubscriptions()
 	s.service.Routes(s)
 	if !slices.Contains(s.paths, "/") {
 		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -20,6 +21,7 @@ type Subscription struct {
 	ScheduleSource string      `json:"schedule_source"` // "default", "environment" or "runtime"
 	Wait           string      `json:"wait"`            // how long a request waits at the source for something new; "0s": none does
 	PageSize       int         `json:"page_size"`
+	Cost           Cost        `json:"cost"`
 	NextPolls      []time.Time `json:"next_polls"` // five; the first is sooner than the schedule's while the source fails
 	Cursor         feed.Cursor `json:"cursor"`
 	LagEntries     int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
@@ -37,6 +39,8 @@ type Subscription struct {
 	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
 
 	trouble string // last_error in a sentence for people
+	held    bool   // a request waits at the source, or is about to
+	notHeld bool   // requests are to wait, but the source answers at once
 }
 
 // A Pace is how fast a poll copies.
@@ -56,6 +60,7 @@ func (p *poller) status(now time.Time) Subscription {
 		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
 		Generation: p.copied.generation, ResyncedAt: timeOrNull(p.copied.resyncedAt), ResyncReason: p.copied.resyncReason, Standby: p.standby,
 		AsOf: timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
+		Cost: p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
 	}
 	if p.lastError != nil {
 		text := p.lastError.Error()
@@ -121,11 +126,16 @@ func (s *Subscription) freshness() web.Freshness {
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
+	var notes []string
 	switch {
-	case s.trouble != "" && s.State != Fresh:
-		f.Note = s.trouble + " Next try at " + s.NextPolls[0].Format("15:04:05") + " UTC."
-	case s.LagEntries > 0:
-		f.Note = "Copying: the source is ahead."
+	case s.trouble != "" && s.State != Fresh && len(s.NextPolls) > 0:
+		notes = append(notes, s.trouble+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
+	case s.LagEntries > 0 && s.State != Paused:
+		notes = append(notes, "Copying: the source is ahead.")
 	}
+	if s.RejectedEntries > 0 {
+		notes = append(notes, "Without "+entries(s.RejectedEntries)+" that could not be applied.")
+	}
+	f.Note = strings.Join(notes, " ")
 	return f
 }

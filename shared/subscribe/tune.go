@@ -3,7 +3,12 @@ package subscribe
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A tuning says when and how to poll.
@@ -35,8 +40,7 @@ func (p *poller) adopt(at progress) {
 	if p.standby {
 		p.copied = at
 	} else {
-		p.copied.schedule, p.copied.wait, p.copied.pageSize, p.copied.paused = at.schedule, at.wait, at.pageSize, at.paused
-		p.copied.rejected = at.rejected
+		p.copied.set(at)
 	}
 	changed = p.retune() || changed
 	if at.walking && changed && !p.standby {
@@ -52,7 +56,10 @@ func (p *poller) adopt(at progress) {
 func (p *poller) retune() bool {
 	now, at := p.given, p.copied
 	if at.schedule != nil {
-		schedule, err := ParseSchedule(*at.schedule, p.key())
+		schedule, err := p.tuned.schedule, error(nil)
+		if schedule.text != *at.schedule {
+			schedule, err = ParseSchedule(*at.schedule, p.key())
+		}
 		if err == nil {
 			now.schedule, now.source = schedule, "runtime"
 		}
@@ -69,11 +76,12 @@ func (p *poller) retune() bool {
 		return false
 	}
 	p.tried, p.waits = false, false
-	if p.lastError == nil && !p.nextPoll.IsZero() {
+	switch {
+	case p.lastError != nil || p.nextPoll.IsZero():
+	case now.wait > 0:
+		p.nextPoll = time.Time{}
+	default:
 		p.nextPoll = now.schedule.Next(time.Now())
-		if now.wait > 0 {
-			p.nextPoll = time.Now()
-		}
 	}
 	return true
 }
@@ -87,6 +95,11 @@ func (p *poller) set(ctx context.Context, assignments string, args ...any) error
 	if err != nil {
 		return fmt.Errorf("change the subscription to %s: %w", p.Name, err)
 	}
+	return p.refresh(ctx)
+}
+
+// refresh takes over at once what was changed in the database.
+func (p *poller) refresh(ctx context.Context) error {
 	rows, err := p.pool.Query(ctx, selectProgress+` where feed = $1`, p.Name)
 	if err != nil {
 		return err
@@ -101,3 +114,68 @@ func (p *poller) set(ctx context.Context, assignments string, args ...any) error
 	}
 	return rows.Err()
 }
+
+// A wish is how somebody wants a feed polled from now on.
+type wish struct {
+	Schedule string  `json:"schedule"`
+	Wait     *string `json:"wait"`      // nil, as PageSize: as the environment says
+	PageSize *int    `json:"page_size"` // entries
+}
+
+// maxScheduleText is how long an expression may be, in bytes.
+const maxScheduleText = 200
+
+// What the fields of a wish take.
+var takes = map[string]string{
+	"schedule":  `takes a cron expression such as "*/5 * * * *", or "@every 30s"`,
+	"wait":      `takes whole seconds from "0s" to "30s"`,
+	"page_size": fmt.Sprintf("takes a whole number from 1 to %d", feed.MaxPageSize),
+}
+
+// tune makes the wish the rule, in force at once and after a restart. A bad one changes nothing: it is a problem (422) that says
+// of each field what is wrong.
+func (p *poller) tune(ctx context.Context, w wish) error {
+	var wrong []web.FieldError
+	bad := func(field, detail string) { wrong = append(wrong, web.FieldError{Field: field, Detail: detail}) }
+	var schedule Schedule
+	switch text := strings.TrimSpace(w.Schedule); {
+	case text == "":
+		bad("schedule", takes["schedule"])
+	case len(text) > maxScheduleText:
+		bad("schedule", fmt.Sprintf("takes %d characters at most", maxScheduleText))
+	default:
+		var err error
+		if schedule, err = ParseSchedule(text, p.key()); err != nil {
+			bad("schedule", err.Error())
+		}
+	}
+	var wait *int
+	if w.Wait != nil {
+		d, err := time.ParseDuration(strings.TrimSpace(*w.Wait))
+		if err != nil || !validWait(d) {
+			bad("wait", takes["wait"])
+		}
+		seconds := int(d / time.Second)
+		wait = &seconds
+	}
+	if w.PageSize != nil && (*w.PageSize < 1 || *w.PageSize > feed.MaxPageSize) {
+		bad("page_size", takes["page_size"])
+	}
+	if wrong != nil {
+		return untuned(wrong...)
+	}
+	return p.set(ctx, `schedule = $2, wait_seconds = $3, page_size = $4`, schedule.String(), wait, w.PageSize)
+}
+
+// untune makes the environment's settings, or the defaults, the rule again.
+func (p *poller) untune(ctx context.Context) error {
+	return p.set(ctx, `schedule = null, wait_seconds = null, page_size = null`)
+}
+
+func untuned(wrong ...web.FieldError) *web.Problem {
+	problem := web.Errorf(http.StatusUnprocessableEntity, "Nothing was changed.")
+	problem.Errors = wrong
+	return problem
+}
+
+func validWait(d time.Duration) bool { return d >= 0 && d <= maxWait && d%time.Second == 0 }

@@ -1,0 +1,333 @@
+package subscribe
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// routeSubscriptions adds what shows and changes subscriptions: JSON for programs; pages and forms for people, who get a page
+// back: after a change by 303, after a refusal in its place.
+func (s *Site) routeSubscriptions() {
+	web.GET(s.routes, "/subscriptions", func(c *gin.Context) {
+		c.Header("Vary", "Accept")
+		subs := s.subscriptions()
+		if web.PrefersHTML(c) {
+			s.showSubscriptions(c, http.StatusOK, "Subscriptions", subs, nil)
+			return
+		}
+		answer(c, http.StatusOK, subs)
+	})
+	const at = "/subscriptions/:feed"
+	web.GET(s.routes, at, s.on(s.subscription, nil))
+	web.GET(s.routes, at+"/schedule", s.on(s.schedule, nil))
+	s.routes.PUT(at+"/schedule", s.on(s.putSchedule, nil))
+	s.routes.DELETE(at+"/schedule", s.on(s.deleteSchedule, nil))
+	s.routes.POST(at+"/schedule", s.on(s.postSchedule, s.showForm))
+	s.routes.POST(at+"/poll", s.on(s.poll, s.showFeed))
+	s.routes.POST(at+"/pause", s.on(s.pause, s.showFeed))
+	s.routes.POST(at+"/resume", s.on(s.resume, s.showFeed))
+	s.routes.POST(at+"/resync", s.on(s.resync, s.showFeed))
+	web.GET(s.routes, at+"/rejected", s.on(s.rejected, nil))
+	s.routes.POST(at+"/rejected/retry", s.on(s.retryAll, s.showRejected))
+	s.routes.POST(at+"/rejected/:id/retry", s.on(s.retry, s.showRejected))
+	s.routes.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
+}
+
+// on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil: as any problem.
+func (s *Site) on(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) gin.HandlerFunc {
+	return web.Handle(func(c *gin.Context) error {
+		c.Header("Vary", "Accept")
+		for _, p := range s.pollers {
+			if p.Name != c.Param("feed") {
+				continue
+			}
+			err := h(c, p)
+			if problem, ok := errors.AsType[*web.Problem](err); ok && refused != nil && web.PrefersHTML(c) {
+				c.Header("Cache-Control", "no-store")
+				return refused(c, p, problem)
+			}
+			return err
+		}
+		return web.Errorf(http.StatusNotFound, "%s does not subscribe to a feed of this name.", s.service.Title)
+	})
+}
+
+// answer gives JSON: of a question to be asked again, of a change not to be kept.
+func answer(c *gin.Context, status int, v any) {
+	c.Header("Cache-Control", "no-store")
+	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
+		c.Header("Cache-Control", "no-cache")
+	}
+	c.PureJSON(status, v)
+}
+
+// changed answers that it is done: with the subscription, or by the way to the page that shows it and the notice.
+func changed(c *gin.Context, p *poller, status int, notice string) error {
+	if web.PrefersHTML(c) {
+		seeOther(c, p, "", url.Values{"done": {notice}})
+		return nil
+	}
+	answer(c, status, p.status(time.Now().UTC()))
+	return nil
+}
+
+func seeOther(c *gin.Context, p *poller, path string, query url.Values) {
+	c.Header("Cache-Control", "no-store")
+	c.Redirect(http.StatusSeeOther, p.path()+path+"?"+query.Encode())
+}
+
+func (p *poller) path() string { return "/subscriptions/" + url.PathEscape(p.Name) }
+
+func (s *Site) subscription(c *gin.Context, p *poller) error {
+	if web.PrefersHTML(c) {
+		return s.showFeed(c, p, nil)
+	}
+	answer(c, http.StatusOK, p.status(time.Now().UTC()))
+	return nil
+}
+
+func (s *Site) schedule(c *gin.Context, p *poller) error {
+	if web.PrefersHTML(c) {
+		return s.showForm(c, p, nil)
+	}
+	answer(c, http.StatusOK, p.status(time.Now().UTC()))
+	return nil
+}
+
+func (s *Site) putSchedule(c *gin.Context, p *poller) error {
+	if err := wantType(c, "application/json"); err != nil {
+		return err
+	}
+	var w wish
+	if err := web.DecodeJSON(c.Request.Body, &w); err != nil {
+		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
+			return err
+		}
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && takes[wrong.Field] != "" {
+			return untuned(web.FieldError{Field: wrong.Field, Detail: takes[wrong.Field]})
+		}
+		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
+	}
+	if err := p.tune(c.Request.Context(), w); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusOK, "tuned")
+}
+
+func (s *Site) deleteSchedule(c *gin.Context, p *poller) error {
+	if err := p.untune(c.Request.Context()); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusOK, "reset")
+}
+
+// postSchedule takes the form: a field that is left empty is one that is left out.
+func (s *Site) postSchedule(c *gin.Context, p *poller) error {
+	if err := wantType(c, "application/x-www-form-urlencoded"); err != nil {
+		return err
+	}
+	if err := c.Request.ParseForm(); err != nil {
+		if _, ok := errors.AsType[*web.Problem](err); ok {
+			return err
+		}
+		return web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)
+	}
+	form := c.Request.PostForm
+	if form.Has("reset") {
+		return s.deleteSchedule(c, p)
+	}
+	w := wish{Schedule: form.Get("schedule")}
+	if text := form.Get("wait"); text != "" {
+		w.Wait = &text
+	}
+	if text := form.Get("page_size"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			n = 0 // refused with the field's name
+		}
+		w.PageSize = &n
+	}
+	if err := p.tune(c.Request.Context(), w); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusOK, "tuned")
+}
+
+func wantType(c *gin.Context, want string) error {
+	if got, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type")); got != want {
+		p := web.Errorf(http.StatusUnsupportedMediaType, "%s takes %s here.", c.Request.Method, want)
+		p.Header = http.Header{"Accept": {want}} // RFC 9110 section 15.5.16
+		return p
+	}
+	return nil
+}
+
+func (s *Site) poll(c *gin.Context, p *poller) error {
+	if err := p.pollNow(c.Request.Context()); err != nil {
+		return pollProblem(c.Request.Context(), err)
+	}
+	return changed(c, p, http.StatusOK, "polled")
+}
+
+// pollProblem says how a poll failed.
+func pollProblem(ctx context.Context, err error) error {
+	var status *feed.StatusError
+	var network net.Error
+	_, database := errors.AsType[*pgconn.PgError](err)
+	_, away := errors.AsType[*pgconn.ConnectError](err)
+	code := http.StatusInternalServerError
+	switch {
+	case ctx.Err() != nil, away: // nobody is there to hear; or web has words for it
+		return err
+	case errors.Is(err, errStandby):
+		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
+	case errors.Is(err, context.Canceled):
+		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")
+	case database:
+	case errors.As(err, &network) && network.Timeout():
+		code = http.StatusGatewayTimeout
+	case errors.As(err, &status), errors.As(err, &network), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
+		code = http.StatusBadGateway
+	}
+	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
+}
+
+func (s *Site) pause(c *gin.Context, p *poller) error {
+	if err := p.set(c.Request.Context(), `paused = true`); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusOK, "paused")
+}
+
+func (s *Site) resume(c *gin.Context, p *poller) error {
+	if err := p.set(c.Request.Context(), `paused = false`); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusOK, "resumed")
+}
+
+func (s *Site) resync(c *gin.Context, p *poller) error {
+	if err := p.resync(c.Request.Context()); err != nil {
+		return err
+	}
+	return changed(c, p, http.StatusAccepted, "resyncing")
+}
+
+// resync makes the feed be read anew. A walk that is under way goes on: it does the same.
+func (p *poller) resync(ctx context.Context) error {
+	if err := p.refresh(ctx); err != nil {
+		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
+	}
+	p.mu.Lock()
+	walking := p.copied.walking
+	p.mu.Unlock()
+	if walking {
+		return nil
+	}
+	if err := p.beginWalk(ctx, "Asked for by hand.", feed.Cursor{}); err != nil {
+		return err
+	}
+	return p.refresh(ctx)
+}
+
+// notices say what a form has done.
+var notices = map[string]string{
+	"tuned":     "Done: this is how the feed is polled from now on.",
+	"reset":     "Done: the feed is polled as the environment, or else the default, says.",
+	"polled":    "Polled: the source has answered, and what was new is in the copy.",
+	"paused":    "Paused: the source is not asked until polling is resumed, but the copy serves.",
+	"resumed":   "Resumed: the source is asked on schedule again.",
+	"resyncing": "The feed is read anew, from its first entry. Until that is done the copy serves as it is.",
+}
+
+// A view is what the pages of a subscription show.
+type view struct {
+	Subscriptions []Subscription
+	Notice        string       // what was done
+	Problem       *web.Problem // why it was not
+}
+
+func (s *Site) showFeed(c *gin.Context, p *poller, problem *web.Problem) error {
+	sub := p.status(time.Now().UTC())
+	s.showSubscriptions(c, statusOf(problem), "Subscription to "+p.Name, []Subscription{sub}, problem)
+	return nil
+}
+
+func statusOf(problem *web.Problem) int {
+	if problem == nil {
+		return http.StatusOK
+	}
+	return cmp.Or(problem.Status, http.StatusInternalServerError)
+}
+
+func (s *Site) showSubscriptions(c *gin.Context, status int, title string, subs []Subscription, problem *web.Problem) {
+	page := s.layout(c, title, subs, view{subs, notices[c.Query("done")], problem})
+	for _, sub := range subs {
+		if sub.UnderWay() && problem == nil {
+			page.Refresh = 2
+		}
+	}
+	web.Render(c, status, subscriptionsPage, page)
+}
+
+// A form is that of a schedule: as it is in force, or as it was refused.
+type form struct {
+	Subscription             Subscription
+	Schedule, Wait, PageSize string
+	Given                    struct { // what holds if nothing is set here
+		Schedule, Wait string
+		PageSize       int
+	}
+	Problem *web.Problem
+}
+
+// Wrong says what is wrong with a field; empty: nothing.
+func (f form) Wrong(field string) string {
+	if f.Problem != nil {
+		for _, e := range f.Problem.Errors {
+			if e.Field == field {
+				return e.Detail
+			}
+		}
+	}
+	return ""
+}
+
+func (s *Site) showForm(c *gin.Context, p *poller, problem *web.Problem) error {
+	f := form{Subscription: p.status(time.Now().UTC()), Problem: problem}
+	f.Given.Schedule, f.Given.Wait, f.Given.PageSize = p.given.schedule.String(), p.given.wait.String(), p.given.pageSize
+	title := "Tune " + p.Name
+	if problem == nil {
+		p.mu.Lock()
+		f.Schedule = p.tuned.schedule.String()
+		if p.copied.wait != nil {
+			f.Wait = p.copied.wait.String()
+		}
+		if p.copied.pageSize != nil {
+			f.PageSize = strconv.Itoa(*p.copied.pageSize)
+		}
+		p.mu.Unlock()
+	} else {
+		title = "Error: " + title
+		entered := c.Request.PostForm
+		f.Schedule, f.Wait, f.PageSize = entered.Get("schedule"), entered.Get("wait"), entered.Get("page_size")
+	}
+	web.Render(c, statusOf(problem), schedulePage, s.layout(c, title, []Subscription{f.Subscription}, f))
+	return nil
+}

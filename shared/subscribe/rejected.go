@@ -1,0 +1,297 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A rejectedEntry is one that could not be applied while its neighbours were: the newest such version of its entity.
+type rejectedEntry struct {
+	EntityID   uuid.UUID       `json:"entity_id"`
+	Version    int64           `json:"version"`
+	Position   int64           `json:"position"` // 0: it was missing when the feed was read anew
+	Updated    *time.Time      `json:"updated"`  // null: not known, after the feed was read anew
+	Deleted    bool            `json:"deleted"`
+	Entity     json.RawMessage `json:"entity"` // null if deleted
+	Reason     string          `json:"reason"`
+	RejectedAt time.Time       `json:"rejected_at"` // last
+	Attempts   int             `json:"attempts"`
+}
+
+// rejectedPage is how many entries a page of them holds.
+const rejectedPage = 200
+
+// rejectedEntries gives at most limit of them, in the order of the feed, after the given one.
+func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
+	rows, err := p.pool.Query(ctx, `
+		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
+		 where feed = $1 and (position, entity_id) > ($2, $3) order by position, entity_id limit $4`, p.Name, after.position, after.id, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e rejectedEntry, err error) {
+		var updated time.Time
+		var entity []byte
+		err = row.Scan(&e.EntityID, &e.Version, &e.Position, &updated, &entity, &e.Reason, &e.RejectedAt, &e.Attempts)
+		if updated.Year() > 1 {
+			updated = updated.UTC()
+			e.Updated = &updated
+		}
+		e.Entity, e.Deleted, e.RejectedAt = entity, entity == nil, e.RejectedAt.UTC().Truncate(time.Millisecond)
+		return e, err
+	})
+}
+
+// A mark is an entry's place among the rejected ones.
+type mark struct {
+	position int64
+	id       uuid.UUID
+}
+
+func (m mark) String() string { return strconv.FormatInt(m.position, 10) + "," + m.id.String() }
+
+func parseMark(text string) (m mark, err error) {
+	if text == "" {
+		return mark{position: -1}, nil
+	}
+	position, id, _ := strings.Cut(text, ",")
+	m.position, err = strconv.ParseInt(position, 10, 64)
+	if err == nil {
+		m.id, err = uuid.Parse(id)
+	}
+	if err != nil {
+		return m, web.Errorf(http.StatusBadRequest, "The parameter after takes what the link to the next page says.")
+	}
+	return m, nil
+}
+
+// errNotRejected: there is no such entry.
+var errNotRejected = web.Errorf(http.StatusNotFound, "No version of this entity is rejected.")
+
+type outcome string
+
+// How a retry may end, besides in a problem.
+const (
+	applied  outcome = "applied"
+	outdated outcome = "outdated" // the copy is as new, or newer: nothing is left to do
+)
+
+// retry applies a rejected entry again. What is still wrong with it is a problem (422).
+func (p *poller) retry(ctx context.Context, id uuid.UUID) (how outcome, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	var reason string
+	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		// Who applies a page has this row, too.
+		if _, err := tx.Exec(ctx, `select from subscription where feed = $1 for update`, p.Name); err != nil {
+			return err
+		}
+		e := feed.Entry{ID: id}
+		var entity []byte
+		err := tx.QueryRow(ctx, `select version, position, updated, entity from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id).
+			Scan(&e.Version, &e.Position, &e.Updated, &entity)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errNotRejected
+		}
+		if err != nil {
+			return err
+		}
+		e.Entity, e.Deleted = entity, entity == nil
+		newer, err := p.Newer(ctx, tx, []feed.Entry{e})
+		if err != nil {
+			return err
+		}
+		if how = applied; len(newer) == 0 {
+			how = outdated
+			_, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id)
+			return err
+		}
+		rejected, err := p.apply(ctx, tx, newer, true)
+		if len(rejected) > 0 {
+			reason = rejected[0].reason.Error()
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, errNotRejected):
+		return "", err
+	case err != nil:
+		return "", fmt.Errorf("apply the rejected entry of %s again: %w", id, err)
+	case reason != "":
+		return "", web.Errorf(http.StatusUnprocessableEntity, "It was refused again: %s.", reason)
+	}
+	return how, nil
+}
+
+func (s *Site) rejected(c *gin.Context, p *poller) error {
+	if web.PrefersHTML(c) {
+		return s.showRejected(c, p, nil)
+	}
+	list, next, err := p.rejectedPage(c)
+	if err != nil {
+		return err
+	}
+	if next != "" {
+		c.Header("Link", "<"+next+`>; rel="next"`)
+	}
+	answer(c, http.StatusOK, append([]rejectedEntry{}, list...))
+	return nil
+}
+
+// rejectedPage gives the entries that the request asks for, and the address of those after them.
+func (p *poller) rejectedPage(c *gin.Context) (list []rejectedEntry, next string, err error) {
+	after, err := parseMark(c.Query("after"))
+	if err != nil {
+		return nil, "", err
+	}
+	if list, err = p.rejectedEntries(c.Request.Context(), after, rejectedPage+1); err != nil {
+		return nil, "", fmt.Errorf("read the rejected entries of %s: %w", p.Name, err)
+	}
+	if len(list) > rejectedPage {
+		list = list[:rejectedPage]
+		last := list[rejectedPage-1]
+		next = p.path() + "/rejected?" + url.Values{"after": {mark{last.Position, last.EntityID}.String()}}.Encode()
+	}
+	return list, next, nil
+}
+
+// retried is how many entries a retry of all applied, found outdated, and left rejected.
+type retried struct {
+	Applied  int `json:"applied"`
+	Outdated int `json:"outdated"`
+	Rejected int `json:"rejected"`
+}
+
+func (s *Site) retry(c *gin.Context, p *poller) error {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return errNotRejected
+	}
+	how, err := p.retry(c.Request.Context(), id)
+	if err := errors.Join(err, p.refresh(c.Request.Context())); err != nil {
+		return err
+	}
+	n := retried{Applied: 1}
+	if how == outdated {
+		n = retried{Outdated: 1}
+	}
+	return n.answer(c, p)
+}
+
+// retryAll applies all again, each in a transaction of its own, in the order of the feed.
+func (s *Site) retryAll(c *gin.Context, p *poller) error {
+	ctx, n := c.Request.Context(), retried{}
+	for at := (mark{position: -1}); ; {
+		list, err := p.rejectedEntries(ctx, at, 1)
+		if err != nil {
+			return fmt.Errorf("read the rejected entries of %s: %w", p.Name, err)
+		}
+		if len(list) == 0 {
+			break
+		}
+		at = mark{list[0].Position, list[0].EntityID}
+		how, err := p.retry(ctx, list[0].EntityID)
+		_, refused := errors.AsType[*web.Problem](err)
+		switch {
+		case errors.Is(err, errNotRejected): // meanwhile
+		case refused:
+			n.Rejected++
+		case err != nil:
+			return err
+		case how == outdated:
+			n.Outdated++
+		default:
+			n.Applied++
+		}
+	}
+	if err := p.refresh(ctx); err != nil {
+		return err
+	}
+	return n.answer(c, p)
+}
+
+func (n retried) answer(c *gin.Context, p *poller) error {
+	if web.PrefersHTML(c) {
+		seeOther(c, p, "/rejected", url.Values{
+			"applied": {strconv.Itoa(n.Applied)}, "outdated": {strconv.Itoa(n.Outdated)}, "rejected": {strconv.Itoa(n.Rejected)},
+		})
+		return nil
+	}
+	answer(c, http.StatusOK, n)
+	return nil
+}
+
+// notice says what was done, as answer has put it into the query; empty: nothing.
+func notice(query url.Values) string {
+	if query.Has("dropped") {
+		return "Dropped. The next version of the entity will be applied."
+	}
+	var parts []string
+	for _, k := range []struct{ name, text string }{
+		{"applied", "applied"}, {"outdated", "outdated, as the copy is newer, and removed from here"}, {"rejected", "refused again"},
+	} {
+		if n, err := strconv.Atoi(query.Get(k.name)); err == nil && n > 0 {
+			parts = append(parts, entries(n)+" "+k.text)
+		}
+	}
+	if parts == nil {
+		return ""
+	}
+	return "Tried again: " + strings.Join(parts, "; ") + "."
+}
+
+func (s *Site) drop(c *gin.Context, p *poller) error {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return errNotRejected
+	}
+	tag, err := p.pool.Exec(c.Request.Context(), `delete from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id)
+	if err != nil {
+		return fmt.Errorf("drop the rejected entry of %s: %w", id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errNotRejected
+	}
+	if err := p.refresh(c.Request.Context()); err != nil {
+		return err
+	}
+	if web.PrefersHTML(c) {
+		seeOther(c, p, "/rejected", url.Values{"dropped": {"1"}})
+		return nil
+	}
+	c.Status(http.StatusNoContent)
+	return nil
+}
+
+// A quarantine is what the page of rejected entries shows.
+type quarantine struct {
+	Subscription Subscription
+	Entries      []rejectedEntry
+	Next         string // address of the page after this one; empty: there is none
+	Notice       string
+	Problem      *web.Problem
+}
+
+func (s *Site) showRejected(c *gin.Context, p *poller, problem *web.Problem) error {
+	q := quarantine{Subscription: p.status(time.Now().UTC()), Problem: problem, Notice: notice(c.Request.URL.Query())}
+	var err error
+	if q.Entries, q.Next, err = p.rejectedPage(c); err != nil {
+		return err
+	}
+	web.Render(c, statusOf(problem), rejectedEntriesPage, s.layout(c, "Rejected entries of "+p.Name, []Subscription{q.Subscription}, q))
+	return nil
+}

@@ -1,0 +1,273 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/publish"
+)
+
+// putNameless publishes a version of the thing that breaks a constraint of the copy.
+func (s *source) putNameless(t testing.TB, n int) {
+	t.Helper()
+	e := s.version(n)
+	e.Payload = fmt.Appendf(nil, `{"id": %q, "version": %d, "name": null, "is": "<nameless>"}`, e.ID, e.Version)
+	s.publish(t, []publish.Entry{e}...)
+}
+
+// listed gives the rejected entries as the API does.
+func listed(t testing.TB, server *httptest.Server) (list []rejectedEntry) {
+	t.Helper()
+	resp, text := get(t, server.URL+"/subscriptions/things/rejected", "application/json")
+	if err := json.Unmarshal([]byte(text), &list); err != nil || resp.StatusCode != 200 || !strings.HasPrefix(text, "[") {
+		t.Fatalf("%s: %s: %v", resp.Status, text, err)
+	}
+	return list
+}
+
+func retries(t testing.TB, address, want string) {
+	t.Helper()
+	if resp, text := ask(t, "POST", address, nil); resp.StatusCode != 200 || strings.TrimSpace(text) != want {
+		t.Errorf("%s: %s: %s", address, resp.Status, text)
+	}
+}
+
+func TestRejectedEntries(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	at := server.URL + "/subscriptions/things/rejected"
+	if list := listed(t, server); len(list) != 0 {
+		t.Errorf("rejected at first: %v", list)
+	}
+	s.put(t, 1, 3)
+	for n := 4; n <= 7; n++ {
+		s.putNameless(t, n)
+	}
+	s.put(t, 8, 9)
+	c.mustPoll(t)
+	c.stored(t) // as run does every second
+	list := listed(t, server)
+	if len(list) != 4 {
+		t.Fatalf("rejected: %+v", list)
+	}
+	for i, e := range list {
+		if n := 4 + i; e.EntityID != numbered(n) || e.Position != int64(n) || e.Version != 1 || e.Deleted || e.Attempts != 1 || e.Updated == nil ||
+			!strings.Contains(e.Reason, "SQLSTATE 23502") || !strings.Contains(string(e.Entity), `"is":"<nameless>"`) || time.Since(e.RejectedAt).Abs() > time.Minute {
+			t.Errorf("rejected: %+v", e)
+		}
+	}
+	id := func(n int) string { return "/" + numbered(n).String() }
+
+	if got := subscription(t, server.URL); got.RejectedEntries != 4 {
+		t.Errorf("%+v", got)
+	}
+	_, page := get(t, server.URL+"/", browser)
+	api, _ := get(t, server.URL+"/api/things", "*/*")
+	if !strings.Contains(page, "Without 4 entries that could not be applied.") || !strings.HasSuffix(api.Header.Get("Edison-Copy"), "; rejected=4") {
+		t.Errorf("those who read the copy are not told: %s: %s", api.Header.Get("Edison-Copy"), page)
+	}
+
+	// Still wrong: nothing changes but what is said of it.
+	refused(t, "POST", at+id(4)+"/retry", nil, 422, "refused again", "SQLSTATE 23502")
+	if e := listed(t, server)[0]; e.Attempts != 2 || e.RejectedAt.Before(list[0].RejectedAt) {
+		t.Errorf("after another attempt: %+v", e)
+	}
+	// Applied, now that the copy takes it.
+	exec(t, c.pool, `alter table thing alter column name drop not null`)
+	retries(t, at+id(4)+"/retry", `{"applied":1,"outdated":0,"rejected":0}`)
+	var version int64
+	if err := c.pool.QueryRow(t.Context(), `select version from thing where id = $1 and name is null`, numbered(4)).Scan(&version); err != nil || version != 1 {
+		t.Errorf("version %d, %v", version, err)
+	}
+	refused(t, "POST", at+id(4)+"/retry", nil, 404, "No version of this entity is rejected.")
+	// The copy has a newer version, as if it was made by hand.
+	exec(t, c.pool, `insert into thing values ($1, 7, 'newer')`, numbered(5))
+	retries(t, at+id(5)+"/retry", `{"applied":0,"outdated":1,"rejected":0}`)
+	if list := listed(t, server); len(list) != 2 {
+		t.Errorf("rejected: %+v", list)
+	}
+	if err := c.pool.QueryRow(t.Context(), `select version from thing where id = $1 and name = 'newer'`, numbered(5)).Scan(&version); err != nil || version != 7 {
+		t.Errorf("the newer version became %d, %v", version, err)
+	}
+	// Dropped.
+	if resp, text := ask(t, "POST", at+id(6)+"/drop", nil); resp.StatusCode != 204 || text != "" {
+		t.Errorf("%s: %s", resp.Status, text)
+	}
+	if got := subscription(t, server.URL); got.RejectedEntries != 1 {
+		t.Errorf("%+v", got)
+	}
+	for _, path := range []string{id(6) + "/drop", id(6) + "/retry", "/nonsense/drop", "/nonsense/retry"} {
+		refused(t, "POST", at+path, nil, 404)
+	}
+	// A later good version clears it.
+	s.put(t, 7, 7)
+	c.mustPoll(t)
+	c.stored(t)
+	if list := listed(t, server); len(list) != 0 || subscription(t, server.URL).RejectedEntries != 0 {
+		t.Errorf("rejected: %+v", list)
+	}
+}
+
+func TestRetryOfAll(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	at := server.URL + "/subscriptions/things/rejected"
+	s.put(t, 1, 9)
+	c.mustPoll(t)
+	exec(t, c.pool, `create table kept (id uuid references thing)`)
+	exec(t, c.pool, `insert into kept select id from thing where id in ($1, $2)`, numbered(1), numbered(2))
+	s.remove(t, 1)
+	s.remove(t, 2)
+	s.putNameless(t, 10)
+	s.put(t, 11, 11)
+	c.mustPoll(t)
+	if list := listed(t, server); len(list) != 3 || !list[0].Deleted || string(list[0].Entity) != "null" || list[2].Deleted {
+		t.Fatalf("rejected: %+v", list)
+	}
+	retries(t, at+"/retry", `{"applied":0,"outdated":0,"rejected":3}`)
+	exec(t, c.pool, `delete from kept where id = $1`, numbered(1))
+	retries(t, at+"/retry", `{"applied":1,"outdated":0,"rejected":2}`)
+	exec(t, c.pool, `truncate kept`)
+	exec(t, c.pool, `insert into thing values ($1, 2, 'newer')`, numbered(10))
+	retries(t, at+"/retry", `{"applied":1,"outdated":1,"rejected":0}`)
+	retries(t, at+"/retry", `{"applied":0,"outdated":0,"rejected":0}`)
+	if things := c.things(t); len(things) != 9 || len(listed(t, server)) != 0 {
+		t.Errorf("%v, rejected %v", things, listed(t, server))
+	}
+}
+
+func TestPageOfRejectedEntries(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	at := server.URL + "/subscriptions/things/rejected"
+	if _, text := get(t, at, browser); !strings.Contains(text, "None: everything that came is in the copy.") || strings.Contains(text, "<form") {
+		t.Errorf("the empty page: %s", text)
+	}
+	s.put(t, 1, 3)
+	s.putNameless(t, 4)
+	s.putNameless(t, 5)
+	c.mustPoll(t)
+	c.stored(t)
+	_, text := get(t, at, browser)
+	for _, part := range []string{
+		"Rejected entries of things", numbered(4).String(), "SQLSTATE 23502", `&#34;is&#34;: &#34;&lt;nameless&gt;&#34;`, "<details>",
+		"/" + numbered(5).String() + "/retry", "/" + numbered(5).String() + "/drop", `action="/subscriptions/things/rejected/retry"`,
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("without %s: %s", part, text)
+		}
+	}
+	if _, text := get(t, server.URL+"/subscriptions", browser); !strings.Contains(text, `<a href="/subscriptions/things/rejected">2 entries that could not be applied</a>`) {
+		t.Errorf("no way there: %s", text)
+	}
+	sends := func(path, notice string) {
+		t.Helper()
+		resp, text := ask(t, "POST", at+path, url.Values{})
+		if resp.StatusCode != 303 || !strings.HasPrefix(resp.Header.Get("Location"), "/subscriptions/things/rejected?") {
+			t.Fatalf("%s: %s, %s: %s", path, resp.Status, resp.Header.Get("Location"), text)
+		}
+		if _, text := get(t, server.URL+resp.Header.Get("Location"), browser); !strings.Contains(text, `<p class="banner done" role="status">`+notice) {
+			t.Errorf("%s: without %s: %s", path, notice, text)
+		}
+	}
+	refused(t, "POST", at+"/"+numbered(4).String()+"/retry", url.Values{}, 422, `<p class="banner bad" role="alert">It was refused again: `, "2 attempts")
+	sends("/retry", "Tried again: 2 entries refused again.")
+	sends("/"+numbered(5).String()+"/drop", "Dropped.")
+	exec(t, c.pool, `alter table thing alter column name drop not null`)
+	sends("/"+numbered(4).String()+"/retry", "Tried again: 1 entry applied.")
+
+	// More than one page.
+	exec(t, c.pool, `
+		insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason)
+		select 'things', gen_random_uuid(), 1, n / 2, now(), '{}', 'a test' from generate_series(0, $1) n`, 2*rejectedPage)
+	seen := map[uuid.UUID]bool{}
+	for next, pages := at, 0; next != ""; pages++ {
+		resp, text := get(t, next, "application/json")
+		var list []rejectedEntry
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) == 0 || len(list) > rejectedPage || pages > 2 {
+			t.Fatalf("page %d, %s: %s: %v", pages, next, text, err)
+		}
+		for _, e := range list {
+			seen[e.EntityID] = true
+		}
+		link, more, _ := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
+		if next = ""; more == `; rel="next"` {
+			next = server.URL + link
+		}
+	}
+	if len(seen) != 2*rejectedPage+1 {
+		t.Errorf("the pages hold %d entries of %d", len(seen), 2*rejectedPage+1)
+	}
+	if _, text := get(t, at, browser); !strings.Contains(text, `<a rel="next" href="/subscriptions/things/rejected?after=`) {
+		t.Error("no link to the next page")
+	}
+	for _, after := range []string{"1", "x,y", "1,x", "," + uuid.NewString()} {
+		refused(t, "GET", at+"?after="+after, nil, 400, "after takes")
+	}
+}
+
+// Whatever retries and polls at the same time, two never apply at once.
+func TestRetriesAndPollsTakeTurns(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	s.put(t, 1, 3)
+	s.putNameless(t, 4)
+	c.mustPoll(t)
+	exec(t, c.pool, `alter table thing alter column name drop not null`)
+
+	var inside, most atomic.Int32
+	entered, goOn := make(chan struct{}, 2), make(chan struct{})
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		most.Store(max(most.Load(), inside.Add(1)))
+		defer inside.Add(-1)
+		entered <- struct{}{}
+		<-goOn
+		return copyThings(ctx, tx, b)
+	}
+	s.put(t, 5, 5)
+	polled := make(chan error, 1)
+	go func() { polled <- c.poll(context.Background()) }()
+	<-entered // the poll is in the middle of a page
+	retried := make(chan error, 1)
+	go func() {
+		_, err := c.retry(context.Background(), numbered(4))
+		retried <- err
+	}()
+	eventually(t, "the retry waits for the poll's lock", func() bool {
+		var waiting int
+		err := c.pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&waiting)
+		return err == nil && waiting > 0
+	})
+	close(goOn)
+	if err := <-polled; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-retried; err != nil {
+		t.Fatal(err)
+	}
+	if most.Load() != 1 || len(listed(t, server)) != 0 {
+		t.Errorf("%d applied at once; rejected %v", most.Load(), listed(t, server))
+	}
+	var there bool
+	if err := c.pool.QueryRow(t.Context(), `select exists (select from thing where id = $1)`, numbered(4)).Scan(&there); err != nil || !there {
+		t.Errorf("what was tried again is not in the copy: %v", err)
+	}
+}

@@ -1,0 +1,90 @@
+package subscribe
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// What the pages say of a subscription.
+
+// Trouble gives the last error in a sentence.
+func (s Subscription) Trouble() string { return s.trouble }
+
+// Held tells that a request waits at the source.
+func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Standby }
+
+// NotHeld tells that requests are to wait, but the source answers at once.
+func (s Subscription) NotHeld() bool { return s.notHeld }
+
+// UnderWay tells that it will soon be otherwise.
+func (s Subscription) UnderWay() bool {
+	return s.State != Paused && (s.CatchingUp != nil || s.LastError == nil && (s.AsOf == nil || s.LagEntries > 0 || s.ResyncSince != nil))
+}
+
+// Requests says how many there are.
+func (c Cost) Requests() string {
+	if c.RequestsPerDay >= 2 {
+		return fmt.Sprintf("about %.0f requests a day", c.RequestsPerDay)
+	}
+	if c.RequestsPerDay == 0 {
+		return "hardly ever a request"
+	}
+	return "about one request in " + span(day.Seconds()/c.RequestsPerDay)
+}
+
+// Staleness says how long something new stays unknown.
+func (c Cost) Staleness() string {
+	if c.Expected == heldExpected {
+		return "milliseconds, " + span(c.Worst) + " at most"
+	}
+	return span(c.Expected) + " on average, " + span(c.Worst) + " at most"
+}
+
+// Words say how far and how fast.
+func (p *Pace) Words() string {
+	words := entries(p.Copied) + " copied"
+	if p.PerSecond > 0 {
+		words += fmt.Sprintf(", %.0f a second", p.PerSecond)
+	}
+	if p.Left > 0 {
+		words += ", about " + span(p.Left) + " left"
+	}
+	return words
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
+}
+
+// span writes seconds in its two largest units: 2.5 s, 1 h 30 min, 2 days 14 h.
+func span(seconds float64) string {
+	d := time.Duration(math.Round(seconds*1000)) * time.Millisecond
+	if d < time.Minute {
+		return fmt.Sprintf("%.3g s", d.Seconds())
+	}
+	units := []struct {
+		size time.Duration
+		name string
+	}{{day, " days"}, {time.Hour, " h"}, {time.Minute, " min"}, {time.Second, " s"}}
+	for i, u := range units {
+		if d < u.size {
+			continue
+		}
+		n := d / u.size
+		words := fmt.Sprint(int64(n)) + u.name
+		if n == 1 && u.size == day {
+			words = "1 day"
+		}
+		if i+1 < len(units) {
+			if rest := (d - n*u.size) / units[i+1].size; rest > 0 {
+				words += fmt.Sprintf(" %d%s", rest, units[i+1].name)
+			}
+		}
+		return words
+	}
+	return ""
+}
