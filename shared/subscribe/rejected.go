@@ -111,9 +111,11 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) (how outcome, err erro
 			return err
 		}
 		e.Entity, e.Deleted = entity, entity == nil
-		newer, err := p.Newer(ctx, tx, []feed.Entry{e})
-		if err != nil {
-			return err
+		newer := []feed.Entry{e}
+		if !e.Updated.IsZero() { // else it was rejected when the feed was read anew, and its row is of the copy before, whatever its version
+			if newer, err = p.Newer(ctx, tx, newer); err != nil {
+				return err
+			}
 		}
 		if how = applied; len(newer) == 0 {
 			how = outdated

@@ -150,6 +150,28 @@ func TestRetryOfAll(t *testing.T) {
 	}
 }
 
+// What is rejected when the feed is read anew outranks the row that the copy had before.
+func TestRetryAfterReadingAnew(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	at := server.URL + "/subscriptions/things"
+	s.put(t, 1, 5)
+	c.mustPoll(t)
+	exec(t, c.pool, `update thing set version = 9, name = 'of before' where id = $1`, numbered(1))
+	exec(t, c.pool, `alter table thing add constraint odd check (name not like 'thing 1,%') not valid`)
+	change(t, "POST", at+"/resync", 202, nil)
+	c.mustPoll(t)
+	if list := listed(t, server); len(list) != 1 || list[0].Updated != nil || list[0].Version != 1 || list[0].EntityID != numbered(1) {
+		t.Fatalf("rejected: %+v", list)
+	}
+	refused(t, "POST", at+"/rejected/"+numbered(1).String()+"/retry", nil, 422, "SQLSTATE 23514")
+	exec(t, c.pool, `alter table thing drop constraint odd`)
+	retries(t, at+"/rejected/"+numbered(1).String()+"/retry", `{"applied":1,"outdated":0,"rejected":0}`)
+	c.wantUpToDate(t, s)
+}
+
 func TestPageOfRejectedEntries(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
