@@ -182,6 +182,9 @@ func (s *Site) poll(c *gin.Context, p *poller) error {
 	if err := p.pollNow(c.Request.Context()); err != nil {
 		return pollProblem(c.Request.Context(), err)
 	}
+	if err := p.refresh(c.Request.Context()); err != nil { // it may have rejected entries
+		return err
+	}
 	return changed(c, p, http.StatusOK, "polled")
 }
 

@@ -195,8 +195,9 @@ func TestPauseAndPollNow(t *testing.T) {
 	}
 	s.exchanges()
 	s.put(t, 5, 5)
-	paused := time.Now()
-	for time.Since(paused) < 2500*time.Millisecond { // two polls would have been due
+	looks := time.Tick(50 * time.Millisecond)
+	for range 50 { // in which two polls would have been due
+		<-looks
 		if got := subscription(t, server); got.State != Paused || got.Cursor == s.head(t).Cursor() {
 			t.Fatalf("while paused: %+v", got)
 		}
@@ -449,12 +450,12 @@ func TestStalenessInWords(t *testing.T) {
 			t.Errorf("%v s: %q, not %q", seconds, got, want)
 		}
 	}
-	for perDay, want := range map[float64]string{17280: "about 17280 requests a day", 0.142857: "about one request in 7 days", 1: "about one request in 1 day"} {
+	for perDay, want := range map[float64]string{17280: "about 17,280 requests a day", 0.142857: "about one request in 7 days", 1: "about one request in 1 day"} {
 		if got := (Cost{RequestsPerDay: perDay}).Requests(); got != want {
 			t.Errorf("%v: %q, not %q", perDay, got, want)
 		}
 	}
-	if got := fmt.Sprint((&Pace{Copied: 1200, PerSecond: 400, Left: 75}).Words()); got != "1200 entries copied, 400 a second, about 1 min 15 s left" {
+	if got := fmt.Sprint((&Pace{Copied: 1200, PerSecond: 400, Left: 75}).Words()); got != "1,200 entries copied, 400 a second, about 1 min 15 s left" {
 		t.Error(got)
 	}
 }

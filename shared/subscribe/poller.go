@@ -272,6 +272,7 @@ func (p *poller) mayGoOn(ctx context.Context, scheduled bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if scheduled && p.copied.paused {
+		p.pace = pace{}
 		return errInterrupted
 	}
 	return ctx.Err()

@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // What the pages say of a subscription.
 
 // Trouble gives the last error in a sentence.
 func (s Subscription) Trouble() string { return s.trouble }
+
+// Rejected counts the entries that could not be applied.
+func (s Subscription) Rejected() string { return entries(s.RejectedEntries) }
 
 // Held tells that a request waits at the source.
 func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Standby }
@@ -25,7 +30,7 @@ func (s Subscription) UnderWay() bool {
 // Requests says how many there are.
 func (c Cost) Requests() string {
 	if c.RequestsPerDay >= 2 {
-		return fmt.Sprintf("about %.0f requests a day", c.RequestsPerDay)
+		return "about " + web.Num(int64(math.Round(c.RequestsPerDay))) + " requests a day"
 	}
 	if c.RequestsPerDay == 0 {
 		return "hardly ever a request"
@@ -45,7 +50,7 @@ func (c Cost) Staleness() string {
 func (p *Pace) Words() string {
 	words := entries(p.Copied) + " copied"
 	if p.PerSecond > 0 {
-		words += fmt.Sprintf(", %.0f a second", p.PerSecond)
+		words += ", " + web.Num(int64(p.PerSecond)) + " a second"
 	}
 	if p.Left > 0 {
 		words += ", about " + span(p.Left) + " left"
@@ -57,7 +62,7 @@ func entries(n int) string {
 	if n == 1 {
 		return "1 entry"
 	}
-	return fmt.Sprintf("%d entries", n)
+	return web.Num(int64(n)) + " entries"
 }
 
 // span writes seconds in its two largest units: 2.5 s, 1 h 30 min, 2 days 14 h.

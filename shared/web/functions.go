@@ -62,8 +62,13 @@ func num(v any) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return Num(n), nil
+}
+
+// Num writes a whole number as the function num of templates does: 12,345.
+func Num(n int64) string {
 	sign, size := split(n)
-	return sign + group(size), nil
+	return sign + group(size)
 }
 
 func whole(v any) (int64, error) {
