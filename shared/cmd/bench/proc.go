@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -13,18 +14,42 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// residentMemory gives the bytes that a process has in memory, where the system has a /proc.
-func residentMemory(pid int) (bytes int64, measured bool, err error) {
+// What a process has in memory.
+const (
+	residentMemory = "VmRSS"
+	peakMemory     = "VmHWM" // the most it had
+)
+
+// memoryOf gives the bytes that a process has in memory, where the system has a /proc.
+func memoryOf(pid int, kind string) (bytes int64, measured bool, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, false, nil
 	}
-	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
+	_, rest, _ := strings.Cut(string(status), "\n"+kind+":")
 	line, _, _ := strings.Cut(rest, " kB\n")
 	if err == nil {
 		bytes, err = strconv.ParseInt(strings.TrimSpace(line), 10, 64)
 	}
 	return bytes << 10, true, err
+}
+
+// threadsCPU is the CPU time of a process's threads to the nanosecond; 0 where the system has no /proc.
+func threadsCPU(pid int) (total time.Duration, err error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it is gone
+		}
+		running, _, _ := strings.Cut(string(text), " ")
+		n, err := strconv.ParseInt(running, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(n)
+	}
+	return total, err
 }
 
 // userHZ is the unit of CPU times in /proc: so many of them are a second.
