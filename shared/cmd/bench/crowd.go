@@ -105,7 +105,7 @@ func (w *waits) allowed() (int, error) {
 	if limit.Cur <= spareFiles {
 		return 0, fmt.Errorf("the limit of open files, %d, allows no waiters", limit.Cur)
 	}
-	return int(min(uint64(w.waiters), uint64(limit.Cur)-spareFiles)), nil
+	return int(min(uint64(w.waiters), limit.Cur-spareFiles)), nil
 }
 
 // settle returns when n requests wait in the server and its memory has stopped changing, and gives that in bytes.

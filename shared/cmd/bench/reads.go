@@ -57,7 +57,7 @@ func (r *reads) source(kind string) string {
 }
 
 func (r *reads) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(r.out, "\nReads: %d connections, one core for each server; CPU is that of the server's process, and beside it PostgreSQL's\n", connections)
+	fmt.Fprintf(r.out, "\nReads: %d connections, one core for each server, the feed with metrics and without access log; CPU is that of the server's process, and beside it PostgreSQL's\n", connections)
 	if r.nginx == nil {
 		fmt.Fprintln(r.out, "nginx is left out: it is not installed here (on Debian: apt-get install nginx)")
 	}
@@ -73,7 +73,7 @@ func (r *reads) run(ctx context.Context) (chart, error) {
 		return chart{}, err
 	}
 	t := r.out.table("case", "server", "requests/s", "CPU us/request", "PostgreSQL's", "CPU : nginx's", "both CPUs: structs' : it", "requests : structs'")
-	c := chart{title: "CPU for a request (shorter is better, logarithmic)", unit: " µs", from: 1, series: []string{"feed", "nginx, the same bytes in files", "structs marshalled per request"}}
+	c := chart{title: "CPU of the server for a request (shorter is better, logarithmic)", unit: " µs", from: 1, series: []string{"feed", "nginx, the same bytes in files", "structs marshalled per request"}}
 	for i := range pages {
 		p := &pages[i]
 		results, err := r.compare(ctx, p)

@@ -48,8 +48,11 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 			return err
 		}
 		defer log.Close()
-		engine := web.New(logger)
-		publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description).Route(engine)
+		registry := web.NewMetrics() // on, as in a real one
+		engine := web.New(logger, web.CountRequests(registry))
+		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description)
+		source.Route(engine)
+		registry.MustRegister(log, source)
 		if handler = engine; kind == salesKind {
 			handler = sales(engine, log)
 		}
