@@ -95,7 +95,7 @@ func TestQuickSubscribe(t *testing.T) {
 	}
 	const number, ratio = `  +[\d,.]*[1-9][\d,.]*`, `  +([\d.,]+ \([\d.,-]+\)|-)`
 	figures(t,
-		`2?.* cores, .*PostgreSQL \d+.*fsync on, synchronous_commit on.*`,
+		`\d+ cores, .*PostgreSQL \d+.*fsync on, synchronous_commit on.*`,
 		`source`+number+number, `subscriber`+number+number,
 		`feed, wait`+number+number+number+number+ratio+ratio,
 		`feed, poll every 1 s`+number+number+number+number+ratio+ratio,

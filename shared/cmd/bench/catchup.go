@@ -130,13 +130,13 @@ func (c *catchup) warm(ctx context.Context, source *server) (s *server, where st
 func (c *catchup) walk(ctx context.Context, s *server) error {
 	client := feed.NewClient("")
 	defer client.Close()
-	var after feed.Cursor
+	next := feed.Request{URL: "http://" + s.addr + "/feeds/" + feedName, Limit: feed.MaxPageSize}
 	for {
-		answer, err := client.Get(ctx, "http://"+s.addr+"/feeds/"+feedName, after, feed.MaxPageSize, "")
+		answer, err := client.Get(ctx, next)
 		if err != nil {
 			return err
 		}
-		if after = answer.Page.Cursor; answer.Page.UpToDate {
+		if next.After = answer.Page.Cursor; answer.Page.UpToDate {
 			return nil
 		}
 	}

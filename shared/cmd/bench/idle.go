@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -17,7 +16,7 @@ type idle struct {
 }
 
 func (i *idle) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(i.out, "\nIdle polls: %d copies of one feed in one subscriber, each polls once a second for %v and gets a 304; CPU with all that the processes do besides\n", idleFeeds, i.duration)
+	fmt.Fprintf(i.out, "\nIdle polls: a subscriber polls every second for %v and gets a 304; the subscriber's CPU is all that it takes, of others what nobody's polling costs is subtracted\n", i.duration)
 	if err := i.empty(ctx); err != nil {
 		return chart{}, err
 	}
@@ -34,7 +33,25 @@ func (i *idle) run(ctx context.Context) (chart, error) {
 	if _, err := source.sell(ctx); err != nil {
 		return chart{}, err
 	}
-	subscriber, err := i.startSubscriber(ctx, idleKind, source.addr, db, nil)
+	spenders := []*spender{{name: "source", cpu: source.cpu}}
+	for k, db := range []*postgres.DB{i.source, i.server} {
+		p, err := findPostmaster(ctx, db.Pool)
+		if err != nil {
+			return chart{}, err
+		}
+		if p == nil {
+			fmt.Fprintln(i.out, "CPU time is left out: there is no /proc")
+			return chart{}, nil
+		}
+		spenders = append(spenders, &spender{name: []string{"source's DB", "subscriber's DB"}[k], cpu: p.cpu})
+	}
+	if _, err = i.spend(ctx, source, spenders); err != nil {
+		return chart{}, err
+	}
+	for _, s := range spenders {
+		s.unasked, s.spent = s.spent, 0
+	}
+	subscriber, err := i.startSubscriber(ctx, oneKind, source.addr, db, nil)
 	if err != nil {
 		return chart{}, err
 	}
@@ -42,68 +59,60 @@ func (i *idle) run(ctx context.Context) (chart, error) {
 	if err := subscriber.caughtUp(ctx, 1); err != nil {
 		return chart{}, err
 	}
-	return i.measure(ctx, source, subscriber)
-}
-
-// A spender is a process, or a PostgreSQL server with its processes, that takes CPU time.
-type spender struct {
-	name          string
-	cpu           func() (time.Duration, error)
-	before, after time.Duration
-}
-
-func (i *idle) measure(ctx context.Context, source, subscriber *server) (c chart, err error) {
-	spenders := []*spender{source.spender("source"), subscriber.spender("subscriber")}
-	for k, db := range []*postgres.DB{i.source, i.server} {
-		p, err := findPostmaster(ctx, db.Pool)
-		if err != nil {
-			return c, err
-		}
-		if p == nil {
-			fmt.Fprintln(i.out, "CPU time is left out: there is no /proc")
-			return c, nil
-		}
-		spenders = append(spenders, &spender{name: spenders[k].name + "'s DB", cpu: p.cpu})
-	}
-	before, err := source.asked(ctx)
-	for _, s := range spenders {
-		var spentErr error
-		s.before, spentErr = s.cpu()
-		err = errors.Join(err, spentErr)
-	}
+	spenders = append(spenders, &spender{name: "subscriber", cpu: subscriber.cpu})
+	polls, err := i.spend(ctx, source, spenders)
 	if err != nil {
-		return c, err
+		return chart{}, err
 	}
-	select {
-	case <-ctx.Done():
-		return c, ctx.Err()
-	case <-time.After(i.duration):
-	}
-	for _, s := range spenders {
-		var spentErr error
-		s.after, spentErr = s.cpu()
-		err = errors.Join(err, spentErr)
-	}
-	after, askErr := source.asked(ctx)
-	if err = errors.Join(err, askErr); err != nil {
-		return c, err
-	}
-	if after == before {
-		return c, fmt.Errorf("nobody polled in %v", i.duration)
+	if polls == 0 {
+		return chart{}, fmt.Errorf("nobody polled in %v", i.duration)
 	}
 	t := i.out.table("process", "polls", "CPU us/poll")
-	c = chart{title: "CPU of a poll that brings nothing new (shorter is better)", unit: " µs", series: []string{"a 304"}}
+	c := chart{title: "CPU of a poll that brings nothing new (shorter is better)", unit: " µs", series: []string{"a 304"}}
 	for _, s := range spenders {
-		each := float64((s.after - s.before).Nanoseconds()) / 1e3 / float64(after-before)
-		t.row(s.name, count(after-before), number(each))
+		each := max(0, float64((s.spent-s.unasked).Nanoseconds())/1e3/float64(polls))
+		t.row(s.name, count(polls), number(each))
 		c.groups = append(c.groups, group{s.name, []float64{each}})
 	}
 	return c, t.flush()
 }
 
-func (s *server) spender(name string) *spender {
-	return &spender{name: name, cpu: func() (time.Duration, error) { return threadsCPU(s.cmd.Process.Pid) }}
+// A spender is a process, or a PostgreSQL server with its processes, that takes CPU time.
+type spender struct {
+	name           string
+	cpu            func() (time.Duration, error) // of its life
+	spent, unasked time.Duration                 // in one duration, and in one before anybody polled
 }
+
+// spend lets the duration pass, and notes what it cost. It gives how often the source was asked.
+func (i *idle) spend(ctx context.Context, source *server, spenders []*spender) (polls int, err error) {
+	before, err := source.asked(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range spenders {
+		if s.spent, err = s.cpu(); err != nil {
+			return 0, err
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(i.duration):
+	}
+	for _, s := range spenders {
+		after, err := s.cpu()
+		if err != nil {
+			return 0, err
+		}
+		s.spent = after - s.spent
+	}
+	polls, err = source.asked(ctx)
+	return polls - before, err
+}
+
+// cpu is what the server's process has taken until now.
+func (s *server) cpu() (time.Duration, error) { return threadsCPU(s.cmd.Process.Pid) }
 
 // asked gives how often the feeds of a server that sells were asked for.
 func (s *server) asked(ctx context.Context) (n int, err error) {

@@ -58,7 +58,7 @@ wait       Milliseconds from a commit to a reader that has the page, at 40 order
 
 subscribe
 idle       CPU time that a poll takes which brings nothing new (304), of the source, of the subscriber
-           and of the PostgreSQL of each. 10 s.
+           and of the PostgreSQL of each. 40 s.
 freshness  Milliseconds from the commit at the source to the commit in the copy, at 40 orders a second:
            a subscriber that waits, one that polls every second, RabbitMQ (Debian package
            rabbitmq-server; left out where it is not installed) with publisher confirms and a
@@ -231,7 +231,7 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 		return "", nil, err
 	}
 	fmt.Fprintln(b.out, machine)
-	i := idle{pair: p, duration: 10 * time.Second}
+	i := idle{pair: p, duration: 20 * time.Second}
 	f := freshness{pair: p, broker: queues, duration: 10 * time.Second, rounds: 2}
 	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 20_000, rounds: 1}
 	if b.opts.quick {

@@ -79,7 +79,11 @@ func (p *postmaster) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	total := main.own + main.ended
+	total, err := threadsCPU(p.pid)
+	if err != nil {
+		return 0, err
+	}
+	total += main.ended
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0, err
@@ -90,7 +94,11 @@ func (p *postmaster) cpu() (time.Duration, error) {
 			continue
 		}
 		if stat, err := readStat(pid); err == nil && stat.parent == p.pid { // else it is gone
-			total += stat.own
+			cpu, err := threadsCPU(pid)
+			if err != nil {
+				return 0, err
+			}
+			total += cpu
 		}
 	}
 	return total, nil
@@ -98,8 +106,8 @@ func (p *postmaster) cpu() (time.Duration, error) {
 
 // A stat is what /proc/PID/stat says of a process.
 type stat struct {
-	parent     int
-	own, ended time.Duration // CPU time of the process, and of its children that are gone
+	parent int
+	ended  time.Duration // CPU time of its children that are gone
 }
 
 func readStat(pid int) (s stat, err error) {
@@ -109,8 +117,8 @@ func readStat(pid int) (s stat, err error) {
 	}
 	_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ") // the name before it may hold anything
 	var state string
-	var skip, user, system, endedUser, endedSystem int64
-	_, err = fmt.Sscan(rest, &state, &s.parent, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system, &endedUser, &endedSystem)
-	s.own, s.ended = time.Duration(user+system)*time.Second/userHZ, time.Duration(endedUser+endedSystem)*time.Second/userHZ
+	var skip, user, system int64
+	_, err = fmt.Sscan(rest, &state, &s.parent, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
+	s.ended = time.Duration(user+system) * time.Second / userHZ
 	return s, err
 }

@@ -31,7 +31,7 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		return serveNginx(ctx, of, env[upstreamEnv], stdout)
 	case rabbitKind:
 		return serveRabbit(ctx, of, stdout)
-	case oneKind, pureKind, idleKind:
+	case oneKind, pureKind:
 		return serveSubscriber(ctx, kind, of, env, stdout)
 	}
 	logger := slog.New(slog.DiscardHandler)

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,10 +21,7 @@ import (
 const (
 	oneKind  = "subscriber"
 	pureKind = "subscriber-pure" // two appliers
-	idleKind = "subscriber-idle" // of the same feed, idleFeeds times
 )
-
-const idleFeeds = 100
 
 const feedURL = "FEED_URL_ORDERS"
 
@@ -36,14 +32,8 @@ func serveSubscriber(ctx context.Context, kind, databaseURL string, env map[stri
 	}
 	env["DATABASE_URL"] = databaseURL
 	fmt.Fprintln(stdout, env["ADDR"])
-	one := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Apply: apply}
-	service := &subscribe.Service{Name: "bench", Title: "Bench", Migrations: copyMigrations(), Feeds: []subscribe.Feed{one}, Routes: func(*subscribe.Site) {}}
-	if kind == idleKind {
-		service.Feeds = slices.Repeat(service.Feeds, idleFeeds)
-		for i := range service.Feeds {
-			service.Feeds[i].Name = fmt.Sprint(feedName, i)
-		}
-	}
+	orders := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Table: "orders", Pure: kind == pureKind, Apply: apply}
+	service := &subscribe.Service{Name: "bench", Title: "Bench", Migrations: copyMigrations(), Feeds: []subscribe.Feed{orders}, Routes: func(*subscribe.Site) {}}
 	return service.Run(ctx, env, os.Stderr)
 }
 
