@@ -230,7 +230,7 @@ func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answ
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		server := &http.Server{Handler: h}
+		server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
 		go func() { _ = server.Serve(&listener{accepted: []net.Conn{far}, closed: make(chan struct{})}) }()
 		client := NewClient("")
 		client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }

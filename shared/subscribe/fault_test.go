@@ -86,7 +86,7 @@ func TestSourceFaults(t *testing.T) {
 		"a connection that is closed at once":   {tamper: resetAfter(0), says: "connection reset"},
 		"a connection reset in the header":      {tamper: resetAfter(100), says: "ask http://"},
 		"a connection reset in mid-body":        {tamper: resetAfter(1500), says: "connection reset"},
-		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: unexpected end of JSON"},
+		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: jsontext: unexpected EOF"},
 		"no body":                               {tamper: edited(func(string) string { return "" }), says: "not a page of this feed"},
 		"a page for people":                     {tamper: answered(200, "<p>Maintenance", "Content-Type", "text/html"), says: `expected application/feed+json, got "text/html"`},
 		"a page without a type":                 {tamper: answered(200, "", "Content-Type", ""), says: `expected application/feed+json, got ""`},
