@@ -68,7 +68,7 @@ catchup    Entries a second, of 680 bytes, into an empty table with a primary ke
            \copy from a file, logical replication's initial sync, a subscriber with two appliers (a
            pure copy) and with one, and RabbitMQ: a durable queue and two consumers with a prefetch
            of 5,000 that upsert and acknowledge 1,000 messages at once, or one that SELECTs, INSERTs
-           and acknowledges each of 20,000 messages. What a source serves is already there or not:
+           and acknowledges each of 10,000 messages. What a source serves is already there or not:
            nginx keeps the pages as a shared cache does, or a source just started has to render
            and compress them. Every copy is compared with the source. 4 to 8 minutes.
 
@@ -233,7 +233,7 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 	fmt.Fprintln(b.out, machine)
 	i := idle{pair: p, duration: 20 * time.Second}
 	f := freshness{pair: p, broker: queues, duration: 10 * time.Second, rounds: 2}
-	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 20_000, rounds: 1}
+	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 10_000, rounds: 1}
 	if b.opts.quick {
 		i.duration = time.Second
 		f.rounds, f.duration = 1, time.Second
@@ -270,15 +270,15 @@ func describeMachine(ctx context.Context, db *postgres.DB, peers ...*program) (s
 	var version, fsync, synchronous string
 	err := db.QueryRow(ctx, `select current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit')`).
 		Scan(&version, &fsync, &synchronous)
-	versions := ""
+	var versions []string
 	for _, p := range peers {
 		if p != nil {
-			versions += ", " + p.version
+			versions = append(versions, ", "+p.version)
 		}
 	}
 	version, _, _ = strings.Cut(version, " ")
 	return fmt.Sprintf("%d cores, %s/%s, %s, PostgreSQL %s (fsync %s, synchronous_commit %s)%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH,
-		runtime.Version(), version, fsync, synchronous, versions, time.Now().UTC().Format(time.DateOnly)), err
+		runtime.Version(), version, fsync, synchronous, strings.Join(versions, ""), time.Now().UTC().Format(time.DateOnly)), err
 }
 
 const feedName = order.Feed
