@@ -246,14 +246,16 @@ func TestSharedCache(t *testing.T) {
 			t.Errorf("the source was asked\n%v, want\n%v", got, once)
 		}
 	})
-	t.Run("so does a subscriber's client, from the cache", func(t *testing.T) {
+	t.Run("so does a subscriber's client", func(t *testing.T) {
 		for _, from := range []feed.Cursor{{}, atTheEnd} {
 			if got, err := copyOf(t.Context(), feed.Request{URL: cacheURL + "/feeds/things", After: from, Limit: 100}); err != nil || !slices.Equal(got, restored) {
 				t.Errorf("from %s it ends with %d entries, not with the %d of the source: %v", from, len(got), len(restored), err)
 			}
 		}
-		if got := ofSealed(source.asked.take()); len(got) > 0 {
-			t.Errorf("the source was asked %v", got)
+		for page, n := range ofSealed(source.asked.take()) { // in zstd, which nobody asked for before
+			if n > 1 {
+				t.Errorf("the source was asked for %s %d times", page, n)
+			}
 		}
 	})
 	t.Run("and goes on from there", func(t *testing.T) {

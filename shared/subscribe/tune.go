@@ -71,6 +71,9 @@ func (p *poller) retune() bool {
 	p.tried, p.waits = false, false
 	if p.lastError == nil && !p.nextPoll.IsZero() {
 		p.nextPoll = now.schedule.Next(time.Now())
+		if now.wait > 0 {
+			p.nextPoll = time.Now()
+		}
 	}
 	return true
 }
