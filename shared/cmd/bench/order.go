@@ -37,17 +37,24 @@ func newOrder() *order.Order {
 const insertOrder = `insert into %s (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
 	values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 
+var orderColumns = []string{"id", "version", "status", "customer_id", "lines", "total_cents", "currency", "placed_at", "updated_at"}
+
 func orderRow(o *order.Order) []any {
 	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt}
 }
 
 // newChange is the sale of an order: its row and its entry.
 func newChange(o *order.Order) (*publish.Change, error) {
-	payload, err := json.Marshal(o)
+	e, err := newEntry(o)
 	c := publish.NewChange()
 	c.Exec(fmt.Sprintf(insertOrder, "orders"), orderRow(o)...)
-	publish.Append(c, feedName, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
+	publish.Append(c, feedName, e)
 	return c, err
+}
+
+func newEntry(o *order.Order) (publish.Entry, error) {
+	payload, err := json.Marshal(o)
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
 }
 
 var description = feed.Description{

@@ -19,15 +19,20 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// serveArg makes the program one of the servers that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
+// serveArg makes the program one of the servers that it measures: serve KIND DATABASE_URL, or serve nginx|rabbitmq FOLDER.
 const serveArg = "serve"
 
 const stopTimeout = 15 * time.Second
 
 // serve serves until ctx ends. Its first line of output is its address.
-func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
-	if kind == nginxKind {
-		return serveNginx(ctx, of, stdout)
+func serve(ctx context.Context, kind, of string, env map[string]string, stdout io.Writer) error {
+	switch kind {
+	case nginxKind, cacheKind:
+		return serveNginx(ctx, of, env[upstreamEnv], stdout)
+	case rabbitKind:
+		return serveRabbit(ctx, of, stdout)
+	case oneKind, pureKind:
+		return serveSubscriber(ctx, kind, of, env, stdout)
 	}
 	logger := slog.New(slog.DiscardHandler)
 	db, err := postgres.Open(ctx, postgres.Config{URL: of, Name: "bench"})
@@ -71,6 +76,7 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 const (
 	salesPath   = "/sales"   // POST sells an order
 	waitingPath = "/waiting" // the number of requests to feeds that have no answer yet
+	askedPath   = "/asked"   // the number of all requests to feeds
 )
 
 // A sale is the answer to POST of salesPath.
@@ -81,7 +87,7 @@ type sale struct {
 
 // sales adds its routes to those of the feed.
 func sales(engine *gin.Engine, log *publish.Log) http.Handler {
-	var waiting atomic.Int64
+	var waiting, asked atomic.Int64
 	engine.POST(salesPath, web.Handle(func(c *gin.Context) error {
 		o := newOrder()
 		change, err := newChange(o)
@@ -95,8 +101,10 @@ func sales(engine *gin.Engine, log *publish.Log) http.Handler {
 		return err
 	}))
 	engine.GET(waitingPath, func(c *gin.Context) { c.JSON(http.StatusOK, waiting.Load()) })
+	engine.GET(askedPath, func(c *gin.Context) { c.JSON(http.StatusOK, asked.Load()) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/feeds/") {
+			asked.Add(1)
 			waiting.Add(1)
 			defer waiting.Add(-1)
 		}
