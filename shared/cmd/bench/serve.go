@@ -6,12 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -48,9 +47,10 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description)
 		source.Route(engine)
 		registry.MustRegister(log, source)
-		if handler = engine; kind == salesKind {
-			handler = sales(engine, log)
+		if kind == salesKind {
+			sales(engine, log, source)
 		}
+		handler = engine
 	case structsKind:
 		gin.SetMode(gin.ReleaseMode)
 		engine := gin.New()
@@ -70,7 +70,7 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 // The routes of a server that sells.
 const (
 	salesPath   = "/sales"   // POST sells an order
-	waitingPath = "/waiting" // the number of requests to feeds that have no answer yet
+	waitingPath = "/waiting" // the number of requests that wait for a feed to go on
 )
 
 // A sale is the answer to POST of salesPath.
@@ -80,8 +80,9 @@ type sale struct {
 }
 
 // sales adds its routes to those of the feed.
-func sales(engine *gin.Engine, log *publish.Log) http.Handler {
-	var waiting atomic.Int64
+func sales(engine *gin.Engine, log *publish.Log, source *publish.Source) {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(source)
 	engine.POST(salesPath, web.Handle(func(c *gin.Context) error {
 		o := newOrder()
 		change, err := newChange(o)
@@ -94,12 +95,13 @@ func sales(engine *gin.Engine, log *publish.Log) http.Handler {
 		}
 		return err
 	}))
-	engine.GET(waitingPath, func(c *gin.Context) { c.JSON(http.StatusOK, waiting.Load()) })
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/feeds/") {
-			waiting.Add(1)
-			defer waiting.Add(-1)
+	engine.GET(waitingPath, web.Handle(func(c *gin.Context) error {
+		families, err := metrics.Gather()
+		for _, family := range families {
+			if family.GetName() == "feed_waiting_requests" {
+				c.JSON(http.StatusOK, family.GetMetric()[0].GetGauge().GetValue())
+			}
 		}
-		engine.ServeHTTP(w, r)
-	})
+		return err
+	}))
 }
