@@ -202,7 +202,6 @@ func (l *lot) sleep(p *parked) {
 	p.mu.Lock()
 	p.awake = true
 	p.mu.Unlock()
-	_ = p.conn.SetReadDeadline(time.Time{})
 	l.mu.Lock()
 	if g := l.asleep[p.awaits]; g != nil {
 		if delete(g.members, p); len(g.members) == 0 {
@@ -231,6 +230,7 @@ func (l *lot) sleep(p *parked) {
 }
 
 func (l *lot) handBack(p *parked) {
+	_ = p.conn.SetReadDeadline(time.Time{})
 	l.mu.Lock()
 	delete(l.awake, p)
 	l.mu.Unlock()

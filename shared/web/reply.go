@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -19,11 +20,11 @@ func (l *lot) answer(p *parked, left bool) (reusable bool) {
 		cancel()
 		ctx = gone
 	}
-	w := &reply{conn: p.conn, header: http.Header{}}
+	w := &reply{conn: p.conn, header: make(http.Header, 16)}
 	defer func() {
 		if v := recover(); v != nil {
 			reusable = false
-			if v != http.ErrAbortHandler {
+			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				l.logger.ErrorContext(ctx, "panic after a wait", "panic", v, "stack", string(debug.Stack()))
 			}
 		}
