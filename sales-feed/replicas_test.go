@@ -120,7 +120,7 @@ func TestTwoSales(t *testing.T) {
 	for i, over := 0, false; !over && !t.Failed(); i++ {
 		done := sold.Load() == buyers*each // before it reads on
 		url := []string{goes, stays}[i%2]
-		answer, err := reader.Get(ctx, url+"/feeds/orders", seen, 10, "")
+		answer, err := reader.Get(ctx, feed.Request{URL: url + "/feeds/orders", After: seen, Limit: 10})
 		if err != nil {
 			if url == stays || sold.Load() < buyers*each/2 {
 				t.Fatal(err)

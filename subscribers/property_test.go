@@ -109,7 +109,11 @@ func newReplica(t *testing.T, s *subscribe.Service, source string) *replica {
 
 func (r *replica) apply(t *rapid.T, entries []feed.Entry) {
 	err := pgx.BeginFunc(context.Background(), r.pool, func(tx pgx.Tx) error {
-		return r.Feeds[0].Apply(context.Background(), tx, subscribe.NewBatch(&feed.Page{Entries: entries}))
+		newer, err := r.Feeds[0].Newer(context.Background(), tx, (&feed.Page{Entries: entries}).Latest())
+		if err != nil {
+			return err
+		}
+		return r.Feeds[0].Apply(context.Background(), tx, subscribe.NewBatch(newer))
 	})
 	if err != nil {
 		t.Fatalf("%s: %v", r.Name, err)

@@ -55,12 +55,12 @@ func TestFeedTokens(t *testing.T) {
 	})
 	t.Run("a subscriber reads with it, or with it in the URL", func(t *testing.T) {
 		for token, url := range map[string]string{token: s.URL, "": strings.Replace(s.URL, "//", "//warehouse:"+token+"@", 1), "other": strings.Replace(s.URL, "//", "//:"+token+"@", 1)} {
-			answer, err := feed.NewClient(token).Get(t.Context(), url+"/feeds/orders", feed.Cursor{}, 10, "")
+			answer, err := feed.NewClient(token).Get(t.Context(), feed.Request{URL: url + "/feeds/orders", Limit: 10})
 			if err != nil || len(answer.Page.Entries) != 1 {
 				t.Error(err)
 			}
 		}
-		_, err := feed.NewClient("").Get(t.Context(), s.URL+"/feeds/orders", feed.Cursor{}, 10, "")
+		_, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: 10})
 		if status, ok := errors.AsType[*feed.StatusError](err); !ok || status.Status != http.StatusUnauthorized {
 			t.Error(err)
 		}

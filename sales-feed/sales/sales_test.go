@@ -110,7 +110,7 @@ func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response,
 // entries replays the orders feed.
 func (s *shop) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient("").Get(t.Context(), s.URL+"/feeds/orders", feed.Cursor{}, feed.MaxPageSize, "")
+	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,17 +5,25 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// MaxBody is the most bytes that a client takes of one page, after decompression.
-const MaxBody = 64 << 20
+// A source is given up when no answer begins within silence, or none is complete within patience; besides the time that it
+// was asked to wait.
+const (
+	silence  = 15 * time.Second
+	patience = time.Minute
+	maxWait  = 30 * time.Second
+)
+
+var errSilent = fmt.Errorf("no answer within %v: %w", silence, context.DeadlineExceeded)
 
 // A Client reads a feed over HTTP.
 type Client struct {
@@ -28,10 +36,8 @@ type Client struct {
 func NewClient(token string) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	transport.ResponseHeaderTimeout = 15 * time.Second
 	return &Client{token: token, http: &http.Client{
 		Transport: transport,
-		Timeout:   time.Minute,
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
 				return fmt.Errorf("it redirects to another origin, %s", r.URL.Host)
@@ -52,6 +58,8 @@ type Answer struct {
 	Page *Page     // nil: not modified since the ETag that was sent (304)
 	ETag string    // of the page, to send with the next request for the same URL; may be empty
 	AsOf time.Time // the source vouches that nothing older was left out: when it was asked less the answer's Age (RFC 9111 section 4.2.3); milliseconds
+	// Waits: the source honours Wait. One that does not answers at once, news or not.
+	Waits bool
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -59,6 +67,7 @@ type StatusError struct {
 	Status     int
 	Detail     string        // from the source's problem (RFC 9457), else empty
 	RetryAfter time.Duration // as the source asked for (RFC 9110 section 10.2.3); 0: it did not
+	History    Cursor        // on 410: what the walk from the start is to carry as Request.History; zero: nothing
 }
 
 func (e *StatusError) Error() string {
@@ -73,29 +82,52 @@ func (e *StatusError) Error() string {
 // another history.
 var ErrDiverged = errors.New("the source has another history than this copy")
 
-// PageURL gives the URL of the replay page after a cursor. feedURL is the feed's own, without query.
-func PageURL(feedURL string, after Cursor, limit int) string {
-	return feedURL + "?after=" + after.String() + "&limit=" + strconv.Itoa(limit)
+// A Request asks for a replay page: entries oldest first.
+type Request struct {
+	URL     string        // the feed's own, without query
+	After   Cursor        // the place where the page starts
+	Limit   int           // entries at most: 1 to 1000
+	History Cursor        // of the walk that a StatusError started; zero: none
+	ETag    string        // of an earlier answer for the same page, so that the source may say that nothing changed; may be empty
+	Wait    time.Duration // how long the source may hold the answer until there is news (RFC 7240 section 4.3): whole seconds, at most 30
 }
 
-// Get asks for the replay page after a cursor: entries oldest first, at most limit (1 to 1000). With the ETag of
-// an earlier answer for the same cursor and limit the source may answer that nothing changed. Errors: ErrDiverged,
-// *StatusError, ErrPage, or those of the network.
-func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit int, etag string) (*Answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, PageURL(feedURL, after, limit), nil)
+// PageURL gives the URL of the page.
+func (r *Request) PageURL() string {
+	page := r.URL + "?after=" + r.After.String() + "&limit=" + strconv.Itoa(r.Limit)
+	if !r.History.IsStart() {
+		page += "&history=" + r.History.String()
+	}
+	return page
+}
+
+// Get asks for a page. Errors: ErrDiverged, *StatusError, ErrPage, or those of the network.
+func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
+	wait := min(r.Wait, maxWait).Truncate(time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience+wait)
+	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.PageURL(), nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", TypeJSONFeed)
+	req.Header.Set("Accept-Encoding", accepted)
 	req.Header.Set("User-Agent", "edison-cars-subscriber")
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if etag != "" {
-		req.Header.Set("If-None-Match", etag)
+	if r.ETag != "" {
+		req.Header.Set("If-None-Match", r.ETag)
+	}
+	if wait > 0 {
+		req.Header.Set("Prefer", "wait="+strconv.Itoa(int(wait/time.Second)))
 	}
 	asked := time.Now()
+	silent := time.AfterFunc(silence+wait, func() { giveUp(errSilent) })
 	resp, err := c.http.Do(req)
+	silent.Stop()
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
 			err = wrapped.Err
@@ -103,9 +135,12 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 		return nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
 	}
 	defer resp.Body.Close()
-	answer := &Answer{ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, asked)}
+	answer := &Answer{
+		ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, asked),
+		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
+	}
 	switch {
-	case resp.StatusCode == http.StatusNotModified && etag != "":
+	case resp.StatusCode == http.StatusNotModified && r.ETag != "":
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
 		return nil, statusError(resp)
@@ -113,15 +148,17 @@ func (c *Client) Get(ctx context.Context, feedURL string, after Cursor, limit in
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
 		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	err = withBody(resp, func(body []byte) (err error) {
+		answer.Page, err = ParsePage(body, r.After)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrPage) {
+		err = fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+		return nil, err
 	}
-	if len(body) > MaxBody {
-		return nil, fmt.Errorf("%w: longer than %d MiB", ErrPage, MaxBody>>20)
-	}
-	answer.Page, err = ParsePage(body, after)
-	return answer, err
+	return answer, nil
 }
 
 func asOf(resp *http.Response, asked time.Time) time.Time {
@@ -132,15 +169,31 @@ func asOf(resp *http.Response, asked time.Time) time.Time {
 func statusError(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
-		var problem struct{ Detail string }
-		if json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&problem) == nil {
+		var problem struct {
+			Detail string `json:"detail"`
+		}
+		resp.Body = http.MaxBytesReader(nil, resp.Body, 8<<10)
+		if withBody(resp, func(body []byte) error { return json.Unmarshal(body, &problem) }) == nil {
 			e.Detail = problem.Detail
 		}
 	}
 	if e.Status == http.StatusGone {
+		e.History = startHistory(resp.Header.Values("Link"))
 		return fmt.Errorf("%w (%w)", ErrDiverged, e)
 	}
 	return e
+}
+
+var startLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?start"?(?:[\s;,]|$)`) // RFC 8288
+
+// startHistory gives the parameter history of the link with rel="start"; zero if there is none.
+func startHistory(links []string) (history Cursor) {
+	if m := startLink.FindStringSubmatch(strings.Join(links, ", ")); m != nil {
+		if start, err := url.Parse(m[1]); err == nil {
+			history, _ = ParseCursor(start.Query().Get("history"))
+		}
+	}
+	return history
 }
 
 // retryAfter reads both forms of the header: seconds and a date. What is neither, or past, gives 0.

@@ -3,10 +3,12 @@ package feed
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -22,7 +24,7 @@ func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
 	defer server.Close()
 	client := NewClient("")
 	defer client.Close()
-	return client.Get(t.Context(), server.URL+"/feeds/things", Cursor{}, 10, etag)
+	return client.Get(t.Context(), Request{URL: server.URL + "/feeds/things", Limit: 10, ETag: etag})
 }
 
 func page(header ...string) http.HandlerFunc {
@@ -55,7 +57,12 @@ func TestClientRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := PageURL("http://cars.example/feeds/things", cursor, 1000); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000" {
+	ask := Request{URL: "http://cars.example/feeds/things", After: cursor, Limit: 1000}
+	if got := ask.PageURL(); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000" {
+		t.Error(got)
+	}
+	ask.History = At(9, Digest{9})
+	if got := ask.PageURL(); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000&history=9-090000000000" {
 		t.Error(got)
 	}
 }
@@ -85,13 +92,13 @@ func TestClientToken(t *testing.T) {
 			defer server.Close()
 			client := NewClient(x.token)
 			defer client.Close()
-			_, err := client.Get(t.Context(), strings.Replace(server.URL, "//", "//"+x.user, 1)+"/feeds/things", Cursor{}, 10, "")
+			_, err := client.Get(t.Context(), Request{URL: strings.Replace(server.URL, "//", "//"+x.user, 1) + "/feeds/things", Limit: 10})
 			var status *StatusError
 			if !errors.As(err, &status) || status.Status != http.StatusUnauthorized || !redirected {
 				t.Errorf("%v", err)
 			}
 			server.Close()
-			if _, err := client.Get(t.Context(), server.URL, Cursor{}, 10, ""); err == nil || strings.Contains(err.Error(), "edison_") {
+			if _, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10}); err == nil || strings.Contains(err.Error(), "edison_") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -218,6 +225,130 @@ func TestClientRedirects(t *testing.T) {
 	}
 }
 
+// waiting gives what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
+func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answer, took time.Duration, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
+		go func() { _ = server.Serve(&listener{accepted: []net.Conn{far}, closed: make(chan struct{})}) }()
+		client := NewClient("")
+		client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
+		began := time.Now()
+		answer, err = client.Get(t.Context(), Request{URL: "http://cars.example/feeds/things", Limit: 10, Wait: wait})
+		took = time.Since(began)
+		client.Close()
+		_ = server.Close()
+	})
+	return answer, took, err
+}
+
+// A listener accepts what it has.
+type listener struct {
+	accepted []net.Conn
+	closed   chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	if len(l.accepted) == 0 {
+		<-l.closed
+		return nil, net.ErrClosed
+	}
+	conn := l.accepted[0]
+	l.accepted = l.accepted[1:]
+	return conn, nil
+}
+
+func (l *listener) Close() error {
+	close(l.closed)
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestClientWaits(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]string{
+		0: "", -time.Second: "", 999 * time.Millisecond: "", time.Second: "wait=1", 2900 * time.Millisecond: "wait=2", time.Hour: "wait=30",
+	} {
+		asked := make(chan string, 1)
+		answer, _, err := waiting(t, wait, func(w http.ResponseWriter, r *http.Request) {
+			asked <- r.Header.Get("Prefer")
+			page("Preference-Applied", "wait=1")(w, r)
+		})
+		if err != nil || answer.Waits != (want != "") {
+			t.Errorf("%v: %+v, %v", wait, answer, err)
+		}
+		if got := <-asked; got != want {
+			t.Errorf("%v: it prefers %q, not %q", wait, got, want)
+		}
+	}
+	if answer, _, err := waiting(t, time.Second, page()); err != nil || answer.Waits {
+		t.Errorf("a source that does not wait: %+v, %v", answer, err)
+	}
+}
+
+func TestClientPatience(t *testing.T) {
+	t.Parallel()
+	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	trickling := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", TypeJSONFeed)
+		for {
+			_, _ = w.Write([]byte(" "))
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-time.After(time.Second):
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+	stalling := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", TypeJSONFeed)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	for _, x := range []struct {
+		name       string
+		handler    http.HandlerFunc
+		wait, want time.Duration
+	}{
+		{"stalled after the header", stalling, 0, time.Minute},
+		{"silent", silent, 0, 15 * time.Second},
+		{"silent, may wait", silent, 20 * time.Second, 35 * time.Second},
+		{"trickling", trickling, 0, time.Minute},
+		{"trickling, may wait", trickling, time.Hour, 90 * time.Second},
+	} {
+		_, took, err := waiting(t, x.wait, x.handler)
+		var network net.Error
+		if took != x.want || !errors.As(err, &network) || !network.Timeout() {
+			t.Errorf("%s: after %v %v", x.name, took, err)
+		}
+	}
+}
+
+func TestClientDiverged(t *testing.T) {
+	t.Parallel()
+	for link, want := range map[string]string{
+		`<http://other.example/feeds/things?after=0&limit=10&history=` + somewhere + `>; rel="start"`:                              somewhere,
+		`<?before=` + somewhere + `&history=9-000000000000>; rel="next", <?after=0&history=` + somewhere + `>;rel=start; type="x"`: somewhere,
+		`</feeds/things?after=0&limit=10>; rel="start"`:                                                                            "0",
+		`</feeds/things?after=0&history=` + somewhere + `>; rel="current"`:                                                         "0",
+		`</feeds/things?after=0&history=somewhere>; rel="start"`:                                                                   "0",
+		`</feeds/things?after=0&history=` + somewhere + `>; rel="starting"`:                                                        "0",
+		"": "0",
+	} {
+		_, err := asked(t, "", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Link", link)
+			w.WriteHeader(http.StatusGone)
+		})
+		var status *StatusError
+		if !errors.As(err, &status) || status.History.String() != want {
+			t.Errorf("%s: %+v", link, status)
+		}
+	}
+}
+
 func TestClientStops(t *testing.T) {
 	t.Parallel()
 	inBody := make(chan struct{})
@@ -236,7 +367,7 @@ func TestClientStops(t *testing.T) {
 		<-inBody
 		cancel()
 	}()
-	_, err := client.Get(ctx, strings.Replace(server.URL, "//", "//reader:secret@", 1), Cursor{}, 10, "")
+	_, err := client.Get(ctx, Request{URL: strings.Replace(server.URL, "//", "//reader:secret@", 1), Limit: 10})
 	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("%v", err)
 	}

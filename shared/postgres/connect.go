@@ -66,6 +66,10 @@ func parseURL(url, name string) (*pgxpool.Config, error) {
 	if !strings.Contains(url, "pool_max_conns=") {
 		cfg.MaxConns = maxConns
 	}
+	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		encodeUUIDs(conn.TypeMap())
+		return nil
+	}
 	params := cfg.ConnConfig.RuntimeParams
 	for key, value := range map[string]string{"application_name": name, "timezone": "UTC"} {
 		if _, ok := params[key]; !ok {

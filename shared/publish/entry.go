@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,8 +47,12 @@ func newRecord(e Entry) record {
 	return r
 }
 
-func saltedHash(salt, payload []byte) [32]byte {
-	return sha256.Sum256(slices.Concat(salt, payload))
+func saltedHash(salt, payload []byte) (sum [32]byte) {
+	h := sha256.New()
+	h.Write(salt)
+	h.Write(payload)
+	h.Sum(sum[:0])
+	return sum
 }
 
 // digest gives the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload

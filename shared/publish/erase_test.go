@@ -90,7 +90,7 @@ func TestErase(t *testing.T) {
 			t.Error("the cache still has a document with the name")
 		}
 	}
-	p, err := feed.NewClient("").Get(t.Context(), reader.url, feed.Cursor{}, 3, "")
+	p, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: reader.url, Limit: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,10 +59,12 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	return 0, net.ErrClosed
 }
 
-// cuttable gives a log on the pool's database whose connections the cutter closes.
-func cuttable(t *testing.T, pool *pgxpool.Pool) (*Log, *cutter) {
+const payloadMark = `<&>` // stands in every payload
+
+// cuttable gives a log on the pool's database whose connections the cutter closes when they send the mark.
+func cuttable(t *testing.T, pool *pgxpool.Pool, mark string) (*Log, *cutter) {
 	t.Helper()
-	cut := &cutter{mark: []byte(`<&>`)} // stands in every payload
+	cut := &cutter{mark: []byte(mark)}
 	cut.way.Store(-1)
 	config := pool.Config()
 	dial := config.ConnConfig.DialFunc
@@ -94,7 +96,7 @@ func TestConnectionLostInTheCommit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := database(t)
-			l, cut := cuttable(t, pool)
+			l, cut := cuttable(t, pool, payloadMark)
 			const rounds = 12
 			for i := range rounds {
 				cut.way.Store(int32(i % ways))
@@ -121,7 +123,7 @@ func TestConnectionLostWithABadChange(t *testing.T) {
 	t.Parallel()
 	for way := range int32(ways) {
 		pool := database(t)
-		l, cut := cuttable(t, pool)
+		l, cut := cuttable(t, pool, payloadMark)
 		fill(t, l, 1)
 		good, bad := put(thing(uuid.New(), 1)), put(thing(uuid.New(), 1))
 		bad.Exec(`select feed_guard(false)`)
@@ -143,8 +145,7 @@ func TestConnectionLostWithABadChange(t *testing.T) {
 func TestConnectionLostInAPlainCommit(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, cut := cuttable(t, pool)
-	cut.mark = []byte("commit")
+	l, cut := cuttable(t, pool, "commit")
 	for way := range int32(ways) {
 		runs := 0
 		cut.way.Store(way)
@@ -164,7 +165,7 @@ func TestConnectionLostInAPlainCommit(t *testing.T) {
 func TestPacketLandsAfterItsConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, cut := cuttable(t, pool)
+	l, cut := cuttable(t, pool, payloadMark)
 	fill(t, l, 1)
 	blocker, err := pool.Begin(t.Context())
 	if err != nil {

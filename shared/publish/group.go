@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
@@ -137,12 +136,12 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 	}
 	defer conn.Release()
 
-	var b pgx.Batch
+	var statements []statement
 	var owners []int // of each statement: the index of its change
 	all := pending{}
 	for i, c := range group {
 		for _, s := range c.statements {
-			b.Queue(s.sql, s.args...)
+			statements = append(statements, s)
 			owners = append(owners, i)
 		}
 		for name, records := range c.pending {
@@ -154,29 +153,73 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 		if _, err := conn.Exec(ctx, "begin"); err != nil {
 			return nil, err
 		}
-		if err := send(ctx, conn, &b, owners); err != nil {
+		if err := send(ctx, conn.Conn(), statements, owners); err != nil {
 			return nil, err
 		}
 		return l.end(ctx, conn, true, all)
 	}
 	runs := all.place(l.snapshot())
 	for i := range runs {
-		runs[i].queue(&b)
+		statements = append(statements, runs[i].append())
 	}
-	return runs, send(ctx, conn, &b, owners)
+	return runs, send(ctx, conn.Conn(), statements, owners)
 }
 
-// send sends a batch whose first statements belong to the owners, and blames the one whose statement fails.
-func send(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, owners []int) error {
-	results := conn.SendBatch(ctx, b)
-	for i := range b.Len() {
-		if _, err := results.Exec(); err != nil {
-			_ = results.Close() // repeats err
-			if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") && !errors.As(err, &pgx.ErrPreprocessingBatch{}) {
-				return &changeError{owners[i], err}
-			}
-			return err
+// flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
+const flushSize = 8 << 10
+
+// send sends statements, the first of which belong to the owners, and blames the one that fails. PostgreSQL works on the
+// first while the next are encoded; nothing of them counts before their end is sent.
+func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int) error {
+	blame := func(i int, err error) error {
+		if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") {
+			return &changeError{owners[i], err}
+		}
+		return err
+	}
+	descriptions := make([]*pgconn.StatementDescription, len(statements))
+	for i, s := range statements {
+		var err error
+		if descriptions[i], err = conn.Prepare(ctx, s.sql, s.sql); err != nil { // asks the server only once
+			return blame(i, err)
 		}
 	}
-	return results.Close()
+	pipeline := conn.PgConn().StartPipeline(ctx)
+	var encoder pgx.ExtendedQueryBuilder
+	size := 0
+	for i, s := range statements {
+		if err := encoder.Build(conn.TypeMap(), descriptions[i], s.args); err != nil {
+			_ = pipeline.Close() // closes the connection if anything has been sent
+			return blame(i, final{err})
+		}
+		pipeline.SendQueryStatement(descriptions[i], encoder.ParamValues, encoder.ParamFormats, nil)
+		for _, v := range encoder.ParamValues {
+			size += len(v)
+		}
+		if size >= flushSize && i < len(owners) {
+			if err := pipeline.Flush(); err != nil {
+				return err
+			}
+			size = 0
+		}
+	}
+	if err := pipeline.Sync(); err != nil {
+		return err
+	}
+	for i := range statements {
+		if err := result(pipeline); err != nil {
+			_ = pipeline.Close() // repeats err
+			return blame(i, err)
+		}
+	}
+	return pipeline.Close()
+}
+
+// result reads the answer to one statement.
+func result(pipeline *pgconn.Pipeline) error {
+	answer, err := pipeline.GetResults()
+	if reader, ok := answer.(*pgconn.ResultReader); ok {
+		_, err = reader.Close()
+	}
+	return err
 }

@@ -148,7 +148,8 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	runs := pending.place(heads)
 	var b pgx.Batch
 	for i := range runs {
-		runs[i].queue(&b)
+		appending := runs[i].append()
+		b.Queue(appending.sql, appending.args...)
 	}
 	b.Queue("commit")
 	return runs, conn.SendBatch(ctx, &b).Close()

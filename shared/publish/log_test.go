@@ -63,7 +63,7 @@ type poller struct {
 func (p *poller) poll(t interface{ Fatal(...any) }) {
 	client := feed.NewClient("")
 	for {
-		answer, err := client.Get(context.Background(), p.url, p.cursor, p.limit, "")
+		answer, err := client.Get(context.Background(), feed.Request{URL: p.url, After: p.cursor, Limit: p.limit})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -133,7 +133,7 @@ func (r *alternating) next(ctx context.Context) error {
 	client := feed.NewClient("")
 	defer client.Close()
 	r.asked++
-	answer, err := client.Get(ctx, r.urls[r.asked%len(r.urls)]+"/feeds/"+feedName, r.cursor, r.limit, "")
+	answer, err := client.Get(ctx, feed.Request{URL: r.urls[r.asked%len(r.urls)] + "/feeds/" + feedName, After: r.cursor, Limit: r.limit})
 	if err != nil {
 		return err
 	}

@@ -1,173 +1,22 @@
 package publish
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	osexec "os/exec" // exec is SQL here
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
-
-// nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a time
-// fill a page.
-const nginxConf = `
-worker_processes 1;
-pid %[1]s/nginx.pid;
-error_log stderr;
-events { worker_connections 2048; }
-http {
-	access_log off;
-	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-	proxy_cache_path %[1]s/cache levels=1:2 keys_zone=feeds:1m;
-	server {
-		listen %[2]s;
-		location / {
-			proxy_pass http://%[3]s;
-			proxy_http_version 1.1;
-			proxy_cache feeds;
-			proxy_cache_lock on;
-			proxy_cache_revalidate on;
-		}
-	}
-}
-`
-
-// startCache starts nginx as a shared cache in front of the source at origin, and gives the cache's URL. It ends with this process,
-// however that ends.
-func startCache(t *testing.T, origin string) string {
-	t.Helper()
-	nginx, err := osexec.LookPath("nginx")
-	if err != nil {
-		nginx, err = osexec.LookPath("/usr/sbin/nginx") // the folder is not in everybody's PATH
-	}
-	if err != nil {
-		t.Skip("needs nginx (Debian: apt-get install nginx)")
-	}
-	dir, addr := pgtest.Dir(t), listen(t, "127.0.0.1:0")
-	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr.Addr(), origin), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	addr.Close()
-	// The shell's input ends with this process, and nginx with the shell.
-	cmd := osexec.Command("sh", "-c", `"$@" & read -r _; kill $! && wait $!`, "sh", nginx, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	life, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		life.Close()
-		if err := cmd.Wait(); err != nil || t.Failed() {
-			t.Errorf("nginx: %v\n%s", err, said.String())
-		}
-	})
-	waitFor(t, "nginx to listen", func() bool {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr.Addr().String())
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return "http://" + addr.Addr().String()
-}
-
-func listen(t *testing.T, addr string) net.Listener {
-	t.Helper()
-	ln, err := web.Listen(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ln
-}
-
-// asked counts what reaches the source, by what it answers: "200 /feeds/things".
-type asked struct {
-	mu sync.Mutex
-	n  map[string]int
-}
-
-func (a *asked) count(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := &statusWriter{ResponseWriter: w, status: 200}
-		h.ServeHTTP(answer, r)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.n[fmt.Sprint(answer.status, " ", r.URL)]++
-	})
-}
-
-// take gives the counts and begins anew.
-func (a *asked) take() map[string]int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := a.n
-	a.n = map[string]int{}
-	return n
-}
-
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// A process is one of the source, on an address that another one can take over.
-type process struct {
-	addr  string
-	pool  *pgxpool.Pool
-	asked asked
-	stop  func()
-}
-
-// start serves the feed on addr until the next one does, or the test ends.
-func (p *process) start(t *testing.T, config Config) *Log {
-	t.Helper()
-	l, err := Open(t.Context(), p.pool, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, config, description).Route(engine)
-	server := httptest.NewUnstartedServer(p.asked.count(engine))
-	server.Listener.Close()
-	server.Listener = listen(t, p.addr)
-	server.Start()
-	p.stop = sync.OnceFunc(func() {
-		server.Close()
-		l.Close()
-	})
-	t.Cleanup(p.stop)
-	return l
-}
 
 // A copier keeps a copy of a feed, and starts again where the source tells it that the history diverged.
 type copier struct {
@@ -223,6 +72,27 @@ func (c *copier) poll(ctx context.Context, client *http.Client) error {
 		c.url, c.cursor = links.Edison.Next, page.Cursor
 		if page.UpToDate {
 			return nil
+		}
+	}
+}
+
+// copyOf gives what a subscriber's client copies, which starts again once.
+func copyOf(ctx context.Context, r feed.Request) (copied []row, err error) {
+	client := feed.NewClient("")
+	defer client.Close()
+	for again := false; ; {
+		answer, err := client.Get(ctx, r)
+		if status, ok := errors.AsType[*feed.StatusError](err); ok && errors.Is(err, feed.ErrDiverged) && !again {
+			r.After, r.History, copied, again = feed.Cursor{}, status.History, nil, true
+			continue
+		} else if err != nil {
+			return copied, err
+		}
+		for _, e := range answer.Page.Entries {
+			copied = append(copied, row{e.Position, e.ID, e.Version})
+		}
+		if r.After = answer.Page.Cursor; answer.Page.UpToDate {
+			return copied, nil
 		}
 	}
 }
@@ -299,14 +169,16 @@ func TestSharedCache(t *testing.T) {
 			t.Errorf("the source was asked\n%v, want\n%v", got, once)
 		}
 	})
-	ok = t.Run("a subscriber's client gets them from the cache", func(t *testing.T) {
-		reader := &poller{url: cacheURL + "/feeds/things", limit: 100}
-		reader.poll(t)
-		if !slices.Equal(reader.seen, lost) {
-			t.Errorf("it ends with %d entries", len(reader.seen))
-		}
-		if got := ofSealed(source.asked.take()); len(got) > 0 {
-			t.Errorf("the source was asked %v", got)
+	ok = t.Run("subscribers' clients, which accept other codings, cost it one more", func(t *testing.T) {
+		for _, want := range []map[string]int{once, {}} {
+			reader := &poller{url: cacheURL + "/feeds/things", limit: 100}
+			reader.poll(t)
+			if !slices.Equal(reader.seen, lost) {
+				t.Errorf("it ends with %d entries", len(reader.seen))
+			}
+			if got := ofSealed(source.asked.take()); !maps.Equal(got, want) {
+				t.Errorf("the source was asked\n%v, want\n%v", got, want)
+			}
 		}
 	}) && ok
 	ok = t.Run("the cache tells codings and formats apart", func(t *testing.T) {
@@ -341,6 +213,7 @@ func TestSharedCache(t *testing.T) {
 			c.url = cacheURL + replay(c.cursor.String())
 		}
 	}
+	atTheEnd := cursorAt(t, pool, 1250)
 	source.stop()
 	restore(t, pool, 1000, 0)
 	l = source.start(t, config)
@@ -371,6 +244,18 @@ func TestSharedCache(t *testing.T) {
 		}
 		if got := ofSealed(source.asked.take()); !maps.Equal(got, once) {
 			t.Errorf("the source was asked\n%v, want\n%v", got, once)
+		}
+	})
+	t.Run("so does a subscriber's client", func(t *testing.T) {
+		for _, from := range []feed.Cursor{{}, atTheEnd} {
+			if got, err := copyOf(t.Context(), feed.Request{URL: cacheURL + "/feeds/things", After: from, Limit: 100}); err != nil || !slices.Equal(got, restored) {
+				t.Errorf("from %s it ends with %d entries, not with the %d of the source: %v", from, len(got), len(restored), err)
+			}
+		}
+		for page, n := range ofSealed(source.asked.take()) { // in zstd, which nobody asked for before
+			if n > 1 {
+				t.Errorf("the source was asked for %s %d times", page, n)
+			}
 		}
 	})
 	t.Run("and goes on from there", func(t *testing.T) {

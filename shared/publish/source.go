@@ -20,7 +20,7 @@ import (
 
 // renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
 // makes other bytes of the same entries.
-const renderer = "1"
+const renderer = "2"
 
 //go:embed *.html
 var pages embed.FS
@@ -238,7 +238,7 @@ func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, err
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, r.coding, a.final)
+		body, err := compress(plain.body, r.coding)
 		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{r.coding}, body: body}, err
 	})
 }

@@ -69,7 +69,8 @@ func NewChange() *Change {
 
 func (c *Change) appends() *pending { return &c.pending }
 
-// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold.
+// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection prepares
+// each text once and keeps it, so what varies belongs into args.
 func (c *Change) Exec(sql string, args ...any) {
 	c.statements = append(c.statements, statement{sql, args})
 }
@@ -131,7 +132,8 @@ func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
 const appendSQL = `select feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
 
-func (p *placed) queue(b *pgx.Batch) {
+// append is the statement that appends the run.
+func (p *placed) append() statement {
 	n := len(p.records)
 	kinds, ids, versions, updates := make([]string, n), make([][16]byte, n), make([]int64, n), make([]time.Time, n)
 	payloads, salts, hashes := make([][]byte, n), make([][]byte, n), make([][]byte, n)
@@ -140,5 +142,5 @@ func (p *placed) queue(b *pgx.Batch) {
 		kinds[i], ids[i], versions[i], updates[i] = r.kind, r.ID, r.Version, r.Updated
 		payloads[i], salts[i], hashes[i] = r.Payload, r.salt, r.hash[:]
 	}
-	b.Queue(appendSQL, p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests, p.erased())
+	return statement{appendSQL, []any{p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests, p.erased()}}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -86,7 +87,7 @@ func TestSourceFaults(t *testing.T) {
 		"a connection that is closed at once":   {tamper: resetAfter(0), says: "connection reset"},
 		"a connection reset in the header":      {tamper: resetAfter(100), says: "ask http://"},
 		"a connection reset in mid-body":        {tamper: resetAfter(1500), says: "connection reset"},
-		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: unexpected end of JSON"},
+		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: jsontext: unexpected EOF"},
 		"no body":                               {tamper: edited(func(string) string { return "" }), says: "not a page of this feed"},
 		"a page for people":                     {tamper: answered(200, "<p>Maintenance", "Content-Type", "text/html"), says: `expected application/feed+json, got "text/html"`},
 		"a page without a type":                 {tamper: answered(200, "", "Content-Type", ""), says: `expected application/feed+json, got ""`},
@@ -113,7 +114,7 @@ func TestSourceFaults(t *testing.T) {
 		"a redirect in a circle":                {tamper: answered(307, "", "Location", "/feeds/things"), says: "it redirects more than 5 times"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			exec(t, pool, `truncate thing, subscription`)
+			exec(t, pool, `truncate thing, subscription cascade`)
 			c := s.copier(t, pool, 10)
 			defer c.client.Close()
 			started := c.stored(t)
@@ -170,6 +171,43 @@ func tooLong(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	_ = zip.Close()
 }
 
+// A source that cannot even be asked.
+func TestSourceOutOfReach(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	here := c.URL
+	otherName := httptest.NewTLSServer(s.Config.Handler)
+	defer otherName.Close()
+	otherName.Config.ErrorLog = log.New(io.Discard, "", 0)
+	_, port, err := net.SplitHostPort(otherName.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct{ url, says string }{
+		"nobody listens":                     {"http://127.0.0.1:1/feeds/things", "connection refused"},
+		"a name that there is not":           {"http://source.invalid/feeds/things", "lookup source.invalid"},
+		"a certificate for another name":     {"https://localhost:" + port + "/feeds/things", "x509: certificate is valid for example.com, *.example.com, not localhost"},
+		"a certificate of an unknown issuer": {otherName.URL + "/feeds/things", "x509: certificate signed by unknown authority"},
+		"TLS where there is none":            {strings.Replace(here, "http:", "https:", 1), "server gave HTTP response to HTTPS client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.URL = x.url
+			err := c.poll(t.Context())
+			if err == nil || !strings.Contains(err.Error(), x.says) {
+				t.Errorf("%v, not %q", err, x.says)
+			}
+			if at := c.stored(t); at.cursor.Position != 0 || len(c.things(t)) > 0 {
+				t.Errorf("it moved to %+v", at)
+			}
+		})
+	}
+	c.URL = here
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+}
+
 func TestRedirectWithinTheOrigin(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -193,29 +231,103 @@ func TestRedirectWithinTheOrigin(t *testing.T) {
 	}
 }
 
+// restored takes the source back to a backup of before, and sells on.
+func (s *source) restored(t testing.TB, position int) {
+	t.Helper()
+	exec(t, s.pool, `delete from feed_entry where position > $1`, position)
+	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
+	s.history = s.history[:position]
+	clear(s.versions)
+	for _, e := range s.history {
+		s.versions[e.ID] = e.Version
+	}
+}
+
 func TestAnotherHistory(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
 	s.put(t, 1, 25)
+	s.put(t, 3, 3) // version 2, which the backup does not have
 	c := newCopier(t, s)
 	c.mustPoll(t)
-	copied, at := c.things(t), c.stored(t)
-	// A backup of before is restored, and the company sells on.
-	exec(t, s.pool, `delete from feed_entry where position > 20`)
-	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = 20)`)
-	s.history = s.history[:20]
-	s.put(t, 30, 40)
+	copied := c.things(t)
+	s.restored(t, 20)
+	s.put(t, 30, 45)
+	walked := 0
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if r.URL.Query().Get("after") != "0" && walked == 0 && r.URL.Query().Has("history") {
+			walked++
+			http.Error(w, "broken off", 500) // in the middle of the walk
+			return
+		}
+		honest.ServeHTTP(w, r)
+	})
 	err := c.poll(t.Context())
-	if !errors.Is(err, feed.ErrDiverged) || !strings.Contains(err.Error(), "the source has another history than this copy (the source answered 410 Gone: The cursor 25-") {
-		t.Fatal(err)
+	if err == nil || walked == 0 {
+		t.Fatalf("the walk was not broken off: %v", err)
 	}
 	c.after(err, time.Now())
-	if shown := c.status(time.Now()); shown.State != Diverged || shown.LastError == nil || shown.AsOf == nil {
-		t.Errorf("it shows %+v", shown)
+	shown := c.status(time.Now())
+	if shown.State != Resyncing || shown.ResyncSince == nil || shown.AsOf == nil || shown.Generation != 1 || !strings.Contains(shown.ResyncReason, "another history") {
+		t.Errorf("in the middle it shows %+v", shown)
 	}
-	if !maps.Equal(c.things(t), copied) || c.stored(t) != at {
-		t.Errorf("the copy changed")
+	if !maps.Equal(c.things(t), copied) {
+		t.Error("the old copy does not serve as it was")
 	}
+	at := c.stored(t)
+	if at.walk.Position == 0 || at.walkHistory.IsStart() {
+		t.Errorf("the walk is at %s, its history %s", at.walk, at.walkHistory)
+	}
+	again := s.copier(t, c.pool, 10) // after a restart
+	s.exchanges()
+	again.mustPoll(t)
+	for _, e := range s.exchanges() {
+		if strings.HasPrefix(e.query, "after=0&") {
+			t.Errorf("it began again: %s", e.query)
+		}
+	}
+	again.wantUpToDate(t, s)
+	shown = again.status(time.Now())
+	if shown.State != Fresh || shown.Generation != 2 || shown.ResyncedAt == nil || shown.ResyncSince != nil {
+		t.Errorf("in the end it shows %+v", shown)
+	}
+	var left int
+	if err := c.pool.QueryRow(t.Context(), `select count(*) from walked_entity`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d rows of the walk are left (%v)", left, err)
+	}
+	s.put(t, 1, 50)
+	again.mustPoll(t)
+	again.wantUpToDate(t, s)
+}
+
+// The history changes again under a walk.
+func TestAnotherHistoryTwice(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 45)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	s.restored(t, 40)
+	s.put(t, 50, 60)
+	twice := false
+	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if strings.HasPrefix(r.URL.Query().Get("after"), "30-") && !twice {
+			twice = true
+			s.restored(t, 10)
+			s.put(t, 70, 75)
+		}
+		honest.ServeHTTP(w, r)
+	})
+	err := c.poll(t.Context())
+	if !errors.Is(err, feed.ErrDiverged) {
+		t.Fatalf("%v", err)
+	}
+	c.after(err, time.Now())
+	if shown := c.status(time.Now()); shown.State != Diverged {
+		t.Errorf("it is %s", shown.State)
+	}
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
 }
 
 // The database has the page and the cursor, but its answer to the commit never arrives.
@@ -274,7 +386,7 @@ func TestAfter(t *testing.T) {
 			t.Errorf("after failure %d it waits %v, not %v to %v", n+1, wait, most/2, most)
 		}
 	}
-	if got, want := c.after(nil, now), c.schedule.Next(now); !got.Equal(want) {
+	if got, want := c.after(nil, now), c.given.schedule.Next(now); !got.Equal(want) {
 		t.Errorf("after a success it polls at %v, not %v", got, want)
 	}
 	if wait := c.after(failure, now).Sub(now); wait > time.Second {
@@ -285,7 +397,7 @@ func TestAfter(t *testing.T) {
 		t.Errorf("asked to stay away for a day it stays away for %v", wait)
 	}
 	shown := c.status(now)
-	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.schedule.Next(c.nextPoll)) {
+	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.given.schedule.Next(c.nextPoll)) {
 		t.Errorf("next polls %v", shown.NextPolls)
 	}
 }

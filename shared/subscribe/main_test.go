@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -20,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -30,6 +32,11 @@ import (
 
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
+	if env := os.Getenv(replicaEnv); env != "" {
+		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
+			return runReplica(ctx, env, stdout)
+		})
+	}
 	pgtest.Main(m)
 }
 
@@ -224,6 +231,7 @@ func (s *source) head(t rapid.TB) (head publish.Head) {
 // A copier is a poller with a database of its own.
 type copier struct {
 	*poller
+	mu      sync.Mutex
 	applied []int // the number of entities of each batch
 }
 
@@ -242,14 +250,16 @@ func newCopier(t testing.TB, s *source) *copier {
 func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
 	t.Helper()
 	c := new(copier)
-	c.poller = &poller{
-		Feed: Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Apply: func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+	c.poller = newPoller("test", Feed{
+		Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Apply: func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			c.mu.Lock()
 			c.applied = append(c.applied, len(b.Entities)+len(b.Deleted))
+			c.mu.Unlock()
 			return copyThings(ctx, tx, b)
-		}},
-		pool: pool, client: feed.NewClient(""), logger: discard, pageSize: pageSize, scheduleSource: "default",
-	}
-	if err := c.configure("test", nil); err != nil {
+		},
+	}, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
+	c.pool = pool
+	if err := c.configure(nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.create(context.Background()); err != nil {
@@ -261,13 +271,16 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
 func copyThings(ctx context.Context, tx pgx.Tx, b *Batch) error {
 	_, err := tx.Exec(ctx, `
 		insert into thing select id, version, name from jsonb_to_recordset($1) as t (id uuid, version bigint, name text)
-		on conflict (id) do update set version = excluded.version, name = excluded.name where thing.version < excluded.version`, b.JSON())
+		on conflict (id) do update set version = excluded.version, name = excluded.name`, b.JSON())
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `delete from thing where id = any($1)`, b.Deleted)
 	return err
 }
+
+// poll polls once, without waiting at the source.
+func (c *copier) poll(ctx context.Context) error { return c.poller.poll(ctx, false) }
 
 func (c *copier) mustPoll(t rapid.TB) {
 	t.Helper()

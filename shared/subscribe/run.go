@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -17,13 +18,14 @@ import (
 
 // settings are those that every service has.
 type settings struct {
-	Addr        string `env:"ADDR" help:"host:port to listen on"`
-	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
-	DataDir     string `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
-	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	FeedToken   string `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PageSize    int    `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Addr        string        `env:"ADDR" help:"host:port to listen on"`
+	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DataDir     string        `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
+	PGBin       string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	FeedToken   string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PageSize    int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait    time.Duration `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	LogLevel    string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // Help prints the service's settings.
@@ -62,12 +64,17 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if err != nil {
 		return err
 	}
+	if set.PollWait < 0 || set.PollWait > maxWait || set.PollWait%time.Second != 0 {
+		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to %v", maxWait)
+	}
+	registry := web.NewMetrics()
 	site := &Site{service: s}
 	for _, f := range s.Feeds {
-		p := &poller{Feed: f, client: feed.NewClient(set.FeedToken), logger: logger, pageSize: set.PageSize, scheduleSource: "default"}
-		if err := p.configure(s.Name, env); err != nil {
+		p := newPoller(s.Name, f, feed.NewClient(set.FeedToken), tuning{wait: set.PollWait, pageSize: set.PageSize}, logger)
+		if err := p.configure(env); err != nil {
 			return err
 		}
+		registry.MustRegister(p)
 		site.pollers = append(site.pollers, p)
 	}
 	ln, err := web.Listen(ctx, set.Addr)
@@ -96,16 +103,18 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if _, err := p.load(ctx); err != nil {
 			return err
 		}
-		polling.Go(func() { p.run(ctx) })
+		defer p.client.Close()
 	}
-	engine := web.New(logger)
+	polling.Go(func() { (&leader{db.Pool, site.pollers, logger}).run(ctx) })
+	engine := web.New(logger, web.CountRequests(registry))
 	site.routes = engine
 	site.route()
+	web.Metrics(engine, registry)
 	return web.ServeListener(ctx, ln, engine, logger)
 }
 
 // configure takes the feed's URL and schedule from the environment.
-func (p *poller) configure(service string, env map[string]string) (err error) {
+func (p *poller) configure(env map[string]string) (err error) {
 	if v := env[p.variable("FEED_URL")]; v != "" {
 		p.URL = strings.TrimSuffix(v, "/")
 	}
@@ -116,10 +125,11 @@ func (p *poller) configure(service string, env map[string]string) (err error) {
 	p.shownURL = u.Redacted()
 	text := p.Feed.Schedule
 	if v := env[p.variable("POLL")]; v != "" {
-		text, p.scheduleSource = v, "environment"
+		text, p.given.source = v, "environment"
 	}
-	if p.schedule, err = ParseSchedule(text, service+"/"+p.Name); err != nil {
+	if p.given.schedule, err = ParseSchedule(text, p.key()); err != nil {
 		return daemon.Usagef("%s: %w", p.variable("POLL"), err)
 	}
+	p.tuned = p.given
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 func service() *Service {
 	return &Service{
 		Name: "test", Title: "Test", Text: "copies things", Addr: "127.0.0.1:0", Migrations: thingMigrations,
-		Feeds:  []Feed{{Name: "things", URL: "http://127.0.0.1:1/feeds/things", Schedule: "@every 1s", Apply: copyThings}},
+		Feeds:  []Feed{{Name: "things", URL: "http://127.0.0.1:1/feeds/things", Schedule: "@every 1s", Table: "thing", Apply: copyThings}},
 		Routes: routeThings,
 	}
 }
@@ -209,12 +209,12 @@ func TestConfigure(t *testing.T) {
 		{map[string]string{"FEED_URL_THINGS": "https://cars.example/feeds/things/"}, "https://cars.example/feeds/things", "@every 1s", "default"},
 		{map[string]string{"POLL_THINGS": "*/5 * * * *"}, "http://127.0.0.1:1/feeds/things", "*/5 * * * *", "environment"},
 	} {
-		p := &poller{Feed: service().Feeds[0], scheduleSource: "default"}
-		if err := p.configure("test", c.env); err != nil {
+		p := newPoller("test", service().Feeds[0], nil, tuning{}, discard)
+		if err := p.configure(c.env); err != nil {
 			t.Error(err)
 		}
-		if p.URL != c.url || p.schedule.String() != c.schedule || p.scheduleSource != c.source {
-			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.schedule, p.scheduleSource)
+		if p.URL != c.url || p.given.schedule.String() != c.schedule || p.given.source != c.source {
+			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.given.schedule, p.given.source)
 		}
 	}
 }

@@ -32,9 +32,17 @@ type Feed struct {
 	URL      string // by default
 	Schedule string // by default: see ParseSchedule
 
-	// Apply brings the service's own tables to the state in the batch, in tx. It acts on state, not on events: versions may
-	// be left out, and the same batch may come again. It has no effect outside tx. What it upserts it guards by
-	// version, and it derives the ids of what it makes, so that running again makes nothing twice.
+	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
+	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
+	Table string
+	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
+	// common may then be applied at the same time.
+	Pure bool
+
+	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
+	// Table, or everything is made anew. It acts on state, not on events: versions may be left out, an entity may be deleted
+	// that never was there, and the same batch may come again. It has no effect outside tx, and derives the ids of what it
+	// makes, so that running again makes nothing twice.
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
 }
 
@@ -44,10 +52,10 @@ type Batch struct {
 	Deleted  []uuid.UUID  // entities that the source no longer has
 }
 
-// NewBatch reduces a page.
-func NewBatch(p *feed.Page) *Batch {
+// NewBatch makes a batch of entries, each the newest of its entity.
+func NewBatch(entries []feed.Entry) *Batch {
 	b := new(Batch)
-	for _, e := range p.Latest() {
+	for _, e := range entries {
 		if e.Deleted {
 			b.Deleted = append(b.Deleted, e.ID)
 		} else {
@@ -64,4 +72,13 @@ func (b *Batch) JSON() json.RawMessage {
 		raw[i] = e.Entity
 	}
 	return append(append([]byte{'['}, bytes.Join(raw, []byte{','})...), ']')
+}
+
+// IDs gives the ids of the entities.
+func (b *Batch) IDs() []uuid.UUID {
+	ids := make([]uuid.UUID, len(b.Entities))
+	for i, e := range b.Entities {
+		ids[i] = e.ID
+	}
+	return ids
 }

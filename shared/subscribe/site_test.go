@@ -67,7 +67,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 			t.Fatalf("%s: %s: %s: %v", about, resp.Status, text, err)
 		}
 		keys := slices.Sorted(maps.Keys(list[0]))
-		if fmt.Sprint(keys) != "[as_of cursor feed lag_entries last_error last_success_at next_polls schedule schedule_source state url]" {
+		if fmt.Sprint(keys) != "[as_of catching_up cursor feed generation lag_entries last_error last_success_at next_polls page_size rejected_entries resync_reason resync_since resynced_at schedule schedule_source standby state url wait]" {
 			t.Errorf("%s: the fields are %v", about, keys)
 		}
 		for name, value := range wanted {
@@ -266,7 +266,7 @@ func TestPasswordOfTheSource(t *testing.T) {
 		honest.ServeHTTP(w, r)
 	})
 	c := newCopier(t, s)
-	if err := c.configure("test", map[string]string{"FEED_URL_THINGS": strings.Replace(s.feedURL(), "//", "//reader:secret@", 1)}); err != nil {
+	if err := c.configure(map[string]string{"FEED_URL_THINGS": strings.Replace(s.feedURL(), "//", "//reader:secret@", 1)}); err != nil {
 		t.Fatal(err)
 	}
 	server := c.site(t, routeThings)

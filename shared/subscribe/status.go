@@ -3,6 +3,7 @@ package subscribe
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -16,8 +17,10 @@ type Subscription struct {
 	Feed           string      `json:"feed"`
 	URL            string      `json:"url"`
 	Schedule       string      `json:"schedule"`
-	ScheduleSource string      `json:"schedule_source"` // "default" or "environment"
-	NextPolls      []time.Time `json:"next_polls"`      // five; the first is sooner than the schedule's while the source fails
+	ScheduleSource string      `json:"schedule_source"` // "default", "environment" or "runtime"
+	Wait           string      `json:"wait"`            // how long a request waits at the source for something new; "0s": none does
+	PageSize       int         `json:"page_size"`
+	NextPolls      []time.Time `json:"next_polls"` // five; the first is sooner than the schedule's while the source fails
 	Cursor         feed.Cursor `json:"cursor"`
 	LagEntries     int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
 	State          string      `json:"state"`
@@ -25,32 +28,71 @@ type Subscription struct {
 	LastSuccessAt  *time.Time  `json:"last_success_at"` // null: never
 	LastError      *string     `json:"last_error"`      // of the last poll; null if it succeeded
 
+	RejectedEntries int        `json:"rejected_entries"` // that could not be applied
+	Generation      int        `json:"generation"`       // 1 and how often the feed was read anew
+	ResyncedAt      *time.Time `json:"resynced_at"`      // when that last ended; null: never
+	ResyncReason    string     `json:"resync_reason"`    // of the walk under way, or else of the last one
+	ResyncSince     *time.Time `json:"resync_since"`     // when the walk under way began; null: none is
+	Standby         bool       `json:"standby"`          // another process of this service polls
+	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
+
 	trouble string // last_error in a sentence for people
+}
+
+// A Pace is how fast a poll copies.
+type Pace struct {
+	Copied    int     `json:"copied"`               // entries
+	PerSecond float64 `json:"per_second,omitempty"` // of them
+	Left      float64 `json:"seconds_left,omitempty"`
 }
 
 func (p *poller) status(now time.Time) Subscription {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Subscription{
-		Feed: p.Name, URL: p.shownURL, Schedule: p.schedule.String(), ScheduleSource: p.scheduleSource,
-		NextPolls: p.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
-		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0),
-		AsOf:       timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
+		Feed: p.Name, URL: p.shownURL, Schedule: p.tuned.schedule.String(), ScheduleSource: p.tuned.source,
+		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
+		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
+		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
+		Generation: p.copied.generation, ResyncedAt: timeOrNull(p.copied.resyncedAt), ResyncReason: p.copied.resyncReason, Standby: p.standby,
+		AsOf: timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
 	}
 	if p.lastError != nil {
 		text := p.lastError.Error()
 		s.LastError, s.trouble = &text, inWords(p.lastError)
 		if p.nextPoll.After(now) { // the back-off's
-			s.NextPolls = append([]time.Time{p.nextPoll.UTC().Round(time.Millisecond)}, p.schedule.NextN(p.nextPoll, 4)...)
+			s.NextPolls = append([]time.Time{p.nextPoll.UTC().Round(time.Millisecond)}, p.tuned.schedule.NextN(p.nextPoll, 4)...)
+		}
+	}
+	if p.copied.walking {
+		s.ResyncSince, s.ResyncReason = timeOrNull(p.copied.walkSince), p.copied.walkReason
+	}
+	if so := p.pace; so.copied > 0 {
+		s.CatchingUp = &Pace{Copied: so.copied, PerSecond: math.Round(so.perSecond(now))}
+		if rate := so.perSecond(now); rate > 0 {
+			s.CatchingUp.Left = math.Round(float64(so.left) / rate)
 		}
 	}
 	switch {
+	case p.copied.paused:
+		s.State, s.NextPolls = Paused, []time.Time{}
 	case errors.Is(p.lastError, feed.ErrDiverged):
 		s.State = Diverged
-	case s.LastSuccessAt == nil, p.schedule.Stale(p.copied.lastSuccess, now):
+	case p.copied.walking:
+		s.State = Resyncing
+	case s.LastSuccessAt == nil, p.stale(now):
 		s.State = Stale
 	}
 	return s
+}
+
+// stale wants p.mu locked. A copy whose source holds requests is as good as the last of them, while the next one is held; so is it
+// while the first one is, which has yet to tell.
+func (p *poller) stale(now time.Time) bool {
+	if p.tuned.wait > 0 && (p.waits || p.succeeded && !p.tried) && now.Before(p.copied.lastSuccess.Add(p.tuned.wait+2*grace)) {
+		return false
+	}
+	return p.tuned.schedule.Stale(p.copied.lastSuccess, now)
 }
 
 // inWords says what a failed poll means to those who read the copy; the details stand in last_error.

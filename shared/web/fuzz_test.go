@@ -14,7 +14,8 @@ var (
 
 // FuzzAccept compares Negotiate with what RFC 9110 section 12.5.1 says, on lists without repetitions.
 func FuzzAccept(f *testing.F) {
-	for _, list := range []string{"", "\x00\x00\x00", "\x01\x05\x01\x02\x02\x02", "\x03\x00\x03\x04\x07\x04\x05\x01\x05", "\x03\x03\x00\x00\x04\x09", "\x06\x01\x01\x07\x00\x00\x08\x08\x03"} {
+	for _, list := range []string{"", "\x00\x00\x00", "\x01\x05\x01\x02\x02\x02", "\x03\x00\x03\x04\x07\x04\x05\x01\x05", "\x03\x03\x00\x00\x04\x09", "\x06\x01\x01\x07\x00\x00\x08\x08\x03",
+		"\x00\x03\x00\x08\x06\x00\x05\x01\x00", "\x05\x02\x01\x01\x06\x02\x02\x03\x80", "\x02\x03\x04\x08\x05\x03\x00\x06\x81"} {
 		f.Add([]byte(list), "text/html;q=0, */*")
 	}
 	for _, raw := range []string{"", " ", "a/b;q=0", "text/html ; q=0.000", "text/html;q=1;q=0", "application/json;q=0,application/json", "text/html;q=.0, text/*", "TEXT/HTML;Q=0"} {
@@ -90,6 +91,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	for _, list := range []string{"", "\x00", "\x02\x81", "\x01\x02\x03\x04\x05\x06", "\x07\x88\x09", "\x80\x80\x01"} {
 		f.Add([]byte(list), byte(1), `W/"a"`)
 	}
+	f.Add([]byte("\x05\x21"), byte(1), `"b", W/"a"`) // there as a weak one only
+	f.Add([]byte("\x05\x22\xa6"), byte(2), "\t,W/\"b\"")
 	for i, raw := range []string{"*", `"`, `""`, `W/`, `"a""b"`, "\"\x80\"", `"a" "b"`, ` * `, `"\"`} {
 		f.Add([]byte{}, byte(i), raw)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"embed"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -20,7 +19,7 @@ var Service = &subscribe.Service{
 	Text:       "statistics: revenue, orders and cars by model and by day",
 	Migrations: sql.Migrations("dashboard"),
 	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Apply: apply},
+		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
 	},
 	Routes: func(s *subscribe.Site) {
 		query := func(ctx context.Context) (any, error) { return stats(ctx, s.DB) }
@@ -37,30 +36,20 @@ var page = web.Template(pages, "dashboard.html")
 // apply replaces the orders that changed and their lines.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	entities := batch.JSON()
-	rows, err := tx.Query(ctx, `
+	var b pgx.Batch
+	b.Queue(`
 		insert into orders (id, version, status, placed_at, total_cents)
 		select id, version, status, placed_at, total_cents
 		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, placed_at timestamptz, total_cents bigint)
 		on conflict (id) do update set version = excluded.version, status = excluded.status,
-		       placed_at = excluded.placed_at, total_cents = excluded.total_cents
-		 where orders.version < excluded.version
-		returning id`, entities)
-	if err != nil {
-		return err
-	}
-	changed, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return err
-	}
-	var b pgx.Batch
+		       placed_at = excluded.placed_at, total_cents = excluded.total_cents`, entities)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
-	b.Queue(`delete from order_line where order_id = any($1)`, changed)
+	b.Queue(`delete from order_line where order_id = any($1)`, batch.IDs())
 	b.Queue(`
 		insert into order_line (order_id, line, model, quantity, unit_price_cents)
 		select o.id, l.line, l.model, l.quantity, l.unit_price_cents
 		  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
 		 cross join rows from (jsonb_to_recordset(o.lines) as (model text, quantity bigint, unit_price_cents bigint))
-		       with ordinality as l (model, quantity, unit_price_cents, line)
-		 where o.id = any($2)`, entities, changed)
+		       with ordinality as l (model, quantity, unit_price_cents, line)`, entities)
 	return tx.SendBatch(ctx, &b).Close()
 }

@@ -46,7 +46,11 @@ func line(quantity int, model string, cents int64) order.Line {
 func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		return apply(t.Context(), tx, subscribe.NewBatch(&feed.Page{Entries: entries}))
+		newer, err := Service.Feeds[0].Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest())
+		if err != nil {
+			return err
+		}
+		return apply(t.Context(), tx, subscribe.NewBatch(newer))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"embed"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -20,7 +19,7 @@ var Service = &subscribe.Service{
 	Text:       "reserves parts by bill of materials, orders new pieces below the reorder point",
 	Migrations: sql.Migrations("warehouse"),
 	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Apply: apply},
+		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
 	},
 	Routes: func(s *subscribe.Site) {
 		s.Page("/", "Parts", page, func(ctx context.Context) (any, error) { return overview(ctx, s.DB) })
@@ -35,21 +34,12 @@ var page = web.Template(pages, "warehouse.html")
 
 // apply replaces the reservations of the orders that changed, then orders what has become short.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	entities := batch.JSON()
-	rows, err := tx.Query(ctx, `
+	entities, ids := batch.JSON(), batch.IDs()
+	var b pgx.Batch
+	b.Queue(`
 		insert into orders (id, version, status)
 		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
-		on conflict (id) do update set version = excluded.version, status = excluded.status
-		 where orders.version < excluded.version
-		returning id`, entities)
-	if err != nil {
-		return err
-	}
-	changed, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return err
-	}
-	var b pgx.Batch
+		on conflict (id) do update set version = excluded.version, status = excluded.status`, entities)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	b.Queue(`
 		with released as (
@@ -57,7 +47,7 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		), total as (
 			select part, sum(quantity) as quantity from released group by part
 		)
-		update part set reserved = reserved - total.quantity from total where part.part = total.part`, changed, batch.Deleted)
+		update part set reserved = reserved - total.quantity from total where part.part = total.part`, ids, batch.Deleted)
 	b.Queue(`
 		with reserved as (
 			insert into reservation (order_id, part, quantity)
@@ -66,14 +56,14 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 			 cross join jsonb_to_recordset(o.lines) as l (model text, options jsonb, quantity bigint)
 			 cross join lateral (select l.model union all select jsonb_array_elements_text(l.options)) as of (item)
 			  join bill_of_materials bom on bom.item = of.item
-			 where o.id = any($2) and o.status = $3
+			 where o.status = $2
 			 group by o.id, bom.part
 			returning part, quantity
 		), total as (
 			select part, sum(quantity) as quantity from reserved group by part
 		)
 		update part set reserved = reserved + total.quantity from total where part.part = total.part`,
-		entities, changed, order.Placed)
+		entities, order.Placed)
 	b.Queue(`
 		with short as (
 			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity

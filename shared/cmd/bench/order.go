@@ -1,10 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -61,9 +62,9 @@ var description = feed.Description{
 
 // words are safe to embed.
 func words(o *order.Order) (title, html string) {
-	html = "<ul>"
-	for _, l := range o.Lines {
-		html += fmt.Sprintf("<li>%d × %s</li>", l.Quantity, l.Model)
+	b := []byte("<ul>")
+	for i := range o.Lines {
+		b = append(strconv.AppendInt(append(b, "<li>"...), int64(o.Lines[i].Quantity), 10), " × "+o.Lines[i].Model+"</li>"...)
 	}
-	return fmt.Sprintf("Order %s %s", o.ID, o.Status), html + "</ul>"
+	return "Order " + o.ID.String() + " " + string(o.Status), string(b) + "</ul>"
 }

@@ -59,7 +59,7 @@ func (r *reads) prepare(ctx context.Context) ([]page, error) {
 	feedURL := "http://" + s.addr + "/feeds/" + feedName
 	client := feed.NewClient("")
 	defer client.Close()
-	second, err := client.Get(ctx, feedURL, feed.Cursor{}, 2*feed.PageSize, "")
+	second, err := client.Get(ctx, feed.Request{URL: feedURL, Limit: 2 * feed.PageSize})
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,8 @@ func (r *reader) read(ctx context.Context, after feed.Cursor, n int) (map[uuid.U
 
 // ask gives the page after the cursor, whether the source says that it waits, and when the page was read.
 func (r *reader) ask(ctx context.Context, after feed.Cursor) (page *feed.Page, waited bool, at time.Time, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, feed.PageURL("http://"+r.addr+"/feeds/"+feedName+".json", after, feed.PageSize), nil)
+	ask := feed.Request{URL: "http://" + r.addr + "/feeds/" + feedName + ".json", After: after, Limit: feed.PageSize}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ask.PageURL(), nil)
 	if err != nil {
 		return nil, false, at, err
 	}

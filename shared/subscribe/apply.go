@@ -1,0 +1,182 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// errFenced: somebody else moved the cursor.
+var errFenced = errors.New("another process copies this feed into the same database")
+
+// A refusedError is a page of which every entry was refused: the fault is not an entry's.
+type refusedError struct {
+	entries int
+	first   error
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("every one of the %d entries was refused, the first: %v", e.entries, e.first)
+}
+
+func (e *refusedError) Unwrap() error { return e.first }
+
+// allRefused gives that error where all of several entries are bad.
+func allRefused(bad []rejection, entries int) error {
+	if entries > 1 && len(bad) == entries {
+		return &refusedError{entries, bad[0].reason}
+	}
+	return nil
+}
+
+// badEntry tells that an entry is at fault: it cannot be decoded, or breaks a constraint (SQLSTATE classes 22 and 23).
+func badEntry(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
+	}
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
+	return syntax || wrongType
+}
+
+// apply applies the entries, each the newest of its entity, in tx. Where one is bad, carefully takes the bad ones out, writes
+// them down and gives them.
+func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, carefully bool) (bad []rejection, err error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	if carefully {
+		if bad, err = p.applyBest(ctx, tx, entries); err == nil {
+			entries, err = p.reject(ctx, tx, entries, bad)
+		}
+	} else {
+		err = p.call(ctx, tx, entries)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]uuid.UUID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	// What was applied is good, whatever was wrong with the entity before.
+	_, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
+	return bad, err
+}
+
+// call runs the service's Apply; a panic of it is an error.
+func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("apply panicked: %v", v)
+		}
+	}()
+	return p.Apply(ctx, tx, NewBatch(entries))
+}
+
+// A rejection is an entry that cannot be applied.
+type rejection struct {
+	feed.Entry
+	reason error
+}
+
+// applyBest applies all entries but the bad ones, which it finds by halving, each try under a savepoint.
+func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
+	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if err := p.call(ctx, tx, entries); err != nil {
+			return err
+		}
+		// What would break at the commit, breaks here; what comes next may put it off again.
+		_, err := tx.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
+		return err
+	})
+	switch half := len(entries) / 2; {
+	case err == nil:
+		return nil, nil
+	case !badEntry(err):
+		return nil, err
+	case half == 0:
+		return []rejection{{entries[0], err}}, nil
+	default:
+		first, err := p.applyBest(ctx, tx, entries[:half])
+		if err != nil {
+			return nil, err
+		}
+		second, err := p.applyBest(ctx, tx, entries[half:])
+		return append(first, second...), err
+	}
+}
+
+// reject writes down the bad entries, and gives the others.
+func (p *poller) reject(ctx context.Context, tx pgx.Tx, entries []feed.Entry, bad []rejection) (good []feed.Entry, err error) {
+	is := make(map[uuid.UUID]bool, len(bad))
+	for _, r := range bad {
+		is[r.ID] = true
+		_, err = tx.Exec(ctx, `
+			insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason)
+			values ($1, $2, $3, $4, $5, $6, $7)
+			on conflict (feed, entity_id) do update set version = excluded.version, position = excluded.position,
+			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
+			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
+			p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity), strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range entries {
+		if !is[e.ID] {
+			good = append(good, e)
+		}
+	}
+	return good, nil
+}
+
+func (p *poller) logRejected(ctx context.Context, bad []rejection) {
+	for _, r := range bad {
+		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", r.reason)
+	}
+}
+
+// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
+// row is older than what was, and may be of another history: then the rejected version counts.
+func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
+	ids, versions := make([]uuid.UUID, len(entries)), make([]int64, len(entries))
+	for i, e := range entries {
+		ids[i], versions[i] = e.ID, e.Version
+	}
+	rows, err := tx.Query(ctx, `
+		select e.id from unnest($1::uuid[], $2::bigint[]) as e (id, asked)
+		  left join `+f.table()+` as t on t.id = e.id
+		  left join rejected_entry as r on r.feed = $3 and r.entity_id = e.id
+		 where case when r.feed is null then t.version >= e.asked else r.version > e.asked end`, ids, versions, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	known, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil || len(known) == 0 {
+		return entries, err
+	}
+	is := make(map[uuid.UUID]bool, len(known))
+	for _, id := range known {
+		is[id] = true
+	}
+	var newer []feed.Entry
+	for _, e := range entries {
+		if !is[e.ID] {
+			newer = append(newer, e)
+		}
+	}
+	return newer, nil
+}
+
+func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }

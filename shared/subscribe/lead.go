@@ -1,0 +1,123 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	lockKey       = 0x656469736f6e // of the advisory lock, in the service's own database
+	heartbeat     = time.Second
+	heartbeatWait = 3 * time.Second // until a connection counts as lost
+	silenceEnds   = "5s"            // a session, at the server
+)
+
+// A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
+// connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
+type leader struct {
+	pool    *pgxpool.Pool
+	pollers []*poller
+	logger  *slog.Logger
+}
+
+// run polls whenever this process may, until ctx ends.
+func (l *leader) run(ctx context.Context) {
+	for said := ""; ; {
+		err := l.hold(ctx, &said)
+		if ctx.Err() != nil {
+			return
+		}
+		l.say(ctx, &said, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(heartbeat):
+		}
+	}
+}
+
+// say tells once why this process does not poll.
+func (l *leader) say(ctx context.Context, said *string, why error) {
+	if why.Error() != *said {
+		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
+		*said = why.Error()
+	}
+}
+
+// hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
+// those of the other process are.
+func (l *leader) hold(ctx context.Context, said *string) error {
+	config := l.pool.Config().ConnConfig
+	config.RuntimeParams["idle_session_timeout"] = silenceEnds // so that the server, too, gives up a process that hangs or is cut off
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	polling, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	for mine := false; ; {
+		if got, err := l.look(ctx, conn, mine); err != nil {
+			return fmt.Errorf("the connection for the lock is lost: %w", err)
+		} else if got && !mine {
+			if *said != "" {
+				l.logger.InfoContext(ctx, "polling")
+				*said = ""
+			}
+			for _, p := range l.pollers {
+				all.Go(func() { p.run(polling) })
+			}
+			mine = true
+		}
+		if !mine {
+			l.say(ctx, said, errStandby)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(heartbeat):
+		}
+	}
+}
+
+// look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
+func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
+	defer cancel()
+	if !mine {
+		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey).Scan(&mine); err != nil {
+			return false, err
+		}
+	}
+	rows, err := conn.Query(ctx, selectProgress)
+	if err != nil {
+		return false, err
+	}
+	found := map[string]progress{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+		name, at, err := scanProgress(row)
+		found[name] = at
+		return struct{}{}, err
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, p := range l.pollers {
+		if at, ok := found[p.Name]; ok {
+			p.adopt(at)
+		}
+	}
+	return mine, nil
+}

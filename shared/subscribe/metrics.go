@@ -1,0 +1,91 @@
+package subscribe
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// pollerMetrics count what a poller does.
+type pollerMetrics struct {
+	polls   *prometheus.CounterVec
+	apply   prometheus.Histogram
+	resyncs prometheus.Counter
+}
+
+func newPollerMetrics(name string) *pollerMetrics {
+	labels := prometheus.Labels{"feed": name}
+	return &pollerMetrics{
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "subscription_polls_total", Help: "Polls by how they ended.", ConstLabels: labels,
+		}, []string{"outcome"}),
+		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "subscription_apply_seconds", Help: "Time to apply a page.", ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		resyncs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "subscription_resyncs_total", Help: "How often the feed was read anew.", ConstLabels: labels,
+		}),
+	}
+}
+
+func (m *pollerMetrics) polled(err error) {
+	outcome := "failed"
+	var status *feed.StatusError
+	switch {
+	case err == nil:
+		outcome = "succeeded"
+	case errors.Is(err, feed.ErrDiverged):
+		outcome = "diverged"
+	case errors.Is(err, feed.ErrPage):
+		outcome = "bad_page"
+	case errors.As(err, &status):
+		outcome = "refused"
+	}
+	m.polls.WithLabelValues(outcome).Inc()
+}
+
+// What a poller is, as gauges.
+var (
+	lagEntries = gauge("subscription_lag_entries", "Entries that the source had beyond the copy when it last answered.")
+	lagSeconds = gauge("subscription_lag_seconds", "Age of the copy: how long ago the source had what it holds. Absent while there is none.")
+	isStale    = gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is.")
+	rejected   = gauge("subscription_rejected_entries", "Entries that could not be applied.")
+	polling    = gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by.")
+)
+
+func gauge(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, []string{"feed"}, nil)
+}
+
+// Describe and Collect make a poller a prometheus.Collector.
+func (p *poller) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{lagEntries, lagSeconds, isStale, rejected, polling} {
+		ch <- d
+	}
+	p.metrics.polls.Describe(ch)
+	p.metrics.apply.Describe(ch)
+	p.metrics.resyncs.Describe(ch)
+}
+
+// Collect is as Describe says.
+func (p *poller) Collect(ch chan<- prometheus.Metric) {
+	now := time.Now()
+	s := p.status(now)
+	set := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, p.Name)
+	}
+	truth := map[bool]float64{true: 1}
+	set(lagEntries, float64(s.LagEntries))
+	if s.AsOf != nil {
+		set(lagSeconds, now.Sub(*s.AsOf).Seconds())
+	}
+	set(isStale, truth[s.State != Fresh])
+	set(rejected, float64(s.RejectedEntries))
+	set(polling, truth[!s.Standby])
+	p.metrics.polls.Collect(ch)
+	p.metrics.apply.Collect(ch)
+	p.metrics.resyncs.Collect(ch)
+}

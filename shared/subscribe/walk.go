@@ -1,0 +1,195 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// walkChunk is how many entities of a walk are applied at once.
+const walkChunk = 1000
+
+// A walk reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
+// for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
+// transaction makes the copy what the walk has seen.
+
+// beginWalk begins one, or begins it again.
+func (p *poller) beginWalk(ctx context.Context, reason string, history feed.Cursor) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now() where feed = $1`, p.Name, history.String(), reason)
+		if err == nil {
+			_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("begin to read the feed anew: %w", err)
+	}
+	p.logger.WarnContext(ctx, "reading the feed anew, while the copy serves as it is", "feed", p.Name, "reason", reason)
+	return nil
+}
+
+// walkOn goes on with the walk, and ends it.
+func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error {
+	fetching, stop := context.WithCancel(ctx)
+	defer stop()
+	began := time.Now()
+	so := pace{began: began, said: began}
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, Limit: p.tuning().pageSize, History: at.walkHistory}) {
+		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
+			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone.History))
+		}
+		switch stop := p.mayGoOn(ctx, scheduled); {
+		case f.err != nil:
+			return f.err
+		case stop != nil:
+			return stop
+		case f.Page == nil:
+			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
+		}
+		to := p.behind(at, f, time.Since(began))
+		if err := p.note(ctx, f.Page, at.walk); err != nil {
+			return err
+		}
+		at.walk, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
+		to.cursor = f.Page.Cursor
+		p.copying(&so, f.Page, to)
+		if f.Page.UpToDate {
+			return p.endWalk(ctx, at)
+		}
+	}
+	return ctx.Err()
+}
+
+// note takes down the newest versions on a page, and moves the walk behind it.
+func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	var ids []uuid.UUID
+	var versions, positions []int64
+	var updated []time.Time
+	var entities [][]byte
+	for _, e := range page.Latest() {
+		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
+		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
+	}
+	return p.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `update subscription set walk_cursor = $3 where feed = $1 and walk_cursor = $2`, p.Name, from.String(), page.Cursor.String())
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errFenced
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			insert into walked_entity (feed, id, version, position, updated, entity)
+			select $1, e.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bytea[]) as e
+			on conflict (feed, id) do update set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
+			p.Name, ids, versions, positions, updated, entities)
+		return err
+	})
+}
+
+// endWalk makes the copy what the walk has seen: all that the source has is applied again, in the order of the feed, and what it
+// no longer has reaches Apply as deletions. However long it takes, nothing of it is there before all of it is: the stop breaks
+// it off, and the next start does it again.
+func (p *poller) endWalk(ctx context.Context, at progress) error {
+	var applied, gone int
+	var bad []rejection
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $3, as_of = $4, last_success_at = $5,
+			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
+			       resynced_at = now(), resync_reason = walk_reason
+			 where feed = $1 and walk_cursor = $2`, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess))
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errFenced
+		}
+		if err != nil {
+			return err
+		}
+		if _, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1`, p.Name); err != nil { // what still is bad comes again
+			return err
+		}
+		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
+			return err
+		}
+		if err := allRefused(bad, applied); err != nil {
+			return err
+		}
+		var badGone []rejection
+		if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+			return err
+		}
+		bad = append(bad, badGone...)
+		_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("apply what was read anew: %w", err)
+	}
+	p.metrics.resyncs.Inc()
+	p.logRejected(ctx, bad)
+	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
+	_, err = p.load(ctx)
+	return err
+}
+
+func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
+	for last := int64(0); ; {
+		rows, err := tx.Query(ctx, `
+			select id, version, position, updated, entity from walked_entity
+			 where feed = $1 and position > $2 and entity is not null order by position limit $3`, p.Name, last, walkChunk)
+		if err != nil {
+			return 0, nil, err
+		}
+		entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
+			var entity []byte
+			err = row.Scan(&e.ID, &e.Version, &e.Position, &e.Updated, &entity)
+			e.Updated, e.Entity = e.Updated.UTC(), entity
+			return e, err
+		})
+		if err != nil {
+			return 0, nil, err
+		}
+		if len(entries) == 0 {
+			return applied, bad, nil
+		}
+		rejected, err := p.apply(ctx, tx, entries, true)
+		if err != nil {
+			return 0, nil, err
+		}
+		bad = append(bad, rejected...)
+		applied, last = applied+len(entries), entries[len(entries)-1].Position
+	}
+}
+
+// deleteGone deletes what the copy has and the source has not.
+func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
+	rows, err := tx.Query(ctx, `
+		select t.id from `+p.table()+` t
+		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)`, p.Name)
+	if err != nil {
+		return 0, nil, err
+	}
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
+		e.Deleted = true // without version: any of this history is newer, where that is refused
+		return e, row.Scan(&e.ID)
+	})
+	for len(entries) > 0 && err == nil {
+		n := min(walkChunk, len(entries))
+		var rejected []rejection
+		rejected, err = p.apply(ctx, tx, entries[:n], true)
+		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
+	}
+	return gone, bad, err
+}
