@@ -96,6 +96,7 @@ type lot struct {
 
 // Sleepers wait for the same.
 type sleepers struct {
+	event   *Awaited
 	members map[*parked]struct{}
 	left    chan struct{} // closed when all have left
 }
@@ -104,7 +105,7 @@ type sleepers struct {
 type parked struct {
 	conn         net.Conn
 	req          *http.Request // nil: none
-	awaits       *Awaited
+	with         *sleepers
 	began, until time.Time
 	next         [1]byte
 	unread       []byte // of the request after req
@@ -136,42 +137,47 @@ func (l *lot) Addr() net.Addr { return l.addr }
 
 // hold puts p to sleep until something happens, or until a time. A stop wakes it, too.
 func (l *lot) hold(p *parked, event *Awaited, until time.Time) {
-	p.awaits, p.awake = event, false
 	_ = p.conn.SetReadDeadline(until) // reading tells of a broken connection
 	l.mu.Lock()
-	delete(l.awake, p)
-	g := l.asleep[event]
-	if g == nil {
-		g = &sleepers{map[*parked]struct{}{}, make(chan struct{})}
-		l.asleep[event] = g
-		go l.watch(event, g)
+	if p.with = l.asleep[event]; p.with == nil {
+		p.with = &sleepers{event, map[*parked]struct{}{}, make(chan struct{})}
+		l.asleep[event] = p.with
+		go l.watch(p.with)
 	}
-	g.members[p] = struct{}{}
+	p.with.members[p] = struct{}{}
 	l.mu.Unlock()
 	go l.sleep(p)
 }
 
+// disband wants l.mu locked. Who comes later sleeps with others.
+func (l *lot) disband(all *sleepers) {
+	if all.members != nil {
+		all.members = nil
+		delete(l.asleep, all.event)
+		close(all.left)
+	}
+}
+
 // watch wakes those who sleep until the event.
-func (l *lot) watch(event *Awaited, g *sleepers) {
+func (l *lot) watch(all *sleepers) {
 	var happened <-chan struct{}
-	if event != nil {
-		happened = event.Happened
+	if all.event != nil {
+		happened = all.event.Happened
 	}
 	select {
 	case <-happened:
-		l.prepare(event)
+		l.prepare(all.event)
 	case <-l.stopping:
 	case <-l.closed:
-	case <-g.left:
+	case <-all.left:
 		return
 	}
 	l.mu.Lock()
-	delete(l.asleep, event)
-	for p := range g.members {
+	members := all.members
+	for p := range members {
 		l.awake[p] = struct{}{}
 	}
-	members := g.members
-	g.members = nil
+	l.disband(all)
 	l.mu.Unlock()
 	for p := range members {
 		p.mu.Lock()
@@ -203,11 +209,8 @@ func (l *lot) sleep(p *parked) {
 	p.awake = true
 	p.mu.Unlock()
 	l.mu.Lock()
-	if g := l.asleep[p.awaits]; g != nil {
-		if delete(g.members, p); len(g.members) == 0 {
-			delete(l.asleep, p.awaits)
-			close(g.left)
-		}
+	if delete(p.with.members, p); p.with.members != nil && len(p.with.members) == 0 {
+		l.disband(p.with)
 	}
 	l.awake[p] = struct{}{}
 	l.mu.Unlock()
@@ -218,12 +221,12 @@ func (l *lot) sleep(p *parked) {
 		l.drop(p)
 		return
 	}
-	p.req = nil
 	switch {
 	case len(p.unread) > 0:
 		l.handBack(p)
 	case answered:
-		l.hold(p, nil, time.Now().Add(idleTimeout))
+		l.hold(&parked{conn: p.conn}, nil, time.Now().Add(idleTimeout)) // who was to wake p may only come to it now
+		l.forget(p)
 	default:
 		l.drop(p)
 	}
@@ -231,9 +234,7 @@ func (l *lot) sleep(p *parked) {
 
 func (l *lot) handBack(p *parked) {
 	_ = p.conn.SetReadDeadline(time.Time{})
-	l.mu.Lock()
-	delete(l.awake, p)
-	l.mu.Unlock()
+	l.forget(p)
 	select {
 	case l.back <- &returned{p.conn, p.unread}:
 	case <-l.closed:
@@ -243,9 +244,13 @@ func (l *lot) handBack(p *parked) {
 
 func (l *lot) drop(p *parked) {
 	_ = p.conn.Close()
+	l.forget(p)
+}
+
+func (l *lot) forget(p *parked) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	delete(l.awake, p)
-	l.mu.Unlock()
 }
 
 // drain returns when the lot, which a stop empties, is empty. At the end of ctx it gives the error of that.

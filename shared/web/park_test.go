@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -118,11 +119,12 @@ func (g *guest) hear(t *testing.T) (*http.Response, string) {
 	t.Helper()
 	resp, err := http.ReadResponse(g.in, nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return &http.Response{}, ""
 	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	return resp, string(body)
 }
@@ -179,6 +181,42 @@ func TestPark(t *testing.T) {
 			g.ask(t, "/")
 			if _, body := g.hear(t); body != "now" {
 				t.Error(body)
+			}
+		},
+		"until the time comes and it happens in the same moment, while some leave": func(t *testing.T, l *lounge) {
+			guests := make([]*guest, 200)
+			for i := range guests {
+				guests[i] = l.enter()
+				guests[i].ask(t, "/wait")
+			}
+			synctest.Wait()
+			go func() {
+				time.Sleep(parkTime)
+				close(l.happened)
+			}()
+			var all sync.WaitGroup
+			for i, g := range guests {
+				all.Go(func() {
+					if i%10 == 0 {
+						time.Sleep(parkTime)
+						_ = g.Close()
+						return
+					}
+					if resp, body := g.hear(t); resp.StatusCode != 304 && len(body) != 100_000 || resp.Close {
+						t.Error(resp.Status, len(body))
+					}
+					if _, err := io.WriteString(g, "GET / HTTP/1.1\r\nHost: cars\r\nConnection: close\r\n\r\n"); err != nil {
+						t.Error("the connection does not go on:", err)
+					}
+					g.hear(t)
+				})
+			}
+			all.Wait()
+			l.stop()
+			start := time.Now()
+			err := <-l.served
+			if l.served <- err; time.Since(start) > time.Second {
+				t.Error("something was left in the lot", time.Since(start))
 			}
 		},
 		"not for who has left": func(t *testing.T, l *lounge) {
