@@ -94,6 +94,9 @@ func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) 
 				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			}
 		}()
+		if doc := c.lookup(tag); doc != nil { // filled since the look above
+			return doc, nil
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
 		defer cancel()
 		made, err := fill(ctx)

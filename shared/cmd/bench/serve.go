@@ -6,12 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -53,9 +52,10 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description)
 		source.Route(engine)
 		registry.MustRegister(log, source)
-		if handler = engine; kind == salesKind {
-			handler = sales(engine, log)
+		if kind == salesKind {
+			sales(engine, log, source)
 		}
+		handler = engine
 	case structsKind:
 		gin.SetMode(gin.ReleaseMode)
 		engine := gin.New()
@@ -75,8 +75,8 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 // The routes of a server that sells.
 const (
 	salesPath   = "/sales"   // POST sells an order
-	waitingPath = "/waiting" // the number of requests to feeds that have no answer yet
-	askedPath   = "/asked"   // the number of all requests to feeds
+	waitingPath = "/waiting" // the number of requests that wait for a feed to go on
+	askedPath   = "/asked"   // the number of requests to feeds that were answered
 )
 
 // A sale is the answer to POST of salesPath.
@@ -86,8 +86,26 @@ type sale struct {
 }
 
 // sales adds its routes to those of the feed.
-func sales(engine *gin.Engine, log *publish.Log) http.Handler {
-	var waiting, asked atomic.Int64
+func sales(engine *gin.Engine, log *publish.Log, source *publish.Source) {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(source)
+	sum := func(name string) gin.HandlerFunc {
+		return web.Handle(func(c *gin.Context) error {
+			families, err := metrics.Gather()
+			total := 0.0
+			for _, family := range families {
+				if family.GetName() == name {
+					for _, m := range family.GetMetric() {
+						total += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+					}
+				}
+			}
+			c.JSON(http.StatusOK, int64(total))
+			return err
+		})
+	}
+	engine.GET(waitingPath, sum("feed_waiting_requests"))
+	engine.GET(askedPath, sum("feed_requests_total"))
 	engine.POST(salesPath, web.Handle(func(c *gin.Context) error {
 		o := newOrder()
 		change, err := newChange(o)
@@ -100,14 +118,4 @@ func sales(engine *gin.Engine, log *publish.Log) http.Handler {
 		}
 		return err
 	}))
-	engine.GET(waitingPath, func(c *gin.Context) { c.JSON(http.StatusOK, waiting.Load()) })
-	engine.GET(askedPath, func(c *gin.Context) { c.JSON(http.StatusOK, asked.Load()) })
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/feeds/") {
-			asked.Add(1)
-			waiting.Add(1)
-			defer waiting.Add(-1)
-		}
-		engine.ServeHTTP(w, r)
-	})
 }
