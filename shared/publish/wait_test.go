@@ -64,7 +64,12 @@ func run(t *testing.T, l *Log) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() { r.served <- web.ServeListener(ctx, ln, engine, logger) }()
-	t.Cleanup(func() { stop(); _ = <-r.served })
+	t.Cleanup(func() {
+		stop()
+		if err := <-r.served; err != nil {
+			t.Error(err)
+		}
+	})
 	return r
 }
 
