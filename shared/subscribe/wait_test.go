@@ -142,8 +142,10 @@ func TestWaiting(t *testing.T) {
 		eventually(t, "a request waits", c.holds)
 		addr := s.Listener.Addr().String()
 		s.Listener.Close()
-		s.CloseClientConnections()
-		eventually(t, "the death is noticed", func() bool { return c.shows().LastError != nil })
+		eventually(t, "the death is noticed", func() bool {
+			s.CloseClientConnections() // the request may be on its way
+			return c.shows().LastError != nil
+		})
 		s.put(t, 4, 4)
 		s.serve(t, addr)
 		eventually(t, "it goes on", func() bool { return c.at() == 4 })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +86,17 @@ func (l *ledger) note(r *http.Request, sent string, o order.Order) {
 			l.answered++
 		}
 	}
+}
+
+// saved gives what the ledger holds, to go back to.
+func (l *ledger) saved() (purchases map[string]*purchase, answered int, cancelled []uuid.UUID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	purchases = map[string]*purchase{}
+	for key, p := range l.purchases {
+		purchases[key] = &purchase{slices.Clone(p.bodies), slices.Clone(p.orders)}
+	}
+	return purchases, l.answered, slices.Clone(l.cancelled)
 }
 
 func (l *ledger) count() int {

@@ -72,7 +72,8 @@ func (c *Cluster) removeLeftovers() {
 func (c *Cluster) launch(ctx context.Context) (*process, error) {
 	deadline := time.Now().Add(staleTimeout)
 	for {
-		p, err := c.start(syscall.SIGINT, c.serverLine()...)
+		// Not SIGINT: a server that recovers from a crash of its own may wait for ever after that.
+		p, err := c.start(syscall.SIGQUIT, c.serverLine()...)
 		if err != nil {
 			return nil, err
 		}

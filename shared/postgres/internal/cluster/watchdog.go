@@ -24,7 +24,7 @@ func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...strin
 		return nil, nil, err
 	}
 	defer gate.Close()
-	signal := map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGKILL: "KILL"}[death]
+	signal := map[syscall.Signal]string{syscall.SIGQUIT: "QUIT", syscall.SIGKILL: "KILL"}[death]
 	dog := c.command("/bin/sh", "-c", watchdogScript, "sh", signal, strconv.Itoa(cmd.Process.Pid))
 	leash, dogEnded, err := startReading(dog)
 	if err != nil {

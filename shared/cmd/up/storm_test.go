@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/order"
+)
+
+var long = flag.Duration("long", 30*time.Second, "how long TestStorm breaks things")
+
+// A storm is a company in which everything breaks, again and again, while shoppers buy and cancel.
+type storm struct {
+	*bench
+	*ledger
+	proxy   *proxy // between sales and its subscribers
+	nodes   map[string]*node
+	stopped func() // ends the shoppers, if there are any
+}
+
+// A node is a service with a private PostgreSQL: those that the storm kills and starts again.
+type node struct {
+	*process
+	service, dir, addr string
+	env                []string
+}
+
+// Whatever breaks, each copy becomes what the source is, row by row, and no purchase that was answered is lost or there twice.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	s := &storm{bench: newBench(t), ledger: &ledger{RoundTripper: http.DefaultTransport, purchases: map[string]*purchase{}}, stopped: func() {}}
+	t.Cleanup(func() { s.stopped() })
+	s.proxy = newProxy(t, s.addr(8099), s.addr(8080))
+	s.nodes = map[string]*node{
+		sales:       {service: sales, addr: s.addr(8080), env: []string{"ACCESS_LOG=false"}},
+		"warehouse": {service: "warehouse", addr: s.addr(8090), env: []string{"PAGE_SIZE=20", "POLL_ORDERS=@every 1s"}},
+		"dashboard": {service: "dashboard", addr: s.addr(8092), env: []string{"PAGE_SIZE=100", "POLL_ORDERS=@every 1s", "POLL_WAIT=5s"}},
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
+		s.begin(t, name)
+	}
+	s.shop(t)
+	s.rage(t, *long/3)
+
+	s.stopped()
+	s.kill(t, sales)
+	s.copyData(t, sales, "backup")
+	purchases, answered, cancelled := s.saved()
+	s.begin(t, sales)
+	s.shop(t)
+	s.nodes["newcomer"] = &node{service: "dashboard", addr: s.addr(8094), env: []string{"PAGE_SIZE=7", "POLL_ORDERS=@every 1s"}}
+	s.begin(t, "newcomer")
+	s.rage(t, *long/3)
+
+	// A copy that has seen nothing of what is about to be lost would prove nothing.
+	s.shopped(t, 10)
+	lost := int64(len(s.replay(t)))
+	eventually(t, func() error {
+		for name, n := range s.nodes {
+			if name == sales {
+				continue
+			}
+			var list []status
+			if err := getJSON("http://"+n.addr+"/subscriptions", &list); err != nil {
+				return err
+			}
+			position, _, _ := strings.Cut(list[0].Cursor, "-")
+			if at, err := strconv.ParseInt(position, 10, 64); err != nil || at < lost {
+				return fmt.Errorf("%s is at %s of %d: %+v", name, position, lost, list[0])
+			}
+		}
+		return nil
+	})
+	s.stopped()
+	s.kill(t, sales)
+	s.copyData(t, "backup", sales)
+	s.ledger.purchases, s.answered, s.cancelled = purchases, answered, cancelled
+	s.begin(t, sales)
+	s.shop(t)
+	s.rage(t, *long/3)
+
+	s.shopped(t, 10)
+	s.stopped()
+	s.proxy.calm()
+	entries := s.replay(t)
+	s.ledger.check(t, entries)
+	s.wantCopies(t, entries)
+	for name, n := range s.nodes {
+		if name == sales {
+			continue
+		}
+		if generation := s.rows(t, n, `select generation::text from subscription`); !reflect.DeepEqual(generation, []string{"2"}) {
+			t.Errorf("%s has read the feed anew %v times, and one", name, generation)
+		}
+	}
+}
+
+func (s *storm) addr(port int) string {
+	return net.JoinHostPort("localhost", strconv.Itoa(port+s.offset))
+}
+
+// begin starts a node and waits until it answers.
+func (s *storm) begin(t *testing.T, name string) {
+	t.Helper()
+	n := s.nodes[name]
+	n.dir = filepath.Join(s.dir, name)
+	cmd := exec.Command(filepath.Join(s.dir, "bin", "subscribers"), n.service)
+	if n.service == sales {
+		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
+	}
+	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL=", "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
+		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
+	eventually(t, func() error {
+		if !n.running() {
+			t.Fatalf("%s has ended: %v\n%s", name, n.ProcessState, n.text(t))
+		}
+		_, _, err := get("http://"+n.addr+"/livez", "*/*")
+		return err
+	})
+}
+
+// kill kills a node and waits until its server is gone, too.
+func (s *storm) kill(t *testing.T, name string) {
+	t.Helper()
+	n := s.nodes[name]
+	if !n.running() {
+		t.Fatalf("%s has ended by itself: %v\n%s", name, n.ProcessState, n.text(t))
+	}
+	if err := n.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-n.exited
+	eventually(t, func() error { return none(processes(t, n.dir)) })
+}
+
+// copyData replaces the data of one node by that of another; neither runs.
+func (s *storm) copyData(t *testing.T, from, to string) {
+	t.Helper()
+	from, to = filepath.Join(s.dir, from), filepath.Join(s.dir, to)
+	err := os.RemoveAll(to)
+	if err == nil {
+		err = exec.Command("cp", "-a", from, to).Run()
+	}
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(to, sales, "data", "postmaster.pid")) // another process may have that id by now
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shop sends shoppers.
+func (s *storm) shop(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	shoppers := newShoppers("http://"+s.addr(8080), 1200, newConsole(new(strings.Builder), nil))
+	shoppers.http.Transport = s.ledger
+	go func() {
+		defer close(done)
+		shoppers.run(ctx)
+	}()
+	s.stopped = func() {
+		cancel()
+		<-done
+	}
+}
+
+// shopped waits until sales has answered n more purchases.
+func (s *storm) shopped(t *testing.T, n int) {
+	t.Helper()
+	n += s.count()
+	eventually(t, func() error {
+		if now := s.count(); now < n {
+			return fmt.Errorf("%d purchases were answered, %d are missing", now, n-now)
+		}
+		return nil
+	})
+}
+
+// rage breaks one thing after the other, for so long at least.
+func (s *storm) rage(t *testing.T, d time.Duration) {
+	t.Helper()
+	s.proxy.rage()
+	for until := time.Now().Add(d); time.Now().Before(until); s.shopped(t, 1+rand.N(20)) {
+		name := slices.Sorted(maps.Keys(s.nodes))[rand.N(len(s.nodes))]
+		switch rand.N(4) {
+		case 0:
+			t.Logf("kill %s", name)
+			s.kill(t, name)
+			s.begin(t, name)
+		case 1:
+			t.Logf("kill a session of the server of %s", name)
+			s.crash(t, s.nodes[name], `select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1`)
+		case 2:
+			t.Logf("kill the server of %s", name)
+			s.crash(t, s.nodes[name], "")
+		default:
+			t.Log("cut all connections")
+			s.proxy.cut()
+		}
+	}
+}
+
+// crash kills the server's process whose id a query gives, or its first one: the node goes on without, until it is back.
+func (s *storm) crash(t *testing.T, n *node, query string) {
+	t.Helper()
+	pid := 0
+	eventually(t, func() (err error) {
+		if query == "" {
+			var text []byte
+			if text, err = os.ReadFile(filepath.Join(n.dir, n.service, "data", "postmaster.pid")); err == nil {
+				first, _, _ := strings.Cut(string(text), "\n")
+				pid, err = strconv.Atoi(first)
+			}
+			return err
+		}
+		conn, err := s.connect(t, n)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.Background())
+		return conn.QueryRow(t.Context(), query).Scan(&pid)
+	})
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Fatal(err)
+	}
+}
+
+// connect opens a session at a node's own server.
+func (s *storm) connect(t *testing.T, n *node) (*pgx.Conn, error) {
+	text, err := os.ReadFile(filepath.Join(n.dir, n.service, "data", "postmaster.pid"))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 5 {
+		return nil, errors.New("the server is starting")
+	}
+	return pgx.Connect(t.Context(), fmt.Sprintf("user=postgres database=%s host='%s' port=%s sslmode=disable", n.service, lines[4], lines[3]))
+}
+
+// rows gives the rows of a query that gives text, in order.
+func (s *storm) rows(t *testing.T, n *node, query string) (all []string) {
+	t.Helper()
+	eventually(t, func() error {
+		conn, err := s.connect(t, n)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.Background())
+		rows, err := conn.Query(t.Context(), query)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	slices.Sort(all)
+	return all
+}
+
+// wantCopies waits until every copy is what the feed says, row by row; sales' own table is at once.
+func (s *storm) wantCopies(t *testing.T, entries []entry) {
+	t.Helper()
+	newest := map[uuid.UUID]order.Order{}
+	for _, e := range entries {
+		newest[e.Edison.Entity.ID] = e.Edison.Entity
+	}
+	var orders, totals, lines, reservations []string
+	for id, o := range newest {
+		orders = append(orders, fmt.Sprintf("%s %d %s", id, o.Version, o.Status))
+		totals = append(totals, fmt.Sprintf("%s %d %s %d", id, o.Version, o.Status, o.TotalCents))
+		parts := map[string]int64{}
+		for i, l := range o.Lines {
+			lines = append(lines, fmt.Sprintf("%s %d %s %d %d", id, i+1, l.Model, l.Quantity, l.UnitPriceCents))
+			for _, item := range append([]string{l.Model}, l.Options...) {
+				for part, pieces := range billOfMaterials[item] {
+					parts[part] += pieces * int64(l.Quantity)
+				}
+			}
+		}
+		for part, pieces := range parts {
+			if o.Status == order.Placed {
+				reservations = append(reservations, fmt.Sprintf("%s %s %d", id, part, pieces))
+			}
+		}
+	}
+	var reserved []string
+	for part, pieces := range expect(entries).Reserved {
+		reserved = append(reserved, fmt.Sprintf("%s %d", part, pieces))
+	}
+	for _, x := range []struct {
+		name, query string
+		want        []string
+	}{
+		{sales, `select format('%s %s %s', id, version, status) from orders`, orders},
+		{"warehouse", `select format('%s %s %s', id, version, status) from orders`, orders},
+		{"warehouse", `select format('%s %s %s', order_id, part, quantity) from reservation`, reservations},
+		{"warehouse", `select format('%s %s', part, reserved) from part where reserved <> 0`, reserved},
+		{"dashboard", `select format('%s %s %s %s', id, version, status, total_cents) from orders`, totals},
+		{"dashboard", `select format('%s %s %s %s %s', order_id, line, model, quantity, unit_price_cents) from order_line`, lines},
+		{"newcomer", `select format('%s %s %s %s', id, version, status, total_cents) from orders`, totals},
+		{"newcomer", `select format('%s %s %s %s %s', order_id, line, model, quantity, unit_price_cents) from order_line`, lines},
+	} {
+		slices.Sort(x.want)
+		eventually(t, func() error {
+			if got := s.rows(t, s.nodes[x.name], x.query); !slices.Equal(got, x.want) {
+				return fmt.Errorf("%s: %s gives %d rows, the feed %d, or they differ", x.name, x.query, len(got), len(x.want))
+			}
+			return nil
+		})
+	}
+	t.Logf("%d entries of %d orders", len(entries), len(newest))
+}
