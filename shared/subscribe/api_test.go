@@ -213,6 +213,11 @@ func TestPauseAndPollNow(t *testing.T) {
 	}
 	eventually(t, "it polls again", func() bool { return subscription(t, server).Cursor == s.head(t).Cursor() })
 
+	change(t, "PUT", at+"/schedule", 200, `{"schedule": "@hourly", "wait": "0s"}`)
+	s.putNameless(t, 6)
+	if got := change(t, "POST", at+"/poll", 200, nil); got.RejectedEntries != 1 {
+		t.Errorf("the answer does not say what was rejected: %+v", got)
+	}
 	s.setTamper(answered(503, `{"detail":"Closed for today."}`, "Content-Type", "application/problem+json"))
 	refused(t, "POST", at+"/poll", nil, 502, "The poll failed: the source answered 503 Service Unavailable: Closed for today.\"")
 	s.setTamper(answered(200, "<p>Maintenance", "Content-Type", "text/html"))

@@ -94,6 +94,13 @@ func (l *leader) try(ctx context.Context) error {
 func (l *leader) look(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
+	var free []*poller
+	for _, p := range l.pollers {
+		if p.reading.TryLock() { // else it is being read, and this must not wait for that
+			defer p.reading.Unlock()
+			free = append(free, p)
+		}
+	}
 	rows, err := conn.Query(ctx, selectProgress)
 	if err != nil {
 		return err
@@ -107,7 +114,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range l.pollers {
+	for _, p := range free {
 		if at, ok := found[p.Name]; ok {
 			p.adopt(at)
 		}
