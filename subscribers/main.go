@@ -1,4 +1,4 @@
-// Command subscribers runs one of the services that copy the feeds of Edison Cars.
+// Command subscribers runs one of the services that copy the feeds of Edison Cars, or follows a feed in the terminal.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -13,6 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
+	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
@@ -35,6 +37,9 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return flag.ErrHelp
 		}
 		return daemon.Usagef("there is no flag %s", name)
+	}
+	if name == "follow" {
+		return follow.Run(ctx, rest, env, stdout, os.Stderr)
 	}
 	i := slices.IndexFunc(services, func(s *subscribe.Service) bool { return s.Name == name })
 	if i < 0 {
@@ -59,5 +64,6 @@ func list(w io.Writer) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Addr, s.Text)
 	}
 	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")
+	fmt.Fprintln(tw, "follow URL prints the entries of any feed as they come; follow --help says how.")
 	return tw.Flush()
 }

@@ -176,6 +176,9 @@ func TestCommandLine(t *testing.T) {
 		if args == nil && err != nil || args != nil && !errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%q: %v", args, err)
 		}
+		if !strings.Contains(out.String(), "follow URL prints the entries of any feed") {
+			t.Errorf("%q does not speak of follow:\n%s", args, &out)
+		}
 		for _, s := range services {
 			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
@@ -204,6 +207,7 @@ func TestCommandLine(t *testing.T) {
 		says string
 	}{
 		{[]string{"wharehouse"}, nil, `there is no service "wharehouse"; without a name, subscribers lists them`},
+		{[]string{"follow"}, nil, "follow takes the URL of a feed"},
 		{[]string{"--fast"}, nil, "there is no flag --fast"},
 		{[]string{"warehouse", "dashboard"}, nil, `warehouse takes no argument "dashboard"`},
 		{[]string{"warehouse", "--fast"}, nil, "flag provided but not defined: -fast"},

@@ -2,10 +2,12 @@ package sales
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
-	"html/template"
+	"html"
+	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -18,25 +20,50 @@ func ordersFeed(publicURL string) feed.Description {
 		Version: version(),
 		Text:    "Every order that was placed or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
-			var o order.Order
+			o := order.Order{Lines: make([]order.Line, 0, 4)}
 			if err := json.Unmarshal(e.Entity, &o); err != nil {
 				return feed.Shown{}, fmt.Errorf("read order %s: %w", e.ID, err)
 			}
 			view := shown(&o)
-			var html strings.Builder
-			err := contentTemplate.Execute(&html, view)
 			return feed.Shown{
-				Title: fmt.Sprintf("Order %s %s: %s", view.Short, o.Status, view.Summary),
-				HTML:  html.String(), URL: publicURL + "/orders/" + o.ID.String(), XML: &o,
-			}, err
+				Title: "Order " + view.Short + " " + string(o.Status) + ": " + view.Summary,
+				HTML:  content(view), URL: publicURL + "/orders/" + o.ID.String(), XML: &o,
+			}, nil
 		},
 	}
 }
 
+// wordsVersion is that of Show: raise it with every change of its words.
+const wordsVersion = "2"
+
 // version changes with what the words are made of.
 func version() string {
 	of, _ := json.Marshal(catalogue) // cannot fail: strings and numbers
-	return fmt.Sprintf("1-%x", sha256.Sum256(append(of, contentText...)))[:18]
+	return fmt.Sprintf("%s-%x", wordsVersion, sha256.Sum256(of))[:18]
+}
+
+// content gives an order as HTML. It is written out and no template: a page of a long history has a thousand.
+func content(o *shownOrder) string {
+	status := html.EscapeString(string(o.Status))
+	var b strings.Builder
+	b.Grow(1 << 10)
+	write := func(texts ...string) {
+		for _, s := range texts {
+			b.WriteString(s)
+		}
+	}
+	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(web.Money(o.TotalCents, o.Currency)),
+		` in all, for customer <code>`, o.CustomerID.String(), `</code></p><ul>`)
+	for i := range o.Lines {
+		l := &o.Lines[i]
+		write("<li>", strconv.Itoa(l.Quantity), " × ", html.EscapeString(l.Name))
+		if l.OptionNames != "" {
+			write(", ", html.EscapeString(l.OptionNames))
+		}
+		write(": ", html.EscapeString(web.Money(l.UnitPriceCents, o.Currency)), " each</li>")
+	}
+	write("</ul>")
+	return b.String()
 }
 
 // A shownOrder is an order with the names of today's catalogue.
@@ -59,14 +86,15 @@ func (l shownLine) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCe
 // shown finds the names; what is not for sale any more goes by its code.
 func shown(o *order.Order) *shownOrder {
 	id := o.ID.String()
-	s := &shownOrder{Order: o, Short: id[len(id)-8:]}
+	s := &shownOrder{Order: o, Short: id[len(id)-8:], Lines: make([]shownLine, 0, len(o.Lines))}
+	var summary strings.Builder
 	for _, l := range o.Lines {
 		line := shownLine{Line: l, Name: l.Model}
 		m, forSale := findModel(l.Model)
 		if forSale {
 			line.Name = m.Name
 		}
-		var options []string
+		options := make([]string, 0, len(l.Options))
 		for _, name := range l.Options {
 			if forSale {
 				if option, ok := m.Option(name); ok {
@@ -77,15 +105,13 @@ func shown(o *order.Order) *shownOrder {
 		}
 		line.OptionNames = strings.Join(options, ", ")
 		s.Lines = append(s.Lines, line)
-		if s.Summary != "" {
-			s.Summary += ", "
+		if summary.Len() > 0 {
+			summary.WriteString(", ")
 		}
-		s.Summary += fmt.Sprint(l.Quantity, " ", line.Name)
+		summary.WriteString(strconv.Itoa(l.Quantity))
+		summary.WriteByte(' ')
+		summary.WriteString(line.Name)
 	}
+	s.Summary = summary.String()
 	return s
 }
-
-const contentText = `<p><span class="badge {{.Status}}">{{.Status}}</span> {{money .TotalCents .Currency}} in all, for customer <code>{{.CustomerID}}</code></p>` +
-	`<ul>{{range .Lines}}<li>{{.Quantity}} × {{.Name}}{{with .OptionNames}}, {{.}}{{end}}: {{money .UnitPriceCents $.Currency}} each</li>{{end}}</ul>`
-
-var contentTemplate = template.Must(template.New("").Funcs(web.Functions()).Parse(contentText))

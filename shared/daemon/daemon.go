@@ -28,8 +28,18 @@ func Usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+// ExitWith is err with an exit code of the program's own, 3 to 125.
+func ExitWith(code int, err error) error { return exitError{err, code} }
+
 // Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
-// context.Canceled; 2 when it returns ErrUsage; else 1. The error goes to stderr, without passwords in URLs and readers' tokens.
+// context.Canceled; 2 when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and readers' tokens.
 //
 // SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
 // (see parent) cancel ctx. A second signal ends the process at once, and so do 20 s without run returning.
@@ -81,11 +91,14 @@ func live(run Run, stopTimeout time.Duration) {
 
 	err = run(ctx, os.Args[1:], env, os.Stdout)
 	close(returned)
+	special, coded := errors.AsType[exitError](err)
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp), ctx.Err() != nil && errors.Is(err, context.Canceled):
 		os.Exit(0)
 	case errors.Is(err, ErrUsage):
 		die(2, "%v", err)
+	case coded:
+		die(special.code, "%v", err)
 	default:
 		die(1, "%v", err)
 	}

@@ -31,6 +31,8 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 		return fmt.Errorf("%w: what is %q?", ErrUsage, args[0])
 	case "refuses quietly":
 		return Usagef("what is %q?", args[0])
+	case "fails in its own way":
+		return fmt.Errorf("order: %w", ExitWith(3, errors.New("no such car")))
 	case "helps":
 		return flag.ErrHelp
 	case "hangs":
@@ -75,6 +77,7 @@ func TestExitCodes(t *testing.T) {
 		{"fails", "", 1, ": no such car\n"},
 		{"refuses", "", 2, `: usage: what is "argument"?` + "\n"},
 		{"refuses quietly", "", 2, `: what is "argument"?` + "\n"},
+		{"fails in its own way", "", 3, ": order: no such car\n"},
 		{"helps", "", 0, ""},
 		{"waits", StopWithParent + "=up", 2, `EDISON_STOP_WITH_PARENT="up": takes the process id of the parent, or 1` + "\n"},
 	} {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -25,9 +24,6 @@ const (
 )
 
 var errSilent = fmt.Errorf("no answer within %v: %w", silence, context.DeadlineExceeded)
-
-// MaxBody is the most bytes that a client takes of one page, after decompression.
-const MaxBody = 64 << 20
 
 // A Client reads a feed over HTTP.
 type Client struct {
@@ -117,6 +113,7 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", TypeJSONFeed)
+	req.Header.Set("Accept-Encoding", accepted)
 	req.Header.Set("User-Agent", "edison-cars-subscriber")
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -151,15 +148,17 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
 		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	err = withBody(resp, func(body []byte) (err error) {
+		answer.Page, err = ParsePage(body, r.After)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrPage) {
+		err = fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+		return nil, err
 	}
-	if len(body) > MaxBody {
-		return nil, fmt.Errorf("%w: longer than %d MiB", ErrPage, MaxBody>>20)
-	}
-	answer.Page, err = ParsePage(body, r.After)
-	return answer, err
+	return answer, nil
 }
 
 func asOf(resp *http.Response, asked time.Time) time.Time {
@@ -170,8 +169,11 @@ func asOf(resp *http.Response, asked time.Time) time.Time {
 func statusError(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
-		var problem struct{ Detail string }
-		if json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&problem) == nil {
+		var problem struct {
+			Detail string `json:"detail"`
+		}
+		resp.Body = http.MaxBytesReader(nil, resp.Body, 8<<10)
+		if withBody(resp, func(body []byte) error { return json.Unmarshal(body, &problem) }) == nil {
 			e.Detail = problem.Detail
 		}
 	}

@@ -230,7 +230,7 @@ func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answ
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		server := &http.Server{Handler: h}
+		server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
 		go func() { _ = server.Serve(&listener{accepted: []net.Conn{far}, closed: make(chan struct{})}) }()
 		client := NewClient("")
 		client.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
@@ -303,11 +303,17 @@ func TestClientPatience(t *testing.T) {
 			}
 		}
 	}
+	stalling := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", TypeJSONFeed)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
 	for _, x := range []struct {
 		name       string
 		handler    http.HandlerFunc
 		wait, want time.Duration
 	}{
+		{"stalled after the header", stalling, 0, time.Minute},
 		{"silent", silent, 0, 15 * time.Second},
 		{"silent, may wait", silent, 20 * time.Second, 35 * time.Second},
 		{"trickling", trickling, 0, time.Minute},

@@ -1,15 +1,20 @@
 package feed
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/gorilla/feeds"
+	"pgregory.net/rapid"
 )
 
 func TestParseCursor(t *testing.T) {
@@ -90,8 +95,83 @@ func TestPageComesBackAsItWasWritten(t *testing.T) {
 	if fmt.Sprintf("%+v", *p) != fmt.Sprintf("%+v", d.Page) {
 		t.Errorf("got  %+v\nwant %+v", *p, d.Page)
 	}
-	if empty, err := ParsePage([]byte(`{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"0","up_to_date":true},"items":[]}`), Cursor{}); err != nil || !empty.UpToDate {
+	if empty, err := ParsePage([]byte(emptyPage), Cursor{}); err != nil || !empty.UpToDate {
 		t.Errorf("an empty page: %+v, %v", empty, err)
+	}
+}
+
+func TestParsePageTakesWhatTheLogTakes(t *testing.T) {
+	t.Parallel()
+	d := testDocument()
+	for _, entity := range []string{`{"a":1,"a":2}`, "{\"a\":\"\xff\"}", `{"a":"\ud800"}`, "{ \"a\" :\r\n[1e400] }", `{"a":"\u0000"}`, "{\"a\":\"\u2028\"}"} {
+		d.Entries[0].Entity = json.RawMessage(entity)
+		body, err := d.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := ParsePage(body, Cursor{}); err != nil || string(p.Entries[0].Entity) != entity {
+			t.Errorf("%q: %+v, %v", entity, p, err)
+		}
+	}
+}
+
+func TestJSONIsThatOfEncodingJSON(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		d := testDocument()
+		words := Shown{Title: rapid.String().Draw(t, "title"), HTML: rapid.String().Draw(t, "html"), URL: rapid.String().Draw(t, "url")}
+		words.HTML += string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
+		d.Show = func(Entry) (Shown, error) { return words, nil }
+		d.Entries[0].Updated = time.Unix(0, rapid.Int64().Draw(t, "updated")).UTC()
+		body, err := d.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct{ Items []json.RawMessage }
+		if err := json.Unmarshal(body, &got); err != nil {
+			t.Fatal(err)
+		}
+		raw := strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\ufffd`, "\ufffd") // which encoding/json alone escapes
+		type edison struct {
+			Position int64           `json:"position"`
+			Version  int64           `json:"version"`
+			Deleted  bool            `json:"deleted,omitempty"`
+			Entity   json.RawMessage `json:"entity,omitempty"`
+		}
+		for i, e := range d.Entries {
+			var b bytes.Buffer
+			item := feeds.JSONItem{Id: e.ID.URN(), Title: words.Title, ContentHTML: words.HTML, Url: words.URL, ModifiedDate: &e.Updated}
+			if e.Deleted {
+				item = feeds.JSONItem{Id: e.ID.URN(), Title: "Deleted", ContentText: "Deleted at its source.", ModifiedDate: &e.Updated}
+			}
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(struct {
+				feeds.JSONItem
+				Edison edison `json:"_edison"`
+			}{item, edison{e.Position, e.Version, e.Deleted, e.Entity}}); err != nil {
+				t.Fatal(err)
+			}
+			want := raw.Replace(strings.TrimSuffix(b.String(), "\n"))
+			if string(got.Items[i]) != want {
+				t.Errorf("got  %s\nwant %s", got.Items[i], want)
+			}
+		}
+	})
+}
+
+func TestEventsKeepToTheirLines(t *testing.T) {
+	t.Parallel()
+	d := testDocument()
+	d.Entries[0].Entity = json.RawMessage("{\"a\":\n\"\\n\",\r\"b\":\r\n1}")
+	d.Entries[0].Cursor = At(1, Digest{1})
+	events, err := d.Events()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.FieldsFunc(string(events), func(r rune) bool { return r == '\n' || r == '\r' })
+	if len(lines) != 4 || lines[0] != "id: 1-010000000000" || !strings.HasSuffix(lines[1], `"entity":{"a": "\n", "b":  1}}}`) {
+		t.Errorf("%q", lines)
 	}
 }
 
@@ -122,11 +202,78 @@ func TestParsePageRefuses(t *testing.T) {
 		"a head that it is past":        strings.Replace(good, `"head":"5-`, `"head":"1-`, 1),
 		"an empty page on the way":      `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"2-050000000000","up_to_date":false},"items":[]}`,
 		"an empty sealed page":          `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","sealed":true},"items":[]}`,
+		"what follows it":               good + "{}",
+		"names in other letters":        strings.Replace(good, `"position":1`, `"Position":1`, 1),
 		"a null for an entity":          strings.Replace(good, `{"a":"<&>"}`, `null`, 1),
 	} {
 		if p, err := ParsePage([]byte(bad), Cursor{}); !errors.Is(err, ErrPage) {
 			t.Errorf("%s is read as %+v, %v", name, p, err)
 		}
+	}
+}
+
+// readAlike holds ParsePage against encoding/json: it takes nothing that this refuses, and reads the same. It gives the page, or
+// nil.
+func readAlike(t *testing.T, body []byte) *Page {
+	t.Helper()
+	p, err := ParsePage(body, Cursor{})
+	if err != nil {
+		if !errors.Is(err, ErrPage) {
+			t.Error(err)
+		}
+		return nil
+	}
+	if p.Cursor.Position != int64(len(p.Entries)) {
+		t.Errorf("%d entries end at %s", len(p.Entries), p.Cursor)
+	}
+	if otherCase(body) {
+		return p
+	}
+	var doc jsonReplay
+	if err := json.Unmarshal(body, &doc); err != nil {
+		t.Fatalf("encoding/json refuses %s: %v", body, err)
+	}
+	want, err := doc.page(Cursor{})
+	if err != nil || !reflect.DeepEqual(p, want) {
+		t.Errorf("%s\ngot  %+v\nwant %+v, %v", body, p, want, err)
+	}
+	return p
+}
+
+func TestParsePageReadsAlike(t *testing.T) {
+	t.Parallel()
+	body, err := testDocument().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := []string{
+		"", "null", "true", "false", "0", "-0", "1", "1.0", "1e0", "01", "+1", "9223372036854775808", `""`, `"0"`, `"1"`, `"true"`, `"2-020000000000"`,
+		`"2-\u00320000000000"`, `"2026-11-23T08:00:00Z"`, `"2026-11-23 08:00:00Z"`, `"2026-11-23T08:00:00+25:00"`, "{}", "[]", "[null]", `{"a":1}`, `[{}]`, "{,}", "[1,]", "\xff", "\"\xff\"", "1 1",
+	}
+	read := 0
+	for _, at := range regexp.MustCompile(`"\w+":("[^"]*"|\w+|\{"a":"<&>"\})`).FindAllSubmatchIndex(body, -1) {
+		before, member, after := body[:at[0]], body[at[0]:at[1]], body[at[1]:]
+		name := body[at[0]:at[2]]
+		for _, value := range values {
+			changed := append(bytes.Clone(name), value...)
+			for _, bad := range [][][]byte{
+				{before, changed, after},
+				{before, changed, []byte(","), member, after},
+				{before, member, []byte(","), changed, after},
+				{before, []byte(" \t\r\n"), changed, []byte("\v"), after},
+			} {
+				if readAlike(t, bytes.Join(bad, nil)) != nil {
+					read++
+				}
+			}
+		}
+	}
+	for i := range body {
+		readAlike(t, body[:i])
+		readAlike(t, append(bytes.Clone(body[:i]), body[i+1:]...))
+	}
+	if read < 100 {
+		t.Errorf("only %d pages were read", read)
 	}
 }
 
@@ -136,15 +283,20 @@ func FuzzParsePage(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(body)
-	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := ParsePage(body, Cursor{})
-		if err != nil && !errors.Is(err, ErrPage) {
-			t.Error(err)
+	f.Add([]byte(emptyPage))
+	f.Add(bytes.Replace(body, []byte(`{"a":"<&>"}`), []byte("{\"a\":\"\\ud800\xff\",\n\"a\" : 1e400}"), 1))
+	f.Fuzz(func(t *testing.T, body []byte) { readAlike(t, body) })
+}
+
+// otherCase tells whether a name of ours may stand in the page in other letters, which encoding/json takes for it.
+func otherCase(body []byte) bool {
+	names := regexp.MustCompile(`(?i)"(version|_edison|items|id|date_modified|position|deleted|entity|about|cursor|next|sealed|up_to_date|head)"`)
+	for _, name := range names.FindAll(body, -1) {
+		if !bytes.Equal(name, bytes.ToLower(name)) {
+			return true
 		}
-		if err == nil && p.Cursor.Position != int64(len(p.Entries)) {
-			t.Errorf("%d entries end at %s", len(p.Entries), p.Cursor)
-		}
-	})
+	}
+	return bytes.Contains(body, []byte(`\u00`)) || bytes.ContainsAny(body, "ſ\u212a") // escaped, and the letters that fold into ASCII
 }
 
 func TestLatest(t *testing.T) {

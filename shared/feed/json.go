@@ -2,24 +2,24 @@ package feed
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/gorilla/feeds"
 )
 
 const jsonFeedVersion = "https://jsonfeed.org/version/1.1"
 
-// jsonDocument is a JSON Feed 1.1 with our extension; its own fields shadow those of gorilla/feeds, which
-// would leave out empty items.
+// jsonDocument is a JSON Feed 1.1 with our extension, but for its items, which come last.
 type jsonDocument struct {
 	feeds.JSONFeed
-	Edison jsonPage   `json:"_edison"`
-	Items  []jsonItem `json:"items"`
+	Edison jsonPage `json:"_edison"`
 }
 
 type jsonPage struct {
@@ -31,19 +31,8 @@ type jsonPage struct {
 	Head     *Cursor `json:"head,omitempty"`
 }
 
-type jsonItem struct {
-	feeds.JSONItem
-	Edison jsonEntry `json:"_edison"`
-}
-
-type jsonEntry struct {
-	Position int64           `json:"position"`
-	Version  int64           `json:"version"`
-	Deleted  bool            `json:"deleted,omitempty"`
-	Entity   json.RawMessage `json:"entity,omitempty"`
-}
-
-// JSON gives the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_edison`.
+// JSON gives the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_edison`; the entities
+// are, byte for byte, what was written.
 func (d *Document) JSON() ([]byte, error) {
 	doc := jsonDocument{
 		JSONFeed: feeds.JSONFeed{
@@ -51,7 +40,6 @@ func (d *Document) JSON() ([]byte, error) {
 			NextUrl: d.link("next"),
 		},
 		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
-		Items:  make([]jsonItem, 0, len(d.Entries)),
 	}
 	if !d.NewestFirst() {
 		doc.NextUrl = ""
@@ -59,47 +47,78 @@ func (d *Document) JSON() ([]byte, error) {
 	if d.tail() {
 		doc.Edison.UpToDate, doc.Edison.Head = &d.UpToDate, &d.Head
 	}
-	for _, e := range d.Entries {
-		doc.Items = append(doc.Items, d.item(e))
+	frame, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
 	}
-	return encodeJSON(doc)
+	scratch := buffers.Get().(*[]byte)
+	defer putBuffer(scratch)
+	b := append(append((*scratch)[:0], frame[:len(frame)-1]...), `,"items":[`...)
+	for i, e := range d.Entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = d.appendItem(b, e)
+	}
+	b = append(b, "]}\n"...)
+	*scratch = b
+	return bytes.Clone(b), nil
 }
 
-func (d *Document) item(e Entry) jsonItem {
-	item := jsonItem{
-		JSONItem: feeds.JSONItem{Id: e.ID.URN(), ModifiedDate: &e.Updated},
-		Edison:   jsonEntry{Position: e.Position, Version: e.Version, Deleted: e.Deleted, Entity: e.Entity},
-	}
+// appendItem writes an item of JSON Feed 1.1. By hand: a page of a long history is made by the thousand entries, and most of
+// it is there already.
+func (d *Document) appendItem(b []byte, e Entry) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, e.ID.URN()...)
+	b = append(b, '"')
 	if e.Deleted {
-		item.Title, item.ContentText = "Deleted", "Deleted at its source."
+		b = append(b, `,"title":"Deleted","content_text":"Deleted at its source."`...)
 	} else {
 		shown := d.Words(e)
-		item.Title, item.ContentHTML, item.Url = shown.Title, shown.HTML, shown.URL
+		b = appendMember(b, `,"url":`, shown.URL)
+		b = appendMember(b, `,"title":`, shown.Title)
+		b = appendMember(b, `,"content_html":`, shown.HTML)
 	}
-	return item
+	b = append(b, `,"date_modified":"`...)
+	b = e.Updated.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","_edison":{"position":`...)
+	b = strconv.AppendInt(b, e.Position, 10)
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, e.Version, 10)
+	if e.Deleted {
+		b = append(b, `,"deleted":true`...)
+	} else {
+		b = append(b, `,"entity":`...)
+		b = append(b, e.Entity...)
+	}
+	return append(b, "}}"...)
+}
+
+// appendMember leaves out what is empty.
+func appendMember(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b, _ = jsontext.AppendQuote(append(b, name...), value) // what is not UTF-8 becomes U+FFFD, and an error
+	return b
 }
 
 // Events gives the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
 // the data, the item that it is in JSON.
 func (d *Document) Events() ([]byte, error) {
-	var b bytes.Buffer
+	var b []byte
 	for _, e := range d.Entries {
-		item, err := encodeJSON(d.item(e)) // ends its only line
-		if err != nil {
-			return nil, err
+		b = append(b, "id: "+e.Cursor.String()+"\ndata: "...)
+		data := len(b)
+		b = d.appendItem(b, e)
+		for i := data; i < len(b); i++ {
+			if b[i] == '\n' || b[i] == '\r' { // between two tokens of the entity, and here the end of the data
+				b[i] = ' '
+			}
 		}
-		fmt.Fprintf(&b, "id: %s\ndata: %s\n", e.Cursor, item)
+		b = append(b, "\n\n"...)
 	}
-	return b.Bytes(), nil
-}
-
-// encodeJSON leaves <, > and & as they are: the payloads go out as they were written.
-func encodeJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return b.Bytes(), err
+	return b, nil
 }
 
 func (d *Document) link(rel string) string {
@@ -115,21 +134,36 @@ func (d *Document) link(rel string) string {
 // or with positions that do not follow each other.
 var ErrPage = errors.New("not a page of this feed")
 
+// jsonReplay is what a reader takes of a replay page.
+type jsonReplay struct {
+	Version string    `json:"version"`
+	Edison  *jsonPage `json:"_edison"`
+	Items   []struct {
+		ID       string    `json:"id"`
+		Modified time.Time `json:"date_modified"`
+		Edison   struct {
+			Position int64          `json:"position"`
+			Version  int64          `json:"version"`
+			Deleted  bool           `json:"deleted"`
+			Entity   jsontext.Value `json:"entity"`
+		} `json:"_edison"`
+	} `json:"items"`
+}
+
+// asWritten: an entity that the log has taken does not fail its whole page.
+var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
 // ParsePage reads a replay page that starts at after and checks that it is whole: positions follow each other
-// from after on, and the page's cursor is that of its last entry. All errors wrap ErrPage.
+// from after on, and the page's cursor is that of its last entry. It keeps nothing of body. All errors wrap ErrPage.
 func ParsePage(body []byte, after Cursor) (*Page, error) {
-	var doc struct {
-		Version string    `json:"version"`
-		Edison  *jsonPage `json:"_edison"`
-		Items   []struct {
-			ID       string    `json:"id"`
-			Modified time.Time `json:"date_modified"`
-			Edison   jsonEntry `json:"_edison"`
-		} `json:"items"`
-	}
-	if err := json.Unmarshal(body, &doc); err != nil {
+	var doc jsonReplay
+	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPage, err)
 	}
+	return doc.page(after)
+}
+
+func (doc *jsonReplay) page(after Cursor) (*Page, error) {
 	if doc.Version != jsonFeedVersion || doc.Edison == nil {
 		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _edison", ErrPage)
 	}
@@ -144,7 +178,7 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 		position++
 		e := Entry{
 			Position: item.Edison.Position, Version: item.Edison.Version, Updated: item.Modified,
-			Deleted: item.Edison.Deleted, Entity: item.Edison.Entity,
+			Deleted: item.Edison.Deleted, Entity: []byte(item.Edison.Entity),
 		}
 		if e.Position != position {
 			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)

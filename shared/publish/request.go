@@ -42,6 +42,7 @@ type resource struct {
 
 	locating sync.Mutex
 	last     atomic.Pointer[answer]
+	awaited  atomic.Pointer[web.Awaited]
 }
 
 // A key is what a resource is kept under: all that chooses it.

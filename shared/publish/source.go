@@ -20,7 +20,7 @@ import (
 
 // renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
 // makes other bytes of the same entries.
-const renderer = "1"
+const renderer = "2"
 
 //go:embed *.html
 var pages embed.FS
@@ -151,6 +151,11 @@ func (s *Source) forget(epoch int) {
 // serveFeed answers in the order of what it costs: a bad request from its text, 304 from memory, and only then with the
 // entries.
 func (s *Source) serveFeed(c *gin.Context) error {
+	client := c
+	if _, resumed := web.Resumed(c.Request.Context()); resumed {
+		s.metrics.waiting.Dec()
+		client = nil // it has asked already
+	}
 	res, err := s.resource(c)
 	if err != nil {
 		return err
@@ -161,11 +166,11 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
 	}
-	a, err := s.answer(c.Request.Context(), res, c)
+	a, err := s.answer(c.Request.Context(), res, client)
 	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
 		a, err = s.wait(c, res, a, preferredWait(prefer))
 	}
-	if err != nil {
+	if err != nil || a == nil {
 		return err
 	}
 	h := c.Writer.Header()
@@ -233,7 +238,7 @@ func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, err
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, r.coding, a.final)
+		body, err := compress(plain.body, r.coding)
 		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{r.coding}, body: body}, err
 	})
 }

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,19 +37,27 @@ func preferredWait(fields []string) time.Duration {
 	return 0
 }
 
-// wait holds the request until there is something that its client has not seen, for as long as it prefers.
+// wait holds the request until there is something that its client has not seen, for as long as it prefers. It gives nil
+// where the request was parked.
 func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
 	}
 	ctx := c.Request.Context()
+	until, resumed := web.Resumed(ctx)
+	if !resumed {
+		until = time.Now().Add(limit)
+	}
 	c.Writer.Header()["Preference-Applied"] = []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
 	if !nothingNew(c.Request.Header, res, a) {
 		return a, nil
 	}
 	s.metrics.waiting.Inc()
+	if web.Park(c, s.awaited(res, a.tip), until) {
+		return nil, nil
+	}
 	defer s.metrics.waiting.Dec()
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for over := false; !over && nothingNew(c.Request.Header, res, a); {
 		select {
@@ -66,6 +75,21 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 		}
 	}
 	return a, nil
+}
+
+// awaited is that something is appended after the tip. Whoever waits for it on the resource finds the answer made.
+func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
+	if awaited := res.awaited.Load(); awaited != nil && awaited.Happened == t.moved {
+		return awaited
+	}
+	awaited := &web.Awaited{Happened: t.moved, Prepare: func() {
+		ctx := context.Background() // both have time-outs
+		if a, err := s.answer(ctx, res, nil); err == nil {
+			_, _ = s.coded(ctx, &res.request, a) // those who wait will hear of an error
+		}
+	}}
+	res.awaited.Store(awaited)
+	return awaited
 }
 
 // nothingNew: the answer would be a 304 or an empty page.

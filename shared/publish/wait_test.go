@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,7 @@ func run(t *testing.T, l *Log) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() { r.served <- web.ServeListener(ctx, ln, engine, logger) }()
-	t.Cleanup(func() { stop(); <-r.served })
+	t.Cleanup(func() { stop(); _ = <-r.served })
 	return r
 }
 
@@ -113,6 +114,9 @@ func TestWait(t *testing.T) {
 			{end, "Prefer", "wait=30", "If-None-Match", tag(end)},
 			{"/feeds/things.atom", "Prefer", "wait=30", "If-None-Match", tag("/feeds/things.atom")},
 			{"/feeds/things.json?after=0&limit=200", "Prefer", "wait=30", "If-None-Match", tag("/feeds/things.json?after=0&limit=200")},
+		}
+		for _, parked := range requests {
+			requests = append(requests, append(slices.Clip(parked), "Connection", "close")) // waits in its handler
 		}
 		var all sync.WaitGroup
 		for _, request := range requests {
@@ -209,6 +213,10 @@ func TestManyWait(t *testing.T) {
 	r.waitForWaiters(t, many)
 	commit(t, l)
 	all.Wait()
+	r.waitForWaiters(t, 0)
+	if n := testutil.ToFloat64(r.metrics.requests.WithLabelValues(feedName, "json", "200")); n != many || testutil.CollectAndCount(r.metrics.requests) != 2 { // and 304
+		t.Errorf("%v requests of %d are counted, or other outcomes", n, many)
+	}
 	if n := r.shown.Load(); n != 1 {
 		t.Errorf("the entry was put into words %d times", n)
 	}

@@ -252,7 +252,7 @@ func TestPauseInTheMiddle(t *testing.T) {
 	paused := make(chan Subscription, 1)
 	pages := 0
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
-		if pages++; pages == 3 {
+		if pages++; pages == 5 { // those before the third are applied
 			paused <- change(t, "POST", server.URL+"/subscriptions/things/pause", 200, nil)
 		}
 		honest.ServeHTTP(w, r)

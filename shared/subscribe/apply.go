@@ -30,6 +30,14 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
+// allRefused gives that error where all of several entries are bad.
+func allRefused(bad []rejection, entries int) error {
+	if entries > 1 && len(bad) == entries {
+		return &refusedError{entries, bad[0].reason}
+	}
+	return nil
+}
+
 // badEntry tells that an entry is at fault: it cannot be decoded, or breaks a constraint (SQLSTATE classes 22 and 23).
 func badEntry(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -40,26 +48,21 @@ func badEntry(err error) bool {
 	return syntax || wrongType
 }
 
-// apply applies the entries, each the newest of its entity, in tx. Where one is bad, carefully takes the bad ones out.
-func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, carefully bool) (rejected int, err error) {
+// apply applies the entries, each the newest of its entity, in tx. Where one is bad, carefully takes the bad ones out, writes
+// them down and gives them.
+func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, carefully bool) (bad []rejection, err error) {
 	if len(entries) == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	if carefully {
-		var bad []rejection
-		if bad, err = p.applyBest(ctx, tx, entries); err != nil {
-			return 0, err
+		if bad, err = p.applyBest(ctx, tx, entries); err == nil {
+			entries, err = p.reject(ctx, tx, entries, bad)
 		}
-		if len(bad) > 1 && len(bad) == len(entries) {
-			return 0, &refusedError{len(bad), bad[0].reason}
-		}
-		entries, err = p.reject(ctx, tx, entries, bad)
-		if err != nil {
-			return 0, err
-		}
-		rejected = len(bad)
-	} else if err = p.call(ctx, tx, entries); err != nil {
-		return 0, err
+	} else {
+		err = p.call(ctx, tx, entries)
+	}
+	if err != nil {
+		return nil, err
 	}
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
@@ -67,14 +70,15 @@ func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, car
 	}
 	// What was applied is good, whatever was wrong with the entity before.
 	_, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
-	return rejected, err
+	return bad, err
 }
 
 // call runs the service's Apply; a panic of it is an error.
 func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("apply panicked: %v\n%s", v, debug.Stack())
+			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("apply panicked: %v", v)
 		}
 	}()
 	return p.Apply(ctx, tx, NewBatch(entries))
@@ -92,7 +96,8 @@ func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry)
 		if err := p.call(ctx, tx, entries); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `set constraints all immediate`) // what would break at the commit, breaks here
+		// What would break at the commit, breaks here; what comes next may put it off again.
+		_, err := tx.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
 		return err
 	})
 	switch half := len(entries) / 2; {
@@ -123,11 +128,10 @@ func (p *poller) reject(ctx context.Context, tx pgx.Tx, entries []feed.Entry, ba
 			on conflict (feed, entity_id) do update set version = excluded.version, position = excluded.position,
 			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
-			p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity), r.reason.Error())
+			p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity), strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
 		if err != nil {
 			return nil, err
 		}
-		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", r.reason)
 	}
 	for _, e := range entries {
 		if !is[e.ID] {
@@ -137,14 +141,24 @@ func (p *poller) reject(ctx context.Context, tx pgx.Tx, entries []feed.Entry, ba
 	return good, nil
 }
 
-// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see.
+func (p *poller) logRejected(ctx context.Context, bad []rejection) {
+	for _, r := range bad {
+		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", r.reason)
+	}
+}
+
+// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
+// row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	ids, versions := make([]uuid.UUID, len(entries)), make([]int64, len(entries))
 	for i, e := range entries {
 		ids[i], versions[i] = e.ID, e.Version
 	}
 	rows, err := tx.Query(ctx, `
-		select id from unnest($1::uuid[], $2::bigint[]) as e (id, asked) join `+f.table()+` as t using (id) where t.version >= e.asked`, ids, versions)
+		select e.id from unnest($1::uuid[], $2::bigint[]) as e (id, asked)
+		  left join `+f.table()+` as t on t.id = e.id
+		  left join rejected_entry as r on r.feed = $3 and r.entity_id = e.id
+		 where case when r.feed is null then t.version >= e.asked else r.version > e.asked end`, ids, versions, f.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -86,7 +87,7 @@ func TestSourceFaults(t *testing.T) {
 		"a connection that is closed at once":   {tamper: resetAfter(0), says: "connection reset"},
 		"a connection reset in the header":      {tamper: resetAfter(100), says: "ask http://"},
 		"a connection reset in mid-body":        {tamper: resetAfter(1500), says: "connection reset"},
-		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: unexpected end of JSON"},
+		"half a page that looks whole":          {tamper: edited(func(s string) string { return s[:len(s)/2] }), says: "not a page of this feed: jsontext: unexpected EOF"},
 		"no body":                               {tamper: edited(func(string) string { return "" }), says: "not a page of this feed"},
 		"a page for people":                     {tamper: answered(200, "<p>Maintenance", "Content-Type", "text/html"), says: `expected application/feed+json, got "text/html"`},
 		"a page without a type":                 {tamper: answered(200, "", "Content-Type", ""), says: `expected application/feed+json, got ""`},
@@ -168,6 +169,43 @@ func tooLong(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		_, _ = zip.Write(spaces)
 	}
 	_ = zip.Close()
+}
+
+// A source that cannot even be asked.
+func TestSourceOutOfReach(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	here := c.URL
+	otherName := httptest.NewTLSServer(s.Config.Handler)
+	defer otherName.Close()
+	otherName.Config.ErrorLog = log.New(io.Discard, "", 0)
+	_, port, err := net.SplitHostPort(otherName.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct{ url, says string }{
+		"nobody listens":                     {"http://127.0.0.1:1/feeds/things", "connection refused"},
+		"a name that there is not":           {"http://source.invalid/feeds/things", "lookup source.invalid"},
+		"a certificate for another name":     {"https://localhost:" + port + "/feeds/things", "x509: certificate is valid for example.com, *.example.com, not localhost"},
+		"a certificate of an unknown issuer": {otherName.URL + "/feeds/things", "x509: certificate signed by unknown authority"},
+		"TLS where there is none":            {strings.Replace(here, "http:", "https:", 1), "server gave HTTP response to HTTPS client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.URL = x.url
+			err := c.poll(t.Context())
+			if err == nil || !strings.Contains(err.Error(), x.says) {
+				t.Errorf("%v, not %q", err, x.says)
+			}
+			if at := c.stored(t); at.cursor.Position != 0 || len(c.things(t)) > 0 {
+				t.Errorf("it moved to %+v", at)
+			}
+		})
+	}
+	c.URL = here
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
 }
 
 func TestRedirectWithinTheOrigin(t *testing.T) {

@@ -204,7 +204,8 @@ func TestCopyProperty(t *testing.T) {
 		exec(rt, pool, `truncate thing, subscription cascade`)
 		s.history = nil
 		clear(s.versions)
-		c := s.copier(rt, pool, 5)
+		c, pure := s.copier(rt, pool, 5), rapid.Bool().Draw(rt, "pure")
+		c.Pure = pure
 		defer func() { c.client.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
@@ -220,6 +221,7 @@ func TestCopyProperty(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				c.client.Close()
 				c = s.copier(t, pool, rapid.IntRange(1, 10).Draw(t, "page size"))
+				c.Pure = pure
 			},
 			"poll that the source breaks off": func(t *rapid.T) {
 				pages, bytes := rapid.IntRange(0, 3).Draw(t, "pages"), rapid.IntRange(0, 2000).Draw(t, "bytes")
@@ -234,12 +236,13 @@ func TestCopyProperty(t *testing.T) {
 				s.setTamper(nil)
 			},
 			"poll that the reader breaks off": func(t *rapid.T) {
-				pages, apply := rapid.IntRange(0, 3).Draw(t, "pages"), c.Apply
+				var pages atomic.Int64
+				pages.Store(int64(rapid.IntRange(0, 3).Draw(t, "pages")))
+				apply := c.Apply
 				c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
-					if err := apply(ctx, tx, b); err != nil || pages == 0 {
+					if err := apply(ctx, tx, b); err != nil || pages.Add(-1) < 0 {
 						return errors.Join(err, errors.New("no room"))
 					}
-					pages--
 					return nil
 				}
 				_ = c.poll(context.Background())

@@ -2,7 +2,7 @@ package subscribe
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -15,6 +15,7 @@ const (
 	lockKey       = 0x656469736f6e // of the advisory lock, in the service's own database
 	heartbeat     = time.Second
 	heartbeatWait = 3 * time.Second // until a connection counts as lost
+	silenceEnds   = "5s"            // a session, at the server
 )
 
 // A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
@@ -28,18 +29,11 @@ type leader struct {
 // run polls whenever this process may, until ctx ends.
 func (l *leader) run(ctx context.Context) {
 	for said := ""; ; {
-		err := l.try(ctx)
+		err := l.hold(ctx, &said)
 		if ctx.Err() != nil {
 			return
 		}
-		text := "another process of this service polls"
-		if err != nil {
-			text = err.Error()
-		}
-		if text != said {
-			l.logger.WarnContext(ctx, "not polling, only serving", "reason", text)
-			said = text
-		}
+		l.say(ctx, &said, err)
 		select {
 		case <-ctx.Done():
 			return
@@ -48,13 +42,19 @@ func (l *leader) run(ctx context.Context) {
 	}
 }
 
-// try polls for as long as it has the lock. Without it, it only looks how far the other one is.
-func (l *leader) try(ctx context.Context) error {
-	config := l.pool.Config().ConnConfig
-	// The server, too, has to notice soon that this process is cut off.
-	for name, value := range map[string]string{"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3", "tcp_user_timeout": "5000"} {
-		config.RuntimeParams[name] = value
+// say tells once why this process does not poll.
+func (l *leader) say(ctx context.Context, said *string, why error) {
+	if why.Error() != *said {
+		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
+		*said = why.Error()
 	}
+}
+
+// hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
+// those of the other process are.
+func (l *leader) hold(ctx context.Context, said *string) error {
+	config := l.pool.Config().ConnConfig
+	config.RuntimeParams["idle_session_timeout"] = silenceEnds // so that the server, too, gives up a process that hangs or is cut off
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -64,36 +64,43 @@ func (l *leader) try(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	var mine bool
-	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey).Scan(&mine); err != nil {
-		return err
-	}
-	if err := l.look(ctx, conn); err != nil || !mine {
-		return err
-	}
 	polling, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
-	for _, p := range l.pollers {
-		all.Go(func() { p.run(polling) })
-	}
 	defer all.Wait()
 	defer stop()
-	for {
+	for mine := false; ; {
+		if got, err := l.look(ctx, conn, mine); err != nil {
+			return fmt.Errorf("the connection for the lock is lost: %w", err)
+		} else if got && !mine {
+			if *said != "" {
+				l.logger.InfoContext(ctx, "polling")
+				*said = ""
+			}
+			for _, p := range l.pollers {
+				all.Go(func() { p.run(polling) })
+			}
+			mine = true
+		}
+		if !mine {
+			l.say(ctx, said, errStandby)
+		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case <-time.After(heartbeat):
-		}
-		if err := l.look(ctx, conn); err != nil {
-			return errors.Join(errors.New("the connection with the lock is lost"), err)
 		}
 	}
 }
 
-// look reads what other processes of the service, and their users, have changed.
-func (l *leader) look(ctx context.Context, conn *pgx.Conn) error {
+// look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
+func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
+	if !mine {
+		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey).Scan(&mine); err != nil {
+			return false, err
+		}
+	}
 	var free []*poller
 	for _, p := range l.pollers {
 		if p.reading.TryLock() { // else it is being read, and this must not wait for that
@@ -103,7 +110,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn) error {
 	}
 	rows, err := conn.Query(ctx, selectProgress)
 	if err != nil {
-		return err
+		return false, err
 	}
 	found := map[string]progress{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
@@ -112,12 +119,12 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn) error {
 		return struct{}{}, err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, p := range free {
 		if at, ok := found[p.Name]; ok {
 			p.adopt(at)
 		}
 	}
-	return nil
+	return mine, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -20,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -30,6 +32,11 @@ import (
 
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
+	if env := os.Getenv(replicaEnv); env != "" {
+		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
+			return runReplica(ctx, env, stdout)
+		})
+	}
 	pgtest.Main(m)
 }
 
@@ -224,6 +231,7 @@ func (s *source) head(t rapid.TB) (head publish.Head) {
 // A copier is a poller with a database of its own.
 type copier struct {
 	*poller
+	mu      sync.Mutex
 	applied []int // the number of entities of each batch
 }
 
@@ -244,7 +252,9 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
 	c := new(copier)
 	c.poller = newPoller("test", Feed{
 		Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Apply: func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			c.mu.Lock()
 			c.applied = append(c.applied, len(b.Entities)+len(b.Deleted))
+			c.mu.Unlock()
 			return copyThings(ctx, tx, b)
 		},
 	}, feed.NewClient(""), tuning{pageSize: pageSize}, discard)

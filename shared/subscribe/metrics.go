@@ -14,11 +14,19 @@ type pollerMetrics struct {
 	polls   *prometheus.CounterVec
 	apply   prometheus.Histogram
 	resyncs prometheus.Counter
+	// What it is, as gauges.
+	lagEntries, lagSeconds, stale, rejected, polling *prometheus.Desc
 }
 
 func newPollerMetrics(name string) *pollerMetrics {
 	labels := prometheus.Labels{"feed": name}
+	gauge := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, labels) }
 	return &pollerMetrics{
+		lagEntries: gauge("subscription_lag_entries", "Entries that the source had beyond the copy when it last answered."),
+		lagSeconds: gauge("subscription_lag_seconds", "Age of the copy: how long ago the source had what it holds. Absent while there is none."),
+		stale:      gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is."),
+		rejected:   gauge("subscription_rejected_entries", "Entries that could not be applied."),
+		polling:    gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by."),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "subscription_polls_total", Help: "Polls by how they ended.", ConstLabels: labels,
 		}, []string{"outcome"}),
@@ -47,45 +55,33 @@ func (m *pollerMetrics) polled(err error) {
 	m.polls.WithLabelValues(outcome).Inc()
 }
 
-// What a poller is, as gauges.
-var (
-	lagEntries = gauge("subscription_lag_entries", "Entries that the source had beyond the copy when it last answered.")
-	lagSeconds = gauge("subscription_lag_seconds", "Age of the copy: how long ago the source had what it holds. Absent while there is none.")
-	isStale    = gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is.")
-	rejected   = gauge("subscription_rejected_entries", "Entries that could not be applied.")
-	polling    = gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by.")
-)
-
-func gauge(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, []string{"feed"}, nil)
-}
-
 // Describe and Collect make a poller a prometheus.Collector.
 func (p *poller) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagEntries, lagSeconds, isStale, rejected, polling} {
+	m := p.metrics
+	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.rejected, m.polling} {
 		ch <- d
 	}
-	p.metrics.polls.Describe(ch)
-	p.metrics.apply.Describe(ch)
-	p.metrics.resyncs.Describe(ch)
+	m.polls.Describe(ch)
+	m.apply.Describe(ch)
+	m.resyncs.Describe(ch)
 }
 
 // Collect is as Describe says.
 func (p *poller) Collect(ch chan<- prometheus.Metric) {
-	now := time.Now()
+	m, now := p.metrics, time.Now()
 	s := p.status(now)
 	set := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, p.Name)
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
 	truth := map[bool]float64{true: 1}
-	set(lagEntries, float64(s.LagEntries))
+	set(m.lagEntries, float64(s.LagEntries))
 	if s.AsOf != nil {
-		set(lagSeconds, now.Sub(*s.AsOf).Seconds())
+		set(m.lagSeconds, now.Sub(*s.AsOf).Seconds())
 	}
-	set(isStale, truth[s.State != Fresh])
-	set(rejected, float64(s.RejectedEntries))
-	set(polling, truth[!s.Standby])
-	p.metrics.polls.Collect(ch)
-	p.metrics.apply.Collect(ch)
-	p.metrics.resyncs.Collect(ch)
+	set(m.stale, truth[s.State != Fresh])
+	set(m.rejected, float64(s.RejectedEntries))
+	set(m.polling, truth[!s.Standby])
+	m.polls.Collect(ch)
+	m.apply.Collect(ch)
+	m.resyncs.Collect(ch)
 }

@@ -80,7 +80,7 @@ func (p *poller) run(ctx context.Context) {
 	defer p.setStandby(true)
 	for ctx.Err() == nil {
 		select {
-		case <-p.wake: // it looks now
+		case <-p.wake: // for what due is about to see
 		default:
 		}
 		asked, next := p.due(time.Now())
@@ -126,6 +126,8 @@ func (p *poller) setStandby(standby bool) {
 			outcome <- errStandby
 		}
 		p.asked = nil
+		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
+		p.succeeded, p.waits, p.tried = false, false, false
 	}
 }
 
@@ -226,14 +228,15 @@ func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
 }
 
 // poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor behind
-// it, so that it can be broken off anywhere. Where the source has another history, a walk begins.
-func (p *poller) poll(ctx context.Context, mayWait bool) error {
+// it, so that it can be broken off anywhere. Where the source has another history, a walk begins. A poll that somebody asked
+// for, unlike one on schedule, does not wait at the source, and minds no pause.
+func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	at, err := p.load(ctx)
 	if err != nil {
 		return err
 	}
 	if !at.walking {
-		err = p.copyPages(ctx, at, mayWait)
+		err = p.copyPages(ctx, at, scheduled)
 		gone, diverged := errors.AsType[*feed.StatusError](err)
 		switch {
 		case diverged && errors.Is(err, feed.ErrDiverged):
@@ -247,18 +250,7 @@ func (p *poller) poll(ctx context.Context, mayWait bool) error {
 		}
 		at = loaded
 	}
-	return p.walkOn(ctx, at, mayWait)
-}
-
-// paused tells that a poll that nobody asked for is to break off.
-func (p *poller) paused(scheduled bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !scheduled || !p.copied.paused {
-		return false
-	}
-	p.pace = pace{}
-	return true
+	return p.walkOn(ctx, at, scheduled)
 }
 
 func (p *poller) mayWait() bool {
@@ -267,13 +259,25 @@ func (p *poller) mayWait() bool {
 	return p.succeeded && p.tuned.wait > 0
 }
 
+// setInterrupt tells rouse what ends a request that waits; who came before it counts, too.
 func (p *poller) setInterrupt(interrupt context.CancelCauseFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.interrupt = interrupt
-	if interrupt != nil && len(p.wake) > 0 { // roused after run looked
+	if interrupt != nil && len(p.wake) > 0 {
 		interrupt(errInterrupted)
 	}
+}
+
+// mayGoOn tells whether the next page may be applied: not at the stop, and not when a poll on schedule is paused.
+func (p *poller) mayGoOn(ctx context.Context, scheduled bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if scheduled && p.copied.paused {
+		p.pace = pace{}
+		return errInterrupted
+	}
+	return ctx.Err()
 }
 
 // heard notes whether the source waits. One that answers at once, and has nothing new, does not.
@@ -328,14 +332,14 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 	}
 }
 
-func (p *poller) copyPages(ctx context.Context, at progress, mayWait bool) error {
+func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	set := p.tuning()
 	r := feed.Request{URL: p.URL, After: at.cursor, Limit: set.pageSize}
 	if at.etagURL == p.shownPage(r) {
 		r.ETag = at.etag
 	}
 	waiting := ctx
-	if mayWait && p.mayWait() {
+	if scheduled && p.mayWait() {
 		r.Wait = set.wait
 		var interrupt context.CancelCauseFunc
 		waiting, interrupt = context.WithCancelCause(ctx)
@@ -347,21 +351,14 @@ func (p *poller) copyPages(ctx context.Context, at progress, mayWait bool) error
 	fetching, stop := context.WithCancel(waiting)
 	defer stop()
 	so := pace{began: began, said: began}
-	var turns turns
+	turns := turns{beside: p.Pure && p.healthy()}
 	defer turns.wait()
+	var err error
 	for f := range p.fetch(fetching, r) {
 		p.setInterrupt(nil) // what follows is work
-		if ctx.Err() != nil {
+		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
+			err = f.err
 			break
-		}
-		if f.err != nil {
-			if context.Cause(waiting) == errInterrupted {
-				return errInterrupted
-			}
-			if err := turns.wait(); err != nil {
-				return err
-			}
-			return f.err
 		}
 		p.heard(f, time.Since(began))
 		to := p.behind(at, f, time.Since(began))
@@ -369,14 +366,22 @@ func (p *poller) copyPages(ctx context.Context, at progress, mayWait bool) error
 			return err
 		}
 		p.copying(&so, f.Page, to)
-		if at = to; f.Page != nil && !f.Page.UpToDate && p.paused(mayWait) {
-			return cmp.Or(turns.wait(), errInterrupted)
+		at = to
+		if f.Page == nil || f.Page.UpToDate {
+			return nil
 		}
 	}
 	if err := turns.wait(); err != nil {
 		return err
 	}
-	return ctx.Err()
+	return cmp.Or(p.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
+}
+
+// healthy: the last poll did not fail.
+func (p *poller) healthy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failures == 0
 }
 
 // shownPage is the URL of a page without a password.
@@ -412,8 +417,11 @@ type turn struct {
 	err  error // when done
 }
 
-// turns are those under way: one, or of a pure copy two.
-type turns struct{ last, before *turn }
+// turns are those under way: one, or two where one may go on beside the next.
+type turns struct {
+	beside       bool
+	last, before *turn
+}
 
 func (t *turns) wait() error {
 	if t.last != nil {
@@ -439,14 +447,14 @@ func (t *turns) err() error {
 }
 
 // applyPage applies a page after those before it. That of a pure copy goes on beside the next one, if no entity is on both: it
-// still is committed first.
+// still is committed first. (After a failure none does: what the two may have been to each other ends there.)
 func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
 	var entries []feed.Entry
 	if page != nil {
 		entries = page.Latest()
 	}
 	now := &turn{done: make(chan struct{})}
-	beside := p.Pure && page != nil && !page.UpToDate
+	beside := t.beside && page != nil && !page.UpToDate
 	if beside {
 		now.ids = make(map[uuid.UUID]bool, len(entries))
 		for _, e := range entries {
@@ -488,25 +496,26 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	began := time.Now()
-	err := p.tryCommit(ctx, entries, from, to, before, false)
+	bad, err := p.tryCommit(ctx, entries, from, to, before, false)
 	if badEntry(err) {
 		if before != nil {
 			<-before.done
 		}
-		err = p.tryCommit(ctx, entries, from, to, before, true)
+		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
 		return fmt.Errorf("apply the page after %s: %w", from.cursor, err)
 	}
 	p.metrics.apply.Observe(time.Since(began).Seconds())
+	p.logRejected(ctx, bad)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to.set(p.copied) // it may have been changed meanwhile; and the next load counts what was rejected
-	p.copied = to
+	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
+	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 	return nil
 }
 
-func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) error {
+func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	move := func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
@@ -517,7 +526,7 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		}
 		return err
 	}
-	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err = p.inTx(ctx, func(tx pgx.Tx) error {
 		// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
 		alone := before == nil || isDone(before)
 		if alone {
@@ -530,7 +539,10 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 			if err != nil {
 				return err
 			}
-			if _, err := p.apply(ctx, tx, entries, carefully); err != nil {
+			if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
+				return err
+			}
+			if err := allRefused(bad, len(entries)); err != nil {
 				return err
 			}
 		}
@@ -542,6 +554,14 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		}
 		return move(tx)
 	})
+	return bad, err
+}
+
+// inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
+func (p *poller) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{
+		BeginQuery: "begin; set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'",
+	}, f)
 }
 
 func isDone(t *turn) bool {

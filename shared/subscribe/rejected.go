@@ -82,20 +82,13 @@ func parseMark(text string) (m mark, err error) {
 // errNotRejected: there is no such entry.
 var errNotRejected = web.Errorf(http.StatusNotFound, "No version of this entity is rejected.")
 
-type outcome string
-
-// How a retry may end, besides in a problem.
-const (
-	applied  outcome = "applied"
-	outdated outcome = "outdated" // the copy is as new, or newer: nothing is left to do
-)
-
-// retry applies a rejected entry again. What is still wrong with it is a problem (422).
-func (p *poller) retry(ctx context.Context, id uuid.UUID) (how outcome, err error) {
+// retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. What
+// is still wrong with it is a problem (422).
+func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	var reason string
-	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		// Who applies a page has this row, too.
 		if _, err := tx.Exec(ctx, `select from subscription where feed = $1 for update`, p.Name); err != nil {
 			return err
@@ -111,32 +104,21 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) (how outcome, err erro
 			return err
 		}
 		e.Entity, e.Deleted = entity, entity == nil
-		newer := []feed.Entry{e}
-		if !e.Updated.IsZero() { // else it was rejected when the feed was read anew, and its row is of the copy before, whatever its version
-			if newer, err = p.Newer(ctx, tx, newer); err != nil {
-				return err
-			}
+		rejected, err := p.apply(ctx, tx, []feed.Entry{e}, true)
+		if len(rejected) > 0 {
+			reason = rejected[0].reason.Error()
 		}
-		if how = applied; len(newer) == 0 {
-			how = outdated
-			_, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id)
-			return err
-		}
-		rejected, err := p.apply(ctx, tx, newer, true)
-		if err != nil || rejected == 0 {
-			return err
-		}
-		return tx.QueryRow(ctx, `select reason from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id).Scan(&reason)
+		return err
 	})
 	switch {
 	case errors.Is(err, errNotRejected):
-		return "", err
+		return err
 	case err != nil:
-		return "", fmt.Errorf("apply the rejected entry of %s again: %w", id, err)
+		return fmt.Errorf("apply the rejected entry of %s again: %w", id, err)
 	case reason != "":
-		return "", web.Errorf(http.StatusUnprocessableEntity, "It was refused again: %s.", reason)
+		return web.Errorf(http.StatusUnprocessableEntity, "It was refused again: %s.", reason)
 	}
-	return how, nil
+	return nil
 }
 
 func (s *Site) rejected(c *gin.Context, p *poller) error {
@@ -171,10 +153,9 @@ func (p *poller) rejectedPage(c *gin.Context) (list []rejectedEntry, next string
 	return list, next, nil
 }
 
-// retried is how many entries a retry of all applied, found outdated, and left rejected.
+// retried is how many entries a retry applied, and left rejected.
 type retried struct {
 	Applied  int `json:"applied"`
-	Outdated int `json:"outdated"`
 	Rejected int `json:"rejected"`
 }
 
@@ -183,15 +164,11 @@ func (s *Site) retry(c *gin.Context, p *poller) error {
 	if err != nil {
 		return errNotRejected
 	}
-	how, err := p.retry(c.Request.Context(), id)
+	err = p.retry(c.Request.Context(), id)
 	if err := errors.Join(err, p.refresh(c.Request.Context())); err != nil {
 		return err
 	}
-	n := retried{Applied: 1}
-	if how == outdated {
-		n = retried{Outdated: 1}
-	}
-	return n.answer(c, p)
+	return retried{Applied: 1}.answer(c, p)
 }
 
 // retryAll applies all again, each in a transaction of its own, in the order of the feed.
@@ -206,7 +183,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 			break
 		}
 		at = mark{list[0].Position, list[0].EntityID}
-		how, err := p.retry(ctx, list[0].EntityID)
+		err = p.retry(ctx, list[0].EntityID)
 		_, refused := errors.AsType[*web.Problem](err)
 		switch {
 		case errors.Is(err, errNotRejected): // meanwhile
@@ -214,8 +191,6 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 			n.Rejected++
 		case err != nil:
 			return err
-		case how == outdated:
-			n.Outdated++
 		default:
 			n.Applied++
 		}
@@ -229,7 +204,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 func (n retried) answer(c *gin.Context, p *poller) error {
 	if web.PrefersHTML(c) {
 		seeOther(c, p, "/rejected", url.Values{
-			"applied": {strconv.Itoa(n.Applied)}, "outdated": {strconv.Itoa(n.Outdated)}, "rejected": {strconv.Itoa(n.Rejected)},
+			"applied": {strconv.Itoa(n.Applied)}, "rejected": {strconv.Itoa(n.Rejected)},
 		})
 		return nil
 	}
@@ -244,7 +219,7 @@ func notice(query url.Values) string {
 	}
 	var parts []string
 	for _, k := range []struct{ name, text string }{
-		{"applied", "applied"}, {"outdated", "outdated, as the copy is newer, and removed from here"}, {"rejected", "refused again"},
+		{"applied", "applied"}, {"rejected", "refused again"},
 	} {
 		if n, err := strconv.Atoi(query.Get(k.name)); err == nil && n > 0 {
 			parts = append(parts, entries(n)+" "+k.text)

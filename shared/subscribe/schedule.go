@@ -74,7 +74,7 @@ type everyDuration time.Duration
 func (e everyDuration) Next(t time.Time) time.Time {
 	d := int64(time.Duration(e) / time.Second) // nanoseconds since 1970 would overflow
 	n := t.Unix()
-	return time.Unix(n-n%d+d, 0).UTC()
+	return time.Unix(n-(n%d+d)%d+d, 0).UTC() // rounded down before 1970, too
 }
 
 // Next gives the first time after t at which to poll.

@@ -91,9 +91,10 @@ func (p *poller) status(now time.Time) Subscription {
 	return s
 }
 
-// stale wants p.mu locked. A copy whose source holds requests is as good as the last of them, while the next one is held.
+// stale wants p.mu locked. A copy whose source holds requests is as good as the last of them, while the next one is held; so is it
+// while the first one is, which has yet to tell.
 func (p *poller) stale(now time.Time) bool {
-	if p.waits && now.Before(p.copied.lastSuccess.Add(p.tuned.wait+2*grace)) {
+	if p.tuned.wait > 0 && (p.waits || p.succeeded && !p.tried) && now.Before(p.copied.lastSuccess.Add(p.tuned.wait+2*grace)) {
 		return false
 	}
 	return p.tuned.schedule.Stale(p.copied.lastSuccess, now)

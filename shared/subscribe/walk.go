@@ -23,7 +23,7 @@ const walkChunk = 1000
 func (p *poller) beginWalk(ctx context.Context, reason string, history feed.Cursor) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now() where feed = $1`, p.Name, history.String(), reason)
 		if err == nil {
@@ -48,9 +48,11 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone.History))
 		}
-		switch {
+		switch stop := p.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
 			return f.err
+		case stop != nil:
+			return stop
 		case f.Page == nil:
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
@@ -64,9 +66,6 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 		if f.Page.UpToDate {
 			return p.endWalk(ctx, at)
 		}
-		if p.paused(scheduled) {
-			return errInterrupted
-		}
 	}
 	return ctx.Err()
 }
@@ -77,11 +76,13 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	defer cancel()
 	var ids []uuid.UUID
 	var versions, positions []int64
+	var updated []time.Time
 	var entities [][]byte
 	for _, e := range page.Latest() {
-		ids, versions, positions, entities = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position), append(entities, e.Entity)
+		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
+		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
-	return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	return p.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `update subscription set walk_cursor = $3 where feed = $1 and walk_cursor = $2`, p.Name, from.String(), page.Cursor.String())
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errFenced
@@ -90,20 +91,21 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 			return err
 		}
 		_, err = tx.Exec(ctx, `
-			insert into walked_entity (feed, id, version, position, entity)
-			select $1, e.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bytea[]) as e
-			on conflict (feed, id) do update set version = excluded.version, position = excluded.position, entity = excluded.entity`,
-			p.Name, ids, versions, positions, entities)
+			insert into walked_entity (feed, id, version, position, updated, entity)
+			select $1, e.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bytea[]) as e
+			on conflict (feed, id) do update set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
+			p.Name, ids, versions, positions, updated, entities)
 		return err
 	})
 }
 
 // endWalk makes the copy what the walk has seen: all that the source has is applied again, in the order of the feed, and what it
-// no longer has reaches Apply as deletions.
+// no longer has reaches Apply as deletions. However long it takes, nothing of it is there before all of it is: the stop breaks
+// it off, and the next start does it again.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
-	ctx = context.WithoutCancel(ctx) // however long it takes
 	var applied, gone int
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	var bad []rejection
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $3, as_of = $4, last_success_at = $5,
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
@@ -115,72 +117,79 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if err != nil {
 			return err
 		}
-		if applied, err = p.applyWalked(ctx, tx); err != nil {
+		if _, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1`, p.Name); err != nil { // what still is bad comes again
 			return err
 		}
-		if gone, err = p.deleteGone(ctx, tx); err != nil {
+		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `
-			delete from rejected_entry r where feed = $1
-			   and not exists (select from walked_entity w where w.feed = $1 and w.id = r.entity_id and w.entity is not null)`, p.Name)
-		if err == nil {
-			_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
+		if err := allRefused(bad, applied); err != nil {
+			return err
 		}
+		var badGone []rejection
+		if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+			return err
+		}
+		bad = append(bad, badGone...)
+		_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("apply what was read anew: %w", err)
 	}
 	p.metrics.resyncs.Inc()
+	p.logRejected(ctx, bad)
 	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
 	_, err = p.load(ctx)
 	return err
 }
 
-func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, err error) {
+func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
-			select id, version, position, entity from walked_entity
+			select id, version, position, updated, entity from walked_entity
 			 where feed = $1 and position > $2 and entity is not null order by position limit $3`, p.Name, last, walkChunk)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
 			var entity []byte
-			err = row.Scan(&e.ID, &e.Version, &e.Position, &entity)
-			e.Entity = entity
+			err = row.Scan(&e.ID, &e.Version, &e.Position, &e.Updated, &entity)
+			e.Updated, e.Entity = e.Updated.UTC(), entity
 			return e, err
 		})
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		if len(entries) == 0 {
-			return applied, nil
+			return applied, bad, nil
 		}
-		if _, err := p.apply(ctx, tx, entries, true); err != nil {
-			return 0, err
+		rejected, err := p.apply(ctx, tx, entries, true)
+		if err != nil {
+			return 0, nil, err
 		}
+		bad = append(bad, rejected...)
 		applied, last = applied+len(entries), entries[len(entries)-1].Position
 	}
 }
 
 // deleteGone deletes what the copy has and the source has not.
-func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, err error) {
+func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
-		select t.id, t.version from `+p.table()+` t
+		select t.id from `+p.table()+` t
 		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)`, p.Name)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
-		e.Deleted = true
-		return e, row.Scan(&e.ID, &e.Version)
+		e.Deleted = true // without version: any of this history is newer, where that is refused
+		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
-		_, err = p.apply(ctx, tx, entries[:n], true)
-		gone, entries = gone+n, entries[n:]
+		var rejected []rejection
+		rejected, err = p.apply(ctx, tx, entries[:n], true)
+		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
-	return gone, err
+	return gone, bad, err
 }

@@ -20,8 +20,11 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 		if !logger.Enabled(req.Context(), slog.LevelInfo) {
 			return
 		}
-		start, complete := time.Now(), false
+		start, complete := began(req), false
 		defer func() {
+			if isParked(c) {
+				return
+			}
 			attrs := []slog.Attr{
 				slog.String("method", cut(req.Method)),
 				slog.String("path", cut(req.RequestURI)),

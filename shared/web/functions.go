@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -37,18 +38,23 @@ func Functions() template.FuncMap { return maps.Clone(functions) }
 
 var symbols = map[string]string{"EUR": "€", "USD": "$", "GBP": "£"}
 
-// money writes an amount of a currency (ISO 4217) with two decimals from its hundredths, a whole number of any type.
+// money takes a whole number of any type.
 func money(cents any, currency string) (string, error) {
 	n, err := whole(cents)
 	if err != nil {
 		return "", err
 	}
-	sign, size := split(n)
-	amount := fmt.Sprintf("%s.%02d", group(size/100), size%100)
+	return Money(n, currency), nil
+}
+
+// Money writes an amount of a currency (ISO 4217) with two decimals, from its hundredths, as the templates do.
+func Money(cents int64, currency string) string {
+	sign, size := split(cents)
+	amount := group(size/100) + "." + strconv.FormatUint(100+size%100, 10)[1:]
 	if symbol, ok := symbols[currency]; ok {
-		return sign + symbol + amount, nil
+		return sign + symbol + amount
 	}
-	return sign + amount + "\u00a0" + currency, nil
+	return sign + amount + "\u00a0" + currency
 }
 
 func num(v any) (string, error) {
@@ -85,11 +91,11 @@ func split(n int64) (sign string, size uint64) {
 
 // group puts commas between thousands.
 func group(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
+	digits := strconv.AppendUint(make([]byte, 0, 26), n, 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
+		digits = slices.Insert(digits, i, ',')
 	}
-	return digits
+	return string(digits)
 }
 
 func add(a, b any) (int64, error) {

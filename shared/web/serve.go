@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,10 @@ import (
 	"time"
 )
 
-// grace is how long requests that run may go on after the stop.
-const grace = 10 * time.Second
+const (
+	grace       = 10 * time.Second // for requests that run to go on after the stop
+	idleTimeout = 2 * time.Minute  // for a client to send the next request
+)
 
 // Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests end for up to 10 s
 // and gives nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
@@ -41,14 +44,16 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 
 // ServeListener is Serve on a listener, which it closes.
 func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger *slog.Logger) error {
+	parking := newLot(h, logger, ctx.Done(), ln.Addr())
+	defer parking.cut()
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())
+			return context.WithValue(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done()), lotKey{}, parking)
 		},
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
@@ -66,6 +71,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	logger.InfoContext(ctx, "listening", "url", urlOf(scheme, ln.Addr()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
+	go func() { _ = server.Serve(parking) }() // until it is closed
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
@@ -77,7 +83,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	})
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if err := server.Shutdown(patience); err != nil {
+	if err := cmp.Or(server.Shutdown(patience), parking.drain(patience)); err != nil {
 		logger.WarnContext(ctx, "requests cut off at the stop", "error", err)
 		_ = server.Close()
 	}

@@ -18,11 +18,12 @@ alter table subscription
 
 -- The newest version of each entity that a walk has seen.
 create table walked_entity (
-    feed     text    not null references subscription,
-    id       uuid    not null,
-    version  bigint  not null,
-    position bigint  not null,
-    entity   bytea,            -- null: deleted
+    feed     text        not null references subscription,
+    id       uuid        not null,
+    version  bigint      not null,
+    position bigint      not null,
+    updated  timestamptz not null,
+    entity   bytea,                -- null: deleted
     primary key (feed, id)
 );
 create index on walked_entity (feed, position);

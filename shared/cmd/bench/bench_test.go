@@ -69,24 +69,76 @@ func TestQuick(t *testing.T) {
 			}
 		}
 	})
+	if bars := countBars(t, picture); bars < 4*3+5+3*2 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+}
+
+func TestQuickSubscribe(t *testing.T) {
+	t.Parallel()
+	picture := filepath.Join(t.TempDir(), "bench.svg")
+	raw, err := exec.Command(build(t), "subscribe", "--quick", "--out", picture).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, raw)
+	}
+	out := string(raw)
+	figures := func(t *testing.T, rows ...string) {
+		t.Helper()
+		for _, row := range rows {
+			if !regexp.MustCompile(`(?m)^ *` + row + `$`).MatchString(out) {
+				t.Errorf("nothing matches %s", row)
+			}
+		}
+		if t.Failed() {
+			t.Log(out)
+		}
+	}
+	const number, ratio = `  +[\d,.]*[1-9][\d,.]*`, `  +([\d.,]+ \([\d.,-]+\)|-)`
+	figures(t,
+		`\d+ cores, .*PostgreSQL \d+.*fsync on, synchronous_commit on.*`,
+		`source`+number+number, `subscriber`+number+number,
+		`feed, wait`+number+number+number+number+ratio+ratio,
+		`feed, poll every 1 s`+number+number+number+number+ratio+ratio,
+		`logical replication`+number+number+number+number+ratio+ratio,
+		`psql \\copy  +5,000`+number+`  +1.00 \(1.00-1.00\)`+ratio+`  +-`,
+		`logical replication, initial sync  +5,000`+number+ratio+ratio+`  +-`,
+		`feed, pure copy, from a source just started  +5,000`+number+ratio+ratio+number,
+		`feed, one applier, .*  +5,000`+number+ratio+ratio+number,
+	)
+	t.Run("against RabbitMQ", func(t *testing.T) {
+		if strings.Contains(out, "RabbitMQ is left out") {
+			t.Skip("RabbitMQ is not installed")
+		}
+		figures(t, `RabbitMQ push`+number+number+number+number+ratio+ratio,
+			`RabbitMQ, tuned batches  +5,000`+number+ratio+ratio+`  +-`, `RabbitMQ, one by one  +100`+number+ratio+ratio+`  +-`)
+	})
+	t.Run("behind nginx", func(t *testing.T) {
+		if strings.Contains(out, "nginx is not installed") {
+			t.Skip("nginx is not installed")
+		}
+		figures(t, `feed, pure copy, from nginx, which has it  +5,000`+number+ratio+ratio+number)
+	})
+	if bars := countBars(t, picture); bars < 3+2*3+5 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+}
+
+func countBars(t *testing.T, picture string) (bars int) {
+	t.Helper()
 	svg, err := os.ReadFile(picture)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bars := 0
 	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
-			break
+			return bars
 		} else if err != nil {
 			t.Fatal(err)
 		}
 		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "rect" {
 			bars++
 		}
-	}
-	if bars < 4*3+5+3*2 {
-		t.Errorf("the picture has %d bars", bars)
 	}
 }
 
@@ -95,18 +147,24 @@ func TestStopped(t *testing.T) {
 	t.Parallel()
 	binary := build(t)
 	for _, test := range []struct {
-		part, until string // it has said so, or such a process runs
-		signal      syscall.Signal
+		what, part, until string // it has said so, or such a process runs
+		signal            syscall.Signal
 	}{
-		{"writes", "Writes:", syscall.SIGINT},
-		{"reads", serveArg + " " + feedKind, syscall.SIGINT},
-		{"reads", serveArg + " " + feedKind, syscall.SIGKILL},
-		{"wait", serveArg + " " + salesKind, syscall.SIGINT},
+		{"feed", "writes", "Writes:", syscall.SIGINT},
+		{"feed", "reads", serveArg + " " + feedKind, syscall.SIGINT},
+		{"feed", "reads", serveArg + " " + feedKind, syscall.SIGKILL},
+		{"feed", "wait", serveArg + " " + salesKind, syscall.SIGINT},
+		{"subscribe", "freshness", serveArg + " " + oneKind, syscall.SIGINT},
+		{"subscribe", "freshness", serveArg + " " + rabbitKind, syscall.SIGINT},
+		{"subscribe", "freshness", "beam", syscall.SIGKILL},
 	} {
 		t.Run(test.part+" by "+test.signal.String(), func(t *testing.T) {
+			if test.until != serveArg+" "+oneKind && test.what == "subscribe" && findRabbit() == nil {
+				t.Skip("RabbitMQ is not installed")
+			}
 			t.Parallel()
 			dir := pgtest.Dir(t)
-			cmd := exec.Command(binary, "feed", "--only", test.part)
+			cmd := exec.Command(binary, test.what, "--only", test.part)
 			cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 			output, err := os.Create(filepath.Join(t.TempDir(), "output"))
 			if err != nil {
@@ -181,17 +239,22 @@ func eventually(t *testing.T, condition func() error) {
 func TestFlags(t *testing.T) {
 	t.Parallel()
 	o, err := parseFlags(strings.Fields("feed --only reads --quick --markdown --out x.svg"))
-	if want := (options{"reads", true, true, "x.svg"}); err != nil || o != want {
+	if want := (options{what: "feed", only: "reads", quick: true, markdown: true, out: "x.svg"}); err != nil || o != want {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for args, text := range map[string]string{
-		"":                         "takes feed",
-		"orders":                   "takes feed",
-		"feed more":                "takes feed",
-		"feed --only all":          "writes, reads or wait",
+		"":                         "takes feed or subscribe",
+		"orders":                   "takes feed or subscribe",
+		"feed more":                "takes feed or subscribe",
+		"feed --only catchup":      "writes, reads, wait",
+		"feed --entries 5000":      "-entries",
 		"feed --out x.png":         "file.svg",
 		"feed --out nowhere/x.svg": "exists",
 		"feed --loud":              "-loud",
+		"subscribe --only writes":  "idle, freshness, catchup",
+		"subscribe --entries 999":  "from 1,000 to",
+		"subscribe --entries 1e6":  "from 1,000 to",
+		"subscribe freshness":      "takes feed or subscribe",
 	} {
 		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", args, err)

@@ -23,7 +23,7 @@ type group struct {
 
 const (
 	width, margin  = 760, 24
-	labels, values = 110, 90 // room beside the bars
+	labels, values = 130, 90 // room beside the bars
 	barHeight      = 16
 	style          = `svg{color-scheme:light dark}text{font:13px system-ui,sans-serif;fill:#1f2328}.t{font-size:16px;font-weight:600}.n{font-size:11px;fill:#59636e}` +
 		`.p{fill:#fff}.s0{fill:#1769d2}.s1{fill:#7d8590}.s2{fill:#b45f06}` +
@@ -31,7 +31,7 @@ const (
 )
 
 // draw gives an SVG picture, light or dark as its viewer likes it.
-func draw(machine string, charts []chart) []byte {
+func draw(title, machine string, charts []chart) []byte {
 	var b bytes.Buffer
 	y := margin
 	for i := range charts {
@@ -39,10 +39,10 @@ func draw(machine string, charts []chart) []byte {
 	}
 	height := y + margin
 	head := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" role="img" aria-labelledby="title">
-<title id="title">The feed and its peers, measured</title>
+<title id="title">%[4]s</title>
 <style>%[3]s</style>
 <rect class="p" width="%[1]d" height="%[2]d"/>
-`, width, height, style)
+`, width, height, style, html.EscapeString(title))
 	text(&b, "n", margin, y+8, "start", machine)
 	return append([]byte(head), append(b.Bytes(), "</svg>\n"...)...)
 }

@@ -47,7 +47,7 @@ func (w *waits) crowd(ctx context.Context) (note string, err error) {
 		return "", err
 	}
 	defer func() { _, _ = s.stop() }()
-	if _, err := sellOne(ctx, s.addr); err != nil { // to have done everything once
+	if _, err := s.sell(ctx); err != nil { // to have done everything once
 		return "", err
 	}
 	empty, measured, err := settle(ctx, s, 0)
@@ -71,7 +71,7 @@ func (w *waits) crowd(ctx context.Context) (note string, err error) {
 		if err != nil {
 			return "", err
 		}
-		sold, err := sellOne(ctx, s.addr)
+		sold, err := s.sell(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -126,7 +126,7 @@ func settle(ctx context.Context, s *server, n int) (memory int64, measured bool,
 		if err := call(req, &waiting); err != nil {
 			return 0, false, err
 		}
-		if memory, measured, err = residentMemory(s.cmd.Process.Pid); err != nil {
+		if memory, measured, err = memoryOf(s.cmd.Process.Pid, residentMemory); err != nil {
 			return 0, false, err
 		}
 		if agreed++; waiting != n || max(memory-last, last-memory) > last/200 {

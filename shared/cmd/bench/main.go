@@ -1,4 +1,4 @@
-// Command bench measures the feed against its peers on this machine: what counts are the ratios of one run.
+// Command bench measures the feed and its subscribers against their peers on this machine: what counts are the ratios of one run.
 package main
 
 import (
@@ -11,8 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -22,51 +26,84 @@ import (
 
 func main() { daemon.Main(run) }
 
-const help = `Measures the feed against its peers, in one run on this machine, over loopback and on a
-private PostgreSQL that is deleted afterwards. Machines are noisy: compare ratios, not rates.
+const help = `Measures the feed, or a subscriber of it, against its peers, in one run on this machine, over
+loopback and on private PostgreSQL servers that are deleted afterwards. Machines are noisy:
+compare ratios, not rates.
 
-Usage: go run ./shared/cmd/bench feed [flags]
+Usage: go run ./shared/cmd/bench feed|subscribe [flags]
 
-  --only writes|reads|wait  only that part (default all: 4 to 6 minutes)
-  --quick                   short rounds: shows that everything works, its figures mean little
-  --markdown                print the tables as Markdown
-  --out FILE.svg            draw the figures, too
-  --help                    print this
+  --only PART       only that part: writes, reads or wait of feed; idle, freshness or catchup of
+                    subscribe (default all: feed 4 to 6 minutes, subscribe 6 to 10)
+  --quick           short rounds: shows that everything works, its figures mean little
+  --markdown        print the tables as Markdown
+  --out FILE.svg    draw the figures, too
+  --entries N       of subscribe catchup, 1,000 to 100,000,000 (default 1,000,000)
+  --help            print this
 
-writes  Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT and one entry in
-        a group commit) against a plain transaction (BEGIN, INSERT order, INSERT entry with a
-        bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
-        every 2 ms, and the entries that it missed are counted. About 90 s.
-reads   Requests a second over 32 keep-alive connections, and what CPU time each takes of the
-        server's process and of PostgreSQL: 304, the tail, a sealed page, the same in gzip and as
-        Atom, from the feed, from nginx (Debian package nginx; left out where it is not installed)
-        with the same bytes in files, and from a handler that reads 100 orders into structs,
-        marshals and compresses them for every request. Each server has one core. 1 to 3 minutes.
-wait    Milliseconds from a commit to a reader that has the page, at 40 orders a second: a reader
-        that waits (Prefer: wait), one that waits at another replica, one that polls every second.
-        Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,
-        and from one commit to the last of their answers. Client and server share the cores, as
-        everywhere here. About a minute.
+feed
+writes     Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT and one entry in
+           a group commit) against a plain transaction (BEGIN, INSERT order, INSERT entry with a
+           bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
+           every 2 ms, and the entries that it missed are counted. About 90 s.
+reads      Requests a second over 32 keep-alive connections, and what CPU time each takes of the
+           server's process and of PostgreSQL: 304, the tail, a sealed page, the same in gzip and as
+           Atom, from the feed, from nginx (Debian package nginx; left out where it is not installed)
+           with the same bytes in files, and from a handler that reads 100 orders into structs,
+           marshals and compresses them for every request. Each server has one core. 1 to 3 minutes.
+wait       Milliseconds from a commit to a reader that has the page, at 40 orders a second: a reader
+           that waits (Prefer: wait), one that waits at another replica, one that polls every second.
+           Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,
+           and from one commit to the last of their answers. Client and server share the cores, as
+           everywhere here. About a minute.
+
+subscribe
+idle       CPU time that a poll takes which brings nothing new (304), of the source, of the subscriber
+           and of the PostgreSQL of each. 40 s.
+freshness  Milliseconds from the commit at the source to the commit in the copy, at 40 orders a second:
+           a subscriber that waits, one that polls every second, RabbitMQ (Debian package
+           rabbitmq-server; left out where it is not installed) with publisher confirms and a
+           consumer that commits, then acknowledges, and PostgreSQL's logical replication as it is
+           by default (it does not flush the copy's commit). About 90 s.
+catchup    Entries a second, of 680 bytes, into an empty table with a primary key and two indexes: psql's
+           \copy from a file, logical replication's initial sync, a subscriber with two appliers (a
+           pure copy) and with one, and RabbitMQ: a durable queue and two consumers with a prefetch
+           of 5,000 that upsert and acknowledge 1,000 messages at once, or one that SELECTs, INSERTs
+           and acknowledges each of 10,000 messages. What a source serves is already there or not:
+           nginx keeps the pages as a shared cache does, or a source just started has to render
+           and compress them. Every copy is compared with the source. 4 to 8 minutes.
 
 Ratios are the median over the rounds (least to most). Contestants take turns in every round.
 `
 
 type options struct {
+	what     string // feed or subscribe
 	only     string // empty: everything
 	quick    bool
 	markdown bool
 	out      string
+	entries  int
 }
 
+// parts are what can be measured.
+var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}}
+
+const (
+	minEntries = 1000
+	maxEntries = 100_000_000
+)
+
 func parseFlags(args []string) (o options, err error) {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		o.what, args = args[0], args[1:]
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	flags.BoolVar(&o.quick, "quick", false, "")
 	flags.BoolVar(&o.markdown, "markdown", false, "")
 	flags.Func("only", "", func(s string) error {
-		if s != "writes" && s != "reads" && s != "wait" {
-			return errors.New("takes writes, reads or wait")
+		if !slices.Contains(parts[o.what], s) {
+			return fmt.Errorf("takes a part of %s: %s", o.what, strings.Join(parts[o.what], ", "))
 		}
 		o.only = s
 		return nil
@@ -78,24 +115,28 @@ func parseFlags(args []string) (o options, err error) {
 		o.out = s
 		return nil
 	})
-	what := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		what, args = args[0], args[1:]
+	if o.what == "subscribe" {
+		flags.Func("entries", "", func(s string) error {
+			if o.entries, err = strconv.Atoi(s); err != nil || o.entries < minEntries || o.entries > maxEntries {
+				return fmt.Errorf("takes a whole number from %s to %s", count(minEntries), count(maxEntries))
+			}
+			return nil
+		})
 	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return o, err
 	} else if err != nil {
 		return o, daemon.Usagef("%w; see --help", err)
 	}
-	if what != "feed" || flags.NArg() > 0 {
-		return o, daemon.Usagef("takes feed, then flags; see --help")
+	if parts[o.what] == nil || flags.NArg() > 0 {
+		return o, daemon.Usagef("takes feed or subscribe, then flags; see --help")
 	}
 	return o, nil
 }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) (err error) {
 	if len(args) == 3 && args[0] == serveArg {
-		return serve(ctx, args[1], args[2], stdout)
+		return serve(ctx, args[1], args[2], env, stdout)
 	}
 	opts, err := parseFlags(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -117,60 +158,127 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL and nginx may run as other users
 		return err
 	}
-	db, err := postgres.Open(ctx, postgres.Config{Name: "bench", Dir: dir}, sql.Migrations("publish"), sql.Migrations("sales"))
-	if err != nil {
+	b := &bench{opts: opts, out: &output{stdout, opts.markdown}, env: env, dir: dir}
+	measure, title := b.feed, "The feed and its peers, measured"
+	if opts.what == "subscribe" {
+		measure, title = b.subscribe, "A subscriber and its peers, measured"
+	}
+	machine, charts, err := measure(ctx)
+	if err != nil || opts.out == "" {
 		return err
+	}
+	return os.WriteFile(opts.out, draw(title, machine, charts), 0o644)
+}
+
+// A bench is one run.
+type bench struct {
+	opts options
+	out  *output
+	env  map[string]string
+	dir  string // for all data
+}
+
+func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err error) {
+	db, err := openSource(ctx, b.dir)
+	if err != nil {
+		return "", nil, err
 	}
 	defer db.Close()
 	nginx, err := findNginx(ctx)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	machine, err := describeMachine(ctx, db, nginx)
-	if err != nil {
-		return err
+	if machine, err = describeMachine(ctx, db, nginx); err != nil {
+		return "", nil, err
 	}
-	out := &output{stdout, opts.markdown}
-	fmt.Fprintln(out, machine)
-	w := writes{db: db.Pool, out: out, rounds: 3, duration: 2 * time.Second}
-	r := reads{db: db.Pool, out: out, env: env, dir: dir, nginx: nginx, rounds: 3, share: 1}
-	p := waits{db: db.Pool, out: out, env: env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
-	if opts.quick {
+	fmt.Fprintln(b.out, machine)
+	w := writes{db: db.Pool, out: b.out, rounds: 3, duration: 2 * time.Second}
+	r := reads{db: db.Pool, out: b.out, env: b.env, dir: b.dir, nginx: nginx, rounds: 3, share: 1}
+	p := waits{db: db.Pool, out: b.out, env: b.env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
+	if b.opts.quick {
 		w.rounds, w.duration = 1, 200*time.Millisecond
 		r.rounds, r.share = 1, 50
 		p.rounds, p.duration, p.waiters = 1, time.Second, 200
 	}
-	var charts []chart
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) (chart, error)
-	}{{"writes", w.run}, {"reads", r.run}, {"wait", p.run}} {
-		if opts.only != "" && opts.only != part.name {
+	charts, err = b.measure(ctx, map[string]part{"writes": w.run, "reads": r.run, "wait": p.run})
+	return machine, charts, err
+}
+
+func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, err error) {
+	p := &pair{out: b.out, env: b.env, dir: b.dir}
+	rabbit, queues := findRabbit(), (*broker)(nil)
+	starts, starting := errgroup.WithContext(ctx)
+	starts.Go(func() error { return p.open(starting) })
+	if rabbit != nil && b.opts.only != "idle" {
+		starts.Go(func() (err error) {
+			queues, err = startBroker(ctx, b.env, b.dir) // it lives longer than starting
+			return err
+		})
+	}
+	err = starts.Wait()
+	defer p.close()
+	if queues != nil {
+		defer queues.stop()
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	nginx, err := findNginx(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if machine, err = describeMachine(ctx, p.source, nginx, rabbit); err != nil {
+		return "", nil, err
+	}
+	fmt.Fprintln(b.out, machine)
+	i := idle{pair: p, duration: 20 * time.Second}
+	f := freshness{pair: p, broker: queues, duration: 10 * time.Second, rounds: 2}
+	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 10_000, rounds: 1}
+	if b.opts.quick {
+		i.duration = time.Second
+		f.rounds, f.duration = 1, time.Second
+		c.entries, c.single = cmp.Or(b.opts.entries, 5000), 100
+	}
+	c.single = min(c.single, c.entries)
+	charts, err = b.measure(ctx, map[string]part{"idle": i.run, "freshness": f.run, "catchup": c.run})
+	return machine, charts, err
+}
+
+type part = func(context.Context) (chart, error)
+
+// measure runs the parts that are asked for, in their order.
+func (b *bench) measure(ctx context.Context, run map[string]part) (charts []chart, err error) {
+	for _, name := range parts[b.opts.what] {
+		if b.opts.only != "" && b.opts.only != name {
 			continue
 		}
-		c, err := part.run(ctx)
+		c, err := run[name](ctx)
 		if err != nil {
-			return fmt.Errorf("measure %s: %w", part.name, err)
+			return nil, fmt.Errorf("measure %s: %w", name, err)
 		}
 		charts = append(charts, c)
 	}
-	if opts.out == "" {
-		return nil
-	}
-	return os.WriteFile(opts.out, draw(machine, charts), 0o644)
+	return charts, nil
 }
 
-func describeMachine(ctx context.Context, db *postgres.DB, nginx *program) (string, error) {
+// openSource gives the database of a source, on a server of its own.
+func openSource(ctx context.Context, dir string) (*postgres.DB, error) {
+	return postgres.Open(ctx, postgres.Config{Name: "bench", Dir: dir}, sql.Migrations("publish"), sql.Migrations("sales"))
+}
+
+func describeMachine(ctx context.Context, db *postgres.DB, peers ...*program) (string, error) {
 	var version, fsync, synchronous string
 	err := db.QueryRow(ctx, `select current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit')`).
 		Scan(&version, &fsync, &synchronous)
-	peer := ""
-	if nginx != nil {
-		peer = ", " + nginx.version
+	var versions []string
+	for _, p := range peers {
+		if p != nil {
+			versions = append(versions, ", "+p.version)
+		}
 	}
 	version, _, _ = strings.Cut(version, " ")
 	return fmt.Sprintf("%d cores, %s/%s, %s, PostgreSQL %s (fsync %s, synchronous_commit %s)%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH,
-		runtime.Version(), version, fsync, synchronous, peer, time.Now().UTC().Format(time.DateOnly)), err
+		runtime.Version(), version, fsync, synchronous, strings.Join(versions, ""), time.Now().UTC().Format(time.DateOnly)), err
 }
 
 const feedName = order.Feed

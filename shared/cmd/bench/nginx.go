@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A program is one that is installed here.
@@ -21,19 +19,35 @@ type program struct{ path, version string }
 
 // findNginx gives nil where there is none.
 func findNginx(ctx context.Context) (*program, error) {
-	for _, name := range []string{"nginx", "/usr/sbin/nginx"} { // the folder is not in everybody's PATH
-		path, err := exec.LookPath(name)
-		if err != nil {
-			continue
-		}
-		out, err := exec.CommandContext(ctx, path, "-v").CombinedOutput()
-		if err != nil {
-			return nil, fmt.Errorf("%s -v: %w: %s", path, err, out)
-		}
-		_, version, _ := strings.Cut(strings.TrimSpace(string(out)), "nginx version: ")
-		return &program{path, version}, nil
+	path := lookPath("nginx", "/usr/sbin/nginx") // the folder is not in everybody's PATH
+	if path == "" {
+		return nil, nil
 	}
-	return nil, nil
+	out, err := exec.CommandContext(ctx, path, "-v").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%s -v: %w: %s", path, err, out)
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), "nginx version: ")
+	return &program{path, version}, nil
+}
+
+// lookPath gives the first program that is there; empty if none is.
+func lookPath(names ...string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// freeAddr gives an address of this machine on which nothing listens.
+func freeAddr(ctx context.Context) (string, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
 }
 
 const nginxConf = `
@@ -50,24 +64,35 @@ http {
 	gzip_static on;
 	types { application/feed+json json; application/atom+xml atom; }
 	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-	server { listen %[2]s; root %[1]s/www; }
+	%[3]s
+	server { listen %[2]s; %[4]s }
 }
 `
 
-// serveNginx runs nginx on dir/www as this process's child, so that it ends with it and its CPU time counts as this process's.
-func serveNginx(ctx context.Context, dir string, stdout io.Writer) error {
+// What nginx does with a request: by the kind of server, in the block http and in the block server.
+const (
+	nginxFiles = `root %[1]s/www;`
+	nginxZone  = `proxy_cache_path %[1]s/cache keys_zone=pages:10m max_size=4g inactive=1h use_temp_path=off;`
+	nginxProxy = `location / { proxy_pass http://%[2]s; proxy_cache pages; proxy_http_version 1.1; proxy_set_header Connection ""; }`
+)
+
+// serveNginx runs nginx as this process's child, so that it ends with it and its CPU time counts as this process's. It serves
+// the files in dir/www, or, where there is an upstream, what that says or said, as a shared cache.
+func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) error {
 	nginx, err := findNginx(ctx)
 	if err != nil || nginx == nil {
 		return errors.Join(errors.New("no nginx"), err)
 	}
-	ln, err := web.Listen(ctx, "127.0.0.1:0") // to find a free port
+	addr, err := freeAddr(ctx)
 	if err != nil {
 		return err
 	}
-	addr := ln.Addr().String()
-	ln.Close()
+	zone, serving := "", fmt.Sprintf(nginxFiles, dir)
+	if upstream != "" {
+		zone, serving = fmt.Sprintf(nginxZone, dir), fmt.Sprintf(nginxProxy, dir, upstream)
+	}
 	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr, zone, serving), 0o644); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -81,11 +106,7 @@ func serveNginx(ctx context.Context, dir string, stdout io.Writer) error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
-	for {
-		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr); err == nil {
-			conn.Close()
-			break
-		}
+	for !answers(ctx, addr) {
 		select {
 		case err := <-exited:
 			return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
@@ -98,4 +119,13 @@ func serveNginx(ctx context.Context, dir string, stdout io.Writer) error {
 		return nil
 	}
 	return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
+}
+
+// answers tells whether something takes connections there.
+func answers(ctx context.Context, addr string) bool {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -36,17 +37,24 @@ func newOrder() *order.Order {
 const insertOrder = `insert into %s (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
 	values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 
+var orderColumns = []string{"id", "version", "status", "customer_id", "lines", "total_cents", "currency", "placed_at", "updated_at"}
+
 func orderRow(o *order.Order) []any {
 	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt}
 }
 
 // newChange is the sale of an order: its row and its entry.
 func newChange(o *order.Order) (*publish.Change, error) {
-	payload, err := json.Marshal(o)
+	e, err := newEntry(o)
 	c := publish.NewChange()
 	c.Exec(fmt.Sprintf(insertOrder, "orders"), orderRow(o)...)
-	publish.Append(c, feedName, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
+	publish.Append(c, feedName, e)
 	return c, err
+}
+
+func newEntry(o *order.Order) (publish.Entry, error) {
+	payload, err := json.Marshal(o)
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
 }
 
 var description = feed.Description{
@@ -61,9 +69,9 @@ var description = feed.Description{
 
 // words are safe to embed.
 func words(o *order.Order) (title, html string) {
-	html = "<ul>"
-	for _, l := range o.Lines {
-		html += fmt.Sprintf("<li>%d × %s</li>", l.Quantity, l.Model)
+	b := []byte("<ul>")
+	for i := range o.Lines {
+		b = append(strconv.AppendInt(append(b, "<li>"...), int64(o.Lines[i].Quantity), 10), " × "+o.Lines[i].Model+"</li>"...)
 	}
-	return fmt.Sprintf("Order %s %s", o.ID, o.Status), html + "</ul>"
+	return "Order " + o.ID.String() + " " + string(o.Status), string(b) + "</ul>"
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -13,18 +14,42 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// residentMemory gives the bytes that a process has in memory, where the system has a /proc.
-func residentMemory(pid int) (bytes int64, measured bool, err error) {
+// What a process has in memory.
+const (
+	residentMemory = "VmRSS"
+	peakMemory     = "VmHWM" // the most it had
+)
+
+// memoryOf gives the bytes that a process has in memory, where the system has a /proc.
+func memoryOf(pid int, kind string) (bytes int64, measured bool, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, false, nil
 	}
-	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
+	_, rest, _ := strings.Cut(string(status), "\n"+kind+":")
 	line, _, _ := strings.Cut(rest, " kB\n")
 	if err == nil {
 		bytes, err = strconv.ParseInt(strings.TrimSpace(line), 10, 64)
 	}
 	return bytes << 10, true, err
+}
+
+// threadsCPU is the CPU time of a process's threads to the nanosecond; 0 where the system has no /proc.
+func threadsCPU(pid int) (total time.Duration, err error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it is gone
+		}
+		running, _, _ := strings.Cut(string(text), " ")
+		n, err := strconv.ParseInt(running, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(n)
+	}
+	return total, err
 }
 
 // userHZ is the unit of CPU times in /proc: so many of them are a second.
@@ -54,7 +79,11 @@ func (p *postmaster) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	total := main.own + main.ended
+	total, err := threadsCPU(p.pid)
+	if err != nil {
+		return 0, err
+	}
+	total += main.ended
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0, err
@@ -65,7 +94,11 @@ func (p *postmaster) cpu() (time.Duration, error) {
 			continue
 		}
 		if stat, err := readStat(pid); err == nil && stat.parent == p.pid { // else it is gone
-			total += stat.own
+			cpu, err := threadsCPU(pid)
+			if err != nil {
+				return 0, err
+			}
+			total += cpu
 		}
 	}
 	return total, nil
@@ -73,8 +106,8 @@ func (p *postmaster) cpu() (time.Duration, error) {
 
 // A stat is what /proc/PID/stat says of a process.
 type stat struct {
-	parent     int
-	own, ended time.Duration // CPU time of the process, and of its children that are gone
+	parent int
+	ended  time.Duration // CPU time of its children that are gone
 }
 
 func readStat(pid int) (s stat, err error) {
@@ -84,8 +117,8 @@ func readStat(pid int) (s stat, err error) {
 	}
 	_, rest, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ") // the name before it may hold anything
 	var state string
-	var skip, user, system, endedUser, endedSystem int64
-	_, err = fmt.Sscan(rest, &state, &s.parent, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system, &endedUser, &endedSystem)
-	s.own, s.ended = time.Duration(user+system)*time.Second/userHZ, time.Duration(endedUser+endedSystem)*time.Second/userHZ
+	var skip, user, system int64
+	_, err = fmt.Sscan(rest, &state, &s.parent, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
+	s.ended = time.Duration(user+system) * time.Second / userHZ
 	return s, err
 }

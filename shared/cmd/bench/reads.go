@@ -16,7 +16,11 @@ const (
 	nginxKind   = "nginx"
 	structsKind = "structs"
 	salesKind   = "sales" // the feed again, and a way to sell
+	cacheKind   = "cache" // nginx as a shared cache of the server at upstreamEnv
+	rabbitKind  = "rabbitmq"
 )
+
+const upstreamEnv = "BENCH_UPSTREAM"
 
 const (
 	entries   = 299 // a sealed page of 100, a full one, and a tail of 99

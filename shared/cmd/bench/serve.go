@@ -6,12 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -19,15 +18,20 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// serveArg makes the program one of the servers that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
+// serveArg makes the program one of the servers that it measures: serve KIND DATABASE_URL, or serve nginx|rabbitmq FOLDER.
 const serveArg = "serve"
 
 const stopTimeout = 15 * time.Second
 
 // serve serves until ctx ends. Its first line of output is its address.
-func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
-	if kind == nginxKind {
-		return serveNginx(ctx, of, stdout)
+func serve(ctx context.Context, kind, of string, env map[string]string, stdout io.Writer) error {
+	switch kind {
+	case nginxKind, cacheKind:
+		return serveNginx(ctx, of, env[upstreamEnv], stdout)
+	case rabbitKind:
+		return serveRabbit(ctx, of, stdout)
+	case oneKind, pureKind:
+		return serveSubscriber(ctx, kind, of, env, stdout)
 	}
 	logger := slog.New(slog.DiscardHandler)
 	db, err := postgres.Open(ctx, postgres.Config{URL: of, Name: "bench"})
@@ -48,9 +52,10 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description)
 		source.Route(engine)
 		registry.MustRegister(log, source)
-		if handler = engine; kind == salesKind {
-			handler = sales(engine, log)
+		if kind == salesKind {
+			sales(engine, log, source)
 		}
+		handler = engine
 	case structsKind:
 		gin.SetMode(gin.ReleaseMode)
 		engine := gin.New()
@@ -70,7 +75,8 @@ func serve(ctx context.Context, kind, of string, stdout io.Writer) error {
 // The routes of a server that sells.
 const (
 	salesPath   = "/sales"   // POST sells an order
-	waitingPath = "/waiting" // the number of requests to feeds that have no answer yet
+	waitingPath = "/waiting" // the number of requests that wait for a feed to go on
+	askedPath   = "/asked"   // the number of requests to feeds that were answered
 )
 
 // A sale is the answer to POST of salesPath.
@@ -80,8 +86,26 @@ type sale struct {
 }
 
 // sales adds its routes to those of the feed.
-func sales(engine *gin.Engine, log *publish.Log) http.Handler {
-	var waiting atomic.Int64
+func sales(engine *gin.Engine, log *publish.Log, source *publish.Source) {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(source)
+	sum := func(name string) gin.HandlerFunc {
+		return web.Handle(func(c *gin.Context) error {
+			families, err := metrics.Gather()
+			total := 0.0
+			for _, family := range families {
+				if family.GetName() == name {
+					for _, m := range family.GetMetric() {
+						total += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+					}
+				}
+			}
+			c.JSON(http.StatusOK, int64(total))
+			return err
+		})
+	}
+	engine.GET(waitingPath, sum("feed_waiting_requests"))
+	engine.GET(askedPath, sum("feed_requests_total"))
 	engine.POST(salesPath, web.Handle(func(c *gin.Context) error {
 		o := newOrder()
 		change, err := newChange(o)
@@ -94,12 +118,4 @@ func sales(engine *gin.Engine, log *publish.Log) http.Handler {
 		}
 		return err
 	}))
-	engine.GET(waitingPath, func(c *gin.Context) { c.JSON(http.StatusOK, waiting.Load()) })
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/feeds/") {
-			waiting.Add(1)
-			defer waiting.Add(-1)
-		}
-		engine.ServeHTTP(w, r)
-	})
 }

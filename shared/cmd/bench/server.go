@@ -26,11 +26,12 @@ type server struct {
 	addr   string
 	cmd    *exec.Cmd
 	cancel context.CancelFunc
+	ended  chan struct{}
 	stderr bytes.Buffer
 }
 
-// startServer starts this program as a server, and returns when it answers. One that sells runs as it likes, others on
-// one core.
+// startServer starts this program as a server, and returns when it answers. Those that are
+// measured by the CPU time of a request run on one core.
 func startServer(ctx context.Context, env map[string]string, kind, of string) (_ *server, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -44,7 +45,7 @@ func startServer(ctx context.Context, env map[string]string, kind, of string) (_
 	for name, value := range env {
 		s.cmd.Env = append(s.cmd.Env, name+"="+value)
 	}
-	if kind != salesKind {
+	if kind == feedKind || kind == nginxKind || kind == structsKind {
 		s.cmd.Env = append(s.cmd.Env, "GOMAXPROCS=1")
 	}
 	s.cmd.Env = append(s.cmd.Env, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
@@ -57,6 +58,11 @@ func startServer(ctx context.Context, env map[string]string, kind, of string) (_
 		return nil, err
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
+	s.ended = make(chan struct{})
+	go func() {
+		_ = s.cmd.Wait() // the exit code says it
+		close(s.ended)
+	}()
 	if err != nil {
 		_, stopErr := s.stop()
 		return nil, fmt.Errorf("the %s server does not start: %w", kind, errors.Join(err, stopErr))
@@ -68,7 +74,7 @@ func startServer(ctx context.Context, env map[string]string, kind, of string) (_
 // stop ends the server and gives the CPU time of its whole life, that of its children included.
 func (s *server) stop() (time.Duration, error) {
 	s.cancel()
-	_ = s.cmd.Wait() // the exit code says it
+	<-s.ended
 	state := s.cmd.ProcessState
 	if !state.Success() {
 		return 0, fmt.Errorf("the server ended with %v\n%s", state, s.stderr.Bytes())

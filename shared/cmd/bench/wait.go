@@ -66,7 +66,7 @@ func (w *waits) run(ctx context.Context) (chart, error) {
 		{name: "wait, replica", addr: replica.addr},
 		{name: "poll every 1 s", addr: writer.addr, every: time.Second},
 	} {
-		delays, err := w.delays(ctx, writer.addr, &r)
+		delays, err := w.delays(ctx, writer, &r)
 		if err != nil {
 			return chart{}, fmt.Errorf("%s: %w", r.name, err)
 		}
@@ -83,22 +83,28 @@ func (w *waits) run(ctx context.Context) (chart, error) {
 }
 
 // delays sells while the reader reads, and gives the milliseconds that each order took to be seen.
-func (w *waits) delays(ctx context.Context, writerAddr string, r *reader) ([]float64, error) {
+func (w *waits) delays(ctx context.Context, writer *server, r *reader) ([]float64, error) {
 	after, err := w.head(ctx)
 	if err != nil {
 		return nil, err
 	}
 	n := int(ordersPerSecond * w.duration.Seconds())
-	ctx, cancel := context.WithTimeout(ctx, w.duration+patience)
+	return delays(ctx, n, writer.sell, func(ctx context.Context) (map[uuid.UUID]time.Time, error) { return r.read(ctx, after, n) })
+}
+
+// delays sells n orders at random moments while watch gives when each was seen, and gives the milliseconds in between.
+func delays(ctx context.Context, n int, sell func(context.Context) (sale, error),
+	watch func(context.Context) (map[uuid.UUID]time.Time, error)) ([]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n)*time.Second/ordersPerSecond+patience)
 	defer cancel()
 	var committed, seen map[uuid.UUID]time.Time
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		committed, err = sell(ctx, writerAddr, n)
+		committed, err = sellAll(ctx, n, sell)
 		return err
 	})
 	both.Go(func() (err error) {
-		seen, err = r.read(ctx, after, n)
+		seen, err = watch(ctx)
 		return err
 	})
 	if err := both.Wait(); err != nil {
@@ -125,8 +131,8 @@ func (w *waits) head(ctx context.Context) (feed.Cursor, error) {
 	return feed.At(position, feed.Digest(digest)), nil
 }
 
-// sell lets the server sell n orders at random moments, and gives when each was committed.
-func sell(ctx context.Context, addr string, n int) (map[uuid.UUID]time.Time, error) {
+// sellAll sells n orders at random moments, and gives when each was committed.
+func sellAll(ctx context.Context, n int, sell func(context.Context) (sale, error)) (map[uuid.UUID]time.Time, error) {
 	committed := map[uuid.UUID]time.Time{}
 	for next := time.Now(); len(committed) < n; next = next.Add(time.Duration(rand.ExpFloat64() * float64(time.Second) / ordersPerSecond)) {
 		select {
@@ -134,7 +140,7 @@ func sell(ctx context.Context, addr string, n int) (map[uuid.UUID]time.Time, err
 			return nil, ctx.Err()
 		case <-time.After(time.Until(next)):
 		}
-		s, err := sellOne(ctx, addr)
+		s, err := sell(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -143,12 +149,14 @@ func sell(ctx context.Context, addr string, n int) (map[uuid.UUID]time.Time, err
 	return committed, nil
 }
 
-func sellOne(ctx context.Context, addr string) (s sale, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+salesPath, http.NoBody)
+// sell lets the server sell one.
+func (s *server) sell(ctx context.Context) (sold sale, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+salesPath, http.NoBody)
 	if err != nil {
-		return s, err
+		return sold, err
 	}
-	return s, call(req, &s)
+	err = call(req, &sold)
+	return sold, err
 }
 
 // call decodes the JSON of a 200.

@@ -1,0 +1,232 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+const replicaEnv = "SUBSCRIBE_TEST_REPLICA" // the environment of a service, in a process of its own
+
+// runReplica is the service of such a process. Its Apply notes when another one applies at the same time.
+func runReplica(ctx context.Context, env string, stdout io.Writer) error {
+	set := map[string]string{}
+	if err := json.Unmarshal([]byte(env), &set); err != nil {
+		return err
+	}
+	s := service()
+	s.Feeds[0].Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		var alone bool
+		err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock(1), pg_sleep(0.01)`).Scan(&alone, nil)
+		if err == nil && !alone {
+			fmt.Fprintln(stdout, "TWO APPLY AT ONCE")
+		}
+		if err != nil {
+			return err
+		}
+		return copyThings(ctx, tx, b)
+	}
+	return s.Run(ctx, set, stdout)
+}
+
+// A replica is a process of a service that has several.
+type replica struct {
+	*osexec.Cmd
+	log, url string
+}
+
+func startReplica(t *testing.T, env map[string]string) *replica {
+	t.Helper()
+	raw, err := json.Marshal(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	r := &replica{Cmd: osexec.Command(exe), log: log.Name()}
+	r.Env = append(os.Environ(), replicaEnv+"="+string(raw), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
+	r.Stdout, r.Stderr = log, log
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.Process.Kill()
+		_ = r.Wait()
+		if t.Failed() {
+			t.Log(r.text(t))
+		}
+	})
+	eventually(t, "the replica listens", func() bool { return listening.MatchString(r.text(t)) })
+	r.url = listening.FindStringSubmatch(r.text(t))[1]
+	return r
+}
+
+func (r *replica) text(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (r *replica) signal(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	if err := r.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// has gives what waits until the copy has n things.
+func has(t testing.TB, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d things are there", n), func() bool { return count(t, pool, `select count(*) from thing`) == n })
+}
+
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T) (*source, *pgxpool.Pool, map[string]string) {
+		s := newSource(t)
+		s.put(t, 1, 25)
+		pool := pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
+		return s, pool, map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5"}
+	}
+	isCopy := func(t *testing.T, s *source, pool *pgxpool.Pool) {
+		t.Helper()
+		c := s.copier(t, pool, 10)
+		defer c.client.Close()
+		c.wantUpToDate(t, s)
+	}
+
+	t.Run("processes that are killed and that hang", func(t *testing.T) {
+		t.Parallel()
+		s, pool, env := begin(t)
+		first := startReplica(t, env)
+		has(t, pool, 25)
+		second := startReplica(t, env)
+		eventually(t, "the second one is ready without a poll of its own", func() bool { return status(t, second.url+"/readyz") == 200 })
+		if one, two := subscription(t, first.url), subscription(t, second.url); one.Standby || !two.Standby || one.Cursor != two.Cursor || two.State != Fresh {
+			t.Errorf("the first shows %+v, the second %+v", one, two)
+		}
+		s.put(t, 20, 200)
+		first.signal(t, syscall.SIGKILL) // as likely as not in the middle
+		has(t, pool, 200)
+		eventually(t, "the second one polls", func() bool { return !subscription(t, second.url).Standby })
+		third := startReplica(t, env)
+
+		eventually(t, "it hangs with no transaction open", func() bool {
+			second.signal(t, syscall.SIGSTOP)
+			if count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null`) == 0 {
+				return true
+			}
+			second.signal(t, syscall.SIGCONT)
+			return false
+		})
+		s.put(t, 180, 300)
+		has(t, pool, 300)
+		eventually(t, "the third one polls", func() bool { return !subscription(t, third.url).Standby })
+		second.signal(t, syscall.SIGCONT)
+		eventually(t, "the one that hung stands by", func() bool { return subscription(t, second.url).Standby })
+		s.put(t, 290, 310)
+		has(t, pool, 310)
+		eventually(t, "the one that stands by shows how far the other is", func() bool {
+			return subscription(t, second.url).Cursor == subscription(t, third.url).Cursor && subscription(t, second.url).State == Fresh
+		})
+		isCopy(t, s, pool)
+		for _, r := range []*replica{first, second, third} {
+			if strings.Contains(r.text(t), "TWO APPLY") {
+				t.Errorf("%s", r.text(t))
+			}
+		}
+	})
+
+	t.Run("a connection with the lock that is cut, again and again", func(t *testing.T) {
+		t.Parallel()
+		s, pool, env := begin(t)
+		one, _, _ := start(t, env)
+		two, _, _ := start(t, env)
+		has(t, pool, 25)
+		for n := 26; n <= 30; n++ {
+			cut := 0
+			eventually(t, "one has the lock", func() bool {
+				cut = count(t, pool, `
+					select count(pg_terminate_backend(pid)) from pg_locks
+					 where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database()) and objsubid = 1`)
+				return cut > 0
+			})
+			if cut > 1 {
+				t.Errorf("%d had the lock", cut)
+			}
+			s.put(t, n, n)
+			has(t, pool, n)
+		}
+		eventually(t, "one of the two polls", func() bool { return subscription(t, one).Standby != subscription(t, two).Standby })
+		isCopy(t, s, pool)
+	})
+
+	t.Run("a lock that nobody gives back for a while: served, not polled", func(t *testing.T) {
+		t.Parallel()
+		s, pool, env := begin(t)
+		conn, err := pgx.Connect(t.Context(), pgtest.URL(pool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(t.Context(), `select pg_advisory_lock($1)`, lockKey); err != nil {
+			t.Fatal(err)
+		}
+		url, _, log := start(t, env)
+		eventually(t, "it says why it does not poll", func() bool { return strings.Contains(log.String(), errStandby.Error()) })
+		if shown := subscription(t, url); !shown.Standby {
+			t.Errorf("%+v", shown)
+		}
+		if len(s.exchanges()) > 0 {
+			t.Error("it polls")
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		has(t, pool, 25)
+		isCopy(t, s, pool)
+	})
+
+	// A host that is gone in mid-transaction would keep its locks for hours.
+	t.Run("what a transaction may keep from others is bounded", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 1)
+		c := newCopier(t, s)
+		var lock, idle string
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			if err := tx.QueryRow(ctx, `select current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')`).Scan(&lock, &idle); err != nil {
+				return err
+			}
+			return copyThings(ctx, tx, b)
+		}
+		c.mustPoll(t)
+		if lock != "30s" || idle != "1min" {
+			t.Errorf("lock_timeout %s, idle_in_transaction_session_timeout %s", lock, idle)
+		}
+	})
+}

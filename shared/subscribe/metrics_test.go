@@ -1,0 +1,30 @@
+package subscribe
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// A service may have several feeds.
+func TestMetricsOfTwoFeeds(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	for _, name := range []string{"orders", "builds"} {
+		p := newPoller("test", Feed{Name: name, URL: "http://source.example/feeds/" + name, Schedule: "@every 5s"}, nil, tuning{}, discard)
+		if err := p.configure(nil); err != nil {
+			t.Fatal(err)
+		}
+		p.copied.asOf = time.Now()
+		if err := registry.Register(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"subscription_lag_entries", "subscription_lag_seconds", "subscription_stale", "subscription_rejected_entries", "subscription_polling", "subscription_resyncs_total"} {
+		if n, err := testutil.GatherAndCount(registry, name); err != nil || n != 2 {
+			t.Errorf("%s: %d of 2 (%v)", name, n, err)
+		}
+	}
+}

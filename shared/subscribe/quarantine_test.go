@@ -1,0 +1,242 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// bans makes the database refuse what is named so: `^thing (3|4), 0 ` are things 3 and 4 as first published.
+func (c *copier) bans(t testing.TB, names string) {
+	t.Helper()
+	exec(t, c.pool, `alter table thing add constraint banned check (name !~ '`+names+`')`)
+}
+
+// wantRejected fails the test unless exactly these things are rejected, each for a reason that says so. The copy is to be what the
+// source has, but for them.
+func (c *copier) wantRejected(t testing.TB, s *source, says string, numbers ...int) {
+	t.Helper()
+	rows, err := c.pool.Query(t.Context(), `select entity_id, reason from rejected_entry`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := map[uuid.UUID]string{}
+	var id uuid.UUID
+	var reason string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &reason}, func() error { reasons[id] = reason; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	at := c.stored(t)
+	if at.cursor != s.head(t).Cursor() || at.rejected != len(numbers) || len(reasons) != len(numbers) {
+		t.Errorf("at %s of %s %d are rejected, %v", at.cursor, s.head(t).Cursor(), at.rejected, reasons)
+	}
+	has, should := c.things(t), s.things(t, at.cursor.Position)
+	for _, n := range numbers {
+		if reason := reasons[numbered(n)]; !strings.Contains(reason, says) {
+			t.Errorf("thing %d: %q, not %q", n, reason, says)
+		}
+		delete(should, numbered(n))
+		delete(has, numbered(n))
+	}
+	if !maps.Equal(has, should) {
+		t.Errorf("the others are %v, not %v", has, should)
+	}
+}
+
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	payload := func(t *testing.T, e *thing, more string) []byte {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(raw[:len(raw)-1], more...)
+	}
+	// Each makes some of 35 things bad, on the first page.
+	for name, x := range map[string]struct {
+		prepare func(t *testing.T, s *source, c *copier)
+		says    string
+		bad     []int
+	}{
+		"one that breaks a constraint": {func(t *testing.T, s *source, c *copier) {
+			c.bans(t, "^thing 3, 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned" (SQLSTATE 23514)`, []int{3}},
+		"several": {func(t *testing.T, s *source, c *copier) {
+			c.bans(t, "^thing (1|4|5|8|10), 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{1, 4, 5, 8, 10}},
+		"all but one": {func(t *testing.T, s *source, c *copier) {
+			c.bans(t, "^thing ([1-68-9]|10), 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{1, 2, 3, 4, 5, 6, 8, 9, 10}},
+		"in a pure copy": {func(t *testing.T, s *source, c *copier) {
+			c.Pure = true
+			c.bans(t, "^thing (3|14|15|26), 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{3, 14, 15, 26}},
+		"at the commit": {func(t *testing.T, s *source, c *copier) {
+			exec(t, c.pool, `
+				create function refuse() returns trigger language plpgsql as
+					'begin raise exception ''% is banned'', new.name using errcode = ''check_violation''; end';
+				create constraint trigger refuse after insert or update on thing deferrable initially deferred
+					for each row when (new.name ~ '^thing (2|7), 0 ') execute function refuse()`)
+			s.put(t, 1, 35)
+		}, ` published is banned (SQLSTATE 23514)`, []int{2, 7}},
+		"one that PostgreSQL cannot decode": {func(t *testing.T, s *source, _ *copier) {
+			s.put(t, 1, 2)
+			e := s.version(3)
+			e.Payload = payload(t, &thing{e.ID, e.Version, "thing\x00"}, "}")
+			s.publish(t, e)
+			s.put(t, 4, 35)
+		}, `unsupported Unicode escape sequence (SQLSTATE 22P05)`, []int{3}},
+		"one that Go cannot decode": {func(t *testing.T, s *source, c *copier) {
+			apply := c.Apply
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				var weighed struct{ Weight int }
+				for _, e := range b.Entities {
+					if err := json.Unmarshal(e.Entity, &weighed); err != nil {
+						return fmt.Errorf("weigh %s: %w", e.ID, err)
+					}
+				}
+				return apply(ctx, tx, b)
+			}
+			s.put(t, 1, 2)
+			e := s.version(3)
+			e.Payload = payload(t, &thing{e.ID, e.Version, "thing 3"}, `,"weight":"heavy"}`)
+			s.publish(t, e)
+			s.put(t, 4, 35)
+		}, `weigh ` + numbered(3).String() + `: json: cannot unmarshal string into Go struct field .Weight of type int`, []int{3}},
+		"where Apply relies on a constraint that is checked at the commit": {func(t *testing.T, s *source, c *copier) {
+			exec(t, c.pool, `create table part (thing uuid primary key references thing deferrable initially deferred)`)
+			apply := c.Apply
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				_, err := tx.Exec(ctx, `insert into part select unnest($1::uuid[]) on conflict do nothing`, b.IDs())
+				return errors.Join(err, apply(ctx, tx, b))
+			}
+			c.bans(t, "^thing 1, 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			c := newCopier(t, s)
+			x.prepare(t, s, c)
+			c.mustPoll(t)
+			c.wantRejected(t, s, x.says, x.bad...)
+			if shown := c.status(time.Now()); shown.State != Fresh || shown.RejectedEntries != len(x.bad) {
+				t.Errorf("it shows %+v", shown)
+			}
+			c.mustPoll(t) // which does not bring them again
+			c.wantRejected(t, s, x.says, x.bad...)
+			s.put(t, 1, 35) // all of them are good now
+			c.mustPoll(t)
+			c.wantRejected(t, s, "")
+			c.wantUpToDate(t, s)
+		})
+	}
+
+	t.Run("all of a page: nothing moves, and it backs off", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 25)
+		c := newCopier(t, s)
+		c.bans(t, "^thing (1[1-9]|20), ")
+		err := c.poll(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "every one of the 10 entries was refused, the first: ") || !strings.Contains(err.Error(), "(SQLSTATE 23514)") {
+			t.Fatalf("%v", err)
+		}
+		now := time.Now()
+		if next := c.after(err, now); !next.After(now) {
+			t.Error("it does not back off")
+		}
+		if at := c.stored(t); at.cursor.Position != 10 || at.rejected > 0 || len(c.things(t)) != 10 {
+			t.Errorf("it is at %s with %d things, %d rejected", at.cursor, len(c.things(t)), at.rejected)
+		}
+		exec(t, c.pool, `alter table thing drop constraint banned`)
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+	})
+
+	t.Run("a page of one", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 1)
+		c := newCopier(t, s)
+		c.bans(t, "^thing 1, 0 ")
+		c.mustPoll(t)
+		c.wantRejected(t, s, "banned", 1)
+		s.remove(t, 1)
+		c.mustPoll(t)
+		c.wantRejected(t, s, "")
+		c.wantUpToDate(t, s)
+	})
+
+	t.Run("a bad version keeps the good one before it", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		before := c.things(t)[numbered(2)]
+		c.bans(t, "^thing 2, 5 ")
+		s.put(t, 1, 5)
+		c.mustPoll(t)
+		c.wantRejected(t, s, "banned", 2)
+		if c.things(t)[numbered(2)] != before {
+			t.Errorf("it has %v, before %v", c.things(t)[numbered(2)], before)
+		}
+		if n := count(t, c.pool, `select version from rejected_entry`); n != 2 {
+			t.Errorf("version %d is rejected", n)
+		}
+	})
+
+	t.Run("a deletion that is refused", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		exec(t, c.pool, `create table kept (thing uuid references thing)`)
+		exec(t, c.pool, `insert into kept values ($1)`, numbered(3))
+		s.remove(t, 3)
+		s.put(t, 4, 6)
+		c.mustPoll(t)
+		c.wantRejected(t, s, `violates foreign key constraint "kept_thing_fkey"`, 3)
+		if n := count(t, c.pool, `select count(*) from rejected_entry where entity is null`); n != 1 || len(c.things(t)) != 6 {
+			t.Errorf("%d deletions are rejected, %d things are there", n, len(c.things(t)))
+		}
+		s.put(t, 3, 3)
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+		c.wantRejected(t, s, "")
+	})
+
+	t.Run("an Apply that panics is no entry's fault", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		apply := c.Apply
+		c.Apply = func(context.Context, pgx.Tx, *Batch) error { panic("no such model") }
+		err := c.poll(t.Context())
+		if err == nil || err.Error() != "apply the page after 0: apply panicked: no such model" {
+			t.Errorf("%v", err)
+		}
+		if at := c.stored(t); at.rejected > 0 || at.cursor.Position > 0 {
+			t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
+		}
+		c.Apply = apply
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+	})
+}

@@ -1,0 +1,125 @@
+package follow
+
+import (
+	"cmp"
+	"encoding/xml"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+const (
+	nsAtom   = "http://www.w3.org/2005/Atom"
+	nsEdison = "https://edison-cars.example/ns/feed"
+)
+
+// An atomFeed is what a replay needs of an Atom document: the extension, and tombstones (RFC 6721).
+type atomFeed struct {
+	XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
+	Page    *struct {
+		Cursor   feed.Cursor  `xml:"cursor,attr"`
+		Sealed   bool         `xml:"sealed,attr"`
+		UpToDate bool         `xml:"up-to-date,attr"`
+		Head     *feed.Cursor `xml:"head,attr"`
+	} `xml:"https://edison-cars.example/ns/feed page"`
+	Entries    []atomEntry `xml:"http://www.w3.org/2005/Atom entry"`
+	Tombstones []struct {
+		ID      string    `xml:"ref,attr"`
+		Updated time.Time `xml:"when,attr"`
+		Place   atomPlace `xml:"https://edison-cars.example/ns/feed entry"`
+	} `xml:"http://purl.org/atompub/tombstones/1.0 deleted-entry"`
+}
+
+type atomPlace struct {
+	Position int64 `xml:"position,attr"`
+	Version  int64 `xml:"version,attr"`
+}
+
+type atomEntry struct {
+	id       string
+	updated  time.Time
+	place    atomPlace
+	from, to int64 // of the entity in the document; equal: it has none
+}
+
+// UnmarshalXML takes the first element of a foreign namespace for the entity.
+func (e *atomEntry) UnmarshalXML(d *xml.Decoder, _ xml.StartElement) error {
+	for {
+		from := d.InputOffset()
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		start, ok := token.(xml.StartElement)
+		if _, end := token.(xml.EndElement); end {
+			return nil
+		} else if !ok {
+			continue
+		}
+		switch {
+		case start.Name == xml.Name{Space: nsAtom, Local: "id"}:
+			err = d.DecodeElement(&e.id, &start)
+		case start.Name == xml.Name{Space: nsAtom, Local: "updated"}:
+			err = d.DecodeElement(&e.updated, &start)
+		case start.Name == xml.Name{Space: nsEdison, Local: "entry"}:
+			err = d.DecodeElement(&e.place, &start)
+		default:
+			err = d.Skip()
+			if start.Name.Space != nsAtom && e.from == e.to {
+				e.from, e.to = from, d.InputOffset()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func decodeAtom(body []byte) (*atomFeed, error) {
+	var doc atomFeed
+	if err := xml.Unmarshal(body, &doc); err != nil {
+		return nil, fmt.Errorf("%w: %w", feed.ErrPage, err)
+	}
+	if doc.Page == nil {
+		return nil, fmt.Errorf("%w: an Atom feed without the extension %s", feed.ErrPage, nsEdison)
+	}
+	return &doc, nil
+}
+
+// parseAtom reads a replay page, each entity as XML, in the order of the positions. All errors wrap feed.ErrPage.
+func parseAtom(body []byte) (*feed.Page, error) {
+	doc, err := decodeAtom(body)
+	if err != nil {
+		return nil, err
+	}
+	page := &feed.Page{Cursor: doc.Page.Cursor, Sealed: doc.Page.Sealed, UpToDate: doc.Page.UpToDate}
+	if doc.Page.Head != nil {
+		page.Head = *doc.Page.Head
+	} else if !page.Sealed {
+		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", feed.ErrPage)
+	}
+	add := func(id string, e feed.Entry) error {
+		if e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:")); err != nil {
+			return fmt.Errorf("%w: the entry at position %d lacks a UUID", feed.ErrPage, e.Position)
+		}
+		page.Entries = append(page.Entries, e)
+		return nil
+	}
+	for _, e := range doc.Entries {
+		if err := add(e.id, feed.Entry{Position: e.place.Position, Version: e.place.Version, Updated: e.updated, Entity: body[e.from:e.to]}); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range doc.Tombstones {
+		if err := add(e.ID, feed.Entry{Position: e.Place.Position, Version: e.Place.Version, Updated: e.Updated, Deleted: true}); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(page.Entries, func(a, b feed.Entry) int { return cmp.Compare(a.Position, b.Position) })
+	return page, nil
+}

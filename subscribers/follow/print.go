@@ -1,0 +1,104 @@
+package follow
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// A line is an entry as it is printed.
+type line struct {
+	Position int64        `json:"position"`
+	Cursor   *feed.Cursor `json:"cursor,omitempty"` // of a page's last entry: the wire has no other
+	Version  int64        `json:"version"`
+	Updated  time.Time    `json:"updated"`
+	Deleted  bool         `json:"deleted"`
+	ID       uuid.UUID    `json:"id"`
+	Entity   any          `json:"entity,omitempty"` // raw JSON, or XML as a string
+}
+
+// A printer writes whole lines only.
+type printer struct {
+	w      io.Writer
+	xml    bool
+	lines  bytes.Buffer
+	encode *json.Encoder
+}
+
+const writeSize = 32 << 10 // bytes, give or take a line
+
+func newPrinter(w io.Writer, xml bool) *printer {
+	p := &printer{w: w, xml: xml}
+	p.encode = json.NewEncoder(&p.lines)
+	p.encode.SetEscapeHTML(false)
+	return p
+}
+
+var (
+	errClosed = errors.New("stdout is closed") // nobody reads the lines any more
+	errWrite  = errors.New("cannot write")
+)
+
+// print prints the page; once ctx is done, it stops behind a line. Errors: errClosed, errWrite, feed.ErrPage, or that of ctx.
+func (p *printer) print(ctx context.Context, page *feed.Page) error {
+	for i, e := range page.Entries {
+		l := line{Position: e.Position, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, ID: e.ID}
+		last := i == len(page.Entries)-1
+		if last {
+			l.Cursor = &page.Cursor
+		}
+		switch {
+		case len(e.Entity) == 0:
+		case p.xml:
+			l.Entity = string(e.Entity)
+		default:
+			l.Entity = e.Entity
+		}
+		if err := p.encode.Encode(l); err != nil {
+			return fmt.Errorf("%w: the entry at position %d: %w", feed.ErrPage, e.Position, err)
+		}
+		if !last && p.lines.Len() < writeSize {
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		switch _, err := p.lines.WriteTo(p.w); {
+		case errors.Is(err, syscall.EPIPE):
+			return errClosed
+		case err != nil:
+			return fmt.Errorf("%w: %w", errWrite, err)
+		}
+	}
+	return nil
+}
+
+// whenClosed calls then when the reader of a pipe has gone: a feed where nothing happens would not notice.
+func whenClosed(f *os.File, then func()) {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return
+	}
+	of := []unix.PollFd{{Fd: int32(f.Fd())}}
+	for {
+		_, err := unix.Poll(of, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && of[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+			then()
+		}
+		return
+	}
+}

@@ -1,0 +1,181 @@
+package follow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// A source answers from one feed: JSON pages by the client that all subscribers use, the rest by one of its own.
+type source struct {
+	*options
+	mediaType string
+	json      *feed.Client
+	other     *http.Client
+}
+
+const timeout = 30 * time.Second // for an answer, besides the time that it waits
+
+func newSource(o *options) *source {
+	s := &source{options: o, mediaType: feed.TypeJSONFeed, json: feed.NewClient(o.token), other: &http.Client{
+		Transport: http.DefaultTransport.(*http.Transport).Clone(),
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host || len(via) > 5 {
+				return fmt.Errorf("it redirects to another origin, or too often: %s", r.URL.Host)
+			}
+			return nil
+		},
+	}}
+	if o.atom {
+		s.mediaType = feed.TypeAtom
+	}
+	return s
+}
+
+func (s *source) close() {
+	s.json.Close()
+	s.other.CloseIdleConnections()
+}
+
+// errNoFeed: what came is no feed of this protocol.
+var errNoFeed = errors.New("not a feed of this protocol")
+
+// head gives the end of the feed.
+func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
+	_, body, err := s.ask(ctx, s.url, "", 0)
+	if err != nil {
+		return head, err
+	}
+	var at *feed.Cursor
+	if s.atom {
+		doc, err := decodeAtom(body)
+		if err != nil {
+			return head, fmt.Errorf("%w: %w", errNoFeed, err)
+		}
+		at = doc.Page.Head
+	} else {
+		var doc struct {
+			Edison struct {
+				Head *feed.Cursor `json:"head"`
+			} `json:"_edison"`
+		}
+		if err := json.Unmarshal(body, &doc); err != nil {
+			return head, fmt.Errorf("%w: %w", errNoFeed, err)
+		}
+		at = doc.Edison.Head
+	}
+	if at == nil {
+		return head, fmt.Errorf("%w: it does not say where it ends", errNoFeed)
+	}
+	return *at, nil
+}
+
+// page asks for a replay page.
+func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error) {
+	if !s.atom {
+		return s.json.Get(ctx, r)
+	}
+	h, body, err := s.ask(ctx, r.PageURL(), r.ETag, r.Wait)
+	if err != nil {
+		return nil, err
+	}
+	answer := &feed.Answer{ETag: h.Get("ETag"), Waits: strings.HasPrefix(h.Get("Preference-Applied"), "wait=")}
+	if body != nil {
+		answer.Page, err = parseAtom(body)
+	}
+	return answer, err
+}
+
+// ask gives the body of an answer in the source's format; nil where nothing changed.
+func (s *source) ask(ctx context.Context, address, etag string, wait time.Duration) (http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout+wait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Accept", s.mediaType)
+	req.Header.Set("User-Agent", "edison-cars-follow")
+	if s.token != "" && req.URL.User == nil {
+		req.Header.Set("Authorization", "Bearer "+s.token)
+	}
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	if wait > 0 {
+		req.Header.Set("Prefer", "wait="+strconv.Itoa(int(wait/time.Second)))
+	}
+	resp, err := s.other.Do(req)
+	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
+			err = wrapped.Err
+		}
+		return nil, nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusNotModified && etag != "":
+		return resp.Header, nil, nil
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, refusal(resp)
+	}
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != s.mediaType {
+		return nil, nil, s.wrongType(resp.Header.Get("Content-Type"), t)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, feed.MaxBody+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+	}
+	if len(body) > feed.MaxBody {
+		return nil, nil, fmt.Errorf("%w: longer than %d MiB", feed.ErrPage, feed.MaxBody>>20)
+	}
+	return resp.Header, body, nil
+}
+
+func (s *source) wrongType(field, mediaType string) error {
+	hint := ""
+	switch mediaType {
+	case feed.TypeAtom:
+		hint = "; --atom reads that"
+	case feed.TypeJSONFeed:
+		hint = "; without --atom it can be read"
+	}
+	return fmt.Errorf("%w: asked for %s it answered 200 OK with %q%s", errNoFeed, s.mediaType, field, hint)
+}
+
+var startLink = regexp.MustCompile(`[?&]history=([0-9a-f-]+)[^>]*>; *rel="start"`)
+
+// refusal reads what a source says in the place of a page, as feed.Client does.
+func refusal(resp *http.Response) error {
+	e := &feed.StatusError{Status: resp.StatusCode}
+	after := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(after, 10, 31); err == nil {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(after); err == nil {
+		e.RetryAfter = max(time.Until(at), 0)
+	}
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == feed.TypeProblem {
+		var problem struct{ Detail string }
+		if json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&problem) == nil {
+			e.Detail = problem.Detail
+		}
+	}
+	if e.Status == http.StatusGone {
+		if m := startLink.FindStringSubmatch(resp.Header.Get("Link")); m != nil {
+			e.History, _ = feed.ParseCursor(m[1])
+		}
+		return fmt.Errorf("%w (%w)", feed.ErrDiverged, e)
+	}
+	return e
+}
