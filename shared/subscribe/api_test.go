@@ -213,6 +213,11 @@ func TestPauseAndPollNow(t *testing.T) {
 	}
 	eventually(t, "it polls again", func() bool { return subscription(t, server).Cursor == s.head(t).Cursor() })
 
+	change(t, "PUT", at+"/schedule", 200, `{"schedule": "@hourly", "wait": "0s"}`)
+	s.putNameless(t, 6)
+	if got := change(t, "POST", at+"/poll", 200, nil); got.RejectedEntries != 1 {
+		t.Errorf("the answer does not say what was rejected: %+v", got)
+	}
 	s.setTamper(answered(503, `{"detail":"Closed for today."}`, "Content-Type", "application/problem+json"))
 	refused(t, "POST", at+"/poll", nil, 502, "The poll failed: the source answered 503 Service Unavailable: Closed for today.\"")
 	s.setTamper(answered(200, "<p>Maintenance", "Content-Type", "text/html"))
@@ -247,7 +252,7 @@ func TestPauseInTheMiddle(t *testing.T) {
 	paused := make(chan Subscription, 1)
 	pages := 0
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
-		if pages++; pages == 3 {
+		if pages++; pages == 5 { // those before the third are applied
 			paused <- change(t, "POST", server.URL+"/subscriptions/things/pause", 200, nil)
 		}
 		honest.ServeHTTP(w, r)

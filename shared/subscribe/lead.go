@@ -101,6 +101,13 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 			return false, err
 		}
 	}
+	var free []*poller
+	for _, p := range l.pollers {
+		if p.reading.TryLock() { // else it is being read, and this must not wait for that
+			defer p.reading.Unlock()
+			free = append(free, p)
+		}
+	}
 	rows, err := conn.Query(ctx, selectProgress)
 	if err != nil {
 		return false, err
@@ -114,7 +121,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	if err != nil {
 		return false, err
 	}
-	for _, p := range l.pollers {
+	for _, p := range free {
 		if at, ok := found[p.Name]; ok {
 			p.adopt(at)
 		}

@@ -46,6 +46,8 @@ type poller struct {
 
 	wake chan struct{} // something is to be done, or to be done otherwise
 
+	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
+
 	mu        sync.Mutex
 	copied    progress // as the database has it
 	tuned     tuning

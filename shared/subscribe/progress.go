@@ -81,6 +81,8 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 func (p *poller) load(ctx context.Context) (progress, error) {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
+	p.reading.Lock()
+	defer p.reading.Unlock()
 	rows, err := p.pool.Query(ctx, selectProgress+` where feed = $1`, p.Name)
 	if err != nil {
 		return progress{}, fmt.Errorf("read how far the copy of %s is: %w", p.Name, err)
