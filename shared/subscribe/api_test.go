@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -85,9 +86,7 @@ func refused(t testing.TB, method, address string, body any, status int, parts .
 func runs(t testing.TB, s *source, env map[string]string) (address string, stop func() error) {
 	t.Helper()
 	all := map[string]string{"FEED_URL_THINGS": s.feedURL()}
-	for name, value := range env {
-		all[name] = value
-	}
+	maps.Copy(all, env)
 	address, stop, _ = start(t, all)
 	return address, stop
 }

@@ -85,7 +85,7 @@ func span(seconds float64) string {
 			words = "1 day"
 		}
 		if i+1 < len(units) {
-			if rest := (d - n*u.size) / units[i+1].size; rest > 0 {
+			if rest := d % u.size / units[i+1].size; rest > 0 {
 				words += fmt.Sprintf(" %d%s", rest, units[i+1].name)
 			}
 		}
