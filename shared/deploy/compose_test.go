@@ -54,7 +54,7 @@ func TestCompose(t *testing.T) {
 				volumes[v.Source] = true
 			}
 			for _, name := range p.variables {
-				if strings.HasPrefix(name, "POLL_") {
+				if strings.HasPrefix(name, "POLL_") && name != "POLL_WAIT" { // which is no schedule
 					checkPoll(t, bin, p, name)
 				} else if feed, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
 					checkFeed(t, project, feed, value(service, name))

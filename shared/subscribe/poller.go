@@ -232,6 +232,9 @@ func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
 // for, unlike one on schedule, does not wait at the source, and minds no pause.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	at, err := p.load(ctx)
+	if err == nil {
+		err = p.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
+	}
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func TestStats(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			pool := pgtest.New(t, sql.Migrations("dashboard"))
+			pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("dashboard"))
 			for _, entries := range c.pages {
 				copyPage(t, pool, entries...)
 			}

@@ -148,7 +148,7 @@ func TestReservations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			pool := pgtest.New(t, sql.Migrations("warehouse"))
+			pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 			for _, entries := range c.pages {
 				copyPage(t, pool, entries...)
 			}
@@ -159,7 +159,7 @@ func TestReservations(t *testing.T) {
 
 func TestPurchases(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.New(t, sql.Migrations("warehouse")) // 20 body shells of a van, ordered by tens below 6
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse")) // 20 body shells of a van, ordered by tens below 6
 	first := entry(t, 1, 1, order.Placed, line(14, "joule"))
 	copyPage(t, pool, first)
 	wantPurchases(t, pool, "body-van") // 6 are left
@@ -195,7 +195,7 @@ func TestPurchases(t *testing.T) {
 // What sales offers, written down again: a subscriber knows a source by its feed alone.
 func TestEverythingForSaleHasABillOfMaterials(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.New(t, sql.Migrations("warehouse"))
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	for _, item := range []string{
 		"volta", "ampere", "ohm", "joule",
 		"long_range", "heat_pump", "glass_roof", "tow_bar", "all_wheel_drive", "driver_assistance", "third_row",
@@ -209,7 +209,7 @@ func TestEverythingForSaleHasABillOfMaterials(t *testing.T) {
 
 func TestNoParts(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.New(t, sql.Migrations("warehouse"))
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	if _, err := pool.Exec(t.Context(), `truncate part cascade`); err != nil {
 		t.Fatal(err)
 	}
