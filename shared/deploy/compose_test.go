@@ -92,14 +92,14 @@ func checkDatabase(t *testing.T, s types.ServiceConfig) {
 	}
 }
 
-// checkPoll: a bad schedule for this service reaches its program, which says no, and reaches no other.
+// checkPoll: a bad setting for this service reaches its program, which says no, and reaches no other.
 func checkPoll(t *testing.T, bin string, p program, name string) {
 	t.Helper()
 	own := strings.ToUpper(p.name) + "_" + name
 	project := load(t, own+"=never")
 	for other, s := range project.Services {
 		if got := value(s, name); (got == "never") != (other == p.name) {
-			t.Errorf("%s=never gives %s the schedule %q", own, other, got)
+			t.Errorf("%s=never gives %s %q", own, other, got)
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, p.command[0]), p.command[1:]...)
@@ -107,7 +107,7 @@ func checkPoll(t *testing.T, bin string, p program, name string) {
 	for k, v := range project.Services[p.name].Environment {
 		cmd.Env = append(cmd.Env, k+"="+*v)
 	}
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), name+": ") {
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), name) {
 		t.Errorf("with %s=never: %v\n%s", own, err, out)
 	}
 }

@@ -355,7 +355,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	defer stop()
 	so := pace{began: began, said: began}
 	turns := turns{beside: p.Pure && p.healthy()}
-	defer func() { _ = turns.wait() }()
+	defer func() { _ = turns.wait() }() // of which the first error is known by then
 	var err error
 	for f := range p.fetch(fetching, r) {
 		p.setInterrupt(nil) // what follows is work

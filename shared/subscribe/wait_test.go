@@ -78,8 +78,10 @@ func TestWaiting(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 3)
 		c := waiting(t, s)
+		soon, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
 		for range 200 { // at any moment of a poll
-			if err := c.pollNow(t.Context()); err != nil {
+			if err := c.pollNow(soon); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -288,7 +288,7 @@ func TestWalk(t *testing.T) {
 		c.bans(t, "^thing 3[12], ")
 		exec(t, c.pool, `create table kept (thing uuid references thing)`)
 		exec(t, c.pool, `insert into kept values ($1), ($2)`, numbered(24), numbered(25))
-		exec(t, c.pool, `insert into rejected_entry values ('things', $1, 1, 1, now(), '{}', 'long ago')`, numbered(5)) // is good now
+		exec(t, c.pool, `insert into rejected_entry values ('things', $1, 1, 1, now(), '{}', 'long ago')`, numbered(99)) // which there is no longer
 		s.remove(t, 40)
 		c.mustPoll(t)
 		c.wantRejected(t, s, "violates ", 24, 25, 31, 32)
