@@ -22,7 +22,7 @@ const (
 
 // preferredWait gives how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is not at all.
 func preferredWait(fields []string) time.Duration {
-	for item := range strings.SplitSeq(joined(fields), ",") {
+	for item := range web.SplitQuoted(joined(fields), ',') {
 		preference, _, _ := strings.Cut(item, ";")
 		name, value, _ := strings.Cut(preference, "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "wait") {

@@ -28,7 +28,7 @@ func TestPreferredWait(t *testing.T) {
 	for field, want := range map[string]time.Duration{
 		"wait=10": 10 * time.Second, "wait=30": maxWait, "wait=31": maxWait, "wait=99999999999999999999": 0, `wait="7"`: 7 * time.Second,
 		"return=minimal, Wait=3; foo": 3 * time.Second, "respond-async, wait = 4": 4 * time.Second, "wait=5, wait=9": 5 * time.Second,
-		"": 0, "wait": 0, "wait=": 0, "wait=0": 0, "wait=-1": 0, "wait=soon": 0, "wait=1.5": 0, "waiting=10": 0, "return=wait": 0,
+		`foo="a, wait=5"`: 0, `foo="a, wait=5", wait=6`: 6 * time.Second, "": 0, "wait": 0, "wait=": 0, "wait=0": 0, "wait=-1": 0, "wait=soon": 0, "wait=1.5": 0, "waiting=10": 0, "return=wait": 0,
 	} {
 		if got := preferredWait([]string{field}); got != want {
 			t.Errorf("%q: %v, want %v", field, got, want)

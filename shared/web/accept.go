@@ -51,7 +51,7 @@ func qualityOf(offer string, ranges []mediaRange) int {
 
 func parseAccept(accept string) []mediaRange {
 	var ranges []mediaRange
-	for part := range splitQuoted(accept, ',') {
+	for part := range SplitQuoted(accept, ',') {
 		if r, ok := parseRange(part); ok {
 			ranges = append(ranges, r)
 		}
@@ -62,7 +62,7 @@ func parseAccept(accept string) []mediaRange {
 // parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8.
 func parseRange(part string) (mediaRange, bool) {
 	r := mediaRange{quality: 1000}
-	for param := range splitQuoted(part, ';') {
+	for param := range SplitQuoted(part, ';') {
 		param = strings.ToLower(strings.TrimSpace(param))
 		name, value, _ := strings.Cut(param, "=")
 		switch {
@@ -97,8 +97,8 @@ func parseQuality(s string) (int, bool) {
 	return int(n), err == nil && n <= 1000
 }
 
-// splitQuoted splits at sep outside quoted strings.
-func splitQuoted(s string, sep byte) func(yield func(string) bool) {
+// SplitQuoted splits at sep outside quoted strings (RFC 9110 section 5.6.4).
+func SplitQuoted(s string, sep byte) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		start, quoted := 0, false
 		for i := 0; i < len(s); i++ {
