@@ -1,0 +1,224 @@
+package subscribe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// A fetched page, or what came instead.
+type fetched struct {
+	feed.Request
+	*feed.Answer
+	err error
+}
+
+// fetch asks for page after page until nothing is left, while those before are applied. It ends with ctx, and with an error.
+func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
+	pages := make(chan fetched, 1)
+	go func() {
+		defer close(pages)
+		for {
+			answer, err := p.client.Get(ctx, r)
+			select {
+			case pages <- fetched{r, answer, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil || answer.Page == nil || answer.Page.UpToDate {
+				return
+			}
+			r.After, r.ETag, r.Wait = answer.Page.Cursor, "", 0
+		}
+	}()
+	return pages
+}
+
+// poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor behind
+// it, so that it can be broken off anywhere. Where the source has another history, a walk begins. A poll that somebody asked
+// for, unlike one on schedule, does not wait at the source, and minds no pause.
+func (p *poller) poll(ctx context.Context, scheduled bool) error {
+	at, err := p.load(ctx)
+	if err == nil {
+		err = p.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
+	}
+	if err != nil {
+		return err
+	}
+	if !at.walking {
+		err = p.copyPages(ctx, at, scheduled)
+		gone, diverged := errors.AsType[*feed.StatusError](err)
+		switch {
+		case diverged && errors.Is(err, feed.ErrDiverged):
+			err = p.beginWalk(ctx, "The source has another history than the copy had.", gone.History)
+		case !errors.Is(err, errFenced):
+			return err
+		}
+		loaded, loadErr := p.load(ctx)
+		if loadErr != nil || !loaded.walking { // else somebody asked for a walk in the middle
+			return errors.Join(err, loadErr)
+		}
+		at = loaded
+	}
+	return p.walkOn(ctx, at, scheduled)
+}
+
+func (p *poller) mayWait() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.succeeded && p.tuned.wait > 0
+}
+
+// setInterrupt tells rouse what ends a request that waits; who came before it counts, too.
+func (p *poller) setInterrupt(interrupt context.CancelCauseFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.interrupt = interrupt
+	if interrupt != nil && len(p.wake) > 0 {
+		interrupt(errInterrupted)
+	}
+}
+
+// mayGoOn tells whether the next page may be applied: not at the stop, and not when a poll on schedule is paused.
+func (p *poller) mayGoOn(ctx context.Context, scheduled bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if scheduled && p.copied.paused {
+		p.pace = pace{}
+		return errInterrupted
+	}
+	return ctx.Err()
+}
+
+// heard notes whether the source waits. One that answers at once, and has nothing new, does not.
+func (p *poller) heard(f fetched, took time.Duration) {
+	if f.Wait == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	nothing := f.Page == nil || len(f.Page.Entries) == 0
+	p.tried, p.waits = true, f.Waits && (!nothing || took >= f.Wait/2)
+}
+
+// A pace is how fast a poll copies.
+type pace struct {
+	began, said time.Time
+	copied      int   // entries
+	left        int64 // as far as the source said
+}
+
+// perSecond gives 0 where it is too early to tell.
+func (p pace) perSecond(now time.Time) float64 {
+	if took := now.Sub(p.began).Seconds(); took > 0.5 {
+		return float64(p.copied) / took
+	}
+	return 0
+}
+
+// copying says how it goes: when all is copied, and every five seconds on a long way.
+func (p *poller) copying(so *pace, page *feed.Page, to progress) {
+	done := page == nil || page.UpToDate
+	if page != nil {
+		so.copied += len(page.Entries)
+	}
+	so.left = max(to.headPosition-to.cursor.Position, 0)
+	now := time.Now()
+	if so.copied > 0 && (done || now.Sub(so.said) > progressEvery) {
+		so.said = now
+		attrs := []any{"feed", p.Name, "entries", so.copied, "cursor", to.cursor.String(), "behind", so.left}
+		if rate := so.perSecond(now); rate > 0 {
+			attrs = append(attrs, "per_second", int(rate))
+			if so.left > 0 {
+				attrs = append(attrs, "time_left", time.Duration(float64(so.left)/rate*float64(time.Second)).Round(time.Second))
+			}
+		}
+		p.logger.Info("copied", attrs...)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pace = *so; done {
+		p.pace = pace{}
+	}
+}
+
+func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
+	set := p.tuning()
+	r := feed.Request{URL: p.URL, After: at.cursor, Limit: set.pageSize}
+	if at.etagURL == p.shownPage(r) {
+		r.ETag = at.etag
+	}
+	waiting := ctx
+	if scheduled && p.mayWait() {
+		r.Wait = set.wait
+		var interrupt context.CancelCauseFunc
+		waiting, interrupt = context.WithCancelCause(ctx)
+		defer interrupt(nil)
+		p.setInterrupt(interrupt)
+		defer p.setInterrupt(nil)
+	}
+	began := time.Now()
+	fetching, stop := context.WithCancel(waiting)
+	defer stop()
+	so := pace{began: began, said: began}
+	turns := turns{beside: p.Pure && p.healthy()}
+	defer func() { _ = turns.wait() }() // of which the first error is known by then
+	var err error
+	for f := range p.fetch(fetching, r) {
+		p.setInterrupt(nil) // what follows is work
+		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
+			err = f.err
+			break
+		}
+		p.heard(f, time.Since(began))
+		to := p.behind(at, f, time.Since(began))
+		if err := p.applyPage(ctx, &turns, f.Page, at, to); err != nil {
+			return err
+		}
+		p.copying(&so, f.Page, to)
+		at = to
+		if f.Page == nil || f.Page.UpToDate {
+			return nil
+		}
+	}
+	if err := turns.wait(); err != nil {
+		return err
+	}
+	return cmp.Or(p.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
+}
+
+// healthy: the last poll did not fail.
+func (p *poller) healthy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failures == 0
+}
+
+// shownPage is the URL of a page without a password.
+func (p *poller) shownPage(r feed.Request) string {
+	r.URL = p.shownURL
+	return r.PageURL()
+}
+
+// behind gives the progress behind a page.
+func (p *poller) behind(at progress, f fetched, took time.Duration) progress {
+	to, done := at, f.Page == nil
+	if page := f.Page; page != nil {
+		done = page.UpToDate
+		to.cursor, to.etag, to.etagURL = page.Cursor, f.Answer.ETag, p.shownPage(f.Request)
+		to.headPosition = page.Head.Position
+		if page.Sealed { // which does not tell, but that a full page follows
+			to.headPosition = max(at.headPosition, page.Cursor.Position+int64(f.Limit))
+		}
+	}
+	if done {
+		to.asOf, to.lastSuccess = f.AsOf, time.Now().UTC().Truncate(time.Millisecond)
+		if f.Waits && took >= f.Wait && (f.Page == nil || len(f.Page.Entries) == 0) {
+			to.asOf = to.asOf.Add(f.Wait) // for so long there was nothing new, at least
+		}
+	}
+	return to
+}

@@ -1,0 +1,175 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// A turn is a page's, to be applied.
+type turn struct {
+	ids  map[uuid.UUID]bool
+	done chan struct{}
+	err  error // when done
+}
+
+// turns are those under way: one, or two where one may go on beside the next.
+type turns struct {
+	beside       bool
+	last, before *turn
+}
+
+func (t *turns) wait() error {
+	if t.last != nil {
+		<-t.last.done
+	}
+	return t.err()
+}
+
+func (t *turns) err() error {
+	for _, turn := range []*turn{t.before, t.last} {
+		if turn == nil {
+			continue
+		}
+		select {
+		case <-turn.done:
+			if turn.err != nil {
+				return turn.err
+			}
+		default:
+		}
+	}
+	return nil
+}
+
+// applyPage applies a page after those before it. That of a pure copy goes on beside the next one, if no entity is on both: it
+// still is committed first. (After a failure none does: what the two may have been to each other ends there.)
+func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
+	var entries []feed.Entry
+	if page != nil {
+		entries = page.Latest()
+	}
+	now := &turn{done: make(chan struct{})}
+	beside := t.beside && page != nil && !page.UpToDate
+	if beside {
+		now.ids = make(map[uuid.UUID]bool, len(entries))
+		for _, e := range entries {
+			now.ids[e.ID] = true
+		}
+	}
+	if t.before != nil {
+		<-t.before.done
+	}
+	if t.last != nil && (!beside || overlap(t.last.ids, now.ids)) {
+		<-t.last.done
+	}
+	if err := t.err(); err != nil {
+		return err
+	}
+	before := t.last
+	t.before, t.last = t.last, now
+	go func() {
+		defer close(now.done)
+		now.err = p.commit(ctx, entries, from, to, before)
+	}()
+	if !beside {
+		return t.wait()
+	}
+	return nil
+}
+
+func overlap(a, b map[uuid.UUID]bool) bool {
+	for id := range a {
+		if b[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx.
+func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	began := time.Now()
+	bad, err := p.tryCommit(ctx, entries, from, to, before, false)
+	if badEntry(err) {
+		if before != nil {
+			<-before.done
+		}
+		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
+	}
+	if err != nil {
+		return fmt.Errorf("apply the page after %s: %w", from.cursor, err)
+	}
+	p.metrics.apply.Observe(time.Since(began).Seconds())
+	p.logRejected(ctx, bad)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
+	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
+	return nil
+}
+
+func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
+	move := func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
+			 where feed = $1 and cursor = $2 and walk_cursor is null`,
+			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess))
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errFenced
+		}
+		return err
+	}
+	err = p.inTx(ctx, func(tx pgx.Tx) error {
+		// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
+		alone := before == nil || isDone(before)
+		if alone {
+			if err := move(tx); err != nil {
+				return err
+			}
+		}
+		if len(entries) > 0 {
+			entries, err := p.Newer(ctx, tx, entries)
+			if err != nil {
+				return err
+			}
+			if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
+				return err
+			}
+			if err := allRefused(bad, len(entries)); err != nil {
+				return err
+			}
+		}
+		if alone {
+			return nil
+		}
+		if <-before.done; before.err != nil {
+			return before.err
+		}
+		return move(tx)
+	})
+	return bad, err
+}
+
+// inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
+func (p *poller) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{
+		BeginQuery: "begin; set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'",
+	}, f)
+}
+
+func isDone(t *turn) bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
