@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -21,9 +21,8 @@ const (
 // A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
 // connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
 type leader struct {
-	pool    *pgxpool.Pool
-	pollers []*poller
-	logger  *slog.Logger
+	site   *Site
+	logger *slog.Logger
 }
 
 // run polls whenever this process may, until ctx ends.
@@ -53,7 +52,7 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
 func (l *leader) hold(ctx context.Context, said *string) error {
-	config := l.pool.Config().ConnConfig
+	config := l.site.DB.Config().ConnConfig
 	config.RuntimeParams["idle_session_timeout"] = silenceEnds // so that the server, too, gives up a process that hangs or is cut off
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
@@ -76,8 +75,11 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 				l.logger.InfoContext(ctx, "polling")
 				*said = ""
 			}
-			for _, p := range l.pollers {
+			for _, p := range l.site.pollers {
 				all.Go(func() { p.run(polling) })
+			}
+			if l.site.service.Work != nil {
+				all.Go(func() { l.work(polling) })
 			}
 			mine = true
 		}
@@ -102,7 +104,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 		}
 	}
 	var free []*poller
-	for _, p := range l.pollers {
+	for _, p := range l.site.pollers {
 		if p.reading.TryLock() { // else it is being read, and this must not wait for that
 			defer p.reading.Unlock()
 			free = append(free, p)
@@ -127,4 +129,37 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 		}
 	}
 	return mine, nil
+}
+
+// workInterval is between two calls of Work.
+const workInterval = time.Second
+
+// work calls the service's Work again and again until ctx ends.
+func (l *leader) work(ctx context.Context) {
+	for said := ""; ; {
+		switch err := l.workOnce(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			said = ""
+		case err.Error() != said:
+			said = err.Error()
+			l.logger.WarnContext(ctx, "what is due of itself was not done", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(workInterval):
+		}
+	}
+}
+
+func (l *leader) workOnce(ctx context.Context) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.logger.ErrorContext(ctx, "work panicked", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("work panicked: %v", v)
+		}
+	}()
+	return l.site.service.Work(ctx, l.site)
 }

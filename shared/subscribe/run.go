@@ -32,6 +32,9 @@ type settings struct {
 func (s *Service) Help(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n\nSettings (environment); it listens on %s by default:\n", s.Name, s.Text, s.Addr)
 	of := []any{settings{}}
+	if s.Settings != nil {
+		of = append(of, s.Settings)
+	}
 	for _, f := range s.Feeds {
 		of = append(of,
 			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name},
@@ -50,6 +53,11 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	set := settings{}
 	if err := daemon.Parse(env, &set); err != nil {
 		return err
+	}
+	if s.Settings != nil {
+		if err := daemon.Parse(env, s.Settings); err != nil {
+			return err
+		}
 	}
 	if set.Addr == "" {
 		set.Addr = s.Addr
@@ -105,7 +113,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		}
 		defer p.client.Close()
 	}
-	polling.Go(func() { (&leader{db.Pool, site.pollers, logger}).run(ctx) })
+	polling.Go(func() { (&leader{site, logger}).run(ctx) })
 	engine := web.New(logger, web.CountRequests(registry))
 	site.routes = engine
 	site.route()

@@ -50,9 +50,14 @@ var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
 // start runs the service and gives its address and what stops it.
 func start(t testing.TB, env map[string]string) (url string, stop func() error, log *journal) {
 	t.Helper()
+	return startService(t, service(), env)
+}
+
+func startService(t testing.TB, s *Service, env map[string]string) (url string, stop func() error, log *journal) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	log, ended := new(journal), make(chan error, 1)
-	go func() { ended <- service().Run(ctx, env, log) }()
+	go func() { ended <- s.Run(ctx, env, log) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended
@@ -229,6 +234,41 @@ func TestHelp(t *testing.T) {
 	} {
 		if !strings.Contains(help.String(), part) {
 			t.Errorf("without %q:\n%s", part, help.String())
+		}
+	}
+}
+
+func TestWork(t *testing.T) {
+	t.Parallel()
+	var set struct {
+		Name string `env:"THING_NAME" envDefault:"unnamed" help:"of what Work makes"`
+	}
+	s := service()
+	s.Settings = &set
+	calls := 0
+	s.Work = func(ctx context.Context, site *Site) error {
+		switch calls++; calls {
+		case 1:
+			return errors.New("not yet")
+		case 2:
+			panic("neither")
+		}
+		_, err := site.DB.Exec(ctx, `insert into thing (id, version, name) values (gen_random_uuid(), 1, $1)`, set.Name)
+		return err
+	}
+	var help strings.Builder
+	if s.Help(&help); !strings.Contains(help.String(), "THING_NAME") {
+		t.Errorf("no word of the service's own setting:\n%s", help.String())
+	}
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	_, stop, log := startService(t, s, map[string]string{"DATABASE_URL": pgtest.URL(pool), "THING_NAME": "made"})
+	eventually(t, "the work is done twice", func() bool { return count(t, pool, `select count(*) from thing where name = 'made'`) == 2 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	for _, said := range []string{"not yet", "work panicked: neither"} {
+		if !strings.Contains(log.String(), said) {
+			t.Errorf("the log does not say %q:\n%s", said, log)
 		}
 	}
 }

@@ -24,6 +24,13 @@ type Service struct {
 	Migrations postgres.Migrations
 	Feeds      []Feed
 	Routes     func(*Site)
+
+	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
+	// filled before anything else runs.
+	Settings any
+	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
+	// call at a time, in the one process of the service that polls; nil is none. An error is logged, and Work called again.
+	Work func(context.Context, *Site) error
 }
 
 // A Feed is one that a service copies.

@@ -36,12 +36,12 @@ type Site struct {
 	paths   []string // of the service's pages
 }
 
-// Page adds a page that shows what query gives.
-func (s *Site) Page(path, title string, t *template.Template, query func(context.Context) (any, error)) {
+// Page adds a page that shows what query gives. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
+func (s *Site) Page(path, title string, t *template.Template, query func(*http.Request) (any, error)) {
 	s.paths = append(s.paths, path)
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
-		data, err := query(c.Request.Context())
+		data, err := query(request(c))
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
@@ -50,11 +50,11 @@ func (s *Site) Page(path, title string, t *template.Template, query func(context
 	}))
 }
 
-// JSON adds an address that answers what query gives.
-func (s *Site) JSON(path string, query func(context.Context) (any, error)) {
+// JSON adds an address that answers what query gives; the path is as in Page.
+func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
-		data, err := query(c.Request.Context())
+		data, err := query(request(c))
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
@@ -65,6 +65,13 @@ func (s *Site) JSON(path string, query func(context.Context) (any, error)) {
 		c.PureJSON(http.StatusOK, data)
 		return nil
 	}))
+}
+
+func request(c *gin.Context) *http.Request {
+	for _, p := range c.Params {
+		c.Request.SetPathValue(p.Key, strings.TrimPrefix(p.Value, "/"))
+	}
+	return c.Request
 }
 
 // header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z"; rejected=2.

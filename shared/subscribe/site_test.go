@@ -24,9 +24,9 @@ import (
 var thingsPage = web.Template(fstest.MapFS{"things.html": {Data: []byte(`{{define "main"}}<p>{{.Data}} things</p>{{end}}`)}}, "things.html")
 
 // countThings is what the service of these tests shows.
-func countThings(s *Site) func(context.Context) (any, error) {
-	return func(ctx context.Context) (n any, err error) {
-		return n, s.DB.QueryRow(ctx, `select count(*) from thing`).Scan(&n)
+func countThings(s *Site) func(*http.Request) (any, error) {
+	return func(r *http.Request) (n any, err error) {
+		return n, s.DB.QueryRow(r.Context(), `select count(*) from thing`).Scan(&n)
 	}
 }
 
@@ -179,8 +179,8 @@ func TestNoCopyClaimsToBeNewerThanItIs(t *testing.T) {
 	s.setTamper(nil)
 	old := c.stored(t).asOf
 	server := c.site(t, func(site *Site) {
-		slow := func(ctx context.Context) (any, error) {
-			n, err := countThings(site)(ctx)
+		slow := func(r *http.Request) (any, error) {
+			n, err := countThings(site)(r)
 			c.mustPoll(t)
 			return n, err
 		}

@@ -4,6 +4,7 @@ package dashboard
 import (
 	"context"
 	"embed"
+	"net/http"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,7 +23,7 @@ var Service = &subscribe.Service{
 		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
 	},
 	Routes: func(s *subscribe.Site) {
-		query := func(ctx context.Context) (any, error) { return stats(ctx, s.DB) }
+		query := func(r *http.Request) (any, error) { return stats(r.Context(), s.DB) }
 		s.Page("/", "Sales", page, query)
 		s.JSON("/api/stats", query)
 	},

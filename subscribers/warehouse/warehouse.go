@@ -4,6 +4,7 @@ package warehouse
 import (
 	"context"
 	"embed"
+	"net/http"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,8 +23,8 @@ var Service = &subscribe.Service{
 		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
 	},
 	Routes: func(s *subscribe.Site) {
-		s.Page("/", "Parts", page, func(ctx context.Context) (any, error) { return overview(ctx, s.DB) })
-		s.JSON("/api/parts", func(ctx context.Context) (any, error) { return parts(ctx, s.DB) })
+		s.Page("/", "Parts", page, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
+		s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
 	},
 }
 

@@ -1,0 +1,40 @@
+// Package build is the published contract of the builds feed: what the build of one car looks like to everybody who reads it.
+package build
+
+import (
+	"encoding/xml"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Feed is the name of the feed that publishes builds.
+const Feed = "builds"
+
+// A Status is where a build stands.
+type Status string
+
+// The statuses of a build: planned, started, finished in this order; only what has not started can be cancelled, and stays so.
+const (
+	Planned   Status = "planned"
+	Started   Status = "started"
+	Finished  Status = "finished"
+	Cancelled Status = "cancelled"
+)
+
+// A Build is the whole state of the build of one car at one version.
+type Build struct {
+	XMLName    xml.Name   `json:"-" xml:"https://edison-cars.example/ns/build build"`
+	ID         uuid.UUID  `json:"id" xml:"id"` // version 5: of the order and the number of the car in it
+	Version    int64      `json:"version" xml:"version"`
+	Status     Status     `json:"status" xml:"status"`
+	OrderID    uuid.UUID  `json:"order_id" xml:"order_id"`
+	CustomerID uuid.UUID  `json:"customer_id" xml:"customer_id"`
+	Car        int        `json:"car" xml:"car"` // 1, 2, 3 ... within the order
+	Model      string     `json:"model" xml:"model"`
+	Options    []string   `json:"options" xml:"option"`                    // sorted; never null
+	Slot       string     `json:"slot" xml:"slot"`                         // the day that it is planned for: "2026-11-23", UTC
+	StartedAt  *time.Time `json:"started_at" xml:"started_at,omitempty"`   // null before
+	FinishedAt *time.Time `json:"finished_at" xml:"finished_at,omitempty"` // null before
+	UpdatedAt  time.Time  `json:"updated_at" xml:"updated_at"`             // UTC; grows strictly with Version
+}

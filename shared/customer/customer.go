@@ -1,0 +1,33 @@
+// Package customer is the published contract of the customers feed: what a customer looks like to everybody who reads it.
+// The feed is a personal one: a customer who deletes the account is a tombstone, and all that was said of them is erased.
+package customer
+
+import (
+	"encoding/xml"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Feed is the name of the feed that publishes customers.
+const Feed = "customers"
+
+// A Customer is the whole state of one customer at one version.
+type Customer struct {
+	XMLName   xml.Name  `json:"-" xml:"https://edison-cars.example/ns/customer customer"`
+	ID        uuid.UUID `json:"id" xml:"id"` // version 7
+	Version   int64     `json:"version" xml:"version"`
+	Name      string    `json:"name" xml:"name"`
+	Email     string    `json:"email" xml:"email"` // an addr-spec (RFC 5322 section 3.4.1)
+	Address   Address   `json:"address" xml:"address"`
+	CreatedAt time.Time `json:"created_at" xml:"created_at"`
+	UpdatedAt time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
+}
+
+// An Address is where invoices and cars go.
+type Address struct {
+	Street     string `json:"street" xml:"street"` // with the house number
+	PostalCode string `json:"postal_code" xml:"postal_code"`
+	City       string `json:"city" xml:"city"`
+	Country    string `json:"country" xml:"country"` // ISO 3166-1 alpha-2: "DE"
+}

@@ -1,0 +1,36 @@
+// Package shipment is the published contract of the shipments feed: how far the shipment of one finished car is. It says
+// nothing of the person whom it goes to.
+package shipment
+
+import (
+	"encoding/xml"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Feed is the name of the feed that publishes shipments.
+const Feed = "shipments"
+
+// A Status is where a shipment stands.
+type Status string
+
+// The statuses of a shipment: waiting for the customer's address, ready to leave, shipped; or stopped before it left.
+const (
+	Waiting Status = "waiting"
+	Ready   Status = "ready"
+	Shipped Status = "shipped"
+	Stopped Status = "stopped"
+)
+
+// A Shipment is the whole state of the shipment of one car at one version.
+type Shipment struct {
+	XMLName   xml.Name   `json:"-" xml:"https://edison-cars.example/ns/shipment shipment"`
+	ID        uuid.UUID  `json:"id" xml:"id"` // version 5: of the build
+	Version   int64      `json:"version" xml:"version"`
+	Status    Status     `json:"status" xml:"status"`
+	BuildID   uuid.UUID  `json:"build_id" xml:"build_id"`
+	OrderID   uuid.UUID  `json:"order_id" xml:"order_id"`
+	ShippedAt *time.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
+	UpdatedAt time.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
+}
