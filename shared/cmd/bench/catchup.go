@@ -153,6 +153,9 @@ func (c *catchup) ways(warm *server, where string) []*way {
 		{name: "feed, pure copy, from a source just started", bar: "feed, cold", n: c.entries, copy: c.subscriber(pureKind, nil)},
 		{name: "feed, one applier, " + where, bar: "one applier", n: c.entries, copy: c.subscriber(oneKind, warm)},
 	}
+	if os.Getenv("ZZ") != "" {
+		return []*way{all[0], all[2], all[4]}
+	}
 	if c.broker == nil {
 		fmt.Fprintln(c.out, noRabbit)
 		return all
@@ -240,6 +243,9 @@ func (c *catchup) subscriber(kind string, from *server) func(context.Context, *p
 		}
 		err = s.caughtUp(ctx, int64(c.entries))
 		took = time.Since(began)
+		if out, _ := exec.Command("sh", "-c", "ps -eo cputimes,times,rss,args | grep -E 'copies|postgres: postgres copy|bench|nginx: w' | grep -v grep; cat /proc/$0/stat | cut -d' ' -f14,15", fmt.Sprint(s.cmd.Process.Pid)).CombinedOutput(); true {
+			fmt.Println(took, string(out))
+		}
 		if err == nil {
 			memory, _, err = memoryOf(s.cmd.Process.Pid, peakMemory)
 		}
