@@ -106,10 +106,15 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 		}
 		e.Entity, e.Deleted = entity, entity == nil
 		rejected, err := p.apply(ctx, tx, []feed.Entry{e}, true)
-		if len(rejected) > 0 {
+		switch {
+		case err != nil:
+			return err
+		case len(rejected) > 0:
 			reason = rejected[0].reason.Error()
+			return nil
+		default:
+			return p.clear(ctx, tx, id)
 		}
-		return err
 	})
 	switch {
 	case errors.Is(err, errNotRejected):
