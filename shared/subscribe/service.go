@@ -4,7 +4,6 @@
 package subscribe
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 
@@ -78,11 +77,18 @@ func NewBatch(entries []feed.Entry) *Batch {
 
 // JSON gives the entities as one JSON array, for `jsonb_to_recordset($1)`: PostgreSQL reads them faster than Go.
 func (b *Batch) JSON() json.RawMessage {
-	raw := make([][]byte, len(b.Entities))
-	for i, e := range b.Entities {
-		raw[i] = e.Entity
+	size := 2
+	for i := range b.Entities {
+		size += len(b.Entities[i].Entity) + 1
 	}
-	return append(append([]byte{'['}, bytes.Join(raw, []byte{','})...), ']')
+	array := append(make([]byte, 0, size), '[')
+	for i := range b.Entities {
+		if i > 0 {
+			array = append(array, ',')
+		}
+		array = append(array, b.Entities[i].Entity...)
+	}
+	return append(array, ']')
 }
 
 // IDs gives the ids of the entities.

@@ -136,6 +136,9 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		var first, last pgx.Batch
 		// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
 		alone := before == nil || isDone(before)
+		if p.Pure {
+			first.Queue(`set local synchronous_commit = off`) // what a crash of the database takes, it takes with its cursor: the source still has it
+		}
 		if alone {
 			move(&first)
 		}

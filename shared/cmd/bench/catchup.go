@@ -153,9 +153,6 @@ func (c *catchup) ways(warm *server, where string) []*way {
 		{name: "feed, pure copy, from a source just started", bar: "feed, cold", n: c.entries, copy: c.subscriber(pureKind, nil)},
 		{name: "feed, one applier, " + where, bar: "one applier", n: c.entries, copy: c.subscriber(oneKind, warm)},
 	}
-	if os.Getenv("ZZ") != "" {
-		return []*way{all[0], all[2], all[4]}
-	}
 	if c.broker == nil {
 		fmt.Fprintln(c.out, noRabbit)
 		return all
@@ -242,10 +239,10 @@ func (c *catchup) subscriber(kind string, from *server) func(context.Context, *p
 			return 0, 0, err
 		}
 		err = s.caughtUp(ctx, int64(c.entries))
-		took = time.Since(began)
-		if out, _ := exec.Command("sh", "-c", "ps -eo cputimes,times,rss,args | grep -E 'copies|postgres: postgres copy|bench|nginx: w' | grep -v grep; cat /proc/$0/stat | cut -d' ' -f14,15", fmt.Sprint(s.cmd.Process.Pid)).CombinedOutput(); true {
-			fmt.Println(took, string(out))
+		if err == nil {
+			_, err = db.Exec(ctx, `create table flushed ()`) // and with it what was committed before
 		}
+		took = time.Since(began)
 		if err == nil {
 			memory, _, err = memoryOf(s.cmd.Process.Pid, peakMemory)
 		}

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"runtime/pprof"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,12 +31,6 @@ func serveSubscriber(ctx context.Context, kind, databaseURL string, env map[stri
 		return err
 	}
 	env["DATABASE_URL"] = databaseURL
-	if f := os.Getenv("ZZPROF"); f != "" {
-		w, _ := os.Create(f + kind)
-		_ = pprof.StartCPUProfile(w)
-		defer w.Close()
-		defer pprof.StopCPUProfile()
-	}
 	fmt.Fprintln(stdout, env["ADDR"])
 	orders := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Table: "orders", Pure: kind == pureKind, Apply: apply}
 	service := &subscribe.Service{Name: "bench", Title: "Bench", Migrations: copyMigrations(), Feeds: []subscribe.Feed{orders}, Routes: func(*subscribe.Site) {}}
