@@ -46,7 +46,8 @@ type Feed struct {
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
 	Table string
 	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
-	// common may then be applied at the same time.
+	// common may then be applied at the same time, and their commits need no flush: what a crash of the database takes of the
+	// last second it takes with the cursor, and the source still has it.
 	Pure bool
 
 	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
