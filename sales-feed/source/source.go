@@ -128,3 +128,10 @@ func (s *Site) UnmarshalText(text []byte) error {
 	*s = Site(strings.TrimSuffix(u.String(), "/"))
 	return nil
 }
+
+// Origin is its scheme, host and port (RFC 6454).
+func (s Site) Origin() string {
+	scheme, rest, _ := strings.Cut(string(s), "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + host
+}
