@@ -79,7 +79,7 @@ func (a *account) check() error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was changed.", Errors: wrong}
+	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was saved.", Errors: wrong}
 }
 
 // unprintable characters break lines, headers of mails and labels. U+FFFD is what JSON has in place of what is not UTF-8.

@@ -116,7 +116,7 @@ func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID
 func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*customer.Customer, error) {
 	p, err := s.get(ctx, id)
 	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), false) {
-		return nil, web.Errorf(http.StatusPreconditionFailed, "The account has changed: it is at version %d. Nothing was changed now.", p.Version)
+		return nil, web.Errorf(http.StatusPreconditionFailed, "The account has changed: it is at version %d. Nothing was saved.", p.Version)
 	}
 	return p, err
 }
