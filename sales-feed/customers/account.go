@@ -59,7 +59,7 @@ func (a *account) fields() []field {
 func (a *account) check() error {
 	var wrong []web.FieldError
 	for _, f := range a.fields() {
-		detail := ""
+		var detail string
 		switch n := utf8.RuneCountInString(*f.value); {
 		case !utf8.ValidString(*f.value) || strings.ContainsFunc(*f.value, unprintable):
 			detail = "holds characters that are no text, such as line breaks"
