@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
@@ -22,6 +23,7 @@ import (
 var services = []*subscribe.Service{
 	warehouse.Service,
 	dashboard.Service,
+	billing.Service,
 }
 
 func main() { daemon.Main(run) }
