@@ -88,7 +88,8 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	var reason string
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
+		reason = ""
 		// Who applies a page has this row, too.
 		if _, err := tx.Exec(ctx, `select from subscription where feed = $1 for update`, p.Name); err != nil {
 			return err

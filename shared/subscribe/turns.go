@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A turn is a page's, to be applied.
@@ -159,10 +160,18 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 }
 
 // inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
+// Where the service publishes, f runs again when somebody else appended first: it has no effect but in the transaction.
 func (p *poller) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{
-		BeginQuery: "begin; set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'",
-	}, f)
+	const bounds = "set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'"
+	if p.log == nil {
+		return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{BeginQuery: "begin; " + bounds}, f)
+	}
+	return p.log.InTx(ctx, func(tx *publish.Tx) error {
+		if _, err := tx.Exec(ctx, bounds); err != nil {
+			return err
+		}
+		return f(tx)
+	})
 }
 
 func isDone(t *turn) bool {
