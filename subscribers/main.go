@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
+	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
@@ -24,6 +25,7 @@ var services = []*subscribe.Service{
 	warehouse.Service,
 	dashboard.Service,
 	billing.Service,
+	shipping.Service(),
 }
 
 func main() { daemon.Main(run) }
