@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -89,17 +90,18 @@ func applyIn(ctx context.Context, tx pgx.Tx, events ...event) error {
 	return f.Apply(ctx, tx, subscribe.NewBatch(newer))
 }
 
-func copyPage(t *testing.T, pool *pgxpool.Pool, events ...event) {
+func copyPage(t rapid.TB, pool *pgxpool.Pool, events ...event) {
 	t.Helper()
-	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error { return applyIn(t.Context(), tx, events...) }); err != nil {
+	ctx := context.Background()
+	if err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return applyIn(ctx, tx, events...) }); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // documentsOf says what was issued, oldest first: the number, the order, where to, net, VAT, total.
-func documentsOf(t *testing.T, pool *pgxpool.Pool) (list []string) {
+func documentsOf(t rapid.TB, pool *pgxpool.Pool) (list []string) {
 	t.Helper()
-	issued, err := listDocuments(httptest.NewRequest("GET", "/api/invoices", nil).WithContext(t.Context()), pool, apiLimit)
+	issued, err := listDocuments(httptest.NewRequest("GET", "/api/invoices", nil), pool, apiLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +110,7 @@ func documentsOf(t *testing.T, pool *pgxpool.Pool) (list []string) {
 		if d.Number != int64(i+1) || i > 0 && d.IssuedAt.Before(issued[i-1].IssuedAt) {
 			t.Errorf("document %d, issued at %v, has place %d", d.Number, d.IssuedAt, i+1)
 		}
-		r := httptest.NewRequest("GET", d.URL(), nil).WithContext(t.Context())
+		r := httptest.NewRequest("GET", d.URL(), nil)
 		r.SetPathValue("number", d.URL()[strings.LastIndexByte(d.URL(), '/')+1:])
 		p, err := readDocument(r, pool, d.Kind)
 		if err != nil {
@@ -123,16 +125,16 @@ func documentsOf(t *testing.T, pool *pgxpool.Pool) (list []string) {
 	return list
 }
 
-func wantDocuments(t *testing.T, pool *pgxpool.Pool, want ...string) {
+func wantDocuments(t rapid.TB, pool *pgxpool.Pool, want ...string) {
 	t.Helper()
 	if got := documentsOf(t, pool); !slices.Equal(got, want) {
 		t.Errorf("issued:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func wantWaiting(t *testing.T, pool *pgxpool.Pool, want ...string) {
+func wantWaiting(t rapid.TB, pool *pgxpool.Pool, want ...string) {
 	t.Helper()
-	waiting, err := waitingOrders(t.Context(), pool)
+	waiting, err := waitingOrders(context.Background(), pool)
 	if err != nil {
 		t.Fatal(err)
 	}
