@@ -47,7 +47,7 @@ func (l *ledger) invoice(n int) {
 func (l *ledger) credit(n int) {
 	was, has := l.standing[n]
 	o, ok := l.orders[n]
-	reason := ""
+	var reason string
 	switch {
 	case !has || o == was.position:
 		return
