@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
@@ -21,6 +22,7 @@ import (
 // services are all there are: a new one is a line here.
 var services = []*subscribe.Service{
 	warehouse.Service,
+	assembly.Service(),
 	dashboard.Service,
 }
 

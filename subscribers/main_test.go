@@ -143,12 +143,13 @@ func TestServices(t *testing.T) {
 	)
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
+		"assembly":  {"/api/builds", `"car":2,"model":"volta","options":["heat_pump"],"slot":"`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
 	}
 	for _, s := range services {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source})
+			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe")), map[string]string{"FEED_URL_ORDERS": source})
 			status, header, body := get(t, url+api[s.Name].path, "*/*")
 			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)

@@ -32,7 +32,7 @@ func (s service) url() string { return "http://" + s.addr }
 const sales = "sales"
 
 // sources says which service publishes which feed.
-var sources = []struct{ feed, service string }{{"orders", sales}}
+var sources = []struct{ feed, service string }{{"orders", sales}, {"builds", "assembly"}}
 
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
