@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
@@ -23,6 +24,7 @@ import (
 // services are all there are: a new one is a line here.
 var services = []*subscribe.Service{
 	warehouse.Service,
+	assembly.Service(),
 	dashboard.Service,
 	billing.Service,
 	shipping.Service(),

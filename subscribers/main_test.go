@@ -153,6 +153,7 @@ func TestServices(t *testing.T) {
 	)
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
+		"assembly":  {"/api/builds", `"car":2,"model":"volta","options":["heat_pump"],"slot":"`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
 		"billing":   {"/api/invoices", `[]`}, // the customer has not come
 		"shipping":  {"/api/shipments", `[]`},
