@@ -69,8 +69,12 @@ func TestBilling(t *testing.T) {
 		}
 		orders.put(t, ids[i], o)
 	}
-	customers.put(t, other, map[string]any{"name": nil})
+	customers.put(t, other, map[string]any{"name": "Nobody without an address"})
 	copied(t, url, orders, customers)
+	var refused int
+	if err := pool.QueryRow(t.Context(), `select count(*) from rejected_entry`).Scan(&refused); err != nil || refused != 3 {
+		t.Errorf("%d entries are refused, want 3 (%v)", refused, err)
+	}
 	if list := ledgerOf(t, url); len(list) > 0 {
 		t.Fatalf("invoiced without the customer: %+v", list)
 	}

@@ -64,7 +64,7 @@ create table customer (
     country     text   not null
 );
 
--- Customers that are not coming: the account was deleted.
+-- Customers whose account was deleted: an order that waits for one of them waits for good.
 create table deleted_customer (id uuid primary key);
 
 -- +goose Down

@@ -72,7 +72,6 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`, batch.JSON())
 	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
-	b.Queue(`delete from deleted_customer where id = any($1)`, batch.IDs())
 	invoiceOrders(&b, nil, batch.IDs())
 	return tx.SendBatch(ctx, &b).Close()
 }
