@@ -13,15 +13,21 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/assembly"
+	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
+	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
 // services are all there are: a new one is a line here.
 var services = []*subscribe.Service{
 	warehouse.Service,
+	assembly.Service(),
 	dashboard.Service,
+	billing.Service,
+	shipping.Service(),
 }
 
 func main() { daemon.Main(run) }

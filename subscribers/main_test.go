@@ -22,6 +22,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -100,9 +102,23 @@ func get(t rapid.TB, url, accept string) (status int, header http.Header, body s
 // ordersFeed gives the URL of a feed of these orders.
 func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
+	entries := make([]publish.Entry, len(orders))
+	for i, o := range orders {
+		payload, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}
+	}
+	return serveFeed(t, order.Feed, entries...)
+}
+
+// serveFeed gives the URL of a feed.
+func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	pool := pgtest.New(t, sql.Migrations("publish"))
-	if _, err := pool.Exec(t.Context(), `select feed_create('orders')`); err != nil {
+	if _, err := pool.Exec(t.Context(), `select feed_create($1)`, name); err != nil {
 		t.Fatal(err)
 	}
 	log, err := publish.Open(t.Context(), pool, logger)
@@ -111,13 +127,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	t.Cleanup(log.Close)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
-		for _, o := range orders {
-			payload, err := json.Marshal(o)
-			if err != nil {
-				return err
-			}
-			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
-		}
+		publish.Append(tx, name, entries...)
 		return nil
 	})
 	if err != nil {
@@ -125,12 +135,12 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	engine := web.New(logger)
 	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
-		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
-		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
+		Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name,
+		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	}).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
-	return server.URL + "/feeds/orders"
+	return server.URL + "/feeds/" + name
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -143,17 +153,25 @@ func TestServices(t *testing.T) {
 	)
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
+		"assembly":  {"/api/builds", `"car":2,"model":"volta","options":["heat_pump"],"slot":"`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
+		"billing":   {"/api/invoices", `[]`}, // the customer has not come
+		"shipping":  {"/api/shipments", `[]`},
 	}
+	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed)}
 	for _, s := range services {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source})
+			env, first := map[string]string{}, s.Feeds[0].Name
+			for _, f := range s.Feeds {
+				env["FEED_URL_"+strings.ToUpper(f.Name)] = feeds[f.Name]
+			}
+			url := start(t, s.Name, pgtest.New(t), env)
 			status, header, body := get(t, url+api[s.Name].path, "*/*")
 			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
 			}
-			if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, `orders; state=fresh; as_of="20`) {
+			if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
 				t.Errorf("Edison-Copy: %s", copied)
 			}
 			for _, path := range []string{"/", "/subscriptions"} {
@@ -161,7 +179,7 @@ func TestServices(t *testing.T) {
 					t.Errorf("%s: %d: %s", path, status, body)
 				}
 			}
-			if status, _, body := get(t, url+"/subscriptions", "*/*"); status != 200 || !strings.Contains(body, `"feed":"orders","url":"`+source+`","schedule":"@every 5s","schedule_source":"default"`) {
+			if status, _, body := get(t, url+"/subscriptions", "*/*"); status != 200 || !strings.Contains(body, `"feed":"`+first+`","url":"`+feeds[first]+`","schedule":"@every 5s","schedule_source":"default"`) {
 				t.Errorf("%d: %s", status, body)
 			}
 		})
@@ -191,7 +209,7 @@ func TestCommandLine(t *testing.T) {
 			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {
 				t.Errorf("%s %s: %v", s.Name, flagged, err)
 			}
-			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_ORDERS", "http://localhost:8080/feeds/orders", "POLL_ORDERS", "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
+			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_" + strings.ToUpper(s.Feeds[0].Name), s.Feeds[0].URL, "POLL_" + strings.ToUpper(s.Feeds[0].Name), "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
 				if !strings.Contains(out.String(), part) {
 					t.Errorf("%s %s does not say %q:\n%s", s.Name, flagged, part, &out)
 				}

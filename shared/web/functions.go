@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/text/language"
+	"golang.org/x/text/language/display"
 )
 
 // functions are the templates' own:
@@ -21,6 +24,7 @@ import (
 //	ago T                  3 s ago, just now, in 2 min; "never" for the zero time
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
+//	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
 //	asset NAME             URL of a file of assets/
 var functions = template.FuncMap{
 	"money":   money,
@@ -30,6 +34,7 @@ var functions = template.FuncMap{
 	"json":    indentJSON,
 	"add":     add,
 	"percent": percent,
+	"country": country,
 	"asset":   assetURL,
 }
 
@@ -118,6 +123,14 @@ func percent(part, of any) (float64, error) {
 		return 0, err
 	}
 	return math.Round(1000*min(1, max(0, float64(p)/float64(w)))) / 10, nil
+}
+
+func country(code string) string {
+	region, err := language.ParseRegion(code)
+	if err != nil {
+		return code
+	}
+	return display.English.Regions().Name(region)
 }
 
 func timeElement(t time.Time) template.HTML {

@@ -35,7 +35,7 @@ const (
 )
 
 // sources says which service publishes which feed.
-var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}}
+var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
 
 // links are the variables by which a service links to a page of another one.
 var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", customersApp}, {customersApp, "STOREFRONT_URL", sales}}
