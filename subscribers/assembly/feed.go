@@ -6,6 +6,8 @@ import (
 	"html"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -22,7 +24,7 @@ func describe(publicURL string) feed.Description {
 				return feed.Shown{}, fmt.Errorf("read build %s: %w", e.ID, err)
 			}
 			return feed.Shown{
-				Title: "Build " + short(b.ID) + " " + string(b.Status) + ": " + words(b.Model),
+				Title: "Build " + short(b.ID) + " " + string(b.Status) + ": " + car(&b),
 				HTML:  content(&b), URL: publicURL + "/builds/" + b.ID.String(), XML: &b,
 			}, nil
 		},
@@ -38,11 +40,7 @@ func content(b *build.Build) string {
 		}
 	}
 	status := html.EscapeString(string(b.Status))
-	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(words(b.Model)))
-	for i, option := range b.Options {
-		write(map[bool]string{true: " with ", false: ", "}[i == 0], html.EscapeString(words(option)))
-	}
-	write(fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
+	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(car(b)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
 	for _, step := range []struct {
 		name string
 		at   *time.Time
@@ -55,8 +53,15 @@ func content(b *build.Build) string {
 	return out.String()
 }
 
-// words reads the code of a model or an option aloud: glass_roof, glass roof.
-func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
+// car names a car by its codes: "Volta with glass roof, tow bar".
+func car(b *build.Build) string {
+	first, size := utf8.DecodeRuneInString(b.Model)
+	name := string(unicode.ToUpper(first)) + b.Model[size:]
+	if len(b.Options) > 0 {
+		name += " with " + strings.Join(b.Options, ", ")
+	}
+	return strings.ReplaceAll(name, "_", " ")
+}
 
 // short is enough of an id to talk about it.
 func short(id fmt.Stringer) string {

@@ -168,8 +168,8 @@ func TestRun(t *testing.T) {
 	eventually(t, "one is cancelled", func() bool { return len(builds("?status=cancelled")) == 1 })
 	id := builds("?order_id=" + kept.ID.String())[0].ID.String()
 	for path, has := range map[string][]string{
-		"/":             {`banner fresh`, `<caption>Planned, the next to start first`, "volta with glass roof", `It works in real time`, `<a href="/feeds/builds"`, id},
-		"/builds/" + id: {`<h1>Build`, `volta with glass roof`, "<dt>Starts</dt>", kept.ID.String(), `/feeds/builds/` + id},
+		"/":             {`banner fresh`, `<caption>Planned, the next to start first`, "Volta with glass roof", `It works in real time`, `<a href="/feeds/builds"`, id},
+		"/builds/" + id: {`<h1>Build`, `Volta with glass roof`, "<dt>Starts</dt>", kept.ID.String(), `/feeds/builds/` + id},
 	} {
 		status, text := get(t, address+path, "text/html")
 		for _, part := range has {
@@ -194,7 +194,7 @@ func TestRun(t *testing.T) {
 	status, text := get(t, address+"/feeds/builds.json", "*/*")
 	for part, times := range map[string]int{
 		`"status":"planned"`: 3, `"status":"started"`: 2, `"status":"finished"`: 2, `"status":"cancelled"`: 1,
-		"https://assembly.example/builds/" + id: 3, "started: volta": 2,
+		"https://assembly.example/builds/" + id: 3, "started: Volta with glass roof": 2,
 	} {
 		if n := strings.Count(text, part); status != http.StatusOK || n != times {
 			t.Errorf("%d: the feed says %d times %q, not %d:\n%s", status, n, part, times, text)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,7 +33,7 @@ var statuses = []build.Status{build.Planned, build.Started, build.Finished, buil
 const (
 	defaultBuilds = 100  // of /api/builds
 	maxBuilds     = 1000 // of it
-	shownDays     = 14   // of the plan
+	shownDays     = 7    // of the plan
 	shownBuilds   = 12   // of each stage
 )
 
@@ -88,10 +89,7 @@ type shownBuild struct {
 }
 
 func shown(b *row, c clock, now time.Time) shownBuild {
-	s := shownBuild{Build: b.Build, Short: short(b.ID), OrderShort: short(b.OrderID), Words: words(b.Model)}
-	for i, option := range b.Options {
-		s.Words += map[bool]string{true: " with ", false: ", "}[i == 0] + words(option)
-	}
+	s := shownBuild{Build: b.Build, Short: short(b.ID), OrderShort: short(b.OrderID), Words: car(&b.Build)}
 	if b.Due != nil {
 		s.Next = c.when(*b.Due)
 		if b.Status == build.Started {
@@ -114,7 +112,7 @@ type overview struct {
 	Clock                      time.Time // the factory's
 	Speed                      float64
 	RealTime                   bool
-	DayTakes                   time.Duration
+	DayTakes                   string
 	Capacity                   int64
 	Days                       []slotDay
 	Waiting                    int64 // cars that are planned for a later day than those
@@ -136,7 +134,7 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 	}
 	o := &overview{
 		Counts: map[string]int64{}, Clock: c.at(now), Speed: c.speed, RealTime: c.speed == 1, Capacity: int64(f.Capacity),
-		DayTakes: time.Duration(float64(24*time.Hour) / c.speed).Round(100 * time.Millisecond),
+		DayTakes: span(time.Duration(float64(24*time.Hour) / c.speed)),
 	}
 	rows, err := db.Query(ctx, `select status, count(*) from build group by status`)
 	if err != nil {
@@ -210,3 +208,15 @@ func (f *factory) show(ctx context.Context, db *pgxpool.Pool, text string, now t
 }
 
 func noBuild() error { return web.Errorf(http.StatusNotFound, "There is no such build.") }
+
+// span writes a duration in the unit that fits: 8.6 s, 12 min, 3 h.
+func span(d time.Duration) string {
+	value, unit := d.Seconds(), "s"
+	switch {
+	case d >= 3*time.Hour:
+		value, unit = d.Hours(), "h"
+	case d >= 3*time.Minute:
+		value, unit = d.Minutes(), "min"
+	}
+	return strconv.FormatFloat(math.Round(10*value)/10, 'f', -1, 64) + "\u00a0" + unit
+}
