@@ -157,7 +157,7 @@ func TestServices(t *testing.T) {
 				t.Errorf("Edison-Copy: %s", copied)
 			}
 			for _, path := range []string{"/", "/subscriptions"} {
-				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, `class="banner fresh"`) || !strings.Contains(body, "Edison <strong>"+s.Title) {
+				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, "<strong>orders: fresh</strong>") || !strings.Contains(body, "Edison <strong>"+s.Title) {
 					t.Errorf("%s: %d: %s", path, status, body)
 				}
 			}
