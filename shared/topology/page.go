@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,8 +72,14 @@ func Route(r gin.IRoutes, w *Watch) {
 	web.Health(r, func(context.Context) error { return nil })
 }
 
-// Picture draws services as they stand in no particular moment, as an SVG image of its own.
+// Picture draws services as an SVG image of its own: where they are, and whose feeds they read, by the URLs of the services and
+// their copies. It says nothing of a particular moment.
 func Picture(states []State) ([]byte, error) {
+	for i := range states {
+		s := &states[i]
+		s.askedAt = s.URL
+		slices.SortFunc(s.Reads, func(a, b Copy) int { return strings.Compare(a.Feed, b.Feed) })
+	}
 	var out bytes.Buffer
 	err := picture.ExecuteTemplate(&out, "picture.svg", map[string]any{"Drawing": draw(connect(states)), "Style": template.CSS(style)})
 	return out.Bytes(), err
@@ -81,7 +88,7 @@ func Picture(states []State) ([]byte, error) {
 // Class is the status as the style knows it.
 func (s State) Class() string { return strings.ReplaceAll(s.Status, " ", "-") }
 
-// Words says how the service is, or where if nothing is known of that.
+// Words says how the service is, or on which port if that is not the question.
 func (s State) Words() string {
 	switch s.Status {
 	case "":
@@ -89,7 +96,7 @@ func (s State) Words() string {
 		if err != nil {
 			return ""
 		}
-		return u.Host
+		return ":" + u.Port()
 	case Up:
 		return Up
 	case Unknown:
@@ -129,7 +136,7 @@ func (c Copy) Next() string {
 func (f Feed) Words() string {
 	switch {
 	case f.Entries < 0:
-		return ""
+		return "/feeds/" + f.Name
 	case f.Entries == 1:
 		return "1 entry"
 	}
