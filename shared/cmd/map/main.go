@@ -8,17 +8,17 @@ import (
 	"io"
 	"sync"
 
-	"github.com/edison-cars/data-feeds/shared/topology"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/topology"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 type settings struct {
-	Addr      string           `env:"ADDR" envDefault:"127.0.0.1:8079" help:"host:port to listen on"`
+	Addr      string            `env:"ADDR" envDefault:"127.0.0.1:8079" help:"host:port to listen on"`
 	Services  topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
-	LinkHost  string           `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken string           `env:"FEED_TOKEN" help:"token that all sources know it by, if they want one; without, it learns of their feeds from the readers"`
-	LogLevel  string           `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LinkHost  string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
+	FeedToken string            `env:"FEED_TOKEN" help:"token that all sources know it by, if they want one; without, it learns of their feeds from the readers"`
+	LogLevel  string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 func main() { daemon.Main(run) }
