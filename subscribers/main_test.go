@@ -180,7 +180,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
 		for _, s := range services {
-			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
+			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + s.Feeds[0].Name + `\S* +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}
