@@ -32,8 +32,8 @@ Usage: go run ./shared/cmd/up [flags]
   --dir DIR               where binaries and data are (default .edison beside go.mod)
   --help                  print this
 
-The environment is passed on to every service, but for what up sets itself (ADDR, PUBLIC_URL,
-FEED_URL_..., DATA_DIR) and for DATABASE_URL, which nobody gets: the databases are private.
+The environment is passed on to every service, but for what up sets itself (ADDR, DATA_DIR, PUBLIC_URL
+and where the services find each other) and for DATABASE_URL, which nobody gets: the databases are private.
 To poll every second, for example:
 
   POLL_ORDERS='@every 1s' go run ./shared/cmd/up --orders-per-minute 60

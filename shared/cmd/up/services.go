@@ -31,10 +31,16 @@ type service struct {
 
 func (s service) url() string { return "http://" + s.addr }
 
-const sales = "sales"
+const (
+	sales        = "sales"
+	customersApp = "customers"
+)
 
 // sources says which service publishes which feed.
-var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", "customers"}, {"builds", "assembly"}, {"shipments", "shipping"}}
+var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
+
+// links are the variables by which a service links to a page of another one.
+var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", customersApp}, {customersApp, "STOREFRONT_URL", sales}}
 
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
@@ -51,9 +57,12 @@ func build(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// listServices is sales and what the subscribers' binary lists.
+// listServices is sales, customers and what the subscribers' binary lists.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
-	all := []service{{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"}}
+	all := []service{
+		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
+		{name: customersApp, text: "accounts of customers", args: []string{"./sales-feed", "customers"}, addr: "localhost:8081"},
+	}
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "subscribers")).Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribers: %w", err)
@@ -196,6 +205,13 @@ func (c *company) settings(s service) []string {
 		for _, from := range c.services {
 			if from.name == source.service && slices.Contains(s.reads, source.feed) {
 				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
+			}
+		}
+	}
+	for _, link := range links {
+		for _, to := range c.services {
+			if link.service == s.name && link.to == to.name {
+				set = append(set, link.variable+"="+to.url())
 			}
 		}
 	}
