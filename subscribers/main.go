@@ -65,9 +65,13 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 
 func list(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "SERVICE\tADDRESS\tWHAT IT DOES")
+	fmt.Fprintln(tw, "SERVICE\tADDRESS\tREADS\tWHAT IT DOES")
 	for _, s := range services {
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Addr, s.Text)
+		var feeds []string
+		for _, f := range s.Feeds {
+			feeds = append(feeds, f.Name)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", s.Name, s.Addr, strings.Join(feeds, ","), s.Text)
 	}
 	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")
 	fmt.Fprintln(tw, "follow URL prints the entries of any feed as they come; follow --help says how.")

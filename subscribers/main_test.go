@@ -175,7 +175,7 @@ func TestServices(t *testing.T) {
 				t.Errorf("Edison-Copy: %s", copied)
 			}
 			for _, path := range []string{"/", "/subscriptions"} {
-				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, `class="banner fresh"`) || !strings.Contains(body, "Edison <strong>"+s.Title) {
+				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, "<strong>orders: fresh</strong>") || !strings.Contains(body, "Edison <strong>"+s.Title) {
 					t.Errorf("%s: %d: %s", path, status, body)
 				}
 			}
@@ -198,7 +198,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
 		for _, s := range services {
-			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
+			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + s.Feeds[0].Name + `\S* +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}

@@ -30,7 +30,7 @@ var functions = template.FuncMap{
 	"money":   money,
 	"num":     num,
 	"time":    timeElement,
-	"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+	"ago":     Ago,
 	"json":    indentJSON,
 	"add":     add,
 	"percent": percent,
@@ -140,6 +140,9 @@ func timeElement(t time.Time) template.HTML {
 	t = t.UTC()
 	return template.HTML(`<time datetime="` + t.Format(time.RFC3339Nano) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
 }
+
+// Ago writes how long ago a time is as the function ago of templates does: 3 s ago.
+func Ago(t time.Time) string { return ago(t, time.Now()) }
 
 func ago(t, now time.Time) string {
 	if t.IsZero() {
