@@ -19,9 +19,11 @@ import (
 )
 
 // services are all there are: a new one is a line here.
-var services = []*subscribe.Service{
-	warehouse.Service,
-	dashboard.Service,
+func services() []*subscribe.Service {
+	return []*subscribe.Service{
+		warehouse.Service(),
+		dashboard.Service,
+	}
 }
 
 func main() { daemon.Main(run) }
@@ -41,6 +43,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if name == "follow" {
 		return follow.Run(ctx, rest, env, stdout, os.Stderr)
 	}
+	services := services()
 	i := slices.IndexFunc(services, func(s *subscribe.Service) bool { return s.Name == name })
 	if i < 0 {
 		return daemon.Usagef("there is no service %q; without a name, subscribers lists them", name)
@@ -60,7 +63,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 func list(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(tw, "SERVICE\tADDRESS\tWHAT IT DOES")
-	for _, s := range services {
+	for _, s := range services() {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Addr, s.Text)
 	}
 	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")

@@ -145,7 +145,7 @@ func TestServices(t *testing.T) {
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
 	}
-	for _, s := range services {
+	for _, s := range services() {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source})
@@ -179,13 +179,13 @@ func TestCommandLine(t *testing.T) {
 		if !strings.Contains(out.String(), "follow URL prints the entries of any feed") {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
-		for _, s := range services {
+		for _, s := range services() {
 			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}
 	}
-	for _, s := range services {
+	for _, s := range services() {
 		for _, flagged := range []string{"--help", "-h"} {
 			var out bytes.Buffer
 			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -104,7 +105,13 @@ type replica struct {
 
 func newReplica(t *testing.T, s *subscribe.Service, source string) *replica {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), s.Migrations)
-	return &replica{s, pool, start(t, s.Name, pool, map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly"})}
+	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "LEAD_SPEED": "1"}
+	if s.Settings != nil {
+		if err := daemon.Parse(env, s.Settings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &replica{s, pool, start(t, s.Name, pool, env)}
 }
 
 func (r *replica) apply(t *rapid.T, entries []feed.Entry) {
@@ -156,13 +163,14 @@ type stock struct {
 	Part                               string
 	OnHand, Reserved, OnOrder, Reorder int64
 	Lot, Purchased, InReservations     int64
+	Moved                              int64 // into reservations
 }
 
 // Whatever the history, the pages and the repetitions, the warehouse reserves what the orders that stand take, orders
 // what is short in whole lots, and orders nothing because of a repetition.
 func TestWarehouseProperty(t *testing.T) {
 	t.Parallel()
-	r := newReplica(t, warehouse.Service, ordersFeed(t))
+	r := newReplica(t, warehouse.Service(), ordersFeed(t))
 	takes := map[string]map[string]int64{}
 	rows, err := r.pool.Query(t.Context(), `select item, part, quantity from bill_of_materials`)
 	if err != nil {
@@ -184,7 +192,7 @@ func TestWarehouseProperty(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		bought := map[string]int64{}
-		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, reservation, purchase; update part set reserved = 0, on_order = 0`,
+		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, reservation, purchase, movement; update part set reserved = 0, on_order = 0`,
 			func(copied []feed.Entry, again bool) {
 				want := map[string]int64{}
 				placed, _ := stateAfter(t, copied)
@@ -199,8 +207,9 @@ func TestWarehouseProperty(t *testing.T) {
 				}
 				rows, err := r.pool.Query(context.Background(), `
 					select part, on_hand, reserved, on_order, reorder_point, lot,
-					       (select coalesce(sum(quantity), 0)::bigint from purchase p where p.part = part.part),
-					       (select coalesce(sum(quantity), 0)::bigint from reservation r where r.part = part.part)
+					       (select coalesce(sum(quantity), 0)::bigint from purchase p where p.part = part.part and arrived_at is null),
+					       (select coalesce(sum(quantity), 0)::bigint from reservation r where r.part = part.part),
+					       (select coalesce(sum(reserved), 0)::bigint from movement m where m.part = part.part)
 					  from part order by part`)
 				if err != nil {
 					t.Fatal(err)
@@ -215,7 +224,7 @@ func TestWarehouseProperty(t *testing.T) {
 				}](t, r, "/api/parts")
 				for i, s := range stocks {
 					switch {
-					case s.Reserved != want[s.Part] || s.InReservations != want[s.Part] || shown[i].Reserved != want[s.Part] || shown[i].Part != s.Part:
+					case s.Reserved != want[s.Part] || s.InReservations != want[s.Part] || s.Moved != want[s.Part] || shown[i].Reserved != want[s.Part] || shown[i].Part != s.Part:
 						t.Fatalf("%d %s are reserved, %d in reservations, %v shown, not %d", s.Reserved, s.Part, s.InReservations, shown[i], want[s.Part])
 					case s.OnOrder != s.Purchased || s.OnOrder%s.Lot != 0 || s.OnHand+s.OnOrder-s.Reserved < s.Reorder:
 						t.Fatalf("purchases of %s: %+v", s.Part, s)

@@ -33,12 +33,16 @@ type Site struct {
 	service *Service
 	routes  gin.IRoutes
 	pollers []*poller
-	paths   []string // of the service's pages
+	paths   []string   // of the service's pages
+	nav     []web.Link // to those of them that are not at / and have no wildcard
 }
 
-// Page adds a page that shows what query gives. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
+// Page adds a page that shows what query gives, and a link to it to the navigation where its path has no wildcard. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
 func (s *Site) Page(path, title string, t *template.Template, query func(*http.Request) (any, error)) {
 	s.paths = append(s.paths, path)
+	if path != "/" && !strings.ContainsAny(path, ":*") {
+		s.nav = append(s.nav, web.Link{Text: title, URL: path})
+	}
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := query(request(c))
@@ -87,9 +91,9 @@ func (s *Subscription) header() string {
 }
 
 func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data any) web.Page {
-	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: []web.Link{
-		{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"},
-	}}
+	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: slices.Concat(
+		[]web.Link{{Text: "Overview", URL: "/"}}, s.nav, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}},
+	)}
 	for i := range page.Nav {
 		link := &page.Nav[i]
 		link.Current = link.URL == c.Request.URL.Path || link.URL != "/" && strings.HasPrefix(c.Request.URL.Path, link.URL+"/")
