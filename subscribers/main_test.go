@@ -100,9 +100,28 @@ func get(t rapid.TB, url, accept string) (status int, header http.Header, body s
 // ordersFeed gives the URL of a feed of these orders.
 func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
+	entries := make([]publish.Entry, len(orders))
+	for i, o := range orders {
+		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload(t, o)}
+	}
+	return feedOf(t, order.Feed, entries...)
+}
+
+func payload(t *testing.T, entity any) []byte {
+	t.Helper()
+	text, err := json.Marshal(entity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// feedOf gives the URL of a feed of these entries.
+func feedOf(t *testing.T, name string, entries ...publish.Entry) string {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	pool := pgtest.New(t, sql.Migrations("publish"))
-	if _, err := pool.Exec(t.Context(), `select feed_create('orders')`); err != nil {
+	if _, err := pool.Exec(t.Context(), `select feed_create($1)`, name); err != nil {
 		t.Fatal(err)
 	}
 	log, err := publish.Open(t.Context(), pool, logger)
@@ -111,13 +130,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	t.Cleanup(log.Close)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
-		for _, o := range orders {
-			payload, err := json.Marshal(o)
-			if err != nil {
-				return err
-			}
-			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
-		}
+		publish.Append(tx, name, entries...)
 		return nil
 	})
 	if err != nil {
@@ -125,12 +138,12 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	engine := web.New(logger)
 	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
-		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
-		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
+		Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name,
+		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	}).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
-	return server.URL + "/feeds/orders"
+	return server.URL + "/feeds/" + name
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

@@ -105,7 +105,7 @@ type replica struct {
 
 func newReplica(t *testing.T, s *subscribe.Service, source string) *replica {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), s.Migrations)
-	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "LEAD_SPEED": "1"}
+	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_SHIPMENTS": "@yearly", "LEAD_SPEED": "1"}
 	if s.Settings != nil {
 		if err := daemon.Parse(env, s.Settings); err != nil {
 			t.Fatal(err)
@@ -243,12 +243,13 @@ type sums struct {
 	Cancelled    int64
 	ByModel      []sum `json:"by_model"`
 	ByDay        []sum `json:"by_day"`
+	ByOption     []sum `json:"by_option"`
 }
 
 type sum struct {
-	Model, Day   string
-	Orders, Cars int64
-	RevenueCents int64 `json:"revenue_cents"`
+	Model, Option, Day string
+	Orders, Cars       int64
+	RevenueCents       int64 `json:"revenue_cents"`
 }
 
 // Whatever the history, the pages and the repetitions, the dashboard counts what the orders that stand amount to.
@@ -256,10 +257,10 @@ func TestDashboardProperty(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, dashboard.Service, ordersFeed(t))
 	rapid.Check(t, func(t *rapid.T) {
-		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line`, func(copied []feed.Entry, _ bool) {
+		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line, figure`, func(copied []feed.Entry, _ bool) {
 			placed, cancelled := stateAfter(t, copied)
 			want := sums{Orders: int64(len(placed)), Cancelled: int64(len(cancelled))}
-			byModel, byDay := map[string]sum{}, map[string]sum{}
+			byModel, byDay, byOption := map[string]sum{}, map[string]sum{}, map[string]sum{}
 			for _, o := range placed {
 				day := o.PlacedAt.UTC().Format(time.DateOnly)
 				d := byDay[day]
@@ -269,6 +270,10 @@ func TestDashboardProperty(t *testing.T) {
 					cars, cents := int64(l.Quantity), int64(l.Quantity)*l.UnitPriceCents
 					m := byModel[l.Model]
 					byModel[l.Model] = sum{Model: l.Model, Cars: m.Cars + cars, RevenueCents: m.RevenueCents + cents}
+					for _, option := range l.Options {
+						o := byOption[option]
+						byOption[option] = sum{Option: option, Cars: o.Cars + cars, RevenueCents: o.RevenueCents + cents}
+					}
 					d.Cars += cars
 					d.RevenueCents += cents
 					want.Cars += cars
@@ -276,9 +281,11 @@ func TestDashboardProperty(t *testing.T) {
 				}
 				byDay[day] = d
 			}
-			want.ByModel = slices.SortedFunc(maps.Values(byModel), func(a, b sum) int {
-				return cmp.Or(cmp.Compare(b.Cars, a.Cars), cmp.Compare(a.Model, b.Model))
-			})
+			mostCars := func(a, b sum) int {
+				return cmp.Or(cmp.Compare(b.Cars, a.Cars), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Option, b.Option))
+			}
+			want.ByModel = slices.SortedFunc(maps.Values(byModel), mostCars)
+			want.ByOption = slices.SortedFunc(maps.Values(byOption), mostCars)
 			want.ByDay = slices.SortedFunc(maps.Values(byDay), func(a, b sum) int { return cmp.Compare(a.Day, b.Day) })
 			got := read[sums](t, r, "/api/stats")
 			if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,8 +174,7 @@ func (l movementList) line(level func(movement) int64) string {
 	var path strings.Builder
 	first, most := l.First().At, float64(l.Most())
 	span := max(l.Last().At.Sub(first), time.Nanosecond)
-	for i := len(l.Movements) - 1; i >= 0; i-- {
-		m := l.Movements[i]
+	for _, m := range slices.Backward(l.Movements) {
 		x, y := 100*float64(m.At.Sub(first))/float64(span), 100-100*float64(level(m))/most
 		if path.Len() == 0 {
 			fmt.Fprintf(&path, "M0 %.2f", y)

@@ -167,6 +167,7 @@ func (b *bench) copied(t *testing.T) (entries []entry) {
 
 // status is what a subscriber says of its copy.
 type status struct {
+	Feed      string    `json:"feed"`
 	Cursor    string    `json:"cursor"`
 	State     string    `json:"state"`
 	AsOf      time.Time `json:"as_of"`
@@ -178,8 +179,10 @@ func (b *bench) status(service string) (status, error) {
 	if err := getJSON(b.url(service)+"/subscriptions", &list); err != nil {
 		return status{}, err
 	}
-	if len(list) != 1 {
-		return status{}, fmt.Errorf("%s has %d subscriptions", service, len(list))
+	for _, s := range list {
+		if s.Feed == "orders" {
+			return s, nil
+		}
 	}
-	return list[0], nil
+	return status{}, fmt.Errorf("%s has no subscription to orders: %v", service, list)
 }

@@ -109,7 +109,7 @@ func TestStorm(t *testing.T) {
 		if name == sales {
 			continue
 		}
-		if generation := s.rows(t, n, `select generation::text from subscription`); !reflect.DeepEqual(generation, []string{"2"}) {
+		if generation := s.rows(t, n, `select generation::text from subscription where feed = 'orders'`); !reflect.DeepEqual(generation, []string{"2"}) {
 			t.Errorf("%s has read the feed anew %v times, and one", name, generation)
 		}
 	}
@@ -129,7 +129,9 @@ func (s *storm) begin(t *testing.T, name string) {
 		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
 	}
 	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL=", "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
-		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
+		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders",
+		"FEED_URL_BUILDS=http://"+s.addr(8091)+"/feeds/builds", "FEED_URL_SHIPMENTS=http://"+s.addr(8091)+"/feeds/shipments", // nobody is there
+		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
 	eventually(t, func() error {
 		if !n.running() {
 			t.Fatalf("%s has ended: %v\n%s", name, n.ProcessState, n.text(t))
