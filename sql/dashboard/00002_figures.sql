@@ -37,7 +37,7 @@ create table figure (
     orders        bigint not null,
     cars          bigint not null,
     revenue_cents bigint not null,
-    primary key (kind, day, name)
+    primary key (day, kind, name)
 );
 
 insert into figure

@@ -125,12 +125,18 @@ func (l timeline) draw(what string, value func(daySum) int64, text func(int64) s
 	return c
 }
 
-// roundUp gives the end of a scale for values up to v: 2, 4, 10, 20, 40, 100 ...
+// roundUp gives the end of a scale for values up to v, whose half is a round number too: 2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60,
+// 80, 100, 120 ...
 func roundUp(v int64) int64 {
-	for unit := int64(1); unit < 1e18; unit *= 10 {
-		for _, top := range []int64{2 * unit, 4 * unit, 10 * unit} {
-			if v <= top {
-				return top
+	for _, top := range []int64{2, 4, 6, 8} {
+		if v <= top {
+			return top
+		}
+	}
+	for unit := int64(1); unit < 1e16; unit *= 10 {
+		for _, top := range []int64{10, 12, 16, 20, 30, 40, 60, 80} {
+			if v <= top*unit {
+				return top * unit
 			}
 		}
 	}

@@ -96,7 +96,7 @@ func wantFigures(t *testing.T, pool *pgxpool.Pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(t.Context())
+	defer func() { _ = tx.Rollback(t.Context()) }()
 	var ids []uuid.UUID
 	if err := tx.QueryRow(t.Context(), `select array_agg(id) from orders`).Scan(&ids); err != nil {
 		t.Fatal(err)

@@ -25,10 +25,10 @@ func recount(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, change func(*pgx.B
 
 // stage sets how far orders are: as far as the slowest of their cars.
 const stage = `
-	update orders set stage = now.stage,
-	       built_at = case when now.stage in ('built', 'shipped') then now.built_at end,
-	       shipped_at = case when now.stage = 'shipped' then now.shipped_at end
+	update orders set stage = now.stage, built_at = now.built_at, shipped_at = now.shipped_at
 	  from (
+		select id, stage, case when stage in ('built', 'shipped') then built_at end as built_at, case when stage = 'shipped' then shipped_at end as shipped_at
+		  from (
 		select o.id, max(b.finished_at) as built_at, max(s.shipped_at) as shipped_at,
 		       case when o.status <> 'placed' then o.status
 		            when count(b.id) = 0 or count(b.id) < (select sum(quantity) from order_line where order_id = o.id) then 'placed'
@@ -40,8 +40,9 @@ const stage = `
 		  left join build b on b.order_id = o.id and b.status <> 'cancelled'
 		  left join shipment s on s.build_id = b.id and s.status = 'shipped'
 		 where o.id = any($1) group by o.id
+		  ) as found
 	  ) as now
-	 where orders.id = now.id`
+	 where orders.id = now.id and (orders.stage, orders.built_at, orders.shipped_at) is distinct from (now.stage, now.built_at, now.shipped_at)`
 
 // count adds what orders amount to, or takes it off where $2 is -1. The cancelled ones are only counted. Lead times are rounded
 // to two digits, so that they are few.
@@ -70,5 +71,5 @@ const count = `
 	)
 	insert into figure (kind, day, name, orders, cars, revenue_cents)
 	select kind, day, name, $2::int * orders, $2::int * cars, $2::int * cents from counted
-	on conflict (kind, day, name) do update set orders = figure.orders + excluded.orders, cars = figure.cars + excluded.cars,
+	on conflict (day, kind, name) do update set orders = figure.orders + excluded.orders, cars = figure.cars + excluded.cars,
 	       revenue_cents = figure.revenue_cents + excluded.revenue_cents`

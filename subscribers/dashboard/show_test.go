@@ -143,7 +143,7 @@ func TestTimeline(t *testing.T) {
 	if l := (&statistics{}).Timeline(); l.Periods != nil {
 		t.Errorf("%+v", l)
 	}
-	for v, want := range map[int64]int64{0: 2, 1: 2, 2: 2, 3: 4, 5: 10, 11: 20, 21: 40, 41: 100, 99_999: 100_000, 1 << 62: 1 << 62} {
+	for v, want := range map[int64]int64{0: 2, 1: 2, 2: 2, 3: 4, 5: 6, 9: 10, 11: 12, 21: 30, 41: 60, 81: 100, 101: 120, 99_999: 100_000, 10_920_000: 12_000_000, 1 << 62: 1 << 62} {
 		if got := roundUp(v); got != want {
 			t.Errorf("%d gives %d, not %d", v, got, want)
 		}

@@ -148,9 +148,18 @@ func readHistory(r *http.Request, db *pgxpool.Pool) (h history, err error) {
 	return h, err
 }
 
-// Most gives the largest stock on the page, at least 1.
+// Least and Most are what a drawing of the page goes from and to.
+func (l movementList) Least() int64 {
+	least := int64(math.MaxInt64)
+	for _, m := range l.Movements {
+		least = min(least, m.OnHandAfter, m.ReservedAfter)
+	}
+	return least
+}
+
+// Most is more than Least.
 func (l movementList) Most() int64 {
-	most := int64(1)
+	most := l.Least() + 1
 	for _, m := range l.Movements {
 		most = max(most, m.OnHandAfter, m.ReservedAfter)
 	}
@@ -161,7 +170,8 @@ func (l movementList) Most() int64 {
 func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
 func (l movementList) Last() movement  { return l.Movements[0] }
 
-// OnHandLine and ReservedLine draw the stock over time as the data of an SVG path: steps in a square of 100 by 100.
+// OnHandLine and ReservedLine draw the stock over time as the data of an SVG path: steps in a square of 100 by 100,
+// the newest a little before its end.
 func (l movementList) OnHandLine() string {
 	return l.line(func(m movement) int64 { return m.OnHandAfter })
 }
@@ -172,10 +182,10 @@ func (l movementList) ReservedLine() string {
 
 func (l movementList) line(level func(movement) int64) string {
 	var path strings.Builder
-	first, most := l.First().At, float64(l.Most())
+	first, least, most := l.First().At, l.Least(), l.Most()
 	span := max(l.Last().At.Sub(first), time.Nanosecond)
 	for _, m := range slices.Backward(l.Movements) {
-		x, y := 100*float64(m.At.Sub(first))/float64(span), 100-100*float64(level(m))/most
+		x, y := 97*float64(m.At.Sub(first))/float64(span), 100-100*float64(level(m)-least)/float64(most-least)
 		if path.Len() == 0 {
 			fmt.Fprintf(&path, "M0 %.2f", y)
 		} else {

@@ -78,6 +78,11 @@ type supplier struct {
 	Pieces   int64    `json:"pieces_under_way"`
 }
 
+type supplierList struct {
+	Suppliers []supplier
+	Faster    string // how many times faster than their lead times they deliver; empty: they do not
+}
+
 func suppliers(ctx context.Context, db *pgxpool.Pool) ([]supplier, error) {
 	rows, err := db.Query(ctx, `
 		select supplier, supplier.name, lead_days, array_agg(part order by part), coalesce(sum(purchases), 0)::bigint, coalesce(sum(on_order), 0)::bigint

@@ -25,6 +25,14 @@ type settings struct {
 // speed is from 0.001 to 1000000.
 type speed float64
 
+// words give the speed unless it is that of real life.
+func (s speed) words() string {
+	if s == 1 {
+		return ""
+	}
+	return strconv.FormatFloat(float64(s), 'f', -1, 64)
+}
+
 // UnmarshalText reads a speed; the error says what it takes.
 func (s *speed) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseFloat(string(text), 64)
@@ -54,7 +62,10 @@ func Service() *subscribe.Service {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
 			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
-			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) { return suppliers(r.Context(), s.DB) })
+			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) {
+				list, err := suppliers(r.Context(), s.DB)
+				return supplierList{list, set.LeadSpeed.words()}, err
+			})
 			s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
 			s.JSON("/api/purchases", func(r *http.Request) (any, error) {
 				list, err := readPurchases(r, s.DB)
