@@ -66,7 +66,7 @@ const count = `
 		select 'option', day, option, count(distinct id), sum(quantity), sum(cents)
 		  from line cross join unnest(options) as option where stands group by day, option
 		union all
-		select kind, day, (case when seconds < 100 then seconds else round(seconds, 1 - floor(log(seconds))::int) end)::text, count(*), 0, 0
+		select kind, day, round(seconds, 2 - length(seconds::text))::bigint::text, count(*), 0, 0
 		  from lead group by 1, 2, 3
 	)
 	insert into figure (kind, day, name, orders, cars, revenue_cents)
