@@ -44,6 +44,8 @@ func TestPeopleAndOutages(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"who deletes the account is found on invoices alone", c.erase},
+		{"any one service that is stopped leaves the others working", c.stopEach},
+		{"so does a database that stands still", c.freeze},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -233,6 +235,12 @@ func (b *bench) connect(t *testing.T, service string) *pgx.Conn {
 // caughtUp waits until every copy of a feed is at its end, and nothing is rejected.
 func (b *bench) caughtUp(t *testing.T, feed string) {
 	t.Helper()
+	url := ""
+	for _, source := range sources {
+		if source.feed == feed {
+			url = b.url(source.service) + "/feeds/" + feed
+		}
+	}
 	eventually(t, func() error {
 		copies := 0
 		for _, s := range b.services {
@@ -258,7 +266,7 @@ func (b *bench) caughtUp(t *testing.T, feed string) {
 						Head string `json:"head"`
 					} `json:"_edison"`
 				}
-				if err := getJSON(b.url(customersApp)+"/feeds/"+feed, &page); err != nil {
+				if err := getJSON(url, &page); err != nil {
 					return err
 				}
 				if at.Cursor != page.Edison.Head || at.State != "fresh" || at.Rejected > 0 {
