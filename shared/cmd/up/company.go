@@ -43,7 +43,7 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 				c.welcome()
 			}
 			if s.name == sales && ordersPerMinute > 0 {
-				shoppers := newShoppers(s.url(), ordersPerMinute, c.out)
+				shoppers := newShoppers(s.url(), c.url(customersApp), ordersPerMinute, c.out)
 				running.Go(func() { shoppers.run(ctx) })
 			}
 		case n := <-change:
@@ -57,6 +57,16 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 			return nil
 		}
 	}
+}
+
+// url is that of a service, "" if there is no such one.
+func (c *company) url(name string) string {
+	for _, s := range c.services {
+		if s.name == name {
+			return s.url()
+		}
+	}
+	return ""
 }
 
 func (c *company) welcome() {

@@ -88,7 +88,7 @@ func (w *walk) killSales(t *testing.T) {
 	// Sales is killed in the middle of purchases, of which some are under way.
 	ctx, cancel := context.WithCancel(context.Background())
 	done, talk := make(chan struct{}), new(strings.Builder)
-	shoppers := newShoppers(w.url(sales), 6000, newConsole(talk, nil))
+	shoppers := newShoppers(w.url(sales), "", 6000, newConsole(talk, nil))
 	shoppers.http.Transport = w.ledger
 	go func() {
 		shoppers.run(ctx)
@@ -280,6 +280,10 @@ func (w *walk) nextStart(t *testing.T) {
 		}
 		if len(now) < len(w.entries)+20 {
 			return fmt.Errorf("the shoppers have bought %d times", len(now)-len(w.entries))
+		}
+		var invoices []any // for those who have signed up
+		if err := getJSON(w.url("billing")+"/api/invoices", &invoices); err != nil || len(invoices) < 10 {
+			return fmt.Errorf("%d of them were invoiced, %v", len(invoices), err)
 		}
 		return nil
 	})

@@ -79,7 +79,7 @@ func (c *crew) erase(t *testing.T) {
 	})
 
 	// Shipping refuses what comes next, for a reason that says the street.
-	c.exec(t, "shipping", `alter table customer add check (street::int > 0) not valid`)
+	c.exec(t, "shipping", `alter table customer add constraint street_is_number check (street::int > 0) not valid`)
 	move := fmt.Sprintf(`{"name": %q, "email": %q, "address": {"street": %q, "postal_code": "50667", "city": "Köln", "country": "DE"}}`, theName, theEmail, newStreet)
 	if status, body := c.ask(t, http.MethodPut, c.url(customersApp)+"/customers/"+p.String(), move, "application/json"); status != http.StatusOK {
 		t.Fatalf("the change of address: %d %s", status, body)
@@ -143,6 +143,7 @@ func (c *crew) erase(t *testing.T) {
 			t.Errorf("on the feed: %+v", e)
 		}
 	}
+	c.exec(t, "shipping", `alter table customer drop constraint street_is_number`)
 	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
 		t.Errorf("the account answers %d", status)
 	}

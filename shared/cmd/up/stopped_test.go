@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
@@ -39,11 +44,40 @@ func (c *crew) stopEach(t *testing.T) {
 func (c *crew) freeze(t *testing.T) {
 	c.signalServer(t, customersApp, syscall.SIGSTOP)
 	c.onMap(t, customersApp, topology.NotReady)
-	c.buy(t, uuid.New())
 	c.othersAnswer(t, customersApp)
+
+	// Who cannot sign up buys as a guest, and signs up later.
+	ctx, cancel := context.WithCancel(t.Context())
+	talk, err := os.Create(filepath.Join(t.TempDir(), "talk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer talk.Close()
+	sold := len(c.replay(t))
+	shoppers := newShoppers(c.url(sales), c.url(customersApp), 600, newConsole(talk, nil))
+	var shopping sync.WaitGroup
+	shopping.Go(func() { shoppers.run(ctx) })
+	eventually(t, func() error {
+		if now := len(c.replay(t)); now < sold+10 {
+			return fmt.Errorf("the shoppers bought %d times", now-sold)
+		}
+		return nil
+	})
 	c.signalServer(t, customersApp, syscall.SIGCONT)
 	c.onMap(t, customersApp, topology.Up)
+	eventually(t, func() error {
+		text, err := os.ReadFile(talk.Name())
+		for _, says := range []string{"the shoppers buy as guests: ", "customers is back, the shoppers go on"} {
+			if err == nil && strings.Count(string(text), says) != 1 {
+				err = fmt.Errorf("the shoppers do not say once %q:\n%s", says, text)
+			}
+		}
+		return err
+	})
+	cancel()
+	shopping.Wait()
 	c.copied(t)
+	c.caughtUp(t, customer.Feed)
 }
 
 // othersAnswer wants all pages of all services but one, which the map knows to be away.
