@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
+	"github.com/edison-cars/data-feeds/subscribers/mailer"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
@@ -22,6 +23,7 @@ import (
 var services = []*subscribe.Service{
 	warehouse.Service,
 	dashboard.Service,
+	mailer.Service(),
 }
 
 func main() { daemon.Main(run) }

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -100,9 +101,23 @@ func get(t rapid.TB, url, accept string) (status int, header http.Header, body s
 // ordersFeed gives the URL of a feed of these orders.
 func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
+	entries := make([]publish.Entry, len(orders))
+	for i, o := range orders {
+		payload, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}
+	}
+	return serveFeed(t, order.Feed, entries...)
+}
+
+// serveFeed gives the URL of a feed.
+func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	pool := pgtest.New(t, sql.Migrations("publish"))
-	if _, err := pool.Exec(t.Context(), `select feed_create('orders')`); err != nil {
+	if _, err := pool.Exec(t.Context(), `select feed_create($1)`, name); err != nil {
 		t.Fatal(err)
 	}
 	log, err := publish.Open(t.Context(), pool, logger)
@@ -111,13 +126,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	t.Cleanup(log.Close)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
-		for _, o := range orders {
-			payload, err := json.Marshal(o)
-			if err != nil {
-				return err
-			}
-			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
-		}
+		publish.Append(tx, name, entries...)
 		return nil
 	})
 	if err != nil {
@@ -125,12 +134,12 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	}
 	engine := web.New(logger)
 	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
-		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
-		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
+		Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name,
+		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	}).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
-	return server.URL + "/feeds/orders"
+	return server.URL + "/feeds/" + name
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -144,11 +153,13 @@ func TestServices(t *testing.T) {
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
+		"mailer":    {"/api/mails", `[{"order_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","customer_id":"00000000-0000-0000-0000-000000000000","state":"skipped",`},
 	}
+	customers := serveFeed(t, customer.Feed)
 	for _, s := range services {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source})
+			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source, "FEED_URL_CUSTOMERS": customers})
 			status, header, body := get(t, url+api[s.Name].path, "*/*")
 			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)

@@ -27,11 +27,17 @@ type program struct {
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers")
+	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/mailsink")
 	project := load(t)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs) {
-		t.Errorf("%v: want each of %v and its database, and nothing else", project.ServiceNames(), programs)
+	if len(project.Services) != 2*len(programs)+1 {
+		t.Errorf("%v: want each of %v and its database, the mail sink, and nothing else", project.ServiceNames(), programs)
+	}
+	sink := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
+	sink.variables = variables(t, bin, sink)
+	checkService(t, sink, project.Services[sink.name])
+	if u, err := url.Parse(value(project.Services["mailer"], "SMTP_URL")); err != nil || value(project.Services[u.Hostname()], "SMTP_ADDR") != "0.0.0.0:"+u.Port() {
+		t.Errorf("mails go to %v, %v, where nobody listens", u, err)
 	}
 	volumes := map[string]bool{}
 	for _, p := range programs {
@@ -151,14 +157,20 @@ func programs(t *testing.T, bin string) []program {
 	if len(all) < 3 {
 		t.Fatalf("only %v", all)
 	}
-	variable := regexp.MustCompile(`(?m)^  ([A-Z_]+) `)
 	for i, p := range all {
-		help := output(t, filepath.Join(bin, p.command[0]), append(p.command[1:], "--help")...)
-		for _, m := range variable.FindAllStringSubmatch(help, -1) {
-			all[i].variables = append(all[i].variables, m[1])
-		}
+		all[i].variables = variables(t, bin, p)
 	}
 	return all
+}
+
+var variable = regexp.MustCompile(`(?m)^  ([A-Z_]+) `)
+
+func variables(t *testing.T, bin string, p program) (names []string) {
+	t.Helper()
+	for _, m := range variable.FindAllStringSubmatch(output(t, filepath.Join(bin, p.command[0]), append(p.command[1:], "--help")...), -1) {
+		names = append(names, m[1])
+	}
+	return names
 }
 
 func output(t *testing.T, name string, args ...string) string {

@@ -45,6 +45,8 @@ type Feed struct {
 	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
 	// common may then be applied at the same time.
 	Pure bool
+	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
+	Past bool
 
 	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
 	// Table, or everything is made anew. It acts on state, not on events: versions may be left out, an entity may be deleted
@@ -57,6 +59,9 @@ type Feed struct {
 type Batch struct {
 	Entities []feed.Entry // in the order of the feed
 	Deleted  []uuid.UUID  // entities that the source no longer has
+	// Past is where the feed ended when the service first saw it, if the feed declares Past: entries up to that position were there
+	// before. It is 0 once the source has another history, if all of the past was copied by then.
+	Past int64
 }
 
 // NewBatch makes a batch of entries, each the newest of its entity.
