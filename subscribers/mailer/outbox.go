@@ -161,9 +161,8 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why 
 			_, err := tx.Exec(ctx, `
 				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
 				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
-				       reason = case when c.id is null then '' else $6 end, recipient = case when c.id is not null then $7 end -- for a reply may name whom it refuses
-				  from mail m left join customers c on c.id = m.customer_id
-				 where mail.order_id = $1 and m.order_id = $1 and mail.state in ('pending', 'sending')`,
+				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
+				 where order_id = $1 and state in ('pending', 'sending')`,
 				m.OrderID, state, flag(result == uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
 			if err == nil {
 				_, err = tx.Exec(ctx, settle, [][16]byte{m.OrderID}, nil)

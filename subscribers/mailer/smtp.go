@@ -220,6 +220,7 @@ func (c *session) judge(err error, lost outcome) (outcome, error) {
 	case reply.Code == 421: // RFC 5321 section 3.8: it closes the connection
 		return refused, err
 	}
+	err = fmt.Errorf("%d %s", reply.Code, reply.Msg)
 	if c.Reset() != nil {
 		c.abort() // which the next mail will notice
 	}
