@@ -29,7 +29,7 @@ func TestToken(t *testing.T) {
 	if err := daemon.Parse(map[string]string{"FEED_TOKENS": found[2]}, new(sales.Settings)); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"tokens", "a"}, {"--loud"}} {
+	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
 		if err := run(t.Context(), args, nil, &out); !errors.Is(err, daemon.ErrUsage) {
 			t.Errorf("%q: %v", args, err)
 		}
@@ -38,11 +38,17 @@ func TestToken(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	_ = run(t.Context(), []string{"--help"}, nil, &out)
-	for _, part := range []string{"sales-feed token NAME", "\n  FEED_TOKENS ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG "} {
-		if !strings.Contains(out.String(), part) {
-			t.Errorf("no %q in %s", part, out.String())
+	common := []string{"sales-feed token NAME", "sales-feed customers", "\n  FEED_TOKENS ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG "}
+	for args, own := range map[string][]string{
+		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL "},
+		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL "},
+	} {
+		var out bytes.Buffer
+		_ = run(t.Context(), strings.Fields(args), nil, &out)
+		for _, part := range append(own, common...) {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s: no %q in %s", args, part, out.String())
+			}
 		}
 	}
 }

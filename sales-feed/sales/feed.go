@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -85,8 +86,7 @@ func (l shownLine) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCe
 
 // shown finds the names; what is not for sale any more goes by its code.
 func shown(o *order.Order) *shownOrder {
-	id := o.ID.String()
-	s := &shownOrder{Order: o, Short: id[len(id)-8:], Lines: make([]shownLine, 0, len(o.Lines))}
+	s := &shownOrder{Order: o, Short: source.Short(o.ID), Lines: make([]shownLine, 0, len(o.Lines))}
 	var summary strings.Builder
 	for _, l := range o.Lines {
 		line := shownLine{Line: l, Name: l.Model}

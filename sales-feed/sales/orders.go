@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -50,7 +51,10 @@ func readFilter(rawQuery string) (f filter, err error) {
 		{"model", &f.Model, oneOf(models), "one of " + strings.Join(models, ", ")},
 		{"from", &f.From, isDay, "a day such as 2026-11-23"},
 		{"to", &f.To, func(day string) bool { return isDay(day) && day >= f.From }, "a day such as 2026-11-23, not before that of from"},
-		{"before", new(string), func(id string) (ok bool) { f.Before, err = parseUUID(id); return err == nil && f.Before != uuid.Nil }, "the id of an order"},
+		{"before", new(string), func(id string) (ok bool) {
+			f.Before, err = source.ParseUUID(id)
+			return err == nil && f.Before != uuid.Nil
+		}, "the id of an order"},
 	} {
 		values := query[p.name]
 		if len(values) > 1 {
@@ -143,7 +147,7 @@ func (s *store) list(ctx context.Context, f filter, limit int) ([]*order.Order, 
 		sql += "where " + strings.Join(where, " and ") + " "
 	}
 	args = append(args, limit)
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql+fmt.Sprintf("order by id desc limit $%d", len(args)), args...)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,7 +22,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -360,15 +358,6 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// The clock of the machine may go backwards: a later version still is later.
-func TestLater(t *testing.T) {
-	t.Parallel()
-	at := now()
-	if got := later(at.Add(-1), at); !got.After(at) {
-		t.Errorf("%v does not come after %v", got, at)
-	}
-}
-
 func TestFeedInWords(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -414,17 +403,5 @@ func TestPages(t *testing.T) {
 	s.pool.Close()
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
-	}
-}
-
-// Somebody who may have bought must not be told simply to try again.
-func TestUnknownOutcome(t *testing.T) {
-	t.Parallel()
-	id := uuid.New()
-	for harmless, says := range map[bool]string{false: "/orders/" + id.String(), true: "same Idempotency-Key"} {
-		p, ok := errors.AsType[*web.Problem](perhaps(id, harmless))
-		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/"+id.String() || !strings.Contains(p.Detail, says) {
-			t.Errorf("with a key: %t: %+v", harmless, p)
-		}
 	}
 }

@@ -1,9 +1,7 @@
 package sales
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,9 +12,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -37,7 +35,6 @@ type purchaseLine struct {
 const (
 	maxLines    = 20
 	maxQuantity = 50
-	readTimeout = 10 * time.Second
 )
 
 // order makes the order of a purchase at now, or a problem that lists every field that is wrong.
@@ -51,7 +48,7 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 	}
 	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: now, UpdatedAt: now}
 	var err error
-	if o.CustomerID, err = parseUUID(p.CustomerID); err != nil {
+	if o.CustomerID, err = source.ParseUUID(p.CustomerID); err != nil {
 		refuse("customer_id", "must be a UUID such as 018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11")
 	}
 	for i, l := range p.Lines {
@@ -101,92 +98,40 @@ func (p *purchase) normalize() {
 	}
 }
 
-// parseUUID takes the one spelling with 36 characters.
-func parseUUID(s string) (uuid.UUID, error) {
-	if len(s) != 36 {
-		return uuid.UUID{}, errors.New("a UUID has 36 characters")
-	}
-	return uuid.Parse(s)
-}
-
 // store keeps the orders; every change of one is an entry of the orders feed.
 type store struct {
 	pool *pgxpool.Pool
 	log  *publish.Log
 }
 
-// place writes a new order. A purchase that repeats an idempotency key ("" is none) gets the order as it was first
-// answered, another purchase under the same key a problem.
+// place writes a new order, once for each idempotency key ("" is none).
 func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
 	p.normalize()
-	request, err := json.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	hash := sha256.Sum256(request)
-	if key != "" {
-		if first, err := s.answered(ctx, key, hash[:]); first != nil || err != nil {
-			return first, err
+	return source.Once(ctx, s.pool, key, p, func(hash []byte) (*order.Order, error) {
+		o, err := p.order(source.Now())
+		if err != nil {
+			return nil, err
 		}
-	}
-	o, err := p.order(now())
-	if err != nil {
-		return nil, err
-	}
-	entry, err := entryOf(o)
-	if err != nil {
-		return nil, err
-	}
-	change := publish.NewChange()
-	change.Exec(`insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt)
-	if key != "" {
-		change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash[:], entry.Payload)
-	}
-	publish.Append(change, order.Feed, entry)
-	err = s.log.Commit(ctx, change)
-	var pgErr *pgconn.PgError
-	switch {
-	case errors.As(err, &pgErr) && pgErr.ConstraintName == "idempotency_key_pkey": // the same request, twice at once
-		if first, err := s.answered(ctx, key, hash[:]); first != nil || err != nil {
-			return first, err
+		entry, err := entryOf(o)
+		if err != nil {
+			return nil, err
 		}
-		return s.place(ctx, p, key) // the other one failed after all
-	case errors.Is(err, publish.ErrUnknown):
-		return nil, perhaps(o.ID, key != "")
-	case err != nil:
-		return nil, fmt.Errorf("place order %s: %w", o.ID, err)
-	}
-	return o, nil
-}
-
-// perhaps says that an order may have been changed, to somebody who must not simply try again.
-func perhaps(id uuid.UUID, harmless bool) error {
-	p := web.Errorf(http.StatusServiceUnavailable, "The database went away before it said whether this happened. Look at /orders/%s first: if it is not as you want it, try again.", id)
-	if harmless {
-		p.Detail = "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe."
-	}
-	p.Header = http.Header{"Location": {"/orders/" + id.String()}}
-	return p
-}
-
-// answered gives the order that a key was first answered with, nil if it is new.
-func (s *store) answered(ctx context.Context, key string, hash []byte) (*order.Order, error) {
-	var firstHash, answer []byte
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	err := s.pool.QueryRow(ctx, `select request_hash, answer from idempotency_key where key = $1`, key).Scan(&firstHash, &answer)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("look up an idempotency key: %w", err)
-	case !bytes.Equal(firstHash, hash):
-		return nil, web.Errorf(http.StatusUnprocessableEntity, "This Idempotency-Key was used for another order. Nothing was bought.")
-	}
-	o := new(order.Order)
-	return o, json.Unmarshal(answer, o)
+		change := publish.NewChange()
+		change.Exec(`insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt)
+		if key != "" {
+			change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash, entry.Payload)
+		}
+		publish.Append(change, order.Feed, entry)
+		switch err = s.log.Commit(ctx, change); {
+		case errors.Is(err, publish.ErrUnknown):
+			return nil, source.Perhaps("/orders/"+o.ID.String(), key != "")
+		case err != nil:
+			return nil, fmt.Errorf("place order %s: %w", o.ID, err)
+		}
+		return o, nil
+	})
 }
 
 // cancel cancels an order. ifMatch (nil is none) are the fields of that name, one of whose entity tags the order must have
@@ -205,7 +150,7 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*or
 		}
 		o.Status = order.Cancelled
 		o.Version++
-		o.UpdatedAt = later(now(), o.UpdatedAt)
+		o.UpdatedAt = source.Later(source.Now(), o.UpdatedAt)
 		entry, err := entryOf(o)
 		if err != nil {
 			return nil, err
@@ -217,7 +162,7 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*or
 		publish.Append(change, order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
-			return nil, perhaps(id, false)
+			return nil, source.Perhaps("/orders/"+id.String(), false)
 		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
 		case err != nil:
 			return nil, fmt.Errorf("cancel order %s: %w", id, err)
@@ -230,7 +175,7 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*or
 const selectOrder = `select id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at from orders `
 
 func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, selectOrder+`where id = $1`, id)
 	if err != nil {
@@ -257,15 +202,4 @@ func entryOf(o *order.Order) (publish.Entry, error) {
 	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
 }
 
-func etag(o *order.Order) string { return fmt.Sprintf(`"%d"`, o.Version) }
-
-// now is the time in what a database keeps of it: UTC, microseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
-
-// later gives t, or the moment after before if the clock went backwards.
-func later(t, before time.Time) time.Time {
-	if t.After(before) {
-		return t
-	}
-	return before.Add(time.Microsecond)
-}
+func etag(o *order.Order) string { return source.ETag(o.Version) }

@@ -2,6 +2,8 @@
 package deploy_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net"
 	"net/url"
 	"os/exec"
@@ -63,7 +65,7 @@ func TestCompose(t *testing.T) {
 				if strings.HasPrefix(name, "POLL_") && name != "POLL_WAIT" { // which is no schedule
 					checkPoll(t, bin, p, name)
 				} else if feed, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
-					checkFeed(t, project, feed, value(service, name))
+					checkFeed(t, project, feed, value(service, name), value(service, "FEED_TOKEN"))
 				}
 			}
 		})
@@ -118,15 +120,32 @@ func checkPoll(t *testing.T, bin string, p program, name string) {
 	}
 }
 
-// checkFeed: the feed is asked where a service of the project listens.
-func checkFeed(t *testing.T, project *types.Project, feed, at string) {
+// checkFeed: the feed is asked where a service of the project listens, with a token that it knows if it takes tokens.
+func checkFeed(t *testing.T, project *types.Project, feed, at, token string) {
 	t.Helper()
 	u, err := url.Parse(at)
 	if err != nil || u.Path != "/feeds/"+strings.ToLower(feed) {
 		t.Fatalf("the feed %s at %q, %v", feed, at, err)
 	}
-	if source := project.Services[u.Hostname()]; value(source, "ADDR") != "0.0.0.0:"+u.Port() {
+	source := project.Services[u.Hostname()]
+	if value(source, "ADDR") != "0.0.0.0:"+u.Port() {
 		t.Errorf("the feed %s is asked for at %s, where nobody listens", feed, u.Host)
+	}
+	if readers := value(source, "FEED_TOKENS"); readers != "" && !strings.Contains(readers, fmt.Sprintf(":%x", sha256.Sum256([]byte(token)))) {
+		t.Errorf("the feed %s is asked for with a token that %s does not know", feed, u.Host)
+	}
+}
+
+// A feed of people is for readers with tokens beyond loopback, which a container's readers are.
+func TestComposeTokens(t *testing.T) {
+	t.Parallel()
+	for _, env := range [][]string{nil, {"FEED_TOKENS=warehouse:" + strings.Repeat("0", 64), "FEED_TOKEN=edison_A"}} {
+		project := load(t, env...)
+		token, readers := value(project.Services["warehouse"], "FEED_TOKEN"), value(project.Services["customers"], "FEED_TOKENS")
+		known := strings.Contains(readers, fmt.Sprintf(":%x", sha256.Sum256([]byte(token))))
+		if token == "" || readers == "" || known != (env == nil) {
+			t.Errorf("with %v the token is %q, and customers lets in %q", env, token, readers)
+		}
 	}
 }
 
@@ -143,10 +162,13 @@ func load(t *testing.T, env ...string) *types.Project {
 	return project
 }
 
-// programs are sales and what the subscribers' program lists.
+// programs are sales, customers and what the subscribers' program lists.
 func programs(t *testing.T, bin string) []program {
 	t.Helper()
-	all := []program{{name: "sales", port: "8080", command: []string{"sales-feed"}}}
+	all := []program{
+		{name: "sales", port: "8080", command: []string{"sales-feed"}},
+		{name: "customers", port: "8081", command: []string{"sales-feed", "customers"}},
+	}
 	for line := range strings.Lines(output(t, bin+"/subscribers")) {
 		if f := strings.Fields(line); len(f) > 1 {
 			if _, port, err := net.SplitHostPort(f[1]); err == nil {
@@ -154,7 +176,7 @@ func programs(t *testing.T, bin string) []program {
 			}
 		}
 	}
-	if len(all) < 3 {
+	if len(all) < 4 {
 		t.Fatalf("only %v", all)
 	}
 	for i, p := range all {

@@ -1,17 +1,22 @@
 package postgres
 
 import (
+	"encoding/binary"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// encodeUUIDs lets pgx encode a uuid.UUID as the 16 bytes that it is, and not, as any driver.Valuer, by way of a text.
+// encodeUUIDs lets pgx encode a uuid.UUID as the 16 bytes that it is, and not, as any driver.Valuer, by way of a text; and a
+// slice of them in one go.
 func encodeUUIDs(m *pgtype.Map) {
 	wrap := func(value any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {
 		id, ok := value.(uuid.UUID)
 		return new(uuidPlan), [16]byte(id), ok
 	}
 	m.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrap}, m.TryWrapEncodePlanFuncs...)
+	element, _ := m.TypeForOID(pgtype.UUIDOID)
+	m.RegisterType(&pgtype.Type{Name: "_uuid", OID: pgtype.UUIDArrayOID, Codec: &uuidsCodec{pgtype.ArrayCodec{ElementType: element}}})
 }
 
 type uuidPlan struct{ next pgtype.EncodePlan }
@@ -20,4 +25,32 @@ func (p *uuidPlan) SetNext(next pgtype.EncodePlan) { p.next = next }
 
 func (p *uuidPlan) Encode(value any, buf []byte) ([]byte, error) {
 	return p.next.Encode([16]byte(value.(uuid.UUID)), buf)
+}
+
+type uuidsCodec struct{ pgtype.ArrayCodec }
+
+func (c *uuidsCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value any) pgtype.EncodePlan {
+	if _, ok := value.([]uuid.UUID); ok && format == pgtype.BinaryFormatCode {
+		return uuidsPlan{}
+	}
+	return c.ArrayCodec.PlanEncode(m, oid, format, value)
+}
+
+type uuidsPlan struct{}
+
+// Encode writes the binary form of an array: dimensions, whether there are nulls, the elements' type, then length and lower bound of
+// the one dimension, then length and bytes of each element.
+func (uuidsPlan) Encode(value any, buf []byte) ([]byte, error) {
+	ids := value.([]uuid.UUID)
+	for _, word := range [...]int{min(len(ids), 1), 0, pgtype.UUIDOID} {
+		buf = binary.BigEndian.AppendUint32(buf, uint32(word))
+	}
+	if len(ids) > 0 {
+		buf = binary.BigEndian.AppendUint32(buf, uint32(len(ids)))
+		buf = binary.BigEndian.AppendUint32(buf, 1)
+	}
+	for _, id := range ids {
+		buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(id))), id[:]...)
+	}
+	return buf, nil
 }

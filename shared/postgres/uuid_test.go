@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -19,5 +20,20 @@ func TestUUID(t *testing.T) {
 		id, id, []uuid.UUID{id}, (*uuid.UUID)(nil), uuid.NullUUID{}).Scan(&same, &none)
 	if err != nil || !same || !none {
 		t.Errorf("the same: %t, null: %t, %v", same, none, err)
+	}
+	for n := range 3 {
+		var ids, got []uuid.UUID
+		for range n {
+			ids = append(ids, uuid.New())
+		}
+		if ids == nil {
+			ids = []uuid.UUID{}
+		}
+		if err := db.QueryRow(t.Context(), `select $1::uuid[] || '{}'`, ids).Scan(&got); err != nil || !slices.Equal(got, ids) {
+			t.Errorf("%v came back as %v, %v", ids, got, err)
+		}
+	}
+	if err := db.QueryRow(t.Context(), `select $1::uuid[] is null and $2 = $3::uuid[]::text`, []uuid.UUID(nil), "{"+id.String()+"}", []uuid.UUID{id}).Scan(&none); err != nil || !none {
+		t.Errorf("null: %t, %v", none, err)
 	}
 }

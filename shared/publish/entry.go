@@ -18,7 +18,7 @@ type Entry struct {
 	ID      uuid.UUID
 	Version int64     // 1, 2, 3 ... of this entity, given under its row's lock
 	Updated time.Time // microseconds count; must grow strictly with Version
-	Payload []byte    // the entity as JSON; nil makes the entry a tombstone: the entity is deleted
+	Payload []byte    // the entity as JSON, not to be changed afterwards; nil makes the entry a tombstone: the entity is deleted
 }
 
 // Kinds of entries, as in the log and in its digest.

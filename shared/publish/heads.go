@@ -35,17 +35,19 @@ func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 type tip struct {
 	Head
 	cursor feed.Cursor
+	recent []feed.Entry  // those before the head that this process has just appended, at most maxRecent: most readers ask for no others
 	epoch  int           // Log.epoch
 	moved  chan struct{} // closed when another one took its place
 }
 
 // setTip wants l.mu locked.
-func (l *Log) setTip(name string, head Head) {
+func (l *Log) setTip(name string, head Head, recent []feed.Entry) {
 	old := l.tips[name]
 	if old != nil && old.Erasures != head.Erasures {
 		l.epoch++
+		recent = nil
 	}
-	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), epoch: l.epoch, moved: make(chan struct{})}
+	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), recent: recent, epoch: l.epoch, moved: make(chan struct{})}
 	if old != nil {
 		close(old.moved)
 	}
@@ -57,7 +59,11 @@ func (l *Log) remember(runs []placed) {
 	for i := range runs {
 		head := runs[i].head()
 		if t := l.tips[runs[i].feed]; t == nil || head.Position > t.Position { // a later one may have been faster
-			l.setTip(runs[i].feed, head)
+			var before []feed.Entry
+			if t != nil && t.Head == runs[i].from {
+				before = t.recent
+			}
+			l.setTip(runs[i].feed, head, runs[i].behind(before))
 		}
 	}
 	l.mu.Unlock()
@@ -107,6 +113,23 @@ func (l *Log) remembered(name string) (t *tip, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.tips[name], time.Since(l.looked) < maxStale
+}
+
+// maxRecent is how many entries of a feed are at hand.
+const maxRecent = feed.PageSize
+
+// behind gives the newest of the entries of before and of the run, of which before ends where the run begins.
+func (p *placed) behind(before []feed.Entry) []feed.Entry {
+	first := max(len(p.records)-maxRecent, 0)
+	recent := before[max(len(before)+len(p.records)-first-maxRecent, 0):]
+	for i := first; i < len(p.records); i++ {
+		r, position := &p.records[i], p.from.Position+int64(i)+1
+		recent = append(recent, feed.Entry{ // nobody reads beyond the end of before
+			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Entity: r.Payload,
+			Cursor: feed.At(position, feed.Digest(p.digests[i])),
+		})
+	}
+	return recent
 }
 
 // A querier is a pool or a connection of one's own.
@@ -164,13 +187,13 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	}
 	for name, head := range heads {
 		if t := l.tips[name]; t == nil || extends[name] && head.Position > t.Position {
-			l.setTip(name, head)
+			l.setTip(name, head, nil)
 		}
 	}
 	if diverged {
 		l.epoch++
 		for name, t := range l.tips {
-			l.setTip(name, t.Head)
+			l.setTip(name, t.Head, nil)
 		}
 	}
 	return heads, nil

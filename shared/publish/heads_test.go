@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -70,6 +71,45 @@ func TestNotModifiedNeedsNoDatabase(t *testing.T) {
 	other := "/feeds/things.json?limit=7&after=" + head
 	if resp, _ := get(t, server, "GET", other, "If-None-Match", "*"); resp.StatusCode != 304 {
 		t.Errorf("%s: %d", other, resp.StatusCode)
+	}
+}
+
+// What this process has just appended is served from memory, to the byte what another process reads in the database.
+func TestNewestEntriesNeedNoDatabase(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := deaf(t, pool)
+	server := serve(t, l)
+	total := 0
+	for round, n := range []int{1, 1, 3, 40, 1, 60, 130, 2, 99, 1, 250, 5} {
+		entries := lives(n)
+		for i := range entries {
+			entries[i].ID[0], entries[i].ID[1] = byte(round), 0x7c
+		}
+		if err := l.InTx(t.Context(), func(tx *Tx) error { Append(tx, feedName, entries...); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		total += n
+		other := serve(t, openLog(t, pool)) // which remembers nothing
+		head := l.head(t)
+		for _, back := range []int{0, 1, 2, 5, n - 1, n, n + 1, 99, 100, 101} {
+			at := max(total-back, 1)
+			path := fmt.Sprintf("/feeds/things?after=%s&limit=%d", cursorAt(t, pool, int64(at)), []int{1000, 100, 7}[(round+back)%3])
+			resp, body := get(t, server, "GET", path)
+			want, wanted := get(t, other, "GET", path)
+			if resp.StatusCode != 200 || body != wanted || resp.Header.Get("ETag") != want.Header.Get("ETag") || resp.Header.Get("Link") != want.Header.Get("Link") {
+				t.Fatalf("%s is not what another process serves:\n%d %s\n%s\n%s", path, resp.StatusCode, resp.Header, body, wanted)
+			}
+		}
+		if at := head.recent; len(at) != min(total, maxRecent) || at[len(at)-1].Cursor != head.cursor {
+			t.Fatalf("after %d entries %d are at hand", total, len(at))
+		}
+	}
+	path := "/feeds/things?limit=1000&after=" + cursorAt(t, pool, int64(total-50)).String()
+	l.lookedAt(time.Now().Add(time.Hour))
+	lockOut(t, pool)
+	if resp, body := get(t, server, "GET", path, "Accept-Encoding", "zstd"); resp.StatusCode != 200 || len(body) == 0 {
+		t.Errorf("without the database: %d", resp.StatusCode)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -218,5 +219,56 @@ func TestOpenTransactionHoldsNobodyUp(t *testing.T) {
 	}
 	if n := len(logged(t, pool)); n < 2 {
 		t.Errorf("the log has %d entries", n)
+	}
+}
+
+func TestInTxNested(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	errBad := errors.New("bad")
+	put := func(tx pgx.Tx, n int, err error) error {
+		return pgx.BeginFunc(t.Context(), tx, func(tx pgx.Tx) error {
+			Append(tx.(*Tx), feedName, thing(numbered(n), 1))
+			_, execErr := tx.Exec(t.Context(), `insert into thing values ($1, 1)`, numbered(n))
+			return errors.Join(execErr, err)
+		})
+	}
+	err := l.InTx(t.Context(), func(tx *Tx) error {
+		Append(tx, feedName, thing(numbered(1), 1))
+		if err := put(tx, 2, nil); err != nil {
+			return err
+		}
+		if err := put(tx, 3, errBad); !errors.Is(err, errBad) {
+			t.Errorf("%v", err)
+		}
+		err := pgx.BeginFunc(t.Context(), tx, func(tx pgx.Tx) error { // what it commits, the outer one undoes
+			return errors.Join(put(tx, 4, nil), put(tx, 5, nil), errBad)
+		})
+		if !errors.Is(err, errBad) {
+			t.Errorf("%v", err)
+		}
+		return put(tx, 6, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []uuid.UUID
+	for _, r := range logged(t, pool) {
+		ids = append(ids, r.id)
+	}
+	if want := []uuid.UUID{numbered(1), numbered(2), numbered(6)}; !slices.Equal(ids, want) {
+		t.Errorf("the log has %v, not %v", ids, want)
+	}
+	var rows int
+	if err := pool.QueryRow(t.Context(), `select count(*) from thing`).Scan(&rows); err != nil || rows != 2 {
+		t.Errorf("%d rows (%v)", rows, err)
+	}
+	err = l.InTx(t.Context(), func(tx *Tx) error {
+		Append(tx, feedName, thing(numbered(7), 1))
+		return tx.Commit(t.Context())
+	})
+	if err == nil || len(logged(t, pool)) != 3 {
+		t.Errorf("a transaction that is ended by hand: %v", err)
 	}
 }

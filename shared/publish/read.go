@@ -36,6 +36,7 @@ type span struct {
 	// its first entry.
 	archive bool
 	earlier *feed.Cursor // where the archive before the span starts; nil: there is none
+	entries []feed.Entry // nil: they are to be read
 }
 
 // diverged is what locate gives for a cursor that the log does not contain.
@@ -59,12 +60,23 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// atEnd gives the span of what comes after the end of the feed, nil for any other selection.
-func (s selection) atEnd(t *tip) *span {
-	if s.view != feed.Replay || s.cursor != t.cursor {
+// atHand gives the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
+func (s selection) atHand(t *tip) *span {
+	if s.view != feed.Replay {
 		return nil
 	}
-	return &span{head: t.Head, from: t.Position, to: t.Position, end: t.cursor}
+	sp := &span{head: t.Head, end: t.cursor}
+	if s.cursor == t.cursor {
+		sp.from, sp.to = t.Position, t.Position
+		return sp
+	}
+	sp.from, sp.to = s.bounds(t.Position)
+	after := int64(len(t.recent)) - (t.Position - s.cursor.Position) // index of the first entry after the cursor
+	if after < 1 || after > int64(len(t.recent)) || t.recent[after-1].Cursor != s.cursor || sp.to < t.Position || sp.to-sp.from == s.limit {
+		return nil
+	}
+	sp.entries = t.recent[after:]
+	return sp
 }
 
 // locate finds the selection in the log; *diverged if its cursor is of another history.
@@ -146,6 +158,9 @@ var errChanged = &web.Problem{
 
 // entries reads the span, oldest first; errChanged if it is not any more what was located.
 func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []feed.Entry, err error) {
+	if sp.entries != nil {
+		return sp.entries, nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `

@@ -110,7 +110,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 		return a, nil
 	}
 	s.forget(t.epoch)
-	sp := res.selection.atEnd(t)
+	sp := res.selection.atHand(t)
 	if sp == nil {
 		if client != nil {
 			if err := s.cold.Check(client, int(max(res.limit, 1)+feed.PageSize-1)/feed.PageSize); err != nil {

@@ -2,7 +2,9 @@ package publish
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,13 +43,38 @@ type Transaction interface {
 // pending are the entries that a transaction will append, by feed.
 type pending map[string][]record
 
-// A Tx is an open transaction that may append to feeds. Log.InTx makes them.
+// A Tx is an open transaction that may append to feeds. Log.InTx makes them, and ends them.
 type Tx struct {
 	pgx.Tx
 	pending pending
+	outer   *Tx // nil: it is not nested
 }
 
 func (tx *Tx) appends() *pending { return &tx.pending }
+
+// Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its Commit on, and
+// is gone with its Rollback.
+func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
+	inner, err := tx.Tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Tx{Tx: inner, pending: pending{}, outer: tx}, nil
+}
+
+// Commit ends a nested transaction.
+func (tx *Tx) Commit(ctx context.Context) error {
+	if tx.outer == nil {
+		return errors.New("this transaction ends with the function that InTx runs")
+	}
+	if err := tx.Tx.Commit(ctx); err != nil {
+		return err
+	}
+	for name, records := range tx.pending {
+		tx.outer.pending[name] = append(tx.outer.pending[name], records...)
+	}
+	return nil
+}
 
 // A Change is a transaction whose statements are known before it starts, so that it can travel with others in one
 // packet: see Log.Commit. It must append to at least one feed.

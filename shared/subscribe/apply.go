@@ -54,23 +54,19 @@ func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, car
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	if carefully {
-		if bad, err = p.applyBest(ctx, tx, entries); err == nil {
-			entries, err = p.reject(ctx, tx, entries, bad)
-		}
-	} else {
-		err = p.call(ctx, tx, entries)
+	if !carefully {
+		return nil, p.call(ctx, tx, entries)
 	}
-	if err != nil {
-		return nil, err
+	if bad, err = p.applyBest(ctx, tx, entries); err == nil {
+		err = p.reject(ctx, tx, bad)
 	}
-	ids := make([]uuid.UUID, len(entries))
-	for i, e := range entries {
-		ids[i] = e.ID
-	}
-	// What was applied is good, whatever was wrong with the entity before.
-	_, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
 	return bad, err
+}
+
+// clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
+func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
+	_, err := tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
+	return err
 }
 
 // call runs the service's Apply; a panic of it is an error.
@@ -123,12 +119,10 @@ func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry)
 	}
 }
 
-// reject writes down the bad entries, and gives the others.
-func (p *poller) reject(ctx context.Context, tx pgx.Tx, entries []feed.Entry, bad []rejection) (good []feed.Entry, err error) {
-	is := make(map[uuid.UUID]bool, len(bad))
+// reject writes down the bad entries.
+func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
-		is[r.ID] = true
-		_, err = tx.Exec(ctx, `
+		_, err := tx.Exec(ctx, `
 			insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason)
 			values ($1, $2, $3, $4, $5, $6, $7)
 			on conflict (feed, entity_id) do update set version = excluded.version, position = excluded.position,
@@ -136,15 +130,10 @@ func (p *poller) reject(ctx context.Context, tx pgx.Tx, entries []feed.Entry, ba
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
 			p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity), strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for _, e := range entries {
-		if !is[e.ID] {
-			good = append(good, e)
-		}
-	}
-	return good, nil
+	return nil
 }
 
 func (p *poller) logRejected(ctx context.Context, bad []rejection) {
@@ -156,33 +145,56 @@ func (p *poller) logRejected(ctx context.Context, bad []rejection) {
 // Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
 // row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
-	ids, versions := make([]uuid.UUID, len(entries)), make([]int64, len(entries))
+	var b pgx.Batch
+	known := f.lookUp(&b, entries)
+	err := tx.SendBatch(ctx, &b).Close()
+	return known.newer(entries), err
+}
+
+// known are the versions of a page's entities that the copy has, and of those that it has rejected.
+type known struct{ rows, rejected map[uuid.UUID]int64 }
+
+// lookUp makes b find them.
+func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry) *known {
+	k := &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}}
+	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
-		ids[i], versions[i] = e.ID, e.Version
+		ids[i] = e.ID
 	}
-	rows, err := tx.Query(ctx, `
-		select e.id from unnest($1::uuid[], $2::bigint[]) as e (id, asked)
-		  left join `+f.table()+` as t on t.id = e.id
-		  left join rejected_entry as r on r.feed = $3 and r.entity_id = e.id
-		 where case when r.feed is null then t.version >= e.asked else r.version > e.asked end`, ids, versions, f.Name)
-	if err != nil {
-		return nil, err
+	b.Queue(`
+		select id, version, false from `+f.table()+` where id = any($1)
+		 union all
+		select entity_id, version, true from rejected_entry
+		 where feed = $2 and entity_id = any($1) and exists (select from rejected_entry where feed = $2)`, ids, f.Name).Query(func(rows pgx.Rows) error {
+		var id [16]byte
+		var version int64
+		var rejected bool
+		_, err := pgx.ForEachRow(rows, []any{&id, &version, &rejected}, func() error {
+			if rejected {
+				k.rejected[id] = version
+			} else {
+				k.rows[id] = version
+			}
+			return nil
+		})
+		return err
+	})
+	return k
+}
+
+func (k *known) newer(entries []feed.Entry) []feed.Entry {
+	if len(k.rows)+len(k.rejected) == 0 {
+		return entries
 	}
-	known, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil || len(known) == 0 {
-		return entries, err
-	}
-	is := make(map[uuid.UUID]bool, len(known))
-	for _, id := range known {
-		is[id] = true
-	}
-	var newer []feed.Entry
+	newer := make([]feed.Entry, 0, len(entries))
 	for _, e := range entries {
-		if !is[e.ID] {
+		rejected, is := k.rejected[e.ID]
+		row, has := k.rows[e.ID]
+		if is && e.Version >= rejected || !is && (!has || e.Version > row) {
 			newer = append(newer, e)
 		}
 	}
-	return newer, nil
+	return newer
 }
 
 func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }

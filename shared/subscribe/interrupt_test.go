@@ -198,12 +198,8 @@ func TestCopyProperty(t *testing.T) {
 	s := newSource(t)
 	pool := newCopier(t, s).pool
 	rapid.Check(t, func(rt *rapid.T) {
-		exec(rt, s.pool, `delete from feed_entry`)
-		exec(rt, s.pool, `update feed set position = 0, digest = sha256(name::bytea)`)
-		s.open(rt)
+		s.begin(rt)
 		exec(rt, pool, `truncate thing, subscription cascade`)
-		s.history = nil
-		clear(s.versions)
 		c, pure := s.copier(rt, pool, 5), rapid.Bool().Draw(rt, "pure")
 		c.Pure = pure
 		defer func() { c.client.Close() }()

@@ -20,7 +20,10 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-const replicaEnv = "SUBSCRIBE_TEST_REPLICA" // the environment of a service, in a process of its own
+const (
+	replicaEnv       = "SUBSCRIBE_TEST_REPLICA" // the environment of a service, in a process of its own
+	replicaPublishes = "TEST_PUBLISHES"         // in it: whether the service publishes
+)
 
 // runReplica is the service of such a process. Its Apply notes when another one applies at the same time.
 func runReplica(ctx context.Context, env string, stdout io.Writer) error {
@@ -29,6 +32,9 @@ func runReplica(ctx context.Context, env string, stdout io.Writer) error {
 		return err
 	}
 	s := service()
+	if set[replicaPublishes] != "" {
+		return echoService().Run(ctx, set, stdout)
+	}
 	s.Feeds[0].Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 		var alone bool
 		err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock(1), pg_sleep(0.01)`).Scan(&alone, nil)

@@ -101,6 +101,16 @@ func (s *source) open(t rapid.TB) {
 	s.log, s.engine = log, engine
 }
 
+// begin empties it.
+func (s *source) begin(t rapid.TB) {
+	t.Helper()
+	exec(t, s.pool, `delete from feed_entry`)
+	exec(t, s.pool, `update feed set position = 0, digest = sha256(name::bytea)`)
+	s.open(t)
+	s.history = nil
+	clear(s.versions)
+}
+
 // serve begins to answer at addr.
 func (s *source) serve(t testing.TB, addr string) {
 	t.Helper()

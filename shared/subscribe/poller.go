@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 const (
@@ -33,6 +34,7 @@ const (
 type poller struct {
 	Feed
 	pool     *pgxpool.Pool
+	log      *publish.Log // nil: the service publishes nothing
 	client   *feed.Client
 	logger   *slog.Logger
 	service  string

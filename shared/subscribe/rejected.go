@@ -88,7 +88,8 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	var reason string
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := p.inTx(ctx, func(tx pgx.Tx) error {
+		reason = ""
 		// Who applies a page has this row, too.
 		if _, err := tx.Exec(ctx, `select from subscription where feed = $1 for update`, p.Name); err != nil {
 			return err
@@ -105,10 +106,15 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 		}
 		e.Entity, e.Deleted = entity, entity == nil
 		rejected, err := p.apply(ctx, tx, []feed.Entry{e}, true)
-		if len(rejected) > 0 {
+		switch {
+		case err != nil:
+			return err
+		case len(rejected) > 0:
 			reason = rejected[0].reason.Error()
+			return nil
+		default:
+			return p.clear(ctx, tx, id)
 		}
-		return err
 	})
 	switch {
 	case errors.Is(err, errNotRejected):

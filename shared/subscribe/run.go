@@ -12,8 +12,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
-	"github.com/edison-cars/data-feeds/sql"
 )
 
 // settings are those that every service has.
@@ -34,6 +34,9 @@ func (s *Service) Help(w io.Writer) {
 	of := []any{settings{}}
 	if s.Settings != nil {
 		of = append(of, s.Settings)
+	}
+	if s.Publishes != nil {
+		of = append(of, sourceSettings{})
 	}
 	for _, f := range s.Feeds {
 		of = append(of,
@@ -56,6 +59,12 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	}
 	if s.Settings != nil {
 		if err := daemon.Parse(env, s.Settings); err != nil {
+			return err
+		}
+	}
+	var public sourceSettings
+	if s.Publishes != nil {
+		if err := daemon.Parse(env, &public); err != nil {
 			return err
 		}
 	}
@@ -92,19 +101,25 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	defer ln.Close()
 	db, err := postgres.Open(ctx, postgres.Config{
 		URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
-	}, sql.Migrations("subscribe"), s.Migrations)
+	}, s.migrations()...)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	site.DB = db.Pool
+	if s.Publishes != nil {
+		if site.Log, err = publish.Open(ctx, db.Pool, logger); err != nil {
+			return err
+		}
+		defer site.Log.Close()
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
 	defer polling.Wait()
 	defer stop()
-	site.DB = db.Pool
 	for _, p := range site.pollers {
-		p.pool = db.Pool
+		p.pool, p.log = db.Pool, site.Log
 		if err := p.create(ctx); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", p.Name, err)
 		}
@@ -116,6 +131,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	polling.Go(func() { (&leader{site, logger}).run(ctx) })
 	engine := web.New(logger, web.CountRequests(registry))
 	site.routes = engine
+	if s.Publishes != nil {
+		site.publish(engine, public.publicURL(ln.Addr()), public, registry)
+	}
 	site.route()
 	web.Metrics(engine, registry)
 	return web.ServeListener(ctx, ln, engine, logger)

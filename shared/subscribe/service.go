@@ -4,7 +4,6 @@
 package subscribe
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 
@@ -31,6 +30,10 @@ type Service struct {
 	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
 	// call at a time, in the one process of the service that polls; nil is none. An error is logged, and Work called again.
 	Work func(context.Context, *Site) error
+
+	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
+	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of Publishing, all else by Site.Log.
+	Publishes func(publicURL string) []feed.Description
 }
 
 // A Feed is one that a service copies.
@@ -43,7 +46,8 @@ type Feed struct {
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
 	Table string
 	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
-	// common may then be applied at the same time.
+	// common may then be applied at the same time, and their commits need no flush: what a crash of the database takes of the
+	// last second it takes with the cursor, and the source still has it.
 	Pure bool
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
 	Past bool
@@ -79,11 +83,18 @@ func NewBatch(entries []feed.Entry) *Batch {
 
 // JSON gives the entities as one JSON array, for `jsonb_to_recordset($1)`: PostgreSQL reads them faster than Go.
 func (b *Batch) JSON() json.RawMessage {
-	raw := make([][]byte, len(b.Entities))
-	for i, e := range b.Entities {
-		raw[i] = e.Entity
+	size := 2
+	for i := range b.Entities {
+		size += len(b.Entities[i].Entity) + 1
 	}
-	return append(append([]byte{'['}, bytes.Join(raw, []byte{','})...), ']')
+	array := append(make([]byte, 0, size), '[')
+	for i := range b.Entities {
+		if i > 0 {
+			array = append(array, ',')
+		}
+		array = append(array, b.Entities[i].Entity...)
+	}
+	return append(array, ']')
 }
 
 // IDs gives the ids of the entities.

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -28,12 +29,14 @@ var (
 
 // A Site is where a service shows its copy: pages that say how fresh it is, and JSON that does so in its headers.
 type Site struct {
-	DB *pgxpool.Pool
+	DB  *pgxpool.Pool
+	Log *publish.Log // of the feeds that the service publishes; nil if it publishes none
 
 	service *Service
 	routes  gin.IRoutes
 	pollers []*poller
-	paths   []string // of the service's pages
+	paths   []string   // of the service's pages
+	feeds   []web.Link // that the service publishes
 }
 
 // Page adds a page that shows what query gives. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
@@ -87,9 +90,7 @@ func (s *Subscription) header() string {
 }
 
 func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data any) web.Page {
-	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: []web.Link{
-		{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"},
-	}}
+	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: s.nav()}
 	for i := range page.Nav {
 		link := &page.Nav[i]
 		link.Current = link.URL == c.Request.URL.Path || link.URL != "/" && strings.HasPrefix(c.Request.URL.Path, link.URL+"/")
@@ -98,6 +99,10 @@ func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data an
 		page.Freshness = append(page.Freshness, sub.freshness())
 	}
 	return page
+}
+
+func (s *Site) nav() []web.Link {
+	return append([]web.Link{{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds...)
 }
 
 func (s *Site) subscriptions() []Subscription {

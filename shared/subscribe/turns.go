@@ -3,12 +3,15 @@ package subscribe
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A turn is a page's, to be applied.
@@ -117,33 +120,37 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 }
 
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	move := func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
+	move := func(b *pgx.Batch) {
+		b.Queue(`
 			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
 			 where feed = $1 and cursor = $2 and walk_cursor is null`,
-			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess))
-		if err == nil && tag.RowsAffected() == 0 {
-			err = errFenced
-		}
-		return err
+			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
+		).Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() == 0 {
+				return errFenced
+			}
+			return nil
+		})
 	}
 	err = p.inTx(ctx, func(tx pgx.Tx) error {
+		var first, last pgx.Batch
 		// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
 		alone := before == nil || isDone(before)
+		if p.Pure {
+			first.Queue(`set local synchronous_commit = off`) // what a crash of the database takes, it takes with its cursor: the source still has it
+		}
 		if alone {
-			if err := move(tx); err != nil {
-				return err
-			}
+			move(&first)
+		}
+		var known *known
+		if len(entries) > 0 {
+			known = p.lookUp(&first, entries)
+		}
+		if err := tx.SendBatch(ctx, &first).Close(); err != nil {
+			return err
 		}
 		if len(entries) > 0 {
-			entries, err := p.Newer(ctx, tx, entries)
-			if err != nil {
-				return err
-			}
-			if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
-				return err
-			}
-			if err := allRefused(bad, len(entries)); err != nil {
+			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully); err != nil {
 				return err
 			}
 		}
@@ -153,16 +160,46 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		if <-before.done; before.err != nil {
 			return before.err
 		}
-		return move(tx)
+		move(&last)
+		return tx.SendBatch(ctx, &last).Close()
 	})
 	return bad, err
 }
 
+// applyNewer applies those of the entries that are newer than what is known.
+func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully bool) (bad []rejection, err error) {
+	entries = known.newer(entries)
+	if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
+		return nil, err
+	}
+	if err := allRefused(bad, len(entries)); err != nil {
+		return nil, err
+	}
+	if len(known.rejected) == 0 {
+		return bad, nil
+	}
+	var good []uuid.UUID
+	for _, e := range entries {
+		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			good = append(good, e.ID)
+		}
+	}
+	return bad, p.clear(ctx, tx, good...)
+}
+
 // inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
+// Where the service publishes, f runs again when somebody else appended first: it has no effect but in the transaction.
 func (p *poller) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{
-		BeginQuery: "begin; set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'",
-	}, f)
+	const bounds = "set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'"
+	if p.log == nil {
+		return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{BeginQuery: "begin; " + bounds}, f)
+	}
+	return p.log.InTx(ctx, func(tx *publish.Tx) error {
+		if _, err := tx.Exec(ctx, bounds); err != nil {
+			return err
+		}
+		return f(tx)
+	})
 }
 
 func isDone(t *turn) bool {

@@ -239,6 +239,9 @@ func (c *catchup) subscriber(kind string, from *server) func(context.Context, *p
 			return 0, 0, err
 		}
 		err = s.caughtUp(ctx, int64(c.entries))
+		if err == nil {
+			_, err = db.Exec(ctx, `create table flushed ()`) // and with it what was committed before
+		}
 		took = time.Since(began)
 		if err == nil {
 			memory, _, err = memoryOf(s.cmd.Process.Pid, peakMemory)

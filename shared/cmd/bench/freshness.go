@@ -39,7 +39,7 @@ func (f *freshness) run(ctx context.Context) (chart, error) {
 		ordersPerSecond, f.duration)
 	push := &transport{name: "RabbitMQ push", bar: "RabbitMQ", start: f.push}
 	all := []*transport{
-		{name: "feed, wait", bar: "feed, wait", start: f.waiting},
+		{name: "feed, pure copy, wait", bar: "feed, wait", start: f.waiting},
 		push,
 		{name: "logical replication", bar: "logical", start: f.replicating},
 		{name: "feed, poll every 1 s", bar: "feed, poll 1 s", start: f.polling},
@@ -137,21 +137,21 @@ func commits(ctx context.Context, observer *pgx.Conn, n int) (map[uuid.UUID]time
 }
 
 func (f *freshness) polling(ctx context.Context, db *postgres.DB) (sell func(context.Context) (sale, error), stop func() error, err error) {
-	return f.subscriber(ctx, db, map[string]string{"POLL_ORDERS": "@every 1s"})
+	return f.subscriber(ctx, db, oneKind, map[string]string{"POLL_ORDERS": "@every 1s"})
 }
 
 // waiting fails with errDoesNotWait unless the subscriber keeps a request waiting at the source.
 func (f *freshness) waiting(ctx context.Context, db *postgres.DB) (sell func(context.Context) (sale, error), stop func() error, err error) {
-	return f.subscriber(ctx, db, map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"})
+	return f.subscriber(ctx, db, pureKind, map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"})
 }
 
 // subscriber starts a source and a subscriber, which is up to date when it returns.
-func (f *freshness) subscriber(ctx context.Context, db *postgres.DB, settings map[string]string) (sell func(context.Context) (sale, error), stop func() error, err error) {
+func (f *freshness) subscriber(ctx context.Context, db *postgres.DB, kind string, settings map[string]string) (sell func(context.Context) (sale, error), stop func() error, err error) {
 	source, err := f.startSource(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	subscriber, err := f.startSubscriber(ctx, oneKind, source.addr, db, settings)
+	subscriber, err := f.startSubscriber(ctx, kind, source.addr, db, settings)
 	if err != nil {
 		_, _ = source.stop()
 		return nil, nil, err

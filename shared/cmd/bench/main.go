@@ -60,10 +60,10 @@ subscribe
 idle       CPU time that a poll takes which brings nothing new (304), of the source, of the subscriber
            and of the PostgreSQL of each. 40 s.
 freshness  Milliseconds from the commit at the source to the commit in the copy, at 40 orders a second:
-           a subscriber that waits, one that polls every second, RabbitMQ (Debian package
+           a pure copy that waits, a subscriber that polls every second, RabbitMQ (Debian package
            rabbitmq-server; left out where it is not installed) with publisher confirms and a
            consumer that commits, then acknowledges, and PostgreSQL's logical replication as it is
-           by default (it does not flush the copy's commit). About 90 s.
+           by default. Neither it nor a pure copy flushes its commits. About 90 s.
 catchup    Entries a second, of 680 bytes, into an empty table with a primary key and two indexes: psql's
            \copy from a file, logical replication's initial sync, a subscriber with two appliers (a
            pure copy) and with one, and RabbitMQ: a durable queue and two consumers with a prefetch

@@ -1,4 +1,4 @@
-// Command up runs the whole company: sales and every subscriber, each a process of its own with a
+// Command up runs the whole company: sales, customers and every subscriber, each a process of its own with a
 // private PostgreSQL.
 package main
 
@@ -17,7 +17,7 @@ import (
 
 func main() { daemon.Main(run) }
 
-const help = `Runs the whole company: sales and every subscriber, each a process of its own with a
+const help = `Runs the whole company: sales, customers and every subscriber, each a process of its own with a
 private PostgreSQL, until Ctrl-C. A service that dies is not started again: up says so,
 the others go on.
 
@@ -30,8 +30,8 @@ Usage: go run ./shared/cmd/up [flags]
   --dir DIR               where binaries and data are (default .edison beside go.mod)
   --help                  print this
 
-The environment is passed on to every service, but for what up sets itself (ADDR, PUBLIC_URL,
-FEED_URL_ORDERS, DATA_DIR) and for DATABASE_URL, which nobody gets: the databases are private.
+The environment is passed on to every service, but for what up sets itself (ADDR, DATA_DIR, PUBLIC_URL
+and where the services find each other) and for DATABASE_URL, which nobody gets: the databases are private.
 To poll every second, for example:
 
   POLL_ORDERS='@every 1s' go run ./shared/cmd/up --orders-per-minute 60

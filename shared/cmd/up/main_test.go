@@ -52,6 +52,7 @@ func testCompany(env map[string]string) *company {
 	return &company{root: "/it's here", dir: "/data", env: env, services: []service{
 		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
 		{name: "warehouse", addr: "localhost:9090", args: []string{"./subscribers", "warehouse"}},
+		{name: customersApp, addr: "localhost:9081", args: []string{"./sales-feed", "customers"}},
 	}}
 }
 
@@ -61,8 +62,9 @@ func TestByHand(t *testing.T) {
 		"DATABASE_URL": "postgres://u:hunter2@h/db", "FEED_TOKEN": "hunter2", "POLL_ORDERS": "@every 1s", "LOG_LEVEL": "debug", "HOME": "/",
 	})
 	for i, want := range []string{
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_CUSTOMERS=http://localhost:9081/feeds/customers LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 DATA_DIR=/data PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed customers`,
 	} {
 		if got := c.byHand(c.services[i]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)

@@ -80,7 +80,7 @@ func freeOffset(t *testing.T) int {
 
 // url is a service's.
 func (b *bench) url(service string) string {
-	return fmt.Sprintf("http://localhost:%d", b.offset+map[string]int{sales: 8080, "warehouse": 8090, "dashboard": 8092}[service])
+	return fmt.Sprintf("http://localhost:%d", b.offset+map[string]int{sales: 8080, customersApp: 8081, "warehouse": 8090, "dashboard": 8092}[service])
 }
 
 // process is one that a test has started.
@@ -253,8 +253,8 @@ func (b *bench) allRun(t *testing.T) {
 	found := processes(t, b.dir)
 	for _, file := range [][]string{
 		{"up.lock"},
-		{sales, "lock"}, {"warehouse", "lock"}, {"dashboard", "lock"},
-		{sales, "data", "postmaster.pid"}, {"warehouse", "data", "postmaster.pid"}, {"dashboard", "data", "postmaster.pid"},
+		{sales, "lock"}, {customersApp, "lock"}, {"warehouse", "lock"}, {"dashboard", "lock"},
+		{sales, "data", "postmaster.pid"}, {customersApp, "data", "postmaster.pid"}, {"warehouse", "data", "postmaster.pid"}, {"dashboard", "data", "postmaster.pid"},
 	} {
 		if pid := b.pid(t, file...); found[pid] == "" {
 			t.Errorf("%v names process %d, which is not among %v", file, pid, found)
@@ -265,7 +265,7 @@ func (b *bench) allRun(t *testing.T) {
 // shutDown checks that each server has ended in good order, and none of them by a kill.
 func (b *bench) shutDown(t *testing.T) {
 	t.Helper()
-	for _, service := range []string{sales, "warehouse", "dashboard"} {
+	for _, service := range []string{sales, customersApp, "warehouse", "dashboard"} {
 		log, err := os.ReadFile(filepath.Join(b.dir, service, "postgres.log"))
 		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), "database system is shut down") {
 			t.Errorf("the log of the server of %s ends without a shutdown: %v\n%s", service, err, log)

@@ -29,10 +29,16 @@ type service struct {
 
 func (s service) url() string { return "http://" + s.addr }
 
-const sales = "sales"
+const (
+	sales        = "sales"
+	customersApp = "customers"
+)
 
 // sources says which service publishes which feed.
-var sources = []struct{ feed, service string }{{"orders", sales}}
+var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}}
+
+// links are the variables by which a service links to a page of another one.
+var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", customersApp}, {customersApp, "STOREFRONT_URL", sales}}
 
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
@@ -56,9 +62,12 @@ const (
 	sinkPort    = 1025 // of SMTP
 )
 
-// listServices is sales, what the subscribers' binary lists, and the mail sink.
+// listServices is sales, customers, what the subscribers' binary lists, and the mail sink.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
-	all := []service{{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"}}
+	all := []service{
+		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
+		{name: customersApp, text: "accounts of customers", args: []string{"./sales-feed", "customers"}, addr: "localhost:8081"},
+	}
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "subscribers")).Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribers: %w", err)
@@ -206,8 +215,15 @@ func (c *company) settings(s service) []string {
 			continue
 		}
 		for _, from := range c.services {
-			if from.name == source.service {
+			if from.name == source.service && s.args[0] == "./subscribers" {
 				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
+			}
+		}
+	}
+	for _, link := range links {
+		for _, to := range c.services {
+			if link.service == s.name && link.to == to.name {
+				set = append(set, link.variable+"="+to.url())
 			}
 		}
 	}

@@ -1,0 +1,94 @@
+package customers
+
+import (
+	"fmt"
+	"net/http"
+	"net/mail"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// An account is what a customer says, at the sign-up and with each change.
+type account struct {
+	Name    string           `json:"name"`
+	Email   string           `json:"email"`
+	Address customer.Address `json:"address"`
+}
+
+func accountOf(p *customer.Customer) account { return account{p.Name, p.Email, p.Address} }
+
+func readForm(form url.Values) account {
+	return account{form.Get("name"), form.Get("email"), customer.Address{
+		Street: form.Get("street"), PostalCode: form.Get("postal_code"), City: form.Get("city"), Country: form.Get("country"),
+	}}
+}
+
+// normalize writes the account as any other that says the same would be.
+func (a *account) normalize() {
+	for _, f := range a.fields() {
+		*f.value = strings.TrimSpace(*f.value)
+	}
+	a.Address.Country = strings.ToUpper(a.Address.Country)
+}
+
+type field struct {
+	name         string // in JSON; in forms, what stands after its last dot
+	label        string
+	autocomplete string // as in the form field of this purpose in HTML
+	value        *string
+	max          int // characters
+}
+
+func (a *account) fields() []field {
+	return []field{
+		{"name", "Name", "name", &a.Name, 200},
+		{"email", "E-mail", "email", &a.Email, 254}, // RFC 5321 section 4.5.3.1.3, less the brackets
+		{"address.street", "Street and number", "address-line1", &a.Address.Street, 200},
+		{"address.postal_code", "Postal code", "postal-code", &a.Address.PostalCode, 20},
+		{"address.city", "City", "address-level2", &a.Address.City, 100},
+		{"address.country", "Country", "country", &a.Address.Country, 2},
+	}
+}
+
+// check gives a problem that lists every field that is wrong.
+func (a *account) check() error {
+	var wrong []web.FieldError
+	for _, f := range a.fields() {
+		var detail string
+		switch n := utf8.RuneCountInString(*f.value); {
+		case !utf8.ValidString(*f.value) || strings.ContainsFunc(*f.value, unprintable):
+			detail = "holds characters that are no text, such as line breaks"
+		case f.value == &a.Address.Country && !isCountry(*f.value):
+			detail = "must be a country's code of ISO 3166-1 with two letters, such as DE"
+		case n == 0:
+			detail = "must not be empty"
+		case n > f.max:
+			detail = fmt.Sprintf("must have %d characters at most", f.max)
+		case f.value == &a.Email && !isAddrSpec(*f.value):
+			detail = "must be an e-mail address such as ada@example.com"
+		default:
+			continue
+		}
+		wrong = append(wrong, web.FieldError{Field: f.name, Detail: detail})
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was saved.", Errors: wrong}
+}
+
+// unprintable characters break lines, headers of mails and labels. U+FFFD is what JSON has in place of what is not UTF-8.
+func unprintable(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) || r == utf8.RuneError
+}
+
+// isAddrSpec: an address alone (RFC 5322 section 3.4.1), without a name and brackets.
+func isAddrSpec(s string) bool {
+	parsed, err := mail.ParseAddress(s)
+	return err == nil && parsed.Name == "" && parsed.Address == s
+}

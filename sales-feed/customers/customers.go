@@ -1,0 +1,66 @@
+// Package customers is the customers app: it keeps the accounts, and publishes every version of them on the customers feed,
+// from which a deleted one is erased. It knows none of those who read it, and of the shop no more than its address.
+//
+// There is no login: whoever knows the id of an account may read, change and delete it. Put one in front before real
+// people sign up: orders carry the ids.
+package customers
+
+import (
+	"context"
+	"embed"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// Settings of the customers app.
+type Settings struct {
+	Addr string `env:"ADDR" envDefault:"127.0.0.1:8081" help:"host:port to listen on"`
+	source.Settings
+	StorefrontURL source.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, where a visitor who has signed up may return to, and nowhere else"`
+}
+
+// Run serves the customers app until ctx ends.
+func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
+	return source.App{
+		Name: "customers", Addr: settings.Addr, Settings: settings.Settings,
+		Engine: func(common source.Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
+			settings.Settings = common
+			return Engine(settings, pool, log, logger)
+		},
+	}.Run(ctx, stdout)
+}
+
+// Migrations are those of the customers database.
+func Migrations() []postgres.Migrations { return source.Migrations("customers") }
+
+//go:embed *.html
+var pages embed.FS
+
+// Engine answers the app's requests.
+func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
+	settings.PublicURL = strings.TrimSuffix(settings.PublicURL, "/")
+	nav := []web.Link{{Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
+	r, err := source.NewEngine(settings.Settings, "Customers", nav, pool, log, logger, customersFeed(settings.PublicURL))
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{store{pool, log}, settings.StorefrontURL, nav, countries()}
+	web.GET(r, "/", web.Handle(h.form))
+	web.GET(r, "/signup", web.Handle(h.form))
+	r.POST("/customers", web.Handle(h.signUp))
+	web.GET(r, "/customers/:id", web.Handle(h.show))
+	r.PUT("/customers/:id", web.Handle(h.change))
+	r.POST("/customers/:id", web.Handle(h.change))
+	r.DELETE("/customers/:id", web.Handle(h.delete))
+	r.POST("/customers/:id/delete", web.Handle(h.deleteByForm))
+	return r, nil
+}

@@ -1,0 +1,38 @@
+package customers
+
+import (
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"strings"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+func customersFeed(publicURL string) feed.Description {
+	return feed.Description{
+		Name: customer.Feed, Title: "Edison Cars: customers", ID: "tag:edison-cars.example,2026:customers",
+		Version:  "1", // of the words below: raise it with every change of them
+		Text:     "Every customer, whole, as of the sign-up and of each change, in commit order. Who deletes the account is erased from it.",
+		Personal: true,
+		Show: func(e feed.Entry) (feed.Shown, error) {
+			p := new(customer.Customer)
+			if err := json.Unmarshal(e.Entity, p); err != nil {
+				return feed.Shown{}, fmt.Errorf("read customer %s: %w", e.ID, err)
+			}
+			var content strings.Builder
+			if err := words.Execute(&content, p); err != nil {
+				return feed.Shown{}, err
+			}
+			return feed.Shown{
+				Title: "Customer " + source.Short(p.ID) + ": " + p.Name,
+				HTML:  content.String(), URL: publicURL + "/customers/" + p.ID.String(), XML: p,
+			}, nil
+		},
+	}
+}
+
+var words = template.Must(template.New("").Parse(
+	`<p>{{.Name}}, {{.Email}}</p><p>{{with .Address}}{{.Street}}, {{.PostalCode}} {{.City}}, {{.Country}}{{end}}</p>`))

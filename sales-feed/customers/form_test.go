@@ -1,0 +1,163 @@
+package customers
+
+import (
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var hiddenFields = regexp.MustCompile(`name="(idempotency_key|return|version)" value="([^"]*)"`)
+
+// hiddenField gives a hidden field of a page.
+func hiddenField(page, name string) string {
+	for _, found := range hiddenFields.FindAllStringSubmatch(page, -1) {
+		if found[1] == name {
+			return html.UnescapeString(found[2])
+		}
+	}
+	return ""
+}
+
+func TestSignUpByForm(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	for _, path := range []string{"/", "/signup"} {
+		resp, page := a.do(t, "GET", path, "", "Accept", "text/html")
+		if resp.StatusCode != 200 || resp.Header.Get("Cache-Control") != "no-store" || hiddenField(page, "idempotency_key") == "" || strings.Contains(page, "aria-invalid") {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, page)
+		}
+	}
+	const back = "https://shop.example/cars?model=ohm&x=%26"
+	resp, page := a.do(t, "GET", "/signup?return=https%3A%2F%2Fshop.example%2Fcars%3Fmodel%3Dohm%26x%3D%2526", "", "Accept", "text/html")
+	if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "; form-action 'self' https://shop.example;") || hiddenField(page, "return") != back {
+		t.Errorf("%s %s", policy, page)
+	}
+	key := hiddenField(page, "idempotency_key")
+	const hostile = `"><script>`
+	resp, page = a.form(t, "/customers", adaForm("idempotency_key", key, "return", back, "email", "ada", "street", hostile, "country", "UK"))
+	if resp.StatusCode != 422 || hiddenField(page, "idempotency_key") != key || hiddenField(page, "return") != back || strings.Count(page, "aria-invalid") != 2 ||
+		!strings.Contains(page, `value="ada"`) || !strings.Contains(page, `aria-describedby="email-wrong"`) || !strings.Contains(page, html.EscapeString(hostile)) || strings.Contains(page, hostile) {
+		t.Errorf("%d %s", resp.StatusCode, page)
+	}
+	if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "https://shop.example") {
+		t.Errorf("the second try may not lead to the shop: %s", policy)
+	}
+	resp, _ = a.form(t, "/customers", adaForm("idempotency_key", key, "return", back))
+	to := regexp.MustCompile(`^https://shop\.example/cars\?customer_id=([0-9a-f-]{36})&model=ohm&x=%26$`).FindStringSubmatch(resp.Header.Get("Location"))
+	if resp.StatusCode != http.StatusSeeOther || to == nil {
+		t.Fatalf("%d to %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	t.Run("sent twice it is one account", func(t *testing.T) {
+		if again, _ := a.form(t, "/customers", adaForm("idempotency_key", key, "return", back)); again.StatusCode != http.StatusSeeOther || again.Header.Get("Location") != to[0] {
+			t.Errorf("%d to %s", again.StatusCode, again.Header.Get("Location"))
+		}
+	})
+	t.Run("sent again with something else it is a new form", func(t *testing.T) {
+		resp, page := a.form(t, "/customers", adaForm("idempotency_key", key, "return", back, "city", "Paris"))
+		fresh := hiddenField(page, "idempotency_key")
+		if resp.StatusCode != 422 || fresh == key || fresh == "" || !strings.Contains(page, `value="Paris"`) {
+			t.Fatalf("%d %s", resp.StatusCode, page)
+		}
+		if resp, _ := a.form(t, "/customers", adaForm("idempotency_key", fresh, "city", "Paris")); resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(resp.Header.Get("Location"), "/customers/") {
+			t.Errorf("%d to %s", resp.StatusCode, resp.Header.Get("Location"))
+		}
+	})
+	if n := len(a.entries(t)); n != 2 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+func TestNoOpenRedirect(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	for _, address := range []string{
+		"https://evil.example/", "http://shop.example/", "https://shop.example:8443/", "https://shop.example.evil.example/", "https://shop.example@evil.example/",
+		"https://u:p@shop.example/", "//shop.example/", "/customers", "https:shop.example", `https:\\shop.example`, `https://shop.example\@evil.example/`,
+		"javascript:alert(1)", "https://shop.example%2F@evil.example/", "https://shop.example/\r\nSet-Cookie: a=b", "%zz", " ",
+	} {
+		form := adaForm("return", address)
+		query := "/signup?return=" + url.QueryEscape(address)
+		if resp, _ := a.do(t, "GET", query, "", "Accept", "text/html"); resp.StatusCode != 400 {
+			t.Errorf("GET %q: %d", address, resp.StatusCode)
+		}
+		if resp, _ := a.form(t, "/customers", form); resp.StatusCode != 400 || resp.Header.Get("Location") != "" {
+			t.Errorf("POST %q: %d to %s", address, resp.StatusCode, resp.Header.Get("Location"))
+		}
+	}
+	if n := len(a.entries(t)); n != 0 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+func TestAccountByForms(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	_, p := a.json(t, "POST", "/customers", ada, 201)
+	at := path(p.ID)
+	resp, page := a.do(t, "GET", at, "", "Accept", "text/html")
+	for _, part := range []string{`value="Ada Lovelace"`, `<option value="GB" selected>United Kingdom</option>`, `href="https://shop.example/?customer_id=` + p.ID.String() + `"`, `action="` + at + `/delete"`} {
+		if !strings.Contains(page, part) {
+			t.Errorf("no %s in the page (%d)", part, resp.StatusCode)
+		}
+	}
+	if resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", resp.Header)
+	}
+	version := hiddenField(page, "version")
+	if resp, page := a.form(t, at, adaForm("version", version, "city", "")); resp.StatusCode != 422 || hiddenField(page, "version") != version || strings.Count(page, "aria-invalid") != 1 {
+		t.Errorf("%d %s", resp.StatusCode, page)
+	}
+	resp, _ = a.form(t, at, adaForm("version", version, "city", "Paris"))
+	if resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != at+"?saved" {
+		t.Fatalf("%d to %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	if _, page := a.do(t, "GET", at+"?saved", "", "Accept", "text/html"); !strings.Contains(page, "Saved.") || !strings.Contains(page, `value="Paris"`) || hiddenField(page, "version") != "2" {
+		t.Error(page)
+	}
+	t.Run("of two who saw the same the second hears of the first", func(t *testing.T) {
+		resp, page := a.form(t, at, adaForm("version", version, "city", "Rome"))
+		if resp.StatusCode != 412 || hiddenField(page, "version") != "2" || !strings.Contains(page, `value="Rome"`) || !strings.Contains(page, "Save again") {
+			t.Fatalf("%d %s", resp.StatusCode, page)
+		}
+		if resp, _ := a.form(t, at, adaForm("version", "2", "city", "Rome")); resp.StatusCode != http.StatusSeeOther {
+			t.Errorf("saved again: %d", resp.StatusCode)
+		}
+	})
+	t.Run("without a version nothing changes", func(t *testing.T) {
+		if resp, _ := a.form(t, at, adaForm("city", "Oslo")); resp.StatusCode != 412 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+	})
+	t.Run("a page of another origin changes nothing", func(t *testing.T) {
+		for _, path := range []string{at, at + "/delete"} {
+			resp, _ := a.do(t, "POST", path, adaForm("version", "3", "city", "Oslo", "confirm", "yes").Encode(), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-site")
+			if resp.StatusCode != 403 {
+				t.Errorf("%s: %d", path, resp.StatusCode)
+			}
+		}
+	})
+	t.Run("a deletion has to be confirmed", func(t *testing.T) {
+		if resp, page := a.form(t, at+"/delete", nil); resp.StatusCode != 422 || !strings.Contains(page, `aria-describedby="confirm-wrong"`) {
+			t.Errorf("%d %s", resp.StatusCode, page)
+		}
+		if resp, text := a.do(t, "POST", at+"/delete", `{"confirm":false}`, "Content-Type", "application/json"); resp.StatusCode != 422 || !strings.Contains(text, `"field":"confirm"`) {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+	})
+	if _, p := a.json(t, "GET", at, "", 200); p.Version != 3 || p.Address.City != "Rome" {
+		t.Errorf("%+v", p)
+	}
+	if resp, _ := a.form(t, at+"/delete", adaForm("confirm", "yes")); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != at {
+		t.Errorf("%d to %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	for path, form := range map[string]bool{at: true, at + "/delete": true, at + "?": false} {
+		method := map[bool]string{true: "POST", false: "GET"}[form]
+		resp, page := a.do(t, method, path, adaForm("version", "4", "confirm", "yes").Encode(), "Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html")
+		if resp.StatusCode != 410 || !strings.Contains(page, "This account is deleted") {
+			t.Errorf("%s %s: %d %s", method, path, resp.StatusCode, page)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package customers
+
+import (
+	"html/template"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+var (
+	signUpPage  = web.Template(pages, "signup.html", "fields.html")
+	accountPage = web.Template(pages, "account.html", "fields.html")
+)
+
+// A view is what a page shows: a form with what was typed, and what is wrong with it.
+type view struct {
+	Inputs      []input
+	Problem     *web.Problem // nil is none
+	Unconfirmed string       // what is wrong with the confirmation of a deletion
+	Shop        source.Site
+
+	Key, Return string // of the sign-up: what makes a form that is sent twice one account, and where to go then
+
+	Customer *customer.Customer // of an account
+	Short    string             // of its id
+	Saved    bool
+}
+
+// An input is a field of an account in a form.
+type input struct {
+	Name, Label, Type, Autocomplete, Value string
+	Max                                    int
+	Countries                              []country // to choose from; nil where one types
+	Wrong                                  string    // "" is nothing
+}
+
+func (h *handler) view(a account, wrong *web.Problem) view {
+	v := view{Problem: wrong, Unconfirmed: detail(wrong, "confirm"), Shop: h.shop}
+	for _, f := range a.fields() {
+		name := f.name[strings.LastIndex(f.name, ".")+1:]
+		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: detail(wrong, f.name)}
+		switch name {
+		case "email":
+			in.Type = name
+		case "country":
+			in.Countries = h.countries
+		}
+		v.Inputs = append(v.Inputs, in)
+	}
+	return v
+}
+
+func detail(wrong *web.Problem, field string) string {
+	if wrong != nil {
+		for _, e := range wrong.Errors {
+			if e.Field == field {
+				return e.Detail
+			}
+		}
+	}
+	return ""
+}
+
+func (h *handler) renderSignUp(c *gin.Context, a account, key, back string, wrong *web.Problem) {
+	web.FormsMayLeadTo(c, h.shop.Origin())
+	v := h.view(a, wrong)
+	v.Key, v.Return = key, back
+	h.render(c, signUpPage, "Sign up", v)
+}
+
+func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account, saved bool, wrong *web.Problem) {
+	v := h.view(a, wrong)
+	v.Customer, v.Short, v.Saved = p, source.Short(p.ID), saved
+	h.render(c, accountPage, "Your account", v)
+}
+
+func (h *handler) render(c *gin.Context, t *template.Template, title string, v view) {
+	links := slices.Clone(h.nav)
+	for i := range links {
+		links[i].Current = links[i].URL == c.Request.URL.Path
+	}
+	status := http.StatusOK
+	if v.Problem != nil {
+		status = v.Problem.Status
+	}
+	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "no-store")
+	web.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: links, Data: v})
+}

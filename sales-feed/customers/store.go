@@ -1,0 +1,158 @@
+package customers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// store keeps the customers; every change of one is an entry of the customers feed.
+type store struct {
+	pool *pgxpool.Pool
+	log  *publish.Log
+}
+
+// signUp writes a new customer, once for each idempotency key ("" is none).
+func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
+	a.normalize()
+	return source.Once(ctx, s.pool, key, a, func(hash []byte) (*customer.Customer, error) {
+		if err := a.check(); err != nil {
+			return nil, err
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, err
+		}
+		now := source.Now()
+		p := &customer.Customer{ID: id, Version: 1, Name: a.Name, Email: a.Email, Address: a.Address, CreatedAt: now, UpdatedAt: now}
+		entry, err := entryOf(p)
+		if err != nil {
+			return nil, err
+		}
+		change := publish.NewChange()
+		change.Exec(`insert into customer (id, version, name, email, street, postal_code, city, country, created_at, updated_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt, p.UpdatedAt)
+		if key != "" {
+			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
+		}
+		publish.Append(change, customer.Feed, entry)
+		return p, s.commit(ctx, change, id, key != "")
+	})
+}
+
+// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of whose
+// entity tags the customer must have now. Who already is as a says is not changed.
+func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
+	a.normalize()
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	for {
+		p, err := s.match(ctx, id, ifMatch)
+		if err != nil || accountOf(p) == a {
+			return p, err
+		}
+		p.Name, p.Email, p.Address = a.Name, a.Email, a.Address
+		p.Version++
+		p.UpdatedAt = source.Later(source.Now(), p.UpdatedAt)
+		entry, err := entryOf(p)
+		if err != nil {
+			return nil, err
+		}
+		change := publish.NewChange()
+		change.Exec(`with changed as (
+			update customer set version = $2, name = $3, email = $4, street = $5, postal_code = $6, city = $7, country = $8, updated_at = $9
+			 where id = $1 and version = $2 - 1 returning 1
+			) select feed_guard(count(*) = 1) from changed`,
+			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt)
+		publish.Append(change, customer.Feed, entry)
+		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
+			return p, err
+		}
+	}
+}
+
+// delete deletes a customer and all that was ever said of them, here and on the feed. ifMatch is as for change.
+func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) error {
+	for {
+		p, err := s.match(ctx, id, ifMatch)
+		if err != nil {
+			return err
+		}
+		change := publish.NewChange()
+		change.Exec(`with deleted as (
+			delete from customer where id = $1 and version = $2 returning 1
+			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
+		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt))
+		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) {
+			return err
+		}
+	}
+}
+
+func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID, harmless bool) error {
+	switch err := s.log.Commit(ctx, change); {
+	case errors.Is(err, publish.ErrUnknown):
+		return source.Perhaps("/customers/"+id.String(), harmless)
+	case err != nil:
+		return fmt.Errorf("write customer %s: %w", id, err)
+	}
+	return nil
+}
+
+// match gives a customer who has one of the entity tags.
+func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*customer.Customer, error) {
+	p, err := s.get(ctx, id)
+	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), false) {
+		return nil, web.Errorf(http.StatusPreconditionFailed, "The account has changed: it is at version %d. Nothing was saved.", p.Version)
+	}
+	return p, err
+}
+
+var (
+	errNoCustomer = web.Errorf(http.StatusNotFound, "There is no such account.")
+	errDeleted    = &web.Problem{
+		Status: http.StatusGone, Title: "This account is deleted",
+		Detail: "Nothing of it is kept here, and the customers feed tells everybody who has copied it.",
+	}
+)
+
+// get gives a customer, or a problem: that there is none, or that the account is deleted.
+func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, error) {
+	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
+	defer cancel()
+	p := new(customer.Customer)
+	err := s.pool.QueryRow(ctx, `
+		select id, version, name, email, street, postal_code, city, country, created_at, updated_at from customer where id = $1`, id).Scan(
+		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.CreatedAt, &p.UpdatedAt)
+	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return p, err
+	}
+	var deleted bool
+	err = s.pool.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and entity_id = $2)`, customer.Feed, id).Scan(&deleted)
+	if err != nil {
+		return nil, fmt.Errorf("look for a deleted account: %w", err)
+	}
+	if deleted {
+		return nil, errDeleted
+	}
+	return nil, errNoCustomer
+}
+
+func entryOf(p *customer.Customer) (publish.Entry, error) {
+	payload, err := json.Marshal(p)
+	return publish.Entry{ID: p.ID, Version: p.Version, Updated: p.UpdatedAt, Payload: payload}, err
+}

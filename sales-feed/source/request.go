@@ -1,0 +1,74 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// ReadBody reads a JSON body into v, or gives the fields of a form, which is nil for JSON. what is asked for is called
+// by its name in the problem: "an order".
+func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
+	mediaType, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	switch mediaType {
+	case "application/json":
+		err := web.DecodeJSON(c.Request.Body, v)
+		if _, ok := errors.AsType[*web.Problem](err); ok || err == nil { // too large, too slow
+			return nil, err
+		}
+		return nil, web.Errorf(http.StatusUnprocessableEntity, "The body is not %s: %v.", what, err)
+	case "application/x-www-form-urlencoded":
+		err := c.Request.ParseForm()
+		if _, ok := errors.AsType[*web.Problem](err); ok || err == nil {
+			return c.Request.PostForm, err
+		}
+		return nil, web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)
+	}
+	p := web.Errorf(http.StatusUnsupportedMediaType, "%s is application/json, or the form of this site.", strings.ToUpper(what[:1])+what[1:])
+	p.Header = http.Header{"Accept-Post": {"application/json, application/x-www-form-urlencoded"}}
+	return nil, p
+}
+
+// ParseUUID takes the one spelling with 36 characters.
+func ParseUUID(s string) (uuid.UUID, error) {
+	if len(s) != 36 {
+		return uuid.UUID{}, errors.New("a UUID has 36 characters")
+	}
+	return uuid.Parse(s)
+}
+
+// Short is enough of an id to talk about it.
+func Short(id uuid.UUID) string { return id.String()[28:] }
+
+// ETag is the entity tag of a version.
+func ETag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
+
+// Perhaps says that what is at path may have been changed, to somebody who must not simply try again unless that is harmless.
+func Perhaps(path string, harmless bool) error {
+	p := web.Errorf(http.StatusServiceUnavailable, "The database went away before it said whether this happened. Look at %s first: if it is not as you want it, try again.", path)
+	if harmless {
+		p.Detail = "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe."
+	}
+	p.Header = http.Header{"Location": {path}}
+	return p
+}
+
+// Now is the time in what a database keeps of it: UTC, microseconds.
+func Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// Later gives t, or the moment after before if the clock went backwards.
+func Later(t, before time.Time) time.Time {
+	if t.After(before) {
+		return t
+	}
+	return before.Add(time.Microsecond)
+}

@@ -1,0 +1,44 @@
+package source
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// The clock of the machine may go backwards: a later version still is later.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	at := Now()
+	if got := Later(at.Add(-1), at); !got.After(at) {
+		t.Errorf("%v does not come after %v", got, at)
+	}
+}
+
+// Somebody who may have bought must not be told simply to try again.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for harmless, says := range map[bool]string{
+		false: "The database went away before it said whether this happened. Look at /orders/1 first: if it is not as you want it, try again.",
+		true:  "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe.",
+	} {
+		p, ok := errors.AsType[*web.Problem](Perhaps("/orders/1", harmless))
+		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/1" || p.Detail != says {
+			t.Errorf("with a key: %t: %+v", harmless, p)
+		}
+	}
+}
+
+func TestSite(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Site{
+		"http://localhost:8080": "http://localhost:8080", "https://cars.example/": "https://cars.example", "https://cars.example/shop/": "https://cars.example/shop",
+		"": "", "localhost:8080": "", "/shop": "", "javascript:alert(1)": "", "http://": "", "http://u:hunter2@h": "", "http://h/?a=b": "", "http://h/#a": "", "ftp://h": "",
+	} {
+		var s Site
+		if err := s.UnmarshalText([]byte(text)); s != want || (err == nil) != (want != "") {
+			t.Errorf("%q is %q, %v", text, s, err)
+		}
+	}
+}

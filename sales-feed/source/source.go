@@ -1,0 +1,137 @@
+// Package source is what the source apps share: the settings of a server that publishes feeds, its life, and how it reads
+// requests.
+package source
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// Settings that every source app has beside its own.
+type Settings struct {
+	PublicURL      string        `env:"PUBLIC_URL" help:"where readers reach this app, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
+	FeedTokens     web.Readers   `env:"FEED_TOKENS" help:"who may read the feeds: name:hash,name:hash, as sales-feed token NAME prints them; everybody if left out, but a feed of people only on this machine"`
+	FeedMaxAge     time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may answer for the end of a feed without asking, such as 2s where a CDN should collapse pollers"`
+	TLSCertFile    string        `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
+	TLSKeyFile     string        `env:"TLS_KEY_FILE" help:"PEM file of its key"`
+	TrustedProxies web.Proxies   `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For says who a client is: 10.0.0.0/8,192.0.2.7"`
+	AccessLog      bool          `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
+	DatabaseURL    string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DataDir        string        `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
+	PGBin          string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+}
+
+// An App is a source app that can run.
+type App struct {
+	Name     string // of its database and of its migrations
+	Addr     string // host:port
+	Settings Settings
+	// Engine answers its requests. The settings that it gets have a PublicURL.
+	Engine func(Settings, *pgxpool.Pool, *publish.Log, *slog.Logger) (*gin.Engine, error)
+}
+
+// Migrations are those of the database of the app with this name.
+func Migrations(name string) []postgres.Migrations {
+	return []postgres.Migrations{sql.Migrations("publish"), sql.Migrations(name)}
+}
+
+// Run serves the app until ctx ends.
+func (a App) Run(ctx context.Context, stdout io.Writer) error {
+	s := a.Settings
+	logger, err := daemon.Logger(stdout, s.LogLevel)
+	if err != nil {
+		return err
+	}
+	ln, err := web.Listen(ctx, a.Addr)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	if ln, err = web.ListenTLS(ln, s.TLSCertFile, s.TLSKeyFile, logger); err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	db, err := postgres.Open(ctx, postgres.Config{
+		URL: s.DatabaseURL, Name: a.Name, Dir: s.DataDir, Bin: s.PGBin, Logger: logger,
+	}, Migrations(a.Name)...)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	log, err := publish.Open(ctx, db.Pool, logger)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if s.PublicURL == "" {
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		s.PublicURL = "http://localhost:" + port
+		if s.TLSCertFile != "" {
+			s.PublicURL = "https://localhost:" + port
+		}
+	}
+	engine, err := a.Engine(s, db.Pool, log, logger)
+	if err != nil {
+		return err
+	}
+	return web.ServeListener(ctx, ln, engine, logger)
+}
+
+// NewEngine gives an engine with what every app answers: its feeds, its metrics and its health. Of the settings it takes
+// those of HTTP: what is public, and who may read the feeds. title and nav are those of the pages.
+func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger, feeds ...feed.Description) (*gin.Engine, error) {
+	registry := web.NewMetrics()
+	observers := []gin.HandlerFunc{web.CountRequests(registry)}
+	if s.AccessLog {
+		observers = append(observers, web.AccessLog(logger))
+	}
+	r := web.New(logger, observers...)
+	if err := s.TrustedProxies.Trust(r); err != nil {
+		return nil, err
+	}
+	web.Health(r, pool.Ping)
+	readers := r.Group("", s.FeedTokens.Require())
+	source := publish.NewSource(log, publish.Config{
+		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(),
+	}, feeds...)
+	source.Route(readers)
+	registry.MustRegister(log, source)
+	web.Metrics(readers, registry)
+	return r, nil
+}
+
+// A Site is where another app is found: http or https, without a slash at the end.
+type Site string
+
+// UnmarshalText reads a URL such as http://localhost:8080.
+func (s *Site) UnmarshalText(text []byte) error {
+	u, err := url.Parse(string(text))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("takes a URL such as http://localhost:8080")
+	}
+	*s = Site(strings.TrimSuffix(u.String(), "/"))
+	return nil
+}
+
+// Origin is its scheme, host and port (RFC 6454).
+func (s Site) Origin() string {
+	scheme, rest, _ := strings.Cut(string(s), "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + host
+}
