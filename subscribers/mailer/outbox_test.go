@@ -310,3 +310,29 @@ func TestFeedsAtTheSameTime(t *testing.T) {
 		}
 	}
 }
+
+// The server has taken the mail, but the database does not take that down at once.
+func TestOutcomeIsNotedLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	exec(t, b.db, `create sequence tries`) // which no rollback takes back
+	exec(t, b.db, `create function refuse() returns trigger language plpgsql as $$ begin
+		if nextval('tries') <= 3 then raise exception 'not now' using errcode = 'disk_full'; end if; return new; end $$;
+		create trigger refuse before update on mail for each row when (new.state = 'sent') execute function refuse()`)
+	b.customers(t, customerEntry(t, aCustomer(1, 1)))
+	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed))
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		for len(b.sink.Mails()) == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		stop() // as at the end of the process, or where its lock is lost with the database
+	}()
+	if err := b.work(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.mustWork(t)
+	if m := b.want(t, 1, "sent", 1); m.Uncertain != 0 || m.Attempts != 1 {
+		t.Errorf("%+v", m)
+	}
+}
