@@ -13,16 +13,22 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/subscribers/assembly"
+	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/mailer"
+	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
 // services are all there are: a new one is a line here.
 var services = []*subscribe.Service{
 	warehouse.Service,
+	assembly.Service(),
 	dashboard.Service,
+	billing.Service,
+	shipping.Service(),
 	mailer.Service(),
 }
 
@@ -61,9 +67,13 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 
 func list(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "SERVICE\tADDRESS\tWHAT IT DOES")
+	fmt.Fprintln(tw, "SERVICE\tADDRESS\tREADS\tWHAT IT DOES")
 	for _, s := range services {
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Addr, s.Text)
+		var feeds []string
+		for _, f := range s.Feeds {
+			feeds = append(feeds, f.Name)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", s.Name, s.Addr, strings.Join(feeds, ","), s.Text)
 	}
 	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")
 	fmt.Fprintln(tw, "follow URL prints the entries of any feed as they come; follow --help says how.")

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -152,27 +153,34 @@ func TestServices(t *testing.T) {
 	)
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},
+		"assembly":  {"/api/builds", `"car":2,"model":"volta","options":["heat_pump"],"slot":"`},
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
+		"billing":   {"/api/invoices", `[]`}, // the customer has not come
+		"shipping":  {"/api/shipments", `[]`},
 		"mailer":    {"/api/mails", `[{"order_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","customer_id":"00000000-0000-0000-0000-000000000000","state":"skipped",`},
 	}
-	customers := serveFeed(t, customer.Feed)
+	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed)}
 	for _, s := range services {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			url := start(t, s.Name, pgtest.New(t, sql.Migrations("subscribe"), s.Migrations), map[string]string{"FEED_URL_ORDERS": source, "FEED_URL_CUSTOMERS": customers})
+			env, first := map[string]string{}, s.Feeds[0].Name
+			for _, f := range s.Feeds {
+				env["FEED_URL_"+strings.ToUpper(f.Name)] = feeds[f.Name]
+			}
+			url := start(t, s.Name, pgtest.New(t), env)
 			status, header, body := get(t, url+api[s.Name].path, "*/*")
 			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
 			}
-			if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, `orders; state=fresh; as_of="20`) {
+			if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
 				t.Errorf("Edison-Copy: %s", copied)
 			}
 			for _, path := range []string{"/", "/subscriptions"} {
-				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, `class="banner fresh"`) || !strings.Contains(body, "Edison <strong>"+s.Title) {
+				if status, _, body := get(t, url+path, "text/html"); status != 200 || !strings.Contains(body, "<strong>"+first+": fresh</strong>") || !strings.Contains(body, "Edison <strong>"+s.Title) {
 					t.Errorf("%s: %d: %s", path, status, body)
 				}
 			}
-			if status, _, body := get(t, url+"/subscriptions", "*/*"); status != 200 || !strings.Contains(body, `"feed":"orders","url":"`+source+`","schedule":"@every 5s","schedule_source":"default"`) {
+			if status, _, body := get(t, url+"/subscriptions", "*/*"); status != 200 || !strings.Contains(body, `"feed":"`+first+`","url":"`+feeds[first]+`","schedule":"@every 5s","schedule_source":"default"`) {
 				t.Errorf("%d: %s", status, body)
 			}
 		})
@@ -191,7 +199,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
 		for _, s := range services {
-			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
+			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + s.Feeds[0].Name + `\S* +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}
@@ -202,7 +210,7 @@ func TestCommandLine(t *testing.T) {
 			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {
 				t.Errorf("%s %s: %v", s.Name, flagged, err)
 			}
-			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_ORDERS", "http://localhost:8080/feeds/orders", "POLL_ORDERS", "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
+			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_" + strings.ToUpper(s.Feeds[0].Name), s.Feeds[0].URL, "POLL_" + strings.ToUpper(s.Feeds[0].Name), "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
 				if !strings.Contains(out.String(), part) {
 					t.Errorf("%s %s does not say %q:\n%s", s.Name, flagged, part, &out)
 				}

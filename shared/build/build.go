@@ -14,7 +14,8 @@ const Feed = "builds"
 // A Status is where a build stands.
 type Status string
 
-// The statuses of a build: planned, started, finished in this order; only what has not started can be cancelled, and stays so.
+// The statuses of a build: planned, started, finished in this order; only what has not started can be cancelled, and is
+// planned again where its order comes back.
 const (
 	Planned   Status = "planned"
 	Started   Status = "started"

@@ -15,6 +15,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
 const root = "../.."
@@ -29,18 +31,26 @@ type program struct {
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/mailsink")
+	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
 	project := load(t)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs)+1 {
-		t.Errorf("%v: want each of %v and its database, the mail sink, and nothing else", project.ServiceNames(), programs)
+	if len(project.Services) != 2*len(programs)+2 {
+		t.Errorf("%v: want each of %v and its database, the map, the mail sink, and nothing else", project.ServiceNames(), programs)
 	}
-	sink := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
-	sink.variables = variables(t, bin, sink)
-	checkService(t, sink, project.Services[sink.name])
-	if u, err := url.Parse(value(project.Services["mailer"], "SMTP_URL")); err != nil || value(project.Services[u.Hostname()], "SMTP_ADDR") != "0.0.0.0:"+u.Port() {
-		t.Errorf("mails go to %v, %v, where nobody listens", u, err)
-	}
+	t.Run("map", func(t *testing.T) {
+		p := program{name: "map", port: "8079", command: []string{"map"}}
+		p.variables = variables(t, bin, p.command)
+		checkService(t, p, project.Services["map"])
+		checkMap(t, project.Services["map"], programs)
+	})
+	t.Run("mailsink", func(t *testing.T) {
+		p := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
+		p.variables = variables(t, bin, p.command)
+		checkService(t, p, project.Services[p.name])
+		if u, err := url.Parse(value(project.Services["mailer"], "SMTP_URL")); err != nil || value(project.Services[u.Hostname()], "SMTP_ADDR") != "0.0.0.0:"+u.Port() {
+			t.Errorf("mails go to %v, %v, where nobody listens", u, err)
+		}
+	})
 	volumes := map[string]bool{}
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
@@ -97,6 +107,25 @@ func checkDatabase(t *testing.T, s types.ServiceConfig) {
 	}
 	if h := s.HealthCheck; h == nil || h.Disable || !slices.Contains(h.Test, "pg_isready") {
 		t.Errorf("database: health check: %+v", h)
+	}
+}
+
+// checkMap: it asks every program where that listens.
+func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
+	t.Helper()
+	var asked topology.Services
+	if err := asked.UnmarshalText([]byte(value(s, "SERVICES"))); err != nil {
+		t.Fatal(err)
+	}
+	var want topology.Services
+	for _, p := range programs {
+		want = append(want, topology.Service{Name: p.name, URL: "http://" + p.name + ":" + p.port})
+	}
+	byName := func(a, b topology.Service) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortFunc(asked, byName)
+	slices.SortFunc(want, byName)
+	if !slices.Equal(asked, want) {
+		t.Errorf("the map asks %+v; want %+v", asked, want)
 	}
 }
 
@@ -180,16 +209,16 @@ func programs(t *testing.T, bin string) []program {
 		t.Fatalf("only %v", all)
 	}
 	for i, p := range all {
-		all[i].variables = variables(t, bin, p)
+		all[i].variables = variables(t, bin, p.command)
 	}
 	return all
 }
 
-var variable = regexp.MustCompile(`(?m)^  ([A-Z_]+) `)
-
-func variables(t *testing.T, bin string, p program) (names []string) {
+// variables are those that --help of a program prints.
+func variables(t *testing.T, bin string, command []string) (names []string) {
 	t.Helper()
-	for _, m := range variable.FindAllStringSubmatch(output(t, filepath.Join(bin, p.command[0]), append(p.command[1:], "--help")...), -1) {
+	help := output(t, filepath.Join(bin, command[0]), append(command[1:], "--help")...)
+	for _, m := range regexp.MustCompile(`(?m)^  ([A-Z_]+) `).FindAllStringSubmatch(help, -1) {
 		names = append(names, m[1])
 	}
 	return names

@@ -157,14 +157,19 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 
 // check refuses entries that must not get into the log.
 func (l *Log) check(ctx context.Context, pending pending) error {
-	if pending.check(l.snapshot()) == nil {
-		return nil
+	for name := range pending {
+		if t, _ := l.remembered(name); t != nil {
+			continue
+		}
+		heads, err := l.refresh(ctx, l.pool) // a migration may have made the feed since
+		if err != nil {
+			return err
+		}
+		if _, ok := heads[name]; !ok {
+			return noFeed(name)
+		}
 	}
-	heads, err := l.refresh(ctx, l.pool) // a migration may have made the feed since
-	if err != nil {
-		return err
-	}
-	return pending.check(heads)
+	return pending.check()
 }
 
 // lockHeads locks the head rows of the feeds until the transaction ends, and gives the heads. The server ends the

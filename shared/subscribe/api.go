@@ -88,10 +88,10 @@ func changed(c *gin.Context, p *poller, status int, notice string) error {
 
 func seeOther(c *gin.Context, p *poller, path string, query url.Values) {
 	c.Header("Cache-Control", "no-store")
-	c.Redirect(http.StatusSeeOther, p.path()+path+"?"+query.Encode())
+	c.Redirect(http.StatusSeeOther, pathOf(p.Name)+path+"?"+query.Encode())
 }
 
-func (p *poller) path() string { return "/subscriptions/" + url.PathEscape(p.Name) }
+func pathOf(feed string) string { return "/subscriptions/" + url.PathEscape(feed) }
 
 func (s *Site) subscription(c *gin.Context, p *poller) error {
 	if web.PrefersHTML(c) {

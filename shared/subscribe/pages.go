@@ -3,7 +3,6 @@ package subscribe
 import (
 	"cmp"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -79,15 +78,7 @@ func (s *Site) showForm(c *gin.Context, p *poller, problem *web.Problem) error {
 	f.Given.Schedule, f.Given.Wait, f.Given.PageSize = p.given.schedule.String(), p.given.wait.String(), p.given.pageSize
 	title := "Tune " + p.Name
 	if problem == nil {
-		p.mu.Lock()
-		f.Schedule = p.tuned.schedule.String()
-		if p.copied.wait != nil {
-			f.Wait = p.copied.wait.String()
-		}
-		if p.copied.pageSize != nil {
-			f.PageSize = strconv.Itoa(*p.copied.pageSize)
-		}
-		p.mu.Unlock()
+		f.Schedule, f.Wait, f.PageSize = f.Subscription.Schedule, f.Subscription.set.wait, f.Subscription.set.pageSize
 	} else {
 		title = "Error: " + title
 		entered := c.Request.PostForm

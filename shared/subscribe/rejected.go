@@ -154,7 +154,7 @@ func (p *poller) rejectedPage(c *gin.Context) (list []rejectedEntry, next string
 	if len(list) > rejectedPage {
 		list = list[:rejectedPage]
 		last := list[rejectedPage-1]
-		next = p.path() + "/rejected?" + url.Values{"after": {mark{last.Position, last.EntityID}.String()}}.Encode()
+		next = pathOf(p.Name) + "/rejected?" + url.Values{"after": {mark{last.Position, last.EntityID}.String()}}.Encode()
 	}
 	return list, next, nil
 }

@@ -146,7 +146,7 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	asOf := func() string { return `; as_of="` + c.stored(t).asOf.Format(time.RFC3339) + `"` }
-	want("things; state=fresh"+asOf(), `<p class="banner fresh"><strong>things: fresh`, "3")
+	want("things; state=fresh"+asOf(), `<summary><strong>things: fresh</strong>, `, "3")
 
 	// An hour later, with the source gone, and after a restart.
 	exec(t, c.pool, `update subscription set as_of = as_of - interval '1 hour', last_success_at = last_success_at - interval '1 hour'`)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,9 +39,10 @@ type Subscription struct {
 	Standby         bool       `json:"standby"`          // another process of this service polls
 	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
 
-	trouble string // last_error in a sentence for people
-	held    bool   // a request waits at the source, or is about to
-	notHeld bool   // requests are to wait, but the source answers at once
+	trouble string                          // last_error in a sentence for people
+	held    bool                            // a request waits at the source, or is about to
+	set     struct{ wait, pageSize string } // at run time; empty: not
+	notHeld bool                            // requests are to wait, but the source answers at once
 }
 
 // A Pace is how fast a poll copies.
@@ -61,6 +63,12 @@ func (p *poller) status(now time.Time) Subscription {
 		Generation: p.copied.generation, ResyncedAt: timeOrNull(p.copied.resyncedAt), ResyncReason: p.copied.resyncReason, Standby: p.standby,
 		AsOf: timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
 		Cost: p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
+	}
+	if at := p.copied; at.wait != nil {
+		s.set.wait = at.wait.String()
+	}
+	if at := p.copied; at.pageSize != nil {
+		s.set.pageSize = strconv.Itoa(*at.pageSize)
 	}
 	if p.lastError != nil {
 		text := p.lastError.Error()
@@ -120,9 +128,12 @@ func inWords(err error) string {
 	}
 }
 
-// freshness is the same for the banner of a page.
+// freshness is the same for the top of a page.
 func (s *Subscription) freshness() web.Freshness {
-	f := web.Freshness{Feed: s.Feed, State: s.State}
+	f := web.Freshness{
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
+		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.set.wait, SetPageSize: s.set.pageSize,
+	}
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
@@ -130,7 +141,7 @@ func (s *Subscription) freshness() web.Freshness {
 	switch {
 	case s.trouble != "" && s.State != Fresh && len(s.NextPolls) > 0:
 		notes = append(notes, s.trouble+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
-	case s.LagEntries > 0 && s.State != Paused:
+	case s.LagEntries > 0 && s.State != Paused && s.State != Fresh:
 		notes = append(notes, "Copying: the source is ahead.")
 	}
 	if s.RejectedEntries > 0 {

@@ -22,6 +22,21 @@ func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Stan
 // NotHeld tells that requests are to wait, but the source answers at once.
 func (s Subscription) NotHeld() bool { return s.notHeld }
 
+// next says when the source is asked next, in the few words of a page's top; empty: not at all.
+func (s *Subscription) next() string {
+	switch {
+	case s.Standby:
+		return "by another process"
+	case s.Held():
+		return "now, waiting at the source"
+	case len(s.NextPolls) == 0:
+		return ""
+	case time.Until(s.NextPolls[0]) < day:
+		return s.NextPolls[0].Format("15:04:05") + " UTC"
+	}
+	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
+}
+
 // UnderWay tells that it will soon be otherwise.
 func (s Subscription) UnderWay() bool {
 	return s.State != Paused && (s.CatchingUp != nil || s.LastError == nil && (s.AsOf == nil || s.LagEntries > 0 || s.ResyncSince != nil))

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/text/language"
+	"golang.org/x/text/language/display"
 )
 
 // functions are the templates' own:
@@ -21,15 +24,17 @@ import (
 //	ago T                  3 s ago, just now, in 2 min; "never" for the zero time
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
+//	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
 //	asset NAME             URL of a file of assets/
 var functions = template.FuncMap{
 	"money":   money,
 	"num":     num,
 	"time":    timeElement,
-	"ago":     func(t time.Time) string { return ago(t, time.Now()) },
+	"ago":     Ago,
 	"json":    indentJSON,
 	"add":     add,
 	"percent": percent,
+	"country": country,
 	"asset":   assetURL,
 }
 
@@ -120,6 +125,14 @@ func percent(part, of any) (float64, error) {
 	return math.Round(1000*min(1, max(0, float64(p)/float64(w)))) / 10, nil
 }
 
+func country(code string) string {
+	region, err := language.ParseRegion(code)
+	if err != nil {
+		return code
+	}
+	return display.English.Regions().Name(region)
+}
+
 func timeElement(t time.Time) template.HTML {
 	if t.IsZero() {
 		return "never"
@@ -127,6 +140,9 @@ func timeElement(t time.Time) template.HTML {
 	t = t.UTC()
 	return template.HTML(`<time datetime="` + t.Format(time.RFC3339Nano) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
 }
+
+// Ago writes how long ago a time is as the function ago of templates does: 3 s ago.
+func Ago(t time.Time) string { return ago(t, time.Now()) }
 
 func ago(t, now time.Time) string {
 	if t.IsZero() {

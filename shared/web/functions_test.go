@@ -111,3 +111,12 @@ func TestIndentJSON(t *testing.T) {
 		t.Error("broken JSON is no error")
 	}
 }
+
+func TestCountry(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]string{"DE": "Germany", "CH": "Switzerland", "nowhere": "nowhere", "": ""} {
+		if got := country(code); got != want {
+			t.Errorf("%q: %q, want %q", code, got, want)
+		}
+	}
+}

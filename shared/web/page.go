@@ -29,7 +29,7 @@ type Page struct {
 	Nav        []Link
 	Alternates []Link // <link rel="alternate">: Text is the title, Type the media type
 	Freshness  []Freshness
-	Refresh    int // seconds after which the browser loads the page again; 0 is never
+	Refresh    int // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
 	Data       any
 }
 
@@ -41,12 +41,20 @@ type Link struct {
 	Current bool   // the page itself; navigation only
 }
 
-// Freshness is the age of a page's copy of one feed.
+// Freshness is the age of a page's copy of one feed, and how it is polled.
 type Freshness struct {
-	Feed  string
-	State string    // "fresh", "stale", "resyncing", "diverged" or "paused"
-	AsOf  time.Time // the copy is what the source had then; zero: there is no copy yet
-	Note  string    // what else a reader should know; may be empty
+	Feed   string
+	State  string    // "fresh", "stale", "resyncing", "diverged" or "paused"
+	AsOf   time.Time // the copy is what the source had then; zero: there is no copy yet
+	Behind int64     // entries that the source has beyond the copy, as far as it said
+	Note   string    // what else a reader should know; may be empty
+
+	URL      string // path of the subscription; below it /schedule takes the form that tunes it
+	Next     string // when the source is asked next, in words; empty: not at all
+	Schedule string
+	Wait     string // how long a request waits at the source
+
+	SetWait, SetPageSize string // what of that was set at run time; empty: nothing
 }
 
 // Template parses the layout and the named files of fsys. One of them defines the template "main", and may define
@@ -68,8 +76,12 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 		fail(c, err)
 		return
 	}
-	if h := c.Writer.Header(); h.Get("Cache-Control") == "" {
+	h := c.Writer.Header()
+	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")
+	}
+	if p.Refresh > 0 {
+		h.Set("Refresh", strconv.Itoa(p.Refresh))
 	}
 	Send(c, status, HTMLType, body)
 }

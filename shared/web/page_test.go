@@ -27,9 +27,9 @@ func specimen(t *testing.T) (*http.Response, string) {
 				Nav:        []Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
 				Alternates: []Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
 				Freshness: []Freshness{
-					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second)},
-					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached."},
-					{Feed: "customers", State: "stale"},
+					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
+					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached.", URL: "/subscriptions/builds", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "25s"},
+					{Feed: "customers", State: "stale", URL: "/subscriptions/customers", Schedule: "@hourly", Wait: "0s"},
 				},
 				Data: map[string]any{
 					"Models": []string{"Volta", "Ampere"}, "Revenue": int64(123456789), "Now": now,
@@ -44,16 +44,20 @@ func specimen(t *testing.T) (*http.Response, string) {
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	resp, body := specimen(t)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-cache" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-cache" || resp.Header.Get("Refresh") != "5" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
 	for _, part := range []string{
 		"<title>Specimen · Edison Sales</title>",
-		`<meta http-equiv="refresh" content="5">`,
 		`<link rel="alternate" type="application/atom&#43;xml" title="Orders as Atom" href="/feeds/orders.atom">`,
 		`<a href="/" aria-current="page">Models</a>`,
 		`<a href="/feeds/orders">Feed</a>`,
-		`<strong>orders: fresh</strong>, as of <time datetime="`, `UTC</time>, 3 s ago`,
+		`<details class="copy fresh" name="copies">`, `<strong>orders: fresh</strong>, 3 s ago, 1,204 behind<span class="wide">, next poll 12:00:05 UTC</span>`,
+		`<dd>1,204 entries</dd>`, `<dd>12:00:05 UTC</dd>`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time datetime="`,
+		`<form class="filters" method="post" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
+		`name="wait" value="" placeholder="25s"`, `name="page_size" value="100"`,
+		`<strong>orders: fresh</strong>, as of <time datetime="`, `3 s ago. Without 2 entries`,
+		`<strong>builds: stale</strong>, 7 min ago`, `<strong>customers: stale</strong>, no copy yet`,
 		`<strong>builds: stale.</strong> This is the copy as of <time`, `7 min ago. Sales cannot be reached.`,
 		`<strong>customers: no copy yet.</strong>`,
 		"€1,234,567.89", "9,999,999.99\u00a0SEK", `<rect width="33.3%"`, "&#34;lines&#34;: [\n",
@@ -106,7 +110,8 @@ func classesUsed(t *testing.T, files ...string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`class="([^"{}]*)"`).FindAllStringSubmatch(string(text), -1) {
+		text = regexp.MustCompile(`\{\{.*?\}\}`).ReplaceAll(text, nil)
+		for _, m := range regexp.MustCompile(`class="([^"]*)"`).FindAllStringSubmatch(string(text), -1) {
 			classes = append(classes, strings.Fields(m[1])...)
 		}
 	}

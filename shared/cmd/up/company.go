@@ -62,8 +62,7 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 }
 
 func (c *company) welcome() {
-	store := c.services[0].url()
-	c.out.line(self, "everything is up: buy a car at %s, see it on the feed with  curl -s %s/feeds/orders  and stop with Ctrl-C", store, store)
+	c.out.line(self, "everything is up: buy a car at %s, follow it on the map, and stop with Ctrl-C", c.services[0].url())
 }
 
 // keep runs one service until ctx is cancelled. When it dies before, it says so and watches out for

@@ -1,5 +1,5 @@
-// Command up runs the whole company: sales, customers and every subscriber, each a process of its own with a
-// private PostgreSQL.
+// Command up runs the whole company: the source apps and every subscriber, each a process of its own with a
+// private PostgreSQL, and itself the map of them.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,9 +18,10 @@ import (
 
 func main() { daemon.Main(run) }
 
-const help = `Runs the whole company: sales, customers and every subscriber, each a process of its own with a
-private PostgreSQL, until Ctrl-C. A service that dies is not started again: up says so,
-the others go on.
+const help = `Runs the whole company: the source apps and every subscriber, each a process of its own
+with a private PostgreSQL, until Ctrl-C. The map of them, with who reads what and how
+fresh each copy is, is at http://localhost:8079. A service that dies is not started
+again: up says so, the map shows it, the others go on.
 
 Usage: go run ./shared/cmd/up [flags]
 
@@ -115,7 +117,8 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	for _, s := range services {
 		out.reserve(s.name)
 	}
-	if err := portsFree(ctx, services); err != nil {
+	site := service{name: "map", addr: net.JoinHostPort("localhost", strconv.Itoa(mapPort+opts.portOffset))}
+	if err := portsFree(ctx, append([]service{site}, services...)); err != nil {
 		return err
 	}
 	if opts.fresh {
@@ -124,6 +127,13 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		}
 	}
 	c := &company{root: root, dir: opts.dir, env: env, out: out, services: services, portOffset: opts.portOffset}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	mapEnds, err := c.serveMap(ctx, site)
+	if err != nil {
+		return err
+	}
+	defer func() { cancel(); mapEnds() }()
 	return c.run(ctx, opts.ordersPerMinute)
 }
 

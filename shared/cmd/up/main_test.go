@@ -38,10 +38,10 @@ func TestFlags(t *testing.T) {
 
 func TestParseList(t *testing.T) {
 	t.Parallel()
-	got := parseList("SERVICE    ADDRESS         WHAT\n\nwarehouse  localhost:8090  reserves parts\n  dashboard :8092\n")
+	got := parseList("SERVICE    ADDRESS         READS  WHAT\n\nwarehouse  localhost:8090  orders  reserves parts\n  dashboard :8092 orders,builds\n\nRun one by its name")
 	want := []service{
-		{"warehouse", "reserves parts", []string{"./subscribers", "warehouse"}, "localhost:8090"},
-		{"dashboard", "", []string{"./subscribers", "dashboard"}, ":8092"},
+		{"warehouse", "reserves parts", []string{"./subscribers", "warehouse"}, "localhost:8090", []string{"orders"}},
+		{"dashboard", "", []string{"./subscribers", "dashboard"}, ":8092", []string{"orders", "builds"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
@@ -51,7 +51,9 @@ func TestParseList(t *testing.T) {
 func testCompany(env map[string]string) *company {
 	return &company{root: "/it's here", dir: "/data", env: env, services: []service{
 		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
-		{name: "warehouse", addr: "localhost:9090", args: []string{"./subscribers", "warehouse"}},
+		{name: "warehouse", addr: "localhost:9090", args: []string{"./subscribers", "warehouse"}, reads: []string{"orders"}},
+		{name: "assembly", addr: "localhost:9091", args: []string{"./subscribers", "assembly"}, reads: []string{"orders"}},
+		{name: "dashboard", addr: "localhost:9092", args: []string{"./subscribers", "dashboard"}, reads: []string{"orders", "builds"}},
 		{name: customersApp, addr: "localhost:9081", args: []string{"./sales-feed", "customers"}},
 	}}
 }
@@ -63,7 +65,9 @@ func TestByHand(t *testing.T) {
 	})
 	for i, want := range []string{
 		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_CUSTOMERS=http://localhost:9081/feeds/customers LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers assembly`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers dashboard`,
 		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 DATA_DIR=/data PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed customers`,
 	} {
 		if got := c.byHand(c.services[i]); got != want {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type bench struct {
 	dir    string
 	offset int    // of its ports
 	binary string // up
+
+	services []service // as up lists them
 }
 
 func newBench(t *testing.T) *bench {
@@ -35,7 +38,11 @@ func newBench(t *testing.T) *bench {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// What up builds again is there already: no deadline waits for a compiler.
-	if err := build(t.Context(), root(t), b.dir); err != nil {
+	err := build(t.Context(), root(t), b.dir)
+	if err == nil {
+		b.services, err = listServices(t.Context(), b.dir, 0)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -65,9 +72,9 @@ var offsets atomic.Int64
 func freeOffset(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		offset := 2000 + 20*((os.Getpid()+int(offsets.Add(1)))%1100)
+		offset := 2000 + 25*((os.Getpid()+int(offsets.Add(1)))%900)
 		taken := false
-		for port := 8080; port < 8100 && !taken; port++ {
+		for port := mapPort; port < 8100 && !taken; port++ {
 			taken = free(t.Context(), net.JoinHostPort("localhost", strconv.Itoa(port+offset))) != nil
 		}
 		if !taken {
@@ -79,8 +86,11 @@ func freeOffset(t *testing.T) int {
 }
 
 // url is a service's.
-func (b *bench) url(service string) string {
-	return fmt.Sprintf("http://localhost:%d", b.offset+map[string]int{sales: 8080, customersApp: 8081, "warehouse": 8090, "dashboard": 8092}[service])
+func (b *bench) url(name string) string {
+	i := slices.IndexFunc(b.services, func(s service) bool { return s.name == name })
+	_, port, _ := net.SplitHostPort(b.services[i].addr)
+	n, _ := strconv.Atoi(port)
+	return fmt.Sprintf("http://localhost:%d", b.offset+n)
 }
 
 // process is one that a test has started.
@@ -246,16 +256,21 @@ func processes(t *testing.T, dir string) map[int]string {
 	return found
 }
 
+// withDatabase are all services but the mail sink.
+func (b *bench) withDatabase() []service {
+	return slices.DeleteFunc(slices.Clone(b.services), func(s service) bool { return s.name == sink })
+}
+
 // allRun checks that the company is complete, and that processes would see what is left of it: up, and
 // for each service itself and its server.
 func (b *bench) allRun(t *testing.T) {
 	t.Helper()
 	found := processes(t, b.dir)
-	for _, file := range [][]string{
-		{"up.lock"},
-		{sales, "lock"}, {customersApp, "lock"}, {"warehouse", "lock"}, {"dashboard", "lock"},
-		{sales, "data", "postmaster.pid"}, {customersApp, "data", "postmaster.pid"}, {"warehouse", "data", "postmaster.pid"}, {"dashboard", "data", "postmaster.pid"},
-	} {
+	files := [][]string{{"up.lock"}}
+	for _, s := range b.withDatabase() {
+		files = append(files, []string{s.name, "lock"}, []string{s.name, "data", "postmaster.pid"})
+	}
+	for _, file := range files {
 		if pid := b.pid(t, file...); found[pid] == "" {
 			t.Errorf("%v names process %d, which is not among %v", file, pid, found)
 		}
@@ -265,10 +280,10 @@ func (b *bench) allRun(t *testing.T) {
 // shutDown checks that each server has ended in good order, and none of them by a kill.
 func (b *bench) shutDown(t *testing.T) {
 	t.Helper()
-	for _, service := range []string{sales, customersApp, "warehouse", "dashboard"} {
-		log, err := os.ReadFile(filepath.Join(b.dir, service, "postgres.log"))
+	for _, s := range b.withDatabase() {
+		log, err := os.ReadFile(filepath.Join(b.dir, s.name, "postgres.log"))
 		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), "database system is shut down") {
-			t.Errorf("the log of the server of %s ends without a shutdown: %v\n%s", service, err, log)
+			t.Errorf("the log of the server of %s ends without a shutdown: %v\n%s", s.name, err, log)
 		}
 	}
 }

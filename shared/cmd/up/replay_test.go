@@ -165,8 +165,9 @@ func (b *bench) copied(t *testing.T) (entries []entry) {
 	return entries
 }
 
-// status is what a subscriber says of its copy.
+// status is what a subscriber says of its copy of the orders.
 type status struct {
+	Feed      string    `json:"feed"`
 	Cursor    string    `json:"cursor"`
 	State     string    `json:"state"`
 	AsOf      time.Time `json:"as_of"`
@@ -174,12 +175,18 @@ type status struct {
 }
 
 func (b *bench) status(service string) (status, error) {
+	return statusAt(b.url(service))
+}
+
+func statusAt(url string) (status, error) {
 	var list []status
-	if err := getJSON(b.url(service)+"/subscriptions", &list); err != nil {
+	if err := getJSON(url+"/subscriptions", &list); err != nil {
 		return status{}, err
 	}
-	if len(list) != 1 {
-		return status{}, fmt.Errorf("%s has %d subscriptions", service, len(list))
+	for _, s := range list {
+		if s.Feed == order.Feed {
+			return s, nil
+		}
 	}
-	return list[0], nil
+	return status{}, fmt.Errorf("%s does not read the orders", url)
 }

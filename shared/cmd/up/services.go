@@ -25,6 +25,8 @@ type service struct {
 	text string   // what it does, one line
 	args []string // of the command after `go run`: package, arguments
 	addr string
+
+	reads []string // feeds
 }
 
 func (s service) url() string { return "http://" + s.addr }
@@ -35,7 +37,7 @@ const (
 )
 
 // sources says which service publishes which feed.
-var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}}
+var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
 
 // links are the variables by which a service links to a page of another one.
 var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", customersApp}, {customersApp, "STOREFRONT_URL", sales}}
@@ -85,16 +87,18 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 	return all, nil
 }
 
-// parseList reads lines of NAME ADDR TEXT; a line whose second word is no address is a heading.
+// parseList reads lines of NAME ADDR FEED,FEED TEXT; a line whose second word is no address is a heading.
 func parseList(list string) []service {
 	var found []service
 	for line := range strings.Lines(list) {
 		f := strings.Fields(line)
-		if len(f) < 2 {
+		if len(f) < 3 {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(f[1]); err == nil {
-			found = append(found, service{name: f[0], addr: f[1], args: []string{"./subscribers", f[0]}, text: strings.Join(f[2:], " ")})
+			found = append(found, service{
+				name: f[0], addr: f[1], args: []string{"./subscribers", f[0]}, reads: strings.Split(f[2], ","), text: strings.Join(f[3:], " "),
+			})
 		}
 	}
 	return found
@@ -212,10 +216,9 @@ func (c *company) settings(s service) []string {
 	for _, source := range sources {
 		if source.service == s.name {
 			set = append(set, "PUBLIC_URL="+s.url())
-			continue
 		}
 		for _, from := range c.services {
-			if from.name == source.service && s.args[0] == "./subscribers" {
+			if from.name == source.service && slices.Contains(s.reads, source.feed) {
 				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
 			}
 		}

@@ -105,9 +105,14 @@ func (s *shoppers) run(ctx context.Context) {
 	}
 }
 
+// customer gives the id of one of the shoppers, the same at each start.
+func customer(n int) uuid.UUID {
+	return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "shopper %d", n))
+}
+
 // buy gives the id of the order; !ok when sales refused it or ctx was cancelled.
 func (s *shoppers) buy(ctx context.Context, models []car) (id string, ok bool) {
-	b := basket{CustomerID: uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "shopper %d", rand.N(customers)))}
+	b := basket{CustomerID: customer(rand.N(customers))}
 	for range 1 + rand.N(6)/5 { // one in six buys two kinds
 		m := models[rand.N(len(models))]
 		l := line{Model: m.Model, Options: []string{}, Quantity: 1 + rand.N(8)/7}

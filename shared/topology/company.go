@@ -1,0 +1,153 @@
+// Package topology shows the whole company on one page: its services, what each publishes and reads, and how that goes right
+// now. It knows nothing of them but where they are: all else they say when they are asked.
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A Service is one to be asked.
+type Service struct {
+	Name string // "warehouse"
+	URL  string // http://localhost:8090
+	Link string // the same for a browser; empty: URL
+	Text string // one line: what it does; may be empty
+}
+
+// Services are written NAME=URL,NAME=URL.
+type Services []Service
+
+// UnmarshalText reads the services.
+func (s *Services) UnmarshalText(text []byte) error {
+	for part := range strings.SplitSeq(string(text), ",") {
+		name, at, _ := strings.Cut(strings.TrimSpace(part), "=")
+		u, err := url.Parse(at)
+		if name == "" || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("takes NAME=URL,NAME=URL, such as sales=http://localhost:8080, not %q", part)
+		}
+		*s = append(*s, Service{Name: name, URL: strings.TrimSuffix(at, "/")})
+	}
+	return nil
+}
+
+// LinkTo gives all links for browsers the host name, as where the services' own names are not known to them. Ports stay.
+func (s Services) LinkTo(host string) error {
+	for i := range s {
+		u, err := url.Parse(s[i].URL)
+		if err != nil {
+			return err
+		}
+		port := u.Port()
+		if u.Host = host; port != "" {
+			u.Host += ":" + port
+		}
+		s[i].Link = u.String()
+	}
+	return nil
+}
+
+// What a service can be.
+const (
+	Up       = "up"
+	NotReady = "not ready" // it answers, but cannot serve: mostly its database is away
+	Down     = "down"
+	Unknown  = "unknown" // not asked yet, or not one that is asked
+)
+
+// A State is how a service was when it was last asked. What it publishes and reads is what it said last, however it is.
+type State struct {
+	Name      string    `json:"service"`
+	URL       string    `json:"url"` // for a browser
+	Text      string    `json:"description,omitempty"`
+	Status    string    `json:"status"`
+	Since     time.Time `json:"since"`            // it is of this status
+	Detail    string    `json:"detail,omitempty"` // why it is not up
+	Publishes []Feed    `json:"publishes"`
+	Reads     []Copy    `json:"reads"`
+
+	askedAt string // its URL as the readers of its feeds may know it
+}
+
+// A Feed is one that a service publishes, as its /feeds says.
+type Feed struct {
+	Name    string `json:"feed"`
+	URL     string `json:"url"`
+	Entries int64  `json:"entries"` // -1: unknown
+}
+
+// A Copy is one that a service has of a feed, as its /subscriptions says.
+type Copy struct {
+	Feed      string      `json:"feed"`
+	URL       string      `json:"url"`
+	Source    string      `json:"source"` // service, or host where that is none of the company
+	State     string      `json:"state"`  // as there; "unknown" while the service is down
+	AsOf      *time.Time  `json:"as_of"`
+	Behind    int64       `json:"lag_entries"`
+	Schedule  string      `json:"schedule"`
+	NextPolls []time.Time `json:"next_polls"`
+	LastError *string     `json:"last_error"`
+}
+
+// connect finds out whose feeds are read: of a service that is asked, or of one outside, which joins the list. A feed that is read is
+// one that is published, whether its service says so at the moment or not.
+func connect(states []State) []State {
+	asked := len(states)
+	for i := range asked {
+		for j := range states[i].Reads {
+			c := &states[i].Reads[j]
+			base, _, _ := strings.Cut(c.URL, "/feeds/")
+			k := sourceOf(states, c, base)
+			if k < 0 {
+				u, err := url.Parse(base)
+				if err != nil {
+					continue
+				}
+				k = len(states)
+				states = append(states, State{Name: u.Host, URL: base, Status: Unknown, askedAt: base})
+			}
+			c.Source = states[k].Name
+			if states[k].feed(c.Feed) < 0 {
+				states[k].Publishes = append(states[k].Publishes, Feed{Name: c.Feed, URL: states[k].URL + "/feeds/" + c.Feed, Entries: -1})
+			}
+		}
+	}
+	return states
+}
+
+func sourceOf(states []State, c *Copy, base string) int {
+	for k, s := range states {
+		if s.askedAt == base {
+			return k
+		}
+		for _, f := range s.Publishes {
+			if f.URL == c.URL {
+				return k
+			}
+		}
+	}
+	return -1
+}
+
+// feed gives the index of a feed that the service publishes, -1 for none.
+func (s *State) feed(name string) int {
+	for i, f := range s.Publishes {
+		if f.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// inWords says why a service does not answer.
+func inWords(err error) string {
+	var slow interface{ Timeout() bool }
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {
+		return "It does not answer in time."
+	}
+	return "It cannot be reached."
+}

@@ -1,0 +1,102 @@
+package topology
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"log/slog"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+func TestServices(t *testing.T) {
+	t.Parallel()
+	var s Services
+	if err := s.UnmarshalText([]byte("sales=http://sales:8080/, fleet=https://fleet")); err != nil || len(s) != 2 ||
+		s[0] != (Service{Name: "sales", URL: "http://sales:8080"}) || s[1] != (Service{Name: "fleet", URL: "https://fleet"}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := s.LinkTo("localhost"); err != nil || s[0].Link != "http://localhost:8080" || s[1].Link != "https://localhost" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"", "sales", "=http://sales:8080", "sales=sales:8080", "sales=http://sales,", "sales=ftp://sales"} {
+		if err := new(Services).UnmarshalText([]byte(bad)); err == nil || !strings.Contains(err.Error(), "NAME=URL") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestConnect(t *testing.T) {
+	t.Parallel()
+	states := connect([]State{
+		{Name: "warehouse", Reads: []Copy{
+			{Feed: "orders", URL: "http://sales:8080/feeds/orders"},
+			{Feed: "builds", URL: "https://cars.example/feeds/builds"},
+			{Feed: "prices", URL: "https://prices.example/x/feeds/prices"},
+			{Feed: "rates", URL: "https://prices.example/x/feeds/rates"},
+		}},
+		{Name: "sales", URL: "http://localhost:8080", askedAt: "http://sales:8080"}, // which does not answer
+		{Name: "assembly", askedAt: "http://assembly:8091", Publishes: []Feed{{Name: "builds", URL: "https://cars.example/feeds/builds"}}},
+	})
+	var sources []string
+	for _, c := range states[0].Reads {
+		sources = append(sources, c.Source)
+	}
+	if got := strings.Join(sources, " "); got != "sales assembly prices.example prices.example" || len(states) != 4 {
+		t.Errorf("the sources are %s of %+v", got, states)
+	}
+	if f := states[1].Publishes; len(f) != 1 || f[0] != (Feed{"orders", "http://localhost:8080/feeds/orders", -1}) {
+		t.Errorf("sales publishes %+v", f)
+	}
+	if len(states[2].Publishes) != 1 || len(states[3].Publishes) != 2 || states[3].Status != Unknown {
+		t.Errorf("%+v", states[2:])
+	}
+}
+
+// Whatever the services are like, the page says so, and nothing of them can break it.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	w := NewWatch([]Service{{Name: "sales", URL: "http://sales:8080", Link: "http://localhost:8080", Text: "sells <cars>"}, {Name: "warehouse", URL: "http://localhost:8090"}}, "")
+	noon, trouble := time.Now().UTC().Add(-7*time.Minute), "ask: <refused>"
+	w.states[0].Status, w.states[0].Detail, w.states[0].Since = Down, "It cannot be reached.", noon
+	w.states[1].Status, w.states[1].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "stale", AsOf: &noon, Schedule: "@every 5s", LastError: &trouble, NextPolls: []time.Time{noon}}}
+	engine := web.New(slog.New(slog.DiscardHandler))
+	Route(engine, w)
+	get := func(path string) *httptest.ResponseRecorder {
+		resp := httptest.NewRecorder()
+		engine.ServeHTTP(resp, httptest.NewRequest("GET", path, nil))
+		return resp
+	}
+	resp := get("/")
+	body := resp.Body.String()
+	for _, part := range []string{
+		`<p class="banner bad" role="status"><strong>sales: down.</strong> The others go on.</p>`,
+		`<a href="http://localhost:8080"><text class="name" x="16" y="30">sales</text></a>`, "down since " + noon.Format("15:04:05"), "It cannot be reached.",
+		`<a href="http://localhost:8080/feeds/orders">`, `publishes <tspan class="feed">orders</tspan>`, "sells &lt;cars&gt;",
+		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 7 min ago", `<path class="arrow stale"`,
+		`<code>@every 5s</code>`, "orders at warehouse", `<a href="/?refresh=off">`,
+	} {
+		if !strings.Contains(body, part) {
+			t.Errorf("the page lacks %s:\n%s", part, body)
+		}
+	}
+	if resp.Header().Get("Refresh") != "2" || strings.Contains(body, " style=") {
+		t.Errorf("Refresh: %s; %s", resp.Header().Get("Refresh"), body)
+	}
+	if still := get("/?refresh=off"); still.Header().Get("Refresh") != "" || !strings.Contains(still.Body.String(), `<a href="/">Let it follow</a>`) {
+		t.Errorf("it does not stand still: %v", still.Header())
+	}
+	if css := get("/map.css"); css.Code != 200 || !strings.HasPrefix(css.Header().Get("Content-Type"), "text/css") {
+		t.Errorf("its style: %d %v", css.Code, css.Header())
+	}
+	if api := get("/api/services"); !strings.Contains(api.Body.String(), `"source":"sales","state":"stale"`) {
+		t.Errorf("as JSON: %s", api.Body)
+	}
+	// What a service that is down says no longer is not repeated.
+	w.states[1].Status = Down
+	if body := get("/").Body.String(); !strings.Contains(body, `<path class="arrow unknown"`) || strings.Contains(body, "stale, ") {
+		t.Errorf("of a service that is down:\n%s", body)
+	}
+}

@@ -1,0 +1,237 @@
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// All lengths are in units of the drawing: pixels where it is not scaled.
+const (
+	boxWidth   = 236
+	headHeight = 66 // of a box: name and status
+	rowHeight  = 46 // a copy or a feed
+	rowGap     = 8
+	columnGap  = 72
+	boxGap     = 24
+	laneHeight = 8 // what an arrow takes that passes a column
+	margin     = 10
+	sweeps     = 8
+)
+
+// A drawing is the services as boxes in columns: each stands right of those whose feeds it reads, as far left as that allows.
+type drawing struct {
+	Width, Height int
+	Boxes         []*box
+	Arrows        []arrow
+}
+
+// A box is a service; below its head a row for each copy, then one for each feed.
+type box struct {
+	*State
+	cell
+}
+
+// RowY is where in the box a row begins: its copies come first, then its feeds.
+func (b *box) RowY(i int) int { return headHeight + i*(rowHeight+rowGap) }
+
+// FeedY is the same for a feed.
+func (b *box) FeedY(i int) int { return b.RowY(len(b.Reads) + i) }
+
+// An arrow leads from a feed to a copy of it.
+type arrow struct{ State, Path, Head string }
+
+// A cell takes up space in a column: a box, or a lane for the arrows of a feed that pass.
+type cell struct {
+	X, Y, Height int
+	left, right  []*cell // that arrows come from and lead to
+}
+
+func (c *cell) middle() int { return c.Y + c.Height/2 }
+
+// A way is what an arrow goes from left to right: from its feed through lanes to the copy.
+type way struct {
+	from, to *box
+	feed     int
+	copy     string // of which feed
+	lanes    []*cell
+}
+
+// before is the cell left of the way's end.
+func (w *way) before() *cell {
+	if len(w.lanes) > 0 {
+		return w.lanes[len(w.lanes)-1]
+	}
+	return &w.from.cell
+}
+
+func draw(states []State) *drawing {
+	d := new(drawing)
+	index := map[string]int{}
+	for i := range states {
+		s := &states[i]
+		index[s.Name] = i
+		d.Boxes = append(d.Boxes, &box{s, cell{Height: headHeight + (len(s.Reads)+len(s.Publishes))*(rowHeight+rowGap)}})
+	}
+	level := levels(states, index)
+	columns := make([][]*cell, slices.Max(append(level, 0))+1)
+	for i, b := range d.Boxes {
+		columns[level[i]] = append(columns[level[i]], &b.cell)
+	}
+	ways := d.ways(columns, level, index)
+	d.place(columns)
+	for _, b := range d.Boxes { // a copy whose arrow comes from above stands above
+		from := map[string]int{}
+		for _, w := range ways {
+			if w.to == b {
+				from[w.copy] = w.before().middle()
+			}
+		}
+		slices.SortStableFunc(b.Reads, func(x, y Copy) int { return cmp.Compare(from[x.Feed], from[y.Feed]) })
+	}
+	for _, w := range ways {
+		d.Arrows = append(d.Arrows, w.arrow())
+	}
+	usual := []string{"fresh", Unknown} // the rest is drawn above it
+	slices.SortStableFunc(d.Arrows, func(a, b arrow) int { return -cmp.Compare(slices.Index(usual, a.State), slices.Index(usual, b.State)) })
+	return d
+}
+
+// levels says how far right each service stands. Services that read each other's feeds stand in some order.
+func levels(states []State, index map[string]int) []int {
+	level, visited := make([]int, len(states)), make([]int, len(states))
+	const underWay, done = 1, 2
+	var visit func(int)
+	visit = func(i int) {
+		visited[i] = underWay
+		for _, c := range states[i].Reads {
+			k, ok := index[c.Source]
+			if !ok || visited[k] == underWay {
+				continue
+			}
+			if visited[k] != done {
+				visit(k)
+			}
+			level[i] = max(level[i], level[k]+1)
+		}
+		visited[i] = done
+	}
+	for i := range states {
+		if visited[i] != done {
+			visit(i)
+		}
+	}
+	return level
+}
+
+// ways finds the way of each arrow. Those of one feed share a lane in each column that they pass.
+func (d *drawing) ways(columns [][]*cell, level []int, index map[string]int) (ways []*way) {
+	type place struct {
+		feed   string
+		from   int
+		column int
+	}
+	lanes := map[place]*cell{}
+	for i, to := range d.Boxes {
+		for _, c := range to.Reads {
+			k, ok := index[c.Source]
+			if !ok {
+				continue
+			}
+			w := &way{from: d.Boxes[k], to: to, feed: d.Boxes[k].feed(c.Feed), copy: c.Feed}
+			for column := level[k] + 1; column < level[i]; column++ {
+				at := place{c.Feed, k, column}
+				if lanes[at] == nil {
+					lanes[at] = &cell{Height: laneHeight}
+					columns[column] = append(columns[column], lanes[at])
+					join(w.before(), lanes[at])
+				}
+				w.lanes = append(w.lanes, lanes[at])
+			}
+			if level[k] < level[i] {
+				join(w.before(), &to.cell)
+			}
+			ways = append(ways, w)
+		}
+	}
+	return ways
+}
+
+func join(left, right *cell) {
+	left.right, right.left = append(left.right, right), append(right.left, left)
+}
+
+// place gives each cell its place: columns from left to right, and in a column each cell near to those that it is joined with.
+func (d *drawing) place(columns [][]*cell) {
+	height := 0
+	for i, column := range columns {
+		for _, c := range column {
+			c.X = margin + i*(boxWidth+columnGap)
+		}
+		height = max(height, stack(column, 0))
+	}
+	for _, column := range columns {
+		stack(column, height)
+	}
+	for sweep := range sweeps {
+		for i := range columns {
+			column, joined := columns[i], func(c *cell) []*cell { return c.left }
+			if sweep%2 == 1 {
+				column, joined = columns[len(columns)-1-i], func(c *cell) []*cell { return c.right }
+			}
+			slices.SortStableFunc(column, func(a, b *cell) int { return cmp.Compare(mean(a, joined(a)), mean(b, joined(b))) })
+			stack(column, height)
+		}
+	}
+	d.Width = 2*margin + len(columns)*(boxWidth+columnGap) - columnGap
+	d.Height = height + 2*margin
+}
+
+func mean(c *cell, joined []*cell) int {
+	if len(joined) == 0 {
+		return c.middle()
+	}
+	sum := 0
+	for _, j := range joined {
+		sum += j.middle()
+	}
+	return sum / len(joined)
+}
+
+// stack puts a column's cells one below the other, in the middle of a height, and gives their own.
+func stack(column []*cell, height int) int {
+	own := -boxGap
+	for _, c := range column {
+		own += c.Height + boxGap
+	}
+	y := margin + max(height-own, 0)/2
+	for _, c := range column {
+		c.Y = y
+		y += c.Height + boxGap
+	}
+	return own
+}
+
+func (w *way) arrow() arrow {
+	i := slices.IndexFunc(w.to.Reads, func(c Copy) bool { return c.Feed == w.copy })
+	x, y := w.from.X+boxWidth, w.from.Y+w.from.FeedY(w.feed)+rowHeight/2
+	var path strings.Builder
+	fmt.Fprintf(&path, "M%d %d", x, y)
+	curve := func(toX, toY int) {
+		bend := max(columnGap/2, (x-toX)/3) // a way back swings out
+		fmt.Fprintf(&path, "C%d %d %d %d %d %d", x+bend, y, toX-bend, toY, toX, toY)
+		x, y = toX, toY
+	}
+	for _, lane := range w.lanes {
+		curve(lane.X, lane.middle())
+		x += boxWidth
+		fmt.Fprintf(&path, "H%d", x)
+	}
+	endX, endY := w.to.X, w.to.Y+w.to.RowY(i)+rowHeight/2
+	curve(endX-8, endY)
+	return arrow{
+		State: w.to.Reads[i].State, Path: path.String(),
+		Head: fmt.Sprintf("M%d %dl-11 -6v12z", endX, endY),
+	}
+}

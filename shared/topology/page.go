@@ -1,0 +1,144 @@
+package topology
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+//go:embed *.html *.svg map.css
+var files embed.FS
+
+var (
+	mapPage = web.Template(files, "map.html", "drawing.html")
+	picture = template.Must(template.New("picture.svg").Funcs(web.Functions()).ParseFS(files, "picture.svg", "drawing.html"))
+	style   = func() []byte {
+		css, err := files.ReadFile("map.css")
+		if err != nil {
+			panic(err) // embedded
+		}
+		return css
+	}()
+)
+
+// refresh is after how many seconds the page loads itself again.
+const refresh = 2
+
+// A view is what the page shows.
+type view struct {
+	Drawing *drawing
+	Style   string // path of its style
+	States  []State
+	Away    []State // those that are not up
+	Still   bool    // the page does not load itself again
+}
+
+// Route adds the page of the company at /, the same as JSON at /api/services, and its health.
+func Route(r gin.IRoutes, w *Watch) {
+	path := "/map.css?v=" + web.Fingerprint(files)
+	web.GET(r, "/", func(c *gin.Context) {
+		states := w.States()
+		v := view{Drawing: draw(states), Style: path, States: states, Still: c.Query("refresh") == "off"}
+		for _, s := range states {
+			if s.Status == Down || s.Status == NotReady {
+				v.Away = append(v.Away, s)
+			}
+		}
+		page := web.Page{Service: "Cars", Title: "The company", Data: v}
+		if !v.Still {
+			page.Refresh = refresh
+		}
+		web.Render(c, http.StatusOK, mapPage, page)
+	})
+	web.GET(r, "/api/services", func(c *gin.Context) {
+		c.Header("Cache-Control", "no-cache")
+		c.PureJSON(http.StatusOK, w.States())
+	})
+	web.GET(r, "/map.css", func(c *gin.Context) {
+		c.Header("Cache-Control", "public, max-age=31536000, immutable")
+		web.Send(c, http.StatusOK, "text/css; charset=utf-8", style)
+	})
+	web.Health(r, func(context.Context) error { return nil })
+}
+
+// Picture draws services as an SVG image of its own: where they are, and whose feeds they read, by the URLs of the services and
+// their copies. It says nothing of a particular moment.
+func Picture(states []State) ([]byte, error) {
+	for i := range states {
+		s := &states[i]
+		s.askedAt = s.URL
+		slices.SortFunc(s.Reads, func(a, b Copy) int { return strings.Compare(a.Feed, b.Feed) })
+	}
+	var out bytes.Buffer
+	err := picture.ExecuteTemplate(&out, "picture.svg", map[string]any{"Drawing": draw(connect(states)), "Style": template.CSS(style)})
+	return out.Bytes(), err
+}
+
+// Class is the status as the style knows it.
+func (s State) Class() string { return strings.ReplaceAll(s.Status, " ", "-") }
+
+// Words says how the service is, or on which port if that is not the question.
+func (s State) Words() string {
+	switch s.Status {
+	case "":
+		u, err := url.Parse(s.URL)
+		if err != nil {
+			return ""
+		}
+		return ":" + u.Port()
+	case Up:
+		return Up
+	case Unknown:
+		if s.Since.IsZero() {
+			return "not of this company"
+		}
+		return "not asked yet"
+	}
+	return s.Status + " since " + s.Since.Format("15:04:05")
+}
+
+// Words says how the copy is.
+func (c Copy) Words() string {
+	switch {
+	case c.State == "" || c.State == Unknown:
+		return c.State
+	case c.Behind > 0:
+		return fmt.Sprintf("%s, %s behind", c.State, web.Num(c.Behind))
+	case c.AsOf == nil:
+		return c.State + ", no copy yet"
+	}
+	return c.State + ", " + web.Ago(*c.AsOf)
+}
+
+// Next says when the source is asked next.
+func (c Copy) Next() string {
+	if len(c.NextPolls) == 0 {
+		return "–"
+	}
+	if next := c.NextPolls[0]; time.Until(next) > 24*time.Hour {
+		return next.Format("2 Jan, 15:04:05") + " UTC"
+	}
+	return c.NextPolls[0].Format("15:04:05") + " UTC"
+}
+
+// Words says how much is in the feed.
+func (f Feed) Words() string {
+	switch {
+	case f.Entries < 0:
+		return "/feeds/" + f.Name
+	case f.Entries == 1:
+		return "1 entry"
+	}
+	return web.Num(f.Entries) + " entries"
+}

@@ -1,0 +1,151 @@
+package topology
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	interval = time.Second
+	timeout  = 3 * time.Second // longer than what /readyz gives a database
+	maxBody  = 1 << 20
+)
+
+// A Watch asks the services again and again, each on its own, so that a slow one keeps none of the others.
+type Watch struct {
+	client *http.Client
+	token  string
+
+	mu     sync.Mutex
+	states []State // in the order of the services
+	asked  []Service
+}
+
+// NewWatch makes a watch of services. The token, if there is one, goes to all of them: it is for those whose feeds need one.
+func NewWatch(services []Service, token string) *Watch {
+	w := &Watch{token: token, asked: services, client: &http.Client{
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	now := time.Now().UTC()
+	for _, s := range services {
+		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: s.URL}
+		if state.URL == "" {
+			state.URL = s.URL
+		}
+		w.states = append(w.states, state)
+	}
+	return w
+}
+
+// Run asks each service once a second until ctx ends.
+func (w *Watch) Run(ctx context.Context) {
+	defer w.client.CloseIdleConnections()
+	var all sync.WaitGroup
+	for i := range w.asked {
+		all.Go(func() {
+			tick := time.NewTicker(interval)
+			defer tick.Stop()
+			for {
+				w.ask(ctx, i)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// States gives all services, and behind them the sources outside that one of them reads.
+func (w *Watch) States() []State {
+	w.mu.Lock()
+	states := slices.Clone(w.states)
+	w.mu.Unlock()
+	for i := range states {
+		s := &states[i]
+		s.Publishes, s.Reads = append([]Feed{}, s.Publishes...), append([]Copy{}, s.Reads...)
+		for j := range s.Reads {
+			if s.Status == Down {
+				s.Reads[j].State, s.Reads[j].NextPolls = Unknown, nil
+			}
+		}
+	}
+	return connect(states)
+}
+
+func (w *Watch) ask(ctx context.Context, i int) {
+	var ready, feeds, copies answer
+	var all sync.WaitGroup
+	for path, into := range map[string]*answer{"/readyz": &ready, "/feeds": &feeds, "/subscriptions": &copies} {
+		all.Go(func() { *into = w.get(ctx, w.asked[i].URL+path) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &w.states[i]
+	status := s.Status
+	switch {
+	case ready.err != nil:
+		s.Status, s.Detail = Down, inWords(ready.err)
+	case ready.status == http.StatusOK:
+		s.Status, s.Detail = Up, ""
+	default:
+		var problem struct {
+			Detail string `json:"detail"`
+		}
+		_ = json.Unmarshal(ready.body, &problem) // without, the status code has to do
+		if s.Status, s.Detail = NotReady, problem.Detail; s.Detail == "" {
+			s.Detail = "It answers " + http.StatusText(ready.status) + "."
+		}
+	}
+	if s.Status != status {
+		s.Since = time.Now().UTC()
+	}
+	replace(&s.Publishes, feeds)
+	replace(&s.Reads, copies)
+}
+
+// replace keeps what is known when there is no answer. 404 is one: the service publishes, or reads, nothing.
+func replace[T any](list *[]T, a answer) {
+	var fresh []T
+	if a.err == nil && a.status == http.StatusNotFound || a.status == http.StatusOK && json.Unmarshal(a.body, &fresh) == nil {
+		*list = fresh
+	}
+}
+
+// An answer is what came of a request.
+type answer struct {
+	status int
+	body   []byte
+	err    error
+}
+
+func (w *Watch) get(ctx context.Context, url string) (a answer) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return answer{err: err}
+	}
+	req.Header.Set("Accept", "application/json")
+	if w.token != "" {
+		req.Header.Set("Authorization", "Bearer "+w.token)
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return answer{err: err}
+	}
+	defer resp.Body.Close()
+	a.status = resp.StatusCode
+	a.body, a.err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	return a
+}

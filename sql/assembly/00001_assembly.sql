@@ -1,0 +1,50 @@
+-- +goose Up
+
+-- The copy of the orders feed, as far as assembly needs it.
+create table orders (
+    id      uuid   primary key,
+    version bigint not null,
+    cars    int    not null check (cars between 0 and 10000) -- -1 stands for numbers that no order can have
+);
+
+-- A build per ordered car, as the builds feed has it.
+create table build (
+    id          uuid        primary key,
+    version     bigint      not null,
+    status      text        not null check (status in ('planned', 'started', 'finished', 'cancelled')),
+    order_id    uuid        not null,
+    customer_id uuid        not null,
+    car         int         not null,
+    model       text        not null,
+    options     text[]      not null,
+    slot        date        not null,
+    started_at  timestamptz,
+    finished_at timestamptz,
+    updated_at  timestamptz not null,
+    due         timestamptz -- when the next step is, by the factory's clock; null: there is none
+);
+create index on build (order_id);
+create index on build (due) where due is not null;
+create index on build (updated_at desc, id);
+create index on build (status, updated_at desc, id);
+
+-- How many cars a day has: those planned for it, whatever became of them, but for the cancelled ones.
+create table slot (
+    day  date primary key,
+    cars int  not null check (cars >= 0)
+);
+
+-- The factory's clock: at real_at it showed factory_at, and since then it runs so many times as fast as real time. One row.
+create table clock (
+    one        boolean          primary key default true check (one),
+    real_at    timestamptz      not null,
+    factory_at timestamptz      not null,
+    speed      double precision not null
+);
+
+select feed_create('builds');
+
+-- +goose Down
+delete from feed_entry where feed = 'builds';
+delete from feed where name = 'builds';
+drop table clock, slot, build, orders;

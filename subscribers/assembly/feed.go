@@ -1,0 +1,70 @@
+package assembly
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// describe says what the builds feed is. Raise Version with every change of its words.
+func describe(publicURL string) feed.Description {
+	return feed.Description{
+		Name: build.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds", Version: "1",
+		Text: "The build of every ordered car as it is planned, started and finished, or cancelled, whole, in commit order.",
+		Show: func(e feed.Entry) (feed.Shown, error) {
+			var b build.Build
+			if err := json.Unmarshal(e.Entity, &b); err != nil {
+				return feed.Shown{}, fmt.Errorf("read build %s: %w", e.ID, err)
+			}
+			return feed.Shown{
+				Title: "Build " + short(b.ID) + " " + string(b.Status) + ": " + car(&b),
+				HTML:  content(&b), URL: publicURL + "/builds/" + b.ID.String(), XML: &b,
+			}, nil
+		},
+	}
+}
+
+// content gives a build as HTML. It is written out and no template: a page of a long history has a thousand.
+func content(b *build.Build) string {
+	var out strings.Builder
+	write := func(texts ...string) {
+		for _, s := range texts {
+			out.WriteString(s)
+		}
+	}
+	status := html.EscapeString(string(b.Status))
+	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(car(b)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
+	for _, step := range []struct {
+		name string
+		at   *time.Time
+	}{{"Started", b.StartedAt}, {"Finished", b.FinishedAt}} {
+		if step.at != nil {
+			write("<li>", step.name, " ", step.at.UTC().Format("2 Jan 2006, 15:04:05"), " UTC</li>")
+		}
+	}
+	write("</ul>")
+	return out.String()
+}
+
+// car names a car by its codes: "Volta with glass roof, tow bar".
+func car(b *build.Build) string {
+	first, size := utf8.DecodeRuneInString(b.Model)
+	name := string(unicode.ToUpper(first)) + b.Model[size:]
+	if len(b.Options) > 0 {
+		name += " with " + strings.Join(b.Options, ", ")
+	}
+	return strings.ReplaceAll(name, "_", " ")
+}
+
+// short is enough of an id to talk about it.
+func short(id fmt.Stringer) string {
+	text := id.String()
+	return text[len(text)-8:]
+}

@@ -1,0 +1,222 @@
+package assembly
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+//go:embed *.html
+var pages embed.FS
+
+var (
+	overviewPage = web.Template(pages, "overview.html")
+	buildPage    = web.Template(pages, "build.html")
+)
+
+var statuses = []build.Status{build.Planned, build.Started, build.Finished, build.Cancelled}
+
+const (
+	defaultBuilds = 100  // of /api/builds
+	maxBuilds     = 1000 // of it
+	shownDays     = 7    // of the plan
+	shownBuilds   = 12   // of each stage
+)
+
+// list gives builds as GET /api/builds does: those that changed last first, at most ?limit= of them (1 to 1000, 100 if left out),
+// of a ?status= or an ?order_id= where that is asked for.
+func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Build, error) {
+	limit, where, args := defaultBuilds, []string{"true"}, []any{}
+	if text := query.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxBuilds {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", maxBuilds)
+		}
+		limit = n
+	}
+	if text := query.Get("status"); text != "" {
+		if !slices.Contains(statuses, build.Status(text)) {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
+		}
+		args = append(args, text)
+		where = append(where, "status = $"+strconv.Itoa(len(args)))
+	}
+	if text := query.Get("order_id"); text != "" {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order, a UUID.")
+		}
+		args = append(args, id)
+		where = append(where, "order_id = $"+strconv.Itoa(len(args)))
+	}
+	found, err := some(ctx, db, strings.Join(where, " and ")+` order by updated_at desc, id limit `+strconv.Itoa(limit), args...)
+	builds := make([]build.Build, len(found))
+	for i, b := range found {
+		builds[i] = b.Build
+	}
+	return builds, err
+}
+
+// some gives the builds that the end of a statement selects.
+func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
+	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanRow)
+}
+
+// A shownBuild is a build as the pages show it.
+type shownBuild struct {
+	build.Build
+	Short, OrderShort, Words string
+	Next                     time.Time // when it is started or finished, by the real clock; zero: never
+	Percent                  int64     // of its time on the line
+}
+
+func shown(b *row, c clock, now time.Time) shownBuild {
+	s := shownBuild{Build: b.Build, Short: short(b.ID), OrderShort: short(b.OrderID), Words: car(&b.Build)}
+	if b.Due != nil {
+		s.Next = c.when(*b.Due)
+		if b.Status == build.Started {
+			s.Percent = int64(100 * (1 - min(max(b.Due.Sub(c.at(now)).Seconds()/onTheLine.Seconds(), 0), 1)))
+		}
+	}
+	return s
+}
+
+// A slotDay is a day of the plan.
+type slotDay struct {
+	Day      string
+	Cars     int64
+	Today    bool
+	Capacity int64
+}
+
+type overview struct {
+	Counts                     map[string]int64
+	Clock                      time.Time // the factory's
+	Speed                      float64
+	RealTime                   bool
+	DayTakes                   string
+	Capacity                   int64
+	Days                       []slotDay
+	Waiting                    int64 // cars that are planned for a later day than those
+	InProgress, Next, Finished []shownBuild
+}
+
+func (f *factory) readClock(ctx context.Context, db *pgxpool.Pool, now time.Time) (clock, error) {
+	c, err := readClock(ctx, db)
+	if errors.Is(err, pgx.ErrNoRows) { // nothing was planned yet
+		return clock{now, now, float64(f.Speed)}, nil
+	}
+	return c, err
+}
+
+func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time) (*overview, error) {
+	c, err := f.readClock(ctx, db, now)
+	if err != nil {
+		return nil, err
+	}
+	o := &overview{
+		Counts: map[string]int64{}, Clock: c.at(now), Speed: c.speed, RealTime: c.speed == 1, Capacity: int64(f.Capacity),
+		DayTakes: span(time.Duration(float64(24*time.Hour) / c.speed)),
+	}
+	rows, err := db.Query(ctx, `select status, count(*) from build group by status`)
+	if err != nil {
+		return nil, err
+	}
+	var status string
+	var n int64
+	if _, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error { o.Counts[status] = n; return nil }); err != nil {
+		return nil, err
+	}
+	if err := o.readDays(ctx, db); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		into  *[]shownBuild
+		where string
+	}{
+		{&o.InProgress, `status = 'started' order by due, id`},
+		{&o.Next, `status = 'planned' order by due, id`},
+		{&o.Finished, `status = 'finished' order by updated_at desc, id`},
+	} {
+		found, err := some(ctx, db, part.where+` limit `+strconv.Itoa(shownBuilds))
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range found {
+			*part.into = append(*part.into, shown(b, c, now))
+		}
+	}
+	return o, nil
+}
+
+// readDays reads the occupancy of today and the days after it, by the factory's clock.
+func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
+	today := o.Clock.Format(time.DateOnly)
+	rows, err := db.Query(ctx, `
+		select $1::date + i, coalesce(cars, 0) from generate_series(0, $2 - 1) as i left join slot on day = $1::date + i order by i`, today, shownDays)
+	if err != nil {
+		return err
+	}
+	var day time.Time
+	var cars int64
+	_, err = pgx.ForEachRow(rows, []any{&day, &cars}, func() error {
+		o.Days = append(o.Days, slotDay{day.Format("Mon 2 Jan 2006"), cars, len(o.Days) == 0, max(o.Capacity, cars)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return db.QueryRow(ctx, `select coalesce(sum(cars), 0)::bigint from slot where day >= $1::date + $2::int`, today, shownDays).Scan(&o.Waiting)
+}
+
+func (f *factory) show(ctx context.Context, db *pgxpool.Pool, text string, now time.Time) (*shownBuild, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return nil, noBuild()
+	}
+	found, err := some(ctx, db, `id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, noBuild()
+	}
+	c, err := f.readClock(ctx, db, now)
+	if err != nil {
+		return nil, err
+	}
+	s := shown(found[0], c, now)
+	return &s, nil
+}
+
+func noBuild() error { return web.Errorf(http.StatusNotFound, "There is no such build.") }
+
+// span writes a duration in the unit that fits: 8.6 s, 12 min, 3 h.
+func span(d time.Duration) string {
+	value, unit := d.Seconds(), "s"
+	switch {
+	case d >= 3*time.Hour:
+		value, unit = d.Hours(), "h"
+	case d >= 3*time.Minute:
+		value, unit = d.Minutes(), "min"
+	}
+	return strconv.FormatFloat(math.Round(10*value)/10, 'f', -1, 64) + "\u00a0" + unit
+}

@@ -1,0 +1,125 @@
+// Package billing issues an invoice per order and a credit note per cancellation. It acts on the state of two feeds that arrive in
+// any order: an order waits until its customer has come.
+package billing
+
+import (
+	"context"
+	"embed"
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// Service is billing.
+var Service = &subscribe.Service{
+	Name: "billing", Title: "Billing", Addr: "127.0.0.1:8093",
+	Text:       "an invoice per order, a credit note per cancellation, numbered without gaps",
+	Migrations: sql.Migrations("billing"),
+	Feeds: []subscribe.Feed{
+		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: applyOrders},
+		{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Apply: applyCustomers},
+	},
+	Routes: func(s *subscribe.Site) {
+		s.Page("/", "Invoices", page, func(r *http.Request) (any, error) { return overview(r, s.DB) })
+		s.Page("/invoices/:number", "Invoice", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, invoice) })
+		s.Page("/credit-notes/:number", "Credit note", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, creditNote) })
+		s.JSON("/api/invoices", func(r *http.Request) (any, error) { return listDocuments(r, s.DB, apiLimit) })
+	},
+}
+
+//go:embed *.html
+var pages embed.FS
+
+var (
+	page         = web.Template(pages, "billing.html")
+	documentPage = web.Template(pages, "document.html")
+)
+
+// lock makes the two feeds take turns, and keeps the number.
+const lock = `select from last_number for update`
+
+func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	var b pgx.Batch
+	b.Queue(lock)
+	b.Queue(`
+		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
+		select id, version, status, customer_id, lines, total_cents, currency, placed_at
+		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
+		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id, lines = excluded.lines,
+		       total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`, batch.JSON())
+	credit(&b, batch.IDs(), batch.Deleted)
+	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+	invoiceOrders(&b, batch.IDs(), nil)
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	var b pgx.Batch
+	b.Queue(lock)
+	b.Queue(`
+		insert into customer (id, version, name, street, postal_code, city, country)
+		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
+		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
+		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
+		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`, batch.JSON())
+	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
+	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
+	invoiceOrders(&b, nil, batch.IDs())
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// vatPercent is the German rate, contained in every price.
+const vatPercent = 19
+
+// invoiceOrders issues the invoices of orders, of those with the ids and of those customers', that stand and have none, if the
+// customer has come. It freezes all that the invoice says.
+func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
+	b.Queue(`
+		with due as (
+			select o.*, c.name, c.street, c.postal_code, c.city, c.country, row_number() over (order by o.placed_at, o.id) as n
+			  from orders o join customer c on c.id = o.customer_id
+			 where (o.id = any($1) or o.customer_id = any($2)) and o.status = $3 and o.invoice is null
+		), taken as (
+			update last_number set number = number + due.count from (select count(*) from due) due where due.count > 0 returning number - due.count as last
+		), issued as (
+			insert into document (number, kind, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
+			       lines, currency, total_cents, vat_percent, vat_cents)
+			select last + n, $4, statement_timestamp(), id, placed_at, customer_id, name, street, postal_code, city, country,
+			       lines, currency, total_cents, $5::int, round(total_cents * $5 / (100.0 + $5))
+			  from due, taken
+			returning order_id, number
+		)
+		update orders set invoice = issued.number from issued where id = issued.order_id`,
+		ids, customers, order.Placed, invoice, vatPercent)
+}
+
+// credit issues a credit note for the invoice of each of these orders that does not stand any more, or not as it was invoiced.
+func credit(b *pgx.Batch, ids, deleted []uuid.UUID) {
+	b.Queue(`
+		with due as (
+			select i.*, o.id as credited,
+			       case when o.id = any($2) then 'order withdrawn' when o.status = $3 then 'order changed' else 'order cancelled' end as why,
+			       row_number() over (order by i.number) as n
+			  from orders o join document i on i.number = o.invoice
+			 where o.id = any($2) or o.id = any($1) and (o.status <> $3
+			    or (o.customer_id, o.lines, o.total_cents, o.currency) is distinct from (i.customer_id, i.lines, i.total_cents, i.currency))
+		), taken as (
+			update last_number set number = number + due.count from (select count(*) from due) due where due.count > 0 returning number - due.count as last
+		), cleared as (
+			update orders set invoice = null from due where orders.id = due.credited
+		)
+		insert into document (number, kind, credits, reason, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		       lines, currency, total_cents, vat_percent, vat_cents)
+		select last + n, $4, number, why, statement_timestamp(), order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		       lines, currency, total_cents, vat_percent, vat_cents
+		  from due, taken`,
+		ids, deleted, order.Placed, creditNote)
+}

@@ -1,0 +1,234 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// The kinds of documents.
+const (
+	invoice    = "invoice"
+	creditNote = "credit_note"
+)
+
+// A document as lists and the API show it.
+type document struct {
+	Number     int64     `json:"number"` // 1, 2, 3 ... over invoices and credit notes
+	Kind       string    `json:"kind"`
+	OrderID    uuid.UUID `json:"order_id"`
+	CustomerID uuid.UUID `json:"customer_id"`
+	Name       string    `json:"customer_name"`
+	NetCents   int64     `json:"net_cents"`
+	VATCents   int64     `json:"vat_cents"`
+	TotalCents int64     `json:"total_cents"` // what VAT is contained in
+	Currency   string    `json:"currency"`
+	IssuedAt   time.Time `json:"issued_at"`
+	Credits    *int64    `json:"credits"`     // the invoice that a credit note takes back
+	CreditedBy *int64    `json:"credited_by"` // the credit note that takes an invoice back; null: it stands
+	Credited   bool      `json:"credited"`
+}
+
+// URL is where the document's page is.
+func (d *document) URL() string { return documentURL(d.Kind, d.Number) }
+
+func documentURL(kind string, number int64) string {
+	if kind == creditNote {
+		return "/credit-notes/" + shown(number)
+	}
+	return "/invoices/" + shown(number)
+}
+
+// Shown is the number as documents show it.
+func (d *document) Shown() string { return shown(d.Number) }
+
+func shown(number int64) string { return fmt.Sprintf("%06d", number) }
+
+const documentColumns = `
+	d.number, d.kind, d.order_id, d.customer_id, d.name, d.total_cents - d.vat_cents, d.vat_cents, d.total_cents, d.currency, d.issued_at,
+	d.credits, c.number, c.number is not null`
+
+const documents = ` from document d left join document c on c.credits = d.number `
+
+// A page of documents is this long at most.
+const (
+	pageLimit = 50
+	apiLimit  = 1000
+)
+
+// listDocuments gives the newest documents first, at most limit of them. The request may say limit=N for fewer, before=NUMBER for older
+// ones, and order_id=UUID for those of one order.
+func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, error) {
+	asked := r.URL.Query()
+	before, err := positive(asked, "before", 1<<62)
+	if err != nil {
+		return nil, err
+	}
+	n, err := positive(asked, "limit", int64(limit))
+	if err != nil {
+		return nil, err
+	}
+	var of *uuid.UUID
+	if text := asked.Get("order_id"); text != "" {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order: a UUID.")
+		}
+		of = &id
+	}
+	rows, err := db.Query(r.Context(), `select `+documentColumns+documents+`
+		where d.number < $1 and ($2::uuid is null or d.order_id = $2) order by d.number desc limit $3`, before, of, n)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
+	for i := range list {
+		list[i].IssuedAt = list[i].IssuedAt.UTC()
+	}
+	return list, err
+}
+
+// positive gives a parameter from 1 to most, most if it is left out.
+func positive(asked url.Values, name string, most int64) (int64, error) {
+	text := asked.Get(name)
+	if text == "" {
+		return most, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 || n > most {
+		return 0, web.Errorf(http.StatusBadRequest, "The parameter %s takes a whole number from 1 to %d.", name, most)
+	}
+	return n, nil
+}
+
+// An order that waits for its customer, or for good as the account was deleted before the customer was here.
+type waitingOrder struct {
+	ID              uuid.UUID
+	PlacedAt        time.Time
+	TotalCents      int64
+	Currency        string
+	CustomerID      uuid.UUID
+	CustomerDeleted bool
+}
+
+type data struct {
+	Invoices, CreditNotes, Waiting int64
+	InvoicedCents, CreditedCents   int64
+	Currency                       string
+	WaitingOrders                  []waitingOrder
+	Documents                      []document
+	Older                          string // the number to go on before; empty: there are no more
+	Newest                         bool   // the page begins with the newest
+}
+
+// StandingCents is what is invoiced and not credited.
+func (d *data) StandingCents() int64 { return d.InvoicedCents - d.CreditedCents }
+
+func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
+	ctx, d := r.Context(), &data{Currency: "EUR", Newest: !r.URL.Query().Has("before")}
+	err := db.QueryRow(ctx, `
+		select count(*) filter (where kind = $1), count(*) filter (where kind = $2),
+		       coalesce(sum(total_cents) filter (where kind = $1), 0)::bigint, coalesce(sum(total_cents) filter (where kind = $2), 0)::bigint
+		  from document`, invoice, creditNote).Scan(&d.Invoices, &d.CreditNotes, &d.InvoicedCents, &d.CreditedCents)
+	if err != nil {
+		return nil, err
+	}
+	if d.Documents, err = listDocuments(r, db, pageLimit); err != nil {
+		return nil, err
+	}
+	if n := len(d.Documents); n == pageLimit && d.Documents[n-1].Number > 1 {
+		d.Older = shown(d.Documents[n-1].Number)
+	}
+	if err := db.QueryRow(ctx, `select count(*) from orders where status = 'placed' and invoice is null`).Scan(&d.Waiting); err != nil {
+		return nil, err
+	}
+	d.WaitingOrders, err = waitingOrders(ctx, db)
+	return d, err
+}
+
+// waitingOrders gives at most pageLimit of them, the oldest first.
+func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
+	rows, err := db.Query(ctx, `
+		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
+		  from orders o left join deleted_customer d on d.id = o.customer_id
+		 where status = 'placed' and invoice is null order by placed_at, o.id limit $1`, pageLimit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
+}
+
+// A paper is a whole document.
+type paper struct {
+	document
+	Reason, Street, PostalCode, City, Country string
+	PlacedAt                                  time.Time
+	VATPercent                                int
+	Lines                                     []line
+}
+
+type line struct{ order.Line }
+
+// Car names the model, "Edison Volta" for volta: the codes of the catalogue are made of words.
+func (l line) Car() string {
+	name := words(l.Model)
+	if name != "" {
+		name = strings.ToUpper(name[:1]) + name[1:]
+	}
+	return "Edison " + name
+}
+
+// OptionNames are the options' words.
+func (l line) OptionNames() string { return words(strings.Join(l.Options, ", ")) }
+
+func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
+
+// PriceCents is that of all cars of the line.
+func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+
+// Credit tells that the document takes an invoice back.
+func (p *paper) Credit() bool { return p.Kind == creditNote }
+
+// Other is the page of the invoice's credit note, or of the credit note's invoice; empty: there is none.
+func (p *paper) Other() string {
+	switch {
+	case p.Credits != nil:
+		return documentURL(invoice, *p.Credits)
+	case p.CreditedBy != nil:
+		return documentURL(creditNote, *p.CreditedBy)
+	}
+	return ""
+}
+
+// OtherShown is the number of that one.
+func (p *paper) OtherShown() string { return p.Other()[strings.LastIndexByte(p.Other(), '/')+1:] }
+
+func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error) {
+	missing := web.Errorf(http.StatusNotFound, "There is no %s with this number.", words(kind))
+	number, err := strconv.ParseInt(r.PathValue("number"), 10, 64)
+	if err != nil {
+		return nil, missing
+	}
+	rows, err := db.Query(r.Context(), `select `+documentColumns+`,
+		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines `+documents+` where d.number = $1 and d.kind = $2`, number, kind)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[paper])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, missing
+	}
+	return p, err
+}

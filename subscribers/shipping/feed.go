@@ -1,0 +1,42 @@
+package shipping
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/shipment"
+)
+
+// wordsVersion is that of Show: raise it with every change of its words.
+const wordsVersion = "1"
+
+func shipmentsFeed(publicURL string) feed.Description {
+	return feed.Description{
+		Name: shipment.Feed, Title: "Edison Cars: shipments", ID: "tag:edison-cars.example,2026:shipments",
+		Version: wordsVersion,
+		Text:    "How far the shipment of every finished car is, whole, in commit order. It names nobody.",
+		Show: func(e feed.Entry) (feed.Shown, error) {
+			var s shipment.Shipment
+			if err := json.Unmarshal(e.Entity, &s); err != nil {
+				return feed.Shown{}, fmt.Errorf("read shipment %s: %w", e.ID, err)
+			}
+			status := html.EscapeString(string(s.Status))
+			return feed.Shown{
+				Title: fmt.Sprintf("Shipment %s %s", short(s.ID), s.Status),
+				HTML: `<p><span class="badge ` + status + `">` + status + `</span> the car of build <code>` + s.BuildID.String() +
+					`</code>, of order <code>` + s.OrderID.String() + `</code></p>`,
+				URL: publicURL + "/shipments/" + s.ID.String(), XML: &s,
+			}, nil
+		},
+	}
+}
+
+// short is enough of an id to talk about it.
+func short(id uuid.UUID) string {
+	text := id.String()
+	return text[len(text)-8:]
+}

@@ -1,0 +1,141 @@
+package shipping
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/shipment"
+)
+
+// An account is how a customer stands.
+type account string
+
+const (
+	unknown account = ""
+	known   account = "known"
+	deleted account = "deleted"
+)
+
+// A change is an event, and what it does to the model.
+type change struct {
+	event
+	build    int // with status; or
+	status   build.Status
+	customer int // with account
+	account  account
+}
+
+// Whatever the interleaving of the feeds' pages and of the truck, and what comes again: where a shipment is depends on nothing but what
+// the feeds said last, and whether the truck was there when it was ready. The shipments feed says every version.
+func TestAnyArrival(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	run := 0
+	rapid.Check(t, func(t *rapid.T) {
+		if _, err := d.Exec(t.Context(), `truncate build, customer, deleted_customer, shipment`); err != nil {
+			t.Fatal(err)
+		}
+		run++ // the feed goes on: each run has ids of its own
+		id := func(n int) int { return 10*run + n }
+		versions := map[uuid.UUID]int64{}
+		next := func(id uuid.UUID) int64 { versions[id]++; return versions[id] }
+		var feeds [2][]change
+		for range rapid.IntRange(1, 12).Draw(t, "entries of builds") {
+			n := rapid.IntRange(1, 5).Draw(t, "build")
+			status := rapid.SampledFrom([]build.Status{build.Planned, build.Started, build.Finished, build.Finished, build.Cancelled, ""}).Draw(t, "status")
+			feeds[0] = append(feeds[0], change{event: built(id(n), next(numbered("build", id(n))), status, id((n+1)/2)), build: n, status: status})
+		}
+		for range rapid.IntRange(1, 8).Draw(t, "entries of customers") {
+			n := rapid.IntRange(1, 3).Draw(t, "customer")
+			city, to := "Köln", known
+			if rapid.IntRange(0, 3).Draw(t, "deleted") == 0 {
+				city, to = "", deleted
+			}
+			feeds[1] = append(feeds[1], change{event: signedUp(id(n), next(numbered("customer", id(n))), city), customer: n, account: to})
+		}
+
+		builds, accounts, model := map[int]build.Status{}, map[int]account{}, map[int]shipment.Status{}
+		check := func() {
+			var want []string
+			for n, is := range model {
+				switch account := accounts[(n+1)/2]; {
+				case is == shipment.Shipped:
+				case builds[n] != build.Finished || account == deleted:
+					model[n] = shipment.Stopped
+				case account == known:
+					model[n] = shipment.Ready
+				default:
+					model[n] = shipment.Waiting
+				}
+			}
+			for n, is := range model {
+				text := string(is)
+				if is == shipment.Ready || is == shipment.Shipped && accounts[(n+1)/2] != deleted {
+					text += ", named"
+				}
+				want = append(want, text)
+			}
+			slices.Sort(want)
+			var got []string
+			for _, s := range d.states(t) {
+				status, _, named := strings.Cut(s, ":")
+				text, _, _ := strings.Cut(status, " ")
+				if named {
+					text += ", named"
+				}
+				got = append(got, text)
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Fatalf("%q, want %q", got, want)
+			}
+		}
+		do := func(events ...event) {
+			if err := d.do(t.Context(), events...); err != nil {
+				t.Fatal(err)
+			}
+			check()
+		}
+		for len(feeds[0])+len(feeds[1]) > 0 {
+			if rapid.IntRange(0, 4).Draw(t, "truck") == 0 {
+				for n, is := range model {
+					if is == shipment.Ready {
+						model[n] = shipment.Shipped
+					}
+				}
+				do(pickup)
+			}
+			of := rapid.IntRange(0, 1).Draw(t, "feed")
+			if len(feeds[of]) == 0 {
+				of = 1 - of
+			}
+			size := min(rapid.IntRange(1, 4).Draw(t, "page size"), len(feeds[of]))
+			newest := map[string]change{} // of the page: Apply sees no other
+			var events []event
+			for _, c := range feeds[of][:size] {
+				events = append(events, c.event)
+				newest[fmt.Sprint(c.build, c.customer)] = c
+			}
+			feeds[of] = feeds[of][size:]
+			for _, c := range newest {
+				if of == 1 {
+					accounts[c.customer] = c.account
+					continue
+				}
+				builds[c.build] = c.status
+				if _, made := model[c.build]; !made && c.status == build.Finished {
+					model[c.build] = shipment.Waiting
+				}
+			}
+			do(events...)
+			if !slices.ContainsFunc(events, func(e event) bool { return e.Deleted }) && rapid.Bool().Draw(t, "again") {
+				do(events...)
+			}
+		}
+	})
+}

@@ -1,0 +1,179 @@
+// Package shipping sends every finished car to its customer, at the address of the moment when both are known: a build that is
+// finished before its customer has come waits.
+package shipping
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+type settings struct {
+	Pickup time.Duration `env:"PICKUP" envDefault:"10s" help:"how long a car stands ready before the truck takes it"`
+}
+
+// Service is shipping.
+func Service() *subscribe.Service {
+	set := new(settings)
+	return &subscribe.Service{
+		Name: "shipping", Title: "Shipping", Addr: "127.0.0.1:8094",
+		Text:       "a shipment per finished car, to the customer's address",
+		Migrations: sql.Migrations("shipping"),
+		Settings:   set,
+		Feeds: []subscribe.Feed{
+			{Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Apply: subscribe.Publishing(applyBuilds)},
+			{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Apply: subscribe.Publishing(applyCustomers)},
+		},
+		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
+		Work:      func(ctx context.Context, s *subscribe.Site) error { return pickUp(ctx, s.Log, set.Pickup) },
+		Routes: func(s *subscribe.Site) {
+			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
+			s.Page("/shipments/:id", "Shipment", labelPage, func(r *http.Request) (any, error) { return readLabel(r, s.DB) })
+			s.JSON("/api/shipments", func(r *http.Request) (any, error) { return listAsked(r, s.DB) })
+		},
+	}
+}
+
+//go:embed *.html
+var pages embed.FS
+
+var (
+	page      = web.Template(pages, "shipping.html")
+	labelPage = web.Template(pages, "label.html")
+)
+
+// lock makes the two feeds and the truck take turns: so a build and its customer that come at the same moment do not miss each other.
+const lock = `select pg_advisory_xact_lock(hashtext('shipment'))`
+
+func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
+	ids := batch.IDs()
+	shipments := make([]uuid.UUID, len(ids))
+	for i, id := range ids {
+		shipments[i] = shipmentID(id)
+	}
+	var b pgx.Batch
+	b.Queue(lock)
+	b.Queue(`
+		insert into build (id, version, status, order_id, customer_id, car, model)
+		select id, version, status, order_id, customer_id, car, model
+		  from jsonb_to_recordset($1) as b (id uuid, version bigint, status text, order_id uuid, customer_id uuid, car int, model text)
+		on conflict (id) do update set version = excluded.version, status = excluded.status, order_id = excluded.order_id,
+		       customer_id = excluded.customer_id, car = excluded.car, model = excluded.model`, batch.JSON())
+	b.Queue(`delete from build where id = any($1)`, batch.Deleted)
+	b.Queue(`
+		insert into shipment (id, version, status, build_id, order_id, customer_id, car, model)
+		select s.id, 0, $4, b.id, b.order_id, b.customer_id, b.car, b.model
+		  from unnest($1::uuid[], $2::uuid[]) as s (id, build_id) join build b on b.id = s.build_id where b.status = $3
+		on conflict (build_id) do nothing`, shipments, ids, build.Finished, shipment.Waiting)
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil)
+}
+
+// shipmentID derives the id of a build's shipment.
+func shipmentID(buildID uuid.UUID) uuid.UUID { return uuid.NewSHA1(buildID, []byte(shipment.Feed)) }
+
+func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
+	var b pgx.Batch
+	b.Queue(lock)
+	b.Queue(`
+		insert into customer (id, version, name, street, postal_code, city, country)
+		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
+		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
+		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
+		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`, batch.JSON())
+	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
+	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
+	b.Queue(`delete from deleted_customer where id = any($1)`, batch.IDs())
+	b.Queue(`
+		update shipment set name = null, street = null, postal_code = null, city = null, country = null
+		 where customer_id = any($1) and status = $2 and name is not null`, batch.Deleted, shipment.Shipped)
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	return settle(ctx, tx, nil, slices.Concat(batch.IDs(), batch.Deleted))
+}
+
+const published = ` returning s.id, s.version, s.status, s.build_id, s.order_id, s.shipped_at, s.updated_at`
+
+// settle brings what has not left, of these builds and these customers, to where the copies say that it stands: stopped without a
+// finished build, or when the account was deleted; ready once the customer is known, and then with the address of this moment.
+func settle(ctx context.Context, tx *publish.Tx, builds, customers []uuid.UUID) error {
+	return publishChanges(ctx, tx, `
+		with found as (
+			select s.id, case when b.status is distinct from $3 or d.id is not null then $4 when c.id is null then $5 else $6 end as status,
+			       c.name, c.street, c.postal_code, c.city, c.country
+			  from shipment s
+			  left join build b on b.id = s.build_id
+			  left join customer c on c.id = s.customer_id
+			  left join deleted_customer d on d.id = s.customer_id
+			 where (s.build_id = any($1) or s.customer_id = any($2)) and s.status <> $7
+		), wanted as (
+			select id, status, r.* from found left join lateral (select name, street, postal_code, city, country, statement_timestamp() as at) r on status = $6
+		)
+		update shipment s set version = version + 1, status = w.status, name = w.name, street = w.street, postal_code = w.postal_code,
+		       city = w.city, country = w.country, ready_at = w.at, updated_at = greatest(statement_timestamp(), updated_at + interval '1 microsecond')
+		  from wanted w where w.id = s.id and (w.status <> s.status or s.version = 0)`+published,
+		builds, customers, build.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped)
+}
+
+// pickUpChunk is how many cars leave in one transaction.
+const pickUpChunk = 500
+
+// pickUp lets go what has been ready for so long.
+func pickUp(ctx context.Context, log *publish.Log, after time.Duration) error {
+	return log.InTx(ctx, func(tx *publish.Tx) error {
+		if _, err := tx.Exec(ctx, lock); err != nil {
+			return err
+		}
+		return publishChanges(ctx, tx, `
+			update shipment s set version = version + 1, status = $1, shipped_at = due.at, updated_at = due.at
+			  from (select id, greatest(statement_timestamp(), updated_at + interval '1 microsecond') as at from shipment
+			         where status = $2 and ready_at <= statement_timestamp() - $3::interval order by ready_at limit $4) due
+			 where s.id = due.id`+published, shipment.Shipped, shipment.Ready, after, pickUpChunk)
+	})
+}
+
+// publishChanges appends the shipments that the statement gives as they are now.
+func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args ...any) error {
+	rows, err := tx.Query(ctx, statement, args...)
+	if err != nil {
+		return err
+	}
+	changed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e publish.Entry, err error) {
+		var s shipment.Shipment
+		if err := row.Scan(&s.ID, &s.Version, &s.Status, &s.BuildID, &s.OrderID, &s.ShippedAt, &s.UpdatedAt); err != nil {
+			return e, err
+		}
+		s.ShippedAt, s.UpdatedAt = utc(s.ShippedAt), s.UpdatedAt.UTC()
+		payload, err := json.Marshal(&s)
+		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt, Payload: payload}, err
+	})
+	publish.Append(tx, shipment.Feed, changed...)
+	return err
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	in := t.UTC()
+	return &in
+}

@@ -1,0 +1,292 @@
+package shipping
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// A depot is shipping's database, and the log of its feed.
+type depot struct {
+	*pgxpool.Pool
+	log   *publish.Log
+	feeds []subscribe.Feed
+}
+
+func newDepot(t *testing.T) *depot {
+	t.Helper()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), sql.Migrations("shipping"))
+	log, err := publish.Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(log.Close)
+	return &depot{pool, log, Service().Feeds}
+}
+
+func numbered(of string, n int) uuid.UUID {
+	return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, of, n))
+}
+
+// An event is an entry of one of the feeds.
+type event struct {
+	of int // index of the feed
+	feed.Entry
+}
+
+func newEvent(of int, id uuid.UUID, version int64, entity any) event {
+	e := event{of, feed.Entry{ID: id, Version: version, Deleted: entity == nil}}
+	if entity != nil {
+		e.Entity, _ = json.Marshal(entity) // cannot fail
+	}
+	return e
+}
+
+// built is a version of build n for customer c; without a status it is deleted.
+func built(n int, version int64, status build.Status, c int) event {
+	id := numbered("build", n)
+	if status == "" {
+		return newEvent(0, id, version, nil)
+	}
+	return newEvent(0, id, version, build.Build{
+		ID: id, Version: version, Status: status, OrderID: numbered("order", n), CustomerID: numbered("customer", c), Car: 1, Model: "volta", Options: []string{},
+	})
+}
+
+// signedUp is a version of customer n who lives in city; without a city it is deleted.
+func signedUp(n int, version int64, city string) event {
+	id := numbered("customer", n)
+	if city == "" {
+		return newEvent(1, id, version, nil)
+	}
+	return newEvent(1, id, version, customer.Customer{
+		ID: id, Version: version, Name: fmt.Sprint("Customer ", n),
+		Address: customer.Address{Street: "Ring 1", PostalCode: "50667", City: city, Country: "DE"},
+	})
+}
+
+// pickup lets everything leave that is ready.
+var pickup = event{of: 2}
+
+func (d *depot) applyIn(ctx context.Context, tx *publish.Tx, events ...event) error {
+	f := d.feeds[events[0].of]
+	var page feed.Page
+	for _, e := range events {
+		page.Entries = append(page.Entries, e.Entry)
+	}
+	newer, err := f.Newer(ctx, tx, page.Latest())
+	if err != nil {
+		return err
+	}
+	return f.Apply(ctx, tx, subscribe.NewBatch(newer))
+}
+
+// do applies events of one feed as a page, or lets leave what is ready.
+func (d *depot) do(ctx context.Context, events ...event) error {
+	if events[0].of == pickup.of {
+		return pickUp(ctx, d.log, 0)
+	}
+	return d.log.InTx(ctx, func(tx *publish.Tx) error { return d.applyIn(ctx, tx, events...) })
+}
+
+// states says where each shipment is, and checks that the feed says so, too, of every version.
+func (d *depot) states(t rapid.TB) (list []string) {
+	t.Helper()
+	ctx := context.Background()
+	shipments, err := overview(ctx, d.Pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var feed int64
+	versions := int64(0)
+	for _, stage := range shipments {
+		if int(stage.Count) != len(stage.Parcels) {
+			t.Errorf("%d %s, %d are shown", stage.Count, stage.Status, len(stage.Parcels))
+		}
+		for _, p := range stage.Parcels {
+			text := fmt.Sprintf("%s v%d", p.Status, p.Version)
+			if p.Name != nil {
+				text += fmt.Sprintf(": %s in %s", *p.Name, *p.City)
+			}
+			list = append(list, text)
+			versions += p.Version
+			var payload []byte
+			if err := d.QueryRow(ctx, `select payload from feed_entry where entity_id = $1 order by position desc limit 1`, p.ID).Scan(&payload); err != nil {
+				t.Fatal(err)
+			}
+			want, _ := json.Marshal(shipment.Shipment{
+				ID: p.ID, Version: p.Version, Status: p.Status, BuildID: p.BuildID, OrderID: p.OrderID, ShippedAt: p.ShippedAt, UpdatedAt: p.UpdatedAt,
+			})
+			if string(payload) != string(want) {
+				t.Errorf("published %s, want %s", payload, want)
+			}
+		}
+	}
+	if err := d.QueryRow(ctx, `select count(*) from feed_entry join shipment on id = entity_id`).Scan(&feed); err != nil || feed != versions {
+		t.Errorf("%d entries are on the feed, want %d (%v)", feed, versions, err)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func TestShipments(t *testing.T) {
+	t.Parallel()
+	finished := []event{built(1, 3, build.Finished, 1)}
+	for _, c := range []struct {
+		name  string
+		pages [][]event
+		want  []string
+	}{
+		{"a finished car whose customer is known", [][]event{{signedUp(1, 1, "Köln")}, finished}, []string{"ready v1: Customer 1 in Köln"}},
+		{"a car that waited for its customer", [][]event{finished, {signedUp(1, 1, "Köln")}}, []string{"ready v2: Customer 1 in Köln"}},
+		{"a customer who has not come", [][]event{finished, {signedUp(2, 1, "Köln")}, {pickup}}, []string{"waiting v1"}},
+		{"a car that is not finished", [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Planned, 1)}, {built(1, 2, build.Started, 1)}, {built(2, 2, build.Cancelled, 1)}}, nil},
+		{"the truck", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {pickup}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"a customer who moves before the car is finished", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "Bonn")}, finished}, []string{"ready v1: Customer 1 in Bonn"}},
+		{"a customer who moves afterwards", [][]event{{signedUp(1, 1, "Köln")}, finished, {signedUp(1, 2, "Bonn")}, {pickup}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"a build that the source no longer has", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, "", 0), built(2, 1, "", 0)}, {pickup}}, []string{"stopped v2"}},
+		{"one that waited", [][]event{finished, {built(1, 4, "", 0)}, {signedUp(1, 1, "Köln")}, {pickup}}, []string{"stopped v2"}},
+		{"one whose car has left", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {built(1, 4, "", 0)}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"a build that comes back", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, "", 0)}, {signedUp(1, 2, "Bonn")}, finished}, []string{"ready v3: Customer 1 in Bonn"}},
+		{"a build that is not finished in another history", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, build.Started, 1)}, {pickup}}, []string{"stopped v2"}},
+		{"an account deleted while the car waited", [][]event{finished, {signedUp(1, 2, "")}}, []string{"stopped v2"}},
+		{"an account deleted before the car is finished", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "")}, finished, {pickup}}, []string{"stopped v1"}},
+		{"an account deleted before the truck came", [][]event{{signedUp(1, 1, "Köln")}, finished, {signedUp(1, 2, "")}, {pickup}}, []string{"stopped v2"}},
+		{"an account deleted after the car has left", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {signedUp(1, 2, "")}}, []string{"shipped v2"}},
+		{"an account that another history has again", [][]event{finished, {signedUp(1, 2, "")}, {signedUp(1, 1, "Köln")}}, []string{"ready v3: Customer 1 in Köln"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDepot(t)
+			for _, events := range c.pages {
+				for range 2 { // the same page again changes nothing
+					if err := d.do(t.Context(), events...); err != nil {
+						t.Fatal(err)
+					}
+				}
+				once := d.states(t)
+				if err := d.do(t.Context(), events...); err != nil {
+					t.Fatal(err)
+				}
+				if again := d.states(t); !slices.Equal(again, once) {
+					t.Errorf("%q, and after the same again %q", once, again)
+				}
+			}
+			if got := d.states(t); !slices.Equal(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// What is ready leaves no earlier than PICKUP says, however many there are.
+func TestPickUp(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	var builds []event
+	for n := range pickUpChunk + 7 {
+		builds = append(builds, built(n, 1, build.Finished, 1))
+	}
+	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, builds} {
+		if err := d.do(t.Context(), step...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		after time.Duration
+		left  int
+	}{{time.Hour, 0}, {0, pickUpChunk}, {0, pickUpChunk + 7}} {
+		if err := pickUp(t.Context(), d.log, c.after); err != nil {
+			t.Fatal(err)
+		}
+		var left int
+		if err := d.QueryRow(t.Context(), `select count(*) from shipment where status = 'shipped' and shipped_at = updated_at and shipped_at > ready_at`).Scan(&left); err != nil || left != c.left {
+			t.Errorf("%d have left, want %d (%v)", left, c.left, err)
+		}
+	}
+}
+
+// A build and its customer that come at the same moment do not miss each other.
+func TestFeedsTakeTurns(t *testing.T) {
+	t.Parallel()
+	first, second := built(1, 1, build.Finished, 1), signedUp(1, 1, "Köln")
+	for _, c := range []struct {
+		name          string
+		first, second event
+		want          string
+	}{{"the build first", first, second, "ready v2"}, {"the customer first", second, first, "ready v1"}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDepot(t)
+			other := make(chan error, 1)
+			err := d.log.InTx(t.Context(), func(tx *publish.Tx) error {
+				if err := d.applyIn(t.Context(), tx, c.first); err != nil {
+					return err
+				}
+				go func() { other <- d.do(t.Context(), c.second) }()
+				for deadline, waits := time.Now().Add(time.Minute), false; !waits; time.Sleep(5 * time.Millisecond) {
+					err := d.QueryRow(t.Context(), `select exists (select from pg_locks where not granted and pid in (select pid from pg_stat_activity where datname = current_database()))`).Scan(&waits)
+					if err != nil || len(other) > 0 || time.Now().After(deadline) {
+						return fmt.Errorf("the second does not wait for the first: %w", err)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := <-other; err != nil {
+				t.Fatal(err)
+			}
+			if got := d.states(t); !slices.Equal(got, []string{c.want + ": Customer 1 in Köln"}) {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	err := d.log.InTx(t.Context(), func(tx *publish.Tx) error {
+		if err := d.applyIn(t.Context(), tx, built(1, 1, build.Finished, 1)); err != nil {
+			return err
+		}
+		return pgx.ErrTxClosed
+	})
+	if err == nil {
+		t.Fatal("it was not undone")
+	}
+	if got := d.states(t); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestCode(t *testing.T) {
+	t.Parallel()
+	c, err := draw(numbered("shipment", 1).URN())
+	if err != nil || c.Size < 21+2*quiet || !strings.HasPrefix(c.Path, "M4 4h1v1h-1zM5 4h1v1h-1z") { // the corner of the first finder pattern
+		t.Errorf("%+v %v", c, err)
+	}
+}

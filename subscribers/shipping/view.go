@@ -1,0 +1,179 @@
+package shipping
+
+import (
+	"context"
+	"errors"
+	"image/color"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/boombuler/barcode/qr"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A parcel is a shipment as pages and the API show it.
+type parcel struct {
+	ID         uuid.UUID       `json:"id"`
+	Version    int64           `json:"version"`
+	Status     shipment.Status `json:"status"`
+	BuildID    uuid.UUID       `json:"build_id"`
+	OrderID    uuid.UUID       `json:"order_id"`
+	CustomerID uuid.UUID       `json:"customer_id"`
+	Car        int             `json:"car"` // 1, 2, 3 ... within the order
+	Model      string          `json:"model"`
+	Name       *string         `json:"name"` // with the address: null where the table says so
+	Street     *string         `json:"street"`
+	PostalCode *string         `json:"postal_code"`
+	City       *string         `json:"city"`
+	Country    *string         `json:"country"`
+	ReadyAt    *time.Time      `json:"ready_at"`
+	ShippedAt  *time.Time      `json:"shipped_at"`
+	UpdatedAt  time.Time       `json:"updated_at"`
+}
+
+const parcels = `
+	select id, version, status, build_id, order_id, customer_id, car, model, name, street, postal_code, city, country, ready_at, shipped_at, updated_at
+	  from shipment `
+
+// Short is enough of the id to talk about it; so are those of its order and its build.
+func (p *parcel) Short() string      { return short(p.ID) }
+func (p *parcel) ShortOrder() string { return short(p.OrderID) }
+func (p *parcel) ShortBuild() string { return short(p.BuildID) }
+
+// ModelName is "Volta" for volta: the codes of the catalogue are made of words.
+func (p *parcel) ModelName() string {
+	if p.Model == "" {
+		return ""
+	}
+	return strings.ToUpper(p.Model[:1]) + strings.ReplaceAll(p.Model[1:], "_", " ")
+}
+
+// apiLimit is how many shipments the API gives at most, and by default. All of them are on the feed.
+const apiLimit = 1000
+
+// listAsked gives the shipments that changed last, newest first. The request may say limit=N for fewer, status=ready, say, and
+// order_id=UUID.
+func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
+	asked, limit := r.URL.Query(), apiLimit
+	if text := asked.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > apiLimit {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", apiLimit)
+		}
+		limit = n
+	}
+	status := shipment.Status(asked.Get("status"))
+	switch status {
+	case "", shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped:
+	default:
+		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped or stopped.")
+	}
+	var of *uuid.UUID
+	if text := asked.Get("order_id"); text != "" {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order: a UUID.")
+		}
+		of = &id
+	}
+	return list(r.Context(), db, status, of, limit)
+}
+
+func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int) ([]parcel, error) {
+	rows, err := db.Query(ctx, parcels+`
+		where ($1 = '' or status = $1) and ($2::uuid is null or order_id = $2) order by updated_at desc, id limit $3`, status, of, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanParcel)
+}
+
+func scanParcel(row pgx.CollectableRow) (parcel, error) {
+	p, err := pgx.RowToStructByPos[parcel](row)
+	p.ReadyAt, p.ShippedAt, p.UpdatedAt = utc(p.ReadyAt), utc(p.ShippedAt), p.UpdatedAt.UTC()
+	return p, err
+}
+
+// A stage is where shipments stand: how many, and those that came there last.
+type stage struct {
+	Status  shipment.Status
+	Count   int64
+	Parcels []parcel
+}
+
+// stageLimit is how many shipments of a stage the page shows.
+const stageLimit = 25
+
+// overview gives the stages in the order of a shipment's way.
+func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
+	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped} {
+		s := stage{Status: status}
+		if err := db.QueryRow(ctx, `select count(*) from shipment where status = $1`, status).Scan(&s.Count); err != nil {
+			return nil, err
+		}
+		if s.Parcels, err = list(ctx, db, status, nil, stageLimit); err != nil {
+			return nil, err
+		}
+		stages = append(stages, s)
+	}
+	return stages, nil
+}
+
+// A label is what sticks on a car.
+type label struct {
+	parcel
+	Code code
+}
+
+func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
+	missing := web.Errorf(http.StatusNotFound, "There is no shipment with this id.")
+	id, err := uuid.Parse(r.PathValue("id"))
+	if err != nil {
+		return nil, missing
+	}
+	rows, err := db.Query(r.Context(), parcels+`where id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pgx.CollectExactlyOneRow(rows, scanParcel)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, missing
+	} else if err != nil {
+		return nil, err
+	}
+	drawn, err := draw(p.ID.URN())
+	return &label{p, drawn}, err
+}
+
+// A code is a QR code as the path of an SVG, a unit per module.
+type code struct {
+	Size int // with the quiet zone
+	Path string
+}
+
+// quiet is the zone around a code, in modules (ISO/IEC 18004 section 6.3.8).
+const quiet = 4
+
+func draw(text string) (code, error) {
+	drawn, err := qr.Encode(text, qr.M, qr.Unicode)
+	if err != nil {
+		return code{}, err
+	}
+	var path strings.Builder
+	size := drawn.Bounds().Dx()
+	for y := range size {
+		for x := range size {
+			if drawn.At(x, y) == color.Black {
+				path.WriteString("M" + strconv.Itoa(x+quiet) + " " + strconv.Itoa(y+quiet) + "h1v1h-1z")
+			}
+		}
+	}
+	return code{size + 2*quiet, path.String()}, nil
+}
