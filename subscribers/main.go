@@ -23,13 +23,15 @@ import (
 )
 
 // services are all there are: a new one is a line here.
-var services = []*subscribe.Service{
-	warehouse.Service,
-	assembly.Service(),
-	dashboard.Service,
-	billing.Service,
-	shipping.Service(),
-	mailer.Service(),
+func services() []*subscribe.Service {
+	return []*subscribe.Service{
+		warehouse.Service(),
+		assembly.Service(),
+		dashboard.Service,
+		billing.Service,
+		shipping.Service(),
+		mailer.Service(),
+	}
 }
 
 func main() { daemon.Main(run) }
@@ -49,6 +51,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if name == "follow" {
 		return follow.Run(ctx, rest, env, stdout, os.Stderr)
 	}
+	services := services()
 	i := slices.IndexFunc(services, func(s *subscribe.Service) bool { return s.Name == name })
 	if i < 0 {
 		return daemon.Usagef("there is no service %q; without a name, subscribers lists them", name)
@@ -68,7 +71,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 func list(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(tw, "SERVICE\tADDRESS\tREADS\tWHAT IT DOES")
-	for _, s := range services {
+	for _, s := range services() {
 		var feeds []string
 		for _, f := range s.Feeds {
 			feeds = append(feeds, f.Name)

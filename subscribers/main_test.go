@@ -29,6 +29,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -104,16 +105,21 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
 	entries := make([]publish.Entry, len(orders))
 	for i, o := range orders {
-		payload, err := json.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}
+		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload(t, o)}
 	}
 	return serveFeed(t, order.Feed, entries...)
 }
 
-// serveFeed gives the URL of a feed.
+func payload(t *testing.T, entity any) []byte {
+	t.Helper()
+	text, err := json.Marshal(entity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// serveFeed gives the URL of a feed of these entries.
 func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
@@ -159,8 +165,8 @@ func TestServices(t *testing.T) {
 		"shipping":  {"/api/shipments", `[]`},
 		"mailer":    {"/api/mails", `[{"order_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","customer_id":"00000000-0000-0000-0000-000000000000","state":"skipped",`},
 	}
-	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed)}
-	for _, s := range services {
+	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed), shipment.Feed: serveFeed(t, shipment.Feed)}
+	for _, s := range services() {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			env, first := map[string]string{}, s.Feeds[0].Name
@@ -198,13 +204,13 @@ func TestCommandLine(t *testing.T) {
 		if !strings.Contains(out.String(), "follow URL prints the entries of any feed") {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
-		for _, s := range services {
+		for _, s := range services() {
 			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + s.Feeds[0].Name + `\S* +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}
 	}
-	for _, s := range services {
+	for _, s := range services() {
 		for _, flagged := range []string{"--help", "-h"} {
 			var out bytes.Buffer
 			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -104,7 +105,13 @@ type replica struct {
 
 func newReplica(t *testing.T, s *subscribe.Service, source string) *replica {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), s.Migrations)
-	return &replica{s, pool, start(t, s.Name, pool, map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly"})}
+	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_SHIPMENTS": "@yearly", "LEAD_SPEED": "1"}
+	if s.Settings != nil {
+		if err := daemon.Parse(env, s.Settings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &replica{s, pool, start(t, s.Name, pool, env)}
 }
 
 func (r *replica) apply(t *rapid.T, entries []feed.Entry) {
@@ -156,13 +163,14 @@ type stock struct {
 	Part                               string
 	OnHand, Reserved, OnOrder, Reorder int64
 	Lot, Purchased, InReservations     int64
+	Moved                              int64 // into reservations
 }
 
 // Whatever the history, the pages and the repetitions, the warehouse reserves what the orders that stand take, orders
 // what is short in whole lots, and orders nothing because of a repetition.
 func TestWarehouseProperty(t *testing.T) {
 	t.Parallel()
-	r := newReplica(t, warehouse.Service, ordersFeed(t))
+	r := newReplica(t, warehouse.Service(), ordersFeed(t))
 	takes := map[string]map[string]int64{}
 	rows, err := r.pool.Query(t.Context(), `select item, part, quantity from bill_of_materials`)
 	if err != nil {
@@ -184,7 +192,7 @@ func TestWarehouseProperty(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		bought := map[string]int64{}
-		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, reservation, purchase; update part set reserved = 0, on_order = 0`,
+		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, reservation, purchase, movement; update part set reserved = 0, on_order = 0`,
 			func(copied []feed.Entry, again bool) {
 				want := map[string]int64{}
 				placed, _ := stateAfter(t, copied)
@@ -199,8 +207,9 @@ func TestWarehouseProperty(t *testing.T) {
 				}
 				rows, err := r.pool.Query(context.Background(), `
 					select part, on_hand, reserved, on_order, reorder_point, lot,
-					       (select coalesce(sum(quantity), 0)::bigint from purchase p where p.part = part.part),
-					       (select coalesce(sum(quantity), 0)::bigint from reservation r where r.part = part.part)
+					       (select coalesce(sum(quantity), 0)::bigint from purchase p where p.part = part.part and arrived_at is null),
+					       (select coalesce(sum(quantity), 0)::bigint from reservation r where r.part = part.part),
+					       (select coalesce(sum(reserved), 0)::bigint from movement m where m.part = part.part)
 					  from part order by part`)
 				if err != nil {
 					t.Fatal(err)
@@ -215,7 +224,7 @@ func TestWarehouseProperty(t *testing.T) {
 				}](t, r, "/api/parts")
 				for i, s := range stocks {
 					switch {
-					case s.Reserved != want[s.Part] || s.InReservations != want[s.Part] || shown[i].Reserved != want[s.Part] || shown[i].Part != s.Part:
+					case s.Reserved != want[s.Part] || s.InReservations != want[s.Part] || s.Moved != want[s.Part] || shown[i].Reserved != want[s.Part] || shown[i].Part != s.Part:
 						t.Fatalf("%d %s are reserved, %d in reservations, %v shown, not %d", s.Reserved, s.Part, s.InReservations, shown[i], want[s.Part])
 					case s.OnOrder != s.Purchased || s.OnOrder%s.Lot != 0 || s.OnHand+s.OnOrder-s.Reserved < s.Reorder:
 						t.Fatalf("purchases of %s: %+v", s.Part, s)
@@ -234,12 +243,13 @@ type sums struct {
 	Cancelled    int64
 	ByModel      []sum `json:"by_model"`
 	ByDay        []sum `json:"by_day"`
+	ByOption     []sum `json:"by_option"`
 }
 
 type sum struct {
-	Model, Day   string
-	Orders, Cars int64
-	RevenueCents int64 `json:"revenue_cents"`
+	Model, Option, Day string
+	Orders, Cars       int64
+	RevenueCents       int64 `json:"revenue_cents"`
 }
 
 // Whatever the history, the pages and the repetitions, the dashboard counts what the orders that stand amount to.
@@ -247,10 +257,10 @@ func TestDashboardProperty(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, dashboard.Service, ordersFeed(t))
 	rapid.Check(t, func(t *rapid.T) {
-		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line`, func(copied []feed.Entry, _ bool) {
+		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line, figure`, func(copied []feed.Entry, _ bool) {
 			placed, cancelled := stateAfter(t, copied)
 			want := sums{Orders: int64(len(placed)), Cancelled: int64(len(cancelled))}
-			byModel, byDay := map[string]sum{}, map[string]sum{}
+			byModel, byDay, byOption := map[string]sum{}, map[string]sum{}, map[string]sum{}
 			for _, o := range placed {
 				day := o.PlacedAt.UTC().Format(time.DateOnly)
 				d := byDay[day]
@@ -260,6 +270,10 @@ func TestDashboardProperty(t *testing.T) {
 					cars, cents := int64(l.Quantity), int64(l.Quantity)*l.UnitPriceCents
 					m := byModel[l.Model]
 					byModel[l.Model] = sum{Model: l.Model, Cars: m.Cars + cars, RevenueCents: m.RevenueCents + cents}
+					for _, option := range l.Options {
+						o := byOption[option]
+						byOption[option] = sum{Option: option, Cars: o.Cars + cars, RevenueCents: o.RevenueCents + cents}
+					}
 					d.Cars += cars
 					d.RevenueCents += cents
 					want.Cars += cars
@@ -267,9 +281,11 @@ func TestDashboardProperty(t *testing.T) {
 				}
 				byDay[day] = d
 			}
-			want.ByModel = slices.SortedFunc(maps.Values(byModel), func(a, b sum) int {
-				return cmp.Or(cmp.Compare(b.Cars, a.Cars), cmp.Compare(a.Model, b.Model))
-			})
+			mostCars := func(a, b sum) int {
+				return cmp.Or(cmp.Compare(b.Cars, a.Cars), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Option, b.Option))
+			}
+			want.ByModel = slices.SortedFunc(maps.Values(byModel), mostCars)
+			want.ByOption = slices.SortedFunc(maps.Values(byOption), mostCars)
 			want.ByDay = slices.SortedFunc(maps.Values(byDay), func(a, b sum) int { return cmp.Compare(a.Day, b.Day) })
 			got := read[sums](t, r, "/api/stats")
 			if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -131,10 +131,10 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	polling.Go(func() { (&leader{site, logger}).run(ctx) })
 	engine := web.New(logger, web.CountRequests(registry))
 	site.routes = engine
+	site.route()
 	if s.Publishes != nil {
 		site.publish(engine, public.publicURL(ln.Addr()), public, registry)
 	}
-	site.route()
 	web.Metrics(engine, registry)
 	return web.ServeListener(ctx, ln, engine, logger)
 }

@@ -45,6 +45,8 @@ type Feed struct {
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
 	Table string
+	// Optional declares that the service is of use without a copy of this feed: it is ready before there is one.
+	Optional bool
 	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
 	// common may then be applied at the same time, and their commits need no flush: what a crash of the database takes of the
 	// last second it takes with the cursor, and the source still has it.

@@ -3,9 +3,13 @@ package subscribe
 import (
 	"context"
 	"embed"
+	"encoding/csv"
 	"fmt"
 	"html/template"
+	"iter"
+	"mime"
 	"net/http"
+	pathpkg "path"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,11 +41,15 @@ type Site struct {
 	pollers []*poller
 	paths   []string   // of the service's pages
 	feeds   []web.Link // that the service publishes
+	shown   []web.Link // to those of the pages that are not at / and have no wildcard
 }
 
-// Page adds a page that shows what query gives. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
+// Page adds a page that shows what query gives, and a link to it to the navigation where its path has no wildcard. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
 func (s *Site) Page(path, title string, t *template.Template, query func(*http.Request) (any, error)) {
 	s.paths = append(s.paths, path)
+	if path != "/" && !strings.ContainsAny(path, ":*") {
+		s.shown = append(s.shown, web.Link{Text: title, URL: path})
+	}
 	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := query(request(c))
@@ -67,6 +75,40 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		c.Header("Cache-Control", "no-cache")
 		c.PureJSON(http.StatusOK, data)
 		return nil
+	}))
+}
+
+// CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
+// go out as they come. The path is as in Page.
+func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
+	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+		subs := s.subscriptions() // before the query, as above
+		rows, err := query(request(c))
+		if err != nil {
+			return fmt.Errorf("read for %s: %w", path, err)
+		}
+		for _, sub := range subs {
+			c.Writer.Header().Add("Edison-Copy", sub.header())
+		}
+		c.Header("Cache-Control", "no-cache")
+		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
+		c.Header("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": pathpkg.Base(c.Request.URL.Path)}))
+		if c.Request.Method == http.MethodHead {
+			c.Status(http.StatusOK)
+			return nil
+		}
+		out := csv.NewWriter(c.Writer)
+		out.UseCRLF = true
+		for row, err := range rows {
+			if err == nil {
+				err = out.Write(row)
+			}
+			if err != nil {
+				return fmt.Errorf("write %s: %w", path, err)
+			}
+		}
+		out.Flush()
+		return out.Error()
 	}))
 }
 
@@ -102,7 +144,7 @@ func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data an
 }
 
 func (s *Site) nav() []web.Link {
-	return append([]web.Link{{Text: "Overview", URL: "/"}, {Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds...)
+	return slices.Concat([]web.Link{{Text: "Overview", URL: "/"}}, s.shown, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds)
 }
 
 func (s *Site) subscriptions() []Subscription {
@@ -115,8 +157,8 @@ func (s *Site) subscriptions() []Subscription {
 
 // ready: a copy can be served as long as there is one, however old.
 func (s *Site) ready(ctx context.Context) error {
-	for _, sub := range s.subscriptions() {
-		if sub.AsOf == nil {
+	for i, sub := range s.subscriptions() {
+		if sub.AsOf == nil && !s.pollers[i].Optional {
 			return web.Errorf(http.StatusServiceUnavailable, "Not ready: there is no copy of the feed %s yet.", sub.Feed)
 		}
 	}

@@ -1,4 +1,5 @@
-// Package dashboard keeps the statistics: revenue, orders and cars, by model and by day.
+// Package dashboard keeps the statistics: revenue, orders and cars by day, model and option, how far the orders are, and how
+// long they take.
 package dashboard
 
 import (
@@ -6,9 +7,12 @@ import (
 	"embed"
 	"net/http"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -17,15 +21,18 @@ import (
 // Service is the dashboard.
 var Service = &subscribe.Service{
 	Name: "dashboard", Title: "Dashboard", Addr: "127.0.0.1:8092",
-	Text:       "statistics: revenue, orders and cars by model and by day",
+	Text:       "statistics: revenue, orders and cars by day, model and option, and how long they take",
 	Migrations: sql.Migrations("dashboard"),
 	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
+		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: applyOrders},
+		{Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Apply: applyBuilds, Optional: true},
+		{Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment", Apply: applyShipments, Optional: true},
 	},
 	Routes: func(s *subscribe.Site) {
-		query := func(r *http.Request) (any, error) { return stats(r.Context(), s.DB) }
+		query := func(r *http.Request) (any, error) { return stats(r, s.DB) }
 		s.Page("/", "Sales", page, query)
 		s.JSON("/api/stats", query)
+		s.CSV("/orders.csv", ordersCSV(s.DB))
 	},
 }
 
@@ -34,23 +41,65 @@ var pages embed.FS
 
 var page = web.Template(pages, "dashboard.html")
 
-// apply replaces the orders that changed and their lines.
-func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+// applyOrders replaces the orders that changed and their lines.
+func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	entities := batch.JSON()
-	var b pgx.Batch
-	b.Queue(`
-		insert into orders (id, version, status, placed_at, total_cents)
-		select id, version, status, placed_at, total_cents
-		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, placed_at timestamptz, total_cents bigint)
-		on conflict (id) do update set version = excluded.version, status = excluded.status,
-		       placed_at = excluded.placed_at, total_cents = excluded.total_cents`, entities)
-	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
-	b.Queue(`delete from order_line where order_id = any($1)`, batch.IDs())
-	b.Queue(`
-		insert into order_line (order_id, line, model, quantity, unit_price_cents)
-		select o.id, l.line, l.model, l.quantity, l.unit_price_cents
-		  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
-		 cross join rows from (jsonb_to_recordset(o.lines) as (model text, quantity bigint, unit_price_cents bigint))
-		       with ordinality as l (model, quantity, unit_price_cents, line)`, entities)
-	return tx.SendBatch(ctx, &b).Close()
+	return recount(ctx, tx, append(batch.IDs(), batch.Deleted...), func(b *pgx.Batch) {
+		b.Queue(`
+			insert into orders (id, version, status, placed_at, total_cents)
+			select id, version, status, placed_at, total_cents
+			  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, placed_at timestamptz, total_cents bigint)
+			on conflict (id) do update set version = excluded.version, status = excluded.status,
+			       placed_at = excluded.placed_at, total_cents = excluded.total_cents`, entities)
+		b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+		b.Queue(`delete from order_line where order_id = any($1)`, batch.IDs())
+		b.Queue(`
+			insert into order_line (order_id, line, model, options, quantity, unit_price_cents)
+			select o.id, l.line, l.model, coalesce(l.options, '{}'), l.quantity, l.unit_price_cents
+			  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
+			 cross join rows from (jsonb_to_recordset(o.lines) as (model text, options text[], quantity bigint, unit_price_cents bigint))
+			       with ordinality as l (model, options, quantity, unit_price_cents, line)`, entities)
+	})
+}
+
+func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	ids, err := ordersOf(ctx, tx, batch, `select order_id from build where id = any($2)`)
+	if err != nil {
+		return err
+	}
+	return recount(ctx, tx, ids, func(b *pgx.Batch) {
+		b.Queue(`
+			insert into build (id, version, order_id, status, finished_at)
+			select id, version, order_id, status, finished_at
+			  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, status text, finished_at timestamptz)
+			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status,
+			       finished_at = excluded.finished_at`, batch.JSON())
+		b.Queue(`delete from build where id = any($1)`, batch.Deleted)
+	})
+}
+
+func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	ids, err := ordersOf(ctx, tx, batch, `select order_id from shipment where id = any($2)`)
+	if err != nil {
+		return err
+	}
+	return recount(ctx, tx, ids, func(b *pgx.Batch) {
+		b.Queue(`
+			insert into shipment (id, version, order_id, build_id, status, shipped_at)
+			select id, version, order_id, build_id, status, shipped_at
+			  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, build_id uuid, status text, shipped_at timestamptz)
+			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, build_id = excluded.build_id,
+			       status = excluded.status, shipped_at = excluded.shipped_at`, batch.JSON())
+		b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
+	})
+}
+
+// ordersOf gives the orders that the batch is about; before selects those of the rows as they are.
+func ordersOf(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, before string) ([]uuid.UUID, error) {
+	rows, err := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
+		batch.JSON(), append(batch.IDs(), batch.Deleted...))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }

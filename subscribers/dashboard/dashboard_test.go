@@ -1,8 +1,12 @@
 package dashboard
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,22 +49,91 @@ func line(quantity int, model string, cents int64) order.Line {
 
 func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
 	t.Helper()
+	copyFeed(t, pool, order.Feed, entries...)
+}
+
+// copyFeed applies entries as one page of a feed.
+func copyFeed(t *testing.T, pool *pgxpool.Pool, name string, entries ...feed.Entry) {
+	t.Helper()
+	apply(t, pool, name, entries...)
+	wantFigures(t, pool)
+}
+
+func apply(t *testing.T, pool *pgxpool.Pool, name string, entries ...feed.Entry) {
+	t.Helper()
+	at := &Service.Feeds[slices.IndexFunc(Service.Feeds, func(f subscribe.Feed) bool { return f.Name == name })]
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		newer, err := Service.Feeds[0].Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest())
+		newer, err := at.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest())
 		if err != nil {
 			return err
 		}
-		return apply(t.Context(), tx, subscribe.NewBatch(newer))
+		return at.Apply(t.Context(), tx, subscribe.NewBatch(newer))
 	})
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
-const (
-	noon  = "2026-11-23T12:00:00Z"
-	empty = `{"revenue_cents":0,"currency":"EUR","orders":0,"cancelled":0,"cars":0,"by_model":[],"by_day":[]}`
-	one   = `{"revenue_cents":300,"currency":"EUR","orders":1,"cancelled":0,"cars":3,"by_model":[{"model":"volta","cars":3,"revenue_cents":300}],"by_day":[{"day":"2026-11-23","orders":1,"cars":3,"revenue_cents":300}]}`
+// wantFigures checks that the figures are what they would be if they were counted anew.
+func wantFigures(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	const all = `select format('%s %s %s: %s %s %s', kind, day, name, orders, cars, revenue_cents) from figure where (orders, cars, revenue_cents) <> (0, 0, 0) order by 1`
+	read := func(db interface {
+		Query(context.Context, string, ...any) (pgx.Rows, error)
+	}) []string {
+		rows, err := db.Query(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	kept := read(pool)
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	var ids []uuid.UUID
+	if err := tx.QueryRow(t.Context(), `select array_agg(id) from orders`).Scan(&ids); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{`truncate figure`, `update orders set stage = 'placed', built_at = null, shipped_at = null`} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := recount(t.Context(), tx, nil, func(b *pgx.Batch) { b.Queue(stage, ids); b.Queue(count, ids, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	if counted := read(tx); !slices.Equal(kept, counted) {
+		t.Errorf("the figures are %q, not %q", kept, counted)
+	}
+}
+
+func statsFor(t *testing.T, pool *pgxpool.Pool, query string) *statistics {
+	t.Helper()
+	s, err := stats(httptest.NewRequest(http.MethodGet, "/?"+query, nil), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+const noon = "2026-11-23T12:00:00Z"
+
+// rest is how the statistics of cars without options end, when none is built.
+func rest(orders int) string {
+	return fmt.Sprintf(`,"by_option":[],"by_stage":[{"stage":"placed","orders":%d},{"stage":"planned","orders":0},{"stage":"started","orders":0},`+
+		`{"stage":"built","orders":0},{"stage":"shipped","orders":0}],"lead_times":[]}`, orders)
+}
+
+var (
+	empty = `{"revenue_cents":0,"currency":"EUR","orders":0,"cancelled":0,"cars":0,"by_model":[],"by_day":[]` + rest(0)
+	one   = `{"revenue_cents":300,"currency":"EUR","orders":1,"cancelled":0,"cars":3,"by_model":[{"model":"volta","cars":3,"revenue_cents":300}],"by_day":[{"day":"2026-11-23","orders":1,"cars":3,"revenue_cents":300}]` + rest(1)
 )
 
 func TestStats(t *testing.T) {
@@ -82,7 +155,7 @@ func TestStats(t *testing.T) {
 			}},
 			`{"revenue_cents":21600,"currency":"EUR","orders":3,"cancelled":0,"cars":9,` +
 				`"by_model":[{"model":"volta","cars":5,"revenue_cents":600},{"model":"ohm","cars":4,"revenue_cents":21000}],` +
-				`"by_day":[{"day":"2026-11-23","orders":2,"cars":6,"revenue_cents":5600},{"day":"2026-11-25","orders":1,"cars":3,"revenue_cents":16000}]}`,
+				`"by_day":[{"day":"2026-11-23","orders":2,"cars":6,"revenue_cents":5600},{"day":"2026-11-25","orders":1,"cars":3,"revenue_cents":16000}]` + rest(3),
 		},
 		{
 			"a day is one of UTC", [][]feed.Entry{{
@@ -91,18 +164,18 @@ func TestStats(t *testing.T) {
 				entry(t, 3, 1, order.Placed, "2026-11-23T23:30:00-01:00", line(1, "volta", 1)),
 			}},
 			`{"revenue_cents":3,"currency":"EUR","orders":3,"cancelled":0,"cars":3,"by_model":[{"model":"volta","cars":3,"revenue_cents":3}],` +
-				`"by_day":[{"day":"2026-11-23","orders":2,"cars":2,"revenue_cents":2},{"day":"2026-11-24","orders":1,"cars":1,"revenue_cents":1}]}`,
+				`"by_day":[{"day":"2026-11-23","orders":2,"cars":2,"revenue_cents":2},{"day":"2026-11-24","orders":1,"cars":1,"revenue_cents":1}]` + rest(3),
 		},
 		{
 			"a cancelled order is only counted", [][]feed.Entry{
 				{placed, entry(t, 2, 1, order.Placed, noon, line(9, "ohm", 900))},
 				{entry(t, 2, 2, order.Cancelled, noon, line(9, "ohm", 900))},
 			},
-			`{"revenue_cents":300,"currency":"EUR","orders":1,"cancelled":1,"cars":3,"by_model":[{"model":"volta","cars":3,"revenue_cents":300}],"by_day":[{"day":"2026-11-23","orders":1,"cars":3,"revenue_cents":300}]}`,
+			`{"revenue_cents":300,"currency":"EUR","orders":1,"cancelled":1,"cars":3,"by_model":[{"model":"volta","cars":3,"revenue_cents":300}],"by_day":[{"day":"2026-11-23","orders":1,"cars":3,"revenue_cents":300}]` + rest(1),
 		},
 		{
 			"an order first seen as cancelled", [][]feed.Entry{{entry(t, 1, 2, order.Cancelled, noon, line(9, "ohm", 900))}},
-			`{"revenue_cents":0,"currency":"EUR","orders":0,"cancelled":1,"cars":0,"by_model":[],"by_day":[]}`,
+			`{"revenue_cents":0,"currency":"EUR","orders":0,"cancelled":1,"cars":0,"by_model":[],"by_day":[]` + rest(0),
 		},
 		{"a new version with other lines replaces the old", [][]feed.Entry{
 			{entry(t, 1, 1, order.Placed, "2026-11-22T12:00:00Z", line(1, "ohm", 7), line(2, "joule", 8))},
@@ -122,7 +195,7 @@ func TestStats(t *testing.T) {
 		}, one},
 		{"a large fleet", [][]feed.Entry{{
 			entry(t, 1, 1, order.Placed, noon, line(1_000_000, "volta", 4_000_000_000)),
-		}}, `{"revenue_cents":4000000000000000,"currency":"EUR","orders":1,"cancelled":0,"cars":1000000,"by_model":[{"model":"volta","cars":1000000,"revenue_cents":4000000000000000}],"by_day":[{"day":"2026-11-23","orders":1,"cars":1000000,"revenue_cents":4000000000000000}]}`},
+		}}, `{"revenue_cents":4000000000000000,"currency":"EUR","orders":1,"cancelled":0,"cars":1000000,"by_model":[{"model":"volta","cars":1000000,"revenue_cents":4000000000000000}],"by_day":[{"day":"2026-11-23","orders":1,"cars":1000000,"revenue_cents":4000000000000000}]` + rest(1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -130,11 +203,7 @@ func TestStats(t *testing.T) {
 			for _, entries := range c.pages {
 				copyPage(t, pool, entries...)
 			}
-			s, err := stats(t.Context(), pool)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, _ := json.Marshal(s); string(got) != c.want {
+			if got, _ := json.Marshal(statsFor(t, pool, "")); string(got) != c.want {
 				t.Errorf("%s, not\n%s", got, c.want)
 			}
 		})

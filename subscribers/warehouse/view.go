@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -18,6 +17,9 @@ type part struct {
 	Reserved     int64  `json:"reserved"`
 	OnOrder      int64  `json:"on_order"`
 	ReorderPoint int64  `json:"reorder_point"`
+	Lot          int64  `json:"lot"`      // new pieces are ordered in multiples of it
+	Supplier     string `json:"supplier"` // its name
+	LeadDays     int    `json:"lead_days"`
 }
 
 // Available gives the pieces, on hand or on order, that nobody has reserved.
@@ -26,16 +28,12 @@ func (p part) Available() int64 { return p.OnHand + p.OnOrder - p.Reserved }
 // Short gives the pieces that are reserved but not on hand.
 func (p part) Short() int64 { return max(p.Reserved-p.OnHand, 0) }
 
-type purchase struct {
-	Part      string
-	Name      string
-	Number    int64
-	Quantity  int64
-	OrderedAt time.Time
-}
+const selectPart = `
+	select part, part.name, on_hand, reserved, on_order, reorder_point, lot, supplier.name, lead_days
+	  from part join supplier using (supplier) `
 
 func parts(ctx context.Context, db *pgxpool.Pool) ([]part, error) {
-	rows, err := db.Query(ctx, `select part, name, on_hand, reserved, on_order, reorder_point from part order by part`)
+	rows, err := db.Query(ctx, selectPart+`order by part`)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +42,8 @@ func parts(ctx context.Context, db *pgxpool.Pool) ([]part, error) {
 
 type data struct {
 	Parts     []part
-	Purchases []purchase
+	Purchases []purchase // the next to arrive
+	UnderWay  int64
 	Orders    int64
 	Reserved  int64
 	OnOrder   int64
@@ -63,14 +62,35 @@ func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
 		}
 	}
 	slices.SortFunc(d.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) })
+	if d.Purchases, err = underWay(ctx, db, 10); err != nil {
+		return d, err
+	}
+	return d, db.QueryRow(ctx, `
+		select (select count(*) from purchase where arrived_at is null), (select count(*) from orders where status = 'placed')`).Scan(&d.UnderWay, &d.Orders)
+}
+
+type supplier struct {
+	Supplier string   `json:"supplier"`
+	Name     string   `json:"name"`
+	LeadDays int      `json:"lead_days"`
+	Parts    []string `json:"parts"`
+	UnderWay int64    `json:"purchases_under_way"`
+	Pieces   int64    `json:"pieces_under_way"`
+}
+
+type supplierList struct {
+	Suppliers []supplier
+	Faster    string // how many times faster than their lead times they deliver; empty: they do not
+}
+
+func suppliers(ctx context.Context, db *pgxpool.Pool) ([]supplier, error) {
 	rows, err := db.Query(ctx, `
-		select part, name, number, quantity, ordered_at from purchase join part using (part)
-		 order by ordered_at desc, part limit 10`)
+		select supplier, supplier.name, lead_days, array_agg(part order by part), coalesce(sum(purchases), 0)::bigint, coalesce(sum(on_order), 0)::bigint
+		  from supplier join part using (supplier)
+		  left join (select part, count(*) as purchases from purchase where arrived_at is null group by part) as under_way using (part)
+		 group by supplier order by supplier.name`)
 	if err != nil {
-		return d, err
+		return nil, err
 	}
-	if d.Purchases, err = pgx.CollectRows(rows, pgx.RowToStructByPos[purchase]); err != nil {
-		return d, err
-	}
-	return d, db.QueryRow(ctx, `select count(*) from orders where status = 'placed'`).Scan(&d.Orders)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[supplier])
 }

@@ -1,10 +1,14 @@
-// Package warehouse reserves the parts of every ordered car, and orders new pieces when too few are left.
+// Package warehouse reserves the parts of every ordered car, orders new pieces when too few are left, and books their
+// arrival.
 package warehouse
 
 import (
 	"context"
 	"embed"
+	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,66 +18,137 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
+type settings struct {
+	LeadSpeed speed `env:"LEAD_SPEED" envDefault:"20000" help:"how many times faster than in real life suppliers deliver: 1 for days that are days; by default a day takes 4 s"`
+}
+
+// speed is from 0.001 to 1000000.
+type speed float64
+
+// words give the speed unless it is that of real life.
+func (s speed) words() string {
+	if s == 1 {
+		return ""
+	}
+	return strconv.FormatFloat(float64(s), 'f', -1, 64)
+}
+
+// UnmarshalText reads a speed; the error says what it takes.
+func (s *speed) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !(v >= 0.001 && v <= 1e6) {
+		return fmt.Errorf("takes a number from 0.001 to 1000000, not %q", text)
+	}
+	*s = speed(v)
+	return nil
+}
+
 // Service is the warehouse.
-var Service = &subscribe.Service{
-	Name: "warehouse", Title: "Warehouse", Addr: "127.0.0.1:8090",
-	Text:       "reserves parts by bill of materials, orders new pieces below the reorder point",
-	Migrations: sql.Migrations("warehouse"),
-	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: apply},
-	},
-	Routes: func(s *subscribe.Site) {
-		s.Page("/", "Parts", page, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
-		s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
-	},
+func Service() *subscribe.Service {
+	set := new(settings)
+	return &subscribe.Service{
+		Name: "warehouse", Title: "Warehouse", Addr: "127.0.0.1:8090",
+		Text:       "reserves parts by bill of materials, orders new pieces below the reorder point",
+		Migrations: sql.Migrations("warehouse"),
+		Settings:   set,
+		Feeds: []subscribe.Feed{{
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+			Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+				return apply(ctx, tx, batch, set.LeadSpeed)
+			},
+		}},
+		Work: func(ctx context.Context, s *subscribe.Site) error { return book(ctx, s.DB, time.Now()) },
+		Routes: func(s *subscribe.Site) {
+			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
+			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
+			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
+			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) {
+				list, err := suppliers(r.Context(), s.DB)
+				return supplierList{list, set.LeadSpeed.words()}, err
+			})
+			s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
+			s.JSON("/api/purchases", func(r *http.Request) (any, error) {
+				list, err := readPurchases(r, s.DB)
+				return list.Purchases, err
+			})
+			s.JSON("/api/movements", func(r *http.Request) (any, error) {
+				list, err := readMovements(r, s.DB, r.URL.Query().Get("part"))
+				return list.Movements, err
+			})
+			s.JSON("/api/suppliers", func(r *http.Request) (any, error) { return suppliers(r.Context(), s.DB) })
+		},
+	}
 }
 
 //go:embed *.html
 var pages embed.FS
 
-var page = web.Template(pages, "warehouse.html")
+var (
+	partsPage     = web.Template(pages, "warehouse.html")
+	historyPage   = web.Template(pages, "part.html")
+	purchasesPage = web.Template(pages, "purchases.html")
+	suppliersPage = web.Template(pages, "suppliers.html")
+)
 
-// apply replaces the reservations of the orders that changed, then orders what has become short.
-func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	entities, ids := batch.JSON(), batch.IDs()
+// lockStock lets one transaction at a time change the stock, so that each part's movements follow from one another.
+const lockStock = `select from part order by part for update`
+
+// apply makes the reservations those of the orders that changed, then orders what has become short.
+func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
+	entities := batch.JSON()
 	var b pgx.Batch
+	b.Queue(lockStock)
 	b.Queue(`
 		insert into orders (id, version, status)
 		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
 		on conflict (id) do update set version = excluded.version, status = excluded.status`, entities)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	b.Queue(`
-		with released as (
-			delete from reservation where order_id = any($1) or order_id = any($2) returning part, quantity
-		), total as (
-			select part, sum(quantity) as quantity from released group by part
-		)
-		update part set reserved = reserved - total.quantity from total where part.part = total.part`, ids, batch.Deleted)
-	b.Queue(`
-		with reserved as (
-			insert into reservation (order_id, part, quantity)
-			select o.id, bom.part, sum(l.quantity * bom.quantity)
+		with wanted as (
+			select o.id as order_id, bom.part, sum(l.quantity * bom.quantity)::bigint as quantity
 			  from jsonb_to_recordset($1) as o (id uuid, status text, lines jsonb)
 			 cross join jsonb_to_recordset(o.lines) as l (model text, options jsonb, quantity bigint)
 			 cross join lateral (select l.model union all select jsonb_array_elements_text(l.options)) as of (item)
 			  join bill_of_materials bom on bom.item = of.item
-			 where o.status = $2
+			 where o.status = $3
 			 group by o.id, bom.part
-			returning part, quantity
+		), held as (
+			select * from reservation where order_id = any($2)
+		), change as (
+			select order_id, part, coalesce(wanted.quantity, 0) as quantity, coalesce(wanted.quantity, 0) - coalesce(held.quantity, 0) as pieces
+			  from wanted full join held using (order_id, part)
+			 where wanted.quantity is distinct from held.quantity
+		), released as (
+			delete from reservation r using change c where r.order_id = c.order_id and r.part = c.part and c.quantity = 0
+		), reserved as (
+			insert into reservation (order_id, part, quantity)
+			select order_id, part, quantity from change where quantity > 0
+			on conflict (order_id, part) do update set quantity = excluded.quantity
 		), total as (
-			select part, sum(quantity) as quantity from reserved group by part
+			select part, sum(pieces)::bigint as pieces from change group by part
+		), stock as (
+			update part set reserved = reserved + total.pieces from total where part.part = total.part
+			returning part.part, on_hand, reserved - total.pieces as reserved, on_order
 		)
-		update part set reserved = reserved + total.quantity from total where part.part = total.part`,
-		entities, order.Placed)
+		insert into movement (part, order_id, reserved, on_hand_after, reserved_after, on_order_after)
+		select part, order_id, pieces, on_hand, reserved + sum(pieces) over (partition by part order by order_id), on_order
+		  from change join stock using (part) order by order_id, part`,
+		entities, append(batch.IDs(), batch.Deleted...), order.Placed)
 	b.Queue(`
 		with short as (
-			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity
-			  from part where on_hand + on_order - reserved < reorder_point
+			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity, lead_days
+			  from part join supplier using (supplier) where on_hand + on_order - reserved < reorder_point
 		), purchased as (
-			insert into purchase (part, number, quantity)
-			select part, (select count(*) + 1 from purchase p where p.part = short.part), quantity from short
-			returning part, quantity
+			insert into purchase (number, part, quantity, due_at)
+			select (select coalesce(max(number), 0) from purchase) + row_number() over (order by part), part, quantity,
+			       now() + lead_days * interval '1 day' / $1::float8
+			  from short
+			returning number, part, quantity
+		), stock as (
+			update part set on_order = on_order + quantity from purchased where part.part = purchased.part
+			returning part.part, number, quantity, on_hand, reserved, on_order
 		)
-		update part set on_order = on_order + purchased.quantity from purchased where part.part = purchased.part`)
+		insert into movement (part, purchase, on_order, on_hand_after, reserved_after, on_order_after)
+		select part, number, quantity, on_hand, reserved, on_order from stock order by number`, float64(faster))
 	return tx.SendBatch(ctx, &b).Close()
 }

@@ -53,7 +53,7 @@ func TestStorm(t *testing.T) {
 	s.proxy = newProxy(t, s.addr(8099), s.addr(8080))
 	s.nodes = map[string]*node{
 		sales:       {service: sales, addr: s.addr(8080), env: []string{"ACCESS_LOG=false"}},
-		"warehouse": {service: "warehouse", addr: s.addr(8090), env: []string{"PAGE_SIZE=20", "POLL_ORDERS=@every 1s"}},
+		"warehouse": {service: "warehouse", addr: s.addr(8090), env: []string{"PAGE_SIZE=20", "POLL_ORDERS=@every 1s", "LEAD_SPEED=200000"}},
 		"dashboard": {service: "dashboard", addr: s.addr(8092), env: []string{"PAGE_SIZE=100", "POLL_ORDERS=@every 1s", "POLL_WAIT=5s"}},
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
@@ -129,7 +129,9 @@ func (s *storm) begin(t *testing.T, name string) {
 		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
 	}
 	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL=", "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
-		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
+		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders",
+		"FEED_URL_BUILDS=http://"+s.addr(8091)+"/feeds/builds", "FEED_URL_SHIPMENTS=http://"+s.addr(8091)+"/feeds/shipments", // nobody is there
+		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
 	eventually(t, func() error {
 		if !n.running() {
 			t.Fatalf("%s has ended: %v\n%s", name, n.ProcessState, n.text(t))
@@ -280,6 +282,14 @@ func (s *storm) rows(t *testing.T, n *node, query string) (all []string) {
 	return all
 }
 
+// unbalanced selects the parts that are not what their purchases and movements say.
+const unbalanced = `
+	select part from part p
+	 where on_order <> (select coalesce(sum(quantity), 0) from purchase where part = p.part and arrived_at is null)
+	    or (on_hand, reserved, on_order) <> (select sum(on_hand), sum(reserved), sum(on_order) from movement where part = p.part)
+	    or (select coalesce(sum(on_hand), 0) from movement where part = p.part and purchase is not null)
+	       <> (select coalesce(sum(quantity), 0) from purchase where part = p.part and arrived_at is not null)`
+
 // wantCopies waits until every copy is what the feed says, row by row; sales' own table is at once.
 func (s *storm) wantCopies(t *testing.T, entries []entry) {
 	t.Helper()
@@ -318,6 +328,7 @@ func (s *storm) wantCopies(t *testing.T, entries []entry) {
 		{"warehouse", `select format('%s %s %s', id, version, status) from orders`, orders},
 		{"warehouse", `select format('%s %s %s', order_id, part, quantity) from reservation`, reservations},
 		{"warehouse", `select format('%s %s', part, reserved) from part where reserved <> 0`, reserved},
+		{"warehouse", unbalanced, nil},
 		{"dashboard", `select format('%s %s %s %s', id, version, status, total_cents) from orders`, totals},
 		{"dashboard", `select format('%s %s %s %s %s', order_id, line, model, quantity, unit_price_cents) from order_line`, lines},
 		{"newcomer", `select format('%s %s %s %s', id, version, status, total_cents) from orders`, totals},

@@ -1,0 +1,98 @@
+package dashboard
+
+import (
+	"iter"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// readAtOnce is how many orders of a download are in memory.
+const readAtOnce = 2000
+
+type csvOrder struct {
+	ID                 uuid.UUID
+	Status, Stage      string
+	PlacedAt           time.Time
+	Cars               int64
+	Models             string
+	TotalCents         int64
+	BuiltAt, ShippedAt *time.Time
+}
+
+// ordersCSV gives the orders of a filter, the oldest first. Between two reads it holds no connection, however slow the client is:
+// an order that changes meanwhile is as it was when it was read.
+func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error], error) {
+	return func(r *http.Request) (iter.Seq2[[]string, error], error) {
+		f, err := readFilter(r)
+		if err != nil {
+			return nil, err
+		}
+		after, last := csvOrder{}, time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+		if f.From != "" {
+			after.PlacedAt, _ = time.Parse(time.DateOnly, f.From)
+		}
+		if f.To != "" {
+			last, _ = time.Parse(time.DateOnly, f.To)
+			last = last.AddDate(0, 0, 1)
+		}
+		return func(yield func([]string, error) bool) {
+			if !yield([]string{"order", "status", "stage", "placed_at", "cars", "models", "total", "currency", "built_at", "shipped_at"}, nil) {
+				return
+			}
+			for {
+				rows, err := db.Query(r.Context(), `
+					select id, status, stage, placed_at, coalesce(cars, 0), coalesce(models, ''), total_cents, built_at, shipped_at
+					  from orders
+					 cross join lateral (
+						select sum(quantity)::bigint as cars, string_agg(quantity || ' ' || model, ', ' order by line) as models
+						  from order_line where order_id = id) as l
+					 where (placed_at, id) > ($1, $2) and placed_at < $3 order by placed_at, id limit $4`, after.PlacedAt, after.ID, last, readAtOnce)
+				var list []csvOrder
+				if err == nil {
+					list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[csvOrder])
+				}
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				for _, o := range list {
+					if !yield(o.row(), nil) {
+						return
+					}
+				}
+				if len(list) < readAtOnce {
+					return
+				}
+				after = list[len(list)-1]
+			}
+		}, nil
+	}
+}
+
+func (o csvOrder) row() []string {
+	return []string{
+		o.ID.String(), text(o.Status), text(o.Stage), timestamp(&o.PlacedAt), strconv.FormatInt(o.Cars, 10), text(o.Models),
+		strconv.FormatFloat(float64(o.TotalCents)/100, 'f', 2, 64), "EUR", timestamp(o.BuiltAt), timestamp(o.ShippedAt),
+	}
+}
+
+func timestamp(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// text keeps a spreadsheet from taking what came by a feed for a formula.
+func text(s string) string {
+	if strings.IndexAny(s, "=+-@\t\r") == 0 {
+		return "'" + s
+	}
+	return s
+}

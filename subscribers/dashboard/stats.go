@@ -1,0 +1,215 @@
+package dashboard
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// statistics are over the orders that stand; the cancelled ones are only counted.
+type statistics struct {
+	filter       `json:"-"`
+	RevenueCents int64       `json:"revenue_cents"`
+	Currency     string      `json:"currency"`
+	Orders       int64       `json:"orders"`
+	Cancelled    int64       `json:"cancelled"`
+	Cars         int64       `json:"cars"`
+	ByModel      []modelSum  `json:"by_model"`  // most cars first
+	ByDay        []daySum    `json:"by_day"`    // UTC, oldest first, days without orders left out
+	ByOption     []optionSum `json:"by_option"` // most cars first
+	ByStage      []stageSum  `json:"by_stage"`  // all of the stages
+	LeadTimes    []leadTime  `json:"lead_times"`
+}
+
+type modelSum struct {
+	Model        string `json:"model"`
+	Cars         int64  `json:"cars"`
+	RevenueCents int64  `json:"revenue_cents"`
+}
+
+type daySum struct {
+	Day          string `json:"day"` // 2026-01-31
+	Orders       int64  `json:"orders"`
+	Cars         int64  `json:"cars"`
+	RevenueCents int64  `json:"revenue_cents"`
+}
+
+type optionSum struct {
+	Option       string `json:"option"`
+	Cars         int64  `json:"cars"`          // that have it
+	RevenueCents int64  `json:"revenue_cents"` // from those cars, the rest of them included
+}
+
+// A stageSum counts the orders whose slowest car is so far.
+type stageSum struct {
+	Stage  string `json:"stage"` // placed, planned, started, built, shipped
+	Orders int64  `json:"orders"`
+}
+
+// A leadTime says how long whole orders took, in seconds rounded to two digits; there is none without such orders.
+type leadTime struct {
+	From          string `json:"from"` // placed or built
+	To            string `json:"to"`   // built or shipped
+	Orders        int64  `json:"orders"`
+	MedianSeconds int64  `json:"median_seconds"`
+	P90Seconds    int64  `json:"p90_seconds"` // nine of ten orders took no longer
+}
+
+var (
+	stages = []string{"placed", "planned", "started", "built", "shipped"}
+	leads  = []string{"placed-built", "built-shipped", "placed-shipped"}
+)
+
+// A filter selects the orders that were placed from one day to another, both included, UTC. Empty: from the first, to the last.
+type filter struct{ From, To string }
+
+func readFilter(r *http.Request) (f filter, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return f, web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
+	}
+	for _, p := range []struct {
+		name  string
+		into  *string
+		takes string
+	}{{"from", &f.From, "a day such as 2026-11-23"}, {"to", &f.To, "a day such as 2026-11-23, not before that of from"}} {
+		values := query[p.name]
+		if len(values) > 1 {
+			return f, web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", p.name)
+		}
+		if len(values) == 0 || values[0] == "" { // as forms send it
+			continue
+		}
+		if _, err := time.Parse(time.DateOnly, values[0]); err != nil || values[0] < "0001" || values[0] < f.From {
+			return f, web.Errorf(http.StatusBadRequest, "The parameter %s takes %s.", p.name, p.takes)
+		}
+		*p.into = values[0]
+	}
+	return f, nil
+}
+
+// days gives the filter as two values of PostgreSQL's type date.
+func (f filter) days() (from, to string) {
+	return cmp.Or(f.From, "-infinity"), cmp.Or(f.To, "infinity")
+}
+
+// Query gives the filter as the query of a URL, with its question mark.
+func (f filter) Query() string {
+	query := url.Values{}
+	for name, day := range map[string]string{"from": f.From, "to": f.To} {
+		if day != "" {
+			query.Set(name, day)
+		}
+	}
+	if len(query) == 0 {
+		return ""
+	}
+	return "?" + query.Encode()
+}
+
+// stats reads all figures from one snapshot, so that they agree.
+func stats(r *http.Request, db *pgxpool.Pool) (*statistics, error) {
+	f, err := readFilter(r)
+	if err != nil {
+		return nil, err
+	}
+	s := &statistics{filter: f, Currency: "EUR", ByModel: []modelSum{}, ByOption: []optionSum{}, LeadTimes: []leadTime{}}
+	err = pgx.BeginTxFunc(r.Context(), db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := s.readDays(r.Context(), tx); err != nil {
+			return err
+		}
+		return s.readNames(r.Context(), tx)
+	})
+	for _, d := range s.ByDay {
+		s.Orders += d.Orders
+		s.Cars += d.Cars
+		s.RevenueCents += d.RevenueCents
+	}
+	return s, err
+}
+
+func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) error {
+	from, to := s.days()
+	rows, err := tx.Query(ctx, `
+		select to_char(day, 'YYYY-MM-DD'), sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
+		  from figure where kind = 'stage' and name <> 'cancelled' and day between $1::text::date and $2::text::date
+		 group by day having sum(orders) > 0 order by day`, from, to)
+	if err != nil {
+		return err
+	}
+	s.ByDay, err = pgx.CollectRows(rows, pgx.RowToStructByPos[daySum])
+	return err
+}
+
+// readNames reads what is not by day.
+func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
+	from, to := s.days()
+	rows, err := tx.Query(ctx, `
+		select kind, name, sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
+		  from figure where day between $1::text::date and $2::text::date
+		 group by kind, name having sum(orders) > 0 order by 4 desc, 2`, from, to)
+	if err != nil {
+		return err
+	}
+	inStage, spans := map[string]int64{}, map[string][]span{}
+	var kind, name string
+	var orders, cars, cents int64
+	_, err = pgx.ForEachRow(rows, []any{&kind, &name, &orders, &cars, &cents}, func() error {
+		switch kind {
+		case "stage":
+			inStage[name] = orders
+		case "model":
+			s.ByModel = append(s.ByModel, modelSum{name, cars, cents})
+		case "option":
+			s.ByOption = append(s.ByOption, optionSum{name, cars, cents})
+		default:
+			seconds, err := strconv.ParseInt(name, 10, 64)
+			spans[kind] = append(spans[kind], span{seconds, orders})
+			return err
+		}
+		return nil
+	})
+	s.Cancelled = inStage["cancelled"]
+	for _, stage := range stages {
+		s.ByStage = append(s.ByStage, stageSum{stage, inStage[stage]})
+	}
+	for _, kind := range leads {
+		if list := spans[kind]; len(list) > 0 {
+			slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.seconds, b.seconds) })
+			l := leadTime{MedianSeconds: percentile(list, 50), P90Seconds: percentile(list, 90)}
+			l.From, l.To, _ = strings.Cut(kind, "-")
+			for _, sp := range list {
+				l.Orders += sp.orders
+			}
+			s.LeadTimes = append(s.LeadTimes, l)
+		}
+	}
+	return err
+}
+
+// A span is how long some orders took.
+type span struct{ seconds, orders int64 }
+
+// percentile gives the shortest span that p of 100 orders took no longer than; the spans grow.
+func percentile(spans []span, p int64) int64 {
+	total, sum := int64(0), int64(0)
+	for _, s := range spans {
+		total += s.orders
+	}
+	for _, s := range spans {
+		if sum += s.orders; sum*100 >= total*p {
+			return s.seconds
+		}
+	}
+	return 0
+}

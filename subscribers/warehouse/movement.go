@@ -1,0 +1,196 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// listed is how many rows a page of a list holds.
+const listed = 100
+
+// newest stands for the first page of a list.
+const newest = math.MaxInt64
+
+// before reads the parameter of that name, a number that the rows of a page are below.
+func before(r *http.Request) (int64, error) {
+	text := r.URL.Query().Get("before")
+	if text == "" {
+		return newest, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, web.Errorf(http.StatusBadRequest, "The parameter before takes a whole number from 1, such as the last one of the page before.")
+	}
+	return n, nil
+}
+
+// A movement is one change of the stock of a part, and what the stock was after it.
+type movement struct {
+	ID            int64      `json:"id"`
+	Part          string     `json:"part"`
+	At            time.Time  `json:"moved_at"`
+	OrderID       *uuid.UUID `json:"order_id,omitempty"`
+	Purchase      *int64     `json:"purchase,omitempty"`
+	OnHand        int64      `json:"on_hand"` // changes
+	Reserved      int64      `json:"reserved"`
+	OnOrder       int64      `json:"on_order"`
+	OnHandAfter   int64      `json:"on_hand_after"`
+	ReservedAfter int64      `json:"reserved_after"`
+	OnOrderAfter  int64      `json:"on_order_after"`
+}
+
+// Why says what the movement came of.
+func (m movement) Why() string {
+	switch {
+	case m.OrderID != nil && m.Reserved < 0:
+		return "Released from order " + m.OrderID.String()[28:]
+	case m.OrderID != nil:
+		return "Reserved for order " + m.OrderID.String()[28:]
+	case m.Purchase != nil && m.OnHand > 0:
+		return fmt.Sprintf("Purchase %d arrived", *m.Purchase)
+	case m.Purchase != nil:
+		return fmt.Sprintf("Purchase %d ordered", *m.Purchase)
+	}
+	return "Stock counted"
+}
+
+// Change says what changed, and by how many pieces.
+func (m movement) Change() string {
+	var changes []string
+	for _, c := range []struct {
+		name   string
+		pieces int64
+	}{{"on hand", m.OnHand}, {"reserved", m.Reserved}, {"on order", m.OnOrder}} {
+		if c.pieces > 0 {
+			changes = append(changes, c.name+" +"+web.Num(c.pieces))
+		} else if c.pieces < 0 {
+			changes = append(changes, c.name+" "+web.Num(c.pieces))
+		}
+	}
+	return strings.Join(changes, ", ")
+}
+
+// A movementList is a page of movements, newest first.
+type movementList struct {
+	Movements []movement
+	Newest    bool  // it is the first page
+	Before    int64 // the id that the next page goes on from; 0: there is none
+}
+
+// readMovements gives those of a part, or of all where it is "", before the parameter before.
+func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movementList, err error) {
+	before, err := before(r)
+	if err != nil {
+		return list, err
+	}
+	list.Newest = before == newest
+	query, args := `
+		select id, part, moved_at, order_id, purchase, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after
+		  from movement where id < $1`, []any{before, listed + 1}
+	if part != "" {
+		if _, err := findPart(r.Context(), db, part); err != nil {
+			return list, err
+		}
+		query, args = query+` and part = $3`, append(args, part)
+	}
+	rows, err := db.Query(r.Context(), query+` order by id desc limit $2`, args...)
+	if err != nil {
+		return list, err
+	}
+	list.Movements, err = pgx.CollectRows(rows, pgx.RowToStructByPos[movement])
+	if len(list.Movements) > listed {
+		list.Movements = list.Movements[:listed]
+		list.Before = list.Movements[listed-1].ID
+	}
+	return list, err
+}
+
+func findPart(ctx context.Context, db *pgxpool.Pool, name string) (part, error) {
+	rows, err := db.Query(ctx, selectPart+`where part = $1`, name)
+	if err != nil {
+		return part{}, err
+	}
+	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[part])
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = web.Errorf(http.StatusNotFound, "The warehouse has no part %q.", name)
+	}
+	return p, err
+}
+
+// A history is a part with a page of its movements.
+type history struct {
+	part
+	movementList
+	UnderWay []purchase
+}
+
+func readHistory(r *http.Request, db *pgxpool.Pool) (h history, err error) {
+	if h.part, err = findPart(r.Context(), db, r.PathValue("part")); err != nil {
+		return h, err
+	}
+	if h.movementList, err = readMovements(r, db, h.Part); err != nil {
+		return h, err
+	}
+	h.UnderWay, err = collectPurchases(db.Query(r.Context(), selectPurchase+`where part = $1 and arrived_at is null order by due_at, number limit 10`, h.Part))
+	return h, err
+}
+
+// Least and Most are what a drawing of the page goes from and to.
+func (l movementList) Least() int64 {
+	least := int64(math.MaxInt64)
+	for _, m := range l.Movements {
+		least = min(least, m.OnHandAfter, m.ReservedAfter)
+	}
+	return least
+}
+
+// Most is more than Least.
+func (l movementList) Most() int64 {
+	most := l.Least() + 1
+	for _, m := range l.Movements {
+		most = max(most, m.OnHandAfter, m.ReservedAfter)
+	}
+	return most
+}
+
+// First and Last give the movements between which a drawing of the page is.
+func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
+func (l movementList) Last() movement  { return l.Movements[0] }
+
+// OnHandLine and ReservedLine draw the stock over time as the data of an SVG path: steps in a square of 100 by 100,
+// the newest a little before its end.
+func (l movementList) OnHandLine() string {
+	return l.line(func(m movement) int64 { return m.OnHandAfter })
+}
+
+func (l movementList) ReservedLine() string {
+	return l.line(func(m movement) int64 { return m.ReservedAfter })
+}
+
+func (l movementList) line(level func(movement) int64) string {
+	var path strings.Builder
+	first, least, most := l.First().At, l.Least(), l.Most()
+	span := max(l.Last().At.Sub(first), time.Nanosecond)
+	for _, m := range slices.Backward(l.Movements) {
+		x, y := 97*float64(m.At.Sub(first))/float64(span), 100-100*float64(level(m)-least)/float64(most-least)
+		if path.Len() == 0 {
+			fmt.Fprintf(&path, "M0 %.2f", y)
+		} else {
+			fmt.Fprintf(&path, "H%.2fV%.2f", x, y)
+		}
+	}
+	return path.String() + "H100"
+}

@@ -1,0 +1,86 @@
+package warehouse
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A purchase is of new pieces of one part.
+type purchase struct {
+	Number    int64      `json:"number"` // 1, 2, 3 ...
+	Part      string     `json:"part"`
+	Name      string     `json:"name"`     // of the part
+	Supplier  string     `json:"supplier"` // its name
+	Quantity  int64      `json:"quantity"`
+	OrderedAt time.Time  `json:"ordered_at"`
+	DueAt     time.Time  `json:"due_at"`
+	ArrivedAt *time.Time `json:"arrived_at"` // null: it is under way
+}
+
+// book books what was due until now, each purchase once: the pieces are on hand, and on order no longer.
+func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
+	var due bool
+	if err := db.QueryRow(ctx, `select exists (select from purchase where arrived_at is null and due_at <= $1)`, now).Scan(&due); err != nil || !due {
+		return err
+	}
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockStock); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			with arrived as (
+				update purchase set arrived_at = $1 where arrived_at is null and due_at <= $1 returning number, part, quantity
+			), total as (
+				select part, sum(quantity)::bigint as pieces from arrived group by part
+			), stock as (
+				update part set on_hand = on_hand + pieces, on_order = on_order - pieces from total where part.part = total.part
+				returning part.part, on_hand - pieces as on_hand, reserved, on_order + pieces as on_order
+			)
+			insert into movement (part, purchase, on_hand, on_order, on_hand_after, reserved_after, on_order_after)
+			select part, number, quantity, -quantity, on_hand + sum(quantity) over so_far, reserved, on_order - sum(quantity) over so_far
+			  from arrived join stock using (part) window so_far as (partition by part order by number) order by number`, now)
+		return err
+	})
+}
+
+const selectPurchase = `
+	select number, part, part.name, supplier.name, quantity, ordered_at, due_at, arrived_at
+	  from purchase join part using (part) join supplier using (supplier) `
+
+func collectPurchases(rows pgx.Rows, err error) ([]purchase, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[purchase])
+}
+
+// underWay gives the next to arrive.
+func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, error) {
+	return collectPurchases(db.Query(ctx, selectPurchase+`where arrived_at is null order by due_at, number limit $1`, limit))
+}
+
+// A purchaseList is a page of the purchases, newest first.
+type purchaseList struct {
+	Purchases []purchase
+	Newest    bool  // it is the first page
+	Before    int64 // the number that the next page goes on from; 0: there is none
+}
+
+// readPurchases gives those before the parameter before, a number.
+func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
+	before, err := before(r)
+	if err != nil {
+		return list, err
+	}
+	list.Newest = before == newest
+	list.Purchases, err = collectPurchases(db.Query(r.Context(), selectPurchase+`where number < $1 order by number desc limit $2`, before, listed+1))
+	if len(list.Purchases) > listed {
+		list.Purchases = list.Purchases[:listed]
+		list.Before = list.Purchases[listed-1].Number
+	}
+	return list, err
+}

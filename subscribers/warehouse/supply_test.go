@@ -1,0 +1,250 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+func partNamed(t *testing.T, pool *pgxpool.Pool, name string) part {
+	t.Helper()
+	p, err := findPart(t.Context(), pool, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func movements(t *testing.T, pool *pgxpool.Pool, query, part string) movementList {
+	t.Helper()
+	list, err := readMovements(httptest.NewRequest(http.MethodGet, "/?"+query, nil), pool, part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestArrivals(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	began := time.Now()
+	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(15, "joule"))) // 5 of 20 body shells are left
+	copyPage(t, pool, entry(t, 2, 1, order.Placed, line(40, "joule")))
+	wantPurchases(t, pool, "body-van", 10, 40)
+	const lead = 10 * 24 * time.Hour
+	for _, step := range []struct {
+		name            string
+		at              time.Time
+		onHand, onOrder int64
+	}{
+		{"nothing before its time", began.Add(lead - time.Minute), 20, 50},
+		{"everything that is due", time.Now().Add(lead + time.Minute), 70, 0},
+		{"each once", time.Now().Add(2 * lead), 70, 0},
+	} {
+		var all sync.WaitGroup
+		for range 4 { // processes that take each other for dead
+			all.Go(func() {
+				if err := book(t.Context(), pool, step.at); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if p := partNamed(t, pool, "body-van"); p.OnHand != step.onHand || p.OnOrder != step.onOrder || p.Reserved != 55 {
+			t.Errorf("%s: %+v", step.name, p)
+		}
+		wantSums(t, pool)
+	}
+
+	var why, changes []string
+	for _, m := range movements(t, pool, "", "body-van").Movements {
+		why, changes = append(why, m.Why()), append(changes, m.Change())
+	}
+	first, second := entry(t, 1, 1, "").ID.String()[28:], entry(t, 2, 1, "").ID.String()[28:]
+	of := regexp.MustCompile(`Purchase \d+`)
+	if got, want := of.ReplaceAllString(strings.Join(why, "; "), "Purchase"), "Purchase arrived; Purchase arrived; Purchase ordered; Reserved for order "+second+
+		"; Purchase ordered; Reserved for order "+first+"; Stock counted"; got != want {
+		t.Errorf("%s, not\n%s", got, want)
+	}
+	if got, want := strings.Join(changes, "; "), "on hand +40, on order −40; on hand +10, on order −10; on order +40; reserved +40; on order +10; reserved +15; on hand +20"; got != want {
+		t.Errorf("%s, not\n%s", got, want)
+	}
+	if list, err := underWay(t.Context(), pool, 10); err != nil || len(list) != 0 {
+		t.Errorf("%d purchases are under way, %v", len(list), err)
+	}
+}
+
+// A page applied again, and all of them in a walk that reads the feed anew, move nothing.
+func TestNoMovementWithoutAChange(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	page := []feed.Entry{entry(t, 1, 1, order.Placed, line(3, "volta", "heat_pump")), entry(t, 2, 1, order.Placed, line(1, "ohm"))}
+	copyPage(t, pool, page...)
+	moved := len(movements(t, pool, "", "").Movements)
+	if _, err := pool.Exec(t.Context(), `update orders set version = 0`); err != nil { // as after a walk: everything is newer
+		t.Fatal(err)
+	}
+	copyPage(t, pool, page...)
+	if again := len(movements(t, pool, "", "").Movements); again != moved {
+		t.Errorf("%d movements became %d", moved, again)
+	}
+	copyPage(t, pool, entry(t, 1, 2, order.Placed, line(4, "volta"))) // only the difference moves
+	if m := movements(t, pool, "", "heat-pump").Movements[0]; m.Reserved != -3 || m.ReservedAfter != 0 {
+		t.Errorf("%+v", m)
+	}
+	if m := movements(t, pool, "", "wheel").Movements[0]; m.Reserved != 4 || m.ReservedAfter != 20 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestLists(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	ctx, stop := context.WithCancel(t.Context())
+	var booking sync.WaitGroup
+	booking.Go(func() { // which must not get in the way of the copy
+		for ctx.Err() == nil {
+			if err := book(ctx, pool, time.Now().AddDate(1, 0, 0)); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range 2*listed + 5 {
+		copyPage(t, pool, entry(t, i, 1, order.Placed, line(9, "volta"))) // 45 battery modules each
+	}
+	stop()
+	booking.Wait()
+	var walked []movement
+	for query := ""; ; {
+		list := movements(t, pool, query, "battery-module")
+		if list.Newest != (query == "") || len(list.Movements) > listed {
+			t.Fatalf("%d movements, newest %t", len(list.Movements), list.Newest)
+		}
+		if line := list.OnHandLine(); !strings.HasPrefix(line, "M0 ") || !strings.HasSuffix(line, "H100") || strings.Contains(line, "NaN") {
+			t.Errorf("a line %s", line)
+		}
+		walked = append(walked, list.Movements...)
+		if list.Before == 0 {
+			break
+		}
+		query = fmt.Sprint("before=", list.Before)
+	}
+	var all int
+	if err := pool.QueryRow(t.Context(), `select count(*) from movement where part = 'battery-module'`).Scan(&all); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int64]bool{}
+	for _, m := range walked {
+		seen[m.ID] = true
+	}
+	if len(walked) != all || len(seen) != all || all <= 2*listed || walked[all-1].Why() != "Stock counted" {
+		t.Errorf("of %d movements the pages have %d, %d different ones", all, len(walked), len(seen))
+	}
+	for _, bad := range []string{"before=0", "before=-1", "before=x"} {
+		r := httptest.NewRequest(http.MethodGet, "/?"+bad, nil)
+		if _, err := readMovements(r, pool, ""); web.StatusOf(err) != http.StatusBadRequest || !strings.Contains(err.Error(), "parameter before") {
+			t.Errorf("%s: %v", bad, err)
+		}
+		if _, err := readPurchases(r, pool); web.StatusOf(err) != http.StatusBadRequest {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if _, err := readMovements(httptest.NewRequest(http.MethodGet, "/", nil), pool, "anchor"); web.StatusOf(err) != http.StatusNotFound {
+		t.Error(err)
+	}
+	purchases, err := readPurchases(httptest.NewRequest(http.MethodGet, "/?before=3", nil), pool)
+	if err != nil || len(purchases.Purchases) != 2 || purchases.Purchases[0].Number != 2 || purchases.Newest || purchases.Before != 0 {
+		t.Errorf("%+v, %v", purchases, err)
+	}
+	list, err := suppliers(t.Context(), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivered := map[string]bool{}
+	for _, s := range list {
+		for _, part := range s.Parts {
+			delivered[part] = true
+		}
+	}
+	if len(delivered) != 12 {
+		t.Errorf("%d parts have a supplier", len(delivered))
+	}
+}
+
+func TestLeadSpeed(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{"1": true, "0.5": true, "20000": true, "0": false, "-1": false, "NaN": false, "Inf": false, "fast": false, "1e7": false} {
+		err := new(speed).UnmarshalText([]byte(text))
+		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), "from 0.001 to 1000000") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A warehouse that ran before there were suppliers goes on with its stock, and its purchases arrive.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	whole := sql.Migrations("warehouse")
+	body, err := fs.ReadFile(whole.FS, "00001_warehouse.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := postgres.Migrations{Name: whole.Name, FS: fstest.MapFS{"00001_warehouse.sql": {Data: body}}}
+	pool := pgtest.New(t, sql.Migrations("subscribe"), first)
+	_, err = pool.Exec(t.Context(), `
+		insert into orders values ('00000000-0000-0000-0000-000000000001', 1, 'placed');
+		insert into reservation values ('00000000-0000-0000-0000-000000000001', 'seat', 300);
+		insert into purchase values ('seat', 1, 120, '2026-11-02 12:00Z'), ('motor', 1, 40, '2026-11-01 12:00Z'), ('seat', 2, 120, '2026-11-03 12:00Z'), ('body-van', 1, 10, '2026-11-03 12:00Z');
+		update part set reserved = 300, on_order = 240 where part = 'seat';
+		update part set on_order = 40 where part = 'motor';
+		update part set on_order = 10 where part = 'body-van'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := postgres.Open(t.Context(), postgres.Config{URL: pgtest.URL(pool), Name: "warehouse"}, whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	wantSums(t, pool)
+	numbers := map[int64]string{}
+	list, err := underWay(t.Context(), pool, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		numbers[p.Number] = p.Part
+	}
+	if want := map[int64]string{1: "motor", 2: "seat", 3: "body-van", 4: "seat"}; !maps.Equal(numbers, want) {
+		t.Errorf("the purchases are %v, not %v", numbers, want)
+	}
+	if err := book(t.Context(), pool, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	wantSums(t, pool)
+	if p := partNamed(t, pool, "seat"); p.OnHand != 500 || p.OnOrder != 0 || p.Reserved != 300 {
+		t.Errorf("%+v", p)
+	}
+	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(100, "volta")))
+	if list, err = underWay(t.Context(), pool, 1); err != nil || list[0].Number < 5 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
