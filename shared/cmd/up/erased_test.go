@@ -77,6 +77,9 @@ func (c *crew) erase(t *testing.T) {
 		}
 		return fmt.Errorf("not shipped: %+v", list)
 	})
+	eventually(t, func() error {
+		return c.has(t, "mailer", `select exists (select from mail where order_id = $1 and state = 'sent')`, kept)
+	})
 
 	// Shipping refuses what comes next, for a reason that says the street.
 	c.exec(t, "shipping", `alter table customer add constraint street_is_number check (street::int > 0) not valid`)
@@ -104,6 +107,7 @@ func (c *crew) erase(t *testing.T) {
 	for _, place := range []string{
 		"table customers.customer: ", "table customers.feed_entry: ", "page customers /feeds/customers: ",
 		"table billing.customer: ", "table billing.walked_entity: ", "table billing.document: ", "page billing /: ",
+		"table mailer.customers: ", "table mailer.mail: ", "page mailer /mails/",
 		"table shipping.shipment: ", "table shipping.rejected_entry: ", "page shipping /subscriptions/customers/rejected: ", "page shipping /: ",
 	} {
 		if !strings.Contains(before, place) {

@@ -21,7 +21,7 @@ import (
 
 func (c *crew) stopEach(t *testing.T) {
 	buyer := uuid.New()
-	for i, s := range c.services {
+	for i, s := range c.withDatabase() {
 		signal := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i%2]
 		if err := syscall.Kill(c.pid(t, s.name, "lock"), signal); err != nil {
 			t.Fatal(err)
