@@ -146,13 +146,7 @@ func (p *poller) logRejected(ctx context.Context, bad []rejection) {
 // reason is in rejected_entry, and goes with the entry.
 func unquoted(err error) string {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		at := ""
-		for _, part := range [][2]string{{"table", pgErr.TableName}, {"column", pgErr.ColumnName}, {"constraint", pgErr.ConstraintName}} {
-			if part[1] != "" {
-				at += fmt.Sprintf(" %s %q", part[0], part[1])
-			}
-		}
-		return fmt.Sprintf("refused by the database%s (SQLSTATE %s)", at, pgErr.Code)
+		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)", pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName, pgErr.Code)
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("field %q is no %v", wrong.Field, wrong.Type)

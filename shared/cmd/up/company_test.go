@@ -282,10 +282,11 @@ func (w *walk) nextStart(t *testing.T) {
 			return fmt.Errorf("the shoppers have bought %d times", len(now)-len(w.entries))
 		}
 		var invoices []any // for those who have signed up
-		if err := getJSON(w.url("billing")+"/api/invoices", &invoices); err != nil || len(invoices) < 10 {
-			return fmt.Errorf("%d of them were invoiced, %v", len(invoices), err)
+		err := getJSON(w.url("billing")+"/api/invoices", &invoices)
+		if err == nil && len(invoices) < 10 {
+			err = fmt.Errorf("%d of them were invoiced", len(invoices))
 		}
-		return nil
+		return err
 	})
 	for _, pid := range []int{w.pid(t, "up.lock"), up.Process.Pid} {
 		if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
