@@ -172,14 +172,7 @@ func (w *walk) killSales(t *testing.T) {
 }
 
 func (w *walk) startSales(t *testing.T) {
-	printed := regexp.MustCompile(`(?m)^up +\|   (cd .*go run \./sales-feed)$`).FindStringSubmatch(w.up.text(t))
-	if printed == nil {
-		t.Fatal("up does not say how to start sales")
-	}
-	sh := exec.Command("sh", "-c", printed[1])
-	sh.Dir = "/"
-	w.byHand = w.start(t, sh)
-	w.up.says(t, "sales is back: "+w.url(sales))
+	w.byHand = w.startByHand(t, w.up, sales)
 	w.onMap(t, sales, topology.Up)
 	w.buy(t, w.firstKey, "volta", "heat_pump", "long_range") // the ledger knows the first answer
 	w.buy(t, uuid.NewString(), "joule", "tow_bar")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -145,6 +146,28 @@ func (b *bench) goRunUp(t *testing.T, args ...string) *process {
 	cmd := exec.Command("go", append([]string{"run", "./shared/cmd/up"}, b.args(args...)...)...)
 	cmd.Dir = root(t)
 	return b.start(t, cmd, "POLL_ORDERS=@every 1s")
+}
+
+// startByHand starts a service of which up has said that it died, as up says how.
+func (b *bench) startByHand(t *testing.T, up *process, name string) *process {
+	t.Helper()
+	i := slices.IndexFunc(b.services, func(s service) bool { return s.name == name })
+	command := regexp.QuoteMeta(strings.Join(b.services[i].args, " "))
+	printed := regexp.MustCompile(`(?m)^up +\|   (cd .*go run ` + command + `)$`).FindStringSubmatch(up.text(t))
+	if printed == nil {
+		t.Fatalf("up does not say how to start %s", name)
+	}
+	sh := exec.Command("sh", "-c", printed[1])
+	sh.Dir = "/"
+	p := b.start(t, sh)
+	b.all.Cleanup(func() {
+		if p.running() { // nor does it end with the shell
+			_ = syscall.Kill(b.pid(b.all, name, "lock"), syscall.SIGTERM)
+			p.ends(b.all)
+		}
+	})
+	up.says(t, name+" is back: "+b.url(name))
+	return p
 }
 
 func (p *process) text(t *testing.T) string {
