@@ -17,6 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
+	"github.com/edison-cars/data-feeds/subscribers/mailer"
 	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
@@ -29,6 +30,7 @@ func services() []*subscribe.Service {
 		dashboard.Service,
 		billing.Service,
 		shipping.Service(),
+		mailer.Service(),
 	}
 }
 

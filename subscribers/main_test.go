@@ -163,6 +163,7 @@ func TestServices(t *testing.T) {
 		"dashboard": {"/api/stats", `{"revenue_cents":5594000,"currency":"EUR","orders":1,`},
 		"billing":   {"/api/invoices", `[]`}, // the customer has not come
 		"shipping":  {"/api/shipments", `[]`},
+		"mailer":    {"/api/mails", `[{"order_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","customer_id":"00000000-0000-0000-0000-000000000000","state":"skipped",`},
 	}
 	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed), shipment.Feed: serveFeed(t, shipment.Feed)}
 	for _, s := range services() {

@@ -31,17 +31,25 @@ type program struct {
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map")
+	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
 	project := load(t)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs)+1 {
-		t.Errorf("%v: want each of %v and its database, the map, and nothing else", project.ServiceNames(), programs)
+	if len(project.Services) != 2*len(programs)+2 {
+		t.Errorf("%v: want each of %v and its database, the map, the mail sink, and nothing else", project.ServiceNames(), programs)
 	}
 	t.Run("map", func(t *testing.T) {
 		p := program{name: "map", port: "8079", command: []string{"map"}}
 		p.variables = variables(t, bin, p.command)
 		checkService(t, p, project.Services["map"])
 		checkMap(t, project.Services["map"], programs)
+	})
+	t.Run("mailsink", func(t *testing.T) {
+		p := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
+		p.variables = variables(t, bin, p.command)
+		checkService(t, p, project.Services[p.name])
+		if u, err := url.Parse(value(project.Services["mailer"], "SMTP_URL")); err != nil || value(project.Services[u.Hostname()], "SMTP_ADDR") != "0.0.0.0:"+u.Port() {
+			t.Errorf("mails go to %v, %v, where nobody listens", u, err)
+		}
 	})
 	volumes := map[string]bool{}
 	for _, p := range programs {

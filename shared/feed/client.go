@@ -103,12 +103,35 @@ func (r *Request) PageURL() string {
 
 // Get asks for a page. Errors: ErrDiverged, *StatusError, ErrPage, or those of the network.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
-	wait := min(r.Wait, maxWait).Truncate(time.Second)
+	var page *Page
+	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
+		page, err = ParsePage(body, r.After)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	answer.Page = page
+	return answer, nil
+}
+
+// Head asks where the feed at url ends. Errors are those of Get.
+func (c *Client) Head(ctx context.Context, url string) (head Cursor, err error) {
+	_, err = c.ask(ctx, url, "", 0, func(body []byte) (err error) {
+		head, err = parseHead(body)
+		return err
+	})
+	return head, err
+}
+
+// ask gives the answer without its page: read takes the body, which it must not keep, of what is not a 304.
+func (c *Client) ask(ctx context.Context, address, etag string, wait time.Duration, read func([]byte) error) (*Answer, error) {
+	wait = min(wait, maxWait).Truncate(time.Second)
 	ctx, cancel := context.WithTimeout(ctx, patience+wait)
 	defer cancel()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.PageURL(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +141,8 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if r.ETag != "" {
-		req.Header.Set("If-None-Match", r.ETag)
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
 	}
 	if wait > 0 {
 		req.Header.Set("Prefer", "wait="+strconv.Itoa(int(wait/time.Second)))
@@ -140,7 +163,7 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
 	}
 	switch {
-	case resp.StatusCode == http.StatusNotModified && r.ETag != "":
+	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
 		return nil, statusError(resp)
@@ -148,10 +171,7 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
 		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
 	}
-	err = withBody(resp, func(body []byte) (err error) {
-		answer.Page, err = ParsePage(body, r.After)
-		return err
-	})
+	err = withBody(resp, read)
 	if err != nil && !errors.Is(err, ErrPage) {
 		err = fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
 	}

@@ -163,6 +163,18 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 	return doc.page(after)
 }
 
+// parseHead reads from the newest entries where the feed ends.
+func parseHead(body []byte) (head Cursor, err error) {
+	var doc jsonReplay
+	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
+		return head, fmt.Errorf("%w: %w", ErrPage, err)
+	}
+	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
+		return head, fmt.Errorf("%w: it does not say where the feed ends", ErrPage)
+	}
+	return *doc.Edison.Head, nil
+}
+
 func (doc *jsonReplay) page(after Cursor) (*Page, error) {
 	if doc.Version != jsonFeedVersion || doc.Edison == nil {
 		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _edison", ErrPage)

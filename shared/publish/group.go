@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -36,73 +35,17 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	}
 }
 
-// inFlight is how many groups are under way at once: while one is being committed, the statements of the next one run.
-const inFlight = 2
-
 func (l *Log) commitGroups() {
 	defer close(l.stopped)
-	var underWay sync.WaitGroup
-	defer underWay.Wait()
-	slots := make(chan struct{}, inFlight)
-	var before *flight
 	for {
-		slots <- struct{}{}
 		select {
 		case <-l.closing:
 			return
 		case first := <-l.queue:
 			runtime.Gosched() // those whose group has just ended are about to come again
-			group, f := l.collect(first), &flight{before: before, appended: make(chan struct{})}
-			before = f
-			underWay.Go(func() {
-				l.commitGroup(group, f)
-				<-slots
-			})
+			l.commitGroup(l.collect(first))
 		}
 	}
-}
-
-// A flight is the first attempt of a group. It appends when the one before it has: onto the heads that this one will leave, which
-// are not committed yet. If they never are, its swap is lost. nil is an attempt that nobody waits for.
-type flight struct {
-	before   *flight // nil: there is none
-	appended chan struct{}
-	heads    map[string]Head // when appended is closed; nil: it failed
-}
-
-// land lets the next flight append, once.
-func (f *flight) land(heads map[string]Head) {
-	if f == nil {
-		return
-	}
-	select {
-	case <-f.appended:
-	default:
-		f.heads, f.before = heads, nil
-		close(f.appended)
-	}
-}
-
-// turn is closed when it is this one's turn to append; nil is at once.
-func (f *flight) turn() <-chan struct{} {
-	if f == nil || f.before == nil {
-		return nil
-	}
-	return f.before.appended
-}
-
-// expected gives the heads to append onto, when it is the flight's turn.
-func (l *Log) expected(f *flight) map[string]Head {
-	heads := l.snapshot()
-	if f == nil || f.before == nil {
-		return heads
-	}
-	for name, head := range f.before.heads {
-		if head.Position > heads[name].Position {
-			heads[name] = head
-		}
-	}
-	return heads
 }
 
 // collect takes the changes that are waiting.
@@ -125,15 +68,13 @@ const maxBlamed = 2
 var errHalve = errors.New("too many changes of the group fail")
 
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
-// behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read. The first
-// attempt is the flight's, if there is one.
-func (l *Log) commitGroup(group []*Change, f *flight) {
+// behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
+func (l *Log) commitGroup(group []*Change) {
 	l.metrics.group.Observe(float64(len(group)))
 	rest, blamed, tries := group, map[*Change]error{}, 0
 	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
 		for tries++; len(rest) > 0; {
-			runs, err := l.trySend(lock, rest, f)
-			f = nil
+			runs, err := l.trySend(lock, rest)
 			bad, ok := errors.AsType[*changeError](err)
 			if !ok {
 				return attempt{runs, rest}, err
@@ -153,8 +94,8 @@ func (l *Log) commitGroup(group []*Change, f *flight) {
 	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
 	switch half := len(rest) / 2; {
 	case half > 0 && divisible(err):
-		l.commitGroup(rest[:half], nil)
-		l.commitGroup(rest[half:], nil)
+		l.commitGroup(rest[:half])
+		l.commitGroup(rest[half:])
 	default:
 		for _, c := range rest {
 			c.done <- err
@@ -186,13 +127,7 @@ func (e *changeError) Unwrap() error { return e.error }
 
 // trySend sends the group as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
 // the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
-func (l *Log) trySend(lock bool, group []*Change, f *flight) (runs []placed, err error) {
-	var after map[string]Head
-	defer func() {
-		if err != nil {
-			f.land(nil)
-		}
-	}()
+func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	conn, err := l.writers.Acquire(ctx)
@@ -218,135 +153,66 @@ func (l *Log) trySend(lock bool, group []*Change, f *flight) (runs []placed, err
 		if _, err := conn.Exec(ctx, "begin"); err != nil {
 			return nil, err
 		}
-		if err := send(ctx, conn.Conn(), statements, owners, nil); err != nil {
+		if err := send(ctx, conn.Conn(), statements, owners); err != nil {
 			return nil, err
 		}
 		return l.end(ctx, conn, true, all)
 	}
-	err = send(ctx, conn.Conn(), statements, owners, &ending{
-		after: f.turn(),
-		appends: func() (appends []statement) {
-			heads := l.expected(f)
-			runs = all.place(heads)
-			for i := range runs {
-				appends = append(appends, runs[i].append())
-				heads[runs[i].feed] = runs[i].head()
-			}
-			after = heads
-			return appends
-		},
-		executed: func() { f.land(after) },
-	})
-	return runs, err
+	runs := all.place(l.snapshot())
+	for i := range runs {
+		statements = append(statements, runs[i].append())
+	}
+	return runs, send(ctx, conn.Conn(), statements, owners)
 }
 
 // flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
 const flushSize = 8 << 10
 
-// An ending is what a transaction ends with: appends that are known when others have theirs.
-type ending struct {
-	after    <-chan struct{} // nil: they are known now
-	appends  func() []statement
-	executed func() // the appends are, but not committed yet
-}
-
-// send sends the statements, each of which an owner is to blame for, then what they end with, in one packet with the end of the
-// transaction that they are; without it, the transaction stays open. PostgreSQL works on the first while the next are encoded;
-// nothing of them counts before that end.
-func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int, end *ending) error {
+// send sends statements, the first of which belong to the owners, and blames the one that fails. PostgreSQL works on the
+// first while the next are encoded; nothing of them counts before their end is sent.
+func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int) error {
 	blame := func(i int, err error) error {
 		if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") {
 			return &changeError{owners[i], err}
 		}
 		return err
 	}
-	for i, s := range statements { // asks the server only once
-		if _, err := conn.Prepare(ctx, s.sql, s.sql); err != nil {
+	descriptions := make([]*pgconn.StatementDescription, len(statements))
+	for i, s := range statements {
+		var err error
+		if descriptions[i], err = conn.Prepare(ctx, s.sql, s.sql); err != nil { // asks the server only once
 			return blame(i, err)
 		}
-	}
-	if _, err := conn.Prepare(ctx, appendSQL, appendSQL); err != nil {
-		return err
 	}
 	pipeline := conn.PgConn().StartPipeline(ctx)
 	var encoder pgx.ExtendedQueryBuilder
 	size := 0
-	encode := func(s statement) error {
-		description, err := conn.Prepare(ctx, s.sql, s.sql)
-		if err == nil {
-			err = encoder.Build(conn.TypeMap(), description, s.args)
-		}
-		if err != nil {
+	for i, s := range statements {
+		if err := encoder.Build(conn.TypeMap(), descriptions[i], s.args); err != nil {
 			_ = pipeline.Close() // closes the connection if anything has been sent
-			return final{err}
+			return blame(i, final{err})
 		}
-		pipeline.SendQueryStatement(description, encoder.ParamValues, encoder.ParamFormats, nil)
+		pipeline.SendQueryStatement(descriptions[i], encoder.ParamValues, encoder.ParamFormats, nil)
 		for _, v := range encoder.ParamValues {
 			size += len(v)
 		}
-		return nil
-	}
-	for i, s := range statements {
-		if err := encode(s); err != nil {
-			return blame(i, err)
-		}
-		if size >= flushSize {
+		if size >= flushSize && i < len(owners) {
 			if err := pipeline.Flush(); err != nil {
 				return err
 			}
 			size = 0
 		}
 	}
-	sent := len(statements)
-	if end != nil {
-		if err := await(ctx, pipeline, end.after); err != nil {
-			return err
-		}
-		for _, s := range end.appends() {
-			if err := encode(s); err != nil {
-				return err
-			}
-			sent++
-		}
-		if len(statements) > 1 { // a short transaction is over sooner than anybody could make use of that
-			pipeline.SendFlushRequest()
-		}
-	}
 	if err := pipeline.Sync(); err != nil {
 		return err
 	}
-	for i := range sent {
+	for i := range statements {
 		if err := result(pipeline); err != nil {
 			_ = pipeline.Close() // repeats err
 			return blame(i, err)
 		}
 	}
-	if end != nil {
-		end.executed()
-	}
 	return pipeline.Close()
-}
-
-// await waits for the turn, while PostgreSQL works on what is there.
-func await(ctx context.Context, pipeline *pgconn.Pipeline, turn <-chan struct{}) error {
-	if turn == nil {
-		return nil
-	}
-	select {
-	case <-turn:
-		return nil
-	default:
-	}
-	if err := pipeline.Flush(); err != nil {
-		return err
-	}
-	select {
-	case <-turn:
-		return nil
-	case <-ctx.Done():
-		_ = pipeline.Close() // and the connection
-		return final{ctx.Err()}
-	}
 }
 
 // result reads the answer to one statement.

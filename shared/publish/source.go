@@ -188,6 +188,9 @@ func (s *Source) serveFeed(c *gin.Context) error {
 		return err
 	}
 	h["Content-Type"], h["Link"] = doc.contentType, doc.link
+	if res.mediaType != feed.TypeHTML {
+		web.Data(c)
+	}
 	if doc.coding != nil {
 		h["Content-Encoding"] = doc.coding
 	}

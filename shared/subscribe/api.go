@@ -242,7 +242,7 @@ func (p *poller) resync(ctx context.Context) error {
 	if walking {
 		return nil
 	}
-	if err := p.beginWalk(ctx, "Asked for by hand.", feed.Cursor{}); err != nil {
+	if err := p.beginWalk(ctx, "Asked for by hand.", nil); err != nil {
 		return err
 	}
 	return p.refresh(ctx)

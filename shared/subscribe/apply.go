@@ -77,7 +77,13 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err
 			err = fmt.Errorf("apply panicked: %v", v)
 		}
 	}()
-	return p.Apply(ctx, tx, NewBatch(entries))
+	batch := NewBatch(entries)
+	if p.Past {
+		if err := tx.QueryRow(ctx, `select past from subscription where feed = $1`, p.Name).Scan(&batch.Past); err != nil {
+			return err
+		}
+	}
+	return p.Apply(ctx, tx, batch)
 }
 
 // A rejection is an entry that cannot be applied.

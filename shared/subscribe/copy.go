@@ -45,6 +45,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	if err == nil {
 		err = p.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
 	}
+	if err == nil && p.Past && at.past == nil {
+		err = p.seePast(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -53,7 +56,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		gone, diverged := errors.AsType[*feed.StatusError](err)
 		switch {
 		case diverged && errors.Is(err, feed.ErrDiverged):
-			err = p.beginWalk(ctx, "The source has another history than the copy had.", gone.History)
+			err = p.beginWalk(ctx, "The source has another history than the copy had.", gone)
 		case !errors.Is(err, errFenced):
 			return err
 		}
@@ -64,6 +67,15 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		at = loaded
 	}
 	return p.walkOn(ctx, at, scheduled)
+}
+
+// seePast notes where the feed ends, before anything of it is copied.
+func (p *poller) seePast(ctx context.Context) error {
+	head, err := p.client.Head(ctx, p.URL)
+	if err == nil {
+		_, err = p.pool.Exec(ctx, `update subscription set past = $2 where feed = $1 and past is null`, p.Name, head.Position)
+	}
+	return err
 }
 
 func (p *poller) mayWait() bool {

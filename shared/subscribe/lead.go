@@ -41,8 +41,11 @@ func (l *leader) run(ctx context.Context) {
 	}
 }
 
-// say tells once why this process does not poll.
+// say tells once why this process does not poll, and every time whoever asks it to.
 func (l *leader) say(ctx context.Context, said *string, why error) {
+	for _, p := range l.site.pollers {
+		p.setStandby(true)
+	}
 	if why.Error() != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
 		*said = why.Error()

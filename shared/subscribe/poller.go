@@ -50,6 +50,7 @@ type poller struct {
 	copied    progress // as the database has it
 	tuned     tuning
 	standby   bool // another process polls
+	undecided bool // which of them does: this one has just started
 	succeeded bool // the last poll did
 	waits     bool // the source holds requests that wait, as it did with the last of them
 	tried     bool // there was such a one since the last failure
@@ -65,7 +66,7 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 	given.source = "default"
 	return &poller{
 		Feed: f, service: service, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
-		wake: make(chan struct{}, 1), standby: true,
+		wake: make(chan struct{}, 1), standby: true, undecided: true,
 	}
 }
 
@@ -118,7 +119,7 @@ func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 func (p *poller) setStandby(standby bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.standby = standby
+	p.standby, p.undecided = standby, false
 	if standby {
 		for _, outcome := range p.asked {
 			outcome <- errStandby
@@ -135,7 +136,7 @@ var errStandby = errors.New("another process of this service polls")
 func (p *poller) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	p.mu.Lock()
-	if p.standby {
+	if p.standby && !p.undecided {
 		p.mu.Unlock()
 		return errStandby
 	}

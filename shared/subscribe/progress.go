@@ -16,6 +16,7 @@ type progress struct {
 	etag         string
 	etagURL      string
 	headPosition int64
+	past         *int64    // nil: not seen yet; see Batch.Past
 	asOf         time.Time // zero: never
 	lastSuccess  time.Time // zero: never
 
@@ -44,7 +45,7 @@ func (at *progress) set(other progress) {
 
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
-	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason,
+	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason, past,
 	       (select count(*) from rejected_entry r where r.feed = s.feed)
 	  from subscription s`
 
@@ -54,7 +55,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	var walk *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
-		&walk, &walkHistory, &at.walkReason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.rejected)
+		&walk, &walkHistory, &at.walkReason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past, &at.rejected)
 	if err != nil {
 		return name, at, err
 	}

@@ -51,6 +51,8 @@ type Feed struct {
 	// common may then be applied at the same time, and their commits need no flush: what a crash of the database takes of the
 	// last second it takes with the cursor, and the source still has it.
 	Pure bool
+	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
+	Past bool
 
 	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
 	// Table, or everything is made anew. It acts on state, not on events: versions may be left out, an entity may be deleted
@@ -63,6 +65,9 @@ type Feed struct {
 type Batch struct {
 	Entities []feed.Entry // in the order of the feed
 	Deleted  []uuid.UUID  // entities that the source no longer has
+	// Past is where the feed ended when the service first saw it, if the feed declares Past: entries up to that position were there
+	// before. It is 0 once the source has another history, if all of the past was copied by then.
+	Past int64
 }
 
 // NewBatch makes a batch of entries, each the newest of its entity.

@@ -19,13 +19,19 @@ const walkChunk = 1000
 // for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
 // transaction makes the copy what the walk has seen.
 
-// beginWalk begins one, or begins it again.
-func (p *poller) beginWalk(ctx context.Context, reason string, history feed.Cursor) error {
+// beginWalk begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
+func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.StatusError) error {
+	var history feed.Cursor
+	if gone != nil {
+		history = gone.History
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	err := p.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
-			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now() where feed = $1`, p.Name, history.String(), reason)
+			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now(),
+			       past = case when $4 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
+			 where feed = $1`, p.Name, history.String(), reason, gone != nil)
 		if err == nil {
 			_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
 		}
@@ -46,7 +52,7 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	so := pace{began: began, said: began}
 	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, Limit: p.tuning().pageSize, History: at.walkHistory}) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
-			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone.History))
+			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
 		switch stop := p.mayGoOn(ctx, scheduled); {
 		case f.err != nil:

@@ -125,11 +125,16 @@ func SendBody(c *gin.Context, status int, body []byte) {
 	}
 }
 
+// Data takes from the answer the fields that are for who shows a document, where it is data for programs.
+func Data(c *gin.Context) {
+	h := c.Writer.Header()
+	delete(h, "Content-Security-Policy")
+	delete(h, "Referrer-Policy")
+}
+
 // NotModified answers 304, without the fields that are for who shows a document (RFC 9110 section 15.4.5).
 func NotModified(c *gin.Context) {
-	h := c.Writer.Header()
-	for _, field := range [...]string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy"} {
-		delete(h, field)
-	}
+	Data(c)
+	delete(c.Writer.Header(), "X-Content-Type-Options")
 	c.Status(http.StatusNotModified)
 }

@@ -23,6 +23,8 @@ type company struct {
 	env       map[string]string
 	out       *console
 	services  []service
+
+	portOffset int
 }
 
 // run starts all services and returns when all have stopped: after ctx is cancelled, or since all died.

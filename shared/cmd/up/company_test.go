@@ -249,7 +249,7 @@ func (w *walk) same(t *testing.T) {
 
 func (w *walk) interrupt(t *testing.T) {
 	started := map[int]bool{}
-	for _, s := range w.services {
+	for _, s := range w.withDatabase() {
 		started[w.pid(t, s.name, "lock")] = s.name != sales
 	}
 	if err := w.up.Process.Signal(os.Interrupt); err != nil {
@@ -261,7 +261,7 @@ func (w *walk) interrupt(t *testing.T) {
 	w.stopped(t, w.up)
 	w.up.says(t, "sales was started by hand and is left running")
 	for pid, command := range processes(t, w.dir) {
-		if started[pid] || strings.Contains(command, "/data") && !strings.Contains(command, "/"+sales+"/data") {
+		if started[pid] || strings.HasSuffix(command, "/"+sink) || strings.Contains(command, "/data") && !strings.Contains(command, "/"+sales+"/data") {
 			t.Errorf("process %d still runs: %s", pid, command)
 		}
 	}

@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 	}
-	c := &company{root: root, dir: opts.dir, env: env, out: out, services: services}
+	c := &company{root: root, dir: opts.dir, env: env, out: out, services: services, portOffset: opts.portOffset}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	mapEnds, err := c.serveMap(ctx, site)

@@ -21,7 +21,9 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	}
 	var services []topology.Service
 	for _, s := range c.services {
-		services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
+		if s.name != sink { // which has no part in any feed
+			services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
+		}
 	}
 	watch := topology.NewWatch(services, c.env["FEED_TOKEN"])
 	engine := web.New(logger)

@@ -279,13 +279,18 @@ func processes(t *testing.T, dir string) map[int]string {
 	return found
 }
 
+// withDatabase are all services but the mail sink.
+func (b *bench) withDatabase() []service {
+	return slices.DeleteFunc(slices.Clone(b.services), func(s service) bool { return s.name == sink })
+}
+
 // allRun checks that the company is complete, and that processes would see what is left of it: up, and
 // for each service itself and its server.
 func (b *bench) allRun(t *testing.T) {
 	t.Helper()
 	found := processes(t, b.dir)
 	files := [][]string{{"up.lock"}}
-	for _, s := range b.services {
+	for _, s := range b.withDatabase() {
 		files = append(files, []string{s.name, "lock"}, []string{s.name, "data", "postmaster.pid"})
 	}
 	for _, file := range files {
@@ -298,7 +303,7 @@ func (b *bench) allRun(t *testing.T) {
 // shutDown checks that each server has ended in good order, and none of them by a kill.
 func (b *bench) shutDown(t *testing.T) {
 	t.Helper()
-	for _, s := range b.services {
+	for _, s := range b.withDatabase() {
 		log, err := os.ReadFile(filepath.Join(b.dir, s.name, "postgres.log"))
 		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), "database system is shut down") {
 			t.Errorf("the log of the server of %s ends without a shutdown: %v\n%s", s.name, err, log)

@@ -45,7 +45,7 @@ var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", cu
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
 	// -buildvcs=false: a commit alone links nothing anew, and git may be missing or refuse another user's checkout.
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers", "./"+sinkPackage)
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its compilers
@@ -57,7 +57,14 @@ func build(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// listServices is sales, customers and what the subscribers' binary lists.
+// The mail sink takes the mailer's mails, unless SMTP_URL names a mail server.
+const (
+	sink        = "mailsink"
+	sinkPackage = "shared/cmd/mailsink"
+	sinkPort    = 1025 // of SMTP
+)
+
+// listServices is sales, customers, what the subscribers' binary lists, and the mail sink.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
 	all := []service{
 		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
@@ -68,6 +75,7 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 		return nil, fmt.Errorf("list the subscribers: %w", err)
 	}
 	all = append(all, parseList(string(out))...)
+	all = append(all, service{name: sink, text: "shows the mails that the mailer sends", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
 	for i, s := range all {
 		_, port, _ := net.SplitHostPort(s.addr)
 		n, err := strconv.Atoi(port)
@@ -198,6 +206,13 @@ func deleteData(dir string, services []service) error {
 // settings are the variables that up sets for a service.
 func (c *company) settings(s service) []string {
 	set := []string{"ADDR=" + s.addr, "DATA_DIR=" + c.dir}
+	smtp := net.JoinHostPort("localhost", strconv.Itoa(sinkPort+c.portOffset))
+	switch {
+	case s.name == sink:
+		return []string{"ADDR=" + s.addr, "SMTP_ADDR=" + smtp, "MAIL_DIR=" + filepath.Join(c.dir, sink)}
+	case s.name == "mailer" && c.env["SMTP_URL"] == "":
+		set = append(set, "SMTP_URL=smtp://"+smtp)
+	}
 	for _, source := range sources {
 		if source.service == s.name {
 			set = append(set, "PUBLIC_URL="+s.url())

@@ -1,0 +1,128 @@
+package mailsink
+
+import (
+	"context"
+	"embed"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+//go:embed *.html
+var pages embed.FS
+
+var (
+	mailsPage = web.Template(pages, "mails.html")
+	mailPage  = web.Template(pages, "mail.html")
+)
+
+// shownMails is how many the first page lists.
+const shownMails = 200
+
+// Route adds the pages: the mails, newest first, each of them, and the same as JSON.
+func (s *Sink) Route(r gin.IRoutes) {
+	web.Health(r, func(context.Context) error { return nil })
+	web.GET(r, "/", s.list)
+	web.GET(r, "/api/mails", func(c *gin.Context) {
+		c.Header("Cache-Control", "no-cache")
+		c.PureJSON(http.StatusOK, s.received())
+	})
+	web.GET(r, "/mails/:number", web.Handle(s.show))
+	web.GET(r, "/mails/:number/html", web.Handle(s.showHTML))
+	web.GET(r, "/mails/:number/raw", web.Handle(s.showRaw))
+}
+
+// A received mail knows the others with its Message-ID.
+type received struct {
+	*Mail
+	Copy   int `json:"copy"`   // 1 for the first with this Message-ID, 2 for the second ...
+	Copies int `json:"copies"` // with this Message-ID
+}
+
+// received gives the mails newest first.
+func (s *Sink) received() []received {
+	mails := s.Mails()
+	list, copies := make([]received, 0, len(mails)), map[string]int{}
+	for _, m := range mails {
+		if m.MessageID != "" {
+			copies[m.MessageID]++
+		}
+		list = append(list, received{m, max(1, copies[m.MessageID]), 0})
+	}
+	for i, m := range list {
+		list[i].Copies = max(1, copies[m.MessageID])
+	}
+	slices.Reverse(list)
+	return list
+}
+
+type listing struct {
+	Mails      []received // the newest
+	Kept       int
+	Duplicates int // mails whose Message-ID an older one has
+}
+
+func page(title string, data any) web.Page {
+	return web.Page{Service: "Mail sink", Title: title, Data: data, Nav: []web.Link{{Text: "Mails", URL: "/", Current: title == "Mails"}}}
+}
+
+func (s *Sink) list(c *gin.Context) {
+	list := s.received()
+	l := listing{Mails: list[:min(shownMails, len(list))], Kept: len(list)}
+	for _, m := range list {
+		if m.Copy > 1 {
+			l.Duplicates++
+		}
+	}
+	web.Render(c, http.StatusOK, mailsPage, page("Mails", l))
+}
+
+func (s *Sink) find(c *gin.Context) (received, error) {
+	number, err := strconv.Atoi(c.Param("number"))
+	list := s.received()
+	i := slices.IndexFunc(list, func(m received) bool { return m.Number == number })
+	if err != nil || i < 0 {
+		return received{}, web.Errorf(http.StatusNotFound, "There is no such mail, or no longer.")
+	}
+	return list[i], nil
+}
+
+func (s *Sink) show(c *gin.Context) error {
+	m, err := s.find(c)
+	if err != nil {
+		return err
+	}
+	title := m.Subject
+	if title == "" {
+		title = "Mail without a subject"
+	}
+	web.Render(c, http.StatusOK, mailPage, page(title, m))
+	return nil
+}
+
+// showHTML shows the part as a mail program would, in a document that can do and load nothing.
+func (s *Sink) showHTML(c *gin.Context) error {
+	m, err := s.find(c)
+	if err != nil {
+		return err
+	}
+	if m.HTML == "" {
+		return web.Errorf(http.StatusNotFound, "This mail has no HTML part.")
+	}
+	c.Header("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+	web.Send(c, http.StatusOK, web.HTMLType, []byte(m.HTML))
+	return nil
+}
+
+func (s *Sink) showRaw(c *gin.Context) error {
+	m, err := s.find(c)
+	if err != nil {
+		return err
+	}
+	web.Send(c, http.StatusOK, "text/plain; charset=utf-8", m.Raw)
+	return nil
+}

@@ -1,0 +1,213 @@
+package mailsink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/smtp"
+	"net/textproto"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const plain = "Message-ID: <%s@test.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello,\r\n.dot\r\n"
+
+const alternative = "Message-ID: <%s@test.example>\r\nSubject: Two parts\r\nMIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n" +
+	"--b\r\nContent-Type: text/plain\r\n\r\nText <b>\r\n--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<p onclick=3D\"x()\">HTML</p><script>alert(1)</script>\r\n--b--\r\n"
+
+// serve gives the addresses of a sink: of SMTP, and the URL of its pages.
+func serve(t *testing.T, s *Sink) (addr, url string) {
+	t.Helper()
+	if err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended, logger := make(chan error, 1), slog.New(slog.DiscardHandler)
+	go func() { ended <- s.Serve(ctx, ln, logger) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	engine := web.New(logger)
+	s.Route(engine)
+	pages := httptest.NewServer(engine)
+	t.Cleanup(pages.Close)
+	return ln.Addr().String(), pages.URL
+}
+
+func send(t *testing.T, addr, id, mail string, to ...string) error {
+	t.Helper()
+	return smtp.SendMail(addr, nil, "from@test.example", to, []byte(fmt.Sprintf(mail, id)))
+}
+
+func get(t *testing.T, url string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func TestSink(t *testing.T) {
+	t.Parallel()
+	s := &Sink{Dir: t.TempDir(), Refuse: func(to string) *Refusal {
+		if to == "nobody@test.example" {
+			return &Refusal{Code: 550, Message: "No mailbox"}
+		}
+		return nil
+	}}
+	addr, url := serve(t, s)
+	if _, page := get(t, url+"/"); !strings.Contains(page, "No mail has come yet") {
+		t.Error(page)
+	}
+	if _, body := get(t, url+"/api/mails"); strings.TrimSpace(body) != "[]" {
+		t.Error(body)
+	}
+	for _, m := range []struct{ id, mail, to string }{{"one", plain, "a@test.example"}, {"two", alternative, "b@test.example"}, {"one", plain, "a@test.example"}} {
+		if err := send(t, addr, m.id, m.mail, m.to, "c@test.example"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := send(t, addr, "three", plain, "nobody@test.example")
+	if reply, ok := errors.AsType[*textproto.Error](refused); !ok || reply.Code != 550 {
+		t.Errorf("%v", refused)
+	}
+	check := func(t *testing.T, s *Sink, url string) {
+		t.Helper()
+		got := s.Mails()
+		if len(got) != 3 {
+			t.Fatalf("%d mails", len(got))
+		}
+		if m := got[0]; m.Number != 1 || m.MessageID != "one@test.example" || m.Subject != "Grüße" || m.From != "from@test.example" ||
+			strings.Join(m.To, " ") != "a@test.example c@test.example" || m.Text != "Hello,\r\n.dot\r\n" || m.HTML != "" || m.ReceivedAt.IsZero() {
+			t.Errorf("%+v", m)
+		}
+		if m := got[1]; m.Text != "Text <b>" || m.HTML != `<p onclick="x()">HTML</p><script>alert(1)</script>` {
+			t.Errorf("%+v", m)
+		}
+		_, page := get(t, url+"/")
+		for _, part := range []string{`<dt>Mails</dt><dd>3</dd>`, `<dt>Duplicates</dt><dd>1</dd>`, "copy 2 of 2", "copy 1 of 2", "Grüße", "a@test.example, c@test.example"} {
+			if !strings.Contains(page, part) {
+				t.Errorf("not %q in %s", part, page)
+			}
+		}
+		if _, body := get(t, url+"/api/mails"); !strings.HasPrefix(body, `[{"number":3,"message_id":"one@test.example",`) || !strings.Contains(body, `"copy":2,"copies":2}`) {
+			t.Error(body)
+		}
+	}
+	check(t, s, url)
+	if _, page := get(t, url+"/mails/2"); !strings.Contains(page, "Text &lt;b&gt;") || !strings.Contains(page, `href="/mails/2/html"`) || strings.Contains(page, "onclick") {
+		t.Error(page)
+	}
+	resp, page := get(t, url+"/mails/2/html")
+	if policy := resp.Header.Get("Content-Security-Policy"); policy != "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:" || !strings.Contains(page, "<script>") {
+		t.Errorf("%s: %s", policy, page)
+	}
+	if resp, raw := get(t, url+"/mails/1/raw"); resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasPrefix(raw, "Return-Path: <from@test.example>\r\nDelivered-To: ") {
+		t.Error(raw)
+	}
+	for _, path := range []string{"/mails/4", "/mails/0", "/mails/x", "/mails/1/html"} {
+		if resp, _ := get(t, url+path); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	again := &Sink{Dir: s.Dir}
+	addr, url = serve(t, again)
+	check(t, again, url)
+	if err := send(t, addr, "four", plain, "a@test.example"); err != nil || again.Mails()[3].Number != 4 {
+		t.Errorf("%v; %+v", err, again.Mails()[3])
+	}
+}
+
+// A mail whose end does not come is none, nor is one that is too long.
+func TestTornMail(t *testing.T) {
+	t.Parallel()
+	s := new(Sink)
+	addr, _ := serve(t, s)
+	c, err := smtp.Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Mail("from@test.example"), c.Rcpt("a@test.example")); err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, fmt.Sprintf(plain, "torn")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Text.W.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := send(t, addr, "long", plain+strings.Repeat(strings.Repeat("x", 70)+"\r\n", maxMail/70), "a@test.example"); err == nil {
+		t.Error("the long mail was taken")
+	}
+	if err := send(t, addr, "next", plain, "a@test.example"); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Mails(); len(got) != 1 || got[0].MessageID != "next@test.example" {
+		t.Errorf("%d mails", len(got))
+	}
+}
+
+// What is no mail as the standards have it is shown as it came.
+func TestStrangeMail(t *testing.T) {
+	t.Parallel()
+	s := new(Sink)
+	addr, url := serve(t, s)
+	for i, raw := range []string{"", "no header at all", "Subject: half\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", "Content-Type: text/plain; charset=klingon\r\n\r\nqo'\r\n", "\xff\xfe: x\r\n\r\n\xff"} {
+		if err := smtp.SendMail(addr, nil, "from@test.example", []string{"a@test.example"}, []byte(raw)); err != nil {
+			t.Fatalf("%q: %v", raw, err)
+		}
+		for _, path := range []string{"/", fmt.Sprintf("/mails/%d", i+1), fmt.Sprintf("/mails/%d/raw", i+1)} {
+			if resp, page := get(t, url+path); resp.StatusCode != http.StatusOK {
+				t.Errorf("%q: %s: %d %s", raw, path, resp.StatusCode, page)
+			}
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	s := &Sink{Dir: t.TempDir()}
+	if err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	big := make([]byte, maxMail)
+	for n := range maxBytes/maxMail + 3 {
+		if err := s.keep(&Mail{Raw: big}); err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	got := s.Mails()
+	again := &Sink{Dir: s.Dir}
+	if err := again.Open(); err != nil || len(got) != maxBytes/maxMail || got[0].Number != 4 || len(again.Mails()) != len(got) {
+		t.Errorf("%v; %d mails from %d on; %d", err, len(got), got[0].Number, len(again.Mails()))
+	}
+}

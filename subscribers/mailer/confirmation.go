@@ -1,0 +1,115 @@
+package mailer
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/mail"
+	"strings"
+	texttemplate "text/template"
+	"time"
+
+	"github.com/google/uuid"
+	gomail "github.com/wneessen/go-mail"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A confirmation is the mail for an order, as it is now.
+type confirmation struct {
+	OrderID    uuid.UUID
+	CustomerID uuid.UUID
+	attempts   int // so far
+	ComposedAt time.Time
+	Name       string
+	email      string
+	LinesJSON  json.RawMessage
+	Lines      []line
+	TotalCents int64
+	Currency   string
+	PlacedAt   time.Time
+
+	to   *mail.Address
+	text string
+}
+
+type line struct {
+	order.Line
+}
+
+// Car names what was ordered in words: the catalogue is not in the feed.
+func (l line) Car() string {
+	car := "Edison " + title(l.Model)
+	if len(l.Options) > 0 {
+		words := make([]string, len(l.Options))
+		for i, option := range l.Options {
+			words[i] = strings.ReplaceAll(option, "_", " ")
+		}
+		car += " with " + strings.Join(words, ", ")
+	}
+	return car
+}
+
+// PriceCents is that of all cars of the line.
+func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+
+func title(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// Short is enough of the order's id to talk about it.
+func (c *confirmation) Short() string { return short(c.OrderID) }
+
+func short(id uuid.UUID) string {
+	text := id.String()
+	return text[len(text)-8:]
+}
+
+func (c *confirmation) Subject() string { return "Your order " + c.Short() + " at Edison Cars" }
+
+// messageID is the same for every attempt to send the confirmation of an order.
+func messageID(orderID uuid.UUID) string {
+	return "order-" + orderID.String() + ".confirmation@edison-cars.example"
+}
+
+var (
+	confirmationText = texttemplate.Must(texttemplate.New("confirmation.txt").Funcs(texttemplate.FuncMap{"money": web.Money}).ParseFS(pages, "confirmation.txt"))
+	confirmationHTML = template.Must(template.New("confirmation.html").Funcs(web.Functions()).ParseFS(pages, "confirmation.html"))
+)
+
+// compose writes the mail (RFC 5322), the same bytes whenever order, customer and sender are the same. It fails where the
+// address is none.
+func (c *confirmation) compose(from *sender) ([]byte, error) {
+	a, err := mail.ParseAddress("<" + c.email + ">")
+	if err != nil || a.Address != c.email {
+		return nil, errAddress
+	}
+	c.to = &mail.Address{Name: c.Name, Address: a.Address}
+	if err := json.Unmarshal(c.LinesJSON, &c.Lines); err != nil {
+		return nil, fmt.Errorf("read the lines of order %s: %w", c.OrderID, err)
+	}
+	var text, html, raw bytes.Buffer
+	if err := confirmationText.Execute(&text, c); err != nil {
+		return nil, err
+	}
+	if err := confirmationHTML.Execute(&html, c); err != nil {
+		return nil, err
+	}
+	c.text = text.String()
+	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent(), gomail.WithBoundary("edison-"+c.OrderID.String()))
+	m.FromMailAddress((*mail.Address)(from))
+	m.ToMailAddress(c.to)
+	m.Subject(c.Subject())
+	m.SetDateWithValue(c.ComposedAt)
+	m.SetMessageIDWithValue(messageID(c.OrderID))
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
+	m.SetBodyString(gomail.TypeTextPlain, c.text)
+	m.AddAlternativeString(gomail.TypeTextHTML, html.String())
+	_, err = m.WriteTo(&raw)
+	return raw.Bytes(), err
+}

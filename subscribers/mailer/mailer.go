@@ -1,0 +1,124 @@
+// Package mailer sends a confirmation of every order by e-mail, once.
+package mailer
+
+import (
+	"context"
+	"embed"
+	"net/http"
+	"net/mail"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+type settings struct {
+	SMTP server `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; mails wait in the outbox if left out"`
+	From sender `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
+}
+
+// A sender is an address with a name (RFC 5322 section 3.4).
+type sender mail.Address
+
+func (s *sender) UnmarshalText(text []byte) error {
+	a, err := mail.ParseAddress(string(text))
+	if err != nil {
+		return errSender
+	}
+	*s = sender(*a)
+	return nil
+}
+
+// Service gives the mailer.
+func Service() *subscribe.Service {
+	set := new(settings)
+	return &subscribe.Service{
+		Name: "mailer", Title: "Mailer", Addr: "127.0.0.1:8095",
+		Text:       "a confirmation e-mail per order over SMTP",
+		Migrations: sql.Migrations("mailer"),
+		Settings:   set,
+		Feeds: []subscribe.Feed{
+			{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Past: true, Apply: applyOrders},
+			{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers", Apply: applyCustomers},
+		},
+		Work: func(ctx context.Context, s *subscribe.Site) error { return (&outbox{s.DB, set}).work(ctx) },
+		Routes: func(s *subscribe.Site) {
+			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) { return readOverview(r.Context(), s.DB, &set.SMTP) })
+			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
+				return readMail(r.Context(), s.DB, r.PathValue("order_id"))
+			})
+			s.JSON("/api/mails", func(r *http.Request) (any, error) { return readMails(r.Context(), s.DB, maxListed) })
+		},
+	}
+}
+
+//go:embed *.html *.txt
+var pages embed.FS
+
+var (
+	overviewPage = web.Template(pages, "mailer.html")
+	mailPage     = web.Template(pages, "mail.html")
+)
+
+// outboxLock is taken by every transaction that changes the outbox: the two feeds are applied at the same time, and each of them,
+// and what sends, must see what the others have done.
+const outboxLock = `select pg_advisory_xact_lock(7236833)`
+
+// settle says of the unsent mails of these orders and customers what is to become of them.
+const settle = `
+	update mail set state = s.state from (
+		select m.order_id, case when o.id is null or d.id is not null then 'withdrawn' when o.status = 'placed' then 'pending' else 'cancelled' end
+		  from mail m left join orders o on o.id = m.order_id left join deleted_customer d on d.id = m.customer_id
+		 where (m.order_id = any($1) or m.customer_id = any($2)) and m.state in ('pending', 'cancelled', 'withdrawn')
+	) as s (order_id, state)
+	 where mail.order_id = s.order_id and mail.state <> s.state`
+
+func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	entities, ids := batch.JSON(), batch.IDs()
+	past := make([]uuid.UUID, 0, len(batch.Entities))
+	for _, e := range batch.Entities {
+		if e.Position <= batch.Past {
+			past = append(past, e.ID)
+		}
+	}
+	var b pgx.Batch
+	b.Queue(outboxLock)
+	b.Queue(`
+		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
+		select id, version, status, customer_id, lines, total_cents, currency, placed_at from jsonb_to_recordset($1) as o
+		       (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
+		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
+		       lines = excluded.lines, total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`, entities)
+	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+	b.Queue(`
+		insert into mail (order_id, customer_id, placed_at, state)
+		select id, customer_id, placed_at, case when id = any($2) then 'skipped' else 'pending' end from orders where id = any($1)
+		on conflict (order_id) do nothing`, ids, past)
+	b.Queue(settle, append(ids, batch.Deleted...), nil)
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// applyCustomers forgets those who have deleted their account. Who has another address now gets what the old one was refused.
+func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	entities, ids := batch.JSON(), batch.IDs()
+	var b pgx.Batch
+	b.Queue(outboxLock)
+	b.Queue(`
+		insert into customers (id, version, name, email)
+		select id, version, name, email from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, email text)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email`, entities)
+	b.Queue(`delete from deleted_customer where id = any($1)`, ids)
+	b.Queue(`delete from customers where id = any($1)`, batch.Deleted)
+	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
+	b.Queue(`update mail set recipient = null, recipient_name = null, body = null, reason = '' where customer_id = any($1)`, batch.Deleted)
+	b.Queue(`
+		update mail set state = 'pending', due_at = now() from customers c
+		 where c.id = any($1) and mail.customer_id = c.id and mail.state = 'failed' and mail.recipient <> c.email`, ids)
+	b.Queue(settle, nil, append(ids, batch.Deleted...))
+	return tx.SendBatch(ctx, &b).Close()
+}

@@ -1,0 +1,143 @@
+package mailer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	maxListed = 1000 // by the API, newest orders first
+	maxShown  = 50   // by the page
+)
+
+// A listed mail says nothing of the customer but the id.
+type listed struct {
+	OrderID    uuid.UUID  `json:"order_id"`
+	CustomerID uuid.UUID  `json:"customer_id"`
+	State      string     `json:"state"` // "waiting" for the customer, "pending", "sending", "sent", "failed", "skipped", "cancelled" or "withdrawn"
+	Attempts   int        `json:"attempts"`
+	Uncertain  int        `json:"uncertain"` // attempts of which nobody knows whether the mail arrived
+	PlacedAt   time.Time  `json:"placed_at"`
+	SentAt     *time.Time `json:"sent_at"`
+	NextTryAt  *time.Time `json:"next_try_at"` // of a pending one
+	MessageID  string     `json:"message_id"`
+}
+
+// Short is enough of the order's id to talk about it.
+func (m listed) Short() string { return short(m.OrderID) }
+
+// StateText is the state in words.
+func (m listed) StateText() string { return stateTexts[m.State] }
+
+var stateTexts = map[string]string{
+	"waiting": "waits for the customer", "pending": "to be sent", "sending": "being sent", "sent": "sent", "failed": "given up",
+	"skipped": "skipped", "cancelled": "order cancelled", "withdrawn": "withdrawn",
+}
+
+// Badge is the class of the state's badge.
+func (m listed) Badge() string {
+	switch m.State {
+	case "sent":
+		return "enough"
+	case "waiting", "pending", "sending":
+		return "short"
+	case "failed":
+		return "low"
+	}
+	return ""
+}
+
+const selectListed = `
+	select m.order_id, m.customer_id, case when m.state = 'pending' and c.id is null then 'waiting' else m.state end, m.attempts, m.uncertain,
+	       m.placed_at, m.sent_at, case when m.state = 'pending' and c.id is not null then m.due_at end, m.reason
+	  from mail m left join customers c on c.id = m.customer_id`
+
+// A row of the page also says why; a server's reply may name the customer's address.
+type row struct {
+	listed
+	Reason string
+}
+
+func scanRow(r pgx.CollectableRow) (m row, err error) {
+	err = r.Scan(&m.OrderID, &m.CustomerID, &m.State, &m.Attempts, &m.Uncertain, &m.PlacedAt, &m.SentAt, &m.NextTryAt, &m.Reason)
+	m.MessageID, m.PlacedAt = messageID(m.OrderID), m.PlacedAt.UTC()
+	for _, t := range []*time.Time{m.SentAt, m.NextTryAt} {
+		if t != nil {
+			*t = t.UTC().Truncate(time.Millisecond)
+		}
+	}
+	return m, err
+}
+
+func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
+	rows, err := db.Query(ctx, selectListed+` order by m.placed_at desc, m.order_id limit $1`, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanRow)
+}
+
+// readMails gives the newest orders' mails.
+func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
+	rows, err := readRows(ctx, db, limit)
+	list := make([]listed, len(rows))
+	for i, m := range rows {
+		list[i] = m.listed
+	}
+	return list, err
+}
+
+// An overview is what the page shows.
+type overview struct {
+	Server string // "": none is set
+	Counts struct {
+		All, Sent, Waiting, Pending, Failed, Skipped, Withdrawn, Uncertain int64
+	}
+	Mails []row
+}
+
+func readOverview(ctx context.Context, db *pgxpool.Pool, s *server) (o overview, err error) {
+	o.Server = s.String()
+	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
+		return o, err
+	}
+	n := &o.Counts
+	return o, db.QueryRow(ctx, `
+		select count(*), count(*) filter (where m.state = 'sent'), count(*) filter (where m.state = 'pending' and c.id is null),
+		       count(*) filter (where m.state = 'sending' or m.state = 'pending' and c.id is not null), count(*) filter (where m.state = 'failed'),
+		       count(*) filter (where m.state = 'skipped'), count(*) filter (where m.state in ('cancelled', 'withdrawn')), coalesce(sum(m.uncertain), 0)
+		  from mail m left join customers c on c.id = m.customer_id`).
+		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain)
+}
+
+// A shown mail is one with what it says.
+type shown struct {
+	row
+	Recipient, Name, Body *string // nil: not sent yet, or forgotten
+}
+
+func readMail(ctx context.Context, db *pgxpool.Pool, orderID string) (m shown, err error) {
+	none := web.Errorf(http.StatusNotFound, "There is no confirmation for such an order.")
+	id, err := uuid.Parse(orderID)
+	if err != nil {
+		return m, none
+	}
+	rows, err := db.Query(ctx, selectListed+` where m.order_id = $1`, id)
+	if err != nil {
+		return m, err
+	}
+	if m.row, err = pgx.CollectExactlyOneRow(rows, scanRow); errors.Is(err, pgx.ErrNoRows) {
+		return m, none
+	} else if err != nil {
+		return m, err
+	}
+	return m, db.QueryRow(ctx, `select recipient, recipient_name, body from mail where order_id = $1`, id).Scan(&m.Recipient, &m.Name, &m.Body)
+}
