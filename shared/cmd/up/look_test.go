@@ -2,8 +2,10 @@ package main
 
 import (
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -85,10 +87,11 @@ func (v *visit) look(t *testing.T, b *tab) {
 	b.blameless(t, at)
 }
 
-func (v *visit) picture(t *testing.T, b *tab, l look, at string) {
+func (v *visit) picture(t *testing.T, b *tab, l look, address string) {
 	t.Helper()
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-	if err == nil {
+	at, wrong := url.Parse(address)
+	if err = errors.Join(err, wrong); err == nil {
 		name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(v.kind(at), "_")
 		err = os.WriteFile(filepath.Join(*pictures, strings.Trim(name, "_")+"."+l.name+".png"), png, 0o644)
 	}
@@ -97,50 +100,52 @@ func (v *visit) picture(t *testing.T, b *tab, l look, at string) {
 	}
 }
 
-// kind is what a URL has in common with those that the same template answers.
-func (v *visit) kind(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return address
+// owner names the service whose address it is, or the map, or nobody.
+func (v *visit) owner(u *url.URL) string {
+	at := u.Scheme + "://" + u.Host
+	if strings.HasPrefix(v.mapURL(), at+"/") {
+		return "map"
 	}
+	for _, s := range v.services {
+		if v.url(s.name) == at {
+			return s.name
+		}
+	}
+	return ""
+}
+
+// kind is what an address has in common with those that the same template answers.
+func (v *visit) kind(u *url.URL) string {
 	parts := strings.Split(u.Path, "/")
 	for i, p := range parts {
-		if strings.ContainsAny(p, "0123456789") {
+		if strings.ContainsAny(p, "0123456789") || i > 0 && parts[i-1] == "parts" {
 			parts[i] = "id"
 		}
 	}
-	name := "map"
-	for _, s := range v.services {
-		if strings.HasSuffix(v.url(s.name), u.Host) {
-			name = s.name
-		}
-	}
-	var keys []string
-	for k := range u.Query() {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return name + strings.Join(parts, "/") + "?" + strings.Join(keys, "&")
+	return v.owner(u) + strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
 }
 
-// crawl visits pages of each kind that links lead to, from those at the start on, and gives how many of each service. It follows
-// what is in v.services alone.
+// crawl visits the pages at the start and one of each kind that links lead to, of services that are not away, and gives how many
+// of each service.
 func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)) map[string]int {
 	t.Helper()
-	const tabs, ofKind, most = 3, 2, 300
-	kinds, seen, count := map[string]int{}, map[string]bool{}, map[string]int{}
-	next := start
-	for len(next) > 0 {
+	const tabs, most = 3, 200
+	kinds, count := map[string]bool{}, map[string]int{}
+	for next, first := start, true; len(next) > 0; first = false {
 		pages := make(chan string, len(next))
 		for _, address := range next {
-			if k := v.kind(address); !seen[address] && kinds[k] < ofKind {
-				seen[address] = true
-				if isPage(t, address) {
-					kinds[k]++
-					name, _, _ := strings.Cut(k, "/")
-					count[name]++
-					pages <- address
-				}
+			u, err := url.Parse(address)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			// The map without a query loads itself again.
+			if name := v.owner(u); name == "" || name == "map" && u.RawQuery == "" || slices.Contains(v.away, name) || kinds[v.kind(u)] && !first {
+				continue
+			}
+			if kinds[v.kind(u)] = true; isPage(t, address) {
+				count[v.owner(u)]++
+				pages <- address
 			}
 		}
 		close(pages)
@@ -151,8 +156,8 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 		var mu sync.Mutex
 		var all sync.WaitGroup
 		for range min(tabs, len(pages)) {
+			b := v.openTab(t)
 			all.Go(func() {
-				b := v.openTab(t)
 				for address := range pages {
 					if resp, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(address)); err != nil || resp.Status != 200 {
 						t.Errorf("%s: %v %v", address, resp, err)
@@ -164,7 +169,7 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 						t.Errorf("%s: %v", address, err)
 					}
 					mu.Lock()
-					next = append(next, v.ours(links)...)
+					next = append(next, links...)
 					mu.Unlock()
 				}
 			})
@@ -173,21 +178,6 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 		slices.Sort(next)
 	}
 	return count
-}
-
-// ours are those of the addresses that belong to services that are not away, or to the map.
-func (v *visit) ours(addresses []string) (list []string) {
-	for _, address := range addresses {
-		name, _, _ := strings.Cut(v.kind(address), "/")
-		u, err := url.Parse(address)
-		if err != nil || slices.Contains(v.away, name) {
-			continue
-		}
-		if name != "map" || u.Host == fmt.Sprintf("localhost:%d", mapPort+v.offset) && u.RawQuery != "" { // without, it loads itself again
-			list = append(list, address)
-		}
-	}
-	return list
 }
 
 func isPage(t *testing.T, address string) bool {
