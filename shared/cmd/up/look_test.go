@@ -95,7 +95,7 @@ func (v *visit) picture(t *testing.T, b *tab, l look, address string) {
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	at, wrong := url.Parse(address)
 	if err = errors.Join(err, wrong); err == nil {
-		name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(v.kind(at), "_")
+		name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(v.kind(at)+strings.Join(append([]string{""}, v.away...), " without "), "_")
 		err = os.WriteFile(filepath.Join(*pictures, strings.Trim(name, "_")+"."+l.name+".png"), png, 0o644)
 	}
 	if err != nil {
