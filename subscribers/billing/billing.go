@@ -48,12 +48,12 @@ const lock = `select from last_number for update`
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	var b pgx.Batch
 	b.Queue(lock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
 		select id, version, status, customer_id, lines, total_cents, currency, placed_at
 		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id, lines = excluded.lines,
-		       total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`, batch.JSON())
+		       total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`)
 	credit(&b, batch.IDs(), batch.Deleted)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	invoiceOrders(&b, batch.IDs(), nil)
@@ -63,13 +63,13 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	var b pgx.Batch
 	b.Queue(lock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into customer (id, version, name, street, postal_code, city, country)
 		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
 		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
 		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
 		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
-		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`, batch.JSON())
+		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`)
 	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
 	invoiceOrders(&b, nil, batch.IDs())

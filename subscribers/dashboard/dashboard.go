@@ -43,22 +43,21 @@ var page = web.Template(pages, "dashboard.html")
 
 // applyOrders replaces the orders that changed and their lines.
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	entities := batch.JSON()
 	return recount(ctx, tx, append(batch.IDs(), batch.Deleted...), func(b *pgx.Batch) {
-		b.Queue(`
+		batch.Queue(b, `
 			insert into orders (id, version, status, placed_at, total_cents)
 			select id, version, status, placed_at, total_cents
 			  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, placed_at timestamptz, total_cents bigint)
 			on conflict (id) do update set version = excluded.version, status = excluded.status,
-			       placed_at = excluded.placed_at, total_cents = excluded.total_cents`, entities)
+			       placed_at = excluded.placed_at, total_cents = excluded.total_cents`)
 		b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 		b.Queue(`delete from order_line where order_id = any($1)`, batch.IDs())
-		b.Queue(`
+		batch.Queue(b, `
 			insert into order_line (order_id, line, model, options, quantity, unit_price_cents)
 			select o.id, l.line, l.model, coalesce(l.options, '{}'), l.quantity, l.unit_price_cents
 			  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
 			 cross join rows from (jsonb_to_recordset(o.lines) as (model text, options text[], quantity bigint, unit_price_cents bigint))
-			       with ordinality as l (model, options, quantity, unit_price_cents, line)`, entities)
+			       with ordinality as l (model, options, quantity, unit_price_cents, line)`)
 	})
 }
 
@@ -68,12 +67,12 @@ func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		return err
 	}
 	return recount(ctx, tx, ids, func(b *pgx.Batch) {
-		b.Queue(`
+		batch.Queue(b, `
 			insert into build (id, version, order_id, status, finished_at)
 			select id, version, order_id, status, finished_at
 			  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, status text, finished_at timestamptz)
 			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status,
-			       finished_at = excluded.finished_at`, batch.JSON())
+			       finished_at = excluded.finished_at`)
 		b.Queue(`delete from build where id = any($1)`, batch.Deleted)
 	})
 }
@@ -84,12 +83,12 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 		return err
 	}
 	return recount(ctx, tx, ids, func(b *pgx.Batch) {
-		b.Queue(`
+		batch.Queue(b, `
 			insert into shipment (id, version, order_id, build_id, status, shipped_at)
 			select id, version, order_id, build_id, status, shipped_at
 			  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, build_id uuid, status text, shipped_at timestamptz)
 			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, build_id = excluded.build_id,
-			       status = excluded.status, shipped_at = excluded.shipped_at`, batch.JSON())
+			       status = excluded.status, shipped_at = excluded.shipped_at`)
 		b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
 	})
 }

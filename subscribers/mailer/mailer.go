@@ -79,7 +79,7 @@ const settle = `
 	 where mail.order_id = s.order_id and mail.state <> s.state`
 
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	entities, ids := batch.JSON(), batch.IDs()
+	ids := batch.IDs()
 	past := make([]uuid.UUID, 0, len(batch.Entities))
 	for _, e := range batch.Entities {
 		if e.Position <= batch.Past {
@@ -88,12 +88,12 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	}
 	var b pgx.Batch
 	b.Queue(outboxLock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
 		select id, version, status, customer_id, lines, total_cents, currency, placed_at from jsonb_to_recordset($1) as o
 		       (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
-		       lines = excluded.lines, total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`, entities)
+		       lines = excluded.lines, total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	b.Queue(`
 		insert into mail (order_id, customer_id, placed_at, state)
@@ -105,13 +105,13 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 
 // applyCustomers forgets those who have deleted their account. Who has another address now gets what the old one was refused.
 func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	entities, ids := batch.JSON(), batch.IDs()
+	ids := batch.IDs()
 	var b pgx.Batch
 	b.Queue(outboxLock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into customers (id, version, name, email)
 		select id, version, name, email from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, email text)
-		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email`, entities)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email`)
 	b.Queue(`delete from deleted_customer where id = any($1)`, ids)
 	b.Queue(`delete from customers where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)

@@ -68,12 +68,12 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	}
 	var b pgx.Batch
 	b.Queue(lock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into build (id, version, status, order_id, customer_id, car, model)
 		select id, version, status, order_id, customer_id, car, model
 		  from jsonb_to_recordset($1) as b (id uuid, version bigint, status text, order_id uuid, customer_id uuid, car int, model text)
 		on conflict (id) do update set version = excluded.version, status = excluded.status, order_id = excluded.order_id,
-		       customer_id = excluded.customer_id, car = excluded.car, model = excluded.model`, batch.JSON())
+		       customer_id = excluded.customer_id, car = excluded.car, model = excluded.model`)
 	b.Queue(`delete from build where id = any($1)`, batch.Deleted)
 	b.Queue(`
 		insert into shipment (id, version, status, build_id, order_id, customer_id, car, model)
@@ -92,13 +92,13 @@ func shipmentID(buildID uuid.UUID) uuid.UUID { return uuid.NewSHA1(buildID, []by
 func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
 	var b pgx.Batch
 	b.Queue(lock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into customer (id, version, name, street, postal_code, city, country)
 		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
 		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
 		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
 		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
-		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`, batch.JSON())
+		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`)
 	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
 	b.Queue(`delete from deleted_customer where id = any($1)`, batch.IDs())

@@ -95,13 +95,12 @@ const lockStock = `select from part order by part for update`
 
 // apply makes the reservations those of the orders that changed, then orders what has become short.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
-	entities := batch.JSON()
 	var b pgx.Batch
 	b.Queue(lockStock)
-	b.Queue(`
+	batch.Queue(&b, `
 		insert into orders (id, version, status)
 		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
-		on conflict (id) do update set version = excluded.version, status = excluded.status`, entities)
+		on conflict (id) do update set version = excluded.version, status = excluded.status`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	b.Queue(`
 		with wanted as (
@@ -133,7 +132,7 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed)
 		insert into movement (part, order_id, reserved, on_hand_after, reserved_after, on_order_after)
 		select part, order_id, pieces, on_hand, reserved + sum(pieces) over (partition by part order by order_id), on_order
 		  from change join stock using (part) order by order_id, part`,
-		entities, append(batch.IDs(), batch.Deleted...), order.Placed)
+		batch.JSON(), append(batch.IDs(), batch.Deleted...), order.Placed)
 	b.Queue(`
 		with short as (
 			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity, lead_days

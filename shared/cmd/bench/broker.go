@@ -15,7 +15,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 const (
@@ -152,13 +154,13 @@ func next(ctx context.Context, messages <-chan amqp.Delivery, most int) (batch [
 // copyInBatches copies n messages as fast as we know how: many at once, all of them acknowledged at once.
 func (b *broker) copyInBatches(ctx context.Context, db *pgxpool.Pool, name string, n int) error {
 	return b.copyAll(ctx, name, n, consumers, messageBatch, func(ctx context.Context, batch []amqp.Delivery) error {
-		array := []byte{'['}
+		var of subscribe.Batch
 		for i := range batch {
-			array = append(append(array, batch[i].Body...), ',')
+			of.Entities = append(of.Entities, feed.Entry{Entity: batch[i].Body})
 		}
-		array[len(array)-1] = ']'
-		_, err := db.Exec(ctx, upsertOrders, json.RawMessage(array))
-		return err
+		var b pgx.Batch
+		of.Queue(&b, upsertOrders)
+		return db.SendBatch(ctx, &b).Close() // one transaction
 	})
 }
 

@@ -38,14 +38,12 @@ func serveSubscriber(ctx context.Context, kind, databaseURL string, env map[stri
 }
 
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	if _, err := tx.Exec(ctx, upsertOrders, batch.JSON()); err != nil {
-		return err
+	var b pgx.Batch
+	batch.Queue(&b, upsertOrders)
+	if len(batch.Deleted) > 0 {
+		b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	}
-	if len(batch.Deleted) == 0 {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `delete from orders where id = any($1)`, batch.Deleted)
-	return err
+	return tx.SendBatch(ctx, &b).Close()
 }
 
 // startSubscriber starts one that copies the source's feed.
