@@ -135,6 +135,9 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 		return nil, final{err}
 	}
 	defer conn.Release()
+	if err := encodeRows(ctx, conn.Conn()); err != nil {
+		return nil, err
+	}
 
 	var statements []statement
 	var owners []int // of each statement: the index of its change

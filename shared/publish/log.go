@@ -138,6 +138,9 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	if err := l.check(ctx, pending); err != nil {
 		return nil, final{err}
 	}
+	if err := encodeRows(ctx, conn.Conn()); err != nil {
+		return nil, err
+	}
 	heads := l.snapshot()
 	if lock {
 		var err error

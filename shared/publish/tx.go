@@ -158,17 +158,7 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
-const appendSQL = `select feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
-
-// append is the statement that appends the run.
+// append is the statement that appends the run, for a connection that has encodeRows.
 func (p *placed) append() statement {
-	n := len(p.records)
-	kinds, ids, versions, updates := make([]string, n), make([][16]byte, n), make([]int64, n), make([]time.Time, n)
-	payloads, salts, hashes := make([][]byte, n), make([][]byte, n), make([][]byte, n)
-	for i := range p.records {
-		r := &p.records[i]
-		kinds[i], ids[i], versions[i], updates[i] = r.kind, r.ID, r.Version, r.Updated
-		payloads[i], salts[i], hashes[i] = r.Payload, r.salt, r.hash[:]
-	}
-	return statement{appendSQL, []any{p.feed, p.from.Position, p.from.Digest[:], kinds, ids, versions, updates, payloads, salts, hashes, p.digests, p.erased()}}
+	return statement{`select feed_append($1, $2, $3, $4, $5)`, []any{p.feed, p.from.Position, p.from.Digest[:], p, p.erased()}}
 }
