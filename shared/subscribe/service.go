@@ -24,6 +24,10 @@ type Service struct {
 	Feeds      []Feed
 	Routes     func(*Site)
 
+	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
+	// instead of Feeds. Nil: it takes Feeds.
+	Any func(name string) Feed
+
 	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
 	// filled before anything else runs.
 	Settings any
@@ -59,6 +63,13 @@ type Feed struct {
 	// that never was there, and the same batch may come again. It has no effect outside tx, and derives the ids of what it
 	// makes, so that running again makes nothing twice.
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
+
+	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
+	// of the feed, each with at least one entry; from is the place where the page starts. The cursor moves behind the page when
+	// Entries has returned nil, so that after an error, a crash or a stop the same page comes again; its commit is not its own. Where
+	// the source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0.
+	// It has to return soon after ctx has ended.
+	Entries func(ctx context.Context, from feed.Cursor, page *feed.Page) error
 }
 
 // A Batch is a page of a feed reduced to the newest version of each entity on it.
