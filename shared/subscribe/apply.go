@@ -100,7 +100,7 @@ func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) 
 			err = &entriesError{from, err}
 		}
 	}()
-	return p.Entries(ctx, from, page)
+	return p.Entries(ctx, p.pool, from, page)
 }
 
 // An entriesError is one of the service's Entries: the source is not at fault.

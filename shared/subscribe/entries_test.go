@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
@@ -25,7 +27,7 @@ func newListener(t *testing.T, s *source) *listener {
 	l := &listener{copier: s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 4)}
 	t.Cleanup(l.client.Close)
 	l.Apply, l.Table = nil, ""
-	l.Entries = func(_ context.Context, from feed.Cursor, page *feed.Page) error {
+	l.Entries = func(_ context.Context, _ *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 		if page.Entries[0].Position != from.Position+1 || page.Cursor.Position != from.Position+int64(len(page.Entries)) {
 			t.Errorf("a page from %s to %s with %d entries", from, page.Cursor, len(page.Entries))
 		}
@@ -79,7 +81,7 @@ func TestEntries(t *testing.T) {
 			t.Errorf("%v, at %s", err, l.stored(t).cursor)
 		}
 		hear := l.Entries
-		l.Entries = func(context.Context, feed.Cursor, *feed.Page) error { panic("a bug") }
+		l.Entries = func(context.Context, *pgxpool.Pool, feed.Cursor, *feed.Page) error { panic("a bug") }
 		if err := l.poll(t.Context()); err == nil || !strings.Contains(err.Error(), "panicked: a bug") {
 			t.Error(err)
 		}
@@ -101,11 +103,11 @@ func TestEntries(t *testing.T) {
 		s.put(t, 7, 9)
 		l.heard = nil
 		hear := l.Entries
-		l.Entries = func(ctx context.Context, from feed.Cursor, page *feed.Page) error {
+		l.Entries = func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 			if from.Position == 4 {
 				l.fail, l.Entries = errors.New("not now"), hear
 			}
-			return hear(ctx, from, page)
+			return hear(ctx, db, from, page)
 		}
 		if err := l.poll(t.Context()); err == nil || l.stored(t).walk.Position != 4 {
 			t.Errorf("%v; the walk is at %s", err, l.stored(t).walk)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -66,10 +67,10 @@ type Feed struct {
 
 	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
 	// of the feed, each with at least one entry; from is the place where the page starts. The cursor moves behind the page when
-	// Entries has returned nil, so that after an error, a crash or a stop the same page comes again; its commit is not its own. Where
-	// the source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0.
-	// It has to return soon after ctx has ended.
-	Entries func(ctx context.Context, from feed.Cursor, page *feed.Page) error
+	// Entries has returned nil: after an error, a crash or a stop in between the same page comes again, or a longer one. Where the
+	// source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0. It has to
+	// return soon after ctx has ended; db is the service's.
+	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
 
 // A Batch is a page of a feed reduced to the newest version of each entity on it.
