@@ -25,7 +25,7 @@ type refusedError struct {
 }
 
 func (e *refusedError) Error() string {
-	return fmt.Sprintf("every one of the %d entries was refused, the first: %v", e.entries, e.first)
+	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
 }
 
 func (e *refusedError) Unwrap() error { return e.first }
@@ -166,8 +166,20 @@ func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 
 func (p *poller) logRejected(ctx context.Context, bad []rejection) {
 	for _, r := range bad {
-		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", r.reason)
+		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
 	}
+}
+
+// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased. The whole
+// reason is in rejected_entry, and goes with the entry.
+func unquoted(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)", pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName, pgErr.Code)
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("field %q is no %v", wrong.Field, wrong.Type)
+	}
+	return "no JSON of the kind that is expected"
 }
 
 // Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the

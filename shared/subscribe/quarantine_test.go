@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -239,4 +240,62 @@ func TestQuarantine(t *testing.T) {
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 	})
+}
+
+// Logs are kept when an entity is erased.
+func TestNoLogQuotesAnEntry(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(t *testing.T, c *copier){
+		"a constraint":             func(t *testing.T, c *copier) { c.bans(t, "^thing [1-3], ") },
+		"a value":                  func(t *testing.T, c *copier) { exec(t, c.pool, `alter table thing add check (name::int > 0)`) },
+		"what Go decodes":          func(_ *testing.T, c *copier) { c.Apply = decodes[struct{ Name int }] },
+		"what Go decodes, further": func(_ *testing.T, c *copier) { c.Apply = decodes[struct{ Version []int }] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 1)
+			c := newCopier(t, s)
+			var log strings.Builder
+			c.logger = slog.New(slog.NewTextHandler(&log, nil))
+			refuse(t, c)
+			c.mustPoll(t) // a page of one
+			if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 1 {
+				t.Errorf("%d are rejected", n)
+			}
+			s.put(t, 2, 3)
+			err := c.poll(t.Context()) // a page of which every entry is refused
+			c.after(err, time.Now())
+			if _, ok := errors.AsType[*refusedError](err); !ok {
+				t.Errorf("%v", err)
+			}
+			text := log.String()
+			if !strings.Contains(text, "entry rejected") || !strings.Contains(text, "poll failed") || strings.Contains(text, "published") || strings.Contains(text, "number") {
+				t.Error(text)
+			}
+		})
+	}
+
+	t.Run("a tombstone takes the reason along", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 1)
+		c := newCopier(t, s)
+		exec(t, c.pool, `alter table thing add check (name::int > 0)`)
+		c.mustPoll(t)
+		c.wantRejected(t, s, `invalid input syntax for type integer: "thing 1, 0 published"`, 1)
+		s.remove(t, 1)
+		c.mustPoll(t)
+		c.wantRejected(t, s, "")
+	})
+}
+
+// decodes refuses what is no V.
+func decodes[V any](_ context.Context, _ pgx.Tx, b *Batch) error {
+	for _, e := range b.Entities {
+		if err := json.Unmarshal(e.Entity, new(V)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -189,11 +189,13 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 	}
 }
 
-// deleteGone deletes what the copy has and the source has not.
+// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know more of
+// that than a row.
 func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+p.table()+` t
-		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)`, p.Name)
+		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)
+		 union select id from walked_entity where feed = $1 and entity is null`, p.Name)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -43,6 +43,27 @@ func (c *copier) wantWalked(t testing.TB, s *source, walks int) {
 func TestWalk(t *testing.T) {
 	t.Parallel()
 
+	t.Run("what is deleted before the copy has it reaches Apply as a deletion", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		s.put(t, 6, 6)
+		s.remove(t, 6)
+		c.resync(t)
+		var deleted []uuid.UUID
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			deleted = append(deleted, b.Deleted...)
+			return copyThings(ctx, tx, b)
+		}
+		c.mustPoll(t)
+		c.wantWalked(t, s, 1)
+		if !slices.Equal(deleted, []uuid.UUID{numbered(6)}) {
+			t.Errorf("deleted: %v", deleted)
+		}
+	})
+
 	t.Run("what the source no longer has reaches Apply as deletions, and all else anew, in the order of the feed", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)

@@ -97,7 +97,7 @@ func TestQuickSubscribe(t *testing.T) {
 	figures(t,
 		`\d+ cores, .*PostgreSQL \d+.*fsync on, synchronous_commit on.*`,
 		`source`+number+number, `subscriber`+number+number,
-		`feed, wait`+number+number+number+number+ratio+ratio,
+		`feed, pure copy, wait`+number+number+number+number+ratio+ratio,
 		`feed, poll every 1 s`+number+number+number+number+ratio+ratio,
 		`logical replication`+number+number+number+number+ratio+ratio,
 		`psql \\copy  +5,000`+number+`  +1.00 \(1.00-1.00\)`+ratio+`  +-`,

@@ -33,9 +33,9 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	ready, died := make(chan service), make(chan service)
+	ready, change := make(chan service), make(chan int)
 	for _, s := range c.services {
-		running.Go(func() { c.keep(ctx, s, ready, died) })
+		running.Go(func() { c.keep(ctx, s, ready, change) })
 	}
 	alive, answering := len(c.services), 0
 	for {
@@ -45,11 +45,11 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 				c.welcome()
 			}
 			if s.name == sales && ordersPerMinute > 0 {
-				shoppers := newShoppers(s.url(), ordersPerMinute, c.out)
+				shoppers := newShoppers(s.url(), c.url(customersApp), ordersPerMinute, c.out)
 				running.Go(func() { shoppers.run(ctx) })
 			}
-		case <-died:
-			if alive--; alive == 0 {
+		case n := <-change:
+			if alive += n; alive == 0 {
 				return errors.New("no service is left")
 			}
 		case <-ctx.Done():
@@ -61,13 +61,23 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	}
 }
 
+// url is that of a service, "" if there is no such one.
+func (c *company) url(name string) string {
+	for _, s := range c.services {
+		if s.name == name {
+			return s.url()
+		}
+	}
+	return ""
+}
+
 func (c *company) welcome() {
 	c.out.line(self, "everything is up: buy a car at %s, follow it on the map, and stop with Ctrl-C", c.services[0].url())
 }
 
 // keep runs one service until ctx is cancelled. When it dies before, it says so and watches out for
-// one started by hand.
-func (c *company) keep(ctx context.Context, s service, ready, died chan<- service) {
+// one started by hand. By what there are more services alive than before, goes to change: -1 or 1.
+func (c *company) keep(ctx context.Context, s service, ready chan<- service, change chan<- int) {
 	cmd := exec.Command(filepath.Join(c.dir, "bin", filepath.Base(s.args[0])), s.args[1:]...)
 	cmd.Dir = c.root
 	cmd.Env = c.environ(s)
@@ -121,11 +131,15 @@ func (c *company) keep(ctx context.Context, s service, ready, died chan<- servic
 		c.out.line(self, "%s has died: %v. The others go on. To start it again, in another terminal:", s.name, cmd.ProcessState)
 		c.out.line(self, "  %s", c.byHand(s))
 	}
+	tell(ctx, change, -1)
+	c.watch(ctx, s, change)
+}
+
+func tell[T any](ctx context.Context, to chan<- T, what T) {
 	select {
-	case died <- s:
+	case to <- what:
 	case <-ctx.Done():
 	}
-	c.watch(ctx, s)
 }
 
 // stop asks the service to end and, when it does not, ends it and what is in its process group.
@@ -153,14 +167,11 @@ func (c *company) awaitReady(ctx context.Context, s service, ready chan<- servic
 		}
 	}
 	c.out.line(self, "%s is ready: %s  %s", s.name, s.url(), s.text)
-	select {
-	case ready <- s:
-	case <-ctx.Done():
-	}
+	tell(ctx, ready, s)
 }
 
 // watch tells when a service that died answers again, and when it does no longer.
-func (c *company) watch(ctx context.Context, s service) {
+func (c *company) watch(ctx context.Context, s service, change chan<- int) {
 	back := false
 	for {
 		select {
@@ -177,8 +188,10 @@ func (c *company) watch(ctx context.Context, s service) {
 			continue
 		case now:
 			c.out.line(self, "%s is back: %s", s.name, s.url())
+			tell(ctx, change, 1)
 		default:
 			c.out.line(self, "%s is gone again", s.name)
+			tell(ctx, change, -1)
 		}
 		back = now
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"reflect"
 	"regexp"
 	"slices"
@@ -76,25 +75,11 @@ func (w *walk) orders(t *testing.T) {
 }
 
 func (w *walk) freeze(t *testing.T) {
-	signal := func(s syscall.Signal) {
-		t.Helper()
-		server := w.pid(t, "warehouse", "data", "postmaster.pid")
-		out, err := exec.Command("ps", "-axo", "pid=,ppid=").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(out)) {
-			var pid, parent int
-			if _, err := fmt.Sscan(line, &pid, &parent); err == nil && (pid == server || parent == server) {
-				_ = syscall.Kill(pid, s) // it may have ended
-			}
-		}
-	}
-	signal(syscall.SIGSTOP)
+	w.signalServer(t, "warehouse", syscall.SIGSTOP)
 	w.onMap(t, "warehouse", topology.NotReady)
 	w.onMap(t, sales, topology.Up)
 	w.onMap(t, "dashboard", topology.Up)
-	signal(syscall.SIGCONT)
+	w.signalServer(t, "warehouse", syscall.SIGCONT)
 	w.onMap(t, "warehouse", topology.Up)
 	w.ledger.check(t, w.copied(t))
 }
@@ -103,7 +88,7 @@ func (w *walk) killSales(t *testing.T) {
 	// Sales is killed in the middle of purchases, of which some are under way.
 	ctx, cancel := context.WithCancel(context.Background())
 	done, talk := make(chan struct{}), new(strings.Builder)
-	shoppers := newShoppers(w.url(sales), 6000, newConsole(talk, nil))
+	shoppers := newShoppers(w.url(sales), "", 6000, newConsole(talk, nil))
 	shoppers.http.Transport = w.ledger
 	go func() {
 		shoppers.run(ctx)
@@ -172,13 +157,7 @@ func (w *walk) killSales(t *testing.T) {
 }
 
 func (w *walk) startSales(t *testing.T) {
-	printed := regexp.MustCompile(`(?m)^up +\|   (cd .*go run \./sales-feed)$`).FindStringSubmatch(w.up.text(t))
-	if printed == nil {
-		t.Fatal("up does not say how to start sales")
-	}
-	sh := exec.Command("sh", "-c", printed[1])
-	sh.Dir = "/"
-	w.byHand = w.start(t, sh)
+	w.byHand = w.startAsTold(t, w.up, sales)
 	w.up.says(t, "sales is back: "+w.url(sales))
 	w.onMap(t, sales, topology.Up)
 	w.buy(t, w.firstKey, "volta", "heat_pump", "long_range") // the ledger knows the first answer
@@ -207,23 +186,6 @@ func (w *walk) startSales(t *testing.T) {
 	if got, want := w.copy.Stats, expect(w.upTo(t, "dashboard")).Stats; got != want {
 		t.Errorf("the dashboard said %v at %s, the feed says %v", got, w.stale["dashboard"].Cursor, want)
 	}
-}
-
-// onMap waits until the map shows a service as it is.
-func (w *walk) onMap(t *testing.T, name, status string) {
-	t.Helper()
-	eventually(t, func() error {
-		var all []topology.State
-		if err := getJSON(fmt.Sprintf("http://localhost:%d/api/services", mapPort+w.offset), &all); err != nil {
-			return err
-		}
-		for _, s := range all {
-			if s.Name == name && s.Status == status {
-				return nil
-			}
-		}
-		return fmt.Errorf("the map says %+v", all)
-	})
 }
 
 // upTo is the part of the feed that a service had copied.
@@ -319,7 +281,12 @@ func (w *walk) nextStart(t *testing.T) {
 		if len(now) < len(w.entries)+20 {
 			return fmt.Errorf("the shoppers have bought %d times", len(now)-len(w.entries))
 		}
-		return nil
+		var invoices []any // for those who have signed up
+		err := getJSON(w.url("billing")+"/api/invoices", &invoices)
+		if err == nil && len(invoices) < 10 {
+			err = fmt.Errorf("%d of them were invoiced", len(invoices))
+		}
+		return err
 	})
 	for _, pid := range []int{w.pid(t, "up.lock"), up.Process.Pid} {
 		if err := syscall.Kill(pid, syscall.SIGINT); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -204,6 +207,28 @@ func (b *bench) pid(t *testing.T, file ...string) int {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// socket is where the server in a service's folder listens.
+func socket(dir string) (host, port string, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		return "", "", err
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 5 {
+		return "", "", errors.New("the server is starting")
+	}
+	return lines[4], lines[3], nil
+}
+
+// connect opens a session at the server in a service's folder.
+func connect(t *testing.T, dir, database string) (*pgx.Conn, error) {
+	host, port, err := socket(dir)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.Connect(t.Context(), fmt.Sprintf("user=postgres database=%s host='%s' port=%s sslmode=disable", database, host, port))
 }
 
 // nothingRuns waits until the last process of the company is gone.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -17,7 +16,6 @@ import (
 
 const (
 	shoppersName   = "shoppers"
-	customers      = 40
 	atOnce         = 64               // orders under way; further shoppers wait
 	cancelOneIn    = 12               // orders
 	meanRegret     = 10 * time.Second // from an order to its cancellation
@@ -25,17 +23,26 @@ const (
 	requestTimeout = 10 * time.Second
 )
 
-// shoppers are invented people who buy cars through the public API of sales.
+// shoppers are invented people who sign up at customers and buy cars at sales, through their public APIs.
 type shoppers struct {
-	url  string
-	mean time.Duration // between two orders
-	out  *console
-	http *http.Client
+	shop     string // URL of sales
+	accounts string // URL of customers; empty: nobody signs up
+	people   []*person
+	mean     time.Duration // between two orders
+	out      *console
+	http     *http.Client
 
-	mu      sync.Mutex
-	away    bool         // sales, as the shoppers know it
-	since   time.Time    // that it is away, or back
-	refused map[int]bool // status codes told of
+	mu            sync.Mutex
+	salesAway     outage
+	customersAway outage
+	refused       map[int]bool // status codes told of
+}
+
+// outage is what the shoppers know of an app.
+type outage struct {
+	name, then string // what they do meanwhile
+	away       bool
+	since      time.Time // that it is away, or back
 }
 
 type car struct {
@@ -56,15 +63,17 @@ type basket struct {
 	Lines      []line    `json:"lines"`
 }
 
-func newShoppers(url string, ordersPerMinute int, out *console) *shoppers {
+func newShoppers(shop, accounts string, ordersPerMinute int, out *console) *shoppers {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = atOnce
 	return &shoppers{
-		url:     url,
-		mean:    time.Minute / time.Duration(ordersPerMinute),
-		out:     out,
-		http:    &http.Client{Transport: transport, Timeout: requestTimeout},
-		refused: map[int]bool{},
+		shop: shop, accounts: accounts, people: people(),
+		mean:          time.Minute / time.Duration(ordersPerMinute),
+		out:           out,
+		http:          &http.Client{Transport: transport, Timeout: requestTimeout},
+		salesAway:     outage{name: sales, then: "wait"},
+		customersAway: outage{name: customersApp, then: "buy as guests"},
+		refused:       map[int]bool{},
 	}
 }
 
@@ -96,23 +105,24 @@ func (s *shoppers) run(ctx context.Context) {
 			return
 		}
 		underway.Go(func() {
-			id, ok := s.buy(ctx, models)
+			p := s.people[rand.N(len(s.people))]
+			buyer := s.customer(ctx, p)
+			id, ok := s.buy(ctx, buyer, models)
 			<-slots
-			if ok && rand.N(cancelOneIn) == 0 && wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanRegret))) {
+			if !ok {
+				return
+			}
+			if rand.N(cancelOneIn) == 0 && wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanRegret))) {
 				s.do(ctx, http.MethodPost, "/orders/"+id+"/cancel", nil)
 			}
+			s.live(ctx, p, buyer)
 		})
 	}
 }
 
-// customer gives the id of one of the shoppers, the same at each start.
-func customer(n int) uuid.UUID {
-	return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "shopper %d", n))
-}
-
 // buy gives the id of the order; !ok when sales refused it or ctx was cancelled.
-func (s *shoppers) buy(ctx context.Context, models []car) (id string, ok bool) {
-	b := basket{CustomerID: customer(rand.N(customers))}
+func (s *shoppers) buy(ctx context.Context, buyer uuid.UUID, models []car) (id string, ok bool) {
+	b := basket{CustomerID: buyer}
 	for range 1 + rand.N(6)/5 { // one in six buys two kinds
 		m := models[rand.N(len(models))]
 		l := line{Model: m.Model, Options: []string{}, Quantity: 1 + rand.N(8)/7}
@@ -141,12 +151,12 @@ func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (an
 	key := uuid.NewString()
 	for {
 		began := time.Now()
-		status, answer, err := s.once(ctx, method, path, key, body)
+		status, answer, err := s.once(ctx, method, s.shop+path, key, body)
 		again := err != nil || status >= 500 || status == http.StatusTooManyRequests
 		if ctx.Err() != nil {
 			return nil, false
 		}
-		s.tell(began, again, status, err)
+		s.tell(&s.salesAway, began, again, status, err)
 		if !again {
 			if status >= 300 {
 				s.tellRefusal(method+" "+path, status, answer)
@@ -159,13 +169,13 @@ func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (an
 	}
 }
 
-func (s *shoppers) once(ctx context.Context, method, path, key string, body []byte) (status int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, s.url+path, bytes.NewReader(body))
+func (s *shoppers) once(ctx context.Context, method, url, key string, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
 	req.Header.Set("Accept", "application/json")
-	if method == http.MethodPost {
+	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
 	if body != nil {
@@ -180,23 +190,23 @@ func (s *shoppers) once(ctx context.Context, method, path, key string, body []by
 	return resp.StatusCode, answer, err
 }
 
-// tell says once that sales is away, and once that it is back. A request that began before the one says
+// tell says once that an app is away, and once that it is back. A request that began before the one says
 // nothing about the other.
-func (s *shoppers) tell(began time.Time, away bool, status int, err error) {
+func (s *shoppers) tell(o *outage, began time.Time, away bool, status int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if away == s.away || began.Before(s.since) {
+	if away == o.away || began.Before(o.since) {
 		return
 	}
 	switch {
 	case !away:
-		s.out.line(shoppersName, "sales is back, the shoppers go on")
+		s.out.line(shoppersName, "%s is back, the shoppers go on", o.name)
 	case err != nil:
-		s.out.line(shoppersName, "sales does not answer, the shoppers wait: %v", err)
+		s.out.line(shoppersName, "%s does not answer, the shoppers %s: %v", o.name, o.then, err)
 	default:
-		s.out.line(shoppersName, "sales answers %d, the shoppers wait", status)
+		s.out.line(shoppersName, "%s answers %d, the shoppers %s", o.name, status, o.then)
 	}
-	s.away, s.since = away, time.Now()
+	o.away, o.since = away, time.Now()
 }
 
 func (s *shoppers) tellRefusal(request string, status int, answer []byte) {

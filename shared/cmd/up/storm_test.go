@@ -176,7 +176,7 @@ func (s *storm) shop(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	shoppers := newShoppers("http://"+s.addr(8080), 1200, newConsole(new(strings.Builder), nil))
+	shoppers := newShoppers("http://"+s.addr(8080), "", 1200, newConsole(new(strings.Builder), nil))
 	shoppers.http.Transport = s.ledger
 	go func() {
 		defer close(done)
@@ -251,15 +251,7 @@ func (s *storm) crash(t *testing.T, n *node, query string) {
 
 // connect opens a session at a node's own server.
 func (s *storm) connect(t *testing.T, n *node) (*pgx.Conn, error) {
-	text, err := os.ReadFile(filepath.Join(n.dir, n.service, "data", "postmaster.pid"))
-	if err != nil {
-		return nil, err
-	}
-	lines := strings.Split(string(text), "\n")
-	if len(lines) < 5 {
-		return nil, errors.New("the server is starting")
-	}
-	return pgx.Connect(t.Context(), fmt.Sprintf("user=postgres database=%s host='%s' port=%s sslmode=disable", n.service, lines[4], lines[3]))
+	return connect(t, filepath.Join(n.dir, n.service), n.service)
 }
 
 // rows gives the rows of a query that gives text, in order.

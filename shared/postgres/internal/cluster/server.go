@@ -102,6 +102,7 @@ func (c *Cluster) serverLine() []string {
 		"listen_addresses=", "port=" + port,
 		"unix_socket_directories=" + c.folder.socket, "unix_socket_permissions=0700",
 		"logging_collector=off", "log_destination=stderr",
+		"log_min_messages=log", // no errors of statements: they may quote rows, and are the client's to tell
 		"timezone=UTC", "log_timezone=UTC", "synchronous_commit=on",
 	}
 	if c.opts.Volatile {

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/order"
+)
+
+// A visit is that of somebody who buys a car in a browser, and of whoever looks at what becomes of it.
+type visit struct {
+	*bench
+	chromium context.Context
+	axe      string
+	up       *process
+	visitor  *tab
+	away     []string // services that were killed
+	order    order.Order
+}
+
+// One order, bought in a browser, is followed through the whole company.
+func TestBrowser(t *testing.T) {
+	t.Parallel()
+	v := &visit{chromium: startChromium(t), axe: axe(t)}
+	v.bench = newBench(t)
+	v.visitor = v.openTab(t)
+	v.up = v.start(t, exec.Command(v.binary, v.args()...), "CLOCK_SPEED=10000", "PICKUP=1s",
+		"POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
+	v.up.says(t, "everything is up")
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"a visitor signs up at customers, which is killed", v.signUp},
+		{"buys a car all the same; sales is killed", v.buy},
+		{"every page of the others reads, and says how old it is", v.readStale},
+		{"both are started by hand", v.startAgain},
+		{"the order reaches the whole company", v.follow},
+		{"a schedule set by a form is in force", v.tune},
+		{"an order arrives in a page that is open", v.arrive},
+		{"every page is for everybody", v.lookAtAll},
+		{"so are those that say no", v.lookAtProblems},
+	} {
+		if !t.Run(step.name, step.run) {
+			return
+		}
+	}
+	if v.axe == "" {
+		t.Run("axe-core", func(t *testing.T) {
+			t.Skip("the pages were not checked by axe-core: npm pack axe-core@4.14.1, unpack it, and let AXE_CORE name its axe.min.js")
+		})
+	}
+}
+
+// The visitor needs no script.
+func (v *visit) signUp(t *testing.T) {
+	b := v.visitor
+	b.scripts(t, false)
+	b.open(t, v.url(sales)+"/")
+	b.click(t, `a[href*="/signup"]`)
+	b.fill(t, "main form", "name", "Grace Hopper", "email", "grace@example.com", "street", "Harbour Street 9", "postal_code", "D02 XY45", "city", "Dublin", "country", "IE")
+	b.click(t, `main form button`)
+	if err := b.says("You buy as customer"); err != nil {
+		t.Fatal(err)
+	}
+	b.blameless(t, "signing up")
+	v.kill(t, customersApp)
+}
+
+func (v *visit) buy(t *testing.T) {
+	b := v.visitor
+	b.open(t, v.url(sales)+"/")
+	b.do(t, chromedp.Click(chromedp.CSS(`#ohm [value=third_row]`)), chromedp.Click(chromedp.CSS(`#ohm [value=tow_bar]`)))
+	b.load(t, 201, chromedp.Click(chromedp.CSS("#ohm button")))
+	if err := b.says("Thank you", "Edison Ohm", "Third row"); err != nil {
+		t.Fatal(err)
+	}
+	at, err := evaluate[string](b, `document.querySelector(".facts a[href^='/orders/']").href`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.kill(t, sales)
+	b.blameless(t, "buying")
+	if err := v.order.ID.UnmarshalText([]byte(path.Base(at))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kill kills a service, and with it its server.
+func (v *visit) kill(t *testing.T, name string) {
+	t.Helper()
+	if err := syscall.Kill(v.pid(t, name, "lock"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	v.away = append(v.away, name)
+	v.up.says(t, name+" has died: signal: killed. The others go on.")
+}
+
+func (v *visit) mapURL() string {
+	return fmt.Sprintf("http://localhost:%d/?refresh=off", mapPort+v.offset)
+}
+
+func (v *visit) readStale(t *testing.T) {
+	b := v.visitor
+	b.shows(t, v.mapURL(), "sales: down", "customers: down")
+	start := []string{v.mapURL()}
+	for _, s := range v.services {
+		if len(s.reads) > 0 {
+			b.shows(t, v.url(s.name)+"/", "stale. This is the copy as of")
+			start = append(start, v.url(s.name)+"/")
+		}
+	}
+	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+		page, err := evaluate[struct {
+			Path          string
+			Stale, Banner bool
+		}](b, `({ Path: location.pathname, Stale: !!document.querySelector(".copies .stale"), Banner: !!document.querySelector(".banner.stale") })`)
+		if err != nil || page.Stale != page.Banner {
+			t.Errorf("%+v, %v", page, err)
+		}
+		if page.Path == "/" {
+			v.look(t, b)
+		}
+	})
+	for _, s := range v.services {
+		if len(s.reads) > 0 && count[s.name] < 3 {
+			t.Errorf("%d pages of %s were read", count[s.name], s.name)
+		}
+	}
+	b.blameless(t, "reading without sales and customers")
+}
+
+func (v *visit) startAgain(t *testing.T) {
+	for _, name := range v.away {
+		v.startAsTold(t, v.up, name)
+		v.up.says(t, name+" is back: "+v.url(name))
+	}
+	v.away = nil
+	v.visitor.shows(t, v.mapURL(), "sales up", "customers up")
+}
+
+func (v *visit) follow(t *testing.T) {
+	b := v.visitor
+	if err := getJSON(v.url(sales)+"/orders/"+v.order.ID.String(), &v.order); err != nil {
+		t.Fatal(err)
+	}
+	if l := v.order.Lines; len(l) != 1 || l[0].Model != "ohm" || fmt.Sprint(l[0].Options) != "[third_row tow_bar]" {
+		t.Errorf("the order is %+v", v.order)
+	}
+	if entries := v.replay(t); len(entries) != 1 || entries[0].Edison.Entity.ID != v.order.ID {
+		t.Errorf("the feed has %+v", entries)
+	}
+	short := v.order.ID.String()[28:]
+	price := regexp.MustCompile(`\B(\d{3})\b`).ReplaceAllString(fmt.Sprint(v.order.TotalCents/100), ",$1")
+	b.shows(t, v.url(sales)+"/feeds/orders", "Order "+short+" placed: 1 Edison Ohm")
+	b.shows(t, v.url("warehouse")+"/parts/tow-bar", short)
+	b.shows(t, v.url("dashboard")+"/", price)
+	b.shows(t, v.url("billing")+"/", "Grace Hopper", price)
+	b.click(t, `tbody a`)
+	if err := b.says("Invoice", "Harbour Street 9", "D02 XY45 Dublin", "Ireland", v.order.ID.String(), price); err != nil {
+		t.Error(err)
+	}
+	b.shows(t, v.url("assembly")+"/", "Finished last", short)
+	b.click(t, `tbody a`)
+	if err := b.says("finished", v.order.ID.String()); err != nil {
+		t.Error(err)
+	}
+	b.shows(t, v.url("shipping")+"/", "Shipped 1", "Grace Hopper, Dublin", short)
+	b.click(t, `tbody a`)
+	if err := b.says("shipped", "Grace Hopper", "Harbour Street 9", "Ireland", short); err != nil {
+		t.Error(err)
+	}
+	b.shows(t, v.url("mailer")+"/", short, "sent")
+	b.click(t, `tbody a`)
+	if err := b.says("Grace Hopper <grace@example.com>", "Edison Ohm", price); err != nil {
+		t.Error(err)
+	}
+	b.shows(t, v.url(sink)+"/", "grace@example.com")
+	b.click(t, `main ul a, tbody a`)
+	if err := b.says("Dear Grace Hopper", v.order.ID.String(), price); err != nil {
+		t.Error(err)
+	}
+	b.blameless(t, "following the order")
+}
+
+func (v *visit) tune(t *testing.T) {
+	b := v.openTab(t)
+	inForce := func(schedule, source string) {
+		t.Helper()
+		var list []struct {
+			Feed      string
+			Schedule  string
+			Source    string      `json:"schedule_source"`
+			NextPolls []time.Time `json:"next_polls"`
+		}
+		if err := getJSON(v.url("warehouse")+"/subscriptions", &list); err != nil || len(list) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		s := list[0]
+		if s.Schedule != schedule || s.Source != source {
+			t.Errorf("in force is %+v", s)
+		}
+		apart := s.NextPolls[1].Sub(s.NextPolls[0])
+		if want := map[string]time.Duration{"@every 1s": time.Second, "@every 2s": 2 * time.Second, "0 6 * * *": 24 * time.Hour}[schedule]; apart != want {
+			t.Errorf("%s: polls are %v apart", schedule, apart)
+		}
+	}
+	b.open(t, v.url("warehouse")+"/")
+	b.do(t, chromedp.Click(chromedp.CSS(".copies summary")))
+	b.fill(t, ".copies form", "schedule", "@every 2s")
+	b.click(t, ".copies form button")
+	if err := b.says("@every 2s (set at run time)"); err != nil {
+		t.Error(err)
+	}
+	inForce("@every 2s", "runtime")
+
+	at := v.url("warehouse") + "/subscriptions/orders/schedule"
+	b.open(t, at)
+	b.fill(t, "main form", "schedule", "0 6 * *")
+	b.refused(t, 422, chromedp.Click(chromedp.CSS("main form button")))
+	if err := b.says("schedule"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b)
+	inForce("@every 2s", "runtime")
+	b.fill(t, "main form", "schedule", "0 6 * * *")
+	b.click(t, `main form button`)
+	inForce("0 6 * * *", "runtime")
+	b.open(t, at)
+	b.click(t, `main form button[name=reset]`)
+	inForce("@every 1s", "environment")
+	b.blameless(t, "tuning")
+}
+
+// arrive needs scripts.
+func (v *visit) arrive(t *testing.T) {
+	b := v.openTab(t)
+	b.open(t, v.url(sales)+"/feeds/orders")
+	b.do(t, chromedp.WaitVisible(chromedp.CSS("#live .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
+	bought := v.post(t, "/orders", `{"customer_id": "6b1d7c51-8a57-4a4e-9d0e-2f1c4b5a6978", "lines": [{"model": "volta", "quantity": 3}]}`)
+	b.do(t, chromedp.WaitVisible(chromedp.CSS("#entry-2.arrived")))
+	if err := b.says("Order "+bought[28:]+" placed: 3 Edison Volta", "entries 2 to 1"); err != nil {
+		t.Error(err)
+	}
+	if same, err := evaluate[bool](b, "window.sameAsBefore"); err != nil || !same {
+		t.Errorf("the page was loaded again: %v", err)
+	}
+	b.blameless(t, "an open feed page")
+}
+
+// lookAtAll looks at pages that have all that pages may show: a credit note, an order that waits for its customer, one that is cancelled.
+func (v *visit) lookAtAll(t *testing.T) {
+	cancelled := v.post(t, "/orders", fmt.Sprintf(`{"customer_id": %q, "lines": [{"model": "ampere", "options": ["glass_roof"], "quantity": 2}]}`, v.order.CustomerID))
+	v.visitor.shows(t, v.url("billing")+"/", "Invoices 2", "Orders waiting 1")
+	v.post(t, "/orders/"+cancelled+"/cancel", "")
+	v.visitor.shows(t, v.url("billing")+"/", "Credit notes 1")
+	start := []string{v.mapURL(), v.url(customersApp) + "/customers/" + v.order.CustomerID.String(), v.url(sales) + "/orders/" + cancelled}
+	for _, s := range v.services {
+		start = append(start, v.url(s.name)+"/")
+	}
+	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+		v.look(t, b)
+		withoutScripts(t, b)
+	})
+	for _, s := range v.services {
+		if count[s.name] < 2 {
+			t.Errorf("%d pages of %s were looked at", count[s.name], s.name)
+		}
+	}
+}
+
+func (v *visit) lookAtProblems(t *testing.T) {
+	b := v.openTab(t)
+	for _, s := range v.services {
+		b.refused(t, 404, chromedp.Navigate(v.url(s.name)+"/nothing/here"))
+		v.look(t, b)
+	}
+	b.open(t, v.url(customersApp)+"/signup")
+	b.fill(t, "main form", "name", "Grace", "email", "grace@example", "street", " ", "postal_code", "1", "city", "Dublin", "country", "IE")
+	b.refused(t, 422, chromedp.Click(chromedp.CSS("main form button")))
+	v.look(t, b)
+}
+
+// post gives the id of the order that sales answers with.
+func (v *visit) post(t *testing.T, path, body string) string {
+	t.Helper()
+	resp, err := client.Post(v.url(sales)+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var o order.Order
+	if err := json.NewDecoder(resp.Body).Decode(&o); err != nil || resp.StatusCode >= 300 {
+		t.Fatalf("%s: %d, %v", path, resp.StatusCode, err)
+	}
+	return o.ID.String()
+}

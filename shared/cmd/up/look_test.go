@@ -1,0 +1,211 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+var pictures = flag.String("pictures", "", "folder for pictures of every page that TestBrowser looks at")
+
+// Of axe.min.js in the npm package axe-core 4.14.1.
+const axeDigest = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+
+// axe is the script that finds what keeps people out of a page; "" where it is not.
+func axe(t *testing.T) string {
+	t.Helper()
+	file := os.Getenv("AXE_CORE")
+	if file == "" {
+		return ""
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if digest := fmt.Sprintf("%x", sha256.Sum256(text)); digest != axeDigest {
+		t.Fatalf("%s is another file: its SHA-256 is %s", file, digest)
+	}
+	return string(text)
+}
+
+// check runs axe-core on the page: by the rules of WCAG 2.1, levels A and AA, or only by those about colours.
+const check = `axe.run({ preload: false, resultTypes: ["violations"], runOnly: %s })
+	.then(r => r.violations.flatMap(v => v.nodes.map(n => v.id + ": " + n.html + " " + n.failureSummary)))`
+
+const (
+	allRules    = `{ type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }`
+	colourRules = `{ type: "rule", values: ["color-contrast", "link-in-text-block"] }`
+)
+
+// tooWide finds what is wider than the window, and tables that are made to fit into it and do not.
+const tooWide = `[document.documentElement, ...document.querySelectorAll(".table:has(> .stacked)")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 200))`
+
+// look looks at the page in the tab, all of its details open, wide and narrow, light and dark.
+func (v *visit) look(t *testing.T, b *tab) {
+	t.Helper()
+	at, err := evaluate[string](b, `document.querySelectorAll("details").forEach(d => { d.removeAttribute("name"); d.open = true }); location.href`)
+	if err == nil && v.axe != "" {
+		_, err = evaluate[chromedp.Void](b, v.axe)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", at, err)
+		return
+	}
+	for _, l := range looks {
+		b.put(t, l)
+		where := at + ", " + l.name
+		if over, err := evaluate[[]string](b, tooWide); err != nil || len(over) > 0 {
+			t.Errorf("%s: what is wider than it may be is %q, %v", where, over, err)
+		}
+		if v.axe != "" {
+			rules := allRules
+			if l.scheme == "dark" {
+				rules = colourRules // the others are the same as in the light
+			}
+			found, err := evaluate[[]string](b, fmt.Sprintf(check, rules))
+			if err != nil {
+				t.Errorf("%s: %v", where, err)
+				return
+			}
+			for _, violation := range found {
+				t.Errorf("%s: %s", where, violation)
+			}
+		}
+		if *pictures != "" {
+			v.picture(t, b, l, at)
+		}
+	}
+	b.blameless(t, at)
+}
+
+func (v *visit) picture(t *testing.T, b *tab, l look, address string) {
+	t.Helper()
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	at, wrong := url.Parse(address)
+	if err = errors.Join(err, wrong); err == nil {
+		name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(v.kind(at)+strings.Join(append([]string{""}, v.away...), " without "), "_")
+		err = os.WriteFile(filepath.Join(*pictures, strings.Trim(name, "_")+"."+l.name+".png"), png, 0o644)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// owner names the service whose address it is, or the map, or nobody.
+func (v *visit) owner(u *url.URL) string {
+	at := u.Scheme + "://" + u.Host
+	if strings.HasPrefix(v.mapURL(), at+"/") {
+		return "map"
+	}
+	for _, s := range v.services {
+		if v.url(s.name) == at {
+			return s.name
+		}
+	}
+	return ""
+}
+
+// kind is what an address has in common with those that the same template answers.
+func (v *visit) kind(u *url.URL) string {
+	parts := strings.Split(u.Path, "/")
+	for i, p := range parts {
+		if strings.ContainsAny(p, "0123456789") || i > 0 && parts[i-1] == "parts" {
+			parts[i] = "id"
+		}
+	}
+	return v.owner(u) + strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
+}
+
+// crawl visits the pages at the start and one of each kind that links lead to, of services that are not away, and gives how many
+// of each service.
+func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)) map[string]int {
+	t.Helper()
+	const tabs, most = 3, 200
+	kinds, count := map[string]bool{}, map[string]int{}
+	for next, first := start, true; len(next) > 0; first = false {
+		pages := make(chan string, len(next))
+		for _, address := range next {
+			u, err := url.Parse(address)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			// The map without a query loads itself again.
+			if name := v.owner(u); name == "" || name == "map" && u.RawQuery == "" || slices.Contains(v.away, name) || kinds[v.kind(u)] && !first {
+				continue
+			}
+			if kinds[v.kind(u)] = true; isPage(t, address) {
+				count[v.owner(u)]++
+				pages <- address
+			}
+		}
+		close(pages)
+		if len(kinds) > most {
+			t.Fatalf("there are more than %d kinds of pages: %v", most, kinds)
+		}
+		next = nil
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range min(tabs, len(pages)) {
+			b := v.openTab(t)
+			all.Go(func() {
+				for address := range pages {
+					if resp, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(address)); err != nil || resp.Status != 200 {
+						t.Errorf("%s: %v %v", address, resp, err)
+						continue
+					}
+					visit(t, b)
+					links, err := evaluate[[]string](b, `[...document.querySelectorAll("a[href]")].map(a => new URL(a.getAttribute("href"), location.href).href.replace(/#.*/, ""))`)
+					if err != nil {
+						t.Errorf("%s: %v", address, err)
+					}
+					mu.Lock()
+					next = append(next, links...)
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		slices.Sort(next)
+	}
+	return count
+}
+
+// isPage: a document in a sandbox is somebody else's, such as the HTML of a mail.
+func isPage(t *testing.T, address string) bool {
+	t.Helper()
+	header, _, err := get(address, "text/html,*/*;q=0.5")
+	if err != nil {
+		t.Errorf("a link leads to nothing: %v", err)
+		return false
+	}
+	return strings.HasPrefix(header.Get("Content-Type"), "text/html") && !strings.Contains(header.Get("Content-Security-Policy"), "sandbox")
+}
+
+// withoutScripts checks that a page that has a script says the same without.
+func withoutScripts(t *testing.T, b *tab) {
+	t.Helper()
+	const reading = `JSON.stringify([document.scripts.length, ...[...document.querySelectorAll("main :is(h1, h2, h3, .lead, .formats, dt)")].map(e => e.innerText)])`
+	with, err := evaluate[string](b, reading)
+	if err != nil || strings.HasPrefix(with, "[0") {
+		return
+	}
+	b.scripts(t, false)
+	defer b.scripts(t, true)
+	b.load(t, 200, chromedp.Reload())
+	if without, err := evaluate[string](b, reading); err != nil || without != with {
+		t.Errorf("without scripts a page says %s, %v; with them %s", without, err, with)
+	}
+}
