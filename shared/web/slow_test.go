@@ -277,7 +277,6 @@ func TestLargeHeader(t *testing.T) {
 			t.Errorf("a header of %d bytes: %d, want %d", size, resp.StatusCode, status)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	stop()
 	if err := <-served; err != nil {
 		t.Error(err)

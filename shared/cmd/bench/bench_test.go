@@ -225,7 +225,7 @@ func processes(t *testing.T, dir string) (found []string) {
 
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // a broker may be slow to start; each look runs ps
 		err := condition()
 		if err == nil {
 			return

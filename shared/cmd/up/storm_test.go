@@ -27,7 +27,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-var long = flag.Duration("long", 30*time.Second, "how long TestStorm breaks things")
+var long = flag.Duration("long", 20*time.Second, "how long TestStorm breaks things")
 
 // A storm is a company in which everything breaks, again and again, while shoppers buy and cancel.
 type storm struct {
