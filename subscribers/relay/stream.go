@@ -18,7 +18,7 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
-	heartbeat      = 5 * time.Second  // a broker that is silent for three of them is gone
+	heartbeat      = 5 * time.Second // a broker that is silent for three of them is gone
 	closeTimeout   = time.Second
 	confirmTimeout = 30 * time.Second // without a confirmation, while the broker has not said that it blocks us
 	maxDelay       = 30 * time.Second // between two tries to connect
