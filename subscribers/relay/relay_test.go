@@ -1,14 +1,9 @@
 package relay
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"go/format"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,13 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
@@ -203,27 +194,6 @@ func (p *process) post5(t *testing.T, s *source) {
 	}
 }
 
-// A connection that is cut in the middle of a page, at any byte: every entry arrives, and first in order.
-func TestConnectionCut(t *testing.T) {
-	t.Parallel()
-	b := sharedBroker(t)
-	for i, cut := range []int{1, 300, 500, 5_000, 20_000, 50_000} { // in the handshake, and in the pages
-		t.Run(fmt.Sprint(cut), func(t *testing.T) {
-			t.Parallel()
-			s := newSource(t, fmt.Sprint("cut-", i))
-			q := listen(t, at(b.URL), s.name)
-			s.put(t, 1, 200, 300)
-			through := newProxy(t, b.Addr, cut)
-			s.relay(t, newDatabase(t), through.url, nil)
-			n := q.wantAll(t, s, 1)
-			if !through.hasCut() {
-				t.Fatal("nothing was cut")
-			}
-			t.Logf("%d messages of 200 entries", n)
-		})
-	}
-}
-
 // Who is stopped closes its connection, so that the broker has nothing to complain of.
 func TestStop(t *testing.T) {
 	t.Parallel()
@@ -293,85 +263,6 @@ func TestKilledBeforeTheCursor(t *testing.T) {
 	}
 }
 
-// The password reaches no error of the settings and no address that is shown.
-func TestPassword(t *testing.T) {
-	t.Parallel()
-	for _, url := range []string{"amqp://u:hunter2@h:port", "http://u:hunter2@h/", "amqp://u:hunter2@h:1/%zz", "hunter2"} {
-		err := daemon.Parse(map[string]string{"AMQP_URL": url}, new(settings))
-		if !errors.Is(err, daemon.ErrUsage) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "AMQP_URL: takes the URL") {
-			t.Error(err)
-		}
-	}
-	for url, want := range map[string]string{
-		"amqp://u:hunter2@h":              "amqp://u@h:5672/",
-		"amqps://u:hunter2@h:1/cars":      "amqps://u@h:1/cars",
-		"amqp://u:hunter2@h:1/%2f":        "amqp://u@h:1/",
-		"":                                "amqp://guest@localhost:5672/",
-		"amqp://u:hunter2@h/?x=hunter2#y": "amqp://u@h:5672/",
-	} {
-		var set settings
-		if err := daemon.Parse(map[string]string{"AMQP_URL": url}, &set); err != nil || set.Broker.shown != want {
-			t.Errorf("%s is shown as %s, %v; not as %s", url, set.Broker.shown, err, want)
-		}
-	}
-}
-
-// A broker that does not know the password is told of without it, as one that is not there; the service serves all the same.
-func TestRefused(t *testing.T) {
-	t.Parallel()
-	b := sharedBroker(t)
-	for name, url := range map[string]string{"wrong-password": "amqp://guest:hunter2@" + b.Addr + "/", "nobody": "amqp://guest:hunter2@127.0.0.1:1/"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSource(t, name)
-			s.put(t, 1, 3, 10)
-			p := s.relay(t, newDatabase(t), url, nil)
-			eventually(t, "it says that it is not connected", func() bool {
-				v := p.stream(t)
-				return v.State == away && v.Detail != nil && v.PendingSince != nil && strings.Contains(p.text(t), "level=WARN")
-			})
-			for _, path := range []string{"/", "/subscriptions", "/api/relay", "/metrics", "/readyz"} {
-				if status, text := p.get(t, path, "text/html"); status != http.StatusOK || strings.Contains(text, "hunter2") {
-					t.Errorf("%s: %d %s", path, status, text)
-				}
-			}
-			if p.metric(t, "relay_connected") != 0 || p.metric(t, "relay_unconfirmed_seconds") <= 0 {
-				t.Error("the metrics do not say it")
-			}
-		})
-	}
-}
-
-// An exchange that somebody has made otherwise is told of, not taken.
-func TestExchangeOfAnotherKind(t *testing.T) {
-	t.Parallel()
-	b := sharedBroker(t)
-	s := newSource(t, "another-kind")
-	conn, err := amqp.Dial(b.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err == nil {
-		err = ch.ExchangeDeclare(s.name, "topic", true, false, false, false, nil)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.put(t, 1, 3, 10)
-	p := s.relay(t, newDatabase(t), b.URL, nil)
-	eventually(t, "it says what is wrong", func() bool {
-		v := p.stream(t)
-		return v.Detail != nil && strings.Contains(*v.Detail, "PRECONDITION_FAILED")
-	})
-	if err := ch.ExchangeDelete(s.name, false, false); err != nil {
-		t.Fatal(err)
-	}
-	q := listen(t, at(b.URL), s.name)
-	q.wantAll(t, s, 1)
-}
-
 // What is confirmed is counted by the second, for a minute.
 func TestRate(t *testing.T) {
 	t.Parallel()
@@ -392,109 +283,4 @@ func TestRate(t *testing.T) {
 	if !slices.Equal(later, []int{1, 1, 0, 0}) {
 		t.Errorf("later it is %v", later)
 	}
-}
-
-// The README's consumer, built as it stands there, ends with the source's rows, though it and the relay are killed in the middle.
-func TestReadmeConsumer(t *testing.T) {
-	t.Parallel()
-	b := sharedBroker(t)
-	s, db, garage := newSource(t, "orders"), newDatabase(t), pgtest.New(t)
-	exec1(t, garage, `create table ordered (external_id uuid primary key, version bigint not null, body jsonb not null)`)
-	program := readmeConsumer(t)
-	consume := func() *exec.Cmd {
-		cmd := exec.Command(program)
-		cmd.Env = []string{"DATABASE_URL=" + pgtest.URL(garage), "AMQP_URL=" + b.URL}
-		var said strings.Builder
-		cmd.Stdout, cmd.Stderr = &said, &said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			if _ = cmd.Wait(); said.Len() > 0 {
-				t.Error(said.String())
-			}
-		})
-		return cmd
-	}
-	rows := func(sql string) (n int) {
-		t.Helper()
-		if err := garage.QueryRow(t.Context(), sql).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	conn, err := amqp.Dial(b.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	consumer := consume()
-	eventually(t, "there is a queue", func() bool {
-		ch, err := conn.Channel() // which the next line closes where there is none
-		if err == nil {
-			_, err = ch.QueueDeclarePassive("garage", true, false, false, false, nil)
-		}
-		return err == nil
-	})
-
-	relay := s.relay(t, db, b.URL, map[string]string{"PAGE_SIZE": "7"})
-	s.put(t, 1, 200, 10)
-	eventually(t, "some have arrived", func() bool { return rows(`select count(*) from ordered`) >= 20 })
-	if err := consumer.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	relay.kill()
-	s.put(t, 10, 40, 10)
-	s.remove(t, 12)
-	s.relay(t, db, b.URL, map[string]string{"PAGE_SIZE": "7"})
-	consume()
-	s.put(t, 10, 11, 10)
-
-	want := map[uuid.UUID]publish.Entry{}
-	sum := 0
-	for _, e := range s.history {
-		sum += int(e.Version - want[e.ID].Version)
-		want[e.ID] = e
-	}
-	eventually(t, "all versions have arrived", func() bool { return rows(`select coalesce(sum(version), 0) from ordered`) == sum })
-	if n := rows(`select count(*) from ordered`); n != len(want) {
-		t.Errorf("%d rows of %d orders", n, len(want))
-	}
-	for id, e := range want {
-		text := string(e.Payload)
-		if e.Payload == nil {
-			text = fmt.Sprintf(`{"version": %d, "deleted": true}`, e.Version)
-		}
-		var same bool
-		err := garage.QueryRow(t.Context(), `select body = $2::jsonb || jsonb_build_object('external_id', $1::text) and version = $3 from ordered where external_id = $1::uuid`,
-			id.String(), text, e.Version).Scan(&same)
-		if err != nil || !same {
-			t.Errorf("the row of version %d of %s is another one, %v", e.Version, id, err)
-		}
-	}
-}
-
-func readmeConsumer(t *testing.T) (program string) {
-	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme)
-	if block == nil {
-		t.Fatal("the README shows no consumer")
-	}
-	dir := t.TempDir()
-	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "garage")
-	if err := os.WriteFile(source, block[1], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if formatted, err := format.Source(block[1]); err != nil || !bytes.Equal(formatted, block[1]) {
-		t.Errorf("it is not formatted: %v\n%s", err, formatted)
-	}
-	return program
 }
