@@ -53,7 +53,7 @@ func (q *queue) drain(ctx context.Context, url, exchange string, bound func()) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseDeadline(time.Now().Add(time.Second))
+	defer func() { _ = conn.CloseDeadline(time.Now().Add(time.Second)) }()
 	ch, err := conn.Channel()
 	if err == nil {
 		err = ch.ExchangeDeclare(exchange, "fanout", true, false, false, false, nil)

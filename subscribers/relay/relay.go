@@ -34,7 +34,7 @@ type broker struct {
 func (b *broker) UnmarshalText(text []byte) error {
 	uri, err := amqp.ParseURI(string(text))
 	if err != nil { // which may repeat the password
-		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost or amqps://...")
+		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
 	}
 	b.url = string(text)
 	uri.Password = ""
