@@ -18,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/mailer"
+	"github.com/edison-cars/data-feeds/subscribers/relay"
 	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
@@ -31,6 +32,7 @@ func services() []*subscribe.Service {
 		billing.Service,
 		shipping.Service(),
 		mailer.Service(),
+		relay.Service(),
 	}
 }
 

@@ -86,6 +86,34 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err
 	return p.Apply(ctx, tx, batch)
 }
 
+// passOn runs the service's Entries, if it has any; a panic of it is an error.
+func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
+	if p.Entries == nil || page == nil || len(page.Entries) == 0 {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			p.logger.ErrorContext(ctx, "entries panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("entries panicked: %v", v)
+		}
+		if err != nil {
+			err = &entriesError{from, err}
+		}
+	}()
+	return p.Entries(ctx, p.pool, from, page)
+}
+
+// An entriesError is one of the service's Entries: the source is not at fault.
+type entriesError struct {
+	from feed.Cursor
+	err  error
+}
+
+func (e *entriesError) Error() string {
+	return fmt.Sprintf("pass on the page after %s: %v", e.from, e.err)
+}
+func (e *entriesError) Unwrap() error { return e.err }
+
 // A rejection is an entry that cannot be applied.
 type rejection struct {
 	feed.Entry

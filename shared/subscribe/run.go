@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,11 +41,29 @@ func (s *Service) Help(w io.Writer) {
 		of = append(of, sourceSettings{})
 	}
 	for _, f := range s.Feeds {
+		any := ""
+		if s.Any != nil {
+			any = ", unless others are given: FEED_URL_NAME and POLL_NAME for the feed name"
+		}
 		of = append(of,
-			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name},
+			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name + any},
 			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"})
 	}
 	daemon.Help(w, of...)
+}
+
+// feeds are those that the service copies in this environment.
+func (s *Service) feeds(env map[string]string) []Feed {
+	var given []Feed
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if of, ok := strings.CutPrefix(name, "FEED_URL_"); ok && s.Any != nil && env[name] != "" {
+			given = append(given, s.Any(strings.ToLower(strings.ReplaceAll(of, "_", "-"))))
+		}
+	}
+	if given == nil {
+		return s.Feeds
+	}
+	return given
 }
 
 // variable gives the environment variable of one feed: POLL_ORDERS.
@@ -85,8 +105,8 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to %v", maxWait)
 	}
 	registry := web.NewMetrics()
-	site := &Site{service: s}
-	for _, f := range s.Feeds {
+	site := &Site{service: s, metrics: registry}
+	for _, f := range s.feeds(env) {
 		p := newPoller(s.Name, f, feed.NewClient(set.FeedToken), tuning{wait: set.PollWait, pageSize: set.PageSize}, logger)
 		if err := p.configure(env); err != nil {
 			return err

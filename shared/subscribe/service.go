@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -25,12 +26,19 @@ type Service struct {
 	Feeds      []Feed
 	Routes     func(*Site)
 
+	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
+	// instead of Feeds. Nil: it takes Feeds.
+	Any func(name string) Feed
+
 	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
 	// filled before anything else runs.
 	Settings any
 	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
 	// call at a time, in the one process of the service that polls; nil is none. An error is logged, and Work called again.
 	Work func(context.Context, *Site) error
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
+	// another process polls. Nil is none.
+	Release func()
 
 	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
 	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of Publishing, all else by Site.Log.
@@ -60,6 +68,13 @@ type Feed struct {
 	// that never was there, and the same batch may come again. It has no effect outside tx, and derives the ids of what it
 	// makes, so that running again makes nothing twice.
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
+
+	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
+	// of the feed, each with at least one entry; from is the place where the page starts. The cursor moves behind the page when
+	// Entries has returned nil: after an error, a crash or a stop in between the same page comes again, or a longer one. Where the
+	// source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0. It has to
+	// return soon after ctx has ended; db is the service's.
+	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
 
 // A Batch is a page of a feed reduced to the newest version of each entity on it.

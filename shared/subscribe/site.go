@@ -17,6 +17,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -37,6 +38,7 @@ type Site struct {
 	Log *publish.Log // of the feeds that the service publishes; nil if it publishes none
 
 	service *Service
+	metrics prometheus.Registerer
 	routes  gin.IRoutes
 	pollers []*poller
 	paths   []string   // of the service's pages
@@ -77,6 +79,12 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		return nil
 	}))
 }
+
+// Metrics adds to what /metrics shows.
+func (s *Site) Metrics(collectors ...prometheus.Collector) { s.metrics.MustRegister(collectors...) }
+
+// Subscriptions are how the service's feeds are, in the order of the environment or of Service.Feeds.
+func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come. The path is as in Page.

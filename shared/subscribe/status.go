@@ -112,7 +112,10 @@ func (p *poller) stale(now time.Time) bool {
 func inWords(err error) string {
 	var status *feed.StatusError
 	var network net.Error
+	var entries *entriesError
 	switch {
+	case errors.As(err, &entries):
+		return "What the source said could not be passed on."
 	case errors.Is(err, feed.ErrDiverged):
 		return "The source has another history than this copy."
 	case errors.Is(err, feed.ErrPage):

@@ -55,7 +55,7 @@ func (t *turns) err() error {
 // still is committed first. (After a failure none does: what the two may have been to each other ends there.)
 func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
 	var entries []feed.Entry
-	if page != nil {
+	if page != nil && p.Apply != nil {
 		entries = page.Latest()
 	}
 	now := &turn{done: make(chan struct{})}
@@ -73,6 +73,9 @@ func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from,
 		<-t.last.done
 	}
 	if err := t.err(); err != nil {
+		return err
+	}
+	if err := p.passOn(ctx, from.cursor, page); err != nil {
 		return err
 	}
 	before := t.last

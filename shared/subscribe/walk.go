@@ -75,13 +75,20 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 
 // note takes down the newest versions on a page, and moves the walk behind it.
 func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
-	defer cancel()
 	var ids []uuid.UUID
 	var versions, positions []int64
 	var updated []time.Time
 	var entities [][]byte
-	for _, e := range page.Latest() {
+	if err := p.passOn(ctx, from, page); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	var latest []feed.Entry
+	if p.Apply != nil {
+		latest = page.Latest()
+	}
+	for _, e := range latest {
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
@@ -114,6 +121,9 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		}
 		if err := allRefused(bad, applied); err != nil {
 			return err
+		}
+		if p.Apply == nil {
+			return nil
 		}
 		var badGone []rejection
 		if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {

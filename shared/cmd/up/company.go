@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -200,6 +201,10 @@ func (c *company) watch(ctx context.Context, s service, change chan<- int) {
 func isReady(ctx context.Context, s service) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	if s.name == broker { // it listens when it is
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
+		return err == nil && conn.Close() == nil
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url()+"/readyz", nil)
 	if err != nil {
 		return false

@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 func main() { daemon.Main(run) }
@@ -26,6 +27,8 @@ again: up says so, the map shows it, the others go on.
 Usage: go run ./shared/cmd/up [flags]
 
   --orders-per-minute N   invented shoppers buy N cars a minute, 0 to 6000 (default 0)
+  --stream                bring RabbitMQ, from the binaries on the machine, and the relay along, which
+                          republishes the orders feed to it: an event stream for who speaks AMQP
   --fresh                 delete the data of the services first
   --port-offset N         add N to every port, so that a second company runs beside the
                           first, 0 to 57000 (default 0); give it a --dir of its own
@@ -38,12 +41,15 @@ To poll every second, for example:
 
   POLL_ORDERS='@every 1s' go run ./shared/cmd/up --orders-per-minute 60
 
+With AMQP_URL the relay of --stream uses that RabbitMQ, and up starts none.
+
 NO_COLOR=1 turns the colours off.
 `
 
 type options struct {
 	ordersPerMinute int
 	fresh           bool
+	stream          bool
 	portOffset      int
 	dir             string
 }
@@ -54,6 +60,7 @@ func parseFlags(args []string) (o options, err error) {
 	flags.Usage = func() {}
 	flags.Func("orders-per-minute", "", upTo(6000, &o.ordersPerMinute))
 	flags.BoolVar(&o.fresh, "fresh", false, "")
+	flags.BoolVar(&o.stream, "stream", false, "")
 	flags.Func("port-offset", "", upTo(57000, &o.portOffset))
 	flags.Func("dir", "", func(s string) error {
 		if s == "" {
@@ -99,6 +106,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if opts.dir == "" {
 		opts.dir = filepath.Join(root, ".edison")
 	}
+	if opts.stream && env["AMQP_URL"] == "" {
+		if _, err := rabbitmq.Find(); err != nil {
+			return fmt.Errorf("--stream: %w; or name a RabbitMQ that runs in AMQP_URL", err)
+		}
+	}
 	unlock, err := lockDir(opts.dir)
 	if err != nil {
 		return err
@@ -110,10 +122,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err := build(ctx, root, opts.dir); err != nil {
 		return err
 	}
-	services, err := listServices(ctx, opts.dir, opts.portOffset)
+	all, err := listServices(ctx, opts.dir, opts.portOffset)
 	if err != nil {
 		return err
 	}
+	services := withStream(all, opts.stream, env["AMQP_URL"])
 	for _, s := range services {
 		out.reserve(s.name)
 	}
@@ -122,7 +135,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		return err
 	}
 	if opts.fresh {
-		if err := deleteData(opts.dir, services); err != nil {
+		if err := deleteData(opts.dir, all); err != nil {
 			return err
 		}
 	}

@@ -16,8 +16,8 @@ import (
 
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	o, err := parseFlags([]string{"--orders-per-minute", "60", "--fresh", "--port-offset=1000", "--dir", "/x/y"})
-	if want := (options{60, true, 1000, "/x/y"}); err != nil || o != want {
+	o, err := parseFlags([]string{"--orders-per-minute", "60", "--fresh", "--stream", "--port-offset=1000", "--dir", "/x/y"})
+	if want := (options{60, true, true, 1000, "/x/y"}); err != nil || o != want {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for args, text := range map[string]string{

@@ -21,7 +21,7 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	}
 	var services []topology.Service
 	for _, s := range c.services {
-		if s.name != sink { // which has no part in any feed
+		if s.name != sink && s.name != broker { // which have no part in any feed
 			services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
 		}
 	}

@@ -44,6 +44,7 @@ func newBench(t *testing.T) *bench {
 	err := build(t.Context(), root(t), b.dir)
 	if err == nil {
 		b.services, err = listServices(t.Context(), b.dir, 0)
+		b.services = withStream(b.services, false, "")
 	}
 	if err != nil {
 		t.Fatal(err)

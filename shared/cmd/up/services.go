@@ -29,7 +29,12 @@ type service struct {
 	reads []string // feeds
 }
 
-func (s service) url() string { return "http://" + s.addr }
+func (s service) url() string {
+	if s.name == broker {
+		return "amqp://" + s.addr
+	}
+	return "http://" + s.addr
+}
 
 const (
 	sales        = "sales"
@@ -45,7 +50,7 @@ var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", cu
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
 	// -buildvcs=false: a commit alone links nothing anew, and git may be missing or refuse another user's checkout.
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers", "./"+sinkPackage)
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers", "./"+sinkPackage, "./"+brokerPackage)
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its compilers
@@ -64,7 +69,14 @@ const (
 	sinkPort    = 1025 // of SMTP
 )
 
-// listServices is sales, customers, what the subscribers' binary lists, and the mail sink.
+// The event stream: the relay republishes feeds to the broker, unless AMQP_URL names another one.
+const (
+	relay         = "relay"
+	broker        = "rabbitmq"
+	brokerPackage = "shared/cmd/rabbitmq"
+)
+
+// listServices is sales, customers, what the subscribers' binary lists, the mail sink, and the broker: all there are.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
 	all := []service{
 		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
@@ -76,6 +88,7 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 	}
 	all = append(all, parseList(string(out))...)
 	all = append(all, service{name: sink, text: "shows the mails that the mailer sends", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
+	all = append(all, service{name: broker, text: "takes the event stream that the relay sends", args: []string{"./" + brokerPackage}, addr: "localhost:5673"})
 	for i, s := range all {
 		_, port, _ := net.SplitHostPort(s.addr)
 		n, err := strconv.Atoi(port)
@@ -85,6 +98,13 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 		all[i].addr = net.JoinHostPort("localhost", strconv.Itoa(n+portOffset))
 	}
 	return all, nil
+}
+
+// withStream leaves out of all services what only --stream brings, or what AMQP_URL makes needless.
+func withStream(all []service, stream bool, amqpURL string) []service {
+	return slices.DeleteFunc(slices.Clone(all), func(s service) bool {
+		return s.name == relay && !stream || s.name == broker && (!stream || amqpURL != "")
+	})
 }
 
 // parseList reads lines of NAME ADDR FEED,FEED TEXT; a line whose second word is no address is a heading.
@@ -212,6 +232,13 @@ func (c *company) settings(s service) []string {
 		return []string{"ADDR=" + s.addr, "SMTP_ADDR=" + smtp, "MAIL_DIR=" + filepath.Join(c.dir, sink)}
 	case s.name == "mailer" && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
+	case s.name == relay:
+		if c.env["AMQP_URL"] == "" {
+			set = append(set, "AMQP_URL="+c.url(broker))
+		}
+		if c.env["POLL_WAIT"] == "" {
+			set = append(set, "POLL_WAIT=25s") // a stream is for those who are in a hurry
+		}
 	}
 	for _, source := range sources {
 		if source.service == s.name {

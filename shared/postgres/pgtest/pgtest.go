@@ -44,7 +44,10 @@ var started struct {
 }
 
 // Main is the body of a TestMain: it runs the tests, stops and deletes the server, and exits.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main without the exit, for a TestMain that has more to do then: it gives the exit code.
+func Run(m *testing.M) int {
 	code := m.Run()
 	started.Lock()
 	if s := started.server; s != nil {
@@ -53,7 +56,7 @@ func Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // New makes a database with the migrations applied, and drops it at the end of the test. Each list

@@ -1,0 +1,107 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// A folder is where a server lives, held by this process.
+type folder struct {
+	dir       string // absolute
+	lock, log *os.File
+}
+
+func openFolder(dir string) (_ *folder, err error) {
+	f := new(folder)
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	if f.dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if err = os.MkdirAll(f.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if f.lock, err = os.OpenFile(filepath.Join(f.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, err
+	}
+	// The kernel gives it back however this process ends.
+	if err = syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		pid, _ := io.ReadAll(f.lock)
+		return nil, fmt.Errorf("%s is in use by process %s", f.dir, strings.TrimSpace(string(pid)))
+	}
+	if err == nil {
+		err = f.lock.Truncate(0)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(f.lock, os.Getpid())
+	}
+	if err == nil {
+		f.log, err = os.Create(filepath.Join(f.dir, "rabbitmq.log"))
+	}
+	return f, err
+}
+
+func (f *folder) close() {
+	for _, file := range []*os.File{f.lock, f.log} {
+		if file != nil {
+			file.Close()
+		}
+	}
+}
+
+// leashScript reads from a pipe which only this process can write to, and kills its process group when that is closed.
+const leashScript = `read -r nothing; kill -s KILL 0`
+
+// A group is a process group that ends with this process, however that ends.
+type group struct {
+	leader *exec.Cmd
+	leash  io.Closer
+}
+
+func newGroup() (*group, error) {
+	leader := exec.Command("/bin/sh", "-c", leashScript)
+	leader.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	leash, err := leader.StdinPipe()
+	if err == nil {
+		err = leader.Start()
+	}
+	return &group{leader, leash}, err
+}
+
+// kill is SIGKILL for all of the group.
+func (g *group) kill() {
+	if g.leader.ProcessState == nil {
+		_ = syscall.Kill(-g.leader.Process.Pid, syscall.SIGKILL)
+		g.leash.Close()
+		_ = g.leader.Wait()
+	}
+}
+
+// A child is a process of a group.
+type child struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+func (g *group) start(env []string, log *os.File, name string, args ...string) (*child, error) {
+	c := &child{cmd: exec.Command(name, args...), exited: make(chan struct{})}
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = env, log, log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: g.leader.Process.Pid}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.exited)
+	}()
+	return c, nil
+}

@@ -1,0 +1,233 @@
+// Package rabbitmq runs a private RabbitMQ from the binaries on the machine, for development, tests and measurements: on loopback alone,
+// with its data in a folder of its own, and gone when the process that started it is gone, even after SIGKILL.
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 10 * time.Second
+	maxTail      = 2000 // bytes of the log in an error
+)
+
+// ErrMissing is what Find says where RabbitMQ is not installed.
+var ErrMissing = errors.New("RabbitMQ is not installed: install it with `apt-get install rabbitmq-server` (Debian, Ubuntu) or `brew install rabbitmq` (macOS)")
+
+// Binaries are RabbitMQ's and Erlang's.
+type Binaries struct {
+	Version           string // "RabbitMQ 3.10.8", or "RabbitMQ" where that cannot be told
+	server, ctl, epmd string
+}
+
+var versioned = regexp.MustCompile(`rabbitmq_server-([\d.]+)`)
+
+// Find gives ErrMissing where there is no RabbitMQ, or no epmd, which Erlang wants beside it.
+func Find() (*Binaries, error) {
+	// Debian's programs in the PATH take nobody but root, and change to a user of their own.
+	b := &Binaries{
+		Version: "RabbitMQ", epmd: lookPath("epmd"),
+		server: lookPath("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"), ctl: lookPath("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmqctl"),
+	}
+	if b.server == "" || b.ctl == "" || b.epmd == "" {
+		return nil, ErrMissing
+	}
+	if file, err := filepath.EvalSymlinks(b.server); err == nil {
+		if found := versioned.FindStringSubmatch(file); found != nil {
+			b.Version += " " + found[1]
+		}
+	}
+	return b, nil
+}
+
+func lookPath(names ...string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// Config says where a server lives.
+type Config struct {
+	Dir  string // of its data and log; made if missing
+	Addr string // 127.0.0.1:port for AMQP; a free one if empty
+}
+
+// A Server is a RabbitMQ that runs.
+type Server struct {
+	Addr string // 127.0.0.1:port
+	URL  string // for those who speak AMQP 0-9-1
+
+	*folder
+	env   []string
+	ctl   string
+	group *group
+	node  *child
+	epmd  *child
+}
+
+// Start returns when the server takes connections. It is up to Stop or Kill to end it.
+func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
+	found, err := Find()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if cfg.Addr == "" {
+		if cfg.Addr, err = freeAddr(ctx); err != nil {
+			return nil, err
+		}
+	}
+	host, port, err := net.SplitHostPort(cfg.Addr)
+	if err != nil || host != "127.0.0.1" && host != "localhost" {
+		return nil, fmt.Errorf("RabbitMQ listens at 127.0.0.1:port alone, not at %q", cfg.Addr)
+	}
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), ctl: found.ctl}
+	s.URL = "amqp://guest:guest@" + s.Addr + "/"
+	if s.folder, err = openFolder(cfg.Dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Kill()
+		}
+	}()
+	epmdAddr, err := freeAddr(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.env, err = s.environ(ctx, port, epmdAddr); err != nil {
+		return nil, err
+	}
+	if s.group, err = newGroup(); err != nil {
+		return nil, err
+	}
+	_, epmdPort, _ := net.SplitHostPort(epmdAddr)
+	if s.epmd, err = s.group.start(s.env, s.log, found.epmd, "-port", epmdPort, "-address", "127.0.0.1"); err != nil {
+		return nil, err
+	}
+	if err = s.listens(ctx, s.epmd, epmdAddr); err != nil { // else Erlang starts one that outlives everybody
+		return nil, err
+	}
+	if s.node, err = s.group.start(s.env, s.log, found.server); err != nil {
+		return nil, err
+	}
+	return s, s.listens(ctx, s.node, s.Addr)
+}
+
+// environ is all that RabbitMQ's programs know: nothing of the machine's own configuration.
+func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, error) {
+	distAddr, err := freeAddr(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, epmdPort, _ := net.SplitHostPort(epmdAddr)
+	_, distPort, _ := net.SplitHostPort(distAddr)
+	plugins := filepath.Join(s.dir, "plugins")
+	if err := os.WriteFile(plugins, []byte("[].\n"), 0o644); err != nil {
+		return nil, err
+	}
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "HOME=" + s.dir, "ERL_EPMD_PORT=" + epmdPort,
+		"RABBITMQ_NODENAME=edison@localhost", "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT=" + port, "RABBITMQ_DIST_PORT=" + distPort,
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+		"RABBITMQ_MNESIA_BASE=" + filepath.Join(s.dir, "data"), "RABBITMQ_LOG_BASE=" + filepath.Join(s.dir, "log"), "RABBITMQ_LOGS=-",
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + plugins, "RABBITMQ_PID_FILE=" + filepath.Join(s.dir, "pid"), "RABBITMQ_CONF_ENV_FILE=" + os.DevNull,
+		"RABBITMQ_CONFIG_FILE=" + filepath.Join(s.dir, "rabbitmq"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + filepath.Join(s.dir, "advanced"),
+	}, nil
+}
+
+// listens returns when the child takes connections there.
+func (s *Server) listens(ctx context.Context, c *child, addr string) error {
+	for {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start RabbitMQ: %w; its log:\n%s", ctx.Err(), s.tail())
+		case <-c.exited:
+			return fmt.Errorf("start RabbitMQ: %w", s.Failure())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Exited is closed when the server has ended.
+func (s *Server) Exited() <-chan struct{} { return s.node.exited }
+
+// Failure says how the server ended, if nobody stopped it.
+func (s *Server) Failure() error {
+	ended := s.epmd
+	if s.node != nil {
+		ended = s.node
+	}
+	return fmt.Errorf("%s ended with %v; its log:\n%s", ended.cmd.Path, ended.cmd.ProcessState, s.tail())
+}
+
+func (s *Server) tail() string {
+	text, _ := os.ReadFile(s.log.Name())
+	return strings.TrimSpace(string(text[max(0, len(text)-maxTail):]))
+}
+
+// Stop lets the server end in good order, which takes seconds, and returns when it is gone.
+func (s *Server) Stop() {
+	_ = s.node.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.node.exited:
+	case <-time.After(stopTimeout):
+	}
+	s.Kill()
+}
+
+// Kill is SIGKILL for all processes of the server. What it has confirmed is in the folder, for the next one.
+func (s *Server) Kill() {
+	if s.group != nil {
+		s.group.kill()
+	}
+	for _, c := range []*child{s.node, s.epmd} {
+		if c != nil {
+			<-c.exited
+		}
+	}
+	s.close()
+}
+
+// Signal sends a signal to all processes of the server: SIGSTOP makes it hang.
+func (s *Server) Signal(sig syscall.Signal) error {
+	return syscall.Kill(-s.group.leader.Process.Pid, sig)
+}
+
+// Ctl runs rabbitmqctl.
+func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.ctl, args...)
+	cmd.Env = s.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("rabbitmqctl %q: %w\n%s", args, err, out)
+	}
+	return string(out), nil
+}
+
+// freeAddr gives an address of this machine on which nothing listens.
+func freeAddr(ctx context.Context) (string, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}

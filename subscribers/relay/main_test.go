@@ -1,0 +1,81 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+)
+
+const processEnv = "RELAY_TEST_PROCESS" // the environment of a relay, in a process of its own
+
+// shared is the broker of all tests that do it no harm: each has a feed, and so an exchange, of its own.
+var shared struct {
+	sync.Once
+	*rabbitmq.Server
+	err error
+}
+
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
+	if env := os.Getenv(processEnv); env != "" {
+		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
+			set := map[string]string{}
+			if err := json.Unmarshal([]byte(env), &set); err != nil {
+				return err
+			}
+			return Service().Run(ctx, set, stdout)
+		})
+	}
+	dir, err := os.MkdirTemp("", "edison-relay-")
+	if err != nil {
+		panic(err)
+	}
+	sharedDir = dir
+	code := run(m)
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+var sharedDir string
+
+// run ends the broker before pgtest.Main ends the process.
+func run(m *testing.M) int {
+	defer func() {
+		if shared.Server != nil {
+			shared.Kill()
+		}
+	}()
+	return pgtest.Run(m)
+}
+
+func sharedBroker(t *testing.T) *rabbitmq.Server {
+	t.Helper()
+	if _, err := rabbitmq.Find(); err != nil {
+		t.Skip(err)
+	}
+	shared.Do(func() {
+		shared.Server, shared.err = rabbitmq.Start(context.Background(), rabbitmq.Config{Dir: sharedDir})
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.Server
+}
+
+// eventually waits up to two minutes for a condition.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within two minutes: %s", what)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+// Package relay republishes feeds to RabbitMQ: an event stream for those who want to hear at once and speak AMQP, of a source that
+// knows nothing of it.
+package relay
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+type settings struct {
+	Broker broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
+}
+
+// A broker is where RabbitMQ is.
+type broker struct {
+	url   string
+	shown string // without the password
+}
+
+func (b *broker) UnmarshalText(text []byte) error {
+	uri, err := amqp.ParseURI(string(text))
+	if err != nil { // which may repeat the password
+		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
+	}
+	b.url = string(text)
+	uri.Password = ""
+	b.shown = fmt.Sprintf("%s://%s@%s:%d/%s", uri.Scheme, uri.Username, uri.Host, uri.Port, uri.Vhost)
+	if uri.Vhost == "/" {
+		b.shown = b.shown[:len(b.shown)-1]
+	}
+	return nil
+}
+
+// A relay has a stream per feed.
+type relay struct {
+	set     settings
+	streams map[string]*stream
+}
+
+// Service gives the relay.
+func Service() *subscribe.Service {
+	r := &relay{streams: map[string]*stream{}}
+	orders := r.feed(order.Feed)
+	orders.URL = "http://localhost:8080/feeds/orders"
+	return &subscribe.Service{
+		Name: "relay", Title: "Relay", Addr: "127.0.0.1:8096",
+		Text:       "republishes feeds to RabbitMQ",
+		Migrations: sql.Migrations("relay"),
+		Settings:   &r.set,
+		Feeds:      []subscribe.Feed{orders},
+		Any:        r.feed,
+		Work:       r.work,
+		Release:    r.release,
+		Routes: func(s *subscribe.Site) {
+			for _, sub := range s.Subscriptions() {
+				s.Metrics(r.streams[sub.Feed].collectors()...)
+			}
+			s.Page("/", "Streams", overviewPage, func(req *http.Request) (any, error) { return r.overview(req.Context(), s) })
+			s.JSON("/api/relay", func(req *http.Request) (any, error) { return r.overview(req.Context(), s) })
+		},
+	}
+}
+
+//go:embed relay.html
+var pages embed.FS
+
+var overviewPage = web.Template(pages, "relay.html")
+
+func (r *relay) feed(name string) subscribe.Feed {
+	s := newStream(name, &r.set.Broker)
+	r.streams[name] = s
+	return subscribe.Feed{Name: name, Schedule: "@every 5s", Optional: true, Entries: s.relay}
+}
+
+// work keeps every stream connected, also while its feed has nothing new. What it says is logged when it changes.
+func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
+	var all []error
+	for _, sub := range site.Subscriptions() {
+		if err := r.streams[sub.Feed].keep(ctx, time.Now()); err != nil {
+			all = append(all, fmt.Errorf("RabbitMQ at %s, exchange %s: %w", r.set.Broker.shown, sub.Feed, err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// release closes the connections in good order.
+func (r *relay) release() {
+	var all sync.WaitGroup
+	for _, s := range r.streams {
+		all.Go(s.release)
+	}
+	all.Wait()
+}
+
+// relay sends the entries of a page, and returns when RabbitMQ has confirmed them all.
+func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
+	ctx, cancel := inGoodOrder(ctx)
+	defer cancel()
+	s.working.Lock()
+	defer s.working.Unlock()
+	resumes := s.resumes(from, page)
+	if !resumes {
+		s.from, s.confirmed = from, 0
+	}
+	var generation int64
+	// A feed that went out before, and begins with its first entry, goes out again.
+	err := db.QueryRow(ctx, `
+		insert into stream as s (feed) values ($1) on conflict (feed) do update
+		   set generation = s.generation + case when $2 and s.position > 0 then 1 else 0 end, position = case when $2 then 0 else s.position end
+		returning generation`, s.feed, from.IsStart() && !resumes).Scan(&generation)
+	if err != nil {
+		return fmt.Errorf("read the generation of the stream: %w", err)
+	}
+	s.pending(time.Now())
+	before := s.confirmed
+	err = s.send(ctx, messages(s.feed, generation, from, page))
+	s.unnoted += s.confirmed - before
+	if s.unnoted > 0 && s.confirmed > 0 {
+		last := page.Entries[s.confirmed-1]
+		s.last = messageID(s.feed, &last)
+		_, dbErr := db.Exec(ctx, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, s.unnoted)
+		if dbErr == nil {
+			s.unnoted = 0
+		}
+		err = errors.Join(err, dbErr)
+	}
+	if err == nil {
+		s.confirmed = 0 // who brings the same page again wants it to go out again
+	}
+	s.settled(err)
+	return err
+}
+
+// resumes: the page is the one that was broken off, or the same grown longer.
+func (s *stream) resumes(from feed.Cursor, page *feed.Page) bool {
+	n := s.confirmed
+	return n > 0 && from == s.from && n <= len(page.Entries) && messageID(s.feed, &page.Entries[n-1]) == s.last
+}
+
+// stopTimeout is what a stop leaves for what is under way to be confirmed.
+const stopTimeout = 5 * time.Second
+
+// inGoodOrder gives a context that ends stopTimeout after ctx.
+func inGoodOrder(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, cancel) })
+	return later, func() { stop(); cancel() }
+}
