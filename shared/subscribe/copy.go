@@ -41,7 +41,7 @@ func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
 // it, so that it can be broken off anywhere. Where the source has another history, a walk begins. A poll that somebody asked
 // for, unlike one on schedule, does not wait at the source, and minds no pause.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
-	at, err := p.load(ctx)
+	at, err := p.begin(ctx, scheduled)
 	if err == nil {
 		err = p.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
 	}
@@ -67,6 +67,18 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		at = loaded
 	}
 	return p.walkOn(ctx, at, scheduled)
+}
+
+// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the leader's
+// looks, and by the cursor when it does not move.
+func (p *poller) begin(ctx context.Context, scheduled bool) (progress, error) {
+	p.mu.Lock()
+	at, known := p.copied, scheduled && p.succeeded && p.waits
+	p.mu.Unlock()
+	if known {
+		return at, nil
+	}
+	return p.load(ctx)
 }
 
 // seePast notes where the feed ends, before anything of it is copied.
