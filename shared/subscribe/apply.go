@@ -186,7 +186,7 @@ func unquoted(err error) string {
 // row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
-	known := f.lookUp(&b, entries)
+	known := f.lookUp(&b, entries, true)
 	err := tx.SendBatch(ctx, &b).Close()
 	return known.newer(entries), err
 }
@@ -194,31 +194,29 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 // known are the versions of a page's entities that the copy has, and of those that it has rejected.
 type known struct{ rows, rejected map[uuid.UUID]int64 }
 
-// lookUp makes b find them.
-func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry) *known {
+// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
+// is left out where nothing is rejected.)
+func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool) *known {
 	k := &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}}
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
 		ids[i] = e.ID
 	}
-	b.Queue(`
-		select id, version, false from `+f.table()+` where id = any($1)
-		 union all
-		select entity_id, version, true from rejected_entry
-		 where feed = $2 and entity_id = any($1) and exists (select from rejected_entry where feed = $2)`, ids, f.Name).Query(func(rows pgx.Rows) error {
-		var id [16]byte
-		var version int64
-		var rejected bool
-		_, err := pgx.ForEachRow(rows, []any{&id, &version, &rejected}, func() error {
-			if rejected {
-				k.rejected[id] = version
-			} else {
-				k.rows[id] = version
-			}
-			return nil
-		})
-		return err
-	})
+	into := func(versions map[uuid.UUID]int64) func(pgx.Rows) error {
+		return func(rows pgx.Rows) error {
+			var id [16]byte
+			var version int64
+			_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+				versions[id] = version
+				return nil
+			})
+			return err
+		}
+	}
+	b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
+	if rejected {
+		b.Queue(`select entity_id, version from rejected_entry where entity_id = any($1) and feed = $2`, ids, f.Name).Query(into(k.rejected))
+	}
 	return k
 }
 

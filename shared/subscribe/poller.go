@@ -48,6 +48,7 @@ type poller struct {
 
 	mu        sync.Mutex
 	copied    progress // as the database has it
+	rejecting bool     // entries may be rejected: some were when it was read, or since
 	tuned     tuning
 	standby   bool // another process polls
 	undecided bool // which of them does: this one has just started

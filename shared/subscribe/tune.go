@@ -29,7 +29,7 @@ func (p *poller) tuning() tuning {
 func (p *poller) take(at progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.copied = at
+	p.copied, p.rejecting = at, at.rejected > 0
 	p.retune()
 }
 

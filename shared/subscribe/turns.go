@@ -118,6 +118,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	p.logRejected(ctx, bad)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.rejecting = p.rejecting || len(bad) > 0
 	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 	return nil
@@ -142,7 +143,7 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 			move(first)
 		}
 		if len(entries) > 0 {
-			known = p.lookUp(first, entries)
+			known = p.lookUp(first, entries, p.hasRejected())
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
@@ -182,6 +183,13 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		}
 	}
 	return bad, p.clear(ctx, tx, good...)
+}
+
+// hasRejected: there may be rejected entries of the feed.
+func (p *poller) hasRejected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rejecting
 }
 
 // fenced looks whether the cursor was still where it moved from.
