@@ -71,7 +71,10 @@ func parseURL(url, name string) (*pgxpool.Config, error) {
 		return nil
 	}
 	params := cfg.ConnConfig.RuntimeParams
-	for key, value := range map[string]string{"application_name": name, "timezone": "UTC"} {
+	// What a process that hangs, or a host that is gone, keeps from others is bounded: locks, and a place in line.
+	for key, value := range map[string]string{
+		"application_name": name, "timezone": "UTC", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s",
+	} {
 		if _, ok := params[key]; !ok {
 			params[key] = value
 		}

@@ -126,9 +126,13 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	move := func(b *pgx.Batch) {
-		b.Queue(`
+		update := `
 			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
-			 where feed = $1 and cursor = $2 and walk_cursor is null`,
+			 where feed = $1 and cursor = $2 and walk_cursor is null`
+		if p.Pure { // what a crash of the database takes, it takes with its cursor: the source still has it
+			update += ` returning set_config('synchronous_commit', 'off', true)`
+		}
+		b.Queue(update,
 			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
 		).Exec(fenced)
 	}
@@ -136,9 +140,6 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 	alone := before == nil || isDone(before)
 	var known *known
 	err = p.inTx(ctx, func(first *pgx.Batch) {
-		if p.Pure {
-			first.Queue(`set local synchronous_commit = off`) // what a crash of the database takes, it takes with its cursor: the source still has it
-		}
 		if alone {
 			move(first)
 		}
@@ -200,18 +201,13 @@ func fenced(tag pgconn.CommandTag) error {
 	return nil
 }
 
-// inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
-// The statements that first queues travel with what begins the transaction. Where the service publishes, all runs again when somebody
-// else appended first: it has no effect but in the transaction.
+// inTx runs f in a transaction. The statements that first queues travel with what begins it. Where the service publishes, all runs
+// again when somebody else appended first: it has no effect but in the transaction.
 func (p *poller) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
-	queue := func(b *pgx.Batch) {
-		b.Queue(`select set_config('lock_timeout', '30s', true), set_config('idle_in_transaction_session_timeout', '60s', true)`)
-		first(b)
-	}
 	if p.log != nil {
 		return p.log.InTx(ctx, func(tx *publish.Tx) error {
 			var b pgx.Batch
-			queue(&b)
+			first(&b)
 			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 				return err
 			}
@@ -221,7 +217,7 @@ func (p *poller) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx
 	return p.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		var b pgx.Batch
 		b.BeginTx(pgx.TxOptions{})
-		queue(&b)
+		first(&b)
 		results := conn.SendBatch(ctx, &b)
 		tx, err := results.Tx(), results.Close()
 		if tx != nil {
