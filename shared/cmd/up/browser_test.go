@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path"
 	"regexp"
 	"strings"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -30,15 +27,10 @@ type visit struct {
 	order    order.Order
 }
 
-// One order, bought in a browser, is followed through the whole company.
-func TestBrowser(t *testing.T) {
-	t.Parallel()
-	v := &visit{chromium: startChromium(t), axe: axe(t)}
-	v.bench = newBench(t)
+// browse follows one order, bought in a browser, through the whole company.
+func browse(t *testing.T, b *bench, up *process) {
+	v := &visit{bench: b, up: up, chromium: startChromium(t), axe: axe(t)}
 	v.visitor = v.openTab(t)
-	v.up = v.start(t, exec.Command(v.binary, v.args()...), "CLOCK_SPEED=10000", "PICKUP=1s",
-		"POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
-	v.up.says(t, "everything is up")
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)

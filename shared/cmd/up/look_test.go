@@ -18,7 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var pictures = flag.String("pictures", "", "folder for pictures of every page that TestBrowser looks at")
+var pictures = flag.String("pictures", "", "folder for pictures of every page that the browser looks at")
 
 // Of axe.min.js in the npm package axe-core 4.14.1.
 const axeDigest = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
@@ -132,7 +132,11 @@ func (v *visit) kind(u *url.URL) string {
 // of each service.
 func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)) map[string]int {
 	t.Helper()
-	const tabs, most = 3, 200
+	const tabs, most = 2, 200
+	var open []*tab
+	for range tabs {
+		open = append(open, v.openTab(t))
+	}
 	kinds, count := map[string]bool{}, map[string]int{}
 	for next, first := start, true; len(next) > 0; first = false {
 		pages := make(chan string, len(next))
@@ -158,8 +162,7 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 		next = nil
 		var mu sync.Mutex
 		var all sync.WaitGroup
-		for range min(tabs, len(pages)) {
-			b := v.openTab(t)
+		for _, b := range open {
 			all.Go(func() {
 				for address := range pages {
 					if resp, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(address)); err != nil || resp.Status != 200 {
