@@ -34,14 +34,23 @@ func TestCompose(t *testing.T) {
 	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
 	project := load(t)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs)+2 {
-		t.Errorf("%v: want each of %v and its database, the map, the mail sink, and nothing else", project.ServiceNames(), programs)
+	known, composed := []string{"map", "mailsink"}, []program{}
+	for _, p := range programs {
+		known = append(known, p.name, p.name+"-db")
+		if _, found := project.Services[p.name]; found {
+			composed = append(composed, p)
+		}
+	}
+	for _, name := range project.ServiceNames() {
+		if !slices.Contains(known, name) {
+			t.Errorf("%s is none of %v", name, known)
+		}
 	}
 	t.Run("map", func(t *testing.T) {
 		p := program{name: "map", port: "8079", command: []string{"map"}}
 		p.variables = variables(t, bin, p.command)
 		checkService(t, p, project.Services["map"])
-		checkMap(t, project.Services["map"], programs)
+		checkMap(t, project.Services["map"], composed)
 	})
 	t.Run("mailsink", func(t *testing.T) {
 		p := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
@@ -54,7 +63,11 @@ func TestCompose(t *testing.T) {
 	volumes := map[string]bool{}
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
-			service, database := project.Services[p.name], project.Services[p.name+"-db"]
+			service, found := project.Services[p.name]
+			if !found {
+				t.Skipf("containers go without %s: it has no entry in compose.yaml", p.name)
+			}
+			database := project.Services[p.name+"-db"]
 			checkService(t, p, service)
 			checkDatabase(t, database)
 			if d := service.DependsOn; len(d) != 1 || d[database.Name].Condition != types.ServiceConditionHealthy {
