@@ -114,7 +114,7 @@ func (v *visit) readStale(t *testing.T) {
 			start = append(start, v.url(s.name)+"/")
 		}
 	}
-	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+	count := v.crawl(t, start, 1, func(t *testing.T, b *tab, _ bool) {
 		page, err := evaluate[struct {
 			Path          string
 			Stale, Banner bool
@@ -262,7 +262,11 @@ func (v *visit) lookAtAll(t *testing.T) {
 	for _, s := range v.services {
 		start = append(start, v.url(s.name)+"/")
 	}
-	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+	count := v.crawl(t, start, 2, func(t *testing.T, b *tab, first bool) {
+		if !first {
+			v.lookBy(t, b, twoLooks)
+			return
+		}
 		v.look(t, b)
 		withoutScripts(t, b)
 	})
@@ -271,6 +275,7 @@ func (v *visit) lookAtAll(t *testing.T) {
 			t.Errorf("%d pages of %s were looked at", count[s.name], s.name)
 		}
 	}
+	t.Logf("looked at %v", count)
 }
 
 func (v *visit) lookAtProblems(t *testing.T) {
