@@ -37,28 +37,33 @@ func TestCompose(t *testing.T) {
 	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
 	project := load(t, stream)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs)+3 {
-		t.Errorf("%v: want each of %v and its database, the map, the mail sink, RabbitMQ, and nothing else", project.ServiceNames(), programs)
+	known, composed := []string{"map", "mailsink", "rabbitmq"}, []program{}
+	for _, p := range programs {
+		known = append(known, p.name, p.name+"-db")
+		if _, found := project.Services[p.name]; found {
+			composed = append(composed, p)
+		}
+	}
+	for _, name := range project.ServiceNames() {
+		if !slices.Contains(known, name) {
+			t.Errorf("%s is none of %v", name, known)
+		}
 	}
 	t.Run("without the stream", func(t *testing.T) {
-		without := slices.DeleteFunc(slices.Clone(programs), func(p program) bool { return p.name == "relay" })
-		project := load(t)
-		for _, name := range []string{"relay", "relay-db", "rabbitmq"} {
-			if _, ok := project.Services[name]; ok {
-				t.Errorf("%s is among %v", name, project.ServiceNames())
-			}
+		ofStream := func(name string) bool { return slices.Contains([]string{"relay", "relay-db", "rabbitmq"}, name) }
+		without := load(t)
+		want := slices.DeleteFunc(project.ServiceNames(), ofStream)
+		if got := without.ServiceNames(); !slices.Equal(got, want) {
+			t.Errorf("%v, not %v", got, want)
 		}
-		if len(project.Services) != 2*len(without)+2 {
-			t.Errorf("%v: want each of %v and its database, the map and the mail sink", project.ServiceNames(), without)
-		}
-		checkMap(t, project.Services["map"], without)
+		checkMap(t, without.Services["map"], slices.DeleteFunc(slices.Clone(composed), func(p program) bool { return ofStream(p.name) }))
 	})
 	t.Run("rabbitmq", func(t *testing.T) { checkBroker(t, project) })
 	t.Run("map", func(t *testing.T) {
 		p := program{name: "map", port: "8079", command: []string{"map"}}
 		p.variables = variables(t, bin, p.command)
 		checkService(t, p, project.Services["map"])
-		checkMap(t, project.Services["map"], programs)
+		checkMap(t, project.Services["map"], composed)
 	})
 	t.Run("mailsink", func(t *testing.T) {
 		p := program{name: "mailsink", port: "8025", command: []string{"mailsink"}}
@@ -71,7 +76,11 @@ func TestCompose(t *testing.T) {
 	volumes := map[string]bool{}
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
-			service, database := project.Services[p.name], project.Services[p.name+"-db"]
+			service, found := project.Services[p.name]
+			if !found {
+				t.Skipf("containers go without %s: it has no entry in compose.yaml", p.name)
+			}
+			database := project.Services[p.name+"-db"]
 			checkService(t, p, service)
 			checkDatabase(t, database)
 			if d := service.DependsOn; len(d) != 1 || d[database.Name].Condition != types.ServiceConditionHealthy {

@@ -120,12 +120,12 @@ func TestSharedCache(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	grow(l, 0, 1250)
+	grow(l, 0, 650)
 	lost := logged(t, pool)
 	at := func(position int64) string { return cursorAt(t, pool, position).String() }
 	replay := func(after string) string { return "/feeds/things?after=" + after + "&limit=100" }
 	sealed := []string{replay("0")}
-	for position := int64(100); position <= 1000; position += 100 {
+	for position := int64(100); position <= 400; position += 100 {
 		sealed = append(sealed, replay(at(position)))
 	}
 
@@ -206,23 +206,23 @@ func TestSharedCache(t *testing.T) {
 
 	// Some readers are behind, where both histories agree and where they do not.
 	for i, c := range readers {
-		if stop := []int64{1250, 1250, 1200, 1100, 1000, 950, 900, 0}[i%8]; stop == 0 {
+		if stop := []int64{650, 650, 600, 500, 400, 350, 300, 0}[i%8]; stop == 0 {
 			c.url, c.cursor, c.copied = cacheURL+replay("0"), feed.Cursor{}, nil
 		} else {
 			c.cursor, c.copied = cursorAt(t, pool, stop), c.copied[:stop]
 			c.url = cacheURL + replay(c.cursor.String())
 		}
 	}
-	atTheEnd := cursorAt(t, pool, 1250)
+	atTheEnd := cursorAt(t, pool, 650)
 	source.stop()
-	restore(t, pool, 1000, 0)
+	restore(t, pool, 400, 0)
 	l = source.start(t, config)
 	grow(l, 2000, 2330)
 	restored := logged(t, pool)
-	history := "&history=" + at(1300)
+	history := "&history=" + at(700)
 	clear(once)
 	sealed = nil
-	for position := int64(0); position <= 1100; position += 100 {
+	for position := int64(0); position <= 500; position += 100 {
 		after := "0"
 		if position > 0 {
 			after = at(position)
@@ -232,7 +232,7 @@ func TestSharedCache(t *testing.T) {
 	}
 	source.asked.take()
 	t.Run("after the restore of a backup each reader ends with the restored history", func(t *testing.T) {
-		_, body := get(t, &httptest.Server{URL: cacheURL}, "GET", replay(at(1000)), "Accept", feed.TypeJSONFeed, "Accept-Encoding", "gzip")
+		_, body := get(t, &httptest.Server{URL: cacheURL}, "GET", replay(at(400)), "Accept", feed.TypeJSONFeed, "Accept-Encoding", "gzip")
 		if got := source.asked.take(); len(got) > 0 || body == "" {
 			t.Fatalf("the cache has lost the page of the lost history that is to lead astray: %v", got)
 		}

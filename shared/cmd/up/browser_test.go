@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path"
 	"regexp"
 	"strings"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -30,15 +27,10 @@ type visit struct {
 	order    order.Order
 }
 
-// One order, bought in a browser, is followed through the whole company.
-func TestBrowser(t *testing.T) {
-	t.Parallel()
-	v := &visit{chromium: startChromium(t), axe: axe(t)}
-	v.bench = newBench(t)
+// browse follows one order, bought in a browser, through the whole company.
+func browse(t *testing.T, b *bench, up *process) {
+	v := &visit{bench: b, up: up, chromium: startChromium(t), axe: axe(t)}
 	v.visitor = v.openTab(t)
-	v.up = v.start(t, exec.Command(v.binary, v.args()...), "CLOCK_SPEED=10000", "PICKUP=1s",
-		"POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
-	v.up.says(t, "everything is up")
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
@@ -122,7 +114,7 @@ func (v *visit) readStale(t *testing.T) {
 			start = append(start, v.url(s.name)+"/")
 		}
 	}
-	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+	count := v.crawl(t, start, 1, func(t *testing.T, b *tab, _ bool) {
 		page, err := evaluate[struct {
 			Path          string
 			Stale, Banner bool
@@ -270,7 +262,11 @@ func (v *visit) lookAtAll(t *testing.T) {
 	for _, s := range v.services {
 		start = append(start, v.url(s.name)+"/")
 	}
-	count := v.crawl(t, start, func(t *testing.T, b *tab) {
+	count := v.crawl(t, start, 2, func(t *testing.T, b *tab, first bool) {
+		if !first {
+			v.lookBy(t, b, twoLooks)
+			return
+		}
 		v.look(t, b)
 		withoutScripts(t, b)
 	})
@@ -279,6 +275,7 @@ func (v *visit) lookAtAll(t *testing.T) {
 			t.Errorf("%d pages of %s were looked at", count[s.name], s.name)
 		}
 	}
+	t.Logf("looked at %v", count)
 }
 
 func (v *visit) lookAtProblems(t *testing.T) {

@@ -51,6 +51,8 @@ type tab struct {
 	ctx   context.Context
 	hosts []string // of the company
 
+	address string // of what the tab shows, where it was taken from there
+
 	mu      sync.Mutex
 	errors  []string
 	refusal bool // is what the next page is to be
@@ -217,6 +219,9 @@ type look struct {
 }
 
 var looks = []look{{"wide-light", 1280, "light"}, {"wide-dark", 1280, "dark"}, {"narrow-light", 360, "light"}, {"narrow-dark", 360, "dark"}}
+
+// twoLooks are both widths and both schemes at half the price, for another page of a kind that was looked at.
+var twoLooks = []look{looks[0], looks[3]}
 
 func (b *tab) put(t *testing.T, l look) {
 	t.Helper()

@@ -33,16 +33,17 @@ type crew struct {
 	up *process
 }
 
-// Where an account was deleted, and whatever is stopped, the company goes on.
+// Whoever buys, whoever deletes the account, and whatever is stopped: the company goes on.
 func TestPeopleAndOutages(t *testing.T) {
 	t.Parallel()
 	c := &crew{bench: newBench(t)}
-	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=0s")
+	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=1s")
 	c.up.says(t, "everything is up")
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
+		{"one order, bought in a browser, is followed through the whole company", func(t *testing.T) { browse(t, c.bench, c.up) }},
 		{"who deletes the account is found on invoices alone", c.erase},
 		{"any one service that is stopped leaves the others working", c.stopEach},
 		{"so does a database that stands still", c.freeze},
@@ -54,6 +55,7 @@ func TestPeopleAndOutages(t *testing.T) {
 }
 
 func (c *crew) erase(t *testing.T) {
+	earlier := len(c.people(t))
 	p := c.signUp(t, theName, theEmail, theStreet)
 	bystander := c.signUp(t, "Bela Bystander", "bela@example.com", "Ring 1")
 	kept, cancelled := c.buy(t, p), c.buy(t, p)
@@ -103,7 +105,7 @@ func (c *crew) erase(t *testing.T) {
 	c.post(t, c.url("billing")+"/subscriptions/customers/resync", "", http.StatusAccepted, nil)
 	eventually(t, func() error { return c.has(t, "billing", `select exists (select from walked_entity where id = $1)`, p) })
 
-	before := strings.Join(c.search(t, c.up, theName, theEmail, theStreet, newStreet), "\n")
+	before := strings.Join(c.search(t, theName, theEmail, theStreet, newStreet), "\n")
 	for _, place := range []string{
 		"table customers.customer: ", "table customers.feed_entry: ", "page customers /feeds/customers: ",
 		"table billing.customer: ", "table billing.walked_entity: ", "table billing.document: ", "page billing /: ",
@@ -121,7 +123,7 @@ func (c *crew) erase(t *testing.T) {
 	release()
 	c.caughtUp(t, customer.Feed)
 	var invoices bool
-	for _, place := range c.search(t, c.up, theName, theEmail, theStreet, newStreet) {
+	for _, place := range c.search(t, theName, theEmail, theStreet, newStreet) {
 		page, isPage := strings.CutPrefix(place, "page billing ")
 		invoice := strings.HasPrefix(place, "table billing.document: ") || isPage && !strings.HasPrefix(page, "/subscriptions")
 		if invoices = invoices || invoice; !invoice || strings.HasSuffix(place, strings.ToLower(theEmail)) {
@@ -131,18 +133,11 @@ func (c *crew) erase(t *testing.T) {
 	if !invoices {
 		t.Error("the invoices have lost their customer")
 	}
-	var page struct {
-		Items []struct {
-			ID     string `json:"id"`
-			Edison struct {
-				Deleted bool `json:"deleted"`
-			} `json:"_edison"`
-		} `json:"items"`
+	entries := c.people(t)[earlier:]
+	if len(entries) != 4 {
+		t.Errorf("on the feed: %+v", entries)
 	}
-	if err := getJSON(c.url(customersApp)+"/feeds/customers?after=0", &page); err != nil || len(page.Items) != 4 {
-		t.Fatalf("%+v, %v", page, err)
-	}
-	for _, e := range page.Items {
+	for _, e := range entries {
 		if e.Edison.Deleted != (e.ID == p.URN()) {
 			t.Errorf("on the feed: %+v", e)
 		}
@@ -151,6 +146,25 @@ func (c *crew) erase(t *testing.T) {
 	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
 		t.Errorf("the account answers %d", status)
 	}
+}
+
+// A personal entry is one of the customers feed.
+type personal struct {
+	ID     string `json:"id"`
+	Edison struct {
+		Deleted bool `json:"deleted"`
+	} `json:"_edison"`
+}
+
+func (c *crew) people(t *testing.T) []personal {
+	t.Helper()
+	var page struct {
+		Items []personal `json:"items"`
+	}
+	if err := getJSON(c.url(customersApp)+"/feeds/customers?after=0", &page); err != nil {
+		t.Fatal(err)
+	}
+	return page.Items
 }
 
 func (c *crew) signUp(t *testing.T, name, email, street string) uuid.UUID {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var pictures = flag.String("pictures", "", "folder for pictures of every page that TestBrowser looks at")
+var pictures = flag.String("pictures", "", "folder for pictures of every page that the browser looks at")
 
 // Of axe.min.js in the npm package axe-core 4.14.1.
 const axeDigest = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
@@ -52,10 +53,18 @@ const (
 // tooWide finds what is wider than the window, and tables that are made to fit into it and do not.
 const tooWide = `[document.documentElement, ...document.querySelectorAll(".table:has(> .stacked)")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 200))`
 
-// look looks at the page in the tab, all of its details open, wide and narrow, light and dark.
+// look looks at the page in the tab, all of its details open: wide and narrow, light and dark.
 func (v *visit) look(t *testing.T, b *tab) {
 	t.Helper()
+	v.lookBy(t, b, looks)
+}
+
+func (v *visit) lookBy(t *testing.T, b *tab, looks []look) {
+	t.Helper()
 	at, err := evaluate[string](b, `document.querySelectorAll("details").forEach(d => { d.removeAttribute("name"); d.open = true }); location.href`)
+	if strings.HasPrefix(at, "data:") {
+		at = b.address
+	}
 	if err == nil && v.axe != "" {
 		_, err = evaluate[chromedp.Void](b, v.axe)
 	}
@@ -128,14 +137,22 @@ func (v *visit) kind(u *url.URL) string {
 	return v.owner(u) + strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
 }
 
-// crawl visits the pages at the start and one of each kind that links lead to, of services that are not away, and gives how many
-// of each service.
-func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)) map[string]int {
+// crawl visits the pages at the start and some of each kind that links lead to, of services that are not away, and gives how many
+// of each service. It says which are the first of their kind.
+func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *testing.T, b *tab, first bool)) map[string]int {
 	t.Helper()
-	const tabs, most = 3, 200
-	kinds, count := map[string]bool{}, map[string]int{}
-	for next, first := start, true; len(next) > 0; first = false {
-		pages := make(chan string, len(next))
+	const tabs, most = 2, 200
+	var open []*tab
+	for range tabs {
+		open = append(open, v.openTab(t))
+	}
+	type stop struct {
+		address, page string
+		first         bool // of its kind
+	}
+	kinds, seen, count := map[string]int{}, map[string]bool{}, map[string]int{}
+	for next, atStart := start, true; len(next) > 0; atStart = false {
+		pages := make(chan stop, len(next))
 		for _, address := range next {
 			u, err := url.Parse(address)
 			if err != nil {
@@ -143,12 +160,14 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 				continue
 			}
 			// The map without a query loads itself again.
-			if name := v.owner(u); name == "" || name == "map" && u.RawQuery == "" || slices.Contains(v.away, name) || kinds[v.kind(u)] && !first {
+			if name := v.owner(u); name == "" || name == "map" && u.RawQuery == "" || slices.Contains(v.away, name) || seen[address] || kinds[v.kind(u)] >= ofKind && !atStart {
 				continue
 			}
-			if kinds[v.kind(u)] = true; isPage(t, address) {
+			seen[address] = true
+			kinds[v.kind(u)]++
+			if page := page(t, address); page != "" {
 				count[v.owner(u)]++
-				pages <- address
+				pages <- stop{address, page, kinds[v.kind(u)] == 1}
 			}
 		}
 		close(pages)
@@ -158,18 +177,18 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 		next = nil
 		var mu sync.Mutex
 		var all sync.WaitGroup
-		for range min(tabs, len(pages)) {
-			b := v.openTab(t)
+		for _, b := range open {
 			all.Go(func() {
-				for address := range pages {
-					if resp, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(address)); err != nil || resp.Status != 200 {
-						t.Errorf("%s: %v %v", address, resp, err)
+				for p := range pages {
+					if resp, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(p.page)); err != nil || resp.Status != 200 {
+						t.Errorf("%s: %v %v", p.address, resp, err)
 						continue
 					}
-					visit(t, b)
+					b.address = p.address
+					visit(t, b, p.first)
 					links, err := evaluate[[]string](b, `[...document.querySelectorAll("a[href]")].map(a => new URL(a.getAttribute("href"), location.href).href.replace(/#.*/, ""))`)
 					if err != nil {
-						t.Errorf("%s: %v", address, err)
+						t.Errorf("%s: %v", p.address, err)
 					}
 					mu.Lock()
 					next = append(next, links...)
@@ -183,15 +202,21 @@ func (v *visit) crawl(t *testing.T, start []string, visit func(*testing.T, *tab)
 	return count
 }
 
-// isPage: a document in a sandbox is somebody else's, such as the HTML of a mail.
-func isPage(t *testing.T, address string) bool {
+// page gives the address at which a browser looks at a page, "" where it is none. In a sandbox, such as that of the HTML of a mail, no
+// script could look at it: it is taken out of there.
+func page(t *testing.T, address string) string {
 	t.Helper()
-	header, _, err := get(address, "text/html,*/*;q=0.5")
-	if err != nil {
+	header, body, err := get(address, "text/html,*/*;q=0.5")
+	switch {
+	case err != nil:
 		t.Errorf("a link leads to nothing: %v", err)
-		return false
+		return ""
+	case !strings.HasPrefix(header.Get("Content-Type"), "text/html"):
+		return ""
+	case strings.Contains(header.Get("Content-Security-Policy"), "sandbox"):
+		return "data:text/html;charset=utf-8;base64," + base64.StdEncoding.EncodeToString(body)
 	}
-	return strings.HasPrefix(header.Get("Content-Type"), "text/html") && !strings.Contains(header.Get("Content-Security-Policy"), "sandbox")
+	return address
 }
 
 // withoutScripts checks that a page that has a script says the same without.

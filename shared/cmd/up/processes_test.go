@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,6 +26,40 @@ import (
 
 const patience = 90 * time.Second
 
+// built is the folder of the binaries, which are built once for all companies: no deadline waits for a compiler.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := os.RemoveAll(built.dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// buildAll builds up, and all that it builds.
+func buildAll() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "edison-built-"); err != nil {
+		return "", err
+	}
+	root, err := moduleRoot()
+	if err == nil {
+		err = build(context.Background(), root, dir)
+	}
+	if err == nil {
+		var out []byte
+		if out, err = exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "up"), ".").CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	return dir, err
+}
+
 // bench is where one company runs: up is a process, and so is all that it starts.
 type bench struct {
 	all    *testing.T // the whole test, of which others are steps
@@ -32,16 +68,17 @@ type bench struct {
 	binary string // up
 
 	services []service // as up lists them
+	started  []*process
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{all: t, dir: pgtest.Dir(t), offset: freeOffset(t), binary: filepath.Join(t.TempDir(), "up")}
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", b.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	built.Do(func() { built.dir, built.err = buildAll() })
+	b := &bench{all: t, dir: pgtest.Dir(t), offset: freeOffset(t), binary: filepath.Join(built.dir, "up")}
+	err := built.err
+	if err == nil {
+		err = os.CopyFS(filepath.Join(b.dir, "bin"), os.DirFS(filepath.Join(built.dir, "bin"))) // where up finds it up to date
 	}
-	// What up builds again is there already: no deadline waits for a compiler.
-	err := build(t.Context(), root(t), b.dir)
 	if err == nil {
 		b.services, err = listServices(t.Context(), b.dir, 0)
 		b.services = withStream(b.services, false, "")
@@ -119,6 +156,7 @@ func (b *bench) start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{cmd, log.Name(), make(chan struct{})}
+	b.started = append(b.started, p)
 	go func() {
 		_ = cmd.Wait()
 		close(p.exited)
@@ -163,15 +201,22 @@ func (p *process) text(t *testing.T) string {
 // says waits until the process has written the text.
 func (p *process) says(t *testing.T, text string) {
 	t.Helper()
+	p.saysAfter(t, 0, text)
+}
+
+// saysAfter waits until the process has written one of the texts, after so many bytes.
+func (p *process) saysAfter(t *testing.T, bytes int, texts ...string) {
+	t.Helper()
 	eventually(t, func() error {
 		running := p.running()
-		if strings.Contains(p.text(t), text) {
+		written := p.text(t)[bytes:]
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(written, text) }) {
 			return nil
 		}
 		if !running {
-			t.Fatalf("it ended, %v, without saying %q", p.ProcessState, text)
+			t.Fatalf("it ended, %v, without saying %q", p.ProcessState, texts)
 		}
-		return fmt.Errorf("it does not say %q", text)
+		return fmt.Errorf("it does not say %q", texts)
 	})
 }
 
@@ -316,7 +361,8 @@ func (b *bench) shutDown(t *testing.T) {
 
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	pause := 20 * time.Millisecond
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
 		err := condition()
 		if err == nil {
 			return
@@ -324,5 +370,6 @@ func eventually(t *testing.T, condition func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %v: %v", patience, err)
 		}
+		pause = min(2*pause, 160*time.Millisecond)
 	}
 }

@@ -89,7 +89,7 @@ func (b *bench) ask(t *testing.T, method, url, body, accept string) (status int,
 }
 
 // search gives where the words are: on every page, in every table, in every log.
-func (b *bench) search(t *testing.T, up *process, words ...string) (places []string) {
+func (b *bench) search(t *testing.T, words ...string) (places []string) {
 	t.Helper()
 	look := func(place string, text []byte) {
 		text = bytes.ToLower(text)
@@ -116,7 +116,9 @@ func (b *bench) search(t *testing.T, up *process, words ...string) (places []str
 		}
 		look("log of the server of "+s.name, log)
 	}
-	look("log of the services", []byte(up.text(t)))
+	for _, p := range b.started {
+		look("log of "+strings.Join(p.Args, " "), []byte(p.text(t)))
+	}
 	slices.Sort(places)
 	t.Logf("searched %d answers", pages)
 	return slices.Compact(places)
