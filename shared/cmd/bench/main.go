@@ -33,7 +33,7 @@ compare ratios, not rates.
 Usage: go run ./shared/cmd/bench feed|subscribe [flags]
 
   --only PART       only that part: writes, reads or wait of feed; idle, freshness or catchup of
-                    subscribe (default all: feed 4 to 6 minutes, subscribe 6 to 10)
+                    subscribe (default all: feed 5 to 7 minutes, subscribe 6 to 10)
   --quick           short rounds: shows that everything works, its figures mean little
   --markdown        print the tables as Markdown
   --out FILE.svg    draw the figures, too
@@ -44,7 +44,7 @@ feed
 writes     Orders a second at 1, 8, 32 and 128 writers: the feed's log (one INSERT and one entry in
            a group commit) against a plain transaction (BEGIN, INSERT order, INSERT entry with a
            bigserial, COMMIT) and against both INSERTs in one statement. A reader polls each of them
-           every 2 ms, and the entries that it missed are counted. About 90 s.
+           every 2 ms, and the entries that it missed are counted. 2 to 3 minutes.
 reads      Requests a second over 32 keep-alive connections, and what CPU time each takes of the
            server's process and of PostgreSQL: 304, the tail, a sealed page, the same in gzip and as
            Atom, from the feed, from nginx (Debian package nginx; left out where it is not installed)
@@ -192,7 +192,7 @@ func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err e
 		return "", nil, err
 	}
 	fmt.Fprintln(b.out, machine)
-	w := writes{db: db.Pool, out: b.out, rounds: 3, duration: 2 * time.Second}
+	w := writes{db: db.Pool, out: b.out, rounds: 5, duration: 2 * time.Second}
 	r := reads{db: db.Pool, out: b.out, env: b.env, dir: b.dir, nginx: nginx, rounds: 3, share: 1}
 	p := waits{db: db.Pool, out: b.out, env: b.env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
 	if b.opts.quick {
