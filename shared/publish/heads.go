@@ -19,6 +19,7 @@ const (
 	notifyDelay    = time.Millisecond       // the readers who wait here come first
 	notifyInterval = 10 * time.Millisecond  // between two notifications of the other processes
 	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
+	listenLock     = 0x66656564             // of the advisory lock that all hold who listen
 )
 
 // A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there; and how often
@@ -236,12 +237,17 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	if _, err := conn.Exec(ctx, "listen "+headChannel); err != nil {
+	defer l.alone.Store(false)
+	if err := l.enter(ctx, conn); err != nil {
 		return err
 	}
-	for {
+	for counted := (time.Time{}); ; {
 		look, cancel := context.WithTimeout(ctx, refreshTimeout)
 		_, err := l.refresh(look, conn)
+		if err == nil && time.Since(counted) >= interval {
+			counted = time.Now()
+			err = l.count(look, conn)
+		}
 		cancel()
 		if err != nil {
 			return err
@@ -253,6 +259,28 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 	}
 }
 
+// enter has the connection hear of what other processes append, and them hear that there is one more: each holds the lock together
+// with the others.
+func (l *Log) enter(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "listen "+headChannel); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, `select pg_advisory_lock_shared($1, 0), pg_notify($2, $3)`, listenLock, headChannel, l.self)
+	return err
+}
+
+// count notes whether any other process listens.
+func (l *Log) count(ctx context.Context, conn *pgx.Conn) error {
+	var alone bool
+	err := conn.QueryRow(ctx, `
+		select count(*) = 1 from pg_locks l join pg_database d on d.oid = l.database
+		 where d.datname = current_database() and locktype = 'advisory' and classid = $1 and objid = 0 and objsubid = 2`, listenLock).Scan(&alone)
+	l.alone.Store(err == nil && alone)
+	return err
+}
+
 // hear returns when another process has appended, or after the interval.
 func (l *Log) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, interval)
@@ -261,6 +289,9 @@ func (l *Log) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration) 
 		n, err := conn.WaitForNotification(waiting)
 		switch {
 		case err == nil && n.Payload == l.self: // this process knows already
+		case err == nil:
+			l.alone.Store(false)
+			return nil
 		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 			return nil
 		default:
@@ -277,6 +308,9 @@ func (l *Log) announce(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.appended:
+		}
+		if l.alone.Load() {
+			continue
 		}
 		sleep(ctx, notifyDelay)
 		sending, cancel := context.WithTimeout(ctx, refreshTimeout)

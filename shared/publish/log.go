@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,7 +48,8 @@ type Log struct {
 	looking singleflight.Group
 
 	metrics  logMetrics
-	self     string // in notifications
+	self     string      // in notifications
+	alone    atomic.Bool // no other process listens
 	appended chan struct{}
 
 	queue    chan *Change
