@@ -1,7 +1,9 @@
 package web
 
 import (
+	"context"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -20,12 +22,39 @@ func (l impatient) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return impatientConn{c}, nil
+	return &impatientConn{Conn: c}, nil
 }
 
-type impatientConn struct{ net.Conn }
+type impatientConn struct {
+	net.Conn
+	holding bool
+	held    *[]byte // goes out with what is written next; nil: nothing
+}
 
-func (c impatientConn) Write(p []byte) (written int, err error) {
+// buffers are for what is held: a connection that waits has none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxHeld is what net/http sends at once of the head of an answer and of what comes first of its body.
+const maxHeld = 4 << 10
+
+func (c *impatientConn) Write(p []byte) (written int, err error) {
+	if c.holding && c.held == nil && len(p) <= maxHeld {
+		c.held = buffers.Get().(*[]byte)
+		*c.held = append((*c.held)[:0], p...)
+		return len(p), nil
+	}
+	if held := c.held; held != nil {
+		defer buffers.Put(held)
+		c.held = nil
+		first, both := int64(len(*held)), net.Buffers{*held, p[:min(stallBytes, len(p))]}
+		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return 0, err
+		}
+		n, err := both.WriteTo(c.Conn)
+		if written = int(max(n-first, 0)); err != nil || written == len(p) {
+			return written, err
+		}
+	}
 	for {
 		part := p[written:min(written+stallBytes, len(p))]
 		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
@@ -38,8 +67,31 @@ func (c impatientConn) Write(p []byte) (written int, err error) {
 	}
 }
 
+// together makes the writes of write one packet, as far as they are two.
+func (c *impatientConn) together(write func()) {
+	c.holding = true
+	write()
+	c.holding = false
+	if c.held != nil {
+		_, _ = c.Write(nil) // the client is gone if it fails
+	}
+}
+
+type connKey struct{} // of the context of a request: *impatientConn
+
+// withConn is http.Server.ConnContext.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if back, ok := c.(*returned); ok {
+		c = back.Conn
+	}
+	if impatient, ok := c.(*impatientConn); ok {
+		ctx = context.WithValue(ctx, connKey{}, impatient)
+	}
+	return ctx
+}
+
 // CloseWrite is what net/http sends before it closes a connection that still sends, so that its answer is read.
-func (c impatientConn) CloseWrite() error { return closeWrite(c.Conn) }
+func (c *impatientConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 func closeWrite(c net.Conn) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {

@@ -112,7 +112,12 @@ func SendBody(c *gin.Context, status int, body []byte) {
 		return
 	}
 	if c.Request.ProtoMajor < 2 { // its connection is an impatient one
-		_, _ = c.Writer.Write(body) // the client is gone if it fails
+		write := func() { _, _ = c.Writer.Write(body) } // the client is gone if it fails
+		if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
+			conn.together(write)
+		} else {
+			write()
+		}
 		return
 	}
 	// A stream of HTTP/2 may stall alone.

@@ -52,6 +52,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ConnContext:       withConn,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done()), lotKey{}, parking)
 		},
