@@ -132,7 +132,7 @@ func TestHeadsKeepInStep(t *testing.T) {
 	}
 	listeners := func(t *testing.T, pool *pgxpool.Pool) (pids []int) {
 		t.Helper()
-		rows, err := pool.Query(t.Context(), `select pid from pg_stat_activity where datname = current_database() and query = 'listen `+headChannel+`' or state = 'idle' and query like '%left join unnest(%' and datname = current_database()`)
+		rows, err := pool.Query(t.Context(), `select pid from pg_locks join pg_database d on d.oid = database where datname = current_database() and locktype = 'advisory' and classid = $1`, listenLock)
 		if err == nil {
 			pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
 		}
@@ -155,6 +155,20 @@ func TestHeadsKeepInStep(t *testing.T) {
 		if l.head(t).Head != writer.head(t).Head {
 			t.Error("they know different heads")
 		}
+	})
+	t.Run("nobody is told where nobody listens", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := follower(t, pool, 20*time.Millisecond)
+		waitFor(t, "it to know that it is alone", l.alone.Load)
+		other := follower(t, pool, time.Hour)
+		waitFor(t, "it to know of the other", func() bool { return !l.alone.Load() })
+		commit(t, l)
+		waitFor(t, "the entry of the other process", func() bool { return other.head(t).Position == 1 })
+		for _, pid := range listeners(t, pool) {
+			exec(t, pool, `select pg_terminate_backend($1)`, pid)
+		}
+		waitFor(t, "it to know that it is alone again", l.alone.Load) // the other looks again in an hour
 	})
 	t.Run("by looking, when notifications get lost", func(t *testing.T) {
 		t.Parallel()
