@@ -19,7 +19,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
-const root = "../.."
+const (
+	root   = "../.."
+	stream = "COMPOSE_PROFILES=stream"
+)
 
 // A program is what compose has to run.
 type program struct {
@@ -32,11 +35,25 @@ func TestCompose(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
 	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
-	project := load(t)
+	project := load(t, stream)
 	programs := programs(t, bin)
-	if len(project.Services) != 2*len(programs)+2 {
-		t.Errorf("%v: want each of %v and its database, the map, the mail sink, and nothing else", project.ServiceNames(), programs)
+	if len(project.Services) != 2*len(programs)+3 {
+		t.Errorf("%v: want each of %v and its database, the map, the mail sink, RabbitMQ, and nothing else", project.ServiceNames(), programs)
 	}
+	t.Run("without the stream", func(t *testing.T) {
+		without := slices.DeleteFunc(slices.Clone(programs), func(p program) bool { return p.name == "relay" })
+		project := load(t)
+		for _, name := range []string{"relay", "relay-db", "rabbitmq"} {
+			if _, ok := project.Services[name]; ok {
+				t.Errorf("%s is among %v", name, project.ServiceNames())
+			}
+		}
+		if len(project.Services) != 2*len(without)+2 {
+			t.Errorf("%v: want each of %v and its database, the map and the mail sink", project.ServiceNames(), without)
+		}
+		checkMap(t, project.Services["map"], without)
+	})
+	t.Run("rabbitmq", func(t *testing.T) { checkBroker(t, project) })
 	t.Run("map", func(t *testing.T) {
 		p := program{name: "map", port: "8079", command: []string{"map"}}
 		p.variables = variables(t, bin, p.command)
@@ -110,6 +127,23 @@ func checkDatabase(t *testing.T, s types.ServiceConfig) {
 	}
 }
 
+// checkBroker: the relay reaches it, and knows its password.
+func checkBroker(t *testing.T, project *types.Project) {
+	t.Helper()
+	broker := project.Services["rabbitmq"]
+	image, _, _ := strings.Cut(broker.Image, ":")
+	if image != "rabbitmq" || len(broker.Ports) != 1 || broker.Ports[0].HostIP != "127.0.0.1" || broker.Ports[0].Target != 5672 || len(broker.Volumes) != 1 {
+		t.Errorf("image %q, ports %+v, volumes %v; want the AMQP port on loopback alone", broker.Image, broker.Ports, broker.Volumes)
+	}
+	u, err := url.Parse(value(project.Services["relay"], "AMQP_URL"))
+	if err != nil || u.Host != "rabbitmq:5672" {
+		t.Fatalf("the relay's broker is at %v, %v", u, err)
+	}
+	if password, _ := u.User.Password(); u.User.Username() != value(broker, "RABBITMQ_DEFAULT_USER") || password != value(broker, "RABBITMQ_DEFAULT_PASS") {
+		t.Error("the relay does not know user and password of its broker")
+	}
+}
+
 // checkMap: it asks every program where that listens.
 func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 	t.Helper()
@@ -133,7 +167,7 @@ func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 func checkPoll(t *testing.T, bin string, p program, name string) {
 	t.Helper()
 	own := strings.ToUpper(p.name) + "_" + name
-	project := load(t, own+"=never")
+	project := load(t, stream, own+"=never")
 	for other, s := range project.Services {
 		if got := value(s, name); (got == "never") != (other == p.name) {
 			t.Errorf("%s=never gives %s %q", own, other, got)
@@ -180,7 +214,7 @@ func TestComposeTokens(t *testing.T) {
 
 func load(t *testing.T, env ...string) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{root + "/compose.yaml"}, cli.WithEnv(env))
+	options, err := cli.NewProjectOptions([]string{root + "/compose.yaml"}, cli.WithEnv(env), cli.WithDefaultProfiles())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ import (
 //	after       the place in the feed where the page starts
 //	cursor      a place in the feed that is not beyond the entry: who has this message and all before it loses nothing by going on
 //	            from there; on the last message of a page it is the place right behind the entry, else the same as after
-//	generation  1, or more where the feed goes out anew from its first entry: the source has another history, or somebody
-//	            asked for it
+//	generation  1, or more where the feed goes out anew from its first entry: the source has another history, somebody asked for
+//	            it, or the relay ended before it knew that the first page was out
 //
 // The message id is the same whenever the same entry goes out again, and another one's in another history.
 func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) []amqp.Publishing {

@@ -67,6 +67,9 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		_ = conn.Close(closing)
 	}()
 	polling, stop := context.WithCancel(ctx)
+	if release := l.site.service.Release; release != nil {
+		defer release()
+	}
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer stop()

@@ -35,6 +35,9 @@ type Service struct {
 	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
 	// call at a time, in the one process of the service that polls; nil is none. An error is logged, and Work called again.
 	Work func(context.Context, *Site) error
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
+	// another process polls. Nil is none.
+	Release func()
 
 	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
 	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of Publishing, all else by Site.Log.

@@ -126,14 +126,7 @@ func TestBrokerFaults(t *testing.T) {
 		first := other.relay(t, db, m.url(), nil)
 		other.put(t, 1, 20, 100)
 		eventually(t, "it is blocked", func() bool { return first.stream(t).State == blocked })
-		if err := first.Process.Signal(os.Interrupt); err != nil {
-			t.Fatal(err)
-		}
-		first.reaped.Do(func() {
-			if err := first.Wait(); err != nil {
-				t.Error(err)
-			}
-		})
+		first.interrupt(t)
 		if _, err := m.server.Ctl(t.Context(), "set_vm_memory_high_watermark", "0.9"); err != nil {
 			t.Fatal(err)
 		}

@@ -242,6 +242,19 @@ func (p *process) kill() {
 	})
 }
 
+// interrupt is SIGINT, after which it ends in good order.
+func (p *process) interrupt(t *testing.T) {
+	t.Helper()
+	if err := p.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	p.reaped.Do(func() {
+		if err := p.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func (p *process) text(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile(p.log)

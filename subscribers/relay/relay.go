@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -43,6 +44,7 @@ func Service() *subscribe.Service {
 		Feeds:      []subscribe.Feed{orders},
 		Any:        r.feed,
 		Work:       r.work,
+		Release:    r.release,
 		Routes: func(s *subscribe.Site) {
 			for _, sub := range s.Subscriptions() {
 				s.Metrics(r.streams[sub.Feed].collectors()...)
@@ -75,6 +77,15 @@ func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
 	return errors.Join(all...)
 }
 
+// release closes the connections in good order.
+func (r *relay) release() {
+	var all sync.WaitGroup
+	for _, s := range r.streams {
+		all.Go(s.release)
+	}
+	all.Wait()
+}
+
 // relay sends the entries of a page, and returns when RabbitMQ has confirmed them all.
 func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 	ctx, cancel := inGoodOrder(ctx)
@@ -97,11 +108,18 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 	s.pending(time.Now())
 	before := s.confirmed
 	err = s.send(ctx, eventstream.Messages(s.feed, generation, from, page))
-	if n := s.confirmed - before; n > 0 {
+	s.unnoted += s.confirmed - before
+	if s.unnoted > 0 && s.confirmed > 0 {
 		last := page.Entries[s.confirmed-1]
 		s.last = eventstream.MessageID(s.feed, &last)
-		_, dbErr := db.Exec(ctx, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, n)
+		_, dbErr := db.Exec(ctx, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, s.unnoted)
+		if dbErr == nil {
+			s.unnoted = 0
+		}
 		err = errors.Join(err, dbErr)
+	}
+	if err == nil {
+		s.confirmed = 0 // who brings the same page again wants it to go out again
 	}
 	s.settled(err)
 	return err

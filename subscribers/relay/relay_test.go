@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 // at gives the URL of a broker that stays where it is.
@@ -58,9 +62,20 @@ func TestStream(t *testing.T) {
 func TestAnotherHistory(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
-	s := newSource(t, "another-history")
+	t.Run("of one page", func(t *testing.T) {
+		t.Parallel()
+		testAnotherHistory(t, b, newSource(t, "another-page"), 40)
+	})
+	t.Run("of several", func(t *testing.T) {
+		t.Parallel()
+		testAnotherHistory(t, b, newSource(t, "another-history"), 120)
+	})
+}
+
+func testAnotherHistory(t *testing.T, b *rabbitmq.Server, s *source, n int) {
+	t.Helper()
 	q := listen(t, at(b.URL), s.name)
-	s.put(t, 1, 120, 10)
+	s.put(t, 1, n, 10)
 	p := s.relay(t, newDatabase(t), b.URL, nil)
 	q.wantAll(t, s, 1)
 	p.post(t, "/subscriptions/"+s.name+"/resync")
@@ -75,7 +90,7 @@ func TestAnotherHistory(t *testing.T) {
 	s.renew(t)
 	s.put(t, 201, 350, 10)
 	q.wantAll(t, s, 3)
-	for i, m := range q.all(3)[:120] {
+	for i, m := range q.all(3)[:n] {
 		if m.MessageId == first[i].MessageId {
 			t.Fatalf("entry %d of another history has the same message id", i+1)
 		}
@@ -163,6 +178,30 @@ func TestConnectionCut(t *testing.T) {
 			}
 			t.Logf("%d messages of 200 entries", n)
 		})
+	}
+}
+
+// Who is stopped closes its connection, so that the broker has nothing to complain of.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	b := sharedBroker(t)
+	s := newSource(t, "stop")
+	s.put(t, 1, 3, 10)
+	p := s.relay(t, newDatabase(t), b.URL, nil)
+	eventually(t, "all is confirmed", func() bool { return p.stream(t).Position == 3 })
+	p.interrupt(t)
+	closing := regexp.MustCompile(`(?m)closing AMQP connection .*relay of stop\b.*\n.*`)
+	var said []byte
+	eventually(t, "the broker says so", func() bool {
+		log, err := os.ReadFile(filepath.Join(sharedDir, "rabbitmq.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = closing.Find(log)
+		return said != nil
+	})
+	if strings.Contains(string(said), "unexpectedly") {
+		t.Errorf("the broker says: %s", said)
 	}
 }
 

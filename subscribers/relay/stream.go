@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	closeTimeout   = time.Second
 	confirmTimeout = 30 * time.Second // without a confirmation, while the broker has not said that it blocks us
 	maxUnconfirmed = feed.MaxPageSize
 )
@@ -31,6 +32,7 @@ type stream struct {
 	from      feed.Cursor
 	confirmed int       // messages
 	last      uuid.UUID // id of the last of them
+	unnoted   int       // messages that are confirmed, which the database does not know
 	// How many messages may be unconfirmed: one after a failure, then twice as many each time. So a queue that refuses messages holds up
 	// the stream, but the others do not get a page again and again.
 	window int
@@ -110,6 +112,17 @@ func (s *stream) disconnect() {
 	if s.conn != nil {
 		s.conn.Drop()
 		s.conn = nil
+	}
+}
+
+// release closes the connection in good order, if the broker answers soon.
+func (s *stream) release() {
+	s.working.Lock()
+	defer s.working.Unlock()
+	if s.conn != nil {
+		_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout)) // the broker sees to it, otherwise
+		s.lost(errors.New("the connection was closed"), time.Now())
+		s.disconnect()
 	}
 }
 

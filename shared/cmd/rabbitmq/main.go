@@ -15,7 +15,7 @@ import (
 const usage = `Usage: rabbitmq
 
 Runs a private RabbitMQ from the binaries on the machine. It is reached on this machine alone, its
-data stays in a folder, and it ends with this program.
+data stays in a folder, and it ends with this program. When it is killed, it is started again.
 
 Settings (environment):
 `
@@ -49,18 +49,22 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	s, err := rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(set.DataDir, "rabbitmq"), Addr: set.Addr})
-	if err != nil {
-		return err
-	}
-	logger.InfoContext(ctx, "listening", "addr", s.Addr)
-	select {
-	case <-ctx.Done():
-		s.Stop()
-		logger.InfoContext(context.WithoutCancel(ctx), "stopped")
-		return nil
-	case <-s.Exited():
-		s.Kill()
-		return s.Failure()
+	for {
+		s, err := rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(set.DataDir, "rabbitmq"), Addr: set.Addr})
+		if err != nil && ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		logger.InfoContext(ctx, "listening", "addr", s.Addr)
+		select {
+		case <-ctx.Done():
+			s.Stop()
+			logger.InfoContext(context.WithoutCancel(ctx), "stopped")
+			return nil
+		case <-s.Exited():
+			s.Kill()
+			logger.WarnContext(ctx, "RabbitMQ ended, and is started again", "error", s.Failure())
+		}
 	}
 }

@@ -232,8 +232,13 @@ func (c *company) settings(s service) []string {
 		return []string{"ADDR=" + s.addr, "SMTP_ADDR=" + smtp, "MAIL_DIR=" + filepath.Join(c.dir, sink)}
 	case s.name == "mailer" && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
-	case s.name == relay && c.env["AMQP_URL"] == "":
-		set = append(set, "AMQP_URL="+c.url(broker))
+	case s.name == relay:
+		if c.env["AMQP_URL"] == "" {
+			set = append(set, "AMQP_URL="+c.url(broker))
+		}
+		if c.env["POLL_WAIT"] == "" {
+			set = append(set, "POLL_WAIT=25s") // a stream is for those who are in a hurry
+		}
 	}
 	for _, source := range sources {
 		if source.service == s.name {

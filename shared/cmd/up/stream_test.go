@@ -1,0 +1,278 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/topology"
+)
+
+// A listening is one company with an event stream, and a durable queue at the exchange of its orders.
+type listening struct {
+	*bench
+	up     *process
+	bought []uuid.UUID
+	heard  map[uuid.UUID]int // of which order, how often
+}
+
+func TestStream(t *testing.T) {
+	t.Parallel()
+	if _, err := rabbitmq.Find(); err != nil {
+		t.Skip(err)
+	}
+	l := &listening{bench: newBench(t), heard: map[uuid.UUID]int{}}
+	all, err := listServices(t.Context(), l.dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.services = withStream(all, true, "")
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"orders reach a queue", l.orders},
+		{"a RabbitMQ that is killed comes back, and nothing is lost", l.killBroker},
+		{"nothing outlives up", l.killUp},
+		{"without --stream there is none, and --fresh leaves nothing of it", l.without},
+	} {
+		if !t.Run(step.name, step.run) {
+			return
+		}
+	}
+}
+
+func (l *listening) orders(t *testing.T) {
+	l.up = l.startUp(t, "--stream")
+	l.up.says(t, "everything is up")
+	l.onMap(t, relay, topology.Up)
+	l.hears(t) // binds the queue: who comes later hears nothing of what was before
+	l.buy(t)
+	l.hears(t)
+	if n := l.heard[l.bought[0]]; n != 1 {
+		t.Errorf("the order was heard of %d times", n)
+	}
+}
+
+func (l *listening) killBroker(t *testing.T) {
+	killed := 0
+	for pid, command := range processes(t, filepath.Join(l.dir, broker)) {
+		if strings.Contains(command, "beam") {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("%d processes are RabbitMQ", killed)
+	}
+	l.buy(t)
+	l.up.says(t, "RabbitMQ ended, and is started again")
+	l.hears(t)
+}
+
+func (l *listening) killUp(t *testing.T) {
+	found := withEnvironment(t, l.dir)
+	for _, part := range []string{"/bin/" + broker, "beam", "epmd"} {
+		if !slices.ContainsFunc(found, func(s string) bool { return strings.Contains(s, part) }) && runtime.GOOS == "linux" {
+			t.Errorf("%s is not among %q", part, found)
+		}
+	}
+	if err := l.up.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	l.nothingRuns(t)
+	eventually(t, func() error {
+		if left := withEnvironment(t, l.dir); len(left) > 0 {
+			return fmt.Errorf("still running: %q", left)
+		}
+		return nil
+	})
+}
+
+func (l *listening) without(t *testing.T) {
+	up := l.startUp(t, "--fresh")
+	up.says(t, "everything is up")
+	var shown []topology.State
+	if err := getJSON(fmt.Sprintf("http://localhost:%d/api/services", mapPort+l.offset), &shown); err != nil {
+		t.Fatal(err)
+	}
+	if len(shown) < 8 || slices.ContainsFunc(shown, func(s topology.State) bool { return s.Name == relay || s.Name == broker }) {
+		t.Errorf("the map shows %+v", shown)
+	}
+	for _, name := range []string{relay, broker} {
+		if err := free(t.Context(), strings.TrimPrefix(l.url(name), "http://")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		left, err := os.ReadDir(filepath.Join(l.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range left {
+			if file.Name() != "lock" {
+				t.Errorf("--fresh leaves %s/%s", name, file.Name())
+			}
+		}
+	}
+	if strings.Contains(up.text(t), relay) || strings.Contains(up.text(t), broker) {
+		t.Errorf("up speaks of it:\n%s", up.text(t))
+	}
+}
+
+// buy buys a car.
+func (l *listening) buy(t *testing.T) {
+	t.Helper()
+	resp, err := client.Post(l.url(sales)+"/orders", "application/json",
+		strings.NewReader(`{"customer_id": "6b1d7c51-8a57-4a4e-9d0e-2f1c4b5a6978", "lines": [{"model": "ohm", "quantity": 1}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var o order.Order
+	if err := json.NewDecoder(resp.Body).Decode(&o); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%s, %v", resp.Status, err)
+	}
+	l.bought = append(l.bought, o.ID)
+}
+
+// hears waits until the queue has brought all that was bought since it is there.
+func (l *listening) hears(t *testing.T) {
+	t.Helper()
+	eventually(t, func() error {
+		err := l.drain(t)
+		for _, id := range l.bought {
+			if l.heard[id] == 0 {
+				err = errors.Join(err, fmt.Errorf("nothing was heard of the order %s", id))
+			}
+		}
+		return err
+	})
+}
+
+func (l *listening) drain(t *testing.T) error {
+	conn, err := amqp.Dial("amqp://" + strings.TrimPrefix(l.url(broker), "http://"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	q, err := ch.QueueDeclare("listener", true, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	if err := ch.QueueBind(q.Name, "", "orders", false, nil); err != nil { // the relay makes the exchange
+		return err
+	}
+	for {
+		m, got, err := ch.Get(q.Name, true)
+		if err != nil || !got {
+			return err
+		}
+		var body struct {
+			ExternalID uuid.UUID `json:"external_id"`
+			order.Order
+		}
+		if err := json.Unmarshal(m.Body, &body); err != nil || body.ExternalID != body.ID || body.Status != order.Placed {
+			t.Fatalf("%v: %s", err, m.Body)
+		}
+		l.heard[body.ExternalID]++
+	}
+}
+
+// withEnvironment are the command lines, on Linux, of those whose environment names the folder: what RabbitMQ starts is
+// not told by its command line.
+func withEnvironment(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proc := range all {
+		env, _ := os.ReadFile(filepath.Join(proc, "environ")) // it may end meanwhile
+		command, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+		if len(command) > 0 && strings.Contains(string(env), "="+dir) {
+			found = append(found, strings.ReplaceAll(string(command), "\x00", " "))
+		}
+	}
+	return found
+}
+
+// Where RabbitMQ is missing, up says what to install, and starts nothing.
+func TestStreamWithoutRabbitMQ(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "up")
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	dir := filepath.Join(t.TempDir(), "company")
+	cmd := exec.Command(binary, "--stream", "--dir", dir)
+	cmd.Env = []string{"PATH=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+		t.Errorf("it ends with %v", err)
+	}
+	if text := string(out); strings.Count(text, "\n") != 1 || !strings.Contains(text, "apt-get install rabbitmq-server") || !strings.Contains(text, "AMQP_URL") {
+		t.Errorf("it says:\n%s", text)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it made its folder: %v", err)
+	}
+}
+
+func TestStreamSettings(t *testing.T) {
+	t.Parallel()
+	all := []service{
+		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
+		{name: relay, addr: "localhost:9096", args: []string{"./subscribers", relay}, reads: []string{"orders"}},
+		{name: broker, addr: "localhost:6673", args: []string{"./" + brokerPackage}},
+	}
+	names := func(services []service) (names string) {
+		for _, s := range services {
+			names += s.name + " "
+		}
+		return names
+	}
+	for _, test := range []struct {
+		stream        bool
+		url, services string
+	}{
+		{false, "", "sales "}, {false, "amqp://h", "sales "}, {true, "", "sales relay rabbitmq "}, {true, "amqp://h", "sales relay "},
+	} {
+		if got := names(withStream(all, test.stream, test.url)); got != test.services {
+			t.Errorf("--stream=%t with AMQP_URL=%s runs %s", test.stream, test.url, got)
+		}
+	}
+	c := &company{root: "/r", dir: "/data", services: all}
+	for i, want := range []string{
+		`cd /r && ADDR=localhost:9096 DATA_DIR=/data AMQP_URL=amqp://localhost:6673 POLL_WAIT=25s FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers relay`,
+		`cd /r && ADDR=localhost:6673 DATA_DIR=/data go run ./shared/cmd/rabbitmq`,
+	} {
+		if got := c.byHand(all[i+1]); got != want {
+			t.Errorf("\n%s\nwant\n%s", got, want)
+		}
+	}
+	c.env = map[string]string{"AMQP_URL": "amqp://u:hunter2@h", "POLL_WAIT": "5s"}
+	for _, set := range c.settings(all[1]) {
+		if strings.HasPrefix(set, "AMQP_URL=") || strings.HasPrefix(set, "POLL_WAIT=") {
+			t.Errorf("up sets %s, though the environment does", set)
+		}
+	}
+}
