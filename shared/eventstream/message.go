@@ -101,8 +101,8 @@ func (m *Message) Ends() bool { return m.Cursor.Position == m.Position }
 // connection is lost they come again.
 func (m *Message) Ack() { _ = m.delivery.Ack(true) }
 
-// parse reads a message of the feed's stream.
-func parse(name string, d amqp.Delivery) Message {
+// Parse reads a message of the feed's stream.
+func Parse(name string, d amqp.Delivery) Message {
 	m, err := read(name, &d)
 	if err != nil {
 		m = Message{Err: fmt.Errorf("not a message of the feed %s: %w", name, err)}

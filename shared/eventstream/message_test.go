@@ -40,11 +40,11 @@ func TestThereAndBack(t *testing.T) {
 	}}
 	for i, p := range Messages("things", 3, from, page) {
 		want := Message{Entry: page.Entries[i], After: from, Generation: 3, delivery: delivered(p)}
-		if got := parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 1) {
+		if got := Parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 1) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
-	if got := parse("others", delivered(Messages("things", 3, from, page)[0])); got.Err == nil {
+	if got := Parse("others", delivered(Messages("things", 3, from, page)[0])); got.Err == nil {
 		t.Error("a message of another feed is taken")
 	}
 }
@@ -60,7 +60,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "0", "0", []byte(`{"external_id":"`+id+`" }`))
 	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "0", "0", []byte(`["external_id"]`))
 	f.Fuzz(func(t *testing.T, position, version int64, updated string, deleted bool, after, cursor string, body []byte) {
-		m := parse("things", amqp.Delivery{Body: body, Headers: amqp.Table{
+		m := Parse("things", amqp.Delivery{Body: body, Headers: amqp.Table{
 			"feed": "things", "position": position, "version": version, "updated": updated, "deleted": deleted, "after": after, "cursor": cursor, "generation": int64(1),
 		}})
 		if m.Err != nil {
