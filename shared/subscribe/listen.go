@@ -74,22 +74,26 @@ func (p *poller) hear(ctx context.Context) {
 	for len(l.arrived) > 0 {
 		p.receive(<-l.arrived)
 	}
+	var done *eventstream.Message // with all before it
 	at := p.current()
 	l.trim(at)
 	if n := l.whole(); n > 0 {
 		if err := p.applyHeard(ctx, at, l.pending[:n]); err != nil {
 			p.drift(err)
 		} else {
-			l.pending[n-1].Ack() // what comes again is behind the cursor by now
-			l.pending, l.since = l.pending[n:], time.Now()
+			done, l.pending, l.since = &l.pending[n-1], l.pending[n:], time.Now()
 		}
 	}
-	switch {
-	case len(l.pending) > 0:
+	if !l.adrift {
+		l.askAt = time.Time{}
+	}
+	if len(l.pending) > 0 {
 		l.ask(l.since.Add(pageTimeout))
-	case l.last != nil:
-		l.last.Ack()
-		l.last = nil
+	} else {
+		done, l.last = l.last, nil
+	}
+	if done != nil { // once: a broker takes a second one amiss
+		done.Ack()
 	}
 }
 
@@ -106,7 +110,7 @@ func (p *poller) receive(m eventstream.Message) {
 	i := int(m.Position - at.cursor.Position - 1) // in pending
 	switch {
 	case at.paused || at.walking:
-		l.adrift = true
+		l.adrift, l.pending = true, nil
 		l.ask(time.Now()) // when that has ended
 	case l.adrift:
 	case m.Err != nil:

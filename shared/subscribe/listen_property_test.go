@@ -16,7 +16,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -74,7 +73,7 @@ func TestStreamProperty(t *testing.T) {
 			if e.Updated = clock; !gone {
 				e.Payload = fmt.Appendf(nil, `{"id":"%s","version":%d,"name":"thing %d at %s"}`, e.ID, e.Version, n, clock)
 			}
-			s.publish(rt, []publish.Entry{e}...)
+			s.publish(rt, e)
 			had[s.head(rt).Cursor()] = s.things(rt, int64(len(s.history)))
 		}
 		poll := func() {
@@ -165,6 +164,9 @@ func TestStreamProperty(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
+				if x := c.stream; x.askAt.IsZero() != (!x.adrift && len(x.pending) == 0) {
+					t.Fatalf("adrift %t, %d pending, the feed is to be asked at %s", x.adrift, len(x.pending), x.askAt)
+				}
 				at := c.stored(t)
 				if got, want := c.things(t), had[at.cursor]; want == nil || !maps.Equal(got, want) {
 					t.Fatalf("the copy at %s is %v, the source had %v", at.cursor, got, want)
