@@ -29,6 +29,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -164,6 +165,7 @@ func TestServices(t *testing.T) {
 		"billing":   {"/api/invoices", `[]`}, // the customer has not come
 		"shipping":  {"/api/shipments", `[]`},
 		"mailer":    {"/api/mails", `[{"order_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","customer_id":"00000000-0000-0000-0000-000000000000","state":"skipped",`},
+		"relay":     {"/api/relay", `"exchange":"orders","state":"connected",`},
 	}
 	feeds := map[string]string{order.Feed: source, customer.Feed: serveFeed(t, customer.Feed), build.Feed: serveFeed(t, build.Feed), shipment.Feed: serveFeed(t, shipment.Feed)}
 	for _, s := range services() {
@@ -173,7 +175,17 @@ func TestServices(t *testing.T) {
 			for _, f := range s.Feeds {
 				env["FEED_URL_"+strings.ToUpper(f.Name)] = feeds[f.Name]
 			}
+			if s.Name == "relay" {
+				env["AMQP_URL"] = broker(t)
+			}
 			url := start(t, s.Name, pgtest.New(t), env)
+			if s.Name == "relay" { // which is ready before it has copied
+				resp, err := http.Post(url+"/subscriptions/orders/poll", "", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+			}
 			status, header, body := get(t, url+api[s.Name].path, "*/*")
 			if status != 200 || !strings.Contains(body, api[s.Name].has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
@@ -191,6 +203,19 @@ func TestServices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// broker gives the URL of a private RabbitMQ.
+func broker(t *testing.T) string {
+	t.Helper()
+	s, err := rabbitmq.Start(t.Context(), rabbitmq.Config{Dir: t.TempDir()})
+	if errors.Is(err, rabbitmq.ErrMissing) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s.URL
 }
 
 func TestCommandLine(t *testing.T) {

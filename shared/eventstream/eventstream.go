@@ -29,7 +29,7 @@ type Broker struct {
 func (b *Broker) UnmarshalText(text []byte) error {
 	uri, err := amqp.ParseURI(string(text))
 	if err != nil { // which may repeat the password
-		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost or amqps://...")
+		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
 	}
 	b.url = string(text)
 	uri.Password = ""

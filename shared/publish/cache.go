@@ -82,40 +82,42 @@ func (c *cache) drop() {
 	c.size = 0
 }
 
-// get gives the document with the tag, by fill if it is not here. Many who ask at once cost one fill, which goes on
+// get gives the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which goes on
 // when they leave.
-func (c *cache) get(ctx context.Context, tag string, fill func(context.Context) (*cached, error)) (*cached, error) {
+func (c *cache) get(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (*cached, error) {
 	if doc := c.lookup(tag); doc != nil {
 		return doc, nil
 	}
-	filled := c.filling.DoChan(tag, func() (doc any, err error) {
-		defer func() {
-			if p := recover(); p != nil { // here it would end the process
-				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		if doc := c.lookup(tag); doc != nil { // filled since the look above
-			return doc, nil
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout)
-		defer cancel()
-		made, err := fill(ctx)
-		if err != nil {
-			return nil, err
-		}
-		made.tag, made.length = tag, []string{strconv.Itoa(len(made.body))}
-		c.keep(made)
-		return made, nil
-	})
+	fill := func() (any, error) { return c.fill(context.WithoutCancel(ctx), tag, render) }
+	if ctx.Done() == nil { // who asks does not leave
+		doc, err, _ := c.filling.Do(tag, fill)
+		return doc.(*cached), err
+	}
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case r := <-filled:
-		if r.Err != nil {
-			return nil, r.Err
-		}
-		return r.Val.(*cached), nil
+	case r := <-c.filling.DoChan(tag, fill):
+		return r.Val.(*cached), r.Err
 	}
+}
+
+func (c *cache) fill(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (doc *cached, err error) {
+	defer func() {
+		if p := recover(); p != nil { // nobody else would
+			doc, err = nil, fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if doc := c.lookup(tag); doc != nil { // filled since get looked
+		return doc, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, fillTimeout)
+	defer cancel()
+	if doc, err = render(ctx); err != nil {
+		return nil, err
+	}
+	doc.tag, doc.length = tag, []string{strconv.Itoa(len(doc.body))}
+	c.keep(doc)
+	return doc, nil
 }
 
 // Content codings (RFC 9110 section 8.4.1), those that we like best first.

@@ -16,6 +16,7 @@ const (
 	headInterval   = time.Second            // between two looks at the heads of the database, whatever is heard
 	maxStale       = 2 * time.Second        // a head that was not looked at for longer is not answered from
 	refreshTimeout = 2 * time.Second        // for one look
+	notifyDelay    = time.Millisecond       // the readers who wait here come first
 	notifyInterval = 10 * time.Millisecond  // between two notifications of the other processes
 	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
 )
@@ -277,6 +278,7 @@ func (l *Log) announce(ctx context.Context) {
 			return
 		case <-l.appended:
 		}
+		sleep(ctx, notifyDelay)
 		sending, cancel := context.WithTimeout(ctx, refreshTimeout)
 		_, _ = l.pool.Exec(sending, `select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`, headChannel, l.self) // they look, too
 		cancel()

@@ -84,7 +84,7 @@ type answer struct {
 	tip *tip // what it was located by
 	// final: nothing that is appended changes it.
 	final                            bool
-	tag                              string
+	coding, tag                      string
 	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
@@ -130,8 +130,11 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 			return nil, err
 		}
 	}
-	a = &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older)}
-	a.tag = codedTag(s.etag(&res.request, sp), res.coding)
+	a = &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
+	if res.view == feed.Replay && sp.to-sp.from <= 1 {
+		a.coding = codingIdentity // what readers who wait get, one by one: it fits into a packet, and compressing takes its time
+	}
+	a.tag = codedTag(s.etag(&res.request, sp), a.coding)
 	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
 	if sp.sealed {
 		a.lastModified = []string{sp.updated.Truncate(time.Second).Format(http.TimeFormat)}
@@ -224,7 +227,7 @@ func (s *Source) counted(c *gin.Context) error {
 	return err
 }
 
-// coded gives the document in a coding: from the cache, or rendered and compressed once.
+// coded gives the document in the answer's coding: from the cache, or rendered and compressed once.
 func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
@@ -232,17 +235,15 @@ func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, err
 	}
 	s.metrics.misses.Inc()
 	return s.cache.get(ctx, a.tag, func(ctx context.Context) (*cached, error) {
-		if r.coding == codingIdentity {
+		if a.coding == codingIdentity {
 			return s.render(ctx, r, a.span)
 		}
-		identity := *r
-		identity.coding = codingIdentity
-		plain, err := s.coded(ctx, &identity, &answer{span: a.span, tag: s.etag(r, a.span)})
+		plain, err := s.coded(context.WithoutCancel(ctx), r, &answer{span: a.span, coding: codingIdentity, tag: s.etag(r, a.span)})
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, r.coding)
-		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{r.coding}, body: body}, err
+		body, err := compress(plain.body, a.coding)
+		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}, err
 	})
 }
 

@@ -139,7 +139,7 @@ func TestAny(t *testing.T) {
 		{"", "orders"}, {"FEED_URL_ORDERS", "orders"}, {"FEED_URL_BUILDS", "builds"}, {"FEED_URL_CAR_PARTS FEED_URL_ORDERS FEED_TOKEN", "car-parts orders"},
 	} {
 		env := map[string]string{"FEED_URL_NOTHING": ""}
-		for _, name := range strings.Fields(test.set) {
+		for name := range strings.FieldsSeq(test.set) {
 			env[name] = "http://localhost:1/feeds/x"
 		}
 		var names []string

@@ -88,12 +88,10 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
 	var reason string
-	err := p.inTx(ctx, func(tx pgx.Tx) error {
+	err := p.inTx(ctx, func(first *pgx.Batch) {
+		first.Queue(`select from subscription where feed = $1 for update`, p.Name) // who applies a page has this row, too
+	}, func(tx pgx.Tx) error {
 		reason = ""
-		// Who applies a page has this row, too.
-		if _, err := tx.Exec(ctx, `select from subscription where feed = $1 for update`, p.Name); err != nil {
-			return err
-		}
 		e := feed.Entry{ID: id}
 		var entity []byte
 		err := tx.QueryRow(ctx, `select version, position, updated, entity from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id).

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -128,30 +129,22 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
 			 where feed = $1 and cursor = $2 and walk_cursor is null`,
 			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
-		).Exec(func(tag pgconn.CommandTag) error {
-			if tag.RowsAffected() == 0 {
-				return errFenced
-			}
-			return nil
-		})
+		).Exec(fenced)
 	}
-	err = p.inTx(ctx, func(tx pgx.Tx) error {
-		var first, last pgx.Batch
-		// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
-		alone := before == nil || isDone(before)
+	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
+	alone := before == nil || isDone(before)
+	var known *known
+	err = p.inTx(ctx, func(first *pgx.Batch) {
 		if p.Pure {
 			first.Queue(`set local synchronous_commit = off`) // what a crash of the database takes, it takes with its cursor: the source still has it
 		}
 		if alone {
-			move(&first)
+			move(first)
 		}
-		var known *known
 		if len(entries) > 0 {
-			known = p.lookUp(&first, entries)
+			known = p.lookUp(first, entries)
 		}
-		if err := tx.SendBatch(ctx, &first).Close(); err != nil {
-			return err
-		}
+	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
 			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully); err != nil {
 				return err
@@ -163,6 +156,7 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		if <-before.done; before.err != nil {
 			return before.err
 		}
+		var last pgx.Batch
 		move(&last)
 		return tx.SendBatch(ctx, &last).Close()
 	})
@@ -190,18 +184,48 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 	return bad, p.clear(ctx, tx, good...)
 }
 
-// inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
-// Where the service publishes, f runs again when somebody else appended first: it has no effect but in the transaction.
-func (p *poller) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	const bounds = "set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '60s'"
-	if p.log == nil {
-		return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{BeginQuery: "begin; " + bounds}, f)
+// fenced looks whether the cursor was still where it moved from.
+func fenced(tag pgconn.CommandTag) error {
+	if tag.RowsAffected() == 0 {
+		return errFenced
 	}
-	return p.log.InTx(ctx, func(tx *publish.Tx) error {
-		if _, err := tx.Exec(ctx, bounds); err != nil {
-			return err
+	return nil
+}
+
+// inTx bounds what a process that hangs, or a host that is gone, keeps from the others of its service: locks, and a place in line.
+// The statements that first queues travel with what begins the transaction. Where the service publishes, all runs again when somebody
+// else appended first: it has no effect but in the transaction.
+func (p *poller) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
+	queue := func(b *pgx.Batch) {
+		b.Queue(`select set_config('lock_timeout', '30s', true), set_config('idle_in_transaction_session_timeout', '60s', true)`)
+		first(b)
+	}
+	if p.log != nil {
+		return p.log.InTx(ctx, func(tx *publish.Tx) error {
+			var b pgx.Batch
+			queue(&b)
+			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+				return err
+			}
+			return f(tx)
+		})
+	}
+	return p.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		var b pgx.Batch
+		b.BeginTx(pgx.TxOptions{})
+		queue(&b)
+		results := conn.SendBatch(ctx, &b)
+		tx, err := results.Tx(), results.Close()
+		if tx != nil {
+			defer func() { _ = tx.Rollback(ctx) }() // once it is committed that does nothing
 		}
-		return f(tx)
+		if err == nil {
+			err = f(tx)
+		}
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		return err
 	})
 }
 

@@ -27,16 +27,13 @@ func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.Status
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
-	err := p.inTx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
+	err := p.inTx(ctx, func(first *pgx.Batch) {
+		first.Queue(`
 			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now(),
 			       past = case when $4 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
 			 where feed = $1`, p.Name, history.String(), reason, gone != nil)
-		if err == nil {
-			_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
-		}
-		return err
-	})
+		first.Queue(`delete from walked_entity where feed = $1`, p.Name)
+	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin to read the feed anew: %w", err)
 	}
@@ -95,21 +92,14 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
-	return p.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `update subscription set walk_cursor = $3 where feed = $1 and walk_cursor = $2`, p.Name, from.String(), page.Cursor.String())
-		if err == nil && tag.RowsAffected() == 0 {
-			err = errFenced
-		}
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `
+	return p.inTx(ctx, func(first *pgx.Batch) {
+		first.Queue(`update subscription set walk_cursor = $3 where feed = $1 and walk_cursor = $2`, p.Name, from.String(), page.Cursor.String()).Exec(fenced)
+		first.Queue(`
 			insert into walked_entity (feed, id, version, position, updated, entity)
 			select $1, e.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bytea[]) as e
 			on conflict (feed, id) do update set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
 			p.Name, ids, versions, positions, updated, entities)
-		return err
-	})
+	}, func(pgx.Tx) error { return nil })
 }
 
 // endWalk makes the copy what the walk has seen: all that the source has is applied again, in the order of the feed, and what it
@@ -118,21 +108,14 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 func (p *poller) endWalk(ctx context.Context, at progress) error {
 	var applied, gone int
 	var bad []rejection
-	err := p.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
+	err := p.inTx(ctx, func(first *pgx.Batch) {
+		first.Queue(`
 			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $3, as_of = $4, last_success_at = $5,
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
 			       resynced_at = now(), resync_reason = walk_reason
-			 where feed = $1 and walk_cursor = $2`, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess))
-		if err == nil && tag.RowsAffected() == 0 {
-			err = errFenced
-		}
-		if err != nil {
-			return err
-		}
-		if _, err = tx.Exec(ctx, `delete from rejected_entry where feed = $1`, p.Name); err != nil { // what still is bad comes again
-			return err
-		}
+			 where feed = $1 and walk_cursor = $2`, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
+		first.Queue(`delete from rejected_entry where feed = $1`, p.Name) // what still is bad comes again
+	}, func(tx pgx.Tx) (err error) {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}

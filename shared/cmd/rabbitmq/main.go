@@ -51,9 +51,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	for {
 		s, err := rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(set.DataDir, "rabbitmq"), Addr: set.Addr})
-		if err != nil && ctx.Err() != nil {
-			return nil
-		} else if err != nil {
+		if err != nil {
 			return err
 		}
 		logger.InfoContext(ctx, "listening", "addr", s.Addr)

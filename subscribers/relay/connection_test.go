@@ -1,0 +1,174 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+)
+
+// A connection that is cut in the middle of a page, at any byte: every entry arrives, and first in order.
+func TestConnectionCut(t *testing.T) {
+	t.Parallel()
+	b := sharedBroker(t)
+	for i, cut := range []int{1, 300, 500, 5_000, 20_000, 50_000} { // in the handshake, and in the pages
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t, fmt.Sprint("cut-", i))
+			q := listen(t, at(b.URL), s.name)
+			s.put(t, 1, 200, 300)
+			through := newProxy(t, b.Addr, cut)
+			s.relay(t, newDatabase(t), through.url, nil)
+			n := q.wantAll(t, s, 1)
+			if !through.hasCut() {
+				t.Fatal("nothing was cut")
+			}
+			t.Logf("%d messages of 200 entries", n)
+		})
+	}
+}
+
+// The password reaches no error of the settings and no address that is shown.
+func TestPassword(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"amqp://u:hunter2@h:port", "http://u:hunter2@h/", "amqp://u:hunter2@h:1/%zz", "hunter2"} {
+		err := daemon.Parse(map[string]string{"AMQP_URL": url}, new(settings))
+		if !errors.Is(err, daemon.ErrUsage) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "AMQP_URL: takes the URL") {
+			t.Error(err)
+		}
+	}
+	for url, want := range map[string]string{
+		"amqp://u:hunter2@h":              "amqp://u@h:5672/",
+		"amqps://u:hunter2@h:1/cars":      "amqps://u@h:1/cars",
+		"amqp://u:hunter2@h:1/%2f":        "amqp://u@h:1/",
+		"":                                "amqp://guest@localhost:5672/",
+		"amqp://u:hunter2@h/?x=hunter2#y": "amqp://u@h:5672/",
+	} {
+		var set settings
+		if err := daemon.Parse(map[string]string{"AMQP_URL": url}, &set); err != nil || set.Broker.Shown != want {
+			t.Errorf("%s is shown as %s, %v; not as %s", url, set.Broker.Shown, err, want)
+		}
+	}
+}
+
+// A broker that does not know the password is told of without it, as one that is not there; the service serves all the same.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	b := sharedBroker(t)
+	for name, url := range map[string]string{"wrong-password": "amqp://guest:hunter2@" + b.Addr + "/", "nobody": "amqp://guest:hunter2@127.0.0.1:1/"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t, name)
+			s.put(t, 1, 3, 10)
+			p := s.relay(t, newDatabase(t), url, nil)
+			eventually(t, "it says that it is not connected", func() bool {
+				v := p.stream(t)
+				return v.State == away && v.Detail != nil && v.PendingSince != nil && strings.Contains(p.text(t), "level=WARN")
+			})
+			for _, path := range []string{"/", "/subscriptions", "/api/relay", "/metrics", "/readyz"} {
+				if status, text := p.get(t, path, "text/html"); status != http.StatusOK || strings.Contains(text, "hunter2") {
+					t.Errorf("%s: %d %s", path, status, text)
+				}
+			}
+			if p.metric(t, "relay_connected") != 0 || p.metric(t, "relay_unconfirmed_seconds") <= 0 {
+				t.Error("the metrics do not say it")
+			}
+		})
+	}
+}
+
+// An exchange that somebody has made otherwise is told of, not taken.
+func TestExchangeOfAnotherKind(t *testing.T) {
+	t.Parallel()
+	b := sharedBroker(t)
+	s := newSource(t, "another-kind")
+	conn, err := amqp.Dial(b.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err == nil {
+		err = ch.ExchangeDeclare(s.name, "topic", true, false, false, false, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, 1, 3, 10)
+	p := s.relay(t, newDatabase(t), b.URL, nil)
+	eventually(t, "it says what is wrong", func() bool {
+		v := p.stream(t)
+		return v.Detail != nil && strings.Contains(*v.Detail, "PRECONDITION_FAILED")
+	})
+	if err := ch.ExchangeDelete(s.name, false, false); err != nil {
+		t.Fatal(err)
+	}
+	q := listen(t, at(b.URL), s.name)
+	q.wantAll(t, s, 1)
+}
+
+// A proxy stands between a relay and the broker.
+type proxy struct {
+	url string
+	mu  sync.Mutex
+	cut int // after so many bytes from the relay its connection is cut, once; 0: it is not
+	was bool
+}
+
+func newProxy(t *testing.T, to string, cut int) *proxy {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{url: "amqp://guest:guest@" + ln.Addr().String() + "/", cut: cut}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			all.Go(func() { _, _ = io.Copy(client, server); client.Close() })
+			all.Go(func() { p.pass(client, server) })
+		}
+	})
+	t.Cleanup(func() { ln.Close(); all.Wait() })
+	return p
+}
+
+func (p *proxy) pass(client, server net.Conn) {
+	defer server.Close()
+	defer client.Close()
+	p.mu.Lock()
+	cut := p.cut
+	p.cut = 0
+	p.mu.Unlock()
+	if cut == 0 {
+		_, _ = io.Copy(server, client)
+		return
+	}
+	_, _ = io.CopyN(server, client, int64(cut))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.was = true
+}
+
+func (p *proxy) hasCut() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.was
+}
