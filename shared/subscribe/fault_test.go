@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -232,7 +233,7 @@ func TestRedirectWithinTheOrigin(t *testing.T) {
 }
 
 // restored takes the source back to a backup of before, and sells on.
-func (s *source) restored(t testing.TB, position int) {
+func (s *source) restored(t rapid.TB, position int) {
 	t.Helper()
 	exec(t, s.pool, `delete from feed_entry where position > $1`, position)
 	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)

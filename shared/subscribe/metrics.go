@@ -15,7 +15,9 @@ type pollerMetrics struct {
 	apply   prometheus.Histogram
 	resyncs prometheus.Counter
 	// What it is, as gauges.
-	lagEntries, lagSeconds, stale, rejected, polling *prometheus.Desc
+	lagEntries, lagSeconds, stale, rejected, polling, listening *prometheus.Desc
+	// Of the stream, if there is one.
+	messages, gaps *prometheus.Desc
 }
 
 func newPollerMetrics(name string) *pollerMetrics {
@@ -27,6 +29,9 @@ func newPollerMetrics(name string) *pollerMetrics {
 		stale:      gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is."),
 		rejected:   gauge("subscription_rejected_entries", "Entries that could not be applied."),
 		polling:    gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by."),
+		listening:  gauge("subscription_stream_listening", "1 while there is a connection to the stream's broker, 0 while there is none."),
+		messages:   prometheus.NewDesc("subscription_stream_messages_total", "Messages that came by the stream.", nil, labels),
+		gaps:       prometheus.NewDesc("subscription_stream_gaps_total", "How often the feed was asked since messages did not go on where the copy was.", nil, labels),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "subscription_polls_total", Help: "Polls by how they ended.", ConstLabels: labels,
 		}, []string{"outcome"}),
@@ -58,7 +63,7 @@ func (m *pollerMetrics) polled(err error) {
 // Describe and Collect make a poller a prometheus.Collector.
 func (p *poller) Describe(ch chan<- *prometheus.Desc) {
 	m := p.metrics
-	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.rejected, m.polling} {
+	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.rejected, m.polling, m.listening, m.messages, m.gaps} {
 		ch <- d
 	}
 	m.polls.Describe(ch)
@@ -81,6 +86,11 @@ func (p *poller) Collect(ch chan<- prometheus.Metric) {
 	set(m.stale, truth[s.State != Fresh])
 	set(m.rejected, float64(s.RejectedEntries))
 	set(m.polling, truth[!s.Standby])
+	if s.Stream != nil && !s.Standby {
+		set(m.listening, truth[s.Stream.State == Listening])
+		ch <- prometheus.MustNewConstMetric(m.messages, prometheus.CounterValue, float64(s.Stream.Messages))
+		ch <- prometheus.MustNewConstMetric(m.gaps, prometheus.CounterValue, float64(s.Stream.Gaps))
+	}
 	m.polls.Collect(ch)
 	m.apply.Collect(ch)
 	m.resyncs.Collect(ch)

@@ -38,8 +38,9 @@ type poller struct {
 	client   *feed.Client
 	logger   *slog.Logger
 	service  string
-	shownURL string // URL without its password
-	given    tuning // by the environment, or the defaults
+	shownURL string  // URL without its password
+	stream   *stream // nil: it listens to no stream
+	given    tuning  // by the environment, or the defaults
 	metrics  *pollerMetrics
 
 	wake chan struct{} // something is to be done, or to be done otherwise
@@ -78,16 +79,20 @@ var errInterrupted = errors.New("interrupted")
 func (p *poller) run(ctx context.Context) {
 	p.setStandby(false)
 	defer p.setStandby(true)
+	defer p.listen(ctx)()
 	for ctx.Err() == nil {
 		select {
 		case <-p.wake: // for what due is about to see
 		default:
 		}
+		p.hear(ctx)
 		asked, next := p.due(time.Now())
 		if asked == nil && !next.IsZero() {
 			select {
 			case <-ctx.Done():
 			case <-p.wake:
+			case m := <-p.messages():
+				p.receive(m)
 			case <-time.After(min(time.Until(next), time.Minute)): // it does not know of a clock that is set or a machine that slept
 			}
 			continue
@@ -95,6 +100,7 @@ func (p *poller) run(ctx context.Context) {
 		err := p.poll(ctx, len(asked) == 0)
 		if ctx.Err() == nil && !errors.Is(err, errInterrupted) {
 			p.after(err, time.Now())
+			p.heardOut(err, time.Now())
 		}
 		for _, outcome := range asked {
 			outcome <- err
@@ -111,8 +117,8 @@ func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 	case asked != nil:
 	case p.copied.paused:
 		next = now.Add(time.Hour)
-	case p.nextPoll.After(now):
-		next = p.nextPoll
+	case p.sooner(p.nextPoll).After(now):
+		next = p.sooner(p.nextPoll)
 	}
 	return asked, next
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -43,11 +44,12 @@ func (s *Service) Help(w io.Writer) {
 	for _, f := range s.Feeds {
 		any := ""
 		if s.Any != nil {
-			any = ", unless others are given: FEED_URL_NAME and POLL_NAME for the feed name"
+			any = ", unless others are given: FEED_URL_NAME, POLL_NAME and STREAM_NAME for the feed name"
 		}
 		of = append(of,
 			daemon.Setting{Name: f.variable("FEED_URL"), Default: f.URL, Help: "the feed " + f.Name + any},
-			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"})
+			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
+			daemon.Setting{Name: f.variable("STREAM"), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
 	}
 	daemon.Help(w, of...)
 }
@@ -159,7 +161,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	return web.ServeListener(ctx, ln, engine, logger)
 }
 
-// configure takes the feed's URL and schedule from the environment.
+// configure takes the feed's URL, schedule and stream from the environment.
 func (p *poller) configure(env map[string]string) (err error) {
 	if v := env[p.variable("FEED_URL")]; v != "" {
 		p.URL = strings.TrimSuffix(v, "/")
@@ -177,5 +179,12 @@ func (p *poller) configure(env map[string]string) (err error) {
 		return daemon.Usagef("%s: %w", p.variable("POLL"), err)
 	}
 	p.tuned = p.given
+	if v := env[p.variable("STREAM")]; v != "" {
+		queue := &eventstream.Queue{Feed: p.Name, Name: p.service + "." + p.Name, Logger: p.logger}
+		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
+			return daemon.Usagef("%s %w", p.variable("STREAM"), err)
+		}
+		p.stream = &stream{queue: queue}
+	}
 	return nil
 }

@@ -38,6 +38,7 @@ type Subscription struct {
 	ResyncSince     *time.Time `json:"resync_since"`     // when the walk under way began; null: none is
 	Standby         bool       `json:"standby"`          // another process of this service polls
 	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
+	Stream          *Stream    `json:"stream"`           // null: it listens to none
 
 	trouble string                          // last_error in a sentence for people
 	held    bool                            // a request waits at the source, or is about to
@@ -64,6 +65,7 @@ func (p *poller) status(now time.Time) Subscription {
 		AsOf: timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
 		Cost: p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
 	}
+	s.Stream = p.stream.status(p.standby)
 	if at := p.copied; at.wait != nil {
 		s.set.wait = at.wait.String()
 	}

@@ -53,8 +53,8 @@ func TestPassword(t *testing.T) {
 		"amqp://u:hunter2@h/?x=hunter2#y": "amqp://u@h:5672/",
 	} {
 		var set settings
-		if err := daemon.Parse(map[string]string{"AMQP_URL": url}, &set); err != nil || set.Broker.shown != want {
-			t.Errorf("%s is shown as %s, %v; not as %s", url, set.Broker.shown, err, want)
+		if err := daemon.Parse(map[string]string{"AMQP_URL": url}, &set); err != nil || set.Broker.Shown != want {
+			t.Errorf("%s is shown as %s, %v; not as %s", url, set.Broker.Shown, err, want)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -22,27 +22,7 @@ import (
 )
 
 type settings struct {
-	Broker broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
-}
-
-// A broker is where RabbitMQ is.
-type broker struct {
-	url   string
-	shown string // without the password
-}
-
-func (b *broker) UnmarshalText(text []byte) error {
-	uri, err := amqp.ParseURI(string(text))
-	if err != nil { // which may repeat the password
-		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
-	}
-	b.url = string(text)
-	uri.Password = ""
-	b.shown = fmt.Sprintf("%s://%s@%s:%d/%s", uri.Scheme, uri.Username, uri.Host, uri.Port, uri.Vhost)
-	if uri.Vhost == "/" {
-		b.shown = b.shown[:len(b.shown)-1]
-	}
-	return nil
+	Broker eventstream.Broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
 }
 
 // A relay has a stream per feed.
@@ -91,7 +71,7 @@ func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
 	var all []error
 	for _, sub := range site.Subscriptions() {
 		if err := r.streams[sub.Feed].keep(ctx, time.Now()); err != nil {
-			all = append(all, fmt.Errorf("RabbitMQ at %s, exchange %s: %w", r.set.Broker.shown, sub.Feed, err))
+			all = append(all, fmt.Errorf("RabbitMQ at %s, exchange %s: %w", r.set.Broker.Shown, sub.Feed, err))
 		}
 	}
 	return errors.Join(all...)
@@ -127,11 +107,11 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 	}
 	s.pending(time.Now())
 	before := s.confirmed
-	err = s.send(ctx, messages(s.feed, generation, from, page))
+	err = s.send(ctx, eventstream.Messages(s.feed, generation, from, page))
 	s.unnoted += s.confirmed - before
 	if s.unnoted > 0 && s.confirmed > 0 {
 		last := page.Entries[s.confirmed-1]
-		s.last = messageID(s.feed, &last)
+		s.last = eventstream.MessageID(s.feed, &last)
 		_, dbErr := db.Exec(ctx, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, s.unnoted)
 		if dbErr == nil {
 			s.unnoted = 0
@@ -148,7 +128,7 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 // resumes: the page is the one that was broken off, or the same grown longer.
 func (s *stream) resumes(from feed.Cursor, page *feed.Page) bool {
 	n := s.confirmed
-	return n > 0 && from == s.from && n <= len(page.Entries) && messageID(s.feed, &page.Entries[n-1]) == s.last
+	return n > 0 && from == s.from && n <= len(page.Entries) && eventstream.MessageID(s.feed, &page.Entries[n-1]) == s.last
 }
 
 // stopTimeout is what a stop leaves for what is under way to be confirmed.

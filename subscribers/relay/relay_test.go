@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
@@ -50,45 +48,6 @@ func TestStream(t *testing.T) {
 	}
 	if status, page := p.get(t, "/", "text/html"); status != http.StatusOK || !strings.Contains(page, "amqp://guest@"+b.Addr) || strings.Contains(page, "guest:guest") {
 		t.Errorf("%d %s", status, page)
-	}
-}
-
-// The last message of a page has the cursor right behind it, and none a cursor beyond it.
-func TestCursor(t *testing.T) {
-	t.Parallel()
-	entries := []feed.Entry{
-		{Position: 8, ID: numbered(1), Version: 2, Entity: []byte(`{}`)}, {Position: 9, ID: numbered(1), Version: 3, Deleted: true},
-	}
-	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
-	got := messages("things", 3, from, &feed.Page{Entries: entries, Cursor: behind})
-	if got[0].Headers["cursor"] != from.String() || got[1].Headers["cursor"] != behind.String() || got[0].MessageId == got[1].MessageId {
-		t.Errorf("%+v", got)
-	}
-	for _, m := range got {
-		if err := m.Headers.Validate(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestBody(t *testing.T) {
-	t.Parallel()
-	id := numbered(1)
-	for entity, want := range map[string]string{
-		`{"id":"x", "n":[1]}`:         `{"external_id":"` + id.String() + `","id":"x", "n":[1]}`,
-		"  {\n \"id\":1}\n":           `{"external_id":"` + id.String() + `","id":1}`,
-		`{ }`:                         `{"external_id":"` + id.String() + `"}`,
-		`{"external_id":7}`:           `{"external_id":"` + id.String() + `","entity":{"external_id":7}}`,
-		`{"a":{"external_id":7}}`:     `{"external_id":"` + id.String() + `","a":{"external_id":7}}`,
-		`{"a":"\"external_id\":1"}`:   `{"external_id":"` + id.String() + `","a":"\"external_id\":1"}`,
-		`{"\u0065xternal_id":"ours"}`: `{"external_id":"` + id.String() + `","entity":{"\u0065xternal_id":"ours"}}`,
-	} {
-		if got := string(body(&feed.Entry{ID: id, Entity: []byte(entity)})); got != want || !json.Valid([]byte(got)) {
-			t.Errorf("%s goes out as %s, not %s", entity, got, want)
-		}
-	}
-	if got, want := string(body(&feed.Entry{ID: id, Version: 4, Deleted: true})), `{"external_id":"`+id.String()+`","version":4,"deleted":true}`; got != want {
-		t.Errorf("a tombstone goes out as %s", got)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 )
 
 func (s *stream) connected(c *connection, err error, now time.Time) {
@@ -13,7 +15,7 @@ func (s *stream) connected(c *connection, err error, now time.Time) {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.failures++
-		s.nextTry = now.Add(backoff(s.failures))
+		s.nextTry = now.Add(eventstream.Backoff(s.failures))
 		s.status.down(err, now)
 		return
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -13,22 +11,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 const (
-	connectTimeout = 5 * time.Second
-	heartbeat      = 5 * time.Second // a broker that is silent for three of them is gone
 	closeTimeout   = time.Second
 	confirmTimeout = 30 * time.Second // without a confirmation, while the broker has not said that it blocks us
-	maxDelay       = 30 * time.Second // between two tries to connect
 	maxUnconfirmed = feed.MaxPageSize
 )
 
 // A stream is a feed on its way into an exchange, over a connection of its own.
 type stream struct {
 	feed   string
-	broker *broker
+	broker *eventstream.Broker
 
 	working sync.Mutex // held while messages go out, or a connection is made
 	conn    *connection
@@ -58,7 +54,7 @@ type status struct {
 	err     error       // why the last try failed
 }
 
-func newStream(name string, b *broker) *stream {
+func newStream(name string, b *eventstream.Broker) *stream {
 	return &stream{
 		feed: name, broker: b, window: 1, status: status{since: time.Now()},
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
@@ -67,11 +63,8 @@ func newStream(name string, b *broker) *stream {
 	}
 }
 
-// A connection has one channel.
 type connection struct {
-	*amqp.Connection
-	raw      net.Conn
-	channel  *amqp.Channel
+	*eventstream.Conn
 	confirms <-chan amqp.Confirmation
 	closed   <-chan *amqp.Error
 	roused   chan struct{} // it is blocked, or no longer
@@ -79,39 +72,27 @@ type connection struct {
 
 // connect makes the exchange, too, so that queues can be bound to it before there is an entry.
 func (s *stream) connect(ctx context.Context) (err error) {
-	if s.conn != nil && !s.conn.channel.IsClosed() {
+	if s.conn != nil && !s.conn.Channel.IsClosed() {
 		return nil
 	}
 	s.disconnect()
 	c := &connection{roused: make(chan struct{}, 1)}
 	defer func() { s.connected(c, err, time.Now()) }()
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	c.Connection, err = amqp.DialConfig(s.broker.url, amqp.Config{
-		Heartbeat: heartbeat, Properties: amqp.Table{"connection_name": "relay of " + s.feed},
-		Dial: func(network, addr string) (conn net.Conn, err error) {
-			if conn, err = new(net.Dialer).DialContext(ctx, network, addr); err == nil {
-				c.raw = conn
-				err = conn.SetDeadline(time.Now().Add(connectTimeout)) // until the handshake is done
-			}
-			return conn, err
-		},
+	c.Conn, err = s.broker.Connect(ctx, "relay of "+s.feed, func(ch *amqp.Channel) error {
+		err := ch.ExchangeDeclare(s.feed, amqp.ExchangeFanout, true, false, false, false, nil)
+		if err == nil {
+			err = ch.Confirm(false)
+		}
+		if err != nil {
+			return fmt.Errorf("make the exchange: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
-	defer context.AfterFunc(ctx, func() { c.raw.Close() })()
-	if c.channel, err = c.Channel(); err == nil {
-		if err = c.channel.ExchangeDeclare(s.feed, amqp.ExchangeFanout, true, false, false, false, nil); err == nil {
-			err = c.channel.Confirm(false)
-		}
-	}
-	if err != nil {
-		c.raw.Close()
-		return fmt.Errorf("make the exchange: %w", err)
-	}
-	c.confirms = c.channel.NotifyPublish(make(chan amqp.Confirmation, maxUnconfirmed))
-	c.closed = c.channel.NotifyClose(make(chan *amqp.Error, 1))
+	c.confirms = c.Channel.NotifyPublish(make(chan amqp.Confirmation, maxUnconfirmed))
+	c.closed = c.Channel.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := c.NotifyBlocked(make(chan amqp.Blocking))
 	go func() {
 		for b := range blocked {
@@ -129,7 +110,7 @@ func (s *stream) connect(ctx context.Context) (err error) {
 // disconnect leaves nothing behind, however the connection hangs.
 func (s *stream) disconnect() {
 	if s.conn != nil {
-		s.conn.raw.Close()
+		s.conn.Drop()
 		s.conn = nil
 	}
 }
@@ -149,7 +130,7 @@ func (s *stream) release() {
 func (s *stream) keep(ctx context.Context, now time.Time) error {
 	if s.working.TryLock() {
 		defer s.working.Unlock()
-		if c := s.conn; c != nil && c.channel.IsClosed() {
+		if c := s.conn; c != nil && c.Channel.IsClosed() {
 			s.lost(c.failure(), now)
 			s.disconnect()
 		}
@@ -195,13 +176,13 @@ func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirme
 	go func() { // a broker that blocks us does not read
 		var err error
 		for i := 0; i < len(some) && err == nil; i++ {
-			err = c.channel.PublishWithContext(ctx, s.feed, "", false, false, some[i])
+			err = c.Channel.PublishWithContext(ctx, s.feed, "", false, false, some[i])
 		}
 		written <- err
 	}()
 	defer func() {
 		if err != nil {
-			c.raw.Close() // which ends a write that hangs
+			c.Drop() // which ends a write that hangs
 		}
 		writeErr := <-written
 		if err == nil {
@@ -234,10 +215,4 @@ func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirme
 		}
 	}
 	return confirmed, nil
-}
-
-// backoff is how long after so many failures to connect nothing is tried.
-func backoff(failures int) time.Duration {
-	d := min(time.Second<<min(failures-1, 10), maxDelay)
-	return d/2 + rand.N(d/2+1)
 }

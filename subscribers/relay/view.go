@@ -51,7 +51,7 @@ func (v view) Badge() string {
 }
 
 func (r *relay) overview(ctx context.Context, site *subscribe.Site) (o overview, err error) {
-	o.Broker, o.Streams = r.set.Broker.shown, []view{}
+	o.Broker, o.Streams = r.set.Broker.Shown, []view{}
 	rows, err := site.DB.Query(ctx, `select feed, generation, position, messages, date_trunc('milliseconds', confirmed_at) from stream`)
 	if err != nil {
 		return o, err

@@ -172,6 +172,10 @@ type status struct {
 	State     string    `json:"state"`
 	AsOf      time.Time `json:"as_of"`
 	LastError string    `json:"last_error"`
+	Stream    *struct {
+		State    string `json:"state"`
+		Messages int64  `json:"messages"`
+	} `json:"stream"`
 }
 
 func (b *bench) status(service string) (status, error) {

@@ -69,11 +69,12 @@ const (
 	sinkPort    = 1025 // of SMTP
 )
 
-// The event stream: the relay republishes feeds to the broker, unless AMQP_URL names another one.
+// The event stream: the relay republishes feeds to the broker, unless AMQP_URL names another one, and one service listens.
 const (
 	relay         = "relay"
 	broker        = "rabbitmq"
 	brokerPackage = "shared/cmd/rabbitmq"
+	listens       = "dashboard" // to the orders
 )
 
 // listServices is sales, customers, what the subscribers' binary lists, the mail sink, and the broker: all there are.
@@ -239,6 +240,8 @@ func (c *company) settings(s service) []string {
 		if c.env["POLL_WAIT"] == "" {
 			set = append(set, "POLL_WAIT=25s") // a stream is for those who are in a hurry
 		}
+	case s.name == listens && c.url(broker) != "" && c.env["STREAM_ORDERS"] == "":
+		set = append(set, "STREAM_ORDERS="+c.url(broker))
 	}
 	for _, source := range sources {
 		if source.service == s.name {
@@ -270,6 +273,9 @@ func (c *company) environ(s service) []string {
 	}
 	if c.env["ACCESS_LOG"] == "" {
 		list = append(list, "ACCESS_LOG=false") // the polls would drown the rest
+	}
+	if s.name == listens && c.url(relay) != "" && c.env["STREAM_ORDERS"] == "" {
+		list = append(list, "STREAM_ORDERS="+c.env["AMQP_URL"]) // a secret, unlike settings
 	}
 	list = append(list, c.settings(s)...) // the last one counts
 	return append(list, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))

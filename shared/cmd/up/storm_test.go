@@ -25,6 +25,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 var long = flag.Duration("long", 20*time.Second, "how long TestStorm breaks things")
@@ -35,7 +36,8 @@ type storm struct {
 	*ledger
 	proxy   *proxy // between sales and its subscribers
 	nodes   map[string]*node
-	stopped func() // ends the shoppers, if there are any
+	broker  *rabbitmq.Server // nil: there is none on this machine
+	stopped func()           // ends the shoppers, if there are any
 }
 
 // A node is a service with a private PostgreSQL: those that the storm kills and starts again.
@@ -56,9 +58,11 @@ func TestStorm(t *testing.T) {
 		"warehouse": {service: "warehouse", addr: s.addr(8090), env: []string{"PAGE_SIZE=20", "POLL_ORDERS=@every 1s", "LEAD_SPEED=200000"}},
 		"dashboard": {service: "dashboard", addr: s.addr(8092), env: []string{"PAGE_SIZE=100", "POLL_ORDERS=@every 1s", "POLL_WAIT=5s"}},
 	}
+	s.withStream(t)
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
 		s.begin(t, name)
 	}
+	s.hears(t)
 	s.shop(t)
 	s.rage(t, *long/3)
 
@@ -100,8 +104,9 @@ func TestStorm(t *testing.T) {
 	s.rage(t, *long/3)
 
 	s.shopped(t, 10)
-	s.stopped()
 	s.proxy.calm()
+	s.hears(t)
+	s.stopped()
 	entries := s.replay(t)
 	s.ledger.check(t, entries)
 	s.wantCopies(t, entries)
@@ -112,6 +117,47 @@ func TestStorm(t *testing.T) {
 		if generation := s.rows(t, n, `select generation::text from subscription where feed = 'orders'`); !reflect.DeepEqual(generation, []string{"2"}) {
 			t.Errorf("%s has read the feed anew %v times, and one", name, generation)
 		}
+	}
+}
+
+// withStream adds a broker and a relay, and has the dashboard listen; where there is no RabbitMQ, it says so.
+func (s *storm) withStream(t *testing.T) {
+	t.Helper()
+	if _, err := rabbitmq.Find(); err != nil {
+		t.Logf("without an event stream: %v", err)
+		return
+	}
+	s.startBroker(t)
+	t.Cleanup(func() { s.broker.Kill() })
+	s.nodes[relay] = &node{service: relay, addr: s.addr(8096), env: []string{"AMQP_URL=" + s.broker.URL, "POLL_ORDERS=@every 1s", "POLL_WAIT=5s"}}
+	s.nodes[listens].env = []string{"STREAM_ORDERS=" + s.broker.URL, "POLL_ORDERS=@every 10s"}
+}
+
+func (s *storm) startBroker(t *testing.T) {
+	t.Helper()
+	b, err := rabbitmq.Start(context.Background(), rabbitmq.Config{Dir: filepath.Join(s.dir, broker), Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(5673+s.offset))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.broker = b
+}
+
+// hears waits until the dashboard listens, and has heard something if anybody shops.
+func (s *storm) hears(t *testing.T) {
+	t.Helper()
+	if s.broker == nil {
+		return
+	}
+	eventually(t, func() error {
+		now, err := statusAt("http://" + s.nodes[listens].addr)
+		if err == nil && (now.Stream.State != "listening" || now.Stream.Messages == 0 && s.count() > 0) {
+			err = fmt.Errorf("%s does not listen, or hears nothing: %+v", listens, *now.Stream)
+		}
+		return err
+	})
+	// RabbitMQ 3.10 keeps but half of a quorum queue that was made less than three seconds before it is killed.
+	if _, err := s.broker.Ctl(t.Context(), "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -206,7 +252,11 @@ func (s *storm) rage(t *testing.T, d time.Duration) {
 	s.proxy.rage()
 	for until := time.Now().Add(d); time.Now().Before(until); s.shopped(t, 1+rand.N(20)) {
 		name := slices.Sorted(maps.Keys(s.nodes))[rand.N(len(s.nodes))]
-		switch rand.N(4) {
+		things := 4
+		if s.broker != nil {
+			things++
+		}
+		switch rand.N(things) {
 		case 0:
 			t.Logf("kill %s", name)
 			s.kill(t, name)
@@ -217,6 +267,11 @@ func (s *storm) rage(t *testing.T, d time.Duration) {
 		case 2:
 			t.Logf("kill the server of %s", name)
 			s.crash(t, s.nodes[name], "")
+		case 4:
+			t.Log("kill RabbitMQ")
+			s.broker.Kill()
+			s.shopped(t, 1+rand.N(20))
+			s.startBroker(t)
 		default:
 			t.Log("cut all connections")
 			s.proxy.cut()

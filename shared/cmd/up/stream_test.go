@@ -66,6 +66,13 @@ func (l *listening) orders(t *testing.T) {
 	if n := l.heard[l.bought[0]]; n != 1 {
 		t.Errorf("the order was heard of %d times", n)
 	}
+	eventually(t, func() error {
+		now, err := l.status(listens)
+		if err == nil && (now.Stream == nil || now.Stream.Messages == 0) {
+			err = fmt.Errorf("%s has heard nothing: %+v", listens, now.Stream)
+		}
+		return err
+	})
 }
 
 func (l *listening) killBroker(t *testing.T) {
@@ -243,6 +250,7 @@ func TestStreamSettings(t *testing.T) {
 		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
 		{name: relay, addr: "localhost:9096", args: []string{"./subscribers", relay}, reads: []string{"orders"}},
 		{name: broker, addr: "localhost:6673", args: []string{"./" + brokerPackage}},
+		{name: listens, addr: "localhost:9092", args: []string{"./subscribers", listens}, reads: []string{"orders"}},
 	}
 	names := func(services []service) (names string) {
 		for _, s := range services {
@@ -254,7 +262,8 @@ func TestStreamSettings(t *testing.T) {
 		stream        bool
 		url, services string
 	}{
-		{false, "", "sales "}, {false, "amqp://h", "sales "}, {true, "", "sales relay rabbitmq "}, {true, "amqp://h", "sales relay "},
+		{false, "", "sales dashboard "}, {false, "amqp://h", "sales dashboard "},
+		{true, "", "sales relay rabbitmq dashboard "}, {true, "amqp://h", "sales relay dashboard "},
 	} {
 		if got := names(withStream(all, test.stream, test.url)); got != test.services {
 			t.Errorf("--stream=%t with AMQP_URL=%s runs %s", test.stream, test.url, got)
@@ -264,6 +273,7 @@ func TestStreamSettings(t *testing.T) {
 	for i, want := range []string{
 		`cd /r && ADDR=localhost:9096 DATA_DIR=/data AMQP_URL=amqp://localhost:6673 POLL_WAIT=25s FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers relay`,
 		`cd /r && ADDR=localhost:6673 DATA_DIR=/data go run ./shared/cmd/rabbitmq`,
+		`cd /r && ADDR=localhost:9092 DATA_DIR=/data STREAM_ORDERS=amqp://localhost:6673 FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers dashboard`,
 	} {
 		if got := c.byHand(all[i+1]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)

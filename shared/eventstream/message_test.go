@@ -1,0 +1,120 @@
+package eventstream
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+func numbered(n int) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)) }
+
+func equal(t testing.TB, a, b []byte) bool {
+	t.Helper()
+	var one, other any
+	if err := errors.Join(json.Unmarshal(a, &one), json.Unmarshal(b, &other)); err != nil {
+		t.Fatalf("%v: %s, %s", err, a, b)
+	}
+	return reflect.DeepEqual(one, other)
+}
+
+// delivered is what a consumer gets of a message.
+func delivered(p amqp.Publishing) amqp.Delivery {
+	return amqp.Delivery{Headers: p.Headers, Body: p.Body}
+}
+
+// What goes out comes back, and says where its page starts and where it ends.
+func TestThereAndBack(t *testing.T) {
+	t.Parallel()
+	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
+	page := &feed.Page{Cursor: behind, Entries: []feed.Entry{
+		{Position: 8, ID: numbered(1), Version: 2, Updated: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), Entity: []byte(`{"id":1}`)},
+		{Position: 9, ID: numbered(1), Version: 3, Updated: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC), Deleted: true, Cursor: behind},
+	}}
+	for i, p := range Messages("things", 3, from, page) {
+		want := Message{Entry: page.Entries[i], After: from, Generation: 3, delivery: delivered(p)}
+		if got := Parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 1) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if got := Parse("others", delivered(Messages("things", 3, from, page)[0])); got.Err == nil {
+		t.Error("a message of another feed is taken")
+	}
+}
+
+// Whatever comes is a message that fits together, or an error.
+func FuzzParse(f *testing.F) {
+	id := numbered(1).String()
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "7-000000000001", "8-000000000002", []byte(`{"external_id":"`+id+`","id":1}`))
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "7-000000000001", "7-000000000001", []byte(`{"external_id":"`+id+`","entity":{"external_id":1}}`))
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", true, "0", "0", []byte(`{"external_id":"`+id+`","version":1,"deleted":true}`))
+	f.Add(int64(8), int64(0), "2026", false, "9-000000000001", "0", []byte(`{"external_id":"`+id+`"}`))
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "0", "0", []byte(`{"external_id":"`+id+`","entity":7}`))
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "0", "0", []byte(`{"external_id":"`+id+`" }`))
+	f.Add(int64(8), int64(1), "2026-01-02T03:04:05Z", false, "0", "0", []byte(`["external_id"]`))
+	f.Fuzz(func(t *testing.T, position, version int64, updated string, deleted bool, after, cursor string, body []byte) {
+		m := Parse("things", amqp.Delivery{Body: body, Headers: amqp.Table{
+			"feed": "things", "position": position, "version": version, "updated": updated, "deleted": deleted, "after": after, "cursor": cursor, "generation": int64(1),
+		}})
+		if m.Err != nil {
+			return
+		}
+		if m.Version < 1 || m.After.Position < 0 || m.After.Position >= m.Position || m.Deleted != (m.Entity == nil) || m.Ends() == m.Cursor.IsStart() {
+			t.Errorf("%+v", m)
+		}
+		if !m.Deleted && (m.Entity[0] != '{' || !json.Valid(m.Entity)) {
+			t.Errorf("entity %s", m.Entity)
+		}
+	})
+}
+
+// The last message of a page has the cursor right behind it, and none a cursor beyond it.
+func TestCursor(t *testing.T) {
+	t.Parallel()
+	entries := []feed.Entry{
+		{Position: 8, ID: numbered(1), Version: 2, Entity: []byte(`{}`)}, {Position: 9, ID: numbered(1), Version: 3, Deleted: true},
+	}
+	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
+	got := Messages("things", 3, from, &feed.Page{Entries: entries, Cursor: behind})
+	if got[0].Headers["cursor"] != from.String() || got[1].Headers["cursor"] != behind.String() || got[0].MessageId == got[1].MessageId {
+		t.Errorf("%+v", got)
+	}
+	for _, m := range got {
+		if err := m.Headers.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestBody(t *testing.T) {
+	t.Parallel()
+	id := numbered(1)
+	for entity, want := range map[string]string{
+		`{"id":"x", "n":[1]}`:           `{"external_id":"` + id.String() + `","id":"x", "n":[1]}`,
+		"  {\n \"id\":1}\n":             `{"external_id":"` + id.String() + `","id":1}`,
+		`{ }`:                           `{"external_id":"` + id.String() + `"}`,
+		`{"external_id":7}`:             `{"external_id":"` + id.String() + `","entity":{"external_id":7}}`,
+		`{"a":{"external_id":7}}`:       `{"external_id":"` + id.String() + `","a":{"external_id":7}}`,
+		`{"a":"\"external_id\":1"}`:     `{"external_id":"` + id.String() + `","a":"\"external_id\":1"}`,
+		`{ "entity":{"external_id":7}}`: `{"external_id":"` + id.String() + `","entity":{ "entity":{"external_id":7}}}`,
+		`{"\u0065xternal_id":"ours"}`:   `{"external_id":"` + id.String() + `","entity":{"\u0065xternal_id":"ours"}}`,
+	} {
+		var same Message
+		if err := same.readBody(body(&feed.Entry{ID: id, Entity: []byte(entity)})); err != nil || same.ID != id || !equal(t, same.Entity, []byte(entity)) {
+			t.Errorf("%s comes back as %s, %v", entity, same.Entity, err)
+		}
+		if got := string(body(&feed.Entry{ID: id, Entity: []byte(entity)})); got != want || !json.Valid([]byte(got)) {
+			t.Errorf("%s goes out as %s, not %s", entity, got, want)
+		}
+	}
+	if got, want := string(body(&feed.Entry{ID: id, Version: 4, Deleted: true})), `{"external_id":"`+id.String()+`","version":4,"deleted":true}`; got != want {
+		t.Errorf("a tombstone goes out as %s", got)
+	}
+}

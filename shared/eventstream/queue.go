@@ -1,0 +1,159 @@
+package eventstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+const (
+	// A queue keeps so many messages at most, the newest, and so long without a consumer: who missed more has it from the feed.
+	maxMessages = 10_000
+	expiry      = 7 * 24 * time.Hour
+
+	assertEvery  = 10 * time.Second // that queue, exchange and binding are there
+	closeTimeout = time.Second
+)
+
+// Prefetch is how many messages a Queue has out, unacknowledged: what a page holds at most.
+const Prefetch = feed.MaxPageSize
+
+// A Queue is a reader's own: durable, on a quorum of the broker's nodes, and bound to the exchange of a feed.
+type Queue struct {
+	Broker Broker
+	Feed   string
+	Name   string // of the queue
+	Logger *slog.Logger
+
+	mu     sync.Mutex
+	status Status
+}
+
+// A Status is how it is with the broker.
+type Status struct {
+	Listening bool
+	Since     time.Time // it is so
+	Err       error     // why not; nil: not yet
+}
+
+// Status is how it is now.
+func (q *Queue) Status() Status {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.status
+}
+
+// Listen sends what comes to messages until ctx ends. A connection that is lost or refused is tried again, later and later; what was
+// not acknowledged comes again, and so may what was.
+func (q *Queue) Listen(ctx context.Context, messages chan<- Message) {
+	q.set(Status{Since: time.Now()})
+	for failures := 0; ; {
+		err := q.consume(ctx, messages)
+		if ctx.Err() != nil {
+			return
+		}
+		at := q.Status()
+		if at.Listening {
+			failures = 0
+		}
+		if at.Listening || at.Err == nil {
+			q.Logger.WarnContext(ctx, "not listening to the stream; the feed is asked on schedule", "feed", q.Feed, "broker", q.Broker.Shown, "error", err)
+			at = Status{Since: time.Now()}
+		}
+		at.Err = err
+		q.set(at)
+		failures++
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(Backoff(failures)):
+		}
+	}
+}
+
+func (q *Queue) set(at Status) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.status = at
+}
+
+// consume gives why it ends.
+func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
+	var deliveries <-chan amqp.Delivery
+	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {
+		if err = q.assert(ch); err == nil {
+			err = ch.Qos(Prefetch, 0, false)
+		}
+		if err == nil {
+			deliveries, err = ch.Consume(q.Name, "", false, false, false, false, nil)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Drop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // however it hangs
+	closed := conn.Channel.NotifyClose(make(chan *amqp.Error, 1))
+	q.Logger.InfoContext(ctx, "listening to the stream", "feed", q.Feed, "broker", q.Broker.Shown, "queue", q.Name)
+	q.set(Status{Listening: true, Since: time.Now()})
+	again := time.NewTicker(assertEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			_ = conn.CloseDeadline(time.Now().Add(closeTimeout))
+			return ctx.Err()
+		case <-again.C:
+			if err := q.assert(conn.Channel); err != nil {
+				return err
+			}
+		case d, ok := <-deliveries:
+			if !ok {
+				select {
+				case err := <-closed:
+					return lost(err)
+				default:
+					return errors.New("the queue was deleted")
+				}
+			}
+			select {
+			case messages <- Parse(q.Feed, d):
+			case <-ctx.Done():
+			case err := <-closed: // what it had out comes again
+				return lost(err)
+			}
+		}
+	}
+}
+
+func lost(err *amqp.Error) error {
+	if err == nil {
+		return errors.New("the connection was closed")
+	}
+	return fmt.Errorf("the connection was lost: %w", err)
+}
+
+// assert makes what is missing. An exchange that somebody deleted took its bindings along, and says nothing.
+func (q *Queue) assert(ch *amqp.Channel) error {
+	if err := ch.ExchangeDeclare(q.Feed, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("make the exchange %s: %w", q.Feed, err)
+	}
+	_, err := ch.QueueDeclare(q.Name, true, false, false, false, amqp.Table{
+		amqp.QueueTypeArg: amqp.QueueTypeQuorum, amqp.QueueMaxLenArg: maxMessages, amqp.QueueOverflowArg: amqp.QueueOverflowDropHead, amqp.QueueTTLArg: expiry.Milliseconds(),
+	})
+	if err == nil {
+		err = ch.QueueBind(q.Name, "", q.Feed, false, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("make the queue %s: %w", q.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/eventstream"
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+const (
+	pageTimeout = time.Second // for the rest of a page that has begun to come by the stream
+	askInterval = time.Second // at least, between a poll and one because of the stream
+)
+
+// A stream has the copy hear of new entries by an event stream, as soon as they are there. The feed is the truth: what goes on where
+// the copy is, page by page, is applied as a page of the feed is; after anything else the feed is asked, and until it has answered
+// nothing of the stream counts. So whatever a message says, and whether it comes at all, the copy is what the polls alone would make
+// it.
+type stream struct {
+	queue   *eventstream.Queue
+	arrived chan eventstream.Message
+
+	// Of the goroutine that polls:
+	pending    []eventstream.Message // they go on where the copy is, without a hole
+	since      time.Time             // what is pending is
+	last       *eventstream.Message  // that was taken and not acknowledged; nil: none
+	generation int64                 // of the last one; 0: there was none
+	adrift     bool                  // what comes does not count, until a poll has succeeded
+	polled     time.Time             // that last did
+	askAt      time.Time             // when to ask the feed because of the stream; zero: there is no reason to
+
+	mu   sync.Mutex
+	had  int64     // messages, since this process polls
+	at   time.Time // of the last of them; zero: there was none
+	gaps int64     // how often they did not go on where the copy was
+}
+
+// listen has messages arrive until stop is called.
+func (p *poller) listen(ctx context.Context) (stop func()) {
+	l := p.stream
+	if l == nil {
+		return func() {}
+	}
+	l.arrived = make(chan eventstream.Message, eventstream.Prefetch)
+	l.pending, l.last, l.generation, l.askAt = nil, nil, 0, time.Time{}
+	l.adrift = true // history comes first, by the feed
+	ctx, cancel := context.WithCancel(ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() { l.queue.Listen(ctx, l.arrived) })
+	return func() {
+		cancel()
+		listening.Wait()
+	}
+}
+
+// messages gives nil, by which nothing ever comes, where there is no stream.
+func (p *poller) messages() <-chan eventstream.Message {
+	if p.stream == nil {
+		return nil
+	}
+	return p.stream.arrived
+}
+
+// hear applies what has arrived, as far as whole pages go.
+func (p *poller) hear(ctx context.Context) {
+	l := p.stream
+	if l == nil {
+		return
+	}
+	for len(l.arrived) > 0 {
+		p.receive(<-l.arrived)
+	}
+	var done *eventstream.Message // with all before it
+	at := p.current()
+	l.trim(at)
+	if n := l.whole(); n > 0 {
+		if err := p.applyHeard(ctx, at, l.pending[:n]); err != nil {
+			p.drift(err)
+		} else {
+			done, l.pending, l.since = &l.pending[n-1], l.pending[n:], time.Now()
+		}
+	}
+	if !l.adrift {
+		l.askAt = time.Time{}
+	}
+	if len(l.pending) > 0 {
+		l.ask(l.since.Add(pageTimeout))
+	} else {
+		done, l.last = l.last, nil
+	}
+	if done != nil { // once: a broker takes a second one amiss
+		done.Ack()
+	}
+}
+
+// receive adds a message to what is pending, if it goes on there.
+func (p *poller) receive(m eventstream.Message) {
+	l, at := p.stream, p.current()
+	l.last = &m
+	l.count()
+	l.trim(at)
+	anew := m.Err == nil && l.generation != 0 && m.Generation != l.generation
+	if m.Err == nil {
+		l.generation = m.Generation
+	}
+	i := int(m.Position - at.cursor.Position - 1) // in pending
+	switch {
+	case at.paused || at.walking:
+		l.adrift, l.pending = true, nil
+		l.ask(time.Now()) // when that has ended
+	case l.adrift:
+	case m.Err != nil:
+		p.drift(m.Err)
+	case anew:
+		p.drift(errors.New("the stream begins anew"))
+	case i < 0: // the copy has it
+	case i > len(l.pending), i > 0 && !goesOn(&l.pending[i-1], &m):
+		p.drift(fmt.Errorf("nothing leads to entry %d", m.Position))
+	default:
+		if len(l.pending) == 0 {
+			l.since = time.Now()
+		}
+		l.pending = append(l.pending[:i], m) // what was said last holds
+	}
+}
+
+// goesOn tells whether the message is the next one on the page of that before, or the first on the page behind it.
+func goesOn(before, m *eventstream.Message) bool {
+	if before.Ends() {
+		return m.After == before.Cursor
+	}
+	return m.After == before.After
+}
+
+// trim takes out of what is pending what the copy has.
+func (l *stream) trim(at progress) {
+	for len(l.pending) > 0 && l.pending[0].Position <= at.cursor.Position {
+		l.pending = l.pending[1:]
+	}
+	if len(l.pending) > 0 && l.pending[0].Position != at.cursor.Position+1 { // the copy is another one
+		l.pending = nil
+	}
+}
+
+// whole counts the messages to where the last page ends.
+func (l *stream) whole() int {
+	n := len(l.pending)
+	for n > 0 && !l.pending[n-1].Ends() {
+		n--
+	}
+	return n
+}
+
+// drift leaves the rest to the feed.
+func (p *poller) drift(why error) {
+	l := p.stream
+	l.adrift, l.pending = true, nil
+	l.ask(time.Now())
+	l.mu.Lock()
+	l.gaps++
+	l.mu.Unlock()
+	p.logger.Info("the stream does not go on where the copy is: asking the feed", "feed", p.Name, "reason", why)
+}
+
+func (l *stream) ask(at time.Time) {
+	if soonest := l.polled.Add(askInterval); at.Before(soonest) {
+		at = soonest
+	}
+	if l.askAt.IsZero() || at.Before(l.askAt) {
+		l.askAt = at
+	}
+}
+
+// sooner gives when the feed is to be asked: next, or before that because of the stream, unless the source has failed. It wants p.mu
+// locked.
+func (p *poller) sooner(next time.Time) time.Time {
+	if l := p.stream; l != nil && p.failures == 0 && !l.askAt.IsZero() && l.askAt.Before(next) {
+		return l.askAt
+	}
+	return next
+}
+
+// heardOut notes how a poll ended.
+func (p *poller) heardOut(err error, now time.Time) {
+	if l := p.stream; l != nil {
+		l.polled, l.askAt = now, time.Time{}
+		if err == nil {
+			l.adrift, l.pending = false, nil
+		}
+	}
+}
+
+// applyHeard applies messages that end where a page does, as one page.
+func (p *poller) applyHeard(ctx context.Context, at progress, messages []eventstream.Message) error {
+	last := messages[len(messages)-1]
+	page := &feed.Page{Cursor: last.Cursor, UpToDate: true, Head: last.Cursor}
+	for _, m := range messages {
+		page.Entries = append(page.Entries, m.Entry)
+	}
+	if messages[0].After != at.cursor {
+		if err := p.confirm(ctx, at.cursor, page.Entries[0]); err != nil {
+			return err
+		}
+	}
+	to := at
+	to.cursor, to.etag, to.etagURL, to.headPosition = page.Cursor, "", "", max(at.headPosition, page.Cursor.Position)
+	if written := last.Updated.Truncate(time.Millisecond); written.After(at.asOf) && written.Before(time.Now()) {
+		to.asOf = written // all that the source had by then is in the copy
+	}
+	if err := p.applyPage(ctx, new(turns), page, at, to); err != nil {
+		return err
+	}
+	p.copying(new(pace), page, to)
+	return nil
+}
+
+// confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
+// may be of another history, and only begin like the copy's.
+func (p *poller) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
+	answer, err := p.client.Get(ctx, feed.Request{URL: p.URL, After: cursor, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if of := answer.Page.Entries; len(of) != 1 || eventstream.MessageID(p.Name, &of[0]) != eventstream.MessageID(p.Name, &e) {
+		return fmt.Errorf("the feed has something else than the stream after %s", cursor)
+	}
+	return nil
+}
+
+func (l *stream) count() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.had, l.at = l.had+1, time.Now()
+}
+
+func (p *poller) current() progress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.copied
+}
+
+// A Stream is how it is with the event stream of a feed. All counts are those since this process polls.
+type Stream struct {
+	State         string     `json:"state"`           // "listening", "down" or, while another process of this service polls, "standby"
+	Since         *time.Time `json:"since"`           // it is so; null on standby
+	LastError     *string    `json:"last_error"`      // why it is down; else null
+	Messages      int64      `json:"messages"`        // that came
+	LastMessageAt *time.Time `json:"last_message_at"` // null: none did
+	Gaps          int64      `json:"gaps"`            // how often the feed was asked, since messages did not go on where the copy was
+}
+
+// States of a Stream.
+const (
+	Listening = "listening"
+	Down      = "down"
+	Standby   = "standby"
+)
+
+func (l *stream) status(standby bool) *Stream {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &Stream{State: Standby, Messages: l.had, LastMessageAt: timeOrNull(l.at.UTC().Truncate(time.Millisecond)), Gaps: l.gaps}
+	if standby {
+		return s
+	}
+	q := l.queue.Status()
+	s.Since = timeOrNull(q.Since.UTC().Truncate(time.Millisecond))
+	if s.State = Down; q.Listening {
+		s.State = Listening
+	} else if q.Err != nil {
+		text := q.Err.Error()
+		s.LastError = &text
+	}
+	return s
+}
