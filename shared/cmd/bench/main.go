@@ -82,14 +82,17 @@ type options struct {
 	markdown bool
 	out      string
 	entries  int
+	orders   int // of architectures; 0: as many as it takes by itself
 }
 
 // parts are what can be measured.
-var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}}
+var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}, "architectures": {"calls", "queues", "stream", "feed", "relay"}}
 
 const (
 	minEntries = 1000
 	maxEntries = 100_000_000
+	minSales   = 20
+	maxSales   = 2000
 )
 
 func parseFlags(args []string) (o options, err error) {
@@ -123,13 +126,21 @@ func parseFlags(args []string) (o options, err error) {
 			return nil
 		})
 	}
+	if o.what == "architectures" {
+		flags.Func("orders", "", func(s string) error {
+			if o.orders, err = strconv.Atoi(s); err != nil || o.orders < minSales || o.orders > maxSales {
+				return fmt.Errorf("takes a whole number from %s to %s", count(minSales), count(maxSales))
+			}
+			return nil
+		})
+	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return o, err
 	} else if err != nil {
 		return o, daemon.Usagef("%w; see --help", err)
 	}
 	if parts[o.what] == nil || flags.NArg() > 0 {
-		return o, daemon.Usagef("takes feed or subscribe, then flags; see --help")
+		return o, daemon.Usagef("takes feed, subscribe or architectures, then flags; see --help")
 	}
 	return o, nil
 }
@@ -160,7 +171,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	b := &bench{opts: opts, out: &output{stdout, opts.markdown}, env: env, dir: dir}
 	measure, title := b.feed, "The feed and its peers, measured"
-	if opts.what == "subscribe" {
+	switch opts.what {
+	case "architectures":
+		measure, title = b.architectures, "Five ways to tell of a sale, measured"
+	case "subscribe":
 		measure, title = b.subscribe, "A subscriber and its peers, measured"
 	}
 	machine, charts, err := measure(ctx)

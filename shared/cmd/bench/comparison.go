@@ -1,0 +1,163 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// A comparison is the same shop in several ways, over the same faults.
+type comparison struct {
+	trial
+	out        *output
+	env        map[string]string
+	dir        string
+	ways       []*architecture
+	atOnce     int // companies to which a fault happens at the same time
+	source     cluster
+	postmaster *postmaster // of source; nil: the system has no /proc
+	copies     []cluster   // one for each of the consumers
+	broker     *rabbitmq.Server
+	companies  []*company
+}
+
+func (b *bench) architectures(ctx context.Context) (machine string, charts []chart, err error) {
+	n := cmp.Or(b.opts.orders, 400)
+	c := &comparison{out: b.out, env: b.env, dir: b.dir, ways: architectures(), atOnce: 1, trial: trial{orders: n, few: max(minFew, n/10)}}
+	if b.opts.quick {
+		c.atOnce, c.orders, c.few = len(c.ways), 20, minFew
+	}
+	c.slow = time.Second/ordersPerSecond + 2*time.Second/time.Duration(c.few)
+	rabbit := findRabbit()
+	c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return b.opts.only != "" && w.name != b.opts.only })
+	if rabbit == nil {
+		fmt.Fprintln(b.out, noRabbit)
+		c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return w.brokered })
+	}
+	if len(c.ways) == 0 {
+		return "", nil, rabbitmq.ErrMissing
+	}
+	defer c.close()
+	if err := c.open(ctx); err != nil {
+		return "", nil, err
+	}
+	if machine, err = describeMachine(ctx, c.source.DB, rabbit); err != nil {
+		return "", nil, err
+	}
+	fmt.Fprintln(b.out, machine)
+	if err := c.run(ctx); err != nil {
+		return "", nil, err
+	}
+	charts, err = c.report(ctx)
+	return machine, charts, err
+}
+
+const minFew = 8
+
+// open starts the servers, and sales of every company.
+func (c *comparison) open(ctx context.Context) (err error) {
+	var starts errgroup.Group
+	c.copies = make([]cluster, len(consumerNames))
+	starts.Go(func() (err error) {
+		c.source, err = openCluster(ctx, c.dir, "source", sql.Migrations("publish"), sql.Migrations("sales"))
+		return err
+	})
+	for i, name := range consumerNames {
+		starts.Go(func() (err error) {
+			c.copies[i], err = openCluster(ctx, c.dir, name, sql.Migrations("subscribe"), shop.Migrations())
+			return err
+		})
+	}
+	if slices.ContainsFunc(c.ways, func(w *architecture) bool { return w.brokered }) {
+		starts.Go(func() error { return c.startBroker(ctx, "") })
+	}
+	if err := starts.Wait(); err != nil {
+		return err
+	}
+	if c.postmaster, err = findPostmaster(ctx, c.source.Pool); err != nil {
+		return err
+	}
+	for _, w := range c.ways {
+		company := &company{architecture: w, comparison: c}
+		c.companies = append(c.companies, company)
+		if w.brokered { // the stream and the relay have an exchange of the same name
+			if _, err := c.broker.Ctl(ctx, "add_vhost", w.name); err != nil {
+				return err
+			}
+			if _, err := c.broker.Ctl(ctx, "set_permissions", "-p", w.name, "guest", ".*", ".*", ".*"); err != nil {
+				return err
+			}
+		}
+	}
+	return c.each(ctx, c.atOnce, (*company).open)
+}
+
+func (c *comparison) startBroker(ctx context.Context, addr string) (err error) {
+	c.broker, err = rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(c.dir, "rabbitmq"), Addr: addr})
+	return err
+}
+
+func (c *comparison) brokerURL(w *architecture) string { return c.broker.URL + w.name }
+
+func (c *comparison) close() {
+	_ = c.each(context.Background(), len(c.companies), func(company *company, _ context.Context) error {
+		company.close()
+		return nil
+	})
+	if c.broker != nil {
+		c.broker.Kill()
+	}
+	for _, cluster := range append(c.copies, c.source) {
+		cluster.close()
+	}
+}
+
+// each does it to all companies. What they start goes on.
+func (c *comparison) each(ctx context.Context, atOnce int, do func(*company, context.Context) error) error {
+	var all errgroup.Group
+	all.SetLimit(max(1, atOnce))
+	for _, company := range c.companies {
+		all.Go(func() error {
+			if err := do(company, ctx); err != nil {
+				return fmt.Errorf("%s: %w", company.title, err)
+			}
+			return nil
+		})
+	}
+	return all.Wait()
+}
+
+// run lets one fault after the other happen.
+func (c *comparison) run(ctx context.Context) error {
+	for _, f := range c.faults() {
+		atOnce := c.atOnce
+		if f.name == goodDays {
+			atOnce = 1 // it is measured
+		}
+		began := time.Now()
+		if f.name == outage && c.broker != nil {
+			c.broker.Kill()
+		}
+		err := c.each(ctx, atOnce, func(company *company, ctx context.Context) error { return f.run(ctx, company) })
+		if f.name == outage && c.broker != nil && err == nil {
+			err = c.startBroker(ctx, c.broker.Addr)
+		}
+		if f.name == outage && err == nil {
+			err = c.each(ctx, atOnce, func(company *company, ctx context.Context) error { return company.goOn(ctx, outage) })
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		fmt.Fprintf(c.out, "%s: %.1f s\n", f.name, time.Since(began).Seconds())
+	}
+	return c.each(ctx, len(c.companies), func(company *company, ctx context.Context) error { return company.settled(ctx) })
+}
