@@ -96,10 +96,10 @@ func (c *company) start(ctx context.Context, kind string, db *pgxpool.Pool, sett
 	}
 	env["LOG_LEVEL"], env["FEED_URL_ORDERS"], env["POLL_ORDERS"], env["POLL_WAIT"] = "error", "http://"+c.salesAddr+"/feeds/"+feedName, "@every 1s", "25s"
 	if c.brokered {
-		env[shop.Broker] = c.brokerURL(c.architecture)
+		env[shop.Broker] = c.brokerURL()
 	}
 	if c.relayed && kind == shop.FeedConsumer {
-		env["STREAM_ORDERS"] = c.brokerURL(c.architecture) // listens, too
+		env["STREAM_ORDERS"] = c.brokerURL() // listens, too
 	}
 	maps.Copy(env, settings)
 	return startServer(ctx, env, kind, db.Config().ConnString())
@@ -150,8 +150,8 @@ func (c *company) join(ctx context.Context, names ...string) error {
 	}
 	for i, name := range names {
 		all.Go(func() (err error) {
-			con := &consumer{name: name}
-			if con.db, err = c.copies[(before+i)%len(c.copies)].create(ctx, c.name+"_"+name); err != nil {
+			con := &consumer{name: c.name + "_" + name}
+			if con.db, err = c.copies[(before+i)%len(c.copies)].create(ctx, con.name); err != nil {
 				return err
 			}
 			added[i] = con

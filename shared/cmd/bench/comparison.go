@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,13 +48,14 @@ func (b *bench) architectures(ctx context.Context) (machine string, charts []cha
 		return "", nil, rabbitmq.ErrMissing
 	}
 	defer c.close()
+	began := time.Now()
 	if err := c.open(ctx); err != nil {
 		return "", nil, err
 	}
 	if machine, err = describeMachine(ctx, c.source.DB, rabbit); err != nil {
 		return "", nil, err
 	}
-	fmt.Fprintln(b.out, machine)
+	fmt.Fprintf(b.out, "%s\nstarted in %.1f s\n", machine, time.Since(began).Seconds())
 	if err := c.run(ctx); err != nil {
 		return "", nil, err
 	}
@@ -78,7 +80,16 @@ func (c *comparison) open(ctx context.Context) (err error) {
 		})
 	}
 	if slices.ContainsFunc(c.ways, func(w *architecture) bool { return w.brokered }) {
-		starts.Go(func() error { return c.startBroker(ctx, "") })
+		starts.Go(func() error {
+			if err := c.startBroker(ctx, ""); err != nil {
+				return err
+			}
+			if _, err := c.broker.Ctl(ctx, "add_vhost", relayHost); err != nil {
+				return err
+			}
+			_, err := c.broker.Ctl(ctx, "set_permissions", "-p", relayHost, "guest", ".*", ".*", ".*")
+			return err
+		})
 	}
 	if err := starts.Wait(); err != nil {
 		return err
@@ -87,18 +98,9 @@ func (c *comparison) open(ctx context.Context) (err error) {
 		return err
 	}
 	for _, w := range c.ways {
-		company := &company{architecture: w, comparison: c}
-		c.companies = append(c.companies, company)
-		if w.brokered { // the stream and the relay have an exchange of the same name
-			if _, err := c.broker.Ctl(ctx, "add_vhost", w.name); err != nil {
-				return err
-			}
-			if _, err := c.broker.Ctl(ctx, "set_permissions", "-p", w.name, "guest", ".*", ".*", ".*"); err != nil {
-				return err
-			}
-		}
+		c.companies = append(c.companies, &company{architecture: w, comparison: c})
 	}
-	return c.each(ctx, c.atOnce, (*company).open)
+	return c.each(ctx, len(c.companies), (*company).open)
 }
 
 func (c *comparison) startBroker(ctx context.Context, addr string) (err error) {
@@ -106,7 +108,15 @@ func (c *comparison) startBroker(ctx context.Context, addr string) (err error) {
 	return err
 }
 
-func (c *comparison) brokerURL(w *architecture) string { return c.broker.URL + w.name }
+// relayHost is a virtual host: the stream and the relay have an exchange of the same name.
+const relayHost = "relay"
+
+func (c *company) brokerURL() string {
+	if c.relayed {
+		return c.broker.URL + relayHost
+	}
+	return c.broker.URL
+}
 
 func (c *comparison) close() {
 	_ = c.each(context.Background(), len(c.companies), func(company *company, _ context.Context) error {
@@ -116,9 +126,11 @@ func (c *comparison) close() {
 	if c.broker != nil {
 		c.broker.Kill()
 	}
+	var all sync.WaitGroup
 	for _, cluster := range append(c.copies, c.source) {
-		cluster.close()
+		all.Go(cluster.close)
 	}
+	all.Wait()
 }
 
 // each does it to all companies. What they start goes on.

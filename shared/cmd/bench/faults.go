@@ -98,7 +98,7 @@ func (t *trial) faults() []fault {
 			}
 			c.sell(ctx, halfDone, t.few)
 			if err := c.consumers[1].process.died(ctx); err != nil {
-				return fmt.Errorf("billing: %w", err)
+				return fmt.Errorf("%s: %w", c.consumers[1].name, err)
 			}
 			if err := c.startConsumer(ctx, c.consumers[1], nil); err != nil {
 				return err
