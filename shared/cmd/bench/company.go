@@ -134,9 +134,11 @@ func (c *company) startConsumer(ctx context.Context, con *consumer, settings map
 	return err
 }
 
-// restart starts it with other settings; nil is none.
+// restart starts it again, in good order, with other settings; nil is none.
 func (c *company) restart(ctx context.Context, con *consumer, settings map[string]string) error {
-	con.process.kill()
+	if _, err := con.process.stop(); err != nil {
+		return err
+	}
 	return c.startConsumer(ctx, con, settings)
 }
 

@@ -37,7 +37,7 @@ func (b *bench) architectures(ctx context.Context) (machine string, charts []cha
 	if b.opts.quick {
 		c.atOnce, c.orders, c.few = len(c.ways), 20, minFew
 	}
-	c.slow = time.Second/ordersPerSecond + 2*time.Second/time.Duration(c.few)
+	c.slow = time.Second/ordersPerSecond + slowBy/time.Duration(c.few)
 	rabbit := findRabbit()
 	c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return b.opts.only != "" && w.name != b.opts.only })
 	if rabbit == nil {
@@ -63,7 +63,10 @@ func (b *bench) architectures(ctx context.Context) (machine string, charts []cha
 	return machine, charts, err
 }
 
-const minFew = 8
+const (
+	minFew = 8
+	slowBy = 1800 * time.Millisecond // the last order, at a slow consumer
+)
 
 // open starts the servers, and sales of every company.
 func (c *comparison) open(ctx context.Context) (err error) {

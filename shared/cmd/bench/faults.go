@@ -24,7 +24,7 @@ type fault struct {
 type trial struct {
 	orders int           // in good days
 	few    int           // while something is wrong
-	slow   time.Duration // what each order takes a slow consumer, so that the last of few waits about two seconds
+	slow   time.Duration // what each order takes a slow consumer, so that the last of few waits about slowBy
 }
 
 const (

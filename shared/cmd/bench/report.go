@@ -10,7 +10,7 @@ import (
 // report prints the figures.
 func (c *comparison) report(ctx context.Context) ([]chart, error) {
 	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; from the commit at sales to that at each of three consumers\n", count(c.orders), ordersPerSecond)
-	t := c.out.table("way", "sale p50 ms", "p99 ms", "delay p50 ms", "p99 ms", "requests or messages per 1,000 orders", "CPU ms per 1,000 orders", "sales knows", "was changed")
+	t := c.out.table("way", "sale p50 ms", "p99 ms", "delay p50 ms", "p99 ms", "requests or messages per 1,000 orders", "CPU ms per 1,000 orders", "sales knows", "changed for them")
 	good := chart{title: "Nothing is wrong: a sale, and from commit to consumer (p50, shorter is better)", unit: " ms", series: []string{"sale", "from commit to consumer"}}
 	bad := chart{title: "What the faults cost, all together (shorter is better)", series: []string{"sales failed or waited", "entries lost, doubled or never sold", "missing at the newcomers"}}
 	all := map[*company]*results{}
@@ -26,7 +26,7 @@ func (c *comparison) report(ctx context.Context) ([]chart, error) {
 		}
 		sales, n := company.latencies(goodDays), float64(c.orders+1)
 		t.row(company.title, number(quantile(sales, 0.5)), number(quantile(sales, 0.99)), number(quantile(delays, 0.5)), number(quantile(delays, 0.99)),
-			count(int(1000*float64(company.normal.sent)/n)), number(1000*milliseconds(company.normal.cpu)/n), company.knowledge(), fmt.Sprint(company.changes, " times"))
+			count(int(1000*float64(company.normal.sent)/n)), number(1000*milliseconds(company.normal.cpu)/n), company.knowledge(), times(company.changes))
 		good.groups = append(good.groups, group{company.title, []float64{quantile(sales, 0.5), quantile(delays, 0.5)}})
 		bad.groups = append(bad.groups, group{company.title, r.sum()})
 	}
@@ -37,6 +37,13 @@ func (c *comparison) report(ctx context.Context) ([]chart, error) {
 		return nil, err
 	}
 	return []chart{good, bad}, c.reportSlow()
+}
+
+func times(n int) string {
+	if n == 0 {
+		return "never"
+	}
+	return fmt.Sprint(n, " times")
 }
 
 // knowledge is what sales has to know of others.

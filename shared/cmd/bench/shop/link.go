@@ -11,22 +11,23 @@ import (
 )
 
 const (
-	dialTimeout   = time.Second
-	redialPause   = 50 * time.Millisecond
-	heartbeat     = 5 * time.Second
-	maxUnfinished = 20 // messages on their way to a consumer
+	dialTimeout = time.Second
+	redialPause = 50 * time.Millisecond
+	heartbeat   = 5 * time.Second
 )
 
 // A link is a channel to the broker, made anew where it was lost. (The library's own recovery keeps the deliveries of the old channel,
 // whose tags the new one gives to others: an acknowledgement would lose a message.)
 type link struct {
-	url  string
+	url   string
+	ahead int // messages that a consumer may have in its hands
+
 	mu   sync.Mutex
 	conn *amqp.Connection
 	ch   *amqp.Channel
 }
 
-func newLink(url string) *link { return &link{url: url} }
+func newLink(url string, ahead int) *link { return &link{url: url, ahead: ahead} }
 
 // channel gives the channel, on which publishings are confirmed.
 func (l *link) channel(ctx context.Context) (*amqp.Channel, error) {
@@ -131,7 +132,7 @@ func (l *link) messages(ctx context.Context, queue string, declare func(*amqp.Ch
 		err = declare(ch)
 	}
 	if err == nil {
-		err = ch.Qos(maxUnfinished, 0, false)
+		err = ch.Qos(l.ahead, 0, false)
 	}
 	if err != nil {
 		return nil, err

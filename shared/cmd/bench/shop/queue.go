@@ -65,7 +65,7 @@ func (s *queues) sell(ctx context.Context, o *order.Order) (committedAt time.Tim
 
 const (
 	workers  = 3 // that share a queue
-	maxTries = 3
+	maxTries = 5 // a crash with the message in hand is one, too
 )
 
 // dead is the queue for what a consumer refuses, for a person to look at.
@@ -86,7 +86,7 @@ func declareQueue(ch *amqp.Channel, name string) error {
 
 // consumeQueue is a consumer with several workers.
 func consumeQueue(ctx context.Context, set *settings, own *ownCopy, logger *slog.Logger, stdout io.Writer) error {
-	l := newLink(set.Broker)
+	l := newLink(set.Broker, 0)
 	ch, err := l.channel(ctx)
 	if err == nil {
 		err = declareQueue(ch, set.Name) // by one: the broker fails where several make the same new queue at once
@@ -123,7 +123,7 @@ func consumeQueue(ctx context.Context, set *settings, own *ownCopy, logger *slog
 // other error is a reason to try the same again later.
 func workOff(ctx context.Context, url, queue string, ready func(), handle func(body []byte) error, logger *slog.Logger) error {
 	declare := func(ch *amqp.Channel) error { return declareQueue(ch, queue) }
-	return newLink(url).consume(ctx, queue, declare, ready, func(m amqp.Delivery) error {
+	return newLink(url, 1).consume(ctx, queue, declare, ready, func(m amqp.Delivery) error {
 		for {
 			err := handle(m.Body)
 			switch {

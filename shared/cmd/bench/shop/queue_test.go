@@ -27,7 +27,7 @@ type bench struct {
 
 func newBench(t *testing.T, broker *rabbitmq.Server, queue string) *bench {
 	t.Helper()
-	b := &bench{Server: broker, queue: queue, link: newLink(broker.URL)}
+	b := &bench{Server: broker, queue: queue, link: newLink(broker.URL, 0)}
 	t.Cleanup(func() { // the context of the test is over
 		b.wg.Wait()
 		b.link.close()

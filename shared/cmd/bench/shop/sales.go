@@ -71,7 +71,7 @@ func serveSales(ctx context.Context, kind string, set *settings, db *pgxpool.Poo
 		defer f.log.Close()
 		s = f
 	default:
-		l := newLink(set.Broker)
+		l := newLink(set.Broker, 0)
 		defer l.close()
 		if kind == SalesByQueues {
 			s, err = newQueues(ctx, &own, l, set.Told, logger)

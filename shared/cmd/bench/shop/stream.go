@@ -69,6 +69,8 @@ func (s *stream) sell(ctx context.Context, o *order.Order) (committedAt time.Tim
 	return committedAt, nil
 }
 
+const streamAhead = 20
+
 // consumeStream is a consumer of an exchange: a durable queue, manual acknowledgement, and the order's id against repetitions. A
 // newcomer takes out of the history queue what is in there, first.
 func consumeStream(ctx context.Context, set *settings, own *ownCopy, logger *slog.Logger, stdout io.Writer) error {
@@ -88,7 +90,7 @@ func consumeStream(ctx context.Context, set *settings, own *ownCopy, logger *slo
 		own.crash.here()
 		return m.Ack(false)
 	}
-	l := newLink(set.Broker)
+	l := newLink(set.Broker, streamAhead)
 	if set.History != "" {
 		ch, err := l.channel(ctx)
 		if err == nil {
