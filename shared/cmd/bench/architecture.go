@@ -4,12 +4,12 @@ import "github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 
 // An architecture is how sales and those who have to hear of its orders are connected.
 type architecture struct {
-	name, title string
-	sales       string // kind of process
-	consumer    string
-	brokered    bool     // it takes one
-	relayed     bool     // from the feed to the broker
-	knows       []string // what sales has to know beside those whom it tells
+	name, title, bar string
+	sales            string // kind of process
+	consumer         string
+	brokered         bool     // it takes one
+	relayed          bool     // from the feed to the broker
+	knows            []string // what sales has to know beside those whom it tells
 	// told is what sales has to know of a consumer; nil: nothing.
 	told func(c *consumer) string
 	what string // that is
@@ -18,14 +18,14 @@ type architecture struct {
 // ways are the contestants.
 func architectures() []*architecture {
 	return []*architecture{
-		{name: "calls", title: "synchronous calls", sales: shop.SalesByCalls, consumer: shop.CalledConsumer,
+		{name: "calls", title: "synchronous calls", bar: "calls", sales: shop.SalesByCalls, consumer: shop.CalledConsumer,
 			told: func(c *consumer) string { return "http://" + c.addr }, what: "addresses"},
-		{name: "queues", title: "queue per consumer", sales: shop.SalesByQueues, consumer: shop.QueueConsumer, brokered: true,
+		{name: "queues", title: "queue per consumer", bar: "queues", sales: shop.SalesByQueues, consumer: shop.QueueConsumer, brokered: true,
 			knows: []string{"broker"}, told: func(c *consumer) string { return c.name }, what: "queues"},
-		{name: "stream", title: "event stream", sales: shop.SalesByStream, consumer: shop.StreamConsumer, brokered: true,
+		{name: "stream", title: "event stream", bar: "stream", sales: shop.SalesByStream, consumer: shop.StreamConsumer, brokered: true,
 			knows: []string{"broker", "exchange", "history queue"}},
-		{name: "feed", title: "feed", sales: shop.SalesByFeed, consumer: shop.FeedConsumer},
-		{name: "relay", title: "feed with relay", sales: shop.SalesByFeed, consumer: shop.FeedConsumer, brokered: true, relayed: true},
+		{name: "feed", title: "feed", bar: "feed", sales: shop.SalesByFeed, consumer: shop.FeedConsumer},
+		{name: "relay", title: "feed with relay", bar: "feed with relay", sales: shop.SalesByFeed, consumer: shop.FeedConsumer, brokered: true, relayed: true},
 	}
 }
 

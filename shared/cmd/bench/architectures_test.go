@@ -31,8 +31,8 @@ func TestArchitectures(t *testing.T) {
 		goodDays: {{}, {}, {}, {}, {}},
 		away:     {{"failed": few}, {}, {}, {}, {}},
 		outage:   {{}, {"waited": few, "lost": all}, {"lost": all}, {}, {}},
-		halfSold: {{"failed": caught, "phantoms": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}},
-		halfDone: {{"failed": some, "phantoms": some}, {}, {}, {}, {}},
+		halfSold: {{"failed": caught, "phantom": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}},
+		halfDone: {{"failed": some, "phantom": some}, {}, {}, {}, {}},
 		slowly:   {{late: some}, {}, {}, {}, {}},
 	} {
 		got := rowOf(t, out, fault)
@@ -65,7 +65,7 @@ func TestArchitectures(t *testing.T) {
 		}
 	}
 	for _, row := range []string{`synchronous calls \| .* 3,000 \| .* 5 addresses \| 3 times`, `queue per consumer \| .* 3,000 \| .* broker, 5 queues \| 3 times`,
-		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| 1 times`, `feed \| .* nobody \| never`, `feed with relay \| .* nobody \| never`} {
+		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| once`, `feed \| .* nobody \| never`, `feed with relay \| .* nobody \| never`} {
 		if !regexp.MustCompile(`(?m)^\| ` + row + ` \|$`).MatchString(out) {
 			t.Errorf("nothing matches %s", row)
 		}
@@ -95,7 +95,7 @@ func (want facts) check(cell string) error {
 	if want[late] == some && got["failed"]+got["waited"] > 0 {
 		return nil
 	}
-	for _, what := range []string{late, "failed", "waited", "lost", "doubled", "phantoms"} {
+	for _, what := range []string{late, "failed", "waited", "lost", "doubled", "phantom"} {
 		switch w := want[what]; {
 		case w == some && got[what] > 0, w == got[what]:
 		case what == "waited" && w == 0: // on a machine that has more to do

@@ -10,17 +10,17 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A cluster is a PostgreSQL server, and a template for its databases.
+// A cluster is a PostgreSQL server for many databases.
 type cluster struct{ *postgres.DB }
 
 const (
-	templateName = "template"
-	connsEach    = 6 // of a process to a database: many are in a cluster
+	templateName = "template1" // which every server has: each database is thousands of kilobytes and hundreds of files
+	connsEach    = 6           // of a process to a database: many are in a cluster
 )
 
 // openCluster makes the template by the migrations. Close the cluster after an error, too.
-func openCluster(ctx context.Context, dir, name string, migrations ...postgres.Migrations) (c cluster, err error) {
-	if c.DB, err = postgres.Open(ctx, postgres.Config{Name: name, Dir: dir}); err != nil {
+func openCluster(ctx context.Context, dir string, migrations ...postgres.Migrations) (c cluster, err error) {
+	if c.DB, err = postgres.Open(ctx, postgres.Config{Name: "postgres", Dir: dir}); err != nil {
 		return c, err
 	}
 	db, err := c.connect(ctx, templateName, migrations...)
@@ -38,7 +38,7 @@ func (c cluster) close() {
 
 // create makes a database.
 func (c cluster) create(ctx context.Context, name string) (*pgxpool.Pool, error) {
-	if _, err := c.Exec(ctx, `create database `+name+` template `+templateName); err != nil {
+	if _, err := c.Exec(ctx, `create database `+name); err != nil {
 		return nil, err
 	}
 	return c.connect(ctx, name)

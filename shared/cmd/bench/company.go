@@ -21,6 +21,7 @@ type company struct {
 	*architecture
 	*comparison
 	db        *pgxpool.Pool // of sales
+	copies    cluster       // for the consumers' databases
 	salesAddr string
 	sales     *server // nil: it is down
 	relay     *server
@@ -53,7 +54,7 @@ func (c *company) open(ctx context.Context) (err error) {
 	if err != nil || !c.relayed {
 		return err
 	}
-	db, err := c.copies[0].create(ctx, c.name+"_relay")
+	db, err := c.copies.create(ctx, c.name+"_relay")
 	if err != nil {
 		return err
 	}
@@ -145,15 +146,15 @@ func (c *company) restart(ctx context.Context, con *consumer, settings map[strin
 // join adds consumers, and lets sales know of them where it must.
 func (c *company) join(ctx context.Context, names ...string) error {
 	var all errgroup.Group
-	before, added := len(c.consumers), make([]*consumer, len(names))
+	added := make([]*consumer, len(names))
 	settings := map[string]string{}
-	if before > 0 && c.hasHistory() {
+	if len(c.consumers) > 0 && c.hasHistory() {
 		settings[shop.History] = c.history
 	}
 	for i, name := range names {
 		all.Go(func() (err error) {
 			con := &consumer{name: c.name + "_" + name}
-			if con.db, err = c.copies[(before+i)%len(c.copies)].create(ctx, con.name); err != nil {
+			if con.db, err = c.copies.create(ctx, con.name); err != nil {
 				return err
 			}
 			added[i] = con

@@ -26,7 +26,7 @@ type comparison struct {
 	atOnce     int // companies to which a fault happens at the same time
 	source     cluster
 	postmaster *postmaster // of source; nil: the system has no /proc
-	copies     []cluster   // one for each of the consumers
+	copies     []cluster   // one for waysEach companies
 	broker     *rabbitmq.Server
 	companies  []*company
 }
@@ -64,21 +64,22 @@ func (b *bench) architectures(ctx context.Context) (machine string, charts []cha
 }
 
 const (
-	minFew = 8
-	slowBy = 1800 * time.Millisecond // the last order, at a slow consumer
+	minFew   = 8
+	waysEach = 2                       // the consumers of so many companies share a PostgreSQL server, as far as its connections go
+	slowBy   = 1800 * time.Millisecond // the last order, at a slow consumer
 )
 
 // open starts the servers, and sales of every company.
 func (c *comparison) open(ctx context.Context) (err error) {
 	var starts errgroup.Group
-	c.copies = make([]cluster, len(consumerNames))
+	c.copies = make([]cluster, (len(c.ways)+waysEach-1)/waysEach)
 	starts.Go(func() (err error) {
-		c.source, err = openCluster(ctx, c.dir, "source", sql.Migrations("publish"), sql.Migrations("sales"))
+		c.source, err = openCluster(ctx, filepath.Join(c.dir, "source"), sql.Migrations("publish"), sql.Migrations("sales"))
 		return err
 	})
-	for i, name := range consumerNames {
+	for i := range c.copies {
 		starts.Go(func() (err error) {
-			c.copies[i], err = openCluster(ctx, c.dir, name, sql.Migrations("subscribe"), shop.Migrations())
+			c.copies[i], err = openCluster(ctx, filepath.Join(c.dir, fmt.Sprint("copies", i)), sql.Migrations("subscribe"), shop.Migrations())
 			return err
 		})
 	}
@@ -100,8 +101,8 @@ func (c *comparison) open(ctx context.Context) (err error) {
 	if c.postmaster, err = findPostmaster(ctx, c.source.Pool); err != nil {
 		return err
 	}
-	for _, w := range c.ways {
-		c.companies = append(c.companies, &company{architecture: w, comparison: c})
+	for i, w := range c.ways {
+		c.companies = append(c.companies, &company{architecture: w, comparison: c, copies: c.copies[i/waysEach]})
 	}
 	return c.each(ctx, len(c.companies), (*company).open)
 }

@@ -168,27 +168,41 @@ func (c *company) buy(ctx context.Context, s *sold) {
 	s.committedAt = sale.CommittedAt
 }
 
-// recovery is how long everything may take to be well again.
-const recovery = time.Minute
+const (
+	recovery  = time.Minute      // everything may take it to be well again
+	secondTry = 15 * time.Second // after which an order that has not arrived everywhere counts as lost: another one is sold
+)
 
-// goOn returns when a sale succeeds and all consumers have heard of it, and so of what came before, if they ever will.
+// goOn returns when all consumers have heard of a sale, and so of what came before, if they ever will.
 func (c *company) goOn(ctx context.Context, fault string) error {
 	ctx, cancel := context.WithTimeout(ctx, recovery)
 	defer cancel()
 	for {
 		s := c.buyer(fault)
-		if c.buy(ctx, s); s.err == nil {
-			for _, con := range c.consumers {
-				if err := con.arrival(ctx, s.id); err != nil {
-					return errors.Join(fmt.Errorf("%s: %w", con.name, err), con.process.complaint())
-				}
-			}
+		c.buy(ctx, s)
+		err := s.err
+		if err == nil {
+			err = c.arrival(ctx, s)
+		}
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), s.err, c.sales.complaint())
+			return errors.Join(err, c.sales.complaint())
 		case <-time.After(watchInterval):
 		}
 	}
+}
+
+// arrival returns when all consumers have the order.
+func (c *company) arrival(ctx context.Context, s *sold) error {
+	ctx, cancel := context.WithTimeout(ctx, secondTry)
+	defer cancel()
+	for _, con := range c.consumers {
+		if err := con.arrival(ctx, s.id); err != nil {
+			return fmt.Errorf("%s: %w", con.name, err)
+		}
+	}
+	return nil
 }

@@ -9,10 +9,10 @@ import (
 
 // report prints the figures.
 func (c *comparison) report(ctx context.Context) ([]chart, error) {
-	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; from the commit at sales to that at each of three consumers\n", count(c.orders), ordersPerSecond)
+	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; the delay is from the commit at sales to that at each of three consumers (less than 0: sales is the last)\n", count(c.orders), ordersPerSecond)
 	t := c.out.table("way", "sale p50 ms", "p99 ms", "delay p50 ms", "p99 ms", "requests or messages per 1,000 orders", "CPU ms per 1,000 orders", "sales knows", "changed for them")
 	good := chart{title: "Nothing is wrong: a sale, and from commit to consumer (p50, shorter is better)", unit: " ms", series: []string{"sale", "from commit to consumer"}}
-	bad := chart{title: "What the faults cost, all together (shorter is better)", series: []string{"sales failed or waited", "entries lost, doubled or never sold", "missing at the newcomers"}}
+	bad := chart{title: "What the faults cost, all together (shorter is better)", counts: true, series: []string{"sales failed or waited", "entries lost, doubled or never sold", "missing at the newcomers"}}
 	all := map[*company]*results{}
 	for _, company := range c.companies {
 		r, err := company.judge(ctx)
@@ -27,8 +27,8 @@ func (c *comparison) report(ctx context.Context) ([]chart, error) {
 		sales, n := company.latencies(goodDays), float64(c.orders+1)
 		t.row(company.title, number(quantile(sales, 0.5)), number(quantile(sales, 0.99)), number(quantile(delays, 0.5)), number(quantile(delays, 0.99)),
 			count(int(1000*float64(company.normal.sent)/n)), number(1000*milliseconds(company.normal.cpu)/n), company.knowledge(), times(company.changes))
-		good.groups = append(good.groups, group{company.title, []float64{quantile(sales, 0.5), quantile(delays, 0.5)}})
-		bad.groups = append(bad.groups, group{company.title, r.sum()})
+		good.groups = append(good.groups, group{company.bar, []float64{quantile(sales, 0.5), quantile(delays, 0.5)}})
+		bad.groups = append(bad.groups, group{company.bar, r.sum()})
 	}
 	if err := t.flush(); err != nil {
 		return nil, err
@@ -36,12 +36,16 @@ func (c *comparison) report(ctx context.Context) ([]chart, error) {
 	if err := c.reportFaults(all); err != nil {
 		return nil, err
 	}
+	bad.note = fmt.Sprintf("In every way %d buyers had no answer from sales, which was killed.", caught)
 	return []chart{good, bad}, c.reportSlow()
 }
 
 func times(n int) string {
-	if n == 0 {
+	switch n {
+	case 0:
 		return "never"
+	case 1:
+		return "once"
 	}
 	return fmt.Sprint(n, " times")
 }
@@ -59,7 +63,7 @@ func (c *company) knowledge() string {
 }
 
 func (c *comparison) reportFaults(all map[*company]*results) error {
-	fmt.Fprintf(c.out, "\nFaults: an entry is an order at one of the three consumers\n")
+	fmt.Fprintf(c.out, "\nFaults: sales that failed or waited for more than %v; entries, each an order at one of the three consumers, that were lost or doubled, or are phantoms: nobody bought them\n", longSale)
 	columns := []string{"fault"}
 	for _, company := range c.companies {
 		columns = append(columns, company.title)

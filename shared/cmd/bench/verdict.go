@@ -161,7 +161,7 @@ func (v *verdict) String() string {
 	for _, of := range []struct {
 		n    int
 		what string
-	}{{v.failed, "failed"}, {v.waited, "waited"}, {v.lost, "lost"}, {v.doubled, "doubled"}, {v.phantoms, "phantoms"}} {
+	}{{v.failed, "failed"}, {v.waited, "waited"}, {v.lost, "lost"}, {v.doubled, "doubled"}, {v.phantoms, "phantom"}} {
 		if of.n > 0 {
 			words = append(words, count(of.n)+" "+of.what)
 		}

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	dialTimeout = time.Second
+	dialTimeout = 5 * time.Second
 	redialPause = 50 * time.Millisecond
-	heartbeat   = 5 * time.Second
+	heartbeat   = 30 * time.Second // a machine that has much to do is no fault that was asked for
 )
 
 // A link is a channel to the broker, made anew where it was lost. (The library's own recovery keeps the deliveries of the old channel,
