@@ -100,7 +100,7 @@ func (c *company) start(ctx context.Context, kind string, db *pgxpool.Pool, sett
 		env[shop.Broker] = c.brokerURL()
 	}
 	if c.relayed && kind == shop.FeedConsumer {
-		env["STREAM_ORDERS"] = c.brokerURL() // listens, too
+		env["STREAM_ORDERS"], env["POLL_ORDERS"], env["POLL_WAIT"] = c.brokerURL(), "@every 2s", "0s" // listens, and need not wait
 	}
 	maps.Copy(env, settings)
 	return startServer(ctx, env, kind, db.Config().ConnString())
