@@ -7,7 +7,7 @@ type architecture struct {
 	name, title, bar string
 	sales            string // kind of process
 	consumer         string
-	brokered         bool     // it takes one
+	brokered         bool     // it takes a broker
 	relayed          bool     // from the feed to the broker
 	knows            []string // what sales has to know beside those whom it tells
 	// told is what sales has to know of a consumer; nil: nothing.
@@ -15,7 +15,7 @@ type architecture struct {
 	what string // that is
 }
 
-// ways are the contestants.
+// architectures gives the contestants.
 func architectures() []*architecture {
 	return []*architecture{
 		{name: "calls", title: "synchronous calls", bar: "calls", sales: shop.SalesByCalls, consumer: shop.CalledConsumer,
