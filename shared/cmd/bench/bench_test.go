@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -157,9 +158,12 @@ func TestStopped(t *testing.T) {
 		{"subscribe", "freshness", serveArg + " " + oneKind, syscall.SIGINT},
 		{"subscribe", "freshness", serveArg + " " + rabbitKind, syscall.SIGINT},
 		{"subscribe", "freshness", "beam", syscall.SIGKILL},
+		{"architectures", "feed", serveArg + " " + shop.FeedConsumer, syscall.SIGINT},
+		{"architectures", "relay", serveArg + " " + shop.FeedConsumer, syscall.SIGINT},
+		{"architectures", "queues", serveArg + " " + shop.QueueConsumer, syscall.SIGKILL},
 	} {
 		t.Run(test.part+" by "+test.signal.String(), func(t *testing.T) {
-			if test.until != serveArg+" "+oneKind && test.what == "subscribe" && findRabbit() == nil {
+			if needsRabbit := test.until != serveArg+" "+oneKind && test.what != "feed" && test.part != "feed"; needsRabbit && findRabbit() == nil {
 				t.Skip("RabbitMQ is not installed")
 			}
 			t.Parallel()
@@ -243,18 +247,21 @@ func TestFlags(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for args, text := range map[string]string{
-		"":                         "takes feed or subscribe",
-		"orders":                   "takes feed or subscribe",
-		"feed more":                "takes feed or subscribe",
-		"feed --only catchup":      "writes, reads, wait",
-		"feed --entries 5000":      "-entries",
-		"feed --out x.png":         "file.svg",
-		"feed --out nowhere/x.svg": "exists",
-		"feed --loud":              "-loud",
-		"subscribe --only writes":  "idle, freshness, catchup",
-		"subscribe --entries 999":  "from 1,000 to",
-		"subscribe --entries 1e6":  "from 1,000 to",
-		"subscribe freshness":      "takes feed or subscribe",
+		"":                          "takes feed, subscribe or architectures",
+		"orders":                    "takes feed, subscribe or architectures",
+		"feed more":                 "takes feed, subscribe or architectures",
+		"feed --only catchup":       "writes, reads, wait",
+		"feed --entries 5000":       "-entries",
+		"feed --out x.png":          "file.svg",
+		"feed --out nowhere/x.svg":  "exists",
+		"feed --loud":               "-loud",
+		"subscribe --only writes":   "idle, freshness, catchup",
+		"subscribe --entries 999":   "from 1,000 to",
+		"subscribe --entries 1e6":   "from 1,000 to",
+		"architectures --only wait": "calls, queues, stream, feed, relay",
+		"architectures --orders 19": "from 20 to",
+		"feed --orders 100":         "-orders",
+		"subscribe freshness":       "takes feed, subscribe or architectures",
 	} {
 		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", args, err)

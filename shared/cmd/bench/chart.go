@@ -14,6 +14,7 @@ type chart struct {
 	series      []string
 	groups      []group
 	note        string
+	counts      bool // the values are whole numbers
 }
 
 type group struct {
@@ -73,7 +74,7 @@ func (c *chart) draw(b *bytes.Buffer, y int) int {
 			}
 			length := int(max(1, float64(width-2*margin-labels-values)*c.scale(v)/longest))
 			rect(b, i, margin+labels, y, length, barHeight-2)
-			text(b, "", margin+labels+length+6, y+12, "start", number(v)+c.unit)
+			text(b, "", margin+labels+length+6, y+12, "start", c.value(v)+c.unit)
 			y += barHeight
 		}
 		text(b, "", margin+labels-10, (top+y)/2+4, "end", g.name)
@@ -84,6 +85,13 @@ func (c *chart) draw(b *bytes.Buffer, y int) int {
 		y += 20
 	}
 	return y + 12
+}
+
+func (c *chart) value(v float64) string {
+	if c.counts {
+		return count(int(v))
+	}
+	return number(v)
 }
 
 func (c *chart) scale(v float64) float64 {

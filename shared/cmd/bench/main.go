@@ -26,18 +26,20 @@ import (
 
 func main() { daemon.Main(run) }
 
-const help = `Measures the feed, or a subscriber of it, against its peers, in one run on this machine, over
+const help = `Measures the feed, or a subscriber of it, against its peers, or a whole shop, in one run on this machine, over
 loopback and on private PostgreSQL servers that are deleted afterwards. Machines are noisy:
 compare ratios, not rates.
 
-Usage: go run ./shared/cmd/bench feed|subscribe [flags]
+Usage: go run ./shared/cmd/bench feed|subscribe|architectures [flags]
 
   --only PART       only that part: writes, reads or wait of feed; idle, freshness or catchup of
-                    subscribe (default all: feed 5 to 7 minutes, subscribe 6 to 10)
+                    subscribe; calls, queues, stream, feed or relay of architectures (default all:
+                    feed 5 to 7 minutes, subscribe 6 to 10, architectures 3 to 4)
   --quick           short rounds: shows that everything works, its figures mean little
   --markdown        print the tables as Markdown
   --out FILE.svg    draw the figures, too
   --entries N       of subscribe catchup, 1,000 to 100,000,000 (default 1,000,000)
+  --orders N        of architectures, 20 to 2,000 (default 400)
   --help            print this
 
 feed
@@ -72,6 +74,23 @@ catchup    Entries a second, of 680 bytes, into an empty table with a primary ke
            nginx keeps the pages as a shared cache does, or a source just started has to render
            and compress them. Every copy is compared with the source. 4 to 8 minutes.
 
+architectures
+The same shop, sales and three consumers, each a process and a database of its own, in five ways:
+calls      HTTP to each consumer before the commit; what one does not take is not sold, and taken back
+           from the others.
+queues     After the commit, a durable queue for each consumer, confirmed by RabbitMQ; three workers
+           share it, and what is refused three times goes to the dead letters.
+stream     After the commit, a fanout exchange of RabbitMQ, not confirmed; each consumer looks for the
+           order, inserts it and acknowledges. A newcomer empties a history queue first.
+feed       Order and entry in one commit; subscribers wait at the source.
+relay      The same, with a relay to RabbitMQ, to which the subscribers listen, too.
+Good days, at 40 orders a second: what a sale takes, from its commit to that at each consumer, and what
+it costs sales and its PostgreSQL. Then, with a tenth of the orders each: a sale before anybody
+listens, a consumer down, the broker down, sales killed between its two steps (commit and telling;
+after the commit where it is one), a consumer killed between its write and its acknowledgement, a slow
+consumer, two newcomers. Processes and the broker are killed by SIGKILL and started again; then what
+each consumer has is compared with what sales has, row by row. A sale waited if it took more than 1 s.
+
 Ratios are the median over the rounds (least to most). Contestants take turns in every round.
 `
 
@@ -82,14 +101,17 @@ type options struct {
 	markdown bool
 	out      string
 	entries  int
+	orders   int // of architectures; 0: as many as it takes by itself
 }
 
 // parts are what can be measured.
-var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}}
+var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}, "architectures": {"calls", "queues", "stream", "feed", "relay"}}
 
 const (
 	minEntries = 1000
 	maxEntries = 100_000_000
+	minSales   = 20
+	maxSales   = 2000
 )
 
 func parseFlags(args []string) (o options, err error) {
@@ -123,13 +145,21 @@ func parseFlags(args []string) (o options, err error) {
 			return nil
 		})
 	}
+	if o.what == "architectures" {
+		flags.Func("orders", "", func(s string) error {
+			if o.orders, err = strconv.Atoi(s); err != nil || o.orders < minSales || o.orders > maxSales {
+				return fmt.Errorf("takes a whole number from %s to %s", count(minSales), count(maxSales))
+			}
+			return nil
+		})
+	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return o, err
 	} else if err != nil {
 		return o, daemon.Usagef("%w; see --help", err)
 	}
 	if parts[o.what] == nil || flags.NArg() > 0 {
-		return o, daemon.Usagef("takes feed or subscribe, then flags; see --help")
+		return o, daemon.Usagef("takes feed, subscribe or architectures, then flags; see --help")
 	}
 	return o, nil
 }
@@ -160,7 +190,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	b := &bench{opts: opts, out: &output{stdout, opts.markdown}, env: env, dir: dir}
 	measure, title := b.feed, "The feed and its peers, measured"
-	if opts.what == "subscribe" {
+	switch opts.what {
+	case "architectures":
+		measure, title = b.architectures, "Five ways to tell of a sale, measured"
+	case "subscribe":
 		measure, title = b.subscribe, "A subscriber and its peers, measured"
 	}
 	machine, charts, err := measure(ctx)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -30,6 +31,9 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		return serveNginx(ctx, of, env[upstreamEnv], stdout)
 	case rabbitKind:
 		return serveRabbit(ctx, of, stdout)
+	case shop.SalesByCalls, shop.SalesByQueues, shop.SalesByStream, shop.SalesByFeed, shop.Relay,
+		shop.CalledConsumer, shop.QueueConsumer, shop.StreamConsumer, shop.FeedConsumer:
+		return shop.Serve(ctx, kind, of, env, stdout)
 	case oneKind, pureKind:
 		return serveSubscriber(ctx, kind, of, env, stdout)
 	}
