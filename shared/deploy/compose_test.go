@@ -136,7 +136,7 @@ func checkDatabase(t *testing.T, s types.ServiceConfig) {
 	}
 }
 
-// checkBroker: the relay reaches it, and knows its password.
+// checkBroker: the relay reaches it, and knows its password; so does the dashboard, which listens.
 func checkBroker(t *testing.T, project *types.Project) {
 	t.Helper()
 	broker := project.Services["rabbitmq"]
@@ -150,6 +150,9 @@ func checkBroker(t *testing.T, project *types.Project) {
 	}
 	if password, _ := u.User.Password(); u.User.Username() != value(broker, "RABBITMQ_DEFAULT_USER") || password != value(broker, "RABBITMQ_DEFAULT_PASS") {
 		t.Error("the relay does not know user and password of its broker")
+	}
+	if got := value(project.Services["dashboard"], "STREAM_ORDERS"); got != u.String() {
+		t.Errorf("the dashboard listens to %q", got)
 	}
 }
 
