@@ -67,7 +67,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 			t.Fatalf("%s: %s: %s: %v", about, resp.Status, text, err)
 		}
 		keys := slices.Sorted(maps.Keys(list[0]))
-		if fmt.Sprint(keys) != "[as_of catching_up cost cursor feed generation lag_entries last_error last_success_at next_polls page_size rejected_entries resync_reason resync_since resynced_at schedule schedule_source standby state url wait]" {
+		if fmt.Sprint(keys) != "[as_of catching_up cost cursor feed generation lag_entries last_error last_success_at next_polls page_size rejected_entries resync_reason resync_since resynced_at schedule schedule_source standby state stream url wait]" {
 			t.Errorf("%s: the fields are %v", about, keys)
 		}
 		for name, value := range wanted {
