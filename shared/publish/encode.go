@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,6 +50,11 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 func (c *rowsCodec) Encode(value any, b []byte) ([]byte, error) {
 	p := value.(*placed)
 	n := len(p.records)
+	size := 20
+	for i := range p.records {
+		size += len(p.feed) + len(p.records[i].Payload) + 250
+	}
+	b = slices.Grow(b, size)
 	for _, word := range [...]uint32{1, 0, c.row, uint32(n), 1} {
 		b = binary.BigEndian.AppendUint32(b, word)
 	}

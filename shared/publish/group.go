@@ -42,7 +42,6 @@ func (l *Log) commitGroups() {
 		case <-l.closing:
 			return
 		case first := <-l.queue:
-			runtime.Gosched() // those whose group has just ended are about to come again
 			l.commitGroup(l.collect(first))
 		}
 	}
@@ -51,12 +50,16 @@ func (l *Log) commitGroups() {
 // collect takes the changes that are waiting.
 func (l *Log) collect(first *Change) []*Change {
 	group := []*Change{first}
-	for len(group) < maxGroup {
-		select {
-		case c := <-l.queue:
-			group = append(group, c)
-		default:
-			return group
+	for came := 0; len(group) > came; { // those whose group has just ended are about to come again
+		came = len(group)
+		runtime.Gosched()
+		for more := true; more && len(group) < maxGroup; {
+			select {
+			case c := <-l.queue:
+				group = append(group, c)
+			default:
+				more = false
+			}
 		}
 	}
 	return group
