@@ -172,10 +172,13 @@ type status struct {
 	State     string    `json:"state"`
 	AsOf      time.Time `json:"as_of"`
 	LastError string    `json:"last_error"`
-	Stream    *struct {
-		State    string `json:"state"`
-		Messages int64  `json:"messages"`
-	} `json:"stream"`
+	Stream    *stream   `json:"stream"`
+}
+
+// stream is what it says of the event stream that it hears.
+type stream struct {
+	State    string `json:"state"`
+	Messages int64  `json:"messages"`
 }
 
 func (b *bench) status(service string) (status, error) {

@@ -61,18 +61,23 @@ func (l *listening) orders(t *testing.T) {
 	l.up.says(t, "everything is up")
 	l.onMap(t, relay, topology.Up)
 	l.hears(t) // binds the queue: who comes later hears nothing of what was before
+	heard := func(enough func(*stream) bool) {
+		t.Helper()
+		eventually(t, func() error {
+			now, err := l.status(listens)
+			if err == nil && (now.Stream == nil || !enough(now.Stream)) {
+				err = fmt.Errorf("%s: %+v", listens, now.Stream)
+			}
+			return err
+		})
+	}
+	heard(func(s *stream) bool { return s.State == "listening" })
 	l.buy(t)
 	l.hears(t)
 	if n := l.heard[l.bought[0]]; n != 1 {
 		t.Errorf("the order was heard of %d times", n)
 	}
-	eventually(t, func() error {
-		now, err := l.status(listens)
-		if err == nil && (now.Stream == nil || now.Stream.Messages == 0) {
-			err = fmt.Errorf("%s has heard nothing: %+v", listens, now.Stream)
-		}
-		return err
-	})
+	heard(func(s *stream) bool { return s.Messages > 0 })
 }
 
 func (l *listening) killBroker(t *testing.T) {
