@@ -76,8 +76,11 @@ func newBench(t *testing.T) *bench {
 	built.Do(func() { built.dir, built.err = buildAll() })
 	b := &bench{all: t, dir: pgtest.Dir(t), offset: freeOffset(t), binary: filepath.Join(built.dir, "up")}
 	err := built.err
-	if err == nil {
-		err = os.CopyFS(filepath.Join(b.dir, "bin"), os.DirFS(filepath.Join(built.dir, "bin"))) // where up finds it up to date
+	if err == nil { // where up finds it up to date; by another process, as one that is forked meanwhile would keep a file of ours open, which then is busy
+		var out []byte
+		if out, err = exec.CommandContext(t.Context(), "cp", "-R", filepath.Join(built.dir, "bin"), b.dir).CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
 	}
 	if err == nil {
 		b.services, err = listServices(t.Context(), b.dir, 0)
