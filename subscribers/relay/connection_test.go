@@ -111,8 +111,13 @@ func TestExchangeOfAnotherKind(t *testing.T) {
 	if err := ch.ExchangeDelete(s.name, false, false); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it goes on", func() bool {
+		v := p.stream(t)
+		return v.State == connected && v.Detail == nil && v.Messages == 3 && v.Position == 3
+	})
 	q := listen(t, at(b.URL), s.name)
-	q.wantAll(t, s, 1)
+	p.post(t, "/subscriptions/"+s.name+"/resync")
+	q.wantAll(t, s, 2)
 }
 
 // A proxy stands between a relay and the broker.
