@@ -159,7 +159,7 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 		if _, err := conn.Exec(ctx, "begin"); err != nil {
 			return nil, err
 		}
-		if err := send(ctx, conn.Conn(), statements, owners); err != nil {
+		if err := send(ctx, conn.Conn(), statements, owners, func() {}); err != nil {
 			return nil, err
 		}
 		return l.end(ctx, conn, true, all)
@@ -168,15 +168,15 @@ func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
 	for i := range runs {
 		statements = append(statements, runs[i].append())
 	}
-	return runs, send(ctx, conn.Conn(), statements, owners)
+	return runs, send(ctx, conn.Conn(), statements, owners, func() { l.foresee(runs) })
 }
 
 // flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
 const flushSize = 8 << 10
 
 // send sends statements, the first of which belong to the owners, and blames the one that fails. PostgreSQL works on the
-// first while the next are encoded; nothing of them counts before their end is sent.
-func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int) error {
+// first while the next are encoded; nothing of them counts before their end is sent. Then sent is called.
+func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int, sent func()) error {
 	blame := func(i int, err error) error {
 		if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") {
 			return &changeError{owners[i], err}
@@ -212,6 +212,7 @@ func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []
 	if err := pipeline.Sync(); err != nil {
 		return err
 	}
+	sent()
 	for i := range statements {
 		if err := result(pipeline); err != nil {
 			_ = pipeline.Close() // repeats err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +42,44 @@ type tip struct {
 	recent []feed.Entry  // those before the head that this process has just appended, at most maxRecent: most readers ask for no others
 	epoch  int           // Log.epoch
 	moved  chan struct{} // closed when another one took its place
+
+	mu       sync.Mutex
+	foreseen []func(next *tip) // what is of use to do while the next one is being committed
+}
+
+// maxForeseen bounds what is done of use before a commit.
+const maxForeseen = 8
+
+// foresee has do called with the tip that is to come, when its commit is under way: it may never come.
+func (t *tip) foresee(do func(next *tip)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.foreseen) < maxForeseen {
+		t.foreseen = append(t.foreseen, do)
+	}
+}
+
+// foresee makes use of the time that a commit takes.
+func (l *Log) foresee(runs []placed) {
+	for i := range runs {
+		t, _ := l.remembered(runs[i].feed)
+		if t == nil || t.Head != runs[i].from {
+			continue
+		}
+		t.mu.Lock()
+		todo := t.foreseen
+		t.mu.Unlock()
+		if len(todo) == 0 {
+			continue
+		}
+		head := runs[i].head()
+		next := &tip{Head: head, cursor: head.Cursor(), recent: runs[i].behind(slices.Clip(t.recent)), epoch: t.epoch}
+		go func() {
+			for _, do := range todo {
+				do(next)
+			}
+		}()
+	}
 }
 
 // setTip wants l.mu locked.

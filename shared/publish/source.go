@@ -130,7 +130,14 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 			return nil, err
 		}
 	}
-	a = &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
+	a = s.answerAt(res, t, sp)
+	res.last.Store(a)
+	return a, nil
+}
+
+// answerAt is the answer that lies in a span.
+func (s *Source) answerAt(res *resource, t *tip, sp *span) *answer {
+	a := &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
 	if res.view == feed.Replay && sp.to-sp.from <= 1 {
 		a.coding = codingIdentity // what readers who wait get, one by one: it fits into a packet, and compressing takes its time
 	}
@@ -139,8 +146,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	if sp.sealed {
 		a.lastModified = []string{sp.updated.Truncate(time.Second).Format(http.TimeFormat)}
 	}
-	res.last.Store(a)
-	return a, nil
+	return a
 }
 
 // forget drops what was made in an earlier epoch.

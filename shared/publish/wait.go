@@ -89,6 +89,13 @@ func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
 		}
 	}}
 	res.awaited.Store(awaited)
+	if !res.Personal {
+		t.foresee(func(next *tip) {
+			if sp := res.selection.atHand(next); sp != nil {
+				_, _ = s.coded(context.Background(), &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
+			}
+		})
+	}
 	return awaited
 }
 

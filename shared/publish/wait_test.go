@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -94,6 +95,72 @@ func commit(t *testing.T, l *Log) {
 	t.Helper()
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
 		t.Error(err)
+	}
+}
+
+// What those who wait will hear is made while PostgreSQL commits. They hear of it when it is committed, and not at all if it is not.
+func TestForeseen(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	fill(t, l, 3)
+	r := run(t, l)
+	head, err := l.tip(t.Context(), feedName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type heard struct {
+		text string
+		err  error
+	}
+	answered := make(chan heard, 1)
+	go func() {
+		resp, err := r.ask(context.Background(), "/feeds/things?after="+head.cursor.String(), "Prefer", "wait=30")
+		if err != nil {
+			answered <- heard{"", err}
+			return
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		answered <- heard{string(text), err}
+	}()
+	r.waitForWaiters(t, 1)
+	wantSilence := func() {
+		t.Helper()
+		select {
+		case a := <-answered:
+			t.Fatalf("it was answered: %+v", a)
+		default:
+		}
+	}
+
+	refused := thing(uuid.New(), 1000)
+	if err := l.Commit(t.Context(), put(refused)); err == nil {
+		t.Fatal("it was not refused")
+	}
+	waitFor(t, "what is refused is foreseen", func() bool { return r.shown.Load() == 1 })
+	wantSilence()
+
+	other, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Rollback(context.Background()) }()
+	if _, err := other.Exec(t.Context(), `select from feed for update`); err != nil {
+		t.Fatal(err)
+	}
+	e, committed := thing(uuid.New(), 1), make(chan error, 1)
+	go func() { committed <- l.Commit(context.Background(), put(e)) }()
+	waitFor(t, "what is being committed is foreseen", func() bool { return r.shown.Load() == 2 })
+	wantSilence()
+	if err := errors.Join(other.Rollback(t.Context()), <-committed); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-answered; a.err != nil || !strings.Contains(a.text, e.ID.String()) || strings.Contains(a.text, refused.ID.String()) {
+		t.Errorf("%+v", a)
+	}
+	if n := r.shown.Load(); n != 2 {
+		t.Errorf("it was made anew: %d entries were put into words", n)
 	}
 }
 
