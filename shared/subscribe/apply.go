@@ -45,18 +45,12 @@ func badEntry(err error) bool {
 	}
 	_, syntax := errors.AsType[*json.SyntaxError](err)
 	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
-	return syntax || wrongType
+	_, entity := errors.AsType[*entityError](err)
+	return syntax || wrongType || entity
 }
 
-// apply applies the entries, each the newest of its entity, in tx. Where one is bad, carefully takes the bad ones out, writes
-// them down and gives them.
-func (p *poller) apply(ctx context.Context, tx pgx.Tx, entries []feed.Entry, carefully bool) (bad []rejection, err error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	if !carefully {
-		return nil, p.call(ctx, tx, entries)
-	}
+// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it writes down and gives.
+func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
 	if bad, err = p.applyBest(ctx, tx, entries); err == nil {
 		err = p.reject(ctx, tx, bad)
 	}
@@ -69,8 +63,8 @@ func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
 	return err
 }
 
-// call runs the service's Apply; a panic of it is an error.
-func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err error) {
+// call runs the service's Apply; a panic of it is an error. Of what is stored nothing need be known.
+func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
@@ -78,6 +72,7 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (err
 		}
 	}()
 	batch := NewBatch(entries)
+	batch.stored = stored
 	if p.Past {
 		if err := tx.QueryRow(ctx, `select past from subscription where feed = $1`, p.Name).Scan(&batch.Past); err != nil {
 			return err
@@ -123,7 +118,7 @@ type rejection struct {
 // applyBest applies all entries but the bad ones, which it finds by halving, each try under a savepoint.
 func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := p.call(ctx, tx, entries); err != nil {
+		if err := p.call(ctx, tx, entries, nil); err != nil {
 			return err
 		}
 		// What would break at the commit, breaks here; what comes next may put it off again.

@@ -188,7 +188,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	fetching, stop := context.WithCancel(waiting)
 	defer stop()
 	so := pace{began: began, said: began}
-	turns := turns{beside: p.Pure && p.healthy()}
+	turns := turns{beside: p.pure && p.healthy()}
 	defer func() { _ = turns.wait() }() // of which the first error is known by then
 	var err error
 	for f := range p.fetch(fetching, r) {

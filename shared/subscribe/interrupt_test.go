@@ -200,13 +200,18 @@ func TestCopyProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s.begin(rt)
 		exec(rt, pool, `truncate thing, subscription cascade`)
-		c, pure := s.copier(rt, pool, 5), rapid.Bool().Draw(rt, "pure")
-		c.Pure = pure
+		var columns []string
+		most := 10 // things on a page, or published at once
+		if rapid.Bool().Draw(rt, "columns") {
+			columns, most = []string{"name"}, 2*copyFrom
+		}
+		c, pure := s.copier(rt, pool, most/2, columns...), columns != nil || rapid.Bool().Draw(rt, "pure")
+		c.pure = pure
 		defer func() { c.client.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
-				from := rapid.IntRange(1, 12).Draw(t, "from")
-				s.put(t, from, from+rapid.IntRange(0, 8).Draw(t, "more"))
+				from := rapid.IntRange(1, most).Draw(t, "from")
+				s.put(t, from, from+rapid.IntRange(0, most).Draw(t, "more"))
 			},
 			"remove": func(t *rapid.T) {
 				if n := rapid.IntRange(1, 20).Draw(t, "n"); s.versions[numbered(n)] > 0 {
@@ -216,8 +221,8 @@ func TestCopyProperty(t *testing.T) {
 			"poll": func(t *rapid.T) { c.mustPoll(t) },
 			"restart": func(t *rapid.T) {
 				c.client.Close()
-				c = s.copier(t, pool, rapid.IntRange(1, 10).Draw(t, "page size"))
-				c.Pure = pure
+				c = s.copier(t, pool, rapid.IntRange(1, most).Draw(t, "page size"), columns...)
+				c.pure = pure
 			},
 			"poll that the source breaks off": func(t *rapid.T) {
 				pages, bytes := rapid.IntRange(0, 3).Draw(t, "pages"), rapid.IntRange(0, 2000).Draw(t, "bytes")

@@ -256,18 +256,20 @@ func newCopier(t testing.TB, s *source) *copier {
 	return c
 }
 
-// copier gives one for a database that may have a copy already, as after a restart.
-func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int) *copier {
+// copier gives one for a database that may have a copy already, as after a restart. Of columns it is a pure copy.
+func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ...string) *copier {
 	t.Helper()
 	c := new(copier)
-	c.poller = newPoller("test", Feed{
-		Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Apply: func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+	things := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Columns: columns}
+	if columns == nil {
+		things.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 			c.mu.Lock()
 			c.applied = append(c.applied, len(b.Entities)+len(b.Deleted))
 			c.mu.Unlock()
 			return copyThings(ctx, tx, b)
-		},
-	}, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
+		}
+	}
+	c.poller = newPoller("test", things, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
 	c.pool = pool
 	if err := c.configure(nil); err != nil {
 		t.Fatal(err)

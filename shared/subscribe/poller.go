@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -33,6 +34,7 @@ const (
 // A poller keeps the copy of one feed.
 type poller struct {
 	Feed
+	pure     bool // it has Columns: see there
 	pool     *pgxpool.Pool
 	log      *publish.Log // nil: the service publishes nothing
 	client   *feed.Client
@@ -66,8 +68,13 @@ type poller struct {
 
 func newPoller(service string, f Feed, client *feed.Client, given tuning, logger *slog.Logger) *poller {
 	given.source = "default"
+	if f.Columns != nil {
+		f.Apply = func(ctx context.Context, tx pgx.Tx, batch *Batch) error {
+			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
+		}
+	}
 	return &poller{
-		Feed: f, service: service, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
+		Feed: f, pure: f.Columns != nil, service: service, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
 		wake: make(chan struct{}, 1), standby: true, undecided: true,
 	}
 }

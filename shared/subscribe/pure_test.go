@@ -85,7 +85,7 @@ func TestPure(t *testing.T) {
 	t.Parallel()
 	newPure := func(t *testing.T, s *source) *copier {
 		c := newCopier(t, s)
-		c.Pure = true
+		c.pure = true
 		return c
 	}
 
@@ -232,7 +232,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 			s.put(t, 1, 25)
 			s.put(t, 3, 12)
 			c := newCopier(t, s)
-			c.Pure = pure
+			c.pure = pure
 			c.mustPoll(t)
 			before := rows(t, c)
 			exec(t, c.pool, `update subscription set cursor = '0'`)

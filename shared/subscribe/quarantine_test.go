@@ -80,10 +80,28 @@ func TestQuarantine(t *testing.T) {
 			s.put(t, 1, 35)
 		}, `violates check constraint "banned"`, []int{1, 2, 3, 4, 5, 6, 8, 9, 10}},
 		"in a pure copy": {func(t *testing.T, s *source, c *copier) {
-			c.Pure = true
+			c.pure = true
 			c.bans(t, "^thing (3|14|15|26), 0 ")
 			s.put(t, 1, 35)
 		}, `violates check constraint "banned"`, []int{3, 14, 15, 26}},
+		"in a copy of columns, by a packet": {func(t *testing.T, s *source, c *copier) {
+			*c = *s.copier(t, c.pool, 10, "name")
+			c.bans(t, "^thing (3|14|15|26), 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{3, 14, 15, 26}},
+		"in a copy of columns, by COPY": {func(t *testing.T, s *source, c *copier) {
+			*c = *s.copier(t, c.pool, 30, "name")
+			c.bans(t, "^thing (3|14|15|26), 0 ")
+			s.put(t, 1, 35)
+		}, `violates check constraint "banned"`, []int{3, 14, 15, 26}},
+		"one that COPY cannot read": {func(t *testing.T, s *source, c *copier) {
+			*c = *s.copier(t, c.pool, 30, "name")
+			s.put(t, 1, 2)
+			e := s.version(3)
+			e.Payload = []byte(`{"name":"\ud800"}`)
+			s.publish(t, e)
+			s.put(t, 4, 35)
+		}, `surrogate`, []int{3}},
 		"at the commit": {func(t *testing.T, s *source, c *copier) {
 			exec(t, c.pool, `
 				create function refuse() returns trigger language plpgsql as

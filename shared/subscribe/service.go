@@ -56,12 +56,14 @@ type Feed struct {
 	Table string
 	// Optional declares that the service is of use without a copy of this feed: it is ready before there is one.
 	Optional bool
-	// Pure declares that Apply does nothing but upsert and delete rows by the entity's id: two pages that have no entity in
-	// common may then be applied at the same time, and their commits need no flush: what a crash of the database takes of the
-	// last second it takes with the cursor, and the source still has it.
-	Pure bool
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
 	Past bool
+
+	// Columns, which a feed may have instead of Apply, makes Table a pure copy: these of its columns, beside id and version, are filled from
+	// the members of the same names of each entity, as Batch.Upsert does. Two pages that have no entity in common are then applied at the
+	// same time, and their commits need no flush: what a crash of the database takes of the last second it takes with the
+	// cursor, and the source still has it.
+	Columns []string
 
 	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
 	// Table, or everything is made anew. It acts on state, not on events: versions may be left out, an entity may be deleted
@@ -84,6 +86,8 @@ type Batch struct {
 	// Past is where the feed ended when the service first saw it, if the feed declares Past: entries up to that position were there
 	// before. It is 0 once the source has another history, if all of the past was copied by then.
 	Past int64
+
+	stored map[uuid.UUID]int64 // of the entities, those that have a row in Table, and its version; nil: nobody has looked
 }
 
 // NewBatch makes a batch of entries, each the newest of its entity.
@@ -102,7 +106,8 @@ func NewBatch(entries []feed.Entry) *Batch {
 // inOne is how many entities one statement takes: PostgreSQL reads many small arrays faster than a large one, which leaves its caches.
 const inOne = 100
 
-// Queue queues statements that take all the entities, each as a JSON array of some of them, for `jsonb_to_recordset($1)`.
+// Queue queues statements that take all the entities, each as a JSON array of some of them, for `jsonb_to_recordset($1)`:
+// for what is more than Upsert does.
 func (b *Batch) Queue(to *pgx.Batch, sql string) {
 	for some := range slices.Chunk(b.Entities, inOne) {
 		to.Queue(sql, (&Batch{Entities: some}).JSON())

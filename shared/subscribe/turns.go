@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -80,14 +81,16 @@ func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from,
 	}
 	before := t.last
 	t.before, t.last = t.last, now
-	go func() {
+	apply := func() {
 		defer close(now.done)
 		now.err = p.commit(ctx, entries, from, to, before)
-	}()
-	if !beside {
-		return t.wait()
 	}
-	return nil
+	if beside {
+		go apply()
+		return nil
+	}
+	apply()
+	return t.wait()
 }
 
 func overlap(a, b map[uuid.UUID]bool) bool {
@@ -125,23 +128,15 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 }
 
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	move := func(b *pgx.Batch) {
-		update := `
-			update subscription set cursor = $3, etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
-			 where feed = $1 and cursor = $2 and walk_cursor is null`
-		if p.Pure { // what a crash of the database takes, it takes with its cursor: the source still has it
-			update += ` returning set_config('synchronous_commit', 'off', true)`
-		}
-		b.Queue(update,
-			p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
-		).Exec(fenced)
+	alone := before == nil || isDone(before)
+	if alone && !carefully && p.Columns != nil && len(entries) < copyFrom && !p.hasRejected() {
+		return nil, p.upsertAtOnce(ctx, entries, from, to)
 	}
 	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
-	alone := before == nil || isDone(before)
 	var known *known
 	err = p.inTx(ctx, func(first *pgx.Batch) {
 		if alone {
-			move(first)
+			p.move(first, from, to)
 		}
 		if len(entries) > 0 {
 			known = p.lookUp(first, entries, p.hasRejected())
@@ -159,16 +154,66 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 			return before.err
 		}
 		var last pgx.Batch
-		move(&last)
+		p.move(&last, from, to)
 		return tx.SendBatch(ctx, &last).Close()
 	})
 	return bad, err
 }
 
+// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is
+// newer than the copy.
+func (p *poller) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
+	return p.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		u, err := newUpsert(ctx, conn.Conn(), p.Table, p.Columns)
+		if err != nil {
+			return err
+		}
+		var b pgx.Batch
+		p.move(&b, from, to)
+		for _, e := range entries {
+			if e.Deleted {
+				b.Queue(`delete from `+u.table+` where id = $1 and version < $2`, e.ID, e.Version)
+			} else if err := u.queue(&b, u.newer, e); err != nil {
+				return err
+			}
+		}
+		return conn.SendBatch(ctx, &b).Close()
+	})
+}
+
+// move queues what moves the cursor. It fails where that is not where it was, or a walk has begun, and with it the whole transaction.
+func (p *poller) move(b *pgx.Batch, from, to progress) {
+	sql := `
+		update subscription set cursor = case when cursor = $2 and walk_cursor is null then $3 end, -- else null, which it cannot be
+		       etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
+		 where feed = $1`
+	if p.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
+		sql += ` returning set_config('synchronous_commit', 'off', true)`
+	}
+	b.Queue(sql,
+		p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
+	).Fn = func(results pgx.BatchResults) error {
+		_, err := results.Exec()
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
+			return errFenced
+		}
+		return err
+	}
+}
+
+const notNullViolation = "23502"
+
 // applyNewer applies those of the entries that are newer than what is known.
 func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully bool) (bad []rejection, err error) {
-	entries = known.newer(entries)
-	if bad, err = p.apply(ctx, tx, entries, carefully); err != nil {
+	switch entries = known.newer(entries); {
+	case len(entries) == 0:
+		return nil, nil
+	case carefully:
+		bad, err = p.applyCarefully(ctx, tx, entries)
+	default:
+		err = p.call(ctx, tx, entries, known.rows)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := allRefused(bad, len(entries)); err != nil {

@@ -30,12 +30,14 @@ func copyMigrations() postgres.Migrations {
 	return postgres.Migrations{Name: "bench", FS: sub}
 }
 
-// upsertOrders takes a JSON array of orders, none of them twice. It is how every contestant that gets JSON writes.
+// upsertOrders takes a JSON array of orders, none of them twice: the fastest way for who does not know which are there.
 const upsertOrders = `
 	insert into orders
 	select id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at
 	  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb,
-	       total_cents bigint, currency text, placed_at timestamptz, updated_at timestamptz)
+	       total_cents bigint, currency text, placed_at timestamptz, updated_at timestamptz)` + unlessNewer
+
+const unlessNewer = `
 	on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
 	       lines = excluded.lines, total_cents = excluded.total_cents, currency = excluded.currency,
 	       placed_at = excluded.placed_at, updated_at = excluded.updated_at

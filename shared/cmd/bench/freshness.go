@@ -8,10 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
@@ -243,8 +245,13 @@ func (f *freshness) push(ctx context.Context, db *postgres.DB) (sell func(contex
 
 // insertAll inserts each message as it comes, until the channel is closed.
 func insertAll(ctx context.Context, db *postgres.DB, messages <-chan amqp.Delivery) error {
+	upsert := fmt.Sprintf(insertOrder, "orders") + unlessNewer
 	for m := range messages {
-		_, err := db.Exec(ctx, upsertOrders, "["+string(m.Body)+"]")
+		o := new(order.Order)
+		err := json.Unmarshal(m.Body, o)
+		if err == nil {
+			_, err = db.Exec(ctx, upsert, orderRow(o)...)
+		}
 		if err == nil {
 			err = m.Ack(false)
 		}

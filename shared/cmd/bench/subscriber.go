@@ -32,18 +32,16 @@ func serveSubscriber(ctx context.Context, kind, databaseURL string, env map[stri
 	}
 	env["DATABASE_URL"] = databaseURL
 	fmt.Fprintln(stdout, env["ADDR"])
-	orders := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Table: "orders", Pure: kind == pureKind, Apply: apply}
+	orders := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Table: "orders"}
+	if columns := orderColumns[2:]; kind == pureKind {
+		orders.Columns = columns
+	} else {
+		orders.Apply = func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+			return batch.Upsert(ctx, tx, "orders", columns...)
+		}
+	}
 	service := &subscribe.Service{Name: "bench", Title: "Bench", Migrations: copyMigrations(), Feeds: []subscribe.Feed{orders}, Routes: func(*subscribe.Site) {}}
 	return service.Run(ctx, env, os.Stderr)
-}
-
-func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	var b pgx.Batch
-	batch.Queue(&b, upsertOrders)
-	if len(batch.Deleted) > 0 {
-		b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
-	}
-	return tx.SendBatch(ctx, &b).Close()
 }
 
 // startSubscriber starts one that copies the source's feed.
