@@ -220,15 +220,16 @@ func (r *copyRows) appendRow(e feed.Entry) {
 
 // appendEscaped writes what would end a field or begin an escape as an escape.
 func appendEscaped(to, field []byte) []byte {
-	from := 0
-	for i, b := range field {
-		if b > '\\' || b != '\\' && b >= ' ' {
-			continue
-		}
-		if at := strings.IndexByte("\\\n\r\t", b); at >= 0 {
-			to = append(append(to, field[from:i]...), '\\', `\nrt`[at])
-			from = i + 1
+	const special, names = "\\\n\r\t", `\nrt`
+	if !slices.ContainsFunc([]byte(special), func(b byte) bool { return bytes.IndexByte(field, b) >= 0 }) {
+		return append(to, field...) // as nearly all
+	}
+	for _, b := range field {
+		if at := strings.IndexByte(special, b); at >= 0 {
+			to = append(to, '\\', names[at])
+		} else {
+			to = append(to, b)
 		}
 	}
-	return append(to, field[from:]...)
+	return to
 }
