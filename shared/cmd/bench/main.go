@@ -265,12 +265,12 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 	}
 	fmt.Fprintln(b.out, machine)
 	i := idle{pair: p, duration: 20 * time.Second}
-	f := freshness{pair: p, broker: queues, duration: 10 * time.Second, rounds: 2}
-	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 10_000, rounds: 1}
+	f := freshness{pair: p, broker: queues, duration: 10 * time.Second, rounds: 3}
+	c := catchup{pair: p, nginx: nginx, broker: queues, entries: cmp.Or(b.opts.entries, 1_000_000), single: 10_000, rounds: 3}
 	if b.opts.quick {
 		i.duration = time.Second
 		f.rounds, f.duration = 1, time.Second
-		c.entries, c.single = cmp.Or(b.opts.entries, 5000), 100
+		c.rounds, c.entries, c.single = 1, cmp.Or(b.opts.entries, 5000), 100
 	}
 	c.single = min(c.single, c.entries)
 	charts, err = b.measure(ctx, map[string]part{"idle": i.run, "freshness": f.run, "catchup": c.run})
