@@ -57,6 +57,7 @@ func TestStream(t *testing.T) {
 }
 
 func (l *listening) orders(t *testing.T) {
+	l.settle(t)
 	l.up = l.startUp(t, "--stream")
 	l.up.says(t, "everything is up")
 	l.onMap(t, relay, topology.Up)
