@@ -220,8 +220,11 @@ type look struct {
 
 var looks = []look{{"wide-light", 1280, "light"}, {"wide-dark", 1280, "dark"}, {"narrow-light", 360, "light"}, {"narrow-dark", 360, "dark"}}
 
-// twoLooks are both widths and both schemes at half the price, for another page of a kind that was looked at.
-var twoLooks = []look{looks[0], looks[3]}
+// looksInTurn gives both widths and both schemes at half the price: each two of four that have nothing in common. All pages
+// have one style sheet.
+func looksInTurn(n int) []look {
+	return []look{looks[n%2], looks[3-n%2]}
+}
 
 func (b *tab) put(t *testing.T, l look) {
 	t.Helper()
