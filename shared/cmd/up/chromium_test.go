@@ -35,6 +35,8 @@ func startChromium(t *testing.T) context.Context {
 		chromedp.ExecPath(path),
 		chromedp.NoSandbox, // which root cannot have
 		chromedp.WSURLReadTimeout(patience),
+		// Beside its usual ones: no process in advance for each page, nor what was left kept in memory.
+		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess,BackForwardCache"),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
