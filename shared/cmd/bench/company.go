@@ -81,7 +81,9 @@ func (c *company) close() {
 	}
 	_ = all.Wait()
 	for _, con := range c.consumers {
-		con.witness.close()
+		if con.witness != nil {
+			con.witness.close()
+		}
 		con.db.Close()
 	}
 	if c.db != nil {

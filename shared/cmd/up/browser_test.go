@@ -114,7 +114,7 @@ func (v *visit) readStale(t *testing.T) {
 			start = append(start, v.url(s.name)+"/")
 		}
 	}
-	count := v.crawl(t, start, 1, func(t *testing.T, b *tab, _ bool) {
+	count := v.crawl(t, start, 1, func(t *testing.T, b *tab, at stop) {
 		page, err := evaluate[struct {
 			Path          string
 			Stale, Banner bool
@@ -122,8 +122,8 @@ func (v *visit) readStale(t *testing.T) {
 		if err != nil || page.Stale != page.Banner {
 			t.Errorf("%+v, %v", page, err)
 		}
-		if page.Path == "/" {
-			v.look(t, b)
+		if at.start {
+			v.look(t, b, looksInTurn(at.turn))
 		}
 	})
 	for _, s := range v.services {
@@ -225,7 +225,7 @@ func (v *visit) tune(t *testing.T) {
 	if err := b.says("schedule"); err != nil {
 		t.Error(err)
 	}
-	v.look(t, b)
+	v.look(t, b, looks)
 	inForce("@every 2s", "runtime")
 	b.fill(t, "main form", "schedule", "0 6 * * *")
 	b.click(t, `main form button`)
@@ -262,13 +262,15 @@ func (v *visit) lookAtAll(t *testing.T) {
 	for _, s := range v.services {
 		start = append(start, v.url(s.name)+"/")
 	}
-	count := v.crawl(t, start, 2, func(t *testing.T, b *tab, first bool) {
-		if !first {
-			v.lookBy(t, b, twoLooks)
-			return
+	count := v.crawl(t, start, 2, func(t *testing.T, b *tab, at stop) {
+		seen := looksInTurn(at.turn)
+		if at.start {
+			seen = looks
 		}
-		v.look(t, b)
-		withoutScripts(t, b)
+		v.look(t, b, seen)
+		if at.first {
+			withoutScripts(t, b)
+		}
 	})
 	for _, s := range v.services {
 		if count[s.name] < 2 {
@@ -280,14 +282,14 @@ func (v *visit) lookAtAll(t *testing.T) {
 
 func (v *visit) lookAtProblems(t *testing.T) {
 	b := v.openTab(t)
-	for _, s := range v.services {
+	for i, s := range v.services {
 		b.refused(t, 404, chromedp.Navigate(v.url(s.name)+"/nothing/here"))
-		v.look(t, b)
+		v.look(t, b, looksInTurn(i))
 	}
 	b.open(t, v.url(customersApp)+"/signup")
 	b.fill(t, "main form", "name", "Grace", "email", "grace@example", "street", " ", "postal_code", "1", "city", "Dublin", "country", "IE")
 	b.refused(t, 422, chromedp.Click(chromedp.CSS("main form button")))
-	v.look(t, b)
+	v.look(t, b, looks)
 }
 
 // post gives the id of the order that sales answers with.

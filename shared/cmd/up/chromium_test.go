@@ -35,6 +35,8 @@ func startChromium(t *testing.T) context.Context {
 		chromedp.ExecPath(path),
 		chromedp.NoSandbox, // which root cannot have
 		chromedp.WSURLReadTimeout(patience),
+		// Beside its usual ones: no process in advance for each page, nor what was left kept in memory.
+		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess,BackForwardCache"),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
@@ -220,8 +222,11 @@ type look struct {
 
 var looks = []look{{"wide-light", 1280, "light"}, {"wide-dark", 1280, "dark"}, {"narrow-light", 360, "light"}, {"narrow-dark", 360, "dark"}}
 
-// twoLooks are both widths and both schemes at half the price, for another page of a kind that was looked at.
-var twoLooks = []look{looks[0], looks[3]}
+// looksInTurn gives both widths and both schemes at half the price: each two of four that have nothing in common. All pages
+// have one style sheet.
+func looksInTurn(n int) []look {
+	return []look{looks[n%2], looks[3-n%2]}
+}
 
 func (b *tab) put(t *testing.T, l look) {
 	t.Helper()

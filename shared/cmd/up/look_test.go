@@ -53,13 +53,8 @@ const (
 // tooWide finds what is wider than the window, and tables that are made to fit into it and do not.
 const tooWide = `[document.documentElement, ...document.querySelectorAll(".table:has(> .stacked)")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 200))`
 
-// look looks at the page in the tab, all of its details open: wide and narrow, light and dark.
-func (v *visit) look(t *testing.T, b *tab) {
-	t.Helper()
-	v.lookBy(t, b, looks)
-}
-
-func (v *visit) lookBy(t *testing.T, b *tab, looks []look) {
+// look looks at the page in the tab, all of its details open.
+func (v *visit) look(t *testing.T, b *tab, looks []look) {
 	t.Helper()
 	at, err := evaluate[string](b, `document.querySelectorAll("details").forEach(d => { d.removeAttribute("name"); d.open = true }); location.href`)
 	if strings.HasPrefix(at, "data:") {
@@ -72,7 +67,7 @@ func (v *visit) lookBy(t *testing.T, b *tab, looks []look) {
 		t.Errorf("%s: %v", at, err)
 		return
 	}
-	for _, l := range looks {
+	for i, l := range looks {
 		b.put(t, l)
 		where := at + ", " + l.name
 		if over, err := evaluate[[]string](b, tooWide); err != nil || len(over) > 0 {
@@ -80,8 +75,8 @@ func (v *visit) lookBy(t *testing.T, b *tab, looks []look) {
 		}
 		if v.axe != "" {
 			rules := allRules
-			if l.scheme == "dark" {
-				rules = colourRules // the others are the same as in the light
+			if slices.IndexFunc(looks, func(before look) bool { return before.width == l.width }) < i {
+				rules = colourRules // the others are the same as before
 			}
 			found, err := evaluate[[]string](b, fmt.Sprintf(check, rules))
 			if err != nil {
@@ -137,18 +132,21 @@ func (v *visit) kind(u *url.URL) string {
 	return v.owner(u) + strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
 }
 
+// A stop is a page on the way through all.
+type stop struct {
+	address, page string
+	start, first  bool // is one to begin with, is the first of its kind
+	turn          int  // another for the next of its kind
+}
+
 // crawl visits the pages at the start and some of each kind that links lead to, of services that are not away, and gives how many
-// of each service. It says which are the first of their kind.
-func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *testing.T, b *tab, first bool)) map[string]int {
+// of each service.
+func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *testing.T, b *tab, at stop)) map[string]int {
 	t.Helper()
 	const tabs, most = 2, 200
 	var open []*tab
 	for range tabs {
 		open = append(open, v.openTab(t))
-	}
-	type stop struct {
-		address, page string
-		first         bool // of its kind
 	}
 	kinds, seen, count := map[string]int{}, map[string]bool{}, map[string]int{}
 	for next, atStart := start, true; len(next) > 0; atStart = false {
@@ -167,7 +165,7 @@ func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *te
 			kinds[v.kind(u)]++
 			if page := page(t, address); page != "" {
 				count[v.owner(u)]++
-				pages <- stop{address, page, kinds[v.kind(u)] == 1}
+				pages <- stop{address, page, atStart, kinds[v.kind(u)] == 1, len(v.kind(u)) + kinds[v.kind(u)]}
 			}
 		}
 		close(pages)
@@ -185,7 +183,7 @@ func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *te
 						continue
 					}
 					b.address = p.address
-					visit(t, b, p.first)
+					visit(t, b, p)
 					links, err := evaluate[[]string](b, `[...document.querySelectorAll("a[href]")].map(a => new URL(a.getAttribute("href"), location.href).href.replace(/#.*/, ""))`)
 					if err != nil {
 						t.Errorf("%s: %v", p.address, err)

@@ -57,6 +57,7 @@ func TestStream(t *testing.T) {
 }
 
 func (l *listening) orders(t *testing.T) {
+	l.settle(t)
 	l.up = l.startUp(t, "--stream")
 	l.up.says(t, "everything is up")
 	l.onMap(t, relay, topology.Up)
@@ -230,12 +231,8 @@ func withEnvironment(t *testing.T, dir string) (found []string) {
 // Where RabbitMQ is missing, up says what to install, and starts nothing.
 func TestStreamWithoutRabbitMQ(t *testing.T) {
 	t.Parallel()
-	binary := filepath.Join(t.TempDir(), "up")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	dir := filepath.Join(t.TempDir(), "company")
-	cmd := exec.Command(binary, "--stream", "--dir", dir)
+	cmd := exec.Command(newBench(t).binary, "--stream", "--dir", dir)
 	cmd.Env = []string{"PATH=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
