@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -115,6 +116,9 @@ func start(t *testing.T, cmd *exec.Cmd) (stdout *bufio.Reader, stderr *strings.B
 
 func TestStop(t *testing.T) {
 	t.Parallel()
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP) // else what is started here ignores it, where these tests run under nohup
+	t.Cleanup(func() { signal.Stop(heard) })
 	for _, c := range []struct {
 		name, program string
 		signals       []syscall.Signal
