@@ -34,7 +34,7 @@ Usage: go run ./shared/cmd/bench feed|subscribe|architectures [flags]
 
   --only PART       only that part: writes, reads or wait of feed; idle, freshness or catchup of
                     subscribe; calls, queues, stream, feed or relay of architectures (default all:
-                    feed 5 to 7 minutes, subscribe 6 to 10, architectures 3 to 4)
+                    feed 5 to 7 minutes, subscribe 12 to 18, architectures 3 to 4)
   --quick           short rounds: shows that everything works, its figures mean little
   --markdown        print the tables as Markdown
   --out FILE.svg    draw the figures, too
@@ -65,14 +65,14 @@ freshness  Milliseconds from the commit at the source to the commit in the copy,
            a pure copy that waits, a subscriber that polls every second, RabbitMQ (Debian package
            rabbitmq-server; left out where it is not installed) with publisher confirms and a
            consumer that commits, then acknowledges, and PostgreSQL's logical replication as it is
-           by default. Neither it nor a pure copy flushes its commits. About 90 s.
+           by default. Neither it nor a pure copy flushes its commits. 2 to 3 minutes.
 catchup    Entries a second, of 680 bytes, into an empty table with a primary key and two indexes: psql's
            \copy from a file, logical replication's initial sync, a subscriber with two appliers (a
            pure copy) and with one, and RabbitMQ: a durable queue and two consumers with a prefetch
            of 5,000 that upsert and acknowledge 1,000 messages at once, or one that SELECTs, INSERTs
            and acknowledges each of 10,000 messages. What a source serves is already there or not:
            nginx keeps the pages as a shared cache does, or a source just started has to render
-           and compress them. Every copy is compared with the source. 4 to 8 minutes.
+           and compress them. Every copy is compared with the source. 9 to 15 minutes.
 
 architectures
 The same shop, sales and three consumers, each a process and a database of its own, in five ways:
