@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -193,11 +194,11 @@ func (p *poller) move(b *pgx.Batch, from, to progress) {
 	b.Queue(sql,
 		p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
 	).Fn = func(results pgx.BatchResults) error {
-		_, err := results.Exec()
+		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
 			return errFenced
 		}
-		return err
+		return cmp.Or(err, fenced(tag))
 	}
 }
 
