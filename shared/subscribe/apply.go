@@ -181,7 +181,8 @@ func unquoted(err error) string {
 // row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
-	known := f.lookUp(&b, entries, true)
+	known := noneKnown()
+	f.lookUp(&b, entries, true, known)
 	err := tx.SendBatch(ctx, &b).Close()
 	return known.newer(entries), err
 }
@@ -189,10 +190,11 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 // known are the versions of a page's entities that the copy has, and of those that it has rejected.
 type known struct{ rows, rejected map[uuid.UUID]int64 }
 
+func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
+
 // lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
 // is left out where nothing is rejected.)
-func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool) *known {
-	k := &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}}
+func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
 		ids[i] = e.ID
@@ -212,7 +214,6 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool) *known 
 	if rejected {
 		b.Queue(`select entity_id, version from rejected_entry where entity_id = any($1) and feed = $2`, ids, f.Name).Query(into(k.rejected))
 	}
-	return k
 }
 
 func (k *known) newer(entries []feed.Entry) []feed.Entry {

@@ -52,6 +52,7 @@ type poller struct {
 	mu        sync.Mutex
 	copied    progress // as the database has it
 	rejecting bool     // entries may be rejected: some were when it was read, or since
+	allNew    bool     // the copy knew nothing of what was on the last page
 	tuned     tuning
 	standby   bool // another process polls
 	undecided bool // which of them does: this one has just started

@@ -133,14 +133,17 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 	if alone && !carefully && p.Columns != nil && len(entries) < copyFrom && !p.hasRejected() {
 		return nil, p.upsertAtOnce(ctx, entries, from, to)
 	}
+	known, look := p.guess(entries), false
+	if known == nil || carefully {
+		known, look = noneKnown(), len(entries) > 0
+	}
 	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
-	var known *known
 	err = p.inTx(ctx, func(first *pgx.Batch) {
 		if alone {
 			p.move(first, from, to)
 		}
-		if len(entries) > 0 {
-			known = p.lookUp(first, entries, p.hasRejected())
+		if look {
+			p.lookUp(first, entries, p.hasRejected(), known)
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
@@ -158,7 +161,24 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		p.move(&last, from, to)
 		return tx.SendBatch(ctx, &last).Close()
 	})
+	if err == nil && len(entries) > 0 {
+		p.mu.Lock()
+		p.allNew = len(known.rows) == 0
+		p.mu.Unlock()
+	}
 	return bad, err
+}
+
+// guess gives what the copy knows of entries, which is nothing, without a look at it; nil: one is due. After a page of new entities
+// only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
+func (p *poller) guess(entries []feed.Entry) *known {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deleted := func(e feed.Entry) bool { return e.Deleted }
+	if p.Columns == nil || !p.allNew || p.rejecting || len(entries) < copyFrom || slices.ContainsFunc(entries, deleted) {
+		return nil
+	}
+	return noneKnown()
 }
 
 // upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is

@@ -3,17 +3,11 @@ package subscribe
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -58,17 +52,17 @@ func (b *Batch) Upsert(ctx context.Context, tx pgx.Tx, table string, columns ...
 
 // An upsert is what it takes to bring the columns of a table to the state in entries.
 type upsert struct {
-	table   string // quoted, as all here
-	columns []string
-	into    string // the table and its columns
-	insert  string // one row, whatever is there
-	newer   string // unless that is as new
-	json    []bool // by column: it takes any JSON
+	into    string // the table and its columns, quoted as all here
+	table   string
+	insert  string   // one row, whatever is there
+	newer   string   // unless that is as new
+	columns []string // without id and version
+	types   []uint32 // OIDs, with those two in front
 }
 
 // newUpsert asks for the columns' types: with a round trip on a connection that has not been asked before.
 func newUpsert(ctx context.Context, conn *pgx.Conn, table string, columns []string) (*upsert, error) {
-	u := &upsert{table: pgx.Identifier{table}.Sanitize(), columns: columns, json: make([]bool, len(columns))}
+	u := &upsert{table: pgx.Identifier{table}.Sanitize(), columns: columns}
 	names, values, set := "id, version", "$1, $2", "version = excluded.version"
 	for i, c := range columns {
 		c = pgx.Identifier{c}.Sanitize()
@@ -81,9 +75,7 @@ func newUpsert(ctx context.Context, conn *pgx.Conn, table string, columns []stri
 	if err != nil {
 		return nil, err
 	}
-	for i := range columns {
-		u.json[i] = slices.Contains([]uint32{pgtype.JSONOID, pgtype.JSONBOID}, described.ParamOIDs[i+2])
-	}
+	u.types = described.ParamOIDs
 	return u, nil
 }
 
@@ -96,7 +88,11 @@ func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
 	for i, v := range values {
 		var arg any
 		if v != nil {
-			arg = string(u.appendText(nil, i, v))
+			text, err := appendText(nil, u.types[i+2], v)
+			if err != nil {
+				return err
+			}
+			arg = string(text)
 		}
 		args = append(args, arg)
 	}
@@ -104,132 +100,33 @@ func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
 	return nil
 }
 
-// copy adds rows for entities that have none.
+// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as text.
 func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) error {
-	rows := &copyRows{upsert: u, entries: entries, values: make([]jsontext.Value, len(u.columns))}
-	_, err := tx.Conn().PgConn().CopyFrom(ctx, rows, `copy `+u.into+` from stdin`)
-	if err != nil && !tx.Conn().IsClosed() && rows.err != nil {
-		return rows.err // which the server only heard of
+	sql := `copy ` + u.into + ` from stdin`
+	rows, err := u.rows([]byte(binaryBegin), entries, u.appendBinary)
+	if errors.Is(err, errUnusual) {
+		rows, err = u.rows(nil, entries, u.appendRow)
+	} else {
+		sql += ` (format binary)`
+		rows = append(rows, binaryEnd...)
 	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(rows), sql)
 	return err
 }
 
-// An entityError is an entity that cannot be read.
-type entityError struct{ error }
-
-func (e *entityError) Unwrap() error { return e.error }
-
-// read puts the column's members of an entity into values; nil is null.
-func (u *upsert) read(entity []byte, values []jsontext.Value) error {
-	clear(values)
-	d := jsontext.NewDecoder(bytes.NewBuffer(entity), jsontext.AllowDuplicateNames(true)) // of which the last counts
-	begin, err := d.ReadToken()
-	if err == nil && begin.Kind() != '{' {
-		err = fmt.Errorf("the entity is no object, but %v", begin.Kind())
-	}
-	for err == nil && d.PeekKind() != '}' {
-		var name, value jsontext.Value
-		if name, err = d.ReadValue(); err != nil {
-			break
+// rows appends those of the entries, in a form of COPY.
+func (u *upsert) rows(to []byte, entries []feed.Entry, appendRow func(to []byte, e feed.Entry, values []jsontext.Value) ([]byte, error)) (_ []byte, err error) {
+	values := make([]jsontext.Value, len(u.columns))
+	for _, e := range entries {
+		if err = u.read(e.Entity, values); err != nil {
+			return nil, err
 		}
-		column := u.column(name)
-		if value, err = d.ReadValue(); err == nil && column >= 0 {
-			end := d.InputOffset()
-			values[column] = entity[end-int64(len(value)) : end]
-			if value.Kind() == 'n' {
-				values[column] = nil
-			}
+		if to, err = appendRow(to, e, values); err != nil {
+			return nil, err
 		}
 	}
-	if err == nil {
-		_, err = d.ReadToken()
-	}
-	if err != nil {
-		return &entityError{err}
-	}
-	return nil
-}
-
-// column gives the one of a member's quoted name; negative: there is none.
-func (u *upsert) column(quoted jsontext.Value) int {
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		quoted = quoted[1 : len(quoted)-1]
-	} else {
-		quoted, _ = jsontext.AppendUnquote(nil, quoted)
-	}
-	for i, c := range u.columns {
-		if c == string(quoted) {
-			return i
-		}
-	}
-	return -1
-}
-
-// appendText appends what PostgreSQL reads as a value of the column.
-func (u *upsert) appendText(to []byte, column int, value jsontext.Value) []byte {
-	if value.Kind() == '"' && !u.json[column] {
-		to, _ = jsontext.AppendUnquote(to, value) // it was read before
-		return to
-	}
-	return append(to, value...)
-}
-
-// copyRows gives entries as rows in the text format of COPY.
-type copyRows struct {
-	*upsert
-	entries []feed.Entry
-	values  []jsontext.Value
-	text    []byte // of rows that have not been read
-	field   []byte
-	err     error // what is wrong with an entity
-}
-
-// Read fills p: PostgreSQL takes in what was sent while the next is made.
-func (r *copyRows) Read(p []byte) (int, error) {
-	for len(r.text) < len(p) && len(r.entries) > 0 {
-		if r.err = r.read(r.entries[0].Entity, r.values); r.err != nil {
-			return 0, errBadRow
-		}
-		r.appendRow(r.entries[0])
-		r.entries = r.entries[1:]
-	}
-	if len(r.text) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, r.text)
-	r.text = append(r.text[:0], r.text[n:]...)
-	return n, nil
-}
-
-// errBadRow goes to PostgreSQL, which may write it into its log: it says nothing of the entity.
-var errBadRow = errors.New("a row cannot be made")
-
-func (r *copyRows) appendRow(e feed.Entry) {
-	r.text = strconv.AppendInt(append(hex.AppendEncode(r.text, e.ID[:]), '\t'), e.Version, 10)
-	for i, v := range r.values {
-		r.text = append(r.text, '\t')
-		if v == nil {
-			r.text = append(r.text, `\N`...)
-			continue
-		}
-		r.field = r.appendText(r.field[:0], i, v)
-		r.text = appendEscaped(r.text, r.field)
-	}
-	r.text = append(r.text, '\n')
-}
-
-// appendEscaped writes what would end a field or begin an escape as an escape.
-func appendEscaped(to, field []byte) []byte {
-	const special, names = "\\\n\r\t", `\nrt`
-	if !slices.ContainsFunc([]byte(special), func(b byte) bool { return bytes.IndexByte(field, b) >= 0 }) {
-		return append(to, field...) // as nearly all
-	}
-	for _, b := range field {
-		if at := strings.IndexByte(special, b); at >= 0 {
-			to = append(to, '\\', names[at])
-		} else {
-			to = append(to, b)
-		}
-	}
-	return to
+	return to, nil
 }

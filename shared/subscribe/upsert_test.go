@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
@@ -22,24 +24,44 @@ import (
 func TestUpsert(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t, sql.Migrations("subscribe"))
-	const columns = `"a text" text, n bigint, at timestamptz, b boolean, f numeric, u uuid, o json, j jsonb`
-	names := []string{"a text", "n", "at", "b", "f", "u", "o", "j"}
+	const columns = `"a text" text, n bigint, small integer, at timestamptz, b boolean, f numeric, u uuid, o json, j jsonb`
+	all := []string{"a text", "n", "small", "at", "b", "u", "o", "j", "f"}
 	const more = `, other int not null default 7, gone text default 'x')`
 	exec(t, pool, `create table want (id uuid primary key, version bigint not null, `+columns+more)
 	exec(t, pool, `create table got (id uuid primary key, version bigint not null, `+columns+more)
-	good := [][]string{
-		{`"plain"`, `""`, `"\\N"`, `"\\."`, `"tab\tline\r\nback\\slash\b\f \"é\u00e9 \ud83d\ude97/ \/"`, `12.50`, `true`, `[1, "\\n"]`, `{"x":  null}`},
-		{`1`, `-9223372036854775808`, `"42"`}, {`"2026-11-23T20:00:00.123456Z"`, `"2026-11-23T20:00:00+05:30"`}, {`true`, `false`, `"yes"`},
-		{`1.50`, `12345678901234567890`, `"NaN"`}, {`"6ba7b810-9dad-11d1-80b4-00c04fd430c8"`},
-		{`{"x":  1, "x": 2}`, `"text"`, `[]`, `"a\\b\tc"`}, {`{"x":  [1, "a\\\\b\n"]}`, `"1"`, `1`, `true`, `[null]`},
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	bad := []string{`"thing\u0000"`, `{"a":"\u0000"}`, `"12 apples"`, `99999999999999999999`, `[`, `"`, "\"\xff\"", "\"\n\"", ``}
+	defer conn.Release()
+	good := map[string][]string{ // of which COPY takes each in binary
+		"a text": {`"plain"`, `""`, `"\\N"`, `"\\."`, `"tab\tline\r\nback\\slash\b\f \"é\u00e9 \ud83d\ude97/ \/"`, `12.50`, `true`, `[1, "\\n"]`, `{"x":  null}`},
+		"n":      {`1`, `-9223372036854775808`, `-0`}, "small": {`2147483647`, `-1`}, "b": {`true`, `false`},
+		"at": {`"2026-11-23T20:00:00.123456Z"`, `"0001-01-01T00:00:00Z"`, `"9999-12-31T23:59:59.9Z"`},
+		"u":  {`"6ba7b810-9dad-11d1-80b4-00c04fd430c8"`, `"6BA7B810-9DAD-11D1-80B4-00C04FD430C8"`},
+		"o":  {`{"x":  1, "x": 2}`, `"text"`, `[]`, `"a\\b\tc"`}, "j": {`{"x":  [1, "a\\\\b\n"]}`, `"1"`, `1`, `true`, `[null]`},
+	}
+	odd := map[string][]string{
+		"n": {`"42"`, `" 7 "`}, "small": {`"-1"`}, "b": {`"yes"`, `"false"`}, "f": {`1.50`, `12345678901234567890`, `"NaN"`},
+		"at": {`"2026-11-23T20:00:00+05:30"`, `"2026-11-23T20:00:00.1234567Z"`, `"2026-11-23T23:59:60Z"`, `"2026-11-23T24:00:00Z"`, `"infinity"`, `"2026-11-23"`},
+		"u":  {`"{6ba7b810-9dad-11d1-80b4-00c04fd430c8}"`, `"6ba7b8109dad11d180b400c04fd430c8"`},
+	}
+	bad := []string{`"thing\u0000"`, `{"a":"\u0000"}`, `"12 apples"`, `99999999999999999999`, `2147483648`, `1.5`, `"\ud800"`, `{"a":"\ud800"}`, "\"\xff\"",
+		`"6ba7b810-9dad-11d1-80b4-00c04fd430cg"`, `"2026-02-30T00:00:00Z"`, `"0000-01-01T00:00:00Z"`, `"2026-11-23T20:00:00+24:00"`}
 	rapid.Check(t, func(rt *rapid.T) {
 		var entries []feed.Entry
+		values, names := maps.Clone(good), all[:len(all)-1]
+		oddly := rapid.Bool().Draw(rt, "odd")
+		if oddly {
+			names = all
+			for name, more := range odd {
+				values[name] = slices.Concat(good[name], more)
+			}
+		}
 		wrong := rapid.IntRange(0, 5).Draw(rt, "wrong") == 0
 		for n := range rapid.IntRange(1, 3*copyFrom).Draw(rt, "entities") {
 			members := []string{fmt.Sprintf(`"id":%q`, numbered(n)), fmt.Sprintf(`"version":%d`, n)}
-			for i, name := range names {
+			for _, name := range names {
 				value := "null"
 				switch kind := rapid.IntRange(0, 12).Draw(rt, "kind"); {
 				case kind == 0:
@@ -47,7 +69,7 @@ func TestUpsert(t *testing.T) {
 				case wrong && kind < 3:
 					value = rapid.SampledFrom(bad).Draw(rt, name)
 				case kind > 1:
-					value = rapid.SampledFrom(good[i]).Draw(rt, name)
+					value = rapid.SampledFrom(values[name]).Draw(rt, name)
 				}
 				if name == "n" && len(value) == 1 {
 					name = `\u006e` // n
@@ -66,7 +88,7 @@ func TestUpsert(t *testing.T) {
 		}
 		exec(rt, pool, `truncate want; truncate got`)
 		wantErr := try(func(tx pgx.Tx) error {
-			_, err := tx.Exec(t.Context(), `insert into want (id, version, "a text", n, at, b, f, u, o, j)
+			_, err := tx.Exec(t.Context(), `insert into want (id, version, "a text", n, small, at, b, f, u, o, j)
 				select * from json_to_recordset($1) as e (id uuid, version bigint, `+columns+`)`, string(NewBatch(entries).JSON()))
 			return err
 		})
@@ -84,6 +106,15 @@ func TestUpsert(t *testing.T) {
 			}
 			if a, b := count(t, pool, `select count(*) from want`), count(t, pool, `select count(*) from got`); a != b {
 				rt.Fatalf("%s: %d rows, not %d", way, b, a)
+			}
+		}
+		if !oddly && !wrong {
+			u, err := newUpsert(t.Context(), conn.Conn(), "got", names)
+			if err == nil {
+				_, err = u.rows(nil, entries, u.appendBinary)
+			}
+			if err != nil {
+				rt.Fatalf("%v", err)
 			}
 		}
 		wantSame("new", upsert(map[uuid.UUID]int64{}, entries...))
@@ -104,6 +135,32 @@ func TestUpsert(t *testing.T) {
 		}
 		exec(rt, pool, `delete from want where id = $1`, entries[0].ID)
 		wantSame("deleted", nil)
+	})
+}
+
+// The members of what is valid JSON are those that a decoder finds; what is not is cut somehow.
+func FuzzMembers(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, ` { "a" : 1 , "b":[{"a":"]}"}, "\\", "\\\""], "c":"\"a\":","a":-1.5e3}`, `{"\u0061":null,"b":true}`, "{\"a\":\r\n\t{}}\n", `[]`, `"a"`, ``, `{"a`, `{"a":`, `{"a":}`, `{"a":[`, `{"a":"\`, `{,}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, entity []byte) {
+		u := &upsert{columns: []string{"a", "b", "c"}}
+		got := make([]jsontext.Value, 3)
+		err := u.read(entity, got)
+		var want map[string]json.RawMessage
+		if !json.Valid(entity) || json.Unmarshal(entity, &want) != nil || want == nil {
+			if json.Valid(entity) && err == nil {
+				t.Error("this is no object")
+			}
+			return
+		}
+		for i, c := range u.columns {
+			if w := string(want[c]); string(got[i]) != w && (w != "null" || got[i] != nil) || err != nil {
+				t.Errorf("%s: %q, want %q (%v)", c, got[i], w, err)
+			}
+		}
 	})
 }
 
@@ -153,4 +210,36 @@ func TestUpsertAtOnce(t *testing.T) {
 	}
 	c.mustPoll(t) // the walk
 	c.wantUpToDate(t, s)
+}
+
+// A pure copy that takes a page for new entities only, as the one before was, is right where it is not.
+func TestGuess(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := s.copier(t, newCopier(t, s).pool, 2*copyFrom, "name")
+	t.Cleanup(c.client.Close)
+	for _, step := range []struct {
+		there []int // what the copy has before the page comes
+		next  func()
+		kept  int // of that
+		after bool
+	}{
+		{nil, func() { s.put(t, 1, 40) }, 0, true},
+		{nil, func() { s.put(t, 41, 80) }, 0, true},
+		{[]int{100, 110}, func() { s.put(t, 81, 120) }, 2, false},
+		{nil, func() { s.put(t, 121, 160) }, 2, true},
+		{[]int{170}, func() { s.put(t, 161, 199); s.remove(t, 170) }, 3, false},
+	} {
+		for _, n := range step.there {
+			exec(t, c.pool, `insert into thing (id, version, name) values ($1, 100, 'newer')`, numbered(n))
+		}
+		step.next()
+		c.mustPoll(t)
+		if n := count(t, c.pool, `select count(*) from thing where version = 100 and name = 'newer'`); n != step.kept || c.allNew != step.after {
+			t.Errorf("%d newer rows are left, want %d; the next page is guessed: %t, want %t", n, step.kept, c.allNew, step.after)
+		}
+	}
+	if n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`); n != 199 || bad != 0 {
+		t.Errorf("%d things, %d rejected, want 199 and none", n, bad)
+	}
 }
