@@ -37,32 +37,54 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 
 func (l *Log) commitGroups() {
 	defer close(l.stopped)
+	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
 	for {
-		select {
-		case <-l.closing:
-			return
-		case first := <-l.queue:
-			l.commitGroup(l.collect(first))
+		if a.left == nil {
+			select {
+			case <-l.closing:
+				return
+			case a.left = <-l.queue:
+			}
 		}
+		group := []*Change{a.left}
+		a.left = nil
+		l.commitGroup(group, &a)
 	}
 }
 
-// collect takes the changes that are waiting.
-func (l *Log) collect(first *Change) []*Change {
-	group := []*Change{first}
-	for came := 0; len(group) > came; { // those whose group has just ended are about to come again
-		came = len(group)
-		runtime.Gosched()
-		for more := true; more && len(group) < maxGroup; {
-			select {
-			case c := <-l.queue:
-				group = append(group, c)
-			default:
-				more = false
+// arrivals are the changes that come while a group is sent.
+type arrivals struct {
+	queue   <-chan *Change
+	tick    chan struct{}
+	ticking bool    // something is to come from tick
+	came    bool    // something from queue, since
+	left    *Change // the first of the next group
+}
+
+// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and each is taken
+// when it comes; who has not come when all that can run have had their turn is not waited for.
+func (a *arrivals) next(fits func(*Change) bool) *Change {
+	for {
+		if !a.ticking {
+			a.ticking, a.came = true, false
+			go func() {
+				runtime.Gosched()
+				a.tick <- struct{}{}
+			}()
+		}
+		select {
+		case c := <-a.queue:
+			if a.came = true; fits(c) {
+				return c
+			}
+			a.left = c
+			return nil
+		case <-a.tick:
+			if a.ticking = false; !a.came {
+				return nil
 			}
 		}
 	}
-	return group
 }
 
 // maxBlamed is how many changes of a group are taken out one by one before it is halved.
@@ -72,12 +94,17 @@ var errHalve = errors.New("too many changes of the group fail")
 
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
 // behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
-func (l *Log) commitGroup(group []*Change) {
-	l.metrics.group.Observe(float64(len(group)))
+// Those who come while it is sent for the first time are taken along; more may be nil.
+func (l *Log) commitGroup(group []*Change, more *arrivals) {
 	rest, blamed, tries := group, map[*Change]error{}, 0
 	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
 		for tries++; len(rest) > 0; {
-			runs, err := l.trySend(lock, rest)
+			var runs []placed
+			var err error
+			rest, runs, err = l.trySend(lock, rest, more)
+			if more = nil; tries == 1 {
+				l.metrics.group.Observe(float64(len(rest)))
+			}
 			bad, ok := errors.AsType[*changeError](err)
 			if !ok {
 				return attempt{runs, rest}, err
@@ -97,8 +124,8 @@ func (l *Log) commitGroup(group []*Change) {
 	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
 	switch half := len(rest) / 2; {
 	case half > 0 && divisible(err):
-		l.commitGroup(rest[:half])
-		l.commitGroup(rest[half:])
+		l.commitGroup(rest[:half], nil)
+		l.commitGroup(rest[half:], nil)
 	default:
 		for _, c := range rest {
 			c.done <- err
@@ -128,98 +155,143 @@ type changeError struct {
 
 func (e *changeError) Unwrap() error { return e.error }
 
-// trySend sends the group as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
+// trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
 // the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
-func (l *Log) trySend(lock bool, group []*Change) ([]placed, error) {
+func (l *Log) trySend(lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
 	conn, err := l.writers.Acquire(ctx)
 	if err != nil {
-		return nil, final{err}
+		return group, nil, final{err}
 	}
 	defer conn.Release()
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
-		return nil, err
-	}
-
-	var statements []statement
-	var owners []int // of each statement: the index of its change
-	all := pending{}
-	for i, c := range group {
-		for _, s := range c.statements {
-			statements = append(statements, s)
-			owners = append(owners, i)
-		}
-		for name, records := range c.pending {
-			all[name] = append(all[name], records...)
-		}
+		return group, nil, err
 	}
 	if lock {
 		defer rollback(conn)
 		if _, err := conn.Exec(ctx, "begin"); err != nil {
-			return nil, err
+			return group, nil, err
 		}
-		if err := send(ctx, conn.Conn(), statements, owners, func() {}); err != nil {
-			return nil, err
+	}
+	group, runs, err = l.send(ctx, conn.Conn(), lock, group, more)
+	if err == nil && lock {
+		runs, err = l.end(ctx, conn, true, pendingOf(group))
+	}
+	return group, runs, err
+}
+
+// pendingOf gives what the changes append.
+func pendingOf(group []*Change) pending {
+	all := pending{}
+	for _, c := range group {
+		for name, records := range c.pending {
+			all[name] = append(all[name], records...)
 		}
-		return l.end(ctx, conn, true, all)
 	}
-	runs := all.place(l.snapshot())
-	for i := range runs {
-		statements = append(statements, runs[i].append())
-	}
-	return runs, send(ctx, conn.Conn(), statements, owners, func() { l.foresee(runs) })
+	return all
 }
 
 // flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
 const flushSize = 8 << 10
 
-// send sends statements, the first of which belong to the owners, and blames the one that fails. PostgreSQL works on the
-// first while the next are encoded; nothing of them counts before their end is sent. Then sent is called.
-func send(ctx context.Context, conn *pgx.Conn, statements []statement, owners []int, sent func()) error {
-	blame := func(i int, err error) error {
-		if i < len(owners) && !connectionLost(err) && !isCode(err, "40P01") {
-			return &changeError{owners[i], err}
+// A packet is statements on their way: PostgreSQL works on the first while the next are encoded; nothing of them counts before its end.
+type packet struct {
+	conn     *pgx.Conn
+	pipeline *pgconn.Pipeline
+	encoder  pgx.ExtendedQueryBuilder
+	owners   []int // of the statements: the index of the change, none's is noOwner
+	size     int   // bytes of arguments that wait to be sent
+}
+
+const noOwner = -1
+
+// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement fails.
+func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Change, more *arrivals) (_ []*Change, runs []placed, err error) {
+	for i, c := range group {
+		if err := prepare(ctx, conn, c.statements); err != nil {
+			return group, nil, blame(i, err)
 		}
-		return err
 	}
-	descriptions := make([]*pgconn.StatementDescription, len(statements))
-	for i, s := range statements {
-		var err error
-		if descriptions[i], err = conn.Prepare(ctx, s.sql, s.sql); err != nil { // asks the server only once
-			return blame(i, err)
-		}
+	if err := prepare(ctx, conn, []statement{{sql: appendSQL}}); err != nil {
+		return group, nil, err
 	}
-	pipeline := conn.PgConn().StartPipeline(ctx)
-	var encoder pgx.ExtendedQueryBuilder
-	size := 0
-	for i, s := range statements {
-		if err := encoder.Build(conn.TypeMap(), descriptions[i], s.args); err != nil {
-			_ = pipeline.Close() // closes the connection if anything has been sent
-			return blame(i, final{err})
+	p := packet{conn: conn, pipeline: conn.PgConn().StartPipeline(ctx)}
+	defer func() {
+		if err != nil {
+			_ = p.pipeline.Close() // closes the connection if anything is on its way
 		}
-		pipeline.SendQueryStatement(descriptions[i], encoder.ParamValues, encoder.ParamFormats, nil)
-		for _, v := range encoder.ParamValues {
-			size += len(v)
-		}
-		if size >= flushSize && i < len(owners) {
-			if err := pipeline.Flush(); err != nil {
-				return err
+	}()
+	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // which asks nothing while it sends
+	for i := 0; i < len(group); i++ {
+		for _, s := range group[i].statements {
+			if err := p.add(ctx, s, i); err != nil {
+				return group, nil, err
 			}
-			size = 0
+		}
+		if i == len(group)-1 && more != nil && len(group) < maxGroup {
+			if c := more.next(fits); c != nil {
+				group = append(group, c)
+			}
 		}
 	}
-	if err := pipeline.Sync(); err != nil {
+	if !lock {
+		runs = pendingOf(group).place(l.snapshot())
+		for i := range runs {
+			if err := p.add(ctx, runs[i].append(), noOwner); err != nil {
+				return group, nil, err
+			}
+		}
+	}
+	if err := p.pipeline.Sync(); err != nil {
+		return group, runs, err
+	}
+	l.foresee(runs)
+	for _, owner := range p.owners {
+		if err := result(p.pipeline); err != nil {
+			return group, runs, blame(owner, err)
+		}
+	}
+	return group, runs, p.pipeline.Close()
+}
+
+// prepare asks the server about the statements that the connection does not know.
+func prepare(ctx context.Context, conn *pgx.Conn, statements []statement) error {
+	for _, s := range statements {
+		if _, err := conn.Prepare(ctx, s.sql, s.sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add adds a statement that is prepared.
+func (p *packet) add(ctx context.Context, s statement, owner int) error {
+	description, err := p.conn.Prepare(ctx, s.sql, s.sql)
+	if err == nil {
+		err = p.encoder.Build(p.conn.TypeMap(), description, s.args)
+	}
+	if err != nil {
+		return blame(owner, final{err})
+	}
+	p.pipeline.SendQueryStatement(description, p.encoder.ParamValues, p.encoder.ParamFormats, nil)
+	p.owners = append(p.owners, owner)
+	for _, v := range p.encoder.ParamValues {
+		p.size += len(v)
+	}
+	if p.size < flushSize || owner == noOwner {
+		return nil
+	}
+	p.size = 0
+	return p.pipeline.Flush()
+}
+
+// blame gives the error of a change's statement.
+func blame(owner int, err error) error {
+	if owner == noOwner || connectionLost(err) || isCode(err, "40P01") {
 		return err
 	}
-	sent()
-	for i := range statements {
-		if err := result(pipeline); err != nil {
-			_ = pipeline.Close() // repeats err
-			return blame(i, err)
-		}
-	}
-	return pipeline.Close()
+	return &changeError{owner, err}
 }
 
 // result reads the answer to one statement.

@@ -158,7 +158,9 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
+const appendSQL = `select feed_append($1, $2, $3, $4, $5)`
+
 // append is the statement that appends the run, for a connection that has encodeRows.
 func (p *placed) append() statement {
-	return statement{`select feed_append($1, $2, $3, $4, $5)`, []any{p.feed, p.from.Position, p.from.Digest[:], p, p.erased()}}
+	return statement{appendSQL, []any{p.feed, p.from.Position, p.from.Digest[:], p, p.erased()}}
 }
