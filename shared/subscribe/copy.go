@@ -188,8 +188,8 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	fetching, stop := context.WithCancel(waiting)
 	defer stop()
 	so := pace{began: began, said: began}
-	turns := turns{beside: p.pure && p.healthy()}
-	defer func() { _ = turns.wait() }() // of which the first error is known by then
+	turns := turns{most: p.mostTurns()}
+	defer func() { _ = turns.wait(0) }() // of which the first error is known by then
 	var err error
 	for f := range p.fetch(fetching, r) {
 		p.setInterrupt(nil) // what follows is work
@@ -208,17 +208,21 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 			return nil
 		}
 	}
-	if err := turns.wait(); err != nil {
+	if err := turns.wait(0); err != nil {
 		return err
 	}
 	return cmp.Or(p.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
 }
 
-// healthy: the last poll did not fail.
-func (p *poller) healthy() bool {
+// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page before keeps
+// its own meanwhile.
+func (p *poller) mostTurns() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.failures == 0
+	if !p.pure || p.failures > 0 {
+		return 1
+	}
+	return min(maxTurns, int(p.pool.Config().MaxConns)-1)
 }
 
 // shownPage is the URL of a page without a password.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,6 +115,44 @@ func TestPure(t *testing.T) {
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 	})
+
+	for conns, want := range map[int32]int{16: 3, 3: 2, 2: 1, 1: 1} {
+		t.Run(fmt.Sprintf("%d connections do for %d at once", conns, want), func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 95)
+			c := newPure(t, s)
+			config := c.pool.Config()
+			config.MaxConns = conns
+			pool, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			c.pool = pool
+			var mu sync.Mutex
+			var under, most int
+			all := make(chan struct{})
+			complete := sync.OnceFunc(func() { close(all) })
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				mu.Lock()
+				under++
+				if most = max(most, under); most == want {
+					complete()
+				}
+				mu.Unlock()
+				defer func() { mu.Lock(); under--; mu.Unlock() }()
+				err := opened(all)
+				_, slept := tx.Exec(ctx, `select pg_sleep(0.01)`) // time for another to come
+				return errors.Join(err, slept, copyThings(ctx, tx, b))
+			}
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+			if most != want {
+				t.Errorf("%d at once", most)
+			}
+		})
+	}
 
 	t.Run("pages that share an entity are applied one after the other", func(t *testing.T) {
 		t.Parallel()

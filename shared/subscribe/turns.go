@@ -24,64 +24,59 @@ type turn struct {
 	err  error // when done
 }
 
-// turns are those under way: one, or two where one may go on beside the next.
+// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed, others are written.
+const maxTurns = 3
+
+// turns are those under way, in order: one, or up to most where one may go on beside the next.
 type turns struct {
-	beside       bool
-	last, before *turn
+	most int
+	all  []*turn
 }
 
-func (t *turns) wait() error {
-	if t.last != nil {
-		<-t.last.done
-	}
-	return t.err()
-}
-
-func (t *turns) err() error {
-	for _, turn := range []*turn{t.before, t.last} {
-		if turn == nil {
-			continue
+// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that none goes on.
+func (t *turns) wait(left int) (err error) {
+	for len(t.all) > 0 && (len(t.all) > left || isDone(t.all[0])) {
+		<-t.all[0].done
+		if err = cmp.Or(err, t.all[0].err); err != nil {
+			left = 0
 		}
-		select {
-		case <-turn.done:
-			if turn.err != nil {
-				return turn.err
-			}
-		default:
-		}
+		t.all = t.all[1:]
 	}
-	return nil
+	return err
 }
 
-// applyPage applies a page after those before it. That of a pure copy goes on beside the next one, if no entity is on both: it
-// still is committed first. (After a failure none does: what the two may have been to each other ends there.)
+// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
+// still is committed first. (After a failure none does: what they may have been to each other ends there.)
 func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
 	var entries []feed.Entry
 	if page != nil && p.Apply != nil {
 		entries = page.Latest()
 	}
 	now := &turn{done: make(chan struct{})}
-	beside := t.beside && page != nil && !page.UpToDate
+	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0
 	if beside {
 		now.ids = make(map[uuid.UUID]bool, len(entries))
 		for _, e := range entries {
 			now.ids[e.ID] = true
 		}
+		left = t.most - 1
+		for i, other := range t.all {
+			if overlap(other.ids, now.ids) {
+				left = min(left, len(t.all)-1-i)
+			}
+		}
 	}
-	if t.before != nil {
-		<-t.before.done
-	}
-	if t.last != nil && (!beside || overlap(t.last.ids, now.ids)) {
-		<-t.last.done
-	}
-	if err := t.err(); err != nil {
+	if err := t.wait(left); err != nil {
 		return err
 	}
 	if err := p.passOn(ctx, from.cursor, page); err != nil {
 		return err
 	}
-	before := t.last
-	t.before, t.last = t.last, now
+	var before *turn
+	if len(t.all) > 0 {
+		before = t.all[len(t.all)-1]
+	}
+	t.all = append(t.all, now)
 	apply := func() {
 		defer close(now.done)
 		now.err = p.commit(ctx, entries, from, to, before)
@@ -91,7 +86,7 @@ func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from,
 		return nil
 	}
 	apply()
-	return t.wait()
+	return t.wait(0)
 }
 
 func overlap(a, b map[uuid.UUID]bool) bool {

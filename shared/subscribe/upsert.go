@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -100,8 +101,10 @@ func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
 	return nil
 }
 
-// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as text.
+// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as text. It sorts
+// entries as the primary key is, which then finds the pages that it needs in the processor's cache.
 func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) error {
+	slices.SortFunc(entries, func(a, b feed.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	sql := `copy ` + u.into + ` from stdin`
 	rows, err := u.rows([]byte(binaryBegin), entries, u.appendBinary)
 	if errors.Is(err, errUnusual) {

@@ -68,6 +68,9 @@ func TestUpsert(t *testing.T) {
 					continue // it is missing
 				case wrong && kind < 3:
 					value = rapid.SampledFrom(bad).Draw(rt, name)
+					if name == "o" && strings.Contains(value, `\u`) { // json takes these, though json_to_recordset does not
+						continue
+					}
 				case kind > 1:
 					value = rapid.SampledFrom(values[name]).Draw(rt, name)
 				}
