@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
@@ -47,7 +47,9 @@ func TestCompany(t *testing.T) {
 		{"Ctrl-C stops all that up has started", w.interrupt},
 		{"--fresh is refused while a service runs", w.freshBesideService},
 		{"the next start goes on where the last ended", w.nextStart},
-		{"--fresh starts anew, and nothing outlives an up that is killed", w.fresh},
+		{"with --stream, orders reach a queue", w.stream},
+		{"nothing outlives an up that is killed", w.killUp},
+		{"--fresh starts anew, and nothing outlives a go run that is killed", w.fresh},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -57,7 +59,7 @@ func TestCompany(t *testing.T) {
 
 func (w *walk) orders(t *testing.T) {
 	w.settle(t)
-	w.up = w.startUp(t)
+	w.up = w.goRunUp(t)
 	w.up.says(t, "everything is up")
 	w.allRun(t)
 	w.firstKey = uuid.NewString()
@@ -205,7 +207,7 @@ func (w *walk) secondUp(t *testing.T) {
 	if code := second.ends(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	second.says(t, fmt.Sprintf("%s is in use by process %d", w.dir, w.up.Process.Pid))
+	second.says(t, fmt.Sprintf("%s is in use by process %d", w.dir, w.pid(t, "up.lock")))
 	w.same(t)
 }
 
@@ -217,18 +219,21 @@ func (w *walk) same(t *testing.T) {
 	}
 }
 
+// interrupt is Ctrl-C as in a terminal, where it reaches `go run` and up.
 func (w *walk) interrupt(t *testing.T) {
 	started := map[int]bool{}
 	for _, s := range w.withDatabase() {
 		started[w.pid(t, s.name, "lock")] = s.name != sales
 	}
-	if err := w.up.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
+	for _, pid := range []int{w.pid(t, "up.lock"), w.up.Process.Pid} {
+		if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if code := w.up.ends(t); code != 0 {
-		t.Errorf("exit code %d", code)
+	w.up.ends(t) // the exit code is that of `go run`: 1, whatever up's is
+	if text := w.up.text(t); !regexp.MustCompile(`(?s)up +\| stopping\n.*up +\| everything has stopped\n$`).MatchString(text) || strings.Contains(text, "had to be killed") {
+		t.Errorf("up did not stop in good order:\n%s", text)
 	}
-	w.stopped(t, w.up)
 	w.up.says(t, "sales was started by hand and is left running")
 	for pid, command := range processes(t, w.dir) {
 		if started[pid] || strings.HasSuffix(command, "/"+sink) || strings.Contains(command, "/data") && !strings.Contains(command, "/"+sales+"/data") {
@@ -236,15 +241,6 @@ func (w *walk) interrupt(t *testing.T) {
 		}
 	}
 	w.same(t)
-}
-
-// stopped checks what up says of its end.
-func (w *walk) stopped(t *testing.T, up *process) {
-	t.Helper()
-	text := up.text(t)
-	if !regexp.MustCompile(`(?s)up +\| stopping\n.*up +\| everything has stopped\n$`).MatchString(text) || strings.Contains(text, "had to be killed") {
-		t.Errorf("up did not stop in good order:\n%s", text)
-	}
 }
 
 func (w *walk) freshBesideService(t *testing.T) {
@@ -268,12 +264,15 @@ func (w *walk) freshBesideService(t *testing.T) {
 	w.shutDown(t)
 }
 
-// nextStart is one by `go run`, as in a terminal, where Ctrl-C reaches both.
 func (w *walk) nextStart(t *testing.T) {
-	up := w.goRunUp(t, "--orders-per-minute", "1200")
-	up.says(t, "everything is up")
+	args := []string{"--orders-per-minute", "300"}
+	if _, err := rabbitmq.Find(); err == nil {
+		args = append(args, "--stream")
+	}
+	w.up = w.startUp(t, args...)
+	w.up.says(t, "everything is up")
 	w.allRun(t)
-	up.says(t, "shoppers  | buying about 1200 times a minute")
+	w.up.says(t, "shoppers  | buying about 300 times a minute")
 	eventually(t, func() error {
 		now := w.replay(t)
 		if len(now) < len(w.entries) || !reflect.DeepEqual(now[:len(w.entries)], w.entries) {
@@ -289,26 +288,45 @@ func (w *walk) nextStart(t *testing.T) {
 		}
 		return err
 	})
-	for _, pid := range []int{w.pid(t, "up.lock"), up.Process.Pid} {
-		if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
-			t.Fatal(err)
-		}
+}
+
+func (w *walk) stream(t *testing.T) {
+	if _, err := rabbitmq.Find(); err != nil {
+		t.Skip(err)
 	}
-	up.ends(t) // the exit code is that of `go run`: 1, whatever up's is
-	w.stopped(t, up)
+	all, err := listServices(t.Context(), w.dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := *w.bench
+	b.services = withStream(all, true, "")
+	listen(t, &b, w.up)
+}
+
+func (w *walk) killUp(t *testing.T) {
+	if err := w.up.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	w.nothingRuns(t)
-	w.shutDown(t)
+	eventually(t, func() error {
+		if left := withEnvironment(t, w.dir); len(left) > 0 {
+			return fmt.Errorf("still running: %q", left)
+		}
+		return nil
+	})
 }
 
 func (w *walk) fresh(t *testing.T) {
-	up := w.startUp(t, "--fresh")
+	up := w.goRunUp(t, "--fresh")
 	up.says(t, "everything is up")
+	w.allRun(t)
 	if entries := w.replay(t); len(entries) > 0 {
 		t.Errorf("the feed has %d entries", len(entries))
 	}
 	if now, err := w.copies(); err != nil || !reflect.DeepEqual(now, expect(nil)) {
 		t.Errorf("the copies are %v, %v", now, err)
 	}
+	w.noStream(t, up)
 	if err := up.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

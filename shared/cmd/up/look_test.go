@@ -121,16 +121,18 @@ func (v *visit) owner(u *url.URL) string {
 	return ""
 }
 
-// kind is what an address has in common with those that the same template answers.
-func (v *visit) kind(u *url.URL) string {
+// kind is what an address of a service has in common with those that the same template answers.
+func kind(u *url.URL) string {
 	parts := strings.Split(u.Path, "/")
 	for i, p := range parts {
 		if strings.ContainsAny(p, "0123456789") || i > 0 && parts[i-1] == "parts" {
 			parts[i] = "id"
 		}
 	}
-	return v.owner(u) + strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
+	return strings.Join(parts, "/") + "?" + strings.Join(slices.Sorted(maps.Keys(u.Query())), "&")
 }
+
+func (v *visit) kind(u *url.URL) string { return v.owner(u) + kind(u) }
 
 // A stop is a page on the way through all.
 type stop struct {

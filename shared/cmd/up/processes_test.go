@@ -112,10 +112,23 @@ var settled struct {
 // settle gives the company empty databases: copies of those of one that was started and stopped, at a fraction of the work.
 func (b *bench) settle(t *testing.T) {
 	t.Helper()
+	b.needSettled(t)
+	found, err := filepath.Glob(filepath.Join(built.dir, "*", "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range found {
+		copyFolder(t, filepath.Dir(data), b.dir)
+	}
+}
+
+// needSettled starts a company once for all tests, and stops it.
+func (b *bench) needSettled(t *testing.T) {
+	t.Helper()
 	settled.Do(func() {
 		first := *b
 		first.dir = built.dir
-		first.services = withStream(b.services, false, "")
+		first.startKilled(t)
 		up := first.startUp(t)
 		up.says(t, "everything is up")
 		first.allRun(t)
@@ -132,14 +145,32 @@ func (b *bench) settle(t *testing.T) {
 	if !settled.done {
 		t.Fatal("another test could not start and stop a company")
 	}
-	found, err := filepath.Glob(filepath.Join(built.dir, "*", "data"))
-	if err != nil {
+}
+
+// startKilled leaves what up leaves that is killed while it starts.
+func (b *bench) startKilled(t *testing.T) {
+	t.Helper()
+	up := b.startUp(t)
+	eventually(t, func() error {
+		if unfinished, _ := filepath.Glob(filepath.Join(b.dir, "*", "initdb-*", "base")); len(unfinished) > 0 {
+			return nil
+		}
+		if !up.running() {
+			t.Fatal("up has ended")
+		}
+		return errors.New("no initdb runs")
+	})
+	if err := up.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for _, data := range found {
-		if out, err := exec.Command("cp", "-a", filepath.Dir(data), b.dir).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	b.nothingRuns(t)
+}
+
+// copyFolder copies a folder into another, or under another name.
+func copyFolder(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }
 

@@ -24,21 +24,22 @@ const maxPages = 1000 // of one service
 // link finds what a page, a feed or an answer links to.
 var link = regexp.MustCompile(`(?:href|src|action)="([^"#]+)|"(http://[^"#\\]+)"`)
 
-// crawl asks for all that a service links to, from a few addresses on, as a browser and as a program.
-func (b *bench) crawl(t *testing.T, base string, visit func(url string, status int, body []byte)) {
+// crawl asks for what a service links to, up to so many addresses of a kind, from a few addresses on, as a browser and as a program.
+func (b *bench) crawl(t *testing.T, base string, ofKind int, visit func(url string, status int, body []byte)) {
 	t.Helper()
 	from, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue, seen := []string{}, map[string]bool{}
+	queue, seen, kinds := []string{}, map[string]bool{}, map[string]int{}
 	add := func(at *url.URL, to string) {
 		u, err := at.Parse(html.UnescapeString(to))
 		if err != nil || u.Host != from.Host {
 			return
 		}
-		if u.Fragment = ""; !seen[u.String()] {
+		if u.Fragment = ""; !seen[u.String()] && kinds[kind(u)] < ofKind {
 			seen[u.String()] = true
+			kinds[kind(u)]++
 			queue = append(queue, u.String())
 		}
 	}
@@ -103,7 +104,7 @@ func (b *bench) search(t *testing.T, words ...string) (places []string) {
 	}
 	pages := 0
 	for name, base := range b.sites() {
-		b.crawl(t, base, func(url string, _ int, body []byte) {
+		b.crawl(t, base, maxPages, func(url string, _ int, body []byte) {
 			pages++
 			look("page "+name+" "+strings.TrimPrefix(url, base), body)
 		})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -81,7 +82,7 @@ func (c *crew) freeze(t *testing.T) {
 	c.caughtUp(t, customer.Feed)
 }
 
-// othersAnswer wants all pages of all services but one, which the map knows to be away.
+// othersAnswer wants pages of every kind of all services but one, which the map knows to be away.
 func (c *crew) othersAnswer(t *testing.T, away string) {
 	t.Helper()
 	pages := 0
@@ -92,7 +93,7 @@ func (c *crew) othersAnswer(t *testing.T, away string) {
 		if name != "map" {
 			c.onMap(t, name, topology.Up)
 		}
-		c.crawl(t, base, func(url string, status int, body []byte) {
+		c.crawl(t, base, 2, func(url string, status int, body []byte) {
 			pages++
 			if status >= http.StatusInternalServerError || strings.TrimPrefix(url, base) == "/" && status != http.StatusOK {
 				t.Errorf("without %s, %s answers %d\n%s", away, url, status, body)
@@ -111,7 +112,7 @@ func (b *bench) startAsTold(t *testing.T, up *process, name string) *process {
 			args = strings.Join(s.args, " ")
 		}
 	}
-	printed := regexp.MustCompile(`(?m)^up +\|   (cd .*go run ` + regexp.QuoteMeta(args) + `)$`)
+	printed := regexp.MustCompile(`(?m)^up +\|   (.*go run ` + regexp.QuoteMeta(args) + `)$`)
 	eventually(t, func() error {
 		if !printed.MatchString(up.text(t)) {
 			return fmt.Errorf("up does not say how to start %s", name)
@@ -119,7 +120,7 @@ func (b *bench) startAsTold(t *testing.T, up *process, name string) *process {
 		return nil
 	})
 	sh := exec.Command("sh", "-c", printed.FindStringSubmatch(up.text(t))[1])
-	sh.Dir = "/"
+	sh.Dir = cmp.Or(up.Dir, "/") // where up runs in the project's folder, it does not say cd
 	sh.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := b.start(t, sh)
 	b.all.Cleanup(func() { _ = syscall.Kill(-p.Process.Pid, syscall.SIGKILL) }) // before sh: it may have ended in good order

@@ -169,7 +169,10 @@ func (s *storm) addr(port int) string {
 func (s *storm) begin(t *testing.T, name string) {
 	t.Helper()
 	n := s.nodes[name]
-	n.dir = filepath.Join(s.dir, name)
+	if n.dir == "" {
+		n.dir = filepath.Join(s.dir, name)
+		s.settleNode(t, n)
+	}
 	cmd := exec.Command(filepath.Join(s.dir, "bin", "subscribers"), n.service)
 	if n.service == sales {
 		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
@@ -185,6 +188,23 @@ func (s *storm) begin(t *testing.T, name string) {
 		_, _, err := get("http://"+n.addr+"/livez", "*/*")
 		return err
 	})
+}
+
+// settleNode gives a node an empty database, if a company has one for its service.
+func (s *storm) settleNode(t *testing.T, n *node) {
+	t.Helper()
+	s.needSettled(t)
+	if err := os.Mkdir(n.dir, 0o755); err != nil { // for the user of private servers
+		t.Fatal(err)
+	}
+	if from := filepath.Join(built.dir, n.service); exists(filepath.Join(from, "data")) {
+		copyFolder(t, from, n.dir)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // kill kills a node and waits until its server is gone, too.
@@ -205,14 +225,11 @@ func (s *storm) kill(t *testing.T, name string) {
 func (s *storm) copyData(t *testing.T, from, to string) {
 	t.Helper()
 	from, to = filepath.Join(s.dir, from), filepath.Join(s.dir, to)
-	err := os.RemoveAll(to)
-	if err == nil {
-		err = exec.Command("cp", "-a", from, to).Run()
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
 	}
-	if err == nil {
-		err = os.RemoveAll(filepath.Join(to, sales, "data", "postmaster.pid")) // another process may have that id by now
-	}
-	if err != nil {
+	copyFolder(t, from, to)
+	if err := os.RemoveAll(filepath.Join(to, sales, "data", "postmaster.pid")); err != nil { // another process may have that id by now
 		t.Fatal(err)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/order"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
@@ -30,36 +29,21 @@ type listening struct {
 	heard  map[uuid.UUID]int // of which order, how often
 }
 
-func TestStream(t *testing.T) {
-	t.Parallel()
-	if _, err := rabbitmq.Find(); err != nil {
-		t.Skip(err)
-	}
-	l := &listening{bench: newBench(t), heard: map[uuid.UUID]int{}}
-	all, err := listServices(t.Context(), l.dir, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.services = withStream(all, true, "")
-	for _, step := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
-		{"orders reach a queue", l.orders},
-		{"a RabbitMQ that is killed comes back, and nothing is lost", l.killBroker},
-		{"nothing outlives up", l.killUp},
-		{"without --stream there is none, and --fresh leaves nothing of it", l.without},
-	} {
-		if !t.Run(step.name, step.run) {
-			return
+// listen listens to an up with --stream.
+func listen(t *testing.T, b *bench, up *process) {
+	l := &listening{bench: b, up: up, heard: map[uuid.UUID]int{}}
+	l.orders(t)
+	l.killBroker(t)
+	found := withEnvironment(t, l.dir)
+	for _, part := range []string{"/bin/" + broker, "beam", "epmd"} {
+		if !slices.ContainsFunc(found, func(s string) bool { return strings.Contains(s, part) }) && runtime.GOOS == "linux" {
+			t.Errorf("%s is not among %q", part, found)
 		}
 	}
 }
 
 func (l *listening) orders(t *testing.T) {
-	l.settle(t)
-	l.up = l.startUp(t, "--stream")
-	l.up.says(t, "everything is up")
+	t.Helper()
 	l.onMap(t, relay, topology.Up)
 	l.hears(t) // binds the queue: who comes later hears nothing of what was before
 	heard := func(enough func(*stream) bool) {
@@ -81,7 +65,9 @@ func (l *listening) orders(t *testing.T) {
 	heard(func(s *stream) bool { return s.Messages > 0 })
 }
 
+// killBroker kills RabbitMQ, which comes back; nothing is lost.
 func (l *listening) killBroker(t *testing.T) {
+	t.Helper()
 	killed := 0
 	for pid, command := range processes(t, filepath.Join(l.dir, broker)) {
 		if strings.Contains(command, "beam") {
@@ -99,41 +85,27 @@ func (l *listening) killBroker(t *testing.T) {
 	l.hears(t)
 }
 
-func (l *listening) killUp(t *testing.T) {
-	found := withEnvironment(t, l.dir)
-	for _, part := range []string{"/bin/" + broker, "beam", "epmd"} {
-		if !slices.ContainsFunc(found, func(s string) bool { return strings.Contains(s, part) }) && runtime.GOOS == "linux" {
-			t.Errorf("%s is not among %q", part, found)
-		}
-	}
-	if err := l.up.Process.Kill(); err != nil {
+// noStream checks that up runs without an event stream, of which --fresh has left nothing.
+func (b *bench) noStream(t *testing.T, up *process) {
+	t.Helper()
+	all, err := listServices(t.Context(), b.dir, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	l.nothingRuns(t)
-	eventually(t, func() error {
-		if left := withEnvironment(t, l.dir); len(left) > 0 {
-			return fmt.Errorf("still running: %q", left)
-		}
-		return nil
-	})
-}
-
-func (l *listening) without(t *testing.T) {
-	up := l.startUp(t, "--fresh")
-	up.says(t, "everything is up")
 	var shown []topology.State
-	if err := getJSON(fmt.Sprintf("http://localhost:%d/api/services", mapPort+l.offset), &shown); err != nil {
+	if err := getJSON(fmt.Sprintf("http://localhost:%d/api/services", mapPort+b.offset), &shown); err != nil {
 		t.Fatal(err)
 	}
 	if len(shown) < 8 || slices.ContainsFunc(shown, func(s topology.State) bool { return s.Name == relay || s.Name == broker }) {
 		t.Errorf("the map shows %+v", shown)
 	}
+	streaming := bench{offset: b.offset, services: withStream(all, true, "")}
 	for _, name := range []string{relay, broker} {
-		if err := free(t.Context(), strings.TrimPrefix(l.url(name), "http://")); err != nil {
+		if err := free(t.Context(), strings.TrimPrefix(streaming.url(name), "http://")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		left, err := os.ReadDir(filepath.Join(l.dir, name))
-		if err != nil {
+		left, err := os.ReadDir(filepath.Join(b.dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // there never was one
 			t.Fatal(err)
 		}
 		for _, file := range left {
