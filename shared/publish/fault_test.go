@@ -3,9 +3,13 @@ package publish
 import (
 	"bytes"
 	"context"
+	"database/sql/driver"
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
+	osexec "os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +17,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // Ways in which a connection is lost under the packet that commits.
@@ -308,5 +315,33 @@ func waitFor(t testing.TB, what string, is func() bool) {
 			t.Fatal("waited in vain for ", what)
 		case <-tick.C:
 		}
+	}
+}
+
+type panics struct{}
+
+func (panics) Value() (driver.Value, error) { panic("this has no value") }
+
+// A caller that survives a panic, as web frameworks let it, must not leave others waiting.
+func TestPanicEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	const variable = "TEST_PANICS_IN"
+	if url := os.Getenv(variable); url != "" {
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: url, Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		c := put(thing(uuid.New(), 1))
+		c.Exec(`select $1::text`, panics{})
+		defer func() { _ = recover() }()
+		t.Error(openLog(t, db.Pool).Commit(t.Context(), c))
+		return
+	}
+	cmd := osexec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPanicEndsTheProcess$")
+	cmd.Env = append(os.Environ(), variable+"="+pgtest.URL(database(t)))
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*osexec.ExitError](err); !ok || exit.ExitCode() != 2 || !strings.Contains(string(out), "panic: this has no value") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,8 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	select {
+	case l.leads <- struct{}{}:
+		return l.lead(change)
 	case l.queue <- change:
 		return <-change.done
 	case <-l.closing:
@@ -35,21 +38,24 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	}
 }
 
-func (l *Log) commitGroups() {
-	defer close(l.stopped)
-	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
-	for {
-		if a.left == nil {
-			select {
-			case <-l.closing:
-				return
-			case a.left = <-l.queue:
-			}
+// lead commits the group that begins with the change. Whoever comes while nobody leads does, so that who comes alone waits for no other
+// goroutine.
+func (l *Log) lead(change *Change) error {
+	defer func() {
+		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
+			l.logger.Error("a commit panicked", "panic", v, "stack", string(debug.Stack()))
+			go panic(v)
+			select {}
 		}
+		<-l.leads
+	}()
+	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1), left: change}
+	for a.left != nil {
 		group := []*Change{a.left}
 		a.left = nil
 		l.commitGroup(group, &a)
 	}
+	return <-change.done
 }
 
 // arrivals are the changes that come while a group is sent.

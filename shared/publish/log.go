@@ -54,7 +54,7 @@ type Log struct {
 
 	queue    chan *Change
 	closing  chan struct{}
-	stopped  chan struct{} // the groups
+	leads    chan struct{} // has something in it while somebody commits a group
 	stop     context.CancelFunc
 	watching sync.WaitGroup
 }
@@ -75,7 +75,7 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 	l := &Log{
 		pool: pool, writers: writers, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
-		queue: make(chan *Change), closing: make(chan struct{}), stopped: make(chan struct{}),
+		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 	}
 	if _, err := l.refresh(ctx, pool); err != nil {
 		writers.Close()
@@ -84,14 +84,13 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
 	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.announce(ctx) })
-	go l.commitGroups()
 	return l, nil
 }
 
 // Close lets the changes that were accepted end and takes no more.
 func (l *Log) Close() {
 	close(l.closing)
-	<-l.stopped
+	l.leads <- struct{}{} // for ever
 	l.stop()
 	l.watching.Wait()
 	l.writers.Close()

@@ -225,7 +225,7 @@ func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err e
 		return "", nil, err
 	}
 	fmt.Fprintln(b.out, machine)
-	w := writes{db: db.Pool, out: b.out, rounds: 5, duration: 2 * time.Second}
+	w := writes{db: db.Pool, out: b.out, rounds: 9, duration: 1200 * time.Millisecond}
 	r := reads{db: db.Pool, out: b.out, env: b.env, dir: b.dir, nginx: nginx, rounds: 3, share: 1}
 	p := waits{db: db.Pool, out: b.out, env: b.env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
 	if b.opts.quick {
