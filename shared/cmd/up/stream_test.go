@@ -175,7 +175,7 @@ func (l *listening) drain(t *testing.T) error {
 			ExternalID uuid.UUID `json:"external_id"`
 			order.Order
 		}
-		if err := json.Unmarshal(m.Body, &body); err != nil || body.ExternalID != body.ID || body.Status != order.Placed {
+		if err := json.Unmarshal(m.Body, &body); err != nil || body.ExternalID != body.ID || body.Status == "" {
 			t.Fatalf("%v: %s", err, m.Body)
 		}
 		l.heard[body.ExternalID]++
