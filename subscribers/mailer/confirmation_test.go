@@ -73,7 +73,7 @@ This mail was sent by itself; nobody reads an answer to it.
 	if text != want {
 		t.Errorf("%s", text)
 	}
-	for _, part := range []string{"Dear Zoë Müller 1,", "<td>Edison Volta with heat pump, long range</td>", "€55,940.00", orderID(1).String()} {
+	for _, part := range []string{"Dear Zoë Müller 1,", "<td>Edison Volta with heat pump, long range<br><small>€27,970.00 each</small></td>", "€55,940.00", orderID(1).String()} {
 		if !strings.Contains(html, part) {
 			t.Errorf("not %q in %s", part, html)
 		}
