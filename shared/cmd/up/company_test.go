@@ -34,7 +34,7 @@ type walk struct {
 
 func TestCompany(t *testing.T) {
 	t.Parallel()
-	w := &walk{bench: newBench(t), ledger: &ledger{RoundTripper: http.DefaultTransport, purchases: map[string]*purchase{}}}
+	w := &walk{bench: newBench(t), ledger: newLedger(http.DefaultTransport)}
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -25,6 +26,11 @@ type ledger struct {
 	purchases map[string]*purchase // by Idempotency-Key
 	answered  int                  // of them
 	cancelled []uuid.UUID
+	at        map[uuid.UUID]time.Time // when the answer to an order came
+}
+
+func newLedger(transport http.RoundTripper) *ledger {
+	return &ledger{RoundTripper: transport, purchases: map[string]*purchase{}, at: map[uuid.UUID]time.Time{}}
 }
 
 type purchase struct {
@@ -83,6 +89,7 @@ func (l *ledger) note(r *http.Request, sent string, o order.Order) {
 	if o.ID != uuid.Nil {
 		p.orders = append(p.orders, o)
 		if len(p.orders) == 1 {
+			l.at[o.ID] = time.Now()
 			l.answered++
 		}
 	}

@@ -173,6 +173,8 @@ type status struct {
 	AsOf      time.Time `json:"as_of"`
 	LastError string    `json:"last_error"`
 	Stream    *stream   `json:"stream"`
+
+	Generation int `json:"generation"`
 }
 
 // stream is what it says of the event stream that it hears.

@@ -50,7 +50,7 @@ type node struct {
 // Whatever breaks, each copy becomes what the source is, row by row, and no purchase that was answered is lost or there twice.
 func TestStorm(t *testing.T) {
 	t.Parallel()
-	s := &storm{bench: newBench(t), ledger: &ledger{RoundTripper: http.DefaultTransport, purchases: map[string]*purchase{}}, stopped: func() {}}
+	s := &storm{bench: newBench(t), ledger: newLedger(http.DefaultTransport), stopped: func() {}}
 	t.Cleanup(func() { s.stopped() })
 	s.proxy = newProxy(t, s.addr(8099), s.addr(8080))
 	s.nodes = map[string]*node{
@@ -63,22 +63,24 @@ func TestStorm(t *testing.T) {
 		s.begin(t, name)
 	}
 	s.hears(t)
+	var witness witness
+	defer witness.watch(s.subscribers())()
 	s.shop(t)
 	s.rage(t, *long/3)
 
 	s.stopped()
-	s.kill(t, sales)
-	s.copyData(t, sales, "backup")
+	restore := s.backUp(t)
 	purchases, answered, cancelled := s.saved()
-	s.begin(t, sales)
 	s.shop(t)
 	s.nodes["newcomer"] = &node{service: "dashboard", addr: s.addr(8094), env: []string{"PAGE_SIZE=7", "POLL_ORDERS=@every 1s"}}
 	s.begin(t, "newcomer")
+	defer witness.watch(map[string]string{"newcomer": s.nodes["newcomer"].addr})()
 	s.rage(t, *long/3)
 
 	// A copy that has seen nothing of what is about to be lost would prove nothing.
 	s.shopped(t, 10)
-	lost := int64(len(s.replay(t)))
+	old := s.replay(t)
+	lost := int64(len(old))
 	eventually(t, func() error {
 		for name, n := range s.nodes {
 			if name == sales {
@@ -96,15 +98,13 @@ func TestStorm(t *testing.T) {
 		return nil
 	})
 	s.stopped()
-	s.kill(t, sales)
-	s.copyData(t, "backup", sales)
+	restore()
 	s.ledger.purchases, s.answered, s.cancelled = purchases, answered, cancelled
-	s.begin(t, sales)
 	s.shop(t)
 	s.rage(t, *long/3)
 
 	s.shopped(t, 10)
-	s.proxy.calm()
+	s.calm(t)
 	s.hears(t)
 	s.stopped()
 	entries := s.replay(t)
@@ -117,6 +117,41 @@ func TestStorm(t *testing.T) {
 		if generation := s.rows(t, n, `select generation::text from subscription where feed = 'orders'`); !reflect.DeepEqual(generation, []string{"2"}) {
 			t.Errorf("%s has read the feed anew %v times, and one", name, generation)
 		}
+	}
+	witness.check(t, 1, old, s.ledger.at)
+	witness.check(t, 2, entries, s.ledger.at)
+}
+
+// subscribers returns the addresses of the nodes that subscribe, by name.
+func (s *storm) subscribers() map[string]string {
+	addrs := map[string]string{}
+	for name, n := range s.nodes {
+		if name != sales {
+			addrs[name] = n.addr
+		}
+	}
+	return addrs
+}
+
+// backUp backs sales up. The function that it returns restores that state: in place, under the running service, or as a copy of
+// the data folder of a stopped one.
+func (s *storm) backUp(t *testing.T) (restore func()) {
+	t.Helper()
+	if rand.N(2) == 0 {
+		archive := s.dumpNode(t, sales)
+		return func() {
+			t.Log("restore sales in place")
+			s.restoreNode(t, sales, archive)
+		}
+	}
+	s.kill(t, sales)
+	s.copyData(t, sales, "backup")
+	s.begin(t, sales)
+	return func() {
+		t.Log("restore the data folder of sales")
+		s.kill(t, sales)
+		s.copyData(t, "backup", sales)
+		s.begin(t, sales)
 	}
 }
 
@@ -263,51 +298,14 @@ func (s *storm) shopped(t *testing.T, n int) {
 	})
 }
 
-// rage breaks one thing after the other, for so long at least.
-func (s *storm) rage(t *testing.T, d time.Duration) {
-	t.Helper()
-	s.proxy.rage()
-	for until := time.Now().Add(d); time.Now().Before(until); s.shopped(t, 1+rand.N(20)) {
-		name := slices.Sorted(maps.Keys(s.nodes))[rand.N(len(s.nodes))]
-		things := 4
-		if s.broker != nil {
-			things++
-		}
-		switch rand.N(things) {
-		case 0:
-			t.Logf("kill %s", name)
-			s.kill(t, name)
-			s.begin(t, name)
-		case 1:
-			t.Logf("kill a session of the server of %s", name)
-			s.crash(t, s.nodes[name], `select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1`)
-		case 2:
-			t.Logf("kill the server of %s", name)
-			s.crash(t, s.nodes[name], "")
-		case 4:
-			t.Log("kill RabbitMQ")
-			s.broker.Kill()
-			s.shopped(t, 1+rand.N(20))
-			s.startBroker(t)
-		default:
-			t.Log("cut all connections")
-			s.proxy.cut()
-		}
-	}
-}
-
 // crash kills the server's process whose id a query gives, or its first one: the node goes on without, until it is back.
 func (s *storm) crash(t *testing.T, n *node, query string) {
 	t.Helper()
 	pid := 0
 	eventually(t, func() (err error) {
 		if query == "" {
-			var text []byte
-			if text, err = os.ReadFile(filepath.Join(n.dir, n.service, "data", "postmaster.pid")); err == nil {
-				first, _, _ := strings.Cut(string(text), "\n")
-				pid, err = strconv.Atoi(first)
-			}
-			return err
+			pid = s.postmaster(t, n)
+			return nil
 		}
 		conn, err := s.connect(t, n)
 		if err != nil {
