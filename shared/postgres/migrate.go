@@ -42,7 +42,12 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 		return err
 	}
 	_, err = provider.Up(ctx)
-	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+	partial, ok := errors.AsType[*goose.PartialError](err)
+	switch {
+	case ok && sqlState(err) == duplicateTable:
+		return fmt.Errorf("%s: %w; services that share a database need tables with names of their own",
+			partial.Failed.Source.Path, partial.Err)
+	case ok:
 		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
 	}
 	return err

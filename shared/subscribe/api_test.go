@@ -7,8 +7,11 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -461,5 +464,102 @@ func TestStalenessInWords(t *testing.T) {
 	}
 	if got := fmt.Sprint((&Pace{Copied: 1200, PerSecond: 400, Left: 75}).Words()); got != "1,200 entries copied, 400 a second, about 1 min 15 s left" {
 		t.Error(got)
+	}
+}
+
+// The last transaction of a resync may be long. Meanwhile requests that pause, resume, tune or look do not wait, and what they
+// set is in force afterwards.
+func TestChangesDuringTheEndOfAResync(t *testing.T) {
+	t.Parallel()
+	const size = 20000
+	s := newSource(t)
+	for n := 0; n < size; n += 1000 {
+		s.put(t, n+1, n+1000)
+	}
+	for n := 1; n <= 3; n++ {
+		e := s.version(size + n)
+		e.Payload = fmt.Appendf(nil, `{"id": %q, "version": 1, "name": null}`, e.ID)
+		s.publish(t, e)
+	}
+	s.put(t, 1, 1) // a page of bad entries alone is not theirs
+	var hold atomic.Bool
+	held, release := make(chan struct{}), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(release) })
+	defer letGo()
+	holding := service()
+	holding.Feeds[0].Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		if err := copyThings(ctx, tx, b); err != nil {
+			return err
+		}
+		if hold.CompareAndSwap(true, false) {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	pool := pgtest.New(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "POLL_THINGS": "@every 1s"}
+	polls, _, _ := startService(t, holding, env)
+	eventually(t, "there is a copy", func() bool {
+		got := subscription(t, polls)
+		return got.State == Fresh && got.Cursor == s.head(t).Cursor() && got.RejectedEntries == 3
+	})
+	serves, _, _ := start(t, env)
+	eventually(t, "a second one stands by", func() bool { return subscription(t, serves).Standby })
+
+	hold.Store(true)
+	at := polls + "/subscriptions/things"
+	change(t, "POST", at+"/resync", 202, nil)
+	<-held
+	s.put(t, 1, 1)
+	if got := change(t, "POST", at+"/pause", 200, nil); got.State != Paused {
+		t.Errorf("paused, it is %+v", got)
+	}
+	if got := change(t, "POST", at+"/resume", 200, nil); got.State != Resyncing {
+		t.Errorf("resumed, it is %+v", got)
+	}
+	wish := `{"schedule": "@every 2s", "wait": "0s", "page_size": 77}`
+	if got := change(t, "PUT", at+"/schedule", 200, wish); got.Schedule != "@every 2s" {
+		t.Errorf("tuned, it is %+v", got)
+	}
+	if got := subscription(t, polls); got.PageSize != 77 || got.State != Resyncing {
+		t.Errorf("it is %+v", got)
+	}
+	if got := change(t, "POST", at+"/resync", 202, nil); got.Generation != 1 {
+		t.Errorf("asked for a resync once more, it is %+v", got)
+	}
+	if got := listed(t, &httptest.Server{URL: polls}); len(got) != 3 {
+		t.Errorf("%d entries are listed", len(got))
+	}
+	rejected := at + "/rejected/" + numbered(size+1).String()
+	refused(t, "POST", rejected+"/retry", nil, 503, "resync")
+	refused(t, "POST", at+"/rejected/retry", nil, 503, "resync")
+	if resp, text := ask(t, "POST", rejected+"/drop", nil); resp.StatusCode != 204 {
+		t.Errorf("drop: %s: %s", resp.Status, text)
+	}
+	if got := subscription(t, polls); got.RejectedEntries != 2 {
+		t.Errorf("dropped one of three, it is %+v", got)
+	}
+	change(t, "PUT", serves+"/subscriptions/things/schedule", 200, `{"schedule": "@every 3s", "page_size": 78}`)
+	eventually(t, "the one that polls looks, too", func() bool { return subscription(t, polls).Schedule == "@every 3s" })
+	change(t, "POST", serves+"/subscriptions/things/pause", 200, nil)
+	eventually(t, "it is paused", func() bool { return subscription(t, polls).State == Paused })
+	if n := count(t, pool, `select generation from subscription`); n != 1 {
+		t.Fatal("nothing was held")
+	}
+
+	letGo()
+	eventually(t, "the resync has ended", func() bool { return subscription(t, polls).Generation == 2 })
+	if got := subscription(t, polls); got.State != Paused || got.Schedule != "@every 3s" || got.PageSize != 78 ||
+		got.RejectedEntries != 3 || got.Standby {
+		t.Errorf("after the resync it is %+v", got)
+	}
+	s.exchanges()
+	change(t, "POST", at+"/resume", 200, nil)
+	eventually(t, "it copies on", func() bool { return subscription(t, polls).Cursor == s.head(t).Cursor() })
+	for _, e := range s.exchanges() {
+		if !strings.Contains(e.query, "limit=78") {
+			t.Errorf("it asked for %s", e.query)
+		}
 	}
 }

@@ -59,7 +59,8 @@ func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.E
 
 // clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
 func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
-	_, err := tx.Exec(ctx, `delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
+	_, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`,
+		p.service, p.Name, ids)
 	return err
 }
 
@@ -74,7 +75,8 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 	batch := NewBatch(entries)
 	batch.stored = stored
 	if p.Past {
-		if err := tx.QueryRow(ctx, `select past from subscription where feed = $1`, p.Name).Scan(&batch.Past); err != nil {
+		err := tx.QueryRow(ctx, `select past from subscription where service = $1 and feed = $2`, p.service, p.Name).Scan(&batch.Past)
+		if err != nil {
 			return err
 		}
 	}
@@ -146,12 +148,13 @@ func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry)
 func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
 		_, err := tx.Exec(ctx, `
-			insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason)
-			values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict (feed, entity_id) do update set version = excluded.version, position = excluded.position,
+			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+			values ($1, $2, $3, $4, $5, $6, $7, $8)
+			on conflict (service, feed, entity_id) do update set version = excluded.version, position = excluded.position,
 			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
-			p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity), strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
+			p.service, p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
+			strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
 		if err != nil {
 			return err
 		}
@@ -212,7 +215,9 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 	}
 	b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
 	if rejected {
-		b.Queue(`select entity_id, version from rejected_entry where entity_id = any($1) and feed = $2`, ids, f.Name).Query(into(k.rejected))
+		b.Queue(`
+			select entity_id, version from rejected_entry join subscription using (service, feed)
+			 where entity_id = any($1) and table_name = $2`, ids, f.Table).Query(into(k.rejected))
 	}
 }
 

@@ -3,6 +3,8 @@ package subscribe
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -12,11 +14,18 @@ import (
 )
 
 const (
-	lockKey       = 0x656469736f6e // of the advisory lock, in the service's own database
 	heartbeat     = time.Second
 	heartbeatWait = 3 * time.Second // until a connection counts as lost
 	silenceEnds   = "5s"            // a session, at the server
 )
+
+// lockKey returns the key of the service's advisory lock, a hash of its name: services that share a database each have a lock,
+// and the replicas of a service, whatever their version, have the same one.
+func lockKey(service string) int64 {
+	hash := fnv.New64a()
+	_, _ = io.WriteString(hash, "data-feeds subscriber "+service)
+	return int64(hash.Sum64())
+}
 
 // A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
 // connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
@@ -105,7 +114,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	if !mine {
-		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey).Scan(&mine); err != nil {
+		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey(l.site.service.Name)).Scan(&mine); err != nil {
 			return false, err
 		}
 	}
@@ -116,7 +125,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 			free = append(free, p)
 		}
 	}
-	rows, err := conn.Query(ctx, selectProgress)
+	rows, err := conn.Query(ctx, selectProgress, l.site.service.Name)
 	if err != nil {
 		return false, err
 	}

@@ -51,7 +51,7 @@ func TestStreamProperty(t *testing.T) {
 	heard := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		s.begin(rt)
-		exec(rt, pool, `truncate thing, subscription, rejected_entry, walked_entity`)
+		exec(rt, pool, `truncate thing, subscription cascade`)
 		radio := &studio{source: s, client: feed.NewClient(""), generation: 1}
 		defer radio.client.Close()
 		var c *copier

@@ -2,15 +2,17 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// progress is a row of the table subscription.
+// progress is a row of the table subscription, and what was set at run time.
 type progress struct {
 	cursor       feed.Cursor
 	etag         string
@@ -46,8 +48,9 @@ func (at *progress) set(other progress) {
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
 	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason, past,
-	       (select count(*) from rejected_entry r where r.feed = s.feed)
-	  from subscription s`
+	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed)
+	  from subscription s join subscription_setting using (service, feed)
+	 where service = $1`
 
 func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) {
 	var cursor, walkHistory string
@@ -84,7 +87,7 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 	defer cancel()
 	p.reading.Lock()
 	defer p.reading.Unlock()
-	rows, err := p.pool.Query(ctx, selectProgress+` where feed = $1`, p.Name)
+	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)
 	if err != nil {
 		return progress{}, fmt.Errorf("read how far the copy of %s is: %w", p.Name, err)
 	}
@@ -99,11 +102,43 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 	return at, nil
 }
 
-// create makes the subscription's row if this is the first start.
+// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
+// table: each would take the other's rows for its own.
 func (p *poller) create(ctx context.Context) error {
-	_, err := p.pool.Exec(ctx, `insert into subscription (feed) values ($1) on conflict do nothing`, p.Name)
+	var b pgx.Batch
+	b.Queue(`
+		insert into subscription as s (service, feed, table_name) values ($1, $2, nullif($3, ''))
+		on conflict (service, feed) do update set table_name = excluded.table_name
+		 where s.table_name is distinct from excluded.table_name`,
+		p.service, p.Name, p.Table)
+	b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, p.service, p.Name)
+	err := p.pool.SendBatch(ctx, &b).Close()
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
+		return p.tableTaken(ctx, err)
+	}
 	return err
 }
+
+// tableTaken returns an error that says which subscription has the table.
+func (p *poller) tableTaken(ctx context.Context, err error) error {
+	var service, feed string
+	row := p.pool.QueryRow(ctx, `select service, feed from subscription where table_name = $1`, p.Table)
+	if row.Scan(&service, &feed) != nil {
+		return err
+	}
+	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
+		"give each service tables of its own, or a database of its own (if that service has been renamed to %s: "+
+		"update subscription set service = '%s' where service = '%s')", p.Table, feed, service, p.service, p.service, service)
+}
+
+// takeOver gives the service the rows that it had before several services could share a database: see sql/subscribe/00004.
+func (p *poller) takeOver(ctx context.Context, migrations string) error {
+	_, err := p.pool.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = $3`,
+		p.service, migrations, p.Name)
+	return err
+}
+
+const uniqueViolation = "23505"
 
 func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {

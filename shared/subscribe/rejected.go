@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -39,7 +40,8 @@ const rejectedPage = 200
 func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
 	rows, err := p.pool.Query(ctx, `
 		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
-		 where feed = $1 and (position, entity_id) > ($2, $3) order by position, entity_id limit $4`, p.Name, after.position, after.id, limit)
+		 where service = $1 and feed = $2 and (position, entity_id) > ($3, $4) order by position, entity_id limit $5`,
+		p.service, p.Name, after.position, after.id, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +84,15 @@ func parseMark(text string) (m mark, err error) {
 // errNotRejected: there is no such entry.
 var errNotRejected = web.Errorf(http.StatusNotFound, "No version of this entity is rejected.")
 
+// errApplying: a transaction that takes longer than a moment applies entries of the feed.
+var errApplying = &web.Problem{
+	Status: http.StatusServiceUnavailable,
+	Detail: "Entries of this feed are being applied. Try again later; a resync tries all rejected entries again by itself.",
+	Header: http.Header{"Retry-After": {"5"}},
+}
+
+const lockNotAvailable = "55P03"
+
 // retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. What
 // is still wrong with it is a problem (422).
 func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
@@ -89,12 +100,17 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	defer cancel()
 	var reason string
 	err := p.inTx(ctx, func(first *pgx.Batch) {
-		first.Queue(`select from subscription where feed = $1 for update`, p.Name) // who applies a page has this row, too
+		// A page that is being applied has this row, too, for a moment; the end of a resync may have it for long.
+		first.Queue(`set local lock_timeout = '1s'`)
+		first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, p.service, p.Name)
+		first.Queue(`set local lock_timeout to default`)
 	}, func(tx pgx.Tx) error {
 		reason = ""
 		e := feed.Entry{ID: id}
 		var entity []byte
-		err := tx.QueryRow(ctx, `select version, position, updated, entity from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id).
+		err := tx.QueryRow(ctx, `
+			select version, position, updated, entity from rejected_entry
+			 where service = $1 and feed = $2 and entity_id = $3`, p.service, p.Name, id).
 			Scan(&e.Version, &e.Position, &e.Updated, &entity)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errNotRejected
@@ -114,9 +130,12 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return p.clear(ctx, tx, id)
 		}
 	})
+	pgErr, _ := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, errNotRejected):
 		return err
+	case pgErr != nil && pgErr.Code == lockNotAvailable:
+		return errApplying
 	case err != nil:
 		return fmt.Errorf("apply the rejected entry of %s again: %w", id, err)
 	case reason != "":
@@ -191,6 +210,8 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 		_, refused := errors.AsType[*web.Problem](err)
 		switch {
 		case errors.Is(err, errNotRejected): // meanwhile
+		case errors.Is(err, errApplying):
+			return err
 		case refused:
 			n.Rejected++
 		case err != nil:
@@ -240,7 +261,8 @@ func (s *Site) drop(c *gin.Context, p *poller) error {
 	if err != nil {
 		return errNotRejected
 	}
-	tag, err := p.pool.Exec(c.Request.Context(), `delete from rejected_entry where feed = $1 and entity_id = $2`, p.Name, id)
+	tag, err := p.pool.Exec(c.Request.Context(), `
+		delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3`, p.service, p.Name, id)
 	if err != nil {
 		return fmt.Errorf("drop the rejected entry of %s: %w", id, err)
 	}

@@ -208,8 +208,8 @@ func TestPageOfRejectedEntries(t *testing.T) {
 
 	// More than one page.
 	exec(t, c.pool, `
-		insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason)
-		select 'things', gen_random_uuid(), 1, n / 2, now(), '{}', 'a test' from generate_series(0, $1) n`, 2*rejectedPage)
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+		select 'test', 'things', gen_random_uuid(), 1, n / 2, now(), '{}', 'a test' from generate_series(0, $1) n`, 2*rejectedPage)
 	seen := map[uuid.UUID]bool{}
 	for next, pages := at, 0; next != ""; pages++ {
 		resp, text := get(t, next, "application/json")

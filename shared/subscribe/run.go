@@ -142,6 +142,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	defer stop()
 	for _, p := range site.pollers {
 		p.pool, p.log = db.Pool, site.Log
+		if err := p.takeOver(ctx, s.Migrations.Name); err != nil {
+			return fmt.Errorf("take over the subscription to %s from an older version: %w", p.Name, err)
+		}
 		if err := p.create(ctx); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", p.Name, err)
 		}

@@ -16,7 +16,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A Service is one subscriber: a process with a database of its own.
+// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors, settings
+// and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that share a database
+// need names of their own, as do their Migrations and the feeds that they publish: a service whose table is taken does not start.
 type Service struct {
 	Name       string // "warehouse": its database, its folder, and what it is called on the command line
 	Title      string // "Warehouse"
@@ -53,6 +55,7 @@ type Feed struct {
 
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
+	// No two feeds have the same Table in a database.
 	Table string
 	// Optional declares that the service is of use without a copy of this feed: it is ready before there is one.
 	Optional bool

@@ -90,8 +90,10 @@ func (p *poller) retune() bool {
 func (p *poller) key() string { return p.service + "/" + p.Name }
 
 // set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
+// Settings have rows of their own, which no transaction holds that applies entries.
 func (p *poller) set(ctx context.Context, assignments string, args ...any) error {
-	_, err := p.pool.Exec(ctx, `update subscription set `+assignments+` where feed = $1`, append([]any{p.Name}, args...)...)
+	_, err := p.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
+		append([]any{p.service, p.Name}, args...)...)
 	if err != nil {
 		return fmt.Errorf("change the subscription to %s: %w", p.Name, err)
 	}
@@ -102,7 +104,7 @@ func (p *poller) set(ctx context.Context, assignments string, args ...any) error
 func (p *poller) refresh(ctx context.Context) error {
 	p.reading.Lock()
 	defer p.reading.Unlock()
-	rows, err := p.pool.Query(ctx, selectProgress+` where feed = $1`, p.Name)
+	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)
 	if err != nil {
 		return err
 	}
@@ -166,7 +168,7 @@ func (p *poller) tune(ctx context.Context, w wish) error {
 	if wrong != nil {
 		return untuned(wrong...)
 	}
-	return p.set(ctx, `schedule = $2, wait_seconds = $3, page_size = $4`, schedule.String(), wait, w.PageSize)
+	return p.set(ctx, `schedule = $3, wait_seconds = $4, page_size = $5`, schedule.String(), wait, w.PageSize)
 }
 
 // untune makes the environment's settings, or the defaults, the rule again.

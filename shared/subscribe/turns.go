@@ -200,14 +200,15 @@ func (p *poller) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, t
 // move queues what moves the cursor. It fails where that is not where it was, or a walk has begun, and with it the whole transaction.
 func (p *poller) move(b *pgx.Batch, from, to progress) {
 	sql := `
-		update subscription set cursor = case when cursor = $2 and walk_cursor is null then $3 end, -- else null, which it cannot be
-		       etag = $4, etag_url = $5, head_position = $6, as_of = $7, last_success_at = $8
-		 where feed = $1`
+		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
+		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9
+		 where service = $1 and feed = $2`
 	if p.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
 		sql += ` returning set_config('synchronous_commit', 'off', true)`
 	}
 	b.Queue(sql,
-		p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL, to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
+		p.service, p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL,
+		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {

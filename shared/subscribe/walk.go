@@ -29,10 +29,10 @@ func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.Status
 	defer cancel()
 	err := p.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set walk_cursor = '0', walk_history = $2, walk_reason = $3, walk_since = now(),
-			       past = case when $4 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
-			 where feed = $1`, p.Name, history.String(), reason, gone != nil)
-		first.Queue(`delete from walked_entity where feed = $1`, p.Name)
+			update subscription set walk_cursor = '0', walk_history = $3, walk_reason = $4, walk_since = now(),
+			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
+			 where service = $1 and feed = $2`, p.service, p.Name, history.String(), reason, gone != nil)
+		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin to read the feed anew: %w", err)
@@ -93,28 +93,31 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
 	return p.inTx(ctx, func(first *pgx.Batch) {
-		first.Queue(`update subscription set walk_cursor = $3 where feed = $1 and walk_cursor = $2`, p.Name, from.String(), page.Cursor.String()).Exec(fenced)
+		first.Queue(`update subscription set walk_cursor = $4 where service = $1 and feed = $2 and walk_cursor = $3`,
+			p.service, p.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
-			insert into walked_entity (feed, id, version, position, updated, entity)
-			select $1, e.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bytea[]) as e
-			on conflict (feed, id) do update set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
-			p.Name, ids, versions, positions, updated, entities)
+			insert into walked_entity (service, feed, id, version, position, updated, entity)
+			select $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[]) as e
+			on conflict (service, feed, id) do update
+			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
+			p.service, p.Name, ids, versions, positions, updated, entities)
 	}, func(pgx.Tx) error { return nil })
 }
 
 // endWalk makes the copy what the walk has seen: all that the source has is applied again, in the order of the feed, and what it
 // no longer has reaches Apply as deletions. However long it takes, nothing of it is there before all of it is: the stop breaks
-// it off, and the next start does it again.
+// it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
+// their own, and those of rejected entries are changed last.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
 	var applied, gone int
 	var bad []rejection
 	err := p.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $3, as_of = $4, last_success_at = $5,
+			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
 			       resynced_at = now(), resync_reason = walk_reason
-			 where feed = $1 and walk_cursor = $2`, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
-		first.Queue(`delete from rejected_entry where feed = $1`, p.Name) // what still is bad comes again
+			 where service = $1 and feed = $2 and walk_cursor = $3`,
+			p.service, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
@@ -130,8 +133,13 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 			return err
 		}
 		bad = append(bad, badGone...)
-		_, err = tx.Exec(ctx, `delete from walked_entity where feed = $1`, p.Name)
-		return err
+		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, p.service, p.Name); err != nil {
+			return err
+		}
+		return p.reject(ctx, tx, bad)
 	})
 	if err != nil {
 		return fmt.Errorf("apply what was read anew: %w", err)
@@ -147,7 +155,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
 			select id, version, position, updated, entity from walked_entity
-			 where feed = $1 and position > $2 and entity is not null order by position limit $3`, p.Name, last, walkChunk)
+			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, p.service, p.Name, last, walkChunk)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -163,7 +171,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		if len(entries) == 0 {
 			return applied, bad, nil
 		}
-		rejected, err := p.applyCarefully(ctx, tx, entries)
+		rejected, err := p.applyBest(ctx, tx, entries)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -177,8 +185,8 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+p.table()+` t
-		 where not exists (select from walked_entity w where w.feed = $1 and w.id = t.id and w.entity is not null)
-		 union select id from walked_entity where feed = $1 and entity is null`, p.Name)
+		 where not exists (select from walked_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
+		 union select id from walked_entity where service = $1 and feed = $2 and entity is null`, p.service, p.Name)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -189,7 +197,7 @@ func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rej
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
 		var rejected []rejection
-		rejected, err = p.applyCarefully(ctx, tx, entries[:n])
+		rejected, err = p.applyBest(ctx, tx, entries[:n])
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
 	return gone, bad, err

@@ -22,7 +22,13 @@ import (
 // resync asks for a walk, as a user does.
 func (c *copier) resync(t testing.TB) {
 	t.Helper()
-	if err := c.set(context.Background(), "walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand'"); err != nil {
+	_, err := c.pool.Exec(context.Background(), `
+		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand' where service = $1 and feed = $2`,
+		c.service, c.Name)
+	if err == nil {
+		err = c.refresh(context.Background())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -309,7 +315,8 @@ func TestWalk(t *testing.T) {
 		c.bans(t, "^thing 3[12], ")
 		exec(t, c.pool, `create table kept (thing uuid references thing)`)
 		exec(t, c.pool, `insert into kept values ($1), ($2)`, numbered(24), numbered(25))
-		exec(t, c.pool, `insert into rejected_entry values ('things', $1, 1, 1, now(), '{}', 'long ago')`, numbered(99)) // which there is no longer
+		exec(t, c.pool, `insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+			values ('test', 'things', $1, 1, 1, now(), '{}', 'long ago')`, numbered(99)) // which there is no longer
 		s.remove(t, 40)
 		c.mustPoll(t)
 		c.wantRejected(t, s, "violates ", 24, 25, 31, 32)

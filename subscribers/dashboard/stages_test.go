@@ -182,7 +182,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	pool := pgtest.New(t, sql.Migrations("subscribe"), postgres.Migrations{Name: whole.Name, FS: fstest.MapFS{"00001_dashboard.sql": {Data: body}}})
 	_, err = pool.Exec(t.Context(), `
-		insert into subscription (feed, cursor, etag) values ('orders', '3-0123456789ab', 'x');
+		insert into subscription (service, feed, cursor, etag) values ('dashboard', 'orders', '3-0123456789ab', 'x');
 		insert into orders select gen_random_uuid(), 1, status, '2026-11-23 12:00Z', 500 from unnest(array['placed', 'placed', 'cancelled']) as status;
 		insert into order_line select id, line, 'volta', 2, 100 from orders cross join generate_series(1, 2) as line`)
 	if err != nil {

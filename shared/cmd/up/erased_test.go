@@ -213,7 +213,7 @@ func (c *crew) invoiced(t *testing.T, id uuid.UUID, n int) {
 func (c *crew) holdWalk(t *testing.T, service string, id uuid.UUID) (release func()) {
 	t.Helper()
 	conn := c.connect(t, service)
-	if _, err := conn.Exec(t.Context(), `begin; insert into walked_entity (feed, id, version, position, updated) values ('customers', '`+id.String()+`', 1, 0, now())`); err != nil {
+	if _, err := conn.Exec(t.Context(), `begin; insert into walked_entity (service, feed, id, version, position, updated) values ('`+service+`', 'customers', '`+id.String()+`', 1, 0, now())`); err != nil {
 		t.Fatal(err)
 	}
 	return func() { conn.Close(t.Context()) }

@@ -1,0 +1,334 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of refused.
+func serviceNamed(name string) *Service {
+	s, table := service(), name+"_thing"
+	s.Name = name
+	s.Migrations = postgres.Migrations{Name: name, FS: fstest.MapFS{"00001_thing.sql": {Data: []byte(
+		"-- +goose Up\ncreate table " + table + " (id uuid primary key, version bigint not null, name text not null check (name <> 'bad for " + name + "'));\n")}}}
+	s.Feeds[0].Table = table
+	s.Feeds[0].Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error { return b.Upsert(ctx, tx, table, "name") }
+	return s
+}
+
+func rows(t testing.TB, pool *pgxpool.Pool, table string) int {
+	t.Helper()
+	return count(t, pool, `select count(*) from `+table)
+}
+
+func TestServicesShareADatabase(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := pgtest.New(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "10"}
+	names := []string{"one", "two", "three"}
+	urls, stops := map[string]string{}, map[string]func() error{}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for _, name := range names {
+		all.Go(func() {
+			url, stop, _ := startService(t, serviceNamed(name), env)
+			mu.Lock()
+			defer mu.Unlock()
+			urls[name], stops[name] = url, stop
+		})
+	}
+	all.Wait()
+	if len(urls) != len(names) {
+		t.Fatal("not all have started")
+	}
+	upToDate := func(name string) func() bool {
+		return func() bool {
+			got := subscription(t, urls[name])
+			return !got.Standby && got.State == Fresh && got.Cursor == s.head(t).Cursor() && rows(t, pool, name+"_thing")+got.RejectedEntries == len(s.history)
+		}
+	}
+	for _, name := range names {
+		eventually(t, name+" polls, and has a whole copy", upToDate(name))
+	}
+
+	t.Run("what is set for one", func(t *testing.T) {
+		change(t, "POST", urls["two"]+"/subscriptions/things/pause", 200, nil)
+		change(t, "PUT", urls["three"]+"/subscriptions/things/schedule", 200, `{"schedule": "@every 2s", "page_size": 7}`)
+		s.put(t, 26, 30)
+		eventually(t, "the first copies", upToDate("one"))
+		eventually(t, "the third copies", upToDate("three"))
+		one, two := subscription(t, urls["one"]), subscription(t, urls["two"])
+		if one.Schedule != "@every 1s" || one.PageSize != 10 || two.State != Paused || two.Cursor == one.Cursor || rows(t, pool, "two_thing") != 25 {
+			t.Errorf("the first is %+v, the second %+v", one, two)
+		}
+		change(t, "POST", urls["two"]+"/subscriptions/things/resume", 200, nil)
+		eventually(t, "the second copies", upToDate("two"))
+	})
+
+	t.Run("what one refuses", func(t *testing.T) {
+		e := s.version(31)
+		e.Payload = fmt.Appendf(nil, `{"id": %q, "version": 1, "name": "bad for two"}`, e.ID)
+		s.publish(t, e)
+		for _, name := range names {
+			eventually(t, name+" has it, or has refused it", upToDate(name))
+		}
+		eventually(t, "only the second has refused it", func() bool {
+			return subscription(t, urls["one"]).RejectedEntries == 0 && subscription(t, urls["two"]).RejectedEntries == 1 && subscription(t, urls["three"]).RejectedEntries == 0
+		})
+		refused(t, "POST", urls["one"]+"/subscriptions/things/rejected/"+e.ID.String()+"/drop", nil, 404)
+		refused(t, "POST", urls["three"]+"/subscriptions/things/rejected/"+e.ID.String()+"/retry", nil, 404)
+		refused(t, "POST", urls["two"]+"/subscriptions/things/rejected/"+e.ID.String()+"/retry", nil, 422)
+		newer, err := serviceNamed("two").Feeds[0].Newer(t.Context(), begun(t, pool), []feed.Entry{{ID: e.ID, Version: 0}})
+		if err != nil || len(newer) != 0 {
+			t.Errorf("the second takes for newer %v: %v", newer, err)
+		}
+		newer, err = serviceNamed("one").Feeds[0].Newer(t.Context(), begun(t, pool), []feed.Entry{{ID: e.ID, Version: 2}})
+		if err != nil || len(newer) != 1 {
+			t.Errorf("the first takes for newer %v: %v", newer, err)
+		}
+	})
+
+	t.Run("a resync of one", func(t *testing.T) {
+		change(t, "POST", urls["three"]+"/subscriptions/things/resync", 202, nil)
+		eventually(t, "the third has read the feed anew", func() bool { return subscription(t, urls["three"]).Generation == 2 })
+		if one, two := subscription(t, urls["one"]), subscription(t, urls["two"]); one.Generation != 1 || two.Generation != 1 || two.RejectedEntries != 1 {
+			t.Errorf("the first is %+v, the second %+v", one, two)
+		}
+	})
+
+	t.Run("two replicas of one", func(t *testing.T) {
+		other, _, _ := startService(t, serviceNamed("one"), env)
+		eventually(t, "it stands by", func() bool { return subscription(t, other).Standby && status(t, other+"/readyz") == 200 })
+		if err := stops["one"](); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it polls", func() bool { return !subscription(t, other).Standby })
+	})
+}
+
+// begun is a transaction that is rolled back in the end.
+func begun(t testing.TB, pool *pgxpool.Pool) pgx.Tx {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// Two services that keep their copies in one table would each delete what the other has.
+func TestServicesShareATable(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 5)
+	pool := pgtest.New(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL()}
+	startService(t, service(), env)
+	has(t, pool, 5)
+	for name, c := range map[string]struct {
+		change func(*Service)
+		want   string
+	}{
+		"by the same migrations": {func(s *Service) {}, "the table thing holds the copy of things that the service test keeps in the same database"},
+		"by migrations of its own": {func(s *Service) { s.Migrations.Name = "another" },
+			`relation "thing" already exists (SQLSTATE 42P07); services that share a database need tables with names of their own`},
+		"which is there already": {func(s *Service) {
+			s.Migrations = postgres.Migrations{Name: "clash", FS: fstest.MapFS{"00001_thing.sql": {Data: []byte(
+				"-- +goose Up\ncreate table if not exists thing (id uuid primary key, version bigint not null, name text not null);\n")}}}
+		}, "the service test keeps in the same database"},
+		"for another feed": {func(s *Service) { s.Feeds[0].Name = "people" }, "the service test keeps in the same database"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clash := service()
+			clash.Name = "clash"
+			c.change(clash)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := clash.Run(ctx, env, new(journal)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+	if n := rows(t, pool, "thing"); n != 5 || rows(t, pool, "subscription") != 1 {
+		t.Errorf("%d things are left", n)
+	}
+	exec(t, pool, `update subscription set service = 'clash'`) // as the text for a renamed service says
+	clash := service()
+	clash.Name = "clash"
+	url, _, _ := startService(t, clash, env)
+	eventually(t, "it goes on under its new name", func() bool {
+		return subscription(t, url).Cursor == s.head(t).Cursor() && status(t, url+"/readyz") == 200
+	})
+}
+
+// before4 are the engine's migrations before services could share a database.
+func before4(t *testing.T) postgres.Migrations {
+	t.Helper()
+	whole, some := sql.Migrations("subscribe"), fstest.MapFS{}
+	for _, name := range []string{"00001_subscription.sql", "00002_engine.sql", "00003_past.sql"} {
+		body, err := fs.ReadFile(whole.FS, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		some[name] = &fstest.MapFile{Data: body}
+	}
+	return postgres.Migrations{Name: whole.Name, FS: some}
+}
+
+// An installation of a version that had one service per database goes on with what it has.
+func TestUpgradeToServices(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	begin := func(t *testing.T, sets ...postgres.Migrations) (*pgxpool.Pool, map[string]string) {
+		pool := pgtest.New(t, append([]postgres.Migrations{before4(t)}, sets...)...)
+		exec(t, pool, `
+			insert into subscription (feed, cursor, etag, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
+			       walk_cursor, walk_history, walk_reason, walk_since, generation, past)
+			values ('things', '25-0123456789ab', 'x', 30, now(), now(), '@every 7s', 3, 9, true, '12-0123456789ab', '0', 'a test', '2026-01-01 00:00Z', 4, 20)`)
+		exec(t, pool, `insert into walked_entity select 'things', gen_random_uuid(), 1, n, now(), '{}' from generate_series(1, 12) n`)
+		exec(t, pool, `insert into rejected_entry values ('things', gen_random_uuid(), 2, 3, now(), '{}', 'a test', now(), 5)`)
+		return pool, map[string]string{"DATABASE_URL": pgtest.URL(pool)}
+	}
+	wantKept := func(t *testing.T, pool *pgxpool.Pool, url, service string) {
+		t.Helper()
+		got := subscription(t, url)
+		if got.Cursor.Position != 25 || got.Schedule != "@every 7s" || got.Wait != "3s" || got.PageSize != 9 || got.State != Paused || got.Generation != 4 ||
+			got.RejectedEntries != 1 || got.LagEntries != 5 || got.ResyncReason != "a test" || got.ResyncSince == nil || got.AsOf == nil {
+			t.Errorf("it is %+v", got)
+		}
+		if n := count(t, pool, `
+			select count(*) from subscription join walked_entity using (service, feed) join rejected_entry r using (service, feed)
+			 where service = $1 and walk_cursor = '12-0123456789ab' and past = 20 and etag = 'x' and attempts = 5`, service); n != 12 {
+			t.Errorf("of the walk %d entities are left", n)
+		}
+	}
+
+	t.Run("that starts first", func(t *testing.T) {
+		t.Parallel()
+		pool, env := begin(t, serviceNamed("one").Migrations)
+		url, _, _ := startService(t, serviceNamed("one"), env)
+		wantKept(t, pool, url, "one")
+	})
+	t.Run("in several replicas at once", func(t *testing.T) {
+		t.Parallel()
+		pool, env := begin(t, serviceNamed("one").Migrations)
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { startService(t, serviceNamed("one"), env) })
+		}
+		all.Wait()
+		url, _, _ := startService(t, serviceNamed("one"), env)
+		wantKept(t, pool, url, "one")
+		if n := rows(t, pool, "subscription"); n != 1 {
+			t.Errorf("there are %d subscriptions", n)
+		}
+	})
+	t.Run("after a service that is new in its database", func(t *testing.T) {
+		t.Parallel()
+		pool, env := begin(t, serviceNamed("one").Migrations)
+		fed := map[string]string{"DATABASE_URL": env["DATABASE_URL"], "FEED_URL_THINGS": s.feedURL()}
+		url, _, _ := startService(t, serviceNamed("two"), fed)
+		eventually(t, "the new one has a whole copy", func() bool {
+			return subscription(t, url).State == Fresh && rows(t, pool, "two_thing") == 25
+		})
+		url, _, _ = startService(t, serviceNamed("one"), env)
+		wantKept(t, pool, url, "one")
+	})
+	t.Run("under another name than its migrations have", func(t *testing.T) {
+		t.Parallel()
+		pool, env := begin(t, thingMigrations)
+		url, _, _ := startService(t, service(), env)
+		wantKept(t, pool, url, "test")
+	})
+	// Either was empty, or both had holes.
+	t.Run("beside another one with which it moved one cursor", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t, before4(t), serviceNamed("one").Migrations, serviceNamed("two").Migrations)
+		exec(t, pool, `insert into subscription (feed, cursor, as_of, last_success_at) values ('things', $1, now(), now())`, s.head(t).Cursor().String())
+		exec(t, pool, `insert into one_thing values ($1, 7, 'there is no such thing'), ($2, 1, 'a thing')`, numbered(99), numbered(1))
+		env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL()}
+		for _, name := range []string{"two", "one"} {
+			url, _, _ := startService(t, serviceNamed(name), env)
+			eventually(t, name+" has a whole copy", func() bool {
+				return subscription(t, url).State == Fresh && count(t, pool, `select count(*) from `+name+`_thing where version = 1`) == 25
+			})
+		}
+		if n := rows(t, pool, "two_thing"); n != 25 {
+			t.Errorf("the one that was empty has %d things", n)
+		}
+	})
+}
+
+// Services that publish share the log's tables; each appends to feeds of its own.
+func TestPublishingServicesShareADatabase(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := pgtest.New(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5"}
+	publishing := func(name string) *Service {
+		p := serviceNamed(name)
+		migrations := p.Migrations.FS.(fstest.MapFS)["00001_thing.sql"]
+		migrations.Data = append(migrations.Data, "select feed_create('"+name+"');\n"...)
+		p.Publishes = func(string) []feed.Description {
+			described := describeEchoes("http://service.example")
+			described[0].Name = name
+			return described
+		}
+		p.Feeds[0].Apply = Publishing(func(ctx context.Context, tx *publish.Tx, b *Batch) error {
+			for _, e := range b.Entities {
+				publish.Append(tx, name, publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: e.Entity})
+			}
+			return b.Upsert(ctx, tx, name+"_thing", "name")
+		})
+		return p
+	}
+	one, _, _ := startService(t, publishing("one"), env)
+	two, _, _ := startService(t, publishing("two"), env)
+	complete := func(n int) {
+		t.Helper()
+		for name, url := range map[string]string{"one": one, "two": two} {
+			eventually(t, name+" has copied and published all", func() bool {
+				page, err := newClient(t).Get(t.Context(), feed.Request{URL: url + "/feeds/" + name, Limit: feed.MaxPageSize})
+				return err == nil && page.Page.UpToDate && len(page.Page.Entries) == n && rows(t, pool, name+"_thing") == n
+			})
+		}
+	}
+	complete(25)
+	if got := status(t, one+"/feeds/two"); got != 404 {
+		t.Errorf("the first serves the feed of the second: %d", got)
+	}
+	s.put(t, 26, 40)
+	complete(40)
+
+	clash := publishing("three")
+	clash.Migrations.FS = fstest.MapFS{"00001_feed.sql": {Data: []byte("-- +goose Up\nselect feed_create('one');\n")}}
+	if err := clash.Run(t.Context(), env, new(journal)); err == nil || !strings.Contains(err.Error(), "migrate three: ") {
+		t.Errorf("with a feed that another one has: %v", err)
+	}
+}
+
+func newClient(t testing.TB) *feed.Client {
+	c := feed.NewClient("")
+	t.Cleanup(c.Close)
+	return c
+}
