@@ -111,6 +111,10 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if sqlState(err) != invalidCatalogName {
 		return err
 	}
+	// A database that is known but has no files is missing, too, and the detail tells.
+	if missing, _ := errors.AsType[*pgconn.PgError](err); missing.Detail != "" {
+		return fmt.Errorf("the database %s is damaged: %w: %s", cfg.Database, err, missing.Detail)
+	}
 	admin := cfg.Copy()
 	admin.Database = maintenanceDatabase
 	if conn, err = pgx.ConnectConfig(ctx, admin); err != nil {

@@ -46,7 +46,7 @@ type helperArgs struct {
 }
 
 // help is a service in a process of its own: it opens its database, writes a row, says where the
-// server's data is, and runs until its standard input closes.
+// server's data is, and runs until its standard input closes. In the end it says how many rows there are.
 func help(text string) error {
 	var args helperArgs
 	if err := json.Unmarshal([]byte(text), &args); err != nil {
@@ -73,8 +73,15 @@ func help(text string) error {
 		return err
 	}
 	fmt.Println(data)
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	if _, err = io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	var rows int
+	if err := db.QueryRow(ctx, "SELECT count(*) FROM part").Scan(&rows); err != nil {
+		return err
+	}
+	fmt.Println(rows)
+	return nil
 }
 
 var parts = postgres.Migrations{Name: "parts", FS: fstest.MapFS{
@@ -138,6 +145,32 @@ func (h *helper) data(t *testing.T) string {
 		t.Fatalf("the helper ends without a database: %v\n%s", h.ProcessState, log)
 	}
 	return strings.TrimSpace(line)
+}
+
+// end waits until the helper has ended in good order, with so many rows in its database.
+func (h *helper) end(t *testing.T, rows int) {
+	t.Helper()
+	h.stdin.Close()
+	line, _ := h.stdout.ReadString('\n')
+	if err := h.Wait(); err != nil || strings.TrimSpace(line) != strconv.Itoa(rows) {
+		t.Errorf("the helper ends with %q rows, want %d, error %v", strings.TrimSpace(line), rows, err)
+	}
+}
+
+// failure waits until the helper has failed to open its database, and returns what it says.
+func (h *helper) failure(t *testing.T) string {
+	t.Helper()
+	if line, err := h.stdout.ReadString('\n'); err == nil {
+		t.Errorf("it has opened a database in %s", line)
+		h.kill(t)
+	} else if err := h.Wait(); err == nil {
+		t.Error("the helper ends without an error")
+	}
+	text, err := os.ReadFile(h.stderr.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func (h *helper) kill(t *testing.T) {

@@ -30,7 +30,8 @@ type Config struct {
 	URL string
 	// Name is the service's: database, folder of the private server and application_name.
 	Name string
-	// Dir is where private servers live, the one of Name in Dir/Name. Defaults to ".edison".
+	// Dir is where private servers live, the one of Name in Dir/Name. Defaults to ".edison"; only then a
+	// server that root starts, whose user cannot enter that, has its data under /var/lib/edison-cars.
 	Dir string
 	// Bin is the folder of the PostgreSQL binaries for a private server. Defaults to PATH, what
 	// pg_config says and the usual folders.
@@ -65,6 +66,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if url == "" {
 		db.cluster, err = cluster.Start(ctx, cluster.Options{
 			Dir:      filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name),
+			Fallback: cfg.Dir == "",
 			Bin:      cfg.Bin,
 			Watchdog: cfg.watchdog,
 			Volatile: cfg.volatile,
@@ -109,7 +111,8 @@ func (db *DB) Close() {
 	}
 }
 
-// Remove deletes all data of the private server of cfg.Name. It fails while a service uses it.
+// Remove deletes all data of the private server of cfg.Name, so that the next one begins anew. It fails
+// while a service uses it.
 func Remove(cfg Config) error {
 	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name))
 }

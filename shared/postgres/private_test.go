@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -238,65 +239,124 @@ func TestOrdinaryUser(t *testing.T) {
 	h.data(t)
 }
 
-func TestRootInAClosedFolder(t *testing.T) {
+// closed is a folder that only root may enter, where a service of root's starts.
+func closed(t *testing.T) (dir string, here func(*exec.Cmd)) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root has a server run by another user")
 	}
-	t.Parallel()
-	dir := pgtest.Dir(t)
+	dir = pgtest.Dir(t)
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
-	cfg := postgres.Volatile(postgres.Config{Dir: dir, Name: "sales", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	t.Cleanup(func() {
-		if err := postgres.Remove(cfg); err != nil {
+		if err := postgres.Remove(postgres.Config{Dir: filepath.Join(dir, ".edison"), Name: "sales"}); err != nil {
 			t.Error(err)
 		}
 	})
-	link := filepath.Join(dir, "sales", "data")
-	for round := range 2 {
-		db := open(t, cfg, parts)
-		if n := count(t, db.Pool); n != round {
-			t.Errorf("round %d begins with %d rows", round, n)
-		}
-		if _, err := db.Exec(t.Context(), "INSERT INTO part VALUES ($1)", strconv.Itoa(round)); err != nil {
-			t.Error(err)
-		}
-		db.Close()
+	return dir, func(cmd *exec.Cmd) { cmd.Dir = dir }
+}
+
+func TestRootInAClosedFolder(t *testing.T) {
+	dir, here := closed(t)
+	t.Parallel()
+	home := filepath.Join(dir, ".edison", "sales")
+	link := filepath.Join(home, "data")
+	run := func(rows int) (data string) {
+		t.Helper()
+		h := startHelper(t, helperArgs{Name: "sales"}, here)
+		data = h.data(t)
+		h.end(t, rows)
+		return data
 	}
-	data, err := os.Readlink(link)
-	if err != nil || !strings.HasPrefix(data, "/var/tmp/edison-") || !strings.Contains(log.String(), filepath.Dir(data)) {
-		t.Fatalf("data in %q, error %v, log:\n%s", data, err, log.String())
+	data := run(1)
+	if target, err := os.Readlink(link); target != data || !strings.HasPrefix(data, "/var/lib/edison-cars/sales-") {
+		t.Fatalf("data in %q, the link leads to %q, error %v", data, target, err)
 	}
 	info, err := os.Stat(filepath.Dir(data))
 	if err != nil || info.Mode().Perm() != 0o700 || info.Sys().(*syscall.Stat_t).Uid == 0 {
 		t.Errorf("%s: %v, %v", data, info, err)
 	}
+	run(2)
 
-	// A folder that was deleted has no data when it is made anew.
-	if err := os.RemoveAll(filepath.Join(dir, "sales")); err != nil {
+	// A folder that was deleted and made anew finds its data.
+	if err := os.RemoveAll(filepath.Join(dir, ".edison")); err != nil {
 		t.Fatal(err)
 	}
-	db := open(t, cfg, parts)
-	if n := count(t, db.Pool); n != 0 {
-		t.Errorf("a new folder begins with %d rows", n)
+	run(3)
+
+	// Data in the place where it was once is brought along.
+	old := "/var/tmp/edison-" + filepath.Base(filepath.Dir(data))[len("sales-"):]
+	before := func(move bool) {
+		t.Helper()
+		if move {
+			if err := exec.Command("mv", filepath.Dir(data), old).Run(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.Remove(link), os.Symlink(filepath.Join(old, "data"), link)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	db.Close()
+	before(true)
+	run(4)
+	before(false) // killed before the link was changed
+	run(5)
+	before(true)
+	if err := os.RemoveAll(old); err != nil { // the system has cleaned
+		t.Fatal(err)
+	}
+	if text := startHelper(t, helperArgs{Name: "sales"}, here).failure(t); !strings.Contains(text, old+", a folder that the system cleans, and is gone") {
+		t.Errorf("error where the data was removed: %s", text)
+	}
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if text := startHelper(t, helperArgs{Name: "sales"}, here).failure(t); !strings.Contains(text, "there was a database") {
+		t.Errorf("error where the data was removed: %s", text)
+	}
+	if err := postgres.Remove(postgres.Config{Dir: filepath.Dir(home), Name: "sales"}); err != nil {
+		t.Error(err)
+	}
+	run(1)
 
 	// What somebody else put in its place is not used.
-	if err := os.Rename(filepath.Dir(data), filepath.Dir(data)+"-moved"); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(data, "base")), os.Chown(filepath.Dir(data), 12345, 12345)); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(filepath.Dir(data) + "-moved")
-	if err := os.Mkdir(filepath.Dir(data), 0o777); err != nil {
-		t.Fatal(err)
+	if text := startHelper(t, helperArgs{Name: "sales"}, here).failure(t); !strings.Contains(text, "belongs to user 12345") {
+		t.Errorf("error of a stranger's folder: %s", text)
 	}
-	if err := os.Chown(filepath.Dir(data), 12345, 12345); err != nil {
-		t.Fatal(err)
+}
+
+// TestRootInAFolderThatWasChosen shows that data goes nowhere else than where it is told to.
+func TestRootInAFolderThatWasChosen(t *testing.T) {
+	dir, here := closed(t)
+	t.Parallel()
+	chosen := filepath.Join(dir, ".edison")
+	text := startHelper(t, helperArgs{Dir: chosen, Name: "sales"}, here).failure(t)
+	if !strings.Contains(text, "cannot work in "+chosen) || !strings.Contains(text, "DATA_DIR") {
+		t.Errorf("error: %s", text)
 	}
-	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
-		t.Errorf("error of a stranger's folder: %v", err)
+	if found, _ := filepath.Glob("/var/lib/edison-cars/sales-*/data"); len(found) > 0 {
+		for _, data := range found {
+			if link, _ := os.Readlink(filepath.Join(chosen, "sales", "data")); link == data {
+				t.Errorf("data in %s", data)
+			}
+		}
+	}
+
+	// The data of a folder that was copied is not shared.
+	h := startHelper(t, helperArgs{Name: "sales"}, here)
+	h.data(t)
+	h.end(t, 1)
+	other := pgtest.Dir(t)
+	if out, err := exec.Command("sh", "-c", "cp -a "+chosen+" "+other+" && chmod 700 "+other).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	text = startHelper(t, helperArgs{Name: "sales"}, func(cmd *exec.Cmd) { cmd.Dir = other }).failure(t)
+	if !strings.Contains(text, "the data of another folder") {
+		t.Errorf("error: %s", text)
 	}
 }
 

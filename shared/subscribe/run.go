@@ -23,7 +23,7 @@ import (
 type settings struct {
 	Addr        string        `env:"ADDR" help:"host:port to listen on"`
 	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
-	DataDir     string        `env:"DATA_DIR" envDefault:".edison" help:"folder of the private PostgreSQL"`
+	DataDir     string        `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
 	PGBin       string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
 	FeedToken   string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
 	PageSize    int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`

@@ -89,7 +89,7 @@ func (c *confirmation) compose(from *sender) ([]byte, error) {
 	if err != nil || a.Address != c.email {
 		return nil, errAddress
 	}
-	c.to = &mail.Address{Name: c.Name, Address: a.Address}
+	c.to = &mail.Address{Name: c.Name, Address: asciiDomain(a.Address)}
 	if err := json.Unmarshal(c.LinesJSON, &c.Lines); err != nil {
 		return nil, fmt.Errorf("read the lines of order %s: %w", c.OrderID, err)
 	}

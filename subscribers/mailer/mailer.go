@@ -18,8 +18,9 @@ import (
 )
 
 type settings struct {
-	SMTP server `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; mails wait in the outbox if left out"`
-	From sender `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
+	SMTP server   `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; mails wait in the outbox if left out"`
+	Helo greeting `env:"SMTP_HELO" help:"name that the mail server is greeted with (EHLO); if left out the machine's, where that is a full one, else the address that it connects from"`
+	From sender   `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
 }
 
 // A sender is an address with a name (RFC 5322 section 3.4).
@@ -30,6 +31,7 @@ func (s *sender) UnmarshalText(text []byte) error {
 	if err != nil {
 		return errSender
 	}
+	a.Address = asciiDomain(a.Address)
 	*s = sender(*a)
 	return nil
 }
@@ -37,6 +39,7 @@ func (s *sender) UnmarshalText(text []byte) error {
 // Service gives the mailer.
 func Service() *subscribe.Service {
 	set := new(settings)
+	o := &outbox{set: set}
 	return &subscribe.Service{
 		Name: "mailer", Title: "Mailer", Addr: "127.0.0.1:8095",
 		Text:       "a confirmation e-mail per order over SMTP",
@@ -46,9 +49,14 @@ func Service() *subscribe.Service {
 			{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Past: true, Apply: applyOrders},
 			{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers", Apply: applyCustomers},
 		},
-		Work: func(ctx context.Context, s *subscribe.Site) error { return (&outbox{s.DB, set}).work(ctx) },
+		Work: func(ctx context.Context, s *subscribe.Site) error {
+			o.db = s.DB
+			return o.work(ctx)
+		},
 		Routes: func(s *subscribe.Site) {
-			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) { return readOverview(r.Context(), s.DB, &set.SMTP) })
+			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
+				return readOverview(r.Context(), s.DB, &set.SMTP, o.outage.now())
+			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))
 			})

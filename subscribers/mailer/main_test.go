@@ -108,7 +108,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 		option(sink)
 	}
 	set := &settings{From: sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}
-	b := &bench{outbox: &outbox{pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set}, sink: sink}
+	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
 	return b
 }
@@ -180,6 +180,9 @@ func (b *bench) mustWork(t testing.TB) {
 // hurry makes due what waits for its next try, and lets those who were sending be lost for long.
 func (b *bench) hurry(t testing.TB) {
 	t.Helper()
+	b.outage.mu.Lock()
+	b.outage.next = time.Time{}
+	b.outage.mu.Unlock()
 	exec(t, b.db, `update mail set due_at = now() - interval '1 s', sending_since = sending_since - interval '1 min'`)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/textproto"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ var (
 	errServer  = errors.New("takes the URL of a mail server, smtp://user:password@host:587 or smtps://user:password@host:465")
 	errAddress = errors.New("this is not an e-mail address")
 	errUTF8    = errors.New("the mail server does not take addresses beyond ASCII (SMTPUTF8)")
+	errFrom    = errors.New("MAIL_FROM: the mail server does not take addresses beyond ASCII (SMTPUTF8)")
 )
 
 // A server is a mail server, as SMTP_URL gives it. The zero server is none.
@@ -91,7 +93,7 @@ type session struct {
 }
 
 // dial gives a session, whose errors tell nothing of a mail. When ctx ends, it has 5 s left.
-func (s *server) dial(ctx context.Context) (_ *session, err error) {
+func (s *server) dial(ctx context.Context, helo greeting) (_ *session, err error) {
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
@@ -111,8 +113,9 @@ func (s *server) dial(ctx context.Context) (_ *session, err error) {
 	if c.Client, err = smtp.NewClient(conn, s.host); err != nil {
 		return nil, fmt.Errorf("greeting: %w", err)
 	}
-	if err = c.Hello("localhost"); err != nil {
-		return nil, err
+	name := helo.from(conn.LocalAddr())
+	if err = c.Hello(name); err != nil {
+		return nil, fmt.Errorf("it refuses the greeting EHLO %s (SMTP_HELO): %w", name, err)
 	}
 	encrypted := s.tls
 	if offered, _ := c.Extension("STARTTLS"); offered && !s.tls {
@@ -174,29 +177,35 @@ const (
 	sent      outcome = iota
 	refused           // temporarily
 	failed            // refused for good
+	doubtful          // refused for good, by a reply that may be meant for every mail: see outbox.judge
+	setup             // the sender is refused, or the connection lost between two mails: no mail's fault
 	uncertain         // the end of the mail was sent, and no reply came: it may have arrived
-	trouble           // with the server or the connection: the mail was not sent
+	trouble           // with the connection: the mail was not sent
 	outdated          // begin refused it
 )
 
 // send sends a mail. Right before its end, from which on nobody knows whether it arrives, it calls begin; where that fails
 // nothing was sent.
 func (c *session) send(from, to string, raw []byte, begin func() error) (outcome, error) {
-	ascii := strings.IndexFunc(from+to, func(r rune) bool { return r > '~' }) < 0
-	if able, _ := c.Extension("SMTPUTF8"); !ascii && !able {
-		return failed, errUTF8
+	if able, _ := c.Extension("SMTPUTF8"); !able {
+		switch {
+		case !ascii(from):
+			return setup, errFrom
+		case !ascii(to):
+			return failed, errUTF8
+		}
 	}
-	c.SkipSMTPUTF8(ascii)
+	c.SkipSMTPUTF8(ascii(from + to))
 	c.allow(replyTimeout)
 	if err := c.Mail(from); err != nil {
-		return trouble, err // with the sender: not this mail's
+		return setup, fmt.Errorf("it refuses the sender (MAIL_FROM): %w", err)
 	}
 	if err := c.Rcpt(to); err != nil {
-		return c.judge(err, trouble)
+		return c.judge("RCPT", err, trouble)
 	}
 	w, err := c.Data()
 	if err != nil {
-		return c.judge(err, trouble)
+		return c.judge("DATA", err, trouble)
 	}
 	if _, err := w.Write(raw); err != nil {
 		return trouble, err
@@ -206,13 +215,47 @@ func (c *session) send(from, to string, raw []byte, begin func() error) (outcome
 	}
 	c.allow(endTimeout)
 	if err := w.Close(); err != nil {
-		return c.judge(err, uncertain)
+		return c.judge("end", err, uncertain)
 	}
 	return sent, nil
 }
 
+// A refusal is a reply that is no success. Its text may name the recipient.
+type refusal struct {
+	stage string // "RCPT", "DATA" or "end": after which command it came
+	code  int
+	text  string
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.code, r.text) }
+
+// enhanced is the subject and detail of a reply (RFC 3463): 5.7.1.
+// The subject 0 says nothing.
+var enhanced = regexp.MustCompile(`^[45]\.([1-9]\d{0,2})\.(\d{1,3})(\s|$)`)
+
+// ofMail reports whether the reply speaks of this recipient's mailbox or this mail's content, and so of no other mail.
+func (r *refusal) ofMail() bool {
+	match := enhanced.FindStringSubmatch(r.text)
+	if match == nil {
+		return false
+	}
+	switch match[1] {
+	case "1": // addressing; but 7 and 8 are of the sender's address
+		return match[2] != "7" && match[2] != "8"
+	case "2", "6": // mailbox, content
+		return true
+	}
+	return false
+}
+
+// ofMailbox reports whether the reply is what a server says of a mailbox (RFC 5321 section 4.2.3), if it is not more exact. But
+// some say the same where they do not take mails for other hosts.
+func (r *refusal) ofMailbox() bool {
+	return r.code >= 550 && r.code <= 553 && !enhanced.MatchString(r.text)
+}
+
 // judge tells a refusal from a lost connection, and makes the session fit for the next mail.
-func (c *session) judge(err error, lost outcome) (outcome, error) {
+func (c *session) judge(stage string, err error, lost outcome) (outcome, error) {
 	reply, ok := errors.AsType[*textproto.Error](err)
 	switch {
 	case !ok:
@@ -220,12 +263,15 @@ func (c *session) judge(err error, lost outcome) (outcome, error) {
 	case reply.Code == 421: // RFC 5321 section 3.8: it closes the connection
 		return refused, err
 	}
-	err = fmt.Errorf("%d %s", reply.Code, reply.Msg)
+	r := &refusal{stage, reply.Code, reply.Msg}
 	if c.Reset() != nil {
 		c.abort() // which the next mail will notice
 	}
-	if reply.Code >= 500 {
-		return failed, err
+	switch {
+	case r.code < 500:
+		return refused, r
+	case r.ofMail():
+		return failed, r
 	}
-	return refused, err
+	return doubtful, r
 }

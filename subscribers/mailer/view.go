@@ -97,15 +97,16 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 
 // An overview is what the page shows.
 type overview struct {
-	Server string // "": none is set
-	Counts struct {
+	Server  string  // "": none is set
+	Failure failure // of this process, if it is the one that sends
+	Counts  struct {
 		All, Sent, Waiting, Pending, Failed, Skipped, Withdrawn, Uncertain int64
 	}
 	Mails []row
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, s *server) (o overview, err error) {
-	o.Server = s.String()
+func readOverview(ctx context.Context, db *pgxpool.Pool, s *server, f failure) (o overview, err error) {
+	o.Server, o.Failure = s.String(), f
 	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
 		return o, err
 	}

@@ -21,6 +21,7 @@ const (
 // company is the services while they run.
 type company struct {
 	root, dir string // absolute
+	dataDir   string // DATA_DIR of the services: dir, or "" where nobody has chosen it
 	env       map[string]string
 	out       *console
 	services  []service

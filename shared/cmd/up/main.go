@@ -103,6 +103,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
+	dataDir := opts.dir // none: the services' own default, which is the same folder
 	if opts.dir == "" {
 		opts.dir = filepath.Join(root, ".edison")
 	}
@@ -139,7 +140,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 	}
-	c := &company{root: root, dir: opts.dir, env: env, out: out, services: services, portOffset: opts.portOffset}
+	c := &company{root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services, portOffset: opts.portOffset}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	mapEnds, err := c.serveMap(ctx, site)

@@ -49,7 +49,7 @@ func TestParseList(t *testing.T) {
 }
 
 func testCompany(env map[string]string) *company {
-	return &company{root: "/it's here", dir: "/data", env: env, services: []service{
+	return &company{root: "/it's here", dir: "/data", dataDir: "/data", env: env, services: []service{
 		{name: sales, addr: "localhost:9080", args: []string{"./sales-feed"}},
 		{name: "warehouse", addr: "localhost:9090", args: []string{"./subscribers", "warehouse"}, reads: []string{"orders"}},
 		{name: "assembly", addr: "localhost:9091", args: []string{"./subscribers", "assembly"}, reads: []string{"orders"}},
@@ -88,6 +88,18 @@ func TestEnviron(t *testing.T) {
 	out, err := cmd.Output()
 	if want := "localhost:9090,,http://localhost:9080/feeds/orders,@every 1s,/data,false\n"; string(out) != want {
 		t.Errorf("%s, %v; want %s", out, err, want)
+	}
+}
+
+// A folder that nobody has chosen is left to the services: they are where it is.
+func TestDefaultDir(t *testing.T) {
+	t.Parallel()
+	c := testCompany(map[string]string{"DATA_DIR": "/elsewhere"})
+	c.dataDir = ""
+	for _, s := range c.services {
+		if set := strings.Join(append(c.environ(s), c.byHand(s)), "\n"); strings.Contains(set, "DATA_DIR=") {
+			t.Errorf("%s: %s", s.name, set)
+		}
 	}
 }
 

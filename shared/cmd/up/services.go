@@ -226,7 +226,10 @@ func deleteData(dir string, services []service) error {
 
 // settings are the variables that up sets for a service.
 func (c *company) settings(s service) []string {
-	set := []string{"ADDR=" + s.addr, "DATA_DIR=" + c.dir}
+	set := []string{"ADDR=" + s.addr}
+	if c.dataDir != "" {
+		set = append(set, "DATA_DIR="+c.dataDir)
+	}
 	smtp := net.JoinHostPort("localhost", strconv.Itoa(sinkPort+c.portOffset))
 	switch {
 	case s.name == sink:
@@ -263,11 +266,11 @@ func (c *company) settings(s service) []string {
 	return set
 }
 
-// environ is the environment of a service: the one of up, but for DATABASE_URL, the settings, and an access log only if asked for.
+// environ is the environment of a service: the one of up, but for DATABASE_URL and DATA_DIR, the settings, and an access log only if asked for.
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
-		if k != "DATABASE_URL" {
+		if k != "DATABASE_URL" && k != "DATA_DIR" {
 			list = append(list, k+"="+v)
 		}
 	}

@@ -243,7 +243,7 @@ func TestStreamSettings(t *testing.T) {
 			t.Errorf("--stream=%t with AMQP_URL=%s runs %s", test.stream, test.url, got)
 		}
 	}
-	c := &company{root: "/r", dir: "/data", services: all}
+	c := &company{root: "/r", dataDir: "/data", services: all}
 	for i, want := range []string{
 		`cd /r && ADDR=localhost:9096 DATA_DIR=/data AMQP_URL=amqp://localhost:6673 POLL_WAIT=25s FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers relay`,
 		`cd /r && ADDR=localhost:6673 DATA_DIR=/data go run ./shared/cmd/rabbitmq`,

@@ -23,6 +23,7 @@ const (
 // Options says which server to run.
 type Options struct {
 	Dir      string       // the server's folder, made when missing
+	Fallback bool         // nobody has chosen Dir: where the server's user cannot enter it, the data goes under /var/lib/edison-cars
 	Bin      string       // folder of the PostgreSQL binaries; empty: searched for
 	Volatile bool         // for tests: faster, but a crash of the machine may break the data
 	Watchdog bool         // watch over this process's life by a pipe even where the kernel can
@@ -40,9 +41,10 @@ type Cluster struct {
 
 // Start makes the database cluster when there is none yet, and returns when its server takes
 // connections. Cancelling ctx gives up; afterwards it has no effect. A folder that another process
-// has started a server in is an error that names that process.
+// has started a server in is an error that names that process. A folder that has had a database and
+// has none now is an error, too: Remove lets it begin anew.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
-	folder, err := openFolder(opts.Dir, opts.Logger)
+	folder, err := openFolder(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	}
 	if c.bin, err = findBinaries(ctx, opts.Bin, major); err != nil {
 		if major != 0 {
-			err = fmt.Errorf("%w; to start anew, delete %s", err, opts.Dir)
+			err = fmt.Errorf("%w; to start anew, delete %s%s", err, folder.data, folder.andMarkers())
 		}
 		return nil, err
 	}
@@ -67,6 +69,9 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		if err := c.initdb(ctx); err != nil {
 			return nil, fmt.Errorf("make a database cluster in %s: %w", folder.home, err)
 		}
+	}
+	if !opts.Volatile {
+		folder.mark()
 	}
 	server, err := c.launch(ctx)
 	if err != nil {
@@ -108,28 +113,43 @@ func Remove(dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return nil
+	f := &folder{dir: dir, home: dir}
+	if target, _ := os.Readlink(filepath.Join(dir, "data")); target == filepath.Join(oldHome(dir), "data") {
+		f.home = oldHome(dir)
+	} else if os.Geteuid() == 0 && exists(fallbackHome(dir)) {
+		f.home = fallbackHome(dir)
 	}
-	lock, err := lockFolder(dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	// The server of a process that ended a moment ago still writes.
-	pidFile := filepath.Join(dir, "data", pidName)
-	for deadline := time.Now().Add(staleTimeout); alive(owner(pidFile)) && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
-	if movedTo, ok := moved(dir); ok {
-		if err := os.RemoveAll(movedTo); err != nil {
+	if exists(dir) {
+		lock, err := lockFolder(dir)
+		if err != nil {
 			return err
 		}
+		defer lock.Close()
 	}
-	entries, err := os.ReadDir(dir)
+	// The server of a process that ended a moment ago still writes.
+	if err := awaitNoServer(filepath.Join(f.home, "data")); err != nil {
+		return err
+	}
+	if f.home != dir {
+		err = os.RemoveAll(f.home)
+		os.Remove(fallbackRoot) // only if it is empty
+	}
+	entries, readErr := os.ReadDir(dir)
+	if errors.Is(readErr, os.ErrNotExist) {
+		readErr = nil
+	}
+	err = errors.Join(err, readErr)
 	for _, entry := range entries {
 		if entry.Name() != lockName {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, marker := range f.markers() { // the last: until then, what is left is no fresh start
+		if removeErr := os.Remove(marker); !errors.Is(removeErr, os.ErrNotExist) {
+			err = errors.Join(err, removeErr)
 		}
 	}
 	return err

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/user"
@@ -15,6 +14,8 @@ import (
 )
 
 const (
+	fallbackRoot  = "/var/lib/edison-cars" // of data whose own folder the server's user cannot enter
+	oldPrefix     = "/var/tmp/edison-"     // where such data was before
 	lockName      = "lock"
 	maxSocketPath = 103 // bytes, the least of the systems' limits
 )
@@ -23,13 +24,14 @@ const (
 type folder struct {
 	lock    *os.File
 	account *syscall.Credential // whom the server runs as; nil: as this process
-	home    string              // absolute
+	dir     string              // absolute: Options.Dir
+	home    string              // absolute: dir, or what stands for it under fallbackRoot
 	data    string              // the database cluster, in home
 	socket  string              // folder of the socket: home, or one with a shorter path
 }
 
-func openFolder(dir string, logger *slog.Logger) (_ *folder, err error) {
-	dir, err = filepath.Abs(dir)
+func openFolder(opts Options) (_ *folder, err error) {
+	dir, err := filepath.Abs(opts.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func openFolder(dir string, logger *slog.Logger) (_ *folder, err error) {
 			lock.Close()
 		}
 	}()
-	f := &folder{lock: lock, home: dir}
+	f := &folder{lock: lock, dir: dir, home: dir}
 	if f.account, err = serverAccount(dir); err != nil {
 		return nil, err
 	}
@@ -59,12 +61,15 @@ func openFolder(dir string, logger *slog.Logger) (_ *folder, err error) {
 		if err := lock.Chown(int(f.account.Uid), int(f.account.Gid)); err != nil {
 			return nil, err
 		}
-		if f.home, err = enterable(dir, f.account); err != nil {
+		if f.home, err = enterable(dir, f.account, opts.Fallback); err != nil {
 			return nil, err
 		}
 		if f.home != dir {
-			logger.Info("the server's user cannot enter the folder, its data is elsewhere", "folder", dir, "data", f.home)
+			opts.Logger.Info("the server's user cannot enter the folder, its data is elsewhere", "folder", dir, "data", f.home)
 		}
+	}
+	if reason := temporary(f.home); reason != "" && !opts.Volatile {
+		opts.Logger.Warn("the data is in a folder that the system cleans: set DATA_DIR to another one", "folder", f.home, "reason", reason)
 	}
 	f.data = filepath.Join(f.home, "data")
 	f.socket = f.home
@@ -142,38 +147,92 @@ func serverAccount(dir string) (*syscall.Credential, error) {
 	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
 }
 
-// enterable is dir if the account can work in it, else a folder under /var/tmp that belongs to dir.
-// The link data in dir says that its data is there: a dir that was deleted and made anew starts
-// without data.
-func enterable(dir string, account *syscall.Credential) (string, error) {
-	elsewhere, following := moved(dir)
-	if !following {
+// enterable is dir if the account can work in it. Else it is a folder under fallbackRoot that belongs to dir, where fallback
+// allows that or dir's data is there already; the link data in dir leads to it.
+func enterable(dir string, account *syscall.Credential, fallback bool) (string, error) {
+	elsewhere, link := fallbackHome(dir), filepath.Join(dir, "data")
+	target, _ := os.Readlink(link)
+	_, missing := os.Lstat(link)
+	switch {
+	case target == filepath.Join(elsewhere, "data"):
+	case target == filepath.Join(oldHome(dir), "data"):
+		if err := bring(dir); err != nil {
+			return "", err
+		}
+	case strings.HasPrefix(target, fallbackRoot+"/") || strings.HasPrefix(target, oldPrefix):
+		return "", fmt.Errorf("%s leads to %s, the data of another folder, as %s was moved or copied: to keep the data, move %s to %s "+
+			"and delete the link; to start anew, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
+	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and made anew
+	default:
 		reason := try(dir, account)
 		if reason == nil {
 			return dir, nil
 		}
-		link := filepath.Join(dir, "data")
-		if info, err := os.Lstat(link); err == nil && info.IsDir() {
+		if missing == nil {
 			return "", fmt.Errorf("%s holds data, but user %d cannot enter it: %w", dir, account.Uid, reason)
 		}
-		if err := errors.Join(os.RemoveAll(elsewhere), os.RemoveAll(link)); err != nil {
-			return "", err
-		}
-		if err := os.Symlink(filepath.Join(elsewhere, "data"), link); err != nil {
-			return "", err
+		if !fallback {
+			return "", fmt.Errorf("user %d, whom PostgreSQL runs as, cannot work in %s (%w): let others enter it and the folders above "+
+				"(chmod o+x), or choose another one for DATA_DIR, such as %s", account.Uid, dir, reason, fallbackRoot)
 		}
 	}
+	if err := os.MkdirAll(fallbackRoot, 0o755); err != nil {
+		return "", err
+	}
 	if err := claim(elsewhere, account); err != nil {
+		return "", err
+	}
+	if err := os.Symlink(filepath.Join(elsewhere, "data"), link); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
 	return elsewhere, try(elsewhere, account)
 }
 
-// moved names the folder under /var/tmp that belongs to dir, and says whether dir's data is there.
-func moved(dir string) (string, bool) {
-	elsewhere := "/var/tmp/edison-" + shortHash(dir)
-	target, err := os.Readlink(filepath.Join(dir, "data"))
-	return elsewhere, err == nil && target == filepath.Join(elsewhere, "data")
+// bring moves the data of dir from where it was before to where it is now.
+func bring(dir string) error {
+	before, now, link := oldHome(dir), fallbackHome(dir), filepath.Join(dir, "data")
+	switch {
+	case exists(filepath.Join(before, "data")):
+		if err := awaitNoServer(filepath.Join(before, "data")); err != nil {
+			return err
+		}
+		if err := errors.Join(os.MkdirAll(fallbackRoot, 0o755), os.Rename(before, now)); err != nil {
+			return fmt.Errorf("the data of %s is in a folder that the system cleans, and cannot be moved (%w): mv %s %s", dir, err, before, now)
+		}
+	case !exists(filepath.Join(now, "data")):
+		return fmt.Errorf("the data of %s was in %s, a folder that the system cleans, and is gone: restore it to %s from a backup; to start anew, "+
+			"delete %s", dir, before, now, link)
+	}
+	return os.Remove(link)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// fallbackHome is the folder under fallbackRoot that belongs to dir, and to no other one.
+func fallbackHome(dir string) string {
+	return filepath.Join(fallbackRoot, filepath.Base(dir)+"-"+shortHash(dir))
+}
+
+func oldHome(dir string) string { return oldPrefix + shortHash(dir) }
+
+// temporary says why what is in the folder does not last, or "" if it does.
+func temporary(folder string) string {
+	resolved, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return ""
+	}
+	for _, t := range []string{"/tmp", "/var/tmp", os.TempDir()} {
+		if t, err := filepath.EvalSymlinks(t); err == nil && strings.HasPrefix(resolved+"/", t+"/") {
+			return "it is in " + t
+		}
+	}
+	if inMemory(resolved) {
+		return "it is in memory"
+	}
+	return ""
 }
 
 // try writes and deletes a file in dir as the account.

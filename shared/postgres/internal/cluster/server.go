@@ -16,9 +16,13 @@ import (
 )
 
 const (
-	superuser    = "postgres"
-	port         = "5432"
-	pidName      = "postmaster.pid"
+	superuser = "postgres"
+	port      = "5432"
+	pidName   = "postmaster.pid"
+
+	startingUp         = "57P03" // SQLSTATE, or shutting down
+	tooManyConnections = "53300"
+
 	staleTimeout = 30 * time.Second // for the server of a process that ended a moment ago
 	startTimeout = 2 * time.Minute  // for crash recovery
 )
@@ -54,7 +58,11 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	if p.err != nil {
 		return p.failure()
 	}
-	return os.Rename(unfinished, c.folder.data)
+	if err := os.Rename(unfinished, c.folder.data); err != nil {
+		return err
+	}
+	syncFolder(c.folder.home)
+	return nil
 }
 
 // removeLeftovers deletes what a killed initdb left.
@@ -72,6 +80,18 @@ func (c *Cluster) removeLeftovers() {
 func (c *Cluster) launch(ctx context.Context) (*process, error) {
 	deadline := time.Now().Add(staleTimeout)
 	for {
+		if pids := servers(c.folder.data); len(pids) > 0 {
+			if time.Now().After(deadline) {
+				return nil, errServer(c.folder.data, pids)
+			}
+			if err := pause(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := c.releaseLocks(); err != nil {
+			return nil, err
+		}
 		// Not SIGINT: a server that recovers from a crash of its own may wait for ever after that.
 		p, err := c.start(syscall.SIGQUIT, c.serverLine()...)
 		if err != nil {
@@ -88,11 +108,18 @@ func (c *Cluster) launch(ctx context.Context) (*process, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w\nIf no PostgreSQL is running there, delete %s", err, c.pidFile())
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		if err := pause(ctx); err != nil {
+			return nil, err
 		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(200 * time.Millisecond):
+		return nil
 	}
 }
 
@@ -122,8 +149,14 @@ func (c *Cluster) ready(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if owner(c.pidFile()) == p.cmd.Process.Pid && c.ping(ctx) == nil {
-			return nil
+		if owner(c.pidFile()) == p.cmd.Process.Pid {
+			err := c.ping(ctx)
+			if err == nil {
+				return nil
+			}
+			if no, ok := errors.AsType[*pgconn.PgError](err); ok && no.Code != startingUp && no.Code != tooManyConnections {
+				return fmt.Errorf("the data in %s is damaged: %w %s", c.folder.data, err, no.Detail)
+			}
 		}
 		select {
 		case <-p.exited:
@@ -158,13 +191,18 @@ func (c *Cluster) ping(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-// dataVersion is the major version that made the data, 0 if there is none yet.
+// dataVersion is the major version that made the data, 0 if there is none yet. It is an error if there was data before.
 func (c *Cluster) dataVersion() (int, error) {
-	text, err := os.ReadFile(filepath.Join(c.folder.data, "PG_VERSION"))
+	path := filepath.Join(c.folder.data, "PG_VERSION")
+	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return 0, c.folder.mayBegin()
 	} else if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(string(text)))
+	major, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || major < 1 {
+		return 0, fmt.Errorf("%s is damaged, as it holds no version: restore %s from a backup", path, c.folder.data)
+	}
+	return major, nil
 }

@@ -1,0 +1,76 @@
+package mailer
+
+import (
+	"errors"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// A greeting is the name that a mail server is greeted with; "" is one that this machine has. Postfix refuses a name that is no
+// full one at the recipient, and in every mail.
+type greeting string
+
+var (
+	errGreeting = errors.New("takes the full name of this host, mail.example.com, or its address in brackets, [192.0.2.1] or [IPv6:2001:db8::1]")
+	hostname    = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+)
+
+// UnmarshalText reads a name or an address literal (RFC 5321 section 4.1.3).
+func (g *greeting) UnmarshalText(text []byte) error {
+	name := string(text)
+	if inside, ok := strings.CutPrefix(name, "["); ok {
+		inside, closed := strings.CutSuffix(inside, "]")
+		address, v6 := strings.CutPrefix(inside, "IPv6:")
+		if ip := net.ParseIP(address); !closed || ip == nil || v6 != strings.Contains(address, ":") {
+			return errGreeting
+		}
+	} else if name != "" && (!hostname.MatchString(name) || len(name) > 253) {
+		return errGreeting
+	}
+	*g = greeting(name)
+	return nil
+}
+
+// from is the name for a connection from the local address (RFC 5321 section 4.1.1.1).
+func (g greeting) from(local net.Addr) string {
+	if g != "" {
+		return string(g)
+	}
+	if name, err := os.Hostname(); err == nil && full(name) {
+		return name
+	}
+	tcp, ok := local.(*net.TCPAddr)
+	switch {
+	case !ok:
+		return "localhost"
+	case tcp.IP.To4() != nil:
+		return "[" + tcp.IP.String() + "]"
+	}
+	return "[IPv6:" + tcp.IP.String() + "]"
+}
+
+// full reports whether the name may be one of the DNS, and not of this machine alone.
+func full(name string) bool {
+	return strings.Contains(name, ".") && hostname.MatchString(name) && net.ParseIP(name) == nil && len(name) <= 253 &&
+		!strings.HasSuffix(name, ".localdomain") && !strings.HasSuffix(name, ".local")
+}
+
+func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0 }
+
+// asciiDomain writes the domain of an address as every mail server takes it: ada@bücher.example is ada@xn--bcher-kva.example.
+// An address whose other part goes beyond ASCII needs a server that takes such ones anyway, and stays as it is.
+func asciiDomain(address string) string {
+	local, domain := address[:strings.LastIndex(address, "@")+1], address[strings.LastIndex(address, "@")+1:]
+	if !ascii(local) || ascii(domain) {
+		return address
+	}
+	encoded, err := idna.Lookup.ToASCII(domain)
+	if err != nil {
+		return address
+	}
+	return local + encoded
+}
