@@ -67,7 +67,16 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
 	config := pool.Config()
 	config.MinConns, config.MaxConns = 0, 2
-	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
+	connected := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { // a pooler may refuse it as a startup parameter
+		if connected != nil {
+			if err := connected(ctx, conn); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, `set lock_timeout = '2s'`)
+		return err
+	}
 	writers, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err

@@ -55,9 +55,7 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
 func (l *leader) hold(ctx context.Context, said *string) error {
-	config := l.site.DB.Config().ConnConfig
-	config.RuntimeParams["idle_session_timeout"] = silenceEnds // so that the server, too, gives up a process that hangs or is cut off
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, l.site.DB.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
@@ -66,6 +64,9 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
+	if err := l.setSilence(ctx, conn); err != nil {
+		return err
+	}
 	polling, stop := context.WithCancel(ctx)
 	if release := l.site.service.Release; release != nil {
 		defer release()
@@ -98,6 +99,14 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		case <-time.After(heartbeat):
 		}
 	}
+}
+
+// setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
+func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
+	defer cancel()
+	_, err := conn.Exec(ctx, `set idle_session_timeout = '`+silenceEnds+`'`)
+	return err
 }
 
 // look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
