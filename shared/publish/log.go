@@ -86,7 +86,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 	}
-	if _, err := l.refresh(ctx, pool); err != nil {
+	reading, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if _, err := l.refresh(reading, pool); err != nil {
 		writers.Close()
 		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
 	}

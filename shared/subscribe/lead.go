@@ -146,8 +146,10 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	return mine, nil
 }
 
-// workInterval is between two calls of Work.
-const workInterval = time.Second
+const (
+	workInterval = time.Second     // between two calls of Work
+	workTimeout  = 5 * time.Minute // for one
+)
 
 // work calls the service's Work again and again until ctx ends.
 func (l *leader) work(ctx context.Context) {
@@ -170,6 +172,8 @@ func (l *leader) work(ctx context.Context) {
 }
 
 func (l *leader) workOnce(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
 			l.logger.ErrorContext(ctx, "work panicked", "panic", v, "stack", string(debug.Stack()))

@@ -80,7 +80,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 
 // load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
 func (p *poller) load(ctx context.Context) (progress, error) {
-	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	p.reading.Lock()
 	defer p.reading.Unlock()
@@ -101,6 +101,8 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 
 // create makes the subscription's row if this is the first start.
 func (p *poller) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	_, err := p.pool.Exec(ctx, `insert into subscription (feed) values ($1) on conflict do nothing`, p.Name)
 	return err
 }

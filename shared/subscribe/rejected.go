@@ -37,6 +37,8 @@ const rejectedPage = 200
 
 // rejectedEntries gives at most limit of them, in the order of the feed, after the given one.
 func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, web.RequestTimeout)
+	defer cancel()
 	rows, err := p.pool.Query(ctx, `
 		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
 		 where feed = $1 and (position, entity_id) > ($2, $3) order by position, entity_id limit $4`, p.Name, after.position, after.id, limit)
@@ -85,7 +87,7 @@ var errNotRejected = web.Errorf(http.StatusNotFound, "No version of this entity 
 // retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. What
 // is still wrong with it is a problem (422).
 func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), web.RequestTimeout)
 	defer cancel()
 	var reason string
 	err := p.inTx(ctx, func(first *pgx.Batch) {
