@@ -209,4 +209,3 @@ func routes(t *testing.T, name string) (paths []string) {
 	}
 	return paths
 }
-
