@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -105,7 +106,7 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	if err := s.TrustedProxies.Trust(r); err != nil {
 		return nil, err
 	}
-	web.Health(r, pool.Ping)
+	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool) })
 	readers := r.Group("", s.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
 		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(),
@@ -114,6 +115,18 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	registry.MustRegister(log, source)
 	web.Metrics(readers, registry)
 	return r, nil
+}
+
+// ready returns nil if the app can write its tables now.
+func ready(ctx context.Context, pool *pgxpool.Pool) error {
+	err := postgres.Writable(ctx, pool)
+	if errors.Is(err, postgres.ErrReadOnly) {
+		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
+	}
+	if err == nil {
+		_, err = pool.Exec(ctx, `select from feed limit 0`) // which is missing while a backup is restored
+	}
+	return err
 }
 
 // A Site is where another app is found: http or https, without a slash at the end.

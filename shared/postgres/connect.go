@@ -33,6 +33,7 @@ const (
 	uniqueViolation     = "23505" // two that create it at the same moment
 	objectInUse         = "55006"
 	adminShutdown       = "57P01"
+	readOnlyTransaction = "25006"
 	crashShutdown       = "57P02"
 	maintenanceDatabase = "postgres"
 )
@@ -72,18 +73,16 @@ func parseURL(url, name string) (*pgxpool.Config, error) {
 		return nil
 	}
 	params := cfg.ConnConfig.RuntimeParams
-	// What a process that hangs, or a host that is gone, keeps from others is bounded: locks, and a place in line.
-	for key, value := range map[string]string{
-		"application_name": name, "timezone": "UTC", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s",
-	} {
+	for key, value := range map[string]string{"application_name": name, "timezone": "UTC"} {
 		if _, ok := params[key]; !ok {
 			params[key] = value
 		}
 	}
+	configureSessions(cfg)
 	return cfg, nil
 }
 
-// reach returns when the database takes connections; it creates the database when it is missing.
+// reach returns when the database takes connections and writes; it creates the database when it is missing.
 func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error {
 	deadline := time.Now().Add(reachTimeout)
 	for said := false; ; {
@@ -92,7 +91,7 @@ func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error 
 			return err
 		}
 		if !said {
-			logger.Warn("PostgreSQL does not answer yet, waiting", "host", cfg.Host, "port", cfg.Port, "error", err)
+			logger.Warn("PostgreSQL is not ready yet, waiting", "host", cfg.Host, "port", cfg.Port, "error", err)
 			said = true
 		}
 		select {
@@ -106,7 +105,7 @@ func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error 
 func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err == nil {
-		return conn.Close(ctx)
+		return errors.Join(checkSession(ctx, cfg, conn.PgConn()), conn.Close(ctx))
 	}
 	if sqlState(err) != invalidCatalogName {
 		return err
@@ -131,6 +130,9 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 
 // worthWaiting tells a server that may come up from one that says no.
 func worthWaiting(err error) bool {
+	if errors.Is(err, ErrReadOnly) { // until the standby is promoted
+		return true
+	}
 	switch sqlState(err) {
 	case cannotConnectNow, tooManyConnections, objectInUse, adminShutdown, crashShutdown:
 		return true

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 )
+
+// migrateTimeout bounds a set of migrations: an index on a large table takes its time.
+const migrateTimeout = 30 * time.Minute
 
 // Migrations is one numbered set of goose migrations in plain SQL.
 type Migrations struct {
@@ -19,7 +23,7 @@ type Migrations struct {
 }
 
 // Migrate applies what is missing of each set, in the order given. Several replicas may call it at
-// once: all but one wait, up to five minutes.
+// once: all but one wait, up to five minutes. A set may take 30 minutes.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) error {
 	for _, m := range migrations {
 		if err := m.apply(ctx, pool); err != nil {
@@ -30,6 +34,8 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) 
 }
 
 func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
+	defer cancel()
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // a try per second

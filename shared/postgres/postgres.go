@@ -50,7 +50,8 @@ type DB struct {
 }
 
 // Open starts the private server if there is no URL, connects, applies the migrations in the order
-// given and returns a pool. It waits up to 30 s for a server that does not answer yet.
+// given and returns a pool. It waits up to 30 s for a server that does not answer yet or takes no writes. A connection
+// pooler in between has to give each connection a session of its own.
 func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err error) {
 	if !namePattern.MatchString(cfg.Name) {
 		return nil, fmt.Errorf("open database: the name %q is not 1 to 63 letters, digits, - and _", cfg.Name)

@@ -67,7 +67,16 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
 	config := pool.Config()
 	config.MinConns, config.MaxConns = 0, 2
-	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
+	connected := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { // a pooler may refuse it as a startup parameter
+		if connected != nil {
+			if err := connected(ctx, conn); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, `set lock_timeout = '2s'`)
+		return err
+	}
 	writers, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -77,7 +86,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 	}
-	if _, err := l.refresh(ctx, pool); err != nil {
+	reading, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if _, err := l.refresh(reading, pool); err != nil {
 		writers.Close()
 		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 
 // readTimeout bounds the queries for one page. They do not end with the request: a client that leaves would cost the
 // connection.
-const readTimeout = 10 * time.Second
+const readTimeout = web.RequestTimeout
 
 // A selection is what a request asks of a feed.
 type selection struct {
@@ -79,10 +79,8 @@ func (s selection) atHand(t *tip) *span {
 	return sp
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history.
+// locate finds the selection in the log; *diverged if its cursor is of another history. ctx bounds it.
 func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
-	defer cancel()
 	full := int64(feed.PageSize)
 	if sel.view == feed.Replay {
 		full = sel.limit

@@ -69,12 +69,13 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	}
 }
 
-// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
+// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to. Answers may wait: each bounds
+// what it reads by readTimeout.
 func (s *Source) Route(r gin.IRoutes) {
-	web.GET(r, "/feeds", web.Handle(s.serveIndex))
-	web.GET(r, "/feeds/:feed", web.Handle(s.counted))
-	web.GET(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
-	web.GET(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
+	web.GET(r, "/feeds", web.HandleLong(s.serveIndex))
+	web.GET(r, "/feeds/:feed", web.HandleLong(s.counted))
+	web.GET(r, "/feeds/:feed/newer", web.HandleLong(s.serveNewer))
+	web.GET(r, "/feeds/:feed/:id", web.HandleLong(s.serveEntity))
 	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
@@ -104,6 +105,9 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	if a != nil && a.tip == t {
 		return a, nil
 	}
+	// The time to wait for others counts: behind a database that does not answer they would add up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
 	res.locating.Lock() // many may ask at once, when something was appended
 	defer res.locating.Unlock()
 	if a := res.last.Load(); a != nil && a.tip == t {
@@ -126,7 +130,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	}
 	if known, _ := s.log.remembered(res.Name); known == nil || known.Position < sp.head.Position {
 		// Another process appended: no later answer may know less than this one.
-		if _, err := s.log.refresh(context.WithoutCancel(ctx), s.log.pool); err != nil {
+		if _, err := s.log.refresh(ctx, s.log.pool); err != nil {
 			return nil, err
 		}
 	}

@@ -38,19 +38,23 @@ func (s *Site) routeSubscriptions() {
 	s.routes.PUT(at+"/schedule", s.on(s.putSchedule, nil))
 	s.routes.DELETE(at+"/schedule", s.on(s.deleteSchedule, nil))
 	s.routes.POST(at+"/schedule", s.on(s.postSchedule, s.showForm))
-	s.routes.POST(at+"/poll", s.on(s.poll, s.showFeed))
+	s.routes.POST(at+"/poll", web.HandleLong(s.find(s.poll, s.showFeed)))
 	s.routes.POST(at+"/pause", s.on(s.pause, s.showFeed))
 	s.routes.POST(at+"/resume", s.on(s.resume, s.showFeed))
 	s.routes.POST(at+"/resync", s.on(s.resync, s.showFeed))
 	web.GET(s.routes, at+"/rejected", s.on(s.rejected, nil))
-	s.routes.POST(at+"/rejected/retry", s.on(s.retryAll, s.showRejected))
+	s.routes.POST(at+"/rejected/retry", web.HandleLong(s.find(s.retryAll, s.showRejected)))
 	s.routes.POST(at+"/rejected/:id/retry", s.on(s.retry, s.showRejected))
 	s.routes.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
 }
 
 // on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil: as any problem.
 func (s *Site) on(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) gin.HandlerFunc {
-	return web.Handle(func(c *gin.Context) error {
+	return web.Handle(s.find(h, refused))
+}
+
+func (s *Site) find(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) func(*gin.Context) error {
+	return func(c *gin.Context) error {
 		c.Header("Vary", "Accept")
 		for _, p := range s.pollers {
 			if p.Name != c.Param("feed") {
@@ -64,7 +68,7 @@ func (s *Site) on(h func(*gin.Context, *poller) error, refused func(*gin.Context
 			return err
 		}
 		return web.Errorf(http.StatusNotFound, "%s does not subscribe to a feed of this name.", s.service.Title)
-	})
+	}
 }
 
 // answer gives JSON: of a question to be asked again, of a change not to be kept.
@@ -178,6 +182,9 @@ func wantType(c *gin.Context, want string) error {
 }
 
 func (s *Site) poll(c *gin.Context, p *poller) error {
+	if err := p.refresh(c.Request.Context()); err != nil { // else it would wait for a database that is away
+		return err
+	}
 	if err := p.pollNow(c.Request.Context()); err != nil {
 		return pollProblem(c.Request.Context(), err)
 	}

@@ -85,6 +85,8 @@ func (p *poller) begin(ctx context.Context, scheduled bool) (progress, error) {
 func (p *poller) seePast(ctx context.Context) error {
 	head, err := p.client.Head(ctx, p.URL)
 	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+		defer cancel()
 		_, err = p.pool.Exec(ctx, `update subscription set past = $3 where service = $1 and feed = $2 and past is null`,
 			p.service, p.Name, head.Position)
 	}

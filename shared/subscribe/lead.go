@@ -64,9 +64,7 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
 func (l *leader) hold(ctx context.Context, said *string) error {
-	config := l.site.DB.Config().ConnConfig
-	config.RuntimeParams["idle_session_timeout"] = silenceEnds // so that the server, too, gives up a process that hangs or is cut off
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, l.site.DB.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
@@ -75,6 +73,9 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
+	if err := l.setSilence(ctx, conn); err != nil {
+		return err
+	}
 	polling, stop := context.WithCancel(ctx)
 	if release := l.site.service.Release; release != nil {
 		defer release()
@@ -107,6 +108,14 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		case <-time.After(heartbeat):
 		}
 	}
+}
+
+// setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
+func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
+	defer cancel()
+	_, err := conn.Exec(ctx, `set idle_session_timeout = '`+silenceEnds+`'`)
+	return err
 }
 
 // look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
@@ -146,8 +155,10 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	return mine, nil
 }
 
-// workInterval is between two calls of Work.
-const workInterval = time.Second
+const (
+	workInterval = time.Second     // between two calls of Work
+	workTimeout  = 5 * time.Minute // for one
+)
 
 // work calls the service's Work again and again until ctx ends.
 func (l *leader) work(ctx context.Context) {
@@ -170,6 +181,8 @@ func (l *leader) work(ctx context.Context) {
 }
 
 func (l *leader) workOnce(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
 			l.logger.ErrorContext(ctx, "work panicked", "panic", v, "stack", string(debug.Stack()))

@@ -13,11 +13,13 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
-	dbTimeout     = time.Minute // for one transaction, at the stop too
-	maxRetryAfter = time.Hour   // the longest that a source can keep a reader away
+	dbTimeout     = time.Minute        // for one transaction, at the stop too
+	readTimeout   = web.RequestTimeout // for the row of a subscription: those who answer a request wait for it
+	maxRetryAfter = time.Hour          // the longest that a source can keep a reader away
 	maxWait       = 30 * time.Second
 	progressEvery = 5 * time.Second // of the log while much is copied
 )

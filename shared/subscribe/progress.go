@@ -83,7 +83,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 
 // load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
 func (p *poller) load(ctx context.Context) (progress, error) {
-	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	p.reading.Lock()
 	defer p.reading.Unlock()
@@ -105,6 +105,8 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 // create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
 // table: each would take the other's rows for its own.
 func (p *poller) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	var b pgx.Batch
 	b.Queue(`
 		insert into subscription as s (service, feed, table_name) values ($1, $2, nullif($3, ''))

@@ -38,6 +38,8 @@ const rejectedPage = 200
 
 // rejectedEntries gives at most limit of them, in the order of the feed, after the given one.
 func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, web.RequestTimeout)
+	defer cancel()
 	rows, err := p.pool.Query(ctx, `
 		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
 		 where service = $1 and feed = $2 and (position, entity_id) > ($3, $4) order by position, entity_id limit $5`,
@@ -96,7 +98,7 @@ const lockNotAvailable = "55P03"
 // retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. What
 // is still wrong with it is a problem (422).
 func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), web.RequestTimeout)
 	defer cancel()
 	var reason string
 	err := p.inTx(ctx, func(first *pgx.Batch) {

@@ -87,9 +87,9 @@ func (s *Site) Metrics(collectors ...prometheus.Collector) { s.metrics.MustRegis
 func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
-// go out as they come. The path is as in Page.
+// go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+	web.GET(s.routes, path, web.HandleLong(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -163,14 +163,15 @@ func (s *Site) subscriptions() []Subscription {
 	return list
 }
 
-// ready: a copy can be served as long as there is one, however old.
+// ready returns nil if a copy can be served: one that is there, however old, in a database that answers.
 func (s *Site) ready(ctx context.Context) error {
 	for i, sub := range s.subscriptions() {
 		if sub.AsOf == nil && !s.pollers[i].Optional {
 			return web.Errorf(http.StatusServiceUnavailable, "Not ready: there is no copy of the feed %s yet.", sub.Feed)
 		}
 	}
-	return s.DB.Ping(ctx)
+	_, err := s.DB.Exec(ctx, `select from subscription limit 0`) // which is missing while a backup is restored
+	return err
 }
 
 func (s *Site) route() {

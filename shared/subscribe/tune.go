@@ -102,6 +102,8 @@ func (p *poller) set(ctx context.Context, assignments string, args ...any) error
 
 // refresh takes over at once what was changed in the database.
 func (p *poller) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	p.reading.Lock()
 	defer p.reading.Unlock()
 	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)

@@ -3,20 +3,22 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
 
 // New gives an engine without routes other than the assets. On every answer it sets security headers. It refuses
-// cross-origin form posts (403), bodies over 1 MiB (413) and those that take longer than 30 s (408), answers unknown
-// paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the
-// answer is out already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run
-// around all that, and see every answer as it goes out.
+// cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer than
+// 30 s (408), answers unknown paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken
+// connection if part of the answer is out already, so that half a page never looks complete. It believes no proxy: see
+// Proxies. The observers run around all that, and see every answer as it goes out.
 func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -28,10 +30,8 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
 	r.Use(secure(), answer(logger), guard(http.NewCrossOriginProtection()))
-	r.NoRoute(Handle(func(*gin.Context) error {
-		return Errorf(http.StatusNotFound, "There is nothing at this address.")
-	}))
-	r.NoMethod(Handle(func(c *gin.Context) error {
+	r.NoRoute(HandleLong(func(*gin.Context) error { return nothingHere() }))
+	r.NoMethod(HandleLong(func(c *gin.Context) error {
 		return Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", c.Writer.Header().Get("Allow"), c.Request.Method)
 	}))
 	routeAssets(r)
@@ -44,9 +44,29 @@ func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
 	r.HEAD(path, h...)
 }
 
+// RequestTimeout is how long a handler has from when the request is there as a whole: see [Handle].
+const RequestTimeout = 8 * time.Second
+
 // Handle makes h's error the answer of an engine of New: a Problem as it is, any other error as a 500, as a 503 where
-// the database is away, and as nothing where the client is gone. No later handler of the chain runs.
+// the database is away or the time is up, and as nothing where the client is gone. No later handler of the chain runs.
+// The context of the request that h gets ends 8 s after its body has arrived.
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
+	return HandleLong(func(c *gin.Context) error {
+		whole := c.Request
+		if err := readWhole(whole); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(whole.Context(), RequestTimeout)
+		defer cancel()
+		c.Request = whole.WithContext(ctx)
+		defer func() { c.Request = whole }() // the end of that context is not the client's leaving
+		return h(c)
+	})
+}
+
+// HandleLong is [Handle] without a deadline: for streams, and for what waits or has much to do. h bounds each thing that
+// it asks the database for by itself.
+func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
 			fail(c, err)
@@ -110,10 +130,15 @@ func refuse(c *gin.Context, p *Problem) {
 	p.write(c)
 }
 
-// guard refuses cross-origin posts of browsers and bounds the body.
+// guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		switch req := c.Request; {
+		req := c.Request
+		if err := checkText(req.URL); err != nil {
+			fail(c, err)
+			return
+		}
+		switch {
 		case crossOrigin.Check(req) != nil:
 			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:

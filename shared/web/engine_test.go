@@ -215,7 +215,7 @@ func TestClientGone(t *testing.T) {
 	entered, left := make(chan struct{}), make(chan struct{})
 	var logged logBuffer
 	r := New(slog.New(slog.NewTextHandler(&logged, nil)))
-	r.GET("/wait", Handle(func(c *gin.Context) error {
+	r.GET("/wait", HandleLong(func(c *gin.Context) error {
 		close(entered)
 		<-c.Request.Context().Done()
 		return c.Request.Context().Err()

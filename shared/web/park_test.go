@@ -43,7 +43,7 @@ func openLounge(t *testing.T) *lounge {
 	l.event = Awaited{Happened: l.happened, Prepare: func() { l.prepared.Add(1) }}
 	logger := slog.New(slog.NewTextHandler(&l.logged, nil))
 	r := New(logger, CountRequests(NewMetrics()), AccessLog(logger))
-	r.GET("/wait", Handle(l.wait))
+	r.GET("/wait", HandleLong(l.wait))
 	r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "now") })
 	ctx, stop := context.WithCancel(t.Context())
 	l.stop = stop

@@ -73,7 +73,7 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	where := []any{"method", c.Request.Method, "path", c.Request.URL.Path, "error", err}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
-		p = Errorf(http.StatusServiceUnavailable, "The service cannot reach its database at the moment. Try again in a few seconds.")
+		p = Errorf(http.StatusServiceUnavailable, "The service cannot use its database at the moment. Try again in a few seconds.")
 		p.Header = http.Header{"Retry-After": {"5"}}
 		return p
 	}
@@ -92,14 +92,24 @@ func StatusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// isAway tells an error that trying again later may cure: a connection refused or lost, a server that is starting or
-// stopping (SQLSTATE 57P), not to be reached (08) or short of resources (53), and a deadline or stop of our own.
+// awaySQLStates are the SQLSTATE codes, and the beginnings of such, of what trying again later may cure.
+var awaySQLStates = []string{
+	"08", "53", "57P", // connection lost, resources short, server starting or stopping
+	"25006", "25P0", "55P03", "57014", // read-only after a failover, and what takes too long
+	"0A000", "22P03", "26000", "42P01", "42883", "XX000", // a restore in place: the connection is not used again
+}
+
+// isAway tells an error that trying again later may cure: a database that cannot be reached, is read-only, is being
+// restored or is short of resources, a connection that was refused or lost, and a deadline or stop of our own.
 func isAway(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return slices.ContainsFunc([]string{"57P", "08", "53", "55P03"}, func(class string) bool { return strings.HasPrefix(server.Code, class) })
+		return slices.ContainsFunc(awaySQLStates, func(class string) bool { return strings.HasPrefix(server.Code, class) })
+	}
+	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() {
+		return true
 	}
 	return slices.ContainsFunc([]error{
 		pgconn.ErrConnClosed, net.ErrClosed, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,

@@ -86,7 +86,10 @@ func TestOtherErrors(t *testing.T) {
 	}{
 		"something broken":                 {errors.New("column secret does not exist"), 500},
 		"a broken constraint":              {&pgconn.PgError{Code: "23505", Message: "secret"}, 500},
-		"a statement cancelled":            {&pgconn.PgError{Code: "57014", Message: "secret"}, 500},
+		"a statement that took too long":   {&pgconn.PgError{Code: "57014", Message: "secret"}, 503},
+		"a database that is read-only":     {&pgconn.PgError{Code: "25006", Message: "secret"}, 503},
+		"a table that is being restored":   {&pgconn.PgError{Code: "42P01", Message: "secret"}, 503},
+		"a type that was restored":         {&pgconn.PgError{Code: "XX000", Message: "secret"}, 503},
 		"nobody listens":                   {connectTo(t, refusing(t)), 503},
 		"the server hangs up":              {connectTo(t, hangingUp(t)), 503},
 		"the server stops":                 {&pgconn.PgError{Code: "57P01", Message: "secret"}, 503},

@@ -129,7 +129,7 @@ func TestSlowAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ln := serveInMemory(t, plain, func(r *gin.Engine) {
-			r.Any("/", Handle(func(c *gin.Context) error {
+			r.Any("/", HandleLong(func(c *gin.Context) error {
 				if _, err := io.ReadAll(c.Request.Body); err != nil {
 					return err
 				}

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"context"
 	"iter"
 	"net/http"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // readAtOnce is how many orders of a download are in memory.
@@ -46,7 +49,8 @@ func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error]
 				return
 			}
 			for {
-				rows, err := db.Query(r.Context(), `
+				ctx, cancel := context.WithTimeout(r.Context(), web.RequestTimeout)
+				rows, err := db.Query(ctx, `
 					select id, status, stage, placed_at, coalesce(cars, 0), coalesce(models, ''), total_cents, built_at, shipped_at
 					  from orders
 					 cross join lateral (
@@ -57,6 +61,7 @@ func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error]
 				if err == nil {
 					list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[csvOrder])
 				}
+				cancel()
 				if err != nil {
 					yield(nil, err)
 					return

@@ -1,0 +1,66 @@
+package web
+
+import (
+	"bytes"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// malformed reports whether s is not text as a database takes it: UTF-8 without NUL.
+func malformed(s string) bool { return strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) }
+
+// checkText refuses a path and a query that are not text. What cannot be an address is none.
+func checkText(u *url.URL) error {
+	if malformed(u.Path) {
+		return nothingHere()
+	}
+	plain := func(r rune) bool { return r > 0 && r < utf8.RuneSelf && r != '%' }
+	if strings.IndexFunc(u.RawQuery, func(r rune) bool { return !plain(r) }) < 0 {
+		return nil
+	}
+	query, _ := url.ParseQuery(u.RawQuery) // other errors are for the handler
+	return checkValues(query, "parameter")
+}
+
+// checkValues refuses names and values that are not text; kind is what they are called.
+func checkValues(values url.Values, kind string) error {
+	for name, all := range values {
+		if malformed(name) {
+			return Errorf(http.StatusBadRequest, "The name of a %s takes UTF-8 text without NUL.", kind)
+		}
+		for _, v := range all {
+			if malformed(v) {
+				return Errorf(http.StatusBadRequest, "The %s %.100s takes UTF-8 text without NUL.", kind, name)
+			}
+		}
+	}
+	return nil
+}
+
+func nothingHere() error { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
+
+// readWhole takes all of the request's body into memory, and refuses forms and JSON that are not text.
+func readWhole(req *http.Request) error {
+	if req.Body == nil || req.ContentLength == 0 {
+		return nil
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	switch mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type")); mediaType {
+	case "application/x-www-form-urlencoded":
+		form, _ := url.ParseQuery(string(body)) // other errors are for the handler
+		return checkValues(form, "field")
+	case "application/json":
+		if !utf8.Valid(body) { // RFC 8259 section 8.1
+			return Errorf(http.StatusBadRequest, "The body takes UTF-8 text.")
+		}
+	}
+	return nil
+}
