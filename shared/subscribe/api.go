@@ -123,14 +123,14 @@ func (s *Site) putSchedule(c *gin.Context, p *poller) error {
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
 	}
-	if err := p.tune(c.Request.Context(), w); err != nil {
+	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")
 }
 
 func (s *Site) deleteSchedule(c *gin.Context, p *poller) error {
-	if err := p.untune(c.Request.Context()); err != nil {
+	if err := p.untune(c.Request.Context(), time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "reset")
@@ -162,7 +162,7 @@ func (s *Site) postSchedule(c *gin.Context, p *poller) error {
 		}
 		w.PageSize = &n
 	}
-	if err := p.tune(c.Request.Context(), w); err != nil {
+	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")

@@ -198,7 +198,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 			break
 		}
 		p.heard(f, time.Since(began))
-		to := p.behind(at, f, time.Since(began))
+		to := p.behind(at, f, time.Since(began), time.Now())
 		if err := p.applyPage(ctx, &turns, f.Page, at, to); err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (p *poller) shownPage(r feed.Request) string {
 }
 
 // behind gives the progress behind a page.
-func (p *poller) behind(at progress, f fetched, took time.Duration) progress {
+func (p *poller) behind(at progress, f fetched, took time.Duration, now time.Time) progress {
 	to, done := at, f.Page == nil
 	if page := f.Page; page != nil {
 		done = page.UpToDate
@@ -243,10 +243,14 @@ func (p *poller) behind(at progress, f fetched, took time.Duration) progress {
 		}
 	}
 	if done {
-		to.asOf, to.lastSuccess = f.AsOf, time.Now().UTC().Truncate(time.Millisecond)
+		to.asOf, to.lastSuccess = f.AsOf, now.UTC().Truncate(time.Millisecond)
 		if f.Waits && took >= f.Wait && (f.Page == nil || len(f.Page.Entries) == 0) {
 			to.asOf = to.asOf.Add(f.Wait) // for so long there was nothing new, at least
 		}
+		to.asOf = since(to.asOf, now) // the clock may have been set back meanwhile
+		p.mu.Lock()
+		p.reached = now
+		p.mu.Unlock()
 	}
 	return to
 }

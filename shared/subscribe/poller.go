@@ -54,12 +54,13 @@ type poller struct {
 	rejecting bool     // entries may be rejected: some were when it was read, or since
 	allNew    bool     // the copy knew nothing of what was on the last page
 	tuned     tuning
-	standby   bool // another process polls
-	undecided bool // which of them does: this one has just started
-	succeeded bool // the last poll did
-	waits     bool // the source holds requests that wait, as it did with the last of them
-	tried     bool // there was such a one since the last failure
-	failures  int  // in a row
+	standby   bool      // another process polls
+	undecided bool      // which of them does: this one has just started
+	succeeded bool      // the last poll did
+	reached   time.Time // when one last did, by the monotonic clock too; zero: none did in this process
+	waits     bool      // the source holds requests that wait, as it did with the last of them
+	tried     bool      // there was such a one since the last failure
+	failures  int       // in a row
 	lastError error
 	nextPoll  time.Time               // past while one runs
 	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
@@ -101,13 +102,16 @@ func (p *poller) run(ctx context.Context) {
 			case <-p.wake:
 			case m := <-p.messages():
 				p.receive(m)
-			case <-time.After(min(time.Until(next), time.Minute)): // it does not know of a clock that is set or a machine that slept
+			case <-time.After(min(time.Until(next), heartbeat)): // it does not know of a clock that is set or a machine that slept
 			}
 			continue
 		}
 		err := p.poll(ctx, len(asked) == 0)
 		if ctx.Err() == nil && !errors.Is(err, errInterrupted) {
 			p.after(err, time.Now())
+			if err != nil {
+				p.storeFailing(ctx)
+			}
 			p.heardOut(err, time.Now())
 		}
 		for _, outcome := range asked {
@@ -116,15 +120,20 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// due gives those who ask for a poll, and when the next is due if nobody does; zero is now.
+// due gives those who ask for a poll, and when the next is due if nobody does; zero is now. Where the clock was set back,
+// what was planned by it as it was before does not count.
 func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asked, p.asked = p.asked, nil
+	if soonest := p.tuned.schedule.Next(now); p.failures == 0 && p.nextPoll.After(soonest) {
+		p.nextPoll = soonest
+	}
 	switch {
 	case asked != nil:
 	case p.copied.paused:
 		next = now.Add(time.Hour)
+	case p.failures == 0 && p.copied.lastSuccess.After(now.Add(grace)):
 	case p.sooner(p.nextPoll).After(now):
 		next = p.sooner(p.nextPoll)
 	}
@@ -141,7 +150,7 @@ func (p *poller) setStandby(standby bool) {
 		}
 		p.asked = nil
 		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
-		p.succeeded, p.waits, p.tried = false, false, false
+		p.succeeded, p.waits, p.tried, p.reached = false, false, false, time.Time{}
 	}
 }
 
@@ -198,6 +207,7 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		return p.nextPoll
 	}
 	p.failures++
+	p.failed(now)
 	p.succeeded, p.waits, p.tried = false, false, false
 	wait := p.tuned.schedule.backoff(p.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)

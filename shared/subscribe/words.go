@@ -13,6 +13,24 @@ import (
 // Trouble gives the last error in a sentence.
 func (s Subscription) Trouble() string { return s.trouble }
 
+// Undated tells that there is a copy, but how old it is is not known: the clock was set back since.
+func (s Subscription) Undated() bool { return s.undated }
+
+// Failing says since when polls fail; empty: they do not.
+func (s Subscription) Failing() string {
+	if s.FailingSince == nil {
+		return ""
+	}
+	at := s.FailingSince.Format("15:04:05") + " UTC"
+	if time.Since(*s.FailingSince) > day/2 {
+		at = s.FailingSince.Format("2 Jan, ") + at
+	}
+	if s.State == Paused {
+		return "the last polls failed, from " + at + " on"
+	}
+	return "polls fail since " + at
+}
+
 // Rejected counts the entries that could not be applied.
 func (s Subscription) Rejected() string { return entries(s.RejectedEntries) }
 

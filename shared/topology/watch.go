@@ -74,7 +74,7 @@ func (w *Watch) States() []State {
 		s.Publishes, s.Reads = append([]Feed{}, s.Publishes...), append([]Copy{}, s.Reads...)
 		for j := range s.Reads {
 			if s.Status == Down {
-				s.Reads[j].State, s.Reads[j].NextPolls = Unknown, nil
+				s.Reads[j].State, s.Reads[j].NextPolls, s.Reads[j].Failing = Unknown, nil, nil
 			}
 		}
 	}

@@ -1,0 +1,88 @@
+package subscribe
+
+import (
+	"context"
+	"time"
+)
+
+// believed returns t, a time that was stored by this service: no later than now, or zero if it lies further in the future
+// than the clocks of two replicas may differ. Then the clock was set back since, and t says nothing.
+func believed(t, now time.Time) time.Time {
+	switch {
+	case t.After(now.Add(grace)):
+		return time.Time{}
+	case t.After(now):
+		return now.UTC().Truncate(time.Millisecond)
+	}
+	return t
+}
+
+// since returns when something began that still is so: t, but no later than now; zero if t is.
+func since(t, now time.Time) time.Time {
+	if t.After(now) {
+		return now.UTC().Truncate(time.Millisecond)
+	}
+	return t
+}
+
+// times returns when a poll last succeeded and what the copy is as of, by the clock as it is set now; zero is never, or
+// unknown: see believed. The process that polls knows how far the clock was set back since. p.mu is locked.
+func (p *poller) times(now time.Time) (lastSuccess, asOf time.Time) {
+	lastSuccess, asOf = p.copied.lastSuccess, p.copied.asOf
+	if p.reached.UTC().Truncate(time.Millisecond).Equal(lastSuccess) {
+		back := now.Sub(p.reached) - now.Round(0).Sub(p.reached.Round(0)) // by the monotonic clock less by that of the wall
+		if back = back.Round(time.Millisecond); back > 0 {
+			lastSuccess, asOf = lastSuccess.Add(-back), asOf.Add(-back)
+		}
+	}
+	return believed(lastSuccess, now), believed(asOf, now)
+}
+
+// stale reports whether the copy is stale: two polls that were due since the last success, or since the schedule was
+// changed, have not succeeded. A copy whose source holds requests is as good as the last of them, while the next one is
+// held; so is it while the first one is, which has yet to tell. What was seen to be stale is so until a poll succeeds.
+// p.mu is locked.
+func (p *poller) stale(now time.Time) bool {
+	last, _ := p.times(now)
+	if last.IsZero() || p.copied.stale {
+		return true
+	}
+	if p.tuned.wait > 0 {
+		patience := p.tuned.wait + 2*grace
+		failing := p.copied.failingSince
+		held := p.waits || !p.tried && (p.succeeded || p.standby)
+		switch {
+		case !failing.IsZero() && now.Sub(since(failing, now)) > patience: // a poll is due at any time
+			return true
+		case failing.IsZero() && held && now.Before(last.Add(patience)):
+			return false
+		}
+	}
+	if tuned := believed(p.copied.tunedAt, now); tuned.After(last) {
+		last = tuned
+	}
+	return p.tuned.schedule.Stale(last, now)
+}
+
+// failed notes that a poll did not succeed. p.mu is locked.
+func (p *poller) failed(now time.Time) {
+	at := &p.copied
+	at.stale = p.stale(now)
+	if believed(at.failingSince, now).IsZero() {
+		at.failingSince = now.UTC().Truncate(time.Millisecond)
+	}
+}
+
+// storeFailing stores since when polls fail, for the next process of the service.
+func (p *poller) storeFailing(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
+	defer cancel()
+	at := p.current()
+	_, err := p.pool.Exec(ctx, `
+		update subscription set failing_since = $2, stale = stale or $3
+		 where feed = $1 and last_success_at is not distinct from $4 and (failing_since is distinct from $2 or $3 and not stale)`,
+		p.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess))
+	if err != nil { // the next failure tries it again
+		p.logger.DebugContext(ctx, "note of failing polls not stored", "feed", p.Name, "error", err)
+	}
+}
