@@ -248,9 +248,6 @@ func (p *poller) behind(at progress, f fetched, took time.Duration, now time.Tim
 			to.asOf = to.asOf.Add(f.Wait) // for so long there was nothing new, at least
 		}
 		to.asOf = since(to.asOf, now) // the clock may have been set back meanwhile
-		p.mu.Lock()
-		p.reached = now
-		p.mu.Unlock()
 	}
 	return to
 }

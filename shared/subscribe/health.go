@@ -25,17 +25,10 @@ func since(t, now time.Time) time.Time {
 	return t
 }
 
-// times returns when a poll last succeeded and what the copy is as of, by the clock as it is set now; zero is never, or
-// unknown: see believed. The process that polls knows how far the clock was set back since. p.mu is locked.
-func (p *poller) times(now time.Time) (lastSuccess, asOf time.Time) {
-	lastSuccess, asOf = p.copied.lastSuccess, p.copied.asOf
-	if p.reached.UTC().Truncate(time.Millisecond).Equal(lastSuccess) {
-		back := now.Sub(p.reached) - now.Round(0).Sub(p.reached.Round(0)) // by the monotonic clock less by that of the wall
-		if back = back.Round(time.Millisecond); back > 0 {
-			lastSuccess, asOf = lastSuccess.Add(-back), asOf.Add(-back)
-		}
-	}
-	return believed(lastSuccess, now), believed(asOf, now)
+// setBack reports whether the clock was set back since the last success: then a poll is due, since nobody knows how old the
+// copy is. p.mu is locked.
+func (p *poller) setBack(now time.Time) bool {
+	return p.failures == 0 && p.copied.lastSuccess.After(now.Add(grace))
 }
 
 // stale reports whether the copy is stale: two polls that were due since the last success, or since the schedule was
@@ -43,7 +36,7 @@ func (p *poller) times(now time.Time) (lastSuccess, asOf time.Time) {
 // held; so is it while the first one is, which has yet to tell. What was seen to be stale is so until a poll succeeds.
 // p.mu is locked.
 func (p *poller) stale(now time.Time) bool {
-	last, _ := p.times(now)
+	last := believed(p.copied.lastSuccess, now)
 	if last.IsZero() || p.copied.stale {
 		return true
 	}

@@ -54,13 +54,12 @@ type poller struct {
 	rejecting bool     // entries may be rejected: some were when it was read, or since
 	allNew    bool     // the copy knew nothing of what was on the last page
 	tuned     tuning
-	standby   bool      // another process polls
-	undecided bool      // which of them does: this one has just started
-	succeeded bool      // the last poll did
-	reached   time.Time // when one last did, by the monotonic clock too; zero: none did in this process
-	waits     bool      // the source holds requests that wait, as it did with the last of them
-	tried     bool      // there was such a one since the last failure
-	failures  int       // in a row
+	standby   bool // another process polls
+	undecided bool // which of them does: this one has just started
+	succeeded bool // the last poll did
+	waits     bool // the source holds requests that wait, as it did with the last of them
+	tried     bool // there was such a one since the last failure
+	failures  int  // in a row
 	lastError error
 	nextPoll  time.Time               // past while one runs
 	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
@@ -133,7 +132,7 @@ func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 	case asked != nil:
 	case p.copied.paused:
 		next = now.Add(time.Hour)
-	case p.failures == 0 && p.copied.lastSuccess.After(now.Add(grace)):
+	case p.setBack(now):
 	case p.sooner(p.nextPoll).After(now):
 		next = p.sooner(p.nextPoll)
 	}
@@ -150,7 +149,7 @@ func (p *poller) setStandby(standby bool) {
 		}
 		p.asked = nil
 		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
-		p.succeeded, p.waits, p.tried, p.reached = false, false, false, time.Time{}
+		p.succeeded, p.waits, p.tried = false, false, false
 	}
 }
 

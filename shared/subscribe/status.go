@@ -58,14 +58,14 @@ type Pace struct {
 func (p *poller) status(now time.Time) Subscription {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	lastSuccess, asOf := p.times(now)
+	asOf := believed(p.copied.asOf, now)
 	s := Subscription{
 		Feed: p.Name, URL: p.shownURL, Schedule: p.tuned.schedule.String(), ScheduleSource: p.tuned.source,
 		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
 		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
 		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
 		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.standby,
-		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(lastSuccess), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
+		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
 		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
 		Cost:    p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
 	}

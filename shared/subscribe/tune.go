@@ -46,6 +46,9 @@ func (p *poller) adopt(at progress) {
 		p.copied.set(at)
 	}
 	changed = p.retune() || changed
+	if !p.standby && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
+		p.succeeded, changed = false, true
+	}
 	if at.walking && changed && !p.standby {
 		p.nextPoll = time.Time{}
 	}
