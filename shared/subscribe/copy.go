@@ -90,10 +90,14 @@ func (p *poller) seePast(ctx context.Context) error {
 	return err
 }
 
-func (p *poller) mayWait() bool {
+// mayWait returns for how long a request may wait at the source. The first one after a failure does not.
+func (p *poller) mayWait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.succeeded && p.tuned.wait > 0
+	if !p.succeeded {
+		return 0
+	}
+	return p.wait(time.Now())
 }
 
 // setInterrupt tells rouse what ends a request that waits; who came before it counts, too.
@@ -176,8 +180,8 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 		r.ETag = at.etag
 	}
 	waiting := ctx
-	if scheduled && p.mayWait() {
-		r.Wait = set.wait
+	if wait := p.mayWait(); scheduled && wait > 0 {
+		r.Wait = wait
 		var interrupt context.CancelCauseFunc
 		waiting, interrupt = context.WithCancelCause(ctx)
 		defer interrupt(nil)
@@ -194,7 +198,9 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	for f := range p.fetch(fetching, r) {
 		p.setInterrupt(nil) // what follows is work
 		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
-			err = f.err
+			if err = f.err; err != nil && waiting.Err() == nil {
+				err = p.broke(f, time.Since(began), time.Now())
+			}
 			break
 		}
 		p.heard(f, time.Since(began))

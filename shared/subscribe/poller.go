@@ -61,8 +61,9 @@ type poller struct {
 	tried     bool // there was such a one since the last failure
 	failures  int  // in a row
 	lastError error
-	nextPoll  time.Time               // past while one runs
-	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
+	nextPoll  time.Time    // past while one runs
+	asked     []chan error // by whom a poll was asked for, each with room for its outcome
+	cuts      cuts
 	interrupt context.CancelCauseFunc // of a request that waits; nil: none does
 	pace      pace                    // of the poll under way
 }
@@ -106,7 +107,11 @@ func (p *poller) run(ctx context.Context) {
 			continue
 		}
 		err := p.poll(ctx, len(asked) == 0)
-		if ctx.Err() == nil && !errors.Is(err, errInterrupted) {
+		switch {
+		case ctx.Err() != nil, errors.Is(err, errInterrupted):
+		case errors.Is(err, errCut):
+			p.afterCut()
+		default:
 			p.after(err, time.Now())
 			if err != nil {
 				p.storeFailing(ctx)
@@ -149,7 +154,7 @@ func (p *poller) setStandby(standby bool) {
 		}
 		p.asked = nil
 		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
-		p.succeeded, p.waits, p.tried = false, false, false
+		p.succeeded, p.waits, p.tried, p.cuts = false, false, false, cuts{}
 	}
 }
 
@@ -200,8 +205,11 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		}
 		p.failures, p.succeeded = 0, true
 		p.nextPoll = p.tuned.schedule.Next(now)
-		if p.tuned.wait > 0 && (p.waits || !p.tried) {
+		switch forget := p.cuts.last.Add(forgetCuts); {
+		case p.wait(now) > 0 && (p.waits || !p.tried):
 			p.nextPoll = now
+		case p.wait(now) < p.tuned.wait && forget.Before(p.nextPoll):
+			p.nextPoll = forget
 		}
 		return p.nextPoll
 	}

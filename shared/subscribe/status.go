@@ -42,6 +42,7 @@ type Subscription struct {
 	Stream          *Stream    `json:"stream"`           // null: it listens to none
 
 	trouble string                          // last_error in a sentence for people
+	cut     string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
 	undated bool                            // there is a copy, but the clock was set back since
 	held    bool                            // a request waits at the source, or is about to
 	set     struct{ wait, pageSize string } // at run time; empty: not
@@ -67,8 +68,13 @@ func (p *poller) status(now time.Time) Subscription {
 		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.standby,
 		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
 		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
-		Cost:    p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
+		held:    p.wait(now) > 0 && p.waits, notHeld: p.wait(now) > 0 && p.tried && !p.waits,
 	}
+	actual := p.tuned
+	if actual.wait = p.wait(now); actual.wait < p.tuned.wait {
+		s.cut = actual.wait.String()
+	}
+	s.Cost = actual.cost(p.waits || !p.tried)
 	s.Stream = p.stream.status(p.standby)
 	if at := p.copied; at.wait != nil {
 		s.set.wait = at.wait.String()

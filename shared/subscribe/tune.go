@@ -65,7 +65,7 @@ func (p *poller) retune() bool {
 	if was.sameTimes(now) && was.pageSize == now.pageSize {
 		return false
 	}
-	p.tried, p.waits = false, false
+	p.tried, p.waits, p.cuts = false, false, cuts{}
 	switch {
 	case p.lastError != nil || p.nextPoll.IsZero():
 	case now.wait > 0:

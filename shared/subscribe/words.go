@@ -40,6 +40,9 @@ func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Stan
 // NotHeld tells that requests are to wait, but the source answers at once.
 func (s Subscription) NotHeld() bool { return s.notHeld }
 
+// Cut says for how long a request waits since longer ones are cut off on their way; empty: none is.
+func (s Subscription) Cut() string { return s.cut }
+
 // next says when the source is asked next, in the few words of a page's top; empty: not at all.
 func (s *Subscription) next() string {
 	switch {
