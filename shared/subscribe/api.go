@@ -191,6 +191,7 @@ func (s *Site) poll(c *gin.Context, p *poller) error {
 func pollProblem(ctx context.Context, err error) error {
 	var status *feed.StatusError
 	var network net.Error
+	var noAnswer *feed.NoAnswerError
 	_, database := errors.AsType[*pgconn.PgError](err)
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
@@ -204,7 +205,7 @@ func pollProblem(ctx context.Context, err error) error {
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
-	case errors.As(err, &status), errors.As(err, &network), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
+	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))

@@ -116,6 +116,8 @@ func (p *poller) status(now time.Time) Subscription {
 func inWords(err error) string {
 	var status *feed.StatusError
 	var network net.Error
+	var noAnswer *feed.NoAnswerError
+	var redirect *feed.RedirectError
 	var entries *entriesError
 	switch {
 	case errors.As(err, &entries):
@@ -128,7 +130,9 @@ func inWords(err error) string {
 		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
 	case errors.As(err, &network) && network.Timeout():
 		return "The source does not answer in time."
-	case errors.As(err, &network):
+	case errors.As(err, &redirect):
+		return "The source redirects to another place: its address may have changed."
+	case errors.As(err, &noAnswer):
 		return "The source cannot be reached."
 	default:
 		return "The last poll failed."
