@@ -112,7 +112,7 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(),
 	}, feeds...)
 	source.Route(readers)
-	registry.MustRegister(log, source)
+	registry.MustRegister(log, source, postgres.NewMetrics(pool))
 	web.Metrics(readers, registry)
 	return r, nil
 }

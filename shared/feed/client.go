@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -34,16 +33,14 @@ type Client struct {
 // NewClient gives a client that follows redirects within one origin only and gives up on a source that is
 // silent for longer than a page may take. It sends the token (RFC 6750; "": none), unless the feed's URL has a user.
 func NewClient(token string) *Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	return &Client{token: token, http: &http.Client{
-		Transport: transport,
+		Transport: NewTransport(),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
-				return fmt.Errorf("it redirects to another origin, %s", r.URL.Host)
+				return &RedirectError{"it redirects to another origin, " + r.URL.Host}
 			}
 			if len(via) > 5 {
-				return errors.New("it redirects more than 5 times")
+				return &RedirectError{"it redirects more than 5 times"}
 			}
 			return nil
 		},
@@ -78,6 +75,21 @@ func (e *StatusError) Error() string {
 	return text
 }
 
+// A RedirectError is a redirect of the source that is not followed.
+type RedirectError struct{ reason string }
+
+func (e *RedirectError) Error() string { return e.reason }
+
+// A NoAnswerError means that the source gave no answer, or not all of one: by the network, by TLS, or since it redirects elsewhere.
+type NoAnswerError struct {
+	doing string
+	err   error
+}
+
+func (e *NoAnswerError) Error() string { return e.doing + ": " + e.err.Error() }
+
+func (e *NoAnswerError) Unwrap() error { return e.err }
+
 // ErrDiverged means that the source's history does not contain the cursor (410): the reader's copy comes from
 // another history.
 var ErrDiverged = errors.New("the source has another history than this copy")
@@ -101,7 +113,7 @@ func (r *Request) PageURL() string {
 	return page
 }
 
-// Get asks for a page. Errors: ErrDiverged, *StatusError, ErrPage, or those of the network.
+// Get asks for a page. Errors: ErrDiverged, *StatusError, ErrPage or *NoAnswerError.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	var page *Page
 	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
@@ -155,7 +167,10 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
 			err = wrapped.Err
 		}
-		return nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
+		if errors.Is(context.Cause(ctx), errSilent) { // over HTTP/2 it is the request that was cancelled
+			err = errSilent
+		}
+		return nil, c.noAnswer(ctx, "ask "+req.URL.Redacted(), err)
 	}
 	defer resp.Body.Close()
 	answer := &Answer{
@@ -173,12 +188,20 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	err = withBody(resp, read)
 	if err != nil && !errors.Is(err, ErrPage) {
-		err = fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+		err = c.noAnswer(ctx, "read "+req.URL.Redacted(), err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return answer, nil
+}
+
+// noAnswer has the next request use a new connection, unless the caller has ended this one.
+func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
+	if ctx.Err() == nil || errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		c.http.CloseIdleConnections()
+	}
+	return &NoAnswerError{doing, err}
 }
 
 func asOf(resp *http.Response, asked time.Time) time.Time {

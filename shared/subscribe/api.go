@@ -127,14 +127,14 @@ func (s *Site) putSchedule(c *gin.Context, p *poller) error {
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
 	}
-	if err := p.tune(c.Request.Context(), w); err != nil {
+	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")
 }
 
 func (s *Site) deleteSchedule(c *gin.Context, p *poller) error {
-	if err := p.untune(c.Request.Context()); err != nil {
+	if err := p.untune(c.Request.Context(), time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "reset")
@@ -166,7 +166,7 @@ func (s *Site) postSchedule(c *gin.Context, p *poller) error {
 		}
 		w.PageSize = &n
 	}
-	if err := p.tune(c.Request.Context(), w); err != nil {
+	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")
@@ -198,6 +198,7 @@ func (s *Site) poll(c *gin.Context, p *poller) error {
 func pollProblem(ctx context.Context, err error) error {
 	var status *feed.StatusError
 	var network net.Error
+	var noAnswer *feed.NoAnswerError
 	_, database := errors.AsType[*pgconn.PgError](err)
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
@@ -211,7 +212,7 @@ func pollProblem(ctx context.Context, err error) error {
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
-	case errors.As(err, &status), errors.As(err, &network), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
+	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))

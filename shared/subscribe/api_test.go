@@ -224,6 +224,17 @@ func TestPauseAndPollNow(t *testing.T) {
 	refused(t, "POST", at+"/poll", nil, 502, "The poll failed: the source answered 503 Service Unavailable: Closed for today.\"")
 	s.setTamper(answered(200, "<p>Maintenance", "Content-Type", "text/html"))
 	refused(t, "POST", at+"/poll", nil, 502, "not a page of this feed")
+	for says, fault := range map[string]tamper{
+		"it redirects to another origin, elsewhere.example": answered(302, "", "Location", "https://elsewhere.example/feeds/things"),
+		"it redirects more than 5 times":                    answered(308, "", "Location", "/feeds/things"),
+		"the source answered 301 Moved Permanently":         answered(301, ""),
+		"malformed HTTP":                           garbled,
+		"connection reset":                         resetAfter(0),
+		"the source answered 300 Multiple Choices": answered(300, ""),
+	} {
+		s.setTamper(fault)
+		refused(t, "POST", at+"/poll", nil, 502, "The poll failed: ", says)
+	}
 	s.setTamper(nil)
 	if got := change(t, "POST", at+"/poll", 200, nil); got.LastError != nil || got.Cursor != s.head(t).Cursor() {
 		t.Errorf("polled: %+v", got)

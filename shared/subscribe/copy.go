@@ -93,10 +93,14 @@ func (p *poller) seePast(ctx context.Context) error {
 	return err
 }
 
-func (p *poller) mayWait() bool {
+// mayWait returns for how long a request may wait at the source. The first one after a failure does not.
+func (p *poller) mayWait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.succeeded && p.tuned.wait > 0
+	if !p.succeeded {
+		return 0
+	}
+	return p.wait(time.Now())
 }
 
 // setInterrupt tells rouse what ends a request that waits; who came before it counts, too.
@@ -179,8 +183,8 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 		r.ETag = at.etag
 	}
 	waiting := ctx
-	if scheduled && p.mayWait() {
-		r.Wait = set.wait
+	if wait := p.mayWait(); scheduled && wait > 0 {
+		r.Wait = wait
 		var interrupt context.CancelCauseFunc
 		waiting, interrupt = context.WithCancelCause(ctx)
 		defer interrupt(nil)
@@ -197,11 +201,13 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	for f := range p.fetch(fetching, r) {
 		p.setInterrupt(nil) // what follows is work
 		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
-			err = f.err
+			if err = f.err; err != nil && waiting.Err() == nil {
+				err = p.broke(f, time.Since(began), time.Now())
+			}
 			break
 		}
 		p.heard(f, time.Since(began))
-		to := p.behind(at, f, time.Since(began))
+		to := p.behind(at, f, time.Since(began), time.Now())
 		if err := p.applyPage(ctx, &turns, f.Page, at, to); err != nil {
 			return err
 		}
@@ -235,7 +241,7 @@ func (p *poller) shownPage(r feed.Request) string {
 }
 
 // behind gives the progress behind a page.
-func (p *poller) behind(at progress, f fetched, took time.Duration) progress {
+func (p *poller) behind(at progress, f fetched, took time.Duration, now time.Time) progress {
 	to, done := at, f.Page == nil
 	if page := f.Page; page != nil {
 		done = page.UpToDate
@@ -246,10 +252,11 @@ func (p *poller) behind(at progress, f fetched, took time.Duration) progress {
 		}
 	}
 	if done {
-		to.asOf, to.lastSuccess = f.AsOf, time.Now().UTC().Truncate(time.Millisecond)
+		to.asOf, to.lastSuccess = f.AsOf, now.UTC().Truncate(time.Millisecond)
 		if f.Waits && took >= f.Wait && (f.Page == nil || len(f.Page.Entries) == 0) {
 			to.asOf = to.asOf.Add(f.Wait) // for so long there was nothing new, at least
 		}
+		to.asOf = since(to.asOf, now) // the clock may have been set back meanwhile
 	}
 	return to
 }

@@ -58,6 +58,16 @@ func edited(edit func(body string) string) tamper {
 	}
 }
 
+// garbled answers with what is not HTTP.
+func garbled(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH\r\n\r\n")
+	_ = conn.Close()
+}
+
 func replaced(pattern, by string) tamper {
 	return edited(func(body string) string { return regexp.MustCompile(pattern).ReplaceAllString(body, by) })
 }

@@ -208,7 +208,7 @@ func (p *poller) applyHeard(ctx context.Context, at progress, messages []eventst
 	}
 	to := at
 	to.cursor, to.etag, to.etagURL, to.headPosition = page.Cursor, "", "", max(at.headPosition, page.Cursor.Position)
-	if written := last.Updated.Truncate(time.Millisecond); written.After(at.asOf) && written.Before(time.Now()) {
+	if written := last.Updated.Truncate(time.Millisecond); written.After(believed(at.asOf, time.Now())) && written.Before(time.Now()) {
 		to.asOf = written // all that the source had by then is in the copy
 	}
 	if err := p.applyPage(ctx, new(turns), page, at, to); err != nil {

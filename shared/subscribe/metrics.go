@@ -15,7 +15,7 @@ type pollerMetrics struct {
 	apply   prometheus.Histogram
 	resyncs prometheus.Counter
 	// What it is, as gauges.
-	lagEntries, lagSeconds, stale, rejected, polling, listening *prometheus.Desc
+	lagEntries, lagSeconds, stale, failing, rejected, polling, listening *prometheus.Desc
 	// Of the stream, if there is one.
 	messages, gaps *prometheus.Desc
 }
@@ -27,6 +27,7 @@ func newPollerMetrics(name string) *pollerMetrics {
 		lagEntries: gauge("subscription_lag_entries", "Entries that the source had beyond the copy when it last answered."),
 		lagSeconds: gauge("subscription_lag_seconds", "Age of the copy: how long ago the source had what it holds. Absent while there is none."),
 		stale:      gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is."),
+		failing:    gauge("subscription_failing_seconds", "How long ago the first poll failed since one succeeded; 0 while none has."),
 		rejected:   gauge("subscription_rejected_entries", "Entries that could not be applied."),
 		polling:    gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by."),
 		listening:  gauge("subscription_stream_listening", "1 while there is a connection to the stream's broker, 0 while there is none."),
@@ -63,7 +64,7 @@ func (m *pollerMetrics) polled(err error) {
 // Describe and Collect make a poller a prometheus.Collector.
 func (p *poller) Describe(ch chan<- *prometheus.Desc) {
 	m := p.metrics
-	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.rejected, m.polling, m.listening, m.messages, m.gaps} {
+	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.failing, m.rejected, m.polling, m.listening, m.messages, m.gaps} {
 		ch <- d
 	}
 	m.polls.Describe(ch)
@@ -84,6 +85,11 @@ func (p *poller) Collect(ch chan<- prometheus.Metric) {
 		set(m.lagSeconds, now.Sub(*s.AsOf).Seconds())
 	}
 	set(m.stale, truth[s.State != Fresh])
+	failing := 0.0
+	if s.FailingSince != nil {
+		failing = max(now.Sub(*s.FailingSince).Seconds(), 0.001) // 0 is that none has
+	}
+	set(m.failing, failing)
 	set(m.rejected, float64(s.RejectedEntries))
 	set(m.polling, truth[!s.Standby])
 	if s.Stream != nil && !s.Standby {

@@ -28,3 +28,22 @@ func TestMetricsOfTwoFeeds(t *testing.T) {
 		}
 	}
 }
+
+// only is one metric of a poller.
+type only struct {
+	p    *poller
+	desc *prometheus.Desc
+}
+
+func (o only) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
+
+func (o only) Collect(ch chan<- prometheus.Metric) {
+	all := make(chan prometheus.Metric, 100)
+	o.p.Collect(all)
+	close(all)
+	for m := range all {
+		if m.Desc() == o.desc {
+			ch <- m
+		}
+	}
+}

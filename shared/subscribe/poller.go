@@ -63,8 +63,9 @@ type poller struct {
 	tried     bool // there was such a one since the last failure
 	failures  int  // in a row
 	lastError error
-	nextPoll  time.Time               // past while one runs
-	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
+	nextPoll  time.Time    // past while one runs
+	asked     []chan error // by whom a poll was asked for, each with room for its outcome
+	cuts      cuts
 	interrupt context.CancelCauseFunc // of a request that waits; nil: none does
 	pace      pace                    // of the poll under way
 }
@@ -103,13 +104,20 @@ func (p *poller) run(ctx context.Context) {
 			case <-p.wake:
 			case m := <-p.messages():
 				p.receive(m)
-			case <-time.After(min(time.Until(next), time.Minute)): // it does not know of a clock that is set or a machine that slept
+			case <-time.After(min(time.Until(next), heartbeat)): // it does not know of a clock that is set or a machine that slept
 			}
 			continue
 		}
 		err := p.poll(ctx, len(asked) == 0)
-		if ctx.Err() == nil && !errors.Is(err, errInterrupted) {
+		switch {
+		case ctx.Err() != nil, errors.Is(err, errInterrupted):
+		case errors.Is(err, errCut):
+			p.afterCut()
+		default:
 			p.after(err, time.Now())
+			if err != nil {
+				p.storeFailing(ctx)
+			}
 			p.heardOut(err, time.Now())
 		}
 		for _, outcome := range asked {
@@ -118,15 +126,20 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// due gives those who ask for a poll, and when the next is due if nobody does; zero is now.
+// due gives those who ask for a poll, and when the next is due if nobody does; zero is now. Where the clock was set back,
+// what was planned by it as it was before does not count.
 func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asked, p.asked = p.asked, nil
+	if soonest := p.tuned.schedule.Next(now); p.failures == 0 && p.nextPoll.After(soonest) {
+		p.nextPoll = soonest
+	}
 	switch {
 	case asked != nil:
 	case p.copied.paused:
 		next = now.Add(time.Hour)
+	case p.setBack(now):
 	case p.sooner(p.nextPoll).After(now):
 		next = p.sooner(p.nextPoll)
 	}
@@ -143,7 +156,7 @@ func (p *poller) setStandby(standby bool) {
 		}
 		p.asked = nil
 		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
-		p.succeeded, p.waits, p.tried = false, false, false
+		p.succeeded, p.waits, p.tried, p.cuts = false, false, false, cuts{}
 	}
 }
 
@@ -194,12 +207,16 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		}
 		p.failures, p.succeeded = 0, true
 		p.nextPoll = p.tuned.schedule.Next(now)
-		if p.tuned.wait > 0 && (p.waits || !p.tried) {
+		switch forget := p.cuts.last.Add(forgetCuts); {
+		case p.wait(now) > 0 && (p.waits || !p.tried):
 			p.nextPoll = now
+		case p.wait(now) < p.tuned.wait && forget.Before(p.nextPoll):
+			p.nextPoll = forget
 		}
 		return p.nextPoll
 	}
 	p.failures++
+	p.failed(now)
 	p.succeeded, p.waits, p.tried = false, false, false
 	wait := p.tuned.schedule.backoff(p.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)

@@ -21,10 +21,13 @@ type progress struct {
 	past         *int64    // nil: not seen yet; see Batch.Past
 	asOf         time.Time // zero: never
 	lastSuccess  time.Time // zero: never
+	failingSince time.Time // the first failure after the last success; zero: there was none
+	stale        bool      // it was seen to be stale, and no poll has succeeded since
 
 	schedule *string // set at run time; nil: not set
 	wait     *time.Duration
 	pageSize *int
+	tunedAt  time.Time // when schedule or wait were last changed; zero: never
 	paused   bool
 
 	walking     bool // the feed is being read anew
@@ -42,23 +45,29 @@ type progress struct {
 // set takes over what others than the poll under way change.
 func (at *progress) set(other progress) {
 	at.schedule, at.wait, at.pageSize, at.paused, at.rejected = other.schedule, other.wait, other.pageSize, other.paused, other.rejected
+	at.tunedAt = other.tunedAt
+	if at.lastSuccess.Equal(other.lastSuccess) { // else a poll has succeeded since
+		at.stale = at.stale || other.stale
+	}
 	at.walking, at.walk, at.walkHistory, at.walkReason, at.walkSince = other.walking, other.walk, other.walkHistory, other.walkReason, other.walkSince
 }
 
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
 	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason, past,
+	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
 	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed)
 	  from subscription s join subscription_setting using (service, feed)
 	 where service = $1`
 
 func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) {
 	var cursor, walkHistory string
-	var asOf, lastSuccess, walkSince, resyncedAt *time.Time
+	var asOf, lastSuccess, walkSince, resyncedAt, failingSince, tunedAt *time.Time
 	var walk *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
-		&walk, &walkHistory, &at.walkReason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past, &at.rejected)
+		&walk, &walkHistory, &at.walkReason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
+		&failingSince, &tunedAt, &at.stale, &at.rejected)
 	if err != nil {
 		return name, at, err
 	}
@@ -67,6 +76,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 		at.wait = &d
 	}
 	at.asOf, at.lastSuccess, at.walkSince, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(walkSince), timeOrZero(resyncedAt)
+	at.failingSince, at.tunedAt = timeOrZero(failingSince), timeOrZero(tunedAt)
 	if at.cursor, err = feed.ParseCursor(cursor); err != nil {
 		return name, at, err
 	}

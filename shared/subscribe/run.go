@@ -129,6 +129,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	}
 	defer db.Close()
 	site.DB = db.Pool
+	registry.MustRegister(postgres.NewMetrics(db.Pool))
 	if s.Publishes != nil {
 		if site.Log, err = publish.Open(ctx, db.Pool, logger); err != nil {
 			return err

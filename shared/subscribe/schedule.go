@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +26,7 @@ var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron
 const maxOffset = time.Minute
 
 // ParseSchedule reads a cron expression of five fields (minute, hour, day of month, month, day of week) or six (second
-// first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC.
+// first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC. Sunday is 0 or 7.
 //
 // A fleet must not ask at the same instant: a schedule fires later than its expression by an offset, always the same for
 // the same key, shorter than the time between two fires and than one minute. `@every` counts from 1970, so
@@ -45,7 +47,7 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 			return s, badSchedule(text, errors.New("@every takes a duration of whole seconds, at least 1s"))
 		}
 		s.cron = everyDuration(d)
-	} else if s.cron, err = parser.Parse(s.text); err != nil {
+	} else if s.cron, err = parser.Parse(sundays(s.text)); err != nil {
 		return s, badSchedule(text, err)
 	}
 	t := s.Next(time.Unix(0, 0))
@@ -62,6 +64,45 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 	_, _ = h.Write([]byte(key))
 	s.offset = time.Duration(h.Sum64() % uint64(gap)).Truncate(time.Millisecond)
 	return s, nil
+}
+
+// sundays writes what the field of the weekday calls 7, and a range that ends on Sunday, as the parser takes it: with 0.
+func sundays(text string) string {
+	fields := strings.Fields(text)
+	if len(fields) != 5 && len(fields) != 6 {
+		return text
+	}
+	field := &fields[len(fields)-1]
+	var days []string
+	for item := range strings.SplitSeq(*field, ",") {
+		days = append(days, sunday(item))
+	}
+	*field = strings.Join(days, ",")
+	return strings.Join(fields, " ")
+}
+
+var dayRange = regexp.MustCompile(`(?i)^(?:([0-7]|MON|TUE|WED|THU|FRI|SAT|SUN)-)?(?:7|SUN)(?:/([1-9][0-9]{0,3}))?$`)
+
+// sunday is sundays for one item of a list: what it matches is written day by day.
+func sunday(item string) string {
+	m := dayRange.FindStringSubmatch(item)
+	if m == nil {
+		return item
+	}
+	from, step := 7, 1
+	if m[1] != "" {
+		if from = strings.Index("SUN MON TUE WED THU FRI SAT", strings.ToUpper(m[1])) / 4; len(m[1]) == 1 {
+			from = int(m[1][0] - '0')
+		}
+	}
+	if m[2] != "" {
+		step, _ = strconv.Atoi(m[2])
+	}
+	var days []string
+	for day := from; day <= 7; day += step {
+		days = append(days, strconv.Itoa(day%7))
+	}
+	return strings.Join(days, ",")
 }
 
 func badSchedule(text string, err error) error {

@@ -84,7 +84,13 @@ func TestExpressionsThatAreNone(t *testing.T) {
 		"60 * * * *":            "above maximum (59)",
 		"* 24 * * *":            "above maximum (23)",
 		"* * 0 * *":             "below minimum (1)",
-		"* * * * 7":             "above maximum (6)",
+		"* * * * 8":             "above maximum (6)",
+		"* * * * 5-8":           "above maximum (6)",
+		"* * * * 7-9":           "above maximum (6)",
+		"* * * * 7-1":           "beyond end of range",
+		"* * * * 77":            "above maximum (6)",
+		"* * * * 1-7/0":         "above maximum (6)",
+		"7 7 7 7 * * 7":         "expected 5 to 6 fields",
 		"*/0 * * * *":           "step of range should be a positive number",
 		"5-1 * * * *":           "beyond end of range",
 		"x * * * *":             "failed to parse int",
@@ -114,6 +120,26 @@ func TestExpressionsThatAreNone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSundays(t *testing.T) {
+	for text, want := range map[string]string{
+		"7": "0", "0": "0", "SUN": "0", "sun": "0", "0,7": "0", "5-7": "0,5,6", "1-7": "*", "0-7": "*", "sun-7": "*", "mon-sun": "*", "FRI-SUN": "0,5,6", "7-7": "0",
+		"1-7/2": "0,1,3,5", "0-7/2": "0,2,4,6", "2-7/3": "2,5", "1-7/3": "0,1,4", "7/2": "0", "1,7": "0,1", "7,3-4": "0,3,4", "sat,7": "0,6", "MON-FRI": "1-5", "*/2": "0,2,4,6", "?": "*",
+	} {
+		got, is := parse(t, "0 9 * * "+text, ""), parse(t, "0 9 * * "+want, "")
+		six := parse(t, "0 0 9 * * "+text, "")
+		if from := at(t, "2026-11-23 08:00:00"); fmt.Sprint(got.NextN(from, 14)) != fmt.Sprint(is.NextN(from, 14)) || fmt.Sprint(six.NextN(from, 14)) != fmt.Sprint(is.NextN(from, 14)) {
+			t.Errorf("%s fires at %v, not as %s", text, got.NextN(from, 7), want)
+		}
+		if got.String() != "0 9 * * "+text || got.cost != is.cost && text != "0-7" && text != "1-7" && text != "sun-7" && text != "mon-sun" {
+			t.Errorf("%s: %s, %+v", text, got, got.cost)
+		}
+	}
+	// The 7 of other fields stays.
+	if got, want := parse(t, "7 7 7 7 *", "").Next(at(t, "2026-01-01 00:00:00")), at(t, "2026-07-07 07:07:00"); got.Truncate(time.Minute) != want {
+		t.Errorf("%v, not %v", got, want)
 	}
 }
 
@@ -249,7 +275,7 @@ func TestNextProperties(t *testing.T) {
 }
 
 func FuzzParseSchedule(f *testing.F) {
-	for _, text := range append(expressions, "TZ=", "CRON_TZ=x 0 0 * * *", "@every -1h", "*/9223372036854775807 * * * *", "1-9/3,? L * * *") {
+	for _, text := range append(expressions, "TZ=", "CRON_TZ=x 0 0 * * *", "@every -1h", "*/9223372036854775807 * * * *", "* * * * 1-7/9,7,SUN-SUN", "1-9/3,? L * * *") {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

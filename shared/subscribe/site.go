@@ -127,11 +127,15 @@ func request(c *gin.Context) *http.Request {
 	return c.Request
 }
 
-// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z"; rejected=2.
+// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z"; rejected=2. While polls fail
+// it has failing_since, too.
 func (s *Subscription) header() string {
 	h := s.Feed + "; state=" + s.State
 	if s.AsOf != nil {
 		h += `; as_of="` + s.AsOf.Format(time.RFC3339) + `"`
+	}
+	if s.FailingSince != nil {
+		h += `; failing_since="` + s.FailingSince.Format(time.RFC3339) + `"`
 	}
 	if s.RejectedEntries > 0 {
 		h += "; rejected=" + strconv.Itoa(s.RejectedEntries)
@@ -166,7 +170,7 @@ func (s *Site) subscriptions() []Subscription {
 // ready returns nil if a copy can be served: one that is there, however old, in a database that answers.
 func (s *Site) ready(ctx context.Context) error {
 	for i, sub := range s.subscriptions() {
-		if sub.AsOf == nil && !s.pollers[i].Optional {
+		if sub.AsOf == nil && !sub.undated && !s.pollers[i].Optional {
 			return web.Errorf(http.StatusServiceUnavailable, "Not ready: there is no copy of the feed %s yet.", sub.Feed)
 		}
 	}

@@ -67,7 +67,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 			t.Fatalf("%s: %s: %s: %v", about, resp.Status, text, err)
 		}
 		keys := slices.Sorted(maps.Keys(list[0]))
-		if fmt.Sprint(keys) != "[as_of catching_up cost cursor feed generation lag_entries last_error last_success_at next_polls page_size rejected_entries resync_reason resync_since resynced_at schedule schedule_source standby state stream url wait]" {
+		if fmt.Sprint(keys) != "[as_of catching_up cost cursor failing_since feed generation lag_entries last_error last_success_at next_polls page_size rejected_entries resync_reason resync_since resynced_at schedule schedule_source standby state stream url wait]" {
 			t.Errorf("%s: the fields are %v", about, keys)
 		}
 		for name, value := range wanted {
@@ -159,10 +159,12 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	if err := again.attempt(); err == nil {
 		t.Fatal("it got an answer")
 	}
-	want("things; state=stale"+asOf(), "The source answered 503 Service Unavailable. Next try at ", "3")
+	failing := `; failing_since="` + again.copied.failingSince.Format(time.RFC3339) + `"`
+	want("things; state=stale"+asOf()+failing, ", polls fail since ", "3")
+	want("things; state=stale"+asOf()+failing, "The source answered 503 Service Unavailable. Next try at ", "3")
 	s.setTamper(answered(410, ``))
 	_ = again.attempt()
-	want("things; state=diverged"+asOf(), `<strong>things: diverged.</strong>`, "3")
+	want("things; state=diverged"+asOf()+failing, `<strong>things: diverged, polls fail since `, "3")
 }
 
 // What a page shows may be newer than it says, never older.

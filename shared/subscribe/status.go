@@ -27,9 +27,10 @@ type Subscription struct {
 	Cursor         feed.Cursor `json:"cursor"`
 	LagEntries     int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
 	State          string      `json:"state"`
-	AsOf           *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet
-	LastSuccessAt  *time.Time  `json:"last_success_at"` // null: never
-	LastError      *string     `json:"last_error"`      // of the last poll; null if it succeeded
+	AsOf           *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet, or the clock was set back since
+	LastSuccessAt  *time.Time  `json:"last_success_at"` // null: never, or the clock was set back since
+	FailingSince   *time.Time  `json:"failing_since"`   // the first poll that failed since one succeeded; null: none did
+	LastError      *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
 
 	RejectedEntries int        `json:"rejected_entries"` // that could not be applied
 	Generation      int        `json:"generation"`       // 1 and how often the feed was read anew
@@ -41,6 +42,8 @@ type Subscription struct {
 	Stream          *Stream    `json:"stream"`           // null: it listens to none
 
 	trouble string                          // last_error in a sentence for people
+	cut     string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
+	undated bool                            // there is a copy, but the clock was set back since
 	held    bool                            // a request waits at the source, or is about to
 	set     struct{ wait, pageSize string } // at run time; empty: not
 	notHeld bool                            // requests are to wait, but the source answers at once
@@ -56,15 +59,22 @@ type Pace struct {
 func (p *poller) status(now time.Time) Subscription {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	asOf := believed(p.copied.asOf, now)
 	s := Subscription{
 		Feed: p.Name, URL: p.shownURL, Schedule: p.tuned.schedule.String(), ScheduleSource: p.tuned.source,
 		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
 		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
 		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
-		Generation: p.copied.generation, ResyncedAt: timeOrNull(p.copied.resyncedAt), ResyncReason: p.copied.resyncReason, Standby: p.standby,
-		AsOf: timeOrNull(p.copied.asOf), LastSuccessAt: timeOrNull(p.copied.lastSuccess),
-		Cost: p.tuned.cost(p.waits || !p.tried), held: p.tuned.wait > 0 && p.waits, notHeld: p.tuned.wait > 0 && p.tried && !p.waits,
+		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.standby,
+		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
+		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
+		held:    p.wait(now) > 0 && p.waits, notHeld: p.wait(now) > 0 && p.tried && !p.waits,
 	}
+	actual := p.tuned
+	if actual.wait = p.wait(now); actual.wait < p.tuned.wait {
+		s.cut = actual.wait.String()
+	}
+	s.Cost = actual.cost(p.waits || !p.tried)
 	s.Stream = p.stream.status(p.standby)
 	if at := p.copied; at.wait != nil {
 		s.set.wait = at.wait.String()
@@ -76,11 +86,12 @@ func (p *poller) status(now time.Time) Subscription {
 		text := p.lastError.Error()
 		s.LastError, s.trouble = &text, inWords(p.lastError)
 		if p.nextPoll.After(now) { // the back-off's
-			s.NextPolls = append([]time.Time{p.nextPoll.UTC().Round(time.Millisecond)}, p.tuned.schedule.NextN(p.nextPoll, 4)...)
+			next := now.Add(p.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
+			s.NextPolls = append([]time.Time{next}, p.tuned.schedule.NextN(next, 4)...)
 		}
 	}
 	if p.copied.walking {
-		s.ResyncSince, s.ResyncReason = timeOrNull(p.copied.walkSince), p.copied.walkReason
+		s.ResyncSince, s.ResyncReason = timeOrNull(since(p.copied.walkSince, now)), p.copied.walkReason
 	}
 	if so := p.pace; so.copied > 0 {
 		s.CatchingUp = &Pace{Copied: so.copied, PerSecond: math.Round(so.perSecond(now))}
@@ -95,25 +106,18 @@ func (p *poller) status(now time.Time) Subscription {
 		s.State = Diverged
 	case p.copied.walking:
 		s.State = Resyncing
-	case s.LastSuccessAt == nil, p.stale(now):
+	case p.stale(now):
 		s.State = Stale
 	}
 	return s
-}
-
-// stale wants p.mu locked. A copy whose source holds requests is as good as the last of them, while the next one is held; so is it
-// while the first one is, which has yet to tell.
-func (p *poller) stale(now time.Time) bool {
-	if p.tuned.wait > 0 && (p.waits || p.succeeded && !p.tried) && now.Before(p.copied.lastSuccess.Add(p.tuned.wait+2*grace)) {
-		return false
-	}
-	return p.tuned.schedule.Stale(p.copied.lastSuccess, now)
 }
 
 // inWords says what a failed poll means to those who read the copy; the details stand in last_error.
 func inWords(err error) string {
 	var status *feed.StatusError
 	var network net.Error
+	var noAnswer *feed.NoAnswerError
+	var redirect *feed.RedirectError
 	var entries *entriesError
 	switch {
 	case errors.As(err, &entries):
@@ -126,7 +130,9 @@ func inWords(err error) string {
 		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
 	case errors.As(err, &network) && network.Timeout():
 		return "The source does not answer in time."
-	case errors.As(err, &network):
+	case errors.As(err, &redirect):
+		return "The source redirects to another place: its address may have changed."
+	case errors.As(err, &noAnswer):
 		return "The source cannot be reached."
 	default:
 		return "The last poll failed."
@@ -142,9 +148,12 @@ func (s *Subscription) freshness() web.Freshness {
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
+	if f.Failing, f.Undated = s.Failing(), s.undated; f.Failing != "" && s.State == Fresh {
+		f.Failing = "but " + f.Failing
+	}
 	var notes []string
 	switch {
-	case s.trouble != "" && s.State != Fresh && len(s.NextPolls) > 0:
+	case s.trouble != "" && len(s.NextPolls) > 0:
 		notes = append(notes, s.trouble+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
 	case s.LagEntries > 0 && s.State != Paused && s.State != Fresh:
 		notes = append(notes, "Copying: the source is ahead.")

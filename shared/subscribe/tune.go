@@ -29,6 +29,9 @@ func (p *poller) tuning() tuning {
 func (p *poller) take(at progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if was := &p.copied; p.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // it may not be stored
+		at.failingSince, at.stale = was.failingSince, at.stale || was.stale
+	}
 	p.copied, p.rejecting = at, at.rejected > 0
 	p.retune()
 }
@@ -43,6 +46,9 @@ func (p *poller) adopt(at progress) {
 		p.copied.set(at)
 	}
 	changed = p.retune() || changed
+	if !p.standby && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
+		p.succeeded, changed = false, true
+	}
 	if at.walking && changed && !p.standby {
 		p.nextPoll = time.Time{}
 	}
@@ -54,7 +60,25 @@ func (p *poller) adopt(at progress) {
 
 // retune wants p.mu locked. It tells whether anything is other than before.
 func (p *poller) retune() bool {
-	now, at := p.given, p.copied
+	was, now := p.tuned, p.effective(p.copied)
+	p.tuned = now
+	if was.sameTimes(now) && was.pageSize == now.pageSize {
+		return false
+	}
+	p.tried, p.waits, p.cuts = false, false, cuts{}
+	switch {
+	case p.lastError != nil || p.nextPoll.IsZero():
+	case now.wait > 0:
+		p.nextPoll = time.Time{}
+	default:
+		p.nextPoll = now.schedule.Next(time.Now())
+	}
+	return true
+}
+
+// effective returns the tuning that at makes of what the environment says. p.mu is locked.
+func (p *poller) effective(at progress) tuning {
+	now := p.given
 	if at.schedule != nil {
 		schedule, err := p.tuned.schedule, error(nil)
 		if schedule.text != *at.schedule {
@@ -70,20 +94,12 @@ func (p *poller) retune() bool {
 	if at.pageSize != nil {
 		now.pageSize = *at.pageSize
 	}
-	was := p.tuned
-	p.tuned = now
-	if was.schedule.text == now.schedule.text && was.wait == now.wait && was.pageSize == now.pageSize {
-		return false
-	}
-	p.tried, p.waits = false, false
-	switch {
-	case p.lastError != nil || p.nextPoll.IsZero():
-	case now.wait > 0:
-		p.nextPoll = time.Time{}
-	default:
-		p.nextPoll = now.schedule.Next(time.Now())
-	}
-	return true
+	return now
+}
+
+// sameTimes reports whether polls are due at the same times by both.
+func (t tuning) sameTimes(other tuning) bool {
+	return t.schedule.text == other.schedule.text && t.wait == other.wait
 }
 
 // key tells a service's schedule of a feed from those of others: see ParseSchedule.
@@ -140,7 +156,7 @@ var takes = map[string]string{
 
 // tune makes the wish the rule, in force at once and after a restart. A bad one changes nothing: it is a problem (422) that says
 // of each field what is wrong.
-func (p *poller) tune(ctx context.Context, w wish) error {
+func (p *poller) tune(ctx context.Context, w wish, now time.Time) error {
 	var wrong []web.FieldError
 	bad := func(field, detail string) { wrong = append(wrong, web.FieldError{Field: field, Detail: detail}) }
 	var schedule Schedule
@@ -170,12 +186,37 @@ func (p *poller) tune(ctx context.Context, w wish) error {
 	if wrong != nil {
 		return untuned(wrong...)
 	}
-	return p.set(ctx, `schedule = $3, wait_seconds = $4, page_size = $5`, schedule.String(), wait, w.PageSize)
+	text := schedule.String()
+	to := progress{schedule: &text, pageSize: w.PageSize}
+	if wait != nil {
+		d := time.Duration(*wait) * time.Second
+		to.wait = &d
+	}
+	tuned, stale := p.retuned(to, now)
+	return p.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
+}
+
+const setTuning = `
+	schedule = $3, wait_seconds = $4, page_size = $5, tuned_at = coalesce($6, tuned_at),
+	stale_tuned = case when $7 then (
+	    select coalesce(last_success_at, '-infinity') from subscription where service = $1 and feed = $2
+	) else stale_tuned end`
+
+// retuned returns now if a tuning to what is set in to changes when polls are due, else nil, and whether the copy is stale by
+// the tuning in force. If it is, no other makes it fresh.
+func (p *poller) retuned(to progress, now time.Time) (tuned *time.Time, stale bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.effective(to).sameTimes(p.tuned) {
+		tuned = &now
+	}
+	return tuned, p.stale(now)
 }
 
 // untune makes the environment's settings, or the defaults, the rule again.
-func (p *poller) untune(ctx context.Context) error {
-	return p.set(ctx, `schedule = null, wait_seconds = null, page_size = null`)
+func (p *poller) untune(ctx context.Context, now time.Time) error {
+	tuned, stale := p.retuned(progress{}, now)
+	return p.set(ctx, setTuning, nil, nil, nil, tuned, stale)
 }
 
 func untuned(wrong ...web.FieldError) *web.Problem {

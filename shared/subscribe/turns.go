@@ -119,6 +119,9 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	defer p.mu.Unlock()
 	p.rejecting = p.rejecting || len(bad) > 0
 	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
+	if succeeded(from, to) {
+		now.failingSince, now.stale = time.Time{}, false
+	}
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 	return nil
 }
@@ -201,14 +204,15 @@ func (p *poller) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, t
 func (p *poller) move(b *pgx.Batch, from, to progress) {
 	sql := `
 		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
-		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9
+		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
 	if p.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
 		sql += ` returning set_config('synchronous_commit', 'off', true)`
 	}
 	b.Queue(sql,
 		p.service, p.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL,
-		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess),
+		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess), succeeded(from, to),
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
@@ -217,6 +221,9 @@ func (p *poller) move(b *pgx.Batch, from, to progress) {
 		return cmp.Or(err, fenced(tag))
 	}
 }
+
+// succeeded reports whether a poll ended on the way.
+func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
 
 const notNullViolation = "23502"
 

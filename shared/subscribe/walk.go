@@ -59,7 +59,7 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 		case f.Page == nil:
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
-		to := p.behind(at, f, time.Since(began))
+		to := p.behind(at, f, time.Since(began), time.Now())
 		if err := p.note(ctx, f.Page, at.walk); err != nil {
 			return err
 		}
@@ -114,6 +114,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 	err := p.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
+			       failing_since = null, stale = false,
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
 			       resynced_at = now(), resync_reason = walk_reason
 			 where service = $1 and feed = $2 and walk_cursor = $3`,

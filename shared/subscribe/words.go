@@ -13,6 +13,24 @@ import (
 // Trouble gives the last error in a sentence.
 func (s Subscription) Trouble() string { return s.trouble }
 
+// Undated tells that there is a copy, but how old it is is not known: the clock was set back since.
+func (s Subscription) Undated() bool { return s.undated }
+
+// Failing says since when polls fail; empty: they do not.
+func (s Subscription) Failing() string {
+	if s.FailingSince == nil {
+		return ""
+	}
+	at := s.FailingSince.Format("15:04:05") + " UTC"
+	if time.Since(*s.FailingSince) > day/2 {
+		at = s.FailingSince.Format("2 Jan, ") + at
+	}
+	if s.State == Paused {
+		return "the last polls failed, from " + at + " on"
+	}
+	return "polls fail since " + at
+}
+
 // Rejected counts the entries that could not be applied.
 func (s Subscription) Rejected() string { return entries(s.RejectedEntries) }
 
@@ -21,6 +39,9 @@ func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Stan
 
 // NotHeld tells that requests are to wait, but the source answers at once.
 func (s Subscription) NotHeld() bool { return s.notHeld }
+
+// Cut says for how long a request waits since longer ones are cut off on their way; empty: none is.
+func (s Subscription) Cut() string { return s.cut }
 
 // next says when the source is asked next, in the few words of a page's top; empty: not at all.
 func (s *Subscription) next() string {

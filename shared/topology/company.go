@@ -87,6 +87,7 @@ type Copy struct {
 	Source    string      `json:"source"` // service, or host where that is none of the company
 	State     string      `json:"state"`  // as there; "unknown" while the service is down
 	AsOf      *time.Time  `json:"as_of"`
+	Failing   *time.Time  `json:"failing_since"`
 	Behind    int64       `json:"lag_entries"`
 	Schedule  string      `json:"schedule"`
 	NextPolls []time.Time `json:"next_polls"`

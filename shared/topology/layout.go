@@ -231,7 +231,7 @@ func (w *way) arrow() arrow {
 	endX, endY := w.to.X, w.to.Y+w.to.RowY(i)+rowHeight/2
 	curve(endX-8, endY)
 	return arrow{
-		State: w.to.Reads[i].State, Path: path.String(),
+		State: w.to.Reads[i].Class(), Path: path.String(),
 		Head: fmt.Sprintf("M%d %dl-11 -6v12z", endX, endY),
 	}
 }

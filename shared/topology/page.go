@@ -108,11 +108,21 @@ func (s State) Words() string {
 	return s.Status + " since " + s.Since.Format("15:04:05")
 }
 
+// Class is the state as the style knows it: a fresh copy whose polls fail is drawn as a stale one.
+func (c Copy) Class() string {
+	if c.Failing != nil && c.State == "fresh" {
+		return "stale"
+	}
+	return c.State
+}
+
 // Words says how the copy is.
 func (c Copy) Words() string {
 	switch {
 	case c.State == "" || c.State == Unknown:
 		return c.State
+	case c.Failing != nil:
+		return c.State + ", failing since " + c.Failing.Format("15:04:05")
 	case c.Behind > 0:
 		return fmt.Sprintf("%s, %s behind", c.State, web.Num(c.Behind))
 	case c.AsOf == nil:

@@ -28,7 +28,10 @@ type Watch struct {
 
 // NewWatch makes a watch of services. The token, if there is one, goes to all of them: it is for those whose feeds need one.
 func NewWatch(services []Service, token string) *Watch {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: timeout, PingTimeout: timeout} // else a dead connection is used for a quarter of an hour
 	w := &Watch{token: token, asked: services, client: &http.Client{
+		Transport:     transport,
 		Timeout:       timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -74,7 +77,7 @@ func (w *Watch) States() []State {
 		s.Publishes, s.Reads = append([]Feed{}, s.Publishes...), append([]Copy{}, s.Reads...)
 		for j := range s.Reads {
 			if s.Status == Down {
-				s.Reads[j].State, s.Reads[j].NextPolls = Unknown, nil
+				s.Reads[j].State, s.Reads[j].NextPolls, s.Reads[j].Failing = Unknown, nil, nil
 			}
 		}
 	}
@@ -90,6 +93,9 @@ func (w *Watch) ask(ctx context.Context, i int) {
 	all.Wait()
 	if ctx.Err() != nil {
 		return
+	}
+	if ready.err != nil {
+		w.client.CloseIdleConnections() // one of them may be dead
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

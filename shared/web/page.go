@@ -41,13 +41,27 @@ type Link struct {
 	Current bool   // the page itself; navigation only
 }
 
+// Age says how old the copy is.
+func (f Freshness) Age() string {
+	switch {
+	case f.Undated:
+		return "of unknown age"
+	case f.AsOf.IsZero():
+		return "no copy yet"
+	}
+	return Ago(f.AsOf)
+}
+
 // Freshness is the age of a page's copy of one feed, and how it is polled.
 type Freshness struct {
 	Feed   string
 	State  string    // "fresh", "stale", "resyncing", "diverged" or "paused"
-	AsOf   time.Time // the copy is what the source had then; zero: there is no copy yet
+	AsOf   time.Time // the copy is what the source had then; zero: there is no copy yet, or see Undated
 	Behind int64     // entries that the source has beyond the copy, as far as it said
 	Note   string    // what else a reader should know; may be empty
+
+	Failing string // since when polls fail, in words that go on after the state; empty: they do not
+	Undated bool   // there is a copy, but AsOf is not known
 
 	URL      string // path of the subscription; below it /schedule takes the form that tunes it
 	Next     string // when the source is asked next, in words; empty: not at all

@@ -29,7 +29,7 @@ const timeout = 30 * time.Second // for an answer, besides the time that it wait
 
 func newSource(o *options) *source {
 	s := &source{options: o, mediaType: feed.TypeJSONFeed, json: feed.NewClient(o.token), other: &http.Client{
-		Transport: http.DefaultTransport.(*http.Transport).Clone(),
+		Transport: feed.NewTransport(),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host || len(via) > 5 {
 				return fmt.Errorf("it redirects to another origin, or too often: %s", r.URL.Host)
@@ -118,6 +118,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	resp, err := s.other.Do(req)
 	if err != nil {
+		s.other.CloseIdleConnections()                         // one of them may be dead
 		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
 			err = wrapped.Err
 		}
@@ -135,6 +136,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, feed.MaxBody+1))
 	if err != nil {
+		s.other.CloseIdleConnections()
 		return nil, nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
 	}
 	if len(body) > feed.MaxBody {

@@ -1,0 +1,196 @@
+package subscribe
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// The clock is set back: what was stored by it as it was before does not count.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	noon := at(t, "2026-11-28 12:00:00")
+	eleven := noon.Add(-time.Hour)
+
+	t.Run("a poll is due", func(t *testing.T) {
+		t.Parallel()
+		c := offline(t, healthDatabase(t), 0)
+		for _, schedule := range []string{"@every 5s", "@hourly", "@weekly"} {
+			c.mustTune(t, schedule, noon.Add(-time.Minute))
+			c.succeed(t, noon)
+			if _, next := c.due(eleven); !next.IsZero() {
+				t.Errorf("%s: it is due at %v", schedule, next)
+			}
+			c.succeed(t, eleven)
+			_, next := c.due(eleven)
+			if want := c.tuning().schedule.Next(eleven); !next.Equal(want) {
+				t.Errorf("%s: after a success it is due at %v, not %v", schedule, next, want)
+			}
+			if s := c.status(eleven); s.State != Fresh || !s.AsOf.Equal(eleven) {
+				t.Errorf("%s: it is %s as of %v", schedule, s.State, s.AsOf)
+			}
+		}
+	})
+
+	t.Run("a schedule's next fire as well", func(t *testing.T) {
+		t.Parallel()
+		c := offline(t, healthDatabase(t), 0)
+		c.succeed(t, eleven.Add(time.Second))
+		c.nextPoll = noon
+		if _, next := c.due(eleven.Add(2 * time.Second)); next.Sub(eleven) > 8*time.Second {
+			t.Errorf("it is due in %v", next.Sub(eleven))
+		}
+	})
+
+	t.Run("nothing is known of the copy's age", func(t *testing.T) {
+		t.Parallel()
+		c := offline(t, healthDatabase(t), 0)
+		c.mustTune(t, "@hourly", noon)
+		c.succeed(t, noon)
+		c.fail(noon.Add(time.Second))
+		exec(t, c.pool, `update subscription set walk_since = $1, resynced_at = $1, walk_cursor = '0'`, noon)
+		c = offline(t, c.pool, 0) // after a restart
+		s := c.status(eleven)
+		if s.State != Resyncing || s.AsOf != nil || s.LastSuccessAt != nil || s.FailingSince.After(eleven) || s.ResyncSince.After(eleven) || s.ResyncedAt.After(eleven) {
+			t.Errorf("it shows %+v", s)
+		}
+		exec(t, c.pool, `update subscription set walk_cursor = null`)
+		c.stored(t)
+		if s := c.status(eleven); s.State != Stale {
+			t.Errorf("it is %s", s.State)
+		}
+		c.fail(eleven)
+		if s := c.status(eleven.Add(time.Minute)); !s.FailingSince.Equal(eleven) {
+			t.Errorf("the next failure leaves it failing since %v", s.FailingSince)
+		}
+	})
+
+	t.Run("pages and health say so", func(t *testing.T) {
+		t.Parallel()
+		c := offline(t, healthDatabase(t), 0)
+		c.succeed(t, time.Now().Add(time.Hour))
+		server := c.site(t, routeThings)
+		if resp, text := get(t, server.URL+"/readyz", "*/*"); resp.StatusCode != http.StatusOK {
+			t.Errorf("/readyz: %s: %s", resp.Status, text)
+		}
+		if resp, _ := get(t, server.URL+"/api/things", "*/*"); resp.Header.Get("Edison-Copy") != "things; state=stale" {
+			t.Errorf("Edison-Copy: %s", resp.Header.Get("Edison-Copy"))
+		}
+		for path, says := range map[string]string{"/": "things: stale, of unknown age.", "/subscriptions": "of unknown age: the clock was set back since"} {
+			if _, text := get(t, server.URL+path, "text/html"); !strings.Contains(text, says) {
+				t.Errorf("%s does not say %q: %s", path, says, text)
+			}
+		}
+	})
+
+	t.Run("clocks of replicas differ a little", func(t *testing.T) {
+		t.Parallel()
+		c := offline(t, healthDatabase(t), 0)
+		c.succeed(t, noon)
+		now := noon.Add(-2 * time.Second)
+		if s := c.status(now); s.State != Fresh || s.AsOf.After(now) || s.LastSuccessAt.After(now) {
+			t.Errorf("it shows %+v", s)
+		}
+	})
+
+	t.Run("under a request that waits", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 3)
+		c := waiting(t, s)
+		eventually(t, "a request waits", c.holds)
+		c.poller.mu.Lock()
+		c.copied.lastSuccess, c.copied.asOf = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+		c.poller.mu.Unlock()
+		eventually(t, "it polls again", func() bool {
+			if err := c.refresh(t.Context()); err != nil { // as the leader's look does
+				t.Fatal(err)
+			}
+			shown := c.shows()
+			return shown.State == Fresh && shown.AsOf != nil
+		})
+		eventually(t, "a request waits again", c.holds)
+	})
+}
+
+// The clock is set forward by hours, and back.
+func TestClockSetForwardAndBack(t *testing.T) {
+	t.Parallel()
+	noon := at(t, "2026-11-28 12:00:00")
+	c := offline(t, healthDatabase(t), 0)
+	c.succeed(t, noon)
+	if _, next := c.due(noon.Add(3 * time.Hour)); !next.IsZero() {
+		t.Errorf("three hours later the next poll is at %v", next)
+	}
+	c.succeed(t, noon.Add(3*time.Hour))
+	now := noon.Add(time.Minute)
+	if _, next := c.due(now); !next.IsZero() {
+		t.Errorf("set back the next poll is at %v", next)
+	}
+	if s := c.status(now); s.State != Stale || s.AsOf != nil {
+		t.Errorf("until then it is %s as of %v", s.State, s.AsOf)
+	}
+	c.succeed(t, now)
+	if s := c.status(now); s.State != Fresh || !s.AsOf.Equal(now) {
+		t.Errorf("after a poll it is %s as of %v", s.State, s.AsOf)
+	}
+}
+
+// Whatever was stored, no time that is shown lies in the future, and no state is told from one that does.
+func TestNoTimeInTheFuture(t *testing.T) {
+	t.Parallel()
+	c := offline(t, healthDatabase(t), 0)
+	rapid.Check(t, func(t *rapid.T) {
+		now := at(t, "2026-11-28 12:00:00")
+		when := func(name string) time.Time {
+			return now.Add(time.Duration(rapid.Int64Range(-int64(day), int64(day)).Draw(t, name))).Truncate(time.Millisecond)
+		}
+		c.copied.lastSuccess, c.copied.asOf, c.copied.failingSince = when("last success"), when("as of"), when("failing since")
+		c.copied.tunedAt, c.copied.walkSince, c.copied.resyncedAt = when("tuned"), when("walk since"), when("resynced")
+		c.copied.walking = rapid.Bool().Draw(t, "walking")
+		s := c.status(now)
+		for _, shown := range []*time.Time{s.AsOf, s.LastSuccessAt, s.FailingSince, s.ResyncSince, s.ResyncedAt} {
+			if shown != nil && shown.After(now) {
+				t.Fatalf("it shows %v at %v: %+v", shown, now, s)
+			}
+		}
+		if s.State == Fresh && s.LastSuccessAt == nil {
+			t.Fatalf("it is fresh without a success: %+v", s)
+		}
+	})
+}
+
+// What a source or a cache claims of its clock moves nothing into the future.
+func TestLyingClockOfTheSource(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	for name, header := range map[string][2]string{
+		"a Date to come":           {"Date", "Fri, 31 Dec 2099 23:59:59 GMT"},
+		"a Date long ago":          {"Date", "Thu, 01 Jan 1970 00:00:00 GMT"},
+		"a negative Age":           {"Age", "-3600"},
+		"an Age that is no number": {"Age", "soon"},
+	} {
+		s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+			w.Header().Set(header[0], header[1])
+			honest.ServeHTTP(w, r)
+		})
+		before := time.Now().Truncate(time.Millisecond)
+		c.mustPoll(t)
+		if shown := c.shows(); shown.AsOf.After(time.Now()) || shown.AsOf.Before(before) {
+			t.Errorf("%s: asked at %v it is as of %v", name, before, shown.AsOf)
+		}
+	}
+	// A wait during which the clock is set back.
+	now := time.Now()
+	f := fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{AsOf: now.Add(time.Hour), Waits: true}}
+	if to := c.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
+		t.Errorf("at %v it is as of %v", now, to.asOf)
+	}
+}

@@ -1,0 +1,77 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// forgetCuts is after how long a request waits as long as is set again, where such ones were cut off before.
+const forgetCuts = 15 * time.Minute
+
+// errCut is the end of a request that waited, by something on its way, such as a proxy that has heard nothing for too long. It
+// says nothing of the source: the next poll, which is due at once and does not wait, does.
+var errCut = errors.New("cut off while it waited")
+
+// cuts are what is known of requests that wait and are cut off on their way.
+type cuts struct {
+	last time.Time     // zero: none was
+	most time.Duration // for which a request is to wait since; 0: none does
+}
+
+// allowed returns for how long a request may wait that is to wait for so long.
+func (c cuts) allowed(wait time.Duration, now time.Time) time.Duration {
+	if c.last.IsZero() || now.Sub(c.last) >= forgetCuts {
+		return wait
+	}
+	return min(wait, c.most)
+}
+
+// after returns what is known when one that was to wait for so long was cut off.
+func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
+	most := took * 4 / 5
+	if took < time.Second { // that may be a source that restarts
+		most = wait / 2
+	}
+	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
+}
+
+// broke returns how the poll ends whose request, which waited, has failed: errCut if it was cut off. The next one waits for less.
+func (p *poller) broke(f fetched, took time.Duration, now time.Time) error {
+	status, answered := errors.AsType[*feed.StatusError](f.err)
+	switch {
+	case f.Wait == 0, errors.Is(f.err, feed.ErrDiverged), errors.Is(f.err, feed.ErrPage):
+		return f.err
+	case answered && (status.RetryAfter > 0 || status.Status < http.StatusInternalServerError && status.Status != http.StatusRequestTimeout):
+		return f.err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	level := p.logger.Debug
+	if p.cuts.last.IsZero() {
+		level = p.logger.Info
+	}
+	p.cuts = p.cuts.after(f.Wait, took, now)
+	if network, ok := errors.AsType[net.Error](f.err); ok && network.Timeout() || errors.Is(f.err, context.DeadlineExceeded) {
+		return f.err // it was silent for longer than it was to wait
+	}
+	level("request cut off while it waited", "feed", p.Name, "after", took.Round(time.Millisecond), "next_waits", p.cuts.most, "error", f.err)
+	return fmt.Errorf("%w: %w", errCut, f.err)
+}
+
+// afterCut has a poll follow at once that does not wait.
+func (p *poller) afterCut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.metrics.polls.WithLabelValues("cut").Inc()
+	p.succeeded, p.nextPoll = false, time.Time{}
+	p.waits = p.waits || !p.tried
+}
+
+// wait is for how long a request may wait now. p.mu is locked.
+func (p *poller) wait(now time.Time) time.Duration { return p.cuts.allowed(p.tuned.wait, now) }
