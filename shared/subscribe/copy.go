@@ -16,8 +16,9 @@ type fetched struct {
 	err error
 }
 
-// fetch asks for page after page until nothing is left, while those before are applied. It ends with ctx, and with an error.
-func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
+// fetch asks for page after page until nothing is left, while those before are applied; where the first one is not of the full size, each
+// is up to twice as large. It ends with ctx, and with an error.
+func (p *poller) fetch(ctx context.Context, r feed.Request, full int) <-chan fetched {
 	pages := make(chan fetched, 1)
 	go func() {
 		defer close(pages)
@@ -31,7 +32,7 @@ func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
 			if err != nil || answer.Page == nil || answer.Page.UpToDate {
 				return
 			}
-			r.After, r.ETag, r.Wait = answer.Page.Cursor, "", 0
+			r.After, r.ETag, r.Wait, r.Limit = answer.Page.Cursor, "", 0, min(2*r.Limit, full)
 		}
 	}()
 	return pages
@@ -169,9 +170,36 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 	}
 }
 
+// copyPages copies. A page that could not be applied is followed by a smaller one; by a larger one where all was refused, since others on it
+// may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
+	err := p.tryPages(ctx, at, scheduled)
+	if p.seeCheck(ctx, err) {
+		if at, err = p.load(ctx); err == nil {
+			err = p.tryPages(ctx, at, scheduled)
+		}
+	}
+	page, failed := errors.AsType[*pageError](err)
+	_, refused := errors.AsType[*refusedError](err)
+	full := p.tuning().pageSize
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.size = 0
+	case refused:
+		p.size = min(2*max(p.size, full), feed.MaxPageSize)
+	case failed && !errors.Is(err, errFenced):
+		p.size = max(int(page.entries/2), 1)
+	}
+	return err
+}
+
+func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
 	set := p.tuning()
-	r := feed.Request{URL: p.URL, After: at.cursor, Limit: set.pageSize}
+	p.mu.Lock()
+	r := feed.Request{URL: p.URL, After: at.cursor, Limit: cmp.Or(p.size, set.pageSize)}
+	p.mu.Unlock()
 	if at.etagURL == p.shownPage(r) {
 		r.ETag = at.etag
 	}
@@ -191,7 +219,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	turns := turns{most: p.mostTurns()}
 	defer func() { _ = turns.wait(0) }() // of which the first error is known by then
 	var err error
-	for f := range p.fetch(fetching, r) {
+	for f := range p.fetch(fetching, r, set.pageSize) {
 		p.setInterrupt(nil) // what follows is work
 		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
 			err = f.err

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,9 @@ type poller struct {
 	given    tuning  // by the environment, or the defaults
 	metrics  *pollerMetrics
 
+	passed  atomic.Bool                // the feed's Check has passed an entry
+	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
+
 	wake chan struct{} // something is to be done, or to be done otherwise
 
 	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
@@ -60,6 +64,7 @@ type poller struct {
 	waits     bool // the source holds requests that wait, as it did with the last of them
 	tried     bool // there was such a one since the last failure
 	failures  int  // in a row
+	size      int  // entries that the next request asks for, after a page that could not be applied; 0: as many as is set
 	lastError error
 	nextPoll  time.Time               // past while one runs
 	asked     []chan error            // by whom a poll was asked for, each with room for its outcome

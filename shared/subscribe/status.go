@@ -115,9 +115,12 @@ func inWords(err error) string {
 	var status *feed.StatusError
 	var network net.Error
 	var entries *entriesError
+	var page *pageError
 	switch {
 	case errors.As(err, &entries):
 		return "What the source said could not be passed on."
+	case errors.As(err, &page):
+		return "What the source said could not be applied."
 	case errors.Is(err, feed.ErrDiverged):
 		return "The source has another history than this copy."
 	case errors.Is(err, feed.ErrPage):

@@ -47,7 +47,8 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, Limit: p.tuning().pageSize, History: at.walkHistory}) {
+	size := p.tuning().pageSize
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, Limit: size, History: at.walkHistory}, size) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
@@ -119,7 +120,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		if err := allRefused(bad, applied); err != nil {
+		if err := p.judge(ctx, tx, applied, bad); err != nil {
 			return err
 		}
 		if p.Apply == nil {
@@ -134,7 +135,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("apply what was read anew: %w", err)
+		return &pageError{what: "apply what was read anew", err: err}
 	}
 	p.metrics.resyncs.Inc()
 	p.logRejected(ctx, bad)
