@@ -198,9 +198,9 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
 	set := p.tuning()
 	p.mu.Lock()
-	r := feed.Request{URL: p.URL, After: at.cursor, Limit: cmp.Or(p.size, set.pageSize)}
+	r, failed := feed.Request{URL: p.URL, After: at.cursor, Limit: cmp.Or(p.size, set.pageSize)}, p.failures > 0
 	p.mu.Unlock()
-	if at.etagURL == p.shownPage(r) {
+	if at.etagURL == p.shownPage(r) && !failed { // it may be the ETag at which the source fails
 		r.ETag = at.etag
 	}
 	waiting := ctx
