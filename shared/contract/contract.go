@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -77,7 +78,10 @@ func (c *Contract) Check(e feed.Entry) error {
 	if len(e.Entity) > maxSize {
 		return wrong("is larger than %d bytes", maxSize)
 	}
-	r := reader{Decoder: jsontext.NewDecoder(bytes.NewBuffer(e.Entity)), entry: &e, escapes: bytes.Contains(e.Entity, []byte(`\u0000`))}
+	decoder := decoders.Get().(*jsontext.Decoder)
+	defer decoders.Put(decoder)
+	decoder.Reset(bytes.NewBuffer(e.Entity))
+	r := reader{Decoder: decoder, entry: &e, escapes: bytes.Contains(e.Entity, []byte(`\u0000`))}
 	if r.PeekKind() != '{' {
 		return wrong("is no JSON object")
 	}
@@ -87,6 +91,9 @@ func (c *Contract) Check(e feed.Entry) error {
 	}
 	return err
 }
+
+// decoders have memory for the names of an object.
+var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(new(bytes.Buffer)) }}
 
 // A reader reads one entity.
 type reader struct {
@@ -112,8 +119,6 @@ func malformed(err error) error {
 	return wrong("is not valid JSON in UTF-8")
 }
 
-var errNUL = "holds the character NUL"
-
 // text gives what a quoted text says. Escapes are rare.
 func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
@@ -124,7 +129,7 @@ func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 		return nil, malformed(err)
 	}
 	if r.escapes && bytes.IndexByte(text, 0) >= 0 {
-		return nil, wrong("%s", errNUL)
+		return nil, wrong("holds the character NUL")
 	}
 	return text, nil
 }

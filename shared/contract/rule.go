@@ -99,12 +99,14 @@ func (f *field) member(r *reader, root bool) error {
 		return err
 	}
 	if root && (f.name == "id" || f.name == "version") {
-		return within(f.name, scalar(0, func(r *reader, v jsontext.Value) error {
-			if f.name == "id" && !bytes.EqualFold(v, []byte(`"`+r.entry.ID.String()+`"`)) || f.name == "version" && string(v) != strconv.FormatInt(r.entry.Version, 10) {
-				return wrong("is not that of the entry")
-			}
-			return nil
-		}).read(r))
+		v, err := r.value()
+		if want := r.entry.ID.String(); f.name == "id" && err == nil && !strings.EqualFold(string(v), `"`+want+`"`) {
+			err = &Error{f.name, "is not that of the entry"}
+		}
+		if want := strconv.FormatInt(r.entry.Version, 10); f.name == "version" && err == nil && string(v) != want {
+			err = &Error{f.name, "is not that of the entry"}
+		}
+		return err
 	}
 	if err := f.read(r); err != nil {
 		return within(f.name, err)
@@ -137,10 +139,10 @@ func list(element *rule, check string) *rule {
 
 var kinds = map[jsontext.Kind]string{'"': "a text", '0': "a number"}
 
-// scalar reads a value of a kind; 0 is any.
+// scalar reads a value of a kind.
 func scalar(kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule {
 	return &rule{read: func(r *reader) error {
-		if k := r.PeekKind(); kind != 0 && k != kind && k != 0 { // 0 is not JSON, as value will say
+		if k := r.PeekKind(); k != kind && k != 0 { // 0 is no JSON, as value will say
 			return wrong("must be %s", kinds[kind])
 		}
 		v, err := r.value()
@@ -222,10 +224,11 @@ const (
 	farthest    = 15 * time.Hour // from UTC, as PostgreSQL has it, less one
 )
 
-// readTime takes what both Go and PostgreSQL read, and read as the same microsecond of the years 1 to 9999.
+// readTime takes what both Go and PostgreSQL read, and read as the same microsecond of the years 1 to 9999. Go also takes hours of one
+// digit, a comma, and any minutes of a zone.
 func readTime(_ *reader, v jsontext.Value) error {
 	var at time.Time
-	if len(v) <= longestTime && at.UnmarshalJSON(v) == nil {
+	if len(v) <= longestTime && at.UnmarshalJSON(v) == nil && v[14] == ':' && bytes.IndexByte(v, ',') < 0 && (v[len(v)-2] == 'Z' || v[len(v)-3] < '6') {
 		_, offset := at.Zone()
 		year := at.UTC().Round(time.Microsecond).Year()
 		if away := time.Duration(offset) * time.Second; year >= 1 && year <= 9999 && max(away, -away) <= farthest {

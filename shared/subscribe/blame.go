@@ -237,6 +237,7 @@ func unquoted(err error) string {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
+		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL, which may say anything under any code
 		case databaseAtFault(err), class == "42", class == "54", class == "57": // none of these is about data
 			return pgErr.Error()
 		}

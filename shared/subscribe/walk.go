@@ -107,6 +107,7 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 // no longer has reaches Apply as deletions. However long it takes, nothing of it is there before all of it is: the stop breaks
 // it off, and the next start does it again.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
+	p.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
 	var applied, gone int
 	var bad []rejection
 	err := p.inTx(ctx, func(first *pgx.Batch) {
