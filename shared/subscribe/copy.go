@@ -16,13 +16,14 @@ type fetched struct {
 	err error
 }
 
-// fetch asks for page after page until nothing is left, while those before are applied; where the first one is not of the full size, each
-// is up to twice as large. It ends with ctx, and with an error.
-func (p *poller) fetch(ctx context.Context, r feed.Request, full int) <-chan fetched {
+// fetch asks for page after page, each of size entries at most, until nothing is left, while those before are applied. It ends with ctx,
+// and with an error.
+func (p *poller) fetch(ctx context.Context, r feed.Request, size func() int) <-chan fetched {
 	pages := make(chan fetched, 1)
 	go func() {
 		defer close(pages)
 		for {
+			r.Limit = size()
 			answer, err := p.client.Get(ctx, r)
 			select {
 			case pages <- fetched{r, answer, err}:
@@ -32,7 +33,7 @@ func (p *poller) fetch(ctx context.Context, r feed.Request, full int) <-chan fet
 			if err != nil || answer.Page == nil || answer.Page.UpToDate {
 				return
 			}
-			r.After, r.ETag, r.Wait, r.Limit = answer.Page.Cursor, "", 0, min(2*r.Limit, full)
+			r.After, r.ETag, r.Wait = answer.Page.Cursor, "", 0
 		}
 	}()
 	return pages
@@ -195,10 +196,25 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	return err
 }
 
+// limit is how many entries the next request asks for.
+func (p *poller) limit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return cmp.Or(p.size, p.tuned.pageSize)
+}
+
+// grow makes the next page up to twice as large, as far as is set. It wants p.mu locked.
+func (p *poller) grow() {
+	if p.size *= 2; p.size >= p.tuned.pageSize {
+		p.size = 0
+	}
+}
+
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
 	set := p.tuning()
+	r := feed.Request{URL: p.URL, After: at.cursor, Limit: p.limit()}
 	p.mu.Lock()
-	r, failed := feed.Request{URL: p.URL, After: at.cursor, Limit: cmp.Or(p.size, set.pageSize)}, p.failures > 0
+	failed := p.failures > 0
 	p.mu.Unlock()
 	if at.etagURL == p.shownPage(r) && !failed { // it may be the ETag at which the source fails
 		r.ETag = at.etag
@@ -219,7 +235,7 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	turns := turns{most: p.mostTurns()}
 	defer func() { _ = turns.wait(0) }() // of which the first error is known by then
 	var err error
-	for f := range p.fetch(fetching, r, set.pageSize) {
+	for f := range p.fetch(fetching, r, p.limit) {
 		p.setInterrupt(nil) // what follows is work
 		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
 			err = f.err

@@ -41,9 +41,10 @@ type poller struct {
 	client   *feed.Client
 	logger   *slog.Logger
 	service  string
-	shownURL string  // URL without its password
-	stream   *stream // nil: it listens to no stream
-	given    tuning  // by the environment, or the defaults
+	shownURL string        // URL without its password
+	stream   *stream       // nil: it listens to no stream
+	timeout  time.Duration // for a page to be applied, as a whole or in parts
+	given    tuning        // by the environment, or the defaults
 	metrics  *pollerMetrics
 
 	passed  atomic.Bool                // the feed's Check has passed an entry
@@ -80,7 +81,7 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 		}
 	}
 	return &poller{
-		Feed: f, pure: f.Columns != nil, service: service, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
+		Feed: f, pure: f.Columns != nil, service: service, timeout: dbTimeout, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
 		wake: make(chan struct{}, 1), standby: true, undecided: true,
 	}
 }

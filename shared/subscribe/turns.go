@@ -109,7 +109,8 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 		}
 	}
 	_, refused := errors.AsType[*refusedError](err)
-	if err != nil && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !databaseAtFault(err) && p.answers(ctx) {
+	whole := err == nil
+	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !databaseAtFault(err) && p.answers(ctx) {
 		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
@@ -120,6 +121,9 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	p.see(entries, bad)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if whole { // else another one of this size is enough
+		p.grow()
+	}
 	p.rejecting = p.rejecting || len(bad) > 0
 	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
@@ -137,7 +141,7 @@ func (p *poller) see(entries []feed.Entry, bad []rejection) {
 }
 
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	alone := before == nil || isDone(before)
 	if alone && !carefully && p.Columns != nil && p.Check == nil && len(entries) < copyFrom && !p.hasRejected() {
