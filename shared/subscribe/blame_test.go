@@ -54,7 +54,11 @@ func TestBlame(t *testing.T) {
 		"a panic":        {func(context.Context, pgx.Tx) error { panic("thing 3 of Ada") }, true},
 		"a bug":          {func(context.Context, pgx.Tx) error { return []error{}[len("thing 3 of Ada")] }, true},
 		"a real time-out": {func(ctx context.Context, tx pgx.Tx) error {
-			return tx.QueryRow(ctx, `set local statement_timeout = 1; select pg_sleep(1)`).Scan(nil)
+			if _, err := tx.Exec(ctx, `set local statement_timeout = 1`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `select pg_sleep(1)`)
+			return err
 		}, true},
 		"a failed transaction": {func(ctx context.Context, tx pgx.Tx) error {
 			_, _ = tx.Exec(ctx, `select 1/0`)
@@ -200,6 +204,29 @@ func TestBlameOnLargePages(t *testing.T) {
 			c.wantRejected(t, s, "SQLSTATE 54000", 3)
 		})
 	}
+
+	t.Run("more steps than there is time for on one page", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 100)
+		c := s.copier(t, newCopier(t, s).pool, 1000)
+		t.Cleanup(c.client.Close)
+		exec(t, c.pool, `alter table thing add check (substring(name, '^thing ([0-9]+),')::int % 2 = 0)`)
+		c.timeout = 2 * time.Second
+		apply := c.Apply
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			_, err := tx.Exec(ctx, `select pg_sleep(0.02)`)
+			return errors.Join(err, apply(ctx, tx, b))
+		}
+		failures := 0
+		for c.poll(t.Context()) != nil && failures < 50 {
+			failures++
+		}
+		n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`)
+		if n != 50 || bad != 50 || failures == 0 || failures > 10 {
+			t.Errorf("%d are applied, %d rejected, %d polls failed", n, bad, failures)
+		}
+	})
 
 	t.Run("a small statement_timeout", func(t *testing.T) {
 		t.Parallel()
