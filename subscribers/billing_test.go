@@ -16,14 +16,14 @@ import (
 
 func anOrder(of uuid.UUID, cents int) map[string]any {
 	return map[string]any{
-		"status": "placed", "customer_id": of, "total_cents": cents, "currency": "EUR", "placed_at": noon.Add(time.Duration(cents) * time.Second),
+		"status": "placed", "customer_id": of, "total_cents": cents, "currency": "EUR", "placed_at": noon.Add(time.Duration(cents) * time.Second), "updated_at": noon,
 		"lines": []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 1, UnitPriceCents: int64(cents)}},
 	}
 }
 
 func aCustomer(name, city string) map[string]any {
 	return map[string]any{
-		"name": name, "email": "somebody@example.com",
+		"name": name, "email": "somebody@example.com", "created_at": noon, "updated_at": noon,
 		"address": customer.Address{Street: "Ring 1", PostalCode: "50667", City: city, Country: "DE"},
 	}
 }

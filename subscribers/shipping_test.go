@@ -17,7 +17,10 @@ import (
 )
 
 func aBuild(of uuid.UUID, status build.Status) map[string]any {
-	return map[string]any{"status": status, "order_id": uuid.New(), "customer_id": of, "car": 1, "model": "volta", "options": []string{}}
+	return map[string]any{
+		"status": status, "order_id": uuid.New(), "customer_id": of, "car": 1, "model": "volta", "options": []string{},
+		"slot": "2026-11-23", "updated_at": noon,
+	}
 }
 
 type shipped struct {

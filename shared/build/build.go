@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/contract"
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // Feed is the name of the feed that publishes builds.
@@ -27,15 +30,20 @@ const (
 type Build struct {
 	XMLName    xml.Name   `json:"-" xml:"https://edison-cars.example/ns/build build"`
 	ID         uuid.UUID  `json:"id" xml:"id"` // version 5: of the order and the number of the car in it
-	Version    int64      `json:"version" xml:"version"`
-	Status     Status     `json:"status" xml:"status"`
+	Version    int64      `json:"version" xml:"version" check:"1.."`
+	Status     Status     `json:"status" xml:"status" check:"planned|started|finished|cancelled"`
 	OrderID    uuid.UUID  `json:"order_id" xml:"order_id"`
 	CustomerID uuid.UUID  `json:"customer_id" xml:"customer_id"`
-	Car        int        `json:"car" xml:"car"` // 1, 2, 3 ... within the order
-	Model      string     `json:"model" xml:"model"`
-	Options    []string   `json:"options" xml:"option"`                    // sorted; never null
-	Slot       string     `json:"slot" xml:"slot"`                         // the day that it is planned for: "2026-11-23", UTC
-	StartedAt  *time.Time `json:"started_at" xml:"started_at,omitempty"`   // null before
-	FinishedAt *time.Time `json:"finished_at" xml:"finished_at,omitempty"` // null before
-	UpdatedAt  time.Time  `json:"updated_at" xml:"updated_at"`             // UTC; grows strictly with Version
+	Car        int        `json:"car" xml:"car" check:"1..10000"` // 1, 2, 3 ... within the order
+	Model      string     `json:"model" xml:"model" check:"1..100"`
+	Options    []string   `json:"options" xml:"option" check:"0..20" each:"1..100"` // sorted; never null
+	Slot       string     `json:"slot" xml:"slot" check:"date"`                     // the day that it is planned for: "2026-11-23", UTC
+	StartedAt  *time.Time `json:"started_at" xml:"started_at,omitempty"`            // null before
+	FinishedAt *time.Time `json:"finished_at" xml:"finished_at,omitempty"`          // null before
+	UpdatedAt  time.Time  `json:"updated_at" xml:"updated_at"`                      // UTC; grows strictly with Version
 }
+
+var rules = contract.Of[Build]()
+
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or a build as this contract says.
+func Check(e feed.Entry) error { return rules.Check(e) }

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/contract"
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // Feed is the name of the feed that publishes customers.
@@ -16,9 +19,9 @@ const Feed = "customers"
 type Customer struct {
 	XMLName   xml.Name  `json:"-" xml:"https://edison-cars.example/ns/customer customer"`
 	ID        uuid.UUID `json:"id" xml:"id"` // version 7
-	Version   int64     `json:"version" xml:"version"`
-	Name      string    `json:"name" xml:"name"`
-	Email     string    `json:"email" xml:"email"` // an addr-spec (RFC 5322 section 3.4.1)
+	Version   int64     `json:"version" xml:"version" check:"1.."`
+	Name      string    `json:"name" xml:"name" check:"0..200"`
+	Email     string    `json:"email" xml:"email" check:"0..254"` // an addr-spec (RFC 5322 section 3.4.1)
 	Address   Address   `json:"address" xml:"address"`
 	CreatedAt time.Time `json:"created_at" xml:"created_at"`
 	UpdatedAt time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
@@ -26,8 +29,13 @@ type Customer struct {
 
 // An Address is where invoices and cars go.
 type Address struct {
-	Street     string `json:"street" xml:"street"` // with the house number
-	PostalCode string `json:"postal_code" xml:"postal_code"`
-	City       string `json:"city" xml:"city"`
-	Country    string `json:"country" xml:"country"` // ISO 3166-1 alpha-2: "DE"
+	Street     string `json:"street" xml:"street" check:"0..200"` // with the house number
+	PostalCode string `json:"postal_code" xml:"postal_code" check:"0..20"`
+	City       string `json:"city" xml:"city" check:"0..100"`
+	Country    string `json:"country" xml:"country" check:"0..2"` // ISO 3166-1 alpha-2: "DE"
 }
+
+var rules = contract.Of[Customer]()
+
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or a customer as this contract says.
+func Check(e feed.Entry) error { return rules.Check(e) }

@@ -113,8 +113,19 @@ func (r *Request) PageURL() string {
 	return page
 }
 
-// Get asks for a page. Errors: ErrDiverged, *StatusError, ErrPage or *NoAnswerError.
+// Get asks for a page. Where the source fails at the request with the ETag, it asks without. Errors: ErrDiverged, *StatusError,
+// ErrPage or *NoAnswerError.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
+	answer, err := c.page(ctx, r)
+	status, failed := errors.AsType[*StatusError](err)
+	if failed && r.ETag != "" && status.RetryAfter == 0 && status.Status != http.StatusGone {
+		r.ETag = ""
+		answer, err = c.page(ctx, r)
+	}
+	return answer, err
+}
+
+func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
 	var page *Page
 	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
 		page, err = ParsePage(body, r.After)
@@ -153,7 +164,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if etag != "" {
+	if etag = usableETag(etag); etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
 	if wait > 0 {
@@ -174,7 +185,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	defer resp.Body.Close()
 	answer := &Answer{
-		ETag: resp.Header.Get("ETag"), AsOf: asOf(resp, asked),
+		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asOf(resp, asked),
 		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
 	}
 	switch {
@@ -183,7 +194,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	case resp.StatusCode != http.StatusOK:
 		return nil, statusError(resp)
 	}
-	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != TypeJSONFeed {
+	if t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), TypeJSONFeed) {
 		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
 	}
 	err = withBody(resp, read)
@@ -202,6 +213,18 @@ func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
 		c.http.CloseIdleConnections()
 	}
 	return &NoAnswerError{doing, err}
+}
+
+// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB often.
+const maxETag = 1000
+
+// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not ASCII, which not
+// everything on the way hands on: then the page is asked for as if it had none.
+func usableETag(etag string) string {
+	if len(etag) > maxETag || strings.ContainsFunc(etag, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return etag
 }
 
 func asOf(resp *http.Response, asked time.Time) time.Time {

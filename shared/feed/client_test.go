@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -370,5 +371,65 @@ func TestClientStops(t *testing.T) {
 	_, err := client.Get(ctx, Request{URL: strings.Replace(server.URL, "//", "//reader:secret@", 1), Limit: 10})
 	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whatever stands in the header of an answer, the page in it counts.
+func TestClientOddHeaders(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 70_000)
+	for name, x := range map[string]struct {
+		header []string
+		etag   string
+	}{
+		"an ETag":                            {[]string{"ETag", `W/"1-gzip!~"`}, `W/"1-gzip!~"`},
+		"an ETag with a byte above 0x7f":     {[]string{"ETag", "\"v\xff1\""}, ""},
+		"an ETag of UTF-8":                   {[]string{"ETag", `"ä"`}, ""},
+		"an ETag of 70 kB":                   {[]string{"ETag", `"` + long + `"`}, ""},
+		"an ETag with a space":               {[]string{"ETag", `"a b"`}, ""},
+		"an ETag with a tab":                 {[]string{"ETag", "\"a\tb\""}, ""},
+		"a Link of 70 kB":                    {[]string{"Link", "<" + long + `>; rel="start"`}, ""},
+		"an Age that is none":                {[]string{"Age", "-5"}, ""},
+		"an Age of ages":                     {[]string{"Age", "99999999999999999999"}, ""},
+		"a Date that is none":                {[]string{"Date", "yesterday"}, ""},
+		"a Retry-After":                      {[]string{"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"}, ""},
+		"a preference that it does not know": {[]string{"Preference-Applied", "\xff"}, ""},
+		"a type with a parameter twice":      {[]string{"Content-Type", "Application/Feed+JSON ; charset=utf-8; charset=latin1"}, ""},
+	} {
+		answer, err := asked(t, "", page(x.header...))
+		if err != nil || answer.ETag != x.etag || answer.Page == nil {
+			t.Errorf("%s: %+v, %v", name, answer, err)
+		}
+	}
+}
+
+func TestClientETags(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		etag string
+		fail func(w http.ResponseWriter)
+		sent []string
+		says string // the error; "": none
+	}{
+		"one that the source does not stand": {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge) }, []string{`"x"`, ""}, ""},
+		"one at which the source fails":      {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }, []string{`"x"`, ""}, ""},
+		"a source that wants to be left alone": {`"x"`, func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "5")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, []string{`"x"`}, "503"},
+		"another history":            {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusGone) }, []string{`"x"`}, "another history"},
+		"one that was stored before": {"\"v\xff\"", nil, []string{""}, ""},
+	} {
+		var sent []string
+		_, err := asked(t, x.etag, func(w http.ResponseWriter, r *http.Request) {
+			if sent = append(sent, r.Header.Get("If-None-Match")); r.Header.Get("If-None-Match") != "" {
+				x.fail(w)
+				return
+			}
+			page()(w, r)
+		})
+		if !slices.Equal(sent, x.sent) || (err == nil) != (x.says == "") || err != nil && !strings.Contains(err.Error(), x.says) {
+			t.Errorf("%s: it sent %q: %v", name, sent, err)
+		}
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/contract"
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // Feed is the name of the feed that publishes orders.
@@ -20,24 +23,29 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// An Order is the whole state of one order at one version.
+// An Order is the whole state of one order at one version. Its cars are 10,000 at most, and their price is 10^13 cents.
 type Order struct {
 	XMLName    xml.Name  `json:"-" xml:"https://edison-cars.example/ns/order order"`
 	ID         uuid.UUID `json:"id" xml:"id"` // version 7: grows with the time of the sale
-	Version    int64     `json:"version" xml:"version"`
-	Status     Status    `json:"status" xml:"status"`
+	Version    int64     `json:"version" xml:"version" check:"1.."`
+	Status     Status    `json:"status" xml:"status" check:"placed|cancelled"`
 	CustomerID uuid.UUID `json:"customer_id" xml:"customer_id"`
-	Lines      []Line    `json:"lines" xml:"line"` // at least one
-	TotalCents int64     `json:"total_cents" xml:"total_cents"`
-	Currency   string    `json:"currency" xml:"currency"` // ISO 4217
+	Lines      []Line    `json:"lines" xml:"line" check:"1..20"`
+	TotalCents int64     `json:"total_cents" xml:"total_cents" check:"0..10000000000000"`
+	Currency   string    `json:"currency" xml:"currency" check:"0..3"` // ISO 4217
 	PlacedAt   time.Time `json:"placed_at" xml:"placed_at"`
 	UpdatedAt  time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }
 
 // A Line is a number of cars of one model with the same options.
 type Line struct {
-	Model          string   `json:"model" xml:"model"`
-	Options        []string `json:"options" xml:"option"` // sorted, none twice; never null
-	Quantity       int      `json:"quantity" xml:"quantity"`
-	UnitPriceCents int64    `json:"unit_price_cents" xml:"unit_price_cents"` // one car with its options
+	Model          string   `json:"model" xml:"model" check:"1..100"`
+	Options        []string `json:"options" xml:"option" check:"0..20" each:"1..100"` // sorted, none twice; never null
+	Quantity       int      `json:"quantity" xml:"quantity" check:"1..500"`
+	UnitPriceCents int64    `json:"unit_price_cents" xml:"unit_price_cents" check:"0..1000000000"` // one car with its options
 }
+
+var rules = contract.Of[Order]()
+
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or an order as this contract says.
+func Check(e feed.Entry) error { return rules.Check(e) }

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/contract"
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // Feed is the name of the feed that publishes shipments.
@@ -27,10 +30,15 @@ const (
 type Shipment struct {
 	XMLName   xml.Name   `json:"-" xml:"https://edison-cars.example/ns/shipment shipment"`
 	ID        uuid.UUID  `json:"id" xml:"id"` // version 5: of the build
-	Version   int64      `json:"version" xml:"version"`
-	Status    Status     `json:"status" xml:"status"`
+	Version   int64      `json:"version" xml:"version" check:"1.."`
+	Status    Status     `json:"status" xml:"status" check:"waiting|ready|shipped|stopped"`
 	BuildID   uuid.UUID  `json:"build_id" xml:"build_id"`
 	OrderID   uuid.UUID  `json:"order_id" xml:"order_id"`
 	ShippedAt *time.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
 	UpdatedAt time.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
 }
+
+var rules = contract.Of[Shipment]()
+
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or a shipment as this contract says.
+func Check(e feed.Entry) error { return rules.Check(e) }

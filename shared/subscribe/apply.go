@@ -2,7 +2,6 @@ package subscribe
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -18,43 +16,42 @@ import (
 // errFenced: somebody else moved the cursor.
 var errFenced = errors.New("another process copies this feed into the same database")
 
-// A refusedError is a page of which every entry was refused: the fault is not an entry's.
-type refusedError struct {
-	entries int
-	first   error
-}
-
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
-}
-
-func (e *refusedError) Unwrap() error { return e.first }
-
-// allRefused gives that error where all of several entries are bad.
-func allRefused(bad []rejection, entries int) error {
-	if entries > 1 && len(bad) == entries {
-		return &refusedError{entries, bad[0].reason}
-	}
-	return nil
-}
-
-// badEntry tells that an entry is at fault: it cannot be decoded, or breaks a constraint (SQLSTATE classes 22 and 23).
-func badEntry(err error) bool {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
-	}
-	_, syntax := errors.AsType[*json.SyntaxError](err)
-	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
-	_, entity := errors.AsType[*entityError](err)
-	return syntax || wrongType || entity
-}
-
 // applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it writes down and gives.
 func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
-	if bad, err = p.applyBest(ctx, tx, entries); err == nil {
+	good, bad := p.check(entries)
+	restore, err := limitSteps(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	refused, err := p.applyBest(ctx, tx, good)
+	if err == nil && len(refused) < len(good) {
+		refused, err = p.again(ctx, tx, refused)
+	}
+	bad = append(bad, refused...)
+	if err == nil {
 		err = p.reject(ctx, tx, bad)
 	}
+	if err == nil {
+		err = restore()
+	}
 	return bad, err
+}
+
+// again tries once more what has failed for a reason that may have been that of a moment.
+func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+	for _, r := range refused {
+		if !badData(r.reason) {
+			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true)
+			if err != nil {
+				return nil, err
+			}
+			if failed == nil {
+				continue
+			}
+		}
+		still = append(still, r)
+	}
+	return still, nil
 }
 
 // clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
@@ -68,8 +65,12 @@ func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
 func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("apply panicked: %v", v)
+			panicked := &panicError{"apply", v}
+			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
+			err = panicked
+		}
+		if err != nil {
+			err = &applyError{err}
 		}
 	}()
 	batch := NewBatch(entries)
@@ -90,8 +91,9 @@ func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) 
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			p.logger.ErrorContext(ctx, "entries panicked", "feed", p.Name, "panic", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("entries panicked: %v", v)
+			panicked := &panicError{"entries", v}
+			p.logger.ErrorContext(ctx, "entries panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
+			err = errors.New(panicked.unquoted())
 		}
 		if err != nil {
 			err = &entriesError{from, err}
@@ -111,29 +113,40 @@ func (e *entriesError) Error() string {
 }
 func (e *entriesError) Unwrap() error { return e.err }
 
-// A rejection is an entry that cannot be applied.
-type rejection struct {
-	feed.Entry
-	reason error
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed is why it did while
+// the database goes on to answer; err is why that does not.
+func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
+	inner, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	failed = p.call(ctx, inner, entries, nil)
+	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
+		_, failed = inner.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
+	}
+	if failed == nil && keep {
+		return nil, inner.Commit(ctx)
+	}
+	if err := inner.Rollback(ctx); err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	if databaseAtFault(failed) {
+		return nil, failed
+	}
+	return failed, nil
 }
 
-// applyBest applies all entries but the bad ones, which it finds by halving, each try under a savepoint.
+// applyBest applies all entries but the bad ones, which it finds by halving.
 func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
-	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := p.call(ctx, tx, entries, nil); err != nil {
-			return err
-		}
-		// What would break at the commit, breaks here; what comes next may put it off again.
-		_, err := tx.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
-		return err
-	})
-	switch half := len(entries) / 2; {
-	case err == nil:
+	if len(entries) == 0 {
 		return nil, nil
-	case !badEntry(err):
+	}
+	failed, err := p.attempt(ctx, tx, entries, true)
+	switch half := len(entries) / 2; {
+	case err != nil || failed == nil:
 		return nil, err
 	case half == 0:
-		return []rejection{{entries[0], err}}, nil
+		return []rejection{{Entry: entries[0], reason: failed}}, nil
 	default:
 		first, err := p.applyBest(ctx, tx, entries[:half])
 		if err != nil {
@@ -154,7 +167,7 @@ func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
 			p.service, p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
-			strings.ToValidUTF8(strings.ReplaceAll(r.reason.Error(), "\x00", "�"), "�"))
+			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"))
 		if err != nil {
 			return err
 		}
@@ -166,18 +179,6 @@ func (p *poller) logRejected(ctx context.Context, bad []rejection) {
 	for _, r := range bad {
 		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
 	}
-}
-
-// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased. The whole
-// reason is in rejected_entry, and goes with the entry.
-func unquoted(err error) string {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)", pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName, pgErr.Code)
-	}
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("field %q is no %v", wrong.Field, wrong.Type)
-	}
-	return "no JSON of the kind that is expected"
 }
 
 // Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the

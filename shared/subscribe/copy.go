@@ -16,12 +16,14 @@ type fetched struct {
 	err error
 }
 
-// fetch asks for page after page until nothing is left, while those before are applied. It ends with ctx, and with an error.
-func (p *poller) fetch(ctx context.Context, r feed.Request) <-chan fetched {
+// fetch asks for page after page, each of size entries at most, until nothing is left, while those before are applied. It ends with ctx,
+// and with an error.
+func (p *poller) fetch(ctx context.Context, r feed.Request, size func() int) <-chan fetched {
 	pages := make(chan fetched, 1)
 	go func() {
 		defer close(pages)
 		for {
+			r.Limit = size()
 			answer, err := p.client.Get(ctx, r)
 			select {
 			case pages <- fetched{r, answer, err}:
@@ -176,10 +178,51 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 	}
 }
 
+// copyPages copies. A page that could not be applied is followed by a smaller one; by a larger one where all was refused, since others on it
+// may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
-	set := p.tuning()
-	r := feed.Request{URL: p.URL, After: at.cursor, Limit: set.pageSize}
-	if at.etagURL == p.shownPage(r) {
+	err := p.tryPages(ctx, at, scheduled)
+	if p.seeCheck(ctx, err) {
+		if at, err = p.load(ctx); err == nil {
+			err = p.tryPages(ctx, at, scheduled)
+		}
+	}
+	page, failed := errors.AsType[*pageError](err)
+	_, refused := errors.AsType[*refusedError](err)
+	full := p.tuning().pageSize
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.size = 0
+	case refused:
+		p.size = min(2*max(p.size, full), feed.MaxPageSize)
+	case failed && !errors.Is(err, errFenced):
+		p.size = max(int(page.entries/2), 1)
+	}
+	return err
+}
+
+// limit is how many entries the next request asks for.
+func (p *poller) limit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return cmp.Or(p.size, p.tuned.pageSize)
+}
+
+// grow makes the next page up to twice as large, as far as is set. It wants p.mu locked.
+func (p *poller) grow() {
+	if p.size *= 2; p.size >= p.tuned.pageSize {
+		p.size = 0
+	}
+}
+
+func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
+	r := feed.Request{URL: p.URL, After: at.cursor, Limit: p.limit()}
+	p.mu.Lock()
+	failed := p.failures > 0
+	p.mu.Unlock()
+	if at.etagURL == p.shownPage(r) && !failed { // it may be the ETag at which the source fails
 		r.ETag = at.etag
 	}
 	waiting := ctx
@@ -198,7 +241,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	turns := turns{most: p.mostTurns()}
 	defer func() { _ = turns.wait(0) }() // of which the first error is known by then
 	var err error
-	for f := range p.fetch(fetching, r) {
+	for f := range p.fetch(fetching, r, p.limit) {
 		p.setInterrupt(nil) // what follows is work
 		if f.err != nil || p.mayGoOn(ctx, scheduled) != nil {
 			if err = f.err; err != nil && waiting.Err() == nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,10 +43,14 @@ type poller struct {
 	client   *feed.Client
 	logger   *slog.Logger
 	service  string
-	shownURL string  // URL without its password
-	stream   *stream // nil: it listens to no stream
-	given    tuning  // by the environment, or the defaults
+	shownURL string        // URL without its password
+	stream   *stream       // nil: it listens to no stream
+	timeout  time.Duration // for a page to be applied, as a whole or in parts
+	given    tuning        // by the environment, or the defaults
 	metrics  *pollerMetrics
+
+	passed  atomic.Bool                // the feed's Check has passed an entry
+	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
 
 	wake chan struct{} // something is to be done, or to be done otherwise
 
@@ -62,6 +67,7 @@ type poller struct {
 	waits     bool // the source holds requests that wait, as it did with the last of them
 	tried     bool // there was such a one since the last failure
 	failures  int  // in a row
+	size      int  // entries that the next request asks for, after a page that could not be applied; 0: as many as is set
 	lastError error
 	nextPoll  time.Time    // past while one runs
 	asked     []chan error // by whom a poll was asked for, each with room for its outcome
@@ -78,7 +84,7 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 		}
 	}
 	return &poller{
-		Feed: f, pure: f.Columns != nil, service: service, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
+		Feed: f, pure: f.Columns != nil, service: service, timeout: dbTimeout, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
 		wake: make(chan struct{}, 1), standby: true, undecided: true,
 	}
 }

@@ -126,7 +126,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 		case err != nil:
 			return err
 		case len(rejected) > 0:
-			reason = rejected[0].reason.Error()
+			reason = whole(rejected[0].reason)
 			return nil
 		default:
 			return p.clear(ctx, tx, id)
@@ -139,7 +139,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 	case pgErr != nil && pgErr.Code == lockNotAvailable:
 		return errApplying
 	case err != nil:
-		return fmt.Errorf("apply the rejected entry of %s again: %w", id, err)
+		return &pageError{what: fmt.Sprintf("apply the rejected entry of %s again", id), err: err}
 	case reason != "":
 		return web.Errorf(http.StatusUnprocessableEntity, "It was refused again: %s.", reason)
 	}

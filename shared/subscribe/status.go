@@ -119,9 +119,12 @@ func inWords(err error) string {
 	var noAnswer *feed.NoAnswerError
 	var redirect *feed.RedirectError
 	var entries *entriesError
+	var page *pageError
 	switch {
 	case errors.As(err, &entries):
 		return "What the source said could not be passed on."
+	case errors.As(err, &page):
+		return "What the source said could not be applied."
 	case errors.Is(err, feed.ErrDiverged):
 		return "The source has another history than this copy."
 	case errors.Is(err, feed.ErrPage):

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -98,25 +97,33 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx.
+// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx. What fails as a whole is tried again
+// in parts, to find what is at fault.
 func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	began := time.Now()
 	bad, err := p.tryCommit(ctx, entries, from, to, before, false)
-	if badEntry(err) {
-		if before != nil {
-			<-before.done
+	if err != nil && before != nil {
+		if <-before.done; before.err != nil {
+			return before.err
 		}
+	}
+	_, refused := errors.AsType[*refusedError](err)
+	whole := err == nil
+	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !databaseAtFault(err) && p.answers(ctx) {
 		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
-		return fmt.Errorf("apply the page after %s: %w", from.cursor, err)
+		return &pageError{"apply the page after " + from.cursor.String(), to.cursor.Position - from.cursor.Position, err}
 	}
 	p.metrics.apply.Observe(time.Since(began).Seconds())
 	p.logRejected(ctx, bad)
+	p.see(entries, bad)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if whole { // else another one of this size is enough
+		p.grow()
+	}
 	p.rejecting = p.rejecting || len(bad) > 0
 	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
 	if succeeded(from, to) {
@@ -126,9 +133,21 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	return nil
 }
 
+// see keeps the last of the entries that has passed: what is refused alone is measured by it.
+func (p *poller) see(entries []feed.Entry, bad []rejection) {
+	for _, e := range slices.Backward(entries) {
+		if !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			p.witness.Store(&e)
+			return
+		}
+	}
+}
+
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
 	alone := before == nil || isDone(before)
-	if alone && !carefully && p.Columns != nil && len(entries) < copyFrom && !p.hasRejected() {
+	if alone && !carefully && p.Columns != nil && p.Check == nil && len(entries) < copyFrom && !p.hasRejected() {
 		return nil, p.upsertAtOnce(ctx, entries, from, to)
 	}
 	known, look := p.guess(entries), false
@@ -229,18 +248,24 @@ const notNullViolation = "23502"
 
 // applyNewer applies those of the entries that are newer than what is known.
 func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully bool) (bad []rejection, err error) {
-	switch entries = known.newer(entries); {
-	case len(entries) == 0:
+	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil
-	case carefully:
+	}
+	if carefully {
 		bad, err = p.applyCarefully(ctx, tx, entries)
-	default:
-		err = p.call(ctx, tx, entries, known.rows)
+	} else {
+		var good []feed.Entry
+		if good, bad = p.check(entries); len(good) > 0 {
+			err = p.call(ctx, tx, good, known.rows)
+		}
+		if err == nil {
+			err = p.reject(ctx, tx, bad)
+		}
+	}
+	if err == nil {
+		err = p.judge(ctx, tx, len(entries), bad)
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := allRefused(bad, len(entries)); err != nil {
 		return nil, err
 	}
 	if len(known.rejected) == 0 {

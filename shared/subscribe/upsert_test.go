@@ -84,7 +84,7 @@ func TestUpsert(t *testing.T) {
 		}
 		try := func(do func(tx pgx.Tx) error) error {
 			err := pgx.BeginFunc(t.Context(), pool, do)
-			if err != nil && !badEntry(err) {
+			if err != nil && !badData(err) {
 				rt.Fatal(err)
 			}
 			return err

@@ -47,7 +47,7 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, Limit: p.tuning().pageSize, History: at.walkHistory}) {
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, func() int { return p.tuning().pageSize }) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
@@ -109,6 +109,7 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 // it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
 // their own, and those of rejected entries are changed last.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
+	p.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
 	var applied, gone int
 	var bad []rejection
 	err := p.inTx(ctx, func(first *pgx.Batch) {
@@ -123,7 +124,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		if err := allRefused(bad, applied); err != nil {
+		if err := p.judge(ctx, tx, applied, bad); err != nil {
 			return err
 		}
 		if p.Apply == nil {
@@ -143,7 +144,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		return p.reject(ctx, tx, bad)
 	})
 	if err != nil {
-		return fmt.Errorf("apply what was read anew: %w", err)
+		return &pageError{what: "apply what was read anew", err: err}
 	}
 	p.metrics.resyncs.Inc()
 	p.logRejected(ctx, bad)

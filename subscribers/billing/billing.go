@@ -23,8 +23,14 @@ var Service = &subscribe.Service{
 	Text:       "an invoice per order, a credit note per cancellation, numbered without gaps",
 	Migrations: sql.Migrations("billing"),
 	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: applyOrders},
-		{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Apply: applyCustomers},
+		{
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
+			Apply: applyOrders,
+		},
+		{
+			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Check: customer.Check,
+			Apply: applyCustomers,
+		},
 	},
 	Routes: func(s *subscribe.Site) {
 		s.Page("/", "Invoices", page, func(r *http.Request) (any, error) { return overview(r, s.DB) })

@@ -24,9 +24,18 @@ var Service = &subscribe.Service{
 	Text:       "statistics: revenue, orders and cars by day, model and option, and how long they take",
 	Migrations: sql.Migrations("dashboard"),
 	Feeds: []subscribe.Feed{
-		{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Apply: applyOrders},
-		{Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Apply: applyBuilds, Optional: true},
-		{Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment", Apply: applyShipments, Optional: true},
+		{
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
+			Apply: applyOrders,
+		},
+		{
+			Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Check: build.Check,
+			Apply: applyBuilds, Optional: true,
+		},
+		{
+			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment", Check: shipment.Check,
+			Apply: applyShipments, Optional: true,
+		},
 	},
 	Routes: func(s *subscribe.Site) {
 		query := func(r *http.Request) (any, error) { return stats(r, s.DB) }

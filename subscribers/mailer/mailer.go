@@ -46,8 +46,14 @@ func Service() *subscribe.Service {
 		Migrations: sql.Migrations("mailer"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{
-			{Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Past: true, Apply: applyOrders},
-			{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers", Apply: applyCustomers},
+			{
+				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
+				Past: true, Apply: applyOrders,
+			},
+			{
+				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers", Check: customer.Check,
+				Apply: applyCustomers,
+			},
 		},
 		Work: func(ctx context.Context, s *subscribe.Site) error {
 			o.db = s.DB

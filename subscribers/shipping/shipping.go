@@ -36,8 +36,14 @@ func Service() *subscribe.Service {
 		Migrations: sql.Migrations("shipping"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{
-			{Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Apply: subscribe.Publishing(applyBuilds)},
-			{Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Apply: subscribe.Publishing(applyCustomers)},
+			{
+				Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Check: build.Check,
+				Apply: subscribe.Publishing(applyBuilds),
+			},
+			{
+				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Check: customer.Check,
+				Apply: subscribe.Publishing(applyCustomers),
+			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
 		Work:      func(ctx context.Context, s *subscribe.Site) error { return pickUp(ctx, s.Log, set.Pickup) },

@@ -1,0 +1,279 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
+)
+
+// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the database answers: it is
+// rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the service may be at fault: the poll fails.
+
+// A rejection is an entry that cannot be applied.
+type rejection struct {
+	feed.Entry
+	reason  error
+	checked bool // it was refused by the feed's Check, and never reached Apply
+}
+
+// A checkError is one of the feed's Check, whose text can be logged.
+type checkError struct{ error }
+
+func (e *checkError) Unwrap() error { return e.error }
+
+// check separates the entries that are not as their contract says from those that are.
+func (p *poller) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
+	if p.Check == nil {
+		return entries, nil
+	}
+	good = make([]feed.Entry, 0, len(entries))
+	for _, e := range entries {
+		if err := p.checkOne(e); err != nil {
+			bad = append(bad, rejection{e, err, true})
+			continue
+		}
+		good = append(good, e)
+		if !e.Deleted && !p.passed.Load() {
+			p.passed.Store(true)
+		}
+	}
+	return good, bad
+}
+
+func (p *poller) checkOne(e feed.Entry) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{"check", v}
+		}
+	}()
+	if err = p.Check(e); err != nil {
+		err = &checkError{err}
+	}
+	return err
+}
+
+// seeCheck asks for the feed's first entries, to see whether the check passes any. It matters where all of a page was refused by it, and
+// nothing has passed since the process was started.
+func (p *poller) seeCheck(ctx context.Context, err error) (passes bool) {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || p.passed.Load() {
+		return false
+	}
+	if first, err := p.client.Get(ctx, feed.Request{URL: p.URL, Limit: feed.PageSize}); err == nil {
+		p.check(first.Page.Entries)
+	}
+	return p.passed.Load()
+}
+
+// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the others passed. One that is
+// alone is at fault if the copy still takes what it has taken before, or, where that is not known, if it breaks a rule for data.
+func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
+	var checked int
+	var alone rejection
+	for _, r := range bad {
+		if r.checked {
+			checked++
+		} else {
+			alone = r
+		}
+	}
+	applied, refused := entries-checked, len(bad)-checked
+	switch {
+	case refused < applied, len(bad) == 0:
+		return nil
+	case applied == 0 && (entries == 1 || p.passed.Load()):
+		return nil
+	case applied == 1:
+		if known := p.witness.Load(); known == nil {
+			if badData(alone.reason) {
+				return nil
+			}
+		} else if failed, err := p.attempt(ctx, tx, []feed.Entry{*known}, false); err != nil || failed == nil {
+			return err
+		}
+	}
+	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
+}
+
+// A refusedError is a page of which every entry was refused: the fault is not an entry's.
+type refusedError struct {
+	entries int
+	checked bool // all of them by the check
+	first   error
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
+}
+
+func (e *refusedError) Unwrap() error { return e.first }
+
+// databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody else was in the way.
+func databaseAtFault(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return errors.Is(err, publish.ErrUnknown)
+	}
+	switch pgErr.Code[:min(2, len(pgErr.Code))] {
+	case "08", "40", "53", "58": // connection; deadlock and the like; out of disk, memory or connections; I/O
+		return true
+	}
+	switch pgErr.Code {
+	case "25006", "55P03", "XX001", "XX002": // read-only, a lock not to be had in time, damaged data and index
+		return true
+	}
+	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+}
+
+// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, or SQLSTATE
+// classes 22 and 23.
+func badData(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
+	}
+	_, check := errors.AsType[*checkError](err)
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
+	_, entity := errors.AsType[*entityError](err)
+	return check || syntax || wrongType || entity
+}
+
+// answers reports whether the database does.
+func (p *poller) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return p.pool.Ping(ctx) == nil
+}
+
+const (
+	answerTimeout = 5 * time.Second
+	stepTimeout   = 10 * time.Second // for a statement, where it is looked for what is at fault
+)
+
+// limitSteps has a statement of tx that takes too long fail by itself, which shows that the database answers; and before that one that
+// waits for a lock, which is nobody's fault. It gives what undoes that.
+func limitSteps(ctx context.Context, tx pgx.Tx) (restore func() error, err error) {
+	var statement, lock string
+	err = tx.QueryRow(ctx, `
+		with given as materialized (
+			select (select setting::int from pg_settings where name = 'statement_timeout') as statement,
+			       (select setting::int from pg_settings where name = 'lock_timeout') as lock
+		), step as materialized (
+			select statement, lock, least(nullif(statement, 0), $1::int) as ms from given
+		)
+		select statement::text, lock::text from step
+		 where set_config('statement_timeout', ms::text, true) <> ''
+		   and set_config('lock_timeout', greatest(least(nullif(lock, 0), ms / 2), 1)::text, true) <> ''`,
+		stepTimeout.Milliseconds()).Scan(&statement, &lock)
+	return func() error {
+		_, err := tx.Exec(ctx, `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`, statement, lock)
+		return err
+	}, err
+}
+
+// An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the cause may.
+type applyError struct{ cause error }
+
+func (e *applyError) Error() string { return unquoted(e.cause) }
+func (e *applyError) Unwrap() error { return e.cause }
+
+// whole gives the reason with all that it says.
+func whole(reason error) string {
+	if apply, ok := reason.(*applyError); ok { //nolint:errorlint // what call gave, not what it wraps
+		reason = apply.cause
+	}
+	return reason.Error()
+}
+
+// A pageError is that of a page which could not be applied. Its text quotes no entry.
+type pageError struct {
+	what    string
+	entries int64 // on the page
+	err     error
+}
+
+func (e *pageError) Error() string {
+	if _, ok := errors.AsType[*refusedError](e.err); ok {
+		return e.what + ": " + e.err.Error()
+	}
+	if _, ok := errors.AsType[*pgconn.PgError](e.err); ok {
+		return e.what + ": " + unquoted(e.err)
+	}
+	return e.what + ": " + e.err.Error()
+}
+
+func (e *pageError) Unwrap() error { return e.err }
+
+// A panicError is a panic of what a service has given to the engine.
+type panicError struct {
+	in    string
+	value any
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.in, e.value) }
+
+func (e *panicError) unquoted() string {
+	if err, ok := e.value.(runtime.Error); ok {
+		return e.in + " panicked: " + err.Error()
+	}
+	return fmt.Sprintf("%s panicked with a value of type %T", e.in, e.value)
+}
+
+// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased. The whole
+// reason is in rejected_entry, and goes with the entry.
+func unquoted(err error) string {
+	if check, ok := errors.AsType[*checkError](err); ok {
+		return check.Error()
+	}
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
+		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL, which may say anything under any code
+		case databaseAtFault(err), class == "42", class == "54", class == "57": // none of these is about data
+			return pgErr.Error()
+		}
+		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)",
+			pgErr.TableName, pgErr.ColumnName, pgErr.ConstraintName, pgErr.Code)
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("field %q is no %v", wrong.Field, wrong.Type)
+	}
+	if panicked, ok := errors.AsType[*panicError](err); ok {
+		return panicked.unquoted()
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok { // that of a context, too
+		return timeout.Error()
+	}
+	for _, known := range []error{errNoFeed, context.Canceled} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	if badData(err) {
+		return "no JSON of the kind that is expected"
+	}
+	return fmt.Sprintf("an error of type %T, whose text may quote an entry", innermost(err))
+}
+
+func innermost(err error) error {
+	for {
+		switch e := err.(type) { //nolint:errorlint // it unwraps
+		case interface{ Unwrap() error }:
+			if e.Unwrap() == nil {
+				return err
+			}
+			err = e.Unwrap()
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,365 @@
+package subscribe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// failsOn has Apply fail wherever the thing is in a batch.
+func (c *copier) failsOn(n int, fail func(ctx context.Context, tx pgx.Tx) error) {
+	apply := c.Apply
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		if b.has(n) {
+			return fail(ctx, tx)
+		}
+		return apply(ctx, tx, b)
+	}
+}
+
+func raises(code string) func(ctx context.Context, tx pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `do $$ begin raise exception 'thing 3 of Ada' using errcode = '`+code+`'; end $$`)
+		return err
+	}
+}
+
+// What fails alone is put aside, whatever the error; what is the database's fault rejects nothing.
+func TestBlame(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		fail func(ctx context.Context, tx pgx.Tx) error
+		bad  bool // the entry is at fault
+	}{
+		"54000":          {raises("54000"), true},
+		"54001":          {raises("54001"), true},
+		"0A000":          {raises("0A000"), true},
+		"XX000":          {raises("XX000"), true},
+		"P0001":          {raises("P0001"), true},
+		"57014":          {raises("57014"), true},
+		"an error of Go": {func(context.Context, pgx.Tx) error { return errors.New("thing 3 of Ada") }, true},
+		"a panic":        {func(context.Context, pgx.Tx) error { panic("thing 3 of Ada") }, true},
+		"a bug":          {func(context.Context, pgx.Tx) error { return []error{}[len("thing 3 of Ada")] }, true},
+		"a real time-out": {func(ctx context.Context, tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `set local statement_timeout = 1`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `select pg_sleep(1)`)
+			return err
+		}, true},
+		"a failed transaction": {func(ctx context.Context, tx pgx.Tx) error {
+			_, _ = tx.Exec(ctx, `select 1/0`)
+			return nil
+		}, true},
+		"a disk that is full": {raises("53100"), false},
+		"memory":              {raises("53200"), false},
+		"read-only": {func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `set transaction read only; delete from thing`)
+			return err
+		}, false},
+		"a deadlock":               {raises("40P01"), false},
+		"a serialization failure":  {raises("40001"), false},
+		"a lock that is not to be": {raises("55P03"), false},
+		"an I/O error":             {raises("58030"), false},
+		"damaged data":             {raises("XX001"), false},
+		"a connection that is lost": {func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `select pg_terminate_backend(pg_backend_pid())`)
+			return err
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 9)
+			c := newCopier(t, s)
+			var log strings.Builder
+			c.logger = slog.New(slog.NewTextHandler(&log, nil))
+			apply := c.Apply
+			c.failsOn(3, x.fail)
+			err := c.poll(t.Context())
+			c.after(err, time.Now())
+			if strings.Contains(log.String()+fmt.Sprint(err), "Ada") {
+				t.Errorf("it quotes the entry: %v\n%s", err, &log)
+			}
+			if x.bad {
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.wantRejected(t, s, "", 3)
+				return
+			}
+			if at := c.stored(t); err == nil || at.rejected > 0 || at.cursor.Position > 0 {
+				t.Errorf("%d are rejected at %s: %v", at.rejected, at.cursor, err)
+			}
+			c.Apply = apply
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+		})
+	}
+}
+
+// An entry that is alone on its page is at fault if the copy takes again what it has taken before.
+func TestBlameOfOne(t *testing.T) {
+	t.Parallel()
+	fails := errors.New("no such model")
+	for name, x := range map[string]struct {
+		before bool // something was applied
+		fail   func(b *Batch) bool
+		bad    bool
+	}{
+		"it alone":                      {true, func(b *Batch) bool { return b.has(5) }, true},
+		"everything":                    {true, func(*Batch) bool { return true }, false},
+		"nobody knows":                  {false, func(b *Batch) bool { return b.has(5) }, false},
+		"everything, from the start on": {false, func(*Batch) bool { return true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			c := newCopier(t, s)
+			if x.before {
+				s.put(t, 1, 2)
+				c.mustPoll(t)
+			}
+			apply := c.Apply
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if x.fail(b) {
+					return fails
+				}
+				return apply(ctx, tx, b)
+			}
+			s.put(t, 5, 5)
+			err := c.poll(t.Context())
+			if x.bad {
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.wantRejected(t, s, "no such model", 5)
+				return
+			}
+			if !errors.Is(err, fails) || c.stored(t).rejected > 0 {
+				t.Errorf("%d are rejected: %v", c.stored(t).rejected, err)
+			}
+			if !x.fail(NewBatch(nil)) { // with neighbours it shows
+				s.put(t, 6, 7)
+				c.mustPoll(t)
+				c.wantRejected(t, s, "no such model", 5)
+			}
+		})
+	}
+}
+
+// random gives text that PostgreSQL cannot compress.
+func random(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte('!' + rand.IntN(90)) //nolint:gosec // test data
+	}
+	return string(b)
+}
+
+// Every second of a thousand is bad, or one has a text that no index takes, or a statement may not take long: the good ones arrive.
+func TestBlameOnLargePages(t *testing.T) {
+	t.Parallel()
+	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {
+		t.Run("every second, "+name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 1000)
+			c := s.copier(t, newCopier(t, s).pool, 1000, columns...)
+			t.Cleanup(c.client.Close)
+			exec(t, c.pool, `alter table thing add check (substring(name, '^thing ([0-9]+),')::int % 2 = 0)`)
+			c.mustPoll(t)
+			if n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`); n != 500 || bad != 500 {
+				t.Errorf("%d are applied, %d rejected", n, bad)
+			}
+		})
+		t.Run("too long for an index, "+name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 2)
+			e := s.version(3)
+			var err error
+			if e.Payload, err = json.Marshal(thing{e.ID, e.Version, random(3200)}); err != nil {
+				t.Fatal(err)
+			}
+			s.publish(t, e)
+			s.put(t, 4, 35)
+			c := s.copier(t, newCopier(t, s).pool, 30, columns...)
+			t.Cleanup(c.client.Close)
+			exec(t, c.pool, `create index on thing (name)`)
+			c.mustPoll(t)
+			c.wantRejected(t, s, "SQLSTATE 54000", 3)
+		})
+	}
+
+	t.Run("more steps than there is time for on one page", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 100)
+		c := s.copier(t, newCopier(t, s).pool, 1000)
+		t.Cleanup(c.client.Close)
+		exec(t, c.pool, `alter table thing add check (substring(name, '^thing ([0-9]+),')::int % 2 = 0)`)
+		c.timeout = 2 * time.Second
+		apply := c.Apply
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			_, err := tx.Exec(ctx, `select pg_sleep(0.02)`)
+			return errors.Join(err, apply(ctx, tx, b))
+		}
+		failures := 0
+		for c.poll(t.Context()) != nil && failures < 50 {
+			failures++
+		}
+		n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`)
+		if n != 50 || bad != 50 || failures == 0 || failures > 10 {
+			t.Errorf("%d are applied, %d rejected, %d polls failed", n, bad, failures)
+		}
+	})
+
+	t.Run("a small statement_timeout", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 40)
+		c := s.copier(t, newCopier(t, s).pool, 100)
+		t.Cleanup(c.client.Close)
+		config := c.pool.Config()
+		config.ConnConfig.RuntimeParams["statement_timeout"] = "2000"
+		pool, err := pgxpool.NewWithConfig(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		c.pool = pool
+		apply := c.Apply
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			_, err := tx.Exec(ctx, `select pg_sleep($1)`, 0.06*float64(len(b.Entities)))
+			return errors.Join(err, apply(ctx, tx, b))
+		}
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+		c.wantRejected(t, s, "")
+	})
+}
+
+// Where a whole page is refused, a larger one shows whether it is the entries' fault.
+func TestBlameOfAWholePage(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 40)
+	c := newCopier(t, s)
+	c.bans(t, "^thing (1[1-9]|20), ")
+	err := c.poll(t.Context())
+	for n := 0; err != nil && n < 5; n++ {
+		if _, refused := errors.AsType[*refusedError](err); !refused {
+			t.Fatal(err)
+		}
+		err = c.poll(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wantRejected(t, s, "banned", 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+	s.exchanges()
+	s.put(t, 50, 51)
+	c.mustPoll(t)
+	if asked := s.exchanges(); !strings.HasSuffix(asked[0].query, "&limit=10") {
+		t.Errorf("it goes on with %v", asked)
+	}
+}
+
+// What the feed's check refuses never reaches Apply. A check that passes nothing is at fault itself.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	bad := func(names string) func(feed.Entry) error {
+		matches := regexp.MustCompile(`"name":"thing (` + names + `), `)
+		return func(e feed.Entry) error {
+			if !e.Deleted && matches.Match(e.Entity) {
+				return errors.New("name is no name")
+			}
+			return nil
+		}
+	}
+	for name, x := range map[string]struct {
+		names    string
+		rejected []int
+		says     string // the error; "": none
+	}{
+		"some of a page":        {"3|7", []int{3, 7}, ""},
+		"the first page":        {"[1-9]|10", []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, ""},
+		"a page in the middle":  {"1[1-9]|20", []int{11, 12, 13, 14, 15, 16, 17, 18, 19, 20}, ""},
+		"the last one":          {"25", []int{25}, ""},
+		"everything":            {"[0-9]+", nil, "every one of the 10 entries was refused, the first: name is no name"},
+		"all but the first one": {"[2-9]|1.|2.", []int{2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 25)
+			c := newCopier(t, s)
+			c.Check = bad(x.names)
+			apply := c.Apply
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if i := slices.IndexFunc(b.Entities, func(e feed.Entry) bool { return c.Check(e) != nil }); i >= 0 {
+					t.Errorf("Apply sees %s", b.Entities[i].Entity)
+				}
+				return apply(ctx, tx, b)
+			}
+			err := c.poll(t.Context())
+			if x.says != "" {
+				if err == nil || !strings.Contains(err.Error(), x.says) || c.stored(t).rejected > 0 {
+					t.Errorf("%d are rejected: %v", c.stored(t).rejected, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.wantRejected(t, s, "name is no name", x.rejected...)
+			again := s.copier(t, c.pool, 10) // as after a restart
+			again.Check = bad(".*6|.*7")
+			s.put(t, 26, 27)
+			again.mustPoll(t) // the source's first entries show that the check passes some
+			if n := count(t, c.pool, `select count(*) from rejected_entry where reason = 'name is no name'`); n != len(x.rejected)+2 {
+				t.Errorf("%d are rejected", n)
+			}
+			again.Check = nil
+			s.put(t, 1, 27)
+			again.mustPoll(t)
+			c.wantRejected(t, s, "")
+			c.wantUpToDate(t, s)
+		})
+	}
+
+	t.Run("when the feed is read anew", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 25)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		c.Check = bad("3|14")
+		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+			t.Fatal(err)
+		}
+		c.mustPoll(t)
+		c.wantRejected(t, s, "name is no name", 3, 14)
+		c.Check = func(feed.Entry) error { panic("of Ada") }
+		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.poll(t.Context()); err == nil || strings.Contains(err.Error(), "Ada") || len(c.things(t)) != 25 {
+			t.Errorf("%v, with %d things", err, len(c.things(t)))
+		}
+	})
+}
