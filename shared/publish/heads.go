@@ -167,7 +167,7 @@ func (p *placed) behind(before []feed.Entry) []feed.Entry {
 	for i := first; i < len(p.records); i++ {
 		r, position := &p.records[i], p.from.Position+int64(i)+1
 		recent = append(recent, feed.Entry{ // nobody reads beyond the end of before
-			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Entity: r.Payload,
+			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Erased: r.erase, Entity: r.Payload,
 			Cursor: feed.At(position, feed.Digest(p.digests[i])),
 		})
 	}

@@ -164,7 +164,7 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `
-		select position, kind, entity_id, version, updated, payload, digest, (select erasures from feed where name = $1)
+		select position, kind, entity_id, version, updated, payload, digest, salt is null, (select erasures from feed where name = $1)
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
 	if err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	var id uuid.UUID
 	var payload, digest []byte
 	var erasures int64
-	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &erasures}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &erasures}, func() error {
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		// An erased payload is served as the tombstone that took it away.
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
