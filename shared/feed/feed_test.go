@@ -195,7 +195,7 @@ func TestParsePageRefuses(t *testing.T) {
 		"a cursor that is none":         strings.Replace(good, `"cursor":"2-`, `"cursor":"`, 1),
 		"an entry without an entity":    strings.Replace(good, `,"entity":{"a":"<&>"}`, ``, 1),
 		"a deleted entry with one":      strings.Replace(good, `"deleted":true`, `"deleted":true,"entity":{}`, 1),
-		"what is erased and there":     strings.Replace(good, `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1),
+		"what is erased and there":      strings.Replace(good, `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1),
 		"an entry without a version":    strings.Replace(good, `"version":3`, `"version":0`, 1),
 		"an id that is no UUID":         strings.Replace(good, `"urn:uuid:018f`, `"urn:uuid:xxxx`, 1),
 		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),

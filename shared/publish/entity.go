@@ -69,7 +69,11 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	if err := s.cold.Check(c, 1); err != nil {
 		return err
 	}
-	list, err := s.versions(c.Request.Context(), d.Name, id)
+	var list []entityVersion
+	err = s.log.erased(c.Request.Context(), func() (err error) {
+		list, err = s.versions(c.Request.Context(), d.Name, id)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 	}
@@ -106,14 +110,18 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `
-		select position, digest, version, updated, payload, salt is null
+		select position, digest, version, updated, payload, salt is null, (select listed from feed where name = $1)
 		  from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3`, name, id, maxVersions)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
 		var digest, payload []byte
-		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased)
+		var listed int64
+		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
+		if err == nil && !s.log.follows(listed) {
+			err = errUnapplied
+		}
 		if err != nil {
 			return v, err
 		}

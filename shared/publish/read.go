@@ -79,7 +79,7 @@ func (s selection) atHand(t *tip) *span {
 	return sp
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history.
+// locate finds the selection in the log; *diverged if its cursor is of another history, errUnapplied before what is erased is gone.
 func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
@@ -91,7 +91,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
 	rows, err := s.log.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.listed, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
@@ -99,9 +99,12 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	if err != nil {
 		return nil, err
 	}
-	head, places, err := collectPlaces(rows)
-	if err != nil {
+	head, listed, places, err := collectPlaces(rows)
+	switch {
+	case err != nil:
 		return nil, err
+	case !s.log.follows(listed):
+		return nil, errUnapplied
 	}
 	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.digest)) {
 		last := head.Position / full * full
@@ -133,12 +136,12 @@ type place struct {
 	updated time.Time
 }
 
-func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error) {
+func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]place, err error) {
 	places = map[int64]place{}
 	var end, erasures, position *int64
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &position, &digest, &updated}, func() error {
 		head = &Head{*end, feed.Digest(endDigest), *erasures}
 		if position != nil {
 			places[*position] = place{feed.Digest(digest), updated.UTC()}
@@ -148,7 +151,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error
 	if err == nil && head == nil {
 		err = errors.New("there is no such feed in this database")
 	}
-	return head, places, err
+	return head, listed, places, err
 }
 
 // errChanged: between two looks at the log something was erased, or the database was restored.

@@ -117,7 +117,10 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 				return nil, err
 			}
 		}
-		sp, err = s.locate(ctx, res.Description, res.selection)
+		err = s.log.erased(ctx, func() (err error) {
+			sp, err = s.locate(ctx, res.Description, res.selection)
+			return err
+		})
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
