@@ -44,6 +44,7 @@ type poller struct {
 	stream   *stream // nil: it listens to no stream
 	given    tuning  // by the environment, or the defaults
 	metrics  *pollerMetrics
+	erasures erasures
 
 	wake chan struct{} // something is to be done, or to be done otherwise
 
@@ -86,6 +87,7 @@ var errInterrupted = errors.New("interrupted")
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	p.setStandby(false)
+	p.erasures.reset()
 	defer p.setStandby(true)
 	defer p.listen(ctx)()
 	for ctx.Err() == nil {
