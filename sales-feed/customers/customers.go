@@ -26,12 +26,13 @@ type Settings struct {
 	Addr string `env:"ADDR" envDefault:"127.0.0.1:8081" help:"host:port to listen on"`
 	source.Settings
 	StorefrontURL source.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, where a visitor who has signed up may return to, and nowhere else"`
+	ErasedFile    string      `env:"ERASED_FILE" help:"list of the ids of erased accounts, which a restored dump must not bring back: apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
 }
 
 // Run serves the customers app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	return source.App{
-		Name: "customers", Addr: settings.Addr, Settings: settings.Settings,
+		Name: "customers", Addr: settings.Addr, Settings: settings.Settings, Erasures: Erasures(settings),
 		Engine: func(common source.Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
 			settings.Settings = common
 			return Engine(settings, pool, log, logger)

@@ -26,7 +26,9 @@ type store struct {
 // signUp writes a new customer, once for each idempotency key ("" is none).
 func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
 	a.normalize()
-	return source.Once(ctx, s.pool, key, a, func(hash []byte) (*customer.Customer, error) {
+	first := false
+	p, err := source.Once(ctx, s.pool, key, a, func(hash []byte) (*customer.Customer, error) {
+		first = true
 		if err := a.check(); err != nil {
 			return nil, err
 		}
@@ -50,6 +52,14 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		publish.Append(change, customer.Feed, entry)
 		return p, s.commit(ctx, change, id, key != "")
 	})
+	if err != nil || first {
+		return p, err
+	}
+	// An earlier answer, which a restored dump may have brought back.
+	if _, err = s.get(ctx, p.ID); errors.Is(err, errDeleted) {
+		return s.signUp(ctx, a, key)
+	}
+	return p, err
 }
 
 // change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of whose
@@ -107,7 +117,7 @@ func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID
 	case errors.Is(err, publish.ErrUnknown):
 		return source.Perhaps("/customers/"+id.String(), harmless)
 	case err != nil:
-		return fmt.Errorf("write customer %s: %w", id, err)
+		return errNotErased(fmt.Errorf("write customer %s: %w", id, err))
 	}
 	return nil
 }
@@ -133,8 +143,17 @@ var (
 func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
+	var p *customer.Customer
+	err := s.log.View(ctx, func(tx pgx.Tx) (err error) {
+		p, err = read(ctx, tx, id)
+		return err
+	})
+	return p, err
+}
+
+func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, error) {
 	p := new(customer.Customer)
-	err := s.pool.QueryRow(ctx, `
+	err := tx.QueryRow(ctx, `
 		select id, version, name, email, street, postal_code, city, country, created_at, updated_at from customer where id = $1`, id).Scan(
 		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
@@ -142,7 +161,7 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 		return p, err
 	}
 	var deleted bool
-	err = s.pool.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and entity_id = $2)`, customer.Feed, id).Scan(&deleted)
+	err = tx.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and entity_id = $2)`, customer.Feed, id).Scan(&deleted)
 	if err != nil {
 		return nil, fmt.Errorf("look for a deleted account: %w", err)
 	}

@@ -44,6 +44,7 @@ type App struct {
 	Name     string // of its database and of its migrations
 	Addr     string // host:port
 	Settings Settings
+	Erasures publish.Erasures // where feeds say something of people; else zero
 	// Engine answers its requests. The settings that it gets have a PublicURL.
 	Engine func(Settings, *pgxpool.Pool, *publish.Log, *slog.Logger) (*gin.Engine, error)
 }
@@ -75,7 +76,7 @@ func (a App) Run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	log, err := publish.Open(ctx, db.Pool, logger)
+	log, err := a.open(ctx, db.Pool, logger)
 	if err != nil {
 		return err
 	}
@@ -92,6 +93,13 @@ func (a App) Run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	return web.ServeListener(ctx, ln, engine, logger)
+}
+
+func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*publish.Log, error) {
+	if a.Erasures.File == "" {
+		return publish.Open(ctx, pool, logger)
+	}
+	return publish.OpenPersonal(ctx, pool, logger, a.Erasures)
 }
 
 // NewEngine gives an engine with what every app answers: its feeds, its metrics and its health. Of the settings it takes

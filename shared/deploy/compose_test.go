@@ -106,6 +106,10 @@ func TestCompose(t *testing.T) {
 			}
 		})
 	}
+	customers := project.Services["customers"]
+	if v := customers.Volumes; len(v) != 1 || v[0].Target != filepath.Dir(value(customers, "ERASED_FILE")) || v[0].ReadOnly || volumes[v[0].Source] {
+		t.Errorf("the list of erased ids %s is to lie on a volume of its own; there is %+v", value(customers, "ERASED_FILE"), v)
+	}
 }
 
 func checkService(t *testing.T, p program, s types.ServiceConfig) {

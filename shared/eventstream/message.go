@@ -20,6 +20,7 @@ import (
 //	version     of the entity
 //	updated     when that was made: RFC 3339, UTC, to the microsecond
 //	deleted     the entity is gone
+//	erased      it is gone for good: no later message of its id counts; left out where it is not
 //	after       the place in the feed where the page starts
 //	cursor      a place in the feed that is not beyond the entry: who has this message and all before it loses nothing by going on
 //	            from there; on the last message of a page it is the place right behind the entry, else the same as after
@@ -42,6 +43,9 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 			},
 			Body: body(e),
 		}
+		if e.Erased {
+			all[i].Headers["erased"] = true
+		}
 	}
 	return all
 }
@@ -56,7 +60,11 @@ func MessageID(name string, e *feed.Entry) uuid.UUID {
 func body(e *feed.Entry) []byte {
 	head := fmt.Appendf(nil, bodyHead, e.ID)
 	if e.Deleted {
-		return fmt.Appendf(head, `,"version":%d,"deleted":true}`, e.Version)
+		erased := ""
+		if e.Erased {
+			erased = `,"erased":true`
+		}
+		return fmt.Appendf(head, `,"version":%d,"deleted":true%s}`, e.Version, erased)
 	}
 	entity := bytes.TrimSpace(e.Entity)
 	members := bytes.TrimSpace(entity[1:])
@@ -117,6 +125,15 @@ func read(name string, d *amqp.Delivery) (m Message, err error) {
 		header(d, "feed", &of), header(d, "position", &m.Position), header(d, "version", &m.Version), header(d, "updated", &updated),
 		header(d, "deleted", &m.Deleted), header(d, "after", &after), header(d, "cursor", &cursor), header(d, "generation", &m.Generation),
 	); err != nil {
+		return m, err
+	}
+	if _, has := d.Headers["erased"]; has {
+		err = header(d, "erased", &m.Erased)
+	}
+	if err == nil && m.Erased && !m.Deleted {
+		err = errors.New("it is erased and not deleted")
+	}
+	if err != nil {
 		return m, err
 	}
 	if of != name {

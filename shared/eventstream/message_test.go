@@ -33,19 +33,25 @@ func delivered(p amqp.Publishing) amqp.Delivery {
 // What goes out comes back, and says where its page starts and where it ends.
 func TestThereAndBack(t *testing.T) {
 	t.Parallel()
-	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
+	from, behind := feed.At(7, feed.Digest{1}), feed.At(10, feed.Digest{2})
 	page := &feed.Page{Cursor: behind, Entries: []feed.Entry{
 		{Position: 8, ID: numbered(1), Version: 2, Updated: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), Entity: []byte(`{"id":1}`)},
-		{Position: 9, ID: numbered(1), Version: 3, Updated: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC), Deleted: true, Cursor: behind},
+		{Position: 9, ID: numbered(1), Version: 3, Updated: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC), Deleted: true},
+		{Position: 10, ID: numbered(2), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 7, 0, time.UTC), Deleted: true, Erased: true, Cursor: behind},
 	}}
 	for i, p := range Messages("things", 3, from, page) {
 		want := Message{Entry: page.Entries[i], After: from, Generation: 3, delivery: delivered(p)}
-		if got := Parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 1) {
+		if got := Parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 2) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
 	if got := Parse("others", delivered(Messages("things", 3, from, page)[0])); got.Err == nil {
 		t.Error("a message of another feed is taken")
+	}
+	erased := Messages("things", 3, from, page)[0]
+	erased.Headers["erased"] = true
+	if got := Parse("things", delivered(erased)); got.Err == nil {
+		t.Error("a message that is erased and not deleted is taken")
 	}
 }
 

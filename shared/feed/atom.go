@@ -46,6 +46,7 @@ type atomPlace struct {
 	XMLName  xml.Name `xml:"edison:entry"`
 	Position int64    `xml:"position,attr"`
 	Version  int64    `xml:"version,attr"`
+	Erased   bool     `xml:"erased,attr,omitempty"`
 }
 
 type atomTombstone struct {
@@ -54,7 +55,7 @@ type atomTombstone struct {
 	Place atomPlace
 }
 
-// Atom gives the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721). Each entry
+// Atom gives the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true" in our extension where they are erased. Each entry
 // has content for people and, beside it, the entity as an XML element of its own namespace. An archive document is marked
 // as one (RFC 5005 section 4).
 func (d *Document) Atom() ([]byte, error) {
@@ -82,7 +83,7 @@ func (d *Document) Atom() ([]byte, error) {
 			updated = e.Updated
 			doc.Updated = rfc3339(updated)
 		}
-		place := atomPlace{Position: e.Position, Version: e.Version}
+		place := atomPlace{Position: e.Position, Version: e.Version, Erased: e.Erased}
 		if e.Deleted {
 			doc.Tombstones = append(doc.Tombstones, atomTombstone{Ref: e.ID.URN(), When: rfc3339(e.Updated), Place: place})
 			continue

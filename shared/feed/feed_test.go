@@ -136,6 +136,7 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 			Position int64           `json:"position"`
 			Version  int64           `json:"version"`
 			Deleted  bool            `json:"deleted,omitempty"`
+			Erased   bool            `json:"erased,omitempty"`
 			Entity   json.RawMessage `json:"entity,omitempty"`
 		}
 		for i, e := range d.Entries {
@@ -149,7 +150,7 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 			if err := enc.Encode(struct {
 				feeds.JSONItem
 				Edison edison `json:"_edison"`
-			}{item, edison{e.Position, e.Version, e.Deleted, e.Entity}}); err != nil {
+			}{item, edison{e.Position, e.Version, e.Deleted, e.Erased, e.Entity}}); err != nil {
 				t.Fatal(err)
 			}
 			want := raw.Replace(strings.TrimSuffix(b.String(), "\n"))
@@ -194,6 +195,7 @@ func TestParsePageRefuses(t *testing.T) {
 		"a cursor that is none":         strings.Replace(good, `"cursor":"2-`, `"cursor":"`, 1),
 		"an entry without an entity":    strings.Replace(good, `,"entity":{"a":"<&>"}`, ``, 1),
 		"a deleted entry with one":      strings.Replace(good, `"deleted":true`, `"deleted":true,"entity":{}`, 1),
+		"what is erased and there":      strings.Replace(good, `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1),
 		"an entry without a version":    strings.Replace(good, `"version":3`, `"version":0`, 1),
 		"an id that is no UUID":         strings.Replace(good, `"urn:uuid:018f`, `"urn:uuid:xxxx`, 1),
 		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),

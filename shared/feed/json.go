@@ -72,7 +72,7 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 	b = append(b, e.ID.URN()...)
 	b = append(b, '"')
 	if e.Deleted {
-		b = append(b, `,"title":"Deleted","content_text":"Deleted at its source."`...)
+		b = append(b, `,"title":"`+tombstoneTitle(e)+`","content_text":"`+tombstoneTitle(e)+` at its source."`...)
 	} else {
 		shown := d.Words(e)
 		b = appendMember(b, `,"url":`, shown.URL)
@@ -87,11 +87,21 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 	b = strconv.AppendInt(b, e.Version, 10)
 	if e.Deleted {
 		b = append(b, `,"deleted":true`...)
+		if e.Erased {
+			b = append(b, `,"erased":true`...)
+		}
 	} else {
 		b = append(b, `,"entity":`...)
 		b = append(b, e.Entity...)
 	}
 	return append(b, "}}"...)
+}
+
+func tombstoneTitle(e Entry) string {
+	if e.Erased {
+		return "Erased"
+	}
+	return "Deleted"
 }
 
 // appendMember leaves out what is empty.
@@ -145,6 +155,7 @@ type jsonReplay struct {
 			Position int64          `json:"position"`
 			Version  int64          `json:"version"`
 			Deleted  bool           `json:"deleted"`
+			Erased   bool           `json:"erased"`
 			Entity   jsontext.Value `json:"entity"`
 		} `json:"_edison"`
 	} `json:"items"`
@@ -190,14 +201,14 @@ func (doc *jsonReplay) page(after Cursor) (*Page, error) {
 		position++
 		e := Entry{
 			Position: item.Edison.Position, Version: item.Edison.Version, Updated: item.Modified,
-			Deleted: item.Edison.Deleted, Entity: []byte(item.Edison.Entity),
+			Deleted: item.Edison.Deleted, Erased: item.Edison.Erased, Entity: []byte(item.Edison.Entity),
 		}
 		if e.Position != position {
 			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)
 		}
 		id, err := uuid.Parse(strings.TrimPrefix(item.ID, "urn:uuid:"))
-		if err != nil || e.Version < 1 || e.Deleted == bytes.HasPrefix(e.Entity, []byte("{")) || e.Deleted && e.Entity != nil {
-			return nil, fmt.Errorf("%w: the entry at position %d lacks a UUID, a version from 1 on, or one of entity (an object) and deleted", ErrPage, position)
+		if err != nil || e.Version < 1 || e.Deleted == bytes.HasPrefix(e.Entity, []byte("{")) || e.Deleted && e.Entity != nil || e.Erased && !e.Deleted {
+			return nil, fmt.Errorf("%w: the entry at position %d lacks a UUID, a version from 1 on, or one of entity (an object) and deleted, or is erased and not deleted", ErrPage, position)
 		}
 		e.ID = id
 		p.Entries = append(p.Entries, e)

@@ -33,6 +33,7 @@ type Entry struct {
 	Version  int64           // 1, 2, 3 ... of this entity
 	Updated  time.Time       // UTC, microseconds; grows strictly with Version
 	Deleted  bool            // a tombstone: the entity is gone and Entity is nil
+	Erased   bool            // a tombstone of an entity that is erased: no reader takes a later entry of its id
 	Entity   json.RawMessage // as the source rendered it when it was written
 	Cursor   Cursor          // the place right after it; only the source knows it
 }
@@ -46,11 +47,12 @@ type Page struct {
 	Head     Cursor  // the end of the feed when the page was made; on pages that are not sealed
 }
 
-// Latest gives the newest version of each entity on the page, once, in the order of their positions.
+// Latest gives the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
 func (p *Page) Latest() []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
 	for i, e := range p.Entries {
-		if j, seen := newest[e.ID]; !seen || e.Version >= p.Entries[j].Version {
+		j, seen := newest[e.ID]
+		if !seen || e.Erased && !p.Entries[j].Erased || e.Erased == p.Entries[j].Erased && e.Version >= p.Entries[j].Version {
 			newest[e.ID] = i
 		}
 	}

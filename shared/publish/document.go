@@ -149,7 +149,7 @@ type shownEntry struct {
 }
 
 // Kind says in a word what the entry did.
-func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted) }
+func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted, e.Erased) }
 
 // page renders the document for a browser.
 func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
@@ -171,6 +171,9 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	}
 	for _, e := range d.Entries {
 		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID)}
+		if e.Erased {
+			entry.Title = "Erased"
+		}
 		if !e.Deleted {
 			shown := d.Words(e)
 			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for it

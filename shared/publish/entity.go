@@ -40,14 +40,13 @@ type entityVersion struct {
 
 // Kind says in a word what the version did.
 func (v *entityVersion) Kind() string {
-	if v.Erased {
-		return "erased"
-	}
-	return kindOf(v.Version, v.Deleted)
+	return kindOf(v.Version, v.Deleted, v.Erased)
 }
 
-func kindOf(version int64, deleted bool) string {
+func kindOf(version int64, deleted, erased bool) string {
 	switch {
+	case erased:
+		return "erased"
 	case deleted:
 		return "deleted"
 	case version == 1:
@@ -70,7 +69,11 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	if err := s.cold.Check(c, 1); err != nil {
 		return err
 	}
-	list, err := s.versions(c.Request.Context(), d.Name, id)
+	var list []entityVersion
+	err = s.log.erased(c.Request.Context(), func() (err error) {
+		list, err = s.versions(c.Request.Context(), d.Name, id)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 	}
@@ -107,20 +110,23 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `
-		select position, digest, version, updated, kind, payload
+		select position, digest, version, updated, payload, salt is null, (select listed from feed where name = $1)
 		  from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3`, name, id, maxVersions)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
 		var digest, payload []byte
-		var kind string
-		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &kind, &payload)
+		var listed int64
+		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
+		if err == nil && !s.log.follows(listed) {
+			err = errUnapplied
+		}
 		if err != nil {
 			return v, err
 		}
 		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
-		v.Deleted, v.Erased = payload == nil, payload == nil && kind == kindPut
+		v.Deleted = payload == nil
 		return v, nil
 	})
 }
@@ -160,6 +166,9 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 	}{
 		ID: id, Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
 		Self: s.versionsURL(d.Name, id), Newest: list[0].Version, Cut: list[len(list)-1].Version > 1,
+	}
+	if list[0].Erased {
+		data.Title = "Erased"
 	}
 	document := feed.Document{Description: d}
 	for i := range list {

@@ -15,7 +15,7 @@ import (
 )
 
 // personal gives a server of the same feed, of people.
-func personal(t *testing.T, l *Log, private bool) (*httptest.Server, *Source) {
+func personal(t testing.TB, l *Log, private bool) (*httptest.Server, *Source) {
 	t.Helper()
 	d := description
 	d.Personal = true

@@ -16,10 +16,27 @@ import (
 // goldenLog makes a log that is the same to the byte in every run: three things, the first changed, the second deleted.
 func goldenLog(t testing.TB) *httptest.Server {
 	t.Helper()
-	pool := database(t)
 	entries := []Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
+	return serve(t, logWithSalts(t, func(tx *Tx) { Append(tx, feedName, entries...) }))
+}
+
+// goldenErasure does the same with a feed of people: two things, the first of which is erased.
+func goldenErasure(t testing.TB) *httptest.Server {
+	t.Helper()
+	l := logWithSalts(t, func(tx *Tx) {
+		Append(tx, feedName, thing(numbered(1), 1), thing(numbered(2), 1))
+		Erase(tx, feedName, numbered(1), 2, start.Add(1500_123_000))
+	})
+	server, _ := personal(t, l, false)
+	return server
+}
+
+// logWithSalts gives a log with entries whose salts are not random.
+func logWithSalts(t testing.TB, appendTo func(*Tx)) *Log {
+	t.Helper()
+	pool := database(t)
 	err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
-		Append(tx, feedName, entries...)
+		appendTo(tx)
 		for i := range tx.pending[feedName] {
 			r := &tx.pending[feedName][i]
 			r.salt = bytes.Repeat([]byte{byte(i)}, 16)
@@ -30,20 +47,25 @@ func goldenLog(t testing.TB) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, openLog(t, pool))
+	return openLog(t, pool)
 }
 
 // Whoever rewrites the golden files because the bytes of a document changed raises the renderer's version, too.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	server := goldenLog(t)
+	server, erasure := goldenLog(t), goldenErasure(t)
 	for name, path := range map[string]string{
+		"erased.json": "/feeds/things.json", "erased.atom": "/feeds/things.atom", "erased.html": "/feeds/things.html",
 		"newest.json": "/feeds/things.json", "newest.atom": "/feeds/things.atom", "newest.html": "/feeds/things.html",
 		"sealed.json": "/feeds/things.json?after=0&limit=2", "sealed.atom": "/feeds/things.atom?after=0&limit=2", "sealed.html": "/feeds/things.html?after=0&limit=2",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			resp, body := get(t, server, "GET", path)
+			from := server
+			if strings.HasPrefix(name, "erased.") {
+				from = erasure
+			}
+			resp, body := get(t, from, "GET", path)
 			var got bytes.Buffer
 			resp.Header.Del("Date")
 			resp.Header.Del("Content-Security-Policy")

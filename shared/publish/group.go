@@ -24,6 +24,9 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if err := l.check(ctx, change.pending); err != nil {
 		return err
 	}
+	if l.reerasure != nil && change.pending.erases() != nil {
+		return l.commitErasure(ctx, change)
+	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	select {

@@ -167,7 +167,7 @@ func (p *placed) behind(before []feed.Entry) []feed.Entry {
 	for i := first; i < len(p.records); i++ {
 		r, position := &p.records[i], p.from.Position+int64(i)+1
 		recent = append(recent, feed.Entry{ // nobody reads beyond the end of before
-			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Entity: r.Payload,
+			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Erased: r.erase, Entity: r.Payload,
 			Cursor: feed.At(position, feed.Digest(p.digests[i])),
 		})
 	}
@@ -181,7 +181,14 @@ type querier interface {
 
 // refresh reads the heads, and gives them as they are in the database. What this process remembers moves on with them.
 // Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
-func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
+func (l *Log) refresh(ctx context.Context, db querier) (heads map[string]Head, err error) {
+	return heads, l.erased(ctx, func() (err error) {
+		heads, err = l.look(ctx, db)
+		return err
+	})
+}
+
+func (l *Log) look(ctx context.Context, db querier) (map[string]Head, error) {
 	l.mu.Lock()
 	before, asked := maps.Clone(l.tips), time.Now()
 	l.mu.Unlock()
@@ -191,7 +198,7 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, e.digest
+		select f.name, f.position, f.digest, f.erasures, f.listed, e.digest
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -199,9 +206,12 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	}
 	heads, extends := map[string]Head{}, map[string]bool{}
 	var name string
-	var position, erasures int64
+	var position, erasures, listed int64
 	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &at}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &at}, func() error {
+		if !l.follows(listed) {
+			return errUnapplied
+		}
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}

@@ -57,6 +57,8 @@ type Log struct {
 	leads    chan struct{} // has something in it while somebody commits a group
 	stop     context.CancelFunc
 	watching sync.WaitGroup
+
+	reerasure *reerasure // nil: erasures do not outlive the restore of a dump
 }
 
 // Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
@@ -64,7 +66,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 	return open(ctx, pool, logger, headInterval)
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration, erasures ...Erasures) (*Log, error) {
 	config := pool.Config()
 	config.MinConns, config.MaxConns = 0, 2
 	connected := config.AfterConnect
@@ -85,6 +87,12 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 		pool: pool, writers: writers, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
+	}
+	for _, e := range erasures {
+		if err := l.openList(ctx, e); err != nil {
+			writers.Close()
+			return nil, err
+		}
 	}
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -111,6 +119,7 @@ func (l *Log) Close() {
 // faster in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction.
 // After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	listed := false
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		conn, err := l.pool.Acquire(ctx)
 		if err != nil {
@@ -130,8 +139,12 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 			return attempt{}, final{errors.New("the transaction was ended, or has failed, before its last statement")}
 		}
 		runs, err := l.end(ctx, conn, lock, tx.pending)
+		listed = listed || errors.As(err, new(listedError))
 		return attempt{runs: runs}, err
 	})
+	if listed && err != nil && !errors.Is(err, ErrUnknown) {
+		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
 	return err
 }
 
@@ -153,8 +166,8 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
 		return nil, err
 	}
-	heads := l.snapshot()
-	if lock {
+	heads, erasing := l.snapshot(), l.reerasure != nil && pending.erases() != nil
+	if lock || erasing {
 		var err error
 		if heads, err = lockHeads(ctx, conn, pending.feeds()); err != nil {
 			return nil, err
@@ -162,12 +175,23 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	}
 	runs := pending.place(heads)
 	var b pgx.Batch
+	if erasing {
+		listing, err := l.addToList(pending)
+		if err != nil {
+			return nil, final{err}
+		}
+		b.Queue(listing.sql, listing.args...)
+	}
 	for i := range runs {
 		appending := runs[i].append()
 		b.Queue(appending.sql, appending.args...)
 	}
 	b.Queue("commit")
-	return runs, conn.SendBatch(ctx, &b).Close()
+	err := conn.SendBatch(ctx, &b).Close()
+	if erasing && err != nil {
+		err = listedError{err}
+	}
+	return runs, err
 }
 
 // check refuses entries that must not get into the log.

@@ -79,7 +79,8 @@ func (s selection) atHand(t *tip) *span {
 	return sp
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history. ctx bounds it.
+// locate finds the selection in the log; *diverged if its cursor is of another history, errUnapplied before what is erased is gone.
+// ctx bounds it.
 func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
 	full := int64(feed.PageSize)
 	if sel.view == feed.Replay {
@@ -89,7 +90,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
 	rows, err := s.log.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.listed, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
@@ -97,9 +98,12 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	if err != nil {
 		return nil, err
 	}
-	head, places, err := collectPlaces(rows)
-	if err != nil {
+	head, listed, places, err := collectPlaces(rows)
+	switch {
+	case err != nil:
 		return nil, err
+	case !s.log.follows(listed):
+		return nil, errUnapplied
 	}
 	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.digest)) {
 		last := head.Position / full * full
@@ -131,12 +135,12 @@ type place struct {
 	updated time.Time
 }
 
-func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error) {
+func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]place, err error) {
 	places = map[int64]place{}
 	var end, erasures, position *int64
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &position, &digest, &updated}, func() error {
 		head = &Head{*end, feed.Digest(endDigest), *erasures}
 		if position != nil {
 			places[*position] = place{feed.Digest(digest), updated.UTC()}
@@ -146,7 +150,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, places map[int64]place, err error
 	if err == nil && head == nil {
 		err = errors.New("there is no such feed in this database")
 	}
-	return head, places, err
+	return head, listed, places, err
 }
 
 // errChanged: between two looks at the log something was erased, or the database was restored.
@@ -162,7 +166,7 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	rows, err := s.log.pool.Query(ctx, `
-		select position, kind, entity_id, version, updated, payload, digest, (select erasures from feed where name = $1)
+		select position, kind, entity_id, version, updated, payload, digest, salt is null, (select erasures from feed where name = $1)
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
 	if err != nil {
 		return nil, err
@@ -172,7 +176,7 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	var id uuid.UUID
 	var payload, digest []byte
 	var erasures int64
-	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &erasures}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &erasures}, func() error {
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		// An erased payload is served as the tombstone that took it away.
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil

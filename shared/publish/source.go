@@ -20,7 +20,7 @@ import (
 
 // renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
 // makes other bytes of the same entries.
-const renderer = "2"
+const renderer = "3"
 
 //go:embed *.html
 var pages embed.FS
@@ -121,7 +121,10 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 				return nil, err
 			}
 		}
-		sp, err = s.locate(ctx, res.Description, res.selection)
+		err = s.log.erased(ctx, func() (err error) {
+			sp, err = s.locate(ctx, res.Description, res.selection)
+			return err
+		})
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)

@@ -230,7 +230,7 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
 		row, has := k.rows[e.ID]
-		if is && e.Version >= rejected || !is && (!has || e.Version > row) {
+		if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
 			newer = append(newer, e)
 		}
 	}

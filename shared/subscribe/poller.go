@@ -48,6 +48,7 @@ type poller struct {
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
 	given    tuning        // by the environment, or the defaults
 	metrics  *pollerMetrics
+	erasures erasures
 
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
@@ -95,6 +96,7 @@ var errInterrupted = errors.New("interrupted")
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	p.setStandby(false)
+	p.erasures.reset()
 	defer p.setStandby(true)
 	defer p.listen(ctx)()
 	for ctx.Err() == nil {

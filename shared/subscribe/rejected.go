@@ -121,6 +121,11 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		e.Entity, e.Deleted = entity, entity == nil
+		if erased, err := p.erasedOf(ctx, tx, []uuid.UUID{id}); err != nil {
+			return err
+		} else if erased[id] {
+			eraseEntry(&e)
+		}
 		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e})
 		switch {
 		case err != nil:

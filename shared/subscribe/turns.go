@@ -47,6 +47,10 @@ func (t *turns) wait(left int) (err error) {
 // applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
 // still is committed first. (After a failure none does: what they may have been to each other ends there.)
 func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
+	page, err := p.forget(ctx, page)
+	if err != nil {
+		return err
+	}
 	var entries []feed.Entry
 	if page != nil && p.Apply != nil {
 		entries = page.Latest()
@@ -210,7 +214,7 @@ func (p *poller) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, t
 		p.move(&b, from, to)
 		for _, e := range entries {
 			if e.Deleted {
-				b.Queue(`delete from `+u.table+` where id = $1 and version < $2`, e.ID, e.Version)
+				b.Queue(`delete from `+u.table+` where id = $1 and (version < $2 or $3)`, e.ID, e.Version, e.Erased)
 			} else if err := u.queue(&b, u.newer, e); err != nil {
 				return err
 			}

@@ -79,6 +79,10 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	var versions, positions []int64
 	var updated []time.Time
 	var entities [][]byte
+	page, err := p.forget(ctx, page)
+	if err != nil {
+		return err
+	}
 	if err := p.passOn(ctx, from, page); err != nil {
 		return err
 	}
@@ -121,6 +125,9 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 			 where service = $1 and feed = $2 and walk_cursor = $3`,
 			p.service, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
+		if err := p.forgetWalked(ctx, tx); err != nil {
+			return err
+		}
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}

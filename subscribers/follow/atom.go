@@ -38,6 +38,7 @@ type atomFeed struct {
 type atomPlace struct {
 	Position int64 `xml:"position,attr"`
 	Version  int64 `xml:"version,attr"`
+	Erased   bool  `xml:"erased,attr"`
 }
 
 type atomEntry struct {
@@ -116,7 +117,7 @@ func parseAtom(body []byte) (*feed.Page, error) {
 		}
 	}
 	for _, e := range doc.Tombstones {
-		if err := add(e.ID, feed.Entry{Position: e.Place.Position, Version: e.Place.Version, Updated: e.Updated, Deleted: true}); err != nil {
+		if err := add(e.ID, feed.Entry{Position: e.Place.Position, Version: e.Place.Version, Updated: e.Updated, Deleted: true, Erased: e.Place.Erased}); err != nil {
 			return nil, err
 		}
 	}

@@ -24,6 +24,7 @@ type line struct {
 	Version  int64        `json:"version"`
 	Updated  time.Time    `json:"updated"`
 	Deleted  bool         `json:"deleted"`
+	Erased   bool         `json:"erased,omitempty"`
 	ID       uuid.UUID    `json:"id"`
 	Entity   any          `json:"entity,omitempty"` // raw JSON, or XML as a string
 }
@@ -53,7 +54,7 @@ var (
 // print prints the page; once ctx is done, it stops behind a line. Errors: errClosed, errWrite, feed.ErrPage, or that of ctx.
 func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	for i, e := range page.Entries {
-		l := line{Position: e.Position, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, ID: e.ID}
+		l := line{Position: e.Position, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, ID: e.ID}
 		last := i == len(page.Entries)-1
 		if last {
 			l.Cursor = &page.Cursor

@@ -1,0 +1,228 @@
+package publish
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ErrNotListed is wrapped where an erasure was refused, because its id could not be written to the list of erased ids. Nothing has
+// happened.
+var ErrNotListed = errors.New("the list of erased ids cannot be written")
+
+const (
+	listLockTimeout = 2 * time.Second // for another process that reads or writes the list
+	maxListLine     = 512             // bytes
+	listHead        = `# Ids that were erased from feeds: time, feed, id. They are erased again where a restored dump brings them back.
+# Only ever add to this file, and never restore an older state of it.
+`
+)
+
+// An erasedList is a file that lies outside of the database, with a line for each id that was erased. Several processes may append to
+// it at once. It only grows: its length tells whether there is something new.
+type erasedList struct {
+	path string
+	size atomic.Int64 // when it was last looked at
+}
+
+// An erasedID is a line of the list.
+type erasedID struct {
+	feed string
+	id   uuid.UUID
+	line int // its number
+}
+
+// create makes the file if it does not exist and may be made; else that it is missing is an error. It reports whether it made it.
+func (l *erasedList) create(mayMake bool) (made bool, err error) {
+	flags := os.O_RDWR | os.O_APPEND
+	_, err = os.Stat(l.path)
+	if made = errors.Is(err, os.ErrNotExist); made {
+		if !mayMake {
+			return false, fmt.Errorf("the list of erased ids %s is missing, and this database was used with one: mount or restore it. "+
+				"If it is lost for good, make an empty file there; it will get the ids that the database knows", l.path)
+		}
+		if err := os.MkdirAll(filepath.Dir(l.path), 0o755); err != nil {
+			return false, fmt.Errorf("make the folder of the list of erased ids: %w", err)
+		}
+		flags |= os.O_CREATE
+	}
+	f, err := l.open(flags, syscall.LOCK_EX)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if !made {
+		return false, nil
+	}
+	if info, err := f.Stat(); err != nil || info.Size() > 0 { // another process was faster
+		return false, err
+	}
+	if _, err = f.WriteString(listHead); err == nil {
+		err = f.Sync()
+	}
+	for _, folder := range []string{filepath.Dir(l.path), filepath.Dir(filepath.Dir(l.path))} {
+		if err == nil {
+			err = syncFolder(folder)
+		}
+	}
+	return true, err
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// open opens the file and locks it, until it is closed.
+func (l *erasedList) open(flags, lock int) (*os.File, error) {
+	f, err := os.OpenFile(l.path, flags, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open the list of erased ids: %w", err)
+	}
+	for deadline := time.Now().Add(listLockTimeout); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), lock|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(deadline) {
+			f.Close()
+			return nil, fmt.Errorf("lock the list of erased ids %s: %w", l.path, err)
+		}
+	}
+}
+
+// read returns the ids on the list and its length. A last line that a crash has cut off is left out: nobody was told that it counts.
+func (l *erasedList) read() (ids []erasedID, size int64, err error) {
+	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the list of erased ids: %w", err)
+	}
+	number := 0
+	for line := range bytes.Lines(text) {
+		number++
+		e, ok, err := parseErased(string(line))
+		switch {
+		case ok:
+			e.line = number
+			ids = append(ids, e)
+		case err != nil && line[len(line)-1] == '\n':
+			return nil, 0, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
+		}
+	}
+	l.size.Store(int64(len(text)))
+	return ids, int64(len(text)), nil
+}
+
+// parseErased reads a line: time, feed and id, the id last, so that no part of a line is a line. Empty lines and those that begin with
+// # say nothing.
+func parseErased(line string) (e erasedID, ok bool, err error) {
+	fields := strings.Fields(line)
+	if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+		return e, false, nil
+	}
+	if len(fields) != 3 {
+		return e, false, fmt.Errorf("has %d fields; it takes a time, a feed and an id", len(fields))
+	}
+	if _, err := time.Parse(time.RFC3339, fields[0]); err != nil {
+		return e, false, errors.New("does not begin with a time such as 2026-11-28T21:04:05Z")
+	}
+	e.feed = fields[1]
+	if e.id, err = uuid.Parse(fields[2]); err != nil || len(fields[2]) != len(e.id.String()) {
+		return e, false, errors.New("does not end with a UUID of 36 characters")
+	}
+	return e, true, nil
+}
+
+// errReplaced: the file was replaced while it was written, as by an editor.
+var errReplaced = errors.New("it was replaced in the meantime")
+
+// add appends ids and flushes them to disk; from and to are the lengths of the list before and after. All errors wrap ErrNotListed.
+func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
+	var lines bytes.Buffer
+	now := time.Now().UTC().Format(time.RFC3339)
+	for _, e := range ids {
+		fmt.Fprintf(&lines, "%s %s %s\n", now, e.feed, e.id)
+	}
+	for range 3 {
+		if from, to, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
+			break
+		}
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrNotListed, err)
+	}
+	l.size.Store(to)
+	return from, to, nil
+}
+
+func (l *erasedList) append(lines []byte) (from, to int64, err error) {
+	f, err := l.open(os.O_RDWR|os.O_APPEND, syscall.LOCK_EX)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	from = before.Size()
+	end, lead, err := repair(f, from)
+	if err != nil {
+		return 0, 0, err
+	}
+	lines = append([]byte(lead), lines...)
+	if _, err = f.Write(lines); err == nil {
+		err = f.Sync()
+	}
+	if err != nil { // what is refused must not stay: it would be erased later
+		return 0, 0, errors.Join(err, f.Truncate(end))
+	}
+	if now, err := os.Stat(l.path); err != nil || !os.SameFile(before, now) {
+		return 0, 0, errReplaced
+	}
+	return from, end + int64(len(lines)), nil
+}
+
+// repair takes away a last line that a crash has cut off, and returns where the file then ends. lead ends a last line that is whole
+// but for its end.
+func repair(f *os.File, size int64) (end int64, lead string, err error) {
+	tail := make([]byte, min(size, maxListLine))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return 0, "", err
+	}
+	last := tail[bytes.LastIndexByte(tail, '\n')+1:]
+	if len(last) == 0 {
+		return size, "", nil
+	}
+	if _, _, err := parseErased(string(last)); err == nil {
+		return size, "\n", nil
+	}
+	end = size - int64(len(last))
+	return end, "", f.Truncate(end)
+}
+
+// length returns how long the list is, as it last was if the file cannot be reached.
+func (l *erasedList) length() int64 {
+	if info, err := os.Stat(l.path); err == nil {
+		l.size.Store(info.Size())
+	}
+	return l.size.Load()
+}

@@ -1,0 +1,412 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+// openPersonal opens a log with a list, whose app keeps people in the table person.
+func openPersonal(t testing.TB, pool *pgxpool.Pool, file string, says io.Writer) (*Log, error) {
+	t.Helper()
+	l, err := OpenPersonal(t.Context(), pool, slog.New(slog.NewTextHandler(says, nil)), Erasures{
+		File: file, Delete: func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error {
+			_, err := tx.Exec(ctx, `delete from person where id = any($1)`, ids)
+			return err
+		},
+	})
+	if err == nil {
+		t.Cleanup(l.Close)
+	}
+	return l, err
+}
+
+// people gives a database with a table of people beside the feed, and mail, which goes with them.
+func people(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	pool := database(t)
+	exec(t, pool, `create table person (id uuid primary key, name text not null)`)
+	exec(t, pool, `create table letter (person_id uuid not null references person on delete cascade, name text not null)`)
+	return pool
+}
+
+func signUp(t testing.TB, l *Log, id uuid.UUID, name string) {
+	t.Helper()
+	c := NewChange()
+	c.Exec(`insert into person (id, name) values ($1, $2)`, id, name)
+	c.Exec(`insert into letter (person_id, name) values ($1, $2)`, id, name)
+	Append(c, feedName, Entry{ID: id, Version: 1, Updated: start, Payload: []byte(`{"name":"` + name + `"}`)})
+	if err := l.Commit(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func erasing(id uuid.UUID) *Change {
+	c := NewChange()
+	c.Exec(`with deleted as (delete from person where id = $1 returning 1) select feed_guard(count(*) = 1) from deleted`, id)
+	Erase(c, feedName, id, 2, start.Add(time.Second))
+	return c
+}
+
+// wantGone fails the test if a page or the database has the word.
+func wantGone(t *testing.T, server *httptest.Server, pool *pgxpool.Pool, word string, id uuid.UUID) {
+	t.Helper()
+	for _, path := range []string{"", "?after=0", "?after=0&limit=1", ".atom?after=0", ".html", "/" + id.String()} {
+		resp, body := get(t, server, "GET", "/feeds/things"+path)
+		if resp.StatusCode != 200 || strings.Contains(body, word) || !strings.Contains(body, "rased") && path != "?after=0&limit=1" {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
+	if found := holds(t, pool, word); found > 0 {
+		t.Errorf("the database still has %d rows with %q", found, word)
+	}
+}
+
+// holds counts the rows that have the word.
+func holds(t testing.TB, pool *pgxpool.Pool, word string) (rows int) {
+	t.Helper()
+	err := pool.QueryRow(context.Background(), `
+		select (select count(*) from person where name = $1) + (select count(*) from letter where name = $1)
+		     + (select count(*) from feed_entry where position(convert_to($1, 'UTF8') in payload) > 0)`, word).Scan(&rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// A dump that is restored over an erasure brings nobody back: not under a process that runs, not in one that noticed nothing, and
+// not at the next start.
+func TestErasureOutlivesARestore(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{"step by step": nil, "in one transaction": {"--single-transaction"}, "in parallel": {"--jobs=2"}} {
+		t.Run("under running processes, "+name, func(t *testing.T) {
+			t.Parallel()
+			pool, file := people(t), filepath.Join(t.TempDir(), "made", "erased")
+			l, err := openPersonal(t, pool, file, t.Output())
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := openPersonal(t, pool, file, t.Output())
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, _ := personal(t, l, false)
+			noticed, _ := personal(t, other, false)
+			ada, bob := uuid.New(), uuid.New()
+			signUp(t, l, ada, "Ada")
+			signUp(t, l, bob, "Bob")
+			dump := pgtest.DumpFile(t, pool)
+			if err := l.Commit(t.Context(), erasing(ada)); err != nil {
+				t.Fatal(err)
+			}
+			wantGone(t, server, pool, "Ada", ada)
+
+			// Everybody asks for everything all the time.
+			asking, stop := context.WithCancel(t.Context())
+			defer stop()
+			var all sync.WaitGroup
+			for _, s := range []*httptest.Server{server, noticed} {
+				all.Go(func() {
+					for n := 0; asking.Err() == nil; n++ {
+						for _, path := range []string{"?after=0", fmt.Sprint("?after=0&limit=", 1+n%1000), "/" + ada.String()} {
+							if _, body := get(t, s, "GET", "/feeds/things"+path); strings.Contains(body, "Ada") {
+								t.Errorf("%s is served: %s", path, body)
+								return
+							}
+						}
+					}
+				})
+			}
+			all.Go(func() {
+				for asking.Err() == nil {
+					var rows int
+					err := other.View(asking, func(tx pgx.Tx) error {
+						return tx.QueryRow(asking, `select (select count(*) from person where name = 'Ada') + (select count(*) from letter where name = 'Ada')`).Scan(&rows)
+					})
+					if err == nil && rows > 0 {
+						t.Errorf("a view has %d rows of her", rows)
+						return
+					}
+				}
+			})
+			pgtest.RestoreFile(t, pool, dump, args...)
+			waitFor(t, "the erasure to be there again", func() bool {
+				var listed bool
+				err := pool.QueryRow(t.Context(), `select erasures > 0 from feed`).Scan(&listed)
+				return err == nil && listed
+			})
+			stop()
+			all.Wait()
+			logged(t, pool)
+			for _, s := range []*httptest.Server{server, noticed} {
+				wantGone(t, s, pool, "Ada", ada)
+			}
+			if holds(t, pool, "Bob") != 3 {
+				t.Error("others went, too")
+			}
+		})
+	}
+	t.Run("at the next start", func(t *testing.T) {
+		t.Parallel()
+		pool, file := people(t), filepath.Join(t.TempDir(), "erased")
+		l, err := openPersonal(t, pool, file, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		dump := pgtest.DumpFile(t, pool)
+		if err := l.InTx(t.Context(), func(tx *Tx) error {
+			_, err := tx.Exec(t.Context(), `delete from person where id = $1`, ada)
+			Erase(tx, feedName, ada, 2, start.Add(time.Second))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		l.stop()
+		l.watching.Wait()
+		pgtest.RestoreFile(t, pool, dump)
+		if holds(t, pool, "Ada") != 3 {
+			t.Fatal("the restore has not brought her back")
+		}
+		var says bytes.Buffer
+		again, err := openPersonal(t, pool, file, &says)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(says.String(), "erased again") || strings.Contains(says.String(), "Ada") {
+			t.Errorf("the log says %s", &says)
+		}
+		server, _ := personal(t, again, false)
+		wantGone(t, server, pool, "Ada", ada)
+		if e := readJSON(t, server, "/feeds/things?after=0"); len(e.Items) != 2 {
+			t.Errorf("it is erased by %d entries", len(e.Items))
+		}
+		third, err := openPersonal(t, pool, file, t.Output()) // which has nothing to do
+		if err != nil || third.head(t).Head != again.head(t).Head {
+			t.Errorf("%v, it appended again", err)
+		}
+	})
+}
+
+// Whatever cannot be written to the list is not erased, and whatever is on it is.
+func TestListAndDatabase(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T) (l *Log, pool *pgxpool.Pool, file string) {
+		t.Helper()
+		pool, file = people(t), filepath.Join(t.TempDir(), "erased")
+		l, err := openPersonal(t, pool, file, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, pool, file
+	}
+	lines := func(t *testing.T, file string) (n int) {
+		t.Helper()
+		ids, _, err := (&erasedList{path: file}).read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(ids)
+	}
+	t.Run("a list that cannot be written refuses the erasure", func(t *testing.T) {
+		t.Parallel()
+		l, pool, file := begin(t)
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		if err := os.Rename(file, file+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Commit(t.Context(), erasing(ada)); !errors.Is(err, ErrNotListed) || errors.Is(err, ErrUnknown) {
+			t.Errorf("without the file: %v", err)
+		}
+		if holds(t, pool, "Ada") != 3 || len(logged(t, pool)) != 1 {
+			t.Error("something has happened")
+		}
+		if _, err := openPersonal(t, pool, file, t.Output()); err == nil || !strings.Contains(err.Error(), file+" is missing") {
+			t.Errorf("a start without the file: %v", err)
+		}
+		if err := os.Rename(file+".away", file); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Commit(t.Context(), erasing(ada)); err != nil || holds(t, pool, "Ada") > 0 || lines(t, file) != 1 {
+			t.Errorf("with the file again: %v", err)
+		}
+	})
+	t.Run("what fails before is not on the list", func(t *testing.T) {
+		t.Parallel()
+		l, pool, file := begin(t)
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		bad := NewChange()
+		bad.Exec(`select feed_guard(false)`)
+		Erase(bad, feedName, ada, 2, start.Add(time.Second))
+		if err := l.Commit(t.Context(), bad); !errors.Is(err, ErrGuard) {
+			t.Errorf("%v", err)
+		}
+		if lines(t, file) != 0 || holds(t, pool, "Ada") != 3 {
+			t.Error("an erasure that was refused is on the list")
+		}
+	})
+	t.Run("what fails after it is on the list has an unknown outcome, and is erased", func(t *testing.T) {
+		t.Parallel()
+		l, pool, file := begin(t)
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		exec(t, pool, `create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$`)
+		exec(t, pool, `create constraint trigger refuse after insert on feed_entry deferrable initially deferred for each row execute function refuse()`)
+		if err := l.Commit(t.Context(), erasing(ada)); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%v", err)
+		}
+		if lines(t, file) != 1 || holds(t, pool, "Ada") != 3 {
+			t.Error("it is not on the list, or happened")
+		}
+		exec(t, pool, `drop trigger refuse on feed_entry`)
+		waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
+		logged(t, pool)
+	})
+	t.Run("an id that is added by hand is erased", func(t *testing.T) {
+		t.Parallel()
+		l, pool, file := begin(t)
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := fmt.Fprintf(f, "\n# by hand\r\n2026-11-28T21:04:05+01:00  things %s \r\n", ada); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
+	})
+	t.Run("the list of a database that knows of erasures gets them", func(t *testing.T) {
+		t.Parallel()
+		pool := people(t)
+		l := openLog(t, pool)
+		ada := uuid.New()
+		signUp(t, l, ada, "Ada")
+		if err := l.Commit(t.Context(), erasing(ada)); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "erased")
+		var says bytes.Buffer
+		if _, err := openPersonal(t, pool, file, &says); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := os.ReadFile(file); err != nil || strings.Count(string(text), " things "+ada.String()+"\n") != 1 {
+			t.Errorf("%v\n%s", err, text)
+		}
+		if !strings.Contains(says.String(), "level=WARN") || !strings.Contains(says.String(), "the list of erased ids is new") {
+			t.Errorf("the log says %s", &says)
+		}
+	})
+}
+
+func TestErasedList(t *testing.T) {
+	t.Parallel()
+	id := uuid.MustParse("018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11")
+	whole := "2026-11-28T21:04:05Z things " + id.String()
+	make := func(t *testing.T, text string) *erasedList {
+		t.Helper()
+		l := &erasedList{path: filepath.Join(t.TempDir(), "erased")}
+		if err := os.WriteFile(l.path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for name, c := range map[string]struct {
+		text string
+		ids  int
+	}{
+		"nothing":                     {"", 0},
+		"comments and empty lines":    {"# ids\n\n  \n#" + whole + "\n", 0},
+		"a line":                      {whole + "\n", 1},
+		"white space":                 {"\t" + whole + " \r\n", 1},
+		"an end that is missing":      {whole + "\n" + whole, 2},
+		"a line that is cut off":      {whole + "\n" + whole[:len(whole)-1], 1},
+		"a line of which little came": {whole + "\n2", 1},
+		"a hole":                      {whole + "\n\x00\x00\x00", 1},
+		"nothing but half a line":     {whole[:20], 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := make(t, c.text)
+			if ids, size, err := l.read(); err != nil || len(ids) != c.ids || size != int64(len(c.text)) {
+				t.Fatalf("%d ids, %d bytes, %v", len(ids), size, err)
+			}
+			from, to, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
+			if err != nil || from != int64(len(c.text)) || to != l.length() {
+				t.Errorf("from %d to %d of %d, %v", from, to, l.length(), err)
+			}
+			ids, _, err := l.read()
+			if err != nil || len(ids) != c.ids+1 {
+				t.Errorf("behind one more there are %d, %v", len(ids), err)
+			}
+		})
+	}
+	for name, c := range map[string]struct{ text, says string }{
+		"a word":            {whole + "\nAda\n", "line 2"},
+		"no feed":           {"\n\n2026-11-28T21:04:05Z " + id.String() + "\n" + whole, "line 3"},
+		"no time":           {"yesterday things " + id.String() + "\n", "line 1"},
+		"another spelling":  {"2026-11-28T21:04:05Z things urn:uuid:" + id.String() + "\n", "36 characters"},
+		"half an id":        {whole[:len(whole)-1] + "\n" + whole + "\n", "line 1"},
+		"a feed of nowhere": {"# \n" + strings.Replace(whole, "things", "thongs", 1) + "\n", `line 2 of`},
+	} {
+		t.Run("a start is refused for "+name, func(t *testing.T) {
+			t.Parallel()
+			l := make(t, c.text)
+			if _, err := openPersonal(t, people(t), l.path, t.Output()); err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), l.path) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	t.Run("by several at once", func(t *testing.T) {
+		t.Parallel()
+		path := make(t, "").path
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				l := &erasedList{path: path}
+				for range 25 {
+					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); err != nil {
+						t.Error(err)
+					}
+					if _, _, err := l.read(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if ids, _, err := (&erasedList{path: path}).read(); err != nil || len(ids) != 100 {
+			t.Errorf("%d ids, %v", len(ids), err)
+		}
+	})
+	t.Run("a full disk leaves nothing of an id", func(t *testing.T) {
+		t.Parallel()
+		l := &erasedList{path: "/dev/full"}
+		if _, err := os.Stat(l.path); err != nil {
+			t.Skip("needs /dev/full")
+		}
+		if _, _, err := l.add([]erasedID{{feed: "things", id: id}}); !errors.Is(err, ErrNotListed) {
+			t.Error(err)
+		}
+	})
+}

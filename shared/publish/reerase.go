@@ -1,0 +1,340 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// Erasures say how what was erased stays erased when an older dump of the database is restored.
+type Erasures struct {
+	// File is the path of the list of erased ids. It lies outside of the database and its backups; all processes that write to the
+	// database share it. Each erasure is on disk there before it is committed.
+	File string
+	// Delete deletes what the app itself has of entities, as it does when one is erased. It has no effect outside tx.
+	Delete func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error
+}
+
+// OpenPersonal is Open for a database with feeds of people. Before anything of the database is served, now and whenever a dump was
+// restored, what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased
+// soon afterwards; it has answered with ErrUnknown.
+func OpenPersonal(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, erasures Erasures) (*Log, error) {
+	return open(ctx, pool, logger, headInterval, erasures)
+}
+
+// applyTimeout bounds one application of the list.
+const applyTimeout = time.Minute
+
+// reerasure keeps the feeds as the list says.
+type reerasure struct {
+	Erasures
+	list        erasedList
+	constraints []string // of all tables, when the log was opened
+	applying    singleflight.Group
+	failure     string // of the last application; "" is none
+}
+
+// errUnapplied: the database has something that the list says is erased, or may have.
+var errUnapplied = &web.Problem{
+	Status: http.StatusServiceUnavailable, Detail: "The database was restored, and what had been erased is being erased again. Try again in a few seconds.",
+	Header: http.Header{"Retry-After": {"2"}},
+}
+
+// openList begins with the list, or makes it for a database that was never used with one.
+func (l *Log) openList(ctx context.Context, erasures Erasures) error {
+	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
+	var used bool
+	var erased int64
+	err := l.pool.QueryRow(ctx, `select coalesce(max(listed), 0) > 0, coalesce(sum(erasures), 0)::bigint from feed`).Scan(&used, &erased)
+	if err != nil {
+		return err
+	}
+	made, err := r.list.create(!used)
+	if err != nil {
+		return err
+	}
+	if made && erased > 0 {
+		l.logger.WarnContext(ctx, "the list of erased ids is new, and gets those that the database knows; what was erased after a dump "+
+			"that this database was restored from has to be erased again by hand", "file", erasures.File, "erasures", erased)
+	}
+	err = l.pool.QueryRow(ctx, `
+		select coalesce(array_agg(conrelid::regclass || ' ' || conname), '{}') from pg_constraint
+		 where connamespace = current_schema()::regnamespace and conrelid <> 0`).Scan(&r.constraints)
+	if err != nil {
+		return err
+	}
+	l.reerasure = r
+	return l.applyList(ctx)
+}
+
+// follows reports whether a feed is as the list says, by the length that the list had when it last was so.
+func (l *Log) follows(listed int64) bool {
+	return l.reerasure == nil || listed == l.reerasure.list.length()
+}
+
+// erased calls read, and again when the list was applied where read returns errUnapplied.
+func (l *Log) erased(ctx context.Context, read func() error) error {
+	for range maxAttempts {
+		if err := read(); !errors.Is(err, errUnapplied) {
+			return err
+		}
+		if err := l.apply(ctx); err != nil {
+			return err
+		}
+	}
+	return errUnapplied
+}
+
+// View has read look at one state of the database: one in which nothing is left of what the list says is erased. It may run again.
+func (l *Log) View(ctx context.Context, read func(tx pgx.Tx) error) error {
+	return l.erased(ctx, func() error {
+		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			var least, most int64
+			err := tx.QueryRow(ctx, `select coalesce(min(listed), 0), coalesce(max(listed), 0) from feed`).Scan(&least, &most)
+			switch {
+			case err != nil:
+				return err
+			case !l.follows(least) || !l.follows(most):
+				return errUnapplied
+			}
+			return read(tx)
+		})
+	})
+}
+
+// apply applies the list, once for all that ask at the same moment. All errors wrap errUnapplied.
+func (l *Log) apply(ctx context.Context) error {
+	applied := l.reerasure.applying.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+		defer cancel()
+		failure := ""
+		err := l.applyList(ctx)
+		if err != nil {
+			failure = err.Error()
+		}
+		if failure != "" && failure != l.reerasure.failure {
+			l.logger.ErrorContext(ctx, "the list of erased ids is not applied, and its feeds are not served", "error", err)
+		}
+		l.reerasure.failure = failure
+		return nil, err
+	})
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errUnapplied, ctx.Err())
+	case r := <-applied:
+		if r.Err != nil {
+			return fmt.Errorf("%w: %w", errUnapplied, r.Err)
+		}
+	}
+	return nil
+}
+
+// applyList makes the database what the list says, and the list what the database knows, in one transaction that several processes
+// may run at once. It connects anew: a connection from before a restore may know tables that are gone.
+func (l *Log) applyList(ctx context.Context) error {
+	config := l.pool.Config()
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	if config.AfterConnect != nil {
+		if err := config.AfterConnect(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if err := encodeRows(ctx, conn); err != nil {
+		return err
+	}
+	back, err := pendingInTx(ctx, conn, l.applyIn)
+	if err != nil {
+		return fmt.Errorf("apply the list of erased ids: %w", err)
+	}
+	for name, records := range back {
+		l.logger.WarnContext(ctx, "erased again what the database had back, as after the restore of a dump", "feed", name, "entities", len(records))
+	}
+	return nil
+}
+
+func pendingInTx(ctx context.Context, conn *pgx.Conn, do func(context.Context, pgx.Tx) (pending, error)) (done pending, err error) {
+	return done, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+		done, err = do(ctx, tx)
+		return err
+	})
+}
+
+// applyIn returns the tombstones that it appends.
+func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
+	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C" for update`)
+	if err != nil {
+		return nil, err
+	}
+	heads, err := collectHeads(rows)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.complete(ctx, tx); err != nil {
+		return nil, err
+	}
+	list, size, err := l.reerasure.list.read()
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]map[uuid.UUID]bool{}
+	for name := range heads {
+		listed[name] = map[uuid.UUID]bool{}
+	}
+	for _, e := range list {
+		if listed[e.feed] == nil {
+			return nil, fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
+		}
+		listed[e.feed][e.id] = true
+	}
+	if size, err = l.learn(ctx, tx, heads, listed, size); err != nil {
+		return nil, err
+	}
+	back := pending{}
+	for name, ids := range listed {
+		if err := l.eraseAgain(ctx, tx, back, name, slices.Collect(maps.Keys(ids))); err != nil {
+			return nil, err
+		}
+	}
+	runs := back.place(heads)
+	for i := range runs {
+		appending := runs[i].append()
+		if _, err := tx.Exec(ctx, appending.sql, appending.args...); err != nil {
+			return nil, err
+		}
+	}
+	_, err = tx.Exec(ctx, `update feed set listed = $1 where listed <> $1`, size)
+	return back, err
+}
+
+// complete returns an error while a restore is under way: the constraints of a table come after its rows, and the log ends at the head.
+func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
+	var missing *string
+	err := tx.QueryRow(ctx, `
+		select min(name) from unnest($1::text[]) as name where not exists (
+		       select from pg_constraint where connamespace = current_schema()::regnamespace and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
+		l.reerasure.constraints).Scan(&missing)
+	if err == nil && missing == nil {
+		err = tx.QueryRow(ctx, `
+			select min(name) from feed f where position > 0 and not exists (
+			       select from feed_entry e where e.feed = f.name and e.position = f.position and e.digest = f.digest)`).Scan(&missing)
+	}
+	if err == nil && missing != nil {
+		err = fmt.Errorf("%s is not complete: a restore is under way, or the dump is of an older version and needs a restart of this process", *missing)
+	}
+	return err
+}
+
+// learn adds what the database knows to be erased to the list, and returns its length.
+func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool, size int64) (int64, error) {
+	var unlisted []erasedID
+	for name, head := range heads {
+		if head.Erasures == 0 {
+			continue
+		}
+		rows, err := tx.Query(ctx, `select distinct entity_id from feed_entry where feed = $1 and kind = 'delete' and salt is null`, name)
+		if err != nil {
+			return 0, err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return 0, err
+		}
+		for _, id := range ids {
+			if !listed[name][id] {
+				unlisted = append(unlisted, erasedID{feed: name, id: id})
+			}
+		}
+	}
+	if len(unlisted) == 0 {
+		return size, nil
+	}
+	from, to, err := l.reerasure.list.add(unlisted)
+	if from != size { // something was added since it was read: it is applied the next time
+		to = size
+	}
+	return to, err
+}
+
+// eraseAgain erases those of the entities of which the feed says anything.
+func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
+	rows, err := tx.Query(ctx, `
+		select entity_id, max(version), max(updated) from feed_entry where feed = $1 and entity_id = any($2)
+		 group by entity_id having bool_or(salt is not null) order by entity_id`, name, ids)
+	if err != nil {
+		return err
+	}
+	var id uuid.UUID
+	var version int64
+	var updated time.Time
+	var found []uuid.UUID
+	to := &Change{pending: back}
+	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated}, func() error {
+		now := time.Now()
+		if !now.After(updated) {
+			now = updated.Add(time.Microsecond)
+		}
+		Erase(to, name, id, version+1, now)
+		found = append(found, id)
+		return nil
+	})
+	if err != nil || len(found) == 0 || l.reerasure.Delete == nil {
+		return err
+	}
+	return l.reerasure.Delete(ctx, tx, name, found)
+}
+
+// erases returns what the transaction erases.
+func (p pending) erases() (ids []erasedID) {
+	for name, records := range p {
+		for i := range records {
+			if records[i].erase {
+				ids = append(ids, erasedID{feed: name, id: records[i].ID})
+			}
+		}
+	}
+	return ids
+}
+
+// A listedError is one behind which the ids are on the list, and so will be erased.
+type listedError struct{ error }
+
+func (e listedError) Unwrap() error { return e.error }
+
+// commitErasure runs a change that erases, in a transaction of its own: what can fail has to fail before the ids are on the list.
+func (l *Log) commitErasure(ctx context.Context, c *Change) error {
+	return l.InTx(ctx, func(tx *Tx) error {
+		for _, s := range c.statements {
+			if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
+				return err
+			}
+		}
+		tx.pending = maps.Clone(c.pending)
+		return nil
+	})
+}
+
+// addToList writes what a transaction erases to the list, and returns the statement that says so in the database.
+func (l *Log) addToList(p pending) (statement, error) {
+	from, to, err := l.reerasure.list.add(p.erases())
+	return statement{`update feed set listed = $2 where listed = $1 and name = any($3)`, []any{from, to, p.feeds()}}, err
+}

@@ -1,0 +1,122 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// erasures are what a poller knows of the table erased_entity. A feed that never erased anything is spared a look there for each page.
+type erasures struct {
+	mu    sync.Mutex
+	known bool // since this process polls
+	any   bool
+}
+
+func (e *erasures) reset() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known = false
+}
+
+// forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is
+// a tombstone. So an erased id stays erased whatever comes later, as from a source that was restored from a backup, an old cache or a
+// stream. What was noted stays noted when the page is not applied in the end: it is true of the source.
+func (p *poller) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
+	if page == nil || len(page.Entries) == 0 {
+		return page, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	p.erasures.mu.Lock()
+	defer p.erasures.mu.Unlock()
+	var all, erased []uuid.UUID
+	for i := range page.Entries {
+		if all = append(all, page.Entries[i].ID); page.Entries[i].Erased {
+			erased = append(erased, page.Entries[i].ID)
+		}
+	}
+	if err := p.noteErased(ctx, erased); err != nil {
+		return nil, fmt.Errorf("note what is erased: %w", err)
+	}
+	if !p.erasures.known {
+		if err := p.pool.QueryRow(ctx, `select exists (select from erased_entity where service = $1 and feed = $2)`, p.service, p.Name).Scan(&p.erasures.any); err != nil {
+			return nil, fmt.Errorf("look for what is erased: %w", err)
+		}
+		p.erasures.known = true
+	}
+	if !p.erasures.any {
+		return page, nil
+	}
+	refused, err := p.erasedOf(ctx, p.pool, all)
+	if err != nil || len(refused) == 0 {
+		return page, err
+	}
+	own, left := *page, 0
+	own.Entries = slices.Clone(page.Entries)
+	for i := range own.Entries {
+		if e := &own.Entries[i]; refused[e.ID] && !e.Erased {
+			eraseEntry(e)
+			left++
+		}
+	}
+	if left > 0 {
+		p.logger.WarnContext(ctx, "the source says something of entities that it had erased, which is left out", "feed", p.Name, "entries", left, "cursor", page.Cursor.String())
+	}
+	return &own, nil
+}
+
+// eraseEntry leaves of an entry that the entity is erased.
+func eraseEntry(e *feed.Entry) { e.Deleted, e.Erased, e.Entity = true, true, nil }
+
+// noteErased also drops what the engine itself keeps of the entities.
+func (p *poller) noteErased(ctx context.Context, ids []uuid.UUID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		var b pgx.Batch
+		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, p.service, p.Name, ids)
+		b.Queue(`delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
+		b.Queue(`update walked_entity set entity = null where feed = $1 and id = any($2) and entity is not null`, p.Name, ids)
+		return tx.SendBatch(ctx, &b).Close()
+	})
+	if err == nil {
+		p.erasures.any = true
+	}
+	return err
+}
+
+// A rowsQuerier is a pool or a transaction.
+type rowsQuerier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// erasedOf returns those of the entities that are erased.
+func (p *poller) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
+	rows, err := db.Query(ctx, `select id from erased_entity where service = $1 and feed = $2 and id = any($3)`, p.service, p.Name, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look for what is erased: %w", err)
+	}
+	erased := map[uuid.UUID]bool{}
+	var id [16]byte
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
+		erased[id] = true
+		return nil
+	})
+	return erased, err
+}
+
+// forgetWalked makes the walked entities that are erased deleted ones: their rows in the copy go in the end of the walk.
+func (p *poller) forgetWalked(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		update walked_entity w set entity = null from erased_entity e
+		 where e.service = $1 and e.feed = $2 and w.feed = $2 and w.id = e.id and w.entity is not null`, p.service, p.Name)
+	return err
+}
