@@ -69,13 +69,15 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	}
 }
 
-// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to.
+// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to. r may be of any gin engine: one that
+// [web.New] did not make gets the same answers and refusals, but decides by itself about header fields such as
+// Content-Security-Policy and about the methods that gin cannot route, and needs [web.RouteAssets] for the style of the pages.
 func (s *Source) Route(r gin.IRoutes) {
-	web.GET(r, "/feeds", web.Handle(s.serveIndex))
-	web.GET(r, "/feeds/:feed", web.Handle(s.counted))
-	web.GET(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
-	web.GET(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
-	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
+	web.GETOnly(r, "/feeds", web.Handle(s.serveIndex))
+	web.GETOnly(r, "/feeds/:feed", web.Handle(s.counted))
+	web.GETOnly(r, "/feeds/:feed/newer", web.Handle(s.serveNewer))
+	web.GETOnly(r, "/feeds/:feed/:id", web.Handle(s.serveEntity))
+	web.GETOnly(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
 // An answer is where a resource lies in the log, and what its header says of that.

@@ -176,7 +176,9 @@ func (s *Site) ready(ctx context.Context) error {
 func (s *Site) route() {
 	web.Health(s.routes, s.ready)
 	s.routeSubscriptions()
-	s.service.Routes(s)
+	if s.service.Routes != nil {
+		s.service.Routes(s)
+	}
 	if !slices.Contains(s.paths, "/") {
 		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}

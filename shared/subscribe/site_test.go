@@ -289,3 +289,20 @@ func TestPasswordOfTheSource(t *testing.T) {
 		t.Errorf("progress %+v", at)
 	}
 }
+
+// A service that shows nothing of its own has the pages that all have.
+func TestNoRoutes(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, nil)
+	for path, want := range map[string]int{"/": http.StatusOK, "/subscriptions": http.StatusOK, "/livez": http.StatusOK, "/things": http.StatusNotFound} {
+		resp, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+}
