@@ -35,6 +35,7 @@ type Config struct {
 	Nav       []web.Link    // of the pages
 	MaxAge    time.Duration // how long caches may answer for what can still change, in whole seconds; 0: they ask every time
 	Private   bool          // readers need a token: no shared cache keeps what they get
+	Limits    web.Limits    // of what readers hold at once; the zero value is the defaults
 }
 
 // A Source serves the feeds of one database over HTTP.
@@ -46,6 +47,8 @@ type Source struct {
 	cache     *cache
 	epoch     atomic.Int64 // of the log, that resources and cache are of
 	cold      *web.Limiter // requests that ask the database
+	waiting   *web.Slots   // requests that wait for the feed to go on
+	streams   *web.Slots   // event streams
 	metrics   *sourceMetrics
 }
 
@@ -56,16 +59,20 @@ const (
 	coldBurst     = 10_000
 )
 
-// NewSource gives a source of feeds of the log.
+// NewSource gives a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
 func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
 	resources, err := lru.New[key, *resource](maxResources)
 	if err != nil {
 		panic(err) // the size is positive
 	}
+	if config.Limits, err = config.Limits.Complete(); err != nil {
+		panic(err)
+	}
+	waiting, streams := web.NewSlots("requests that wait", config.Limits.Waiting), web.NewSlots("event streams", config.Limits.Streams)
 	return &Source{
 		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
-		cold: web.NewLimiter(coldPerSecond, coldBurst), metrics: newSourceMetrics(),
+		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams, metrics: newSourceMetrics(waiting, streams),
 	}
 }
 
@@ -164,7 +171,6 @@ func (s *Source) forget(epoch int) {
 func (s *Source) serveFeed(c *gin.Context) error {
 	client := c
 	if _, resumed := web.Resumed(c.Request.Context()); resumed {
-		s.metrics.waiting.Dec()
 		client = nil // it has asked already
 	}
 	res, err := s.resource(c)

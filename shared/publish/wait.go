@@ -38,7 +38,8 @@ func preferredWait(fields []string) time.Duration {
 }
 
 // wait holds the request until there is something that its client has not seen, for as long as it prefers. It gives nil
-// where the request was parked.
+// where the request was parked. Beyond the limit of requests that wait it is answered without waiting, and without
+// Preference-Applied (RFC 7240 section 2 lets a server ignore a preference): a reader then polls on its schedule.
 func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
@@ -48,15 +49,24 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 	if !resumed {
 		until = time.Now().Add(limit)
 	}
-	c.Writer.Header()["Preference-Applied"] = []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
-	if !nothingNew(c.Request.Header, res, a) {
-		return a, nil
+	applied := []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if nothing := nothingNew(c.Request.Header, res, a); !nothing || resumed {
+		c.Writer.Header()["Preference-Applied"] = applied
+		if !nothing {
+			return a, nil
+		}
 	}
-	s.metrics.waiting.Inc()
-	if web.Park(c, s.awaited(res, a.tip), until) {
-		return nil, nil
+	if !resumed { // it has its slot until it is answered
+		release, err := s.waiting.Take(c)
+		if err != nil {
+			return a, nil
+		}
+		c.Writer.Header()["Preference-Applied"] = applied
+		if web.Park(c, s.awaited(res, a.tip), until, release) {
+			return nil, nil
+		}
+		defer release()
 	}
-	defer s.metrics.waiting.Dec()
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for over := false; !over && nothingNew(c.Request.Header, res, a); {
@@ -116,6 +126,11 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.streams.Take(c)
+	if err != nil {
+		return err
+	}
+	defer release()
 	h := c.Writer.Header()
 	h["Vary"] = varyBoth
 	h.Set("Content-Type", feed.TypeEvents)
@@ -127,8 +142,6 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
-	s.metrics.streams.Inc()
-	defer s.metrics.streams.Dec()
 	s.events(c, chunk, a)
 	return nil
 }

@@ -28,6 +28,7 @@ type lounge struct {
 	prepared atomic.Int64
 	waiting  atomic.Int64 // requests parked
 	resumed  atomic.Int64
+	released atomic.Int64 // requests parked that were answered
 	left     atomic.Int64 // clients that left
 	logged   logBuffer
 	stop     context.CancelFunc
@@ -53,6 +54,10 @@ func openLounge(t *testing.T) *lounge {
 		if err := <-l.served; err != nil {
 			t.Error(err)
 		}
+		synctest.Wait()
+		if parked, released := l.waiting.Load(), l.released.Load(); parked != released {
+			t.Errorf("%d requests were parked, %d released", parked, released)
+		}
 	})
 	return l
 }
@@ -63,7 +68,7 @@ func (l *lounge) wait(c *gin.Context) error {
 	if !again {
 		until = time.Now().Add(parkTime)
 	}
-	if Park(c, &l.event, until) {
+	if Park(c, &l.event, until, func() { l.released.Add(1) }) {
 		l.waiting.Add(1)
 		return nil
 	}
