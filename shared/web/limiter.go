@@ -84,9 +84,14 @@ func clientKey(c *gin.Context) string {
 	if err != nil {
 		return ""
 	}
+	return clientAddr(addr).String()
+}
+
+// clientAddr stands for all addresses that one client may have.
+func clientAddr(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); addr.Is6() {
 		network, _ := addr.Prefix(64)
 		addr = network.Addr()
 	}
-	return addr.String()
+	return addr
 }

@@ -226,6 +226,9 @@ func (l *lot) sleep(p *parked) {
 	case len(p.unread) > 0:
 		l.handBack(p)
 	case answered:
+		if conn := accepted(p.conn); conn != nil {
+			conn.busy.Store(false)
+		}
 		l.hold(&parked{conn: p.conn}, nil, time.Now().Add(idleTimeout)) // who was to wake p may only come to it now
 		l.forget(p)
 	default:

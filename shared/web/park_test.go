@@ -23,6 +23,7 @@ const parkTime = 25 * time.Second
 // A lounge is a server, in memory, at which one can wait.
 type lounge struct {
 	*pipeListener
+	open     *openConns
 	event    Awaited
 	happened chan struct{}
 	prepared atomic.Int64
@@ -39,6 +40,7 @@ func openLounge(t *testing.T) *lounge {
 	t.Helper()
 	l := &lounge{
 		pipeListener: &pipeListener{make(chan net.Conn), make(chan struct{})},
+		open:         newOpenConns(1000),
 		happened:     make(chan struct{}), served: make(chan error, 1),
 	}
 	l.event = Awaited{Happened: l.happened, Prepare: func() { l.prepared.Add(1) }}
@@ -48,7 +50,7 @@ func openLounge(t *testing.T) *lounge {
 	r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "now") })
 	ctx, stop := context.WithCancel(t.Context())
 	l.stop = stop
-	go func() { l.served <- ServeListener(ctx, impatient{l.pipeListener}, r, logger) }()
+	go func() { l.served <- ServeListener(ctx, impatient{l.pipeListener, l.open}, r, logger) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-l.served; err != nil {
