@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,6 +25,7 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if err := l.check(ctx, change.pending); err != nil {
 		return err
 	}
+	l.wrote.Store(time.Now().UnixNano())
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	select {

@@ -49,6 +49,7 @@ type Source struct {
 	cold      *web.Limiter // requests that ask the database
 	waiting   *web.Slots   // requests that wait for the feed to go on
 	streams   *web.Slots   // event streams
+	turns     *turns       // of pages to be rendered
 	metrics   *sourceMetrics
 }
 
@@ -72,7 +73,8 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	waiting, streams := web.NewSlots("requests that wait", config.Limits.Waiting), web.NewSlots("event streams", config.Limits.Streams)
 	return &Source{
 		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
-		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams, metrics: newSourceMetrics(waiting, streams),
+		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
+		turns: newTurns(config.Limits.Rendering, log), metrics: newSourceMetrics(waiting, streams),
 	}
 }
 
@@ -200,7 +202,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 		web.NotModified(c)
 		return nil
 	}
-	doc, err := s.coded(c.Request.Context(), &res.request, a)
+	doc, err := s.coded(c.Request.Context(), c, &res.request, a)
 	if err != nil {
 		return err
 	}
@@ -241,23 +243,42 @@ func (s *Source) counted(c *gin.Context) error {
 	return err
 }
 
-// coded gives the document in the answer's coding: from the cache, or rendered and compressed once.
-func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, error) {
+// coded gives the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
+// client that asks first; nil is nobody.
+func (s *Source) coded(ctx context.Context, client *gin.Context, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
 		return doc, nil
 	}
 	s.metrics.misses.Inc()
-	return s.cache.get(ctx, a.tag, func(ctx context.Context) (*cached, error) {
+	key := ""
+	if client != nil {
+		key = web.ClientKey(client) // now: the client may leave before its turn
+	}
+	return s.made(ctx, key, r, a)
+}
+
+// made is coded for what is not in the cache. What needs no turn is at hand: a few entries, which somebody may wait for.
+func (s *Source) made(ctx context.Context, client string, r *request, a *answer) (*cached, error) {
+	turn := func(ctx context.Context, work func() error) error { return s.turns.take(ctx, client, work) }
+	if a.entries != nil {
+		turn = func(_ context.Context, work func() error) error { return work() }
+	}
+	return s.cache.get(ctx, a.tag, func(ctx context.Context) (doc *cached, err error) {
 		if a.coding == codingIdentity {
-			return s.render(ctx, r, a.span)
+			err = turn(ctx, func() (err error) { doc, err = s.render(ctx, r, a.span); return err })
+			return doc, err
 		}
-		plain, err := s.coded(context.WithoutCancel(ctx), r, &answer{span: a.span, coding: codingIdentity, tag: s.etag(r, a.span)})
+		plain, err := s.made(context.WithoutCancel(ctx), client, r, &answer{span: a.span, coding: codingIdentity, tag: s.etag(r, a.span)})
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, a.coding)
-		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}, err
+		err = turn(ctx, func() error {
+			body, err := compress(plain.body, a.coding)
+			doc = &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}
+			return err
+		})
+		return doc, err
 	})
 }
 

@@ -57,7 +57,7 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 		}
 	}
 	if !resumed { // it has its slot until it is answered
-		release, err := s.waiting.Take(c)
+		release, err := s.waiting.Take(web.ClientKey(c))
 		if err != nil {
 			return a, nil
 		}
@@ -95,14 +95,14 @@ func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
 	awaited := &web.Awaited{Happened: t.moved, Prepare: func() {
 		ctx := context.Background() // both have time-outs
 		if a, err := s.answer(ctx, res, nil); err == nil {
-			_, _ = s.coded(ctx, &res.request, a) // those who wait will hear of an error
+			_, _ = s.coded(ctx, nil, &res.request, a) // those who wait will hear of an error
 		}
 	}}
 	res.awaited.Store(awaited)
 	if !res.Personal {
 		t.foresee(func(next *tip) {
 			if sp := res.selection.atHand(next); sp != nil {
-				_, _ = s.coded(context.Background(), &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
+				_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
 			}
 		})
 	}
@@ -126,7 +126,7 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.streams.Take(c)
+	release, err := s.streams.Take(web.ClientKey(c))
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
 	for sent := err; sent == nil; a, err = s.answer(ctx, chunk, nil) {
 		var doc *cached
 		if err == nil && a.from < a.to {
-			doc, err = s.coded(ctx, &chunk.request, a)
+			doc, err = s.coded(ctx, c, &chunk.request, a)
 		}
 		var moved <-chan struct{}
 		var again <-chan time.Time

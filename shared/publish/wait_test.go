@@ -53,6 +53,11 @@ func run(t *testing.T, l *Log) *running {
 
 func runWithin(t *testing.T, l *Log, limits web.Limits) *running {
 	t.Helper()
+	return runAs(t, l, limits, description)
+}
+
+func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description) *running {
+	t.Helper()
 	r, d := &running{served: make(chan error, 1)}, description
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		r.shown.Add(1)

@@ -3,8 +3,6 @@ package web
 import (
 	"net/http"
 	"sync"
-
-	"github.com/gin-gonic/gin"
 )
 
 // Slots bound how many requests hold something at once, each client's and all together.
@@ -14,7 +12,7 @@ type Slots struct {
 
 	mu     sync.Mutex
 	taken  int
-	byName map[string]int // by clientKey
+	byName map[string]int // by ClientKey
 }
 
 // NewSlots returns slots of which none is taken; what they are for stands in the refusals, in the plural.
@@ -22,10 +20,9 @@ func NewSlots(what string, bound Bound) *Slots {
 	return &Slots{what: what, bound: bound, byName: map[string]int{}}
 }
 
-// Take returns a function that gives the slot back, which has to be called once; or an error that is a 429 if the client has its
-// share already, and a 503 if none is left.
-func (s *Slots) Take(c *gin.Context) (release func(), err error) {
-	client := clientKey(c)
+// Take returns a function that gives the slot back, which has to be called once; or an error that is a 429 if the client, by its
+// [ClientKey], has its share already, and a 503 if none is left.
+func (s *Slots) Take(client string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byName[client] >= s.bound.Client {
