@@ -25,10 +25,23 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
+func build(t *testing.T) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "sales-feed")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
 // startSales runs the binary on a free port, and gives it and its URL.
 func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) {
 	t.Helper()
-	cmd := exec.Command(binary)
+	return start(t, exec.Command(binary), databaseURL)
+}
+
+func start(t *testing.T, cmd *exec.Cmd, databaseURL string) (*os.Process, string) {
+	t.Helper()
 	cmd.Env = []string{
 		"ADDR=127.0.0.1:0", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL,
 		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()),
@@ -72,10 +85,7 @@ func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) 
 // answered is there once.
 func TestTwoSales(t *testing.T) {
 	t.Parallel()
-	binary := filepath.Join(t.TempDir(), "sales-feed")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := build(t)
 	pool := pgtest.New(t)
 	_, stays := startSales(t, binary, pgtest.URL(pool))
 	victim, goes := startSales(t, binary, pgtest.URL(pool))

@@ -32,11 +32,12 @@ type Settings struct {
 	TLSCertFile    string        `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
 	TLSKeyFile     string        `env:"TLS_KEY_FILE" help:"PEM file of its key"`
 	TrustedProxies web.Proxies   `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For says who a client is: 10.0.0.0/8,192.0.2.7"`
-	AccessLog      bool          `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
-	DatabaseURL    string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
-	DataDir        string        `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
-	PGBin          string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	web.Limits
+	AccessLog   bool   `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
+	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DataDir     string `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
+	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // An App is a source app that can run.
@@ -60,6 +61,9 @@ func (a App) Run(ctx context.Context, stdout io.Writer) error {
 	logger, err := daemon.Logger(stdout, s.LogLevel)
 	if err != nil {
 		return err
+	}
+	if _, err := s.Limits.Complete(); err != nil {
+		return daemon.Usagef("%w", err)
 	}
 	ln, err := web.Listen(ctx, a.Addr)
 	if err != nil {
@@ -117,7 +121,7 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool) })
 	readers := r.Group("", s.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
-		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(),
+		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(), Limits: s.Limits,
 	}, feeds...)
 	source.Route(readers)
 	registry.MustRegister(log, source, postgres.NewMetrics(pool))

@@ -3,8 +3,10 @@
 package feed
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"html"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,11 +76,12 @@ type Link struct {
 
 // A Description says what a feed is, and turns its entries into words.
 type Description struct {
-	Name  string                     // in URLs: "orders"
-	Title string                     // for people: "Edison Cars: orders"
-	Text  string                     // one sentence
-	ID    string                     // an IRI that never changes (RFC 4287 section 4.2.6)
-	Show  func(Entry) (Shown, error) // not called for tombstones
+	Name  string // in URLs: "orders"
+	Title string // for people: "Edison Cars: orders"
+	Text  string // one sentence
+	ID    string // an IRI that never changes (RFC 4287 section 4.2.6)
+	// Show puts an entry that is no tombstone into words. Nil shows the entity's id and its JSON.
+	Show func(Entry) (Shown, error)
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.
 	Personal bool
@@ -119,11 +122,23 @@ type Document struct {
 
 // Words gives the entry in words. One that Show cannot read is still there for those who copy it.
 func (d *Description) Words(e Entry) Shown {
+	if d.Show == nil {
+		return plain(e)
+	}
 	shown, err := d.Show(e)
 	if err != nil {
 		return Shown{Title: fmt.Sprintf("Entry %d", e.Position), HTML: "<p>This entry cannot be put into words.</p>"}
 	}
 	return shown
+}
+
+// plain shows an entry of which nothing is known but that it is JSON.
+func plain(e Entry) Shown {
+	text := bytes.NewBuffer(nil)
+	if json.Indent(text, e.Entity, "", "  ") != nil {
+		text = bytes.NewBuffer(e.Entity)
+	}
+	return Shown{Title: e.ID.String(), HTML: "<pre>" + html.EscapeString(text.String()) + "</pre>"}
 }
 
 // NewestFirst tells whether the entries stand in descending order.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,6 +28,7 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if l.reerasure != nil && change.pending.erases() != nil {
 		return l.commitErasure(ctx, change)
 	}
+	l.wrote.Store(time.Now().UnixNano())
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	select {

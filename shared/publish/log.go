@@ -47,6 +47,7 @@ type Log struct {
 	looked  time.Time       // when the database was last asked for the heads
 	looking singleflight.Group
 
+	wrote    atomic.Int64 // when the last write began, in nanoseconds since 1970
 	metrics  logMetrics
 	self     string      // in notifications
 	alone    atomic.Bool // no other process listens
@@ -115,10 +116,16 @@ func (l *Log) Close() {
 	l.writers.Close()
 }
 
+// wroteWithin reports whether a write began in the last d.
+func (l *Log) wroteWithin(d time.Duration) bool {
+	return time.Now().UnixNano()-l.wrote.Load() < int64(d)
+}
+
 // InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was
 // faster in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction.
 // After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	l.wrote.Store(time.Now().UnixNano())
 	listed := false
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		conn, err := l.pool.Acquire(ctx)

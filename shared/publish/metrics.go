@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // sourceMetrics count what a source serves.
@@ -13,11 +14,14 @@ type sourceMetrics struct {
 	requests     *prometheus.CounterVec
 	bytes        prometheus.Counter
 	hits, misses prometheus.Counter
-	waiting      prometheus.Gauge
-	streams      prometheus.Gauge
+	waiting      prometheus.GaugeFunc
+	streams      prometheus.GaugeFunc
 }
 
-func newSourceMetrics() *sourceMetrics {
+func newSourceMetrics(waiting, streams *web.Slots) *sourceMetrics {
+	taken := func(name, help string, of *web.Slots) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(of.Taken()) })
+	}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -25,13 +29,11 @@ func newSourceMetrics() *sourceMetrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "feed_requests_total", Help: "Requests for a feed. Feed and format are empty where a request was refused.",
 		}, []string{"feed", "format", "status"}),
-		bytes:  counter("feed_sent_bytes_total", "Bytes of the bodies of feed documents, as compressed."),
-		hits:   counter("feed_cache_hits_total", "Documents that were sent from memory."),
-		misses: counter("feed_cache_misses_total", "Documents that were not in memory."),
-		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "feed_waiting_requests", Help: "Requests that are held until something is appended.",
-		}),
-		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: "feed_streams", Help: "Open event streams."}),
+		bytes:   counter("feed_sent_bytes_total", "Bytes of the bodies of feed documents, as compressed."),
+		hits:    counter("feed_cache_hits_total", "Documents that were sent from memory."),
+		misses:  counter("feed_cache_misses_total", "Documents that were not in memory."),
+		waiting: taken("feed_waiting_requests", "Requests that are held until something is appended.", waiting),
+		streams: taken("feed_streams", "Open event streams.", streams),
 	}
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	Nav       []web.Link    // of the pages
 	MaxAge    time.Duration // how long caches may answer for what can still change, in whole seconds; 0: they ask every time
 	Private   bool          // readers need a token: no shared cache keeps what they get
+	Limits    web.Limits    // of what readers hold at once; the zero value is the defaults
 }
 
 // A Source serves the feeds of one database over HTTP.
@@ -46,6 +47,9 @@ type Source struct {
 	cache     *cache
 	epoch     atomic.Int64 // of the log, that resources and cache are of
 	cold      *web.Limiter // requests that ask the database
+	waiting   *web.Slots   // requests that wait for the feed to go on
+	streams   *web.Slots   // event streams
+	turns     *turns       // of pages to be rendered
 	metrics   *sourceMetrics
 }
 
@@ -56,27 +60,34 @@ const (
 	coldBurst     = 10_000
 )
 
-// NewSource gives a source of feeds of the log.
+// NewSource gives a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
 func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
 	resources, err := lru.New[key, *resource](maxResources)
 	if err != nil {
 		panic(err) // the size is positive
 	}
+	if config.Limits, err = config.Limits.Complete(); err != nil {
+		panic(err)
+	}
+	waiting, streams := web.NewSlots("requests that wait", config.Limits.Waiting), web.NewSlots("event streams", config.Limits.Streams)
 	return &Source{
 		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
-		cold: web.NewLimiter(coldPerSecond, coldBurst), metrics: newSourceMetrics(),
+		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
+		turns: newTurns(config.Limits.Rendering, log), metrics: newSourceMetrics(waiting, streams),
 	}
 }
 
-// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to. Answers may wait: each bounds
-// what it reads by readTimeout.
+// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to. Answers may wait: each bounds what it
+// reads by readTimeout. r may be of any gin engine: one that [web.New] did not make gets the same answers and refusals, but decides
+// by itself about header fields such as Content-Security-Policy and about the methods that gin cannot route, and needs
+// [web.RouteAssets] for the style of the pages.
 func (s *Source) Route(r gin.IRoutes) {
-	web.GET(r, "/feeds", web.HandleLong(s.serveIndex))
-	web.GET(r, "/feeds/:feed", web.HandleLong(s.counted))
-	web.GET(r, "/feeds/:feed/newer", web.HandleLong(s.serveNewer))
-	web.GET(r, "/feeds/:feed/:id", web.HandleLong(s.serveEntity))
-	web.GET(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
+	web.GETOnly(r, "/feeds", web.HandleLong(s.serveIndex))
+	web.GETOnly(r, "/feeds/:feed", web.HandleLong(s.counted))
+	web.GETOnly(r, "/feeds/:feed/newer", web.HandleLong(s.serveNewer))
+	web.GETOnly(r, "/feeds/:feed/:id", web.HandleLong(s.serveEntity))
+	web.GETOnly(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
 }
 
 // An answer is where a resource lies in the log, and what its header says of that.
@@ -169,7 +180,6 @@ func (s *Source) forget(epoch int) {
 func (s *Source) serveFeed(c *gin.Context) error {
 	client := c
 	if _, resumed := web.Resumed(c.Request.Context()); resumed {
-		s.metrics.waiting.Dec()
 		client = nil // it has asked already
 	}
 	res, err := s.resource(c)
@@ -199,7 +209,7 @@ func (s *Source) serveFeed(c *gin.Context) error {
 		web.NotModified(c)
 		return nil
 	}
-	doc, err := s.coded(c.Request.Context(), &res.request, a)
+	doc, err := s.coded(c.Request.Context(), c, &res.request, a)
 	if err != nil {
 		return err
 	}
@@ -240,23 +250,42 @@ func (s *Source) counted(c *gin.Context) error {
 	return err
 }
 
-// coded gives the document in the answer's coding: from the cache, or rendered and compressed once.
-func (s *Source) coded(ctx context.Context, r *request, a *answer) (*cached, error) {
+// coded gives the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
+// client that asks first; nil is nobody.
+func (s *Source) coded(ctx context.Context, client *gin.Context, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
 		return doc, nil
 	}
 	s.metrics.misses.Inc()
-	return s.cache.get(ctx, a.tag, func(ctx context.Context) (*cached, error) {
+	key := ""
+	if client != nil {
+		key = web.ClientKey(client) // now: the client may leave before its turn
+	}
+	return s.made(ctx, key, r, a)
+}
+
+// made is coded for what is not in the cache. What needs no turn is at hand: a few entries, which somebody may wait for.
+func (s *Source) made(ctx context.Context, client string, r *request, a *answer) (*cached, error) {
+	turn := func(ctx context.Context, work func() error) error { return s.turns.take(ctx, client, work) }
+	if a.entries != nil {
+		turn = func(_ context.Context, work func() error) error { return work() }
+	}
+	return s.cache.get(ctx, a.tag, func(ctx context.Context) (doc *cached, err error) {
 		if a.coding == codingIdentity {
-			return s.render(ctx, r, a.span)
+			err = turn(ctx, func() (err error) { doc, err = s.render(ctx, r, a.span); return err })
+			return doc, err
 		}
-		plain, err := s.coded(context.WithoutCancel(ctx), r, &answer{span: a.span, coding: codingIdentity, tag: s.etag(r, a.span)})
+		plain, err := s.made(context.WithoutCancel(ctx), client, r, &answer{span: a.span, coding: codingIdentity, tag: s.etag(r, a.span)})
 		if err != nil {
 			return nil, err
 		}
-		body, err := compress(plain.body, a.coding)
-		return &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}, err
+		err = turn(ctx, func() error {
+			body, err := compress(plain.body, a.coding)
+			doc = &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}
+			return err
+		})
+		return doc, err
 	})
 }
 

@@ -38,7 +38,8 @@ func preferredWait(fields []string) time.Duration {
 }
 
 // wait holds the request until there is something that its client has not seen, for as long as it prefers. It gives nil
-// where the request was parked.
+// where the request was parked. Beyond the limit of requests that wait it is answered without waiting, and without
+// Preference-Applied (RFC 7240 section 2 lets a server ignore a preference): a reader then polls on its schedule.
 func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
@@ -48,15 +49,24 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 	if !resumed {
 		until = time.Now().Add(limit)
 	}
-	c.Writer.Header()["Preference-Applied"] = []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
-	if !nothingNew(c.Request.Header, res, a) {
-		return a, nil
+	applied := []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if nothing := nothingNew(c.Request.Header, res, a); !nothing || resumed {
+		c.Writer.Header()["Preference-Applied"] = applied
+		if !nothing {
+			return a, nil
+		}
 	}
-	s.metrics.waiting.Inc()
-	if web.Park(c, s.awaited(res, a.tip), until) {
-		return nil, nil
+	if !resumed { // it has its slot until it is answered
+		release, err := s.waiting.Take(web.ClientKey(c))
+		if err != nil {
+			return a, nil
+		}
+		c.Writer.Header()["Preference-Applied"] = applied
+		if web.Park(c, s.awaited(res, a.tip), until, release) {
+			return nil, nil
+		}
+		defer release()
 	}
-	defer s.metrics.waiting.Dec()
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for over := false; !over && nothingNew(c.Request.Header, res, a); {
@@ -85,14 +95,14 @@ func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
 	awaited := &web.Awaited{Happened: t.moved, Prepare: func() {
 		ctx := context.Background() // both have time-outs
 		if a, err := s.answer(ctx, res, nil); err == nil {
-			_, _ = s.coded(ctx, &res.request, a) // those who wait will hear of an error
+			_, _ = s.coded(ctx, nil, &res.request, a) // those who wait will hear of an error
 		}
 	}}
 	res.awaited.Store(awaited)
 	if !res.Personal {
 		t.foresee(func(next *tip) {
 			if sp := res.selection.atHand(next); sp != nil {
-				_, _ = s.coded(context.Background(), &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
+				_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
 			}
 		})
 	}
@@ -116,6 +126,11 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.streams.Take(web.ClientKey(c))
+	if err != nil {
+		return err
+	}
+	defer release()
 	h := c.Writer.Header()
 	h["Vary"] = varyBoth
 	h.Set("Content-Type", feed.TypeEvents)
@@ -127,8 +142,6 @@ func (s *Source) serveEvents(c *gin.Context, res *resource) error {
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
-	s.metrics.streams.Inc()
-	defer s.metrics.streams.Dec()
 	s.events(c, chunk, a)
 	return nil
 }
@@ -185,7 +198,7 @@ func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
 	for sent := err; sent == nil; a, err = s.answer(ctx, chunk, nil) {
 		var doc *cached
 		if err == nil && a.from < a.to {
-			doc, err = s.coded(ctx, &chunk.request, a)
+			doc, err = s.coded(ctx, c, &chunk.request, a)
 		}
 		var moved <-chan struct{}
 		var again <-chan time.Time

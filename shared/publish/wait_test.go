@@ -48,14 +48,27 @@ type running struct {
 
 func run(t *testing.T, l *Log) *running {
 	t.Helper()
+	return runWithin(t, l, web.Limits{})
+}
+
+func runWithin(t *testing.T, l *Log, limits web.Limits) *running {
+	t.Helper()
+	return runAs(t, l, limits, description)
+}
+
+func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description) *running {
+	t.Helper()
 	r, d := &running{served: make(chan error, 1)}, description
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		r.shown.Add(1)
 		return description.Show(e)
 	}
-	r.Source = NewSource(l, Config{Name: "Test", PublicURL: publicURL}, d)
+	r.Source = NewSource(l, Config{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
 	logger := slog.New(slog.DiscardHandler)
 	engine := web.New(logger)
+	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil {
+		t.Fatal(err)
+	}
 	r.Route(engine)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -266,8 +279,8 @@ func TestWait(t *testing.T) {
 func TestManyWait(t *testing.T) {
 	t.Parallel()
 	l := openLog(t, database(t))
-	r := run(t, l)
 	const many = 500
+	r := runWithin(t, l, web.Limits{Waiting: web.Bound{All: many, Client: many}})
 	var all sync.WaitGroup
 	for range many {
 		all.Go(func() {
@@ -291,6 +304,98 @@ func TestManyWait(t *testing.T) {
 	}
 	if n := r.shown.Load(); n != 1 {
 		t.Errorf("the entry was put into words %d times", n)
+	}
+}
+
+// A reader beyond its share, or beyond that of all, is answered at once, as one that does not ask to wait; others still wait.
+func TestWaitingIsBounded(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	fill(t, l, 3)
+	r := runWithin(t, l, web.Limits{Waiting: web.Bound{All: 10, Client: 4}})
+	end := "/feeds/things?after=" + l.head(t).cursor.String()
+	var all sync.WaitGroup
+	wait := func(client string, n int) {
+		for i := range n {
+			all.Go(func() {
+				header := []string{"Prefer", "wait=30", "X-Forwarded-For", client}
+				if i%2 == 0 {
+					header = append(header, "Connection", "close") // waits in its handler
+				}
+				resp, err := r.ask(t.Context(), end, header...)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				if body, err := io.ReadAll(resp.Body); err != nil || resp.Header.Get("Preference-Applied") == "" || !strings.Contains(string(body), `"position":4`) {
+					t.Errorf("%d %v %.100s", resp.StatusCode, err, body)
+				}
+			})
+		}
+	}
+	notHeld := func(client string) {
+		t.Helper()
+		resp, err := r.ask(t.Context(), end, "Prefer", "wait=30", "X-Forwarded-For", client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 || resp.Header.Get("Preference-Applied") != "" || !strings.Contains(string(body), `"items":[]`) {
+			t.Errorf("%d %v %v %s", resp.StatusCode, resp.Header, err, body)
+		}
+	}
+	wait("192.0.2.1", 4)
+	r.waitForWaiters(t, 4)
+	notHeld("192.0.2.1")
+	wait("192.0.2.2", 4)
+	wait("192.0.2.3", 2)
+	r.waitForWaiters(t, 10)
+	notHeld("192.0.2.4")
+	commit(t, l)
+	all.Wait()
+	r.waitForWaiters(t, 0)
+	end = "/feeds/things?after=" + l.head(t).cursor.String()
+	ctx, leave := context.WithCancel(t.Context())
+	for range 4 {
+		all.Go(func() {
+			if resp, err := r.ask(ctx, end, "Prefer", "wait=30", "X-Forwarded-For", "192.0.2.1"); err == nil {
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	r.waitForWaiters(t, 4)
+	leave() // that gives the slots back, too
+	all.Wait()
+	r.waitForWaiters(t, 0)
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	r := runWithin(t, l, web.Limits{Streams: web.Bound{All: 5, Client: 2}})
+	refused := func(client string, status int) {
+		t.Helper()
+		resp := r.stream(t, "/feeds/things", "X-Forwarded-For", client)
+		if resp.StatusCode != status || resp.Header.Get("Retry-After") == "" || resp.Header.Get("Content-Type") != feed.TypeProblem {
+			t.Errorf("%d %v, want %d", resp.StatusCode, resp.Header, status)
+		}
+	}
+	var open []*http.Response
+	for _, client := range []string{"192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3"} {
+		open = append(open, r.stream(t, "/feeds/things", "X-Forwarded-For", client))
+	}
+	refused("192.0.2.1", 429)
+	refused("192.0.2.3", 503)
+	commit(t, l)
+	for _, resp := range open {
+		next(t, bufio.NewReader(resp.Body), 1)
+	}
+	_ = open[0].Body.Close()
+	waitFor(t, "the stream's end", func() bool { return testutil.ToFloat64(r.metrics.streams) == 4 })
+	if resp := r.stream(t, "/feeds/things", "X-Forwarded-For", "192.0.2.4"); resp.StatusCode != 200 {
+		t.Error("a stream has ended, and another one is refused:", resp.Status)
 	}
 }
 

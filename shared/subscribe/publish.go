@@ -22,6 +22,7 @@ type sourceSettings struct {
 	PublicURL  string        `env:"PUBLIC_URL" help:"where readers reach this service, for the links in its feeds; defaults to http://localhost:PORT"`
 	FeedTokens web.Readers   `env:"FEED_TOKENS" help:"who may read its feeds: name:hash,name:hash, as sales-feed token NAME prints them; everybody if left out"`
 	FeedMaxAge time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may answer for the end of a feed without asking, such as 2s where a CDN should collapse pollers"`
+	web.Limits
 }
 
 func (s *sourceSettings) publicURL(listening net.Addr) string {
@@ -63,7 +64,7 @@ func (s *Site) publish(engine *gin.Engine, publicURL string, set sourceSettings,
 		s.feeds = []web.Link{{Text: "Feeds", URL: "/feeds"}}
 	}
 	source := publish.NewSource(s.Log, publish.Config{
-		Name: s.service.Title, PublicURL: publicURL, Nav: s.nav(), MaxAge: set.FeedMaxAge, Private: !set.FeedTokens.Everybody(),
+		Name: s.service.Title, PublicURL: publicURL, Nav: s.nav(), MaxAge: set.FeedMaxAge, Private: !set.FeedTokens.Everybody(), Limits: set.Limits,
 	}, feeds...)
 	source.Route(engine.Group("", set.FeedTokens.Require()))
 	registry.MustRegister(s.Log, source)

@@ -89,6 +89,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if err := daemon.Parse(env, &public); err != nil {
 			return err
 		}
+		if _, err := public.Limits.Complete(); err != nil {
+			return daemon.Usagef("%w", err)
+		}
 	}
 	if set.Addr == "" {
 		set.Addr = s.Addr

@@ -26,7 +26,7 @@ type Service struct {
 	Addr       string // host:port that it listens on by default
 	Migrations postgres.Migrations
 	Feeds      []Feed
-	Routes     func(*Site)
+	Routes     func(*Site) // adds its pages and JSON; nil is none
 
 	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
 	// instead of Feeds. Nil: it takes Feeds.

@@ -18,6 +18,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -41,9 +42,10 @@ type Site struct {
 	metrics prometheus.Registerer
 	routes  gin.IRoutes
 	pollers []*poller
-	paths   []string   // of the service's pages
-	feeds   []web.Link // that the service publishes
-	shown   []web.Link // to those of the pages that are not at / and have no wildcard
+	reads   *semaphore.Weighted // of the database, by what it shows
+	paths   []string            // of the service's pages
+	feeds   []web.Link          // that the service publishes
+	shown   []web.Link          // to those of the pages that are not at / and have no wildcard
 }
 
 // Page adds a page that shows what query gives, and a link to it to the navigation where its path has no wildcard. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
@@ -52,7 +54,7 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	if path != "/" && !strings.ContainsAny(path, ":*") {
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
-	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := query(request(c))
 		if err != nil {
@@ -60,12 +62,12 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 		}
 		web.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
 		return nil
-	}))
+	})))
 }
 
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
-	web.GET(s.routes, path, web.Handle(func(c *gin.Context) error {
+	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		data, err := query(request(c))
 		if err != nil {
@@ -77,7 +79,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		c.Header("Cache-Control", "no-cache")
 		c.PureJSON(http.StatusOK, data)
 		return nil
-	}))
+	})))
 }
 
 // Metrics adds to what /metrics shows.
@@ -89,7 +91,7 @@ func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.routes, path, web.HandleLong(func(c *gin.Context) error {
+	web.GET(s.routes, path, web.HandleLong(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -117,7 +119,25 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		}
 		out.Flush()
 		return out.Error()
-	}))
+	})))
+}
+
+const turnTimeout = 5 * time.Second // for a read to have its turn
+
+// reading bounds how many of the handlers that read the database run at once: half of the pool's connections are for them, the
+// others are left for health, for polling and for what changes something.
+func (s *Site) reading(h func(*gin.Context) error) func(*gin.Context) error {
+	return func(c *gin.Context) error {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
+		defer cancel()
+		if s.reads.Acquire(ctx, 1) != nil {
+			p := web.Errorf(http.StatusServiceUnavailable, "There are too many requests before this one. Try again in 5 s.")
+			p.Header = http.Header{"Retry-After": {"5"}}
+			return p
+		}
+		defer s.reads.Release(1)
+		return h(c)
+	}
 }
 
 func request(c *gin.Context) *http.Request {
@@ -179,9 +199,12 @@ func (s *Site) ready(ctx context.Context) error {
 }
 
 func (s *Site) route() {
+	s.reads = semaphore.NewWeighted(max(int64(s.DB.Config().MaxConns)/2, 1))
 	web.Health(s.routes, s.ready)
 	s.routeSubscriptions()
-	s.service.Routes(s)
+	if s.service.Routes != nil {
+		s.service.Routes(s)
+	}
 	if !slices.Contains(s.paths, "/") {
 		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}

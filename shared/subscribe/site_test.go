@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -289,5 +290,80 @@ func TestPasswordOfTheSource(t *testing.T) {
 	}
 	if at := c.stored(t); at.cursor != (feed.Cursor{}) || at.etag == "" {
 		t.Errorf("progress %+v", at)
+	}
+}
+
+// Many slow pages leave connections to the database for health and for the poll.
+func TestSlowPagesLeaveRoom(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	blocked := make(chan struct{}, 1000)
+	server := c.site(t, func(s *Site) {
+		s.JSON("/api/slow", func(r *http.Request) (any, error) {
+			conn, err := s.DB.Acquire(r.Context())
+			if err != nil {
+				return nil, err
+			}
+			defer conn.Release()
+			blocked <- struct{}{}
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		s.JSON("/api/things", countThings(s))
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	most := int(c.pool.Config().MaxConns)
+	var all sync.WaitGroup
+	for range 2 * most {
+		all.Go(func() {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/api/slow", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+					t.Errorf("%s, want 503", resp.Status)
+				}
+			}
+		})
+	}
+	for range most / 2 {
+		<-blocked
+	}
+	if resp, body := get(t, server.URL+"/api/things", "*/*"); resp.StatusCode != 503 {
+		t.Errorf("a page that has no turn: %s %s", resp.Status, body)
+	}
+	if resp, body := get(t, server.URL+"/readyz", "*/*"); resp.StatusCode != 200 {
+		t.Errorf("not ready: %s %s", resp.Status, body)
+	}
+	s.put(t, 4, 5)
+	c.mustPoll(t)
+	leave()
+	all.Wait()
+	eventually(t, "the pages answer again", func() bool {
+		resp, _ := get(t, server.URL+"/api/things", "*/*")
+		return resp.StatusCode == 200
+	})
+}
+
+// A service that shows nothing of its own has the pages that all have.
+func TestNoRoutes(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, nil)
+	for path, want := range map[string]int{"/": http.StatusOK, "/subscriptions": http.StatusOK, "/livez": http.StatusOK, "/things": http.StatusNotFound} {
+		resp, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
+		}
 	}
 }

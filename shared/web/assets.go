@@ -55,7 +55,8 @@ func Fingerprint(fsys fs.FS) string {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
-func routeAssets(r gin.IRoutes) {
+// RouteAssets adds the style and the scripts of the pages, below /assets. An engine of [New] has them.
+func RouteAssets(r gin.IRoutes) {
 	for name := range assetTags {
 		GET(r, "/assets/"+name, serveAsset)
 	}

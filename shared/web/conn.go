@@ -2,8 +2,11 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,21 +17,41 @@ const (
 	stallTimeout = 30 * time.Second
 )
 
-// impatient accepts connections that do not wait for a client that does not read.
-type impatient struct{ net.Listener }
+// impatient accepts connections that do not wait for a client that does not read, as many as there may be.
+type impatient struct {
+	net.Listener
+	open *openConns
+}
 
 func (l impatient) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		conn := &impatientConn{Conn: c, open: l.open}
+		if l.open.admit(conn) {
+			return conn, nil
+		}
+		_ = c.Close()
 	}
-	return &impatientConn{Conn: c}, nil
 }
 
 type impatientConn struct {
 	net.Conn
+	open   *openConns
+	client netip.Addr
+	closed sync.Once
+	busy   atomic.Bool // a request is under way
+
 	holding bool
 	held    *[]byte // goes out with what is written next; nil: nothing
+}
+
+// Close makes room for another connection.
+func (c *impatientConn) Close() error {
+	c.closed.Do(func() { c.open.forget(c) })
+	return c.Conn.Close()
 }
 
 // buffers are for what is held: a connection that waits has none.
@@ -81,13 +104,25 @@ type connKey struct{} // of the context of a request: *impatientConn
 
 // withConn is http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
-	if back, ok := c.(*returned); ok {
-		c = back.Conn
+	if _, secure := c.(*tls.Conn); secure { // its packets are not those of the connection
+		return ctx
 	}
-	if impatient, ok := c.(*impatientConn); ok {
+	if impatient := accepted(c); impatient != nil {
 		ctx = context.WithValue(ctx, connKey{}, impatient)
 	}
 	return ctx
+}
+
+// accepted returns the connection as it was accepted, or nil if that was not by [Listen].
+func accepted(c net.Conn) *impatientConn {
+	if back, ok := c.(*returned); ok {
+		c = back.Conn
+	}
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	conn, _ := c.(*impatientConn)
+	return conn
 }
 
 // CloseWrite is what net/http sends before it closes a connection that still sends, so that its answer is read.

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,13 +32,19 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	// gin's redirects would go out without the headers below.
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
-	r.Use(secure(), answer(logger), guard(http.NewCrossOriginProtection()))
+	r.Use(secure, answer(logger), guard(http.NewCrossOriginProtection()))
 	r.NoRoute(HandleLong(func(*gin.Context) error { return nothingHere() }))
 	r.NoMethod(HandleLong(func(c *gin.Context) error {
-		return Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", c.Writer.Header().Get("Allow"), c.Request.Method)
+		return notAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)
 	}))
-	routeAssets(r)
+	RouteAssets(r)
 	return r
+}
+
+func notAllowed(allow, method string) *Problem {
+	p := Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", allow, method)
+	p.Header = http.Header{"Allow": {allow}}
+	return p
 }
 
 // GET routes GET and HEAD of path to h; net/http drops the body of an answer to HEAD.
@@ -44,12 +53,44 @@ func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
 	r.HEAD(path, h...)
 }
 
+// GETOnly is [GET] for a path that takes no other method. An engine of [New] refuses these by itself; on any other engine GETOnly
+// routes them to a 405 with Allow.
+func GETOnly(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
+	GET(r, path, h...)
+	if isOurs(r) {
+		return
+	}
+	refuse := Handle(func(c *gin.Context) error { return notAllowed("GET, HEAD", c.Request.Method) })
+	r.Match([]string{
+		http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace,
+	}, path, refuse)
+}
+
+// isOurs reports whether [New] made the engine of r.
+func isOurs(r gin.IRoutes) bool {
+	var chain gin.HandlersChain
+	switch r := r.(type) {
+	case *gin.Engine:
+		chain = r.Handlers
+	case *gin.RouterGroup:
+		chain = r.Handlers
+	}
+	return slices.ContainsFunc(chain, func(h gin.HandlerFunc) bool { return funcName(h) == secureName })
+}
+
+func funcName(h gin.HandlerFunc) string {
+	return runtime.FuncForPC(reflect.ValueOf(h).Pointer()).Name()
+}
+
+// secureName is in the chain of every handler of an engine of [New], and of no other.
+var secureName = funcName(secure)
+
 // RequestTimeout is how long a handler has from when the request is there as a whole: see [Handle].
 const RequestTimeout = 8 * time.Second
 
-// Handle makes h's error the answer of an engine of New: a Problem as it is, any other error as a 500, as a 503 where
-// the database is away or the time is up, and as nothing where the client is gone. No later handler of the chain runs.
-// The context of the request that h gets ends 8 s after its body has arrived.
+// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is away or the time is
+// up, and as nothing where the client is gone. No later handler of the chain runs. The context of the request that h gets ends 8 s
+// after its body has arrived. On an engine that [New] did not make, the errors that are logged go to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
@@ -77,6 +118,9 @@ func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 func fail(c *gin.Context, err error) {
 	_ = c.Error(err) // it only hands back what it stored
 	c.Abort()
+	if !slices.Contains(c.HandlerNames(), secureName) { // nobody up the chain answers with it
+		refuse(c, problemOf(c, err, slog.Default()))
+	}
 }
 
 const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
@@ -88,15 +132,14 @@ func FormsMayLeadTo(c *gin.Context, origin string) {
 	c.Header("Content-Security-Policy", strings.Replace(contentSecurityPolicy, "form-action 'self'", "form-action 'self' "+origin, 1))
 }
 
-// secure assigns slices that all answers share: Set would allocate each.
-func secure() gin.HandlerFunc {
-	policy, options, referrer := []string{contentSecurityPolicy}, []string{"nosniff"}, []string{"same-origin"}
-	return func(c *gin.Context) {
-		h := c.Writer.Header()
-		h["Content-Security-Policy"] = policy
-		h["X-Content-Type-Options"] = options
-		h["Referrer-Policy"] = referrer
-	}
+// Header fields that all answers share: Set would allocate each.
+var policyField, optionsField, referrerField = []string{contentSecurityPolicy}, []string{"nosniff"}, []string{"same-origin"}
+
+func secure(c *gin.Context) {
+	h := c.Writer.Header()
+	h["Content-Security-Policy"] = policyField
+	h["X-Content-Type-Options"] = optionsField
+	h["Referrer-Policy"] = referrerField
 }
 
 // answer turns the errors and panics of the handlers after it into answers.

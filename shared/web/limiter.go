@@ -65,7 +65,7 @@ func (l *Limiter) bucket(key string) *rate.Limiter {
 
 // Check is Allow for the client that asks; where it may not, the error is a 429 with Retry-After.
 func (l *Limiter) Check(c *gin.Context, units int) error {
-	retryAfter, ok := l.Allow(clientKey(c), units)
+	retryAfter, ok := l.Allow(ClientKey(c), units)
 	if ok {
 		return nil
 	}
@@ -75,8 +75,8 @@ func (l *Limiter) Check(c *gin.Context, units int) error {
 	return p
 }
 
-// clientKey is the reader's name, or else the address: of IPv6 the /64, since a client has all of one.
-func clientKey(c *gin.Context) string {
+// ClientKey is the reader's name, or else the address: of IPv6 the /64, since a client has all of one.
+func ClientKey(c *gin.Context) string {
 	if name := Reader(c); name != "" {
 		return name
 	}
@@ -84,9 +84,14 @@ func clientKey(c *gin.Context) string {
 	if err != nil {
 		return ""
 	}
+	return clientAddr(addr).String()
+}
+
+// clientAddr stands for all addresses that one client may have.
+func clientAddr(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); addr.Is6() {
 		network, _ := addr.Prefix(64)
 		addr = network.Addr()
 	}
-	return addr.String()
+	return addr
 }

@@ -101,11 +101,11 @@ func TestClientKey(t *testing.T) {
 		c, _ := gin.CreateTestContext(httptest.NewRecorder())
 		c.Request = httptest.NewRequest("GET", "/", nil)
 		c.Request.RemoteAddr = peer
-		if got := clientKey(c); got != want {
+		if got := ClientKey(c); got != want {
 			t.Errorf("%s: %q, want %q", peer, got, want)
 		}
 		c.Set(readerKey{}, &reader{name: "warehouse"})
-		if got := clientKey(c); got != "warehouse" {
+		if got := ClientKey(c); got != "warehouse" {
 			t.Errorf("a reader from %s: %q", peer, got)
 		}
 	}

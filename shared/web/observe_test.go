@@ -146,7 +146,7 @@ func TestObserversAllocate(t *testing.T) {
 	c, _ := gin.CreateTestContext(httptest.NewRecorder())
 	c.Request = httptest.NewRequest("GET", "/", nil)
 	for name, h := range map[string]gin.HandlerFunc{
-		"requests": CountRequests(NewMetrics()), "access log": AccessLog(slog.New(slog.DiscardHandler)), "header": secure(), "no tokens": Readers{}.Require(),
+		"requests": CountRequests(NewMetrics()), "access log": AccessLog(slog.New(slog.DiscardHandler)), "header": secure, "no tokens": Readers{}.Require(),
 	} {
 		if n := testing.AllocsPerRun(100, func() { h(c) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

@@ -23,9 +23,9 @@ type Awaited struct {
 // Park lets the request wait until something has happened, or until a time, for the price of its connection: without the goroutines,
 // buffers and contexts that a handler holds. Where it gives true the handler returns at once, without an answer. It is called
 // again, with the same request, when the wait is over, the client has left (its context is done then) or the server stops:
-// Resumed tells that. Park gives false where the handler has to wait by itself: in HTTP/1.0, HTTP/2 and TLS, for other
-// methods than GET, outside of Serve, and when it was called again.
-func Park(c *gin.Context, event *Awaited, until time.Time) bool {
+// Resumed tells that. Park calls release once that call has returned. Park gives false where the handler has to wait by itself: in
+// HTTP/1.0, HTTP/2 and TLS, for other methods than GET, outside of Serve, and when it was called again.
+func Park(c *gin.Context, event *Awaited, until time.Time, release func()) bool {
 	req := c.Request
 	l, _ := req.Context().Value(lotKey{}).(*lot)
 	_, again := Resumed(req.Context())
@@ -39,7 +39,7 @@ func Park(c *gin.Context, event *Awaited, until time.Time) bool {
 		panic(http.ErrAbortHandler) // the connection is in no state to be answered on
 	}
 	c.Set(parkedKey{}, true)
-	p := &parked{conn: conn, req: req, began: time.Now(), until: until}
+	p := &parked{conn: conn, req: req, began: time.Now(), until: until, release: release}
 	if ahead, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(ahead) > 0 {
 		p.unread = append(p.unread, ahead...)
 	}
@@ -107,6 +107,7 @@ type parked struct {
 	req          *http.Request // nil: none
 	with         *sleepers
 	began, until time.Time
+	release      func() // of req
 	next         [1]byte
 	unread       []byte // of the request after req
 
@@ -225,6 +226,9 @@ func (l *lot) sleep(p *parked) {
 	case len(p.unread) > 0:
 		l.handBack(p)
 	case answered:
+		if conn := accepted(p.conn); conn != nil {
+			conn.busy.Store(false)
+		}
 		l.hold(&parked{conn: p.conn}, nil, time.Now().Add(idleTimeout)) // who was to wake p may only come to it now
 		l.forget(p)
 	default:

@@ -23,11 +23,13 @@ const parkTime = 25 * time.Second
 // A lounge is a server, in memory, at which one can wait.
 type lounge struct {
 	*pipeListener
+	open     *openConns
 	event    Awaited
 	happened chan struct{}
 	prepared atomic.Int64
 	waiting  atomic.Int64 // requests parked
 	resumed  atomic.Int64
+	released atomic.Int64 // requests parked that were answered
 	left     atomic.Int64 // clients that left
 	logged   logBuffer
 	stop     context.CancelFunc
@@ -38,6 +40,7 @@ func openLounge(t *testing.T) *lounge {
 	t.Helper()
 	l := &lounge{
 		pipeListener: &pipeListener{make(chan net.Conn), make(chan struct{})},
+		open:         newOpenConns(1000),
 		happened:     make(chan struct{}), served: make(chan error, 1),
 	}
 	l.event = Awaited{Happened: l.happened, Prepare: func() { l.prepared.Add(1) }}
@@ -47,11 +50,15 @@ func openLounge(t *testing.T) *lounge {
 	r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "now") })
 	ctx, stop := context.WithCancel(t.Context())
 	l.stop = stop
-	go func() { l.served <- ServeListener(ctx, impatient{l.pipeListener}, r, logger) }()
+	go func() { l.served <- ServeListener(ctx, impatient{l.pipeListener, l.open}, r, logger) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-l.served; err != nil {
 			t.Error(err)
+		}
+		synctest.Wait()
+		if parked, released := l.waiting.Load(), l.released.Load(); parked != released {
+			t.Errorf("%d requests were parked, %d released", parked, released)
 		}
 	})
 	return l
@@ -63,7 +70,7 @@ func (l *lounge) wait(c *gin.Context) error {
 	if !again {
 		until = time.Now().Add(parkTime)
 	}
-	if Park(c, &l.event, until) {
+	if Park(c, &l.event, until, func() { l.released.Add(1) }) {
 		l.waiting.Add(1)
 		return nil
 	}

@@ -21,6 +21,7 @@ func (l *lot) answer(p *parked, left bool) (reusable bool) {
 		ctx = gone
 	}
 	w := &reply{conn: p.conn, header: make(http.Header, 16)}
+	defer p.release()
 	defer func() {
 		if v := recover(); v != nil {
 			reusable = false

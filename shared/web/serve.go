@@ -30,7 +30,8 @@ func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger
 }
 
 // Listen takes addr (host:port; port 0 is any free one) without answering yet. A client that does not take what it is
-// sent, 64 KiB within 30 s, will be cut off.
+// sent, 64 KiB within 30 s, will be cut off. Connections are bounded by [MaxConnections]: beyond it one on which no request is
+// under way is closed for a new one.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -39,7 +40,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return impatient{ln}, nil
+	return impatient{ln, newOpenConns(MaxConnections())}, nil
 }
 
 // ServeListener is Serve on a listener, which it closes.
@@ -59,6 +60,9 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
 	server.ConnState = func(c net.Conn, state http.ConnState) {
+		if conn := accepted(c); conn != nil {
+			conn.busy.Store(state == http.StateActive || state == http.StateHijacked)
+		}
 		if state == http.StateNew {
 			silent.Store(c, nil)
 		} else {

@@ -50,7 +50,7 @@ func serveInMemory(t *testing.T, secure func(net.Listener) net.Listener, routes 
 	routes(r)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- ServeListener(ctx, secure(impatient{ln}), r, logger) }()
+	go func() { served <- ServeListener(ctx, secure(impatient{ln, newOpenConns(1000)}), r, logger) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {

@@ -75,6 +75,9 @@ func TestQuick(t *testing.T) {
 	for _, name := range []string{"wait", "wait, replica", "poll every 1 s"} {
 		want = append(want, `(?m)^ *`+name+`  +40  +[\d,.]+  +[\d,.]+  +[\d,.]+$`)
 	}
+	for _, name := range []string{"alone", "with cold walkers"} {
+		want = append(want, `(?m)^ *`+name+`  +[\d,.]+  +[\d,.]+  +[\d,.]+ \([\d,.-]+\)  +[\d,.]+$`)
+	}
 	want = append(want, `(?m)^ *200  +(-?[\d.]+|-)  +-  +[\d.]+ \(`)
 	for _, w := range want {
 		if !regexp.MustCompile(w).MatchString(out) {
@@ -274,7 +277,7 @@ func TestFlags(t *testing.T) {
 		"":                          "takes feed, subscribe or architectures",
 		"orders":                    "takes feed, subscribe or architectures",
 		"feed more":                 "takes feed, subscribe or architectures",
-		"feed --only catchup":       "writes, reads, wait",
+		"feed --only catchup":       "writes, reads, wait, overload",
 		"feed --entries 5000":       "-entries",
 		"feed --out x.png":          "file.svg",
 		"feed --out nowhere/x.svg":  "exists",

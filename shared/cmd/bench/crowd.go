@@ -7,23 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
-	spareFiles   = 200 // of each process, for what is not a waiter's connection
-	dialing      = 64  // connections at once
+	dialing      = 64 // connections at once
 	settleEvery  = 100 * time.Millisecond
 	settleTimes  = 5       // readings of memory that have to agree
 	answerBuffer = 8 << 10 // bytes
@@ -34,15 +34,14 @@ const (
 func (w *waits) crowd(ctx context.Context) (note string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.rounds+1)*patience)
 	defer cancel()
-	n, err := w.allowed()
-	if err != nil {
-		return "", err
-	}
+	n := min(w.waiters, web.MaxConnections()*5/8)
 	fmt.Fprintf(w.out, "\nWaiters: so many connections that each wait; memory of the server's process, and from the commit's return to the last answer's end\n")
 	if n < w.waiters {
 		fmt.Fprintf(w.out, "only %s: the limit of open files allows no more\n", count(n))
 	}
-	s, err := startServer(ctx, w.env, salesKind, w.db.Config().ConnString())
+	env := maps.Clone(w.env)
+	env["MAX_WAITING"] = fmt.Sprintf("%d/%d", n, n) // all of them are one client
+	s, err := startServer(ctx, env, salesKind, w.db.Config().ConnString())
 	if err != nil {
 		return "", err
 	}
@@ -94,18 +93,6 @@ func (w *waits) crowd(ctx context.Context) (note string, err error) {
 	t := w.out.table("waiters", "kB each", "kB each that has been answered before", "ms to answer all")
 	t.row(count(n), first, later, spread(answered))
 	return note, t.flush()
-}
-
-// allowed is how many waiters the limit of open files allows: Go has raised it as far as it may, here and in the server.
-func (w *waits) allowed() (int, error) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, err
-	}
-	if limit.Cur <= spareFiles {
-		return 0, fmt.Errorf("the limit of open files, %d, allows no waiters", limit.Cur)
-	}
-	return int(min(uint64(w.waiters), limit.Cur-spareFiles)), nil
 }
 
 // settle returns when n requests wait in the server and its memory has stopped changing, and gives that in bytes.

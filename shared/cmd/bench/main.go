@@ -32,9 +32,9 @@ compare ratios, not rates.
 
 Usage: go run ./shared/cmd/bench feed|subscribe|architectures [flags]
 
-  --only PART       only that part: writes, reads or wait of feed; idle, freshness or catchup of
-                    subscribe; calls, queues, stream, feed or relay of architectures (default all:
-                    feed 5 to 7 minutes, subscribe 12 to 18, architectures 3 to 4)
+  --only PART       only that part: writes, reads, wait or overload of feed; idle, freshness or
+                    catchup of subscribe; calls, queues, stream, feed or relay of architectures (default all:
+                    feed 6 to 9 minutes, subscribe 12 to 18, architectures 3 to 4)
   --quick           short rounds: shows that everything works, its figures mean little
   --markdown        print the tables as Markdown
   --out FILE.svg    draw the figures, too
@@ -57,6 +57,8 @@ wait       Milliseconds from a commit to a reader that has the page, at 40 order
            Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,
            and from one commit to the last of their answers. Client and server share the cores, as
            everywhere here. About a minute.
+overload   Milliseconds that an order takes, at 40 orders a second, alone and while 16 clients walk through a
+           history in pages that are not in memory: each has to be read, rendered and compressed. A minute.
 
 subscribe
 idle       CPU time that a poll takes which brings nothing new (304), of the source, of the subscriber
@@ -105,7 +107,7 @@ type options struct {
 }
 
 // parts are what can be measured.
-var parts = map[string][]string{"feed": {"writes", "reads", "wait"}, "subscribe": {"idle", "freshness", "catchup"}, "architectures": {"calls", "queues", "stream", "feed", "relay"}}
+var parts = map[string][]string{"feed": {"writes", "reads", "wait", "overload"}, "subscribe": {"idle", "freshness", "catchup"}, "architectures": {"calls", "queues", "stream", "feed", "relay"}}
 
 const (
 	minEntries = 1000
@@ -228,12 +230,14 @@ func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err e
 	w := writes{db: db.Pool, out: b.out, rounds: 9, duration: 1200 * time.Millisecond}
 	r := reads{db: db.Pool, out: b.out, env: b.env, dir: b.dir, nginx: nginx, rounds: 3, share: 1}
 	p := waits{db: db.Pool, out: b.out, env: b.env, duration: 15 * time.Second, waiters: 10_000, rounds: 3}
+	o := overload{db: db.Pool, out: b.out, env: b.env, history: 50_000, duration: 8 * time.Second, rounds: 3}
 	if b.opts.quick {
 		w.rounds, w.duration = 1, 200*time.Millisecond
+		o.rounds, o.duration, o.history = 1, time.Second, 5000
 		r.rounds, r.share = 1, 50
 		p.rounds, p.duration, p.waiters = 1, time.Second, 200
 	}
-	charts, err = b.measure(ctx, map[string]part{"writes": w.run, "reads": r.run, "wait": p.run})
+	charts, err = b.measure(ctx, map[string]part{"writes": w.run, "reads": r.run, "wait": p.run, "overload": o.run})
 	return machine, charts, err
 }
 

@@ -51,9 +51,16 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 			return err
 		}
 		defer log.Close()
+		var limits web.Limits
+		if err := daemon.Parse(env, &limits); err != nil {
+			return err
+		}
 		registry := web.NewMetrics() // on, as in a real one
 		engine := web.New(logger, web.CountRequests(registry))
-		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL}, description)
+		if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil { // for clients of their own
+			return err
+		}
+		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL, Limits: limits}, description)
 		source.Route(engine)
 		registry.MustRegister(log, source)
 		if kind == salesKind {

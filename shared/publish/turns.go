@@ -1,0 +1,55 @@
+package publish
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	maxQueued   = 128              // pages that wait to be rendered
+	turnTimeout = 10 * time.Second // for one of them to have its turn
+	busyFor     = time.Second      // after a write: others are to be expected
+)
+
+// turns bound the pages that are read, rendered and compressed at once: that takes a core, the database and memory, and sales need
+// them, too. While something is written to the log, each turn is followed by a pause as long as itself.
+type turns struct {
+	free   *semaphore.Weighted
+	queued *web.Slots
+	log    *Log
+}
+
+func newTurns(n int, log *Log) *turns {
+	queue := web.Bound{All: max(maxQueued, n), Client: max(maxQueued/4, n)}
+	return &turns{semaphore.NewWeighted(int64(n)), web.NewSlots("pages that wait to be rendered", queue), log}
+}
+
+// take runs work in a turn of the client's. Where there are too many before it, it returns a 429 or 503 instead.
+func (t *turns) take(ctx context.Context, client string, work func() error) error {
+	leave, err := t.queued.Take(client)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	waiting, cancel := context.WithTimeout(ctx, turnTimeout)
+	defer cancel()
+	if t.free.Acquire(waiting, 1) != nil {
+		p := web.Errorf(http.StatusServiceUnavailable, "There are too many other pages to be rendered before this one. Try again in 5 s.")
+		p.Header = http.Header{"Retry-After": {"5"}}
+		return p
+	}
+	began := time.Now()
+	defer func() {
+		if t.log.wroteWithin(busyFor) {
+			time.AfterFunc(time.Since(began), func() { t.free.Release(1) })
+		} else {
+			t.free.Release(1)
+		}
+	}()
+	return work()
+}

@@ -1,0 +1,108 @@
+package web
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+)
+
+// A connFrom is a connection of a client at an address.
+type connFrom struct {
+	net.Conn
+	ip     string
+	closed bool
+}
+
+func (c *connFrom) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(c.ip), Port: 1} }
+func (c *connFrom) Close() error         { c.closed = true; return nil }
+
+func TestOpenConns(t *testing.T) {
+	t.Parallel()
+	o := newOpenConns(8) // 6 of a client
+	admit := func(ip string, busy bool) (*impatientConn, bool) {
+		c := &impatientConn{Conn: &connFrom{ip: ip}, open: o}
+		c.busy.Store(busy)
+		return c, o.admit(c)
+	}
+	closed := func(c *impatientConn) bool { return c.Conn.(*connFrom).closed }
+	var of1 []*impatientConn
+	for i := range 6 {
+		c, ok := admit("192.0.2.1", i > 0)
+		if !ok {
+			t.Fatal(i, "of 6 connections of a client are admitted")
+		}
+		of1 = append(of1, c)
+	}
+	if _, ok := admit("192.0.2.1", true); !ok || !closed(of1[0]) {
+		t.Error("the idle connection of the client does not give way to a new one of it")
+	}
+	if c, ok := admit("192.0.2.1", true); ok || closed(c) {
+		t.Error("a client has more than its share, all of them busy")
+	}
+	first, ok1 := admit("2001:db8::1", false)
+	second, ok2 := admit("2001:db8::2", true) // the same client
+	if !ok1 || !ok2 || len(o.byClient) != 2 {
+		t.Error("another client is not admitted")
+	}
+	of1[3].busy.Store(false)
+	third, ok := admit("192.0.2.3", true)
+	if !ok || !closed(of1[3]) || closed(first) {
+		t.Error("it is not the one with the most connections that gives way")
+	}
+	if _, ok := admit("192.0.2.3", true); !ok || !closed(first) {
+		t.Error("nobody gives way, though a connection of another client is idle")
+	}
+	if _, ok := admit("192.0.2.4", true); ok || o.count != 8 {
+		t.Error("too many connections, all of them busy:", o.count)
+	}
+	for _, c := range []*impatientConn{second, third, second} {
+		_ = c.Close()
+	}
+	if o.count != 6 {
+		t.Errorf("%d connections are left, want 6", o.count)
+	}
+}
+
+// A connection is busy from a request to its answer, whether that waits or not.
+func TestBusyConns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := openLounge(t)
+		busy := func() (n int) {
+			l.open.mu.Lock()
+			defer l.open.mu.Unlock()
+			for _, conns := range l.open.byClient {
+				for c := range conns {
+					if c.busy.Load() {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		want := func(what string, n int) {
+			t.Helper()
+			if synctest.Wait(); busy() != n {
+				t.Errorf("%s: %d connections are busy, want %d", what, busy(), n)
+			}
+		}
+		g := l.enter()
+		want("before a request", 0)
+		g.ask(t, "/")
+		g.hear(t)
+		want("answered", 0)
+		g.ask(t, "/wait")
+		want("waiting", 1)
+		close(l.happened)
+		g.hear(t)
+		want("answered after a wait", 0)
+		g.ask(t, "/")
+		g.hear(t)
+		want("answered once more", 0)
+		_ = g.Close()
+		synctest.Wait()
+		if l.open.count != 0 {
+			t.Errorf("%d connections are left", l.open.count)
+		}
+	})
+}
