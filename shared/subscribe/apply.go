@@ -49,12 +49,9 @@ func badEntry(err error) bool {
 	return syntax || wrongType || entity
 }
 
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it writes down and gives.
+// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it gives, for reject.
 func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
-	if bad, err = p.applyBest(ctx, tx, entries); err == nil {
-		err = p.reject(ctx, tx, bad)
-	}
-	return bad, err
+	return p.applyBest(ctx, tx, entries)
 }
 
 // clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.

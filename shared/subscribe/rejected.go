@@ -125,7 +125,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return err
 		case len(rejected) > 0:
 			reason = rejected[0].reason.Error()
-			return nil
+			return p.reject(ctx, tx, rejected)
 		default:
 			return p.clear(ctx, tx, id)
 		}

@@ -226,7 +226,9 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 	case len(entries) == 0:
 		return nil, nil
 	case carefully:
-		bad, err = p.applyCarefully(ctx, tx, entries)
+		if bad, err = p.applyCarefully(ctx, tx, entries); err == nil {
+			err = p.reject(ctx, tx, bad)
+		}
 	default:
 		err = p.call(ctx, tx, entries, known.rows)
 	}
