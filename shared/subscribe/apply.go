@@ -16,7 +16,7 @@ import (
 // errFenced: somebody else moved the cursor.
 var errFenced = errors.New("another process copies this feed into the same database")
 
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it writes down and gives.
+// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
 func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
 	good, bad := p.check(entries)
 	restore, err := limitSteps(ctx, tx)
@@ -28,9 +28,6 @@ func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.E
 		refused, err = p.again(ctx, tx, refused)
 	}
 	bad = append(bad, refused...)
-	if err == nil {
-		err = p.reject(ctx, tx, bad)
-	}
 	if err == nil {
 		err = restore()
 	}

@@ -113,13 +113,18 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 }
 
 // create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
-// table: each would take the other's rows for its own.
+// table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
+// read anew for it.
 func (p *poller) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	var b pgx.Batch
 	b.Queue(`
-		insert into subscription as s (service, feed, table_name) values ($1, $2, nullif($3, ''))
+		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(),
+		       walk_reason = 'The copy has another table now.'
+		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, p.service, p.Name, p.Table)
+	b.Queue(`
+		insert into subscription as s (service, feed, table_name) values ($1, $2, $3)
 		on conflict (service, feed) do update set table_name = excluded.table_name
 		 where s.table_name is distinct from excluded.table_name`,
 		p.service, p.Name, p.Table)

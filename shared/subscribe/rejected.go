@@ -132,7 +132,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return err
 		case len(rejected) > 0:
 			reason = whole(rejected[0].reason)
-			return nil
+			return p.reject(ctx, tx, rejected)
 		default:
 			return p.clear(ctx, tx, id)
 		}

@@ -56,7 +56,7 @@ type Feed struct {
 
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
-	// No two feeds have the same Table in a database.
+	// No two feeds have the same Table in a database. A feed that gets another one is read anew.
 	Table string
 	// Optional declares that the service is of use without a copy of this feed: it is ready before there is one.
 	Optional bool

@@ -332,3 +332,51 @@ func newClient(t testing.TB) *feed.Client {
 	t.Cleanup(c.Close)
 	return c
 }
+
+// A cursor of another table says nothing of this one.
+func TestAnotherTable(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	s.remove(t, 3)
+	pool := pgtest.New(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "10"}
+	run := func(change func(*Service)) (generation int) {
+		t.Helper()
+		moved := service()
+		change(moved)
+		url, stop, _ := startService(t, moved, env)
+		eventually(t, "it is up to date", func() bool {
+			got := subscription(t, url)
+			generation = got.Generation
+			return !got.Standby && got.State == Fresh && got.Cursor == s.head(t).Cursor()
+		})
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		return generation
+	}
+	same := func(*Service) {}
+	run(same)
+	if n := run(same); n != 1 {
+		t.Errorf("after a restart the generation is %d", n)
+	}
+	into := func(s *Service) { s.Migrations, s.Feeds = serviceNamed("new").Migrations, serviceNamed("new").Feeds }
+	if n := run(into); n != 2 || rows(t, pool, "new_thing") != 24 {
+		t.Errorf("in the new table are %d things, the generation is %d", rows(t, pool, "new_thing"), n)
+	}
+	exec(t, pool, `delete from new_thing`)
+	passed := 0
+	if n := run(func(s *Service) {
+		s.Feeds[0] = Feed{Name: "things", URL: s.Feeds[0].URL, Schedule: "@every 1s",
+			Entries: func(_ context.Context, _ *pgxpool.Pool, _ feed.Cursor, page *feed.Page) error {
+				passed += len(page.Entries)
+				return nil
+			}}
+	}); n != 3 || passed != 26 {
+		t.Errorf("without a table %d entries were passed on, the generation is %d", passed, n)
+	}
+	if n := run(into); n != 4 || rows(t, pool, "new_thing") != 24 {
+		t.Errorf("in a table once more are %d things, the generation is %d", rows(t, pool, "new_thing"), n)
+	}
+}

@@ -262,9 +262,9 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		if good, bad = p.check(entries); len(good) > 0 {
 			err = p.call(ctx, tx, good, known.rows)
 		}
-		if err == nil {
-			err = p.reject(ctx, tx, bad)
-		}
+	}
+	if err == nil {
+		err = p.reject(ctx, tx, bad)
 	}
 	if err == nil {
 		err = p.judge(ctx, tx, len(entries), bad)

@@ -180,7 +180,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		if len(entries) == 0 {
 			return applied, bad, nil
 		}
-		rejected, err := p.applyBest(ctx, tx, entries)
+		rejected, err := p.applyCarefully(ctx, tx, entries)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -206,7 +206,7 @@ func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rej
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
 		var rejected []rejection
-		rejected, err = p.applyBest(ctx, tx, entries[:n])
+		rejected, err = p.applyCarefully(ctx, tx, entries[:n])
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
 	return gone, bad, err

@@ -10,7 +10,8 @@ select substr(tablename, 7) as name from pg_tables
 
 alter table subscription
     add column service    text not null default '?',
-    add column table_name text unique; -- which holds the copy; null: none does, or the service has not started yet
+    add column table_name text; -- which holds the copy; empty: none does; null: not known until the service starts
+create unique index on subscription (table_name) where table_name <> '';
 update subscription set service = '?' || name
   from service_migrations where (select count(*) from service_migrations) = 1;
 update subscription
