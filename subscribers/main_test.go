@@ -149,7 +149,7 @@ func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// Each service comes up on an empty database, copies the feed, and shows it.
+// Each service comes up on an empty database, which it shares with all others, copies the feed, and shows it.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	source := ordersFeed(t,
@@ -172,6 +172,7 @@ func TestServices(t *testing.T) {
 			}
 		}
 	}
+	shared := pgtest.New(t)
 	for _, s := range services() {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
@@ -182,7 +183,7 @@ func TestServices(t *testing.T) {
 			if s.Name == "relay" {
 				env["AMQP_URL"] = broker(t)
 			}
-			url := start(t, s.Name, pgtest.New(t), env)
+			url := start(t, s.Name, shared, env)
 			if s.Name == "relay" { // which is ready before it has copied
 				resp, err := http.Post(url+"/subscriptions/orders/poll", "", nil)
 				if err != nil {

@@ -42,8 +42,8 @@ const (
 var errURL = errors.New("the PostgreSQL URL is not valid: it takes the form postgres://user:password@host:5432/database, " +
 	"with special characters in the password percent-encoded")
 
-// parseURL adds our defaults to what the URL says.
-func parseURL(url, name string) (*pgxpool.Config, error) {
+// parseURL adds our defaults to what the URL says. A schema, where there is one, becomes the search_path.
+func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 	_, rest, ok := strings.Cut(url, "://")
 	if !ok {
 		return nil, errURL
@@ -77,6 +77,9 @@ func parseURL(url, name string) (*pgxpool.Config, error) {
 		if _, ok := params[key]; !ok {
 			params[key] = value
 		}
+	}
+	if schema != "" {
+		params["search_path"] = pgx.Identifier{schema}.Sanitize()
 	}
 	configureSessions(cfg)
 	return cfg, nil

@@ -51,7 +51,7 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	partial, ok := errors.AsType[*goose.PartialError](err)
 	switch {
 	case ok && sqlState(err) == duplicateTable:
-		return fmt.Errorf("%s: %w; services that share a database need tables with names of their own",
+		return fmt.Errorf("%s: %w; services that share a schema need tables with names of their own",
 			partial.Failed.Source.Path, partial.Err)
 	case ok:
 		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)

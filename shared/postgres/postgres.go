@@ -79,17 +79,31 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		url = db.cluster.URL(cfg.Name)
 		db.logger.Info("private PostgreSQL runs", "folder", db.cluster.Folder())
 	}
-	poolConfig, err := parseURL(url, cfg.Name)
+	poolConfig, err := parseURL(url, cfg.Name, "")
 	if err != nil {
 		return nil, err
 	}
 	if err := reach(ctx, poolConfig.ConnConfig, db.logger); err != nil {
 		return nil, err
 	}
+	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg.Name, migrations)
+	if err != nil {
+		return nil, err
+	}
+	defer schema.close()
+	if schema.name != "" {
+		db.logger.Info("other services use this database: keeping the tables in a schema of their own", "schema", schema.name)
+		if poolConfig, err = parseURL(url, cfg.Name, schema.name); err != nil {
+			return nil, err
+		}
+	}
 	if db.Pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
 		return nil, err
 	}
-	return db, Migrate(ctx, db.Pool, migrations...)
+	if err := Migrate(ctx, db.Pool, migrations...); err != nil {
+		return nil, err
+	}
+	return db, schema.claim(ctx, cfg.Name, migrations)
 }
 
 // Close closes the pool, then stops the private server and returns when that is gone. Queries get

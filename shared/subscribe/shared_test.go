@@ -36,12 +36,15 @@ func rows(t testing.TB, pool *pgxpool.Pool, table string) int {
 	return count(t, pool, `select count(*) from `+table)
 }
 
+// inOneSchema is the URL of a database where services do not keep their tables apart by themselves.
+func inOneSchema(pool *pgxpool.Pool) string { return pgtest.URL(pool) + "&search_path=public" }
+
 func TestServicesShareADatabase(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
 	s.put(t, 1, 25)
 	pool := pgtest.New(t)
-	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "10"}
+	env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "10"}
 	names := []string{"one", "two", "three"}
 	urls, stops := map[string]string{}, map[string]func() error{}
 	var all sync.WaitGroup
@@ -140,7 +143,7 @@ func TestServicesShareATable(t *testing.T) {
 	s := newSource(t)
 	s.put(t, 1, 5)
 	pool := pgtest.New(t)
-	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL()}
+	env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL()}
 	startService(t, service(), env)
 	has(t, pool, 5)
 	for name, c := range map[string]struct {
@@ -206,7 +209,7 @@ func TestUpgradeToServices(t *testing.T) {
 			values ('things', '25-0123456789ab', 'x', 30, now(), now(), '@every 7s', 3, 9, true, '12-0123456789ab', '0', 'a test', '2026-01-01 00:00Z', 4, 20)`)
 		exec(t, pool, `insert into walked_entity select 'things', gen_random_uuid(), 1, n, now(), '{}' from generate_series(1, 12) n`)
 		exec(t, pool, `insert into rejected_entry values ('things', gen_random_uuid(), 2, 3, now(), '{}', 'a test', now(), 5)`)
-		return pool, map[string]string{"DATABASE_URL": pgtest.URL(pool)}
+		return pool, map[string]string{"DATABASE_URL": inOneSchema(pool)}
 	}
 	wantKept := func(t *testing.T, pool *pgxpool.Pool, url, service string) {
 		t.Helper()
@@ -265,7 +268,7 @@ func TestUpgradeToServices(t *testing.T) {
 		pool := pgtest.New(t, before4(t), serviceNamed("one").Migrations, serviceNamed("two").Migrations)
 		exec(t, pool, `insert into subscription (feed, cursor, as_of, last_success_at) values ('things', $1, now(), now())`, s.head(t).Cursor().String())
 		exec(t, pool, `insert into one_thing values ($1, 7, 'there is no such thing'), ($2, 1, 'a thing')`, numbered(99), numbered(1))
-		env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL()}
+		env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL()}
 		for _, name := range []string{"two", "one"} {
 			url, _, _ := startService(t, serviceNamed(name), env)
 			eventually(t, name+" has a whole copy", func() bool {
@@ -284,7 +287,7 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 	s := newSource(t)
 	s.put(t, 1, 25)
 	pool := pgtest.New(t)
-	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5"}
+	env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5"}
 	publishing := func(name string) *Service {
 		p := serviceNamed(name)
 		migrations := p.Migrations.FS.(fstest.MapFS)["00001_thing.sql"]
