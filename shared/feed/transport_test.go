@@ -85,7 +85,8 @@ func TestConnectionsThatGoSilent(t *testing.T) {
 				together.Add(3)
 				var firsts atomic.Int32
 				server := &http.Server{
-					TLSConfig: &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{protocol}},
+					ReadHeaderTimeout: time.Hour,
+					TLSConfig:         &tls.Config{Certificates: certified.TLS.Certificates, NextProtos: []string{protocol}},
 					Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 						if r.ProtoMajor != major {
 							t.Errorf("it is asked by %s", r.Proto)

@@ -33,6 +33,8 @@ func (s *Source) url(r *request) string {
 		add("before", r.cursor.String())
 	case feed.Replay:
 		add("after", r.cursor.String())
+	}
+	if r.view == feed.Replay || r.view == feed.Newest && r.few {
 		add("limit", strconv.FormatInt(r.limit, 10))
 	}
 	if !r.history.IsStart() {
@@ -82,7 +84,9 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		if n := len(d.Entries); n > 0 && d.Entries[n-1].Position > 1 {
 			link("next", s.at(r, feed.Older, d.Entries[n-1].Cursor))
 		}
-		link("archives", s.at(r, feed.Replay, feed.Cursor{}))
+		if !r.few {
+			link("archives", s.at(r, feed.Replay, feed.Cursor{}))
+		}
 	case !d.UpToDate:
 		link("next", d.Next)
 	}

@@ -141,3 +141,41 @@ func TestPaging(t *testing.T) {
 		}
 	})
 }
+
+// Without a place to start from, a limit is that of the newest entries, and the pages behind it go on there.
+func TestNewestFew(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	fill(t, openLog(t, pool), 250)
+	server := serve(t, openLog(t, pool))
+	for _, limit := range []int64{1, 7, 50, 100, 249, 250, 1000} {
+		position := int64(250)
+		url := fmt.Sprintf("/feeds/things?limit=%d", limit)
+		for first := true; url != ""; first = false {
+			p := readJSON(t, server, url, "Accept", feed.TypeJSONFeed)
+			if first && int64(len(p.Items)) != min(limit, 250) {
+				t.Errorf("asked for %d it gives %d", limit, len(p.Items))
+			}
+			for _, item := range p.Items {
+				if item.Edison.Position != position {
+					t.Fatalf("limit %d: position %d where %d is next", limit, item.Edison.Position, position)
+				}
+				position--
+			}
+			url = p.Next
+		}
+		if position != 0 {
+			t.Errorf("limit %d: it ends before position %d", limit, position)
+		}
+	}
+	for _, format := range []string{"", ".atom", ".html", ".json"} {
+		resp, body := get(t, server, "GET", "/feeds/things"+format+"?limit=3")
+		if resp.StatusCode != 200 || strings.Contains(resp.Header.Get("Link")+body, "archive\"") {
+			t.Errorf("%s: %s: %s", format, resp.Status, resp.Header.Get("Link"))
+		}
+		again, _ := get(t, server, "GET", "/feeds/things"+format+"?limit=3", "If-None-Match", resp.Header.Get("ETag"))
+		if other, _ := get(t, server, "GET", "/feeds/things"+format+"?limit=4"); again.StatusCode != 304 || other.Header.Get("ETag") == resp.Header.Get("ETag") {
+			t.Errorf("%s: %s with its ETag %s; with another limit %s", format, again.Status, resp.Header.Get("ETag"), other.Header.Get("ETag"))
+		}
+	}
+}

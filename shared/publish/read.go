@@ -23,6 +23,7 @@ type selection struct {
 	view   feed.View
 	cursor feed.Cursor // unused in the view Newest
 	limit  int64       // of the view Replay: pages end on multiples of it
+	few    bool        // of the view Newest: no more than limit
 }
 
 // A span is where a selection lies in the log as it is now: the entries after from, up to to.
@@ -46,15 +47,17 @@ func (d *diverged) Error() string { return "the cursor is not of this history" }
 
 // bounds places the selection in a feed of head entries. Replay pages end on multiples of limit, those of the
 // view for people on multiples of 100, whatever the cursor: so all readers come to walk the same pages. The newest view
-// holds what lies after the last sealed page of 100.
+// holds what lies after the last sealed page of 100, or as few entries as are asked for.
 func (s selection) bounds(head int64) (from, to int64) {
-	switch s.view {
-	case feed.Replay:
+	switch {
+	case s.view == feed.Replay:
 		from = s.cursor.Position
 		return from, min((from/s.limit+1)*s.limit, head)
-	case feed.Older:
+	case s.view == feed.Older:
 		to = max(s.cursor.Position-1, 0)
 		return max(to-1, 0) / feed.PageSize * feed.PageSize, to
+	case s.few:
+		return max(head-s.limit, 0), head
 	default:
 		return max(head/feed.PageSize-1, 0) * feed.PageSize, head
 	}
@@ -123,7 +126,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	isFull := sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full
 	sp.sealed = isFull && head.Position >= sp.to+full
 	sp.archive = isFull && full == feed.PageSize
-	if at := sp.from - feed.PageSize; at >= 0 && (sp.archive || sel.view == feed.Newest) {
+	if at := sp.from - feed.PageSize; at >= 0 && (sp.archive || sel.view == feed.Newest && !sel.few) {
 		earlier := feed.At(at, places[at].digest)
 		sp.earlier = &earlier
 	}

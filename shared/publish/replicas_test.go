@@ -114,7 +114,7 @@ func TestReplicas(t *testing.T) {
 			}
 		}
 	}
-	if want := 12 * (len(queries) - 3); same != want {
+	if want := 12 * (len(queries) - 2); same != want {
 		t.Errorf("%d documents were compared, want %d", same, want)
 	}
 }

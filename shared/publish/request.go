@@ -160,10 +160,10 @@ func (r *request) parseQuery(c *gin.Context) error {
 		if err != nil || n < 1 || n > feed.MaxPageSize || strconv.FormatUint(n, 10) != query.Get("limit") {
 			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
 		}
-		if r.view != feed.Replay {
-			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR; after=0 starts from the first entry.")
+		if r.view == feed.Older {
+			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR, or alone for the newest entries; not with before.")
 		}
-		r.limit = int64(n)
+		r.limit, r.few = int64(n), r.view == feed.Newest
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func TestRefusals(t *testing.T) {
 		{"a limit over 1000", "GET", "/feeds/things?after=0&limit=1001", nil, 400, "1 to 1000"},
 		{"a limit that is no number", "GET", "/feeds/things?after=0&limit=ten", nil, 400, "1 to 1000"},
 		{"a limit written in another way", "GET", "/feeds/things?after=0&limit=010", nil, 400, "1 to 1000"},
-		{"a limit without after", "GET", "/feeds/things?limit=10", nil, 400, "after=0"},
+		{"a limit of older entries", "GET", "/feeds/things?limit=10&before=" + right, nil, 400, "not with before"},
 		{"after and before at once", "GET", "/feeds/things?after=0&before=" + right, nil, 400, "exclude"},
 		{"a parameter twice", "GET", "/feeds/things?after=0&after=" + right, nil, 400, "once"},
 		{"a cursor of another history", "GET", "/feeds/things?after=" + wrong, nil, 410, "/problems/history-diverged"},

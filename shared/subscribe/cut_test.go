@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,7 +208,7 @@ func TestRefusedWhileWaiting(t *testing.T) {
 		&feed.StatusError{Status: 403}, feed.ErrPage, feed.ErrDiverged,
 	} {
 		f := fetched{Request: feed.Request{Wait: 25 * time.Second}, err: err}
-		if got := c.broke(f, 5*time.Second, time.Now()); got != err || c.shows().Cut() != "" {
+		if got := c.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Cut() != "" {
 			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Cut())
 		}
 	}

@@ -55,6 +55,34 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// A copy whose polls fail does not look healthy, whatever its state.
+func TestFailingCopy(t *testing.T) {
+	t.Parallel()
+	w := NewWatch([]Service{{Name: "warehouse", URL: "http://localhost:8090"}}, "")
+	since := time.Now().UTC().Add(-7 * time.Minute)
+	w.states[0].Status, w.states[0].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "fresh", AsOf: &since, Failing: &since}}
+	engine := web.New(slog.New(slog.DiscardHandler))
+	Route(engine, w)
+	get := func(path string) string {
+		resp := httptest.NewRecorder()
+		engine.ServeHTTP(resp, httptest.NewRequest("GET", path, nil))
+		return resp.Body.String()
+	}
+	body := get("/")
+	for _, part := range []string{`<path class="arrow stale"`, `class="row copy stale"`, "fresh, failing since " + since.Format("15:04:05"), `<span class="badge stale">fresh</span> failing since `} {
+		if !strings.Contains(body, part) {
+			t.Errorf("the page lacks %s:\n%s", part, body)
+		}
+	}
+	if api := get("/api/services"); !strings.Contains(api, `"failing_since":"`) {
+		t.Errorf("as JSON: %s", api)
+	}
+	w.states[0].Status = Down
+	if body := get("/"); strings.Contains(body, "failing since") {
+		t.Errorf("of a service that is down:\n%s", body)
+	}
+}
+
 // Whatever the services are like, the page says so, and nothing of them can break it.
 func TestPage(t *testing.T) {
 	t.Parallel()

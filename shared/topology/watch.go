@@ -18,8 +18,8 @@ const (
 
 // A Watch asks the services again and again, each on its own, so that a slow one keeps none of the others.
 type Watch struct {
-	client *http.Client
-	token  string
+	token      string
+	transports []*http.Transport // of the services in their order, each used by its own goroutine alone
 
 	mu     sync.Mutex
 	states []State // in the order of the services
@@ -28,13 +28,7 @@ type Watch struct {
 
 // NewWatch makes a watch of services. The token, if there is one, goes to all of them: it is for those whose feeds need one.
 func NewWatch(services []Service, token string) *Watch {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: timeout, PingTimeout: timeout} // else a dead connection is used for a quarter of an hour
-	w := &Watch{token: token, asked: services, client: &http.Client{
-		Transport:     transport,
-		Timeout:       timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	w := &Watch{token: token, asked: services}
 	now := time.Now().UTC()
 	for _, s := range services {
 		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: s.URL}
@@ -42,16 +36,17 @@ func NewWatch(services []Service, token string) *Watch {
 			state.URL = s.URL
 		}
 		w.states = append(w.states, state)
+		w.transports = append(w.transports, http.DefaultTransport.(*http.Transport).Clone())
 	}
 	return w
 }
 
 // Run asks each service once a second until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
-	defer w.client.CloseIdleConnections()
 	var all sync.WaitGroup
 	for i := range w.asked {
 		all.Go(func() {
+			defer w.leave(i)
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
 			for {
@@ -88,14 +83,14 @@ func (w *Watch) ask(ctx context.Context, i int) {
 	var ready, feeds, copies answer
 	var all sync.WaitGroup
 	for path, into := range map[string]*answer{"/readyz": &ready, "/feeds": &feeds, "/subscriptions": &copies} {
-		all.Go(func() { *into = w.get(ctx, w.asked[i].URL+path) })
+		all.Go(func() { *into = w.get(ctx, w.transports[i], w.asked[i].URL+path) })
 	}
 	all.Wait()
 	if ctx.Err() != nil {
 		return
 	}
 	if ready.err != nil {
-		w.client.CloseIdleConnections() // one of them may be dead
+		w.leave(i)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -137,7 +132,15 @@ type answer struct {
 	err    error
 }
 
-func (w *Watch) get(ctx context.Context, url string) (a answer) {
+// leave has the next request to a service use a new connection: one that is dead, as behind a forwarder that forgot it, is used
+// else until the system gives it up, over HTTP/2 by every request.
+func (w *Watch) leave(i int) {
+	before := w.transports[i]
+	w.transports[i] = before.Clone()
+	before.CloseIdleConnections()
+}
+
+func (w *Watch) get(ctx context.Context, transport *http.Transport, url string) (a answer) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return answer{err: err}
@@ -146,7 +149,8 @@ func (w *Watch) get(ctx context.Context, url string) (a answer) {
 	if w.token != "" {
 		req.Header.Set("Authorization", "Bearer "+w.token)
 	}
-	resp, err := w.client.Do(req)
+	client := &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
 	if err != nil {
 		return answer{err: err}
 	}

@@ -39,10 +39,10 @@ func TestConnectionThatGoesSilent(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	w := NewWatch([]Service{{Name: "sales", URL: server.URL}}, "")
-	defer w.client.CloseIdleConnections()
+	defer w.leave(0)
 	var mu sync.Mutex
 	var conns []*silentConn
-	transport := w.client.Transport.(*http.Transport)
+	transport := w.transports[0]
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		silent := &silentConn{Conn: conn}
