@@ -101,8 +101,8 @@ func (r *Request) PageURL() string {
 	return page
 }
 
-// Get asks for a page. Where the source fails at the request with the ETag, it asks without. Errors: ErrDiverged, *StatusError, ErrPage, or
-// those of the network.
+// Get asks for a page. Where the source fails at the request with the ETag, it asks without. Errors: ErrDiverged,
+// *StatusError, ErrPage, or those of the network.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	answer, err := c.page(ctx, r)
 	status, failed := errors.AsType[*StatusError](err)
@@ -192,11 +192,12 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	return answer, nil
 }
 
-// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB often.
+// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB
+// often.
 const maxETag = 1000
 
-// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not ASCII, which not
-// everything on the way hands on: then the page is asked for as if it had none.
+// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not
+// ASCII, which not everything on the way hands on: then the page is asked for as if it had none.
 func usableETag(etag string) string {
 	if len(etag) > maxETag || strings.ContainsFunc(etag, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return ""

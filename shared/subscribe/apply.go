@@ -111,8 +111,8 @@ func (e *entriesError) Error() string {
 }
 func (e *entriesError) Unwrap() error { return e.err }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed is why it did while
-// the database goes on to answer; err is why that does not.
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed
+// is why it did while the database goes on to answer; err is why that does not.
 func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {

@@ -170,7 +170,8 @@ func random(n int) string {
 	return string(b)
 }
 
-// Every second of a thousand is bad, or one has a text that no index takes, or a statement may not take long: the good ones arrive.
+// Every second of a thousand is bad, or one has a text that no index takes, or a statement may not take long: the
+// good ones arrive.
 func TestBlameOnLargePages(t *testing.T) {
 	t.Parallel()
 	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {

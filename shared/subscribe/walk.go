@@ -47,7 +47,8 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, func() int { return p.tuning().pageSize }) {
+	size := func() int { return p.tuning().pageSize }
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, size) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
