@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -17,9 +18,10 @@ import (
 var errFenced = errors.New("another process copies this feed into the same database")
 
 // applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: these it writes down and gives.
-func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
+// No statement may take longer than step.
+func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := p.check(entries)
-	restore, err := limitSteps(ctx, tx)
+	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
 		return nil, err
 	}

@@ -160,12 +160,12 @@ func (p *poller) answers(ctx context.Context) bool {
 
 const (
 	answerTimeout = 5 * time.Second
-	stepTimeout   = 10 * time.Second // for a statement, where it is looked for what is at fault
+	stepTimeout   = 10 * time.Second // for a statement of a page that is applied in parts
 )
 
 // limitSteps has a statement of tx that takes too long fail by itself, which shows that the database answers; and
 // before that one that waits for a lock, which is nobody's fault. It gives what undoes that.
-func limitSteps(ctx context.Context, tx pgx.Tx) (restore func() error, err error) {
+func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore func() error, err error) {
 	var statement, lock string
 	err = tx.QueryRow(ctx, `
 		with given as materialized (
@@ -177,7 +177,7 @@ func limitSteps(ctx context.Context, tx pgx.Tx) (restore func() error, err error
 		select statement::text, lock::text from step
 		 where set_config('statement_timeout', ms::text, true) <> ''
 		   and set_config('lock_timeout', greatest(least(nullif(lock, 0), ms / 2), 1)::text, true) <> ''`,
-		stepTimeout.Milliseconds()).Scan(&statement, &lock)
+		limit.Milliseconds()).Scan(&statement, &lock)
 	return func() error {
 		_, err := tx.Exec(ctx, `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`, statement, lock)
 		return err

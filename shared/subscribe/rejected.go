@@ -103,7 +103,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		e.Entity, e.Deleted = entity, entity == nil
-		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e})
+		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e}, stepTimeout)
 		switch {
 		case err != nil:
 			return err

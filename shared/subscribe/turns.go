@@ -244,7 +244,7 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		return nil, nil
 	}
 	if carefully {
-		bad, err = p.applyCarefully(ctx, tx, entries)
+		bad, err = p.applyCarefully(ctx, tx, entries, stepTimeout)
 	} else {
 		var good []feed.Entry
 		if good, bad = p.check(entries); len(good) > 0 {

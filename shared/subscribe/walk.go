@@ -165,7 +165,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		if len(entries) == 0 {
 			return applied, bad, nil
 		}
-		rejected, err := p.applyCarefully(ctx, tx, entries)
+		rejected, err := p.applyCarefully(ctx, tx, entries, dbTimeout)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -191,7 +191,7 @@ func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rej
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
 		var rejected []rejection
-		rejected, err = p.applyCarefully(ctx, tx, entries[:n])
+		rejected, err = p.applyCarefully(ctx, tx, entries[:n], dbTimeout)
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
 	return gone, bad, err
