@@ -114,7 +114,8 @@ func ids(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) map[uuid.UUI
 	return found
 }
 
-// agree fails the test unless every entity is applied or rejected, by all who read the feed alike, and the good ones are applied.
+// agree fails the test unless every entity is applied or rejected, by all who read the feed alike, and the good ones
+// are applied.
 func (r *readers) agree(t *testing.T, entities []entity) (rejected map[uuid.UUID]bool) {
 	t.Helper()
 	rejected = map[uuid.UUID]bool{}
@@ -188,7 +189,8 @@ func goodOf(feed string) entity {
 	return entity{feed, id, string(payload), true, "a good one"}
 }
 
-// What stands in an order or a customer against the contract stops no service: all of them put it aside, and the others arrive.
+// What stands in an order or a customer against the contract stops no service: all of them put it aside, and the
+// others arrive.
 func TestBadEntries(t *testing.T) {
 	t.Parallel()
 	r := newReaders(t)
@@ -323,7 +325,8 @@ func mutate(t *rapid.T, v jsontext.Value) string {
 	return "[" + b.String() + "]"
 }
 
-// Whatever is wrong with an entity: all services that read the feed put it aside, or none does; and the good ones arrive.
+// Whatever is wrong with an entity: all services that read the feed put it aside, or none does; and the good ones
+// arrive.
 func TestBadEntriesProperty(t *testing.T) {
 	t.Parallel()
 	const rounds, perFeed = 8, 60

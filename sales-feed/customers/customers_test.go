@@ -112,12 +112,17 @@ func (a *app) form(t *testing.T, path string, fields url.Values) (*http.Response
 	return a.do(t, "POST", path, fields.Encode(), "Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Sec-Fetch-Site", "same-origin")
 }
 
-// entries replays the feed.
+// entries replays the feed. Every entry is as the contract says.
 func (a *app) entries(t *testing.T) []feed.Entry {
 	t.Helper()
 	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: a.URL + "/feeds/customers", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, e := range answer.Page.Entries {
+		if err := customer.Check(e); err != nil {
+			t.Errorf("%s: %v", e.Entity, err)
+		}
 	}
 	return answer.Page.Entries
 }
@@ -446,5 +451,32 @@ func TestCountries(t *testing.T) {
 	}
 	if len(names) != 249 {
 		t.Errorf("%d countries", len(names))
+	}
+}
+
+// The longest account that the form takes is one that all readers of the feed take.
+func TestLongestAccount(t *testing.T) {
+	t.Parallel()
+	a := account{Email: strings.Repeat("a", 64) + "@" + strings.Repeat(strings.Repeat("b", 63)+".", 2) + strings.Repeat("c", 61)}
+	for _, f := range a.fields() {
+		switch f.value {
+		case &a.Email:
+		case &a.Address.Country:
+			*f.value = "DE"
+		default:
+			*f.value = strings.Repeat("\U0001f697", f.max)
+		}
+	}
+	if err := a.check(); err != nil {
+		t.Fatal(err)
+	}
+	app := open(t)
+	body, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app.json(t, "POST", "/customers", string(body), http.StatusCreated)
+	if n := len(app.entries(t)); n != 1 {
+		t.Errorf("%d entries", n)
 	}
 }

@@ -3,6 +3,7 @@ package sales
 import (
 	"encoding/json"
 	"html/template"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,5 +56,29 @@ func TestOrderInWords(t *testing.T) {
 	}
 	if _, err := d.Show(feed.Entry{Entity: []byte(`{"id":1}`)}); err == nil {
 		t.Error("what is no order was put into words")
+	}
+}
+
+// The largest order that the shop takes, of every model with all its options, is one that all readers of the feed take.
+func TestLargestOrder(t *testing.T) {
+	t.Parallel()
+	for _, m := range catalogue {
+		line := purchaseLine{Model: m.Model, Quantity: maxQuantity}
+		for _, option := range m.Options {
+			line.Options = append(line.Options, option.Option)
+		}
+		p := purchase{CustomerID: uuid.NewString(), Lines: slices.Repeat([]purchaseLine{line}, maxLines)}
+		p.normalize()
+		o, err := p.order(time.Now().UTC())
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, err := entryOf(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := order.Check(feed.Entry{ID: entry.ID, Version: entry.Version, Entity: entry.Payload}); err != nil {
+			t.Errorf("%s: %v", m.Model, err)
+		}
 	}
 }

@@ -105,12 +105,17 @@ func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response,
 	return resp, o
 }
 
-// entries replays the orders feed.
+// entries replays the orders feed. Every entry is as the contract says.
 func (s *shop) entries(t *testing.T) []feed.Entry {
 	t.Helper()
 	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, e := range answer.Page.Entries {
+		if err := order.Check(e); err != nil {
+			t.Errorf("%s: %v", e.Entity, err)
+		}
 	}
 	return answer.Page.Entries
 }

@@ -1,5 +1,5 @@
-// Package contract checks entities of a feed against the Go struct that is their published contract, the same for all readers: what
-// passes, PostgreSQL and Go decode alike, whichever way a reader takes.
+// Package contract checks entities of a feed against the Go struct that is their published contract, the same for all
+// readers: what passes, PostgreSQL and Go decode alike, whichever way a reader takes.
 package contract
 
 import (
@@ -16,7 +16,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// Bounds of an entity as a whole, members that the contract does not know included. They lie far below what PostgreSQL's jsonb takes.
+// Bounds of an entity as a whole, members that the contract does not know included. They lie far below what
+// PostgreSQL's jsonb takes.
 const (
 	maxSize   = 1 << 20 // bytes
 	maxDepth  = 100
@@ -24,7 +25,8 @@ const (
 	maxPower  = 1000
 )
 
-// An Error says what of an entity is not as its contract says. It quotes nothing of the entity, so that it can be logged.
+// An Error says what of an entity is not as its contract says. It quotes nothing of the entity, so that it can be
+// logged.
 type Error struct {
 	Member string // its path: "lines[0].quantity"; empty: the entity as a whole
 	Detail string // "must be a whole number from 1 to 500"
@@ -57,15 +59,17 @@ func wrong(format string, args ...any) error { return &Error{Detail: fmt.Sprintf
 // A Contract is what the entities of one feed are checked against.
 type Contract struct{ root *rule }
 
-// Of makes the contract that a struct describes by its types and the tags json and check. Every member has to be there, once, under its
-// very name, and is not null, unless its field is a pointer; other members may hold anything. The tag check says of
+// Of makes the contract that a struct describes by its types and the tags json and check. Every member has to be
+// there, once, under its very name, and is not null, unless its field is a pointer; other members may hold anything.
+// The tag check says of
 //
 //   - a whole number its range: "1..500", or "1.." up to the greatest int64;
 //   - a text its length in characters: "0..100"; or its values: "placed|cancelled"; or "date", which is a day such as 2026-11-23;
 //   - a list its length: "1..20". What it says of the elements stands in the tag each.
 //
-// A UUID is one in its form of 36 characters, a time one of RFC 3339 that lies in the years 1 to 9999 in UTC. The members id and version
-// are those of the entry. Of panics where a field has no bounds, or a type that it does not know.
+// A UUID is one in its form of 36 characters, a time one of RFC 3339 that lies in the years 1 to 9999 in UTC. The
+// members id and version are those of the entry. Of panics where a field has no bounds, or a type that it does not
+// know.
 func Of[T any]() *Contract {
 	return &Contract{newRule(reflect.TypeFor[T](), "", "")}
 }

@@ -224,16 +224,22 @@ const (
 	farthest    = 15 * time.Hour // from UTC, as PostgreSQL has it, less one
 )
 
-// readTime takes what both Go and PostgreSQL read, and read as the same microsecond of the years 1 to 9999. Go also takes hours of one
-// digit, a comma, and any minutes of a zone.
+// readTime takes what both Go and PostgreSQL read, and read as the same microsecond of the years 1 to 9999. Go also takes hours
+// of one digit, a comma, and any minutes of a zone.
 func readTime(_ *reader, v jsontext.Value) error {
 	var at time.Time
-	if len(v) <= longestTime && at.UnmarshalJSON(v) == nil && v[14] == ':' && bytes.IndexByte(v, ',') < 0 && (v[len(v)-2] == 'Z' || v[len(v)-3] < '6') {
-		_, offset := at.Zone()
-		year := at.UTC().Round(time.Microsecond).Year()
-		if away := time.Duration(offset) * time.Second; year >= 1 && year <= 9999 && max(away, -away) <= farthest {
-			return nil
-		}
+	if len(v) > longestTime || at.UnmarshalJSON(v) != nil {
+		return errTime()
 	}
-	return wrong("must be a time of RFC 3339, in the years 1 to 9999")
+	if v[14] != ':' || bytes.IndexByte(v, ',') >= 0 || v[len(v)-2] != 'Z' && v[len(v)-3] > '5' {
+		return errTime()
+	}
+	_, offset := at.Zone()
+	year := at.UTC().Round(time.Microsecond).Year()
+	if away := time.Duration(offset) * time.Second; year < 1 || year > 9999 || max(away, -away) > farthest {
+		return errTime()
+	}
+	return nil
 }
+
+func errTime() error { return wrong("must be a time of RFC 3339, in the years 1 to 9999") }

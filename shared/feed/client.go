@@ -215,11 +215,12 @@ func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
 	return &NoAnswerError{doing, err}
 }
 
-// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB often.
+// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB
+// often.
 const maxETag = 1000
 
-// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not ASCII, which not
-// everything on the way hands on: then the page is asked for as if it had none.
+// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not
+// ASCII, which not everything on the way hands on: then the page is asked for as if it had none.
 func usableETag(etag string) string {
 	if len(etag) > maxETag || strings.ContainsFunc(etag, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -17,9 +18,10 @@ import (
 var errFenced = errors.New("another process copies this feed into the same database")
 
 // applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
+// No statement may take longer than step.
+func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := p.check(entries)
-	restore, err := limitSteps(ctx, tx)
+	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +112,8 @@ func (e *entriesError) Error() string {
 }
 func (e *entriesError) Unwrap() error { return e.err }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed is why it did while
-// the database goes on to answer; err is why that does not.
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed
+// is why it did while the database goes on to answer; err is why that does not.
 func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {

@@ -17,8 +17,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the database answers: it is
-// rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the service may be at fault: the poll fails.
+// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
+// database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
+// service may be at fault: the poll fails.
 
 // A rejection is an entry that cannot be applied.
 type rejection struct {
@@ -63,8 +64,8 @@ func (p *poller) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
-// seeCheck asks for the feed's first entries, to see whether the check passes any. It matters where all of a page was refused by it, and
-// nothing has passed since the process was started.
+// seeCheck asks for the feed's first entries, to see whether the check passes any. It matters where all of a page was
+// refused by it, and nothing has passed since the process was started.
 func (p *poller) seeCheck(ctx context.Context, err error) (passes bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || p.passed.Load() {
 		return false
@@ -75,8 +76,9 @@ func (p *poller) seeCheck(ctx context.Context, err error) (passes bool) {
 	return p.passed.Load()
 }
 
-// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the others passed. One that is
-// alone is at fault if the copy still takes what it has taken before, or, where that is not known, if it breaks a rule for data.
+// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
+// others passed. One that is alone is at fault if the copy still takes what it has taken before, or, where that is
+// not known, if it breaks a rule for data.
 func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
 	var checked int
 	var alone rejection
@@ -118,7 +120,8 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
-// databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody else was in the way.
+// databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody
+// else was in the way.
 func databaseAtFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -135,8 +138,8 @@ func databaseAtFault(err error) bool {
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
 }
 
-// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, or SQLSTATE
-// classes 22 and 23.
+// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, or
+// SQLSTATE classes 22 and 23.
 func badData(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
@@ -157,12 +160,12 @@ func (p *poller) answers(ctx context.Context) bool {
 
 const (
 	answerTimeout = 5 * time.Second
-	stepTimeout   = 10 * time.Second // for a statement, where it is looked for what is at fault
+	stepTimeout   = 10 * time.Second // for a statement of a page that is applied in parts
 )
 
-// limitSteps has a statement of tx that takes too long fail by itself, which shows that the database answers; and before that one that
-// waits for a lock, which is nobody's fault. It gives what undoes that.
-func limitSteps(ctx context.Context, tx pgx.Tx) (restore func() error, err error) {
+// limitSteps has a statement of tx that takes too long fail by itself, which shows that the database answers; and
+// before that one that waits for a lock, which is nobody's fault. It gives what undoes that.
+func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore func() error, err error) {
 	var statement, lock string
 	err = tx.QueryRow(ctx, `
 		with given as materialized (
@@ -174,14 +177,15 @@ func limitSteps(ctx context.Context, tx pgx.Tx) (restore func() error, err error
 		select statement::text, lock::text from step
 		 where set_config('statement_timeout', ms::text, true) <> ''
 		   and set_config('lock_timeout', greatest(least(nullif(lock, 0), ms / 2), 1)::text, true) <> ''`,
-		stepTimeout.Milliseconds()).Scan(&statement, &lock)
+		limit.Milliseconds()).Scan(&statement, &lock)
 	return func() error {
 		_, err := tx.Exec(ctx, `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`, statement, lock)
 		return err
 	}, err
 }
 
-// An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the cause may.
+// An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the
+// cause may.
 type applyError struct{ cause error }
 
 func (e *applyError) Error() string { return unquoted(e.cause) }
@@ -229,8 +233,8 @@ func (e *panicError) unquoted() string {
 	return fmt.Sprintf("%s panicked with a value of type %T", e.in, e.value)
 }
 
-// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased. The whole
-// reason is in rejected_entry, and goes with the entry.
+// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased.
+// The whole reason is in rejected_entry, and goes with the entry.
 func unquoted(err error) string {
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()

@@ -16,8 +16,8 @@ type fetched struct {
 	err error
 }
 
-// fetch asks for page after page, each of size entries at most, until nothing is left, while those before are applied. It ends with ctx,
-// and with an error.
+// fetch asks for page after page, each of size entries at most, until nothing is left, while those before are
+// applied. It ends with ctx, and with an error.
 func (p *poller) fetch(ctx context.Context, r feed.Request, size func() int) <-chan fetched {
 	pages := make(chan fetched, 1)
 	go func() {
@@ -178,8 +178,8 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 	}
 }
 
-// copyPages copies. A page that could not be applied is followed by a smaller one; by a larger one where all was refused, since others on it
-// may pass.
+// copyPages copies. A page that could not be applied is followed by a smaller one; by a larger one where all was
+// refused, since others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.seeCheck(ctx, err) {

@@ -157,6 +157,42 @@ func TestSourceFaults(t *testing.T) {
 	}
 }
 
+// An ETag that cannot be stored or sent back, and what else a header may say, stops nothing.
+func TestOddHeaders(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 5)
+	c := newCopier(t, s)
+	for _, header := range [][2]string{
+		{"ETag", "\"v\xff1\""}, {"ETag", `"` + strings.Repeat("x", 70_000) + `"`}, {"ETag", `"ä"`}, {"Age", "99999999999999999999"}, {"Date", "yesterday"},
+		{"Link", "<" + strings.Repeat("x", 70_000) + `>; rel="start"`}, {"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"},
+	} {
+		s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+			if len(r.Header.Get("If-None-Match")) > 1000 {
+				w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
+				return
+			}
+			answer := httptest.NewRecorder()
+			honest.ServeHTTP(answer, r)
+			maps.Copy(w.Header(), answer.Header())
+			w.Header()[header[0]] = []string{header[1]}
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes())
+		})
+		for range 2 { // what it has stored comes back
+			s.put(t, 3, 6)
+			if err := c.poll(t.Context()); err != nil {
+				t.Errorf("%.20s: %.200v", header, err)
+			}
+			c.mustPoll(t)
+		}
+	}
+	c.wantUpToDate(t, s)
+	// One that was stored before.
+	exec(t, c.pool, `update subscription set etag = repeat('x', 70000)`)
+	c.mustPoll(t)
+}
+
 func tenMinutes(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 	answered(503, "", "Retry-After", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))(w, r, nil)
 }

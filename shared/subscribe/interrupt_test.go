@@ -127,7 +127,8 @@ func TestBreakingOff(t *testing.T) {
 			}
 			c.mustPoll(t)
 			c.wantUpToDate(t, s)
-			// It goes on with a smaller page, unless all of the page was refused. (The source's pages end at multiples of their size.)
+			// It goes on with a smaller page, unless all of the page was refused. (The source's pages end at
+			// multiples of their size.)
 			if _, refused := errors.AsType[*refusedError](err); !refused && !slices.Equal(c.applied, []int{5, 5, 5}) || refused && !slices.Equal(c.applied, []int{10, 5}) {
 				t.Errorf("%v, then batches of %v", err, c.applied)
 			}

@@ -85,7 +85,8 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 		}
 	}
 	return &poller{
-		Feed: f, pure: f.Columns != nil, service: service, timeout: dbTimeout, client: client, given: given, logger: logger, metrics: newPollerMetrics(f.Name),
+		Feed: f, pure: f.Columns != nil, service: service, timeout: dbTimeout, client: client, given: given,
+		logger: logger, metrics: newPollerMetrics(f.Name),
 		wake: make(chan struct{}, 1), standby: true, undecided: true,
 	}
 }

@@ -126,7 +126,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 		} else if erased[id] {
 			eraseEntry(&e)
 		}
-		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e})
+		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e}, stepTimeout)
 		switch {
 		case err != nil:
 			return err

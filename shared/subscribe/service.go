@@ -63,8 +63,8 @@ type Feed struct {
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
 	Past bool
 
-	// Check, if it is set, returns what is wrong with an entry by the feed's published contract, or nil. It quotes nothing of the entry. What
-	// it refuses is rejected before Apply sees it, by all services alike.
+	// Check, if it is set, returns what is wrong with an entry by the feed's published contract, or nil. It quotes
+	// nothing of the entry. What it refuses is rejected before Apply sees it, by all services alike.
 	Check func(feed.Entry) error
 
 	// Columns, which a feed may have instead of Apply, makes Table a pure copy: these of its columns, beside id and version, are filled from

@@ -101,8 +101,8 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx. What fails as a whole is tried again
-// in parts, to find what is at fault.
+// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx. What fails as a
+// whole is tried again in parts, to find what is at fault.
 func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
 	ctx = context.WithoutCancel(ctx)
 	began := time.Now()
@@ -256,7 +256,7 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		return nil, nil
 	}
 	if carefully {
-		bad, err = p.applyCarefully(ctx, tx, entries)
+		bad, err = p.applyCarefully(ctx, tx, entries, stepTimeout)
 	} else {
 		var good []feed.Entry
 		if good, bad = p.check(entries); len(good) > 0 {

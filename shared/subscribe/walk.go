@@ -47,7 +47,8 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, func() int { return p.tuning().pageSize }) {
+	size := func() int { return p.tuning().pageSize }
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, size) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
@@ -180,7 +181,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		if len(entries) == 0 {
 			return applied, bad, nil
 		}
-		rejected, err := p.applyCarefully(ctx, tx, entries)
+		rejected, err := p.applyCarefully(ctx, tx, entries, dbTimeout)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -206,7 +207,7 @@ func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rej
 	for len(entries) > 0 && err == nil {
 		n := min(walkChunk, len(entries))
 		var rejected []rejection
-		rejected, err = p.applyCarefully(ctx, tx, entries[:n])
+		rejected, err = p.applyCarefully(ctx, tx, entries[:n], dbTimeout)
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
 	return gone, bad, err

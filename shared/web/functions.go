@@ -174,6 +174,9 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/day)
 }
 
+// maxIndented is the depth of JSON that is still indented: what is deeper would grow with the square of its length.
+const maxIndented = 100
+
 func indentJSON(v any) (string, error) {
 	var raw []byte
 	switch v := v.(type) {
@@ -188,6 +191,19 @@ func indentJSON(v any) (string, error) {
 		if raw, err = json.Marshal(v); err != nil {
 			return "", err
 		}
+	}
+	depth, deepest := 0, 0
+	for _, b := range raw { // those in texts may count, too
+		switch b {
+		case '{', '[':
+			depth++
+			deepest = max(deepest, depth)
+		case '}', ']':
+			depth--
+		}
+	}
+	if deepest > maxIndented {
+		return string(raw), nil
 	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, raw, "", "  "); err != nil {

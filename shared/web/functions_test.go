@@ -110,6 +110,10 @@ func TestIndentJSON(t *testing.T) {
 	if _, err := indentJSON("{"); err == nil {
 		t.Error("broken JSON is no error")
 	}
+	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
+	if got, err := indentJSON(deep); err != nil || got != deep {
+		t.Errorf("of JSON that is very deep it makes %d bytes, %v", len(got), err)
+	}
 }
 
 func TestCountry(t *testing.T) {

@@ -30,7 +30,8 @@ func Service() *subscribe.Service {
 		Migrations: sql.Migrations("assembly"),
 		Settings:   f,
 		Feeds: []subscribe.Feed{{
-			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+			Check: order.Check,
 			Apply: subscribe.Publishing(func(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
 				return f.apply(ctx, tx, batch, now())
 			}),

@@ -121,6 +121,9 @@ func (p *plant) wantSound(t rapid.TB) {
 	var payload []byte
 	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated, &payload}, func() error {
 		before, b := newest[id], build.Build{}
+		if err := build.Check(feed.Entry{ID: id, Version: version, Entity: payload}); err != nil {
+			return fmt.Errorf("%s: %w", payload, err)
+		}
 		if err := json.Unmarshal(payload, &b); err != nil {
 			return err
 		}

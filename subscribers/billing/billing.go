@@ -24,12 +24,12 @@ var Service = &subscribe.Service{
 	Migrations: sql.Migrations("billing"),
 	Feeds: []subscribe.Feed{
 		{
-			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
-			Apply: applyOrders,
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+			Check: order.Check, Apply: applyOrders,
 		},
 		{
-			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Check: customer.Check,
-			Apply: applyCustomers,
+			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
+			Check: customer.Check, Apply: applyCustomers,
 		},
 	},
 	Routes: func(s *subscribe.Site) {

@@ -25,16 +25,16 @@ var Service = &subscribe.Service{
 	Migrations: sql.Migrations("dashboard"),
 	Feeds: []subscribe.Feed{
 		{
-			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
-			Apply: applyOrders,
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+			Check: order.Check, Apply: applyOrders,
 		},
 		{
-			Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Check: build.Check,
-			Apply: applyBuilds, Optional: true,
+			Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
+			Check: build.Check, Apply: applyBuilds, Optional: true,
 		},
 		{
-			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment", Check: shipment.Check,
-			Apply: applyShipments, Optional: true,
+			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
+			Check: shipment.Check, Apply: applyShipments, Optional: true,
 		},
 	},
 	Routes: func(s *subscribe.Site) {

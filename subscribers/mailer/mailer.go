@@ -47,12 +47,12 @@ func Service() *subscribe.Service {
 		Settings:   set,
 		Feeds: []subscribe.Feed{
 			{
-				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
-				Past: true, Apply: applyOrders,
+				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+				Check: order.Check, Past: true, Apply: applyOrders,
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers", Check: customer.Check,
-				Apply: applyCustomers,
+				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers",
+				Check: customer.Check, Apply: applyCustomers,
 			},
 		},
 		Work: func(ctx context.Context, s *subscribe.Site) error {

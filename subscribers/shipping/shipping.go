@@ -37,12 +37,12 @@ func Service() *subscribe.Service {
 		Settings:   set,
 		Feeds: []subscribe.Feed{
 			{
-				Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build", Check: build.Check,
-				Apply: subscribe.Publishing(applyBuilds),
+				Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
+				Check: build.Check, Apply: subscribe.Publishing(applyBuilds),
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer", Check: customer.Check,
-				Apply: subscribe.Publishing(applyCustomers),
+				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
+				Check: customer.Check, Apply: subscribe.Publishing(applyCustomers),
 			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },

@@ -52,7 +52,8 @@ func Service() *subscribe.Service {
 		Migrations: sql.Migrations("warehouse"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{{
-			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders", Check: order.Check,
+			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+			Check: order.Check,
 			Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 				return apply(ctx, tx, batch, set.LeadSpeed)
 			},
