@@ -15,8 +15,9 @@ import (
 // TestFrozenDatabase stops the processes of PostgreSQL under all services, whose pools are in use: nothing waits for more
 // than ten seconds, health answers at once, and when they go on all is as before.
 func TestFrozenDatabase(t *testing.T) {
+	t.Parallel()
 	server := pgtest.NewServer(t)
-	p := inProcess{server.URL, map[string]string{}}
+	p := newInProcess(server.URL)
 	for _, name := range all {
 		p.start(t, name)
 	}
@@ -107,5 +108,7 @@ func TestFrozenDatabase(t *testing.T) {
 			return nil
 		})
 	}
+	eventually(t, p.buy)
+	p.copied(t, server)
 	t.Logf("all is as before after %v", time.Since(began).Round(time.Millisecond))
 }
