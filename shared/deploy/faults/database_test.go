@@ -74,10 +74,10 @@ func (p *inProcess) copied(t *testing.T, server *pgtest.Server) {
 			return err
 		}
 		copied, err := value(server.URL("warehouse"), `select cursor || coalesce(walk_cursor, '') from subscription where feed = 'orders'`)
-		if err != nil || copied != head {
-			return fmt.Errorf("the copy is at %s, the feed at %s: %v\n%s", copied, head, err, p.logs["warehouse"])
+		if err == nil && copied != head {
+			err = fmt.Errorf("the copy is at %s, the feed at %s\n%s", copied, head, p.logs["warehouse"])
 		}
-		return nil
+		return err
 	})
 }
 
@@ -185,10 +185,11 @@ func TestRestoreUnderARunningService(t *testing.T) {
 	t.Run("a database that is dropped and made again", func(t *testing.T) {
 		execute(t, server.URL("postgres"), `drop database warehouse with (force)`, `create database warehouse`)
 		eventually(t, func() error {
-			if status, _, text, err := ask(http.MethodGet, p.urls["warehouse"]+"/readyz", "", nil); err != nil || status != http.StatusServiceUnavailable {
-				return fmt.Errorf("readyz: %d %s %v", status, text, err)
+			status, _, text, err := ask(http.MethodGet, p.urls["warehouse"]+"/readyz", "", nil)
+			if err == nil && status != http.StatusServiceUnavailable {
+				err = fmt.Errorf("readyz: %d %s", status, text)
 			}
-			return nil
+			return err
 		})
 		restore("warehouse")
 		eventually(t, func() error { return ready("warehouse", p.urls["warehouse"]) })

@@ -63,8 +63,25 @@ func TestFrozenDatabase(t *testing.T) {
 			}
 		})
 	}
+	resume := func() { // whatever of the requests above came last
+		t.Helper()
+		eventually(t, func() error {
+			if status, text := ask(t, http.MethodPost, p.urls["warehouse"]+"/subscriptions/orders/resume", "", url.Values{}); status != http.StatusOK {
+				return fmt.Errorf("resume: %d %s", status, text)
+			}
+			return nil
+		})
+	}
+	resume()
+	if err := p.buy(); err != nil {
+		t.Fatal(err)
+	}
+	p.copied(t, server)
 	thaw := server.Freeze(t)
 	var services sync.WaitGroup
+	for range 6 { // for a page that nobody has asked for yet: they do not wait one after the other
+		services.Go(func() { ask(t, http.MethodGet, p.urls["sales"]+"/feeds/orders?after=0&limit=13", "", nil) })
+	}
 	for _, name := range all {
 		services.Go(func() {
 			refused := sync.Map{}
@@ -108,6 +125,7 @@ func TestFrozenDatabase(t *testing.T) {
 			return nil
 		})
 	}
+	resume()
 	eventually(t, p.buy)
 	p.copied(t, server)
 	t.Logf("all is as before after %v", time.Since(began).Round(time.Millisecond))

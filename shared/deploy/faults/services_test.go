@@ -134,10 +134,11 @@ func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 }
 
 func ready(name, url string) error {
-	if status, _, text, err := ask(http.MethodGet, url+"/readyz", "", nil); err != nil || status != http.StatusOK {
-		return fmt.Errorf("%s is not ready: %d %s %v", name, status, text, err)
+	status, _, text, err := ask(http.MethodGet, url+"/readyz", "", nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s is not ready: %d %s", name, status, text)
 	}
-	return nil
+	return err
 }
 
 // client gives a service the time that the promise of 10 s leaves on a busy machine.
