@@ -34,7 +34,7 @@ type Settings struct {
 	TrustedProxies web.Proxies   `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For says who a client is: 10.0.0.0/8,192.0.2.7"`
 	web.Limits
 	AccessLog   bool   `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
-	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
 	DataDir     string `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
 	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
 	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`

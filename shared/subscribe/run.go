@@ -22,7 +22,7 @@ import (
 // settings are those that every service has.
 type settings struct {
 	Addr        string        `env:"ADDR" help:"host:port to listen on"`
-	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server; a private one if left out"`
+	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
 	DataDir     string        `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
 	PGBin       string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
 	FeedToken   string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`

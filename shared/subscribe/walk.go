@@ -25,7 +25,11 @@ func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.Status
 	if gone != nil {
 		history = gone.History
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	limit, ok := ctx.Deadline() // of a request
+	if !ok {
+		limit = time.Now().Add(dbTimeout)
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	err := p.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -32,10 +33,8 @@ func checkValues(values url.Values, kind string) error {
 		if malformed(name) {
 			return Errorf(http.StatusBadRequest, "The name of a %s takes UTF-8 text without NUL.", kind)
 		}
-		for _, v := range all {
-			if malformed(v) {
-				return Errorf(http.StatusBadRequest, "The %s %.100s takes UTF-8 text without NUL.", kind, name)
-			}
+		if slices.ContainsFunc(all, malformed) {
+			return Errorf(http.StatusBadRequest, "The %s %.100s takes UTF-8 text without NUL.", kind, name)
 		}
 	}
 	return nil

@@ -86,6 +86,9 @@ func (r *relay) release() {
 	all.Wait()
 }
 
+// dbTimeout bounds what the database is asked while a page is sent.
+const dbTimeout = time.Minute
+
 // relay sends the entries of a page, and returns when RabbitMQ has confirmed them all.
 func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 	ctx, cancel := inGoodOrder(ctx)
@@ -98,10 +101,12 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 	}
 	var generation int64
 	// A feed that went out before, and begins with its first entry, goes out again.
-	err := db.QueryRow(ctx, `
+	asking, done := context.WithTimeout(ctx, dbTimeout)
+	err := db.QueryRow(asking, `
 		insert into stream as s (feed) values ($1) on conflict (feed) do update
 		   set generation = s.generation + case when $2 and s.position > 0 then 1 else 0 end, position = case when $2 then 0 else s.position end
 		returning generation`, s.feed, from.IsStart() && !resumes).Scan(&generation)
+	done()
 	if err != nil {
 		return fmt.Errorf("read the generation of the stream: %w", err)
 	}
@@ -112,7 +117,9 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 	if s.unnoted > 0 && s.confirmed > 0 {
 		last := page.Entries[s.confirmed-1]
 		s.last = eventstream.MessageID(s.feed, &last)
-		_, dbErr := db.Exec(ctx, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, s.unnoted)
+		noting, done := context.WithTimeout(ctx, dbTimeout)
+		_, dbErr := db.Exec(noting, `update stream set position = $2, messages = messages + $3, confirmed_at = now() where feed = $1`, s.feed, last.Position, s.unnoted)
+		done()
 		if dbErr == nil {
 			s.unnoted = 0
 		}

@@ -15,8 +15,9 @@ import (
 // TestFrozenDatabase stops the processes of PostgreSQL under all services, whose pools are in use: nothing waits for more
 // than ten seconds, health answers at once, and when they go on all is as before.
 func TestFrozenDatabase(t *testing.T) {
+	t.Parallel()
 	server := pgtest.NewServer(t)
-	p := inProcess{server.URL, map[string]string{}}
+	p := newInProcess(server.URL)
 	for _, name := range all {
 		p.start(t, name)
 	}
@@ -62,8 +63,25 @@ func TestFrozenDatabase(t *testing.T) {
 			}
 		})
 	}
+	resume := func() { // whatever of the requests above came last
+		t.Helper()
+		eventually(t, func() error {
+			if status, text := ask(t, http.MethodPost, p.urls["warehouse"]+"/subscriptions/orders/resume", "", url.Values{}); status != http.StatusOK {
+				return fmt.Errorf("resume: %d %s", status, text)
+			}
+			return nil
+		})
+	}
+	resume()
+	if err := p.buy(); err != nil {
+		t.Fatal(err)
+	}
+	p.copied(t, server)
 	thaw := server.Freeze(t)
 	var services sync.WaitGroup
+	for range 6 { // for a page that nobody has asked for yet: they do not wait one after the other
+		services.Go(func() { ask(t, http.MethodGet, p.urls["sales"]+"/feeds/orders?after=0&limit=13", "", nil) })
+	}
 	for _, name := range all {
 		services.Go(func() {
 			refused := sync.Map{}
@@ -107,5 +125,8 @@ func TestFrozenDatabase(t *testing.T) {
 			return nil
 		})
 	}
+	resume()
+	eventually(t, p.buy)
+	p.copied(t, server)
 	t.Logf("all is as before after %v", time.Since(began).Round(time.Millisecond))
 }

@@ -69,6 +69,11 @@ func (o *output) String() string {
 type inProcess struct {
 	database func(name string) (url string)
 	urls     map[string]string // of the services
+	logs     map[string]*output
+}
+
+func newInProcess(database func(name string) (url string)) *inProcess {
+	return &inProcess{database, map[string]string{}, map[string]*output{}}
 }
 
 var listens = regexp.MustCompile(`msg=listening url=(\S+)`)
@@ -108,6 +113,7 @@ func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	out, ended := new(output), make(chan error, 1)
+	p.logs[name] = out
 	go func() { ended <- run(ctx, out) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
@@ -128,10 +134,11 @@ func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 }
 
 func ready(name, url string) error {
-	if status, _, text, err := ask(http.MethodGet, url+"/readyz", "", nil); err != nil || status != http.StatusOK {
-		return fmt.Errorf("%s is not ready: %d %s %v", name, status, text, err)
+	status, _, text, err := ask(http.MethodGet, url+"/readyz", "", nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s is not ready: %d %s", name, status, text)
 	}
-	return nil
+	return err
 }
 
 // client gives a service the time that the promise of 10 s leaves on a busy machine.

@@ -13,7 +13,7 @@ import (
 func TestMalformedText(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
-	p := inProcess{server.URL, map[string]string{}}
+	p := newInProcess(server.URL)
 	for _, name := range all {
 		p.start(t, name)
 	}

@@ -36,7 +36,7 @@ func Bouncer(t testing.TB, databaseURL, poolMode string) string {
 	text := fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
 		"unix_socket_dir =\nauth_type = any\npool_mode = %s\ndefault_pool_size = 50\n",
 		u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), addr.Port, poolMode)
-	if err := os.WriteFile(ini, []byte(text), 0o644); err != nil { //nolint:gosec // it holds no secret, and another user reads it
+	if err := os.WriteFile(ini, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, ini)
