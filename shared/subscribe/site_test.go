@@ -315,6 +315,7 @@ func TestSlowPagesLeaveRoom(t *testing.T) {
 		s.JSON("/api/things", countThings(s))
 	})
 	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
 	most := int(c.pool.Config().MaxConns)
 	var all sync.WaitGroup
 	for range 2 * most {
@@ -335,11 +336,12 @@ func TestSlowPagesLeaveRoom(t *testing.T) {
 	for range most / 2 {
 		<-blocked
 	}
+	if resp, body := get(t, server.URL+"/readyz", "*/*"); resp.StatusCode != 200 {
+		leave()
+		t.Fatalf("not ready: %s %s", resp.Status, body)
+	}
 	if resp, body := get(t, server.URL+"/api/things", "*/*"); resp.StatusCode != 503 {
 		t.Errorf("a page that has no turn: %s %s", resp.Status, body)
-	}
-	if resp, body := get(t, server.URL+"/readyz", "*/*"); resp.StatusCode != 200 {
-		t.Errorf("not ready: %s %s", resp.Status, body)
 	}
 	s.put(t, 4, 5)
 	c.mustPoll(t)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +56,7 @@ func TestSlots(t *testing.T) {
 		release, err := s.Take(client(x.client))
 		if x.status == 0 && err == nil {
 			held = append(held, release)
-		} else if p, ok := err.(*Problem); x.status == 0 || !ok || p.Status != x.status || p.Header.Get("Retry-After") == "" {
+		} else if p, ok := errors.AsType[*Problem](err); x.status == 0 || !ok || p.Status != x.status || p.Header.Get("Retry-After") == "" {
 			t.Errorf("client %d: %v, want %d", x.client, err, x.status)
 		}
 	}
