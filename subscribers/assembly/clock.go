@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 type speed float64
@@ -23,6 +22,18 @@ func (s *speed) UnmarshalText(text []byte) error {
 	*s = speed(x)
 	return nil
 }
+
+// The factory's time lies between these: it began with the company, and it begins again as real time when it comes to the year 5000,
+// where a clock at 2880 is after a year. Days are planned far ahead of it, and the feed takes years up to 9999.
+var (
+	earliest = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(5000, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+func told(t time.Time) bool { return !t.Before(earliest) && t.Before(latest) }
+
+// maxSkew is how far the clocks of two machines may differ. A time that is later than that is of a clock that was set back.
+const maxSkew = time.Minute
 
 // A clock tells the factory's time, which is UTC. It began as real time, and goes on while nobody looks.
 type clock struct {
@@ -39,41 +50,90 @@ func (c clock) at(real time.Time) time.Time {
 // when gives the real time of one of the factory's.
 func (c clock) when(factory time.Time) time.Time {
 	seconds := float64(factory.Unix()-c.factory.Unix()) + float64(factory.Nanosecond()-c.factory.Nanosecond())/1e9 // a Duration would end after 292 years
-	return c.real.Add(time.Duration(seconds / c.speed * float64(time.Second)))
+	const most = float64(math.MaxInt64 / 2)
+	return c.real.Add(time.Duration(max(min(seconds/c.speed*float64(time.Second), most), -most)))
 }
 
 // A database is a pool or a transaction.
 type database interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
+// readClock gives the zero clock where none is stored, or one that no time can be told from.
 func readClock(ctx context.Context, db database) (c clock, err error) {
-	err = db.QueryRow(ctx, `select real_at, factory_at, speed from clock`).Scan(&c.real, &c.factory, &c.speed)
-	return c, err
+	err = db.QueryRow(ctx, `
+		select real_at, factory_at, speed from clock where isfinite(real_at) and isfinite(factory_at) and speed > 0 and speed < 'infinity'`).
+		Scan(&c.real, &c.factory, &c.speed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read the factory's clock: %w", err)
+	}
+	return c, nil
 }
 
-// clock gives the one that the database keeps. Where it goes at another speed than it should, it goes on from what it shows now.
+// from is what the clock is to go on as now. Where it goes at another speed than it should, or the real clock was set back, it
+// goes on from what it shows. What it cannot show begins as real time.
+func (f *factory) from(c clock, now time.Time) (next clock, anew bool) {
+	shows := c.at(now)
+	switch should := float64(f.Speed); {
+	case c.speed == 0 || !told(shows):
+		if shows = now; !told(now) { // the real clock is wrong
+			shows = earliest
+		}
+		return clock{now, shows, should}, true
+	case c.speed != should, c.real.Sub(now) > maxSkew:
+		return clock{now, shows, should}, false
+	}
+	return c, false
+}
+
+// clock gives the one that the database keeps, as it is to go on, and keeps that.
 func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock, error) {
 	c, err := readClock(ctx, db)
-	switch should := float64(f.Speed); {
-	case errors.Is(err, pgx.ErrNoRows):
-		c = clock{now, now, should}
-	case err != nil:
-		return c, fmt.Errorf("read the factory's clock: %w", err)
-	case c.speed == should:
-		return c, nil
-	default:
-		if c.factory = c.at(now); now.After(c.real) {
-			c.real = now
-		}
-		c.speed = should
+	if next, _ := f.from(c, now); err != nil || next == c {
+		return c, err
 	}
-	_, err = db.Exec(ctx, `
-		insert into clock (real_at, factory_at, speed) values ($1, $2, $3)
-		on conflict (one) do update set real_at = excluded.real_at, factory_at = excluded.factory_at, speed = excluded.speed`, c.real, c.factory, c.speed)
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `lock table clock in exclusive mode`); err != nil {
+			return err
+		}
+		stored, err := readClock(ctx, tx) // somebody else may have been faster
+		if err != nil {
+			return err
+		}
+		var anew bool
+		if c, anew = f.from(stored, now); anew {
+			if err := rebase(ctx, tx, c.factory); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, `
+			insert into clock (real_at, factory_at, speed) values ($1, $2, $3)
+			on conflict (one) do update set real_at = excluded.real_at, factory_at = excluded.factory_at, speed = excluded.speed`, c.real, c.factory, c.speed)
+		return err
+	})
 	if err != nil {
 		return c, fmt.Errorf("set the factory's clock: %w", err)
 	}
 	return c, nil
+}
+
+// hold notes what the clock shows whenever something happens by it: a real clock that is set back later does not take it back.
+func hold(ctx context.Context, tx pgx.Tx, c clock, now time.Time) error {
+	_, err := tx.Exec(ctx, `update clock set real_at = $1, factory_at = $2 where real_at < $1 and speed = $3`, now, c.at(now), c.speed)
+	return err
+}
+
+// rebase takes to the time of a clock that begins again what was due by the old one: in the same order and distances, the next step
+// at once. The days from then on are free, but for the cars that are planned for them.
+func rebase(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	var b pgx.Batch
+	b.Queue(`update build set due = $1::timestamptz + (due - (select min(due) from build)) where due is not null`, now)
+	b.Queue(`delete from slot where day >= $1::date`, now.Format(time.DateOnly))
+	b.Queue(`
+		insert into slot (day, cars) select slot, count(*) from build where status = 'planned' and slot >= $1::date group by slot`, now.Format(time.DateOnly))
+	return tx.SendBatch(ctx, &b).Close()
 }

@@ -79,10 +79,13 @@ func (f *factory) plan(ctx context.Context, tx pgx.Tx, builds []*row, now time.T
 	if err != nil {
 		return err
 	}
+	if err := hold(ctx, tx, clock, now); err != nil {
+		return err
+	}
 	ready := clock.at(now).Add(preparation)
 	rows, err := tx.Query(ctx, `
 		select day, $2::int - coalesce(cars, 0)
-		  from (select $1::date + i as day from generate_series(0, greatest((select max(day) from slot) - $1::date, 0) + $3::int / $2::int + 1) as i) as days
+		  from (select $1::date + i as day from generate_series(0, (select count(*) from slot where day >= $1::date)::int + $3::int / $2::int + 1) as i) as days
 		  left join slot using (day)
 		 where coalesce(cars, 0) < $2::int order by day limit $3::int`, ready.Format(time.DateOnly), int(f.Capacity), len(builds))
 	if err != nil {
@@ -159,8 +162,10 @@ func (f *factory) work(ctx context.Context, db *pgxpool.Pool, log *publish.Log, 
 			return err
 		}
 		err = log.InTx(ctx, func(tx *publish.Tx) error {
-			n, err = step(ctx, tx, clock.at(now), now)
-			return err
+			if n, err = step(ctx, tx, clock.at(now), now); err != nil {
+				return err
+			}
+			return hold(ctx, tx, clock, now)
 		})
 	}
 	return err

@@ -3,7 +3,6 @@ package assembly
 import (
 	"context"
 	"embed"
-	"errors"
 	"math"
 	"net/http"
 	"net/url"
@@ -121,9 +120,7 @@ type overview struct {
 
 func (f *factory) readClock(ctx context.Context, db *pgxpool.Pool, now time.Time) (clock, error) {
 	c, err := readClock(ctx, db)
-	if errors.Is(err, pgx.ErrNoRows) { // nothing was planned yet
-		return clock{now, now, float64(f.Speed)}, nil
-	}
+	c, _ = f.from(c, now)
 	return c, err
 }
 

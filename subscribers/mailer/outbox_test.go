@@ -340,3 +340,23 @@ func TestOutcomeIsNotedLate(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// What was put off, or was being sent, while the clock was ahead does not wait for that time.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for n := 1; n <= 3; n++ {
+		b.add(t, n, email(n))
+	}
+	exec(t, b.db, `update mail set due_at = now() + interval '74 years'`)
+	exec(t, b.db, `update mail set due_at = now() + interval '59 minutes' where order_id = $1`, orderID(2))
+	exec(t, b.db, `update mail set state = 'sending', sending_since = now() + interval '74 years' where order_id = $1`, orderID(3))
+	if err := b.work(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t, 1, "sent", 1)
+	b.want(t, 2, "pending", 0)
+	if m := b.want(t, 3, "sent", 1); m.Uncertain != 1 {
+		t.Errorf("%+v", m)
+	}
+}

@@ -143,7 +143,7 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers []uuid.UUID) 
 // pickUpChunk is how many cars leave in one transaction.
 const pickUpChunk = 500
 
-// pickUp lets go what has been ready for so long.
+// pickUp lets go what has been ready for so long, or is ready in the future, by a clock that was wrong.
 func pickUp(ctx context.Context, log *publish.Log, after time.Duration) error {
 	return log.InTx(ctx, func(tx *publish.Tx) error {
 		if _, err := tx.Exec(ctx, lock); err != nil {
@@ -152,7 +152,8 @@ func pickUp(ctx context.Context, log *publish.Log, after time.Duration) error {
 		return publishChanges(ctx, tx, `
 			update shipment s set version = version + 1, status = $1, shipped_at = due.at, updated_at = due.at
 			  from (select id, greatest(statement_timestamp(), updated_at + interval '1 microsecond') as at from shipment
-			         where status = $2 and ready_at <= statement_timestamp() - $3::interval order by ready_at limit $4) due
+			         where status = $2 and (ready_at <= statement_timestamp() - $3::interval or ready_at > statement_timestamp() + interval '1 minute')
+			         order by ready_at limit $4) due
 			 where s.id = due.id`+published, shipment.Shipped, shipment.Ready, after, pickUpChunk)
 	})
 }

@@ -290,3 +290,24 @@ func TestCode(t *testing.T) {
 		t.Errorf("%+v %v", c, err)
 	}
 }
+
+// What became ready while the clock was ahead leaves.
+func TestReadyInTheFuture(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Finished, 1)}} {
+		if err := d.do(t.Context(), step...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.Exec(t.Context(), `update shipment set ready_at = now() + interval '74 years'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := pickUp(t.Context(), d.log, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	var status string
+	if err := d.QueryRow(t.Context(), `select status from shipment`).Scan(&status); err != nil || status != "shipped" {
+		t.Errorf("%s, %v", status, err)
+	}
+}

@@ -21,8 +21,18 @@ type purchase struct {
 	ArrivedAt *time.Time `json:"arrived_at"` // null: it is under way
 }
 
-// book books what was due until now, each purchase once: the pieces are on hand, and on order no longer.
+// maxSkew is how far the clocks of two machines may differ. What was ordered later than that was ordered by a clock that was wrong.
+const maxSkew = time.Minute
+
+// book books what was due until now, each purchase once: the pieces are on hand, and on order no longer. The time of a purchase
+// that was ordered in the future runs from now.
 func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
+	_, err := db.Exec(ctx, `
+		update purchase set ordered_at = $1, due_at = $1::timestamptz + (due_at - ordered_at)
+		 where arrived_at is null and ordered_at > $1::timestamptz + $2::interval`, now, maxSkew)
+	if err != nil {
+		return err
+	}
 	var due bool
 	if err := db.QueryRow(ctx, `select exists (select from purchase where arrived_at is null and due_at <= $1)`, now).Scan(&due); err != nil || !due {
 		return err

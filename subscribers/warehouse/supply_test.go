@@ -248,3 +248,27 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+// What was ordered while the clock was ahead comes when its time is over from now on.
+func TestOrderedInTheFuture(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(15, "joule")))
+	wantPurchases(t, pool, "body-van", 10)
+	if _, err := pool.Exec(t.Context(), `update purchase set ordered_at = ordered_at + interval '74 years', due_at = due_at + interval '74 years'`); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	const lead = 10 * 24 * time.Hour
+	for _, step := range []struct {
+		at     time.Time
+		onHand int64
+	}{{now, 20}, {now.Add(lead - time.Minute), 20}, {now.Add(lead + time.Minute), 30}} {
+		if err := book(t.Context(), pool, step.at); err != nil {
+			t.Fatal(err)
+		}
+		if p := partNamed(t, pool, "body-van"); p.OnHand != step.onHand {
+			t.Errorf("after %v: %+v", step.at.Sub(now), p)
+		}
+	}
+}
