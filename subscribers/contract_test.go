@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -161,7 +160,7 @@ func (r *readers) work(t *testing.T) {
 // goodOf gives an entity as the contract says.
 func goodOf(feed string) entity {
 	id := uuid.New()
-	at := noon.Add(time.Duration(rand.IntN(1e6)) * time.Microsecond) //nolint:gosec // test data
+	at := noon.Add(time.Duration(rand.IntN(1e6)) * time.Microsecond)
 	var v any
 	switch feed {
 	case order.Feed:
@@ -251,7 +250,7 @@ func TestBadEntries(t *testing.T) {
 func random(n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte('a' + rand.IntN(26)) //nolint:gosec // test data
+		b[i] = byte('a' + rand.IntN(26))
 	}
 	return string(b)
 }
@@ -287,27 +286,26 @@ func mutate(t *rapid.T, v jsontext.Value) string {
 	}
 	i := rapid.IntRange(0, len(values)-1).Draw(t, "member")
 	action := rapid.IntRange(0, 9).Draw(t, "action")
-	if (values[i][0] == '{' || values[i][0] == '[') && action < 6 {
+	switch deeper := values[i][0] == '{' || values[i][0] == '['; {
+	case deeper && action < 6:
 		values[i] = mutate(t, jsontext.Value(values[i]))
-	} else if names == nil || action < 5 {
+	case names == nil || action < 5:
 		values[i] = rapid.SampledFrom(nasty).Draw(t, "value")
-	} else {
-		switch action {
-		case 5:
-			names, values = slices.Delete(names, i, i+1), slices.Delete(values, i, i+1)
-		case 6: // again, the same or another
-			names, values = append(names, names[i]), append(values, rapid.SampledFrom([]string{values[i], `null`, `"x"`}).Draw(t, "twice"))
-		case 7: // in another case, instead or beside
-			other := strings.ToUpper(names[i][:2]) + names[i][2:]
-			if rapid.Bool().Draw(t, "beside") {
-				names, values = append(names, other), append(values, values[i])
-			} else {
-				names[i] = other
-			}
-		default: // what nobody knows
-			name := rapid.SampledFrom([]string{`"news"`, `"news\u0000"`, `"_x"`, `"line"`}).Draw(t, "name")
-			names, values = append(names, name), append(values, rapid.SampledFrom(nasty).Draw(t, "value"))
+	case action == 5:
+		names, values = slices.Delete(names, i, i+1), slices.Delete(values, i, i+1)
+	case action == 6: // again, the same or another
+		names = append(names, names[i])
+		values = append(values, rapid.SampledFrom([]string{values[i], `null`, `"x"`}).Draw(t, "twice"))
+	case action == 7: // in another case, instead or beside
+		other := strings.ToUpper(names[i][:2]) + names[i][2:]
+		if rapid.Bool().Draw(t, "beside") {
+			names, values = append(names, other), append(values, values[i])
+		} else {
+			names[i] = other
 		}
+	default: // what nobody knows
+		name := rapid.SampledFrom([]string{`"news"`, `"news\u0000"`, `"_x"`, `"line"`}).Draw(t, "name")
+		names, values = append(names, name), append(values, rapid.SampledFrom(nasty).Draw(t, "value"))
 	}
 	var b strings.Builder
 	for i := range values {
@@ -338,7 +336,7 @@ func TestBadEntriesProperty(t *testing.T) {
 		}
 		return e
 	})
-	seed := rand.IntN(1 << 30) //nolint:gosec // test data
+	seed := rand.IntN(1 << 30)
 	var all []entity
 	for n := range rounds {
 		var some []entity
@@ -355,6 +353,6 @@ func TestBadEntriesProperty(t *testing.T) {
 		t.Errorf("%d of %d are rejected", len(rejected), len(all))
 	}
 	if t.Failed() {
-		fmt.Println("seed", seed)
+		t.Logf("seed %d", seed)
 	}
 }

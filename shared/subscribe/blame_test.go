@@ -165,7 +165,7 @@ func TestBlameOfOne(t *testing.T) {
 func random(n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte('!' + rand.IntN(90)) //nolint:gosec // test data
+		b[i] = byte('!' + rand.IntN(90))
 	}
 	return string(b)
 }

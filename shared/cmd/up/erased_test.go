@@ -118,11 +118,32 @@ func (c *crew) erase(t *testing.T) {
 		}
 	}
 
+	dump := c.backUp(t, customersApp)
 	if status, body := c.ask(t, http.MethodDelete, c.url(customersApp)+"/customers/"+p.String(), "", "application/json"); status != http.StatusNoContent {
 		t.Fatalf("the deletion: %d %s", status, body)
 	}
 	release()
 	c.caughtUp(t, customer.Feed)
+	c.invoicesAlone(t)
+	entries := c.people(t)[earlier:]
+	if len(entries) != 4 {
+		t.Errorf("on the feed: %+v", entries)
+	}
+	for _, e := range entries {
+		if erased := e.ID == p.URN(); e.Edison.Deleted != erased || e.Edison.Erased != erased {
+			t.Errorf("on the feed: %+v", e)
+		}
+	}
+	c.exec(t, "shipping", `alter table customer drop constraint street_is_number`)
+	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
+		t.Errorf("the account answers %d", status)
+	}
+	c.restored(t, p, dump)
+}
+
+// invoicesAlone searches for the person everywhere: only invoices may say who that was.
+func (c *crew) invoicesAlone(t *testing.T) {
+	t.Helper()
 	var invoices bool
 	for _, place := range c.search(t, theName, theEmail, theStreet, newStreet) {
 		page, isPage := strings.CutPrefix(place, "page billing ")
@@ -134,19 +155,6 @@ func (c *crew) erase(t *testing.T) {
 	if !invoices {
 		t.Error("the invoices have lost their customer")
 	}
-	entries := c.people(t)[earlier:]
-	if len(entries) != 4 {
-		t.Errorf("on the feed: %+v", entries)
-	}
-	for _, e := range entries {
-		if e.Edison.Deleted != (e.ID == p.URN()) {
-			t.Errorf("on the feed: %+v", e)
-		}
-	}
-	c.exec(t, "shipping", `alter table customer drop constraint street_is_number`)
-	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
-		t.Errorf("the account answers %d", status)
-	}
 }
 
 // A personal entry is one of the customers feed.
@@ -154,6 +162,7 @@ type personal struct {
 	ID     string `json:"id"`
 	Edison struct {
 		Deleted bool `json:"deleted"`
+		Erased  bool `json:"erased"`
 	} `json:"_edison"`
 }
 

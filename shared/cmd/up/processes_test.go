@@ -120,6 +120,7 @@ func (b *bench) settle(t *testing.T) {
 	for _, data := range found {
 		copyFolder(t, filepath.Dir(data), b.dir)
 	}
+	copyFolder(t, filepath.Join(built.dir, "customers.erased"), b.dir) // without which customers does not start
 }
 
 // needSettled starts a company once for all tests, and stops it.
