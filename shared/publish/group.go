@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,48 +16,93 @@ import (
 
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
 // travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
-// no other down with it. Commit answers when the outcome is certain; after an error nothing has happened, unless
+// no other down with it. Commit returns when the outcome is certain, or after 25 s at most; after an error nothing has happened, unless
 // it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and has
 // SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
 	}
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
 	if err := l.check(ctx, change.pending); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
-	defer cancel()
 	select {
 	case l.leads <- struct{}{}:
-		return l.lead(change)
+		change.taken.Store(true)
+		l.lead(change)
 	case l.queue <- change:
-		return <-change.done
 	case <-l.closing:
 		return ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
+		return errQueue(ctx)
+	}
+	select {
+	case err := <-change.done:
+		return err
+	case <-ctx.Done():
+		if change.taken.CompareAndSwap(false, true) {
+			return errQueue(ctx)
+		}
+		return <-change.done
 	}
 }
 
-// lead commits the group that begins with the change. Whoever comes while nobody leads does, so that who comes alone waits for no other
-// goroutine.
-func (l *Log) lead(change *Change) error {
+func errQueue(ctx context.Context) error {
+	return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
+}
+
+// lead commits the group that begins with the change, which is taken. A change that comes while nobody leads does, so that one that
+// comes alone waits for no other goroutine. What is left then goes on in another goroutine.
+func (l *Log) lead(change *Change) {
 	defer func() {
 		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
 			l.logger.Error("a commit panicked", "panic", v, "stack", string(debug.Stack()))
 			go panic(v)
 			select {}
 		}
+	}()
+	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(l.committing, l.patience*3/2)
+	defer cancel()
+	unknown := l.commitGroup(ctx, []*Change{change}, &a)
+	if a.left == nil && !unknown {
+		<-l.leads
+		return
+	}
+	go func() {
+		if unknown {
+			l.awaitHeads()
+		}
+		if a.left != nil && a.left.taken.CompareAndSwap(false, true) {
+			l.lead(a.left)
+			return
+		}
 		<-l.leads
 	}()
-	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1), left: change}
-	for a.left != nil {
-		group := []*Change{a.left}
-		a.left = nil
-		l.commitGroup(group, &a)
+}
+
+// awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over. Until then
+// nobody leads, and those who come hear in time that nothing has happened.
+func (l *Log) awaitHeads() {
+	for wait := 10 * time.Millisecond; l.committing.Err() == nil && !l.headsFree(); wait = min(2*wait, time.Second) {
+		sleep(l.committing, wait)
 	}
-	return <-change.done
+}
+
+// headsFree waits for the heads for up to 2 s.
+func (l *Log) headsFree() bool {
+	ctx, cancel := context.WithTimeout(l.committing, l.patience)
+	defer cancel()
+	conn, err := l.writers.Acquire(ctx)
+	if err != nil {
+		return false
+	}
+	defer release(conn)
+	defer rollback(conn)
+	_, err = conn.Exec(ctx, `begin; select from feed order by name collate "C" for update; rollback`)
+	return err == nil
 }
 
 // arrivals are the changes that come while a group is sent.
@@ -80,11 +127,13 @@ func (a *arrivals) next(fits func(*Change) bool) *Change {
 		}
 		select {
 		case c := <-a.queue:
-			if a.came = true; fits(c) {
+			switch a.came = true; {
+			case !fits(c):
+				a.left = c
+				return nil
+			case c.taken.CompareAndSwap(false, true):
 				return c
 			}
-			a.left = c
-			return nil
 		case <-a.tick:
 			if a.ticking = false; !a.came {
 				return nil
@@ -100,14 +149,15 @@ var errHalve = errors.New("too many changes of the group fail")
 
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
 // behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
-// Those who come while it is sent for the first time are taken along; more may be nil.
-func (l *Log) commitGroup(group []*Change, more *arrivals) {
+// Those who come while it is sent for the first time are taken along; more may be nil. It reports whether an
+// outcome is unknown.
+func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) (unknown bool) {
 	rest, blamed, tries := group, map[*Change]error{}, 0
-	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
+	won, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		for tries++; len(rest) > 0; {
 			var runs []placed
 			var err error
-			rest, runs, err = l.trySend(lock, rest, more)
+			rest, runs, err = l.trySend(ctx, lock, rest, more)
 			if more = nil; tries == 1 {
 				l.metrics.group.Observe(float64(len(rest)))
 			}
@@ -123,6 +173,7 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 		}
 		return attempt{}, final{errHalve}
 	})
+	unknown = errors.Is(err, ErrUnknown)
 	for _, c := range won.changes {
 		c.done <- nil
 		delete(blamed, c) // blamed only because an earlier attempt had landed
@@ -130,8 +181,8 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
 	switch half := len(rest) / 2; {
 	case half > 0 && divisible(err):
-		l.commitGroup(rest[:half], nil)
-		l.commitGroup(rest[half:], nil)
+		first, second := l.commitGroup(ctx, rest[:half], nil), l.commitGroup(ctx, rest[half:], nil)
+		unknown = first || second
 	default:
 		for _, c := range rest {
 			c.done <- err
@@ -143,6 +194,7 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 		}
 		c.done <- because
 	}
+	return unknown
 }
 
 // divisible: nothing has happened, and a part of the group may succeed where the whole failed.
@@ -150,7 +202,7 @@ func divisible(err error) bool {
 	if errors.Is(err, ErrUnknown) || errors.As(err, new(*pgconn.ConnectError)) {
 		return false
 	}
-	return errors.Is(err, errHalve) || errors.As(err, &pgx.ErrPreprocessingBatch{}) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
+	return errors.Is(err, errHalve) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
 }
 
 // A changeError says which change of a group failed by a statement of its own.
@@ -163,14 +215,15 @@ func (e *changeError) Unwrap() error { return e.error }
 
 // trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
 // the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
-func (l *Log) trySend(lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	conn, err := l.writers.Acquire(ctx)
 	if err != nil {
 		return group, nil, final{err}
 	}
-	defer conn.Release()
+	defer release(conn)
+	defer func() { l.dropStale(err) }()
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
 		return group, nil, err
 	}
@@ -184,7 +237,7 @@ func (l *Log) trySend(lock bool, group []*Change, more *arrivals) (sent []*Chang
 	if err == nil && lock {
 		runs, err = l.end(ctx, conn, true, pendingOf(group))
 	}
-	return group, runs, err
+	return group, runs, committed(conn, err)
 }
 
 // pendingOf gives what the changes append.
@@ -212,6 +265,10 @@ type packet struct {
 
 const noOwner = -1
 
+func newPacket(ctx context.Context, conn *pgx.Conn) packet {
+	return packet{conn: conn, pipeline: conn.PgConn().StartPipeline(ctx)}
+}
+
 // send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement fails.
 func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Change, more *arrivals) (_ []*Change, runs []placed, err error) {
 	for i, c := range group {
@@ -222,7 +279,7 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 	if err := prepare(ctx, conn, []statement{{sql: appendSQL}}); err != nil {
 		return group, nil, err
 	}
-	p := packet{conn: conn, pipeline: conn.PgConn().StartPipeline(ctx)}
+	p := newPacket(ctx, conn)
 	defer func() {
 		if err != nil {
 			_ = p.pipeline.Close() // closes the connection if anything is on its way
@@ -253,12 +310,7 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 		return group, runs, err
 	}
 	l.foresee(runs)
-	for _, owner := range p.owners {
-		if err := result(p.pipeline); err != nil {
-			return group, runs, blame(owner, err)
-		}
-	}
-	return group, runs, p.pipeline.Close()
+	return group, runs, p.results()
 }
 
 // prepare asks the server about the statements that the connection does not know.
@@ -276,6 +328,9 @@ func (p *packet) add(ctx context.Context, s statement, owner int) error {
 	description, err := p.conn.Prepare(ctx, s.sql, s.sql)
 	if err == nil {
 		err = p.encoder.Build(p.conn.TypeMap(), description, s.args)
+		if err != nil {
+			err = unencodable(err)
+		}
 	}
 	if err != nil {
 		return blame(owner, final{err})
@@ -290,6 +345,40 @@ func (p *packet) add(ctx context.Context, s statement, owner int) error {
 	}
 	p.size = 0
 	return p.pipeline.Flush()
+}
+
+// unencodable keeps the part of pgx's error that names the argument, and leaves out the rest, which quotes its value.
+func unencodable(err error) error {
+	text, _, _ := strings.Cut(err.Error(), ":")
+	return fmt.Errorf("an argument is not of the type that its statement takes: %s", text)
+}
+
+// exec adds a statement of the log's own, without arguments and results.
+func (p *packet) exec(sql string) {
+	p.pipeline.SendQueryParams(sql, nil, nil, nil, nil)
+	p.owners = append(p.owners, noOwner)
+}
+
+// send sends the rest, which ends the packet, and reads all answers.
+func (p *packet) send() error {
+	err := p.pipeline.Sync()
+	if err == nil {
+		err = p.results()
+	}
+	if err != nil {
+		_ = p.pipeline.Close()
+	}
+	return err
+}
+
+// results reads the answers, after which the packet is over.
+func (p *packet) results() error {
+	for _, owner := range p.owners {
+		if err := result(p.pipeline); err != nil {
+			return blame(owner, err)
+		}
+	}
+	return p.pipeline.Close()
 }
 
 // blame gives the error of a change's statement.

@@ -137,15 +137,17 @@ func (l *Log) tip(ctx context.Context, name string) (*tip, error) {
 		defer cancel()
 		return l.refresh(ctx, l.pool)
 	})
+	var err error
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case r := <-looked:
-		if r.Err != nil {
-			return nil, fmt.Errorf("read the head of feed %s: %w", name, r.Err)
-		}
+		err = r.Err
 	}
-	if t, _ = l.remembered(name); t == nil {
+	switch t, fresh = l.remembered(name); {
+	case err != nil && !(t != nil && fresh && errors.Is(err, errUnconfirmed)):
+		return nil, fmt.Errorf("read the head of feed %s: %w", name, err)
+	case t == nil:
 		return nil, noFeed(name)
 	}
 	return t, nil
@@ -179,66 +181,107 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// refresh reads the heads, and gives them as they are in the database. What this process remembers moves on with them.
-// Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
-func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
+// A look is what the database said of the heads.
+type look struct {
+	at       time.Time // when it was asked
+	before   map[string]*tip
+	heads    map[string]Head
+	extends  map[string]bool // the feeds whose head extends the one remembered
+	standby  bool            // a commit waits for a synchronous standby
+	diverged bool            // some head does not extend the one remembered
+	news     bool            // some head is not the one remembered
+}
+
+// look reads the heads.
+func (l *Log) look(ctx context.Context, db querier) (*look, error) {
 	l.mu.Lock()
-	before, asked := maps.Clone(l.tips), time.Now()
+	seen := &look{at: time.Now(), before: maps.Clone(l.tips), heads: map[string]Head{}, extends: map[string]bool{}}
 	l.mu.Unlock()
 	var names []string
 	var positions []int64
-	for name, t := range before {
+	for name, t := range seen.before {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, e.digest
+		select f.name, f.position, f.digest, f.erasures, e.digest, current_setting('synchronous_standby_names') <> ''
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
 		return nil, err
 	}
-	heads, extends := map[string]Head{}, map[string]bool{}
 	var name string
 	var position, erasures int64
 	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &at}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &at, &seen.standby}, func() error {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		heads[name] = Head{position, feed.Digest(digest), erasures}
-		if t := before[name]; t == nil || t.Position == 0 || string(at) == string(t.Digest[:]) {
-			extends[name] = true
-		}
+		head, t := Head{position, feed.Digest(digest), erasures}, seen.before[name]
+		seen.heads[name] = head
+		seen.extends[name] = t == nil || t.Position == 0 || string(at) == string(t.Digest[:])
+		seen.news = seen.news || t == nil || t.Head != head
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	for name := range seen.before {
+		seen.diverged = seen.diverged || !seen.extends[name]
+	}
+	return seen, nil
+}
+
+// refresh reads the heads, and returns them as they are in the database. What this process remembers moves on with them.
+// Where a head does not extend the one remembered, as after the restore of a backup, another history begins. Where commits wait for a
+// synchronous standby, what is new counts only when it has confirmed a later commit: until then the error is errUnconfirmed, and
+// what is remembered stays.
+func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
+	seen, err := l.look(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	if l.standby = seen.standby; !seen.diverged {
+		l.looked = seen.at
+	}
+	l.mu.Unlock()
+	if seen.standby && (seen.news || seen.diverged) {
+		if err := l.confirm(ctx); err != nil {
+			return seen.heads, err
+		}
+	}
+	l.takeOver(ctx, seen)
+	return seen.heads, nil
+}
+
+// takeOver moves what is remembered on to the heads that were seen.
+func (l *Log) takeOver(ctx context.Context, seen *look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.looked = asked
 	diverged := false
-	for name, t := range before {
-		if !extends[name] && l.tips[name] == t { // else it was appended to in the meantime: the next look will tell
+	for name, t := range seen.before {
+		if !seen.extends[name] && l.tips[name] == t { // else it was appended to in the meantime: the next look will tell
 			l.logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
-				"feed", name, "remembered", t.cursor.String(), "found", heads[name].Cursor().String())
+				"feed", name, "remembered", t.cursor.String(), "found", seen.heads[name].Cursor().String())
 			delete(l.tips, name)
 			close(t.moved)
 			diverged = true
 		}
 	}
-	for name, head := range heads {
-		if t := l.tips[name]; t == nil || extends[name] && head.Position > t.Position {
+	for name, head := range seen.heads {
+		if t := l.tips[name]; t == nil || seen.extends[name] && head.Position > t.Position {
 			l.setTip(name, head, nil)
 		}
 	}
+	l.looked = seen.at
 	if diverged {
 		l.epoch++
 		for name, t := range l.tips {
 			l.setTip(name, t.Head, nil)
 		}
+		l.pool.Reset() // what its connections know of the schema may be of the other history, too
+		l.resetPools()
 	}
-	return heads, nil
 }
 
 func noFeed(name string) error {
@@ -258,8 +301,8 @@ func (l *Log) follow(ctx context.Context, interval time.Duration) {
 			quiet = true
 		}
 		sleep(ctx, interval)
-		look, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, _ = l.refresh(look, l.pool) // whoever needs the heads will hear of it
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = l.refresh(looking, l.pool) // whoever needs the heads will hear of it
 		cancel()
 	}
 }
@@ -282,11 +325,13 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 		return err
 	}
 	for counted := (time.Time{}); ; {
-		look, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, err := l.refresh(look, conn)
-		if err == nil && time.Since(counted) >= interval {
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, err := l.refresh(looking, conn)
+		if errors.Is(err, errUnconfirmed) {
+			err = nil // the next look waits for it again
+		} else if err == nil && time.Since(counted) >= interval {
 			counted = time.Now()
-			err = l.count(look, conn)
+			err = l.count(looking, conn)
 		}
 		cancel()
 		if err != nil {

@@ -19,17 +19,18 @@ import (
 
 const (
 	maxGroup     = 512              // changes in one packet
-	writeTimeout = 30 * time.Second // for one attempt to write
-	queueTimeout = 10 * time.Second // for a change to become part of a group
+	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and for what became of it
+	lockTimeout  = "2s"             // for a row that another transaction holds: a commit that hangs holds the head
+	closeTimeout = time.Second      // for what is under way at Close
 	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
 )
 
 var (
 	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
 	ErrGuard = errors.New("changed by somebody else in the meantime")
-	// ErrUnknown is wrapped when a connection was lost in a commit and the database stayed away: the transaction may
-	// have happened or not.
-	ErrUnknown = errors.New("nobody knows whether it was committed")
+	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and the database
+	// stayed away: the transaction may have happened, may yet happen, or not.
+	ErrUnknown = errors.New("commit outcome unknown")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")
 )
@@ -37,15 +38,20 @@ var (
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
 // database at once.
 type Log struct {
-	pool    *pgxpool.Pool
-	writers *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
-	logger  *slog.Logger
+	pool         *pgxpool.Pool
+	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
+	transactions *pgxpool.Pool // of InTx
+	logger       *slog.Logger
 
 	mu      sync.Mutex
 	tips    map[string]*tip // an append succeeds only onto the true head
 	epoch   int             // counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another history
 	looked  time.Time       // when the database was last asked for the heads
 	looking singleflight.Group
+
+	standby    bool          // the database waits for a synchronous standby, as it said when it was last asked
+	confirming bool          // a confirmation is under way
+	next       *confirmation // the one after it; nil: nobody waits for it
 
 	metrics  logMetrics
 	self     string      // in notifications
@@ -57,55 +63,118 @@ type Log struct {
 	leads    chan struct{} // has something in it while somebody commits a group
 	stop     context.CancelFunc
 	watching sync.WaitGroup
+
+	patience   time.Duration   // as the constant
+	committing context.Context // ends when Close waits no longer for the commits under way
+	abort      context.CancelFunc
 }
 
-// Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
+// Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes connections of its
+// own, as the pool does: up to as many for [Log.InTx], and 4.
+//
+// What the log acknowledges and serves is as durable as the server is set to make a commit. Where synchronous_standby_names is set, that
+// is so over a failover to the synchronous standby: a commit that is not confirmed in time is an ErrUnknown, it is never cancelled, and
+// what was only read in the database counts when a later transaction was confirmed. There is one limit: when somebody else cancels the wait of
+// another process's commit (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to
+// the database may see, and build upon, what a failover takes away.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
 	return open(ctx, pool, logger, headInterval)
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (*Log, error) {
-	config := pool.Config()
-	config.MinConns, config.MaxConns = 0, 2
-	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
-	writers, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (_ *Log, err error) {
 	l := &Log{
-		pool: pool, writers: writers, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
+		pool: pool, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
+		patience: patience,
 	}
-	if _, err := l.refresh(ctx, pool); err != nil {
-		writers.Close()
-		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
+	if l.transactions, err = committers(ctx, pool.Config()); err != nil {
+		return nil, err
 	}
-	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	config := pool.Config()
+	config.MaxConns = 3
+	config.ConnConfig.RuntimeParams["lock_timeout"] = lockTimeout
+	if l.writers, err = committers(ctx, config); err != nil {
+		l.transactions.Close()
+		return nil, err
+	}
+	background := context.WithoutCancel(ctx)
+	l.committing, l.abort = context.WithCancel(background)
+	if err := l.begin(ctx); err != nil {
+		l.abort()
+		l.closePools()
+		return nil, err
+	}
+	ctx, l.stop = context.WithCancel(background)
 	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.announce(ctx) })
 	return l, nil
 }
 
-// Close lets the changes that were accepted end and takes no more.
+// begin reads the heads and looks how durable a commit is.
+func (l *Log) begin(ctx context.Context) error {
+	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
+	defer cancel()
+	switch _, err := l.refresh(looking, l.pool); {
+	case errors.Is(err, errUnconfirmed):
+		l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
+	case err != nil:
+		return fmt.Errorf("read the heads of the feeds: %w", err)
+	}
+	var durable string
+	if err := l.transactions.QueryRow(ctx, `select current_setting('synchronous_commit')`).Scan(&durable); err != nil {
+		return fmt.Errorf("read synchronous_commit: %w", err)
+	}
+	switch durable {
+	case "off":
+		l.logger.WarnContext(ctx, "synchronous_commit is off: a crash of the database may lose what was acknowledged in the second before; set it to on")
+	case "local":
+		l.logger.WarnContext(ctx, "synchronous_commit is local: a failover may lose what was acknowledged; set it to on")
+	}
+	return nil
+}
+
+// Close lets the changes that were accepted end and takes no more. It waits a second for commits that the database does not confirm: what
+// became of them stays unknown.
 func (l *Log) Close() {
 	close(l.closing)
-	l.leads <- struct{}{} // for ever
+	select {
+	case l.leads <- struct{}{}: // for ever
+		l.abort()
+	case <-time.After(closeTimeout):
+		l.abort()
+		l.leads <- struct{}{}
+	}
 	l.stop()
 	l.watching.Wait()
-	l.writers.Close()
+	l.closePools()
+}
+
+// closePools does not wait for a function that InTx runs: its connection is closed when it has ended.
+func (l *Log) closePools() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		l.writers.Close()
+		l.transactions.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
 }
 
 // InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was
 // faster in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction.
-// After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn.
+// After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx does not cancel
+// a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
-		conn, err := l.pool.Acquire(ctx)
+		conn, err := l.transactions.Acquire(ctx)
 		if err != nil {
 			return attempt{}, final{err}
 		}
-		defer conn.Release()
+		defer release(conn)
 		inner, err := conn.Begin(ctx)
 		if err != nil {
 			return attempt{}, final{err}
@@ -113,12 +182,14 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 		defer rollback(conn)
 		tx := &Tx{Tx: inner, pending: pending{}}
 		if err := fn(tx); err != nil {
+			l.dropStale(err)
 			return attempt{}, final{guarded(err)}
 		}
 		if status := conn.Conn().PgConn().TxStatus(); status != 'T' {
 			return attempt{}, final{errors.New("the transaction was ended, or has failed, before its last statement")}
 		}
-		runs, err := l.end(ctx, conn, lock, tx.pending)
+		runs, err := l.end(context.WithoutCancel(ctx), conn, lock, tx.pending)
+		l.dropStale(err)
 		return attempt{runs: runs}, err
 	})
 	return err
@@ -127,11 +198,12 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 // end appends what is pending and commits the transaction that is open on conn, in one packet. With lock it first
 // waits for the heads, which then are true. Without entries nobody can tell later what became of it.
 func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending) ([]placed, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
+	defer context.AfterFunc(l.committing, cancel)()
 	if len(pending) == 0 {
 		_, err := conn.Exec(ctx, "commit")
-		if err != nil && connectionLost(err) {
+		if err = committed(conn, err); err != nil && connectionLost(err) {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 		return nil, final{err}.orNil()
@@ -142,6 +214,9 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
 		return nil, err
 	}
+	if err := prepare(ctx, conn.Conn(), []statement{{sql: appendSQL}}); err != nil {
+		return nil, err
+	}
 	heads := l.snapshot()
 	if lock {
 		var err error
@@ -150,13 +225,16 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 		}
 	}
 	runs := pending.place(heads)
-	var b pgx.Batch
+	p := newPacket(ctx, conn.Conn())
+	p.exec("set local lock_timeout = '" + lockTimeout + "'")
 	for i := range runs {
-		appending := runs[i].append()
-		b.Queue(appending.sql, appending.args...)
+		if err := p.add(ctx, runs[i].append(), noOwner); err != nil {
+			_ = p.pipeline.Close()
+			return nil, err
+		}
 	}
-	b.Queue("commit")
-	return runs, conn.SendBatch(ctx, &b).Close()
+	p.exec("commit")
+	return runs, committed(conn, p.send())
 }
 
 // check refuses entries that must not get into the log.

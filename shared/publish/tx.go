@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -82,6 +83,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 type Change struct {
 	statements []statement
 	pending    pending
+	taken      atomic.Bool // into a group, or given up by who waits for it
 	done       chan error
 }
 
