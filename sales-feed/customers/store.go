@@ -26,7 +26,7 @@ type store struct {
 // signUp writes a new customer, once for each idempotency key ("" is none).
 func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
 	a.normalize()
-	return source.Once(ctx, s.pool, key, a, func(hash []byte) (*customer.Customer, error) {
+	return source.Once(ctx, s.pool, s.log, key, a, func(hash []byte) (*customer.Customer, error) {
 		if err := a.check(); err != nil {
 			return nil, err
 		}
@@ -48,7 +48,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
 		}
 		publish.Append(change, customer.Feed, entry)
-		return p, s.commit(ctx, change, id, key != "")
+		return p, s.commit(ctx, change, id, "sign up twice", key != "")
 	})
 }
 
@@ -78,7 +78,7 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 			) select feed_guard(count(*) = 1) from changed`,
 			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt)
 		publish.Append(change, customer.Feed, entry)
-		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
+		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
 		}
 	}
@@ -96,16 +96,16 @@ func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) erro
 			delete from customer where id = $1 and version = $2 returning 1
 			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
 		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt))
-		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) {
+		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) {
 			return err
 		}
 	}
 }
 
-func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID, harmless bool) error {
+func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID, twice string, keyed bool) error {
 	switch err := s.log.Commit(ctx, change); {
 	case errors.Is(err, publish.ErrUnknown):
-		return source.Perhaps("/customers/"+id.String(), harmless)
+		return source.UnknownOutcome("/customers/"+id.String(), twice, keyed)
 	case err != nil:
 		return fmt.Errorf("write customer %s: %w", id, err)
 	}
@@ -138,11 +138,17 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 		select id, version, name, email, street, postal_code, city, country, created_at, updated_at from customer where id = $1`, id).Scan(
 		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
+	if err == nil {
+		return p, s.log.Confirm(ctx)
+	}
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return p, err
+		return nil, err
 	}
 	var deleted bool
 	err = s.pool.QueryRow(ctx, `select exists (select from feed_entry where feed = $1 and entity_id = $2)`, customer.Feed, id).Scan(&deleted)
+	if err == nil && deleted {
+		err = s.log.Confirm(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look for a deleted account: %w", err)
 	}

@@ -16,27 +16,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
-
-// onServer gives a pool of the database things of a server, which it makes if it is not there.
-func onServer(t *testing.T, server *pgtest.Server) *pgxpool.Pool {
-	t.Helper()
-	db, err := postgres.Open(t.Context(), postgres.Config{URL: server.URL("things"), Name: "things"}, sql.Migrations("publish"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	return db.Pool
-}
 
 // replicated gives a primary with one feed, and its synchronous standby.
 func replicated(t *testing.T) (primary, standby *pgtest.Server, pool *pgxpool.Pool) {
 	t.Helper()
 	primary, standby = pgtest.Replicated(t)
-	pool = onServer(t, primary)
+	pool = primary.Open("things", sql.Migrations("publish"))
 	exec(t, pool, `select feed_create('`+feedName+`')`)
 	exec(t, pool, `create table thing (id uuid primary key, version bigint not null, check (version < 1000))`)
 	return primary, standby, pool
@@ -87,14 +75,13 @@ func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 }
 
 // waiting counts the commits that wait for the standby, and the confirmations.
-func waiting(t *testing.T, pool *pgxpool.Pool) (commits, confirmations int) {
-	t.Helper()
-	err := pool.QueryRow(t.Context(), `
-		select count(*) filter (where not confirms), count(*) filter (where confirms)
-		  from (select query like '%pg_logical_emit_message%' as confirms from pg_stat_activity
-		         where datname = current_database() and wait_event = 'SyncRep') w`).Scan(&commits, &confirmations)
-	if err != nil {
-		t.Fatal(err)
+func waiting(server *pgtest.Server) (commits, confirmations int) {
+	for _, statement := range server.Waiting() {
+		if strings.Contains(statement, "pg_logical_emit_message") {
+			confirmations++
+		} else {
+			commits++
+		}
 	}
 	return commits, confirmations
 }
@@ -108,10 +95,10 @@ func entries(t *testing.T, pool *pgxpool.Pool) (n int) {
 	return n
 }
 
-func awaitHanging(t *testing.T, pool *pgxpool.Pool) {
+func awaitHanging(t *testing.T, server *pgtest.Server) {
 	t.Helper()
 	waitFor(t, "the commit to wait for the standby", func() bool {
-		commits, _ := waiting(t, pool)
+		commits, _ := waiting(server)
 		return commits == 1
 	})
 }
@@ -132,7 +119,7 @@ func TestSynchronousStandby(t *testing.T) {
 			began := time.Now()
 			hanging := make(chan error, 1)
 			go func() { hanging <- write(context.Background(), l, thing(numbered(2), 1)) }()
-			awaitHanging(t, pool)
+			awaitHanging(t, primary)
 			behind := make(chan error, 1)
 			go func() { behind <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
 
@@ -142,7 +129,7 @@ func TestSynchronousStandby(t *testing.T) {
 			if err := <-behind; err == nil || errors.Is(err, ErrUnknown) || time.Since(began) > 5*l.patience {
 				t.Errorf("the one behind it, after %v: %v, want an error after which nothing has happened", time.Since(began), err)
 			}
-			if n, _ := waiting(t, pool); n != 1 {
+			if n, _ := waiting(primary); n != 1 {
 				t.Errorf("%d commits wait for the standby now, want the one that hangs", n)
 			}
 			if n := cancels.Load(); n > 0 {
@@ -167,7 +154,7 @@ func TestSynchronousStandby(t *testing.T) {
 			}
 			primary.Stop()
 			standby.Promote()
-			if after := logged(t, onServer(t, standby)); len(after) != len(served) {
+			if after := logged(t, standby.Open("things")); len(after) != len(served) {
 				t.Errorf("after the failover the log has %d entries, want %d", len(after), len(served))
 			}
 		})
@@ -183,14 +170,14 @@ func TestFailoverWhileACommitHangs(t *testing.T) {
 	standby.Stop()
 	hanging := make(chan error, 1)
 	go func() { hanging <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
-	awaitHanging(t, pool)
+	awaitHanging(t, primary)
 	primary.Stop()
 	standby.Start()
 	standby.Promote()
 	if err := <-hanging; !errors.Is(err, ErrUnknown) {
 		t.Errorf("%v, want an unknown outcome", err)
 	}
-	if n := len(logged(t, onServer(t, standby))); n != 2 {
+	if n := len(logged(t, standby.Open("things"))); n != 2 {
 		t.Errorf("the log has %d entries, want the 2 that were acknowledged", n)
 	}
 }
@@ -205,7 +192,7 @@ func TestCancelledWait(t *testing.T) {
 			}
 			t.Run(ending+" of "+name, func(t *testing.T) {
 				t.Parallel()
-				_, standby, pool := replicated(t)
+				primary, standby, pool := replicated(t)
 				exec(t, pool, `alter database things set lc_messages = 'C'`)
 				l, _ := spied(t, pool)
 				server := serve(t, l)
@@ -213,7 +200,7 @@ func TestCancelledWait(t *testing.T) {
 				standby.Stop()
 				done := make(chan error, 1)
 				go func() { done <- write(context.Background(), l, thing(numbered(2), 1)) }()
-				awaitHanging(t, pool)
+				awaitHanging(t, primary)
 				exec(t, pool, `select `+ending+`(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
 				waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 2 })
 				if _, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10"); strings.Contains(body, numbered(2).String()) {
@@ -228,7 +215,7 @@ func TestCancelledWait(t *testing.T) {
 				if err := l.Confirm(t.Context()); !errors.Is(err, errUnconfirmed) {
 					t.Errorf("Confirm: %v, want that it is not confirmed", err)
 				}
-				if commits, confirmations := waiting(t, pool); commits != 0 || confirmations != 1 {
+				if commits, confirmations := waiting(primary); commits != 0 || confirmations != 1 {
 					t.Errorf("%d commits and %d confirmations wait for the standby, want one confirmation", commits, confirmations)
 				}
 				standby.Start()
@@ -254,7 +241,7 @@ func TestRestartWithAnUnconfirmedEntry(t *testing.T) {
 	standby.Stop()
 	hanging := make(chan error, 1)
 	go func() { hanging <- l.Commit(context.Background(), put(thing(numbered(2), 1))) }()
-	awaitHanging(t, pool)
+	awaitHanging(t, primary)
 	primary.Stop()
 	primary.Start()
 	waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 2 })
@@ -293,7 +280,7 @@ func TestCloseWhileACommitHangs(t *testing.T) {
 	for name, write := range writers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, standby, pool := replicated(t)
+			primary, standby, pool := replicated(t)
 			own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
 			if err != nil {
 				t.Fatal(err)
@@ -305,7 +292,7 @@ func TestCloseWhileACommitHangs(t *testing.T) {
 			standby.Stop()
 			done := make(chan error, 1)
 			go func() { done <- write(context.Background(), l, thing(numbered(1), 1)) }()
-			awaitHanging(t, pool)
+			awaitHanging(t, primary)
 			began := time.Now()
 			l.Close()
 			own.Close()
@@ -315,7 +302,7 @@ func TestCloseWhileACommitHangs(t *testing.T) {
 			if err := <-done; !errors.Is(err, ErrUnknown) {
 				t.Errorf("%v, want an unknown outcome", err)
 			}
-			if n, _ := waiting(t, pool); n != 1 {
+			if n, _ := waiting(primary); n != 1 {
 				t.Errorf("%d commits wait for the standby, want 1", n)
 			}
 			standby.Start()

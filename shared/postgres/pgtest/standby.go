@@ -2,7 +2,6 @@ package pgtest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -11,7 +10,9 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 )
 
@@ -105,8 +106,35 @@ func (s *Server) Program(name string) string {
 // URL is the connection URL of a database of the server. It stays the same over a restart.
 func (s *Server) URL(database string) string { return s.cluster.URL(database) }
 
+// Open opens a database of the server, as a service does, until the test ends. It makes it if it is not there.
+func (s *Server) Open(name string, migrations ...postgres.Migrations) *pgxpool.Pool {
+	s.t.Helper()
+	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: s.URL(name), Name: name}, migrations...)
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.t.Cleanup(db.Close)
+	return db.Pool
+}
+
+// Waiting returns the last statements of the transactions that wait for a standby.
+func (s *Server) Waiting() (statements []string) {
+	s.t.Helper()
+	for _, row := range s.query(`select query from pg_stat_activity where wait_event = 'SyncRep'`) {
+		statements = append(statements, string(row[0]))
+	}
+	return statements
+}
+
 // Exec runs statements in the database postgres, each on its own.
 func (s *Server) Exec(statements ...string) {
+	s.t.Helper()
+	for _, sql := range statements {
+		s.query(sql)
+	}
+}
+
+func (s *Server) query(sql string) [][][]byte {
 	s.t.Helper()
 	ctx := context.Background() // also in a cleanup
 	conn, err := pgconn.Connect(ctx, s.URL("postgres"))
@@ -114,9 +142,9 @@ func (s *Server) Exec(statements ...string) {
 		s.t.Fatal("pgtest: ", err)
 	}
 	defer conn.Close(ctx)
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql).ReadAll(); err != nil {
-			s.t.Fatal(fmt.Errorf("pgtest: %s: %w", sql, err))
-		}
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		s.t.Fatalf("pgtest: %s: %v", sql, err)
 	}
+	return results[len(results)-1].Rows
 }
