@@ -103,6 +103,29 @@ func guarded(err error) error {
 	return err
 }
 
+// A refusal is an error of the server whose text does not quote what was sent, unlike the server's.
+type refusal struct{ *pgconn.PgError }
+
+func (r refusal) Error() string {
+	text := "refused by the database"
+	for _, part := range []struct{ what, name string }{{"table", r.TableName}, {"column", r.ColumnName}, {"constraint", r.ConstraintName}} {
+		if part.name != "" {
+			text += fmt.Sprintf(", %s %q", part.what, part.name)
+		}
+	}
+	return text + " (SQLSTATE " + r.Code + ")"
+}
+
+func (r refusal) Unwrap() error { return r.PgError }
+
+// unquoted returns the error with a text that may be logged and shown.
+func unquoted(err error) error {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.SeverityUnlocalized == "ERROR" {
+		return refusal{pgErr}
+	}
+	return err
+}
+
 // settle finds out whether one of the attempts was committed (nil: none), whether one is still possible, and where the
 // heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over. What it finds counts
 // only when it is confirmed.

@@ -165,7 +165,7 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 			if !ok {
 				return attempt{runs, rest}, err
 			}
-			blamed[rest[bad.index]] = guarded(bad.error)
+			blamed[rest[bad.index]] = guarded(unquoted(bad.error))
 			rest = slices.Delete(slices.Clone(rest), bad.index, bad.index+1)
 			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // later, an earlier attempt may still land: that must be settled
 				break
