@@ -86,13 +86,16 @@ func release(conn *pgxpool.Conn) {
 	conn.Release()
 }
 
+// errStale is wrapped where a connection does not know the type of the log's rows any more.
+var errStale = errors.New("the tables were made anew")
+
 // stale are the SQLSTATE codes of errors that come when tables, types or functions were made anew, as by the restore of a backup, while
 // a connection remembers the old ones.
 var stale = []string{"XX000", "0A000", "26000", "42P01", "42704", "42883", "22P03"}
 
 // dropStale makes all connections new after an error that may come from what they remember of the schema.
 func (l *Log) dropStale(err error) {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains(stale, pgErr.Code) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains(stale, pgErr.Code) || errors.Is(err, errStale) {
 		l.resetPools()
 	}
 }

@@ -331,6 +331,9 @@ func (p *packet) add(ctx context.Context, s statement, owner int) error {
 		if err != nil {
 			err = unencodable(err)
 		}
+		if err != nil && owner == noOwner {
+			err = fmt.Errorf("%w: %w", errStale, err)
+		}
 	}
 	if err != nil {
 		return blame(owner, final{err})
