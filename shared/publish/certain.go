@@ -107,13 +107,7 @@ func guarded(err error) error {
 type refusal struct{ *pgconn.PgError }
 
 func (r refusal) Error() string {
-	text := "refused by the database"
-	for _, part := range []struct{ what, name string }{{"table", r.TableName}, {"column", r.ColumnName}, {"constraint", r.ConstraintName}} {
-		if part.name != "" {
-			text += fmt.Sprintf(", %s %q", part.what, part.name)
-		}
-	}
-	return text + " (SQLSTATE " + r.Code + ")"
+	return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)", r.TableName, r.ColumnName, r.ConstraintName, r.Code)
 }
 
 func (r refusal) Unwrap() error { return r.PgError }

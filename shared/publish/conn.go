@@ -12,12 +12,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// hearWarnings makes the server tell of a cancelled wait.
+const hearWarnings = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error'`
+
 // committers returns a pool like the given one whose connections may commit to feeds. They never ask the server to cancel what
-// they have sent, and they notice when somebody else did.
-func committers(ctx context.Context, config *pgxpool.Config) (*pgxpool.Pool, error) {
+// they have sent, and they notice when somebody else did. Each runs the statement settings first: PgBouncer refuses parameters at the start of
+// a connection.
+func committers(ctx context.Context, config *pgxpool.Config, settings string) (*pgxpool.Pool, error) {
 	config.MinConns, config.MinIdleConns = 0, 0
-	config.ConnConfig.RuntimeParams["client_min_messages"] = "warning" // else the server may not tell of a cancelled wait
-	before := config.BeforeConnect
+	before, after := config.BeforeConnect, config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if after != nil {
+			if err := after(ctx, conn); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, settings)
+		return err
+	}
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
 		if before != nil {
 			if err := before(ctx, c); err != nil {

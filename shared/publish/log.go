@@ -88,13 +88,13 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 		patience: patience,
 	}
-	if l.transactions, err = committers(ctx, pool.Config()); err != nil {
+	if l.transactions, err = committers(ctx, pool.Config(), hearWarnings); err != nil {
 		return nil, err
 	}
 	config := pool.Config()
 	config.MaxConns = 3
-	config.ConnConfig.RuntimeParams["lock_timeout"] = lockTimeout
-	if l.writers, err = committers(ctx, config); err != nil {
+	settings := hearWarnings + "; set lock_timeout = '" + lockTimeout + "'"
+	if l.writers, err = committers(ctx, config, settings); err != nil {
 		l.transactions.Close()
 		return nil, err
 	}

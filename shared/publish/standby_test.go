@@ -120,6 +120,10 @@ func TestSynchronousStandby(t *testing.T) {
 			hanging := make(chan error, 1)
 			go func() { hanging <- write(context.Background(), l, thing(numbered(2), 1)) }()
 			awaitHanging(t, primary)
+			replica := openLog(t, ownPool(t, pool))
+			replica.patience = l.patience
+			elsewhere := make(chan error, 1)
+			go func() { elsewhere <- write(context.Background(), replica, thing(numbered(4), 1)) }()
 			behind := make(chan error, 1)
 			go func() { behind <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
 
@@ -128,6 +132,9 @@ func TestSynchronousStandby(t *testing.T) {
 			}
 			if err := <-behind; err == nil || errors.Is(err, ErrUnknown) || time.Since(began) > 5*l.patience {
 				t.Errorf("the one behind it, after %v: %v, want an error after which nothing has happened", time.Since(began), err)
+			}
+			if err := <-elsewhere; err == nil || errors.Is(err, ErrUnknown) {
+				t.Errorf("the one of another process: %v, want an error after which nothing has happened", err)
 			}
 			if n, _ := waiting(primary); n != 1 {
 				t.Errorf("%d commits wait for the standby now, want the one that hangs", n)
@@ -193,7 +200,7 @@ func TestCancelledWait(t *testing.T) {
 			t.Run(ending+" of "+name, func(t *testing.T) {
 				t.Parallel()
 				primary, standby, pool := replicated(t)
-				exec(t, pool, `alter database things set lc_messages = 'C'`)
+				exec(t, pool, `alter database things set client_min_messages = 'error'`) // the log hears of it all the same
 				l, _ := spied(t, pool)
 				server := serve(t, l)
 				fill(t, l, 1)
@@ -264,7 +271,7 @@ func TestRestartWithAnUnconfirmedEntry(t *testing.T) {
 	standby.Start()
 	for _, s := range []string{server.URL, laterServer.URL} {
 		waitFor(t, "the feed to show the entry", func() bool {
-			resp, err := http.Get(s + path) //nolint:noctx // of the test's own server
+			resp, err := http.Get(s + path)
 			if err != nil {
 				return false
 			}
