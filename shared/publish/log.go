@@ -78,10 +78,10 @@ type Log struct {
 // another process's commit (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to
 // the database may see, and build upon, what a failover takes away.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
-	return open(ctx, pool, logger, headInterval)
+	return open(ctx, pool, logger, headInterval, patience)
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration) (_ *Log, err error) {
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval, patience time.Duration) (_ *Log, err error) {
 	l := &Log{
 		pool: pool, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),

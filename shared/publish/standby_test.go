@@ -69,9 +69,18 @@ func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 		t.Fatal(err)
 	}
 	t.Cleanup(own.Close)
-	l := openLog(t, own)
-	l.patience = 3 * time.Second
-	return l, cancels
+	return impatient(t, own), cancels
+}
+
+// impatient gives a log that waits for 3 s.
+func impatient(t *testing.T, pool *pgxpool.Pool) *Log {
+	t.Helper()
+	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 3*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
 }
 
 // waiting counts the commits that wait for the standby, and the confirmations.
@@ -120,8 +129,7 @@ func TestSynchronousStandby(t *testing.T) {
 			hanging := make(chan error, 1)
 			go func() { hanging <- write(context.Background(), l, thing(numbered(2), 1)) }()
 			awaitHanging(t, primary)
-			replica := openLog(t, ownPool(t, pool))
-			replica.patience = l.patience
+			replica := impatient(t, ownPool(t, pool))
 			elsewhere := make(chan error, 1)
 			go func() { elsewhere <- write(context.Background(), replica, thing(numbered(4), 1)) }()
 			behind := make(chan error, 1)
