@@ -16,7 +16,7 @@ import (
 
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
 // travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
-// no other down with it. Commit returns when the outcome is certain, or after 25 s at most; after an error nothing has happened, unless
+// no other down with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened, unless
 // it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and has
 // SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
@@ -64,7 +64,7 @@ func (l *Log) lead(change *Change) {
 		}
 	}()
 	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(l.committing, l.patience*3/2)
+	ctx, cancel := context.WithTimeout(l.committing, 2*l.patience)
 	defer cancel()
 	unknown := l.commitGroup(ctx, []*Change{change}, &a)
 	if a.left == nil && !unknown {

@@ -72,10 +72,10 @@ func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 	return impatient(t, own), cancels
 }
 
-// impatient gives a log that waits for 3 s.
+// impatient gives a log that waits for 4 s.
 func impatient(t *testing.T, pool *pgxpool.Pool) *Log {
 	t.Helper()
-	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 3*time.Second)
+	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 4*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
