@@ -21,7 +21,7 @@ const (
 	maxGroup     = 512              // changes in one packet
 	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and for what became of it
 	lockTimeout  = "2s"             // for a row that another transaction holds: a commit that hangs holds the head
-	closeTimeout = time.Second      // for what is under way at Close
+	closeTimeout = time.Second      // for what is under way at Close, before it is given up and after that
 	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
 )
 
@@ -102,7 +102,8 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 	l.committing, l.abort = context.WithCancel(background)
 	if err := l.begin(ctx); err != nil {
 		l.abort()
-		l.closePools()
+		l.writers.Close()
+		l.transactions.Close()
 		return nil, err
 	}
 	ctx, l.stop = context.WithCancel(background)
@@ -134,34 +135,26 @@ func (l *Log) begin(ctx context.Context) error {
 	return nil
 }
 
-// Close lets the changes that were accepted end and takes no more. It waits a second for commits that the database does not confirm: what
-// became of them stays unknown.
+// Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the commits that the
+// database does not confirm: what became of them stays unknown. It waits a second more for what still runs.
 func (l *Log) Close() {
 	close(l.closing)
-	select {
-	case l.leads <- struct{}{}: // for ever
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.leads <- struct{}{} // for ever
+		l.transactions.Close()
+		l.writers.Close()
+	}()
+	for range 2 {
+		select {
+		case <-ended:
+		case <-time.After(closeTimeout):
+		}
 		l.abort()
-	case <-time.After(closeTimeout):
-		l.abort()
-		l.leads <- struct{}{}
 	}
 	l.stop()
 	l.watching.Wait()
-	l.closePools()
-}
-
-// closePools does not wait for a function that InTx runs: its connection is closed when it has ended.
-func (l *Log) closePools() {
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		l.writers.Close()
-		l.transactions.Close()
-	}()
-	select {
-	case <-closed:
-	case <-time.After(closeTimeout):
-	}
 }
 
 // InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was
