@@ -12,8 +12,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// With a synchronous standby an order is acknowledged when that has it, also where the order is only found in the database. After a
-// failover every acknowledged order is there.
+// With a synchronous standby an order is acknowledged when that has it, also where the order is only found in the
+// database. After a failover every acknowledged order is there.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)

@@ -52,9 +52,9 @@ func Short(id uuid.UUID) string { return id.String()[28:] }
 // ETag is the entity tag of a version.
 func ETag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-// UnknownOutcome returns the problem of a request of which it is not known whether it happened, or may yet happen: what it was to
-// change is at path. keyed says that the request has an Idempotency-Key; twice says what sending it again without one may do, such as
-// "order twice", or is empty if that is harmless.
+// UnknownOutcome returns the problem of a request of which it is not known whether it happened, or may yet happen: what
+// it was to change is at path. keyed says that the request has an Idempotency-Key; twice says what sending it again
+// without one may do, such as "order twice", or is empty if that is harmless.
 func UnknownOutcome(path, twice string, keyed bool) error {
 	advice := fmt.Sprintf("It may yet happen: look at %s. Sending the same again is safe.", path)
 	switch {

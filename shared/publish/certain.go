@@ -121,8 +121,8 @@ func unquoted(err error) error {
 }
 
 // settle finds out whether one of the attempts was committed (nil: none), whether one is still possible, and where the
-// heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over. What it finds counts
-// only when it is confirmed.
+// heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over.
+// What it finds counts only when it is confirmed.
 //
 // A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the
 // next attempt. Only one of them can succeed; the other loses the swap and is settled again. Once the head has moved

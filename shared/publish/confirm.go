@@ -15,9 +15,10 @@ type confirmation struct {
 	err  error // when done
 }
 
-// Confirm returns when all changes of the feeds that its caller has read in the database are as durable as the server is set to make a
-// commit, at the latest when ctx ends. A program calls it before it answers from what it read as if it had just been committed, such as
-// with the first answer to a repeated request. It asks nothing of a database that waits for no synchronous standby.
+// Confirm returns when all changes of the feeds that its caller has read in the database are as durable as the server
+// is set to make a commit, at the latest when ctx ends. A program calls it before it answers from what it read as if it
+// had just been committed, such as with the first answer to a repeated request. It asks nothing of a database that
+// waits for no synchronous standby.
 func (l *Log) Confirm(ctx context.Context) error {
 	l.mu.Lock()
 	needless := !l.standby && time.Since(l.looked) < maxStale
@@ -54,7 +55,8 @@ func (l *Log) confirm(ctx context.Context) error {
 	}
 }
 
-// confirmAll makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the server.
+// confirmAll makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the
+// server.
 func (l *Log) confirmAll() {
 	for {
 		l.mu.Lock()
@@ -88,8 +90,8 @@ func (l *Log) writeWAL(ctx context.Context) error {
 	return committed(conn, err)
 }
 
-// watch calls gone when the server has no process with this id, or another server has taken its place and has none, until ctx ends: the
-// answer from a machine that is gone may be awaited for a quarter of an hour.
+// watch calls gone when the server has no process with this id, or another server has taken its place and has none,
+// until ctx ends: the answer from a machine that is gone may be awaited for a quarter of an hour.
 func (l *Log) watch(ctx context.Context, pid uint32, gone func()) {
 	for sleep(ctx, l.patience); ctx.Err() == nil; sleep(ctx, l.patience) {
 		asking, cancel := context.WithTimeout(ctx, refreshTimeout)
@@ -101,7 +103,8 @@ func (l *Log) watch(ctx context.Context, pid uint32, gone func()) {
 	}
 }
 
-// durable returns when the position of the feed is one that this process may serve. It wraps errUnconfirmed if that is not so in time.
+// durable returns when the position of the feed is one that this process may serve. It wraps errUnconfirmed if that is
+// not so in time.
 func (l *Log) durable(ctx context.Context, name string, position int64) error {
 	if t, _ := l.remembered(name); t != nil && t.Position >= position {
 		return nil

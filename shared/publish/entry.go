@@ -13,12 +13,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// MaxPayload is the most bytes of an entry's payload. The view of the newest entries, which has up to 199 of them, then still is a page
-// that a reader takes ([feed.MaxBody]); of a replay, a reader can ask for shorter pages.
+// MaxPayload is the most bytes of an entry's payload. The view of the newest entries, which has up to 199 of them, then
+// still is a page that a reader takes ([feed.MaxBody]); of a replay, a reader can ask for shorter pages.
 const MaxPayload = 256 << 10
 
-// MaxDepth is how deep objects and arrays of a payload may be nested, itself included. A page adds four levels, and libraries that read
-// JSON have limits from 1000 levels on.
+// MaxDepth is how deep objects and arrays of a payload may be nested, itself included. A page adds four levels, and
+// libraries that read JSON have limits from 1000 levels on.
 const MaxDepth = 500
 
 // An Entry is one version of one entity, to be appended to a feed.

@@ -13,11 +13,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
-// travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
-// no other down with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened, unless
-// it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and has
-// SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used again.
+// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel
+// in one packet and share one flush to disk. None waits for more to come, and a change that fails takes no other down
+// with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened,
+// unless it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and
+// has SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used
+// again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
@@ -52,8 +53,8 @@ func errQueue(ctx context.Context) error {
 	return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
 }
 
-// lead commits the group that begins with the change, which is taken. A change that comes while nobody leads does, so that one that
-// comes alone waits for no other goroutine. What is left then goes on in another goroutine.
+// lead commits the group that begins with the change, which is taken. A change that comes while nobody leads does, so
+// that one that comes alone waits for no other goroutine. What is left then goes on in another goroutine.
 func (l *Log) lead(change *Change) {
 	defer func() {
 		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
@@ -82,8 +83,8 @@ func (l *Log) lead(change *Change) {
 	}()
 }
 
-// awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over. Until then
-// nobody leads, and those who come hear in time that nothing has happened.
+// awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over.
+// Until then nobody leads, and those who come hear in time that nothing has happened.
 func (l *Log) awaitHeads() {
 	for wait := 10 * time.Millisecond; l.committing.Err() == nil && !l.headsFree(); wait = min(2*wait, time.Second) {
 		sleep(l.committing, wait)
@@ -113,8 +114,8 @@ type arrivals struct {
 	left    *Change // the first of the next group
 }
 
-// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and each is taken
-// when it comes; who has not come when all that can run have had their turn is not waited for.
+// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and
+// each is taken when it comes; who has not come when all that can run have had their turn is not waited for.
 func (a *arrivals) next(fits func(*Change) bool) *Change {
 	for {
 		if !a.ticking {
@@ -212,8 +213,8 @@ type changeError struct {
 
 func (e *changeError) Unwrap() error { return e.error }
 
-// trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
-// the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
+// trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction.
+// With lock the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
 func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
@@ -250,7 +251,8 @@ func pendingOf(group []*Change) pending {
 	return all
 }
 
-// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement fails.
+// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement
+// fails.
 func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Change, more *arrivals) (_ []*Change, runs []placed, err error) {
 	for i, c := range group {
 		if err := prepare(ctx, conn, c.statements); err != nil {

@@ -28,8 +28,8 @@ const (
 var (
 	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
 	ErrGuard = errors.New("changed by somebody else in the meantime")
-	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and the database
-	// stayed away: the transaction may have happened, may yet happen, or not.
+	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and
+	// the database stayed away: the transaction may have happened, may yet happen, or not.
 	ErrUnknown = errors.New("commit outcome unknown")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")
@@ -69,14 +69,15 @@ type Log struct {
 	abort      context.CancelFunc
 }
 
-// Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes connections of its
-// own, as the pool does: up to as many for [Log.InTx], and 4.
+// Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes
+// connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
 //
-// What the log acknowledges and serves is as durable as the server is set to make a commit. Where synchronous_standby_names is set, that
-// is so over a failover to the synchronous standby: a commit that is not confirmed in time is an ErrUnknown, it is never cancelled, and
-// what was only read in the database counts when a later transaction was confirmed. There is one limit: when somebody else cancels the wait of
-// another process's commit (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to
-// the database may see, and build upon, what a failover takes away.
+// What the log acknowledges and serves is as durable as the server is set to make a commit. Where
+// synchronous_standby_names is set, that is so over a failover to the synchronous standby: a commit that is not
+// confirmed in time is an ErrUnknown, it is never cancelled, and what was only read in the database counts when a later
+// transaction was confirmed. There is one limit: when somebody else cancels the wait of another process's commit
+// (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to the
+// database may see, and build upon, what a failover takes away.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
 	return open(ctx, pool, logger, headInterval, patience)
 }
@@ -135,8 +136,9 @@ func (l *Log) begin(ctx context.Context) error {
 	return nil
 }
 
-// Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the commits that the
-// database does not confirm: what became of them stays unknown. It waits a second more for what still runs.
+// Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the
+// commits that the database does not confirm: what became of them stays unknown. It waits a second more for what still
+// runs.
 func (l *Log) Close() {
 	close(l.closing)
 	ended := make(chan struct{})
@@ -157,10 +159,10 @@ func (l *Log) Close() {
 	l.watching.Wait()
 }
 
-// InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was
-// faster in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction.
-// After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx does not cancel
-// a commit that is under way; InTx waits up to 10 s for it.
+// InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was faster
+// in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction. After an
+// error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx
+// does not cancel a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		conn, err := l.transactions.Acquire(ctx)

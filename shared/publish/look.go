@@ -66,10 +66,10 @@ func (l *Log) look(ctx context.Context, db querier) (*look, error) {
 	return seen, nil
 }
 
-// refresh reads the heads, and returns them as they are in the database. What this process remembers moves on with them.
-// Where a head does not extend the one remembered, as after the restore of a backup, another history begins. Where commits wait for a
-// synchronous standby, what is new counts only when it has confirmed a later commit: until then the error is errUnconfirmed, and
-// what is remembered stays.
+// refresh reads the heads, and returns them as they are in the database. What this process remembers moves on with
+// them. Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
+// Where commits wait for a synchronous standby, what is new counts only when it has confirmed a later commit: until
+// then the error is errUnconfirmed, and what is remembered stays.
 func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
 	seen, err := l.look(ctx, db)
 	if err != nil {

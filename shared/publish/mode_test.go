@@ -78,7 +78,8 @@ func TestQueryExecModes(t *testing.T) {
 	}
 }
 
-// An argument that cannot be encoded, or that the database refuses, fails its own transaction at once, and neither an error nor a log line quotes it.
+// An argument that cannot be encoded, or that the database refuses, fails its own transaction at once, and neither an
+// error nor a log line quotes it.
 func TestErrorsQuoteNoArgument(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"

@@ -12,7 +12,8 @@ import (
 // flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
 const flushSize = 8 << 10
 
-// A packet is statements on their way: PostgreSQL works on the first while the next are encoded; nothing of them counts before its end.
+// A packet is statements on their way: PostgreSQL works on the first while the next are encoded; nothing of them counts
+// before its end.
 type packet struct {
 	conn     *pgx.Conn
 	pipeline *pgconn.Pipeline

@@ -14,8 +14,8 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// The tables are made anew under a log that runs: what its connections remember of types and statements holds no write up for longer
-// than one failure.
+// The tables are made anew under a log that runs: what its connections remember of types and statements holds no write
+// up for longer than one failure.
 func TestTablesMadeAnew(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

@@ -112,7 +112,8 @@ func awaitHanging(t *testing.T, server *pgtest.Server) {
 	})
 }
 
-// What was acknowledged is there after a failover, and what the standby did not confirm is neither acknowledged nor served.
+// What was acknowledged is there after a failover, and what the standby did not confirm is neither acknowledged nor
+// served.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	for name, write := range writers {
@@ -197,7 +198,8 @@ func TestFailoverWhileACommitHangs(t *testing.T) {
 	}
 }
 
-// Somebody cancels the wait of a commit: it counts on the primary, but is neither acknowledged nor served before the standby has it.
+// Somebody cancels the wait of a commit: it counts on the primary, but is neither acknowledged nor served before the
+// standby has it.
 func TestCancelledWait(t *testing.T) {
 	t.Parallel()
 	for _, ending := range []string{"pg_cancel_backend", "pg_terminate_backend"} {
@@ -246,7 +248,8 @@ func TestCancelledWait(t *testing.T) {
 	}
 }
 
-// After a restart of the server a transaction that nobody confirmed is there: a process that starts then serves nothing of it.
+// After a restart of the server a transaction that nobody confirmed is there: a process that starts then serves nothing
+// of it.
 func TestRestartWithAnUnconfirmedEntry(t *testing.T) {
 	t.Parallel()
 	primary, standby, pool := replicated(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A service that publishes has a synchronous standby, which stops: a poll ends with an error, what it would publish is not on the feed, and
-// no connection stays in use. With the standby back, the next polls bring everything once.
+// A service that publishes has a synchronous standby, which stops: a poll ends with an error, what it would publish is
+// not on the feed, and no connection stays in use. With the standby back, the next polls bring everything once.
 func TestPublishingWithASynchronousStandby(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)

@@ -32,7 +32,8 @@ func NewServer(t testing.TB) *Server {
 	return s
 }
 
-// Replicated starts a primary and its synchronous standby: a commit on the primary waits until the standby has flushed it.
+// Replicated starts a primary and its synchronous standby: a commit on the primary waits until the standby has flushed
+// it.
 func Replicated(t testing.TB) (primary, standby *Server) {
 	t.Helper()
 	primary = NewServer(t)
