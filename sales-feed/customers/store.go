@@ -1,6 +1,7 @@
 package customers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,7 +28,7 @@ type store struct {
 func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
 	a.normalize()
 	first := false
-	p, err := source.Once(ctx, s.pool, key, a, func(hash []byte) (*customer.Customer, error) {
+	p, err := source.Once(ctx, s.pool, s.log, key, a, func(hash []byte) (*customer.Customer, error) {
 		first = true
 		if err := a.check(); err != nil {
 			return nil, err
@@ -50,7 +51,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
 		}
 		publish.Append(change, customer.Feed, entry)
-		return p, s.commit(ctx, change, id, key != "")
+		return p, s.commit(ctx, change, id, "sign up twice", key != "")
 	})
 	if err != nil || first {
 		return p, err
@@ -88,7 +89,7 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 			) select feed_guard(count(*) = 1) from changed`,
 			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt)
 		publish.Append(change, customer.Feed, entry)
-		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
+		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
 		}
 	}
@@ -106,16 +107,16 @@ func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) erro
 			delete from customer where id = $1 and version = $2 returning 1
 			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
 		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt))
-		if err := s.commit(ctx, change, id, false); !errors.Is(err, publish.ErrGuard) {
+		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) {
 			return err
 		}
 	}
 }
 
-func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID, harmless bool) error {
+func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID, twice string, keyed bool) error {
 	switch err := s.log.Commit(ctx, change); {
 	case errors.Is(err, publish.ErrUnknown):
-		return source.Perhaps("/customers/"+id.String(), harmless)
+		return source.UnknownOutcome("/customers/"+id.String(), twice, keyed)
 	case err != nil:
 		return errNotErased(fmt.Errorf("write customer %s: %w", id, err))
 	}
@@ -148,6 +149,9 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 		p, err = read(ctx, tx, id)
 		return err
 	})
+	if err == nil || errors.Is(err, errDeleted) {
+		err = cmp.Or(s.log.Confirm(ctx), err)
+	}
 	return p, err
 }
 

@@ -153,7 +153,11 @@ func (s *store) list(ctx context.Context, f filter, limit int) ([]*order.Order, 
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanOrder)
+	orders, err := pgx.CollectRows(rows, scanOrder)
+	if err != nil {
+		return nil, err
+	}
+	return orders, s.log.Confirm(ctx)
 }
 
 // firstID is not greater than any UUID of version 7 (RFC 9562 section 5.7) that was made at t or later.

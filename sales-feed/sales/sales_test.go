@@ -41,7 +41,11 @@ func open(t *testing.T) *shop {
 // openWith gives the app at the address that the server gets, unless the settings name another.
 func openWith(t *testing.T, settings Settings) *shop {
 	t.Helper()
-	pool := pgtest.New(t, Migrations()...)
+	return openOn(t, settings, pgtest.New(t, Migrations()...))
+}
+
+func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
+	t.Helper()
 	logged := new(bytes.Buffer)
 	logger, err := daemon.Logger(logged, "info") // it writes a line at a time
 	if err != nil {

@@ -107,7 +107,7 @@ type store struct {
 // place writes a new order, once for each idempotency key ("" is none).
 func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
 	p.normalize()
-	return source.Once(ctx, s.pool, key, p, func(hash []byte) (*order.Order, error) {
+	return source.Once(ctx, s.pool, s.log, key, p, func(hash []byte) (*order.Order, error) {
 		o, err := p.order(source.Now())
 		if err != nil {
 			return nil, err
@@ -126,7 +126,7 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 		publish.Append(change, order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
-			return nil, source.Perhaps("/orders/"+o.ID.String(), key != "")
+			return nil, source.UnknownOutcome("/orders/"+o.ID.String(), "order twice", key != "")
 		case err != nil:
 			return nil, fmt.Errorf("place order %s: %w", o.ID, err)
 		}
@@ -162,7 +162,7 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*or
 		publish.Append(change, order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
-			return nil, source.Perhaps("/orders/"+id.String(), false)
+			return nil, source.UnknownOutcome("/orders/"+id.String(), "", false)
 		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
 		case err != nil:
 			return nil, fmt.Errorf("cancel order %s: %w", id, err)
@@ -185,7 +185,13 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errNoOrder
 	}
-	return o, err
+	if err == nil {
+		err = s.log.Confirm(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read order %s: %w", id, err)
+	}
+	return o, nil
 }
 
 var errNoOrder = web.Errorf(http.StatusNotFound, "There is no such order.")

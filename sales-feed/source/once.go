@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -24,9 +25,10 @@ const ReadTimeout = 10 * time.Second
 const maxKey = 255
 
 // Once does what a request asks for, once for each Idempotency-Key ("" is none): a request that repeats a key gets the
-// first answer again, another request under the same key a problem. do has to insert key, hash and its answer as JSON into
-// the table idempotency_key in the transaction that does it.
-func Once[T any](ctx context.Context, pool *pgxpool.Pool, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {
+// first answer again, another request under the same key a problem. do has to insert key, hash and its answer as JSON
+// into the table idempotency_key in the transaction that does it. The first answer is repeated only when it is as
+// durable as it was to be.
+func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {
 	if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return nil, web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d printable ASCII characters.", maxKey)
 	}
@@ -39,8 +41,15 @@ func Once[T any](ctx context.Context, pool *pgxpool.Pool, key string, request an
 		return do(hash[:])
 	}
 	for {
-		if first, err := answered[T](ctx, pool, key, hash[:]); first != nil || err != nil {
-			return first, err
+		first, err := answered[T](ctx, pool, key, hash[:])
+		if first != nil {
+			err = log.Confirm(ctx)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("answer a repeated request: %w", err)
+		}
+		if first != nil {
+			return first, nil
 		}
 		answer, err := do(hash[:])
 		// The same request, twice at once: the other one was first, or failed after all.

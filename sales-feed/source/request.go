@@ -52,12 +52,18 @@ func Short(id uuid.UUID) string { return id.String()[28:] }
 // ETag is the entity tag of a version.
 func ETag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-// Perhaps says that what is at path may have been changed, to somebody who must not simply try again unless that is harmless.
-func Perhaps(path string, harmless bool) error {
-	p := web.Errorf(http.StatusServiceUnavailable, "The database went away before it said whether this happened. Look at %s first: if it is not as you want it, try again.", path)
-	if harmless {
-		p.Detail = "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe."
+// UnknownOutcome returns the problem of a request of which it is not known whether it happened, or may yet happen: what
+// it was to change is at path. keyed says that the request has an Idempotency-Key; twice says what sending it again
+// without one may do, such as "order twice", or is empty if that is harmless.
+func UnknownOutcome(path, twice string, keyed bool) error {
+	advice := fmt.Sprintf("It may yet happen: look at %s. Sending the same again is safe.", path)
+	switch {
+	case keyed:
+		advice = "Send the same again with the same Idempotency-Key: that is safe."
+	case twice != "":
+		advice = fmt.Sprintf("It may yet happen: look at %s before you send it again, which may %s.", path, twice)
 	}
+	p := web.Errorf(http.StatusServiceUnavailable, "The database did not confirm in time whether this happened. %s", advice)
 	p.Header = http.Header{"Location": {path}}
 	return p
 }

@@ -19,13 +19,19 @@ func TestLater(t *testing.T) {
 // Somebody who may have bought must not be told simply to try again.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	for harmless, says := range map[bool]string{
-		false: "The database went away before it said whether this happened. Look at /orders/1 first: if it is not as you want it, try again.",
-		true:  "The database went away before it said whether this happened. Send the same again with the same Idempotency-Key: that is safe.",
+	for _, test := range []struct {
+		twice string
+		keyed bool
+		says  string
+	}{
+		{"order twice", true, "Send the same again with the same Idempotency-Key: that is safe."},
+		{"order twice", false, "It may yet happen: look at /orders/1 before you send it again, which may order twice."},
+		{"", false, "It may yet happen: look at /orders/1. Sending the same again is safe."},
 	} {
-		p, ok := errors.AsType[*web.Problem](Perhaps("/orders/1", harmless))
-		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/1" || p.Detail != says {
-			t.Errorf("with a key: %t: %+v", harmless, p)
+		p, ok := errors.AsType[*web.Problem](UnknownOutcome("/orders/1", test.twice, test.keyed))
+		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/1" ||
+			p.Detail != "The database did not confirm in time whether this happened. "+test.says {
+			t.Errorf("%+v: %+v", test, p)
 		}
 	}
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -16,13 +16,16 @@ type attempt struct {
 	changes []*Change // of a group
 }
 
+// sent: something was sent that could commit.
+func (a attempt) sent() bool { return len(a.runs) > 0 }
+
 // persist tries to write until the outcome is certain, and gives the attempt that was committed.
 func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error)) (attempt, error) {
 	var unknown []attempt // whose connection was lost
 	lock, start := false, time.Now()
 	for n := 1; ; n++ {
 		at, err := try(lock)
-		again := n < maxAttempts && time.Since(start) < writeTimeout
+		again := n < maxAttempts && time.Since(start) < l.patience && l.committing.Err() == nil
 		switch {
 		case err == nil:
 			l.remember(at.runs)
@@ -31,7 +34,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 		case lostSwap(err):
 			lock = true
 		case connectionLost(err):
-			l.logger.Warn("connection lost in a commit: asking whether it happened", "attempt", n, "error", err)
+			l.logger.Warn("commit outcome unknown, asking the database", "attempt", n, "error", err)
 			unknown = append(unknown, at)
 			lock = false // an attempt that is still under way must lose its swap against the next one
 		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or the head locked for too long
@@ -78,7 +81,7 @@ func lostSwap(err error) bool {
 
 // connectionLost: what was sent may have been committed or not.
 func connectionLost(err error) bool {
-	if errors.As(err, &final{}) || errors.As(err, &pgx.ErrPreprocessingBatch{}) {
+	if errors.As(err, &final{}) {
 		return false
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -100,19 +103,38 @@ func guarded(err error) error {
 	return err
 }
 
+// A refusal is an error of the server whose text does not quote what was sent, unlike the server's.
+type refusal struct{ *pgconn.PgError }
+
+func (r refusal) Error() string {
+	return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)", r.TableName, r.ColumnName, r.ConstraintName, r.Code)
+}
+
+func (r refusal) Unwrap() error { return r.PgError }
+
+// unquoted returns the error with a text that may be logged and shown.
+func unquoted(err error) error {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.SeverityUnlocalized == "ERROR" {
+		return refusal{pgErr}
+	}
+	return err
+}
+
 // settle finds out whether one of the attempts was committed (nil: none), whether one is still possible, and where the
 // heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over.
+// What it finds counts only when it is confirmed.
 //
 // A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the
 // next attempt. Only one of them can succeed; the other loses the swap and is settled again. Once the head has moved
 // on, it never comes back.
 func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
+	defer context.AfterFunc(l.committing, cancel)()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		var heads map[string]Head
-		if heads, err = l.refresh(ctx, l.pool); err == nil {
-			if won, possible, err = l.find(ctx, attempts, heads); err == nil {
+		if won, possible, err = l.find(ctx, attempts); err == nil {
+			_, err = l.refresh(ctx, l.pool)
+			if err == nil || won == nil && errors.Is(err, errUnconfirmed) {
 				return won, possible, nil
 			}
 		}
@@ -126,9 +148,16 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 
 // find looks for the attempts in the log. One run speaks for all of its transaction. The heads, read before the search,
 // tell what is still possible after it.
-func (l *Log) find(ctx context.Context, attempts []attempt, heads map[string]Head) (won *attempt, possible bool, err error) {
+func (l *Log) find(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
+	if !slices.ContainsFunc(attempts, attempt.sent) {
+		return nil, false, nil
+	}
+	seen, err := l.look(ctx, l.pool)
+	if err != nil {
+		return nil, false, err
+	}
 	for i := range attempts {
-		if len(attempts[i].runs) == 0 { // nothing was sent that could commit
+		if !attempts[i].sent() {
 			continue
 		}
 		run := &attempts[i].runs[0]
@@ -142,7 +171,7 @@ func (l *Log) find(ctx context.Context, attempts []attempt, heads map[string]Hea
 		if there {
 			return &attempts[i], false, nil
 		}
-		possible = possible || heads[run.feed] == run.from
+		possible = possible || seen.heads[run.feed] == run.from
 	}
 	return nil, possible, nil
 }

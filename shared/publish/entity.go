@@ -74,6 +74,9 @@ func (s *Source) serveEntity(c *gin.Context) error {
 		list, err = s.versions(c.Request.Context(), d.Name, id)
 		return err
 	})
+	if err == nil && len(list) > 0 {
+		err = s.log.durable(c.Request.Context(), d.Name, list[0].Position)
+	}
 	if err != nil {
 		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 	}

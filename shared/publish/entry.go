@@ -13,12 +13,20 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
+// MaxPayload is the most bytes of an entry's payload. The view of the newest entries, which has up to 199 of them, then
+// still is a page that a reader takes ([feed.MaxBody]); of a replay, a reader can ask for shorter pages.
+const MaxPayload = 256 << 10
+
+// MaxDepth is how deep objects and arrays of a payload may be nested, itself included. A page adds four levels, and
+// libraries that read JSON have limits from 1000 levels on.
+const MaxDepth = 500
+
 // An Entry is one version of one entity, to be appended to a feed.
 type Entry struct {
 	ID      uuid.UUID
 	Version int64     // 1, 2, 3 ... of this entity, given under its row's lock
-	Updated time.Time // microseconds count; must grow strictly with Version
-	Payload []byte    // the entity as JSON, not to be changed afterwards; nil makes the entry a tombstone: the entity is deleted
+	Updated time.Time // microseconds count; must grow strictly with Version; years 1 to 9999
+	Payload []byte    // the entity as a JSON object, not to be changed afterwards; nil makes the entry a tombstone: the entity is deleted
 }
 
 // Kinds of entries, as in the log and in its digest.

@@ -135,7 +135,7 @@ func TestConnectionLostWithABadChange(t *testing.T) {
 		good, bad := put(thing(uuid.New(), 1)), put(thing(uuid.New(), 1))
 		bad.Exec(`select feed_guard(false)`)
 		cut.way.Store(way)
-		l.commitGroup([]*Change{good, bad}, nil)
+		l.commitGroup(context.Background(), []*Change{good, bad}, nil)
 		if err := <-good.done; err != nil {
 			t.Errorf("way %d: the good one: %v", way, err)
 		}

@@ -13,15 +13,18 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512
-// travel in one packet and share one flush to disk. None waits for more to come, and a change that fails takes
-// no other down with it. Commit answers when the outcome is certain; after an error nothing has happened, unless
-// it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and has
-// SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used again.
+// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel
+// in one packet and share one flush to disk. None waits for more to come, and a change that fails takes no other down
+// with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened,
+// unless it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and
+// has SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used
+// again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
 	}
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
 	if err := l.check(ctx, change.pending); err != nil {
 		return err
 	}
@@ -29,38 +32,81 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 		return l.commitErasure(ctx, change)
 	}
 	l.wrote.Store(time.Now().UnixNano())
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
-	defer cancel()
 	select {
 	case l.leads <- struct{}{}:
-		return l.lead(change)
+		change.taken.Store(true)
+		l.lead(change)
 	case l.queue <- change:
-		return <-change.done
 	case <-l.closing:
 		return ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
+		return errQueue(ctx)
+	}
+	select {
+	case err := <-change.done:
+		return err
+	case <-ctx.Done():
+		if change.taken.CompareAndSwap(false, true) {
+			return errQueue(ctx)
+		}
+		return <-change.done
 	}
 }
 
-// lead commits the group that begins with the change. Whoever comes while nobody leads does, so that who comes alone waits for no other
-// goroutine.
-func (l *Log) lead(change *Change) error {
+func errQueue(ctx context.Context) error {
+	return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
+}
+
+// lead commits the group that begins with the change, which is taken. A change that comes while nobody leads does, so
+// that one that comes alone waits for no other goroutine. What is left then goes on in another goroutine.
+func (l *Log) lead(change *Change) {
 	defer func() {
 		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
 			l.logger.Error("a commit panicked", "panic", v, "stack", string(debug.Stack()))
 			go panic(v)
 			select {}
 		}
+	}()
+	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(l.committing, 2*l.patience)
+	defer cancel()
+	unknown := l.commitGroup(ctx, []*Change{change}, &a)
+	if a.left == nil && !unknown {
+		<-l.leads
+		return
+	}
+	go func() {
+		if unknown {
+			l.awaitHeads()
+		}
+		if a.left != nil && a.left.taken.CompareAndSwap(false, true) {
+			l.lead(a.left)
+			return
+		}
 		<-l.leads
 	}()
-	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1), left: change}
-	for a.left != nil {
-		group := []*Change{a.left}
-		a.left = nil
-		l.commitGroup(group, &a)
+}
+
+// awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over.
+// Until then nobody leads, and those who come hear in time that nothing has happened.
+func (l *Log) awaitHeads() {
+	for wait := 10 * time.Millisecond; l.committing.Err() == nil && !l.headsFree(); wait = min(2*wait, time.Second) {
+		sleep(l.committing, wait)
 	}
-	return <-change.done
+}
+
+// headsFree waits for the heads for up to 2 s.
+func (l *Log) headsFree() bool {
+	ctx, cancel := context.WithTimeout(l.committing, l.patience)
+	defer cancel()
+	conn, err := l.writers.Acquire(ctx)
+	if err != nil {
+		return false
+	}
+	defer release(conn)
+	defer rollback(conn)
+	_, err = conn.Exec(ctx, `begin; select from feed order by name collate "C" for update; rollback`)
+	return err == nil
 }
 
 // arrivals are the changes that come while a group is sent.
@@ -72,8 +118,8 @@ type arrivals struct {
 	left    *Change // the first of the next group
 }
 
-// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and each is taken
-// when it comes; who has not come when all that can run have had their turn is not waited for.
+// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and
+// each is taken when it comes; who has not come when all that can run have had their turn is not waited for.
 func (a *arrivals) next(fits func(*Change) bool) *Change {
 	for {
 		if !a.ticking {
@@ -85,11 +131,13 @@ func (a *arrivals) next(fits func(*Change) bool) *Change {
 		}
 		select {
 		case c := <-a.queue:
-			if a.came = true; fits(c) {
+			switch a.came = true; {
+			case !fits(c):
+				a.left = c
+				return nil
+			case c.taken.CompareAndSwap(false, true):
 				return c
 			}
-			a.left = c
-			return nil
 		case <-a.tick:
 			if a.ticking = false; !a.came {
 				return nil
@@ -105,14 +153,15 @@ var errHalve = errors.New("too many changes of the group fail")
 
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
 // behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
-// Those who come while it is sent for the first time are taken along; more may be nil.
-func (l *Log) commitGroup(group []*Change, more *arrivals) {
+// Those who come while it is sent for the first time are taken along; more may be nil. It reports whether an
+// outcome is unknown.
+func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) (unknown bool) {
 	rest, blamed, tries := group, map[*Change]error{}, 0
-	won, err := l.persist(context.Background(), func(lock bool) (attempt, error) {
+	won, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		for tries++; len(rest) > 0; {
 			var runs []placed
 			var err error
-			rest, runs, err = l.trySend(lock, rest, more)
+			rest, runs, err = l.trySend(ctx, lock, rest, more)
 			if more = nil; tries == 1 {
 				l.metrics.group.Observe(float64(len(rest)))
 			}
@@ -120,7 +169,7 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 			if !ok {
 				return attempt{runs, rest}, err
 			}
-			blamed[rest[bad.index]] = guarded(bad.error)
+			blamed[rest[bad.index]] = guarded(unquoted(bad.error))
 			rest = slices.Delete(slices.Clone(rest), bad.index, bad.index+1)
 			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // later, an earlier attempt may still land: that must be settled
 				break
@@ -128,6 +177,7 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 		}
 		return attempt{}, final{errHalve}
 	})
+	unknown = errors.Is(err, ErrUnknown)
 	for _, c := range won.changes {
 		c.done <- nil
 		delete(blamed, c) // blamed only because an earlier attempt had landed
@@ -135,8 +185,8 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
 	switch half := len(rest) / 2; {
 	case half > 0 && divisible(err):
-		l.commitGroup(rest[:half], nil)
-		l.commitGroup(rest[half:], nil)
+		first, second := l.commitGroup(ctx, rest[:half], nil), l.commitGroup(ctx, rest[half:], nil)
+		unknown = first || second
 	default:
 		for _, c := range rest {
 			c.done <- err
@@ -148,6 +198,7 @@ func (l *Log) commitGroup(group []*Change, more *arrivals) {
 		}
 		c.done <- because
 	}
+	return unknown
 }
 
 // divisible: nothing has happened, and a part of the group may succeed where the whole failed.
@@ -155,7 +206,7 @@ func divisible(err error) bool {
 	if errors.Is(err, ErrUnknown) || errors.As(err, new(*pgconn.ConnectError)) {
 		return false
 	}
-	return errors.Is(err, errHalve) || errors.As(err, &pgx.ErrPreprocessingBatch{}) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
+	return errors.Is(err, errHalve) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
 }
 
 // A changeError says which change of a group failed by a statement of its own.
@@ -166,16 +217,17 @@ type changeError struct {
 
 func (e *changeError) Unwrap() error { return e.error }
 
-// trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction. With lock
-// the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
-func (l *Log) trySend(lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+// trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction.
+// With lock the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
+func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	conn, err := l.writers.Acquire(ctx)
 	if err != nil {
 		return group, nil, final{err}
 	}
-	defer conn.Release()
+	defer release(conn)
+	defer func() { l.dropStale(err) }()
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
 		return group, nil, err
 	}
@@ -189,7 +241,7 @@ func (l *Log) trySend(lock bool, group []*Change, more *arrivals) (sent []*Chang
 	if err == nil && lock {
 		runs, err = l.end(ctx, conn, true, pendingOf(group))
 	}
-	return group, runs, err
+	return group, runs, committed(conn, err)
 }
 
 // pendingOf gives what the changes append.
@@ -203,21 +255,8 @@ func pendingOf(group []*Change) pending {
 	return all
 }
 
-// flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
-const flushSize = 8 << 10
-
-// A packet is statements on their way: PostgreSQL works on the first while the next are encoded; nothing of them counts before its end.
-type packet struct {
-	conn     *pgx.Conn
-	pipeline *pgconn.Pipeline
-	encoder  pgx.ExtendedQueryBuilder
-	owners   []int // of the statements: the index of the change, none's is noOwner
-	size     int   // bytes of arguments that wait to be sent
-}
-
-const noOwner = -1
-
-// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement fails.
+// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement
+// fails.
 func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Change, more *arrivals) (_ []*Change, runs []placed, err error) {
 	for i, c := range group {
 		if err := prepare(ctx, conn, c.statements); err != nil {
@@ -227,7 +266,7 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 	if err := prepare(ctx, conn, []statement{{sql: appendSQL}}); err != nil {
 		return group, nil, err
 	}
-	p := packet{conn: conn, pipeline: conn.PgConn().StartPipeline(ctx)}
+	p := newPacket(ctx, conn)
 	defer func() {
 		if err != nil {
 			_ = p.pipeline.Close() // closes the connection if anything is on its way
@@ -258,58 +297,5 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 		return group, runs, err
 	}
 	l.foresee(runs)
-	for _, owner := range p.owners {
-		if err := result(p.pipeline); err != nil {
-			return group, runs, blame(owner, err)
-		}
-	}
-	return group, runs, p.pipeline.Close()
-}
-
-// prepare asks the server about the statements that the connection does not know.
-func prepare(ctx context.Context, conn *pgx.Conn, statements []statement) error {
-	for _, s := range statements {
-		if _, err := conn.Prepare(ctx, s.sql, s.sql); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// add adds a statement that is prepared.
-func (p *packet) add(ctx context.Context, s statement, owner int) error {
-	description, err := p.conn.Prepare(ctx, s.sql, s.sql)
-	if err == nil {
-		err = p.encoder.Build(p.conn.TypeMap(), description, s.args)
-	}
-	if err != nil {
-		return blame(owner, final{err})
-	}
-	p.pipeline.SendQueryStatement(description, p.encoder.ParamValues, p.encoder.ParamFormats, nil)
-	p.owners = append(p.owners, owner)
-	for _, v := range p.encoder.ParamValues {
-		p.size += len(v)
-	}
-	if p.size < flushSize || owner == noOwner {
-		return nil
-	}
-	p.size = 0
-	return p.pipeline.Flush()
-}
-
-// blame gives the error of a change's statement.
-func blame(owner int, err error) error {
-	if owner == noOwner || connectionLost(err) || isCode(err, "40P01") {
-		return err
-	}
-	return &changeError{owner, err}
-}
-
-// result reads the answer to one statement.
-func result(pipeline *pgconn.Pipeline) error {
-	answer, err := pipeline.GetResults()
-	if reader, ok := answer.(*pgconn.ResultReader); ok {
-		_, err = reader.Close()
-	}
-	return err
+	return group, runs, p.results()
 }

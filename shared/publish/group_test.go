@@ -33,7 +33,7 @@ func TestCommit(t *testing.T) {
 		group = slices.Insert(group, 3, bad, guarded)
 		group = slices.Insert(group, 8, unencodable, unknownTable)
 		group = append(group, doubled)
-		l.commitGroup(slices.Clone(group), nil)
+		l.commitGroup(context.Background(), slices.Clone(group), nil)
 		for i, c := range group {
 			err := <-c.done
 			switch c {
@@ -107,7 +107,7 @@ func TestCommit(t *testing.T) {
 		one, twin := put(thing(id, 1)), NewChange()
 		twin.Exec(`insert into thing (id, version) values ($1, 1)`, id)
 		Append(twin, feedName, thing(uuid.New(), 1))
-		go l.commitGroup([]*Change{one, twin}, nil)
+		go l.commitGroup(context.Background(), []*Change{one, twin}, nil)
 		if err := <-twin.done; err == nil {
 			t.Fatal("no error")
 		}
@@ -128,7 +128,7 @@ func TestCommit(t *testing.T) {
 			}
 			group = append(group, c)
 		}
-		l.commitGroup(slices.Clone(group), nil)
+		l.commitGroup(context.Background(), slices.Clone(group), nil)
 		for i, c := range group {
 			if err := <-c.done; errors.Is(err, ErrGuard) != (i%4 != 0) {
 				t.Errorf("change %d: %v", i, err)
@@ -155,7 +155,7 @@ func TestCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		group := []*Change{put(thing(uuid.New(), 1)), put(thing(held, 2)), put(thing(uuid.New(), 1))}
-		l.commitGroup(slices.Clone(group), nil)
+		l.commitGroup(context.Background(), slices.Clone(group), nil)
 		for i, c := range group {
 			if err := <-c.done; isCode(err, "55P03") != (i == 1) || err != nil && i != 1 {
 				t.Errorf("change %d: %v", i, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -137,15 +136,17 @@ func (l *Log) tip(ctx context.Context, name string) (*tip, error) {
 		defer cancel()
 		return l.refresh(ctx, l.pool)
 	})
+	var err error
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case r := <-looked:
-		if r.Err != nil {
-			return nil, fmt.Errorf("read the head of feed %s: %w", name, r.Err)
-		}
+		err = r.Err
 	}
-	if t, _ = l.remembered(name); t == nil {
+	switch t, fresh = l.remembered(name); {
+	case err != nil && !(t != nil && fresh && errors.Is(err, errUnconfirmed)):
+		return nil, fmt.Errorf("read the head of feed %s: %w", name, err)
+	case t == nil:
 		return nil, noFeed(name)
 	}
 	return t, nil
@@ -174,83 +175,6 @@ func (p *placed) behind(before []feed.Entry) []feed.Entry {
 	return recent
 }
 
-// A querier is a pool or a connection of one's own.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// refresh reads the heads, and gives them as they are in the database. What this process remembers moves on with them.
-// Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
-func (l *Log) refresh(ctx context.Context, db querier) (heads map[string]Head, err error) {
-	return heads, l.erased(ctx, func() (err error) {
-		heads, err = l.look(ctx, db)
-		return err
-	})
-}
-
-func (l *Log) look(ctx context.Context, db querier) (map[string]Head, error) {
-	l.mu.Lock()
-	before, asked := maps.Clone(l.tips), time.Now()
-	l.mu.Unlock()
-	var names []string
-	var positions []int64
-	for name, t := range before {
-		names, positions = append(names, name), append(positions, t.Position)
-	}
-	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, e.digest
-		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
-		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
-	if err != nil {
-		return nil, err
-	}
-	heads, extends := map[string]Head{}, map[string]bool{}
-	var name string
-	var position, erasures, listed int64
-	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &at}, func() error {
-		if !l.follows(listed) {
-			return errUnapplied
-		}
-		if len(digest) != len(feed.Digest{}) {
-			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
-		}
-		heads[name] = Head{position, feed.Digest(digest), erasures}
-		if t := before[name]; t == nil || t.Position == 0 || string(at) == string(t.Digest[:]) {
-			extends[name] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.looked = asked
-	diverged := false
-	for name, t := range before {
-		if !extends[name] && l.tips[name] == t { // else it was appended to in the meantime: the next look will tell
-			l.logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
-				"feed", name, "remembered", t.cursor.String(), "found", heads[name].Cursor().String())
-			delete(l.tips, name)
-			close(t.moved)
-			diverged = true
-		}
-	}
-	for name, head := range heads {
-		if t := l.tips[name]; t == nil || extends[name] && head.Position > t.Position {
-			l.setTip(name, head, nil)
-		}
-	}
-	if diverged {
-		l.epoch++
-		for name, t := range l.tips {
-			l.setTip(name, t.Head, nil)
-		}
-	}
-	return heads, nil
-}
-
 func noFeed(name string) error {
 	return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
 }
@@ -268,8 +192,8 @@ func (l *Log) follow(ctx context.Context, interval time.Duration) {
 			quiet = true
 		}
 		sleep(ctx, interval)
-		look, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, _ = l.refresh(look, l.pool) // whoever needs the heads will hear of it
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = l.refresh(looking, l.pool) // whoever needs the heads will hear of it
 		cancel()
 	}
 }
@@ -292,11 +216,13 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 		return err
 	}
 	for counted := (time.Time{}); ; {
-		look, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, err := l.refresh(look, conn)
-		if err == nil && time.Since(counted) >= interval {
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, err := l.refresh(looking, conn)
+		if errors.Is(err, errUnconfirmed) {
+			err = nil // the next look waits for it again
+		} else if err == nil && time.Since(counted) >= interval {
 			counted = time.Now()
-			err = l.count(look, conn)
+			err = l.count(looking, conn)
 		}
 		cancel()
 		if err != nil {

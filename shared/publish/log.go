@@ -19,17 +19,18 @@ import (
 
 const (
 	maxGroup     = 512              // changes in one packet
-	writeTimeout = 30 * time.Second // for one attempt to write
-	queueTimeout = 10 * time.Second // for a change to become part of a group
+	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and for what became of it
+	lockTimeout  = "2s"             // for a row that another transaction holds: a commit that hangs holds the head
+	closeTimeout = time.Second      // for what is under way at Close, before it is given up and after that
 	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
 )
 
 var (
 	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
 	ErrGuard = errors.New("changed by somebody else in the meantime")
-	// ErrUnknown is wrapped when a connection was lost in a commit and the database stayed away: the transaction may
-	// have happened or not.
-	ErrUnknown = errors.New("nobody knows whether it was committed")
+	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and
+	// the database stayed away: the transaction may have happened, may yet happen, or not.
+	ErrUnknown = errors.New("commit outcome unknown")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")
 )
@@ -37,9 +38,10 @@ var (
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
 // database at once.
 type Log struct {
-	pool    *pgxpool.Pool
-	writers *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
-	logger  *slog.Logger
+	pool         *pgxpool.Pool
+	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
+	transactions *pgxpool.Pool // of InTx
+	logger       *slog.Logger
 
 	mu      sync.Mutex
 	tips    map[string]*tip // an append succeeds only onto the true head
@@ -47,7 +49,12 @@ type Log struct {
 	looked  time.Time       // when the database was last asked for the heads
 	looking singleflight.Group
 
-	wrote    atomic.Int64 // when the last write began, in nanoseconds since 1970
+	wrote atomic.Int64 // when the last write began, in nanoseconds since 1970
+
+	standby    bool          // the database waits for a synchronous standby, as it said when it was last asked
+	confirming bool          // a confirmation is under way
+	next       *confirmation // the one after it; nil: nobody waits for it
+
 	metrics  logMetrics
 	self     string      // in notifications
 	alone    atomic.Bool // no other process listens
@@ -59,61 +66,83 @@ type Log struct {
 	stop     context.CancelFunc
 	watching sync.WaitGroup
 
+	patience   time.Duration   // as the constant
+	committing context.Context // ends when Close waits no longer for the commits under way
+	abort      context.CancelFunc
+
 	reerasure *reerasure // nil: erasures do not outlive the restore of a dump
 }
 
-// Open gives the log of a database that has the migrations of sql/publish. Close it before the pool.
+// Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes
+// connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
+//
+// What the log acknowledges and serves is as durable as the server is set to make a commit. Where
+// synchronous_standby_names is set, that is so over a failover to the synchronous standby: a commit that is not
+// confirmed in time is an ErrUnknown, it is never cancelled, and what was only read in the database counts when a later
+// transaction was confirmed. There is one limit: when somebody else cancels the wait of another process's commit
+// (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to the
+// database may see, and build upon, what a failover takes away.
 func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
-	return open(ctx, pool, logger, headInterval)
+	return open(ctx, pool, logger, headInterval, patience)
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval time.Duration, erasures ...Erasures) (*Log, error) {
-	config := pool.Config()
-	config.MinConns, config.MaxConns = 0, 2
-	connected := config.AfterConnect
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { // a pooler may refuse it as a startup parameter
-		if connected != nil {
-			if err := connected(ctx, conn); err != nil {
-				return err
-			}
-		}
-		_, err := conn.Exec(ctx, `set lock_timeout = '2s'`)
-		return err
-	}
-	writers, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
+func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval, patience time.Duration, erasures ...Erasures) (_ *Log, err error) {
 	l := &Log{
-		pool: pool, writers: writers, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
+		pool: pool, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
+		patience: patience,
 	}
-	for _, e := range erasures {
-		if err := l.openList(ctx, e); err != nil {
-			writers.Close()
-			return nil, err
-		}
+	if l.transactions, err = committers(ctx, pool.Config(), hearWarnings); err != nil {
+		return nil, err
 	}
-	reading, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	if _, err := l.refresh(reading, pool); err != nil {
-		writers.Close()
-		return nil, fmt.Errorf("read the heads of the feeds: %w", err)
+	config := pool.Config()
+	config.MaxConns = 3
+	settings := hearWarnings + "; set lock_timeout = '" + lockTimeout + "'"
+	if l.writers, err = committers(ctx, config, settings); err != nil {
+		l.transactions.Close()
+		return nil, err
 	}
-	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	background := context.WithoutCancel(ctx)
+	l.committing, l.abort = context.WithCancel(background)
+	if err := l.begin(ctx, erasures); err != nil {
+		l.abort()
+		l.writers.Close()
+		l.transactions.Close()
+		return nil, err
+	}
+	ctx, l.stop = context.WithCancel(background)
 	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.announce(ctx) })
 	return l, nil
 }
 
-// Close lets the changes that were accepted end and takes no more.
-func (l *Log) Close() {
-	close(l.closing)
-	l.leads <- struct{}{} // for ever
-	l.stop()
-	l.watching.Wait()
-	l.writers.Close()
+// begin applies the lists of erased ids, reads the heads and looks how durable a commit is.
+func (l *Log) begin(ctx context.Context, erasures []Erasures) error {
+	for _, e := range erasures {
+		if err := l.openList(ctx, e); err != nil {
+			return err
+		}
+	}
+	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
+	defer cancel()
+	switch _, err := l.refresh(looking, l.pool); {
+	case errors.Is(err, errUnconfirmed):
+		l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
+	case err != nil:
+		return fmt.Errorf("read the heads of the feeds: %w", err)
+	}
+	var durable string
+	if err := l.transactions.QueryRow(ctx, `select current_setting('synchronous_commit')`).Scan(&durable); err != nil {
+		return fmt.Errorf("read synchronous_commit: %w", err)
+	}
+	switch durable {
+	case "off":
+		l.logger.WarnContext(ctx, "synchronous_commit is off: a crash of the database may lose what was acknowledged in the second before; set it to on")
+	case "local":
+		l.logger.WarnContext(ctx, "synchronous_commit is local: a failover may lose what was acknowledged; set it to on")
+	}
+	return nil
 }
 
 // wroteWithin reports whether a write began in the last d.
@@ -121,18 +150,42 @@ func (l *Log) wroteWithin(d time.Duration) bool {
 	return time.Now().UnixNano()-l.wrote.Load() < int64(d)
 }
 
-// InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was
-// faster in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction.
-// After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn.
+// Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the
+// commits that the database does not confirm: what became of them stays unknown. It waits a second more for what still
+// runs.
+func (l *Log) Close() {
+	close(l.closing)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.leads <- struct{}{} // for ever
+		l.transactions.Close()
+		l.writers.Close()
+	}()
+	for range 2 {
+		select {
+		case <-ended:
+		case <-time.After(closeTimeout):
+		}
+		l.abort()
+	}
+	l.stop()
+	l.watching.Wait()
+}
+
+// InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was faster
+// in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction. After an
+// error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx
+// does not cancel a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	l.wrote.Store(time.Now().UnixNano())
 	listed := false
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
-		conn, err := l.pool.Acquire(ctx)
+		conn, err := l.transactions.Acquire(ctx)
 		if err != nil {
 			return attempt{}, final{err}
 		}
-		defer conn.Release()
+		defer release(conn)
 		inner, err := conn.Begin(ctx)
 		if err != nil {
 			return attempt{}, final{err}
@@ -140,13 +193,15 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 		defer rollback(conn)
 		tx := &Tx{Tx: inner, pending: pending{}}
 		if err := fn(tx); err != nil {
+			l.dropStale(err)
 			return attempt{}, final{guarded(err)}
 		}
 		if status := conn.Conn().PgConn().TxStatus(); status != 'T' {
 			return attempt{}, final{errors.New("the transaction was ended, or has failed, before its last statement")}
 		}
-		runs, err := l.end(ctx, conn, lock, tx.pending)
+		runs, err := l.end(context.WithoutCancel(ctx), conn, lock, tx.pending)
 		listed = listed || errors.As(err, new(listedError))
+		l.dropStale(err)
 		return attempt{runs: runs}, err
 	})
 	if listed && err != nil && !errors.Is(err, ErrUnknown) {
@@ -158,11 +213,12 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 // end appends what is pending and commits the transaction that is open on conn, in one packet. With lock it first
 // waits for the heads, which then are true. Without entries nobody can tell later what became of it.
 func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending) ([]placed, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
+	defer context.AfterFunc(l.committing, cancel)()
 	if len(pending) == 0 {
 		_, err := conn.Exec(ctx, "commit")
-		if err != nil && connectionLost(err) {
+		if err = committed(conn, err); err != nil && connectionLost(err) {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
 		return nil, final{err}.orNil()
@@ -173,7 +229,15 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	if err := encodeRows(ctx, conn.Conn()); err != nil {
 		return nil, err
 	}
-	heads, erasing := l.snapshot(), l.reerasure != nil && pending.erases() != nil
+	statements := []statement{{sql: appendSQL}}
+	erasing := l.reerasure != nil && pending.erases() != nil
+	if erasing {
+		statements = append(statements, statement{sql: listedSQL})
+	}
+	if err := prepare(ctx, conn.Conn(), statements); err != nil {
+		return nil, err
+	}
+	heads := l.snapshot()
 	if lock || erasing {
 		var err error
 		if heads, err = lockHeads(ctx, conn, pending.feeds()); err != nil {
@@ -181,20 +245,18 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 		}
 	}
 	runs := pending.place(heads)
-	var b pgx.Batch
+	var last []statement
 	if erasing {
 		listing, err := l.addToList(pending)
 		if err != nil {
 			return nil, final{err}
 		}
-		b.Queue(listing.sql, listing.args...)
+		last = append(last, listing)
 	}
 	for i := range runs {
-		appending := runs[i].append()
-		b.Queue(appending.sql, appending.args...)
+		last = append(last, runs[i].append())
 	}
-	b.Queue("commit")
-	err := conn.SendBatch(ctx, &b).Close()
+	err := committed(conn, sendLast(ctx, conn.Conn(), last))
 	if erasing && err != nil {
 		err = listedError{err}
 	}

@@ -106,7 +106,7 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 				}
 				bad := rapid.IntRange(0, n).Draw(t, "bad")
 				group[bad].Exec(`select feed_guard(false)`)
-				log().commitGroup(slices.Clone(group), nil)
+				log().commitGroup(context.Background(), slices.Clone(group), nil)
 				for i, c := range group {
 					if err := <-c.done; (err != nil) != (i == bad) {
 						t.Fatalf("change %d of the group, bad one %d: %v", i, bad, err)

@@ -31,7 +31,7 @@ type Erasures struct {
 // restored, what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased
 // soon afterwards; it has answered with ErrUnknown.
 func OpenPersonal(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, erasures Erasures) (*Log, error) {
-	return open(ctx, pool, logger, headInterval, erasures)
+	return open(ctx, pool, logger, headInterval, patience, erasures)
 }
 
 // applyTimeout bounds one application of the list.
@@ -145,6 +145,7 @@ func (l *Log) apply(ctx context.Context) error {
 // may run at once. It connects anew: a connection from before a restore may know tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
 	config := l.pool.Config()
+	neverCancel(config.ConnConfig)
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return err
@@ -333,8 +334,10 @@ func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 	})
 }
 
+const listedSQL = `update feed set listed = $2 where listed = $1 and name = any($3)`
+
 // addToList writes what a transaction erases to the list, and returns the statement that says so in the database.
 func (l *Log) addToList(p pending) (statement, error) {
 	from, to, err := l.reerasure.list.add(p.erases())
-	return statement{`update feed set listed = $2 where listed = $1 and name = any($3)`, []any{from, to, p.feeds()}}, err
+	return statement{listedSQL, []any{from, to, p.feeds()}}, err
 }

@@ -142,11 +142,9 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	} else if err != nil {
 		return nil, fmt.Errorf("locate a page of feed %s: %w", res.Name, err)
 	}
-	if known, _ := s.log.remembered(res.Name); known == nil || known.Position < sp.head.Position {
-		// Another process appended: no later answer may know less than this one.
-		if _, err := s.log.refresh(ctx, s.log.pool); err != nil {
-			return nil, err
-		}
+	// If another process appended, no later answer may know less than this one.
+	if err := s.log.durable(ctx, res.Name, sp.head.Position); err != nil {
+		return nil, err
 	}
 	a = s.answerAt(res, t, sp)
 	res.last.Store(a)

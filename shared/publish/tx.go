@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -82,6 +83,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 type Change struct {
 	statements []statement
 	pending    pending
+	taken      atomic.Bool // into a group, or given up by who waits for it
 	done       chan error
 }
 
@@ -141,16 +143,54 @@ func (p pending) place(heads map[string]Head) []placed {
 	return runs
 }
 
-// check refuses what could never be taken out of the log again: a payload that no reader understands.
+// check refuses what could never be taken out of the log again: an entry that no page can carry, or no reader understands.
 func (p pending) check() error {
 	for name, records := range p {
 		for i := range records {
-			if r := &records[i]; r.kind == kindPut && (!jsontext.Value(r.Payload).IsValid(asWritten) || r.Payload[0] != '{') {
-				return fmt.Errorf("version %d of %s for feed %q is not a JSON object", r.Version, r.ID, name)
+			r := &records[i]
+			if wrong := r.check(); wrong != "" {
+				return fmt.Errorf("version %d of %s for feed %q %s", r.Version, r.ID, name, wrong)
 			}
 		}
 	}
 	return nil
+}
+
+// check says what is wrong with the record, without quoting it; "" is nothing.
+func (r *record) check() string {
+	switch year := r.Updated.Year(); {
+	case year < 1 || year > 9999 || r.Updated.IsZero():
+		return "has a time that is not of the years 1 to 9999"
+	case r.kind == kindDelete:
+		return ""
+	case len(r.Payload) > MaxPayload:
+		return fmt.Sprintf("has %d bytes; an entry takes up to %d", len(r.Payload), MaxPayload)
+	case !jsontext.Value(r.Payload).IsValid(asWritten) || r.Payload[0] != '{':
+		return "is not a JSON object"
+	case depth(r.Payload) > MaxDepth:
+		return fmt.Sprintf("is nested %d deep; an entry takes up to %d levels", depth(r.Payload), MaxDepth)
+	}
+	return ""
+}
+
+// depth counts how deep objects and arrays of a valid JSON text are nested.
+func depth(text []byte) (deepest int) {
+	level, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			level++
+			deepest = max(deepest, level)
+		case c == '}', c == ']':
+			level--
+		}
+	}
+	return deepest
 }
 
 // asWritten: what RFC 8259 allows, if it does not recommend it.

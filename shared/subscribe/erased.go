@@ -83,8 +83,10 @@ func (p *poller) noteErased(ctx context.Context, ids []uuid.UUID) error {
 	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		var b pgx.Batch
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, p.service, p.Name, ids)
-		b.Queue(`delete from rejected_entry where feed = $1 and entity_id = any($2)`, p.Name, ids)
-		b.Queue(`update walked_entity set entity = null where feed = $1 and id = any($2) and entity is not null`, p.Name, ids)
+		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, p.service, p.Name, ids)
+		b.Queue(`
+			update walked_entity set entity = null
+			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, p.service, p.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err == nil {
@@ -117,6 +119,6 @@ func (p *poller) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 func (p *poller) forgetWalked(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		update walked_entity w set entity = null from erased_entity e
-		 where e.service = $1 and e.feed = $2 and w.feed = $2 and w.id = e.id and w.entity is not null`, p.service, p.Name)
+		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, p.service, p.Name)
 	return err
 }

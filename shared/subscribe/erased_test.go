@@ -203,8 +203,9 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	wantErased(t, c, s)
 	// A rejected entry that comes back otherwise, as with a part of a backup, is not applied by hand.
 	exec(t, c.pool, `alter table thing drop constraint no_more`)
-	exec(t, c.pool, `insert into rejected_entry (feed, entity_id, version, position, updated, entity, reason) values ('things', $1, 9, 4, now(), $2, '')`,
-		numbered(1), []byte(`{"id":"`+numbered(1).String()+`","version":9,"name":"back"}`))
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+		values ($1, 'things', $2, 9, 4, now(), $3, '')`, c.service, numbered(1), []byte(`{"id":"`+numbered(1).String()+`","version":9,"name":"back"}`))
 	if err := c.retry(t.Context(), numbered(1)); err != nil {
 		t.Fatal(err)
 	}

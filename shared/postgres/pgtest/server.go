@@ -2,80 +2,150 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 )
 
-// A Server is a PostgreSQL server of a test's own.
+// A Server is a private PostgreSQL server of one test, which can be stopped and started again.
 type Server struct {
-	cluster *cluster.Cluster
-	data    string
+	t       testing.TB
+	dir     string
+	cluster *cluster.Cluster // nil while it is stopped
 }
 
-// NewServer starts a server, and stops and deletes it at the end of the test.
+// NewServer starts a private server that ends with the test.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
-	dir := filepath.Join(Dir(t), "server")
-	c, err := cluster.Start(context.Background(), cluster.Options{
-		Dir: dir, Bin: os.Getenv("PGBIN"), Volatile: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
-	if err != nil {
-		t.Fatal("pgtest: ", err)
-	}
-	t.Cleanup(c.Stop)
-	return &Server{c, filepath.Join(c.Folder(), "data")}
+	s := &Server{t: t, dir: Dir(t)}
+	s.Start()
+	t.Cleanup(s.Stop)
+	return s
 }
 
-// URL is the connection URL of a database, which need not exist.
+// Replicated starts a primary and its synchronous standby: a commit on the primary waits until the standby has flushed
+// it.
+func Replicated(t testing.TB) (primary, standby *Server) {
+	t.Helper()
+	primary = NewServer(t)
+	standby = primary.newStandby()
+	t.Cleanup(standby.Stop)
+	primary.Exec("alter system set synchronous_standby_names = '*'", "select pg_reload_conf()")
+	return primary, standby
+}
+
+// newStandby copies the server by pg_basebackup and starts the copy as a standby of it.
+func (s *Server) newStandby() *Server {
+	s.t.Helper()
+	standby := &Server{t: s.t, dir: Dir(s.t)}
+	owner, err := os.Stat(filepath.Join(s.cluster.Folder(), "data", "PG_VERSION"))
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	uid, gid := owner.Sys().(*syscall.Stat_t).Uid, owner.Sys().(*syscall.Stat_t).Gid
+	if err := os.Chown(standby.dir, int(uid), int(gid)); err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	cmd := exec.CommandContext(s.t.Context(), s.Program("pg_basebackup"), "--dbname="+s.URL("postgres"),
+		"--pgdata="+filepath.Join(standby.dir, "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	cmd.Dir = standby.dir
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("pgtest: pg_basebackup: %v\n%s", err, out)
+	}
+	standby.Start()
+	return standby
+}
+
+// Start starts the server again with the data that it has, and returns when it takes connections.
+func (s *Server) Start() {
+	s.t.Helper()
+	c, err := cluster.Start(s.t.Context(), cluster.Options{
+		Dir: s.dir, Bin: os.Getenv("PGBIN"), Volatile: true,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.cluster = c
+}
+
+// Stop stops the server at once, as a crash does. It may be called again.
+func (s *Server) Stop() {
+	if s.cluster != nil {
+		s.cluster.Stop()
+		s.cluster = nil
+	}
+}
+
+// Promote makes a standby a primary, which waits for no standby of its own.
+func (s *Server) Promote() {
+	s.t.Helper()
+	s.Exec("select pg_promote()")
+}
+
+// Program names the file of a program of the server's version, such as pg_dump.
+func (s *Server) Program(name string) string {
+	server, err := filepath.EvalSymlinks(filepath.Join(s.cluster.Bin(), "postgres"))
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	return filepath.Join(filepath.Dir(server), name)
+}
+
+// URL is the connection URL of a database of the server. It stays the same over a restart.
 func (s *Server) URL(database string) string { return s.cluster.URL(database) }
 
-// Freeze stops all processes of the server where they are, until thaw is called or the test ends.
-func (s *Server) Freeze(t testing.TB) (thaw func()) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.data, "postmaster.pid"))
+// Open opens a database of the server, as a service does, until the test ends. It makes it if it is not there.
+func (s *Server) Open(name string, migrations ...postgres.Migrations) *pgxpool.Pool {
+	s.t.Helper()
+	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: s.URL(name), Name: name}, migrations...)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal("pgtest: ", err)
 	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	postmaster, err := strconv.Atoi(first)
+	s.t.Cleanup(db.Close)
+	return db.Pool
+}
+
+// Waiting returns the last statements of the transactions that wait for a standby.
+func (s *Server) Waiting() (statements []string) {
+	s.t.Helper()
+	for _, row := range s.query(`select query from pg_stat_activity where wait_event = 'SyncRep'`) {
+		statements = append(statements, string(row[0]))
+	}
+	return statements
+}
+
+// Exec runs statements in the database postgres, each on its own.
+func (s *Server) Exec(statements ...string) {
+	s.t.Helper()
+	for _, sql := range statements {
+		s.query(sql)
+	}
+}
+
+func (s *Server) query(sql string) [][][]byte {
+	s.t.Helper()
+	ctx := context.Background() // also in a cleanup
+	conn, err := pgconn.Connect(ctx, s.URL("postgres"))
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal("pgtest: ", err)
 	}
-	var stopped []int
-	stop := func(pid int) {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err == nil {
-			stopped = append(stopped, pid)
-		} else if !errors.Is(err, syscall.ESRCH) {
-			t.Fatal(err)
-		}
-	}
-	stop(postmaster) // which starts no others then
-	out, err := exec.Command("ps", "-axo", "pid=,ppid=").Output()
+	defer conn.Close(ctx)
+	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatalf("pgtest: %s: %v", sql, err)
 	}
-	for line := range strings.Lines(string(out)) {
-		if ids := strings.Fields(line); len(ids) == 2 && ids[1] == first {
-			if pid, err := strconv.Atoi(ids[0]); err == nil {
-				stop(pid)
-			}
-		}
-	}
-	thaw = sync.OnceFunc(func() {
-		for _, pid := range stopped {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
-	})
-	t.Cleanup(thaw)
-	return thaw
+	return results[len(results)-1].Rows
 }

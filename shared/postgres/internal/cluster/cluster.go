@@ -99,6 +99,9 @@ func (c *Cluster) URL(database string) string {
 // that.
 func (c *Cluster) Folder() string { return c.folder.home }
 
+// Bin is the folder of the server's binaries.
+func (c *Cluster) Bin() string { return c.bin }
+
 // Stop ends open sessions, stops the server and returns when it is gone. It may be called again.
 func (c *Cluster) Stop() {
 	c.cancel()

@@ -1,0 +1,75 @@
+package sales
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+// With a synchronous standby an order is acknowledged when that has it, also where the order is only found in the
+// database. After a failover every acknowledged order is there.
+func TestSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	s := openOn(t, Settings{}, primary.Open("sales", Migrations()...))
+	const body = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
+	_, first := s.buy(t, body)
+	standby.Stop()
+
+	type answer struct {
+		*http.Response
+		body string
+	}
+	buying := func(header ...string) <-chan answer {
+		answered := make(chan answer, 1)
+		go func() {
+			resp, body := s.do(t, "POST", "/orders", body, append([]string{"Content-Type", "application/json"}, header...)...)
+			answered <- answer{resp, body}
+		}()
+		return answered
+	}
+	keyed := buying("Idempotency-Key", "k")
+	for deadline := time.Now().Add(time.Minute); !slices.ContainsFunc(primary.Waiting(), isAppend); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the order does not wait for the standby")
+		}
+	}
+	unkeyed := buying() // behind it
+	if a := <-keyed; a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.body, "same Idempotency-Key: that is safe") {
+		t.Errorf("the order that hangs: %d %s", a.StatusCode, a.body)
+	}
+	if a := <-unkeyed; a.StatusCode != http.StatusServiceUnavailable || strings.Contains(a.body, "twice") {
+		t.Errorf("the order behind it, of which nothing has happened: %d %s", a.StatusCode, a.body)
+	}
+
+	primary.Exec(`select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`) // now it is there to be read
+	repeated := buying("Idempotency-Key", "k")
+	if a := <-repeated; a.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the repeated order, which the standby does not have: %d %s", a.StatusCode, a.body)
+	}
+	standby.Start()
+	a := <-buying("Idempotency-Key", "k")
+	var again order.Order
+	if err := json.Unmarshal([]byte(a.body), &again); err != nil || a.StatusCode != http.StatusCreated {
+		t.Fatalf("the repeated order, with the standby: %d %s", a.StatusCode, a.body)
+	}
+	primary.Stop()
+	standby.Promote()
+	after := openOn(t, Settings{}, standby.Open("sales"))
+	for _, o := range []order.Order{first, again} {
+		if resp, body := after.do(t, "GET", "/orders/"+o.ID.String(), ""); resp.StatusCode != http.StatusOK {
+			t.Errorf("after the failover: %d %s", resp.StatusCode, body)
+		}
+	}
+	if n := len(after.entries(t)); n != 2 {
+		t.Errorf("after the failover the feed has %d entries, want 2", n)
+	}
+}
+
+func isAppend(statement string) bool { return strings.Contains(statement, "feed_append") }

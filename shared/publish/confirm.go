@@ -1,0 +1,116 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// errUnconfirmed is wrapped when the database holds something that its synchronous standby has not confirmed in time.
+var errUnconfirmed = fmt.Errorf("the synchronous standby has not confirmed it yet: %w", context.DeadlineExceeded)
+
+// A confirmation is a transaction that writes WAL: once it is committed, so is all that could be read before it began.
+type confirmation struct {
+	done chan struct{}
+	err  error // when done
+}
+
+// Confirm returns when all changes of the feeds that its caller has read in the database are as durable as the server
+// is set to make a commit, at the latest when ctx ends. A program calls it before it answers from what it read as if it
+// had just been committed, such as with the first answer to a repeated request. It asks nothing of a database that
+// waits for no synchronous standby.
+func (l *Log) Confirm(ctx context.Context) error {
+	l.mu.Lock()
+	needless := !l.standby && time.Since(l.looked) < maxStale
+	l.mu.Unlock()
+	if needless {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	_, err := l.refresh(ctx, l.pool)
+	return err
+}
+
+// confirm returns when a transaction that began after the call is committed. It wraps errUnconfirmed.
+func (l *Log) confirm(ctx context.Context) error {
+	l.mu.Lock()
+	if l.next == nil {
+		l.next = &confirmation{done: make(chan struct{})}
+	}
+	c := l.next
+	if !l.confirming {
+		l.confirming = true
+		go l.confirmAll()
+	}
+	l.mu.Unlock()
+	select {
+	case <-c.done:
+		if c.err != nil {
+			return fmt.Errorf("%w (%w)", errUnconfirmed, c.err)
+		}
+		return nil
+	case <-ctx.Done():
+		return errUnconfirmed
+	}
+}
+
+// confirmAll makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the
+// server.
+func (l *Log) confirmAll() {
+	for {
+		l.mu.Lock()
+		c := l.next
+		if l.next = nil; c == nil {
+			l.confirming = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		if c.err = l.writeWAL(l.committing); c.err != nil && l.committing.Err() == nil {
+			l.logger.Warn("entries of the database are not served: the synchronous standby cannot be asked to confirm them", "error", c.err)
+		}
+		close(c.done)
+	}
+}
+
+// writeWAL commits a transaction that changes nothing. It waits for as long as the server has it under way.
+func (l *Log) writeWAL(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	connecting, connected := context.WithTimeout(ctx, l.patience)
+	conn, err := l.writers.Acquire(connecting)
+	connected()
+	if err != nil {
+		return err
+	}
+	defer release(conn)
+	go l.watch(ctx, conn.Conn().PgConn().PID(), cancel)
+	_, err = conn.Exec(ctx, `select pg_logical_emit_message(true, 'edison', '')`)
+	return committed(conn, err)
+}
+
+// watch calls gone when the server has no process with this id, or another server has taken its place and has none,
+// until ctx ends: the answer from a machine that is gone may be awaited for a quarter of an hour.
+func (l *Log) watch(ctx context.Context, pid uint32, gone func()) {
+	for sleep(ctx, l.patience); ctx.Err() == nil; sleep(ctx, l.patience) {
+		asking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		var there bool
+		err := l.pool.QueryRow(asking, `select exists (select from pg_stat_activity where pid = $1)`, int64(pid)).Scan(&there)
+		if cancel(); err == nil && !there {
+			gone()
+		}
+	}
+}
+
+// durable returns when the position of the feed is one that this process may serve. It wraps errUnconfirmed if that is
+// not so in time.
+func (l *Log) durable(ctx context.Context, name string, position int64) error {
+	if t, _ := l.remembered(name); t != nil && t.Position >= position {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
+	defer cancel()
+	_, err := l.refresh(ctx, l.pool)
+	return err
+}

@@ -1,0 +1,119 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// hearWarnings makes the server tell of a cancelled wait.
+const hearWarnings = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error'`
+
+// committers returns a pool like the given one whose connections may commit to feeds. They never ask the server to
+// cancel what they have sent, and they notice when somebody else did. Each runs the statement settings first: PgBouncer
+// refuses parameters at the start of a connection.
+func committers(ctx context.Context, config *pgxpool.Config, settings string) (*pgxpool.Pool, error) {
+	config.MinConns, config.MinIdleConns = 0, 0
+	before, after := config.BeforeConnect, config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if after != nil {
+			if err := after(ctx, conn); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, settings)
+		return err
+	}
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		if before != nil {
+			if err := before(ctx, c); err != nil {
+				return err
+			}
+		}
+		neverCancel(c)
+		return nil
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+var errNoCancel = errors.New("a connection that may be committing sends no CancelRequest")
+
+// neverCancel configures one connection. pgx sends a CancelRequest after every error that breaks a connection, over a
+// second connection that it dials by the configuration of the first: once the first is there, nothing is dialled any
+// more. A commit that waits for a synchronous standby must not be cancelled: it then counts on the primary, and is lost
+// if the standby takes over.
+func neverCancel(c *pgx.ConnConfig) {
+	var connected atomic.Bool
+	dial, after, notice := c.DialFunc, c.AfterConnect, c.OnNotice
+	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errNoCancel
+		}
+		return dial(ctx, network, addr)
+	}
+	c.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		connected.Store(true)
+		if after != nil {
+			return after(ctx, conn)
+		}
+		return nil
+	}
+	c.OnNotice = func(conn *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Routine == syncRepWait {
+			conn.CustomData()[syncRepWait] = true
+		}
+		if notice != nil {
+			notice(conn, n)
+		}
+	}
+}
+
+// syncRepWait is the function of PostgreSQL (syncrep.c) that waits for a synchronous standby, the only one from which a
+// warning comes that the wait was cancelled. Its name is the same in all languages, unlike the warning's text.
+const syncRepWait = "SyncRepWaitForLSN"
+
+var errWaitCancelled = errors.New("the wait for a synchronous standby was cancelled on the server")
+
+// committed returns err, or errWaitCancelled if there is none but the commit that the connection was told of may be
+// lost in a failover.
+func committed(conn *pgxpool.Conn, err error) error {
+	data := conn.Conn().PgConn().CustomData()
+	if err == nil && data[syncRepWait] != nil {
+		err = errWaitCancelled
+	}
+	delete(data, syncRepWait)
+	return err
+}
+
+// release gives the connection back. That of a broken one is closed at once: pgx would go on reading from it for 15 s.
+func release(conn *pgxpool.Conn) {
+	if pgConn := conn.Conn().PgConn(); pgConn.IsClosed() {
+		_ = pgConn.Conn().Close()
+	}
+	conn.Release()
+}
+
+// errStale is wrapped where a connection does not know the type of the log's rows any more.
+var errStale = errors.New("the tables were made anew")
+
+// stale are the SQLSTATE codes of errors that come when tables, types or functions were made anew, as by the restore of
+// a backup, while a connection remembers the old ones.
+var stale = []string{"XX000", "0A000", "26000", "42P01", "42704", "42883", "22P03"}
+
+// dropStale makes all connections new after an error that may come from what they remember of the schema.
+func (l *Log) dropStale(err error) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains(stale, pgErr.Code) || errors.Is(err, errStale) {
+		l.resetPools()
+	}
+}
+
+func (l *Log) resetPools() {
+	l.writers.Reset()
+	l.transactions.Reset()
+}

@@ -1,0 +1,121 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+)
+
+// inMode gives a log on a pool with the parameter default_query_exec_mode, and what it logs.
+func inMode(t *testing.T, pool *pgxpool.Pool, mode string) (*Log, *bytes.Buffer) {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(pgtest.URL(pool) + "&default_query_exec_mode=" + mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	text := new(bytes.Buffer)
+	l, err := Open(t.Context(), own, slog.New(slog.NewTextHandler(text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l, text
+}
+
+var modes = []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"}
+
+// The log works on a pool of any mode, and takes nothing for a lost connection.
+func TestQueryExecModes(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			l, text := inMode(t, pool, mode)
+			n := 0
+			for round := range 3 {
+				for how, write := range writers {
+					n++
+					if err := write(t.Context(), l, thing(numbered(n), 1)); err != nil {
+						t.Fatalf("%s, round %d: %v", how, round, err)
+					}
+				}
+			}
+			err := l.InTx(t.Context(), func(tx *Tx) error {
+				Erase(tx, feedName, numbered(1), 2, start)
+				return nil
+			})
+			if err != nil {
+				t.Fatal("Erase: ", err)
+			}
+			if got := len(logged(t, pool)); got != n+1 {
+				t.Errorf("the log has %d entries, want %d", got, n+1)
+			}
+			later, _ := inMode(t, pool, mode)
+			server := serve(t, later)
+			for _, path := range []string{"?after=0&limit=3", "?after=0&limit=100", "", "/" + numbered(2).String()} {
+				if resp, body := get(t, server, "GET", "/feeds/things"+path, "Accept", "application/json"); resp.StatusCode != http.StatusOK {
+					t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+				}
+			}
+			if text.Len() > 0 {
+				t.Errorf("the log says %s", text)
+			}
+		})
+	}
+}
+
+// An argument that cannot be encoded, or that the database refuses, fails its own transaction at once, and neither an
+// error nor a log line quotes it.
+func TestErrorsQuoteNoArgument(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2"
+	statements := map[string]struct {
+		sql string
+		arg any
+	}{
+		"no number":             {`insert into thing (id, version) values (gen_random_uuid(), $1)`, secret},
+		"no text":               {`select $1::text`, struct{ Name string }{secret}},
+		"no uuid":               {`insert into thing (id, version) values ($1, 1)`, secret},
+		"refused by the server": {`insert into thing (id, version) values ($1::text::uuid, 1)`, secret},
+		"no json":               {`select $1::text::jsonb`, `{"` + secret},
+	}
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			l, text := inMode(t, pool, mode)
+			for name, s := range statements {
+				bad, good := put(thing(uuid.New(), 1)), put(thing(uuid.New(), 1))
+				bad.Exec(s.sql, s.arg)
+				l.commitGroup(context.Background(), []*Change{good, bad}, nil)
+				if err := <-good.done; err != nil {
+					t.Errorf("%s: the other one in the group: %v", name, err)
+				}
+				err := <-bad.done
+				if err == nil || strings.Contains(err.Error(), secret) {
+					t.Errorf("%s: %v, want an error that does not quote the argument", name, err)
+				}
+			}
+			if text.Len() > 0 {
+				t.Errorf("the log says %s", text)
+			}
+			if n := len(logged(t, pool)); n != len(statements) {
+				t.Errorf("the log has %d entries, want %d", n, len(statements))
+			}
+		})
+	}
+}

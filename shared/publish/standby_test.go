@@ -1,0 +1,359 @@
+package publish
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// replicated gives a primary with one feed, and its synchronous standby.
+func replicated(t *testing.T) (primary, standby *pgtest.Server, pool *pgxpool.Pool) {
+	t.Helper()
+	primary, standby = pgtest.Replicated(t)
+	pool = primary.Open("things", sql.Migrations("publish"))
+	exec(t, pool, `select feed_create('`+feedName+`')`)
+	exec(t, pool, `create table thing (id uuid primary key, version bigint not null, check (version < 1000))`)
+	return primary, standby, pool
+}
+
+// writers are the ways to write an entry and a row beside it.
+var writers = map[string]func(context.Context, *Log, Entry) error{
+	"Commit": func(ctx context.Context, l *Log, e Entry) error { return l.Commit(ctx, put(e)) },
+	"InTx": func(ctx context.Context, l *Log, e Entry) error {
+		return l.InTx(ctx, func(tx *Tx) error {
+			Append(tx, feedName, e)
+			_, err := tx.Exec(ctx, `insert into thing values ($1, $2)`, e.ID, e.Version)
+			return err
+		})
+	},
+}
+
+// A spy notes CancelRequests.
+type spy struct {
+	net.Conn
+	cancels *atomic.Int32
+}
+
+func (s spy) Write(p []byte) (int, error) {
+	if len(p) >= 12 && binary.BigEndian.Uint32(p[4:]) == cancelRequest {
+		s.cancels.Add(1)
+	}
+	return s.Conn.Write(p)
+}
+
+// spied gives a log on the pool's database, and counts the CancelRequests of its connections.
+func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
+	t.Helper()
+	config, cancels := pool.Config(), new(atomic.Int32)
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return spy{conn, cancels}, err
+	}
+	own, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	return impatient(t, own), cancels
+}
+
+// impatient gives a log that waits for 4 s.
+func impatient(t *testing.T, pool *pgxpool.Pool) *Log {
+	t.Helper()
+	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 4*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// waiting counts the commits that wait for the standby, and the confirmations.
+func waiting(server *pgtest.Server) (commits, confirmations int) {
+	for _, statement := range server.Waiting() {
+		if strings.Contains(statement, "pg_logical_emit_message") {
+			confirmations++
+		} else {
+			commits++
+		}
+	}
+	return commits, confirmations
+}
+
+// entries counts those in the log; -1 while the database is away.
+func entries(t *testing.T, pool *pgxpool.Pool) (n int) {
+	t.Helper()
+	if err := pool.QueryRow(t.Context(), `select count(*) from feed_entry`).Scan(&n); err != nil {
+		return -1
+	}
+	return n
+}
+
+func awaitHanging(t *testing.T, server *pgtest.Server) {
+	t.Helper()
+	waitFor(t, "the commit to wait for the standby", func() bool {
+		commits, _ := waiting(server)
+		return commits == 1
+	})
+}
+
+// What was acknowledged is there after a failover, and what the standby did not confirm is neither acknowledged nor
+// served.
+func TestSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	for name, write := range writers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary, standby, pool := replicated(t)
+			l, cancels := spied(t, pool)
+			server := serve(t, l)
+			if err := write(t.Context(), l, thing(numbered(1), 1)); err != nil {
+				t.Fatal(err)
+			}
+			standby.Stop()
+			began := time.Now()
+			hanging := make(chan error, 1)
+			go func() { hanging <- write(context.Background(), l, thing(numbered(2), 1)) }()
+			awaitHanging(t, primary)
+			replica := impatient(t, ownPool(t, pool))
+			elsewhere := make(chan error, 1)
+			go func() { elsewhere <- write(context.Background(), replica, thing(numbered(4), 1)) }()
+			behind := make(chan error, 1)
+			go func() { behind <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
+
+			if err := <-hanging; !errors.Is(err, ErrUnknown) || time.Since(began) > 4*l.patience {
+				t.Errorf("the one that hangs, after %v: %v, want an unknown outcome", time.Since(began), err)
+			}
+			if err := <-behind; err == nil || errors.Is(err, ErrUnknown) || time.Since(began) > 5*l.patience {
+				t.Errorf("the one behind it, after %v: %v, want an error after which nothing has happened", time.Since(began), err)
+			}
+			if err := <-elsewhere; err == nil || errors.Is(err, ErrUnknown) {
+				t.Errorf("the one of another process: %v, want an error after which nothing has happened", err)
+			}
+			if n, _ := waiting(primary); n != 1 {
+				t.Errorf("%d commits wait for the standby now, want the one that hangs", n)
+			}
+			if n := cancels.Load(); n > 0 {
+				t.Errorf("%d CancelRequests were sent", n)
+			}
+			if _, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10"); strings.Contains(body, numbered(2).String()) {
+				t.Errorf("the feed shows what is not confirmed: %s", body)
+			}
+
+			standby.Start()
+			var fourth Entry
+			waitFor(t, "the log to write again", func() bool {
+				fourth = thing(uuid.New(), 1)
+				return write(t.Context(), l, fourth) == nil
+			})
+			if n := cancels.Load(); n > 0 {
+				t.Errorf("%d CancelRequests were sent", n)
+			}
+			served := logged(t, pool)
+			if len(served) < 3 || served[1].id != numbered(2) {
+				t.Errorf("the log has %v, want the one that hung in the second place", served)
+			}
+			primary.Stop()
+			standby.Promote()
+			if after := logged(t, standby.Open("things")); len(after) != len(served) {
+				t.Errorf("after the failover the log has %d entries, want %d", len(after), len(served))
+			}
+		})
+	}
+}
+
+// A failover while a commit hangs: it was not acknowledged, and is gone.
+func TestFailoverWhileACommitHangs(t *testing.T) {
+	t.Parallel()
+	primary, standby, pool := replicated(t)
+	l, _ := spied(t, pool)
+	fill(t, l, 2)
+	standby.Stop()
+	hanging := make(chan error, 1)
+	go func() { hanging <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
+	awaitHanging(t, primary)
+	primary.Stop()
+	standby.Start()
+	standby.Promote()
+	if err := <-hanging; !errors.Is(err, ErrUnknown) {
+		t.Errorf("%v, want an unknown outcome", err)
+	}
+	if n := len(logged(t, standby.Open("things"))); n != 2 {
+		t.Errorf("the log has %d entries, want the 2 that were acknowledged", n)
+	}
+}
+
+// Somebody cancels the wait of a commit: it counts on the primary, but is neither acknowledged nor served before the
+// standby has it.
+func TestCancelledWait(t *testing.T) {
+	t.Parallel()
+	for _, ending := range []string{"pg_cancel_backend", "pg_terminate_backend"} {
+		for name, write := range writers {
+			if ending == "pg_terminate_backend" && name == "InTx" {
+				continue // the same
+			}
+			t.Run(ending+" of "+name, func(t *testing.T) {
+				t.Parallel()
+				primary, standby, pool := replicated(t)
+				exec(t, pool, `alter database things set client_min_messages = 'error'`) // the log hears of it all the same
+				l, _ := spied(t, pool)
+				server := serve(t, l)
+				fill(t, l, 1)
+				standby.Stop()
+				done := make(chan error, 1)
+				go func() { done <- write(context.Background(), l, thing(numbered(2), 1)) }()
+				awaitHanging(t, primary)
+				exec(t, pool, `select `+ending+`(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
+				waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 2 })
+				if _, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10"); strings.Contains(body, numbered(2).String()) {
+					t.Errorf("the feed shows what is not confirmed: %s", body)
+				}
+				if resp, body := get(t, server, "GET", "/feeds/things/"+numbered(2).String()); resp.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("the versions of the entity: %d %s, want 503", resp.StatusCode, body)
+				}
+				if err := <-done; !errors.Is(err, ErrUnknown) {
+					t.Errorf("%v, want an unknown outcome", err)
+				}
+				if err := l.Confirm(t.Context()); !errors.Is(err, errUnconfirmed) {
+					t.Errorf("Confirm: %v, want that it is not confirmed", err)
+				}
+				if commits, confirmations := waiting(primary); commits != 0 || confirmations != 1 {
+					t.Errorf("%d commits and %d confirmations wait for the standby, want one confirmation", commits, confirmations)
+				}
+				standby.Start()
+				waitFor(t, "the feed to show the entry", func() bool {
+					_, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10")
+					return strings.Contains(body, numbered(2).String())
+				})
+				if err := errors.Join(l.Confirm(t.Context()), write(t.Context(), l, thing(numbered(3), 1))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// After a restart of the server a transaction that nobody confirmed is there: a process that starts then serves nothing
+// of it.
+func TestRestartWithAnUnconfirmedEntry(t *testing.T) {
+	t.Parallel()
+	primary, standby, pool := replicated(t)
+	l, _ := spied(t, pool)
+	server := serve(t, l)
+	fill(t, l, 1)
+	standby.Stop()
+	hanging := make(chan error, 1)
+	go func() { hanging <- l.Commit(context.Background(), put(thing(numbered(2), 1))) }()
+	awaitHanging(t, primary)
+	primary.Stop()
+	primary.Start()
+	waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 2 })
+	if err := <-hanging; !errors.Is(err, ErrUnknown) {
+		t.Errorf("%v, want an unknown outcome", err)
+	}
+	later, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(later.Close)
+	laterServer := serve(t, later)
+	path := "/feeds/things.json?after=0&limit=10"
+	if resp, _ := get(t, laterServer, "GET", path); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a process that starts answers %d, want 503", resp.StatusCode)
+	}
+	if _, body := get(t, server, "GET", path); strings.Contains(body, numbered(2).String()) {
+		t.Errorf("the feed shows what is not confirmed: %s", body)
+	}
+	standby.Start()
+	for _, s := range []string{server.URL, laterServer.URL} {
+		waitFor(t, "the feed to show the entry", func() bool {
+			resp, err := http.Get(s + path)
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			return resp.StatusCode == http.StatusOK && strings.Contains(bodyOf(resp.Body), numbered(2).String())
+		})
+	}
+}
+
+// The log closes soon while a commit hangs, and does not cancel it.
+func TestCloseWhileACommitHangs(t *testing.T) {
+	t.Parallel()
+	for name, write := range writers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary, standby, pool := replicated(t)
+			own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(t.Context(), own, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			standby.Stop()
+			done := make(chan error, 1)
+			go func() { done <- write(context.Background(), l, thing(numbered(1), 1)) }()
+			awaitHanging(t, primary)
+			began := time.Now()
+			l.Close()
+			own.Close()
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if err := <-done; !errors.Is(err, ErrUnknown) {
+				t.Errorf("%v, want an unknown outcome", err)
+			}
+			if n, _ := waiting(primary); n != 1 {
+				t.Errorf("%d commits wait for the standby, want 1", n)
+			}
+			standby.Start()
+			waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 1 })
+		})
+	}
+}
+
+// A server that promises less is warned of.
+func TestWarnsOfLessDurableCommits(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{"off": "synchronous_commit is off", "local": "synchronous_commit is local", "on": "", "remote_apply": ""} {
+		pool := database(t)
+		config := pool.Config()
+		config.ConnConfig.RuntimeParams["synchronous_commit"] = setting
+		own, err := pgxpool.NewWithConfig(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(own.Close)
+		var text strings.Builder
+		l, err := Open(t.Context(), own, slog.New(slog.NewTextHandler(&text, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if got := text.String(); !strings.Contains(got, want) || want == "" && strings.Contains(got, "synchronous_commit") {
+			t.Errorf("%s: the log says %q", setting, got)
+		}
+	}
+}
+
+func bodyOf(r io.Reader) string {
+	body, _ := io.ReadAll(r)
+	return string(body)
+}

@@ -1,0 +1,51 @@
+package subscribe
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// A service that publishes has a synchronous standby, which stops: a poll ends with an error, what it would publish is
+// not on the feed, and no connection stays in use. With the standby back, the next polls bring everything once.
+func TestPublishingWithASynchronousStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	s := newSource(t)
+	pool := primary.Open("echoes", sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations)
+	c := s.echoer(t, pool)
+	s.put(t, 1, 5)
+	c.mustPoll(t)
+	standby.Stop()
+	s.put(t, 6, 12)
+	polled := make(chan error, 1)
+	began := time.Now()
+	go func() { polled <- c.poll(t.Context()) }()
+	commits := func(statement string) bool { return statement == "commit" }
+	eventually(t, "the poll to wait for the standby", func() bool { return slices.ContainsFunc(primary.Waiting(), commits) })
+	if err := <-polled; !errors.Is(err, publish.ErrUnknown) || time.Since(began) > 40*time.Second {
+		t.Errorf("the poll, after %v: %v, want an unknown outcome", time.Since(began), err)
+	}
+	if n := pool.Stat().AcquiredConns(); n > 0 {
+		t.Errorf("%d connections are in use", n)
+	}
+	if !slices.ContainsFunc(primary.Waiting(), commits) {
+		t.Error("the commit was cancelled")
+	}
+	standby.Start()
+	eventually(t, "a poll to succeed", func() bool { return c.poll(t.Context()) == nil })
+	s.put(t, 3, 7)
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+	n := wantEchoed(t, pool)
+	primary.Stop()
+	standby.Promote()
+	if after := wantEchoed(t, standby.Open("echoes")); after != n {
+		t.Errorf("after the failover the feed has %d entries, want %d", after, n)
+	}
+}
