@@ -44,7 +44,7 @@ func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name str
 			  from (select coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine
 			          from pg_class
 			         where relnamespace = current_schema()::regnamespace and relkind = 'r' and relname like 'goose\_%'
-			               and relname not in ('goose_publish', 'goose_subscribe')) t`, name, own).Scan(&others, &mine)
+			               and relname not in ('goose_publish', 'goose_subscribe', 'goose_db_version')) t`, name, own).Scan(&others, &mine)
 	}
 	if err == nil && others > 0 && mine == 0 {
 		s.name = name

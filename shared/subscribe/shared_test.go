@@ -152,7 +152,7 @@ func TestServicesShareATable(t *testing.T) {
 	}{
 		"by the same migrations": {func(s *Service) {}, "the table thing holds the copy of things that the service test keeps in the same database"},
 		"by migrations of its own": {func(s *Service) { s.Migrations.Name = "another" },
-			`relation "thing" already exists (SQLSTATE 42P07); services that share a database need tables with names of their own`},
+			`relation "thing" already exists (SQLSTATE 42P07); services that share a schema need tables with names of their own`},
 		"which is there already": {func(s *Service) {
 			s.Migrations = postgres.Migrations{Name: "clash", FS: fstest.MapFS{"00001_thing.sql": {Data: []byte(
 				"-- +goose Up\ncreate table if not exists thing (id uuid primary key, version bigint not null, name text not null);\n")}}}

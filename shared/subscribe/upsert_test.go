@@ -68,7 +68,8 @@ func TestUpsert(t *testing.T) {
 					continue // it is missing
 				case wrong && kind < 3:
 					value = rapid.SampledFrom(bad).Draw(rt, name)
-					if name == "o" && strings.Contains(value, `\u`) { // json takes these, though json_to_recordset does not
+					// json and text take these, though json_to_recordset does not.
+					if strings.Contains(value, `\u`) && (name == "o" || name == "a text" && value[0] == '{') {
 						continue
 					}
 				case kind > 1:

@@ -44,7 +44,7 @@ func (c cluster) create(ctx context.Context, name string) (*pgxpool.Pool, error)
 	return c.connect(ctx, name)
 }
 
-// connect makes the database if there is none.
+// connect makes the database if there is none. Whoever works with its tables is not called bench.
 func (c cluster) connect(ctx context.Context, name string, migrations ...postgres.Migrations) (*pgxpool.Pool, error) {
 	u, err := url.Parse(c.Config().ConnString())
 	if err != nil {
@@ -54,9 +54,9 @@ func (c cluster) connect(ctx context.Context, name string, migrations ...postgre
 	query := u.Query()
 	query.Set("pool_max_conns", fmt.Sprint(connsEach))
 	u.RawQuery = query.Encode()
-	db, err := postgres.Open(ctx, postgres.Config{URL: u.String(), Name: "bench"}, migrations...)
+	db, err := postgres.Open(ctx, postgres.Config{URL: u.String(), Name: "bench"})
 	if err != nil {
 		return nil, err
 	}
-	return db.Pool, nil
+	return db.Pool, postgres.Migrate(ctx, db.Pool, migrations...)
 }

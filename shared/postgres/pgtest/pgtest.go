@@ -196,12 +196,12 @@ func (s *server) template(ctx context.Context, migrations []postgres.Migrations)
 		if err := s.create(ctx, name, "template0"); err != nil {
 			return err
 		}
-		db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name}, migrations...)
+		db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name})
 		if err != nil {
 			return err
 		}
-		db.Close()
-		return nil
+		defer db.Close()
+		return postgres.Migrate(ctx, db.Pool, migrations...) // without a claim to the tables
 	}))
 	return name, made.(func() error)()
 }
