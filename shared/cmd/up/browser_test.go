@@ -110,7 +110,7 @@ func (v *visit) readStale(t *testing.T) {
 	start := []string{v.mapURL()}
 	for _, s := range v.services {
 		if len(s.reads) > 0 {
-			b.shows(t, v.url(s.name)+"/", "stale. This is the copy as of")
+			b.shows(t, v.url(s.name)+"/", "stale, polls fail since ", "This is the copy as of")
 			start = append(start, v.url(s.name)+"/")
 		}
 	}

@@ -351,7 +351,7 @@ func connect(t *testing.T, dir, database string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgx.Connect(t.Context(), fmt.Sprintf("user=postgres database=%s host='%s' port=%s sslmode=disable", database, host, port))
+	return pgx.Connect(t.Context(), fmt.Sprintf("user=postgres dbname=%s host='%s' port=%s sslmode=disable", database, host, port))
 }
 
 // nothingRuns waits until the last process of the company is gone.

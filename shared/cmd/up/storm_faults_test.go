@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -22,11 +23,10 @@ import (
 
 // faults are what a storm does to a node, or to what lies between the nodes.
 var faults = map[string]func(s *storm, t *testing.T, name string){
-	"kill":              (*storm).killAndBegin,
-	"kill a session of": (*storm).killSession,
-	"kill the server of": func(s *storm, t *testing.T, name string) {
-		s.crash(t, s.nodes[name], "")
-	},
+	"kill":                       (*storm).killAndBegin,
+	"kill a session of":          (*storm).killSession,
+	"kill the server of":         (*storm).killServer,
+	"stop the standby beside":    (*storm).stopStandby,
 	"cut all connections beside": func(s *storm, _ *testing.T, _ string) { s.proxy.cut() },
 	"kill RabbitMQ beside":       (*storm).killBroker,
 	"freeze the server of":       (*storm).freeze,
@@ -70,9 +70,34 @@ func (s *storm) killBroker(t *testing.T, _ string) {
 	s.startBroker(t)
 }
 
+func (s *storm) killServer(t *testing.T, name string) {
+	n := s.nodes[name]
+	if n.server == nil {
+		if err := syscall.Kill(s.postmaster(t, n), syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+		return
+	}
+	n.server.Stop()
+	n.server.Start()
+}
+
+// stopStandby lets the synchronous standby of sales confirm nothing for up to 15 s: sales gives up a commit after 10.
+func (s *storm) stopStandby(t *testing.T, _ string) {
+	thaw := s.standby.Freeze(t)
+	time.Sleep(rand.N(15 * time.Second))
+	thaw()
+}
+
 // freeze stops all processes of a node's server for up to 3 s.
 func (s *storm) freeze(t *testing.T, name string) {
 	t.Helper()
+	if server := s.nodes[name].server; server != nil {
+		thaw := server.Freeze(t)
+		time.Sleep(rand.N(3 * time.Second))
+		thaw()
+		return
+	}
 	pid := s.postmaster(t, s.nodes[name])
 	frozen := []int{pid}
 	stop := func(pid int) {
@@ -152,7 +177,7 @@ func (s *storm) dumpNode(t *testing.T, name string) (archive []byte) {
 func (s *storm) restoreNode(t *testing.T, name string, archive []byte) {
 	t.Helper()
 	eventually(t, func() error {
-		_, err := s.client(t, name, "pg_restore", archive, "--clean", "--if-exists", "--single-transaction", "--dbname="+s.nodes[name].service)
+		_, err := s.client(t, name, "pg_restore", archive, "--clean", "--if-exists", "--single-transaction")
 		return err
 	})
 }
@@ -160,19 +185,16 @@ func (s *storm) restoreNode(t *testing.T, name string, archive []byte) {
 // client runs one of PostgreSQL's client programs on a node's database.
 func (s *storm) client(t *testing.T, name, program string, stdin []byte, args ...string) ([]byte, error) {
 	t.Helper()
-	n := s.nodes[name]
-	dir := filepath.Join(n.dir, n.service)
-	opts, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.opts"))
+	conn, err := s.connect(t, s.nodes[name])
 	if err != nil {
 		return nil, err
 	}
-	server, _, _ := strings.Cut(string(opts), ` "-D"`)
-	host, port, err := socket(dir)
-	if err != nil {
+	defer conn.Close(context.Background())
+	var folder string
+	if err := conn.QueryRow(t.Context(), `select setting from pg_config where name = 'BINDIR'`).Scan(&folder); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(server), program), append(args, "-h", host, "-p", port, "-U", "postgres")...)
-	cmd.Env = append(os.Environ(), "PGDATABASE="+n.service)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(folder, program), append(args, "--dbname="+conn.Config().ConnString())...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint

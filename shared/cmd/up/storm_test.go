@@ -25,6 +25,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
@@ -37,14 +38,16 @@ type storm struct {
 	proxy   *proxy // between sales and its subscribers
 	nodes   map[string]*node
 	broker  *rabbitmq.Server // nil: there is none on this machine
+	standby *pgtest.Server   // of sales, synchronous
 	stopped func()           // ends the shoppers, if there are any
 }
 
-// A node is a service with a private PostgreSQL: those that the storm kills and starts again.
+// A node is a service that the storm kills and starts again, with a private PostgreSQL unless it has a server.
 type node struct {
 	*process
 	service, dir, addr string
 	env                []string
+	server             *pgtest.Server // may be nil
 }
 
 // Whatever breaks, each copy becomes what the source is, row by row, and no purchase that was answered is lost or there twice.
@@ -53,8 +56,10 @@ func TestStorm(t *testing.T) {
 	s := &storm{bench: newBench(t), ledger: newLedger(http.DefaultTransport), stopped: func() {}}
 	t.Cleanup(func() { s.stopped() })
 	s.proxy = newProxy(t, s.addr(8099), s.addr(8080))
+	primary, standby := pgtest.Replicated(t)
+	s.standby = standby
 	s.nodes = map[string]*node{
-		sales:       {service: sales, addr: s.addr(8080), env: []string{"ACCESS_LOG=false"}},
+		sales:       {service: sales, addr: s.addr(8080), env: []string{"ACCESS_LOG=false"}, server: primary},
 		"warehouse": {service: "warehouse", addr: s.addr(8090), env: []string{"PAGE_SIZE=20", "POLL_ORDERS=@every 1s", "LEAD_SPEED=200000"}},
 		"dashboard": {service: "dashboard", addr: s.addr(8092), env: []string{"PAGE_SIZE=100", "POLL_ORDERS=@every 1s", "POLL_WAIT=5s"}},
 	}
@@ -103,6 +108,7 @@ func TestStorm(t *testing.T) {
 	s.shop(t)
 	s.rage(t, *long/3)
 
+	s.failOver(t)
 	s.shopped(t, 10)
 	s.calm(t)
 	s.hears(t)
@@ -133,26 +139,32 @@ func (s *storm) subscribers() map[string]string {
 	return addrs
 }
 
-// backUp backs sales up. The function that it returns restores that state: in place, under the running service, or as a copy of
-// the data folder of a stopped one.
+// backUp backs sales up. The function that it returns restores that state, under the running service or a stopped one.
 func (s *storm) backUp(t *testing.T) (restore func()) {
 	t.Helper()
-	if rand.N(2) == 0 {
-		archive := s.dumpNode(t, sales)
-		return func() {
-			t.Log("restore sales in place")
-			s.restoreNode(t, sales, archive)
-		}
-	}
-	s.kill(t, sales)
-	s.copyData(t, sales, "backup")
-	s.begin(t, sales)
+	archive := s.dumpNode(t, sales)
 	return func() {
-		t.Log("restore the data folder of sales")
+		if rand.N(2) == 0 {
+			t.Log("restore sales under the running service")
+			s.restoreNode(t, sales, archive)
+			return
+		}
+		t.Log("restore sales while it is stopped")
 		s.kill(t, sales)
-		s.copyData(t, "backup", sales)
+		s.restoreNode(t, sales, archive)
 		s.begin(t, sales)
 	}
+}
+
+// failOver kills the primary of sales and lets the standby take its place. What sales has answered, and what it has shown, is there.
+func (s *storm) failOver(t *testing.T) {
+	t.Helper()
+	n := s.nodes[sales]
+	n.server.Stop()
+	s.standby.Promote()
+	s.kill(t, sales)
+	n.server = s.standby
+	s.begin(t, sales)
 }
 
 // withStream adds a broker and a relay, and has the dashboard listen; where there is no RabbitMQ, it says so.
@@ -208,11 +220,15 @@ func (s *storm) begin(t *testing.T, name string) {
 		n.dir = filepath.Join(s.dir, name)
 		s.settleNode(t, n)
 	}
+	database := ""
+	if n.server != nil {
+		database = n.server.URL(n.service)
+	}
 	cmd := exec.Command(filepath.Join(s.dir, "bin", "subscribers"), n.service)
 	if n.service == sales {
 		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
 	}
-	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL=", "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
+	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL="+database, "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
 		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders",
 		"FEED_URL_BUILDS=http://"+s.addr(8091)+"/feeds/builds", "FEED_URL_SHIPMENTS=http://"+s.addr(8091)+"/feeds/shipments", // nobody is there
 		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
@@ -232,7 +248,7 @@ func (s *storm) settleNode(t *testing.T, n *node) {
 	if err := os.Mkdir(n.dir, 0o755); err != nil { // for the user of private servers
 		t.Fatal(err)
 	}
-	if from := filepath.Join(built.dir, n.service); exists(filepath.Join(from, "data")) {
+	if from := filepath.Join(built.dir, n.service); n.server == nil && exists(filepath.Join(from, "data")) {
 		copyFolder(t, from, n.dir)
 	}
 }
@@ -254,19 +270,6 @@ func (s *storm) kill(t *testing.T, name string) {
 	}
 	<-n.exited
 	eventually(t, func() error { return none(processes(t, n.dir)) })
-}
-
-// copyData replaces the data of one node by that of another; neither runs.
-func (s *storm) copyData(t *testing.T, from, to string) {
-	t.Helper()
-	from, to = filepath.Join(s.dir, from), filepath.Join(s.dir, to)
-	if err := os.RemoveAll(to); err != nil {
-		t.Fatal(err)
-	}
-	copyFolder(t, from, to)
-	if err := os.RemoveAll(filepath.Join(to, sales, "data", "postmaster.pid")); err != nil { // another process may have that id by now
-		t.Fatal(err)
-	}
 }
 
 // shop sends shoppers.
@@ -298,15 +301,11 @@ func (s *storm) shopped(t *testing.T, n int) {
 	})
 }
 
-// crash kills the server's process whose id a query gives, or its first one: the node goes on without, until it is back.
+// crash kills a process of a node's server, whose id a query gives: the node goes on without, until it is back.
 func (s *storm) crash(t *testing.T, n *node, query string) {
 	t.Helper()
 	pid := 0
-	eventually(t, func() (err error) {
-		if query == "" {
-			pid = s.postmaster(t, n)
-			return nil
-		}
+	eventually(t, func() error {
 		conn, err := s.connect(t, n)
 		if err != nil {
 			return err
@@ -321,6 +320,9 @@ func (s *storm) crash(t *testing.T, n *node, query string) {
 
 // connect opens a session at a node's own server.
 func (s *storm) connect(t *testing.T, n *node) (*pgx.Conn, error) {
+	if n.server != nil {
+		return pgx.Connect(t.Context(), n.server.URL(n.service))
+	}
 	return connect(t, filepath.Join(n.dir, n.service), n.service)
 }
 
