@@ -66,7 +66,7 @@ func (o *outbox) sendAll(ctx context.Context, c *session, due []*confirmation, r
 		result, err := o.send(ctx, c, m)
 		switch {
 		case result == outdated && errors.Is(err, errOutdated):
-			return nil // what is due now says the database
+			return nil //nolint:nilerr // what is due now says the database
 		case result == setup:
 			r.failing = true
 			return o.fail(ctx, due[i:], err)

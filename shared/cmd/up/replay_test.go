@@ -174,7 +174,8 @@ type status struct {
 	LastError string    `json:"last_error"`
 	Stream    *stream   `json:"stream"`
 
-	Generation int `json:"generation"`
+	Generation   int       `json:"generation"`
+	FailingSince time.Time `json:"failing_since"`
 }
 
 // stream is what it says of the event stream that it hears.

@@ -51,7 +51,8 @@ func (w *witness) watch(nodes map[string]string) (stop func()) {
 }
 
 // check compares what was shown of one generation of the copies with the feed and with when its orders were answered: a copy
-// that shows an as_of has every order that was answered before it, and none shows an as_of that lies in the future.
+// that shows an as_of has every order that was answered before it, none shows an as_of that lies in the future, and one whose last
+// poll has failed says since when.
 func (w *witness) check(t *testing.T, generation int, entries []entry, answered map[uuid.UUID]time.Time) {
 	t.Helper()
 	w.mu.Lock()
@@ -67,6 +68,9 @@ func (w *witness) check(t *testing.T, generation int, entries []entry, answered 
 		states[o.State]++
 		if o.AsOf.After(o.at.Add(time.Second)) { // a second for the rounding of an Age
 			t.Errorf("%s showed as_of %v at %v", o.node, o.AsOf, o.at)
+		}
+		if o.LastError != "" && o.FailingSince.IsZero() {
+			t.Errorf("%s showed the error %q at %v, and not since when", o.node, o.LastError, o.at)
 		}
 		if o.Generation != generation || o.AsOf.IsZero() {
 			continue
