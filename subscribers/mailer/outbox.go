@@ -61,12 +61,12 @@ func (o *outbox) work(ctx context.Context) error {
 func (o *outbox) sendAll(ctx context.Context, c *session, due []*confirmation, r *run) error {
 	for i, m := range due {
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful {
-			return nil
+			return ctx.Err()
 		}
 		result, err := o.send(ctx, c, m)
 		switch {
 		case result == outdated && errors.Is(err, errOutdated):
-			return nil //nolint:nilerr // what is due now says the database
+			return nil // what is due now says the database
 		case result == setup:
 			r.failing = true
 			return o.fail(ctx, due[i:], err)
