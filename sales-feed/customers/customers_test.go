@@ -241,7 +241,7 @@ func TestRefuses(t *testing.T) {
 		status            int
 	}{
 		"another type":        {"text/plain", ada, 415},
-		"no JSON":             {"application/json", "name=Ada", 422},
+		"no JSON":             {"application/json", "name=Ada", 400},
 		"an unknown field":    {"application/json", with(`"name"`, `"version":7,"name"`), 422},
 		"a body too large":    {"application/json", with("London", strings.Repeat("x", 1<<20)), 413},
 		"a form, for no page": {"application/x-www-form-urlencoded", adaForm("email", "ada").Encode(), 422},

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 )
 
-// DecodeJSON reads exactly one JSON value into v. What the two sides could understand differently is an error: a field
-// that v does not have, a field twice or in another spelling than v's, and anything after the value.
+// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). What the two sides could
+// understand differently is another error: a field that v does not have, and a field twice or in another spelling than
+// v's.
 func DecodeJSON(r io.Reader, v any) error {
 	body, err := io.ReadAll(r)
 	if err != nil {
@@ -23,29 +25,39 @@ func DecodeJSON(r io.Reader, v any) error {
 	if err := dec.Decode(v); err != nil {
 		return err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more after the JSON value")
-	}
 	return nil
 }
 
-// uniqueKeys refuses objects with a key twice, upper case counted as lower: encoding/json would take the last.
+// notJSON returns the problem of a body that is not one JSON value.
+func notJSON(err error) *Problem {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it is empty")
+	}
+	return Errorf(http.StatusBadRequest, "The body is not JSON: %v.", err)
+}
+
+// uniqueKeys refuses objects with a key twice, upper case counted as lower: encoding/json would take the last. It reads
+// to the end, so that all that is not JSON is found.
 func uniqueKeys(dec *json.Decoder) error {
 	type object struct {
 		keys  map[string]bool // nil: an array
 		value bool            // a value comes next, not a key
 	}
 	var open []object
-	for {
+	for values := 0; ; {
 		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			if len(open) > 0 {
-				return io.ErrUnexpectedEOF
-			}
+		switch {
+		case errors.Is(err, io.EOF) && len(open) == 0 && values > 0:
 			return nil
+		case errors.Is(err, io.EOF) && len(open) > 0:
+			return notJSON(io.ErrUnexpectedEOF)
+		case err != nil:
+			return notJSON(err)
 		}
-		if err != nil {
-			return err
+		if len(open) == 0 {
+			if values++; values > 1 {
+				return notJSON(errors.New("there is more after the JSON value"))
+			}
 		}
 		if key, ok := token.(string); ok && len(open) > 0 {
 			if top := &open[len(open)-1]; top.keys != nil && !top.value {

@@ -133,7 +133,7 @@ func (p *Problem) write(c *gin.Context) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // people copy URLs from it
 	err := enc.Encode(full)
-	body, contentType := bytes.TrimSpace(b.Bytes()), "application/problem+json"
+	body, contentType := b.Bytes(), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
 		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
 		contentType = HTMLType

@@ -33,7 +33,7 @@ func TestProblem(t *testing.T) {
 		t.Parallel()
 		resp, body := ask(t, "POST", url+"/orders", nil)
 		want := `{"type":"/problems/invalid-order","title":"Invalid order","status":422,"detail":"2 fields are wrong.",` +
-			`"errors":[{"field":"lines[0].model","detail":"<unknown>"},{"field":"customer_id","detail":"not a UUID"}]}`
+			`"errors":[{"field":"lines[0].model","detail":"<unknown>"},{"field":"customer_id","detail":"not a UUID"}]}` + "\n"
 		if body != want || resp.StatusCode != 422 || resp.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 		}

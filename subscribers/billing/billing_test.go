@@ -290,6 +290,32 @@ func TestRollbackLeavesNoGap(t *testing.T) {
 	wantDocuments(t, pool, "order 2 to Customer 1 in Köln: 10000 1900 11900")
 }
 
+// Documents are dated in the order of their numbers, also when the clock was set back after the first.
+func TestDatesFollowNumbers(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	copyPage(t, pool, signedUp(1, 1, "Köln"))
+	copyPage(t, pool, ordered(1, 1, order.Placed, 1, 1))
+	for _, sql := range []string{
+		`alter table document disable trigger issued`,
+		`update document set issued_at = issued_at + interval '1 hour'`,
+		`alter table document enable trigger issued`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyPage(t, pool, ordered(2, 1, order.Placed, 1, 1))
+	copyPage(t, pool, ordered(1, 2, order.Cancelled, 1, 1))
+	var documents, early int
+	err := pool.QueryRow(t.Context(), `
+		select count(*), count(*) filter (where issued_at < before)
+		  from (select issued_at, lag(issued_at) over (order by number) as before from document) d`).Scan(&documents, &early)
+	if err != nil || documents != 3 || early > 0 {
+		t.Errorf("%d of %d documents are dated before one with a lower number: %v", early, documents, err)
+	}
+}
+
 func TestIssuedIsFinal(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)

@@ -86,7 +86,7 @@ func (c *crew) erase(t *testing.T) {
 
 	// Shipping refuses what comes next, for a reason that says the street.
 	c.exec(t, "shipping", `alter table customer add constraint street_is_number
-		check (case when street = '`+newStreet+`' then street::int > 0 else true end) not valid`)
+		check (case when street like 'Quillp%' then street::int > 0 else true end) not valid`)
 	move := fmt.Sprintf(`{"name": %q, "email": %q, "address": {"street": %q, "postal_code": "50667", "city": "Köln", "country": "DE"}}`, theName, theEmail, newStreet)
 	if status, body := c.ask(t, http.MethodPut, c.url(customersApp)+"/customers/"+p.String(), move, "application/json"); status != http.StatusOK {
 		t.Fatalf("the change of address: %d %s", status, body)
