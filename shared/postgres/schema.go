@@ -13,8 +13,8 @@ import (
 const schemaLock = 0x736368656d61
 
 // A schema is where a service keeps its tables in a database that it may share with others. The first service has the one that
-// the database's search_path names, as a rule public; each other service has one of its own name. Whose the first is stands in
-// the comment of the table of its migrations' versions.
+// the database's search_path names, as a rule public; each other service has one of its own name. Whose a schema is stands in
+// the comment of the table of its migrations' versions. A service that has tables stays with them, whoever comes or goes.
 type schema struct {
 	conn *pgx.Conn // holds the lock, so that one service after the other migrates
 	name string    // "": that of search_path
@@ -36,19 +36,8 @@ func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name str
 	if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
 		_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
 	}
-	var others, mine int
 	if err == nil {
-		own := migrations[len(migrations)-1].Name
-		err = conn.QueryRow(ctx, `
-			select count(*) filter (where not mine), count(*) filter (where mine)
-			  from (select coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine
-			          from pg_class
-			         where relnamespace = current_schema()::regnamespace and relkind = 'r' and relname like 'goose\_%'
-			               and relname not in ('goose_publish', 'goose_subscribe', 'goose_db_version')) t`, name, own).Scan(&others, &mine)
-	}
-	if err == nil && others > 0 && mine == 0 {
-		s.name = name
-		_, err = conn.Exec(ctx, `create schema if not exists `+pgx.Identifier{name}.Sanitize())
+		err = s.choose(ctx, name, migrations[len(migrations)-1].Name)
 	}
 	if err != nil {
 		s.close()
@@ -57,18 +46,80 @@ func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name str
 	return s, nil
 }
 
-// claim notes that the service has the schema of search_path.
+// A candidate is a schema that exists, and how many sets of migrations of this and of other services it has.
+type candidate struct {
+	Schema       string
+	First        bool // of search_path
+	Mine, Others int
+}
+
+// choose finds the schema of the service whose last set of migrations is own, or makes one. Of several that have its tables the
+// first of search_path is the one. That changes without the service's doing: "$user" is another schema once there is one of the
+// role's name.
+func (s *schema) choose(ctx context.Context, name, own string) error {
+	rows, err := s.conn.Query(ctx, `
+		select n.nspname, coalesce(n.nspname = current_schema(), false), count(*) filter (where mine), count(*) filter (where not mine)
+		  from pg_namespace n
+		       left join (select relnamespace, coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine
+		                    from pg_class
+		                   where relkind = 'r' and relname like 'goose\_%'
+		                         and relname not in ('goose_publish', 'goose_subscribe', 'goose_db_version')) t on t.relnamespace = n.oid
+		 where n.nspname = any(current_schemas(false)) or n.nspname = $1
+		 group by 1
+		 order by array_position(current_schemas(false), n.nspname)`, name, own)
+	if err != nil {
+		return err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[candidate])
+	if err != nil {
+		return err
+	}
+	free, exists, taken := true, false, false
+	for _, c := range found {
+		if c.Mine > 0 {
+			if !c.First {
+				s.name = c.Schema
+			}
+			return nil
+		}
+		if c.First {
+			free = c.Others == 0
+		}
+		if c.Schema == name {
+			exists, taken = true, c.Others > 0
+		}
+	}
+	if free {
+		return nil
+	}
+	s.name = name
+	switch {
+	case taken:
+		return fmt.Errorf("the schema %s has tables of another service: name one for this service by search_path in the URL", name)
+	case exists: // and may be all that the role is allowed to have
+		return nil
+	}
+	if _, err = s.conn.Exec(ctx, `create schema `+pgx.Identifier{name}.Sanitize()); err != nil {
+		return fmt.Errorf("other services use this database, create the schema %s for this one: %w", name, err)
+	}
+	return nil
+}
+
+// claim notes that the service has the schema.
 func (s *schema) claim(ctx context.Context, name string, migrations []Migrations) error {
-	if s.conn == nil || s.name != "" {
+	if s.conn == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	table := pgx.Identifier{"goose_" + migrations[len(migrations)-1].Name}.Sanitize()
+	table := pgx.Identifier{"goose_" + migrations[len(migrations)-1].Name}
+	if s.name != "" {
+		table = pgx.Identifier{s.name, table[0]}
+	}
 	var claimed bool
-	err := s.conn.QueryRow(ctx, `select obj_description($1::regclass, 'pg_class') is not null`, table).Scan(&claimed)
+	err := s.conn.QueryRow(ctx, `select obj_description($1::regclass, 'pg_class') is not null`, table.Sanitize()).Scan(&claimed)
 	if err == nil && !claimed {
-		_, err = s.conn.Exec(ctx, fmt.Sprintf(`comment on table %s is '%s'`, table, quoted(name)))
+		_, err = s.conn.Exec(ctx, fmt.Sprintf(`comment on table %s is '%s'`, table.Sanitize(), quoted(name)))
 	}
 	return err
 }

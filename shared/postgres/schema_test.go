@@ -1,10 +1,16 @@
 package postgres_test
 
 import (
+	"context"
+	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -34,6 +40,38 @@ func wantSchema(t *testing.T, url, service, set, want string) {
 	if err != nil || want != "" && schema != want || others > 0 {
 		t.Errorf("%s has the schema %s, want %s, and %d rows of others: %v", service, schema, want, others, err)
 	}
+}
+
+func change(t *testing.T, pool *pgxpool.Pool, statement string) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newRole makes a role of its own for the test, whose name begins with the prefix.
+func newRole(t *testing.T, pool *pgxpool.Pool, prefix string) string {
+	t.Helper()
+	role := prefix + "r" + strings.ReplaceAll(uuid.NewString(), "-", "_")
+	change(t, pool, fmt.Sprintf(`create role %q login`, role))
+	t.Cleanup(func() {
+		_, err := pool.Exec(context.Background(), fmt.Sprintf(`drop owned by %q cascade; drop role %[1]q`, role))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return role
+}
+
+// as is the URL of the pool's database for another role.
+func as(t *testing.T, pool *pgxpool.Pool, role string) string {
+	t.Helper()
+	u, err := url.Parse(pgtest.URL(pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User(role)
+	return u.String()
 }
 
 func TestServicesThatShareADatabase(t *testing.T) {
@@ -71,6 +109,60 @@ func TestServicesThatShareADatabase(t *testing.T) {
 		}
 		wantSchema(t, pgtest.URL(pool), "new", "new", "new")
 		wantSchema(t, pgtest.URL(pool), "renamed", "old", "public")
+	})
+	t.Run("keep theirs when the first one has left", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		wantSchema(t, pgtest.URL(pool), "sales", "sales", "public")
+		wantSchema(t, pgtest.URL(pool), "warehouse", "warehouse", "warehouse")
+		change(t, pool, `drop schema public cascade`)
+		wantSchema(t, pgtest.URL(pool), "warehouse", "warehouse", "warehouse")
+		change(t, pool, `create schema public`) // as where only the other schema of a dump was restored
+		wantSchema(t, pgtest.URL(pool), "warehouse", "warehouse", "warehouse")
+		wantSchema(t, pgtest.URL(pool), "third", "third", "public")
+		wantSchema(t, pgtest.URL(pool), "warehouse", "warehouse", "warehouse")
+	})
+	t.Run("with a role that is named as the second one", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		role := newRole(t, pool, "")
+		change(t, pool, fmt.Sprintf(`grant all on database %q to %q; grant all on schema public to %[2]q`, pool.Config().ConnConfig.Database, role))
+		url := as(t, pool, role)
+		for range 2 { // $user comes before public in search_path
+			wantSchema(t, url, "warehouse", "warehouse", "public")
+			wantSchema(t, url, role, "sales", role)
+		}
+	})
+	t.Run("with a role and schema that are named as the second one", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		role := newRole(t, pool, "")
+		change(t, pool, fmt.Sprintf(`create schema %q authorization %[1]q`, role))
+		wantSchema(t, as(t, pool, role), "warehouse", "warehouse", role)
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: as(t, pool, role), Name: role}, parts, stock("sales"))
+		if err == nil {
+			db.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "search_path") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("in schemas that are there, with a role that may create none", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		role := newRole(t, pool, "Role-")
+		change(t, pool, fmt.Sprintf(`create schema %q authorization %[1]q; create schema "dash-Board" authorization %[1]q`, role))
+		for range 2 {
+			wantSchema(t, as(t, pool, role), "warehouse", "warehouse", role)
+			wantSchema(t, as(t, pool, role), "dash-Board", "dashboard", "dash-Board")
+		}
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: as(t, pool, role), Name: "third"}, parts, stock("third"))
+		if err == nil {
+			db.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "create the schema third for this one") {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("in one schema, as the URL says, cannot have tables of one name", func(t *testing.T) {
 		t.Parallel()

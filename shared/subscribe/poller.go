@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	dbTimeout     = time.Minute        // for one transaction, at the stop too
+	dbTimeout     = time.Minute        // for one transaction
+	stopTimeout   = 5 * time.Second    // for that which runs at the stop
 	readTimeout   = web.RequestTimeout // for the row of a subscription: those who answer a request wait for it
 	maxRetryAfter = time.Hour          // the longest that a source can keep a reader away
 	maxWait       = 30 * time.Second
@@ -93,6 +94,23 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 
 // errInterrupted ends a request that waits, when there is something else to do.
 var errInterrupted = errors.New("interrupted")
+
+// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
+// may wait for a synchronous standby that is away.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		select {
+		case <-going.Done():
+		case <-time.After(stopTimeout):
+			cancel()
+		}
+	})
+	return going, func() {
+		forget()
+		cancel()
+	}
+}
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {

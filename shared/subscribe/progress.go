@@ -114,7 +114,8 @@ func (p *poller) load(ctx context.Context) (progress, error) {
 
 // create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
 // table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
-// read anew for it.
+// read anew for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
+// a synchronous standby, and the copy can be served without it.
 func (p *poller) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
@@ -124,9 +125,9 @@ func (p *poller) create(ctx context.Context) error {
 		       walk_reason = 'The copy has another table now.'
 		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, p.service, p.Name, p.Table)
 	b.Queue(`
-		insert into subscription as s (service, feed, table_name) values ($1, $2, $3)
-		on conflict (service, feed) do update set table_name = excluded.table_name
-		 where s.table_name is distinct from excluded.table_name`,
+		insert into subscription (service, feed, table_name)
+		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
+		on conflict (service, feed) do update set table_name = excluded.table_name`,
 		p.service, p.Name, p.Table)
 	b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, p.service, p.Name)
 	err := p.pool.SendBatch(ctx, &b).Close()

@@ -133,17 +133,22 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	defer db.Close()
 	site.DB = db.Pool
 	registry.MustRegister(postgres.NewMetrics(db.Pool))
+	closeLog := func() {}
 	if s.Publishes != nil {
 		if site.Log, err = publish.Open(ctx, db.Pool, logger); err != nil {
 			return err
 		}
-		defer site.Log.Close()
+		closeLog = sync.OnceFunc(site.Log.Close)
+		defer closeLog()
 	}
 
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
-	defer polling.Wait()
-	defer stop()
+	defer func() {
+		stop()
+		defer time.AfterFunc(stopTimeout, closeLog).Stop() // it gives up commits that hang
+		polling.Wait()
+	}()
 	for _, p := range site.pollers {
 		p.pool, p.log = db.Pool, site.Log
 		if err := p.takeOver(ctx, s.Migrations.Name); err != nil {

@@ -49,3 +49,46 @@ func TestPublishingWithASynchronousStandby(t *testing.T) {
 		t.Errorf("after the failover the feed has %d entries, want %d", after, n)
 	}
 }
+
+// A service whose synchronous standby is away stops soon, though its commits hang, and starts: its copy serves.
+func TestRunWithoutItsSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	s := newSource(t)
+	s.put(t, 1, 5)
+	publishes := echoService()
+	publishes.Name = "echoes"
+	services := []*Service{service(), publishes}
+	runAll := func() (urls []string, stops []func() error) {
+		for _, service := range services {
+			url, stop, _ := startService(t, service, map[string]string{
+				"DATABASE_URL": primary.URL(service.Name), "FEED_URL_THINGS": s.feedURL(), "POLL_THINGS": "@every 1s",
+			})
+			eventually(t, service.Name+" serves", func() bool { return status(t, url+"/readyz") == 200 })
+			urls, stops = append(urls, url), append(stops, stop)
+		}
+		return urls, stops
+	}
+	_, stops := runAll()
+	standby.Stop()
+	s.put(t, 6, 7)
+	eventually(t, "both wait for the standby", func() bool { return len(primary.Waiting()) >= len(services) })
+	for i, stop := range stops {
+		began := time.Now()
+		if err := stop(); err != nil || time.Since(began) > 15*time.Second {
+			t.Errorf("%s stops after %v: %v", services[i].Name, time.Since(began), err)
+		}
+	}
+	began := time.Now()
+	urls, _ := runAll()
+	if took := time.Since(began); took > 40*time.Second {
+		t.Errorf("they serve after %v", took)
+	}
+	if got := status(t, urls[0]+"/api/things"); got != 200 {
+		t.Errorf("status %d", got)
+	}
+	standby.Start()
+	for _, url := range urls {
+		eventually(t, "a poll to succeed", func() bool { return subscription(t, url).Cursor == s.head(t).Cursor() })
+	}
+}

@@ -101,10 +101,11 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// commit moves the cursor and applies the entries, both or neither. It is not broken off by ctx. What fails as a
-// whole is tried again in parts, to find what is at fault.
+// commit moves the cursor and applies the entries, both or neither. When ctx ends it has stopTimeout to finish. What
+// fails as a whole is tried again in parts, to find what is at fault.
 func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := finishing(ctx)
+	defer cancel()
 	began := time.Now()
 	bad, err := p.tryCommit(ctx, entries, from, to, before, false)
 	if err != nil && before != nil {

@@ -91,7 +91,9 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	if err := p.passOn(ctx, from, page); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	ctx, stop := finishing(ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	var latest []feed.Entry
 	if p.Apply != nil {
