@@ -118,3 +118,25 @@ func TestStrangeModels(t *testing.T) {
 		t.Errorf("%s", *m.Body)
 	}
 }
+
+// A server that takes mails and never replies gets none of them for ever.
+func TestNoReplyForDays(t *testing.T) {
+	t.Parallel()
+	b, s := newScripted(t, 1, on(".", "cut"))
+	for range 3 {
+		b.hurry(t)
+		if err := b.work(t.Context()); err == nil {
+			t.Error("nothing is told of it")
+		}
+		b.state(t, 1, "pending", b.mail(t, 1).Uncertain, "may have arrived")
+	}
+	exec(t, b.db, `update mail set composed_at = composed_at - interval '6 days'`)
+	for range 3 {
+		b.hurry(t)
+		_ = b.work(t.Context())
+	}
+	b.state(t, 1, "failed", 4, "No reply for five days, though the mail may have arrived.")
+	if heard, _ := s.got(); strings.Count(heard, "DATA") != 4 {
+		t.Errorf("it was sent again:\n%s", heard)
+	}
+}

@@ -16,7 +16,7 @@ const (
 	maxDue     = 500
 	firstDelay = 5 * time.Second
 	maxDelay   = time.Hour
-	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily again and again: RFC 5321 section 4.5.4.1
+	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily, or gets no reply, again and again: RFC 5321 section 4.5.4.1
 	// A process that lost its place may still be at it for so long.
 	takeOverAfter = 10 * time.Second
 	// For so long an outcome is tried to be noted: while the database starts again, say.
@@ -79,10 +79,10 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 			r.failing = true
 			return nil, o.fail(ctx, due[i:], err)
 		case result == trouble:
-			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, fmt.Errorf("Mail server: %w", err)))
+			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
 		case result == outdated && refusedRow(err) != "":
-			why := fmt.Errorf("the database refuses to note that it is being sent (SQLSTATE %s)", refusedRow(err))
-			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %w", m.OrderID, why))
+			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
+			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
 			_ = o.postpone(ctx, m, why) // which it may refuse, too: then it is the first one of the next run
 			return due[i+1:], nil
 		case result == outdated:
@@ -195,10 +195,12 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why 
 	switch {
 	case result == sent:
 		state = "sent"
-	case result == uncertain:
-		reason = lostReply
 	case result == failed:
 		state, reason = "failed", inOneLine(why)
+	case result == uncertain && time.Since(m.ComposedAt) > giveUp:
+		state, reason = "failed", "No reply for five days, though the mail may have arrived."
+	case result == uncertain:
+		reason = lostReply
 	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:
@@ -235,11 +237,11 @@ func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
 }
 
 // postpone books a failure to the mail that was being sent: it may be its content that the server, or the database, does not bear.
-func (o *outbox) postpone(ctx context.Context, m *confirmation, why error) error {
+func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			update mail set attempts = attempts + 1, due_at = now() + $2::interval, reason = $3
-			 where order_id = $1 and state = 'pending'`, m.OrderID, delay(m.attempts), inOneLine(why))
+			 where order_id = $1 and state = 'pending'`, m.OrderID, delay(m.attempts), reason)
 		return err
 	})
 }
