@@ -23,6 +23,7 @@ const (
 	maxDepth  = 100
 	maxNumber = 100 // characters of a number
 	maxPower  = 1000
+	maxDigits = 1 << 20 // that all numbers of an entity add where they are written without an exponent, as PostgreSQL does
 )
 
 // An Error says what of an entity is not as its contract says. It quotes nothing of the entity, so that it can be
@@ -104,6 +105,7 @@ type reader struct {
 	*jsontext.Decoder
 	entry   *feed.Entry
 	escapes bool // there may be a NUL
+	digits  int  // that exponents stand for
 }
 
 // value reads a value, or a member's name.
@@ -181,7 +183,7 @@ func (r *reader) any() error {
 	case v[0] == '"':
 		_, err = r.text(v)
 	case v.Kind() == '0':
-		err = anyNumber(v)
+		err = r.anyNumber(v)
 	}
 	return err
 }
@@ -200,14 +202,18 @@ func (r *reader) list(element func(i int) error) error {
 	return err
 }
 
-// anyNumber refuses what PostgreSQL's numeric does not take.
-func anyNumber(v jsontext.Value) error {
+// anyNumber refuses what PostgreSQL's numeric does not take, and what becomes many times larger there.
+func (r *reader) anyNumber(v jsontext.Value) error {
 	if len(v) > maxNumber {
 		return wrong("holds a number of more than %d characters", maxNumber)
 	}
 	if e := bytes.IndexAny(v, "eE"); e >= 0 {
-		if power, err := strconv.Atoi(string(v[e+1:])); err != nil || max(power, -power) > maxPower {
+		power, err := strconv.Atoi(string(v[e+1:]))
+		if err != nil || max(power, -power) > maxPower {
 			return wrong("holds a number that does not fit")
+		}
+		if r.digits += max(power, -power); r.digits > maxDigits {
+			return wrong("holds numbers of more than %d digits in all", maxDigits)
 		}
 	}
 	return nil

@@ -236,7 +236,8 @@ func readTime(_ *reader, v jsontext.Value) error {
 	}
 	_, offset := at.Zone()
 	year := at.UTC().Round(time.Microsecond).Year()
-	if away := time.Duration(offset) * time.Second; year < 1 || year > 9999 || max(away, -away) > farthest {
+	written := at.Year() // of which PostgreSQL takes no 0, whatever the zone makes of it
+	if away := time.Duration(offset) * time.Second; min(year, written) < 1 || year > 9999 || max(away, -away) > farthest {
 		return errTime()
 	}
 	return nil

@@ -87,6 +87,9 @@ func TestCheck(t *testing.T) {
 		{`"currency":"EUR"`, `"currency":"EUR","news":{"a":1,"a":2}`, "has a member twice"},
 		{`"currency":"EUR"`, `"currency":"EUR","news":1e99999`, "holds a number that does not fit"},
 		{`"currency":"EUR"`, `"currency":"EUR","news":` + strings.Repeat("9", 101), "holds a number of more than 100 characters"},
+		{`"currency":"EUR"`, `"currency":"EUR","news":[` + strings.Repeat("1e1000,", 1048) + `1]`, ""},
+		{`"currency":"EUR"`, `"currency":"EUR","news":[` + strings.Repeat("1e1000,", 1049) + `1]`, "holds numbers of more than 1048576 digits in all"},
+		{`"quantity":2`, `"quantity":2,"news":[` + strings.Repeat("-1E-999,", 100_000) + `1]`, "lines[0] holds numbers of more than"},
 		{`"currency":"EUR"`, `"currency":"EUR","news":` + strings.Repeat("[", 200) + strings.Repeat("]", 200), "nested deeper than 100 levels"},
 		{`"currency":"EUR"`, `"currency":"EUR","news":"` + strings.Repeat("x", 1<<20) + `"`, "larger than 1048576 bytes"},
 	} {
@@ -106,7 +109,7 @@ func TestCheck(t *testing.T) {
 	}
 	for _, at := range []string{
 		`"infinity"`, `"-infinity"`, `"yesterday"`, `"now"`, `"2026-11-23"`, `"2026-11-23 12:00:00Z"`, `"2026-11-23T12:00:00"`, `"2026-11-23T24:00:00Z"`,
-		`"2026-11-23T23:59:60Z"`, `"2026-02-30T00:00:00Z"`, `"0000-12-31T00:00:00Z"`, `"10000-01-01T00:00:00Z"`, `"9999-12-31T23:59:59.9999996Z"`,
+		`"2026-11-23T23:59:60Z"`, `"2026-02-30T00:00:00Z"`, `"0000-12-31T00:00:00Z"`, `"0000-12-31T23:30:00-01:00"`, `"0000-12-31T12:00:00-15:00"`, `"10000-01-01T00:00:00Z"`, `"9999-12-31T23:59:59.9999996Z"`,
 		`"9999-12-31T23:59:59-01:00"`, `"0001-01-01T00:00:00+01:00"`, `"2026-11-23T12:00:00+16:00"`, `"2026-11-23T12:00:00+01:75"`, `"2026-11-23T1:00:00Z"`, `"2026-11-23T12:00:00,5Z"`, `"2026-11-23t12:00:00z"`,
 		`"2026-11-23T12:00:00.` + strings.Repeat("0", 150) + `Z"`, `""`, `1700000000`, `null`, `"\u0032026-11-23T12:00:00Z"`,
 	} {

@@ -64,14 +64,35 @@ func (p *poller) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
-// seeCheck asks for the feed's first entries, to see whether the check passes any. It matters where all of a page was
-// refused by it, and nothing has passed since the process was started.
-func (p *poller) seeCheck(ctx context.Context, err error) (passes bool) {
+// lookPages is how many pages one poll looks at to see whether the check passes any of their entries.
+const lookPages = 10
+
+// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any. It
+// matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way it goes on
+// with the next poll.
+func (p *poller) seeCheck(ctx context.Context, at progress, err error) (passes bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || p.passed.Load() {
 		return false
 	}
-	if first, err := p.client.Get(ctx, feed.Request{URL: p.URL, Limit: feed.PageSize}); err == nil {
-		p.check(first.Page.Entries)
+	if p.looked.Position < at.cursor.Position {
+		p.looked = at.cursor
+	}
+	for i := range lookPages {
+		r := feed.Request{URL: p.URL, Limit: feed.PageSize}
+		if i > 0 {
+			r.After, r.Limit = p.looked, p.limit()
+		}
+		answer, err := p.client.Get(ctx, r)
+		if err != nil {
+			p.looked = feed.Cursor{} // it may be of another history
+			break
+		}
+		if i > 0 {
+			p.looked = answer.Page.Cursor
+		}
+		if p.check(answer.Page.Entries); p.passed.Load() || answer.Page.UpToDate {
+			break
+		}
 	}
 	return p.passed.Load()
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -25,6 +27,9 @@ func (p *poller) fetch(ctx context.Context, r feed.Request, size func() int) <-c
 		for {
 			r.Limit = size()
 			answer, err := p.client.Get(ctx, r)
+			if err != nil && ctx.Err() == nil {
+				p.shrink(r, err)
+			}
 			select {
 			case pages <- fetched{r, answer, err}:
 			case <-ctx.Done():
@@ -182,7 +187,7 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 // refused, since others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
-	if p.seeCheck(ctx, err) {
+	if p.seeCheck(ctx, at, err) {
 		if at, err = p.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}
@@ -194,7 +199,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	defer p.mu.Unlock()
 	switch {
 	case err == nil:
-		p.size = 0
+		p.size, p.unread = 0, 0
 	case refused:
 		p.size = min(2*max(p.size, full), feed.MaxPageSize)
 	case failed && !errors.Is(err, errFenced):
@@ -210,11 +215,43 @@ func (p *poller) limit() int {
 	return cmp.Or(p.size, p.tuned.pageSize)
 }
 
+// tryUnread is how many pages are copied before one as large as the last that could not be had is asked for again.
+const tryUnread = 10
+
 // grow makes the next page up to twice as large, as far as is set. It wants p.mu locked.
 func (p *poller) grow() {
+	p.sinceUnread++
+	if 2*p.size >= p.unread && p.sinceUnread < tryUnread {
+		return
+	}
+	if 2*p.size >= p.unread {
+		p.unread = 0
+	}
+	p.sinceUnread = 0
 	if p.size *= 2; p.size >= p.tuned.pageSize {
 		p.size = 0
 	}
+}
+
+// shrink makes the next request ask for half as much as the one that failed, where it may be for its size: the page may be
+// larger than what a client or a proxy takes, or take the source too long. A failure that is no page tells that at once, any
+// other one when it is not the first.
+func (p *poller) shrink(r feed.Request, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.Wait > 0 || !errors.Is(err, feed.ErrPage) && (p.failures == 0 || !ofSize(err)) {
+		return
+	}
+	p.size, p.unread, p.sinceUnread = max(r.Limit/2, 1), r.Limit, 0
+}
+
+// ofSize reports whether a request that asks for less may fare better.
+func ofSize(err error) bool {
+	if status, ok := errors.AsType[*feed.StatusError](err); ok {
+		return status.Status >= http.StatusInternalServerError || status.Status == http.StatusRequestEntityTooLarge
+	}
+	network, ok := errors.AsType[*net.OpError](err)
+	return !ok || network.Op != "dial"
 }
 
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {

@@ -52,30 +52,33 @@ type poller struct {
 	erasures erasures
 
 	passed  atomic.Bool                // the feed's Check has passed an entry
+	looked  feed.Cursor                // as far as seeCheck has looked
 	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
 
 	wake chan struct{} // something is to be done, or to be done otherwise
 
 	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
 
-	mu        sync.Mutex
-	copied    progress // as the database has it
-	rejecting bool     // entries may be rejected: some were when it was read, or since
-	allNew    bool     // the copy knew nothing of what was on the last page
-	tuned     tuning
-	standby   bool // another process polls
-	undecided bool // which of them does: this one has just started
-	succeeded bool // the last poll did
-	waits     bool // the source holds requests that wait, as it did with the last of them
-	tried     bool // there was such a one since the last failure
-	failures  int  // in a row
-	size      int  // entries that the next request asks for, after a page that could not be applied; 0: as many as is set
-	lastError error
-	nextPoll  time.Time    // past while one runs
-	asked     []chan error // by whom a poll was asked for, each with room for its outcome
-	cuts      cuts
-	interrupt context.CancelCauseFunc // of a request that waits; nil: none does
-	pace      pace                    // of the poll under way
+	mu          sync.Mutex
+	copied      progress // as the database has it
+	rejecting   bool     // entries may be rejected: some were when it was read, or since
+	allNew      bool     // the copy knew nothing of what was on the last page
+	tuned       tuning
+	standby     bool // another process polls
+	undecided   bool // which of them does: this one has just started
+	succeeded   bool // the last poll did
+	waits       bool // the source holds requests that wait, as it did with the last of them
+	tried       bool // there was such a one since the last failure
+	failures    int  // in a row
+	size        int  // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
+	unread      int  // entries that the last page was to have that could not be had; 0: none is remembered
+	sinceUnread int  // pages that were copied since then, or since size has grown
+	lastError   error
+	nextPoll    time.Time    // past while one runs
+	asked       []chan error // by whom a poll was asked for, each with room for its outcome
+	cuts        cuts
+	interrupt   context.CancelCauseFunc // of a request that waits; nil: none does
+	pace        pace                    // of the poll under way
 }
 
 func newPoller(service string, f Feed, client *feed.Client, given tuning, logger *slog.Logger) *poller {

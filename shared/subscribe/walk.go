@@ -51,8 +51,7 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	size := func() int { return p.tuning().pageSize }
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, size) {
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, p.limit) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
 			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
 		}
@@ -68,6 +67,9 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 		if err := p.note(ctx, f.Page, at.walk); err != nil {
 			return err
 		}
+		p.mu.Lock()
+		p.grow()
+		p.mu.Unlock()
 		at.walk, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
 		to.cursor = f.Page.Cursor
 		p.copying(&so, f.Page, to)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/language"
 	"golang.org/x/text/language/display"
@@ -50,6 +52,15 @@ func money(cents any, currency string) (string, error) {
 		return "", err
 	}
 	return Money(n, currency), nil
+}
+
+// Capital writes a code's first letter large: "Volta" for volta.
+func Capital(s string) string {
+	first, size := utf8.DecodeRuneInString(s)
+	if size == 0 {
+		return s
+	}
+	return string(unicode.ToUpper(first)) + s[size:]
 }
 
 // Money writes an amount of a currency (ISO 4217) with two decimals, from its hundredths, as the templates do.

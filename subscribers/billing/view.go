@@ -183,11 +183,7 @@ type line struct{ order.Line }
 
 // Car names the model, "Edison Volta" for volta: the codes of the catalogue are made of words.
 func (l line) Car() string {
-	name := words(l.Model)
-	if name != "" {
-		name = strings.ToUpper(name[:1]) + name[1:]
-	}
-	return "Edison " + name
+	return "Edison " + web.Capital(words(l.Model))
 }
 
 // OptionNames are the options' words.

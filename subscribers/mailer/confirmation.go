@@ -41,7 +41,7 @@ type line struct {
 
 // Car names what was ordered in words: the catalogue is not in the feed.
 func (l line) Car() string {
-	car := "Edison " + title(l.Model)
+	car := "Edison " + web.Capital(l.Model)
 	if len(l.Options) > 0 {
 		words := make([]string, len(l.Options))
 		for i, option := range l.Options {
@@ -54,13 +54,6 @@ func (l line) Car() string {
 
 // PriceCents is that of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
-
-func title(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
-}
 
 // Short is enough of the order's id to talk about it.
 func (c *confirmation) Short() string { return short(c.OrderID) }

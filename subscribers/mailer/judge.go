@@ -18,6 +18,7 @@ type run struct {
 	passed   bool // the server took one
 	failing  bool // by no mail's fault
 	doubtful []doubt
+	unfit    []error // of mails whose row the database refuses
 }
 
 // A doubt is a mail that was refused for good, by its own fault or that of the set-up.

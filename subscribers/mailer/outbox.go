@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -15,7 +16,7 @@ const (
 	maxDue     = 500
 	firstDelay = 5 * time.Second
 	maxDelay   = time.Hour
-	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily again and again: RFC 5321 section 4.5.4.1
+	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily, or gets no reply, again and again: RFC 5321 section 4.5.4.1
 	// A process that lost its place may still be at it for so long.
 	takeOverAfter = 10 * time.Second
 	// For so long an outcome is tried to be noted: while the database starts again, say.
@@ -48,46 +49,72 @@ func (o *outbox) work(ctx context.Context) error {
 	if err != nil || len(due) == 0 {
 		return err
 	}
-	c, err := o.set.SMTP.dial(ctx, o.set.Helo)
-	if err != nil {
-		return o.fail(ctx, due, err)
-	}
-	defer c.close()
 	r := new(run)
-	err = o.sendAll(ctx, c, due, r)
-	return errors.Join(err, o.judge(ctx, r))
+	for len(due) > 0 && err == nil {
+		due, err = o.sendSome(ctx, due, r)
+	}
+	return errors.Join(err, errors.Join(r.unfit...), o.judge(ctx, r))
 }
 
-func (o *outbox) sendAll(ctx context.Context, c *session, due []*confirmation, r *run) error {
+// sendSome sends mails over one connection, and returns those that are left for another one.
+func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (left []*confirmation, err error) {
+	c, err := o.set.SMTP.dial(ctx, o.set.Helo)
+	if err != nil {
+		r.failing = true
+		return nil, o.fail(ctx, due, err)
+	}
+	defer c.close()
+	taken := false // a mail, over this connection
 	for i, m := range due {
-		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful {
-			return ctx.Err()
+		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
+			return nil, ctx.Err()
 		}
 		result, err := o.send(ctx, c, m)
 		switch {
 		case result == outdated && errors.Is(err, errOutdated):
-			return nil // what is due now says the database
+			return nil, nil // what is due now says the database
+		case result == setup && taken: // the server takes no more over one connection
+			return due[i:], nil
 		case result == setup:
 			r.failing = true
-			return o.fail(ctx, due[i:], err)
+			return nil, o.fail(ctx, due[i:], err)
 		case result == trouble:
-			return errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, err))
+			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
+		case result == outdated && refusedRow(err) != "":
+			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
+			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
+			_ = o.postpone(ctx, m, why) // which it may refuse, too: then it is the first one of the next run
+			return due[i+1:], nil
 		case result == outdated:
-			return err
+			return nil, err
 		case result == doubtful:
 			why, _ := errors.AsType[*refusal](err)
 			r.doubtful = append(r.doubtful, doubt{m, why})
 			continue
 		}
 		if err := o.note(ctx, m, result, err); err != nil {
-			return fmt.Errorf("note what became of the mail for order %s: %w", m.OrderID, err)
+			return nil, fmt.Errorf("note what became of the mail for order %s: %w", m.OrderID, err)
 		}
-		r.passed = r.passed || result == sent
+		taken = taken || result == sent
+		r.passed = r.passed || taken
 		if result == uncertain {
-			return fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.SMTP, m.OrderID)
+			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.SMTP, m.OrderID)
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// refusedRow returns the SQLSTATE by which the database refuses this mail's row, and goes on to answer; or "".
+func refusedRow(err error) string {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || refused.SeverityUnlocalized != "ERROR" {
+		return ""
+	}
+	switch refused.Code[:min(2, len(refused.Code))] {
+	case "08", "25", "40", "53", "55", "57", "58": // connection, read-only, conflicts, resources, locks, shutdown, I/O
+		return ""
+	}
+	return refused.Code
 }
 
 // takeOver counts as uncertain what another process, or this one before a restart, was sending.
@@ -168,10 +195,12 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why 
 	switch {
 	case result == sent:
 		state = "sent"
-	case result == uncertain:
-		reason = lostReply
 	case result == failed:
 		state, reason = "failed", inOneLine(why)
+	case result == uncertain && time.Since(m.ComposedAt) > giveUp:
+		state, reason = "failed", "No reply for five days, though the mail may have arrived."
+	case result == uncertain:
+		reason = lostReply
 	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:
@@ -207,12 +236,12 @@ func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
 	return err == nil && is
 }
 
-// postpone books a lost connection to the mail that was being sent: it may be its content that the server does not bear.
-func (o *outbox) postpone(ctx context.Context, m *confirmation, why error) error {
+// postpone books a failure to the mail that was being sent: it may be its content that the server, or the database, does not bear.
+func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			update mail set attempts = attempts + 1, due_at = now() + $2::interval, reason = $3
-			 where order_id = $1 and state = 'pending'`, m.OrderID, delay(m.attempts), "Mail server: "+inOneLine(why))
+			 where order_id = $1 and state = 'pending'`, m.OrderID, delay(m.attempts), reason)
 		return err
 	})
 }

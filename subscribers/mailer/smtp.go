@@ -197,10 +197,10 @@ func (c *session) send(from, to string, raw []byte, begin func() error) (outcome
 	}
 	c.SkipSMTPUTF8(ascii(from + to))
 	c.allow(replyTimeout)
-	if err := c.Mail(from); err != nil {
+	if err := c.Mail(from); negative(err) {
 		return setup, fmt.Errorf("it refuses the sender (MAIL_FROM): %w", err)
 	}
-	if err := c.Rcpt(to); err != nil {
+	if err := c.Rcpt(to); negative(err) {
 		return c.judge("RCPT", err, trouble)
 	}
 	w, err := c.Data()
@@ -214,10 +214,17 @@ func (c *session) send(from, to string, raw []byte, begin func() error) (outcome
 		return outdated, err
 	}
 	c.allow(endTimeout)
-	if err := w.Close(); err != nil {
+	if err := w.Close(); negative(err) {
 		return c.judge("end", err, uncertain)
 	}
 	return sent, nil
+}
+
+// negative reports whether err is anything but a positive reply, of which the first digit tells whatever the others are
+// (RFC 5321 section 4.2.1). A mail that was taken so is not sent again.
+func negative(err error) bool {
+	reply, ok := errors.AsType[*textproto.Error](err)
+	return err != nil && (!ok || reply.Code/100 != 2)
 }
 
 // A refusal is a reply that is no success. Its text may name the recipient.

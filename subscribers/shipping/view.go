@@ -49,10 +49,7 @@ func (p *parcel) ShortBuild() string { return short(p.BuildID) }
 
 // ModelName is "Volta" for volta: the codes of the catalogue are made of words.
 func (p *parcel) ModelName() string {
-	if p.Model == "" {
-		return ""
-	}
-	return strings.ToUpper(p.Model[:1]) + strings.ReplaceAll(p.Model[1:], "_", " ")
+	return web.Capital(strings.ReplaceAll(p.Model, "_", " "))
 }
 
 // apiLimit is how many shipments the API gives at most, and by default. All of them are on the feed.

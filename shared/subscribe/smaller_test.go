@@ -1,0 +1,168 @@
+package subscribe
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// attempts polls until it succeeds, for as long as that may take, and returns how often.
+func (c *copier) attempts(t *testing.T, most int) int {
+	t.Helper()
+	for n := 1; ; n++ {
+		err := c.attempt()
+		if err == nil {
+			return n
+		}
+		if n == most {
+			t.Fatal(err)
+		}
+	}
+}
+
+// larger has requests for more than so many entries fare so.
+func larger(than int, fare tamper) tamper {
+	return func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > than {
+			fare(w, r, honest)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	}
+}
+
+// A page that cannot be had is followed by a smaller one, of a walk, too; and where the larger ones can be had again, by
+// larger ones.
+func TestPagesThatAreTooLarge(t *testing.T) {
+	t.Parallel()
+	for name, fare := range map[string]tamper{
+		"for the client":      tooLong,
+		"for a proxy":         answered(413, ""),
+		"for its connections": resetAfter(900),
+		"for the source":      answered(500, ""),
+		"and are torn":        edited(func(body string) string { return body[:len(body)/2] }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 40)
+			s.setTamper(larger(3, fare))
+			c := newCopier(t, s)
+			c.attempts(t, 20)
+			c.wantUpToDate(t, s)
+			c.resync(t)
+			c.attempts(t, 20)
+			c.wantWalked(t, s, 1)
+
+			s.setTamper(larger(4, fare))
+			s.put(t, 41, 90)
+			c.attempts(t, 20)
+			s.setTamper(nil)
+			s.put(t, 91, 180)
+			s.exchanges()
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+			if asked := s.exchanges(); len(asked) > 12 {
+				t.Errorf("it asked for %v", asked)
+			}
+		})
+	}
+	t.Run("for a moment", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 1200)
+		s.setTamper(answered(503, ""))
+		c := newCopier(t, s)
+		for range 8 {
+			if c.attempt() == nil {
+				t.Fatal("it has polled")
+			}
+		}
+		s.setTamper(nil)
+		s.exchanges()
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+		asked := s.exchanges()
+		last := asked[len(asked)-2]
+		if !strings.HasSuffix(last.query, "limit=10") || len(asked) > 120+4*tryUnread {
+			t.Errorf("it ended with %v after %d", last, len(asked))
+		}
+	})
+}
+
+// A feed that begins with more bad entries than a page can have.
+func TestCheckBehindTheLargestPage(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, feed.MaxPageSize+120)
+	c := newCopier(t, s)
+	matches := regexp.MustCompile(`"name":"thing ([0-9]{1,3}|10[0-9]{2}), `)
+	c.Check = func(e feed.Entry) error {
+		if matches.Match(e.Entity) {
+			return errors.New("name is no name")
+		}
+		return nil
+	}
+	c.attempts(t, 20)
+	if at := c.stored(t); at.rejected != 1099 || len(c.things(t)) != 21 {
+		t.Errorf("%d are rejected, and %d things are there", at.rejected, len(c.things(t)))
+	}
+
+	t.Run("and none that is good", func(t *testing.T) {
+		c := s.copier(t, c.pool, 10)
+		exec(t, c.pool, `truncate thing, rejected_entry; update subscription set cursor = '0'`)
+		c.Check = func(feed.Entry) error { return errors.New("name is no name") }
+		for range 3 * lookPages {
+			if err := c.attempt(); err == nil {
+				t.Fatal("it has polled")
+			}
+		}
+		if at := c.stored(t); at.rejected > 0 || at.cursor.Position > 0 {
+			t.Errorf("%d are rejected, at %s", at.rejected, at.cursor)
+		}
+		c.Check = nil
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+	})
+}
+
+// An entry may say of itself that it is of any time.
+func TestRejectedOfAnyYear(t *testing.T) {
+	t.Parallel()
+	years := []string{"9999-12-31T23:59:59-05:00", "0000-01-01T00:00:00+05:00", "0001-01-01T00:00:00Z", "0002-01-01T00:00:00Z"}
+	s := newSource(t)
+	s.put(t, 1, 9)
+	s.setTamper(edited(func(body string) string {
+		modified := regexp.MustCompile(`"date_modified":"[^"]*"`).FindAllString(body, -1)
+		for i, year := range years {
+			body = strings.Replace(body, modified[i], `"date_modified":"`+year+`"`, 1)
+		}
+		return body
+	}))
+	c := newCopier(t, s)
+	c.bans(t, "^thing [1-4], ")
+	server := c.site(t, routeThings)
+	c.mustPoll(t)
+	var updated []string
+	for _, e := range listed(t, server) {
+		if e.Updated == nil {
+			updated = append(updated, "")
+		} else {
+			updated = append(updated, e.Updated.Format(time.RFC3339))
+		}
+	}
+	if want := []string{"", "", "", "0002-01-01T00:00:00Z"}; !slices.Equal(updated, want) {
+		t.Error(fmt.Sprint(updated))
+	}
+	if resp, text := get(t, server.URL+"/subscriptions/things/rejected", "text/html"); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s", resp.Status, text)
+	}
+}

@@ -1,0 +1,142 @@
+package mailer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+)
+
+// A reply is positive by its first digit: a mail that was taken so is not sent again.
+func TestPositiveReplies(t *testing.T) {
+	t.Parallel()
+	for name, reply := range map[string]func(string) string{
+		"200 at the end":       on(".", "200 queued"),
+		"252 at the end":       on(".", "252 2.0.0 queued"),
+		"many lines":           on(".", "250-a\r\n250-b\r\n250 c"),
+		"251 at the recipient": on("RCPT", "251 will forward"),
+		"200 at the recipient": on("RCPT", "200 ok"),
+		"200 at the sender":    on("MAIL", "200 ok"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, s := newScripted(t, 2, reply)
+			for range 3 {
+				b.mustWork(t)
+				b.hurry(t)
+			}
+			b.state(t, 1, "sent", 1, "")
+			b.state(t, 2, "sent", 1, "")
+			if heard, _ := s.got(); strings.Count(heard, "DATA") != 2 {
+				t.Errorf("it was sent again:\n%s", heard)
+			}
+		})
+	}
+}
+
+// A server may take so many mails over one connection; the others go over the next ones, and nothing is said to be wrong.
+func TestMailsPerConnection(t *testing.T) {
+	t.Parallel()
+	for _, full := range []string{"421 4.7.0 Too many messages in this connection", "450 4.7.0 Too many", "cut"} {
+		t.Run(full, func(t *testing.T) {
+			t.Parallel()
+			mails := 0
+			b, s := newScripted(t, 7, func(command string) string {
+				switch {
+				case strings.HasPrefix(command, "EHLO"):
+					mails = 0
+				case strings.HasPrefix(command, "MAIL"):
+					if mails++; mails > 2 {
+						return full
+					}
+				}
+				return ""
+			})
+			b.mustWork(t)
+			for n := 1; n <= 7; n++ {
+				b.state(t, n, "sent", 1, "")
+			}
+			if heard, _ := s.got(); strings.Count(heard, "EHLO") != 4 || b.outage.now() != (failure{}) {
+				t.Errorf("%d connections, %+v", strings.Count(heard, "EHLO"), b.outage.now())
+			}
+		})
+	}
+}
+
+// One mail of which the database refuses the row keeps back no other one.
+func TestRowAtFault(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]string{"when it is being sent": "new.state = 'sending'", "ever": "true"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, s := newScripted(t, 4, yes)
+			exec(t, b.db, `create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no mail to %', new.recipient; end $$`)
+			exec(t, b.db, fmt.Sprintf(`create trigger refuse before update on mail for each row when (new.order_id = '%s' and %s) execute function refuse()`, orderID(2), when))
+			exec(t, b.db, `alter table mail disable trigger refuse; update mail set due_at = now() - interval '1 h' where order_id = '`+orderID(2).String()+`'; alter table mail enable trigger refuse`)
+			err := b.work(t.Context())
+			if err == nil || !strings.Contains(err.Error(), "mail for order "+orderID(2).String()) || !strings.Contains(err.Error(), "P0001") || strings.Contains(err.Error(), "@") {
+				t.Errorf("%v", err)
+			}
+			if m := b.mail(t, 2); m.State != "pending" || m.Recipient != nil {
+				t.Errorf("%+v", m)
+			}
+			for _, n := range []int{1, 3, 4} {
+				b.state(t, n, "sent", 1, "")
+			}
+			exec(t, b.db, `drop trigger refuse on mail`)
+			b.hurry(t)
+			b.mustWork(t)
+			if m := b.mail(t, 2); m.State != "sent" {
+				t.Errorf("%+v", m)
+			}
+			if _, mails := s.got(); mails < 4 {
+				t.Errorf("%d mails", mails)
+			}
+		})
+	}
+}
+
+// A model may begin with any letter.
+func TestStrangeModels(t *testing.T) {
+	t.Parallel()
+	b, _ := newScripted(t, 0, yes)
+	models := []string{"élan", "\u202eabc", "😀x", "ßx", "ı", "\u2028", "\x01", "a\r\n.\r\nRSET", "{{.}}"}
+	for i, model := range models {
+		i++
+		b.customers(t, customerEntry(t, aCustomer(i, 1)))
+		o := anOrder(i, 1, order.Placed)
+		o.Lines[0].Model, o.Lines[0].Options = model, []string{model}
+		b.orders(t, feed.Entry{Position: int64(i), ID: o.ID, Version: 1, Entity: rawJSON(t, o)})
+	}
+	b.mustWork(t)
+	for i := 1; i <= len(models); i++ {
+		b.state(t, i, "sent", 1, "")
+	}
+	if m := b.mail(t, 1); !strings.Contains(*m.Body, "Edison Élan with élan") {
+		t.Errorf("%s", *m.Body)
+	}
+}
+
+// A server that takes mails and never replies gets none of them for ever.
+func TestNoReplyForDays(t *testing.T) {
+	t.Parallel()
+	b, s := newScripted(t, 1, on(".", "cut"))
+	for range 3 {
+		b.hurry(t)
+		if err := b.work(t.Context()); err == nil {
+			t.Error("nothing is told of it")
+		}
+		b.state(t, 1, "pending", b.mail(t, 1).Uncertain, "may have arrived")
+	}
+	exec(t, b.db, `update mail set composed_at = composed_at - interval '6 days'`)
+	for range 3 {
+		b.hurry(t)
+		_ = b.work(t.Context())
+	}
+	b.state(t, 1, "failed", 4, "No reply for five days, though the mail may have arrived.")
+	if heard, _ := s.got(); strings.Count(heard, "DATA") != 4 {
+		t.Errorf("it was sent again:\n%s", heard)
+	}
+}
