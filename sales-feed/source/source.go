@@ -129,14 +129,17 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	return r, nil
 }
 
-// ready returns nil if the app can write its tables now.
+// ready returns nil if the app can write its tables, and publish, now.
 func ready(ctx context.Context, pool *pgxpool.Pool) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
 	}
 	if err == nil {
-		_, err = pool.Exec(ctx, `select from feed limit 0`) // which is missing while a backup is restored
+		err = postgres.Unlocked(ctx, pool, postgres.Write)
+	}
+	if err == nil { // the row that each publication takes, of a table that is missing while a backup is restored
+		_, err = pool.Exec(ctx, `begin; select from feed order by name for share; rollback`)
 	}
 	return err
 }
