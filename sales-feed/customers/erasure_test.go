@@ -2,11 +2,14 @@ package customers
 
 import (
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -91,21 +94,64 @@ func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()
 	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
 	a := startErasing(t, pool, file)
+	for name, put := range map[string]func() error{
+		"nothing":                  func() error { return nil },
+		"a folder":                 func() error { return os.Mkdir(file, 0o700) },
+		"a device that has no end": func() error { return os.Symlink("/dev/zero", file) },
+		"a pipe":                   func() error { return syscall.Mkfifo(file, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, p := a.json(t, "POST", "/customers", ada, 201)
+			if err := errors.Join(os.Rename(file, file+".away"), put()); err != nil {
+				t.Fatal(err)
+			}
+			for _, accept := range []string{"application/json", "text/html"} {
+				resp, body := a.do(t, "DELETE", path(p.ID), "", "Accept", accept)
+				if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "Nothing was deleted") || strings.Contains(body, file) {
+					t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+				}
+			}
+			a.json(t, "GET", path(p.ID), "", 200)
+			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if err := os.Rename(file+".away", file); err != nil {
+				t.Fatal(err)
+			}
+			if resp, _ := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
+				t.Errorf("%d", resp.StatusCode)
+			}
+		})
+	}
+}
+
+// While what was erased cannot be kept so, nothing of people is served, and the app is not ready.
+func TestNotReadyWithABrokenList(t *testing.T) {
+	t.Parallel()
+	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
+	a := startErasing(t, pool, file)
 	_, p := a.json(t, "POST", "/customers", ada, 201)
-	if err := os.Rename(file, file+".away"); err != nil {
+	list, err := os.ReadFile(file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, accept := range []string{"application/json", "text/html"} {
-		resp, body := a.do(t, "DELETE", path(p.ID), "", "Accept", accept)
-		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "Nothing was deleted") || strings.Contains(body, file) {
-			t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+	for name, line := range map[string]string{"a broken line": "2026-11-28 customers\n", "another feed": "2026-11-28T21:04:05Z others " + p.ID.String() + "\n"} {
+		if err := os.WriteFile(file, append(slices.Clone(list), line...), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	}
-	a.json(t, "GET", path(p.ID), "", 200)
-	if err := os.Rename(file+".away", file); err != nil {
-		t.Fatal(err)
-	}
-	if resp, _ := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
-		t.Errorf("%d", resp.StatusCode)
+		for range 2 {
+			a.json(t, "GET", path(p.ID), "", 503)
+			resp, body := a.do(t, "GET", "/readyz", "")
+			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || strings.Contains(body, file) {
+				t.Errorf("%s: readyz answers %d %v %s", name, resp.StatusCode, resp.Header, body)
+			}
+		}
+		if err := os.WriteFile(file, list, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.json(t, "GET", path(p.ID), "", 200)
+		if resp, body := a.do(t, "GET", "/readyz", ""); resp.StatusCode != 200 {
+			t.Errorf("%s: in the end readyz answers %d %s", name, resp.StatusCode, body)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -118,7 +119,7 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	if err := s.TrustedProxies.Trust(r); err != nil {
 		return nil, err
 	}
-	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool) })
+	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool, log) })
 	readers := r.Group("", s.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
 		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(), Limits: s.Limits,
@@ -129,14 +130,20 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	return r, nil
 }
 
-// ready returns nil if the app can write its tables now.
-func ready(ctx context.Context, pool *pgxpool.Pool) error {
+// ready returns nil if the app can write its tables, and publish, now.
+func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
 	}
 	if err == nil {
-		_, err = pool.Exec(ctx, `select from feed limit 0`) // which is missing while a backup is restored
+		err = postgres.Unlocked(ctx, pool, postgres.Write)
+	}
+	if err == nil { // the row that each publication takes, of a table that is missing while a backup is restored
+		_, err = pool.Exec(ctx, `begin; select from feed order by name for share; rollback`)
+	}
+	if err == nil { // nothing is served of a database that has to be erased again, and cannot be
+		err = log.View(ctx, func(pgx.Tx) error { return nil })
 	}
 	return err
 }

@@ -70,6 +70,7 @@ func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 	}
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		encodeUUIDs(conn.TypeMap())
+		boundTimes(conn.TypeMap())
 		return nil
 	}
 	params := cfg.ConnConfig.RuntimeParams

@@ -113,6 +113,29 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 }
 
+// A Use is what a transaction does with a table, by the lock that it takes.
+type Use string
+
+const (
+	Read  Use = "access share"
+	Write Use = "row exclusive"
+)
+
+// Unlocked returns nil if each table of the pool's schema that it may use so could be used now. Where a transaction of
+// somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none for others to wait for.
+func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use) error {
+	privilege := map[Use]string{Read: "select", Write: "update"}[use]
+	_, err := pool.Exec(ctx, `
+		do $$ declare name regclass; begin
+		    for name in select oid from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
+		        and has_table_privilege(oid, '`+privilege+`') loop
+		        execute format('lock table %s in `+string(use)+` mode', name);
+		        commit;
+		    end loop;
+		end $$`)
+	return err
+}
+
 // checkSession refuses a database that takes no writes, and a pooler that does not give each connection a session of its
 // own: locks would stay behind in sessions of others, and settings and notifications be lost.
 func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn) error {

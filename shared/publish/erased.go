@@ -88,6 +88,9 @@ func syncFolder(path string) error {
 
 // open opens the file and locks it, until it is closed.
 func (l *erasedList) open(flags, lock int) (*os.File, error) {
+	if info, err := os.Stat(l.path); err == nil && !info.Mode().IsRegular() { // a device may have no end, and a pipe no beginning
+		return nil, fmt.Errorf("the list of erased ids %s is not a regular file", l.path)
+	}
 	f, err := os.OpenFile(l.path, flags, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open the list of erased ids: %w", err)
@@ -221,7 +224,7 @@ func repair(f *os.File, size int64) (end int64, lead string, err error) {
 
 // length returns how long the list is, as it last was if the file cannot be reached.
 func (l *erasedList) length() int64 {
-	if info, err := os.Stat(l.path); err == nil {
+	if info, err := os.Stat(l.path); err == nil && info.Mode().IsRegular() {
 		l.size.Store(info.Size())
 	}
 	return l.size.Load()

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // The clock is set back: what was stored by it as it was before does not count.
@@ -193,4 +194,45 @@ func TestLyingClockOfTheSource(t *testing.T) {
 	if to := c.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
 		t.Errorf("at %v it is as of %v", now, to.asOf)
 	}
+}
+
+// A time that no clock shows, in whatever column of the subscription, stops no poll, no page and no start.
+func TestStoredTimesThatNoClockShows(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 5)
+	pool := healthDatabase(t)
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL()}
+	url, stop, log := start(t, env)
+	has(t, pool, 5)
+	things := 5
+	for _, column := range []string{
+		"subscription.as_of", "subscription.last_success_at", "subscription.failing_since", "subscription.resynced_at", "subscription.walk_since",
+		"subscription_setting.tuned_at", "subscription_setting.stale_tuned",
+	} {
+		for _, value := range []string{"infinity", "-infinity", "20000-01-01", "4000-01-01 BC"} {
+			table, column, _ := strings.Cut(column, ".")
+			exec(t, pool, `update `+table+` set `+column+` = '`+value+`'`)
+			s.put(t, things+1, things+1)
+			things++
+			has(t, pool, things)
+			eventually(t, column+" of "+value+": it is fresh", func() bool {
+				if got := status(t, url+"/subscriptions"); got != http.StatusOK {
+					t.Errorf("%s of %s: /subscriptions answers %d", column, value, got)
+				}
+				shown := subscription(t, url)
+				return shown.State == Fresh && shown.FailingSince == nil && shown.AsOf != nil
+			})
+		}
+	}
+	exec(t, pool, `update subscription set as_of = 'infinity', last_success_at = 'infinity', failing_since = '-infinity', resynced_at = 'infinity'`)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); strings.Contains(text, "not polling") {
+		t.Errorf("it gave up polling:\n%s", text)
+	}
+	exec(t, pool, `update subscription set as_of = 'infinity', last_success_at = 'infinity', failing_since = '-infinity', resynced_at = 'infinity'`)
+	url, _, _ = start(t, env)
+	eventually(t, "after a restart it is fresh", func() bool { return subscription(t, url).State == Fresh })
 }

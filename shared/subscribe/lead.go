@@ -64,7 +64,8 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
 func (l *leader) hold(ctx context.Context, said *string) error {
-	conn, err := pgx.ConnectConfig(ctx, l.site.DB.Config().ConnConfig)
+	config := l.site.DB.Config()
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return err
 	}
@@ -73,6 +74,11 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
+	if config.AfterConnect != nil { // it reads times as the pool does
+		if err := config.AfterConnect(ctx, conn); err != nil {
+			return err
+		}
+	}
 	if err := l.setSilence(ctx, conn); err != nil {
 		return err
 	}

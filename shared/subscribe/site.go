@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/csv"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -187,7 +189,8 @@ func (s *Site) subscriptions() []Subscription {
 	return list
 }
 
-// ready returns nil if a copy can be served: one that is there, however old, in a database that answers.
+// ready returns nil if a copy can be served: one that is there, however old, in a database that answers, and lets its tables
+// be read.
 func (s *Site) ready(ctx context.Context) error {
 	for i, sub := range s.subscriptions() {
 		if sub.AsOf == nil && !sub.undated && !s.pollers[i].Optional {
@@ -195,7 +198,7 @@ func (s *Site) ready(ctx context.Context) error {
 		}
 	}
 	_, err := s.DB.Exec(ctx, `select from subscription limit 0`) // which is missing while a backup is restored
-	return err
+	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read))
 }
 
 func (s *Site) route() {

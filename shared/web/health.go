@@ -17,12 +17,12 @@ func Health(r gin.IRoutes, ready func(context.Context) error) {
 		ctx, cancel := context.WithTimeout(c.Request.Context(), 2*time.Second)
 		defer cancel()
 		if err := ready(ctx); err != nil {
-			p := new(Problem)
-			if !errors.As(err, &p) {
-				p = Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
+			p := *Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
+			if problem, ok := errors.AsType[*Problem](err); ok {
+				p = *problem // which may be everybody's
 			}
 			p.Header = http.Header{"Retry-After": {"1"}}
-			return p
+			return &p
 		}
 		c.String(http.StatusOK, "ok\n")
 		return nil

@@ -25,11 +25,12 @@ type purchase struct {
 const maxSkew = time.Minute
 
 // book books what was due until now, each purchase once: the pieces are on hand, and on order no longer. The time of a purchase
-// that was ordered in the future runs from now.
+// that was ordered in the future runs from now. One of which nobody knows how long it takes, since its time is infinite, has come.
 func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
 	_, err := db.Exec(ctx, `
-		update purchase set ordered_at = $1, due_at = $1::timestamptz + (due_at - ordered_at)
-		 where arrived_at is null and ordered_at > $1::timestamptz + $2::interval`, now, maxSkew)
+		update purchase set ordered_at = $1, due_at = case when isfinite(ordered_at) and isfinite(due_at)
+		       then $1::timestamptz + (due_at - ordered_at) else $1 end
+		 where arrived_at is null and (ordered_at > $1::timestamptz + $2::interval or due_at = 'infinity')`, now, maxSkew)
 	if err != nil {
 		return err
 	}

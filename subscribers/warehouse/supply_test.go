@@ -272,3 +272,33 @@ func TestOrderedInTheFuture(t *testing.T) {
 		}
 	}
 }
+
+// What has no time that a clock shows has come, and holds up nothing else.
+func TestOrderedAtNoTime(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	onHand := int64(20)
+	for n, set := range []string{
+		`ordered_at = 'infinity'`, `due_at = 'infinity'`, `ordered_at = 'infinity', due_at = 'infinity'`, `ordered_at = '-infinity', due_at = '-infinity'`,
+		`ordered_at = '-infinity', due_at = 'infinity'`, `ordered_at = 'infinity', due_at = '-infinity'`,
+	} {
+		copyPage(t, pool, entry(t, n+1, 1, order.Placed, line(15, "joule")))
+		var ordered int64
+		if err := pool.QueryRow(t.Context(), `select on_order from part where part = 'body-van'`).Scan(&ordered); err != nil || ordered == 0 {
+			t.Fatalf("%d on order, %v", ordered, err)
+		}
+		if _, err := pool.Exec(t.Context(), `update purchase set `+set+` where arrived_at is null`); err != nil {
+			t.Fatal(err)
+		}
+		if err := book(t.Context(), pool, time.Now()); err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		onHand += ordered
+		if p := partNamed(t, pool, "body-van"); p.OnHand != onHand || p.OnOrder != 0 {
+			t.Errorf("%s: %+v, not %d on hand", set, p, onHand)
+		}
+		if _, err := readPurchases(httptest.NewRequest("GET", "/purchases", nil), pool); err != nil {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+}
