@@ -220,11 +220,10 @@ const tryUnread = 10
 
 // grow makes the next page up to twice as large, as far as is set. It wants p.mu locked.
 func (p *poller) grow() {
-	p.sinceUnread++
-	if 2*p.size >= p.unread && p.sinceUnread < tryUnread {
-		return
-	}
-	if 2*p.size >= p.unread {
+	if p.sinceUnread++; p.unread > 0 && 2*p.size >= p.unread {
+		if p.sinceUnread < tryUnread {
+			return
+		}
 		p.unread = 0
 	}
 	p.sinceUnread = 0

@@ -166,3 +166,24 @@ func TestRejectedOfAnyYear(t *testing.T) {
 		t.Errorf("%s: %s", resp.Status, text)
 	}
 }
+
+// After a page that could not be applied, each page that could is followed by one twice as large; after one that could not be
+// had, one of that size is asked for after some others.
+func TestGrow(t *testing.T) {
+	t.Parallel()
+	grown := func(size, unread, pages int) (sizes []int) {
+		p := &poller{size: size, unread: unread}
+		p.tuned.pageSize = 100
+		for range pages {
+			p.grow()
+			sizes = append(sizes, p.size)
+		}
+		return sizes
+	}
+	if got := grown(1, 0, 8); !slices.Equal(got, []int{2, 4, 8, 16, 32, 64, 0, 0}) {
+		t.Errorf("%v", got)
+	}
+	if got := grown(12, 50, tryUnread+3); !slices.Equal(got, []int{24, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 96, 0}) {
+		t.Errorf("%v", got)
+	}
+}
