@@ -118,7 +118,7 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	if err := s.TrustedProxies.Trust(r); err != nil {
 		return nil, err
 	}
-	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool) })
+	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool, log) })
 	readers := r.Group("", s.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
 		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(), Limits: s.Limits,
@@ -129,8 +129,10 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	return r, nil
 }
 
-// ready returns nil if the app can write its tables now.
-func ready(ctx context.Context, pool *pgxpool.Pool) error {
+const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
+
+// ready returns nil if the app can write its tables now, and the synchronous standby, if there is one, confirms it.
+func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
@@ -138,7 +140,15 @@ func ready(ctx context.Context, pool *pgxpool.Pool) error {
 	if err == nil {
 		_, err = pool.Exec(ctx, `select from feed limit 0`) // which is missing while a backup is restored
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, standbyTimeout)
+	defer cancel()
+	if log.Ready(ctx) != nil {
+		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the synchronous standby does not confirm what is written.")
+	}
+	return nil
 }
 
 // A Site is where another app is found: http or https, without a slash at the end.
