@@ -20,7 +20,9 @@ func TestSynchronousStandby(t *testing.T) {
 	s := openOn(t, Settings{}, primary.Open("sales", Migrations()...))
 	const body = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
 	_, first := s.buy(t, body)
+	wantReady(t, s, http.StatusOK)
 	standby.Stop()
+	wantReady(t, s, http.StatusServiceUnavailable)
 
 	type answer struct {
 		*http.Response
@@ -53,7 +55,12 @@ func TestSynchronousStandby(t *testing.T) {
 	if a := <-repeated; a.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("the repeated order, which the standby does not have: %d %s", a.StatusCode, a.body)
 	}
+	wantReady(t, s, http.StatusServiceUnavailable)
+	restarted := openOn(t, Settings{}, primary.Open("sales")) // which serves nothing without the standby
+	wantReady(t, restarted, http.StatusServiceUnavailable)
 	standby.Start()
+	wantReady(t, s, http.StatusOK)
+	wantReady(t, restarted, http.StatusOK)
 	a := <-buying("Idempotency-Key", "k")
 	var again order.Order
 	if err := json.Unmarshal([]byte(a.body), &again); err != nil || a.StatusCode != http.StatusCreated {
@@ -69,6 +76,20 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 	if n := len(after.entries(t)); n != 2 {
 		t.Errorf("after the failover the feed has %d entries, want 2", n)
+	}
+}
+
+// wantReady waits until /readyz has the status.
+func wantReady(t *testing.T, s *shop, status int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		resp, body := s.do(t, "GET", "/readyz", "")
+		if resp.StatusCode == status {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz: %d %s, want %d", resp.StatusCode, body, status)
+		}
 	}
 }
 

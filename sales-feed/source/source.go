@@ -130,7 +130,9 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	return r, nil
 }
 
-// ready returns nil if the app can write its tables, and publish, now.
+const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
+
+// ready returns nil if the app can write its tables, and publish, now, and the synchronous standby, if there is one, confirms it.
 func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
@@ -145,7 +147,15 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
 	if err == nil { // nothing is served of a database that has to be erased again, and cannot be
 		err = log.View(ctx, func(pgx.Tx) error { return nil })
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, standbyTimeout)
+	defer cancel()
+	if log.Ready(ctx) != nil {
+		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the synchronous standby does not confirm what is written.")
+	}
+	return nil
 }
 
 // A Site is where another app is found: http or https, without a slash at the end.

@@ -32,6 +32,18 @@ func (l *Log) Confirm(ctx context.Context) error {
 	return err
 }
 
+// Ready returns nil if a commit would be confirmed now, at the latest when ctx ends. It asks nothing of a database that
+// waits for no synchronous standby.
+func (l *Log) Ready(ctx context.Context) error {
+	l.mu.Lock()
+	standby := l.standby
+	l.mu.Unlock()
+	if !standby {
+		return nil
+	}
+	return l.confirm(ctx)
+}
+
 // confirm returns when a transaction that began after the call is committed. It wraps errUnconfirmed.
 func (l *Log) confirm(ctx context.Context) error {
 	l.mu.Lock()

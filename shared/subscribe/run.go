@@ -73,7 +73,8 @@ func (f *Feed) variable(prefix string) string {
 	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }
 
-// Run runs the service until ctx ends: then it finishes the page that it is applying, and stops.
+// Run runs the service until ctx ends: then it finishes the page that it is applying, if that takes no more than 5 s,
+// and stops.
 func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writer) error {
 	set := settings{}
 	if err := daemon.Parse(env, &set); err != nil {

@@ -16,16 +16,26 @@ const (
 
 // A body is a request's. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer than
 // bodyTimeout, 400 if it breaks off.
-type body struct{ io.ReadCloser }
+type body struct {
+	io.ReadCloser
+	conn *impatientConn // nil: it is not known
+}
 
-func boundBody(w http.ResponseWriter, b io.ReadCloser) body {
+func boundBody(w http.ResponseWriter, r *http.Request) body {
 	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	return body{http.MaxBytesReader(w, b, maxBody)}
+	conn, _ := r.Context().Value(acceptedKey{}).(*impatientConn)
+	if conn != nil {
+		conn.receiving.Store(time.Now().UnixNano())
+	}
+	return body{http.MaxBytesReader(w, r.Body, maxBody), conn}
 }
 
 func (b body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if err != nil && b.conn != nil {
+		b.conn.receiving.Store(0)
+	}
 	switch _, large := errors.AsType[*http.MaxBytesError](err); {
 	case err == nil, errors.Is(err, io.EOF):
 	case large:

@@ -17,6 +17,10 @@ const (
 	stallTimeout = 30 * time.Second
 )
 
+// slowAfter is how long the body of a request may be awaited, or a client take for a part of an answer, until its
+// connection may give way to one of another client.
+const slowAfter = 2 * time.Second
+
 // impatient accepts connections that do not wait for a client that does not read, as many as there may be.
 type impatient struct {
 	net.Listener
@@ -44,6 +48,8 @@ type impatientConn struct {
 	closed sync.Once
 	busy   atomic.Bool // a request is under way
 
+	receiving, sending atomic.Int64 // since when the client is waited for, in nanoseconds since 1970; 0: it is not
+
 	holding bool
 	held    *[]byte // goes out with what is written next; nil: nothing
 }
@@ -54,6 +60,16 @@ func (c *impatientConn) Close() error {
 	return c.Conn.Close()
 }
 
+// slow reports whether the client has been waited for too long for a connection that others need.
+func (c *impatientConn) slow(now time.Time) bool {
+	for _, since := range []int64{c.receiving.Load(), c.sending.Load()} {
+		if since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
+			return true
+		}
+	}
+	return false
+}
+
 // buffers are for what is held: a connection that waits has none.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -61,6 +77,7 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 const maxHeld = 4 << 10
 
 func (c *impatientConn) Write(p []byte) (written int, err error) {
+	defer c.sending.Store(0)
 	if c.holding && c.held == nil && len(p) <= maxHeld {
 		c.held = buffers.Get().(*[]byte)
 		*c.held = append((*c.held)[:0], p...)
@@ -70,7 +87,7 @@ func (c *impatientConn) Write(p []byte) (written int, err error) {
 		defer buffers.Put(held)
 		c.held = nil
 		first, both := int64(len(*held)), net.Buffers{*held, p[:min(stallBytes, len(p))]}
-		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		if err := c.beginPart(); err != nil {
 			return 0, err
 		}
 		n, err := both.WriteTo(c.Conn)
@@ -80,7 +97,7 @@ func (c *impatientConn) Write(p []byte) (written int, err error) {
 	}
 	for {
 		part := p[written:min(written+stallBytes, len(p))]
-		if err := c.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		if err := c.beginPart(); err != nil {
 			return written, err
 		}
 		n, err := c.Conn.Write(part)
@@ -88,6 +105,13 @@ func (c *impatientConn) Write(p []byte) (written int, err error) {
 			return written, err
 		}
 	}
+}
+
+// beginPart gives the client the time to take a part of an answer.
+func (c *impatientConn) beginPart() error {
+	now := time.Now()
+	c.sending.Store(now.UnixNano())
+	return c.SetWriteDeadline(now.Add(stallTimeout))
 }
 
 // together makes the writes of write one packet, as far as they are two.
@@ -100,17 +124,23 @@ func (c *impatientConn) together(write func()) {
 	}
 }
 
-type connKey struct{} // of the context of a request: *impatientConn
+// Keys of the context of a request.
+type (
+	connKey     struct{} // *impatientConn, unless there is TLS
+	acceptedKey struct{} // *impatientConn
+)
 
 // withConn is http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	impatient := accepted(c)
+	if impatient == nil {
+		return ctx
+	}
+	ctx = context.WithValue(ctx, acceptedKey{}, impatient)
 	if _, secure := c.(*tls.Conn); secure { // its packets are not those of the connection
 		return ctx
 	}
-	if impatient := accepted(c); impatient != nil {
-		ctx = context.WithValue(ctx, connKey{}, impatient)
-	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, impatient)
 }
 
 // accepted returns the connection as it was accepted, or nil if that was not by [Listen].

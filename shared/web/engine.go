@@ -177,6 +177,9 @@ func refuse(c *gin.Context, p *Problem) {
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		req := c.Request
+		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
+			req.Body = boundBody(unwrap(c.Writer), req)
+		}
 		if err := checkText(req.URL); err != nil {
 			fail(c, err)
 			return
@@ -186,8 +189,6 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:
 			fail(c, tooLarge())
-		case req.ContentLength != 0:
-			req.Body = boundBody(unwrap(c.Writer), req.Body)
 		}
 	}
 }

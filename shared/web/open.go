@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // openConns are the connections of a listener. They are bounded, in all and per client, so that files remain for what is not a
 // client's connection, and connections for other clients. Where there are too many, one on which no request is under way gives
-// way to the new one, of the client that has the most.
+// way to the new one, of the client that has the most; where there is none, one whose client keeps the server waiting, if
+// that client has more connections than the new one's.
 type openConns struct {
 	most, ofClient int
 
@@ -29,17 +31,19 @@ func (o *openConns) admit(c *impatientConn) bool {
 		c.client = clientAddr(addr.AddrPort().Addr())
 	}
 	o.mu.Lock()
-	var idle *impatientConn
+	var gives *impatientConn
 	full := true
-	switch {
-	case len(o.byClient[c.client]) >= o.ofClient:
-		idle = idleOf(o.byClient[c.client])
+	switch mine := o.byClient[c.client]; {
+	case len(mine) >= o.ofClient:
+		gives = givesWay(mine, false)
 	case o.count >= o.most:
-		idle = o.idle()
+		if gives = o.find(0, false); gives == nil {
+			gives = o.find(len(mine)+1, true)
+		}
 	default:
 		full = false
 	}
-	if full && idle == nil {
+	if full && gives == nil {
 		o.mu.Unlock()
 		return false
 	}
@@ -49,31 +53,35 @@ func (o *openConns) admit(c *impatientConn) bool {
 	o.byClient[c.client][c] = struct{}{}
 	o.count++
 	o.mu.Unlock()
-	if idle != nil {
-		_ = idle.Close()
+	if gives != nil {
+		_ = gives.Close()
 	}
 	return true
 }
 
-// idle returns a connection on which no request is under way, of the client that has the most connections among those that have
-// such a one, or nil if there is none. It wants o.mu locked.
-func (o *openConns) idle() *impatientConn {
+// find returns a connection that gives way, of the client that has the most connections among those that have such a one and
+// more than so many, or nil if there is none. It wants o.mu locked.
+func (o *openConns) find(moreThan int, slow bool) *impatientConn {
 	clients := make([]map[*impatientConn]struct{}, 0, len(o.byClient))
 	for _, conns := range o.byClient {
-		clients = append(clients, conns)
+		if len(conns) > moreThan {
+			clients = append(clients, conns)
+		}
 	}
 	slices.SortFunc(clients, func(a, b map[*impatientConn]struct{}) int { return len(b) - len(a) })
 	for _, conns := range clients {
-		if c := idleOf(conns); c != nil {
+		if c := givesWay(conns, slow); c != nil {
 			return c
 		}
 	}
 	return nil
 }
 
-func idleOf(conns map[*impatientConn]struct{}) *impatientConn {
+// givesWay returns a connection on which no request is under way, or with slow one whose client is slow, or nil.
+func givesWay(conns map[*impatientConn]struct{}, slow bool) *impatientConn {
+	now := time.Now()
 	for c := range conns {
-		if !c.busy.Load() {
+		if !c.busy.Load() || slow && c.slow(now) {
 			return c
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A connFrom is a connection of a client at an address.
@@ -54,6 +55,19 @@ func TestOpenConns(t *testing.T) {
 	}
 	if _, ok := admit("192.0.2.4", true); ok || o.count != 8 {
 		t.Error("too many connections, all of them busy:", o.count)
+	}
+	long := time.Now().Add(-2 * slowAfter).UnixNano()
+	second.receiving.Store(long)
+	of1[1].sending.Store(time.Now().UnixNano())
+	if _, ok := admit("192.0.2.4", true); ok || closed(of1[1]) {
+		t.Error("one gives way whose client has not been waited for for long")
+	}
+	of1[1].sending.Store(long)
+	if _, ok := admit("192.0.2.4", true); !ok || !closed(of1[1]) || closed(second) {
+		t.Error("the connection of a slow client that has the most does not give way")
+	}
+	if _, ok := admit("192.0.2.4", true); ok || closed(second) {
+		t.Error("one gives way of a client that has no more connections than the new one's")
 	}
 	for _, c := range []*impatientConn{second, third, second} {
 		_ = c.Close()

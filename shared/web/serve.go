@@ -62,6 +62,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if conn := accepted(c); conn != nil {
 			conn.busy.Store(state == http.StateActive || state == http.StateHijacked)
+			conn.receiving.Store(0)
 		}
 		if state == http.StateNew {
 			silent.Store(c, nil)
