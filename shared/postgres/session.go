@@ -116,6 +116,7 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 // A Use is what a transaction does with a table, by the lock that it takes.
 type Use string
 
+// What a lock of somebody else can keep a transaction from.
 const (
 	Read  Use = "access share"
 	Write Use = "row exclusive"

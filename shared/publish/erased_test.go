@@ -249,6 +249,38 @@ func TestListAndDatabase(t *testing.T) {
 			t.Errorf("with the file again: %v", err)
 		}
 	})
+	t.Run("a list that became shorter gets what the database knows, and a warning says that there may have been more", func(t *testing.T) {
+		t.Parallel()
+		pool, file, log := people(t), filepath.Join(t.TempDir(), "erased"), new(bytes.Buffer)
+		ada, bob := uuid.New(), uuid.New()
+		open := func() *Log {
+			t.Helper()
+			l, err := OpenPersonal(t.Context(), pool, slog.New(slog.NewTextHandler(log, nil)), Erasures{File: file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		l := open()
+		signUp(t, l, ada, "Ada")
+		signUp(t, l, bob, "Bob")
+		for _, id := range []uuid.UUID{ada, bob} {
+			if err := l.Commit(t.Context(), erasing(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Close()
+		for size, warns := range map[int64]bool{10_000: false, 100: true, 0: true} {
+			if info, err := os.Stat(file); err != nil || size < info.Size() && os.Truncate(file, size) != nil {
+				t.Fatal(err)
+			}
+			log.Reset()
+			open().Close()
+			if strings.Contains(log.String(), "shorter than it was") != warns || lines(t, file) != 2 {
+				t.Errorf("cut to %d bytes it has %d lines:\n%s", size, lines(t, file), log)
+			}
+		}
+	})
 	t.Run("what fails before is not on the list", func(t *testing.T) {
 		t.Parallel()
 		l, pool, file := begin(t)

@@ -197,6 +197,14 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	if err != nil {
 		return nil, err
 	}
+	var was int64
+	if err := tx.QueryRow(ctx, `select coalesce(max(listed), 0) from feed`).Scan(&was); err != nil {
+		return nil, err
+	}
+	if size < was {
+		l.logger.WarnContext(ctx, "the list of erased ids is shorter than it was: put its newest state back, or what it alone knew is not erased "+
+			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", size)
+	}
 	listed := map[string]map[uuid.UUID]bool{}
 	for name := range heads {
 		listed[name] = map[uuid.UUID]bool{}
