@@ -152,11 +152,12 @@ func TestTuning(t *testing.T) {
 		`{"schedule": "` + strings.Repeat("0,", 100) + `0 * * * *"}`: {`"field":"schedule"`, "200 characters"},
 		`{"schedule": "@every 5s", "pages": 5}`:                      {"The body is not like"},
 		`{"schedule": "@every 5s", "schedule": "@hourly"}`:           {"The body is not like", "twice"},
-		`{"schedule": "@every 5s"} {}`:                               {"The body is not like"},
-		`"@every 5s"`:                                                {"The body is not like"},
-		``:                                                           {"The body is not like"},
+		`"@every 5s"`: {"The body is not like"},
 	} {
 		refused(t, "PUT", at, body, 422, parts...)
+	}
+	for _, body := range []string{`{"schedule": "@every 5s"} {}`, `{"schedule": "@every 5s"`, ``, `often`} {
+		refused(t, "PUT", at, body, 400, "The body is not JSON")
 	}
 	refused(t, "PUT", at, nil, 415, "application/json")
 	refused(t, "POST", at, `{"schedule": "@every 5s"}`, 415, "application/x-www-form-urlencoded")

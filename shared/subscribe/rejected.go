@@ -25,7 +25,7 @@ type rejectedEntry struct {
 	EntityID   uuid.UUID       `json:"entity_id"`
 	Version    int64           `json:"version"`
 	Position   int64           `json:"position"` // 0: it was missing when the feed was read anew
-	Updated    *time.Time      `json:"updated"`  // null: not known, after the feed was read anew, or outside the years 2 to 9999
+	Updated    *time.Time      `json:"updated"`  // null: not known, after the feed was read anew, or before the year 2
 	Deleted    bool            `json:"deleted"`
 	Entity     json.RawMessage `json:"entity"` // null if deleted
 	Reason     string          `json:"reason"`
@@ -51,7 +51,7 @@ func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]
 		var updated time.Time
 		var entity []byte
 		err = row.Scan(&e.EntityID, &e.Version, &e.Position, &updated, &entity, &e.Reason, &e.RejectedAt, &e.Attempts)
-		if updated = updated.UTC(); updated.Year() > 1 && updated.Year() <= 9999 { // those beyond are not written in JSON
+		if updated = updated.UTC(); updated.Year() > 1 {
 			e.Updated = &updated
 		}
 		e.Entity, e.Deleted, e.RejectedAt = entity, entity == nil, e.RejectedAt.UTC().Truncate(time.Millisecond)
