@@ -68,7 +68,7 @@ func start(t *testing.T, name string, pool *pgxpool.Pool, env map[string]string)
 			t.Errorf("%s ended with %v", name, err)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && len(ended) == 0; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline) && len(ended) == 0; time.Sleep(5 * time.Millisecond) {
 		if found := listening.FindStringSubmatch(log.String()); found != nil {
 			if status, _, _ := get(t, found[1]+"/readyz", ""); status == http.StatusOK {
 				return found[1]

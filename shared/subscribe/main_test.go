@@ -354,12 +354,12 @@ func exec(t rapid.TB, pool *pgxpool.Pool, sql string, args ...any) {
 	}
 }
 
-// eventually waits up to 20 s for a condition.
+// eventually waits up to a minute for a condition.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
