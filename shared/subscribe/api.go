@@ -199,6 +199,7 @@ func pollProblem(ctx context.Context, err error) error {
 	var status *feed.StatusError
 	var network net.Error
 	var noAnswer *feed.NoAnswerError
+	var entries *entriesError
 	_, database := errors.AsType[*pgconn.PgError](err)
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
@@ -209,6 +210,10 @@ func pollProblem(ctx context.Context, err error) error {
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	case errors.Is(err, context.Canceled):
 		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")
+	case errors.As(err, &entries): // such as a broker's that is away
+		p := web.Errorf(http.StatusServiceUnavailable, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
+		p.Header = http.Header{"Retry-After": {"5"}}
+		return p
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout

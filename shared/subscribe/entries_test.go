@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -49,6 +51,16 @@ func (s *source) heard() (all []string) {
 		all = append(all, fmt.Sprintf("%d v%d deleted=%t", i+1, e.Version, e.Payload == nil))
 	}
 	return all
+}
+
+// Where the service cannot pass on what the source said, the source is not at fault, and the request may be repeated.
+func TestPollThatIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	err := pollProblem(t.Context(), &entriesError{feed.Cursor{}, errors.New("the broker is away")})
+	problem, ok := errors.AsType[*web.Problem](err)
+	if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" || !strings.Contains(problem.Detail, "the broker is away") {
+		t.Errorf("%+v", err)
+	}
 }
 
 func TestEntries(t *testing.T) {
