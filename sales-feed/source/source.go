@@ -147,6 +147,9 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
 	if err == nil { // nothing is served of a database that has to be erased again, and cannot be
 		err = log.View(ctx, func(pgx.Tx) error { return nil })
 	}
+	if err == nil {
+		err = log.Room(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -44,12 +44,12 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	}
 	select {
 	case err := <-change.done:
-		return err
+		return l.noteRoom(err)
 	case <-ctx.Done():
 		if change.taken.CompareAndSwap(false, true) {
 			return errQueue(ctx)
 		}
-		return <-change.done
+		return l.noteRoom(<-change.done)
 	}
 }
 

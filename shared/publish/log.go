@@ -49,7 +49,8 @@ type Log struct {
 	looked  time.Time       // when the database was last asked for the heads
 	looking singleflight.Group
 
-	wrote atomic.Int64 // when the last write began, in nanoseconds since 1970
+	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
+	noRoom atomic.Bool  // the last change failed for lack of it
 
 	standby    bool          // the database waits for a synchronous standby, as it said when it was last asked
 	confirming bool          // a confirmation is under way
@@ -207,7 +208,7 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	if listed && err != nil && !errors.Is(err, ErrUnknown) {
 		err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	return err
+	return l.noteRoom(err)
 }
 
 // end appends what is pending and commits the transaction that is open on conn, in one packet. With lock it first

@@ -136,6 +136,36 @@ func TestReadOnlyDatabase(t *testing.T) {
 	p.copied(t, server)
 }
 
+// A database without room for an order is not ready until there is some, whether somebody buys meanwhile or not. (The triggers stand
+// for the disk: SQLSTATE 53100 is what PostgreSQL says of a full one.)
+func TestFullDatabase(t *testing.T) {
+	t.Parallel()
+	server, p := newSalesAndWarehouse(t)
+	db := server.URL("sales")
+	execute(t, db,
+		`create function full_disk() returns trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '53100'; end $$`,
+		`create function full_disk_ddl() returns event_trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '53100'; end $$`,
+		`create trigger full_disk before insert on orders for each row execute function full_disk()`,
+		`create event trigger full_disk on ddl_command_end execute function full_disk_ddl()`)
+	if err := ready("sales", p.urls["sales"]); err != nil {
+		t.Errorf("before anybody buys: %v", err)
+	}
+	if err := p.buy(); !errors.Is(err, errAway) {
+		t.Error(err)
+	}
+	for range 2 {
+		if ready("sales", p.urls["sales"]) == nil {
+			t.Error("sales is ready without room for an order")
+		}
+	}
+	execute(t, db, `drop event trigger full_disk`, `drop trigger full_disk on orders`)
+	eventually(t, func() error { return ready("sales", p.urls["sales"]) })
+	if err := p.buy(); err != nil {
+		t.Error(err)
+	}
+	p.copied(t, server)
+}
+
 // A backup is restored in place under the running services.
 func TestRestoreUnderARunningService(t *testing.T) {
 	t.Parallel()
