@@ -43,6 +43,10 @@ func (c *crew) restored(t *testing.T, p uuid.UUID, dump string) {
 	c.restore(t, customersApp, dump)
 	db.Close()
 	c.startAsTold(t, c.up, customersApp)
+	eventually(t, func() error { // the map may not have seen that it was down
+		_, _, err := get(c.url(customersApp)+"/readyz", "*/*")
+		return err
+	})
 	c.onMap(t, customersApp, topology.Up)
 	c.erasedAgain(t, p)
 
