@@ -1,6 +1,7 @@
 package customers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -17,7 +19,7 @@ import (
 func Erasures(settings Settings) publish.Erasures {
 	file := settings.ErasedFile
 	if file == "" {
-		file = filepath.Join(settings.DataDir, "customers.erased")
+		file = filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), "customers.erased")
 	}
 	return publish.Erasures{File: file, Delete: func(ctx context.Context, tx pgx.Tx, _ string, ids []uuid.UUID) error {
 		_, err := tx.Exec(ctx, `delete from customer where id = any($1)`, ids) // answers to repeated sign-ups go with it
@@ -25,7 +27,7 @@ func Erasures(settings Settings) publish.Erasures {
 	}}
 }
 
-// errNotErased is for somebody who wants to be erased while that could not be kept.
+// errNotErased returns a problem that says so if the list of erased ids could not be written, or err if that is another one.
 func errNotErased(err error) error {
 	if !errors.Is(err, publish.ErrNotListed) {
 		return err

@@ -155,3 +155,19 @@ func TestNotReadyWithABrokenList(t *testing.T) {
 		}
 	}
 }
+
+// The list lies beside the private server's data, wherever that is.
+func TestErasedFile(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct{ dataDir, erasedFile, want string }{
+		{"", "", filepath.Join(".edison", "customers.erased")},
+		{"/data", "", "/data/customers.erased"},
+		{"/data", "/elsewhere/customers", "/elsewhere/customers"},
+	} {
+		settings := Settings{ErasedFile: x.erasedFile}
+		settings.DataDir = x.dataDir
+		if got := Erasures(settings).File; got != x.want {
+			t.Errorf("%+v: %s", x, got)
+		}
+	}
+}

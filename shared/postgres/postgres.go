@@ -17,11 +17,13 @@ import (
 )
 
 const (
-	defaultDir   = ".edison"
 	closeTimeout = 10 * time.Second // for connections to be given back
 )
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+
+// DefaultDir is where private servers live, and what else services keep in files, if nobody chooses a folder.
+const DefaultDir = ".edison"
 
 // Config says which database.
 type Config struct {
@@ -66,7 +68,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	url := cfg.URL
 	if url == "" {
 		db.cluster, err = cluster.Start(ctx, cluster.Options{
-			Dir:      filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name),
+			Dir:      filepath.Join(cmp.Or(cfg.Dir, DefaultDir), cfg.Name),
 			Fallback: cfg.Dir == "",
 			Bin:      cfg.Bin,
 			Watchdog: cfg.watchdog,
@@ -129,5 +131,5 @@ func (db *DB) Close() {
 // Remove deletes all data of the private server of cfg.Name, so that the next one begins anew. It fails
 // while a service uses it.
 func Remove(cfg Config) error {
-	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, defaultDir), cfg.Name))
+	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, DefaultDir), cfg.Name))
 }
