@@ -3,8 +3,6 @@ package subscribe
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -19,13 +17,10 @@ const (
 	silenceEnds   = "5s"            // a session, at the server
 )
 
-// lockKey returns the key of the service's advisory lock, a hash of its name: services that share a database each have a lock,
-// and the replicas of a service, whatever their version, have the same one.
-func lockKey(service string) int64 {
-	hash := fnv.New64a()
-	_, _ = io.WriteString(hash, "data-feeds subscriber "+service)
-	return int64(hash.Sum64())
-}
+// lockKey is the key of the advisory lock of the service with the name $1, a hash of it and of the schema that its tables are in:
+// services that share a database each have a lock, also those of one name in two schemas, and the replicas of a service have
+// the same one.
+const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
 // A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
 // connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
@@ -129,7 +124,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	if !mine {
-		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, lockKey(l.site.service.Name)).Scan(&mine); err != nil {
+		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock(`+lockKey+`)`, l.site.service.Name).Scan(&mine); err != nil {
 			return false, err
 		}
 	}

@@ -199,7 +199,7 @@ func TestReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close(context.Background())
-		if _, err := conn.Exec(t.Context(), `select pg_advisory_lock($1)`, lockKey("test")); err != nil {
+		if _, err := conn.Exec(t.Context(), `select pg_advisory_lock(`+lockKey+`)`, "test"); err != nil {
 			t.Fatal(err)
 		}
 		url, _, log := start(t, env)

@@ -126,6 +126,23 @@ func TestServicesShareADatabase(t *testing.T) {
 	})
 }
 
+// Two environments may have a service of one name in one database, each in a schema of its own.
+func TestServicesOfOneName(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 5)
+	pool := pgtest.New(t)
+	for _, schema := range []string{"staging", "production"} {
+		exec(t, pool, `create schema `+schema)
+		url, _, _ := startService(t, service(), map[string]string{
+			"DATABASE_URL": pgtest.URL(pool) + "&search_path=" + schema, "FEED_URL_THINGS": s.feedURL(),
+		})
+		eventually(t, schema+" polls, and has a whole copy", func() bool {
+			return !subscription(t, url).Standby && rows(t, pool, schema+".thing") == 5
+		})
+	}
+}
+
 // begun is a transaction that is rolled back in the end.
 func begun(t testing.TB, pool *pgxpool.Pool) pgx.Tx {
 	t.Helper()
