@@ -124,7 +124,7 @@ func (s *schema) claim(ctx context.Context, name string, migrations []Migrations
 	return err
 }
 
-// close gives the lock back.
+// close releases the lock.
 func (s *schema) close() {
 	if s.conn == nil {
 		return

@@ -91,7 +91,7 @@ func committed(conn *pgxpool.Conn, err error) error {
 	return err
 }
 
-// release gives the connection back. That of a broken one is closed at once: pgx would go on reading from it for 15 s.
+// release returns the connection to its pool. A broken one is closed at once: pgx would go on reading from it for 15 s.
 func release(conn *pgxpool.Conn) {
 	if pgConn := conn.Conn().PgConn(); pgConn.IsClosed() {
 		_ = pgConn.Conn().Close()

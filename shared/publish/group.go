@@ -88,7 +88,7 @@ func (l *Log) lead(change *Change) {
 }
 
 // awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over.
-// Until then nobody leads, and those who come hear in time that nothing has happened.
+// Until then nobody leads, and callers that arrive are told in time that nothing has happened.
 func (l *Log) awaitHeads() {
 	for wait := 10 * time.Millisecond; l.committing.Err() == nil && !l.headsFree(); wait = min(2*wait, time.Second) {
 		sleep(l.committing, wait)

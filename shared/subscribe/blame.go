@@ -184,8 +184,8 @@ const (
 	stepTimeout   = 10 * time.Second // for a statement of a page that is applied in parts
 )
 
-// limitSteps has a statement of tx that takes too long fail by itself, which shows that the database answers; and
-// before that one that waits for a lock, which is nobody's fault. It gives what undoes that.
+// limitSteps makes a statement of tx that takes too long fail by itself, which shows that the database answers, and,
+// before that, one that waits for a lock, which is nobody's fault. restore undoes that.
 func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore func() error, err error) {
 	var statement, lock string
 	err = tx.QueryRow(ctx, `
@@ -212,7 +212,7 @@ type applyError struct{ cause error }
 func (e *applyError) Error() string { return unquoted(e.cause) }
 func (e *applyError) Unwrap() error { return e.cause }
 
-// whole gives the reason with all that it says.
+// whole returns the text of the reason, entry and all.
 func whole(reason error) string {
 	if apply, ok := reason.(*applyError); ok { //nolint:errorlint // what call gave, not what it wraps
 		reason = apply.cause

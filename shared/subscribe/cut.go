@@ -41,7 +41,8 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
 }
 
-// broke returns how the poll ends whose request, which waited, has failed: errCut if it was cut off. The next one waits for less.
+// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next request
+// waits for less.
 func (p *poller) broke(f fetched, took time.Duration, now time.Time) error {
 	status, answered := errors.AsType[*feed.StatusError](f.err)
 	switch {

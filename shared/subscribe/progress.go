@@ -149,7 +149,7 @@ func (p *poller) tableTaken(ctx context.Context, err error) error {
 		"update subscription set service = '%s' where service = '%s')", p.Table, feed, service, p.service, p.service, service)
 }
 
-// takeOver gives the service the rows that it had before several services could share a database: see sql/subscribe/00004.
+// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
 func (p *poller) takeOver(ctx context.Context, migrations string) error {
 	_, err := p.pool.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = $3`,
 		p.service, migrations, p.Name)

@@ -107,7 +107,7 @@ func (c *impatientConn) Write(p []byte) (written int, err error) {
 	}
 }
 
-// beginPart gives the client the time to take a part of an answer.
+// beginPart sets the deadline by which the client has to take the next part of an answer.
 func (c *impatientConn) beginPart() error {
 	now := time.Now()
 	c.sending.Store(now.UnixNano())
