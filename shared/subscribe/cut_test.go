@@ -214,7 +214,7 @@ func TestRefusedWhileWaiting(t *testing.T) {
 	}
 	// Where none waits, the schedule holds, until a longer one is tried again.
 	now := time.Now()
-	c.mustTune(t, "@weekly", now)
+	c.mustTune(t, fmt.Sprintf("0 0 1 %d *", now.AddDate(0, 6, -now.Day()).Month()), now) // half a year away
 	c.cuts = cuts{last: now}
 	c.succeed(t, now)
 	if next := c.nextPoll; !next.Equal(now.Add(forgetCuts)) {
