@@ -31,3 +31,7 @@ func (p Proxies) Trust(r *gin.Engine) error {
 	r.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	return r.SetTrustedProxies(p)
 }
+
+// HTTPS reports whether the client's connection is encrypted: to this server, or to a proxy that it trusts and that says so by
+// X-Forwarded-Proto.
+func HTTPS(c *gin.Context) bool { return c.Request.TLS != nil }
