@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,11 +18,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -56,10 +59,9 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
+	settings.Access = cmp.Or(settings.Access, access.Open)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceValue(func() string {
 		server.Close()
@@ -413,4 +415,15 @@ func TestPages(t *testing.T) {
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
 	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route(r, log, settings)
+	return r.Engine
 }
