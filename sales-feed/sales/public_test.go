@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // parsed gives the settings that the variables make.
@@ -79,12 +79,14 @@ func TestFeedTokens(t *testing.T) {
 // What a client says of hosts and proxies changes no byte: links are built from PUBLIC_URL.
 func TestForwardedHeadersChangeNothing(t *testing.T) {
 	t.Parallel()
+	token, hash := access.NewToken()
 	for name, env := range map[string]map[string]string{
 		"from anybody":         {"PUBLIC_URL": "https://cars.example"},
 		"from a trusted proxy": {"PUBLIC_URL": "https://cars.example/", "TRUSTED_PROXIES": "127.0.0.0/8,::1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			env["TOKENS"], env["HOSTS"] = "ada:operator:"+hash, "evil.example"
 			s := openWith(t, parsed(t, env))
 			s.buy(t, twoOhms)
 			ask := func(path string, header http.Header, host string) (*http.Response, []byte) {
@@ -93,6 +95,7 @@ func TestForwardedHeadersChangeNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				req.Header, req.Host = header, host
+				req.Header.Set("Authorization", "Bearer "+token)
 				resp, err := http.DefaultTransport.RoundTrip(req)
 				if err != nil {
 					t.Fatal(err)

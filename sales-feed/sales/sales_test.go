@@ -18,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
-	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -38,7 +37,7 @@ type shop struct {
 
 func open(t *testing.T) *shop {
 	t.Helper()
-	return openWith(t, Settings{})
+	return openWith(t, parsed(t, nil))
 }
 
 // openWith gives the app at the address that the server gets, unless the settings name another.
@@ -59,7 +58,6 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	settings.Access = cmp.Or(settings.Access, access.Open)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
 	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()

@@ -133,7 +133,7 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 		pool = p.database.Pool
 	}
 	if p.Router, err = NewRouter(s, set, pool, logger); err != nil {
-		return nil, err
+		return nil, daemon.Usagef("%w", err)
 	}
 	background, stop := context.WithCancel(ctx)
 	p.stop = stop

@@ -21,7 +21,7 @@ import (
 // settings are those of every subscriber, beside those of every process.
 type settings struct {
 	service.Settings
-	readerSettings
+	Reader readerSettings
 }
 
 type readerSettings struct {
@@ -86,22 +86,22 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 			return err
 		}
 	}
-	if set.PageSize < 1 || set.PageSize > feed.MaxPageSize {
+	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
-	if strings.ContainsFunc(set.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if strings.ContainsFunc(set.Reader.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
 	if err != nil {
 		return err
 	}
-	if !validWait(set.PollWait) {
+	if !validWait(set.Reader.PollWait) {
 		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to %v", maxWait)
 	}
 	site := &Site{service: s}
 	for _, f := range s.feeds(env) {
-		p := newPoller(s.Name, f, feed.NewClient(set.FeedToken), tuning{wait: set.PollWait, pageSize: set.PageSize}, logger)
+		p := newPoller(s.Name, f, feed.NewClient(set.Reader.FeedToken), tuning{wait: set.Reader.PollWait, pageSize: set.Reader.PageSize}, logger)
 		if err := p.configure(env); err != nil {
 			return err
 		}

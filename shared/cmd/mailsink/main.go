@@ -23,7 +23,7 @@ Settings (environment):
 
 type settings struct {
 	service.HTTPSettings
-	sinkSettings
+	Sink sinkSettings
 }
 
 type sinkSettings struct {
@@ -51,11 +51,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	sink := &mailsink.Sink{Dir: set.MailDir}
+	sink := &mailsink.Sink{Dir: set.Sink.MailDir}
 	if err := sink.Open(); err != nil {
 		return fmt.Errorf("open MAIL_DIR: %w", err)
 	}
-	mails, err := new(net.ListenConfig).Listen(ctx, "tcp", set.SMTPAddr)
+	mails, err := new(net.ListenConfig).Listen(ctx, "tcp", set.Sink.SMTPAddr)
 	if err != nil {
 		return fmt.Errorf("take mails: %w; SMTP_ADDR sets another address", err)
 	}

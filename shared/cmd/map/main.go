@@ -14,7 +14,7 @@ import (
 
 type settings struct {
 	service.HTTPSettings
-	mapSettings
+	Map mapSettings
 }
 
 type mapSettings struct {
@@ -39,11 +39,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err := daemon.Parse(env, &set); err != nil {
 		return err
 	}
-	if len(set.Services) == 0 {
+	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
-	if set.LinkHost != "" {
-		if err := set.Services.LinkTo(set.LinkHost); err != nil {
+	if set.Map.LinkHost != "" {
+		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {
 			return err
 		}
 	}
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	defer p.Close()
 	p.Health(func(context.Context) error { return nil })
-	watch := topology.NewWatch(set.Services, set.FeedToken)
+	watch := topology.NewWatch(set.Map.Services, set.Map.FeedToken)
 	topology.Route(p.Operators, watch)
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
