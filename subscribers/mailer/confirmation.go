@@ -27,7 +27,8 @@ type confirmation struct {
 	ComposedAt time.Time
 	name       string
 	email      string
-	confirmed  bool // the e-mail address
+	confirmed  bool   // the e-mail address
+	mailbox    []byte // a hash of it
 	LinesJSON  json.RawMessage
 	Lines      []line
 	TotalCents int64

@@ -109,7 +109,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	for _, option := range options {
 		option(sink)
 	}
-	set := &smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}
+	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
 	return b

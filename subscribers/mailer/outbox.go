@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,7 +30,7 @@ const (
 // An outbox sends what is due.
 type outbox struct {
 	db     *pgxpool.Pool
-	set    *smtp.Settings
+	set    *settings
 	outage outage
 	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
 }
@@ -47,7 +48,7 @@ func (o *outbox) work(ctx context.Context) error {
 	if err := o.outage.waits(); err != nil {
 		return err
 	}
-	due, err := o.due(ctx)
+	due, err := o.next(ctx)
 	if err != nil || len(due) == 0 {
 		return err
 	}
@@ -119,7 +120,8 @@ func refusedRow(err error) string {
 	return refused.Code
 }
 
-// takeOver counts as uncertain what another process, or this one before a restart, was sending.
+// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails before the last
+// hour.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -131,6 +133,9 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 		if err == nil && len(ids) > 0 {
 			_, err = tx.Exec(ctx, settle, ids, nil)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `delete from recent_mail where began_at <= now() - interval '1 hour' or began_at > now() + interval '1 minute'`)
 		}
 		return err
 	})
@@ -151,11 +156,13 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 		c := new(confirmation)
 		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.name, &c.email, &c.confirmed, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
+		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
+		c.mailbox = mailbox[:]
 		return c, err
 	})
 }
 
-// errOutdated: meanwhile the order was cancelled, or the customer has changed or is gone.
+// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are allowed.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
 func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
@@ -175,10 +182,14 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 		tag, err := tx.Exec(ctx, `
 			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
-			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7`,
-			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed)
+			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
+			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8 and began_at > now() - interval '1 hour'))`,
+			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed, m.mailbox, o.set.Limit)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errOutdated
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `insert into recent_mail (order_id, mailbox, began_at) values ($1, $2, now())`, m.OrderID, m.mailbox)
 		}
 		return err
 	})
@@ -206,6 +217,11 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 	}
 	for {
 		err := o.inTx(ctx, func(tx pgx.Tx) error {
+			if result != smtp.Sent && result != smtp.Uncertain {
+				if _, err := tx.Exec(ctx, uncount, [][16]byte{m.OrderID}); err != nil {
+					return err
+				}
+			}
 			_, err := tx.Exec(ctx, `
 				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
 				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
