@@ -63,8 +63,9 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	return p, err
 }
 
-// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of whose
-// entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not confirmed.
+// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
+// whose entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not
+// confirmed.
 func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()
 	if err := a.check(); err != nil {
@@ -77,8 +78,8 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 	})
 }
 
-// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with errOtherEmail if the
-// customer has another one now.
+// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with
+// errOtherEmail if the customer has another one now.
 func (s *store) confirm(ctx context.Context, id uuid.UUID, email string) (*customer.Customer, error) {
 	return s.update(ctx, id, nil, func(p *customer.Customer) error {
 		if p.Email != email {

@@ -58,7 +58,8 @@ func (l line) Car() string {
 // PriceCents is that of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
-// Name is that of the customer, or "" if the mail must not hold it: who gets the mail may be a stranger, or the name a link.
+// Name returns the customer's name, or "" if the mail must not hold it: the address may be a stranger's, or the name a
+// link.
 func (c *confirmation) Name() string {
 	if !c.confirmed || customer.CheckName(c.name) != nil {
 		return ""

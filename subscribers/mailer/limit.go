@@ -29,8 +29,8 @@ func (o *outbox) next(ctx context.Context) ([]*confirmation, error) {
 	}
 }
 
-// withinLimit returns those of the due mails that their addresses may get now. Of the others, those wait whose address has had
-// enough already; the rest is due again in the next run.
+// withinLimit returns those of the due mails that their addresses may get now. Of the others, those wait whose address
+// has had enough already; the rest is due again in the next run.
 func (o *outbox) withinLimit(ctx context.Context, due []*confirmation) (allowed []*confirmation, err error) {
 	mailboxes := make([][]byte, len(due))
 	for i, m := range due {

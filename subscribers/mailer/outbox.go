@@ -120,8 +120,8 @@ func refusedRow(err error) string {
 	return refused.Code
 }
 
-// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails before the last
-// hour.
+// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails
+// before the last hour.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -162,7 +162,8 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	})
 }
 
-// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are allowed.
+// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are
+// allowed.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
 func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
