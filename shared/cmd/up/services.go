@@ -240,6 +240,9 @@ func (c *company) settings(s service) []string {
 		return append(set, "SMTP_ADDR="+smtp, "MAIL_DIR="+filepath.Join(c.dir, sink))
 	case s.name == "mailer" && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
+		if c.env["MAIL_LIMIT"] == "" {
+			set = append(set, "MAIL_LIMIT=0") // nobody gets the mails
+		}
 	case s.name == relay:
 		if c.env["AMQP_URL"] == "" {
 			set = append(set, "AMQP_URL="+c.url(broker))
