@@ -50,7 +50,7 @@ var pages embed.FS
 func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
 	settings.PublicURL = strings.TrimSuffix(settings.PublicURL, "/")
 	nav := []web.Link{{Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
-	r, err := source.NewEngine(settings.Settings, "Customers", nav, pool, log, logger, customersFeed(settings.PublicURL))
+	r, err := source.NewEngine(settings.Settings, "customers", "Customers", nav, pool, log, logger, customersFeed(settings.PublicURL))
 	if err != nil {
 		return nil, err
 	}

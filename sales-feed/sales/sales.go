@@ -48,7 +48,7 @@ var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"},
 // Engine answers the app's requests.
 func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
 	settings.PublicURL = strings.TrimSuffix(settings.PublicURL, "/")
-	r, err := source.NewEngine(settings.Settings, "Sales", nav, pool, log, logger, ordersFeed(settings.PublicURL))
+	r, err := source.NewEngine(settings.Settings, "sales", "Sales", nav, pool, log, logger, ordersFeed(settings.PublicURL))
 	if err != nil {
 		return nil, err
 	}

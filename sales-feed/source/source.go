@@ -108,8 +108,8 @@ func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) 
 }
 
 // NewEngine gives an engine with what every app answers: its feeds, its metrics and its health. Of the settings it takes
-// those of HTTP: what is public, and who may read the feeds. title and nav are those of the pages.
-func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger, feeds ...feed.Description) (*gin.Engine, error) {
+// those of HTTP: what is public, and who may read the feeds. name is the app's; title and nav are those of the pages.
+func NewEngine(s Settings, name, title string, nav []web.Link, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger, feeds ...feed.Description) (*gin.Engine, error) {
 	registry := web.NewMetrics()
 	observers := []gin.HandlerFunc{web.CountRequests(registry)}
 	if s.AccessLog {
@@ -119,7 +119,11 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	if err := s.TrustedProxies.Trust(r); err != nil {
 		return nil, err
 	}
-	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool, log) })
+	tables, err := postgres.Tables(Migrations(name)...)
+	if err != nil {
+		return nil, err
+	}
+	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool, log, tables) })
 	readers := r.Group("", s.FeedTokens.Require())
 	source := publish.NewSource(log, publish.Config{
 		Name: title, PublicURL: s.PublicURL, Nav: nav, MaxAge: s.FeedMaxAge, Private: !s.FeedTokens.Everybody(), Limits: s.Limits,
@@ -133,13 +137,13 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
 
 // ready returns nil if the app can write its tables, and publish, now, and the synchronous standby, if there is one, confirms it.
-func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
+func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, tables []string) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
 	}
 	if err == nil {
-		err = postgres.Unlocked(ctx, pool, postgres.Write)
+		err = postgres.Unlocked(ctx, pool, postgres.Write, tables)
 	}
 	if err == nil { // the row that each publication takes, of a table that is missing while a backup is restored
 		_, err = pool.Exec(ctx, `begin; select from feed order by name for share; rollback`)

@@ -122,13 +122,14 @@ const (
 	Write Use = "row exclusive"
 )
 
-// Unlocked returns nil if each table of the pool's schema that it may use so could be used now. Where a transaction of
+// Unlocked returns nil if each of these tables of the pool's schema that it may use so could be used now. Where a transaction of
 // somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none for others to wait for.
-func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use) error {
+func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string) error {
 	privilege := map[Use]string{Read: "select", Write: "update"}[use]
 	_, err := pool.Exec(ctx, `
 		do $$ declare name regclass; begin
 		    for name in select oid from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
+		        and relname = any(string_to_array('`+strings.Join(tables, " ")+`', ' '))
 		        and has_table_privilege(oid, '`+privilege+`') loop
 		        execute format('lock table %s in `+string(use)+` mode', name);
 		        commit;

@@ -133,6 +133,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	}
 	defer db.Close()
 	site.DB = db.Pool
+	if site.tables, err = postgres.Tables(s.migrations()...); err != nil {
+		return err
+	}
 	registry.MustRegister(postgres.NewMetrics(db.Pool))
 	closeLog := func() {}
 	if s.Publishes != nil {

@@ -44,6 +44,7 @@ type Site struct {
 	metrics prometheus.Registerer
 	routes  gin.IRoutes
 	pollers []*poller
+	tables  []string            // of the service
 	reads   *semaphore.Weighted // of the database, by what it shows
 	paths   []string            // of the service's pages
 	feeds   []web.Link          // that the service publishes
@@ -198,7 +199,7 @@ func (s *Site) ready(ctx context.Context) error {
 		}
 	}
 	_, err := s.DB.Exec(ctx, `select from subscription limit 0`) // which is missing while a backup is restored
-	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read))
+	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read, s.tables))
 }
 
 func (s *Site) route() {
