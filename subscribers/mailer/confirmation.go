@@ -23,6 +23,7 @@ type confirmation struct {
 	CustomerID uuid.UUID
 	attempts   int // so far
 	ComposedAt time.Time
+	old        bool // it was composed more than giveUp ago
 	Name       string
 	email      string
 	LinesJSON  json.RawMessage
