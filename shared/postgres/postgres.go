@@ -102,6 +102,9 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if db.Pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
 		return nil, err
 	}
+	if err := checkSchema(ctx, db.Pool, migrations); err != nil {
+		return nil, err
+	}
 	if err := Migrate(ctx, db.Pool, migrations...); err != nil {
 		return nil, err
 	}

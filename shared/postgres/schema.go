@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // schemaLock is the advisory lock under which services that share a database choose their schemas.
@@ -103,6 +104,22 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 		return fmt.Errorf("other services use this database, create the schema %s for this one: %w", name, err)
 	}
 	return nil
+}
+
+// checkSchema returns an error if there are migrations, and no schema for their tables.
+func checkSchema(ctx context.Context, pool *pgxpool.Pool, migrations []Migrations) error {
+	if len(migrations) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	var exists bool
+	var path string
+	err := pool.QueryRow(ctx, `select current_schema() is not null, current_setting('search_path')`).Scan(&exists, &path)
+	if err == nil && !exists {
+		err = fmt.Errorf("there is no schema of the search_path, %s: create one, or name another by search_path in the URL", path)
+	}
+	return err
 }
 
 // claim notes that the service has the schema.

@@ -176,4 +176,22 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	for how, spoil := range map[string]func(string) string{
+		"as the URL says":      func(url string) string { return url + "&search_path=nowhere" },
+		"as its options say":   func(url string) string { return url + "&options=-csearch_path%3Dnowhere" },
+		"as the database says": func(url string) string { return url },
+	} {
+		t.Run("in a schema that does not exist, "+how, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t)
+			change(t, pool, fmt.Sprintf(`alter database %q set search_path = nowhere`, pool.Config().ConnConfig.Database))
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: spoil(pgtest.URL(pool)), Name: "parts"}, parts)
+			if err == nil {
+				db.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "there is no schema of the search_path, nowhere") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
 }
