@@ -169,11 +169,12 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 var errShared = errors.New("the connection pooler gives two open connections one session of the server: " +
 	"set it to session pooling (PgBouncer: pool_mode = session), or connect to PostgreSQL directly")
 
-// shareSessions reports whether a connection answers from a session that was the other's, or from two.
+// shareSessions reports whether a connection answers from a session that was the other's, or from two. They do not ask by turns:
+// two sessions that are given by turns would look like one for each.
 func shareSessions(ctx context.Context, a, b *pgconn.PgConn) (bool, error) {
 	owner := map[string]*pgconn.PgConn{}
 	for range 5 {
-		for _, conn := range []*pgconn.PgConn{a, b} {
+		for _, conn := range []*pgconn.PgConn{a, b, b, a} {
 			results, err := conn.Exec(ctx, `select pg_backend_pid()`).ReadAll()
 			if err != nil {
 				return false, err
