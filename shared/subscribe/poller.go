@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -281,10 +282,17 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
 	}
 	p.nextPoll = now.Add(wait)
-	if was == nil || was.Error() != err.Error() {
+	if was == nil || constant(was) != constant(err) {
 		p.logger.Warn("poll failed", "feed", p.Name, "error", err, "next_poll_in", wait.Round(time.Millisecond))
 	} else {
 		p.logger.Debug("poll failed again", "feed", p.Name, "failures", p.failures, "next_poll_in", wait.Round(time.Millisecond))
 	}
 	return p.nextPoll
 }
+
+// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the number of
+// the stream, how many entries it asked for.
+var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)
+
+// constant returns the text of an error without that, so that an error that comes again is logged once.
+func constant(err error) string { return ofRequest.ReplaceAllString(err.Error(), "") }
