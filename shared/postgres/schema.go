@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -23,7 +24,9 @@ type schema struct {
 
 // chooseSchema returns the schema of the service called name. The lock is held until close. Where the URL says search_path, that
 // holds.
-func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations) (*schema, error) {
+func chooseSchema(
+	ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations, logger *slog.Logger,
+) (*schema, error) {
 	if given || len(migrations) == 0 {
 		return &schema{}, nil
 	}
@@ -34,8 +37,13 @@ func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name str
 	s := &schema{conn: conn}
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
-	if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
-		_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
+	var free bool
+	err = conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
+	if err == nil && !free {
+		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
+		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
+			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
+		}
 	}
 	if err == nil {
 		err = s.choose(ctx, name, migrations[len(migrations)-1].Name)

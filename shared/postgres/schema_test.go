@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
@@ -193,5 +194,37 @@ func TestServicesThatShareADatabase(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// A process that waits for another one at its start says so.
+func TestWaitForAnotherStart(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	holder, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Release()
+	if _, err := holder.Exec(t.Context(), `select pg_advisory_lock(x'736368656d61'::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	var log lockedBuffer
+	opened := make(chan error, 1)
+	go func() {
+		db, err := postgres.Open(t.Context(), postgres.Config{
+			URL: pgtest.URL(pool), Name: "parts", Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		}, parts)
+		if err == nil {
+			db.Close()
+		}
+		opened <- err
+	}()
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(log.String(), "waiting for another process") })
+	if _, err := holder.Exec(t.Context(), `select pg_advisory_unlock(x'736368656d61'::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }
