@@ -122,8 +122,9 @@ const (
 	Write Use = "row exclusive"
 )
 
-// Unlocked returns nil if each of these tables of the pool's schema that it may use so could be used now. Where a transaction of
-// somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none for others to wait for.
+// Unlocked returns nil if each of these tables of the pool's schema that it may use so could be used now. Where a
+// transaction of somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none
+// for others to wait for.
 func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string) error {
 	privilege := map[Use]string{Read: "select", Write: "update"}[use]
 	_, err := pool.Exec(ctx, `
@@ -169,8 +170,8 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 var errShared = errors.New("the connection pooler gives two open connections one session of the server: " +
 	"set it to session pooling (PgBouncer: pool_mode = session), or connect to PostgreSQL directly")
 
-// shareSessions reports whether a connection answers from a session that was the other's, or from two. They do not ask by turns:
-// two sessions that are given by turns would look like one for each.
+// shareSessions reports whether a connection answers from a session that was the other's, or from two. They do not ask by
+// turns: two sessions that are given by turns would look like one for each.
 func shareSessions(ctx context.Context, a, b *pgconn.PgConn) (bool, error) {
 	owner := map[string]*pgconn.PgConn{}
 	for range 5 {

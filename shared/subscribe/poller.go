@@ -290,8 +290,8 @@ func (p *poller) after(err error, now time.Time) time.Time {
 	return p.nextPoll
 }
 
-// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the number of
-// the stream, how many entries it asked for.
+// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the
+// number of the stream, how many entries it asked for.
 var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)
 
 // constant returns the text of an error without that, so that an error that comes again is logged once.

@@ -155,9 +155,9 @@ func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (dat
 	return data, err
 }
 
-// inTurn bounds how many reads of the database run at once: half of the pool's connections are for them, the others are left for
-// health, for polling and for what changes something. A client has a share of the queue. It keeps a turn from nobody by
-// taking its answer slowly: what is sent is read before.
+// inTurn bounds how many reads of the database run at once: half of the pool's connections are for them, the others are
+// left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before its
+// client is sent anything: one that reads slowly keeps no turn from others.
 func (s *Site) inTurn(c *gin.Context, read func() error) error {
 	leave, err := s.queued.Take(web.ClientKey(c))
 	if err != nil {

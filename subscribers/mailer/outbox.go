@@ -134,8 +134,8 @@ func (o *outbox) takeOver(ctx context.Context) error {
 	})
 }
 
-// due gives the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for longer than any
-// has to wait, or composed later than now. How old a mail is says the database's clock, by which it was composed.
+// due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
+// longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	rows, err := o.db.Query(ctx, `
 		select m.order_id, m.customer_id, m.attempts,
