@@ -65,20 +65,20 @@ func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) 
 
 // Route adds what every source app answers: its feeds and its health. nav are the links of its pages.
 func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.Description) {
-	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log) })
+	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, r.Tables) })
 	r.Publish(log, nav, feeds...)
 }
 
 const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
 
 // ready returns nil if the app can write its tables, and publish, now, and the synchronous standby, if there is one, confirms it.
-func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log) error {
+func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, tables []string) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
 	}
 	if err == nil {
-		err = postgres.Unlocked(ctx, pool, postgres.Write)
+		err = postgres.Unlocked(ctx, pool, postgres.Write, tables)
 	}
 	if err == nil { // the row that each publication takes, of a table that is missing while a backup is restored
 		_, err = pool.Exec(ctx, `begin; select from feed order by name for share; rollback`)

@@ -66,39 +66,66 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	if err := s.cold.Check(c, 1); err != nil {
 		return err
 	}
-	var list []entityVersion
-	err = s.log.erased(c.Request.Context(), func() (err error) {
-		list, err = s.versions(c.Request.Context(), d.Name, id)
+	html := web.PrefersHTML(c)
+	var tag string
+	var body []byte // nil: the client has it
+	err = s.turns.take(c.Request.Context(), web.ClientKey(c), func() error {
+		list, err := s.durableVersions(c.Request.Context(), d.Name, id)
+		if err != nil {
+			return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
+		}
+		if len(list) == 0 {
+			return noEntity(s.PublicURL)
+		}
+		tag = s.entityTag(d, list, html)
+		if !web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+			body, err = s.entityBody(d, id, list, html)
+		}
 		return err
 	})
-	if err == nil && len(list) > 0 {
-		err = s.log.durable(c.Request.Context(), d.Name, list[0].Position)
-	}
 	if err != nil {
-		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
+		return err
 	}
-	if len(list) == 0 {
-		return noEntity(s.PublicURL)
-	}
-	html := web.PrefersHTML(c)
-	tag := s.entityTag(d, list, html)
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")
 	if s.Private || d.Personal {
 		c.Header("Cache-Control", "private, no-cache")
 	}
 	c.Header("ETag", tag)
-	if web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+	switch {
+	case body == nil:
 		web.NotModified(c)
-		return nil
+	case html:
+		web.Send(c, http.StatusOK, web.HTMLType, body)
+	default:
+		web.Send(c, http.StatusOK, "application/json; charset=utf-8", body)
 	}
-	if !html {
-		c.PureJSON(http.StatusOK, list)
-		return nil
-	}
-	title, view := s.showEntity(d, id, list)
-	web.Render(c, http.StatusOK, entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
 	return nil
+}
+
+// durableVersions is versions of what does not get lost in a failover.
+func (s *Source) durableVersions(ctx context.Context, name string, id uuid.UUID) (list []entityVersion, err error) {
+	err = s.log.erased(ctx, func() (err error) {
+		list, err = s.versions(ctx, name, id)
+		return err
+	})
+	if err == nil && len(list) > 0 {
+		err = s.log.durable(ctx, name, list[0].Position)
+	}
+	return list, err
+}
+
+// entityBody returns the versions as a page or as JSON.
+func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersion, html bool) ([]byte, error) {
+	if html {
+		title, view := s.showEntity(d, id, list)
+		return web.Execute(entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(list)
+	return body.Bytes(), err
 }
 
 func noEntity(publicURL string) error {

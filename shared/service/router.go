@@ -24,6 +24,7 @@ type Router struct {
 	Engine  *gin.Engine // the handler of all requests
 	Metrics *prometheus.Registry
 	Pool    *pgxpool.Pool // nil if the process has no database
+	Tables  []string      // of the process in its database
 	Logger  *slog.Logger
 
 	// PublicURL is where clients reach the process, without a slash at the end.
@@ -42,6 +43,10 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
+	tables, err := postgres.Tables(s.Migrations...)
+	if err != nil {
+		return nil, err
+	}
 	registry := web.NewMetrics()
 	observers := []gin.HandlerFunc{web.CountRequests(registry)}
 	if set.AccessLog {
@@ -57,7 +62,7 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	}
 	r := &Router{
 		Anybody: engine.Group(""), Readers: engine.Group("", rules.Reader()), Operators: engine.Group("", rules.Operator()),
-		Engine: engine, Metrics: registry, Pool: pool, Logger: logger, PublicURL: set.PublicURL,
+		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: set.PublicURL,
 		title: s.Title, feeds: set.FeedSettings, access: rules,
 	}
 	rules.Route(r.Anybody)

@@ -204,7 +204,7 @@ func pollProblem(ctx context.Context, err error) error {
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
 	switch {
-	case ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
+	case errors.Is(err, errBusy), ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
 		return err
 	case errors.Is(err, errStandby):
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -379,4 +381,81 @@ func TestNoRoutes(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 		}
 	}
+}
+
+// A client that does not read what it asked for keeps no turn to read from others.
+func TestDownloadsThatAreNotRead(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	server := c.site(t, func(s *Site) {
+		routeThings(s)
+		s.CSV("/things.csv", func(*http.Request) (iter.Seq2[[]string, error], error) {
+			return func(yield func([]string, error) bool) {
+				for row := []string{strings.Repeat("x", 1000)}; yield(row, nil); {
+				}
+			}, nil
+		})
+	})
+	for range c.pool.Config().MaxConns {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/things.csv", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+	}
+	if resp, text := get(t, server.URL+"/api/things", "*/*"); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s", resp.Status, text)
+	}
+}
+
+// Requests of one client beyond its share are refused, and leave room for those of another one.
+func TestShareOfReads(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	release := make(chan struct{})
+	queued := make(chan *web.Slots, 1)
+	server := c.site(t, func(s *Site) {
+		queued <- s.queued
+		s.JSON("/api/slow", func(*http.Request) (any, error) {
+			<-release
+			return 1, nil
+		})
+	})
+	finish := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(finish)
+	slots := <-queued
+	ask := func(from string) int {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+		resp, err := client.Get(server.URL + "/api/slow")
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	var all sync.WaitGroup
+	for range maxQueued / 4 {
+		all.Go(func() { ask("127.0.0.1") })
+	}
+	eventually(t, "its share is taken", func() bool { return slots.Taken() == maxQueued/4 })
+	if status := ask("127.0.0.1"); status != http.StatusTooManyRequests {
+		t.Fatalf("beyond its share a client gets %d", status)
+	}
+	all.Go(func() {
+		if status := ask("127.0.0.2"); status != http.StatusOK && status != http.StatusServiceUnavailable {
+			t.Errorf("another client gets %d", status)
+		}
+	})
+	eventually(t, "another client waits", func() bool { return slots.Taken() == maxQueued/4+1 })
+	finish()
+	all.Wait()
 }

@@ -25,6 +25,7 @@ type confirmation struct {
 	CustomerID uuid.UUID
 	attempts   int // so far
 	ComposedAt time.Time
+	old        bool // it was composed more than giveUp ago
 	name       string
 	email      string
 	confirmed  bool   // the e-mail address

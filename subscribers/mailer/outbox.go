@@ -141,20 +141,24 @@ func (o *outbox) takeOver(ctx context.Context) error {
 	})
 }
 
-// due gives the mails to be sent now, those that wait longest first. One that would have to wait longer than any does was put off
-// by a clock that was wrong.
+// due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
+// longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	rows, err := o.db.Query(ctx, `
-		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, c.email_confirmed, o.lines, o.total_cents, o.currency, o.placed_at
+		select m.order_id, m.customer_id, m.attempts,
+		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
+		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
+		       o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
 		 where m.state = 'pending' and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
-		maxDue, maxDelay+time.Minute)
+		maxDue, maxDelay+time.Minute, giveUp)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
-		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.name, &c.email, &c.confirmed, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
+		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
+			&c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
 		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
 		c.mailbox = mailbox[:]
@@ -207,11 +211,11 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 		state = "sent"
 	case result == smtp.Failed:
 		state, reason = "failed", inOneLine(why)
-	case result == smtp.Uncertain && time.Since(m.ComposedAt) > giveUp:
+	case result == smtp.Uncertain && m.old:
 		state, reason = "failed", "No reply for five days, though the mail may have arrived."
 	case result == smtp.Uncertain:
 		reason = lostReply
-	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
+	case m.old && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:
 		reason = inOneLine(why)
@@ -225,7 +229,7 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 			}
 			_, err := tx.Exec(ctx, `
 				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
-				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
+				       composed_at = $5, sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
 				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
@@ -247,7 +251,7 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 
 // sentSince reports whether the server has taken a mail since then: else it is not this mail that is refused.
 func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
-	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1)`, t).Scan(&is)
+	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1 and sent_at <= now() + interval '1 minute')`, t).Scan(&is)
 	return err == nil && is
 }
 
