@@ -331,7 +331,7 @@ func TestSlowPagesLeaveRoom(t *testing.T) {
 	defer leave()
 	most := int(c.pool.Config().MaxConns)
 	var all sync.WaitGroup
-	for range 2 * most {
+	for range most {
 		all.Go(func() {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/api/slow", nil)
 			if err != nil {
