@@ -76,6 +76,8 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	})
 	if err == nil && len(list) > 0 {
 		err = s.log.durable(c.Request.Context(), d.Name, list[0].Position)
+	} else if err == nil { // perhaps it has yet to be restored
+		_, err = s.log.look(c.Request.Context(), s.log.pool)
 	}
 	if err != nil {
 		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
@@ -120,9 +122,12 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
 		var digest, payload []byte
-		var listed int64
+		var listed *int64
 		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
-		if err == nil && !s.log.follows(listed) {
+		switch {
+		case err == nil && listed == nil:
+			err = errIncomplete
+		case err == nil && !s.log.follows(*listed):
 			err = errUnapplied
 		}
 		if err != nil {

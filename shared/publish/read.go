@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -151,7 +150,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]pl
 		return nil
 	})
 	if err == nil && head == nil {
-		err = errors.New("there is no such feed in this database")
+		err = fmt.Errorf("%w There is no such feed in it", errIncomplete)
 	}
 	return head, listed, places, err
 }

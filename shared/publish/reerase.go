@@ -235,7 +235,7 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	return back, err
 }
 
-// complete returns an error while a restore is under way: the constraints of a table come after its rows, and the log ends at the head.
+// complete returns an error while a restore is under way: the constraints of a table come after its rows.
 func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	var missing *string
 	err := tx.QueryRow(ctx, `
@@ -243,9 +243,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 		       select from pg_constraint where connamespace = current_schema()::regnamespace and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
-		err = tx.QueryRow(ctx, `
-			select min(name) from feed f where position > 0 and not exists (
-			       select from feed_entry e where e.feed = f.name and e.position = f.position and e.digest = f.digest)`).Scan(&missing)
+		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)
 	}
 	if err == nil && missing != nil {
 		err = fmt.Errorf("%s is not complete: a restore is under way, or the dump is of an older version and needs a restart of this process", *missing)
