@@ -134,8 +134,10 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 			return v, err
 		}
 		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
-		v.Deleted = payload == nil
-		return v, nil
+		if v.Deleted = payload == nil; !v.Deleted {
+			err = s.log.notErased(name, id)
+		}
+		return v, err
 	})
 }
 
