@@ -140,7 +140,7 @@ func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 	return ids, int64(len(text)), nil
 }
 
-// has returns whether one of the ids is on the list as it is now, or as it last was if the file cannot be reached.
+// has reports whether one of the ids is on the list as it is now, or as it last was if the file cannot be reached.
 func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,7 +155,7 @@ func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	return slices.ContainsFunc(ids, func(id uuid.UUID) bool { return l.ids[erasedID{feed: feed, id: id}] }), nil
 }
 
-// know wants l.mu locked.
+// know adds ids to those that are known to be on the list. It wants l.mu locked.
 func (l *erasedList) know(ids []erasedID) {
 	for _, e := range ids {
 		l.ids[erasedID{feed: strings.Clone(e.feed), id: e.id}] = true
