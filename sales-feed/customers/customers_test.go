@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,11 +18,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -42,7 +45,7 @@ func open(t *testing.T, env ...string) *app {
 
 func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
-	vars := map[string]string{"STOREFRONT_URL": "https://shop.example"}
+	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example"}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -61,9 +64,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceFunc(func() {
 		server.Close()
@@ -413,8 +414,8 @@ func TestRestart(t *testing.T) {
 
 func TestFeed(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
-	a := open(t, "FEED_TOKENS=billing:"+hash)
+	token, hash := access.NewToken()
+	a := open(t, "ACCESS=closed", "TOKENS=billing:reader:"+hash)
 	const hostile = `<script>alert(1)</script> & Söhne`
 	_, p := a.json(t, "POST", "/customers", strings.Replace(ada, "Ada Lovelace", hostile, 1), 201)
 	for _, path := range []string{"/feeds/customers", "/feeds/customers.atom", "/feeds/customers.html", "/feeds/customers/" + p.ID.String()} {
@@ -479,4 +480,15 @@ func TestLongestAccount(t *testing.T) {
 	if n := len(app.entries(t)); n != 1 {
 		t.Errorf("%d entries", n)
 	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route(r, log, settings)
+	return r.Engine
 }

@@ -23,7 +23,7 @@ import (
 func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	t.Helper()
 	var settings Settings
-	if err := daemon.Parse(map[string]string{"ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example"}, &settings); err != nil {
+	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example"}, &settings); err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -34,9 +34,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	t.Cleanup(log.Close)
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = "http://" + server.Listener.Addr().String()
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	t.Cleanup(server.Close)
 	return &app{server, pool, func() {}}
@@ -211,7 +209,7 @@ func TestErasedFile(t *testing.T) {
 		{"/data", "", "/data/customers.erased"},
 		{"/data", "/elsewhere/customers", "/elsewhere/customers"},
 	} {
-		settings := Settings{ErasedFile: x.erasedFile}
+		settings := Settings{AccountsSettings: AccountsSettings{ErasedFile: x.erasedFile}}
 		settings.DataDir = x.dataDir
 		if got := Erasures(settings).File; got != x.want {
 			t.Errorf("%+v: %s", x, got)

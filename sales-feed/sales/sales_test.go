@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -23,6 +24,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -36,7 +38,7 @@ type shop struct {
 
 func open(t *testing.T) *shop {
 	t.Helper()
-	return openWith(t, Settings{})
+	return openWith(t, parsed(t, nil))
 }
 
 // openWith gives the app at the address that the server gets, unless the settings name another.
@@ -58,9 +60,7 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceValue(func() string {
 		server.Close()
@@ -414,6 +414,17 @@ func TestPages(t *testing.T) {
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
 	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route(r, log, settings)
+	return r.Engine
 }
 
 // Whether the shop is ready is found out without a lock on what each order changes.

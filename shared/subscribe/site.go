@@ -23,6 +23,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -40,9 +41,8 @@ type Site struct {
 	DB  *pgxpool.Pool
 	Log *publish.Log // of the feeds that the service publishes; nil if it publishes none
 
+	router  *service.Router
 	service *Service
-	metrics prometheus.Registerer
-	routes  gin.IRoutes
 	pollers []*poller
 	reads   *semaphore.Weighted // of the database, by what it shows
 	paths   []string            // of the service's pages
@@ -56,7 +56,7 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	if path != "/" && !strings.ContainsAny(path, ":*") {
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
-	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.Handle(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := query(request(c))
 		if err != nil {
@@ -69,7 +69,7 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
-	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.Handle(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		data, err := query(request(c))
 		if err != nil {
@@ -85,7 +85,9 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 }
 
 // Metrics adds to what /metrics shows.
-func (s *Site) Metrics(collectors ...prometheus.Collector) { s.metrics.MustRegister(collectors...) }
+func (s *Site) Metrics(collectors ...prometheus.Collector) {
+	s.router.Metrics.MustRegister(collectors...)
+}
 
 // Subscriptions are how the service's feeds are, in the order of the environment or of Service.Feeds.
 func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
@@ -93,7 +95,7 @@ func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.routes, path, web.HandleLong(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.HandleLong(s.reading(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -203,12 +205,15 @@ func (s *Site) ready(ctx context.Context) error {
 
 func (s *Site) route() {
 	s.reads = semaphore.NewWeighted(max(int64(s.DB.Config().MaxConns)/2, 1))
-	web.Health(s.routes, s.ready)
+	s.router.Health(s.ready)
 	s.routeSubscriptions()
 	if s.service.Routes != nil {
 		s.service.Routes(s)
 	}
+	if s.service.Publishes != nil {
+		s.publish()
+	}
 	if !slices.Contains(s.paths, "/") {
-		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
+		web.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
 }

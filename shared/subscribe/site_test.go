@@ -18,7 +18,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -34,10 +36,19 @@ func countThings(s *Site) func(*http.Request) (any, error) {
 // site serves the copy.
 func (c *copier) site(t testing.TB, routes func(*Site)) *httptest.Server {
 	t.Helper()
-	engine := web.New(discard)
-	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, routes: engine, pollers: []*poller{c.poller}}
+	shell := (&Service{Name: "test", Title: "Test"}).shell()
+	var set settings
+	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ACCESS_LOG": "false"}, &set); err != nil {
+		t.Fatal(err)
+	}
+	set.PublicURL = "http://localhost"
+	router, err := service.NewRouter(shell, set.Settings, c.pool, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, router: router, pollers: []*poller{c.poller}}
 	s.route()
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(router.Engine)
 	t.Cleanup(server.Close)
 	return server
 }
