@@ -87,6 +87,53 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	}
 }
 
+// A table that is restored alone brings nobody back.
+func TestRestoreOfATableOverAnErasure(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]string{
+		"the accounts": `insert into customer table kept_customer`,
+		"the answers to repeated sign-ups": `begin; set local session_replication_role = replica; -- as pg_restore --disable-triggers
+			insert into idempotency_key table kept_key; commit`,
+		"both": `begin; insert into customer table kept_customer; insert into idempotency_key table kept_key; commit`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
+			a := startErasing(t, pool, file)
+			_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+			for _, statement := range []string{`create table kept_customer as table customer`, `create table kept_key as table idempotency_key`} {
+				if _, err := pool.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if resp, body := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
+				t.Fatalf("%d %s", resp.StatusCode, body)
+			}
+			for _, ask := range []func(){
+				func() { a.json(t, "GET", path(p.ID), "", 410) },
+				func() { a.json(t, "PUT", path(p.ID), ada, 410) },
+				func() { a.json(t, "DELETE", path(p.ID), "", 410) },
+				func() {
+					_, anew := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+					if anew.ID == p.ID {
+						t.Error("the repeated sign-up is answered with the account that was erased")
+					}
+				},
+			} {
+				if _, err := pool.Exec(t.Context(), restore); err != nil {
+					t.Fatal(err)
+				}
+				ask()
+				if name == "the answers to repeated sign-ups" {
+					if _, err := pool.Exec(t.Context(), `delete from idempotency_key where customer_id = $1`, p.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // Who cannot be kept erased is not erased.
 func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()

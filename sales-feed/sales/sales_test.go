@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -424,4 +425,46 @@ func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish
 	}
 	route(r, log, settings)
 	return r.Engine
+}
+
+// Whether the shop is ready is found out without a lock on what each order changes.
+func TestReadyLocksNoRow(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	if resp, body := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	var locked bool // or was, by a transaction that had to write that
+	if err := s.pool.QueryRow(t.Context(), `select bool_or(xmax <> 0) from feed`).Scan(&locked); err != nil || locked {
+		t.Errorf("a head is locked: %t, %v", locked, err)
+	}
+}
+
+// An order that is not there while the database is restored in part is not said to be none.
+func TestRestoredInPart(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, o := s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	for _, statement := range []string{`create table kept as table feed`, `truncate orders, feed`} { // as pg_restore --schema-only --clean
+		if _, err := s.pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantReady(t, s, http.StatusServiceUnavailable)
+	for _, path := range []string{"/orders/" + o.ID.String(), "/orders", "/feeds/orders", "/feeds/orders?after=0&limit=3", "/feeds/orders/" + o.ID.String()} {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			resp, body := s.do(t, "GET", path, "")
+			if resp.StatusCode == http.StatusServiceUnavailable {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+	}
+	if _, err := s.pool.Exec(t.Context(), `insert into feed table kept`); err != nil {
+		t.Fatal(err)
+	}
+	wantReady(t, s, http.StatusOK)
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -80,11 +79,8 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, tables []s
 	if err == nil {
 		err = postgres.Unlocked(ctx, pool, postgres.Write, tables)
 	}
-	if err == nil { // the row that each publication takes, of a table that is missing while a backup is restored
-		_, err = pool.Exec(ctx, `begin; select from feed order by name for share; rollback`)
-	}
-	if err == nil { // nothing is served of a database that has to be erased again, and cannot be
-		err = log.View(ctx, func(pgx.Tx) error { return nil })
+	if err == nil {
+		err = log.Appendable(ctx)
 	}
 	if err == nil {
 		err = log.Room(ctx)

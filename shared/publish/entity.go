@@ -111,6 +111,8 @@ func (s *Source) durableVersions(ctx context.Context, name string, id uuid.UUID)
 	})
 	if err == nil && len(list) > 0 {
 		err = s.log.durable(ctx, name, list[0].Position)
+	} else if err == nil { // perhaps it has yet to be restored
+		_, err = s.log.look(ctx, s.log.pool)
 	}
 	return list, err
 }
@@ -144,17 +146,22 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
 		var digest, payload []byte
-		var listed int64
+		var listed *int64
 		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
-		if err == nil && !s.log.follows(listed) {
+		switch {
+		case err == nil && listed == nil:
+			err = errIncomplete
+		case err == nil && !s.log.follows(*listed):
 			err = errUnapplied
 		}
 		if err != nil {
 			return v, err
 		}
 		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
-		v.Deleted = payload == nil
-		return v, nil
+		if v.Deleted = payload == nil; !v.Deleted {
+			err = s.log.notErased(name, id)
+		}
+		return v, err
 	})
 }
 

@@ -282,8 +282,9 @@ func TestRedirectWithinTheOrigin(t *testing.T) {
 // restored takes the source back to a backup of before, and sells on.
 func (s *source) restored(t rapid.TB, position int) {
 	t.Helper()
-	exec(t, s.pool, `delete from feed_entry where position > $1`, position)
-	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
+	exec(t, s.pool, `
+		with gone as (delete from feed_entry where position > $1)
+		update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
 	s.history = s.history[:position]
 	clear(s.versions)
 	for _, e := range s.history {
