@@ -372,15 +372,24 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 				<-waiting
 			}
 			w.write(t, x.change)
+			next := func() ended {
+				select {
+				case e := <-over:
+					return e
+				case <-time.After(20 * time.Second): // in which no other wait ends
+					t.Fatal("it still waits")
+				}
+				panic("not reached")
+			}
 			for range 2 {
-				e := <-over
+				e := next()
 				if want := map[string]int{"wait, revoked": x.status, "stream, revoked": http.StatusOK}[e.name]; want != e.status {
 					t.Error(e)
 				}
 			}
 			close(happened)
 			for range 2 {
-				if e := <-over; strings.Contains(e.name, "revoked") || e.status != 200 {
+				if e := next(); strings.Contains(e.name, "revoked") || e.status != 200 {
 					t.Error(e)
 				}
 			}
