@@ -14,6 +14,7 @@ import (
 	gomail "github.com/wneessen/go-mail"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -31,7 +32,6 @@ type confirmation struct {
 	Currency   string
 	PlacedAt   time.Time
 
-	to   *mail.Address
 	text string
 }
 
@@ -77,16 +77,15 @@ var (
 
 // compose writes the mail (RFC 5322), the same bytes whenever order, customer and sender are the same. It fails where the
 // address is none.
-func (c *confirmation) compose(from *sender) ([]byte, error) {
-	a, err := mail.ParseAddress("<" + c.email + ">")
-	if err != nil || a.Address != c.email {
-		return nil, errAddress
+func (c *confirmation) compose(from *smtp.Sender) (*gomail.Msg, error) {
+	to, err := smtp.Address(c.email)
+	if err != nil {
+		return nil, err
 	}
-	c.to = &mail.Address{Name: c.Name, Address: asciiDomain(a.Address)}
 	if err := json.Unmarshal(c.LinesJSON, &c.Lines); err != nil {
 		return nil, fmt.Errorf("read the lines of order %s: %w", c.OrderID, err)
 	}
-	var text, html, raw bytes.Buffer
+	var text, html bytes.Buffer
 	if err := confirmationText.Execute(&text, c); err != nil {
 		return nil, err
 	}
@@ -96,13 +95,12 @@ func (c *confirmation) compose(from *sender) ([]byte, error) {
 	c.text = text.String()
 	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent(), gomail.WithBoundary("edison-"+c.OrderID.String()))
 	m.FromMailAddress((*mail.Address)(from))
-	m.ToMailAddress(c.to)
+	m.ToMailAddress(&mail.Address{Name: c.Name, Address: to})
 	m.Subject(c.Subject())
 	m.SetDateWithValue(c.ComposedAt)
 	m.SetMessageIDWithValue(messageID(c.OrderID))
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
 	m.SetBodyString(gomail.TypeTextPlain, c.text)
 	m.AddAlternativeString(gomail.TypeTextHTML, html.String())
-	_, err = m.WriteTo(&raw)
-	return raw.Bytes(), err
+	return m, nil
 }

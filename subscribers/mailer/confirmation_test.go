@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 // read gives what a mail program makes of the one mail for order 1.
@@ -126,11 +127,15 @@ func TestComposeIsStable(t *testing.T) {
 			OrderID: uuid.Max, ComposedAt: noon, Name: "Zoë", email: "zoe@mail.example", Currency: "EUR", PlacedAt: noon,
 			LinesJSON: []byte(`[{"model": "ohm", "options": [], "quantity": 1, "unit_price_cents": 100}]`),
 		}
-		raw, err := c.compose(&sender{Address: "orders@edison-cars.example"})
+		m, err := c.compose(&smtp.Sender{Address: "orders@edison-cars.example"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(raw)
+		var raw strings.Builder
+		if _, err := m.WriteTo(&raw); err != nil {
+			t.Fatal(err)
+		}
+		return raw.String()
 	}
 	first := compose()
 	for range 20 {

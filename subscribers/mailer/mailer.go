@@ -5,40 +5,21 @@ import (
 	"context"
 	"embed"
 	"net/http"
-	"net/mail"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-type settings struct {
-	SMTP server   `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; mails wait in the outbox if left out"`
-	Helo greeting `env:"SMTP_HELO" help:"name that the mail server is greeted with (EHLO); if left out the machine's, where that is a full one, else the address that it connects from"`
-	From sender   `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
-}
-
-// A sender is an address with a name (RFC 5322 section 3.4).
-type sender mail.Address
-
-func (s *sender) UnmarshalText(text []byte) error {
-	a, err := mail.ParseAddress(string(text))
-	if err != nil {
-		return errSender
-	}
-	a.Address = asciiDomain(a.Address)
-	*s = sender(*a)
-	return nil
-}
-
 // Service gives the mailer.
 func Service() *subscribe.Service {
-	set := new(settings)
+	set := new(smtp.Settings)
 	o := &outbox{set: set}
 	return &subscribe.Service{
 		Name: "mailer", Title: "Mailer", Addr: "127.0.0.1:8095",
@@ -61,7 +42,7 @@ func Service() *subscribe.Service {
 		},
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
-				return readOverview(r.Context(), s.DB, &set.SMTP, o.outage.now())
+				return readOverview(r.Context(), s.DB, &set.Server, o.outage.now())
 			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))

@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 // An outbox sends what is due.
 type outbox struct {
 	db     *pgxpool.Pool
-	set    *settings
+	set    *smtp.Settings
 	outage outage
 	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
 }
@@ -39,7 +41,7 @@ func (o *outbox) work(ctx context.Context) error {
 	if err := o.takeOver(ctx); err != nil {
 		return fmt.Errorf("find mails that were being sent: %w", err)
 	}
-	if o.set.SMTP.addr == "" {
+	if o.set.Server.String() == "" {
 		return nil
 	}
 	if err := o.outage.waits(); err != nil {
@@ -58,12 +60,12 @@ func (o *outbox) work(ctx context.Context) error {
 
 // sendSome sends mails over one connection, and returns those that are left for another one.
 func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (left []*confirmation, err error) {
-	c, err := o.set.SMTP.dial(ctx, o.set.Helo)
+	c, err := o.set.Dial(ctx)
 	if err != nil {
 		r.failing = true
 		return nil, o.fail(ctx, due, err)
 	}
-	defer c.close()
+	defer c.Close()
 	taken := false // a mail, over this connection
 	for i, m := range due {
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
@@ -71,34 +73,34 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		}
 		result, err := o.send(ctx, c, m)
 		switch {
-		case result == outdated && errors.Is(err, errOutdated):
+		case result == smtp.Stopped && errors.Is(err, errOutdated):
 			return nil, nil // what is due now says the database
-		case result == setup && taken: // the server takes no more over one connection
+		case result == smtp.Setup && taken: // the server takes no more over one connection
 			return due[i:], nil
-		case result == setup:
+		case result == smtp.Setup:
 			r.failing = true
 			return nil, o.fail(ctx, due[i:], err)
-		case result == trouble:
-			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
-		case result == outdated && refusedRow(err) != "":
+		case result == smtp.Trouble:
+			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.Server, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
+		case result == smtp.Stopped && refusedRow(err) != "":
 			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
 			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
 			_ = o.postpone(ctx, m, why) // which it may refuse, too: then it is the first one of the next run
 			return due[i+1:], nil
-		case result == outdated:
+		case result == smtp.Stopped:
 			return nil, err
-		case result == doubtful:
-			why, _ := errors.AsType[*refusal](err)
+		case result == smtp.Doubtful:
+			why, _ := errors.AsType[*smtp.Refusal](err)
 			r.doubtful = append(r.doubtful, doubt{m, why})
 			continue
 		}
 		if err := o.note(ctx, m, result, err); err != nil {
 			return nil, fmt.Errorf("note what became of the mail for order %s: %w", m.OrderID, err)
 		}
-		taken = taken || result == sent
+		taken = taken || result == smtp.Sent
 		r.passed = r.passed || taken
-		if result == uncertain {
-			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.SMTP, m.OrderID)
+		if result == smtp.Uncertain {
+			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.Server, m.OrderID)
 		}
 	}
 	return nil, nil
@@ -156,19 +158,15 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 // errOutdated: meanwhile the order was cancelled, or the customer has changed or is gone.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
-func (o *outbox) send(ctx context.Context, c *session, m *confirmation) (outcome, error) {
-	raw, err := m.compose(&o.set.From)
+func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
+	msg, err := m.compose(&o.set.From)
 	switch {
-	case errors.Is(err, errAddress):
-		return failed, err
+	case errors.Is(err, smtp.ErrAddress):
+		return smtp.Failed, err
 	case err != nil:
-		return failed, fmt.Errorf("compose the mail: %w", err)
+		return smtp.Failed, fmt.Errorf("compose the mail: %w", err)
 	}
-	result, err := c.send(address(o.set.From.Address), address(m.to.Address), raw, func() error { return o.begin(ctx, m) })
-	if result == outdated {
-		c.abort()
-	}
-	return result, err
+	return c.Send(msg, func() error { return o.begin(ctx, m) })
 }
 
 // begin makes durable that a mail is being sent, and what it says.
@@ -188,18 +186,18 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 
 // note makes durable how the attempt ended. Neither the stop nor a database that starts again keeps it from that: else a mail that
 // has arrived would be sent again.
-func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why error) error {
+func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	state, reason := "pending", ""
 	switch {
-	case result == sent:
+	case result == smtp.Sent:
 		state = "sent"
-	case result == failed:
+	case result == smtp.Failed:
 		state, reason = "failed", inOneLine(why)
-	case result == uncertain && time.Since(m.ComposedAt) > giveUp:
+	case result == smtp.Uncertain && time.Since(m.ComposedAt) > giveUp:
 		state, reason = "failed", "No reply for five days, though the mail may have arrived."
-	case result == uncertain:
+	case result == smtp.Uncertain:
 		reason = lostReply
 	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
@@ -213,7 +211,7 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why 
 				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
-				m.OrderID, state, flag(result == uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
+				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
 			if err == nil {
 				_, err = tx.Exec(ctx, settle, [][16]byte{m.OrderID}, nil)
 			}
@@ -266,9 +264,6 @@ func flag(b bool) int {
 	}
 	return 0
 }
-
-// address is for the envelope (RFC 5321 section 4.1.2).
-func address(a string) string { return "<" + a + ">" }
 
 // inOneLine is what a stranger's server says, made fit to be kept and shown.
 func inOneLine(err error) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -105,7 +106,7 @@ type overview struct {
 	Mails []row
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, s *server, f failure) (o overview, err error) {
+func readOverview(ctx context.Context, db *pgxpool.Pool, s *smtp.Server, f failure) (o overview, err error) {
 	o.Server, o.Failure = s.String(), f
 	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
 		return o, err
