@@ -20,7 +20,7 @@ type Customer struct {
 	XMLName   xml.Name  `json:"-" xml:"https://edison-cars.example/ns/customer customer"`
 	ID        uuid.UUID `json:"id" xml:"id"` // version 7
 	Version   int64     `json:"version" xml:"version" check:"1.."`
-	Name      string    `json:"name" xml:"name" check:"0..200"`
+	Name      string    `json:"name" xml:"name" check:"0..200"`   // for mails to others: see [CheckName]
 	Email     string    `json:"email" xml:"email" check:"0..254"` // an addr-spec (RFC 5322 section 3.4.1)
 	Address   Address   `json:"address" xml:"address"`
 	CreatedAt time.Time `json:"created_at" xml:"created_at"`
