@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type app struct {
 	*httptest.Server
 	pool *pgxpool.Pool
+	log  *publish.Log
 	stop func()
 }
 
@@ -70,7 +72,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 		log.Close()
 	})
 	t.Cleanup(stop)
-	return &app{server, pool, stop}
+	return &app{server, pool, log, stop}
 }
 
 // do sends a request with headers given as name, value, name, value ...
@@ -317,6 +319,69 @@ func TestChange(t *testing.T) {
 			t.Error(statuses)
 		}
 	})
+}
+
+// An e-mail address is confirmed for the account that has it, until it is another one.
+func TestConfirm(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	s := &store{a.pool, a.log}
+	_, p := a.json(t, "POST", "/customers", ada, 201)
+	at := path(p.ID)
+	now := func(version int64, confirmed bool) {
+		t.Helper()
+		_, p := a.json(t, "GET", at, "", 200)
+		var last customer.Customer
+		entries := a.entries(t)
+		if err := json.Unmarshal(entries[len(entries)-1].Entity, &last); err != nil {
+			t.Fatal(err)
+		}
+		if p.Version != version || p.EmailConfirmed != confirmed || last != p {
+			t.Errorf("%+v, on the feed %+v", p, last)
+		}
+	}
+	now(1, false)
+	for range 2 { // the second one changes nothing
+		if p, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil || !p.EmailConfirmed {
+			t.Errorf("%+v, %v", p, err)
+		}
+		now(2, true)
+	}
+	a.json(t, "PUT", at, strings.Replace(ada, "London", "Paris", 1), 200)
+	now(3, true)
+	a.json(t, "PUT", at, strings.Replace(ada, "ada@", "bob@", 1), 200)
+	now(4, false)
+	a.json(t, "PUT", at, ada, 200)
+	now(5, false)
+	for _, email := range []string{"bob@example.com", "Ada@example.com", ""} {
+		if _, err := s.confirm(t.Context(), p.ID, email); !errors.Is(err, errOtherEmail) {
+			t.Errorf("%q: %v", email, err)
+		}
+	}
+	now(5, false)
+	t.Run("nobody confirms by the API", func(t *testing.T) {
+		if resp, text := a.do(t, "PUT", at, strings.Replace(ada, "{", `{"email_confirmed":true,`, 1), "Content-Type", "application/json"); resp.StatusCode != 422 {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+	})
+	t.Run("while others change the account", func(t *testing.T) {
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() { a.json(t, "PUT", at, strings.Replace(ada, "London", fmt.Sprint("City ", i), 1), 200) })
+		}
+		if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		now(14, true)
+	})
+	if _, err := s.confirm(t.Context(), uuid.New(), "ada@example.com"); !errors.Is(err, errNoCustomer) {
+		t.Errorf("%v", err)
+	}
+	a.do(t, "DELETE", at, "")
+	if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); !errors.Is(err, errDeleted) {
+		t.Errorf("%v", err)
+	}
 }
 
 // dump is every row of every table as text.

@@ -39,7 +39,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	return &app{server, pool, func() {}}
+	return &app{Server: server, pool: pool, stop: func() {}}
 }
 
 // Somebody who was erased stays so in all that the app answers, however the database goes back.

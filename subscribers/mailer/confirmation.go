@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	gomail "github.com/wneessen/go-mail"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -24,8 +25,9 @@ type confirmation struct {
 	CustomerID uuid.UUID
 	attempts   int // so far
 	ComposedAt time.Time
-	Name       string
+	name       string
 	email      string
+	confirmed  bool // the e-mail address
 	LinesJSON  json.RawMessage
 	Lines      []line
 	TotalCents int64
@@ -54,6 +56,14 @@ func (l line) Car() string {
 
 // PriceCents is that of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+
+// Name is that of the customer, or "" if the mail must not hold it: who gets the mail may be a stranger, or the name a link.
+func (c *confirmation) Name() string {
+	if !c.confirmed || customer.CheckName(c.name) != nil {
+		return ""
+	}
+	return c.name
+}
 
 // Short is enough of the order's id to talk about it.
 func (c *confirmation) Short() string { return short(c.OrderID) }
@@ -95,7 +105,7 @@ func (c *confirmation) compose(from *smtp.Sender) (*gomail.Msg, error) {
 	c.text = text.String()
 	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent(), gomail.WithBoundary("edison-"+c.OrderID.String()))
 	m.FromMailAddress((*mail.Address)(from))
-	m.ToMailAddress(&mail.Address{Name: c.Name, Address: to})
+	m.ToMailAddress(&mail.Address{Name: c.Name(), Address: to})
 	m.Subject(c.Subject())
 	m.SetDateWithValue(c.ComposedAt)
 	m.SetMessageIDWithValue(messageID(c.OrderID))

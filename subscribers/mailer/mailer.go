@@ -104,9 +104,11 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	var b pgx.Batch
 	b.Queue(outboxLock)
 	batch.Queue(&b, `
-		insert into customers (id, version, name, email)
-		select id, version, name, email from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, email text)
-		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email`)
+		insert into customers (id, version, name, email, email_confirmed)
+		select id, version, name, email, coalesce(email_confirmed, false) from jsonb_to_recordset($1) as c
+		       (id uuid, version bigint, name text, email text, email_confirmed boolean)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
+		       email_confirmed = excluded.email_confirmed`)
 	b.Queue(`delete from deleted_customer where id = any($1)`, ids)
 	b.Queue(`delete from customers where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)

@@ -64,7 +64,7 @@ func anOrder(n int, version int64, status order.Status) order.Order {
 func email(n int) string { return fmt.Sprintf("buyer%d@mail.example", n) }
 
 func aCustomer(n int, version int64) customer.Customer {
-	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), UpdatedAt: noon.Add(time.Duration(version) * time.Second)}
+	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), EmailConfirmed: true, UpdatedAt: noon.Add(time.Duration(version) * time.Second)}
 }
 
 // orderEntry is a place in the feed; without a status the order is deleted.

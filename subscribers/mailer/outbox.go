@@ -140,7 +140,7 @@ func (o *outbox) takeOver(ctx context.Context) error {
 // by a clock that was wrong.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	rows, err := o.db.Query(ctx, `
-		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, o.lines, o.total_cents, o.currency, o.placed_at
+		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, c.email_confirmed, o.lines, o.total_cents, o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
 		 where m.state = 'pending' and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
 		maxDue, maxDelay+time.Minute)
@@ -149,7 +149,7 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
-		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.Name, &c.email, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
+		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.name, &c.email, &c.confirmed, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
 		return c, err
 	})
@@ -173,10 +173,10 @@ func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (sm
 func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
-			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = $4, body = $5
+			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
-			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $4`,
-			m.OrderID, m.ComposedAt, m.email, m.Name, m.text)
+			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7`,
+			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errOutdated
 		}
