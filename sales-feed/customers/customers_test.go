@@ -14,10 +14,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -31,9 +34,10 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // An app is a running customers app.
 type app struct {
 	*httptest.Server
-	pool *pgxpool.Pool
-	log  *publish.Log
-	stop func()
+	pool   *pgxpool.Pool
+	log    *publish.Log
+	buyers *buyer.Side
+	stop   func()
 }
 
 // open gives the app with a database of its own; start, on a database that is there.
@@ -44,7 +48,7 @@ func open(t *testing.T, env ...string) *app {
 
 func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
-	vars := map[string]string{"STOREFRONT_URL": "https://shop.example"}
+	vars := map[string]string{"STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -63,6 +67,15 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	settings.Identify = func(c *gin.Context) {
+		if c.GetHeader("X-Role") == "operator" {
+			access.Set(c, access.Identity{Role: access.Operator})
+		}
+	}
+	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
 		t.Fatal(err)
 	}
@@ -72,10 +85,28 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 		log.Close()
 	})
 	t.Cleanup(stop)
-	return &app{server, pool, log, stop}
+	return &app{server, pool, log, buyers, stop}
 }
 
-// do sends a request with headers given as name, value, name, value ...
+const buyerKey = "a-key-of-buyers-that-tests-alone-have"
+
+var (
+	nobody   = []string{"Authorization", ""}
+	operator = []string{"Authorization", "", "X-Role", "operator"}
+)
+
+// as returns the header of a customer's token.
+func (a *app) as(t *testing.T, id uuid.UUID) []string {
+	t.Helper()
+	token, err := a.buyers.Token(buyer.Buyer{Customer: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is that of the
+// customer whose account it asks for.
 func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
@@ -84,6 +115,15 @@ func (a *app) do(t *testing.T, method, path, body string, header ...string) (*ht
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+	}
+	if rest, ok := strings.CutPrefix(path, "/customers/"); ok && len(rest) >= 36 && req.Header["Authorization"] == nil && req.Header["Cookie"] == nil {
+		if id, err := uuid.Parse(rest[:36]); err == nil {
+			as := a.as(t, id)
+			req.Header.Set(as[0], as[1])
+		}
+	}
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Del("Authorization")
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -158,7 +198,7 @@ func TestSignUp(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	for _, path := range []string{path(uuid.New()), "/customers/none", path(p.ID)[:11] + strings.ToUpper(p.ID.URN())} {
-		if resp, _ := a.do(t, "GET", path, ""); resp.StatusCode != 404 {
+		if resp, _ := a.do(t, "GET", path, "", operator...); resp.StatusCode != 404 {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -455,9 +495,12 @@ func TestDelete(t *testing.T) {
 		t.Errorf("%+v", entries)
 	}
 	for method, body := range map[string]string{"GET": "", "PUT": ada, "DELETE": ""} {
-		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 404 {
 			t.Errorf("%s: %d %s", method, resp.StatusCode, text)
 		}
+	}
+	if resp, text := a.do(t, "GET", path(p.ID), "", operator...); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		t.Errorf("an operator: %d %s", resp.StatusCode, text)
 	}
 	if _, again := a.json(t, "POST", "/customers", bob, 201, "Idempotency-Key", "bob"); again.ID != stays.ID {
 		t.Error("another account went too")

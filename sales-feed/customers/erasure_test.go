@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -23,7 +24,7 @@ import (
 func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	t.Helper()
 	var settings Settings
-	if err := daemon.Parse(map[string]string{"ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example"}, &settings); err != nil {
+	if err := daemon.Parse(map[string]string{"ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}, &settings); err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -34,12 +35,16 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	t.Cleanup(log.Close)
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = "http://" + server.Listener.Addr().String()
+	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
 		t.Fatal(err)
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	return &app{Server: server, pool: pool, stop: func() {}}
+	return &app{server, pool, log, buyers, func() {}}
 }
 
 // Somebody who was erased stays so in all that the app answers, however the database goes back.
@@ -74,7 +79,7 @@ func TestRestoreOverAnErasure(t *testing.T) {
 			}
 		}
 	}
-	if resp, _ := a.do(t, "GET", path(p.ID), ""); resp.StatusCode != 410 {
+	if resp, _ := a.do(t, "GET", path(p.ID), ""); resp.StatusCode != 404 {
 		t.Errorf("the account answers %d", resp.StatusCode)
 	}
 	if resp, body := a.do(t, "GET", path(stays.ID), ""); resp.StatusCode != 200 || !strings.Contains(body, "Bob") {

@@ -1,5 +1,5 @@
 // Package sales is the sales app: it sells cars, and publishes every order on the orders feed. It knows none of those
-// who read it.
+// who read it. Of buyers it knows what they can show: see package buyer.
 package sales
 
 import (
@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -23,7 +24,8 @@ import (
 type Settings struct {
 	Addr string `env:"ADDR" envDefault:"127.0.0.1:8080" help:"host:port to listen on"`
 	source.Settings
-	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up, for a link: sales itself asks nothing there"`
+	Buyer        buyer.Settings
+	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
 }
 
 // Run serves the sales app until ctx ends.
@@ -52,9 +54,15 @@ func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slo
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{store{pool, log}, settings}
+	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, pool)
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{store{pool, log}, settings, buyers}
 	web.GET(r, "/", web.Handle(h.storefront))
-	r.POST("/forget", h.forget)
+	r.POST("/signin", web.Handle(h.signIn))
+	r.POST("/signout", web.Handle(h.signOut))
+	buyers.Route(r, h.handover)
 	web.GET(r, "/models", h.models)
 	web.GET(r, "/orders", web.Handle(h.list))
 	r.POST("/orders", web.Handle(h.place))

@@ -13,10 +13,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -29,8 +32,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // A shop is a running sales app with a database of its own.
 type shop struct {
 	*httptest.Server
-	pool *pgxpool.Pool
-	stop func() (log string)
+	pool   *pgxpool.Pool
+	buyers *buyer.Side
+	stop   func() (log string)
 }
 
 func open(t *testing.T) *shop {
@@ -57,6 +61,17 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	settings.CustomersURL = cmp.Or(settings.CustomersURL, "http://customers.example")
+	settings.Buyer.BuyerKey = cmp.Or(settings.Buyer.BuyerKey, buyerKey)
+	settings.Identify = func(c *gin.Context) {
+		if c.GetHeader("X-Role") == "operator" {
+			access.Set(c, access.Identity{Role: access.Operator})
+		}
+	}
+	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, "", pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +82,27 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 		return logged.String()
 	})
 	t.Cleanup(func() { t.Log(stop()) })
-	return &shop{server, pool, stop}
+	return &shop{server, pool, buyers, stop}
 }
 
-// do sends a request with headers given as name, value, name, value ...
+const buyerKey = "a-key-of-buyers-that-tests-alone-have"
+
+// as returns the header of a customer's token.
+func (s *shop) as(t *testing.T, customer string) []string {
+	t.Helper()
+	token, err := s.buyers.Token(buyer.Buyer{Customer: uuid.MustParse(customer)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+var (
+	nobody   = []string{"Authorization", ""}
+	operator = []string{"Authorization", "", "X-Role", "operator"}
+)
+
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the test's customer's.
 func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -79,6 +111,13 @@ func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*h
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+	}
+	if strings.HasPrefix(path, "/orders") && req.Header["Authorization"] == nil && req.Header["Cookie"] == nil {
+		as := s.as(t, customer)
+		req.Header.Set(as[0], as[1])
+	}
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Del("Authorization")
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -216,7 +255,7 @@ func TestPlaceRefuses(t *testing.T) {
 		status                  int
 		says                    string
 	}{
-		{"no customer", "application/json", `{"lines":[{"model":"ohm","quantity":1}]}`, 422, `"customer_id"`},
+		{"a customer without an id", "application/json", strings.Replace(twoOhms, customer, "", 1), 422, `"customer_id"`},
 		{"a customer that is no UUID", "application/json", strings.Replace(twoOhms, customer, "42", 1), 422, `"customer_id"`},
 		{"no lines", "application/json", line(""), 422, `"lines"`},
 		{"too many lines", "application/json", line(strings.Repeat(`{"model":"ohm","quantity":1},`, 20) + `{"model":"ohm","quantity":1}`), 422, `"lines"`},
@@ -342,6 +381,8 @@ func TestCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header["If-Match"] = []string{`"7"`, `"1"`}
+		as := s.as(t, customer)
+		req.Header.Set(as[0], as[1])
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatal(resp, err)

@@ -38,7 +38,9 @@ type Settings struct {
 	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
 	DataDir     string `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
 	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	LogLevel    string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	// Identify lets the package access find as whom a request was sent; nil: as nobody.
+	Identify gin.HandlerFunc `env:"-"`
+	LogLevel string          `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // An App is a source app that can run.
@@ -118,6 +120,9 @@ func NewEngine(s Settings, title string, nav []web.Link, pool *pgxpool.Pool, log
 	r := web.New(logger, observers...)
 	if err := s.TrustedProxies.Trust(r); err != nil {
 		return nil, err
+	}
+	if s.Identify != nil {
+		r.Use(s.Identify)
 	}
 	web.Health(r, func(ctx context.Context) error { return ready(ctx, pool, log) })
 	readers := r.Group("", s.FeedTokens.Require())
