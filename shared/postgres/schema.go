@@ -63,7 +63,7 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 		       left join (select relnamespace, coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine
 		                    from pg_class
 		                   where relkind = 'r' and relname like 'goose\_%'
-		                         and relname not in ('goose_publish', 'goose_subscribe', 'goose_db_version')) t on t.relnamespace = n.oid
+		                         and relname not in ('goose_publish', 'goose_subscribe', 'goose_access', 'goose_db_version')) t on t.relnamespace = n.oid
 		 where n.nspname = any(current_schemas(false)) or n.nspname = $1
 		 group by 1
 		 order by array_position(current_schemas(false), n.nspname)`, name, own)

@@ -110,6 +110,18 @@ func TestServicesThatShareADatabase(t *testing.T) {
 		wantSchema(t, pgtest.URL(pool), "new", "new", "new")
 		wantSchema(t, pgtest.URL(pool), "renamed", "old", "public")
 	})
+	t.Run("one that was stopped before its own migrations", func(t *testing.T) {
+		t.Parallel()
+		for _, set := range []string{"publish", "subscribe", "access"} {
+			pool := pgtest.New(t)
+			begun := stock(set)
+			begun.FS = fstest.MapFS{"00001_begun.sql": {Data: []byte("-- +goose Up\nCREATE TABLE begun ();\n")}}
+			if err := postgres.Migrate(t.Context(), pool, begun); err != nil {
+				t.Fatal(err)
+			}
+			wantSchema(t, pgtest.URL(pool), "sales", "sales", "public")
+		}
+	})
 	t.Run("keep theirs when the first one has left", func(t *testing.T) {
 		t.Parallel()
 		pool := pgtest.New(t)

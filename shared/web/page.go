@@ -29,7 +29,8 @@ type Page struct {
 	Nav        []Link
 	Alternates []Link // <link rel="alternate">: Text is the title, Type the media type
 	Freshness  []Freshness
-	Refresh    int // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
+	Refresh    int    // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
+	Operator   string // as whom the browser is logged in; Render fills it in
 	Data       any
 }
 
@@ -83,14 +84,21 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 }
 
 // Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
-// no-cache unless it is set already.
+// no-cache unless it is set already; a page of an operator who is logged in is kept by no shared cache.
 func Render(c *gin.Context, status int, t *template.Template, p Page) {
+	p.Operator = operatorOf(c)
 	body, err := Execute(t, p)
 	if err != nil {
 		fail(c, err)
 		return
 	}
 	h := c.Writer.Header()
+	if p.Operator != "" {
+		h.Del("Etag") // of the page as others see it
+		if h.Get("Cache-Control") != "no-store" {
+			h.Set("Cache-Control", "private, no-cache")
+		}
+	}
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")
 	}

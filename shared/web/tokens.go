@@ -88,7 +88,7 @@ func (r Readers) Require() gin.HandlerFunc {
 			fail(c, unauthorized("The token is not valid here.", `, error="invalid_token"`))
 			return
 		}
-		c.Set(readerKey{}, known)
+		SetReader(c, known.name)
 	}
 }
 
@@ -128,15 +128,4 @@ func (r Readers) owner(token string) *reader {
 		return nil
 	}
 	return known
-}
-
-type readerKey struct{}
-
-// Reader gives the name of the reader who asks, by a token that was checked; "" where everybody may read.
-func Reader(c *gin.Context) string {
-	known, _ := c.Get(readerKey{})
-	if known, ok := known.(*reader); ok {
-		return known.name
-	}
-	return ""
 }
