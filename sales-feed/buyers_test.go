@@ -37,10 +37,17 @@ type company struct {
 	salesReplica, accountsCopy *httptest.Server
 }
 
-// identify lets an operator be who says so.
-func identify(c *gin.Context) {
-	if c.GetHeader("X-Role") == "operator" {
-		access.Set(c, access.Identity{Role: access.Operator})
+// identify gives open access to requests that ask for it; for others it is closed.
+func identify(t *testing.T) gin.HandlerFunc {
+	t.Helper()
+	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *gin.Context) {
+		if c.GetHeader("X-Access") == "open" {
+			open.Identify()(c)
+		}
 	}
 }
 
@@ -68,7 +75,7 @@ func openCompany(t *testing.T, env ...string) *company {
 			t.Fatal(err)
 		}
 		t.Cleanup(log.Close)
-		if s.Config.Handler, err = engine(source.Settings{PublicURL: publicURL, Identify: identify}, log); err != nil {
+		if s.Config.Handler, err = engine(source.Settings{PublicURL: publicURL, Identify: identify(t)}, log); err != nil {
 			t.Fatal(err)
 		}
 		s.Start()
@@ -433,7 +440,7 @@ func TestHandover(t *testing.T) {
 
 func base(s string) string { return url.QueryEscape(s) }
 
-// What each may do with an account and an order: the table.
+// What each may do with an account and an order.
 func TestBuyers(t *testing.T) {
 	t.Parallel()
 	co := openCompany(t)
@@ -488,21 +495,34 @@ func TestBuyers(t *testing.T) {
 	}
 	other := signUp(t)
 	_, guest, _ := do(t, "POST", co.sales.URL+"/orders", purchase(""))
-	operator := []string{"X-Role", "operator"}
+	operator := []string{"X-Access", "open"}
 	bearer := func(token string) []string { return []string{"Authorization", "Bearer " + token} }
+	cookies := func(customer string) []string {
+		var pairs []string
+		for _, name := range []string{"sales_buyer", "customers_buyer"} {
+			value, err := securecookie.New([]byte(buyerKey), nil).SetSerializer(securecookie.JSONEncoder{}).Encode(name, map[string]string{"customer": customer})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pairs = append(pairs, name+"="+value)
+		}
+		return []string{"Cookie", strings.Join(pairs, "; ")}
+	}
 	for name, who := range map[string]struct {
-		as                                                        func(own answer) []string
-		read, change, remove, place, order, cancel, list, feedOne int
+		as                                                     func(own answer) []string
+		read, change, remove, place, order, cancel, list, sees int
 	}{
-		"nobody":                   {func(answer) []string { return nil }, 401, 401, 401, 401, 401, 401, 401, 0},
-		"the buyer":                {func(own answer) []string { return bearer(own.Token) }, 200, 200, 204, 201, 200, 200, 200, 1},
-		"another buyer":            {func(answer) []string { return bearer(other.Token) }, 404, 404, 404, 403, 404, 404, 200, 0},
-		"a guest":                  {func(answer) []string { return bearer(guest.Token) }, 404, 404, 404, 403, 404, 404, 200, 1},
-		"an operator":              {func(answer) []string { return operator }, 200, 403, 403, 201, 200, 403, 200, 2},
-		"an operator who buys":     {func(own answer) []string { return append(bearer(own.Token), operator...) }, 200, 200, 204, 201, 200, 200, 200, 2},
-		"a forged token":           {func(own answer) []string { return bearer(own.Token[:len(own.Token)-4] + "AAA=") }, 401, 401, 401, 401, 401, 401, 401, 0},
-		"one who knows the id":     {func(own answer) []string { return bearer(own.ID) }, 401, 401, 401, 401, 401, 401, 401, 0},
-		"an operator, other buyer": {func(answer) []string { return append(bearer(other.Token), operator...) }, 200, 403, 403, 201, 200, 403, 200, 2},
+		"nobody":                         {func(answer) []string { return nil }, 401, 401, 401, 401, 401, 401, 401, 0},
+		"the buyer":                      {func(own answer) []string { return bearer(own.Token) }, 200, 200, 204, 201, 200, 200, 200, 1},
+		"the buyer, in the browser":      {func(own answer) []string { return cookies(own.ID) }, 200, 200, 204, 201, 200, 200, 200, 1},
+		"another buyer":                  {func(answer) []string { return bearer(other.Token) }, 404, 404, 404, 403, 404, 404, 200, 0},
+		"a guest":                        {func(answer) []string { return bearer(guest.Token) }, 404, 404, 404, 403, 404, 404, 200, 1},
+		"an operator":                    {func(answer) []string { return operator }, 200, 403, 403, 201, 200, 403, 200, 2},
+		"an operator who buys":           {func(own answer) []string { return append(cookies(own.ID), operator...) }, 200, 200, 204, 201, 200, 200, 200, 2},
+		"an operator, another buyer":     {func(answer) []string { return append(cookies(other.ID), operator...) }, 200, 403, 403, 201, 200, 403, 200, 2},
+		"a buyer's token on open access": {func(answer) []string { return append(bearer(other.Token), operator...) }, 404, 404, 404, 403, 404, 404, 200, 0},
+		"a forged token":                 {func(own answer) []string { return bearer(own.Token[:len(own.Token)-4] + "AAA=") }, 401, 401, 401, 401, 401, 401, 401, 0},
+		"one who knows the id":           {func(own answer) []string { return bearer(own.ID) }, 401, 401, 401, 401, 401, 401, 401, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			own := signUp(t)
@@ -527,7 +547,7 @@ func TestBuyers(t *testing.T) {
 				}
 				if step.what == "list" && status == 200 {
 					mine, others := strings.Contains(text, own.ID), strings.Contains(text, guest.ID)
-					if want := map[int][2]bool{0: {false, false}, 1: {name == "the buyer", name == "a guest"}, 2: {true, true}}[who.feedOne]; want != [2]bool{mine, others} {
+					if want := map[int][2]bool{0: {false, false}, 1: {name != "a guest", name == "a guest"}, 2: {true, true}}[who.sees]; want != [2]bool{mine, others} {
 						t.Errorf("the list: %s", text)
 					}
 				}

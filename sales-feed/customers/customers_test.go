@@ -67,9 +67,13 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	settings.Identify = func(c *gin.Context) {
-		if c.GetHeader("X-Role") == "operator" {
-			access.Set(c, access.Identity{Role: access.Operator})
+		if c.GetHeader("X-Access") == "open" {
+			open.Identify()(c)
 		}
 	}
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
@@ -92,7 +96,7 @@ const buyerKey = "a-key-of-buyers-that-tests-alone-have"
 
 var (
 	nobody   = []string{"Authorization", ""}
-	operator = []string{"Authorization", "", "X-Role", "operator"}
+	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 
 // as returns the header of a customer's token.

@@ -63,9 +63,13 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
 	settings.CustomersURL = cmp.Or(settings.CustomersURL, "http://customers.example")
 	settings.Buyer.BuyerKey = cmp.Or(settings.Buyer.BuyerKey, buyerKey)
+	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	settings.Identify = func(c *gin.Context) {
-		if c.GetHeader("X-Role") == "operator" {
-			access.Set(c, access.Identity{Role: access.Operator})
+		if c.GetHeader("X-Access") == "open" {
+			open.Identify()(c)
 		}
 	}
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, "", pool)
@@ -99,7 +103,7 @@ func (s *shop) as(t *testing.T, customer string) []string {
 
 var (
 	nobody   = []string{"Authorization", ""}
-	operator = []string{"Authorization", "", "X-Role", "operator"}
+	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 
 // do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the test's customer's.
