@@ -44,10 +44,10 @@ func TestToken(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG "}
+	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "}
 	for args, own := range map[string][]string{
 		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL "},
-		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL "},
+		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL ", "\n  SMTP_URL "},
 	} {
 		var out bytes.Buffer
 		_ = run(t.Context(), strings.Fields(args), nil, &out)

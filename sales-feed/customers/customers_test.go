@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -34,9 +35,10 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // An app is a running customers app.
 type app struct {
 	*httptest.Server
-	pool *pgxpool.Pool
-	log  *publish.Log
-	stop func()
+	pool   *pgxpool.Pool
+	log    *publish.Log
+	buyers *buyer.Side
+	stop   func()
 }
 
 // open gives the app with a database of its own; start, on a database that is there.
@@ -47,7 +49,7 @@ func open(t *testing.T, env ...string) *app {
 
 func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
-	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example"}
+	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -66,6 +68,10 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceFunc(func() {
@@ -73,10 +79,28 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 		log.Close()
 	})
 	t.Cleanup(stop)
-	return &app{server, pool, log, stop}
+	return &app{server, pool, log, buyers, stop}
 }
 
-// do sends a request with headers given as name, value, name, value ...
+const buyerKey = "a-key-of-buyers-that-tests-alone-have"
+
+var (
+	nobody   = []string{"Authorization", ""}
+	operator = []string{"Authorization", "", "X-Access", "open"}
+)
+
+// as returns the header of a customer's token.
+func (a *app) as(t *testing.T, id uuid.UUID) []string {
+	t.Helper()
+	token, err := a.buyers.Token(buyer.Buyer{Customer: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is that of the
+// customer whose account it asks for.
 func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
@@ -85,6 +109,16 @@ func (a *app) do(t *testing.T, method, path, body string, header ...string) (*ht
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+	}
+	if rest, ok := strings.CutPrefix(path, "/customers/"); ok && len(rest) >= 36 && req.Header["Authorization"] == nil && req.Header["Cookie"] == nil {
+		if id, err := uuid.Parse(rest[:36]); err == nil {
+			as := a.as(t, id)
+			req.Header.Set(as[0], as[1])
+		}
+	}
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Del("Authorization")
+		asOperator(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -159,7 +193,7 @@ func TestSignUp(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	for _, path := range []string{path(uuid.New()), "/customers/none", path(p.ID)[:11] + strings.ToUpper(p.ID.URN())} {
-		if resp, _ := a.do(t, "GET", path, ""); resp.StatusCode != 404 {
+		if resp, _ := a.do(t, "GET", path, "", operator...); resp.StatusCode != 404 {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -456,9 +490,12 @@ func TestDelete(t *testing.T) {
 		t.Errorf("%+v", entries)
 	}
 	for method, body := range map[string]string{"GET": "", "PUT": ada, "DELETE": ""} {
-		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 404 {
 			t.Errorf("%s: %d %s", method, resp.StatusCode, text)
 		}
+	}
+	if resp, text := a.do(t, "GET", path(p.ID), "", operator...); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		t.Errorf("an operator: %d %s", resp.StatusCode, text)
 	}
 	if _, again := a.json(t, "POST", "/customers", bob, 201, "Idempotency-Key", "bob"); again.ID != stays.ID {
 		t.Error("another account went too")
@@ -562,6 +599,16 @@ func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish
 	if err != nil {
 		t.Fatal(err)
 	}
-	route(r, log, settings)
+	if err := Route(r, log, settings); err != nil {
+		t.Fatal(err)
+	}
 	return r.Engine
+}
+
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+func asOperator(req *http.Request) {
+	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
+	if req.Header.Del("X-Access"); !open {
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
+	}
 }

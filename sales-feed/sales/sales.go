@@ -1,5 +1,5 @@
 // Package sales is the sales app: it sells cars, and publishes every order on the orders feed. It knows none of those
-// who read it.
+// who read it. Of buyers it knows what they can show: see package buyer.
 package sales
 
 import (
@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -25,7 +26,8 @@ type Settings struct {
 
 // ShopSettings are those of the sales app alone.
 type ShopSettings struct {
-	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up, for a link: sales itself asks nothing there"`
+	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
+	Buyer        buyer.Settings
 }
 
 var shell = service.Service{Name: "sales", Title: "Sales", Addr: "127.0.0.1:8080", Feeds: true, Migrations: Migrations()}
@@ -35,8 +37,8 @@ func Help(w io.Writer) { shell.Help(w, ShopSettings{}) }
 
 // Run serves the sales app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{Service: shell, Route: func(r *service.Router, log *publish.Log) {
-		route(r, log, settings)
+	return source.App{Service: shell, Route: func(r *service.Router, log *publish.Log) error {
+		return Route(r, log, settings)
 	}}.Run(ctx, settings.Settings, stdout)
 }
 
@@ -48,18 +50,25 @@ var pages embed.FS
 
 var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
 
-// route adds all that the app answers. What belongs to a buyer is guarded by its handler.
-func route(r *service.Router, log *publish.Log, settings Settings) {
+// Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
+func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = r.PublicURL
 	source.Route(r, log, nav, ordersFeed(r.PublicURL))
-	h := &handler{store{r.Pool, log}, settings}
+	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
+	if err != nil {
+		return err
+	}
+	h := &handler{store{r.Pool, log}, settings, buyers}
 	web.GET(r.Anybody, "/", web.Handle(h.storefront))
-	r.Anybody.POST("/forget", h.forget)
+	r.Anybody.POST("/signin", web.Handle(h.signIn))
+	r.Anybody.POST("/signout", web.Handle(h.signOut))
+	buyers.Route(r.Anybody, h.handover)
 	web.GET(r.Anybody, "/models", h.models)
 	web.GET(r.Anybody, "/orders", web.Handle(h.list))
 	r.Anybody.POST("/orders", web.Handle(h.place))
 	web.GET(r.Anybody, "/orders/:id", web.Handle(h.show))
 	r.Anybody.POST("/orders/:id/cancel", web.Handle(h.cancel))
+	return nil
 }
 
 func (h *handler) models(c *gin.Context) {

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -32,8 +33,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // A shop is a running sales app with a database of its own.
 type shop struct {
 	*httptest.Server
-	pool *pgxpool.Pool
-	stop func() (log string)
+	pool   *pgxpool.Pool
+	buyers *buyer.Side
+	stop   func() (log string)
 }
 
 func open(t *testing.T) *shop {
@@ -60,6 +62,12 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	settings.CustomersURL = cmp.Or(settings.CustomersURL, "http://customers.example")
+	settings.Buyer.BuyerKey = cmp.Or(settings.Buyer.BuyerKey, buyerKey)
+	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, "", pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceValue(func() string {
@@ -68,10 +76,27 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 		return logged.String()
 	})
 	t.Cleanup(func() { t.Log(stop()) })
-	return &shop{server, pool, stop}
+	return &shop{server, pool, buyers, stop}
 }
 
-// do sends a request with headers given as name, value, name, value ...
+const buyerKey = "a-key-of-buyers-that-tests-alone-have"
+
+// as returns the header of a customer's token.
+func (s *shop) as(t *testing.T, customer string) []string {
+	t.Helper()
+	token, err := s.buyers.Token(buyer.Buyer{Customer: uuid.MustParse(customer)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+var (
+	nobody   = []string{"Authorization", ""}
+	operator = []string{"Authorization", "", "X-Access", "open"}
+)
+
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the test's customer's.
 func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -80,6 +105,14 @@ func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*h
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+	}
+	if strings.HasPrefix(path, "/orders") && req.Header["Authorization"] == nil && req.Header["Cookie"] == nil {
+		as := s.as(t, customer)
+		req.Header.Set(as[0], as[1])
+	}
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Del("Authorization")
+		asOperator(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -217,7 +250,7 @@ func TestPlaceRefuses(t *testing.T) {
 		status                  int
 		says                    string
 	}{
-		{"no customer", "application/json", `{"lines":[{"model":"ohm","quantity":1}]}`, 422, `"customer_id"`},
+		{"a customer without an id", "application/json", strings.Replace(twoOhms, customer, "", 1), 422, `"customer_id"`},
 		{"a customer that is no UUID", "application/json", strings.Replace(twoOhms, customer, "42", 1), 422, `"customer_id"`},
 		{"no lines", "application/json", line(""), 422, `"lines"`},
 		{"too many lines", "application/json", line(strings.Repeat(`{"model":"ohm","quantity":1},`, 20) + `{"model":"ohm","quantity":1}`), 422, `"lines"`},
@@ -343,6 +376,8 @@ func TestCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header["If-Match"] = []string{`"7"`, `"1"`}
+		as := s.as(t, customer)
+		req.Header.Set(as[0], as[1])
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatal(resp, err)
@@ -423,7 +458,9 @@ func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish
 	if err != nil {
 		t.Fatal(err)
 	}
-	route(r, log, settings)
+	if err := Route(r, log, settings); err != nil {
+		t.Fatal(err)
+	}
 	return r.Engine
 }
 
@@ -467,4 +504,12 @@ func TestRestoredInPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantReady(t, s, http.StatusOK)
+}
+
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+func asOperator(req *http.Request) {
+	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
+	if req.Header.Del("X-Access"); !open {
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
+	}
 }

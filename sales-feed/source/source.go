@@ -27,7 +27,7 @@ type App struct {
 	service.Service
 	Erasures publish.Erasures // where feeds say something of people; else zero
 	// Route adds what the app answers. The settings of the router are complete.
-	Route func(*service.Router, *publish.Log)
+	Route func(*service.Router, *publish.Log) error
 }
 
 // Migrations are those of the database of the app with this name.
@@ -51,7 +51,9 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 		return err
 	}
 	defer log.Close()
-	a.Route(p.Router, log)
+	if err := a.Route(p.Router, log); err != nil {
+		return err
+	}
 	return p.Serve(ctx)
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -141,8 +142,9 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	return p, nil
 }
 
+// migrations returns those of the service with those of access. The service's own come last.
 func (s Service) migrations() []postgres.Migrations {
-	return append([]postgres.Migrations{sql.Migrations("access")}, s.Migrations...)
+	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
 }
 
 func publicURL(set Settings, at net.Addr) string {

@@ -38,7 +38,7 @@ func countThings(s *Site) func(*http.Request) (any, error) {
 // site serves the copy.
 func (c *copier) site(t testing.TB, routes func(*Site)) *httptest.Server {
 	t.Helper()
-	shell := (&Service{Name: "test", Title: "Test"}).shell()
+	shell := service.Service{Name: "test", Title: "Test"}
 	var set settings
 	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ACCESS_LOG": "false"}, &set); err != nil {
 		t.Fatal(err)
