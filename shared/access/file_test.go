@@ -278,20 +278,24 @@ func TestSweepOfTheTable(t *testing.T) {
 		}
 		return mine, others
 	}
-	site.sweep(t.Context())
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if mine, others := count(); mine != 1 || others != 1 {
 		t.Error(mine, others)
 	}
 	known := site.Access.tokens.Load().find(site.tokens["ada:operator"])
 	site.revoked = [][]byte{known.hash[:]}
-	site.sweep(t.Context())
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if mine, others := count(); mine != 0 || others != 1 || site.revoked != nil {
 		t.Error(mine, others)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	site.revoked = [][]byte{known.hash[:]}
-	if site.sweep(ctx); len(site.revoked) != 1 {
+	if err := site.sweep(ctx); err == nil || len(site.revoked) != 1 {
 		t.Error("what could not be removed is forgotten")
 	}
 }
