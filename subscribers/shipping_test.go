@@ -159,7 +159,7 @@ func wantFeed(t *testing.T, url string, want []shipped) {
 		if err := shipment.Check(e); err != nil {
 			t.Errorf("%s: %v", e.Entity, err)
 		}
-		if was := newest[e.ID]; s.Version != was.Version+1 || !s.UpdatedAt.After(was.UpdatedAt) || s.Version != e.Version || !s.UpdatedAt.Equal(e.Updated) {
+		if was := newest[e.ID]; s.Version != was.Version+1 || !s.UpdatedAt.After(was.UpdatedAt.Time) || s.Version != e.Version || !s.UpdatedAt.Equal(e.Updated) {
 			t.Errorf("%+v comes after %+v", s, was)
 		}
 		newest[e.ID] = s

@@ -205,7 +205,7 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 		web.NotModified(c)
 		return
 	}
-	c.PureJSON(status, p)
+	web.JSON(c, status, p)
 }
 
 func path(id uuid.UUID) string { return "/customers/" + id.String() }

@@ -77,7 +77,7 @@ func answer(c *gin.Context, status int, o *order.Order) {
 		web.NotModified(c)
 		return
 	}
-	c.PureJSON(status, o)
+	web.JSON(c, status, o)
 }
 
 func orderID(c *gin.Context) (uuid.UUID, error) {

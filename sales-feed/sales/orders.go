@@ -189,7 +189,7 @@ func (h *handler) list(c *gin.Context) error {
 	c.Header("Vary", "Accept")
 	if !web.PrefersHTML(c) {
 		c.Header("Cache-Control", "no-cache")
-		c.PureJSON(http.StatusOK, orders)
+		web.JSON(c, http.StatusOK, orders)
 		return nil
 	}
 	page := struct {

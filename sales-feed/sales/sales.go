@@ -65,5 +65,5 @@ func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slo
 
 func (h *handler) models(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
-	c.PureJSON(http.StatusOK, catalogue)
+	web.JSON(c, http.StatusOK, catalogue)
 }

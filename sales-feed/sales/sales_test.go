@@ -326,7 +326,7 @@ func TestCancel(t *testing.T) {
 		t.Errorf("against another version: %d", resp.StatusCode)
 	}
 	resp, got := cancel("If-Match", `"7", "1"`)
-	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt) || resp.Header.Get("ETag") != `"2"` {
+	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt.Time) || resp.Header.Get("ETag") != `"2"` {
 		t.Errorf("%d %+v", resp.StatusCode, got)
 	}
 	if resp, again := cancel(); resp.StatusCode != 200 || again.Version != 2 {

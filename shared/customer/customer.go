@@ -4,7 +4,6 @@ package customer
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -23,8 +22,8 @@ type Customer struct {
 	Name      string    `json:"name" xml:"name" check:"0..200"`
 	Email     string    `json:"email" xml:"email" check:"0..254"` // an addr-spec (RFC 5322 section 3.4.1)
 	Address   Address   `json:"address" xml:"address"`
-	CreatedAt time.Time `json:"created_at" xml:"created_at"`
-	UpdatedAt time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
+	CreatedAt feed.Time `json:"created_at" xml:"created_at"`
+	UpdatedAt feed.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }
 
 // An Address is where invoices and cars go.

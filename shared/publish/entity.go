@@ -96,7 +96,7 @@ func (s *Source) serveEntity(c *gin.Context) error {
 		return nil
 	}
 	if !html {
-		c.PureJSON(http.StatusOK, list)
+		web.JSON(c, http.StatusOK, list)
 		return nil
 	}
 	title, view := s.showEntity(d, id, list)

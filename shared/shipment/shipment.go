@@ -4,7 +4,6 @@ package shipment
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -34,8 +33,8 @@ type Shipment struct {
 	Status    Status     `json:"status" xml:"status" check:"waiting|ready|shipped|stopped"`
 	BuildID   uuid.UUID  `json:"build_id" xml:"build_id"`
 	OrderID   uuid.UUID  `json:"order_id" xml:"order_id"`
-	ShippedAt *time.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
-	UpdatedAt time.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
+	ShippedAt *feed.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
+	UpdatedAt feed.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
 }
 
 var rules = contract.Of[Shipment]()

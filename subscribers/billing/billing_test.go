@@ -59,7 +59,7 @@ func ordered(n int, version int64, status order.Status, c, cars int) event {
 	}
 	return newEvent(0, id, version, order.Order{
 		ID: id, Version: version, Status: status, CustomerID: numbered("customer", c), TotalCents: int64(cars) * 11900, Currency: "EUR",
-		PlacedAt: noon.Add(time.Duration(n) * time.Minute),
+		PlacedAt: feed.TimeOf(noon.Add(time.Duration(n) * time.Minute)),
 		Lines:    []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: cars, UnitPriceCents: 11900}},
 	})
 }

@@ -166,12 +166,13 @@ func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args 
 	}
 	changed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e publish.Entry, err error) {
 		var s shipment.Shipment
-		if err := row.Scan(&s.ID, &s.Version, &s.Status, &s.BuildID, &s.OrderID, &s.ShippedAt, &s.UpdatedAt); err != nil {
+		var shippedAt *time.Time
+		if err := row.Scan(&s.ID, &s.Version, &s.Status, &s.BuildID, &s.OrderID, &shippedAt, &s.UpdatedAt.Time); err != nil {
 			return e, err
 		}
-		s.ShippedAt, s.UpdatedAt = utc(s.ShippedAt), s.UpdatedAt.UTC()
+		s.ShippedAt, s.UpdatedAt = feed.OptionalTime(shippedAt), feed.TimeOf(s.UpdatedAt.Time)
 		payload, err := json.Marshal(&s)
-		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt, Payload: payload}, err
+		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt.Time, Payload: payload}, err
 	})
 	publish.Append(tx, shipment.Feed, changed...)
 	return err

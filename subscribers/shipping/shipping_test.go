@@ -118,7 +118,7 @@ func (d *depot) states(t rapid.TB) (list []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var feed int64
+	var published int64
 	versions := int64(0)
 	for _, stage := range shipments {
 		if int(stage.Count) != len(stage.Parcels) {
@@ -136,15 +136,15 @@ func (d *depot) states(t rapid.TB) (list []string) {
 				t.Fatal(err)
 			}
 			want, _ := json.Marshal(shipment.Shipment{
-				ID: p.ID, Version: p.Version, Status: p.Status, BuildID: p.BuildID, OrderID: p.OrderID, ShippedAt: p.ShippedAt, UpdatedAt: p.UpdatedAt,
+				ID: p.ID, Version: p.Version, Status: p.Status, BuildID: p.BuildID, OrderID: p.OrderID, ShippedAt: feed.OptionalTime(p.ShippedAt), UpdatedAt: feed.TimeOf(p.UpdatedAt),
 			})
 			if string(payload) != string(want) {
 				t.Errorf("published %s, want %s", payload, want)
 			}
 		}
 	}
-	if err := d.QueryRow(ctx, `select count(*) from feed_entry join shipment on id = entity_id`).Scan(&feed); err != nil || feed != versions {
-		t.Errorf("%d entries are on the feed, want %d (%v)", feed, versions, err)
+	if err := d.QueryRow(ctx, `select count(*) from feed_entry join shipment on id = entity_id`).Scan(&published); err != nil || published != versions {
+		t.Errorf("%d entries are on the feed, want %d (%v)", published, versions, err)
 	}
 	slices.Sort(list)
 	return list
