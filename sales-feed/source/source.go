@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -97,6 +98,11 @@ func (a App) Run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	background, stop := context.WithCancel(ctx)
+	var removing sync.WaitGroup
+	removing.Go(func() { removeOldKeys(background, db.Pool, logger) })
+	defer removing.Wait()
+	defer stop()
 	return web.ServeListener(ctx, ln, engine, logger)
 }
 
