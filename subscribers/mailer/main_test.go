@@ -110,6 +110,9 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	set := &settings{From: sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}
 	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
+	t.Cleanup(func() {
+		pgtest.WantRowCount(t, b.db, "mail", `case when state = 'pending' and not exists (select from customers c where c.id = customer_id) then 'waiting' else state end`, "uncertain")
+	})
 	return b
 }
 

@@ -112,10 +112,15 @@ const stageLimit = 25
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
 	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped} {
 		s := stage{Status: status}
-		if err := db.QueryRow(ctx, `select count(*) from shipment where status = $1`, status).Scan(&s.Count); err != nil {
+		err := db.QueryRow(ctx, `select coalesce(max(rows), 0) from row_count where relation = 'shipment' and value = $1`, status).Scan(&s.Count)
+		if err != nil {
 			return nil, err
 		}
-		if s.Parcels, err = list(ctx, db, status, nil, stageLimit); err != nil {
+		rows, err := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id limit $2`, status, stageLimit)
+		if err != nil {
+			return nil, err
+		}
+		if s.Parcels, err = pgx.CollectRows(rows, scanParcel); err != nil {
 			return nil, err
 		}
 		stages = append(stages, s)
