@@ -175,6 +175,7 @@ type paper struct {
 	PlacedAt                                  time.Time
 	VATPercent                                int
 	Lines                                     []line
+	CreditDue                                 bool // the order does not stand, and the credit note follows when its cars are back
 }
 
 type line struct{ order.Line }
@@ -216,7 +217,8 @@ func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error
 		return nil, missing
 	}
 	rows, err := db.Query(r.Context(), `select `+documentColumns+`,
-		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines `+documents+` where d.number = $1 and d.kind = $2`, number, kind)
+		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines,
+		d.kind = $3 and c.number is null and not exists (select from orders o where o.id = d.order_id and o.status = $4) `+documents+` where d.number = $1 and d.kind = $2`, number, kind, invoice, order.Placed)
 	if err != nil {
 		return nil, err
 	}
