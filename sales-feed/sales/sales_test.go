@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,6 +24,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -35,7 +38,7 @@ type shop struct {
 
 func open(t *testing.T) *shop {
 	t.Helper()
-	return openWith(t, Settings{})
+	return openWith(t, parsed(t, nil))
 }
 
 // openWith gives the app at the address that the server gets, unless the settings name another.
@@ -57,9 +60,7 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceValue(func() string {
 		server.Close()
@@ -418,4 +419,57 @@ func TestPages(t *testing.T) {
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
 	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route(r, log, settings)
+	return r.Engine
+}
+
+// Whether the shop is ready is found out without a lock on what each order changes.
+func TestReadyLocksNoRow(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	if resp, body := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	var locked bool // or was, by a transaction that had to write that
+	if err := s.pool.QueryRow(t.Context(), `select bool_or(xmax <> 0) from feed`).Scan(&locked); err != nil || locked {
+		t.Errorf("a head is locked: %t, %v", locked, err)
+	}
+}
+
+// An order that is not there while the database is restored in part is not said to be none.
+func TestRestoredInPart(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, o := s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	for _, statement := range []string{`create table kept as table feed`, `truncate orders, feed`} { // as pg_restore --schema-only --clean
+		if _, err := s.pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantReady(t, s, http.StatusServiceUnavailable)
+	for _, path := range []string{"/orders/" + o.ID.String(), "/orders", "/feeds/orders", "/feeds/orders?after=0&limit=3", "/feeds/orders/" + o.ID.String()} {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			resp, body := s.do(t, "GET", path, "")
+			if resp.StatusCode == http.StatusServiceUnavailable {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+	}
+	if _, err := s.pool.Exec(t.Context(), `insert into feed table kept`); err != nil {
+		t.Fatal(err)
+	}
+	wantReady(t, s, http.StatusOK)
 }

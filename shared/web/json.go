@@ -26,13 +26,19 @@ var asAnswers = jsonv2.JoinOptions(
 	})),
 )
 
-// JSON answers with v as JSON, whose times are in TimeFormat. It panics if v has no JSON.
-func JSON(c *gin.Context, status int, v any) {
+// EncodeJSON returns v as JSON, whose times are in TimeFormat, on a line.
+func EncodeJSON(v any) ([]byte, error) {
 	body, err := jsonv2.Marshal(v, asAnswers)
+	return append(body, '\n'), err
+}
+
+// JSON answers with v as [EncodeJSON] has it. It panics if v has no JSON.
+func JSON(c *gin.Context, status int, v any) {
+	body, err := EncodeJSON(v)
 	if err != nil {
 		panic(err)
 	}
-	Send(c, status, "application/json; charset=utf-8", append(body, '\n'))
+	Send(c, status, "application/json; charset=utf-8", body)
 }
 
 // DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). What the two sides could

@@ -108,9 +108,11 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 // vatPercent is the German rate, contained in every price.
 const vatPercent = 19
 
+// issuedAt is the date of a document: none is dated before one with a lower number, also when the clock was set back.
+const issuedAt = `greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1))`
+
 // invoiceOrders issues the invoices of orders, of those with the ids and of those customers', that stand and have none, if the
-// customer has come. It freezes all that the invoice says. No document is dated before one with a lower number, also when
-// the clock was set back.
+// customer has come. It freezes all that the invoice says.
 func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 	b.Queue(`
 		with due as (
@@ -122,7 +124,7 @@ func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 		), issued as (
 			insert into document (number, kind, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 			       lines, currency, total_cents, vat_percent, vat_cents)
-			select last + n, $4, greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1)), id, placed_at, customer_id, name, street, postal_code, city, country,
+			select last + n, $4, `+issuedAt+`, id, placed_at, customer_id, name, street, postal_code, city, country,
 			       lines, currency, total_cents, $5::int, round(total_cents * $5 / (100.0 + $5))
 			  from due, taken
 			returning order_id, number
@@ -152,7 +154,7 @@ func credit(b *pgx.Batch, orders, shipments []uuid.UUID) {
 		)
 		insert into document (number, kind, credits, reason, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents)
-		select last + n, $5, number, why, greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1)), order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		select last + n, $5, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents
 		  from due, taken`,
 		orders, shipments, order.Placed, invoice, creditNote, shipment.Shipped)

@@ -22,7 +22,7 @@ func TestPageCost(t *testing.T) {
 		}
 	}
 	costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
-		_, err := readOverview(t.Context(), pool, new(server), failure{})
+		_, err := readOverview(t.Context(), pool, new(settings), failure{})
 		return err
 	})
 	for _, c := range costs {

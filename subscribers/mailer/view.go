@@ -98,15 +98,16 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 // An overview is what the page shows.
 type overview struct {
 	Server  string  // "": none is set
+	Limit   uint16  // 0 is none
 	Failure failure // of this process, if it is the one that sends
 	Counts  struct {
-		All, Sent, Waiting, Pending, Failed, Skipped, Withdrawn, Uncertain int64
+		All, Sent, Waiting, Pending, OverLimit, Failed, Skipped, Withdrawn, Uncertain int64
 	}
 	Mails []row
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, s *server, f failure) (o overview, err error) {
-	o.Server, o.Failure = s.String(), f
+func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failure) (o overview, err error) {
+	o.Server, o.Limit, o.Failure = set.Server.String(), set.Limit, f
 	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
 		return o, err
 	}
@@ -114,9 +115,10 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, s *server, f failure) (
 	return o, db.QueryRow(ctx, `
 		select coalesce(sum(n), 0), coalesce(sum(n) filter (where value = 'sent'), 0), coalesce(sum(n) filter (where value = 'waiting'), 0),
 		       coalesce(sum(n) filter (where value in ('sending', 'pending')), 0), coalesce(sum(n) filter (where value = 'failed'), 0),
-		       coalesce(sum(n) filter (where value = 'skipped'), 0), coalesce(sum(n) filter (where value in ('cancelled', 'withdrawn')), 0), coalesce(sum(total), 0)
+		       coalesce(sum(n) filter (where value = 'skipped'), 0), coalesce(sum(n) filter (where value in ('cancelled', 'withdrawn')), 0), coalesce(sum(total), 0),
+		       (select count(*) from mail where state = 'pending' and reason = '`+overLimit+`')
 		  from (select value, rows as n, total from row_count where relation = 'mail') as counted`).
-		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain)
+		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 
 // A shown mail is one with what it says.
