@@ -154,6 +154,7 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := raw.Replace(strings.TrimSuffix(b.String(), "\n"))
+			want = strings.Replace(want, `"date_modified":"`+e.Updated.Format(time.RFC3339Nano)+`"`, `"date_modified":"`+e.Updated.Format(TimeFormat)+`"`, 1)
 			if string(got.Items[i]) != want {
 				t.Errorf("got  %s\nwant %s", got.Items[i], want)
 			}

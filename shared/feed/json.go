@@ -80,7 +80,7 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 		b = appendMember(b, `,"content_html":`, shown.HTML)
 	}
 	b = append(b, `,"date_modified":"`...)
-	b = e.Updated.AppendFormat(b, time.RFC3339Nano)
+	b = e.Updated.UTC().AppendFormat(b, TimeFormat)
 	b = append(b, `","_edison":{"position":`...)
 	b = strconv.AppendInt(b, e.Position, 10)
 	b = append(b, `,"version":`...)

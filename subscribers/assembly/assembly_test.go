@@ -127,7 +127,7 @@ func (p *plant) wantSound(t rapid.TB) {
 		if err := json.Unmarshal(payload, &b); err != nil {
 			return err
 		}
-		if b.ID != id || b.Version != version || version != before.Version+1 || !b.UpdatedAt.Equal(updated) || !updated.After(before.UpdatedAt) {
+		if b.ID != id || b.Version != version || version != before.Version+1 || !b.UpdatedAt.Equal(updated) || !updated.After(before.UpdatedAt.Time) {
 			return fmt.Errorf("%s comes after version %d", payload, before.Version)
 		}
 		if before.Status == build.Started && b.Status != build.Finished || before.Status == build.Finished {
