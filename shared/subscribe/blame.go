@@ -25,19 +25,16 @@ import (
 type rejection struct {
 	feed.Entry
 	reason  error
-	checked bool // it was refused by the feed's Check, and never reached Apply
+	checked bool // it is malformed, or was refused by the feed's Check, and never reached Apply
 }
 
-// A checkError is one of the feed's Check, whose text can be logged.
+// A checkError is one of the feed's Check, or of a malformed entry, whose text can be logged.
 type checkError struct{ error }
 
 func (e *checkError) Unwrap() error { return e.error }
 
-// check separates the entries that are not as their contract says from those that are.
+// check separates the entries that are malformed, or not as their contract says, from those that are.
 func (p *poller) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
-	if p.Check == nil {
-		return entries, nil
-	}
 	good = make([]feed.Entry, 0, len(entries))
 	for _, e := range entries {
 		if err := p.checkOne(e); err != nil {
@@ -58,7 +55,10 @@ func (p *poller) checkOne(e feed.Entry) (err error) {
 			err = &panicError{"check", v}
 		}
 	}()
-	if err = p.Check(e); err != nil {
+	if err = e.Malformed(); err == nil && p.Check != nil {
+		err = p.Check(e)
+	}
+	if err != nil {
 		err = &checkError{err}
 	}
 	return err

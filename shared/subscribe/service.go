@@ -80,10 +80,10 @@ type Feed struct {
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
 
 	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
-	// of the feed, each with at least one entry; from is the place where the page starts. The cursor moves behind the page when
-	// Entries has returned nil: after an error, a crash or a stop in between the same page comes again, or a longer one. Where the
-	// source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0. It has to
-	// return soon after ctx has ended; db is the service's.
+	// of the feed, each with at least one entry; from is the place where the page starts. Malformed entries are left out and
+	// rejected. The cursor moves behind the page when Entries has returned nil: after an error, a crash or a stop in between the
+	// same page comes again, or a longer one. Where the source has another history, or somebody asks for it, the pages come again
+	// from the first one, which starts at 0. It has to return soon after ctx has ended; db is the service's.
 	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
 

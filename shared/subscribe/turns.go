@@ -52,7 +52,7 @@ func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from,
 		return err
 	}
 	var entries []feed.Entry
-	if page != nil && p.Apply != nil {
+	if page != nil && (p.Apply != nil || p.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
 		entries = page.Latest()
 	}
 	now := &turn{done: make(chan struct{})}
@@ -196,8 +196,8 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 func (p *poller) guess(entries []feed.Entry) *known {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	deleted := func(e feed.Entry) bool { return e.Deleted }
-	if p.Columns == nil || !p.allNew || p.rejecting || len(entries) < copyFrom || slices.ContainsFunc(entries, deleted) {
+	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
+	if p.Columns == nil || !p.allNew || p.rejecting || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
 		return nil
 	}
 	return noneKnown()
