@@ -187,7 +187,7 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 // refused, since others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
-	if p.seeCheck(ctx, at, err) {
+	if p.seeCheck(ctx, at, err) || p.seeWitness(ctx, err) {
 		if at, err = p.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}

@@ -169,7 +169,7 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
-			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully); err != nil {
+			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully, succeeded(from, to)); err != nil {
 				return err
 			}
 		}
@@ -251,8 +251,8 @@ func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastS
 
 const notNullViolation = "23502"
 
-// applyNewer applies those of the entries that are newer than what is known.
-func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully bool) (bad []rejection, err error) {
+// applyNewer applies those of the entries that are newer than what is known. end: no others follow.
+func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
 	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil
 	}
@@ -268,7 +268,7 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		err = p.reject(ctx, tx, bad)
 	}
 	if err == nil {
-		err = p.judge(ctx, tx, len(entries), bad)
+		err = p.judge(ctx, tx, len(entries), bad, end)
 	}
 	if err != nil {
 		return nil, err

@@ -142,7 +142,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		if err := p.judge(ctx, tx, applied, bad); err != nil {
+		if err := p.judge(ctx, tx, applied, bad, false); err != nil {
 			return err
 		}
 		if p.Apply != nil {
