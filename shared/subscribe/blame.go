@@ -306,7 +306,7 @@ func unquoted(err error) string {
 	if timeout, ok := errors.AsType[net.Error](err); ok { // that of a context, too
 		return timeout.Error()
 	}
-	for _, known := range []error{errNoFeed, context.Canceled} {
+	for _, known := range []error{errNoFeed, ErrTooMuch, context.Canceled} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}

@@ -6,6 +6,7 @@ package subscribe
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/google/uuid"
@@ -86,6 +87,10 @@ type Feed struct {
 	// from the first one, which starts at 0. It has to return soon after ctx has ended; db is the service's.
 	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
+
+// ErrTooMuch is what Apply returns of a batch of several entities that is more than it takes at once: it gets them again, on
+// smaller pages.
+var ErrTooMuch = errors.New("more than can be applied at once")
 
 // A Batch is a page of a feed reduced to the newest version of each entity on it.
 type Batch struct {

@@ -115,7 +115,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	}
 	_, refused := errors.AsType[*refusedError](err)
 	whole := err == nil
-	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !databaseAtFault(err) && p.answers(ctx) {
+	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && p.answers(ctx) {
 		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
