@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -37,9 +38,10 @@ type Service struct {
 	// filled before anything else runs.
 	Settings any
 	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
-	// call at a time, in the one process of the service that polls; nil is none. Its context ends after 5 minutes. An error is
+	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
 	// logged, and Work called again.
-	Work func(context.Context, *Site) error
+	Work        func(context.Context, *Site) error
+	WorkTimeout time.Duration // 0: 5 minutes
 	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
 	// another process polls. Nil is none.
 	Release func()

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"net/http"
 	"net/mail"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -59,6 +60,7 @@ func Service() *subscribe.Service {
 			o.db = s.DB
 			return o.work(ctx)
 		},
+		WorkTimeout: oneMail + 5*time.Minute,
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, &set.SMTP, o.outage.now())

@@ -1,9 +1,11 @@
 package mailer
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -95,6 +97,30 @@ func TestRowAtFault(t *testing.T) {
 				t.Errorf("%d mails", mails)
 			}
 		})
+	}
+}
+
+// Where the time of work is too short for a mail server that takes as long as it may, nothing is begun: what is cut off would be
+// sent again.
+func TestTimeOfWork(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.customers(t, customerEntry(t, aCustomer(1, 1)))
+	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed))
+	for _, x := range []struct {
+		left    time.Duration
+		state   string
+		arrived int
+	}{{endTimeout, "pending", 0}, {Service().WorkTimeout, "sent", 1}} {
+		ctx, cancel := context.WithTimeout(t.Context(), x.left)
+		defer cancel()
+		b.hurry(t)
+		if err := b.work(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if m := b.want(t, 1, x.state, x.arrived); m.Attempts != x.arrived {
+			t.Errorf("with %v left: %+v", x.left, m)
+		}
 	}
 }
 

@@ -21,7 +21,10 @@ const (
 	takeOverAfter = 10 * time.Second
 	// For so long an outcome is tried to be noted: while the database starts again, say.
 	noteTimeout = 10 * time.Second
-	noteRetry   = 250 * time.Millisecond
+	dbTimeout   = time.Minute // for one transaction
+	// A mail may take so long from MAIL on: what is being sent when the time of work ends would be cut off, and sent again.
+	oneMail   = 3*replyTimeout + dbTimeout + endTimeout
+	noteRetry = 250 * time.Millisecond
 )
 
 // An outbox sends what is due.
@@ -66,6 +69,9 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 	defer c.close()
 	taken := false // a mail, over this connection
 	for i, m := range due {
+		if until, limited := ctx.Deadline(); limited && time.Until(until) < oneMail {
+			return nil, ctx.Err() // the rest is due again at once
+		}
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
 			return nil, ctx.Err()
 		}
@@ -137,6 +143,8 @@ func (o *outbox) takeOver(ctx context.Context) error {
 // due gives the mails to be sent now, those that wait longest first. One that would have to wait longer than any does was put off
 // by a clock that was wrong.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	rows, err := o.db.Query(ctx, `
 		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, o.lines, o.total_cents, o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
@@ -247,6 +255,8 @@ func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) e
 }
 
 func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	return pgx.BeginFunc(ctx, o.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, outboxLock); err != nil {
 			return err
