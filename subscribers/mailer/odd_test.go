@@ -124,6 +124,21 @@ func TestTimeOfWork(t *testing.T) {
 	}
 }
 
+// A server that never ends its reply is no server, and fills no memory.
+func TestEndlessReply(t *testing.T) {
+	t.Parallel()
+	endless := strings.Repeat("x", 1<<16)
+	for _, stage := range []string{"EHLO", "MAIL", "RCPT", "DATA", "."} {
+		b, s := newScripted(t, 1, on(stage, "250-"+strings.Repeat(endless, 2*maxReplies/len(endless))))
+		if err := b.work(t.Context()); err == nil || !strings.Contains(err.Error()+b.mail(t, 1).Reason, errReplies.Error()) && stage != "." {
+			t.Errorf("after %s: %v, %+v", stage, err, b.mail(t, 1))
+		}
+		s.set(yes)
+		b.mustWork(t)
+		b.state(t, 1, "sent", b.mail(t, 1).Attempts, "")
+	}
+}
+
 // A model may begin with any letter.
 func TestStrangeModels(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/wneessen/go-mail/smtp"
@@ -21,6 +22,7 @@ const (
 	replyTimeout = time.Minute
 	endTimeout   = 10 * time.Minute // for the reply to the end of a mail: RFC 5321 section 4.5.3.2.6
 	stopTimeout  = 5 * time.Second  // for what runs at the stop
+	maxReplies   = 1 << 20          // bytes, TLS included, that a server may send between two of its time limits
 )
 
 var (
@@ -88,17 +90,34 @@ func (s *server) loopback() bool {
 type session struct {
 	*smtp.Client
 	ctx    context.Context
-	conn   net.Conn
+	conn   *bounded
 	unhook func() bool
+}
+
+// A bounded connection reads so many bytes: else a server that does not stop fills the memory.
+type bounded struct {
+	net.Conn
+	left atomic.Int64
+}
+
+var errReplies = fmt.Errorf("its replies are longer than %d bytes", maxReplies)
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if b.left.Add(-int64(n)) < 0 {
+		return 0, errReplies
+	}
+	return n, err
 }
 
 // dial gives a session, whose errors tell nothing of a mail. When ctx ends, it has 5 s left.
 func (s *server) dial(ctx context.Context, helo greeting) (_ *session, err error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
+	plain, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &session{ctx: ctx, conn: conn}
+	c := &session{ctx: ctx, conn: &bounded{Conn: plain}}
+	var conn net.Conn = c.conn
 	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
 	defer func() {
 		if err != nil {
@@ -152,6 +171,7 @@ func (s *server) login(c *session, encrypted bool) error {
 
 // allow gives what comes next so long, or what is left after ctx has ended.
 func (c *session) allow(d time.Duration) {
+	c.conn.left.Store(maxReplies)
 	_ = c.conn.SetDeadline(time.Now().Add(d))
 	if c.ctx.Err() != nil {
 		_ = c.conn.SetDeadline(time.Now().Add(stopTimeout))
