@@ -391,6 +391,9 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 			t.Errorf("the item %s: %+v, %v", item, page, err)
 		}
 	}
+	if page, err := ParsePage([]byte(strings.Replace(good, `"next":"`, `"next":7,"then":"`, 1)), Cursor{}); err != nil || !reflect.DeepEqual(page, whole) {
+		t.Errorf("a link that no reader needs: %+v, %v", page, err)
+	}
 	head, err := parseHead([]byte(strings.Replace(good, `"version":3`, `"version":"3"`, 1)))
 	if err != nil || head != At(5, Digest{5}) {
 		t.Errorf("the feed of a malformed item ends at %s, %v", head, err)

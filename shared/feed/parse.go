@@ -19,9 +19,14 @@ var ErrPage = errors.New("not a page of this feed")
 
 // jsonReplay is what a reader takes of a replay page.
 type jsonReplay[Item any] struct {
-	Version string    `json:"version"`
-	Edison  *jsonPage `json:"_edison"`
-	Items   []Item    `json:"items"`
+	Version string `json:"version"`
+	Edison  *struct {
+		Cursor   Cursor  `json:"cursor"`
+		Sealed   bool    `json:"sealed"`
+		UpToDate *bool   `json:"up_to_date"`
+		Head     *Cursor `json:"head"`
+	} `json:"_edison"`
+	Items []Item `json:"items"`
 }
 
 type jsonItem struct {
