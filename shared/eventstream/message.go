@@ -32,7 +32,7 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 	all := make([]amqp.Publishing, len(page.Entries))
 	for i := range page.Entries {
 		e, cursor := &page.Entries[i], from
-		if i == len(page.Entries)-1 {
+		if e.Position == page.Cursor.Position { // else what follows is malformed, and left out
 			cursor = page.Cursor
 		}
 		all[i] = amqp.Publishing{

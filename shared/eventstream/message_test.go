@@ -109,6 +109,10 @@ func TestCursor(t *testing.T) {
 	}
 	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
 	got := Messages("things", 3, from, &feed.Page{Entries: entries, Cursor: behind})
+	malformed := Messages("things", 3, from, &feed.Page{Entries: entries[:1], Cursor: behind}) // the last entry is left out
+	if m := Parse("things", delivered(malformed[0])); m.Err != nil || m.Ends() {
+		t.Errorf("%+v", m)
+	}
 	if got[0].Headers["cursor"] != from.String() || got[1].Headers["cursor"] != behind.String() || got[0].MessageId == got[1].MessageId {
 		t.Errorf("%+v", got)
 	}
