@@ -21,14 +21,15 @@ import (
 
 // settings are those that every service has.
 type settings struct {
-	Addr        string        `env:"ADDR" help:"host:port to listen on"`
-	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
-	DataDir     string        `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
-	PGBin       string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	FeedToken   string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PageSize    int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	PollWait    time.Duration `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
-	LogLevel    string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Addr        string          `env:"ADDR" help:"host:port to listen on"`
+	DatabaseURL string          `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
+	DataDir     string          `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
+	PGBin       string          `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	FeedToken   string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PlainHosts  feed.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
+	PageSize    int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait    time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	LogLevel    string          `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // Help prints the service's settings.
@@ -117,6 +118,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if err := p.configure(env); err != nil {
 			return err
 		}
+		if err := p.checkSecret(set); err != nil {
+			return err
+		}
 		registry.MustRegister(p)
 		site.pollers = append(site.pollers, p)
 	}
@@ -198,6 +202,18 @@ func (p *poller) configure(env map[string]string) (err error) {
 			return daemon.Usagef("%s %w", p.variable("STREAM"), err)
 		}
 		p.stream = &stream{queue: queue}
+	}
+	return nil
+}
+
+// checkSecret refuses a source that would get a token or password which others may read on the way.
+func (p *poller) checkSecret(set settings) error {
+	u, err := url.Parse(p.URL)
+	if err == nil {
+		err = set.PlainHosts.Check(u, set.FeedToken != "", "PLAIN_HOSTS")
+	}
+	if err != nil {
+		return daemon.Usagef("%s: %w", p.variable("FEED_URL"), err)
 	}
 	return nil
 }

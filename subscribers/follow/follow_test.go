@@ -351,10 +351,19 @@ func TestCommandLine(t *testing.T) {
 		{url + "?after=x", "", "the parameter after of the URL"},
 		{url + "?limit=2000", "", "from 1 to 1000"},
 		{url, "a b", "FEED_TOKEN takes a token"},
+		{"http://cars.example/feeds/orders", "edison_SECRET", "FEED_TOKEN would be sent to cars.example without TLS: take an https URL or, if all of the network on the way is private, name the host in --plain-hosts"},
+		{"http://reader:SECRET@cars.example/feeds/orders", "", "the user in the URL would be sent to cars.example without TLS"},
+		{"--plain-hosts=sales http://cars.example/feeds/orders", "edison_SECRET", "sent to cars.example"},
+		{"--plain-hosts=sales:80 " + url, "", "without ports"},
 	} {
 		err := Run(t.Context(), strings.Fields(x.args), map[string]string{"FEED_TOKEN": x.token}, io.Discard, io.Discard)
-		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), x.says) {
+		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), x.says) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: %v", x.args, err)
+		}
+	}
+	for _, args := range [][]string{{"http://cars.example/feeds/orders"}, {"--plain-hosts", "sales,cars.example", "http://reader:x@cars.example/feeds/orders"}, {"https://reader:x@cars.example/"}} {
+		if _, err := parse(args, nil); err != nil {
+			t.Errorf("%v: %v", args, err)
 		}
 	}
 	o, err := parse([]string{url + "?after=0&limit=7&history=4-0123456789ab", "--limit=9", "--wait"}, nil)

@@ -9,16 +9,18 @@ import (
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/topology"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 type settings struct {
-	Addr      string            `env:"ADDR" envDefault:"127.0.0.1:8079" help:"host:port to listen on"`
-	Services  topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
-	LinkHost  string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken string            `env:"FEED_TOKEN" help:"token that all sources know it by, if they want one; without, it learns of their feeds from the readers"`
-	LogLevel  string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Addr       string            `env:"ADDR" envDefault:"127.0.0.1:8079" help:"host:port to listen on"`
+	Services   topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
+	LinkHost   string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
+	FeedToken  string            `env:"FEED_TOKEN" help:"token that all sources know it by, if they want one; without, it learns of their feeds from the readers"`
+	PlainHosts feed.PlainHosts   `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
+	LogLevel   string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 func main() { daemon.Main(run) }
@@ -42,6 +44,9 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	if len(set.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
+	}
+	if err := set.Services.Check(set.FeedToken, set.PlainHosts); err != nil {
+		return daemon.Usagef("SERVICES: %w", err)
 	}
 	if set.LinkHost != "" {
 		if err := set.Services.LinkTo(set.LinkHost); err != nil {
