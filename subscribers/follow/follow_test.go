@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -370,4 +371,25 @@ func TestCommandLine(t *testing.T) {
 	if err != nil || o.url != url || o.limit != 9 || o.after == nil || !o.after.IsStart() || o.history.Position != 4 || o.wait != 30*time.Second {
 		t.Errorf("%+v, %v", o, err)
 	}
+}
+
+// Of links, follow takes cursors alone: the source's may lead where it cannot go, and a proxy may serve the feed under a prefix.
+func TestLinksLeadNowhereElse(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t, 9, everybody)
+	proxy := httptest.NewServer(http.StripPrefix("/of/cars", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.mu.Lock()
+		h := o.handler
+		o.mu.Unlock()
+		h.ServeHTTP(w, r)
+	})))
+	t.Cleanup(proxy.Close)
+	at := proxy.URL + "/of/cars/feeds/things"
+	formats(t, func(t *testing.T, atom bool, format string) {
+		p := start(t, nil, "", format, "--after=0", "--once", "--limit=2", at) // whose pages lead on to http://source.example
+		p.wantExit(t, 0)
+		o.wantPrinted(t, p.out.String(), 1, atom)
+		p = start(t, nil, "", format, "--after=9-000000000000", "--once", "--limit=2", at)
+		p.wantExit(t, Diverged, "follow '"+at+"?after=0&limit=2&history=8-")
+	})
 }
