@@ -85,8 +85,6 @@ type Description struct {
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.
 	Personal bool
-	// Version of Show: it must change whenever Show puts the same entry in other words, so that the ETags do.
-	Version string
 }
 
 // Shown is an entry in words, for feed readers and browsers.

@@ -118,15 +118,15 @@ func (s *Source) etag(r *request, sp *span) string {
 	if sp.sealed || r.view == feed.Older {
 		head = feed.Cursor{} // not in the bytes
 	}
-	by := []any{renderer}
+	by := []any{s.rendering[r.Name]}
 	if r.mediaType == feed.TypeHTML {
-		by = []any{pageRenderer, s.Name, s.Nav}
+		by = append(by, s.Name, s.Nav)
 	}
 	erasures := int64(0)
 	if r.Personal {
 		erasures = sp.head.Erasures
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+	of := fmt.Sprintf("%q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
 		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
