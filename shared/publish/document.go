@@ -72,7 +72,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		Description: r.Description, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
-			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
+			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
 		},
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
