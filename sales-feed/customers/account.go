@@ -6,7 +6,6 @@ import (
 	"net/mail"
 	"net/url"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
@@ -60,15 +59,20 @@ func (a *account) check() error {
 	var wrong []web.FieldError
 	for _, f := range a.fields() {
 		var detail string
-		switch n := utf8.RuneCountInString(*f.value); {
-		case !utf8.ValidString(*f.value) || strings.ContainsFunc(*f.value, unprintable):
-			detail = "holds characters that are no text, such as line breaks"
+		checkText := customer.CheckText
+		if f.value == &a.Name {
+			checkText = customer.CheckName // it goes into mails
+		}
+		n, err := utf8.RuneCountInString(*f.value), checkText(*f.value)
+		switch {
 		case f.value == &a.Address.Country && !isCountry(*f.value):
 			detail = "must be a country's code of ISO 3166-1 with two letters, such as DE"
 		case n == 0:
 			detail = "must not be empty"
 		case n > f.max:
 			detail = fmt.Sprintf("must have %d characters at most", f.max)
+		case err != nil:
+			detail = err.Error()
 		case f.value == &a.Email && !isAddrSpec(*f.value):
 			detail = "must be an e-mail address such as ada@example.com"
 		default:
@@ -80,11 +84,6 @@ func (a *account) check() error {
 		return nil
 	}
 	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was saved.", Errors: wrong}
-}
-
-// unprintable characters break lines, headers of mails and labels. U+FFFD is what JSON has in place of what is not UTF-8.
-func unprintable(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) || r == utf8.RuneError
 }
 
 // isAddrSpec: an address alone (RFC 5322 section 3.4.1), without a name and brackets.

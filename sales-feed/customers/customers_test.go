@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,11 +19,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -30,8 +35,10 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // An app is a running customers app.
 type app struct {
 	*httptest.Server
-	pool *pgxpool.Pool
-	stop func()
+	pool   *pgxpool.Pool
+	log    *publish.Log
+	buyers *buyer.Side
+	stop   func()
 }
 
 // open gives the app with a database of its own; start, on a database that is there.
@@ -42,7 +49,7 @@ func open(t *testing.T, env ...string) *app {
 
 func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
-	vars := map[string]string{"STOREFRONT_URL": "https://shop.example"}
+	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -61,19 +68,39 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
+	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
+	if err != nil {
 		t.Fatal(err)
 	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceFunc(func() {
 		server.Close()
 		log.Close()
 	})
 	t.Cleanup(stop)
-	return &app{server, pool, stop}
+	return &app{server, pool, log, buyers, stop}
 }
 
-// do sends a request with headers given as name, value, name, value ...
+const buyerKey = "a-key-of-buyers-that-tests-alone-have"
+
+var (
+	nobody   = []string{"Authorization", ""}
+	operator = []string{"Authorization", "", "X-Access", "open"}
+)
+
+// as returns the header of a customer's token.
+func (a *app) as(t *testing.T, id uuid.UUID) []string {
+	t.Helper()
+	token, err := a.buyers.Token(buyer.Buyer{Customer: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is that of the
+// customer whose account it asks for.
 func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
@@ -82,6 +109,16 @@ func (a *app) do(t *testing.T, method, path, body string, header ...string) (*ht
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+	}
+	if rest, ok := strings.CutPrefix(path, "/customers/"); ok && len(rest) >= 36 && req.Header["Authorization"] == nil && req.Header["Cookie"] == nil {
+		if id, err := uuid.Parse(rest[:36]); err == nil {
+			as := a.as(t, id)
+			req.Header.Set(as[0], as[1])
+		}
+	}
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Del("Authorization")
+		asOperator(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -156,7 +193,7 @@ func TestSignUp(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	for _, path := range []string{path(uuid.New()), "/customers/none", path(p.ID)[:11] + strings.ToUpper(p.ID.URN())} {
-		if resp, _ := a.do(t, "GET", path, ""); resp.StatusCode != 404 {
+		if resp, _ := a.do(t, "GET", path, "", operator...); resp.StatusCode != 404 {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -207,6 +244,14 @@ func TestRefuses(t *testing.T) {
 		{"no name", with("Ada Lovelace", "  "), "name"},
 		{"a long name", with("Ada Lovelace", strings.Repeat("ä", 201)), "name"},
 		{"a line break", with("Ada Lovelace", `Ada\nBcc: bob@example.com`), "name"},
+		{"a link for a name", with("Ada Lovelace", "Win at https://evil.example/x"), "name"},
+		{"a domain for a name", with("Ada Lovelace", "evil.example"), "name"},
+		{"a name that nobody sees", with("Ada Lovelace", `\u3164`), "name"},
+		{"a name of marks", with("Ada Lovelace", `\u0301`), "name"},
+		{"a name that turns the line", with("Ada Lovelace", `\u202eAda`), "name"},
+		{"an e-mail that turns the line", with("ada@example.com", `\u202eada@example.com`), "email"},
+		{"a street that nobody sees", with("St James Square 12", `\u2800`), "address.street"},
+		{"a city that turns the line", with("London", `Lon\u2067don`), "address.city"},
 		{"NUL", with("London", `Lon\u0000don`), "address.city"},
 		{"a paragraph separator", with("London", `Lon\u2029don`), "address.city"},
 		{"half a surrogate", with("London", `Lon\ud800don`), "address.city"},
@@ -319,6 +364,69 @@ func TestChange(t *testing.T) {
 	})
 }
 
+// An e-mail address is confirmed for the account that has it, until it is another one.
+func TestConfirm(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	s := &store{a.pool, a.log}
+	_, p := a.json(t, "POST", "/customers", ada, 201)
+	at := path(p.ID)
+	now := func(version int64, confirmed bool) {
+		t.Helper()
+		_, p := a.json(t, "GET", at, "", 200)
+		var last customer.Customer
+		entries := a.entries(t)
+		if err := json.Unmarshal(entries[len(entries)-1].Entity, &last); err != nil {
+			t.Fatal(err)
+		}
+		if p.Version != version || p.EmailConfirmed != confirmed || last != p {
+			t.Errorf("%+v, on the feed %+v", p, last)
+		}
+	}
+	now(1, false)
+	for range 2 { // the second one changes nothing
+		if p, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil || !p.EmailConfirmed {
+			t.Errorf("%+v, %v", p, err)
+		}
+		now(2, true)
+	}
+	a.json(t, "PUT", at, strings.Replace(ada, "London", "Paris", 1), 200)
+	now(3, true)
+	a.json(t, "PUT", at, strings.Replace(ada, "ada@", "bob@", 1), 200)
+	now(4, false)
+	a.json(t, "PUT", at, ada, 200)
+	now(5, false)
+	for _, email := range []string{"bob@example.com", "Ada@example.com", ""} {
+		if _, err := s.confirm(t.Context(), p.ID, email); !errors.Is(err, errOtherEmail) {
+			t.Errorf("%q: %v", email, err)
+		}
+	}
+	now(5, false)
+	t.Run("nobody confirms by the API", func(t *testing.T) {
+		if resp, text := a.do(t, "PUT", at, strings.Replace(ada, "{", `{"email_confirmed":true,`, 1), "Content-Type", "application/json"); resp.StatusCode != 422 {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+	})
+	t.Run("while others change the account", func(t *testing.T) {
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() { a.json(t, "PUT", at, strings.Replace(ada, "London", fmt.Sprint("City ", i), 1), 200) })
+		}
+		if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		now(14, true)
+	})
+	if _, err := s.confirm(t.Context(), uuid.New(), "ada@example.com"); !errors.Is(err, errNoCustomer) {
+		t.Errorf("%v", err)
+	}
+	a.do(t, "DELETE", at, "")
+	if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); !errors.Is(err, errDeleted) {
+		t.Errorf("%v", err)
+	}
+}
+
 // dump is every row of every table as text.
 func (a *app) dump(t *testing.T) string {
 	t.Helper()
@@ -390,9 +498,12 @@ func TestDelete(t *testing.T) {
 		t.Errorf("%+v", entries)
 	}
 	for method, body := range map[string]string{"GET": "", "PUT": ada, "DELETE": ""} {
-		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		if resp, text := a.do(t, method, path(p.ID), body, "Content-Type", "application/json"); resp.StatusCode != 404 {
 			t.Errorf("%s: %d %s", method, resp.StatusCode, text)
 		}
+	}
+	if resp, text := a.do(t, "GET", path(p.ID), "", operator...); resp.StatusCode != 410 || !strings.Contains(text, "deleted") {
+		t.Errorf("an operator: %d %s", resp.StatusCode, text)
 	}
 	if _, again := a.json(t, "POST", "/customers", bob, 201, "Idempotency-Key", "bob"); again.ID != stays.ID {
 		t.Error("another account went too")
@@ -421,8 +532,8 @@ func TestRestart(t *testing.T) {
 
 func TestFeed(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
-	a := open(t, "FEED_TOKENS=billing:"+hash)
+	token, hash := access.NewToken()
+	a := open(t, "ACCESS=closed", "TOKENS=billing:reader:"+hash)
 	const hostile = `<script>alert(1)</script> & Söhne`
 	_, p := a.json(t, "POST", "/customers", strings.Replace(ada, "Ada Lovelace", hostile, 1), 201)
 	for _, path := range []string{"/feeds/customers", "/feeds/customers.atom", "/feeds/customers.html", "/feeds/customers/" + p.ID.String()} {
@@ -486,5 +597,26 @@ func TestLongestAccount(t *testing.T) {
 	app.json(t, "POST", "/customers", string(body), http.StatusCreated)
 	if n := len(app.entries(t)); n != 1 {
 		t.Errorf("%d entries", n)
+	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Route(r, log, settings); err != nil {
+		t.Fatal(err)
+	}
+	return r.Engine
+}
+
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+func asOperator(req *http.Request) {
+	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
+	if req.Header.Del("X-Access"); !open {
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
 	}
 }

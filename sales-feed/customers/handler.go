@@ -3,11 +3,12 @@ package customers
 import (
 	"errors"
 	"net/http"
-	"net/url"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -18,14 +19,21 @@ type handler struct {
 	shop      source.Site
 	nav       []web.Link
 	countries []country
+	buyers    *buyer.Side
+	links     *links
 }
 
-// form shows the form to sign up.
+// form shows the form to sign up. A browser that comes from the shop and is signed in here goes back at once.
 func (h *handler) form(c *gin.Context) error {
-	if _, err := h.returnTo(c.Query("return")); err != nil {
-		return err
+	if h.buyers.Remembered(c) != nil {
+		if p, err := h.signedIn(c); err != nil || p != nil {
+			if err != nil {
+				return err
+			}
+			return h.goOn(c, p)
+		}
 	}
-	h.renderSignUp(c, account{}, uuid.NewString(), c.Query("return"), nil)
+	h.renderSignUp(c, account{}, uuid.NewString(), nil)
 	return nil
 }
 
@@ -41,63 +49,86 @@ func (h *handler) signUp(c *gin.Context) error {
 			return err
 		}
 		c.Header("Location", path(p.ID))
-		answer(c, http.StatusCreated, p)
-		return nil
+		if time.Since(p.CreatedAt) >= buyer.RepeatTime {
+			answer(c, http.StatusCreated, p)
+			return nil
+		}
+		h.links.welcome(c, p)
+		return h.answerWithToken(c, http.StatusCreated, p)
 	}
 	a = readForm(form)
-	back, err := h.returnTo(form.Get("return"))
-	if err != nil {
-		return err
+	key := form.Get("idempotency_key")
+	p, err := h.store.signUp(c.Request.Context(), a, key)
+	if err == nil && time.Since(p.CreatedAt) >= buyer.RepeatTime {
+		err = web.Errorf(http.StatusUnprocessableEntity, "")
 	}
-	p, err := h.store.signUp(c.Request.Context(), a, form.Get("idempotency_key"))
 	if wrong := refused(c, err); wrong != nil {
-		key := form.Get("idempotency_key")
 		if wrong.Errors == nil { // it was used
 			key = uuid.NewString()
-			wrong = web.Errorf(wrong.Status, "You have signed up by this form before, and said something else then. Send it again to sign up once more.")
+			wrong = web.Errorf(wrong.Status, "You have signed up by this form before. Sign in to that account, or send the form again to sign up once more.")
 		}
-		h.renderSignUp(c, a, key, form.Get("return"), wrong)
+		h.renderSignUp(c, a, key, wrong)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if back == nil {
-		back = &url.URL{Path: path(p.ID)}
-	} else {
-		query := back.Query()
-		query.Set("customer_id", p.ID.String())
-		back.RawQuery = query.Encode()
-	}
-	c.Redirect(http.StatusSeeOther, back.String())
-	return nil
+	h.links.welcome(c, p)
+	return h.enter(c, p)
 }
 
-// returnTo gives where the visitor goes after the sign-up, nil if address is "". It is a page of the shop: any other would
-// get the id of the account, and lend itself to deceit.
-func (h *handler) returnTo(address string) (*url.URL, error) {
-	if address == "" {
-		return nil, nil
+// enter lets the browser be the customer, and sends it on.
+func (h *handler) enter(c *gin.Context, p *customer.Customer) error {
+	if err := h.buyers.Keep(c, buyer.Buyer{Customer: p.ID}); err != nil {
+		return err
 	}
-	u, err := url.Parse(address)
-	if err != nil || u.User != nil || u.Scheme+"://"+u.Host != h.shop.Origin() {
-		return nil, web.Errorf(http.StatusBadRequest, "The parameter return takes a page of the shop, %s/.", h.shop)
+	return h.goOn(c, p)
+}
+
+// own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account need not
+// be there.
+func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) {
+	if by, err = h.buyers.Require(c); err != nil {
+		return by, id, err
 	}
-	return u, nil
+	if id, err = source.ParseUUID(c.Param("id")); err != nil || !by.Operator && !by.Owns(id) {
+		return by, id, errNoCustomer
+	}
+	return by, id, nil
+}
+
+// ownOnly is own for the buyer alone.
+func (h *handler) ownOnly(c *gin.Context) (id uuid.UUID, err error) {
+	by, id, err := h.own(c)
+	if err == nil && !by.Owns(id) {
+		err = buyer.ErrOperator
+	}
+	return id, err
+}
+
+// gone returns the error of a credential of an account that is deleted: the same as of one that never was.
+func gone(err error) error {
+	if errors.Is(err, errDeleted) {
+		return errNoCustomer
+	}
+	return err
 }
 
 func (h *handler) show(c *gin.Context) error {
-	id, err := customerID(c)
+	by, id, err := h.own(c)
 	if err != nil {
 		return err
 	}
 	p, err := h.store.get(c.Request.Context(), id)
+	if !by.Operator {
+		err = gone(err)
+	}
 	if err != nil {
 		return err
 	}
 	if web.PrefersHTML(c) {
 		_, saved := c.GetQuery("saved")
-		h.renderAccount(c, p, accountOf(p), saved, nil)
+		h.renderAccount(c, p, accountOf(p), by.Owns(id), saved, nil)
 		return nil
 	}
 	answer(c, http.StatusOK, p)
@@ -106,7 +137,7 @@ func (h *handler) show(c *gin.Context) error {
 
 // change takes JSON, or the form of the account's page.
 func (h *handler) change(c *gin.Context) error {
-	id, err := customerID(c)
+	id, err := h.ownOnly(c)
 	if err != nil {
 		return err
 	}
@@ -123,14 +154,14 @@ func (h *handler) change(c *gin.Context) error {
 	if wrong := refused(c, err); wrong != nil && form != nil {
 		now, err := h.store.get(c.Request.Context(), id)
 		if err != nil {
-			return err
+			return gone(err)
 		}
-		h.renderAccount(c, now, a, false, wrong)
+		h.renderAccount(c, now, a, true, false, wrong)
 		return nil
 	}
 	switch {
 	case err != nil:
-		return err
+		return gone(err)
 	case form != nil:
 		c.Redirect(http.StatusSeeOther, path(id)+"?saved")
 	default:
@@ -140,20 +171,20 @@ func (h *handler) change(c *gin.Context) error {
 }
 
 func (h *handler) delete(c *gin.Context) error {
-	id, err := customerID(c)
+	id, err := h.ownOnly(c)
 	if err == nil {
 		err = h.store.delete(c.Request.Context(), id, c.Request.Header.Values("If-Match"))
 	}
 	if err != nil {
-		return err
+		return gone(err)
 	}
 	c.Status(http.StatusNoContent)
 	return nil
 }
 
-// deleteByForm deletes an account if that was confirmed, and leads to what is left of it.
+// deleteByForm deletes an account if that was confirmed.
 func (h *handler) deleteByForm(c *gin.Context) error {
-	id, err := customerID(c)
+	id, err := h.ownOnly(c)
 	if err != nil {
 		return err
 	}
@@ -166,7 +197,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 	}
 	p, err := h.store.get(c.Request.Context(), id)
 	if err != nil {
-		return err
+		return gone(err)
 	}
 	if !confirmation.Confirm && form.Get("confirm") == "" {
 		wrong := &web.Problem{
@@ -176,13 +207,14 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 		if !web.PrefersHTML(c) {
 			return wrong
 		}
-		h.renderAccount(c, p, accountOf(p), false, wrong)
+		h.renderAccount(c, p, accountOf(p), true, false, wrong)
 		return nil
 	}
 	if err := h.store.delete(c.Request.Context(), id, nil); err != nil {
-		return err
+		return gone(err)
 	}
-	c.Redirect(http.StatusSeeOther, path(id))
+	h.buyers.Forget(c)
+	c.Redirect(http.StatusSeeOther, "/deleted")
 	return nil
 }
 
@@ -208,12 +240,20 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 	c.PureJSON(status, p)
 }
 
-func path(id uuid.UUID) string { return "/customers/" + id.String() }
-
-func customerID(c *gin.Context) (uuid.UUID, error) {
-	id, err := source.ParseUUID(c.Param("id"))
+// answerWithToken gives the customer as JSON, with the buyer's token.
+func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Customer) error {
+	token, err := h.buyers.Token(buyer.Buyer{Customer: p.ID})
 	if err != nil {
-		return id, errNoCustomer
+		return err
 	}
-	return id, nil
+	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "no-store")
+	c.Header("ETag", source.ETag(p.Version))
+	c.PureJSON(status, struct {
+		*customer.Customer
+		BuyerToken string `json:"buyer_token"`
+	}{p, token})
+	return nil
 }
+
+func path(id uuid.UUID) string { return "/customers/" + id.String() }

@@ -14,7 +14,8 @@ import (
 )
 
 var (
-	signUpPage  = web.Template(pages, "signup.html", "fields.html")
+	signUpPage  = web.Template(pages, "signup.html", "fields.html", "signin_form.html")
+	signInPage  = web.Template(pages, "signin.html", "signin_form.html")
 	accountPage = web.Template(pages, "account.html", "fields.html")
 )
 
@@ -24,12 +25,17 @@ type view struct {
 	Problem     *web.Problem // nil is none
 	Unconfirmed string       // what is wrong with the confirmation of a deletion
 	Shop        source.Site
+	Mails       bool // are sent
 
-	Key, Return string // of the sign-up: what makes a form that is sent twice one account, and where to go then
+	Key string // of the sign-up: what makes a form that is sent twice one account
 
 	Customer *customer.Customer // of an account
 	Short    string             // of its id
+	Own      bool               // its buyer sees it, not an operator
 	Saved    bool
+
+	Sent, Deleted bool   // of a sign-in: a mail may be on its way; what this browser had is deleted
+	Secret        string // of a link: "" is none
 }
 
 // An input is a field of an account in a form.
@@ -41,7 +47,7 @@ type input struct {
 }
 
 func (h *handler) view(a account, wrong *web.Problem) view {
-	v := view{Problem: wrong, Unconfirmed: detail(wrong, "confirm"), Shop: h.shop}
+	v := view{Problem: wrong, Unconfirmed: detail(wrong, "confirm"), Shop: h.shop, Mails: h.links.sends()}
 	for _, f := range a.fields() {
 		name := f.name[strings.LastIndex(f.name, ".")+1:]
 		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: detail(wrong, f.name)}
@@ -67,17 +73,20 @@ func detail(wrong *web.Problem, field string) string {
 	return ""
 }
 
-func (h *handler) renderSignUp(c *gin.Context, a account, key, back string, wrong *web.Problem) {
-	web.FormsMayLeadTo(c, h.shop.Origin())
+func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web.Problem) {
 	v := h.view(a, wrong)
-	v.Key, v.Return = key, back
+	v.Key = key
 	h.render(c, signUpPage, "Sign up", v)
 }
 
-func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account, saved bool, wrong *web.Problem) {
+func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account, own, saved bool, wrong *web.Problem) {
 	v := h.view(a, wrong)
-	v.Customer, v.Short, v.Saved = p, source.Short(p.ID), saved
-	h.render(c, accountPage, "Your account", v)
+	v.Customer, v.Short, v.Own, v.Saved = p, source.Short(p.ID), own, saved
+	title := "Your account"
+	if !own {
+		title = "Account " + v.Short
+	}
+	h.render(c, accountPage, title, v)
 }
 
 func (h *handler) render(c *gin.Context, t *template.Template, title string, v view) {

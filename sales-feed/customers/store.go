@@ -57,25 +57,53 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		return p, err
 	}
 	// An earlier answer, which a restored dump may have brought back.
-	if _, err = s.get(ctx, p.ID); errors.Is(err, errDeleted) {
-		return s.signUp(ctx, a, key)
+	if _, err = s.get(ctx, p.ID); !errors.Is(err, errDeleted) {
+		return p, err
 	}
-	return p, err
+	if _, err = s.pool.Exec(ctx, `delete from idempotency_key where key = $1 and customer_id = $2`, key, p.ID); err != nil {
+		return nil, fmt.Errorf("forget the answer for a deleted account: %w", err)
+	}
+	return s.signUp(ctx, a, key)
 }
 
-// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of whose
-// entity tags the customer must have now. Who already is as a says is not changed.
+// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
+// whose entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not
+// confirmed.
 func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()
 	if err := a.check(); err != nil {
 		return nil, err
 	}
+	return s.update(ctx, id, ifMatch, func(p *customer.Customer) error {
+		p.EmailConfirmed = p.EmailConfirmed && a.Email == p.Email
+		p.Name, p.Email, p.Address = a.Name, a.Email, a.Address
+		return nil
+	})
+}
+
+// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with
+// errOtherEmail if the customer has another one now.
+func (s *store) confirm(ctx context.Context, id uuid.UUID, email string) (*customer.Customer, error) {
+	return s.update(ctx, id, nil, func(p *customer.Customer) error {
+		if p.Email != email {
+			return errOtherEmail
+		}
+		p.EmailConfirmed = true
+		return nil
+	})
+}
+
+// update publishes what edit makes of a customer, unless that is the same. ifMatch is as for change.
+func (s *store) update(ctx context.Context, id uuid.UUID, ifMatch []string, edit func(*customer.Customer) error) (*customer.Customer, error) {
 	for {
 		p, err := s.match(ctx, id, ifMatch)
-		if err != nil || accountOf(p) == a {
+		if err != nil {
 			return p, err
 		}
-		p.Name, p.Email, p.Address = a.Name, a.Email, a.Address
+		before := *p
+		if err := edit(p); err != nil || *p == before {
+			return p, err
+		}
 		p.Version++
 		p.UpdatedAt = source.Later(source.Now(), p.UpdatedAt)
 		entry, err := entryOf(p)
@@ -84,10 +112,10 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 		}
 		change := publish.NewChange()
 		change.Exec(`with changed as (
-			update customer set version = $2, name = $3, email = $4, street = $5, postal_code = $6, city = $7, country = $8, updated_at = $9
+			update customer set version = $2, name = $3, email = $4, street = $5, postal_code = $6, city = $7, country = $8, updated_at = $9, email_confirmed = $10
 			 where id = $1 and version = $2 - 1 returning 1
 			) select feed_guard(count(*) = 1) from changed`,
-			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt)
+			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt, p.EmailConfirmed)
 		publish.Append(change, customer.Feed, entry)
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
@@ -134,6 +162,7 @@ func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*cus
 
 var (
 	errNoCustomer = web.Errorf(http.StatusNotFound, "There is no such account.")
+	errOtherEmail = web.Errorf(http.StatusConflict, "The account has another e-mail address by now.")
 	errDeleted    = &web.Problem{
 		Status: http.StatusGone, Title: "This account is deleted",
 		Detail: "Nothing of it is kept here, and the customers feed tells everybody who has copied it.",
@@ -145,9 +174,9 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var p *customer.Customer
-	err := s.log.View(ctx, func(tx pgx.Tx) (err error) {
+	err := s.log.View(ctx, customer.Feed, id, func(tx pgx.Tx) (found bool, err error) {
 		p, err = read(ctx, tx, id)
-		return err
+		return p != nil, err
 	})
 	if err == nil || errors.Is(err, errDeleted) {
 		err = cmp.Or(s.log.Confirm(ctx), err)
@@ -158,8 +187,8 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, error) {
 	p := new(customer.Customer)
 	err := tx.QueryRow(ctx, `
-		select id, version, name, email, street, postal_code, city, country, created_at, updated_at from customer where id = $1`, id).Scan(
-		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.CreatedAt, &p.UpdatedAt)
+		select id, version, name, email, street, postal_code, city, country, email_confirmed, created_at, updated_at from customer where id = $1`, id).Scan(
+		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.EmailConfirmed, &p.CreatedAt, &p.UpdatedAt)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return p, err

@@ -60,6 +60,7 @@ func content(o *shownOrder) string {
 type shownOrder struct {
 	*order.Order
 	Short   string // enough of the id to talk about it
+	Own     bool   // it is shown to its buyer
 	Summary string // "2 Edison Volta, 1 Edison Ohm"
 	Lines   []shownLine
 }

@@ -67,7 +67,7 @@ func TestLargestOrder(t *testing.T) {
 		for _, option := range m.Options {
 			line.Options = append(line.Options, option.Option)
 		}
-		p := purchase{CustomerID: uuid.NewString(), Lines: slices.Repeat([]purchaseLine{line}, maxLines)}
+		p := purchase{Lines: slices.Repeat([]purchaseLine{line}, maxLines)}
 		p.normalize()
 		o, err := p.order(time.Now().UTC())
 		if err != nil {

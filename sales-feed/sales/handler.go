@@ -3,10 +3,11 @@ package sales
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -15,6 +16,7 @@ import (
 type handler struct {
 	store    store
 	settings Settings
+	buyers   *buyer.Side
 }
 
 var (
@@ -23,52 +25,94 @@ var (
 	orderPage      = web.Template(pages, "order.html")
 )
 
+// place sells to the buyer whose credential the request has; without one, to a new visitor, who gets one. It sells to a customer
+// who is named only with that customer's credential, or an operator's.
 func (h *handler) place(c *gin.Context) error {
-	p, key, err := readPurchase(c)
+	p, key, byForm, err := readPurchase(c)
 	if err != nil {
 		return err
 	}
+	by, err := h.buyers.Of(c)
+	if err != nil {
+		return err
+	}
+	if p.CustomerID == nil && by.Buyer != (buyer.Buyer{}) {
+		own := by.ID().String()
+		p.CustomerID = &own
+	} else if p.CustomerID != nil && !by.Operator {
+		if named, err := source.ParseUUID(*p.CustomerID); err == nil && !by.Owns(named) { // else it is a 422
+			return by.ErrNamed()
+		}
+	}
+	guest := p.CustomerID == nil
 	o, err := h.store.place(c.Request.Context(), p, key)
 	if err != nil {
 		return err
 	}
+	token := ""
+	if guest && time.Since(o.PlacedAt) < buyer.RepeatTime {
+		by.Buyer = buyer.Buyer{Visitor: o.CustomerID}
+		if byForm {
+			err = h.buyers.Keep(c, by.Buyer)
+		} else {
+			token, err = h.buyers.Token(by.Buyer)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	c.Header("Location", "/orders/"+o.ID.String())
-	answer(c, http.StatusCreated, o)
+	answer(c, http.StatusCreated, o, by, token)
 	return nil
 }
 
 func (h *handler) show(c *gin.Context) error {
-	id, err := orderID(c)
+	by, o, err := h.find(c)
 	if err != nil {
 		return err
 	}
-	o, err := h.store.get(c.Request.Context(), id)
-	if err != nil {
-		return err
-	}
-	c.Header("Cache-Control", "no-cache")
-	answer(c, http.StatusOK, o)
+	answer(c, http.StatusOK, o, by, "")
 	return nil
 }
 
 func (h *handler) cancel(c *gin.Context) error {
-	id, err := orderID(c)
+	by, o, err := h.find(c)
 	if err != nil {
 		return err
 	}
-	o, err := h.store.cancel(c.Request.Context(), id, c.Request.Header.Values("If-Match"))
+	if !by.Owns(o.CustomerID) {
+		return buyer.ErrOperator
+	}
+	o, err = h.store.cancel(c.Request.Context(), o, c.Request.Header.Values("If-Match"))
 	if err != nil {
 		return err
 	}
-	answer(c, http.StatusOK, o)
+	answer(c, http.StatusOK, o, by, "")
 	return nil
 }
 
-// answer gives the order: to a browser as a page, else as JSON.
-func answer(c *gin.Context, status int, o *order.Order) {
+// find returns the order that the path names, for its buyer and operators.
+func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err error) {
+	if by, err = h.buyers.Require(c); err != nil {
+		return by, nil, err
+	}
+	id, err := source.ParseUUID(c.Param("id"))
+	if err != nil {
+		return by, nil, errNoOrder
+	}
+	if o, err = h.store.get(c.Request.Context(), id); err == nil && !by.Operator && !by.Owns(o.CustomerID) {
+		err = errNoOrder
+	}
+	return by, o, err
+}
+
+// answer gives the order: to a browser as a page, else as JSON, with the buyer's token unless that is "".
+func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
 	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "private, no-cache")
 	if web.PrefersHTML(c) {
 		view := shown(o)
+		view.Own = by.Owns(o.CustomerID)
 		render(c, status, orderPage, "Order "+view.Short, view)
 		return
 	}
@@ -77,29 +121,26 @@ func answer(c *gin.Context, status int, o *order.Order) {
 		web.NotModified(c)
 		return
 	}
-	c.PureJSON(status, o)
-}
-
-func orderID(c *gin.Context) (uuid.UUID, error) {
-	id, err := source.ParseUUID(c.Param("id"))
-	if err != nil {
-		return id, errNoOrder
+	if token != "" {
+		c.Header("Cache-Control", "no-store")
 	}
-	return id, nil
+	c.PureJSON(status, struct {
+		*order.Order
+		BuyerToken string `json:"buyer_token,omitempty"`
+	}{o, token})
 }
 
 // readPurchase reads JSON, or the storefront's form; and the idempotency key.
-func readPurchase(c *gin.Context) (*purchase, string, error) {
-	p := new(purchase)
+func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
+	p = new(purchase)
 	form, err := source.ReadBody(c, p, "an order")
 	if err != nil || form == nil {
-		return p, c.GetHeader("Idempotency-Key"), err
+		return p, c.GetHeader("Idempotency-Key"), false, err
 	}
 	quantity, err := strconv.Atoi(form.Get("quantity"))
 	if err != nil {
 		quantity = 0 // refused with the field's name
 	}
 	line := purchaseLine{Model: form.Get("model"), Options: form["options"], Quantity: quantity}
-	buyer, _ := buyer(c)
-	return &purchase{CustomerID: buyer, Lines: []purchaseLine{line}}, form.Get("idempotency_key"), nil
+	return &purchase{Lines: []purchaseLine{line}}, form.Get("idempotency_key"), true, nil
 }

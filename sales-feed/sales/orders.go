@@ -105,13 +105,16 @@ func (f filter) Newest() filter {
 	return f
 }
 
-// list gives the newest orders of the filter, limit at most.
-func (s *store) list(ctx context.Context, f filter, limit int) ([]*order.Order, error) {
+// list gives the newest orders of the filter, limit at most: those of these buyers, or of all if buyers is nil.
+func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit int) ([]*order.Order, error) {
 	var where []string
 	var args []any
 	only := func(condition string, arg any) {
 		args = append(args, arg)
 		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	if buyers != nil {
+		only("customer_id = any($%d)", buyers)
 	}
 	if f.Before != uuid.Nil {
 		only("id < $%d", f.Before)
@@ -168,13 +171,21 @@ func firstID(t time.Time) (id uuid.UUID) {
 	return id
 }
 
-// list answers with a page of orders, newest first.
+// list answers with a page of orders, newest first: all for an operator, else the buyer's own.
 func (h *handler) list(c *gin.Context) error {
+	by, err := h.buyers.Require(c)
+	if err != nil {
+		return err
+	}
 	f, err := readFilter(c.Request.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	orders, err := h.store.list(c.Request.Context(), f, listed+1)
+	var buyers []uuid.UUID
+	if !by.Operator {
+		buyers = []uuid.UUID{by.Customer, by.Visitor} // no order has the id Nil
+	}
+	orders, err := h.store.list(c.Request.Context(), f, buyers, listed+1)
 	if err != nil {
 		return fmt.Errorf("list orders: %w", err)
 	}
@@ -187,22 +198,27 @@ func (h *handler) list(c *gin.Context) error {
 		c.Header("Link", "<"+next+`>; rel="next"`)
 	}
 	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "private, no-cache")
 	if !web.PrefersHTML(c) {
-		c.Header("Cache-Control", "no-cache")
 		c.PureJSON(http.StatusOK, orders)
 		return nil
 	}
 	page := struct {
 		filter
 		Filtered, First bool
+		All             bool // buyers' orders
 		Statuses        []string
 		Models          []Model
 		Orders          []*shownOrder
 		Next            string
-	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, Statuses: statuses, Models: catalogue, Next: next}
+	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Statuses: statuses, Models: catalogue, Next: next}
 	for _, o := range orders {
 		page.Orders = append(page.Orders, shown(o))
 	}
-	render(c, http.StatusOK, ordersPage, "Orders", page)
+	title := "Your orders"
+	if page.All {
+		title = "Orders"
+	}
+	render(c, http.StatusOK, ordersPage, title, page)
 	return nil
 }

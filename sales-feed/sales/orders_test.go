@@ -47,7 +47,7 @@ var nextLink = regexp.MustCompile(`^<(/orders\?[^>]+)>; rel="next"$`)
 func (s *shop) walk(t *testing.T, path string) (ids []uuid.UUID) {
 	t.Helper()
 	for {
-		resp, body := s.do(t, "GET", path, "")
+		resp, body := s.do(t, "GET", path, "", operator...)
 		var page []order.Order
 		if err := json.Unmarshal([]byte(body), &page); err != nil || resp.StatusCode != 200 || !strings.HasPrefix(body, "[") {
 			t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
@@ -110,7 +110,7 @@ func TestList(t *testing.T) {
 	}
 	t.Run("the page keeps its filters and its place", func(t *testing.T) {
 		t.Parallel()
-		resp, page := s.do(t, "GET", "/orders?status=placed&model=volta&from=2026-11-22", "", "Accept", "text/html")
+		resp, page := s.do(t, "GET", "/orders?status=placed&model=volta&from=2026-11-22", "", append(operator, "Accept", "text/html")...)
 		want := "before=" + orders[62].ID.String() + "&amp;from=2026-11-22&amp;model=volta&amp;status=placed" // the 50th placed
 		for _, part := range []string{`<option selected>placed</option>`, `<option value="volta" selected>`, `value="2026-11-22"`, `href="/orders?` + want, `rel="alternate"`} {
 			if !strings.Contains(page, part) {
@@ -125,7 +125,7 @@ func TestList(t *testing.T) {
 			"?before=" + orders[1599].ID.String():      `<a href="/orders">`,
 			"?model=joule&before=" + uuid.Max.String(): `<a href="/orders?model=joule">`,
 		} {
-			if resp, page := s.do(t, "GET", "/orders"+query, "", "Accept", "text/html"); resp.StatusCode != 200 || !strings.Contains(page, out) || strings.Contains(page, "<table") {
+			if resp, page := s.do(t, "GET", "/orders"+query, "", append(operator, "Accept", "text/html")...); resp.StatusCode != 200 || !strings.Contains(page, out) || strings.Contains(page, "<table") {
 				t.Errorf("%s: %d %s", query, resp.StatusCode, page)
 			}
 		}

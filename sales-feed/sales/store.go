@@ -22,7 +22,7 @@ import (
 
 // A purchase is what a buyer asks for. Prices are none of it: they come from the catalogue.
 type purchase struct {
-	CustomerID string         `json:"customer_id"`
+	CustomerID *string        `json:"customer_id"` // nil: a new visitor
 	Lines      []purchaseLine `json:"lines"`
 }
 
@@ -48,7 +48,9 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 	}
 	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: now, UpdatedAt: now}
 	var err error
-	if o.CustomerID, err = source.ParseUUID(p.CustomerID); err != nil {
+	if p.CustomerID == nil {
+		o.CustomerID = uuid.New()
+	} else if o.CustomerID, err = source.ParseUUID(*p.CustomerID); err != nil || o.CustomerID == uuid.Nil {
 		refuse("customer_id", "must be a UUID such as 018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11")
 	}
 	for i, l := range p.Lines {
@@ -89,7 +91,10 @@ func incomplete(wrong []web.FieldError) *web.Problem {
 
 // normalize writes the purchase as any other that asks for the same would be: options sorted, UUID in lower case.
 func (p *purchase) normalize() {
-	p.CustomerID = strings.ToLower(p.CustomerID)
+	if p.CustomerID != nil {
+		lower := strings.ToLower(*p.CustomerID)
+		p.CustomerID = &lower
+	}
 	for i := range p.Lines {
 		slices.Sort(p.Lines[i].Options)
 		if p.Lines[i].Options == nil {
@@ -134,14 +139,10 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 	})
 }
 
-// cancel cancels an order. ifMatch (nil is none) are the fields of that name, one of whose entity tags the order must have
-// now. Cancelling a cancelled order changes nothing.
-func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*order.Order, error) {
-	for {
-		o, err := s.get(ctx, id)
-		if err != nil {
-			return nil, err
-		}
+// cancel cancels an order, given as it was just now. ifMatch (nil is none) are the fields of that name, one of whose entity tags the
+// order must have now. Cancelling a cancelled order changes nothing.
+func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_ *order.Order, err error) {
+	for id := o.ID; ; {
 		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // only a proxy makes it weak, and it names the version all the same
 			return nil, web.Errorf(http.StatusPreconditionFailed, "The order has changed: it is at version %d, %s.", o.Version, o.Status)
 		}
@@ -164,6 +165,9 @@ func (s *store) cancel(ctx context.Context, id uuid.UUID, ifMatch []string) (*or
 		case errors.Is(err, publish.ErrUnknown):
 			return nil, source.UnknownOutcome("/orders/"+id.String(), "", false)
 		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
+			if o, err = s.get(ctx, id); err != nil {
+				return nil, err
+			}
 		case err != nil:
 			return nil, fmt.Errorf("cancel order %s: %w", id, err)
 		default:
@@ -182,14 +186,15 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 		return nil, err
 	}
 	o, err := pgx.CollectExactlyOneRow(rows, scanOrder)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNoOrder
-	}
-	if err == nil {
+	none := errors.Is(err, pgx.ErrNoRows)
+	if err == nil || none { // it may have yet to be restored
 		err = s.log.Confirm(ctx)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read order %s: %w", id, err)
+	case none:
+		return nil, errNoOrder
 	}
 	return o, nil
 }

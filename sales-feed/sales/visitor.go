@@ -1,78 +1,83 @@
 package sales
 
 import (
+	"errors"
 	"net/http"
-	"net/url"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A browser keeps in cookies as whom it buys: the customer that the visitor signed up as, else an id of this app's own that
-// no customer has.
-const (
-	customerCookie = "customer_id"
-	visitorCookie  = "visitor_id"
-)
-
-// storefront shows the cars. The customers app sends visitors who have signed up here, with ?customer_id=.
+// storefront shows the cars. A browser that is nobody's becomes a visitor's.
 func (h *handler) storefront(c *gin.Context) error {
-	if given, there := c.GetQuery("customer_id"); there {
-		id, err := source.ParseUUID(given)
-		if err != nil {
-			return web.Errorf(http.StatusBadRequest, "The parameter customer_id takes a UUID such as 018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11.")
-		}
-		keep(c, customerCookie, id.String())
-		c.Header("Cache-Control", "no-store")
-		c.Redirect(http.StatusSeeOther, "/")
-		return nil
-	}
-	key, err := uuid.NewRandom()
+	by, err := h.buyers.Of(c)
 	if err != nil {
 		return err
 	}
-	id, signedUp := buyer(c)
+	if by.Buyer == (buyer.Buyer{}) {
+		by.Visitor = uuid.New()
+		if err := h.buyers.Keep(c, by.Buyer); err != nil {
+			return err
+		}
+	}
 	view := struct {
-		Models          []Model
-		Key             string // makes a form that is sent twice one order
-		Customer        string // "" before the visitor signs up
-		Account, SignUp string
-	}{Models: catalogue, Key: key.String()}
-	if signedUp {
-		view.Customer, view.Account = id[28:], string(h.settings.CustomersURL)+"/customers/"+id
-	} else {
-		view.SignUp = string(h.settings.CustomersURL) + "/signup?return=" + url.QueryEscape(h.settings.PublicURL+"/")
+		Models            []Model
+		Key               string // makes a form that is sent twice one order
+		Customer, Account string // "" before the visitor signs in
+	}{Models: catalogue, Key: uuid.NewString()}
+	if by.Customer != uuid.Nil {
+		view.Customer, view.Account = source.Short(by.Customer), string(h.settings.CustomersURL)+"/customers/"+by.Customer.String()
 	}
 	c.Header("Cache-Control", "no-store") // it holds what is good for one order
 	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", view)
 	return nil
 }
 
-// forget makes the browser a new visitor.
-func (h *handler) forget(c *gin.Context) {
-	for _, name := range []string{customerCookie, visitorCookie} {
-		http.SetCookie(c.Writer, &http.Cookie{Name: name, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+// signIn hands the browser over to the customers app, where the buyer signs up or in.
+func (h *handler) signIn(c *gin.Context) error {
+	by, err := h.buyers.Of(c)
+	if err != nil {
+		return err
+	}
+	nonce, err := h.buyers.Begin(c, by.Visitor)
+	if err != nil {
+		return err
+	}
+	return h.send(c, buyer.Handover{Nonce: nonce}, buyer.Page{
+		Title: "Sign in", Text: "Accounts are kept by our customers app. It brings you back here.", Button: "Go on",
+	})
+}
+
+// signOut makes the browser a new visitor's, here and at the customers app.
+func (h *handler) signOut(c *gin.Context) error {
+	h.buyers.Forget(c)
+	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
+		Title: "You are signed out of the shop", Text: "Your account is still open in this browser.", Button: "Sign out there, too",
+	})
+}
+
+func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page) error {
+	return h.buyers.Send(c, handover, "Sales", nav, page)
+}
+
+// handover takes the browser of a buyer who has signed in, or out, at the customers app. What a visitor has bought before stays
+// the visitor's: the browser keeps that id, too, until it is signed out.
+func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
+	if got.SignOut {
+		h.buyers.Forget(c)
+		c.Redirect(http.StatusSeeOther, "/")
+		return nil
+	}
+	if got.Customer == uuid.Nil {
+		return errors.New("a hand-over from customers names no customer")
+	}
+	h.buyers.End(c)
+	if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Visitor: got.Visitor}); err != nil {
+		return err
 	}
 	c.Redirect(http.StatusSeeOther, "/")
-}
-
-// buyer gives as whom this browser buys, and whether that is a customer, of whom sales need not have heard.
-func buyer(c *gin.Context) (id string, signedUp bool) {
-	for _, name := range []string{customerCookie, visitorCookie} {
-		if id, err := c.Cookie(name); err == nil && len(id) == 36 && uuid.Validate(id) == nil {
-			return id, name == customerCookie
-		}
-	}
-	id = uuid.NewString()
-	keep(c, visitorCookie, id)
-	return id, false
-}
-
-func keep(c *gin.Context, cookie, id string) {
-	http.SetCookie(c.Writer, &http.Cookie{
-		Name: cookie, Value: id, Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	})
+	return nil
 }

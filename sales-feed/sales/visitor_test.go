@@ -3,7 +3,6 @@ package sales
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ type browser struct {
 	cookies map[string]*http.Cookie
 }
 
-func (b *browser) do(t *testing.T, method, path, body string) (*http.Response, string) {
+func (b *browser) do(t *testing.T, method, path, body string, more ...string) (*http.Response, string) {
 	t.Helper()
 	var sent []string
 	for _, c := range b.cookies {
@@ -26,9 +25,9 @@ func (b *browser) do(t *testing.T, method, path, body string) (*http.Response, s
 	if method == http.MethodPost {
 		header = append(header, "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")
 	}
-	resp, text := b.shop.do(t, method, path, body, header...)
+	resp, text := b.shop.do(t, method, path, body, append(header, more...)...)
 	for _, c := range resp.Cookies() {
-		if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" {
+		if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Secure {
 			t.Errorf("cookie %v", c)
 		}
 		b.cookies[c.Name] = c
@@ -39,74 +38,145 @@ func (b *browser) do(t *testing.T, method, path, body string) (*http.Response, s
 	return resp, text
 }
 
-// buys gives as whom the browser buys by the form.
-func (b *browser) buys(t *testing.T) string {
+// buys gives the order that the browser places by the form.
+func (b *browser) buys(t *testing.T) (o order.Order) {
 	t.Helper()
 	resp, text := b.do(t, "POST", "/orders", "model=ohm&quantity=1")
-	if resp.StatusCode != http.StatusCreated {
+	if resp.StatusCode != http.StatusCreated || !strings.Contains(text, "Thank you") || !strings.Contains(text, "/cancel") {
 		t.Fatalf("%d %s", resp.StatusCode, text)
 	}
-	_, text = b.shop.do(t, "GET", resp.Header.Get("Location"), "")
-	var o order.Order
+	_, text = b.do(t, "GET", resp.Header.Get("Location"), "", "Accept", "application/json")
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		t.Fatal(text, err)
 	}
-	return o.CustomerID.String()
+	return o
 }
 
+// A visitor needs no account, and finds again what the same browser has bought, and nobody else does. See TestHandover for the others.
 func TestVisitor(t *testing.T) {
 	t.Parallel()
 	s := openWith(t, parsed(t, map[string]string{"CUSTOMERS_URL": "https://customers.example/"})) // where nobody is
-	b := &browser{s, map[string]*http.Cookie{}}
-	signUp := `href="https://customers.example/signup?return=` + url.QueryEscape(s.URL+"/") + `"`
-	_, page := b.do(t, "GET", "/", "")
-	if !strings.Contains(page, signUp) || strings.Contains(page, "Forget me") {
-		t.Errorf("no %s in %s", signUp, page)
+	b, other := &browser{s, map[string]*http.Cookie{}}, &browser{s, map[string]*http.Cookie{}}
+	if resp, _ := b.do(t, "GET", "/orders", ""); resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
-	guest := b.buys(t)
-	if again := b.buys(t); again != guest {
-		t.Errorf("a guest buys as %s, and then as %s", guest, again)
+	if _, page := b.do(t, "GET", "/", ""); !strings.Contains(page, `action="/signin"`) || strings.Contains(page, "Sign out") {
+		t.Error(page)
 	}
-
-	t.Run("one who comes back from the sign-up buys as that customer, whom sales never heard of", func(t *testing.T) {
-		resp, _ := b.do(t, "GET", "/?customer_id="+customer, "")
-		if resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/" || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	first, second := b.buys(t), b.buys(t)
+	if first.CustomerID != second.CustomerID {
+		t.Errorf("a guest buys as %s, and then as %s", first.CustomerID, second.CustomerID)
+	}
+	at := "/orders/" + first.ID.String()
+	if theirs := other.buys(t); theirs.CustomerID == first.CustomerID {
+		t.Error("two browsers are one guest")
+	}
+	if _, page := b.do(t, "GET", "/orders", ""); strings.Count(page, `href="/orders/`) != 2 || !strings.Contains(page, "Your orders") {
+		t.Error(page)
+	}
+	for method, path := range map[string]string{"GET": at, "POST": at + "/cancel"} {
+		if resp, page := other.do(t, method, path, ""); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("another browser: %s: %d %s", path, resp.StatusCode, page)
 		}
-		_, page := b.do(t, "GET", "/", "")
-		if !strings.Contains(page, `<a href="https://customers.example/customers/`+customer+`">`+customer[28:]+`</a>`) || strings.Contains(page, "/signup") {
-			t.Error(page)
-		}
-		if got := b.buys(t); got != customer {
-			t.Errorf("buys as %s", got)
+	}
+	if resp, page := b.do(t, "POST", at+"/cancel", ""); resp.StatusCode != http.StatusOK || !strings.Contains(page, "This order is cancelled.") {
+		t.Errorf("%d %s", resp.StatusCode, page)
+	}
+	t.Run("without cookies the purchase by the form makes a visitor, twice the same one", func(t *testing.T) {
+		form := []string{"Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Cookie", ""}
+		resp, _ := s.do(t, "POST", "/orders", "model=ohm&quantity=1&idempotency_key=f", form...)
+		again, _ := s.do(t, "POST", "/orders", "model=ohm&quantity=1&idempotency_key=f", form...)
+		if len(resp.Cookies()) != 1 || len(again.Cookies()) != 1 || resp.Header.Get("Location") != again.Header.Get("Location") {
+			t.Errorf("%v, %v", resp.Header, again.Header)
 		}
 	})
-	t.Run("what is no id changes nothing", func(t *testing.T) {
-		for _, id := range []string{"", "42", "urn:uuid:" + customer, customer + "%00"} {
-			if resp, _ := b.do(t, "GET", "/?customer_id="+id, ""); resp.StatusCode != http.StatusBadRequest || len(resp.Cookies()) > 0 {
-				t.Errorf("%q: %d, %v", id, resp.StatusCode, resp.Cookies())
+	t.Run("a cookie that nobody signed is none", func(t *testing.T) {
+		forged := &browser{s, map[string]*http.Cookie{}}
+		for name, value := range map[string]string{
+			"sales_buyer": `{"visitor":"` + first.CustomerID.String() + `"}`, "visitor_id": first.CustomerID.String(), "customer_id": first.CustomerID.String(),
+			"customers_buyer": b.cookies["sales_buyer"].Value,
+		} {
+			forged.cookies = map[string]*http.Cookie{name: {Name: name, Value: value}}
+			if resp, _ := forged.do(t, "GET", at, ""); resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s: %d", name, resp.StatusCode)
+			}
+			if o := forged.buys(t); o.CustomerID == first.CustomerID {
+				t.Errorf("%s: buys as the guest", name)
 			}
 		}
-		if got := b.buys(t); got != customer {
-			t.Errorf("buys as %s", got)
+		forged.cookies = map[string]*http.Cookie{}
+		for _, query := range []string{"?customer_id=", "?customer=", "?visitor="} {
+			forged.do(t, "GET", "/"+query+customer, "")
+			if o := forged.buys(t); o.CustomerID.String() == customer {
+				t.Errorf("%s signs in", query)
+			}
 		}
 	})
-	t.Run("one who is forgotten is another guest", func(t *testing.T) {
-		resp, _ := b.do(t, "POST", "/forget", "")
-		if resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/" || len(b.cookies) > 0 {
+	t.Run("one who signs out is another guest", func(t *testing.T) {
+		if resp, _ := b.do(t, "POST", "/signout", ""); resp.StatusCode != http.StatusOK || len(b.cookies) > 0 {
 			t.Errorf("%d %v, cookies %v", resp.StatusCode, resp.Header, b.cookies)
 		}
-		if _, page := b.do(t, "GET", "/", ""); !strings.Contains(page, signUp) {
-			t.Error(page)
-		}
-		if got := b.buys(t); got == customer || got == guest {
-			t.Errorf("buys as %s", got)
+		if o := b.buys(t); o.CustomerID == first.CustomerID {
+			t.Errorf("buys as %s", o.CustomerID)
 		}
 	})
-	t.Run("a page of another site cannot make it forget", func(t *testing.T) {
-		resp, _ := s.do(t, "POST", "/forget", "", "Sec-Fetch-Site", "cross-site")
-		if resp.StatusCode != http.StatusForbidden || len(resp.Cookies()) > 0 {
-			t.Errorf("%d %v", resp.StatusCode, resp.Cookies())
+	t.Run("a page of another site signs nobody in or out", func(t *testing.T) {
+		for _, path := range []string{"/signin", "/signout", "/handover"} {
+			for _, origin := range []string{"https://evil.example", "https://customers.example.evil.example", "http://customers.example", "https://customers.example:8443", "null"} {
+				resp, _ := s.do(t, "POST", path, "handover=x", "Sec-Fetch-Site", "cross-site", "Origin", origin, "Content-Type", "application/x-www-form-urlencoded")
+				if resp.StatusCode != http.StatusForbidden || len(resp.Cookies()) > 0 {
+					t.Errorf("%s from %s: %d %v", path, origin, resp.StatusCode, resp.Cookies())
+				}
+			}
+		}
+		if resp, page := s.do(t, "POST", "/signout", "", "Sec-Fetch-Site", "cross-site", "Origin", "https://customers.example"); resp.StatusCode != http.StatusForbidden || !strings.Contains(page, "another origin") {
+			t.Errorf("%d %s", resp.StatusCode, page)
 		}
 	})
+}
+
+// A guest of the API gets a token with the first order, once and soon.
+func TestTokenOfAGuest(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	const ohm = `{"lines":[{"model":"ohm","quantity":1}]}`
+	buy := func(want int, header ...string) (o order.Order, token string) {
+		t.Helper()
+		resp, text := s.do(t, "POST", "/orders", ohm, append([]string{"Content-Type", "application/json"}, header...)...)
+		var answer struct {
+			order.Order
+			BuyerToken string `json:"buyer_token"`
+		}
+		if err := json.Unmarshal([]byte(text), &answer); resp.StatusCode != want || want == 201 && err != nil {
+			t.Errorf("%d %s", resp.StatusCode, text)
+		}
+		if answer.BuyerToken != "" && resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%v", resp.Header)
+		}
+		return answer.Order, answer.BuyerToken
+	}
+	o, token := buy(201, append(nobody, "Idempotency-Key", "g")...)
+	if !strings.HasPrefix(token, "edison_buyer_") {
+		t.Fatal(token)
+	}
+	again, repeated := buy(201, append(nobody, "Idempotency-Key", "g")...)
+	if again.ID != o.ID || again.CustomerID != o.CustomerID || repeated == "" {
+		t.Errorf("%+v, %+v", again, o)
+	}
+	if second, none := buy(201, "Authorization", "Bearer "+token); second.CustomerID != o.CustomerID || none != "" {
+		t.Errorf("%+v %s", second, none)
+	}
+	if resp, text := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Authorization", "bearer "+token); resp.StatusCode != 200 || strings.Contains(text, "edison_") {
+		t.Errorf("%d %s", resp.StatusCode, text)
+	}
+	for _, wrong := range []string{token[:len(token)-6] + "AAAA==", strings.Replace(token, "edison_buyer_", "edison_", 1), "edison_buyer_", o.CustomerID.String(), "x"} {
+		buy(401, "Authorization", "Bearer "+wrong)
+	}
+	exec(t, s, `update idempotency_key set answer = convert_to(replace(convert_from(answer, 'UTF8'), '"placed_at":"2', '"placed_at":"1'), 'UTF8') where key = 'g'`)
+	if old, late := buy(201, append(nobody, "Idempotency-Key", "g")...); old.ID != o.ID || late != "" {
+		t.Errorf("an old answer brings the token again: %+v", old)
+	}
+	if log := s.stop(); strings.Contains(log, token) {
+		t.Error("the token is in the log")
+	}
 }

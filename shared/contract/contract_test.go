@@ -46,6 +46,21 @@ func TestOfWithoutBounds(t *testing.T) {
 	})
 }
 
+func TestBoolean(t *testing.T) {
+	t.Parallel()
+	c := Of[struct {
+		B bool `json:"b"`
+	}]()
+	for entity, good := range map[string]bool{
+		`{}`: true, `{"b":null}`: true, `{"b":true}`: true, `{"b":false}`: true,
+		`{"b":0}`: false, `{"b":"true"}`: false, `{"b":[]}`: false, `{"b":{}}`: false, `{"B":true}`: false, `{"b":tru}`: false, `{"b":true,"b":false}`: false,
+	} {
+		if err := c.Check(feed.Entry{ID: uuid.Max, Version: 1, Entity: []byte(entity)}); (err == nil) != good {
+			t.Errorf("%s: %v", entity, err)
+		}
+	}
+}
+
 func TestOptional(t *testing.T) {
 	t.Parallel()
 	c := Of[struct {

@@ -38,6 +38,8 @@ func newRule(t reflect.Type, check, each string) *rule {
 		return list(newRule(t.Elem(), each, ""), check)
 	case t.Kind() == reflect.String:
 		return text(check)
+	case t.Kind() == reflect.Bool:
+		return &rule{read: readBool, optional: true}
 	case t.Kind() == reflect.Int || t.Kind() == reflect.Int64:
 		return number(check)
 	}
@@ -201,6 +203,14 @@ func bounds(check string, greatest int64) (least, most int64) {
 		panic(fmt.Sprintf("contract: %q is no range such as 1..20", check))
 	}
 	return least, most
+}
+
+func readBool(r *reader) error {
+	if k := r.PeekKind(); k != 't' && k != 'f' {
+		return wrong("must be true or false")
+	}
+	_, err := r.value()
+	return err
 }
 
 func readUUID(_ *reader, v jsontext.Value) error {

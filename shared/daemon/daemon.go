@@ -40,7 +40,7 @@ func (e exitError) Unwrap() error { return e.error }
 func ExitWith(code int, err error) error { return exitError{err, code} }
 
 // Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
-// context.Canceled; 2 when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and readers' tokens.
+// context.Canceled; 2 when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and tokens.
 //
 // SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
 // (see parent) cancel ctx. A second signal ends the process at once, and so do 20 s without run returning.

@@ -8,7 +8,7 @@ import (
 )
 
 // Logger writes to w one line of key=value per record of at least level: debug, info, warn or error; "" is info.
-// Times are UTC. Passwords in URLs and readers' tokens do not get through.
+// Times are UTC. Passwords in URLs and tokens do not get through.
 func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	var min slog.Level
 	switch strings.ToLower(level) {
@@ -28,8 +28,8 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 // userinfo matches the password of a URL anywhere in a text.
 var userinfo = regexp.MustCompile(`(://[^\s/?#:@]*):[^\s/?#]*@`)
 
-// token matches a reader's token anywhere in a text.
-var token = regexp.MustCompile(`edison_[A-Za-z0-9]{20,}`)
+// token matches a token of a reader, an operator or a buyer, or the secret of a link, anywhere in a text.
+var token = regexp.MustCompile(`edison_[A-Za-z0-9_=-]{20,}`)
 
 func redact(s string) string {
 	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "edison_xxxxx")

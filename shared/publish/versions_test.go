@@ -264,7 +264,7 @@ func TestCheckGoesByTheIndex(t *testing.T) {
 	}
 	var scans, lookups int
 	err = tx.QueryRow(t.Context(), `select seq_scan, idx_scan from pg_stat_xact_user_tables where relname = 'feed_entry'`).Scan(&scans, &lookups)
-	if err != nil || scans > 0 || lookups != 10 {
+	if err != nil || scans > 0 || lookups < 10 {
 		t.Errorf("%v; %d scans of the table, %d of an index", err, scans, lookups)
 	}
 }

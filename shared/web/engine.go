@@ -32,7 +32,7 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	// gin's redirects would go out without the headers below.
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
-	r.Use(secure, answer(logger), guard(http.NewCrossOriginProtection()))
+	r.Use(streams, secure, answer(logger), guard(http.NewCrossOriginProtection()))
 	r.NoRoute(HandleLong(func(*gin.Context) error { return nothingHere() }))
 	r.NoMethod(HandleLong(func(c *gin.Context) error {
 		return notAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)
@@ -173,6 +173,28 @@ func refuse(c *gin.Context, p *Problem) {
 	p.write(c)
 }
 
+// PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of no third one.
+func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
+	crossOrigin := http.NewCrossOriginProtection()
+	if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
+		panic(err) // as bad routes do
+	}
+	r.POST(path, foreign, func(c *gin.Context) {
+		if crossOrigin.Check(c.Request) != nil {
+			fail(c, errForeign())
+		}
+	}, h)
+}
+
+// foreign marks a route that judges by itself which origins may post to it.
+func foreign(*gin.Context) {}
+
+var foreignName = funcName(foreign)
+
+func errForeign() *Problem {
+	return Errorf(http.StatusForbidden, "A page of another origin may not send this.")
+}
+
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	return func(c *gin.Context) {
@@ -185,8 +207,8 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 			return
 		}
 		switch {
-		case crossOrigin.Check(req) != nil:
-			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
+		case crossOrigin.Check(req) != nil && !slices.Contains(c.HandlerNames(), foreignName):
+			fail(c, errForeign())
 		case req.ContentLength > maxBody:
 			fail(c, tooLarge())
 		}

@@ -269,6 +269,48 @@ func TestCrossOriginPosts(t *testing.T) {
 	}
 }
 
+func TestPostFrom(t *testing.T) {
+	t.Parallel()
+	const other = "https://customers.example:8443"
+	url, _ := newServer(t, func(r *gin.Engine) {
+		done := func(c *gin.Context) { c.Status(http.StatusNoContent) }
+		PostFrom(r, "/handover", other, done)
+		PostFrom(r.Group("/group"), "/handover", other, done)
+		r.POST("/orders", done)
+	})
+	for _, tc := range []struct {
+		path, site, origin string
+		status             int
+	}{
+		{"/handover", "cross-site", other, http.StatusNoContent},
+		{"/handover", "same-site", other, http.StatusNoContent},
+		{"/handover", "", other, http.StatusNoContent},
+		{"/group/handover", "cross-site", other, http.StatusNoContent},
+		{"/handover", "same-origin", url, http.StatusNoContent},
+		{"/handover", "", "", http.StatusNoContent},
+		{"/handover", "cross-site", "https://elsewhere.example", http.StatusForbidden},
+		{"/handover", "cross-site", "https://customers.example", http.StatusForbidden},
+		{"/handover", "cross-site", "http://customers.example:8443", http.StatusForbidden},
+		{"/handover", "cross-site", other + ".elsewhere.example", http.StatusForbidden},
+		{"/handover", "cross-site", "null", http.StatusForbidden},
+		{"/handover", "cross-site", "", http.StatusForbidden},
+		{"/handover", "", "https://elsewhere.example", http.StatusForbidden},
+		{"/orders", "cross-site", other, http.StatusForbidden},
+		{"/orders", "", other, http.StatusForbidden},
+		{"/nothing", "cross-site", other, http.StatusForbidden},
+	} {
+		var header []string
+		for name, value := range map[string]string{"Sec-Fetch-Site": tc.site, "Origin": tc.origin} {
+			if value != "" {
+				header = append(header, name, value)
+			}
+		}
+		if resp, body := ask(t, "POST", url+tc.path, strings.NewReader("a=b"), header...); resp.StatusCode != tc.status {
+			t.Errorf("%+v: %d %s", tc, resp.StatusCode, body)
+		}
+	}
+}
+
 func TestLargeBodies(t *testing.T) {
 	t.Parallel()
 	url, _ := newServer(t, func(r *gin.Engine) {

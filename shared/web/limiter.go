@@ -65,7 +65,14 @@ func (l *Limiter) bucket(key string) *rate.Limiter {
 
 // Check is Allow for the client that asks; where it may not, the error is a 429 with Retry-After.
 func (l *Limiter) Check(c *gin.Context, units int) error {
-	retryAfter, ok := l.Allow(ClientKey(c), units)
+	return l.check(ClientKey(c), units)
+}
+
+// CheckAll is Check of what all clients have together.
+func (l *Limiter) CheckAll(units int) error { return l.check("", units) }
+
+func (l *Limiter) check(key string, units int) error {
+	retryAfter, ok := l.Allow(key, units)
 	if ok {
 		return nil
 	}

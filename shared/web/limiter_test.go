@@ -104,7 +104,7 @@ func TestClientKey(t *testing.T) {
 		if got := ClientKey(c); got != want {
 			t.Errorf("%s: %q, want %q", peer, got, want)
 		}
-		c.Set(readerKey{}, &reader{name: "warehouse"})
+		SetReader(c, "warehouse")
 		if got := ClientKey(c); got != "warehouse" {
 			t.Errorf("a reader from %s: %q", peer, got)
 		}

@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -29,7 +28,8 @@ type Page struct {
 	Nav        []Link
 	Alternates []Link // <link rel="alternate">: Text is the title, Type the media type
 	Freshness  []Freshness
-	Refresh    int // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
+	Refresh    int    // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
+	Operator   string // as whom the browser is logged in; Render fills it in
 	Data       any
 }
 
@@ -83,14 +83,21 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 }
 
 // Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
-// no-cache unless it is set already.
+// no-cache unless it is set already; a page of an operator who is logged in is kept by no shared cache.
 func Render(c *gin.Context, status int, t *template.Template, p Page) {
+	p.Operator = operatorOf(c)
 	body, err := Execute(t, p)
 	if err != nil {
 		fail(c, err)
 		return
 	}
 	h := c.Writer.Header()
+	if p.Operator != "" {
+		h.Del("Etag") // of the page as others see it
+		if h.Get("Cache-Control") != "no-store" {
+			h.Set("Cache-Control", "private, no-cache")
+		}
+	}
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")
 	}
@@ -125,22 +132,17 @@ func SendBody(c *gin.Context, status int, body []byte) {
 		c.Writer.WriteHeaderNow()
 		return
 	}
-	if c.Request.ProtoMajor < 2 { // its connection is an impatient one
-		write := func() { _, _ = c.Writer.Write(body) } // the client is gone if it fails
-		if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
-			conn.together(write)
-		} else {
-			write()
-		}
+	if c.Request.ProtoMajor >= 2 {
+		w := streamWriter{c.Writer}
+		_, _ = w.Write(body) // the client is gone if it fails
+		w.finish()
 		return
 	}
-	// A stream of HTTP/2 may stall alone.
-	stream := http.NewResponseController(c.Writer)
-	for part := range slices.Chunk(body, stallBytes) {
-		_ = stream.SetWriteDeadline(time.Now().Add(stallTimeout))
-		if _, err := c.Writer.Write(part); err != nil {
-			return
-		}
+	write := func() { _, _ = c.Writer.Write(body) } // likewise
+	if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
+		conn.together(write)
+	} else {
+		write()
 	}
 }
 

@@ -149,3 +149,40 @@ func TestTemplateRefusesAPageWithoutMain(t *testing.T) {
 	}()
 	Template(fstest.MapFS{"page.html": {Data: []byte("text")}}, "page.html")
 }
+
+func TestPageOfAnOperator(t *testing.T) {
+	t.Parallel()
+	page := Template(fstest.MapFS{"page.html": {Data: []byte(`{{define "main"}}here{{end}}`)}}, "page.html")
+	url, _ := newServer(t, func(r *gin.Engine) {
+		session := func(c *gin.Context) {
+			c.Header("ETag", `"of-all"`)
+			if name, ok := c.GetQuery("as"); ok {
+				SetSession(c, func() string { return name })
+			}
+			c.Header("Cache-Control", c.Query("cache"))
+		}
+		GET(r, "/", session, func(c *gin.Context) { Render(c, http.StatusOK, page, Page{Service: "Sales", Title: "Page"}) })
+		GET(r, "/gone", session, Handle(func(*gin.Context) error { return Errorf(http.StatusGone, "It was here.") }))
+	})
+	for _, x := range []struct{ name, target, shown, cache, etag string }{
+		{"without a session", "/", "", "no-cache", `"of-all"`},
+		{"a session that has ended", "/?as=", "", "no-cache", `"of-all"`},
+		{"a session", "/?as=ada", "ada", "private, no-cache", ""},
+		{"a page that was public", "/?as=ada&cache=max-age%3D60", "ada", "private, no-cache", ""},
+		{"a page that is not kept", "/?as=ada&cache=no-store", "ada", "no-store", ""},
+		{"a problem", "/gone?as=ada", "ada", "no-store", ""},
+		{"a problem without a session", "/gone", "", "no-store", ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			resp, body := ask(t, "GET", url+x.target, nil, "Accept", "text/html")
+			form := `<form class="logout" method="post" action="/logout"><span>ada</span><button class="quiet">Log out</button></form>`
+			if strings.Contains(body, form) != (x.shown != "") || strings.Contains(body, "/logout") != (x.shown != "") {
+				t.Error(body)
+			}
+			if resp.Header.Get("Cache-Control") != x.cache || resp.Header.Get("ETag") != x.etag {
+				t.Error(resp.Header)
+			}
+		})
+	}
+}

@@ -18,9 +18,10 @@ import (
 type Awaited struct {
 	Happened <-chan struct{} // closed when it has
 	Prepare  func()          // what is done once for all of them then, before they are answered
+	prepared sync.Once
 }
 
-// Park lets the request wait until something has happened, or until a time, for the price of its connection: without the goroutines,
+// Park lets the request wait until something has happened, until a time, or until [Stopping], for the price of its connection: without the goroutines,
 // buffers and contexts that a handler holds. Where it gives true the handler returns at once, without an answer. It is called
 // again, with the same request, when the wait is over, the client has left (its context is done then) or the server stops:
 // Resumed tells that. Park calls release once that call has returned. Park gives false where the handler has to wait by itself: in
@@ -90,13 +91,19 @@ type lot struct {
 	close    func()
 
 	mu     sync.Mutex
-	asleep map[*Awaited]*sleepers // under nil those without a request
+	asleep map[wakers]*sleepers
 	awake  map[*parked]struct{}
+}
+
+// Wakers end a wait, whichever comes first.
+type wakers struct {
+	event *Awaited        // nil: without a request
+	stop  <-chan struct{} // see Stopping
 }
 
 // Sleepers wait for the same.
 type sleepers struct {
-	event   *Awaited
+	wakers
 	members map[*parked]struct{}
 	left    chan struct{} // closed when all have left
 }
@@ -118,7 +125,7 @@ type parked struct {
 func newLot(handler http.Handler, logger *slog.Logger, stopping <-chan struct{}, addr net.Addr) *lot {
 	l := &lot{
 		handler: handler, logger: logger, stopping: stopping, addr: addr, back: make(chan net.Conn), closed: make(chan struct{}),
-		asleep: map[*Awaited]*sleepers{}, awake: map[*parked]struct{}{},
+		asleep: map[wakers]*sleepers{}, awake: map[*parked]struct{}{},
 	}
 	l.close = sync.OnceFunc(func() { close(l.closed) })
 	return l
@@ -139,10 +146,14 @@ func (l *lot) Addr() net.Addr { return l.addr }
 // hold puts p to sleep until something happens, or until a time. A stop wakes it, too.
 func (l *lot) hold(p *parked, event *Awaited, until time.Time) {
 	_ = p.conn.SetReadDeadline(until) // reading tells of a broken connection
+	by := wakers{event, l.stopping}
+	if p.req != nil {
+		by.stop = Stopping(p.req.Context())
+	}
 	l.mu.Lock()
-	if p.with = l.asleep[event]; p.with == nil {
-		p.with = &sleepers{event, map[*parked]struct{}{}, make(chan struct{})}
-		l.asleep[event] = p.with
+	if p.with = l.asleep[by]; p.with == nil {
+		p.with = &sleepers{by, map[*parked]struct{}{}, make(chan struct{})}
+		l.asleep[by] = p.with
 		go l.watch(p.with)
 	}
 	p.with.members[p] = struct{}{}
@@ -154,7 +165,7 @@ func (l *lot) hold(p *parked, event *Awaited, until time.Time) {
 func (l *lot) disband(all *sleepers) {
 	if all.members != nil {
 		all.members = nil
-		delete(l.asleep, all.event)
+		delete(l.asleep, all.wakers)
 		close(all.left)
 	}
 }
@@ -168,7 +179,7 @@ func (l *lot) watch(all *sleepers) {
 	select {
 	case <-happened:
 		l.prepare(all.event)
-	case <-l.stopping:
+	case <-all.stop:
 	case <-l.closed:
 	case <-all.left:
 		return
@@ -195,7 +206,7 @@ func (l *lot) prepare(event *Awaited) {
 			l.logger.Error("panic before an answer", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	event.Prepare()
+	event.prepared.Do(event.Prepare)
 }
 
 // sleep reads until p is to wake, and goes on from there. Until then it needs little stack.

@@ -26,6 +26,7 @@ type lounge struct {
 	open     *openConns
 	event    Awaited
 	happened chan struct{}
+	ending   *Ending // of the requests for /wait?ends
 	prepared atomic.Int64
 	waiting  atomic.Int64 // requests parked
 	resumed  atomic.Int64
@@ -41,7 +42,7 @@ func openLounge(t *testing.T) *lounge {
 	l := &lounge{
 		pipeListener: &pipeListener{make(chan net.Conn), make(chan struct{})},
 		open:         newOpenConns(1000),
-		happened:     make(chan struct{}), served: make(chan error, 1),
+		happened:     make(chan struct{}), served: make(chan error, 1), ending: NewEnding(),
 	}
 	l.event = Awaited{Happened: l.happened, Prepare: func() { l.prepared.Add(1) }}
 	logger := slog.New(slog.NewTextHandler(&l.logged, nil))
@@ -65,6 +66,9 @@ func openLounge(t *testing.T) *lounge {
 }
 
 func (l *lounge) wait(c *gin.Context) error {
+	if _, ends := c.GetQuery("ends"); ends {
+		c.Request = l.ending.Bind(c.Request)
+	}
 	ctx := c.Request.Context()
 	until, again := Resumed(ctx)
 	if !again {
@@ -175,7 +179,7 @@ func TestPark(t *testing.T) {
 			if n := strings.Count(l.logged.String(), "path=/wait status=200 bytes=100000 duration_ms="); n != 8 || !strings.Contains(l.logged.String(), "duration_ms=10000 ") {
 				t.Error(n, "lines of 8:", l.logged.String())
 			}
-			if n := l.prepared.Load(); n != 7 { // two of eight waited together
+			if n := l.prepared.Load(); n != 1 {
 				t.Error("prepared", n, "times")
 			}
 		},
@@ -284,6 +288,55 @@ func TestPark(t *testing.T) {
 			err := <-l.served
 			if l.served <- err; time.Since(start) > time.Second {
 				t.Error("stopped after", time.Since(start))
+			}
+		},
+		"until its ending, which is not that of others": func(t *testing.T, l *lounge) {
+			guests := []*guest{l.enter(), l.enter(), l.enter()}
+			guests[0].ask(t, "/wait")
+			guests[1].ask(t, "/wait?ends")
+			guests[2].ask(t, "/wait?ends")
+			synctest.Wait()
+			start := time.Now()
+			l.ending.End()
+			for _, g := range guests[1:] {
+				if resp, _ := g.hear(t); resp.StatusCode != 200 || resp.Close || time.Since(start) > 0 {
+					t.Error(resp.Status, resp.Header, time.Since(start))
+				}
+				g.ask(t, "/wait?ends") // it has come already
+				if g.hear(t); time.Since(start) > 0 {
+					t.Error("waited for", time.Since(start))
+				}
+			}
+			if n := l.prepared.Load(); n != 0 {
+				t.Error("prepared", n, "times")
+			}
+			if resp, _ := guests[0].hear(t); resp.StatusCode != 304 || time.Since(start) != parkTime {
+				t.Error(resp.Status, time.Since(start))
+			}
+		},
+		"until the stop, with an ending that does not come": func(t *testing.T, l *lounge) {
+			g := l.enter()
+			g.ask(t, "/wait?ends")
+			synctest.Wait()
+			start := time.Now()
+			l.stop()
+			if resp, _ := g.hear(t); resp.StatusCode != 200 || !resp.Close || time.Since(start) > 0 {
+				t.Error(resp.Status, resp.Header, time.Since(start))
+			}
+		},
+		"until it happens, with endings and without": func(t *testing.T, l *lounge) {
+			guests := []*guest{l.enter(), l.enter()}
+			guests[0].ask(t, "/wait")
+			guests[1].ask(t, "/wait?ends")
+			synctest.Wait()
+			close(l.happened)
+			for _, g := range guests {
+				if resp, _ := g.hear(t); resp.StatusCode != 200 {
+					t.Error(resp.Status)
+				}
+			}
+			if n := l.prepared.Load(); n != 1 {
+				t.Error("prepared", n, "times")
 			}
 		},
 		"until the stop, for one that does not read": func(t *testing.T, l *lounge) {

@@ -135,7 +135,7 @@ func (p *Problem) write(c *gin.Context) {
 	err := enc.Encode(full)
 	body, contentType := b.Bytes(), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
-		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Data: full})
+		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Operator: operatorOf(c), Data: full})
 		contentType = HTMLType
 	}
 	if err != nil {

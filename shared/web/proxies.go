@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -26,8 +27,45 @@ func (p *Proxies) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Trust makes c.ClientIP believe these proxies, and nobody else.
+// Trust makes c.ClientIP and [HTTPS] believe these proxies, and nobody else. Call it before routes are added.
 func (p Proxies) Trust(r *gin.Engine) error {
+	if len(p) > 0 {
+		r.Use(p.noteHTTPS)
+	}
 	r.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	return r.SetTrustedProxies(p)
+}
+
+// HTTPS reports whether the client's connection is encrypted: to this server, or to a proxy that it trusts and that says so by
+// X-Forwarded-Proto.
+func HTTPS(c *gin.Context) bool { return c.Request.TLS != nil || c.GetBool(httpsKey{}) }
+
+type httpsKey struct{}
+
+// noteHTTPS notes for [HTTPS] that a proxy of p says https. Where several proxies say something, all have to say it: a client may
+// have sent the first one's.
+func (p Proxies) noteHTTPS(c *gin.Context) {
+	said := c.Request.Header["X-Forwarded-Proto"]
+	if len(said) == 0 {
+		return
+	}
+	for scheme := range strings.SplitSeq(strings.Join(said, ","), ",") {
+		if !strings.EqualFold(strings.TrimSpace(scheme), "https") {
+			return
+		}
+	}
+	if peer, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil && p.include(peer.Addr().Unmap()) {
+		c.Set(httpsKey{}, true)
+	}
+}
+
+func (p Proxies) include(addr netip.Addr) bool {
+	return slices.ContainsFunc(p, func(item string) bool {
+		network, err := netip.ParsePrefix(item)
+		if err != nil {
+			one, err := netip.ParseAddr(item)
+			return err == nil && one.Unmap() == addr
+		}
+		return network.Contains(addr)
+	})
 }

@@ -101,11 +101,64 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 
 type stopping struct{}
 
-// Stopping gives, in the context of a request, what is closed when the server is to stop: a handler that waits must end. It is
-// nil, and never closed, elsewhere.
+type endingKey struct{}
+
+// Stopping returns, in the context of a request, what is closed when the server is to stop or the request to end, see [Ending]: a
+// handler that waits must end then. Elsewhere it is nil, and never closed.
 func Stopping(ctx context.Context) <-chan struct{} {
+	if ends, ok := ctx.Value(endingKey{}).(<-chan struct{}); ok {
+		return ends
+	}
+	return serverStopping(ctx)
+}
+
+func serverStopping(ctx context.Context) <-chan struct{} {
 	done, _ := ctx.Value(stopping{}).(<-chan struct{})
 	return done
+}
+
+// An Ending ends requests that wait before their server stops, such as those with a token that is revoked.
+type Ending struct {
+	ended chan struct{}
+	mu    sync.Mutex
+	of    map[<-chan struct{}]<-chan struct{} // by what a server's stop closes: what its requests end by
+}
+
+// NewEnding returns an Ending that has not come.
+func NewEnding() *Ending { return &Ending{ended: make(chan struct{})} }
+
+// End ends the requests of Bind. Call it once.
+func (e *Ending) End() { close(e.ended) }
+
+// Bind returns the request with a context in which [Stopping] is closed by End, too. A request that is parked is called again then.
+func (e *Ending) Bind(req *http.Request) *http.Request {
+	ctx := req.Context()
+	return req.WithContext(context.WithValue(ctx, endingKey{}, e.either(serverStopping(ctx))))
+}
+
+// either returns what is closed by the stop of a server and by End: for all requests to the server the same.
+func (e *Ending) either(stop <-chan struct{}) <-chan struct{} {
+	if stop == nil {
+		return e.ended
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ends := e.of[stop]; ends != nil {
+		return ends
+	}
+	ends := make(chan struct{})
+	go func() {
+		select {
+		case <-stop:
+		case <-e.ended:
+		}
+		close(ends)
+	}()
+	if e.of == nil {
+		e.of = map[<-chan struct{}]<-chan struct{}{}
+	}
+	e.of[stop] = ends
+	return ends
 }
 
 // urlOf is where a browser on this machine finds a listener.

@@ -13,7 +13,9 @@ import (
 	"github.com/google/uuid"
 	gomail "github.com/wneessen/go-mail"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -23,15 +25,17 @@ type confirmation struct {
 	CustomerID uuid.UUID
 	attempts   int // so far
 	ComposedAt time.Time
-	Name       string
+	old        bool // it was composed more than giveUp ago
+	name       string
 	email      string
+	confirmed  bool   // the e-mail address
+	mailbox    []byte // a hash of it
 	LinesJSON  json.RawMessage
 	Lines      []line
 	TotalCents int64
 	Currency   string
 	PlacedAt   time.Time
 
-	to   *mail.Address
 	text string
 }
 
@@ -55,6 +59,15 @@ func (l line) Car() string {
 // PriceCents is that of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
+// Name returns the customer's name, or "" if the mail must not hold it: the address may be a stranger's, or the name a
+// link.
+func (c *confirmation) Name() string {
+	if !c.confirmed || customer.CheckName(c.name) != nil {
+		return ""
+	}
+	return c.name
+}
+
 // Short is enough of the order's id to talk about it.
 func (c *confirmation) Short() string { return short(c.OrderID) }
 
@@ -77,16 +90,15 @@ var (
 
 // compose writes the mail (RFC 5322), the same bytes whenever order, customer and sender are the same. It fails where the
 // address is none.
-func (c *confirmation) compose(from *sender) ([]byte, error) {
-	a, err := mail.ParseAddress("<" + c.email + ">")
-	if err != nil || a.Address != c.email {
-		return nil, errAddress
+func (c *confirmation) compose(from *smtp.Sender) (*gomail.Msg, error) {
+	to, err := smtp.Address(c.email)
+	if err != nil {
+		return nil, err
 	}
-	c.to = &mail.Address{Name: c.Name, Address: asciiDomain(a.Address)}
 	if err := json.Unmarshal(c.LinesJSON, &c.Lines); err != nil {
 		return nil, fmt.Errorf("read the lines of order %s: %w", c.OrderID, err)
 	}
-	var text, html, raw bytes.Buffer
+	var text, html bytes.Buffer
 	if err := confirmationText.Execute(&text, c); err != nil {
 		return nil, err
 	}
@@ -96,13 +108,12 @@ func (c *confirmation) compose(from *sender) ([]byte, error) {
 	c.text = text.String()
 	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent(), gomail.WithBoundary("edison-"+c.OrderID.String()))
 	m.FromMailAddress((*mail.Address)(from))
-	m.ToMailAddress(c.to)
+	m.ToMailAddress(&mail.Address{Name: c.Name(), Address: to})
 	m.Subject(c.Subject())
 	m.SetDateWithValue(c.ComposedAt)
 	m.SetMessageIDWithValue(messageID(c.OrderID))
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
 	m.SetBodyString(gomail.TypeTextPlain, c.text)
 	m.AddAlternativeString(gomail.TypeTextHTML, html.String())
-	_, err = m.WriteTo(&raw)
-	return raw.Bytes(), err
+	return m, nil
 }

@@ -2,6 +2,8 @@ package mailer
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"mime"
 	"net/mail"
 	"strings"
@@ -10,7 +12,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 // read gives what a mail program makes of the one mail for order 1.
@@ -86,10 +91,7 @@ This mail was sent by itself; nobody reads an answer to it.
 // What a customer calls themselves is a name, wherever it stands.
 func TestStrangeNames(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{
-		"Eve\r\nBcc: eve@evil.example\r\n\r\nbuy this", `Eve" <eve@evil.example>, "Zoë`, "Eve <eve@evil.example>", "<script>alert(1)</script>", ".\r\n.\r\n",
-		"=?utf-8?q?Eve?=", strings.Repeat("Zoë von und zu ", 40), "名前", "\u202eeve", "\x01\x7f\t",
-	} {
+	for _, name := range []string{`Eve" <eve>, "Zoë`, "<script>alert(1)</script>", "=?utf-8?q?Eve?=", strings.Repeat("Zoë von und zu ", 40), "名前", "{{.}}", ". ."} {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
@@ -119,18 +121,99 @@ func TestStrangeNames(t *testing.T) {
 	}
 }
 
+// No mail says the name of a customer whose address may be a stranger's, nor a name that is no plain one.
+func TestWithoutName(t *testing.T) {
+	t.Parallel()
+	unconfirmed := func(c *customer.Customer) { c.EmailConfirmed = false }
+	called := func(name string) func(*customer.Customer) { return func(c *customer.Customer) { c.Name = name } }
+	for name, edit := range map[string]func(*customer.Customer){
+		"not confirmed":     unconfirmed,
+		"a link":            called("Win https://evil.example/x"),
+		"a domain":          called("evil.example/x"),
+		"an address":        called("Eve <eve@evil.example>"),
+		"line breaks":       called("Eve\r\nBcc: eve@mail.example\r\n\r\nbuy this"),
+		"the end of a mail": called(".\r\n.\r\n"),
+		"another direction": called("\u202eeve"),
+		"control":           called("\x01\x7f\t"),
+		"nothing seen":      called("\u200b\u3164"),
+		"blank":             called(" "),
+		"empty":             called(""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			c := aCustomer(1, 1)
+			edit(&c)
+			b.customers(t, customerEntry(t, c))
+			b.orders(t, orderEntry(t, 1, 1, 1, order.Placed))
+			b.mustWork(t)
+			m := b.want(t, 1, "sent", 1)
+			header, text, html := b.read(t)
+			if to := header.Get("To"); to != "<"+email(1)+">" || len(header) != 11 {
+				t.Errorf("to %q, %d fields", to, len(header))
+			}
+			if !strings.HasPrefix(text, "Hello,\n") || !strings.Contains(html, "<p>Hello,</p>") {
+				t.Errorf("%s\n%s", text, html)
+			}
+			if raw := string(arrivals(b.sink, 1)[0].Raw); strings.Contains(strings.ToLower(raw), "evil") || strings.Contains(raw, "Zo") || strings.Contains(raw, "=E2=80") {
+				t.Error(raw)
+			}
+			if m.Name != nil {
+				t.Errorf("the outbox has %q", *m.Name)
+			}
+		})
+	}
+	t.Run("a source that knows no confirmation", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		for n, member := range []string{"", `"email_confirmed": null,`, `"email_confirmed": true,`} {
+			b.customers(t, feed.Entry{ID: customerID(n), Version: 1, Entity: fmt.Appendf(nil, `{%s "id": "%s", "version": 1, "name": "Ada", "email": "%s"}`, member, customerID(n), email(n))})
+			b.orders(t, orderEntry(t, int64(n+1), n, 1, order.Placed))
+		}
+		b.mustWork(t)
+		for n, greeting := range []string{"Hello,", "Hello,", "Dear Ada,"} {
+			if m := b.want(t, n, "sent", 1); !strings.HasPrefix(*m.Body, greeting) {
+				t.Errorf("%d: %s", n, *m.Body)
+			}
+		}
+	})
+	t.Run("an address that is no longer confirmed while the mail goes out", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.add(t, 1, email(1))
+		due, err := b.due(t.Context())
+		if err != nil || len(due) != 1 {
+			t.Fatal(due, err)
+		}
+		c := aCustomer(1, 2)
+		c.EmailConfirmed = false
+		b.customers(t, customerEntry(t, c))
+		if err := b.begin(t.Context(), due[0]); !errors.Is(err, errOutdated) {
+			t.Errorf("%v", err)
+		}
+		b.mustWork(t)
+		if m := b.want(t, 1, "sent", 1); !strings.HasPrefix(*m.Body, "Hello,") {
+			t.Errorf("%s", *m.Body)
+		}
+	})
+}
+
 func TestComposeIsStable(t *testing.T) {
 	t.Parallel()
 	compose := func() string {
 		c := confirmation{
-			OrderID: uuid.Max, ComposedAt: noon, Name: "Zoë", email: "zoe@mail.example", Currency: "EUR", PlacedAt: noon,
+			OrderID: uuid.Max, ComposedAt: noon, name: "Zoë", email: "zoe@mail.example", confirmed: true, Currency: "EUR", PlacedAt: noon,
 			LinesJSON: []byte(`[{"model": "ohm", "options": [], "quantity": 1, "unit_price_cents": 100}]`),
 		}
-		raw, err := c.compose(&sender{Address: "orders@edison-cars.example"})
+		m, err := c.compose(&smtp.Sender{Address: "orders@edison-cars.example"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(raw)
+		var raw strings.Builder
+		if _, err := m.WriteTo(&raw); err != nil {
+			t.Fatal(err)
+		}
+		return raw.String()
 	}
 	first := compose()
 	for range 20 {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 // maxDoubtful mails that are refused one after the other, and none that is taken, end a run: a server may shut out a client that
@@ -24,7 +25,7 @@ type run struct {
 // A doubt is a mail that was refused for good, by its own fault or that of the set-up.
 type doubt struct {
 	*confirmation
-	why *refusal
+	why *smtp.Refusal
 }
 
 // judge says whose fault the doubtful refusals of a run are. A reply that speaks of the mailbox is the mail's own, and no doubt.
@@ -35,7 +36,7 @@ type doubt struct {
 // that is refused for some domains alone.
 func (o *outbox) judge(ctx context.Context, r *run) error {
 	var err error
-	alone := len(r.doubtful) == 1 && r.doubtful[0].why.ofMailbox() && (o.alone == nil || o.alone.email == r.doubtful[0].email)
+	alone := len(r.doubtful) == 1 && r.doubtful[0].why.OfMailbox() && (o.alone == nil || o.alone.email == r.doubtful[0].email)
 	switch {
 	case r.passed:
 		o.alone = nil
@@ -47,7 +48,7 @@ func (o *outbox) judge(ctx context.Context, r *run) error {
 	}
 	if r.passed || alone {
 		for _, d := range r.doubtful {
-			if err := o.note(ctx, d.confirmation, failed, d.why); err != nil {
+			if err := o.note(ctx, d.confirmation, smtp.Failed, d.why); err != nil {
 				return fmt.Errorf("note what became of the mail for order %s: %w", d.OrderID, err)
 			}
 		}
@@ -66,10 +67,7 @@ func (o *outbox) judge(ctx context.Context, r *run) error {
 		return err
 	}
 	// The text of the reply may name a recipient.
-	first := r.doubtful[0].why
-	code := enhanced.FindString(first.text)
-	return errors.Join(o.outage.again(fmt.Errorf("mail server %s takes no mail: %s after %s", &o.set.SMTP,
-		strings.TrimSpace(fmt.Sprint(first.code, " ", code)), first.stage)), err)
+	return errors.Join(o.outage.again(fmt.Errorf("mail server %s takes no mail: %s", &o.set.Server, r.doubtful[0].why.Short())), err)
 }
 
 // revive takes back that a mail was given up. What became of its order and its customer since then counts.
@@ -86,7 +84,7 @@ func (o *outbox) revive(ctx context.Context, m *confirmation) error {
 
 // fail notes that nothing can be sent at the moment, by no mail's fault.
 func (o *outbox) fail(ctx context.Context, mails []*confirmation, why error) error {
-	return errors.Join(o.outage.again(fmt.Errorf("mail server %s: %w", &o.set.SMTP, why)), o.wait(ctx, mails, why))
+	return errors.Join(o.outage.again(fmt.Errorf("mail server %s: %w", &o.set.Server, why)), o.wait(ctx, mails, why))
 }
 
 // wait says of mails why they are not sent, and books nothing to them: also the five days of a temporary refusal begin anew, unless
@@ -99,6 +97,9 @@ func (o *outbox) wait(ctx context.Context, mails []*confirmation, why error) err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	return o.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, uncount, ids); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `
 			update mail set state = 'pending', sending_since = null, due_at = now(), composed_at = case when uncertain > 0 then composed_at end,
 			       reason = coalesce((select max($2::text) from customers c where c.id = customer_id), '') -- as in note

@@ -5,35 +5,21 @@ import (
 	"context"
 	"embed"
 	"net/http"
-	"net/mail"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
 type settings struct {
-	SMTP server   `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; mails wait in the outbox if left out"`
-	Helo greeting `env:"SMTP_HELO" help:"name that the mail server is greeted with (EHLO); if left out the machine's, where that is a full one, else the address that it connects from"`
-	From sender   `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
-}
-
-// A sender is an address with a name (RFC 5322 section 3.4).
-type sender mail.Address
-
-func (s *sender) UnmarshalText(text []byte) error {
-	a, err := mail.ParseAddress(string(text))
-	if err != nil {
-		return errSender
-	}
-	a.Address = asciiDomain(a.Address)
-	*s = sender(*a)
-	return nil
+	smtp.Settings
+	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails that go to one address within an hour; further ones wait; 0 is no limit"`
 }
 
 // Service gives the mailer.
@@ -61,7 +47,7 @@ func Service() *subscribe.Service {
 		},
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
-				return readOverview(r.Context(), s.DB, &set.SMTP, o.outage.now())
+				return readOverview(r.Context(), s.DB, set, o.outage.now())
 			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))
@@ -123,9 +109,11 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	var b pgx.Batch
 	b.Queue(outboxLock)
 	batch.Queue(&b, `
-		insert into customers (id, version, name, email)
-		select id, version, name, email from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, email text)
-		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email`)
+		insert into customers (id, version, name, email, email_confirmed)
+		select id, version, name, email, coalesce(email_confirmed, false) from jsonb_to_recordset($1) as c
+		       (id uuid, version bigint, name text, email text, email_confirmed boolean)
+		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
+		       email_confirmed = excluded.email_confirmed`)
 	b.Queue(`delete from deleted_customer where id = any($1)`, ids)
 	b.Queue(`delete from customers where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)

@@ -24,6 +24,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 			if err := json.Unmarshal([]byte(env), &set); err != nil {
 				return err
 			}
+			set["ACCESS"] = "open"
 			return Service().Run(ctx, set, stdout)
 		})
 	}
@@ -63,7 +65,7 @@ func anOrder(n int, version int64, status order.Status) order.Order {
 func email(n int) string { return fmt.Sprintf("buyer%d@mail.example", n) }
 
 func aCustomer(n int, version int64) customer.Customer {
-	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), UpdatedAt: noon.Add(time.Duration(version) * time.Second)}
+	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), EmailConfirmed: true, UpdatedAt: noon.Add(time.Duration(version) * time.Second)}
 }
 
 // orderEntry is a place in the feed; without a status the order is deleted.
@@ -98,6 +100,7 @@ func rawJSON(t testing.TB, v any) []byte {
 type bench struct {
 	*outbox
 	sink *mailsink.Sink
+	addr string // of the mail server
 	past int64
 }
 
@@ -107,7 +110,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	for _, option := range options {
 		option(sink)
 	}
-	set := &settings{From: sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}
+	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
 	return b
@@ -116,7 +119,8 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 // mailTo sends from now on by the server at addr.
 func (b *bench) mailTo(t *testing.T, addr string) {
 	t.Helper()
-	if err := b.set.SMTP.UnmarshalText([]byte("smtp://" + addr)); err != nil {
+	b.addr = addr
+	if err := b.set.Server.UnmarshalText([]byte("smtp://" + addr)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -247,30 +251,11 @@ type proxy struct {
 // newProxy passes on what is said between its clients and the server at to.
 func newProxy(t *testing.T, to string) *proxy {
 	t.Helper()
-	p := &proxy{held: make(chan struct{})}
-	p.addr = p.listen(t, to, func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }, p.pass)
-	return p
-}
-
-// forward gives an address of that listener, behind which the server at to is.
-func forward(t *testing.T, to string, listen func() (net.Listener, error)) string {
-	t.Helper()
-	return new(proxy).listen(t, to, listen, func(client, server net.Conn) {
-		go func() {
-			_, _ = io.Copy(server, client)
-			server.Close()
-		}()
-		_, _ = io.Copy(client, server)
-		client.Close()
-	})
-}
-
-func (p *proxy) listen(t *testing.T, to string, listen func() (net.Listener, error), pass func(client, server net.Conn)) string {
-	t.Helper()
-	ln, err := listen()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := &proxy{addr: ln.Addr().String(), held: make(chan struct{})}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -286,7 +271,7 @@ func (p *proxy) listen(t *testing.T, to string, listen func() (net.Listener, err
 			p.mu.Lock()
 			p.conns = append(p.conns, client, server)
 			p.mu.Unlock()
-			all.Go(func() { pass(client, server) })
+			all.Go(func() { p.pass(client, server) })
 		}
 	})
 	t.Cleanup(func() {
@@ -294,7 +279,7 @@ func (p *proxy) listen(t *testing.T, to string, listen func() (net.Listener, err
 		p.drop()
 		all.Wait()
 	})
-	return ln.Addr().String()
+	return p
 }
 
 // at holds back, or cuts off instead, the next reply of that stage.

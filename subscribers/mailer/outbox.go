@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 const (
@@ -39,13 +42,13 @@ func (o *outbox) work(ctx context.Context) error {
 	if err := o.takeOver(ctx); err != nil {
 		return fmt.Errorf("find mails that were being sent: %w", err)
 	}
-	if o.set.SMTP.addr == "" {
+	if o.set.Server.String() == "" {
 		return nil
 	}
 	if err := o.outage.waits(); err != nil {
 		return err
 	}
-	due, err := o.due(ctx)
+	due, err := o.next(ctx)
 	if err != nil || len(due) == 0 {
 		return err
 	}
@@ -58,12 +61,12 @@ func (o *outbox) work(ctx context.Context) error {
 
 // sendSome sends mails over one connection, and returns those that are left for another one.
 func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (left []*confirmation, err error) {
-	c, err := o.set.SMTP.dial(ctx, o.set.Helo)
+	c, err := o.set.Dial(ctx)
 	if err != nil {
 		r.failing = true
 		return nil, o.fail(ctx, due, err)
 	}
-	defer c.close()
+	defer c.Close()
 	taken := false // a mail, over this connection
 	for i, m := range due {
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
@@ -71,34 +74,34 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		}
 		result, err := o.send(ctx, c, m)
 		switch {
-		case result == outdated && errors.Is(err, errOutdated):
+		case result == smtp.Stopped && errors.Is(err, errOutdated):
 			return nil, nil // what is due now says the database
-		case result == setup && taken: // the server takes no more over one connection
+		case result == smtp.Setup && taken: // the server takes no more over one connection
 			return due[i:], nil
-		case result == setup:
+		case result == smtp.Setup:
 			r.failing = true
 			return nil, o.fail(ctx, due[i:], err)
-		case result == trouble:
-			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.SMTP, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
-		case result == outdated && refusedRow(err) != "":
+		case result == smtp.Trouble:
+			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.Server, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
+		case result == smtp.Stopped && refusedRow(err) != "":
 			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
 			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
 			_ = o.postpone(ctx, m, why) // which it may refuse, too: then it is the first one of the next run
 			return due[i+1:], nil
-		case result == outdated:
+		case result == smtp.Stopped:
 			return nil, err
-		case result == doubtful:
-			why, _ := errors.AsType[*refusal](err)
+		case result == smtp.Doubtful:
+			why, _ := errors.AsType[*smtp.Refusal](err)
 			r.doubtful = append(r.doubtful, doubt{m, why})
 			continue
 		}
 		if err := o.note(ctx, m, result, err); err != nil {
 			return nil, fmt.Errorf("note what became of the mail for order %s: %w", m.OrderID, err)
 		}
-		taken = taken || result == sent
+		taken = taken || result == smtp.Sent
 		r.passed = r.passed || taken
-		if result == uncertain {
-			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.SMTP, m.OrderID)
+		if result == smtp.Uncertain {
+			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.Server, m.OrderID)
 		}
 	}
 	return nil, nil
@@ -117,7 +120,8 @@ func refusedRow(err error) string {
 	return refused.Code
 }
 
-// takeOver counts as uncertain what another process, or this one before a restart, was sending.
+// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails
+// before the last hour.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -130,57 +134,67 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		if err == nil && len(ids) > 0 {
 			_, err = tx.Exec(ctx, settle, ids, nil)
 		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `delete from recent_mail where began_at <= now() - interval '1 hour' or began_at > now() + interval '1 minute'`)
+		}
 		return err
 	})
 }
 
-// due gives the mails to be sent now, those that wait longest first. One that would have to wait longer than any does was put off
-// by a clock that was wrong.
+// due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
+// longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	rows, err := o.db.Query(ctx, `
-		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, o.lines, o.total_cents, o.currency, o.placed_at
+		select m.order_id, m.customer_id, m.attempts,
+		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
+		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
+		       o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
 		 where m.state = 'pending' and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
-		maxDue, maxDelay+time.Minute)
+		maxDue, maxDelay+time.Minute, giveUp)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
-		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.Name, &c.email, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
+		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
+			&c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
+		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
+		c.mailbox = mailbox[:]
 		return c, err
 	})
 }
 
-// errOutdated: meanwhile the order was cancelled, or the customer has changed or is gone.
+// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are
+// allowed.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
-func (o *outbox) send(ctx context.Context, c *session, m *confirmation) (outcome, error) {
-	raw, err := m.compose(&o.set.From)
+func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
+	msg, err := m.compose(&o.set.From)
 	switch {
-	case errors.Is(err, errAddress):
-		return failed, err
+	case errors.Is(err, smtp.ErrAddress):
+		return smtp.Failed, err
 	case err != nil:
-		return failed, fmt.Errorf("compose the mail: %w", err)
+		return smtp.Failed, fmt.Errorf("compose the mail: %w", err)
 	}
-	result, err := c.send(address(o.set.From.Address), address(m.to.Address), raw, func() error { return o.begin(ctx, m) })
-	if result == outdated {
-		c.abort()
-	}
-	return result, err
+	return c.Send(msg, func() error { return o.begin(ctx, m) })
 }
 
 // begin makes durable that a mail is being sent, and what it says.
 func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
-			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = $4, body = $5
+			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
-			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $4`,
-			m.OrderID, m.ComposedAt, m.email, m.Name, m.text)
+			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
+			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8 and began_at > now() - interval '1 hour'))`,
+			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed, m.mailbox, o.set.Limit)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errOutdated
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `insert into recent_mail (order_id, mailbox, began_at) values ($1, $2, now())`, m.OrderID, m.mailbox)
 		}
 		return err
 	})
@@ -188,32 +202,37 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 
 // note makes durable how the attempt ended. Neither the stop nor a database that starts again keeps it from that: else a mail that
 // has arrived would be sent again.
-func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why error) error {
+func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	state, reason := "pending", ""
 	switch {
-	case result == sent:
+	case result == smtp.Sent:
 		state = "sent"
-	case result == failed:
+	case result == smtp.Failed:
 		state, reason = "failed", inOneLine(why)
-	case result == uncertain && time.Since(m.ComposedAt) > giveUp:
+	case result == smtp.Uncertain && m.old:
 		state, reason = "failed", "No reply for five days, though the mail may have arrived."
-	case result == uncertain:
+	case result == smtp.Uncertain:
 		reason = lostReply
-	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
+	case m.old && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:
 		reason = inOneLine(why)
 	}
 	for {
 		err := o.inTx(ctx, func(tx pgx.Tx) error {
+			if result != smtp.Sent && result != smtp.Uncertain {
+				if _, err := tx.Exec(ctx, uncount, [][16]byte{m.OrderID}); err != nil {
+					return err
+				}
+			}
 			_, err := tx.Exec(ctx, `
 				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
-				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
+				       composed_at = $5, sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
-				m.OrderID, state, flag(result == uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
+				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
 			if err == nil {
 				_, err = tx.Exec(ctx, settle, [][16]byte{m.OrderID}, nil)
 			}
@@ -232,7 +251,7 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result outcome, why 
 
 // sentSince reports whether the server has taken a mail since then: else it is not this mail that is refused.
 func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
-	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1)`, t).Scan(&is)
+	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1 and sent_at <= now() + interval '1 minute')`, t).Scan(&is)
 	return err == nil && is
 }
 
@@ -266,9 +285,6 @@ func flag(b bool) int {
 	}
 	return 0
 }
-
-// address is for the envelope (RFC 5321 section 4.1.2).
-func address(a string) string { return "<" + a + ">" }
 
 // inOneLine is what a stranger's server says, made fit to be kept and shown.
 func inOneLine(err error) string {

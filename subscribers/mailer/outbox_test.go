@@ -12,6 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
@@ -137,6 +138,26 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	})
+	t.Run("temporary, for too long since the clock was set back", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, refuse(451, "buyer1@", -1))
+		both(t, b)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at + interval '74 years'`)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at - interval '121 hours'`)
+		b.mustWork(t)
+		b.want(t, 1, "failed", 0)
+	})
+	t.Run("temporary, for too long, and others were taken by a clock that was ahead", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, refuse(451, "buyer1@", -1))
+		both(t, b)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at - interval '121 hours', sent_at = sent_at + interval '74 years'`)
+		b.mustWork(t)
+		b.want(t, 1, "pending", 0)
+	})
 	t.Run("permanent, until the customer has another address", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t, refuse(550, "buyer1@", -1))
@@ -190,7 +211,7 @@ func TestRefusals(t *testing.T) {
 		}
 		b.mustWork(t)
 		for n := range 6 {
-			if m := b.want(t, n, "failed", 0); m.Reason != errAddress.Error() {
+			if m := b.want(t, n, "failed", 0); m.Reason != smtp.ErrAddress.Error() {
 				t.Errorf("%d: %+v", n, m)
 			}
 		}
@@ -201,7 +222,7 @@ func TestRefusals(t *testing.T) {
 	t.Run("a mail server that is away, and comes back", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
-		at := b.set.SMTP.addr
+		at := b.addr
 		b.mailTo(t, "127.0.0.1:1")
 		both(t, b)
 		if err := b.work(t.Context()); err == nil || !strings.Contains(err.Error(), "mail server smtp://127.0.0.1:1: ") {
@@ -226,7 +247,7 @@ func TestLostConnection(t *testing.T) {
 		t.Run("before the reply to "+stage, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
-			p := newProxy(t, b.set.SMTP.addr)
+			p := newProxy(t, b.addr)
 			b.mailTo(t, p.addr)
 			b.customers(t, customerEntry(t, aCustomer(1, 1)))
 			b.orders(t, orderEntry(t, 1, 1, 1, order.Placed))
@@ -358,5 +379,27 @@ func TestClockSetBack(t *testing.T) {
 	b.want(t, 2, "pending", 0)
 	if m := b.want(t, 3, "sent", 1); m.Uncertain != 1 {
 		t.Errorf("%+v", m)
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.set.Server = smtp.Server{}
+	b.add(t, 1, email(1))
+	b.mustWork(t)
+	b.want(t, 1, "pending", 0)
+}
+
+// Why a login fails stands beside the mail, without the password.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(s *mailsink.Sink) { s.Login = func(string, string) bool { return false } })
+	b.mailTo(t, "zoe:hunter2@"+b.addr)
+	b.add(t, 1, email(1))
+	err := b.work(t.Context())
+	m := b.want(t, 1, "pending", 0)
+	if err == nil || !strings.Contains(err.Error(), "AUTH: 535") || !strings.Contains(m.Reason, "AUTH: 535") || strings.Contains(err.Error()+m.Reason, "hunter2") {
+		t.Errorf("%v; %s", err, m.Reason)
 	}
 }

@@ -4,13 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -175,7 +173,7 @@ func TestSetupAtFault(t *testing.T) {
 			} else if after, _ := s.got(); after != before {
 				t.Error("it is tried again at once")
 			}
-			o, err := readOverview(t.Context(), b.db, &b.set.SMTP, b.outage.now())
+			o, err := readOverview(t.Context(), b.db, b.set, b.outage.now())
 			if err != nil || o.Failure.Since.IsZero() || !strings.Contains(o.Failure.Text, x.says) {
 				t.Errorf("%+v, %v", o.Failure, err)
 			}
@@ -290,32 +288,6 @@ func TestMailAtFault(t *testing.T) {
 
 func TestGreeting(t *testing.T) {
 	t.Parallel()
-	v4, v6 := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 1, Zone: "eth0"}
-	if host, _ := os.Hostname(); !full(host) {
-		for addr, want := range map[*net.TCPAddr]string{v4: "[192.0.2.1]", v6: "[IPv6:2001:db8::1]"} {
-			if got := greeting("").from(addr); got != want {
-				t.Errorf("%v: %s", addr, got)
-			}
-		}
-	}
-	for name, is := range map[string]bool{
-		"mail.example.com": true, "a-b.x1.example": true, "mailer": false, "localhost": false, "localhost.localdomain": false, "box.local": false,
-		"192.0.2.1": false, "a..b": false, "a_b.example": false, "-a.example": false, "a.example.": false, strings.Repeat("a.", 130) + "b": false, "": false,
-	} {
-		if full(name) != is {
-			t.Errorf("%q: %t", name, !is)
-		}
-	}
-	for value, ok := range map[string]bool{
-		"mail.example.com": true, "localhost": true, "[192.0.2.1]": true, "[IPv6:2001:db8::1]": true, "": true,
-		"[2001:db8::1]": false, "[IPv6:192.0.2.1]": false, "[192.0.2.1": false, "[]": false, "a b": false, "a\r\nMAIL FROM:<x>": false, "bücher.example": false,
-	} {
-		var set settings
-		err := daemon.Parse(map[string]string{"SMTP_HELO": value}, &set)
-		if (err == nil) != ok || ok && string(set.Helo) != value {
-			t.Errorf("%q: %q, %v", value, set.Helo, err)
-		}
-	}
 	// What Postfix does by default: reject_non_fqdn_helo_hostname, at the recipient.
 	greeted := ""
 	postfix := func(c string) string {
@@ -406,7 +378,7 @@ func TestInternationalAddresses(t *testing.T) {
 		b.add(t, 1, "ada@bücher.example")
 		b.mustWork(t)
 		raw := string(arrivals(b.sink, 1)[0].Raw)
-		if head, _, _ := strings.Cut(raw, "\r\n\r\n"); !ascii(head) || !strings.Contains(head, "<ada@xn--bcher-kva.example>") {
+		if head, _, _ := strings.Cut(raw, "\r\n\r\n"); strings.ContainsFunc(head, func(r rune) bool { return r > '~' }) || !strings.Contains(head, "<ada@xn--bcher-kva.example>") {
 			t.Error(head)
 		}
 	})
@@ -419,7 +391,7 @@ func TestFrozenServer(t *testing.T) {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, func(*mailsink.Sink) {})
-			p := newProxy(t, b.set.SMTP.addr)
+			p := newProxy(t, b.addr)
 			b.mailTo(t, p.addr)
 			b.add(t, 1, email(1))
 			p.at(stage, false)

@@ -1,4 +1,4 @@
-package mailer
+package smtp
 
 import (
 	"errors"
@@ -6,13 +6,11 @@ import (
 	"os"
 	"regexp"
 	"strings"
-
-	"golang.org/x/net/idna"
 )
 
-// A greeting is the name that a mail server is greeted with; "" is one that this machine has. Postfix refuses a name that is no
+// A Greeting is the name that a mail server is greeted with; "" is one that this machine has. Postfix refuses a name that is no
 // full one at the recipient, and in every mail.
-type greeting string
+type Greeting string
 
 var (
 	errGreeting = errors.New("takes the full name of this host, mail.example.com, or its address in brackets, [192.0.2.1] or [IPv6:2001:db8::1]")
@@ -20,7 +18,7 @@ var (
 )
 
 // UnmarshalText reads a name or an address literal (RFC 5321 section 4.1.3).
-func (g *greeting) UnmarshalText(text []byte) error {
+func (g *Greeting) UnmarshalText(text []byte) error {
 	name := string(text)
 	if inside, ok := strings.CutPrefix(name, "["); ok {
 		inside, closed := strings.CutSuffix(inside, "]")
@@ -31,12 +29,12 @@ func (g *greeting) UnmarshalText(text []byte) error {
 	} else if name != "" && (!hostname.MatchString(name) || len(name) > 253) {
 		return errGreeting
 	}
-	*g = greeting(name)
+	*g = Greeting(name)
 	return nil
 }
 
 // from is the name for a connection from the local address (RFC 5321 section 4.1.1.1).
-func (g greeting) from(local net.Addr) string {
+func (g Greeting) from(local net.Addr) string {
 	if g != "" {
 		return string(g)
 	}
@@ -57,20 +55,4 @@ func (g greeting) from(local net.Addr) string {
 func full(name string) bool {
 	return strings.Contains(name, ".") && hostname.MatchString(name) && net.ParseIP(name) == nil && len(name) <= 253 &&
 		!strings.HasSuffix(name, ".localdomain") && !strings.HasSuffix(name, ".local")
-}
-
-func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0 }
-
-// asciiDomain writes the domain of an address as every mail server takes it: ada@bücher.example is ada@xn--bcher-kva.example.
-// An address whose other part goes beyond ASCII needs a server that takes such ones anyway, and stays as it is.
-func asciiDomain(address string) string {
-	local, domain := address[:strings.LastIndex(address, "@")+1], address[strings.LastIndex(address, "@")+1:]
-	if !ascii(local) || ascii(domain) {
-		return address
-	}
-	encoded, err := idna.Lookup.ToASCII(domain)
-	if err != nil {
-		return address
-	}
-	return local + encoded
 }

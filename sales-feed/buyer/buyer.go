@@ -1,0 +1,184 @@
+// Package buyer is how a buyer shows sales and customers that an order or an account is theirs: by a signed cookie in the
+// browser, or by a signed token, which is a secret that the API gives once. Both apps sign with one key, so that neither asks
+// the other one anything. A browser that signs in at customers is handed over to sales by a signed value: see [Side.Send].
+package buyer
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"github.com/gorilla/securecookie"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/access"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	cookieTime = 365 * 24 * time.Hour
+	prefix     = "edison_buyer_" // of tokens; logs leave out what begins so
+
+	// RepeatTime is how long the answer to a repeated request brings the buyer's credential again. Later, an Idempotency-Key
+	// that somebody guesses opens nothing.
+	RepeatTime = time.Hour
+)
+
+// A Buyer is as whom a browser, or the bearer of a token, buys. The zero Buyer is nobody.
+type Buyer struct {
+	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
+	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that no customer has; a browser keeps it when it signs in
+}
+
+// ID returns the id that an order of the buyer carries, or Nil for nobody.
+func (b Buyer) ID() uuid.UUID {
+	if b.Customer != uuid.Nil {
+		return b.Customer
+	}
+	return b.Visitor
+}
+
+// Owns reports whether what carries the id is the buyer's.
+func (b Buyer) Owns(id uuid.UUID) bool {
+	return id != uuid.Nil && (id == b.Customer || id == b.Visitor)
+}
+
+// A Party is as whom a request was sent: a buyer, an operator, both or nobody.
+type Party struct {
+	Buyer
+	Operator bool
+}
+
+// An App is one of the two that know buyers.
+type App string
+
+// The apps.
+const (
+	Sales     App = "sales"
+	Customers App = "customers"
+)
+
+// A Side is what one of the two apps has of the credentials.
+type Side struct {
+	app, other App
+	otherURL   source.Site
+	pool       *pgxpool.Pool // with the table handover
+	key        []byte
+}
+
+// New returns the side of an app. otherURL is where browsers find the other one. Settings' default is a file in dataDir.
+func New(app App, otherURL source.Site, s Settings, dataDir string, pool *pgxpool.Pool) (*Side, error) {
+	key, err := s.key(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	other := Sales
+	if app == Sales {
+		other = Customers
+	}
+	return &Side{app, other, otherURL, pool, []byte(key)}, nil
+}
+
+// codec signs values of a purpose, which nothing takes for values of another one, or older than maxAge (0: of any age).
+func (s *Side) codec(maxAge time.Duration) *securecookie.SecureCookie {
+	return securecookie.New(s.key, nil).SetSerializer(securecookie.JSONEncoder{}).MaxAge(int(maxAge.Seconds()))
+}
+
+func (s *Side) sign(purpose string, value any) (string, error) {
+	return s.codec(0).Encode(purpose, value)
+}
+
+const tokenPurpose = "buyer_token"
+
+// Token returns the secret by which the API knows the buyer.
+func (s *Side) Token(b Buyer) (string, error) {
+	signed, err := s.sign(tokenPurpose, b)
+	return prefix + signed, err
+}
+
+// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a 401.
+func (s *Side) Of(c *gin.Context) (Party, error) {
+	p := Party{Operator: access.Of(c).Role >= access.Operator}
+	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
+	signed, ours := strings.CutPrefix(token, prefix)
+	if strings.EqualFold(scheme, "Bearer") && (ours || access.Of(c).Role == access.Nobody) {
+		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
+			return Party{}, unauthorized("The token is not valid: send the buyer's own as Authorization: Bearer, or none.")
+		}
+		return p, nil
+	}
+	if s.read(c, s.cookie(), cookieTime, &p.Buyer) != nil {
+		p.Buyer = Buyer{}
+	}
+	return p, nil
+}
+
+// Require is Of, and fails with [ErrNobody] for nobody.
+func (s *Side) Require(c *gin.Context) (Party, error) {
+	p, err := s.Of(c)
+	if err == nil && p == (Party{}) {
+		err = ErrNobody
+	}
+	return p, err
+}
+
+var (
+	// ErrNobody refuses a request without a credential. It does not tell whether there is what was asked for.
+	ErrNobody = unauthorized("This is for its buyer: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
+	// ErrOperator refuses what operators may read, and not do.
+	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, and no operator. Nothing was changed.")
+)
+
+// ErrNamed returns what refuses an order for a customer who is named without that customer's credential.
+func (p Party) ErrNamed() error {
+	if p == (Party{}) {
+		return unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought.")
+	}
+	return web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought.")
+}
+
+func unauthorized(detail string) error {
+	p := web.Errorf(http.StatusUnauthorized, "%s", detail)
+	p.Header = http.Header{"Www-Authenticate": {`Bearer realm="buyers"`}}
+	return p
+}
+
+// cookie returns the name of the app's cookie. Cookies know no ports: on one host each app gets the other one's, too.
+func (s *Side) cookie() string { return string(s.app) + "_buyer" }
+
+// Keep lets the browser be the buyer from now on.
+func (s *Side) Keep(c *gin.Context, b Buyer) error {
+	return s.write(c, s.cookie(), cookieTime, b)
+}
+
+// Forget makes the browser nobody's, and ends a hand-over that it has begun.
+func (s *Side) Forget(c *gin.Context) {
+	for _, name := range []string{s.cookie(), s.begunCookie()} {
+		set(c, name, "", -time.Second, http.SameSiteLaxMode)
+	}
+}
+
+func (s *Side) write(c *gin.Context, name string, maxAge time.Duration, value any) error {
+	signed, err := s.sign(name, value)
+	if err == nil {
+		set(c, name, signed, maxAge, http.SameSiteLaxMode)
+	}
+	return err
+}
+
+func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any) error {
+	cookie, err := c.Request.Cookie(name)
+	if err != nil {
+		return err
+	}
+	return s.codec(maxAge).Decode(name, cookie.Value, into)
+}
+
+func set(c *gin.Context, name, value string, maxAge time.Duration, sameSite http.SameSite) {
+	http.SetCookie(c.Writer, &http.Cookie{
+		Name: name, Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
+	})
+}

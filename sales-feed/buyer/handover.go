@@ -1,0 +1,168 @@
+package buyer
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"embed"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	handoverTime = time.Minute      // from the page of one app to the other app
+	signInTime   = 30 * time.Minute // to sign up, or to find the link in the mail
+)
+
+// A Handover is what one app tells the other one of a browser. It works once, within a minute, at the app that it is for, and
+// only from a page of the other one.
+type Handover struct {
+	ID       uuid.UUID `json:"id"`
+	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
+	Customer uuid.UUID `json:"customer,omitzero"` // to sales: as whom the browser has signed in
+	SignOut  bool      `json:"sign_out,omitzero"` // the browser is nobody's from now on
+
+	Visitor uuid.UUID `json:"-"` // as whom the browser bought when it began; it is not sent, but known at sales
+}
+
+// begun is what sales keeps in a cookie of a browser that begins to sign in.
+type begun struct {
+	Nonce   string    `json:"nonce"`
+	Visitor uuid.UUID `json:"visitor,omitzero"`
+}
+
+// A Page says what a hand-over is about, for a browser that runs no scripts.
+type Page struct{ Title, Text, Button string }
+
+//go:embed handover.html
+var pages embed.FS
+
+var handoverPage = web.Template(pages, "handover.html")
+
+func audience(app App) string { return "handover_to_" + string(app) }
+
+// Send answers with a page that posts the hand-over to the other app, by itself where scripts run.
+func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, page Page) error {
+	h.ID = uuid.New()
+	signed, err := s.sign(audience(s.other), h)
+	if err != nil {
+		return fmt.Errorf("sign a hand-over: %w", err)
+	}
+	web.FormsMayLeadTo(c, s.otherURL.Origin())
+	c.Header("Referrer-Policy", "strict-origin") // with same-origin, the form's Origin would be null
+	c.Header("Cache-Control", "no-store")
+	web.Render(c, http.StatusOK, handoverPage, web.Page{Service: service, Title: page.Title, Nav: nav, Data: struct {
+		Page
+		URL   source.Site
+		Value string
+	}{page, s.otherURL, signed}})
+	return nil
+}
+
+// Route routes the hand-overs that pages of the other app post.
+func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) {
+	web.PostFrom(r, "/handover", s.otherURL.Origin(), web.Handle(func(c *gin.Context) error {
+		got, err := s.receive(c)
+		if err != nil {
+			return err
+		}
+		c.Header("Cache-Control", "no-store")
+		return h(c, got)
+	}))
+}
+
+// receive returns the hand-over that was posted, and uses it up.
+func (s *Side) receive(c *gin.Context) (got Handover, err error) {
+	var body struct {
+		Handover string `json:"handover"`
+	}
+	form, err := source.ReadBody(c, &body, "a hand-over")
+	if err != nil {
+		return got, err
+	}
+	if form != nil {
+		body.Handover = form.Get("handover")
+	}
+	if s.codec(handoverTime).Decode(audience(s.app), body.Handover, &got) != nil {
+		return got, s.failed("It is too old, or not one of ours.")
+	}
+	if s.app == Sales && !got.SignOut {
+		var b begun
+		err := s.read(c, s.begunCookie(), signInTime+handoverTime, &b)
+		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {
+			return got, s.failed("It was begun in another browser, or too long ago.")
+		}
+		got.Visitor = b.Visitor
+	}
+	if first, err := s.use(c.Request.Context(), got.ID); err != nil {
+		return got, err
+	} else if !first {
+		return got, s.failed("It was used already.")
+	}
+	return got, nil
+}
+
+func (s *Side) failed(why string) error {
+	shop := "the shop"
+	if s.app == Customers {
+		shop += ", " + string(s.otherURL) + "/,"
+	}
+	return &web.Problem{
+		Status: http.StatusForbidden, Title: "This way of signing in or out does not work any more",
+		Detail: why + " Nothing has changed. Go to " + shop + " and do it again there.",
+	}
+}
+
+// use reports whether the hand-over is used for the first time.
+func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
+	tag, err := s.pool.Exec(ctx, `
+		with expired as (delete from handover where used_at < now() - 2 * $2::interval)
+		insert into handover (id) values ($1) on conflict do nothing`, id, handoverTime)
+	if err != nil {
+		return false, fmt.Errorf("use a hand-over: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// begunCookie returns the name of the cookie of a sign-in that has begun: at sales, with the nonce; at customers, with the nonce's digest.
+func (s *Side) begunCookie() string { return string(s.app) + "_handover" }
+
+// Begin lets the browser begin to sign in, at sales, and returns the nonce's digest.
+func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
+	b := begun{rand.Text(), visitor}
+	signed, err := s.sign(s.begunCookie(), b)
+	if err != nil {
+		return nil, fmt.Errorf("sign a nonce: %w", err)
+	}
+	sameSite := http.SameSiteLaxMode
+	if web.HTTPS(c) { // it has to come along with a POST from the other app's site
+		sameSite = http.SameSiteNoneMode
+	}
+	set(c, s.begunCookie(), signed, signInTime+handoverTime, sameSite)
+	digest := sha256.Sum256([]byte(b.Nonce))
+	return digest[:], nil
+}
+
+// Remember keeps at customers that the browser has begun to sign in at sales.
+func (s *Side) Remember(c *gin.Context, nonce []byte) error {
+	return s.write(c, s.begunCookie(), signInTime, nonce)
+}
+
+// Remembered returns what [Side.Remember] kept, or nil.
+func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
+	if s.read(c, s.begunCookie(), signInTime, &nonce) != nil {
+		return nil
+	}
+	return nonce
+}
+
+// End ends what the browser has begun.
+func (s *Side) End(c *gin.Context) { set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode) }

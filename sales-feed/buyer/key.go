@@ -1,0 +1,95 @@
+package buyer
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+)
+
+// Settings of what signs the credentials.
+type Settings struct {
+	BuyerKey     Key    `env:"BUYER_KEY" help:"secret of at least 32 characters that signs what buyers show, the same for sales and customers and all their replicas; defaults to the one in BUYER_KEY_FILE"`
+	BuyerKeyFile string `env:"BUYER_KEY_FILE" help:"file of that secret; defaults to DATA_DIR/buyer.key, which the first process makes"`
+}
+
+// A Key is a secret of at least 32 characters.
+type Key string
+
+const minKey = 32 // bytes
+
+var errKey = errors.New("takes a secret of at least 32 characters without white space, such as openssl rand -hex 32 prints")
+
+// UnmarshalText reads a key. The error does not hold it.
+func (k *Key) UnmarshalText(text []byte) error {
+	if len(text) < minKey || strings.ContainsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return errKey
+	}
+	*k = Key(text)
+	return nil
+}
+
+// key returns the key, from the environment or from its file. The default file, in dataDir, is made where it is missing.
+func (s Settings) key(dataDir string) (key Key, err error) {
+	switch {
+	case s.BuyerKey != "" && s.BuyerKeyFile != "":
+		return "", daemon.Usagef("BUYER_KEY and BUYER_KEY_FILE are both set: set one of them")
+	case s.BuyerKey != "":
+		return s.BuyerKey, nil
+	case s.BuyerKeyFile != "":
+		return readKey(s.BuyerKeyFile)
+	}
+	path := filepath.Join(cmp.Or(dataDir, postgres.DefaultDir), "buyer.key")
+	key, err = readKey(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = makeKey(path); err != nil {
+			return "", fmt.Errorf("make the buyers' key, or set BUYER_KEY: %w", err)
+		}
+		key, err = readKey(path) // another process may have been faster
+	}
+	return key, err
+}
+
+func readKey(path string) (key Key, err error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = key.UnmarshalText([]byte(strings.TrimSpace(string(text))))
+	}
+	if err != nil {
+		return "", fmt.Errorf("the buyers' key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// makeKey makes a file with a new key, whole or not at all. It leaves one alone that is there.
+func makeKey(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "buyer.key-") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	secret := make([]byte, minKey)
+	_, _ = rand.Read(secret) // never fails
+	if _, err = fmt.Fprintln(f, hex.EncodeToString(secret)); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}

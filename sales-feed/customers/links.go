@@ -1,0 +1,195 @@
+package customers
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/mail"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	gomail "github.com/wneessen/go-mail"
+
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/smtp"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	linkTime   = 30 * time.Minute
+	linkPrefix = "edison_signin_" // logs leave out what begins so
+	maxLinks   = 5                // in a mail: accounts may have the same address
+	mailTime   = time.Minute
+	maxMailing = 8 // mails at once; what is more is not sent
+
+	// A mail costs units of which there is one a second, and an hour's at once.
+	hour        = 3600
+	ofAddress   = hour / 5  // so many an hour to an address
+	ofClient    = hour / 20 // requests of a client
+	ofSigningUp = hour / 60 // sign-ups of a client
+)
+
+// links are what signs in elsewhere: sent by mail, good for half an hour, once.
+type links struct {
+	pool      *pgxpool.Pool
+	mail      smtp.Settings
+	publicURL string
+	logger    *slog.Logger
+	mailing   chan struct{}
+
+	addresses, clients, signUps *web.Limiter
+}
+
+func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
+	return &links{pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing), web.NewLimiter(1, hour), web.NewLimiter(1, hour), web.NewLimiter(1, hour)}
+}
+
+// sends reports whether there is a mail server.
+func (l *links) sends() bool { return l.mail.Server.String() != "" }
+
+var (
+	errNoMails = web.Errorf(http.StatusServiceUnavailable, "No mails are sent here. Sign in with the browser that signed up, or use the token that the API gave.")
+	errNoLink  = &web.Problem{
+		Status: http.StatusForbidden, Title: "This link does not work any more",
+		Detail: "It works once, for half an hour, and only for the address that it was sent to. Ask for another one under Your account.",
+	}
+)
+
+// request mails, in the background, a link for each account with the address. So the answer does not tell whether there is one, nor
+// does its time.
+func (l *links) request(c *gin.Context, email string) error {
+	if err := l.clients.Check(c, ofClient); err != nil {
+		return err
+	}
+	l.send(c.Request.Context(), email, false, `lower(email) = lower($1) and $2::uuid is null`, nil)
+	return nil
+}
+
+// welcome mails, in the background, a link that confirms the address of an account that has just signed up.
+func (l *links) welcome(c *gin.Context, p *customer.Customer) {
+	if l.sends() && l.signUps.Check(c, ofSigningUp) == nil {
+		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID)
+	}
+}
+
+// send mails links to the accounts that the condition holds for. To an address that gets many, it sends none.
+func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) {
+	if _, ok := l.addresses.Allow(strings.ToLower(email), ofAddress); !ok {
+		return
+	}
+	select {
+	case l.mailing <- struct{}{}:
+	default:
+		l.logger.WarnContext(ctx, "sign-in mail not sent: too many at once")
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	go func() {
+		defer func() { <-l.mailing }()
+		ctx, cancel := context.WithTimeout(ctx, mailTime)
+		defer cancel()
+		if err := l.deliver(ctx, email, welcome, condition, id); err != nil {
+			l.logger.WarnContext(ctx, "sign-in mail not sent", "error", err)
+		}
+	}()
+}
+
+type link struct {
+	Account  string // enough of its id
+	SignedUp time.Time
+	URL      string
+}
+
+var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
+
+func (l *links) deliver(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
+	rows, err := l.pool.Query(ctx, `select id, email, created_at from customer where `+condition+` order by id desc limit `+fmt.Sprint(maxLinks), email, id)
+	if err != nil {
+		return err
+	}
+	var view struct {
+		Welcome bool
+		Links   []link
+	}
+	view.Welcome = welcome
+	batch := &pgx.Batch{}
+	batch.Queue(`delete from sign_in_link where expires_at < now()`)
+	var account uuid.UUID
+	var address string
+	var since time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&account, &address, &since}, func() error {
+		secret := linkPrefix + rand.Text()
+		hash := sha256.Sum256([]byte(secret))
+		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
+			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], account, address, linkTime)
+		view.Links = append(view.Links, link{source.Short(account), since.UTC(), l.publicURL + "/signin/" + secret})
+		return nil
+	}); err != nil || len(view.Links) == 0 {
+		return err
+	}
+	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("keep the links: %w", err)
+	}
+	var text bytes.Buffer
+	if err := mailText.Execute(&text, view); err != nil {
+		return err
+	}
+	to, err := smtp.Address(email)
+	if err != nil {
+		return err
+	}
+	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	m.FromMailAddress((*mail.Address)(&l.mail.From))
+	m.ToMailAddress(&mail.Address{Address: to}) // nobody has confirmed the name
+	m.Subject("Sign in at Edison Cars")
+	if welcome {
+		m.Subject("Your account at Edison Cars")
+	}
+	m.SetDate()
+	m.SetMessageIDWithValue("signin-" + uuid.NewString() + "@edison-cars.example")
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
+	m.SetBodyString(gomail.TypeTextPlain, text.String())
+	session, err := l.mail.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if _, err = session.Send(m, nil); err != nil {
+		if refusal, ok := errors.AsType[*smtp.Refusal](err); ok { // its text may name the recipient
+			err = errors.New(refusal.Short())
+		}
+	}
+	return err
+}
+
+// find returns the account of a link, and leaves it as it is.
+func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, err error) {
+	hash := sha256.Sum256([]byte(secret))
+	err = l.pool.QueryRow(ctx, `select customer_id from sign_in_link where hash = $1 and expires_at > now()`, hash[:]).Scan(&id)
+	return id, noLink(err)
+}
+
+// use uses a link up, and returns its account and the address that it was sent to.
+func (l *links) use(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
+	hash := sha256.Sum256([]byte(secret))
+	err = l.pool.QueryRow(ctx, `delete from sign_in_link where hash = $1 and expires_at > now() returning customer_id, email`, hash[:]).Scan(&id, &email)
+	return id, email, noLink(err)
+}
+
+func noLink(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNoLink
+	}
+	return err
+}

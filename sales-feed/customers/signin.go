@@ -1,0 +1,160 @@
+package customers
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
+	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// handover takes a browser that comes from the shop to sign in, or that was signed out there.
+func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
+	if got.SignOut {
+		h.buyers.Forget(c)
+		c.Redirect(http.StatusSeeOther, string(h.shop)+"/")
+		return nil
+	}
+	if err := h.buyers.Remember(c, got.Nonce); err != nil {
+		return err
+	}
+	c.Redirect(http.StatusSeeOther, "/signup") // a post from another site brings no cookies along, what follows it does
+	return nil
+}
+
+// goOn hands the browser of a customer who has signed in over to the shop, if it came from there; else it shows the account.
+func (h *handler) goOn(c *gin.Context, p *customer.Customer) error {
+	nonce := h.buyers.Remembered(c)
+	if nonce == nil {
+		c.Redirect(http.StatusSeeOther, path(p.ID))
+		return nil
+	}
+	h.buyers.End(c)
+	return h.send(c, buyer.Handover{Nonce: nonce, Customer: p.ID}, buyer.Page{
+		Title: "You are signed in", Text: "The shop learns no more of you than a number.", Button: "Go on to the shop",
+	})
+}
+
+func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page) error {
+	return h.buyers.Send(c, handover, "Customers", h.nav, page)
+}
+
+// signedIn returns the customer that the browser is, or nil.
+func (h *handler) signedIn(c *gin.Context) (*customer.Customer, error) {
+	by, err := h.buyers.Of(c)
+	if err != nil || by.Customer == uuid.Nil {
+		return nil, err
+	}
+	p, err := h.store.get(c.Request.Context(), by.Customer)
+	if err = gone(err); errors.Is(err, errNoCustomer) {
+		return nil, nil
+	}
+	return p, err
+}
+
+// account leads a browser to the account that it is signed in to.
+func (h *handler) account(c *gin.Context) error {
+	p, err := h.signedIn(c)
+	if err != nil {
+		return err
+	}
+	c.Header("Cache-Control", "no-store")
+	if p == nil {
+		c.Redirect(http.StatusSeeOther, "/signin")
+		return nil
+	}
+	return h.goOn(c, p)
+}
+
+// signOut makes the browser nobody's, here and at the shop.
+func (h *handler) signOut(c *gin.Context) error {
+	h.buyers.Forget(c)
+	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
+		Title: "You are signed out", Text: "The shop may still know this browser.", Button: "Sign out there, too",
+	})
+}
+
+// deleted is the page after the deletion of an account.
+func (h *handler) deleted(c *gin.Context) error {
+	v := h.view(account{}, nil)
+	v.Deleted = true
+	h.render(c, signInPage, "This account is deleted", v)
+	return nil
+}
+
+func (h *handler) signInForm(c *gin.Context) error {
+	h.render(c, signInPage, "Sign in", h.view(account{}, nil))
+	return nil
+}
+
+// sendLink mails a link to each account with the address, and answers the same if there is none.
+func (h *handler) sendLink(c *gin.Context) error {
+	var to struct {
+		Email string `json:"email"`
+	}
+	form, err := source.ReadBody(c, &to, "an e-mail address")
+	if err != nil {
+		return err
+	}
+	if form != nil {
+		to.Email = form.Get("email")
+	}
+	to.Email = strings.TrimSpace(to.Email)
+	if !h.links.sends() {
+		return errNoMails
+	}
+	if !isAddrSpec(to.Email) {
+		return &web.Problem{
+			Status: http.StatusUnprocessableEntity, Detail: "No mail was sent.",
+			Errors: []web.FieldError{{Field: "email", Detail: "must be an e-mail address such as ada@example.com"}},
+		}
+	}
+	if err := h.links.request(c, to.Email); err != nil {
+		return err
+	}
+	if !web.PrefersHTML(c) {
+		c.PureJSON(http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
+		return nil
+	}
+	v := h.view(account{}, nil)
+	v.Sent = true
+	h.render(c, signInPage, "Look into your mails", v)
+	return nil
+}
+
+// showLink leaves the link as it is: what looks into mails may follow it.
+func (h *handler) showLink(c *gin.Context) error {
+	id, err := h.links.find(c.Request.Context(), c.Param("secret"))
+	if err != nil {
+		return err
+	}
+	v := h.view(account{}, nil)
+	v.Secret, v.Short = c.Param("secret"), source.Short(id)
+	h.render(c, signInPage, "Sign in", v)
+	return nil
+}
+
+// useLink signs in by a link, which shows that the account's e-mail address is its own.
+func (h *handler) useLink(c *gin.Context) error {
+	id, email, err := h.links.use(c.Request.Context(), c.Param("secret"))
+	if err != nil {
+		return err
+	}
+	p, err := h.store.confirm(c.Request.Context(), id, email)
+	if errors.Is(err, errOtherEmail) || errors.Is(gone(err), errNoCustomer) {
+		return errNoLink
+	}
+	if err != nil {
+		return err
+	}
+	if !web.PrefersHTML(c) {
+		return h.answerWithToken(c, http.StatusOK, p)
+	}
+	return h.enter(c, p)
+}

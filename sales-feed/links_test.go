@@ -1,0 +1,229 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/mailsink"
+)
+
+func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger, err := daemon.Logger(t.Output(), "warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink = new(mailsink.Sink)
+	ended := make(chan error, 1)
+	go func() { ended <- sink.Serve(t.Context(), ln, logger) }()
+	t.Cleanup(func() {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return sink, "smtp://" + ln.Addr().String()
+}
+
+// mailed waits for the n-th mail.
+func mailed(t *testing.T, sink *mailsink.Sink, n int) *mailsink.Mail {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for _, m := range sink.Mails() {
+			if m.Number == n {
+				return m
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d mails", len(sink.Mails()))
+		}
+	}
+}
+
+var linkInMail = regexp.MustCompile(`\S+/signin/edison_signin_[A-Z2-7]{26}`)
+
+func links(t *testing.T, m *mailsink.Mail, n int) []string {
+	t.Helper()
+	found := linkInMail.FindAllString(m.Text, -1)
+	if len(found) != n {
+		t.Fatalf("%d links in %s", len(found), m.Text)
+	}
+	return found
+}
+
+// accountOf gives the account of a browser that is signed in at customers.
+func accountOf(t *testing.T, co *company, b *browser) (path string, confirmed bool) {
+	t.Helper()
+	b.get(t, co.customers.URL+"/account")
+	path = b.at.Path
+	b.send(t, http.MethodGet, b.at.String(), nil, "Accept", "application/json")
+	var p struct {
+		EmailConfirmed bool `json:"email_confirmed"`
+	}
+	if err := json.Unmarshal([]byte(b.page), &p); err != nil {
+		t.Fatal(b.page, err)
+	}
+	return path, p.EmailConfirmed
+}
+
+// A link by mail signs in another browser, once, and confirms the address.
+func TestSignInByLink(t *testing.T) {
+	t.Parallel()
+	sink, smtpURL := openSink(t)
+	co := openCompany(t, "SMTP_URL="+smtpURL)
+	first := newBrowser(t)
+	first.get(t, co.customers.URL+"/signup")
+	first.signUp(t, "ada@example.com")
+	first.wants(t, 200, "Ada Lovelace", "by a link that we send by mail")
+	welcome := mailed(t, sink, 1)
+	if len(welcome.To) != 1 || welcome.To[0] != "ada@example.com" || strings.Contains(string(welcome.Raw), "Lovelace") || !strings.Contains(welcome.Text, "has signed up") {
+		t.Errorf("%v %s", welcome.To, welcome.Raw)
+	}
+	account, confirmed := accountOf(t, co, first)
+	if confirmed {
+		t.Error("confirmed before the link was used")
+	}
+
+	b := newBrowser(t)
+	b.signIn(t, co)
+	b.wants(t, 200, "Send me a link")
+	b.post(t, "/signin", url.Values{"email": {"nobody@example.com"}})
+	unknown := b.page
+	b.get(t, co.customers.URL+"/signin")
+	b.post(t, "/signin", url.Values{"email": {" Ada@example.com "}})
+	b.wants(t, 200, "a mail is on its way")
+	if b.page != unknown {
+		t.Error("the answer tells whether there is an account")
+	}
+	link := links(t, mailed(t, sink, 2), 1)[0]
+	for range 2 { // as what looks into mails does
+		newBrowser(t).get(t, link)
+		scanner := newBrowser(t)
+		scanner.send(t, http.MethodHead, link, nil)
+	}
+	b.get(t, strings.Replace(link, co.customers.URL, co.accountsCopy.URL, 1))
+	b.wants(t, 200, "Sign in")
+	b.get(t, link)
+	b.wants(t, 200, "will be signed in to account")
+	b.send(t, http.MethodPost, link, nil, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site")
+	b.wants(t, 403, "another origin")
+	b.get(t, link)
+	b.post(t, link, nil)
+	b.wants(t, 200, "You are signed in") // and came from the shop
+	b.handOver(t)
+	b.wants(t, 200, "You buy as customer", account)
+	if at, confirmed := accountOf(t, co, b); at != account || !confirmed {
+		t.Errorf("%s, %s, %v", at, account, confirmed)
+	}
+	dead := func(t *testing.T, link string) {
+		t.Helper()
+		other := newBrowser(t)
+		other.get(t, link)
+		other.wants(t, 403, "This link does not work any more")
+		other.post(t, link, nil)
+		other.wants(t, 403, "This link does not work any more")
+		other.get(t, co.customers.URL+"/account")
+		other.wants(t, 200, "Sign in")
+	}
+	t.Run("used, or made up", func(t *testing.T) {
+		dead(t, link)
+		dead(t, co.customers.URL+"/signin/edison_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+		dead(t, co.customers.URL+"/signin/x")
+	})
+	t.Run("the link of the sign-up works elsewhere, and gives the API a token", func(t *testing.T) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, links(t, welcome, 1)[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var p struct {
+			ID    string `json:"id"`
+			Token string `json:"buyer_token"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil || "/customers/"+p.ID != account || p.Token == "" || resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%+v %v %v", p, resp.Header, err)
+		}
+	})
+	t.Run("of an address that the account has no more", func(t *testing.T) {
+		first.get(t, co.customers.URL+"/signin")
+		first.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
+		link := links(t, mailed(t, sink, 3), 1)[0]
+		form := ada("", "eve@example.com")
+		first.get(t, co.customers.URL+account)
+		form.Set("version", regexp.MustCompile(`name="version" value="(\d+)"`).FindStringSubmatch(first.page)[1])
+		first.post(t, account, form)
+		first.wants(t, 200, "Saved.")
+		other := newBrowser(t)
+		other.get(t, link)
+		other.post(t, link, nil)
+		other.wants(t, 403, "This link does not work any more")
+	})
+	t.Run("of a deleted account", func(t *testing.T) {
+		first.get(t, co.customers.URL+"/signin")
+		first.post(t, "/signin", url.Values{"email": {"eve@example.com"}})
+		link := links(t, mailed(t, sink, 4), 1)[0]
+		first.get(t, co.customers.URL+account)
+		first.post(t, account+"/delete", url.Values{"confirm": {"yes"}})
+		first.wants(t, 200, "This account is deleted")
+		dead(t, link)
+	})
+	t.Run("each account of an address has a link, and few mails go to one", func(t *testing.T) {
+		for range 2 {
+			other := newBrowser(t)
+			other.get(t, co.customers.URL+"/signup")
+			other.signUp(t, "bob@example.com")
+		}
+		mailed(t, sink, 6)
+		for range 6 {
+			b.get(t, co.customers.URL+"/signin")
+			b.post(t, "/signin", url.Values{"email": {"bob@example.com"}})
+			b.wants(t, 200, "a mail is on its way")
+		}
+		links(t, mailed(t, sink, 9), 2)
+		b.post(t, "/signin", url.Values{"email": {"bob"}})
+		b.wants(t, 422, "must be an e-mail address")
+		limited := false
+		for range 20 {
+			b.post(t, "/signin", url.Values{"email": {"nobody@example.com"}})
+			limited = limited || b.status == http.StatusTooManyRequests
+		}
+		if !limited {
+			t.Error("a client may ask without end")
+		}
+		other := newBrowser(t)
+		other.get(t, co.customers.URL+"/signup")
+		other.signUp(t, "last@example.com")
+		if m := mailed(t, sink, 10); m.To[0] != "last@example.com" {
+			t.Errorf("a mail to %v", m.To)
+		}
+	})
+}
+
+func TestWithoutMails(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t)
+	b := newBrowser(t)
+	for _, path := range []string{"/signin", "/signup"} {
+		b.get(t, co.customers.URL+path)
+		b.wants(t, 200, "No mails are sent here.")
+	}
+	b.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
+	b.wants(t, 503, "No mails are sent here.")
+	b.get(t, co.customers.URL+"/signup")
+	b.signUp(t, "ada@example.com")
+	b.wants(t, 200, "no other one can be signed in")
+}

@@ -1,0 +1,404 @@
+package access
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+const soon = 5 * time.Second // in which a change of the file counts
+
+// A watched file is one of tokens that a running Access reads.
+type watched struct {
+	*Access
+	path   string
+	logged *logBuffer
+}
+
+// watch starts an Access with the lines in its file.
+func watch(t *testing.T, lines ...string) *watched {
+	t.Helper()
+	w := &watched{path: filepath.Join(t.TempDir(), "tokens"), logged: new(logBuffer)}
+	w.write(t, strings.Join(lines, "\n")+"\n")
+	var err error
+	w.Access, err = New(Settings{TokensFile: w.path}, Options{Service: "warehouse", Title: "Warehouse", Logger: slog.New(slog.NewTextHandler(w.logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { w.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		run.Wait()
+	})
+	return w
+}
+
+func (w *watched) write(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(w.path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *watched) knows(token string) bool { return w.tokens.Load().find(token) != nil }
+
+func TestTokensFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	ada, adaHash := NewToken()
+	bob, bobHash := NewToken()
+	first, second := "ada:operator:"+adaHash, "bob:reader:"+bobHash
+	both := first + "\n" + second + "\n"
+	for name, x := range map[string]struct {
+		change   func(*testing.T, *watched)
+		ada, bob bool
+		warns    bool
+	}{
+		"a token more": {func(t *testing.T, w *watched) { w.write(t, both) }, true, true, false},
+		"another one":  {func(t *testing.T, w *watched) { w.write(t, second+"\n") }, false, true, false},
+		"another one of the same length and time": {func(t *testing.T, w *watched) {
+			info, err := os.Stat(w.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.write(t, "ada:operator:"+bobHash+"\n")
+			if err := os.Chtimes(w.path, info.ModTime(), info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		}, false, true, false},
+		"an atomic replacement": {func(t *testing.T, w *watched) {
+			path := w.path
+			w.path += ".new"
+			w.write(t, both)
+			if err := os.Rename(w.path, path); err != nil {
+				t.Fatal(err)
+			}
+		}, true, true, false},
+		"a link that leads elsewhere, as Kubernetes changes a secret": {func(t *testing.T, w *watched) {
+			path := w.path
+			w.path += ".new"
+			w.write(t, both)
+			if err := os.Symlink(w.path, path+".link"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".link", path); err != nil {
+				t.Fatal(err)
+			}
+		}, true, true, false},
+		"written in place, with pauses": {func(t *testing.T, w *watched) {
+			time.Sleep(lookAgain/2 - settles/2) // it is read in each pause
+			for _, part := range []string{"", "# the\n", "# the readers\n"} {
+				w.write(t, part+second+"\n")
+				time.Sleep(settles * 3 / 4)
+				if !w.knows(ada) {
+					t.Error("a part of the file counts")
+				}
+			}
+			w.write(t, both)
+		}, true, true, false},
+		"comments alone more": {func(t *testing.T, w *watched) { w.write(t, "# the operators\n"+first+"\n") }, true, false, false},
+		"gone": {func(t *testing.T, w *watched) {
+			if err := os.Remove(w.path); err != nil {
+				t.Fatal(err)
+			}
+		}, true, false, true},
+		"a folder": {func(t *testing.T, w *watched) {
+			if err := os.Remove(w.path); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(w.path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, true, false, true},
+		"empty":                {func(t *testing.T, w *watched) { w.write(t, "") }, true, false, true},
+		"comments alone":       {func(t *testing.T, w *watched) { w.write(t, "# nobody\n") }, true, false, true},
+		"a bad line":           {func(t *testing.T, w *watched) { w.write(t, second+"\nada:operator\n") }, true, false, true},
+		"half-written":         {func(t *testing.T, w *watched) { w.write(t, second) }, true, false, true},
+		"half of a line":       {func(t *testing.T, w *watched) { w.write(t, second+"\n"+first[:40]) }, true, false, true},
+		"a hash twice":         {func(t *testing.T, w *watched) { w.write(t, both+second+"\n") }, true, false, true},
+		"another kind of file": {func(t *testing.T, w *watched) { w.write(t, "\x00\x01\n") }, true, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, first)
+				time.Sleep(lookAgain * 3 / 2)
+				x.change(t, w)
+				for range 10 {
+					time.Sleep(soon)
+				}
+				if w.knows(ada) != x.ada || w.knows(bob) != x.bob {
+					t.Errorf("ada %t, bob %t", w.knows(ada), w.knows(bob))
+				}
+				logged := w.logged.String()
+				if n := strings.Count(logged, "level=WARN"); n > 1 || (n == 1) != x.warns {
+					t.Errorf("%d warnings: %s", n, logged)
+				}
+				if hashes.MatchString(logged) || strings.Contains(logged, tokenPrefix) {
+					t.Error(logged)
+				}
+			})
+		})
+	}
+	t.Run("within 5 s", func(t *testing.T) {
+		t.Parallel()
+		for _, at := range []time.Duration{0, lookAgain - 1, lookAgain, lookAgain + settles/2, lookAgain + settles} {
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, first)
+				time.Sleep(at)
+				w.write(t, second+"\n")
+				time.Sleep(soon)
+				if w.knows(ada) || !w.knows(bob) {
+					t.Error("changed after", at)
+				}
+			})
+		}
+	})
+	t.Run("warned of again after it was right", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := watch(t, first)
+			for _, text := range []string{"", first + "\n", "", "ada\n"} {
+				w.write(t, text)
+				time.Sleep(soon)
+			}
+			if n := strings.Count(w.logged.String(), "level=WARN"); n != 3 {
+				t.Errorf("%d warnings: %s", n, w.logged)
+			}
+		})
+	})
+}
+
+// A session ends with its token, and does not come back with it.
+func TestSessionsEnd(t *testing.T) {
+	t.Parallel()
+	ada, adaHash := NewToken()
+	_, bobHash := NewToken()
+	first, second := "ada:operator:"+adaHash, "bob:operator:"+bobHash
+	for name, x := range map[string]struct {
+		lines [][]string // what the file holds, every 5 s
+		after time.Duration
+		ends  bool
+	}{
+		"not by itself":                  {nil, sessionTime - time.Second, false},
+		"after 12 hours":                 {nil, sessionTime, true},
+		"with the token":                 {[][]string{{second}}, 0, true},
+		"with the token's role":          {[][]string{{"ada:reader:" + adaHash, second}}, 0, true},
+		"also if the token comes back":   {[][]string{{second}, {first}}, 0, true},
+		"not with others' tokens":        {[][]string{{first, second}, {first}}, 0, false},
+		"not if the file is of no use":   {[][]string{{"ada"}}, 0, false},
+		"not if the order changes":       {[][]string{{second, first}}, 0, false},
+		"with the token, under its name": {[][]string{{"ada:operator:" + bobHash}}, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, first)
+				e := engine(t, w.Access)
+				serve := func(method, path, body string, header ...string) *httptest.ResponseRecorder {
+					r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+					r.Host = "localhost"
+					r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+					for i := 0; i < len(header); i += 2 {
+						r.Header.Set(header[i], header[i+1])
+					}
+					answer := httptest.NewRecorder()
+					e.ServeHTTP(answer, r)
+					return answer
+				}
+				in := serve("POST", "/login", url.Values{"token": {ada}}.Encode())
+				cookie, _, _ := strings.Cut(in.Header().Get("Set-Cookie"), ";")
+				if got := serve("GET", "/people", "", "Cookie", cookie); got.Code != 200 {
+					t.Fatal(got)
+				}
+				for _, lines := range x.lines {
+					w.write(t, strings.Join(lines, "\n")+"\n")
+					time.Sleep(soon)
+				}
+				time.Sleep(x.after)
+				want := http.StatusOK
+				if x.ends {
+					want = http.StatusUnauthorized
+				}
+				if got := serve("GET", "/people", "", "Cookie", cookie); got.Code != want {
+					t.Error(got.Code, got.Body)
+				}
+				time.Sleep(sessionTime + sweepsAgain)
+				memory := w.sessions.(*inMemory)
+				memory.mu.Lock()
+				defer memory.mu.Unlock()
+				if n := len(memory.byHash); n != 0 {
+					t.Errorf("%d sessions are kept for good", n)
+				}
+			})
+		})
+	}
+}
+
+func TestSweepOfTheTable(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("access"))
+	site := newSite(t, Closed, Options{Pool: pool})
+	ended, going := site.logIn(t), site.logIn(t)
+	if _, err := pool.Exec(t.Context(), `update operator_session set ends_at = now() where hash = sha256(convert_to($1, 'UTF8'))`, strings.TrimPrefix(ended[1], "warehouse_session=")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `insert into operator_session values ('\x00', 'billing', '\x01', now() - interval '1 day')`); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		header []string
+		status int
+	}{{ended, 303}, {going, 200}} {
+		if r := site.ask(t, "GET", "/people", "", x.header...); r.status != x.status {
+			t.Error(r)
+		}
+	}
+	count := func() (mine, others int) {
+		if err := pool.QueryRow(t.Context(), `select count(*) filter (where service = 'warehouse'), count(*) filter (where service <> 'warehouse') from operator_session`).Scan(&mine, &others); err != nil {
+			t.Fatal(err)
+		}
+		return mine, others
+	}
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mine, others := count(); mine != 1 || others != 1 {
+		t.Error(mine, others)
+	}
+	known := site.Access.tokens.Load().find(site.tokens["ada:operator"])
+	site.revoked = [][]byte{known.hash[:]}
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mine, others := count(); mine != 0 || others != 1 || site.revoked != nil {
+		t.Error(mine, others)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	site.revoked = [][]byte{known.hash[:]}
+	if err := site.sweep(ctx); err == nil || len(site.revoked) != 1 {
+		t.Error("what could not be removed is forgotten")
+	}
+}
+
+// TestRevokedReadersWaitNoLonger is at a server with real connections and real time.
+func TestRevokedReadersWaitNoLonger(t *testing.T) {
+	t.Parallel()
+	revoked, revokedHash := NewToken()
+	valid, validHash := NewToken()
+	gone, stays := "gone:reader:"+revokedHash, "stays:reader:"+validHash
+	for name, x := range map[string]struct {
+		change string
+		status int // of a wait
+	}{
+		"the token is gone":     {stays + "\n", http.StatusUnauthorized},
+		"the token is for less": {"gone:reader=builds:" + revokedHash + "\n" + stays + "\n", http.StatusForbidden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := watch(t, gone, stays)
+			e := web.New(w.Logger)
+			e.Use(w.Identify())
+			waiting := make(chan struct{}, 4)
+			happened := make(chan struct{})
+			event := &web.Awaited{Happened: happened, Prepare: func() {}}
+			readers := e.Group("", w.Reader())
+			readers.GET("/feeds/:feed", web.HandleLong(func(c *gin.Context) error {
+				ctx := c.Request.Context()
+				stream := c.Query("stream") != ""
+				if stream {
+					c.Writer.WriteHeaderNow()
+					c.Writer.Flush()
+				} else if web.Park(c, event, time.Now().Add(time.Minute), func() {}) {
+					waiting <- struct{}{}
+					return nil
+				}
+				if stream {
+					waiting <- struct{}{}
+				}
+				select {
+				case <-happened:
+				case <-web.Stopping(ctx):
+				case <-ctx.Done():
+				}
+				c.String(200, "over")
+				return nil
+			}))
+			ctx, stop := context.WithCancel(t.Context())
+			ln, err := web.Listen(ctx, "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var serve sync.WaitGroup
+			serve.Go(func() { _ = web.ServeListener(ctx, ln, e, w.Logger) })
+			defer serve.Wait()
+			defer stop()
+			type ended struct {
+				name   string
+				status int
+			}
+			over := make(chan ended, 4)
+			for name, of := range map[string]struct{ token, query string }{
+				"wait, revoked": {revoked, ""}, "stream, revoked": {revoked, "?stream=1"}, "wait": {valid, ""}, "stream": {valid, "?stream=1"},
+			} {
+				go func() {
+					req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+ln.Addr().String()+"/feeds/orders"+of.query, nil)
+					req.Header.Set("Authorization", "Bearer "+of.token)
+					resp, err := http.DefaultClient.Do(req)
+					if err != nil {
+						t.Error(err)
+						over <- ended{name: name}
+						return
+					}
+					_, _ = io.Copy(io.Discard, bufio.NewReader(resp.Body))
+					_ = resp.Body.Close()
+					over <- ended{name, resp.StatusCode}
+				}()
+			}
+			for range 4 {
+				<-waiting
+			}
+			w.write(t, x.change)
+			next := func() ended {
+				select {
+				case e := <-over:
+					return e
+				case <-time.After(20 * time.Second): // in which no other wait ends
+					t.Fatal("it still waits")
+				}
+				panic("not reached")
+			}
+			for range 2 {
+				e := next()
+				if want := map[string]int{"wait, revoked": x.status, "stream, revoked": http.StatusOK}[e.name]; want != e.status {
+					t.Error(e)
+				}
+			}
+			close(happened)
+			for range 2 {
+				if e := next(); strings.Contains(e.name, "revoked") || e.status != 200 {
+					t.Error(e)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,117 @@
+package access
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Hosts are names and addresses by which clients reach a server.
+type Hosts []string
+
+var errHosts = errors.New("takes a list of host names and addresses such as feeds.example,10.0.0.7")
+
+// UnmarshalText reads a list separated by commas or white space. A port is ignored.
+func (h *Hosts) UnmarshalText(text []byte) error {
+	*h = items(string(text))
+	for _, item := range *h {
+		if _, ok := listedHost(item); !ok {
+			return errHosts
+		}
+	}
+	if len(*h) == 0 {
+		return errHosts
+	}
+	return nil
+}
+
+// A host is a name, in lower case and without the dot of the root, or an address.
+type host struct {
+	name string
+	addr netip.Addr
+}
+
+// listedHost reads a host as people write it: IPv6 without brackets, and a name in letters of any language.
+func listedHost(s string) (host, bool) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return host{addr: addr.Unmap()}, true
+	}
+	if ascii, err := idna.Lookup.ToASCII(s); err == nil {
+		s = ascii
+	}
+	return parseHost(s)
+}
+
+// parseHost reads a header field Host (RFC 9110 section 7.2) without its port. ok is false if no client of a server of ours
+// sends it.
+func parseHost(s string) (h host, ok bool) {
+	name, port, hasPort := strings.Cut(s, ":")
+	if strings.HasPrefix(s, "[") {
+		var rest string
+		if name, rest, ok = strings.Cut(s[1:], "]"); !ok {
+			return h, false
+		}
+		if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
+			return h, false
+		}
+		addr, err := netip.ParseAddr(name)
+		return host{addr: addr.Unmap()}, err == nil && addr.Is6() && addr.Zone() == "" && digits(port)
+	}
+	if !digits(port) {
+		return h, false
+	}
+	name = strings.TrimSuffix(name, ".")
+	if name != "" && digits(name[len(name)-1:]) { // no name ends so: the last label of one is not a number
+		if addr, err := netip.ParseAddr(name); err == nil {
+			return host{addr: addr}, true
+		}
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			return h, false
+		}
+	}
+	return host{name: strings.ToLower(name)}, true
+}
+
+func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
+// loopback reports whether browsers find the host on their own machine.
+func (h host) loopback() bool {
+	return h.addr.IsLoopback() || h.name == "localhost" || strings.HasSuffix(h.name, ".localhost")
+}
+
+// ours reports whether a request is for this server, by its Host: a page of another name whose address was changed to this one
+// (DNS rebinding) may send nothing.
+func (a *Access) ours(field string) bool {
+	h, ok := parseHost(field)
+	return ok && (h.loopback() || a.hosts[h])
+}
+
+// local reports whether a client of this machine sends the request for itself.
+func local(req *http.Request) bool {
+	peer, err := netip.ParseAddrPort(req.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback() && !proxied(req)
+}
+
+// proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise.
+func proxied(req *http.Request) bool {
+	if !req.ProtoAtLeast(1, 1) {
+		return true
+	}
+	for name := range req.Header {
+		switch name {
+		case "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cdn-Loop", "Proxy-Connection":
+			return true
+		}
+		for _, prefix := range []string{"X-Forwarded", "X-Real-Ip", "X-Original-", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Proxy", "X-Envoy-", "X-Amzn-", "Cf-", "Fastly-"} {
+			if strings.HasPrefix(name, prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}

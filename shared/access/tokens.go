@@ -1,0 +1,217 @@
+package access
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// tokenPrefix makes a token known for what it is, wherever it turns up.
+const tokenPrefix = "edison_"
+
+const (
+	maxToken = 256     // bytes
+	maxFile  = 1 << 20 // bytes of a file of tokens
+)
+
+// NewToken returns a random token of 130 bits, fit for headers and URLs, and its hash as [Tokens] take it. SHA-256 without
+// salt and stretching is enough for what nobody can guess.
+func NewToken() (token, hash string) {
+	token = tokenPrefix + rand.Text()
+	s := sha256.Sum256([]byte(token))
+	return token, hex.EncodeToString(s[:])
+}
+
+type sum = [sha256.Size]byte
+
+// Tokens are those of readers and operators. The zero value is none.
+type Tokens struct {
+	// byPrefix finds a token by the first 8 bytes of its hash. How long that takes tells nothing: nobody can choose a hash.
+	byPrefix map[uint64]*token
+}
+
+type token struct {
+	Identity
+	feeds  []string // that a reader may read; nil: all
+	hash   sum
+	ending *web.Ending // of requests with the token: it comes when the token is revoked
+	// What a request may do with the token. As a password it has a reader's rights at most: browsers send it by themselves.
+	asBearer, asPassword *claim
+}
+
+// nobodys is compared with where there is no such token.
+var nobodys token
+
+var tokenName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
+
+// ValidName reports whether a token may have this name: a letter, then up to 63 letters, digits, dots, dashes and underscores.
+func ValidName(name string) bool { return tokenName.MatchString(name) }
+
+var (
+	errToken = errors.New("is not of the form NAME:operator:HASH, NAME:reader:HASH or NAME:reader=FEED+FEED:HASH, as `sales-feed token` prints it")
+	errTwice = errors.New("has the hash of an earlier one: each token is listed once")
+)
+
+// UnmarshalText reads a list of NAME:ROLE:HASH, separated by commas or white space. ROLE is operator, reader or
+// reader=FEED+FEED, HASH the SHA-256 of a token in hex. A name may be there several times, so that its owner can change from one
+// token to the next. The error does not repeat what it read.
+func (t *Tokens) UnmarshalText(text []byte) error {
+	list := Tokens{byPrefix: map[uint64]*token{}}
+	for i, item := range items(string(text)) {
+		if err := list.add(item); err != nil {
+			return fmt.Errorf("number %d %w", i+1, err)
+		}
+	}
+	if len(list.byPrefix) == 0 {
+		return errors.New("lists no token")
+	}
+	*t = list
+	return nil
+}
+
+// items splits a list at commas and white space.
+func items(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+}
+
+// with returns the tokens together with those in the text of a file.
+func (t Tokens) with(text string) (Tokens, error) {
+	all := Tokens{byPrefix: maps.Clone(t.byPrefix)}
+	if all.byPrefix == nil {
+		all.byPrefix = map[uint64]*token{}
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		return t, errors.New("its last line does not end: it may not be written as a whole")
+	}
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line, _, _ = strings.Cut(line, "#")
+		for _, item := range items(line) {
+			if err := all.add(item); err != nil {
+				return t, fmt.Errorf("line %d %w", number, err)
+			}
+		}
+	}
+	if len(all.byPrefix) == len(t.byPrefix) {
+		return t, errors.New("it lists no token")
+	}
+	return all, nil
+}
+
+func (t Tokens) add(item string) error {
+	name, rest, _ := strings.Cut(item, ":")
+	role, hash, _ := strings.Cut(rest, ":")
+	known := &token{Identity: Identity{Name: name, Role: Reader}, ending: web.NewEnding()}
+	if role == "operator" {
+		known.Role = Operator
+	} else if feeds, ok := strings.CutPrefix(role, "reader="); ok {
+		known.feeds = strings.Split(feeds, "+")
+	} else if role != "reader" {
+		return errToken
+	}
+	binary, err := hex.DecodeString(hash)
+	if err != nil || len(binary) != len(known.hash) || !ValidName(name) || slices.Contains(known.feeds, "") {
+		return errToken
+	}
+	known.hash = sum(binary)
+	known.asBearer = &claim{Identity: known.Identity, token: known}
+	known.asPassword = &claim{Identity: Identity{Name: name, Role: Reader}, token: known}
+	if t.byPrefix[prefix(known.hash)] != nil {
+		return errTwice
+	}
+	t.byPrefix[prefix(known.hash)] = known
+	return nil
+}
+
+// keep makes the tokens that were there before, and are the same, the ones of before, and returns those of before that are gone.
+func (t Tokens) keep(before *Tokens) (gone []*token) {
+	for key, old := range before.byPrefix {
+		now := t.byPrefix[key]
+		if now != nil && now.hash == old.hash && now.Identity == old.Identity && slices.Equal(now.feeds, old.feeds) {
+			t.byPrefix[key] = old
+		} else {
+			gone = append(gone, old)
+		}
+	}
+	return gone
+}
+
+func prefix(hash sum) uint64 { return binary.BigEndian.Uint64(hash[:8]) }
+
+// find returns what is listed of a token, or nil, in a time that does not depend on the hashes.
+func (t *Tokens) find(text string) *token {
+	if len(text) > maxToken {
+		return nil
+	}
+	var buffer [maxToken]byte // on the stack
+	return t.byHash(sha256.Sum256(buffer[:copy(buffer[:], text)]))
+}
+
+func (t *Tokens) byHash(hash sum) *token {
+	known, there := t.byPrefix[prefix(hash)]
+	if !there {
+		known = &nobodys
+	}
+	if subtle.ConstantTimeCompare(known.hash[:], hash[:]) != 1 || !there {
+		return nil
+	}
+	return known
+}
+
+// mayRead reports whether the token opens a feed, named as in the path of its documents.
+func (t *token) mayRead(feed string) bool {
+	if t.feeds == nil || slices.Contains(t.feeds, feed) {
+		return true
+	}
+	for _, suffix := range []string{".atom", ".json", ".html"} {
+		if name, ok := strings.CutSuffix(feed, suffix); ok {
+			return slices.Contains(t.feeds, name)
+		}
+	}
+	return false
+}
+
+// operators reports whether an operator is listed, who could log in.
+func (t *Tokens) operators() bool {
+	for _, known := range t.byPrefix {
+		if known.Role == Operator {
+			return true
+		}
+	}
+	return false
+}
+
+// readFile returns what is in a file of tokens.
+func readFile(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() { // to read a pipe may take for ever
+		return "", fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes", name, maxFile)
+	}
+	return string(text), err
+}

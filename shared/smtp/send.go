@@ -1,0 +1,147 @@
+package smtp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"regexp"
+	"strings"
+
+	"github.com/wneessen/go-mail"
+)
+
+var (
+	errUTF8 = errors.New("the mail server does not take addresses beyond ASCII (SMTPUTF8)")
+	errFrom = errors.New("MAIL_FROM: the mail server does not take addresses beyond ASCII (SMTPUTF8)")
+)
+
+// An Outcome is how an attempt to send a mail ended.
+type Outcome int
+
+// How an attempt ends.
+const (
+	Sent      Outcome = iota
+	Refused           // temporarily
+	Failed            // refused for good
+	Doubtful          // refused for good, by a [*Refusal] that may be meant for every mail
+	Setup             // the sender is refused, or the connection lost between two mails: no mail's fault
+	Uncertain         // the end of the mail was sent, and no reply came: it may have arrived
+	Trouble           // with the connection: the mail was not sent
+	Stopped           // begin failed: the mail was not sent, and the session is of no use any more
+)
+
+// Send sends a mail that has one address each in From and To. The error is nil if and only if it was sent; it may name
+// the recipient. Right before the mail's end, from which on nobody knows whether it arrives, Send calls begin, unless
+// that is nil; where begin fails, its error is returned.
+func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
+	var raw bytes.Buffer
+	if _, err := m.WriteTo(&raw); err != nil {
+		return Failed, fmt.Errorf("write the mail: %w", err)
+	}
+	from, to := m.GetFrom()[0].Address, m.GetTo()[0].Address
+	if able, _ := c.client.Extension("SMTPUTF8"); !able {
+		switch {
+		case !ascii(from):
+			return Setup, errFrom
+		case !ascii(to):
+			return Failed, errUTF8
+		}
+	}
+	c.client.SkipSMTPUTF8(ascii(from + to))
+	c.allow(replyTimeout)
+	if err := c.client.Mail("<" + from + ">"); negative(err) {
+		return Setup, fmt.Errorf("it refuses the sender (MAIL_FROM): %w", err)
+	}
+	if err := c.client.Rcpt("<" + to + ">"); negative(err) {
+		return c.judge("RCPT", err, Trouble)
+	}
+	w, err := c.client.Data()
+	if err != nil {
+		return c.judge("DATA", err, Trouble)
+	}
+	if _, err := w.Write(raw.Bytes()); err != nil {
+		return Trouble, err
+	}
+	if begin != nil {
+		if err := begin(); err != nil {
+			c.abort()
+			return Stopped, err
+		}
+	}
+	c.allow(endTimeout)
+	if err := w.Close(); negative(err) {
+		return c.judge("end", err, Uncertain)
+	}
+	return Sent, nil
+}
+
+// negative reports whether err is anything but a positive reply, of which the first digit tells whatever the others are
+// (RFC 5321 section 4.2.1). A mail that was taken so is not sent again.
+func negative(err error) bool {
+	reply, ok := errors.AsType[*textproto.Error](err)
+	return err != nil && (!ok || reply.Code/100 != 2)
+}
+
+// A Refusal is a reply that is no success. Its text may name the recipient.
+type Refusal struct {
+	stage string // "RCPT", "DATA" or "end": after which command it came
+	code  int
+	text  string
+}
+
+// Error is the reply.
+func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.code, r.text) }
+
+// Short is the reply's code and the command that it came after, without its text.
+func (r *Refusal) Short() string {
+	code := strings.TrimSpace(fmt.Sprint(r.code, " ", enhanced.FindString(r.text)))
+	return code + " after " + r.stage
+}
+
+// enhanced is the subject and detail of a reply (RFC 3463): 5.7.1.
+// The subject 0 says nothing.
+var enhanced = regexp.MustCompile(`^[45]\.([1-9]\d{0,2})\.(\d{1,3})(\s|$)`)
+
+// ofMail reports whether the reply speaks of this recipient's mailbox or this mail's content, and so of no other mail.
+func (r *Refusal) ofMail() bool {
+	match := enhanced.FindStringSubmatch(r.text)
+	if match == nil {
+		return false
+	}
+	switch match[1] {
+	case "1": // addressing; but 7 and 8 are of the sender's address
+		return match[2] != "7" && match[2] != "8"
+	case "2", "6": // mailbox, content
+		return true
+	}
+	return false
+}
+
+// OfMailbox reports whether the reply is what a server says of a mailbox (RFC 5321 section 4.2.3), if it is not more
+// exact. But some say the same where they do not take mails for other hosts.
+func (r *Refusal) OfMailbox() bool {
+	return r.code >= 550 && r.code <= 553 && !enhanced.MatchString(r.text)
+}
+
+// judge tells a [Refusal] from a lost connection, and makes the session fit for the next mail.
+func (c *Session) judge(stage string, err error, lost Outcome) (Outcome, error) {
+	reply, ok := errors.AsType[*textproto.Error](err)
+	switch {
+	case !ok:
+		return lost, err
+	case reply.Code == 421: // RFC 5321 section 3.8: it closes the connection
+		return Refused, err
+	}
+	r := &Refusal{stage, reply.Code, reply.Msg}
+	if c.client.Reset() != nil {
+		c.abort() // which the next mail will notice
+	}
+	switch {
+	case r.code < 500:
+		return Refused, r
+	case r.ofMail():
+		return Failed, r
+	}
+	return Doubtful, r
+}

@@ -1,0 +1,109 @@
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail/smtp"
+)
+
+const (
+	dialTimeout  = 10 * time.Second
+	replyTimeout = time.Minute
+	endTimeout   = 10 * time.Minute // for the reply to the end of a mail: RFC 5321 section 4.5.3.2.6
+	stopTimeout  = 5 * time.Second  // for what runs at the stop
+)
+
+// A Session is a connection to the mail server that may send mails, one after the other.
+type Session struct {
+	client *smtp.Client
+	ctx    context.Context
+	conn   net.Conn
+	unhook func() bool
+}
+
+// Dial returns a session, which the caller closes. Its errors tell nothing of a mail, and no password. No reply is
+// waited for longer than a minute, or ten at the end of a mail; when ctx ends, all that is left of the session has 5 s.
+func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
+	s := &set.Server
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &Session{ctx: ctx, conn: conn}
+	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
+	defer func() {
+		if err != nil {
+			c.abort()
+		}
+	}()
+	c.allow(replyTimeout)
+	secure := &tls.Config{ServerName: s.host, RootCAs: s.roots, MinVersion: tls.VersionTLS12}
+	if s.tls {
+		conn = tls.Client(conn, secure)
+	}
+	if c.client, err = smtp.NewClient(conn, s.host); err != nil {
+		return nil, fmt.Errorf("greeting: %w", err)
+	}
+	name := set.Helo.from(conn.LocalAddr())
+	if err = c.client.Hello(name); err != nil {
+		return nil, fmt.Errorf("it refuses the greeting EHLO %s (SMTP_HELO): %w", name, err)
+	}
+	encrypted := s.tls
+	if offered, _ := c.client.Extension("STARTTLS"); offered && !s.tls {
+		secure.InsecureSkipVerify = s.loopback() // nobody is between, and such servers sign their own certificates
+		if err = c.client.StartTLS(secure); err != nil {
+			return nil, fmt.Errorf("STARTTLS: %w", err)
+		}
+		encrypted = true
+	}
+	if s.user == "" {
+		return c, nil
+	}
+	return c, s.login(c, encrypted)
+}
+
+func (s *Server) login(c *Session, encrypted bool) error {
+	if !encrypted && !s.loopback() {
+		return errors.New("it offers no TLS (STARTTLS), without which no password is sent")
+	}
+	_, mechanisms := c.client.Extension("AUTH")
+	auth := smtp.PlainAuth("", s.user, s.password, s.host, true)
+	switch offered := " " + mechanisms + " "; {
+	case strings.Contains(offered, " PLAIN "):
+	case strings.Contains(offered, " LOGIN "):
+		auth = smtp.LoginAuth(s.user, s.password, s.host, true)
+	default:
+		return errors.New("it takes no password (AUTH PLAIN or LOGIN)")
+	}
+	if err := c.client.Auth(auth); err != nil {
+		return fmt.Errorf("AUTH: %w", err)
+	}
+	return nil
+}
+
+// allow gives what comes next so long, or what is left after ctx has ended.
+func (c *Session) allow(d time.Duration) {
+	_ = c.conn.SetDeadline(time.Now().Add(d))
+	if c.ctx.Err() != nil {
+		_ = c.conn.SetDeadline(time.Now().Add(stopTimeout))
+	}
+}
+
+// Close says goodbye.
+func (c *Session) Close() {
+	c.allow(replyTimeout)
+	_ = c.client.Quit()
+	c.abort()
+}
+
+// abort cuts the connection: a mail of which the end was not sent is none.
+func (c *Session) abort() {
+	c.unhook()
+	_ = c.conn.Close()
+}

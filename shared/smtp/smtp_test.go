@@ -1,0 +1,241 @@
+package smtp
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wneessen/go-mail"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/mailsink"
+)
+
+const password = "hunter2%2F"
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ url, addr, shown, user, password string }{
+		{"smtp://mail.example", "mail.example:587", "smtp://mail.example:587", "", ""},
+		{"smtp://localhost:1025/", "localhost:1025", "smtp://localhost:1025", "", ""},
+		{"smtps://zoe%40mail.example:" + password + "@mail.example", "mail.example:465", "smtps://mail.example:465", "zoe@mail.example", "hunter2/"},
+		{"smtp://[::1]:25", "[::1]:25", "smtp://[::1]:25", "", ""},
+	} {
+		var set Settings
+		if err := daemon.Parse(map[string]string{"SMTP_URL": c.url}, &set); err != nil {
+			t.Errorf("%s: %v", c.url, err)
+		}
+		if s := set.Server; s.addr != c.addr || s.String() != c.shown || s.user != c.user || s.password != c.password || set.From.Address != "orders@edison-cars.example" {
+			t.Errorf("%s: %+v", c.url, set)
+		}
+	}
+	for variable, bad := range map[string][]string{
+		"SMTP_URL": {
+			"mail.example", "http://u:hunter2@mail.example", "smtp://", "smtp://u:hunter2@", "smtp://u@mail.example", "smtp://:hunter2@mail.example",
+			"smtp://u:hunter2@mail.example/path", "smtp://u:hunter2@mail.example?tls=no", "smtp://u:hunter2@mail.example:port", "smtp://u:hunter2%zz@mail.example", "smtp://mail\n.example",
+		},
+		"MAIL_FROM": {"nobody", "a@x.example, b@x.example", "a@x.example\r\nBcc: b@x.example"},
+	} {
+		for _, value := range bad {
+			err := daemon.Parse(map[string]string{variable: value}, new(Settings))
+			if !errors.Is(err, daemon.ErrUsage) || !strings.HasPrefix(err.Error(), variable+": takes ") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s=%q: %v", variable, value, err)
+			}
+		}
+	}
+}
+
+func TestGreeting(t *testing.T) {
+	t.Parallel()
+	v4, v6 := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 1, Zone: "eth0"}
+	if host, _ := os.Hostname(); !full(host) {
+		for addr, want := range map[*net.TCPAddr]string{v4: "[192.0.2.1]", v6: "[IPv6:2001:db8::1]"} {
+			if got := Greeting("").from(addr); got != want {
+				t.Errorf("%v: %s", addr, got)
+			}
+		}
+	}
+	for name, is := range map[string]bool{
+		"mail.example.com": true, "a-b.x1.example": true, "mailer": false, "localhost": false, "localhost.localdomain": false, "box.local": false,
+		"192.0.2.1": false, "a..b": false, "a_b.example": false, "-a.example": false, "a.example.": false, strings.Repeat("a.", 130) + "b": false, "": false,
+	} {
+		if full(name) != is {
+			t.Errorf("%q: %t", name, !is)
+		}
+	}
+	for value, ok := range map[string]bool{
+		"mail.example.com": true, "localhost": true, "[192.0.2.1]": true, "[IPv6:2001:db8::1]": true, "": true,
+		"[2001:db8::1]": false, "[IPv6:192.0.2.1]": false, "[192.0.2.1": false, "[]": false, "a b": false, "a\r\nMAIL FROM:<x>": false, "bücher.example": false,
+	} {
+		var set Settings
+		err := daemon.Parse(map[string]string{"SMTP_HELO": value}, &set)
+		if (err == nil) != ok || ok && string(set.Helo) != value {
+			t.Errorf("%q: %q, %v", value, set.Helo, err)
+		}
+	}
+}
+
+func TestMailbox(t *testing.T) {
+	t.Parallel()
+	for _, same := range [][]string{
+		{"ada@mail.example", "Ada@Mail.EXAMPLE", "ada+shop@mail.example", "a.d.a@mail.example", "ADA+a+b@mail.example", "ada@ｍａｉｌ.example", "ada@mail。example"},
+		{"zoë@bücher.example", "ZOË@BÜCHER.example", "zoe\u0308@xn--bcher-kva.example", "zoë+x@XN--BCHER-KVA.example", "zoë@bu\u0308cher.example"},
+		{"ada@other.example"}, {"adam@mail.example"}, {"ada@mail.example.com"}, {"ada"}, {""}, {"zoe@bücher.example"}, {"ada@a_b.example", "ADA@A_B.example"},
+	} {
+		for _, email := range same {
+			if got := Mailbox(email); got != Mailbox(same[0]) {
+				t.Errorf("%s is %s, not %s", email, got, Mailbox(same[0]))
+			}
+		}
+		for _, other := range []string{"ada@mail.example", "zoë@bücher.example"} {
+			if same[0] != other && Mailbox(same[0]) == Mailbox(other) {
+				t.Errorf("%s is %s", same[0], other)
+			}
+		}
+	}
+}
+
+// certificate returns one for localhost and 127.0.0.1 that nobody knows, and those who do.
+func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(parsed)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, roots
+}
+
+// serve returns the address of a sink behind that listener.
+func serve(t *testing.T, sink *mailsink.Sink, ln net.Listener, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- sink.Serve(ctx, ln, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String()
+}
+
+// sendOne sends a mail over a session of its own.
+func sendOne(t *testing.T, set *Settings) (Outcome, error) {
+	t.Helper()
+	c, err := set.Dial(t.Context())
+	if err != nil {
+		return Trouble, err
+	}
+	defer c.Close()
+	m := mail.NewMsg()
+	if err := errors.Join(m.From("shop@edison-cars.example"), m.To("zoe@mail.example")); err != nil {
+		t.Fatal(err)
+	}
+	m.Subject("A test")
+	m.SetBodyString(mail.TypeTextPlain, "Hello")
+	return c.Send(m, nil)
+}
+
+func TestTransport(t *testing.T) {
+	t.Parallel()
+	secure, roots := certificate(t)
+	login := func(s *mailsink.Sink) {
+		s.Login = func(user, password string) bool { return user == "zoe" && password == "hunter2/" }
+	}
+	starttls := func(s *mailsink.Sink) { s.TLS = secure }
+	plain := func(*testing.T) (string, net.Listener, error) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		return "smtp://", ln, err
+	}
+	overTLS := func(*testing.T) (string, net.Listener, error) {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", secure)
+		return "smtps://", ln, err
+	}
+	// elsewhere listens at an address of this machine that is no loopback one; else the test is left out.
+	elsewhere := func(t *testing.T) (string, net.Listener, error) {
+		conn, err := net.Dial("udp", "192.0.2.1:9") // nothing is sent
+		if err != nil {
+			t.Skip("this machine has no other address than loopback: ", err)
+		}
+		defer conn.Close()
+		ln, err := net.Listen("tcp", net.JoinHostPort(conn.LocalAddr().(*net.UDPAddr).IP.String(), "0"))
+		return "smtp://", ln, err
+	}
+	zoe := func(s *Server) { s.user, s.password = "zoe", "hunter2/" }
+	for name, x := range map[string]struct {
+		sink   []func(*mailsink.Sink)
+		listen func(*testing.T) (string, net.Listener, error)
+		set    func(*Server)
+		says   string // "": the mail arrives
+	}{
+		"no user":                                           {nil, plain, func(*Server) {}, ""},
+		"a user and a password, on loopback":                {[]func(*mailsink.Sink){login}, plain, zoe, ""},
+		"a user and a password over STARTTLS":               {[]func(*mailsink.Sink){login, starttls}, plain, zoe, ""},
+		"a wrong password":                                  {[]func(*mailsink.Sink){login}, plain, func(s *Server) { s.user, s.password = "zoe", "hunter3" }, "AUTH: 535"},
+		"no password where there must be one":               {[]func(*mailsink.Sink){login}, plain, func(*Server) {}, "530"},
+		"a password where none is taken":                    {nil, plain, zoe, "it takes no password"},
+		"STARTTLS by a server that nobody knows, loopback":  {[]func(*mailsink.Sink){starttls}, plain, func(*Server) {}, ""},
+		"STARTTLS by a server that nobody knows, elsewhere": {[]func(*mailsink.Sink){starttls}, elsewhere, func(*Server) {}, "STARTTLS: tls: failed to verify certificate"},
+		"a password to elsewhere without TLS":               {[]func(*mailsink.Sink){login}, elsewhere, zoe, "it offers no TLS"},
+		"smtps":                                             {nil, overTLS, func(s *Server) { s.roots = roots }, ""},
+		"smtps by a server that nobody knows":               {nil, overTLS, func(*Server) {}, "tls: failed to verify certificate"},
+		"smtps to a server without TLS":                     {nil, plain, func(s *Server) { s.tls = true }, "tls: first record does not look like a TLS handshake"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sink := new(mailsink.Sink)
+			for _, option := range x.sink {
+				option(sink)
+			}
+			scheme, ln, err := x.listen(t)
+			var set Settings
+			if err := set.Server.UnmarshalText([]byte(scheme + serve(t, sink, ln, err))); err != nil {
+				t.Fatal(err)
+			}
+			x.set(&set.Server)
+			outcome, err := sendOne(t, &set)
+			arrived := len(sink.Mails())
+			if x.says == "" {
+				if err != nil || outcome != Sent || arrived != 1 {
+					t.Errorf("%v, %d mails: %v", outcome, arrived, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), x.says) || outcome != Trouble && outcome != Setup || arrived != 0 {
+				t.Errorf("%v, %d mails: %v", outcome, arrived, err)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter") {
+				t.Errorf("it tells the password: %v", err)
+			}
+		})
+	}
+}
