@@ -111,7 +111,7 @@ func New(s Settings, o Options) (*Access, error) {
 		attempts: web.NewLimiter(1, 10), allAttempts: web.NewLimiter(10, 50),
 		bearer: []string{fmt.Sprintf("Bearer realm=%q", o.Service)},
 	}
-	a.both = append(a.bearer, fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service))
+	a.both = []string{a.bearer[0], fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service)}
 	if o.Pool != nil {
 		a.sessions = inDatabase{o.Pool, o.Service}
 	}
