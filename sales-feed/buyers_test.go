@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -15,18 +16,16 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/gorilla/securecookie"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
-	"github.com/edison-cars/data-feeds/sales-feed/source"
-	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 const buyerKey = "a-key-of-buyers-that-tests-alone-have"
@@ -37,20 +36,6 @@ type company struct {
 	salesReplica, accountsCopy *httptest.Server
 }
 
-// identify gives open access to requests that ask for it; for others it is closed.
-func identify(t *testing.T) gin.HandlerFunc {
-	t.Helper()
-	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(c *gin.Context) {
-		if c.GetHeader("X-Access") == "open" {
-			open.Identify()(c)
-		}
-	}
-}
-
 func openCompany(t *testing.T, env ...string) *company {
 	t.Helper()
 	co := &company{}
@@ -58,7 +43,7 @@ func openCompany(t *testing.T, env ...string) *company {
 		*s = httptest.NewUnstartedServer(nil)
 	}
 	address := func(s *httptest.Server) string { return "http://" + s.Listener.Addr().String() }
-	vars := map[string]string{"BUYER_KEY": buyerKey, "CUSTOMERS_URL": address(co.customers), "STOREFRONT_URL": address(co.sales)}
+	vars := map[string]string{"ACCESS": "open", "BUYER_KEY": buyerKey, "CUSTOMERS_URL": address(co.customers), "STOREFRONT_URL": address(co.sales)}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -67,38 +52,44 @@ func openCompany(t *testing.T, env ...string) *company {
 	if err != nil {
 		t.Fatal(err)
 	}
-	openSales, openCustomers := pgtest.New(t, sales.Migrations()...), pgtest.New(t, customers.Migrations()...)
-	serve := func(s *httptest.Server, pool *pgxpool.Pool, publicURL string, engine func(source.Settings, *publish.Log) (*gin.Engine, error)) {
+	serve := func(s *httptest.Server, app service.Service, pool *pgxpool.Pool, settings service.Settings, route func(*service.Router, *publish.Log) error) {
 		t.Helper()
 		log, err := publish.Open(t.Context(), pool, logger)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(log.Close)
-		if s.Config.Handler, err = engine(source.Settings{PublicURL: publicURL, Identify: identify(t)}, log); err != nil {
+		r, err := service.NewRouter(app, settings, pool, logger)
+		if err == nil {
+			err = route(r, log)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Header.Get("X-Access") != "open" {
+				req.Header.Set("X-Forwarded-For", "192.0.2.7") // access is not open for what comes by a proxy
+			}
+			r.Engine.ServeHTTP(w, req)
+		})
 		s.Start()
 		t.Cleanup(s.Close)
 	}
+	var shop sales.Settings
+	var accounts customers.Settings
+	if err := errors.Join(daemon.Parse(vars, &shop), daemon.Parse(vars, &accounts)); err != nil {
+		t.Fatal(err)
+	}
+	shop.PublicURL, accounts.PublicURL = address(co.sales), address(co.customers)
+	salesDatabase, accountsDatabase := pgtest.New(t, sales.Migrations()...), pgtest.New(t, customers.Migrations()...)
 	for _, s := range []*httptest.Server{co.sales, co.salesReplica} {
-		serve(s, openSales, address(co.sales), func(common source.Settings, log *publish.Log) (*gin.Engine, error) {
-			var set sales.Settings
-			if err := daemon.Parse(vars, &set); err != nil {
-				return nil, err
-			}
-			set.PublicURL, set.Identify = common.PublicURL, common.Identify
-			return sales.Engine(set, openSales, log, logger)
+		serve(s, service.Service{Name: "sales", Title: "Sales"}, salesDatabase, shop.Settings, func(r *service.Router, log *publish.Log) error {
+			return sales.Route(r, log, shop)
 		})
 	}
 	for _, s := range []*httptest.Server{co.customers, co.accountsCopy} {
-		serve(s, openCustomers, address(co.customers), func(common source.Settings, log *publish.Log) (*gin.Engine, error) {
-			var set customers.Settings
-			if err := daemon.Parse(vars, &set); err != nil {
-				return nil, err
-			}
-			set.PublicURL, set.Identify = common.PublicURL, common.Identify
-			return customers.Engine(set, openCustomers, log, logger)
+		serve(s, service.Service{Name: "customers", Title: "Customers"}, accountsDatabase, accounts.Settings, func(r *service.Router, log *publish.Log) error {
+			return customers.Route(r, log, accounts)
 		})
 	}
 	return co

@@ -6,20 +6,22 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 const usage = `Usage: sales-feed
        sales-feed customers
-       sales-feed token NAME
+       sales-feed token [--operator | --feeds orders,builds] NAME
 
 The first form is the sales app: it sells cars and publishes every order on the feed /feeds/orders. The second one is the
 customers app: it keeps the accounts of customers and publishes them on the feed /feeds/customers. The third one makes a
-token for a reader of the feeds, and prints it once.
+token for a reader of feeds or an operator of services, and prints it once.
 
 Settings of %s (environment):
 `
@@ -29,7 +31,7 @@ func main() { daemon.Main(run) }
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
 	if len(args) > 0 && args[0] == "customers" {
 		var settings customers.Settings
-		if err := parse("customers", args[1:], env, &settings, stdout); err != nil {
+		if err := parse("customers", args[1:], env, &settings, stdout, customers.Help); err != nil {
 			return err
 		}
 		return customers.Run(ctx, settings, stdout)
@@ -38,34 +40,51 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		return printToken(args[1:], stdout)
 	}
 	var settings sales.Settings
-	if err := parse("sales", args, env, &settings, stdout); err != nil {
+	if err := parse("sales", args, env, &settings, stdout, sales.Help); err != nil {
 		return err
 	}
 	return sales.Run(ctx, settings, stdout)
 }
 
 // parse reads what an app is told: no arguments, and its settings.
-func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer) error {
-	flags := flag.NewFlagSet("sales-feed", flag.ContinueOnError)
-	flags.SetOutput(stdout)
-	flags.Usage = func() {
+func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
+	err := service.Arguments("sales-feed", args, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
-		daemon.Help(stdout, settings)
-	}
-	if err := flags.Parse(args); err != nil {
-		return daemon.Usagef("%w", err)
-	}
-	if flags.NArg() > 0 {
-		return daemon.Usagef("sales-feed takes no argument %q; see --help", flags.Arg(0))
+		help(stdout)
+	})
+	if err != nil {
+		return err
 	}
 	return daemon.Parse(env, settings)
 }
 
+// printToken makes a token, prints it, and the entry for the list of tokens.
 func printToken(args []string, stdout io.Writer) error {
-	if len(args) != 1 || !web.ReaderName(args[0]) {
-		return daemon.Usagef("sales-feed token takes the name of a reader: a letter, then up to 63 letters, digits, dots, dashes and underscores")
+	flags := flag.NewFlagSet("token", flag.ContinueOnError)
+	flags.SetOutput(stdout)
+	operator := flags.Bool("operator", false, "for an operator: reads all feeds, sees all pages, changes settings")
+	feeds := flags.String("feeds", "", "the `feeds` that a reader may read, such as orders,builds; all if left out")
+	flags.Usage = func() {
+		fmt.Fprint(stdout, "Usage: sales-feed token [--operator | --feeds orders,builds] NAME\n\nMakes a token for a reader of feeds, or for an operator, and prints it once.\n\n")
+		flags.PrintDefaults()
 	}
-	token, hash := web.NewToken()
-	_, err := fmt.Fprintf(stdout, "The reader's, and shown this once:\nFEED_TOKEN=%s\nFor the source's list FEED_TOKENS, which is separated by commas:\n%s:%s\n", token, args[0], hash)
+	if err := flags.Parse(args); err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	if *operator && *feeds != "" {
+		return daemon.Usagef("sales-feed token: an operator reads all feeds; leave out --feeds or --operator")
+	}
+	role := "reader"
+	if *operator {
+		role = "operator"
+	} else if *feeds != "" {
+		role += "=" + strings.ReplaceAll(*feeds, ",", "+")
+	}
+	token, hash := access.NewToken()
+	entry := flags.Arg(0) + ":" + role + ":" + hash
+	if flags.NArg() != 1 || new(access.Tokens).UnmarshalText([]byte(entry)) != nil {
+		return daemon.Usagef("sales-feed token takes one name: a letter, then up to 63 letters, digits, dots, dashes and underscores; see token --help")
+	}
+	_, err := fmt.Fprintf(stdout, "The token, shown this once:\n%s\nIts entry for TOKENS, or a line of TOKENS_FILE:\n%s\n", token, entry)
 	return err
 }

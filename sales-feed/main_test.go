@@ -19,17 +19,23 @@ func TestToken(t *testing.T) {
 	if err := run(t.Context(), []string{"token", "warehouse"}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^FEED_TOKEN=(edison_[A-Z2-7]{26,})$(?s:.*)^(warehouse:([0-9a-f]{64}))$`).FindStringSubmatch(out.String())
+	found := regexp.MustCompile(`(?m)^(edison_[A-Z2-7]{26,})$(?s:.*)^(warehouse:reader:([0-9a-f]{64}))$`).FindStringSubmatch(out.String())
 	if found == nil {
 		t.Fatal(out.String())
 	}
 	if sum := sha256.Sum256([]byte(found[1])); hex.EncodeToString(sum[:]) != found[3] {
 		t.Errorf("the hash is not the token's: %s", out.String())
 	}
-	if err := daemon.Parse(map[string]string{"FEED_TOKENS": found[2]}, new(sales.Settings)); err != nil {
+	if err := daemon.Parse(map[string]string{"TOKENS": found[2]}, new(sales.Settings)); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
+	for args, entry := range map[string]string{"--operator ada": "\nada:operator:", "--feeds orders,builds relay": "\nrelay:reader=orders+builds:"} {
+		out.Reset()
+		if err := run(t.Context(), strings.Fields("token "+args), nil, &out); err != nil || !strings.Contains(out.String(), entry) {
+			t.Errorf("%s: %v %s", args, err, out.String())
+		}
+	}
+	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"token", "--operator", "--feeds", "orders", "a"}, {"token", "--feeds", "Or ders", "a"}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
 		if err := run(t.Context(), args, nil, &out); !errors.Is(err, daemon.ErrUsage) {
 			t.Errorf("%q: %v", args, err)
 		}
@@ -38,7 +44,7 @@ func TestToken(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	common := []string{"sales-feed token NAME", "sales-feed customers", "\n  FEED_TOKENS ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "}
+	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "}
 	for args, own := range map[string][]string{
 		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL "},
 		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL ", "\n  SMTP_URL "},

@@ -43,7 +43,7 @@ func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) 
 func start(t *testing.T, cmd *exec.Cmd, databaseURL string) (*os.Process, string) {
 	t.Helper()
 	cmd.Env = []string{
-		"ADDR=127.0.0.1:0", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL, "BUYER_KEY=" + buyerKey,
+		"ADDR=127.0.0.1:0", "ACCESS=open", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL, "BUYER_KEY=" + buyerKey,
 		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()),
 	}
 	cmd.Stderr = t.Output()

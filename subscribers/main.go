@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/billing"
@@ -58,14 +59,8 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if i < 0 {
 		return daemon.Usagef("there is no service %q; without a name, subscribers lists them", name)
 	}
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(stdout)
-	flags.Usage = func() { services[i].Help(stdout) }
-	if err := flags.Parse(rest); err != nil {
-		return daemon.Usagef("%w", err)
-	}
-	if flags.NArg() > 0 {
-		return daemon.Usagef("%s takes no argument %q", name, flags.Arg(0))
+	if err := service.Arguments(name, rest, stdout, func() { services[i].Help(stdout) }); err != nil {
+		return err
 	}
 	return services[i].Run(ctx, env, stdout)
 }

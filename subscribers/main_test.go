@@ -57,7 +57,7 @@ var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
 // start runs a service on the database of pool, and gives its URL when it has a copy.
 func start(t *testing.T, name string, pool *pgxpool.Pool, env map[string]string) string {
 	t.Helper()
-	all := map[string]string{"ADDR": "127.0.0.1:0", "DATABASE_URL": pgtest.URL(pool)}
+	all := map[string]string{"ADDR": "127.0.0.1:0", "ACCESS": "open", "DATABASE_URL": pgtest.URL(pool)}
 	maps.Copy(all, env)
 	ctx, stop := context.WithCancel(t.Context())
 	log, ended := new(journal), make(chan error, 1)

@@ -77,7 +77,7 @@ func TestReadmeAddsASubscriber(t *testing.T) {
 	service := exec.CommandContext(ctx, binary, "loyalty")
 	service.Cancel = func() error { return service.Process.Signal(os.Interrupt) }
 	service.WaitDelay = 20 * time.Second
-	service.Env = append(os.Environ(), "ADDR=127.0.0.1:0", "FEED_URL_ORDERS="+feedURL, "DATABASE_URL="+pgtest.URL(pgtest.New(t)))
+	service.Env = append(os.Environ(), "ADDR=127.0.0.1:0", "ACCESS=open", "FEED_URL_ORDERS="+feedURL, "DATABASE_URL="+pgtest.URL(pgtest.New(t)))
 	out, err := service.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -9,39 +9,40 @@ import (
 	"context"
 	"embed"
 	"io"
-	"log/slog"
-	"strings"
-
-	"github.com/gin-gonic/gin"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Settings of the customers app.
 type Settings struct {
-	Addr string `env:"ADDR" envDefault:"127.0.0.1:8081" help:"host:port to listen on"`
-	source.Settings
+	service.Settings
+	AccountsSettings
+}
+
+// AccountsSettings are those of the customers app alone.
+type AccountsSettings struct {
 	Buyer         buyer.Settings
 	Mail          smtp.Settings
 	StorefrontURL source.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and where they are sent back to, and nowhere else"`
 	ErasedFile    string      `env:"ERASED_FILE" help:"list of the ids of erased accounts, which a restored dump must not bring back: apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
 }
 
+var shell = service.Service{Name: "customers", Title: "Customers", Addr: "127.0.0.1:8081", Feeds: true, Migrations: Migrations()}
+
+// Help prints the settings.
+func Help(w io.Writer) { shell.Help(w, AccountsSettings{}) }
+
 // Run serves the customers app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{
-		Name: "customers", Addr: settings.Addr, Settings: settings.Settings, Erasures: Erasures(settings),
-		Engine: func(common source.Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
-			settings.Settings = common
-			return Engine(settings, pool, log, logger)
-		},
-	}.Run(ctx, stdout)
+	return source.App{Service: shell, Erasures: Erasures(settings), Route: func(r *service.Router, log *publish.Log) error {
+		return Route(r, log, settings)
+	}}.Run(ctx, settings.Settings, stdout)
 }
 
 // Migrations are those of the customers database.
@@ -50,34 +51,31 @@ func Migrations() []postgres.Migrations { return source.Migrations("customers") 
 //go:embed *.html *.txt
 var pages embed.FS
 
-// Engine answers the app's requests.
-func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
-	settings.PublicURL = strings.TrimSuffix(settings.PublicURL, "/")
+// Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
+func Route(r *service.Router, log *publish.Log, settings Settings) error {
+	settings.PublicURL = r.PublicURL
 	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
-	r, err := source.NewEngine(settings.Settings, "Customers", nav, pool, log, logger, customersFeed(settings.PublicURL))
+	source.Route(r, log, nav, customersFeed(r.PublicURL))
+	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, pool)
-	if err != nil {
-		return nil, err
-	}
-	h := &handler{store{pool, log}, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, pool, logger)}
-	web.GET(r, "/", web.Handle(h.form))
-	web.GET(r, "/signup", web.Handle(h.form))
-	buyers.Route(r, h.handover)
-	web.GET(r, "/signin", web.Handle(h.signInForm))
-	r.POST("/signin", web.Handle(h.sendLink))
-	web.GET(r, "/signin/:secret", web.Handle(h.showLink))
-	r.POST("/signin/:secret", web.Handle(h.useLink))
-	r.POST("/signout", web.Handle(h.signOut))
-	web.GET(r, "/account", web.Handle(h.account))
-	web.GET(r, "/deleted", web.Handle(h.deleted))
-	r.POST("/customers", web.Handle(h.signUp))
-	web.GET(r, "/customers/:id", web.Handle(h.show))
-	r.PUT("/customers/:id", web.Handle(h.change))
-	r.POST("/customers/:id", web.Handle(h.change))
-	r.DELETE("/customers/:id", web.Handle(h.delete))
-	r.POST("/customers/:id/delete", web.Handle(h.deleteByForm))
-	return r, nil
+	h := &handler{store{r.Pool, log}, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, r.Pool, r.Logger)}
+	web.GET(r.Anybody, "/", web.Handle(h.form))
+	web.GET(r.Anybody, "/signup", web.Handle(h.form))
+	buyers.Route(r.Anybody, h.handover)
+	web.GET(r.Anybody, "/signin", web.Handle(h.signInForm))
+	r.Anybody.POST("/signin", web.Handle(h.sendLink))
+	web.GET(r.Anybody, "/signin/:secret", web.Handle(h.showLink))
+	r.Anybody.POST("/signin/:secret", web.Handle(h.useLink))
+	r.Anybody.POST("/signout", web.Handle(h.signOut))
+	web.GET(r.Anybody, "/account", web.Handle(h.account))
+	web.GET(r.Anybody, "/deleted", web.Handle(h.deleted))
+	r.Anybody.POST("/customers", web.Handle(h.signUp))
+	web.GET(r.Anybody, "/customers/:id", web.Handle(h.show))
+	r.Anybody.PUT("/customers/:id", web.Handle(h.change))
+	r.Anybody.POST("/customers/:id", web.Handle(h.change))
+	r.Anybody.DELETE("/customers/:id", web.Handle(h.delete))
+	r.Anybody.POST("/customers/:id/delete", web.Handle(h.deleteByForm))
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,7 +15,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -48,7 +49,7 @@ func open(t *testing.T, env ...string) *app {
 
 func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
-	vars := map[string]string{"STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
+	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
 	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -67,22 +68,11 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	}
 	server := httptest.NewUnstartedServer(nil)
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
-	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings.Identify = func(c *gin.Context) {
-		if c.GetHeader("X-Access") == "open" {
-			open.Identify()(c)
-		}
-	}
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceFunc(func() {
 		server.Close()
@@ -128,6 +118,7 @@ func (a *app) do(t *testing.T, method, path, body string, header ...string) (*ht
 	}
 	if req.Header.Get("Authorization") == "" {
 		req.Header.Del("Authorization")
+		asOperator(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -533,8 +524,8 @@ func TestRestart(t *testing.T) {
 
 func TestFeed(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
-	a := open(t, "FEED_TOKENS=billing:"+hash)
+	token, hash := access.NewToken()
+	a := open(t, "ACCESS=closed", "TOKENS=billing:reader:"+hash)
 	const hostile = `<script>alert(1)</script> & Söhne`
 	_, p := a.json(t, "POST", "/customers", strings.Replace(ada, "Ada Lovelace", hostile, 1), 201)
 	for _, path := range []string{"/feeds/customers", "/feeds/customers.atom", "/feeds/customers.html", "/feeds/customers/" + p.ID.String()} {
@@ -598,5 +589,26 @@ func TestLongestAccount(t *testing.T) {
 	app.json(t, "POST", "/customers", string(body), http.StatusCreated)
 	if n := len(app.entries(t)); n != 1 {
 		t.Errorf("%d entries", n)
+	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Route(r, log, settings); err != nil {
+		t.Fatal(err)
+	}
+	return r.Engine
+}
+
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+func asOperator(req *http.Request) {
+	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
+	if req.Header.Del("X-Access"); !open {
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
 	}
 }

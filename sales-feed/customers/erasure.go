@@ -22,7 +22,9 @@ func Erasures(settings Settings) publish.Erasures {
 		file = filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), "customers.erased")
 	}
 	return publish.Erasures{File: file, Delete: func(ctx context.Context, tx pgx.Tx, _ string, ids []uuid.UUID) error {
-		_, err := tx.Exec(ctx, `delete from customer where id = any($1)`, ids) // answers to repeated sign-ups go with it
+		_, err := tx.Exec(ctx, `
+			with answers as (delete from idempotency_key where customer_id = any($1))
+			delete from customer where id = any($1)`, ids)
 		return err
 	}}
 }

@@ -24,7 +24,7 @@ import (
 func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	t.Helper()
 	var settings Settings
-	if err := daemon.Parse(map[string]string{"ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}, &settings); err != nil {
+	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ERASED_FILE": file, "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}, &settings); err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -39,9 +39,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	t.Cleanup(server.Close)
 	return &app{server, pool, log, buyers, func() {}}
@@ -91,6 +89,53 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	pool.Reset()
 	if _, anew := again.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada"); anew.ID == p.ID {
 		t.Error("the repeated sign-up is answered with the account that was erased")
+	}
+}
+
+// A table that is restored alone brings nobody back.
+func TestRestoreOfATableOverAnErasure(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]string{
+		"the accounts": `insert into customer table kept_customer`,
+		"the answers to repeated sign-ups": `begin; set local session_replication_role = replica; -- as pg_restore --disable-triggers
+			insert into idempotency_key table kept_key; commit`,
+		"both": `begin; insert into customer table kept_customer; insert into idempotency_key table kept_key; commit`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
+			a := startErasing(t, pool, file)
+			_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+			for _, statement := range []string{`create table kept_customer as table customer`, `create table kept_key as table idempotency_key`} {
+				if _, err := pool.Exec(t.Context(), statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if resp, body := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
+				t.Fatalf("%d %s", resp.StatusCode, body)
+			}
+			for _, ask := range []func(){
+				func() { a.json(t, "GET", path(p.ID), "", 404) },
+				func() { a.json(t, "PUT", path(p.ID), ada, 404) },
+				func() { a.json(t, "DELETE", path(p.ID), "", 404) },
+				func() {
+					_, anew := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+					if anew.ID == p.ID {
+						t.Error("the repeated sign-up is answered with the account that was erased")
+					}
+				},
+			} {
+				if _, err := pool.Exec(t.Context(), restore); err != nil {
+					t.Fatal(err)
+				}
+				ask()
+				if name == "the answers to repeated sign-ups" {
+					if _, err := pool.Exec(t.Context(), `delete from idempotency_key where customer_id = $1`, p.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -169,7 +214,7 @@ func TestErasedFile(t *testing.T) {
 		{"/data", "", "/data/customers.erased"},
 		{"/data", "/elsewhere/customers", "/elsewhere/customers"},
 	} {
-		settings := Settings{ErasedFile: x.erasedFile}
+		settings := Settings{AccountsSettings: AccountsSettings{ErasedFile: x.erasedFile}}
 		settings.DataDir = x.dataDir
 		if got := Erasures(settings).File; got != x.want {
 			t.Errorf("%+v: %s", x, got)

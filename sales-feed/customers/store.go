@@ -57,14 +57,18 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		return p, err
 	}
 	// An earlier answer, which a restored dump may have brought back.
-	if _, err = s.get(ctx, p.ID); errors.Is(err, errDeleted) {
-		return s.signUp(ctx, a, key)
+	if _, err = s.get(ctx, p.ID); !errors.Is(err, errDeleted) {
+		return p, err
 	}
-	return p, err
+	if _, err = s.pool.Exec(ctx, `delete from idempotency_key where key = $1 and customer_id = $2`, key, p.ID); err != nil {
+		return nil, fmt.Errorf("forget the answer for a deleted account: %w", err)
+	}
+	return s.signUp(ctx, a, key)
 }
 
-// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of whose
-// entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not confirmed.
+// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
+// whose entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not
+// confirmed.
 func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()
 	if err := a.check(); err != nil {
@@ -77,8 +81,8 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 	})
 }
 
-// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with errOtherEmail if the
-// customer has another one now.
+// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with
+// errOtherEmail if the customer has another one now.
 func (s *store) confirm(ctx context.Context, id uuid.UUID, email string) (*customer.Customer, error) {
 	return s.update(ctx, id, nil, func(p *customer.Customer) error {
 		if p.Email != email {
@@ -170,9 +174,9 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var p *customer.Customer
-	err := s.log.View(ctx, func(tx pgx.Tx) (err error) {
+	err := s.log.View(ctx, customer.Feed, id, func(tx pgx.Tx) (found bool, err error) {
 		p, err = read(ctx, tx, id)
-		return err
+		return p != nil, err
 	})
 	if err == nil || errors.Is(err, errDeleted) {
 		err = cmp.Or(s.log.Confirm(ctx), err)

@@ -4,19 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // parsed gives the settings that the variables make.
 func parsed(t *testing.T, env map[string]string) (settings Settings) {
 	t.Helper()
-	if err := daemon.Parse(env, &settings); err != nil {
+	open := map[string]string{"ACCESS": "open"}
+	maps.Copy(open, env)
+	if err := daemon.Parse(open, &settings); err != nil {
 		t.Fatal(err)
 	}
 	return settings
@@ -24,8 +27,8 @@ func parsed(t *testing.T, env map[string]string) (settings Settings) {
 
 func TestFeedTokens(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
-	s := openWith(t, parsed(t, map[string]string{"FEED_TOKENS": "warehouse:" + hash}))
+	token, hash := access.NewToken()
+	s := openWith(t, parsed(t, map[string]string{"ACCESS": "closed", "TOKENS": "warehouse:reader:" + hash}))
 	_, o := s.buy(t, twoOhms)
 	t.Run("the feeds and the metrics need one", func(t *testing.T) {
 		for _, path := range []string{"/feeds", "/feeds/orders", "/feeds/orders.atom", "/feeds/orders.html", "/feeds/orders?after=0", "/feeds/none", "/metrics"} {
@@ -76,12 +79,14 @@ func TestFeedTokens(t *testing.T) {
 // What a client says of hosts and proxies changes no byte: links are built from PUBLIC_URL.
 func TestForwardedHeadersChangeNothing(t *testing.T) {
 	t.Parallel()
+	token, hash := access.NewToken()
 	for name, env := range map[string]map[string]string{
 		"from anybody":         {"PUBLIC_URL": "https://cars.example"},
 		"from a trusted proxy": {"PUBLIC_URL": "https://cars.example/", "TRUSTED_PROXIES": "127.0.0.0/8,::1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			env["TOKENS"], env["HOSTS"] = "ada:operator:"+hash, "evil.example"
 			s := openWith(t, parsed(t, env))
 			s.buy(t, twoOhms)
 			ask := func(path string, header http.Header, host string) (*http.Response, []byte) {
@@ -90,6 +95,7 @@ func TestForwardedHeadersChangeNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				req.Header, req.Host = header, host
+				req.Header.Set("Authorization", "Bearer "+token)
 				resp, err := http.DefaultTransport.RoundTrip(req)
 				if err != nil {
 					t.Fatal(err)
@@ -125,9 +131,9 @@ func TestForwardedHeadersChangeNothing(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	_, hash := web.NewToken()
+	_, hash := access.NewToken()
 	for name, value := range map[string]string{
-		"FEED_TOKENS": "warehouse:hunter2" + hash, "TRUSTED_PROXIES": "hunter2", "ACCESS_LOG": "sometimes",
+		"TOKENS": "warehouse:reader:hunter2" + hash, "TRUSTED_PROXIES": "hunter2", "ACCESS_LOG": "sometimes",
 	} {
 		err := daemon.Parse(map[string]string{name: value}, new(Settings))
 		if !errors.Is(err, daemon.ErrUsage) || !strings.HasPrefix(err.Error(), name) || strings.Contains(err.Error(), "hunter2") {
@@ -147,9 +153,9 @@ func TestSettings(t *testing.T) {
 
 func TestAccessLog(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
+	token, hash := access.NewToken()
 	for on, want := range map[string]int{"true": 2, "false": 0} {
-		s := openWith(t, parsed(t, map[string]string{"ACCESS_LOG": on, "FEED_TOKENS": "warehouse:" + hash}))
+		s := openWith(t, parsed(t, map[string]string{"ACCESS_LOG": on, "ACCESS": "closed", "TOKENS": "warehouse:reader:" + hash}))
 		s.do(t, "GET", "/models", "")
 		s.do(t, "GET", "/feeds?access_token="+token, "", "Authorization", "Bearer "+token)
 		log := s.stop()

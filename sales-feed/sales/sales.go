@@ -6,37 +6,40 @@ import (
 	"context"
 	"embed"
 	"io"
-	"log/slog"
 	"net/http"
-	"strings"
 
 	"github.com/gin-gonic/gin"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Settings of the sales app.
 type Settings struct {
-	Addr string `env:"ADDR" envDefault:"127.0.0.1:8080" help:"host:port to listen on"`
-	source.Settings
-	Buyer        buyer.Settings
-	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
+	service.Settings
+	ShopSettings
 }
+
+// ShopSettings are those of the sales app alone.
+type ShopSettings struct {
+	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
+	Buyer        buyer.Settings
+}
+
+var shell = service.Service{Name: "sales", Title: "Sales", Addr: "127.0.0.1:8080", Feeds: true, Migrations: Migrations()}
+
+// Help prints the settings.
+func Help(w io.Writer) { shell.Help(w, ShopSettings{}) }
 
 // Run serves the sales app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{
-		Name: "sales", Addr: settings.Addr, Settings: settings.Settings,
-		Engine: func(common source.Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
-			settings.Settings = common
-			return Engine(settings, pool, log, logger)
-		},
-	}.Run(ctx, stdout)
+	return source.App{Service: shell, Route: func(r *service.Router, log *publish.Log) error {
+		return Route(r, log, settings)
+	}}.Run(ctx, settings.Settings, stdout)
 }
 
 // Migrations are those of the sales database.
@@ -47,28 +50,25 @@ var pages embed.FS
 
 var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
 
-// Engine answers the app's requests.
-func Engine(settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) (*gin.Engine, error) {
-	settings.PublicURL = strings.TrimSuffix(settings.PublicURL, "/")
-	r, err := source.NewEngine(settings.Settings, "Sales", nav, pool, log, logger, ordersFeed(settings.PublicURL))
+// Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
+func Route(r *service.Router, log *publish.Log, settings Settings) error {
+	settings.PublicURL = r.PublicURL
+	source.Route(r, log, nav, ordersFeed(r.PublicURL))
+	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, pool)
-	if err != nil {
-		return nil, err
-	}
-	h := &handler{store{pool, log}, settings, buyers}
-	web.GET(r, "/", web.Handle(h.storefront))
-	r.POST("/signin", web.Handle(h.signIn))
-	r.POST("/signout", web.Handle(h.signOut))
-	buyers.Route(r, h.handover)
-	web.GET(r, "/models", h.models)
-	web.GET(r, "/orders", web.Handle(h.list))
-	r.POST("/orders", web.Handle(h.place))
-	web.GET(r, "/orders/:id", web.Handle(h.show))
-	r.POST("/orders/:id/cancel", web.Handle(h.cancel))
-	return r, nil
+	h := &handler{store{r.Pool, log}, settings, buyers}
+	web.GET(r.Anybody, "/", web.Handle(h.storefront))
+	r.Anybody.POST("/signin", web.Handle(h.signIn))
+	r.Anybody.POST("/signout", web.Handle(h.signOut))
+	buyers.Route(r.Anybody, h.handover)
+	web.GET(r.Anybody, "/models", h.models)
+	web.GET(r.Anybody, "/orders", web.Handle(h.list))
+	r.Anybody.POST("/orders", web.Handle(h.place))
+	web.GET(r.Anybody, "/orders/:id", web.Handle(h.show))
+	r.Anybody.POST("/orders/:id/cancel", web.Handle(h.cancel))
+	return nil
 }
 
 func (h *handler) models(c *gin.Context) {

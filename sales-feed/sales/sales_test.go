@@ -6,25 +6,26 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/mmcdole/gofeed"
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
-	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -39,7 +40,7 @@ type shop struct {
 
 func open(t *testing.T) *shop {
 	t.Helper()
-	return openWith(t, Settings{})
+	return openWith(t, parsed(t, nil))
 }
 
 // openWith gives the app at the address that the server gets, unless the settings name another.
@@ -63,22 +64,11 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
 	settings.CustomersURL = cmp.Or(settings.CustomersURL, "http://customers.example")
 	settings.Buyer.BuyerKey = cmp.Or(settings.Buyer.BuyerKey, buyerKey)
-	open, err := access.New(access.Settings{Access: access.Open}, access.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings.Identify = func(c *gin.Context) {
-		if c.GetHeader("X-Access") == "open" {
-			open.Identify()(c)
-		}
-	}
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, "", pool)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if server.Config.Handler, err = Engine(settings, pool, log, logger); err != nil {
-		t.Fatal(err)
-	}
+	server.Config.Handler = handlerOf(t, settings, pool, log, logger)
 	server.Start()
 	stop := sync.OnceValue(func() string {
 		server.Close()
@@ -122,6 +112,7 @@ func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*h
 	}
 	if req.Header.Get("Authorization") == "" {
 		req.Header.Del("Authorization")
+		asOperator(req)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -457,5 +448,68 @@ func TestPages(t *testing.T) {
 	s.pool.Close()
 	if resp, _ := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 503 {
 		t.Errorf("/readyz without a database: %d", resp.StatusCode)
+	}
+}
+
+// handlerOf returns what answers the app's requests. The settings have a PublicURL.
+func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+	t.Helper()
+	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Route(r, log, settings); err != nil {
+		t.Fatal(err)
+	}
+	return r.Engine
+}
+
+// Whether the shop is ready is found out without a lock on what each order changes.
+func TestReadyLocksNoRow(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	if resp, body := s.do(t, "GET", "/readyz", ""); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	var locked bool // or was, by a transaction that had to write that
+	if err := s.pool.QueryRow(t.Context(), `select bool_or(xmax <> 0) from feed`).Scan(&locked); err != nil || locked {
+		t.Errorf("a head is locked: %t, %v", locked, err)
+	}
+}
+
+// An order that is not there while the database is restored in part is not said to be none.
+func TestRestoredInPart(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	_, o := s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
+	for _, statement := range []string{`create table kept as table feed`, `truncate orders, feed`} { // as pg_restore --schema-only --clean
+		if _, err := s.pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantReady(t, s, http.StatusServiceUnavailable)
+	for _, path := range []string{"/orders/" + o.ID.String(), "/orders", "/feeds/orders", "/feeds/orders?after=0&limit=3", "/feeds/orders/" + o.ID.String()} {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			resp, body := s.do(t, "GET", path, "")
+			if resp.StatusCode == http.StatusServiceUnavailable {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+	}
+	if _, err := s.pool.Exec(t.Context(), `insert into feed table kept`); err != nil {
+		t.Fatal(err)
+	}
+	wantReady(t, s, http.StatusOK)
+}
+
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+func asOperator(req *http.Request) {
+	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
+	if req.Header.Del("X-Access"); !open {
+		req.Header.Set("X-Forwarded-For", "192.0.2.7")
 	}
 }

@@ -17,7 +17,7 @@ import (
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)
-	s := openOn(t, Settings{}, primary.Open("sales", Migrations()...))
+	s := openOn(t, parsed(t, nil), primary.Open("sales", Migrations()...))
 	const body = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
 	_, first := s.buy(t, body)
 	wantReady(t, s, http.StatusOK)
@@ -56,7 +56,7 @@ func TestSynchronousStandby(t *testing.T) {
 		t.Errorf("the repeated order, which the standby does not have: %d %s", a.StatusCode, a.body)
 	}
 	wantReady(t, s, http.StatusServiceUnavailable)
-	restarted := openOn(t, Settings{}, primary.Open("sales")) // which serves nothing without the standby
+	restarted := openOn(t, parsed(t, nil), primary.Open("sales")) // which serves nothing without the standby
 	wantReady(t, restarted, http.StatusServiceUnavailable)
 	standby.Start()
 	wantReady(t, s, http.StatusOK)
@@ -68,7 +68,7 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 	primary.Stop()
 	standby.Promote()
-	after := openOn(t, Settings{}, standby.Open("sales"))
+	after := openOn(t, parsed(t, nil), standby.Open("sales"))
 	for _, o := range []order.Order{first, again} {
 		if resp, body := after.do(t, "GET", "/orders/"+o.ID.String(), ""); resp.StatusCode != http.StatusOK {
 			t.Errorf("after the failover: %d %s", resp.StatusCode, body)

@@ -186,14 +186,15 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 		return nil, err
 	}
 	o, err := pgx.CollectExactlyOneRow(rows, scanOrder)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNoOrder
-	}
-	if err == nil {
+	none := errors.Is(err, pgx.ErrNoRows)
+	if err == nil || none { // it may have yet to be restored
 		err = s.log.Confirm(ctx)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read order %s: %w", id, err)
+	case none:
+		return nil, errNoOrder
 	}
 	return o, nil
 }

@@ -156,7 +156,12 @@ func (a *Access) Run(ctx context.Context) {
 	look, sweep := time.NewTicker(lookAgain), time.NewTicker(sweepsAgain)
 	defer look.Stop()
 	defer sweep.Stop()
-	a.sweep(ctx)
+	tidy := func() {
+		if err := a.sweep(ctx); err != nil && ctx.Err() == nil {
+			a.Logger.WarnContext(ctx, "ended sessions not removed", "error", err)
+		}
+	}
+	tidy()
 	for {
 		select {
 		case <-ctx.Done():
@@ -164,10 +169,10 @@ func (a *Access) Run(ctx context.Context) {
 		case <-look.C:
 			a.readAgain(ctx)
 			if len(a.revoked) > 0 {
-				a.sweep(ctx)
+				_ = a.sweep(ctx) // it comes again
 			}
 		case <-sweep.C:
-			a.sweep(ctx)
+			tidy()
 		}
 	}
 }
@@ -222,10 +227,11 @@ func (a *Access) settled(ctx context.Context) (string, error) {
 	return again, err
 }
 
-func (a *Access) sweep(ctx context.Context) {
-	if err := a.sessions.sweep(ctx, a.revoked); err == nil {
+// sweep removes sessions that have ended, and those of revoked tokens.
+func (a *Access) sweep(ctx context.Context) error {
+	err := a.sessions.sweep(ctx, a.revoked)
+	if err == nil {
 		a.revoked = nil
-	} else if ctx.Err() == nil {
-		a.Logger.WarnContext(ctx, "ended sessions not removed", "error", err)
 	}
+	return err
 }

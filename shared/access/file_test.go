@@ -103,12 +103,14 @@ func TestTokensFileIsReadAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, true, true, false},
-		"written in place, with a pause": {func(t *testing.T, w *watched) {
-			time.Sleep(lookAgain - settles/2) // it is read in the pause
-			w.write(t, second+"\n")
-			time.Sleep(settles)
-			if !w.knows(ada) {
-				t.Error("a part of the file counts")
+		"written in place, with pauses": {func(t *testing.T, w *watched) {
+			time.Sleep(lookAgain/2 - settles/2) // it is read in each pause
+			for _, part := range []string{"", "# the\n", "# the readers\n"} {
+				w.write(t, part+second+"\n")
+				time.Sleep(settles * 3 / 4)
+				if !w.knows(ada) {
+					t.Error("a part of the file counts")
+				}
 			}
 			w.write(t, both)
 		}, true, true, false},
@@ -276,20 +278,24 @@ func TestSweepOfTheTable(t *testing.T) {
 		}
 		return mine, others
 	}
-	site.sweep(t.Context())
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if mine, others := count(); mine != 1 || others != 1 {
 		t.Error(mine, others)
 	}
 	known := site.Access.tokens.Load().find(site.tokens["ada:operator"])
 	site.revoked = [][]byte{known.hash[:]}
-	site.sweep(t.Context())
+	if err := site.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if mine, others := count(); mine != 0 || others != 1 || site.revoked != nil {
 		t.Error(mine, others)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	site.revoked = [][]byte{known.hash[:]}
-	if site.sweep(ctx); len(site.revoked) != 1 {
+	if err := site.sweep(ctx); err == nil || len(site.revoked) != 1 {
 		t.Error("what could not be removed is forgotten")
 	}
 }
@@ -372,15 +378,24 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 				<-waiting
 			}
 			w.write(t, x.change)
+			next := func() ended {
+				select {
+				case e := <-over:
+					return e
+				case <-time.After(20 * time.Second): // in which no other wait ends
+					t.Fatal("it still waits")
+				}
+				panic("not reached")
+			}
 			for range 2 {
-				e := <-over
+				e := next()
 				if want := map[string]int{"wait, revoked": x.status, "stream, revoked": http.StatusOK}[e.name]; want != e.status {
 					t.Error(e)
 				}
 			}
 			close(happened)
 			for range 2 {
-				if e := <-over; strings.Contains(e.name, "revoked") || e.status != 200 {
+				if e := next(); strings.Contains(e.name, "revoked") || e.status != 200 {
 					t.Error(e)
 				}
 			}

@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -202,11 +203,17 @@ func TestSessionOfAnotherService(t *testing.T) {
 	warehouse := start(t, s, Options{Service: "warehouse", Title: "Warehouse", Pool: pool}, made)
 	billing := start(t, s, Options{Service: "billing", Title: "Billing", Pool: pool}, made)
 	replica := start(t, s, Options{Service: "warehouse", Title: "Warehouse", Pool: pool}, made)
+	var reader Settings
+	known := warehouse.Access.tokens.Load().find(made["ada:operator"])
+	if err := reader.Tokens.UnmarshalText(fmt.Appendf(nil, "ada:reader:%x", known.hash)); err != nil {
+		t.Fatal(err)
+	}
+	demoted := start(t, reader, Options{Service: "warehouse", Title: "Warehouse", Pool: pool}, made)
 	_, id, _ := strings.Cut(warehouse.logIn(t)[1], "=")
 	for _, x := range []struct {
 		*site
 		status int
-	}{{warehouse, 200}, {replica, 200}, {billing, 401}} {
+	}{{warehouse, 200}, {replica, 200}, {billing, 401}, {demoted, 401}} {
 		if r := x.ask(t, "GET", "/people", "", "Cookie", x.cookieName(false)+"="+id); r.status != x.status {
 			t.Error(r)
 		}

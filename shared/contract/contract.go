@@ -60,10 +60,9 @@ func wrong(format string, args ...any) error { return &Error{Detail: fmt.Sprintf
 // A Contract is what the entities of one feed are checked against.
 type Contract struct{ root *rule }
 
-// Of makes the contract that a struct describes by its types and the tags json and check. Every member has to be
-// there, once, under its very name, and is not null, unless its field is a pointer or a boolean, which is then nil or false; other
-// members may hold anything.
-// The tag check says of
+// Of makes the contract that a struct describes by its types and the tags json and check. Every member has to be there,
+// once, under its very name, and is not null, unless its field is a pointer or a boolean, which is then nil or false;
+// other members may hold anything. The tag check says of
 //
 //   - a whole number its range: "1..500", or "1.." up to the greatest int64;
 //   - a text its length in characters: "0..100"; or its values: "placed|cancelled"; or "date", which is a day such as 2026-11-23;

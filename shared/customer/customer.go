@@ -22,8 +22,8 @@ type Customer struct {
 	Version int64     `json:"version" xml:"version" check:"1.."`
 	Name    string    `json:"name" xml:"name" check:"0..200"`   // for mails to others: see [CheckName]
 	Email   string    `json:"email" xml:"email" check:"0..254"` // an addr-spec (RFC 5322 section 3.4.1)
-	// EmailConfirmed is true once somebody has used a link that was mailed to Email; absent is false. Until then nothing that the
-	// customer says goes to that address: it may be a stranger's.
+	// EmailConfirmed is true once somebody has used a link that was mailed to Email; absent is false. Until then
+	// nothing that the customer says goes to that address: it may be a stranger's.
 	EmailConfirmed bool      `json:"email_confirmed" xml:"email_confirmed"`
 	Address        Address   `json:"address" xml:"address"`
 	CreatedAt      time.Time `json:"created_at" xml:"created_at"`

@@ -15,8 +15,9 @@ var (
 	errLink   = errors.New("must not hold an address of the web or of e-mail; a space goes after a full stop")
 )
 
-// CheckText returns an error, or nil if a text of a customer can stand beside others' texts: it has a character that is seen, and no
-// control, format, private or other character that changes how its neighbours look, is not seen, or is none.
+// CheckText returns an error, or nil if a text of a customer can stand beside others' texts: it has a character that is
+// seen, and no control, format, private or other character that changes how its neighbours look, is not seen, or is
+// none.
 func CheckText(text string) error {
 	switch {
 	case strings.ContainsFunc(text, unseen):
@@ -27,9 +28,9 @@ func CheckText(text string) error {
 	return nil
 }
 
-// CheckName returns an error, or nil if a mail to others may hold the name: it is as [CheckText] says, and holds nothing that a mail
-// program turns into a link. Readers that send mails have to check: [Check] takes any name, since a customer with a bad one still
-// gets invoices and cars.
+// CheckName returns an error, or nil if a mail to others may hold the name: it is as [CheckText] says, and holds
+// nothing that a mail program turns into a link. Readers that send mails have to check: [Check] takes any name, since a
+// customer with a bad one still gets invoices and cars.
 func CheckName(name string) error {
 	if err := CheckText(name); err != nil {
 		return err
@@ -51,8 +52,8 @@ func seen(r rune) bool {
 	return unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S) && r != '\u2800' && r != '\U0001d159'
 }
 
-// A link is more than a mail program may take for one: top-level domains come and go, so each word with a dot in it is a domain,
-// unless what follows the dot is an initial.
+// A link is more than a mail program may take for one: top-level domains come and go, so each word with a dot in it is
+// a domain, unless what follows the dot is an initial.
 var link = regexp.MustCompile(`(?i)[/\\]{2}` + // after a scheme, or of a file server
 	`|\b(callto|data|file|javascript|magnet|mailto|news|sips?|skype|sms|tel|vbscript|xmpp):` +
 	`|\bwww[.。]` +

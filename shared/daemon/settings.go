@@ -94,7 +94,7 @@ func takes(t reflect.Type) string {
 }
 
 // Help prints settings, one aligned line each: name, default, help. Each of them is a struct as Parse takes it,
-// with the tag `help:"..."` beside the others, a pointer to one, a Setting or a []Setting.
+// with the tag `help:"..."` beside the others, a pointer to one, a Setting or a []Setting. One without help is left out.
 func Help(w io.Writer, of ...any) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, o := range of {
@@ -112,6 +112,9 @@ func Help(w io.Writer, of ...any) {
 			list = settings(t, "")
 		}
 		for _, s := range list {
+			if s.Help == "" {
+				continue
+			}
 			fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Name, s.Default, s.Help)
 		}
 	}

@@ -210,20 +210,28 @@ func checkFeed(t *testing.T, project *types.Project, feed, at, token string) {
 	if value(source, "ADDR") != "0.0.0.0:"+u.Port() {
 		t.Errorf("the feed %s is asked for at %s, where nobody listens", feed, u.Host)
 	}
-	if readers := value(source, "FEED_TOKENS"); readers != "" && !strings.Contains(readers, fmt.Sprintf(":%x", sha256.Sum256([]byte(token)))) {
+	if !knows(source, token) {
 		t.Errorf("the feed %s is asked for with a token that %s does not know", feed, u.Host)
+	}
+	if !slices.Contains(strings.Fields(value(source, "HOSTS")), u.Hostname()) {
+		t.Errorf("%s does not answer as %s: HOSTS=%s", source.Name, u.Hostname(), value(source, "HOSTS"))
 	}
 }
 
-// A feed of people is for readers with tokens beyond loopback, which a container's readers are.
+// knows reports whether the service takes the token of a reader.
+func knows(s types.ServiceConfig, token string) bool {
+	return strings.Contains(value(s, "TOKENS"), fmt.Sprintf(":reader:%x", sha256.Sum256([]byte(token))))
+}
+
+// Access is closed in containers: each service takes the tokens that the others send, and those that are set instead.
 func TestComposeTokens(t *testing.T) {
 	t.Parallel()
-	for _, env := range [][]string{nil, {"FEED_TOKENS=warehouse:" + strings.Repeat("0", 64), "FEED_TOKEN=edison_A"}} {
+	for _, env := range [][]string{nil, {"TOKENS=warehouse:reader:" + strings.Repeat("0", 64), "FEED_TOKEN=edison_A"}} {
 		project := load(t, env...)
-		token, readers := value(project.Services["warehouse"], "FEED_TOKEN"), value(project.Services["customers"], "FEED_TOKENS")
-		known := strings.Contains(readers, fmt.Sprintf(":%x", sha256.Sum256([]byte(token))))
-		if token == "" || readers == "" || known != (env == nil) {
-			t.Errorf("with %v the token is %q, and customers lets in %q", env, token, readers)
+		for name, s := range project.Services {
+			if !strings.HasSuffix(name, "-db") && name != "rabbitmq" && knows(s, value(project.Services["warehouse"], "FEED_TOKEN")) != (env == nil) {
+				t.Errorf("with %v %s takes %q", env, name, value(s, "TOKENS"))
+			}
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package mailsink
 
 import (
-	"context"
 	"embed"
 	"net/http"
 	"slices"
@@ -25,7 +24,6 @@ const shownMails = 200
 
 // Route adds the pages: the mails, newest first, each of them, and the same as JSON.
 func (s *Sink) Route(r gin.IRoutes) {
-	web.Health(r, func(context.Context) error { return nil })
 	web.GET(r, "/", s.list)
 	web.GET(r, "/api/mails", func(c *gin.Context) {
 		c.Header("Cache-Control", "no-cache")

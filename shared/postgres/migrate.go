@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -57,4 +58,27 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
 	}
 	return err
+}
+
+var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)
+
+// Tables returns the names of the tables that the migrations create. There may be others in a schema that is shared.
+func Tables(migrations ...Migrations) ([]string, error) {
+	var tables []string
+	for _, m := range migrations {
+		files, err := fs.Glob(m.FS, "*.sql")
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			text, err := fs.ReadFile(m.FS, file)
+			if err != nil {
+				return nil, err
+			}
+			for _, found := range createTable.FindAllSubmatch(text, -1) {
+				tables = append(tables, string(found[1]))
+			}
+		}
+	}
+	return tables, nil
 }

@@ -88,7 +88,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if err := reach(ctx, poolConfig.ConnConfig, db.logger); err != nil {
 		return nil, err
 	}
-	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg.Name, migrations)
+	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg.Name, migrations, db.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +100,9 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		}
 	}
 	if db.Pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
+		return nil, err
+	}
+	if err := checkSchema(ctx, db.Pool, migrations); err != nil {
 		return nil, err
 	}
 	if err := Migrate(ctx, db.Pool, migrations...); err != nil {

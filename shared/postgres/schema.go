@@ -3,10 +3,12 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // schemaLock is the advisory lock under which services that share a database choose their schemas.
@@ -22,7 +24,9 @@ type schema struct {
 
 // chooseSchema returns the schema of the service called name. The lock is held until close. Where the URL says search_path, that
 // holds.
-func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations) (*schema, error) {
+func chooseSchema(
+	ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations, logger *slog.Logger,
+) (*schema, error) {
 	if given || len(migrations) == 0 {
 		return &schema{}, nil
 	}
@@ -33,8 +37,13 @@ func chooseSchema(ctx context.Context, cfg *pgx.ConnConfig, given bool, name str
 	s := &schema{conn: conn}
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
-	if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
-		_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
+	var free bool
+	err = conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
+	if err == nil && !free {
+		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
+		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
+			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
+		}
 	}
 	if err == nil {
 		err = s.choose(ctx, name, migrations[len(migrations)-1].Name)
@@ -103,6 +112,22 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 		return fmt.Errorf("other services use this database, create the schema %s for this one: %w", name, err)
 	}
 	return nil
+}
+
+// checkSchema returns an error if there are migrations, and no schema for their tables.
+func checkSchema(ctx context.Context, pool *pgxpool.Pool, migrations []Migrations) error {
+	if len(migrations) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	var exists bool
+	var path string
+	err := pool.QueryRow(ctx, `select current_schema() is not null, current_setting('search_path')`).Scan(&exists, &path)
+	if err == nil && !exists {
+		err = fmt.Errorf("there is no schema of the search_path, %s: create one, or name another by search_path in the URL", path)
+	}
+	return err
 }
 
 // claim notes that the service has the schema.

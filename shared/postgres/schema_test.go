@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
@@ -188,4 +189,54 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	for how, spoil := range map[string]func(string) string{
+		"as the URL says":      func(url string) string { return url + "&search_path=nowhere" },
+		"as its options say":   func(url string) string { return url + "&options=-csearch_path%3Dnowhere" },
+		"as the database says": func(url string) string { return url },
+	} {
+		t.Run("in a schema that does not exist, "+how, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t)
+			change(t, pool, fmt.Sprintf(`alter database %q set search_path = nowhere`, pool.Config().ConnConfig.Database))
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: spoil(pgtest.URL(pool)), Name: "parts"}, parts)
+			if err == nil {
+				db.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "there is no schema of the search_path, nowhere") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// A process that waits for another one at its start says so.
+func TestWaitForAnotherStart(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	holder, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Release()
+	if _, err := holder.Exec(t.Context(), `select pg_advisory_lock(x'736368656d61'::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	var log lockedBuffer
+	opened := make(chan error, 1)
+	go func() {
+		db, err := postgres.Open(t.Context(), postgres.Config{
+			URL: pgtest.URL(pool), Name: "parts", Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		}, parts)
+		if err == nil {
+			db.Close()
+		}
+		opened <- err
+	}()
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(log.String(), "waiting for another process") })
+	if _, err := holder.Exec(t.Context(), `select pg_advisory_unlock(x'736368656d61'::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
 }

@@ -122,13 +122,15 @@ const (
 	Write Use = "row exclusive"
 )
 
-// Unlocked returns nil if each table of the pool's schema that it may use so could be used now. Where a transaction of
-// somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none for others to wait for.
-func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use) error {
+// Unlocked returns nil if each of these tables of the pool's schema that it may use so could be used now. Where a
+// transaction of somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none
+// for others to wait for.
+func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string) error {
 	privilege := map[Use]string{Read: "select", Write: "update"}[use]
 	_, err := pool.Exec(ctx, `
 		do $$ declare name regclass; begin
 		    for name in select oid from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
+		        and relname = any(string_to_array('`+strings.Join(tables, " ")+`', ' '))
 		        and has_table_privilege(oid, '`+privilege+`') loop
 		        execute format('lock table %s in `+string(use)+` mode', name);
 		        commit;
@@ -168,11 +170,12 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 var errShared = errors.New("the connection pooler gives two open connections one session of the server: " +
 	"set it to session pooling (PgBouncer: pool_mode = session), or connect to PostgreSQL directly")
 
-// shareSessions reports whether a connection answers from a session that was the other's, or from two.
+// shareSessions reports whether a connection answers from a session that was the other's, or from two. They do not ask by
+// turns: two sessions that are given by turns would look like one for each.
 func shareSessions(ctx context.Context, a, b *pgconn.PgConn) (bool, error) {
 	owner := map[string]*pgconn.PgConn{}
 	for range 5 {
-		for _, conn := range []*pgconn.PgConn{a, b} {
+		for _, conn := range []*pgconn.PgConn{a, b, b, a} {
 			results, err := conn.Exec(ctx, `select pg_backend_pid()`).ReadAll()
 			if err != nil {
 				return false, err

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -227,6 +228,38 @@ func TestPooler(t *testing.T) {
 		t.Run(mode+" pooling is refused", func(t *testing.T) {
 			t.Parallel()
 			through := pgtest.Bouncer(t, pgtest.URL(pgtest.New(t)), mode)
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: through, Name: "sales"}, parts)
+			if err == nil {
+				db.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
+				t.Error(err)
+			}
+		})
+	}
+	for sessions := 1; sessions <= 4; sessions++ {
+		t.Run(fmt.Sprint("transaction pooling is refused, of ", sessions, " sessions that take turns"), func(t *testing.T) {
+			t.Parallel()
+			through := pgtest.Bouncer(t, pgtest.URL(pgtest.New(t)), "transaction", "server_round_robin = 1")
+			var open []*pgx.Conn
+			for range sessions { // each has one, as long as it is in a transaction
+				conn, err := pgx.Connect(t.Context(), through)
+				if err == nil {
+					_, err = conn.Exec(t.Context(), `begin; select 1`)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				open = append(open, conn)
+			}
+			for _, conn := range open {
+				if _, err := conn.Exec(t.Context(), `rollback`); err != nil {
+					t.Fatal(err)
+				}
+				if err := conn.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			db, err := postgres.Open(t.Context(), postgres.Config{URL: through, Name: "sales"}, parts)
 			if err == nil {
 				db.Close()

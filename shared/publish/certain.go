@@ -39,7 +39,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 			lock = false // an attempt that is still under way must lose its swap against the next one
 		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or the head locked for too long
 		case len(unknown) == 0:
-			return attempt{}, err
+			return attempt{}, incomplete(err)
 		default: // perhaps only because an earlier attempt landed: what it inserted is there
 			again = false
 		}
@@ -49,7 +49,9 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 			return *won, nil
 		case settleErr != nil && len(unknown) > 0:
 			return attempt{}, fmt.Errorf("%w: %w; then: %w", ErrUnknown, err, settleErr)
-		case settleErr != nil || !again && !possible:
+		case settleErr != nil:
+			return attempt{}, fmt.Errorf("%w; then: %w", err, settleErr)
+		case !again && !possible:
 			return attempt{}, err
 		case !again:
 			return attempt{}, fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -95,6 +97,15 @@ func isCode(err error, code string) bool {
 	return ok && pgErr.Code == code
 }
 
+// incomplete wraps errIncomplete around the error of an append onto a log that does not end at the head.
+func incomplete(err error) error {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && (pgErr.ConstraintName == "feed_entry_pkey" || pgErr.Code == "55000" && pgErr.TableName == "feed") {
+		return fmt.Errorf("%w %w", errIncomplete, err)
+	}
+	return err
+}
+
 // guarded gives ErrGuard for an error of feed_guard.
 func guarded(err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "P0002" && pgErr.TableName == "feed" {
@@ -137,6 +148,9 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 			if err == nil || won == nil && errors.Is(err, errUnconfirmed) {
 				return won, possible, nil
 			}
+		}
+		if len(attempts) == 0 && errors.Is(err, errIncomplete) { // a restore may take longer than a write may wait
+			return nil, false, err
 		}
 		select {
 		case <-ctx.Done():

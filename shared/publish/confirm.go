@@ -32,6 +32,26 @@ func (l *Log) Confirm(ctx context.Context) error {
 	return err
 }
 
+// Appendable returns nil if a change could append to each feed now: the database has all of it, and nothing that is erased, and no
+// transaction of somebody else holds its head. It waits for those that hold one when it is called until ctx ends. It locks no row
+// itself, and writes nothing.
+func (l *Log) Appendable(ctx context.Context) error {
+	if _, err := l.look(ctx, l.pool); err != nil {
+		return err
+	}
+	var holders []string // a transaction that has locked a row of a table keeps one of these locks on the table
+	const find = `
+		select coalesce(array_agg(distinct virtualtransaction), '{}') from pg_locks
+		 where granted and relation = 'feed'::regclass and database = (select oid from pg_database where datname = current_database())
+		       and mode in ('RowShareLock', 'RowExclusiveLock') and ($1::text[] is null or virtualtransaction = any($1))`
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		if err := l.pool.QueryRow(ctx, find, holders).Scan(&holders); err != nil || len(holders) == 0 {
+			return err
+		}
+		sleep(ctx, wait)
+	}
+}
+
 // Ready returns nil if a commit would be confirmed now, at the latest when ctx ends. It asks nothing of a database that
 // waits for no synchronous standby.
 func (l *Log) Ready(ctx context.Context) error {

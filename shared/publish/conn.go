@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -27,6 +28,8 @@ func committers(ctx context.Context, config *pgxpool.Config, settings string) (*
 				return err
 			}
 		}
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(config.ConnConfig.ConnectTimeout, patience)) // the pool sets none
+		defer cancel()
 		_, err := conn.Exec(ctx, settings)
 		return err
 	}

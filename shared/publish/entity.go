@@ -63,45 +63,71 @@ func (s *Source) serveEntity(c *gin.Context) error {
 		return noEntity(s.PublicURL)
 	}
 	d := s.feeds[i]
-	if err := s.mayRead(c, d); err != nil {
-		return err
-	}
 	if err := s.cold.Check(c, 1); err != nil {
 		return err
 	}
-	var list []entityVersion
-	err = s.log.erased(c.Request.Context(), func() (err error) {
-		list, err = s.versions(c.Request.Context(), d.Name, id)
+	html := web.PrefersHTML(c)
+	var tag string
+	var body []byte // nil: the client has it
+	err = s.turns.take(c.Request.Context(), web.ClientKey(c), func() error {
+		list, err := s.durableVersions(c.Request.Context(), d.Name, id)
+		if err != nil {
+			return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
+		}
+		if len(list) == 0 {
+			return noEntity(s.PublicURL)
+		}
+		tag = s.entityTag(d, list, html)
+		if !web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+			body, err = s.entityBody(d, id, list, html)
+		}
 		return err
 	})
-	if err == nil && len(list) > 0 {
-		err = s.log.durable(c.Request.Context(), d.Name, list[0].Position)
-	}
 	if err != nil {
-		return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
+		return err
 	}
-	if len(list) == 0 {
-		return noEntity(s.PublicURL)
-	}
-	html := web.PrefersHTML(c)
-	tag := s.entityTag(d, list, html)
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")
 	if s.Private || d.Personal {
 		c.Header("Cache-Control", "private, no-cache")
 	}
 	c.Header("ETag", tag)
-	if web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+	switch {
+	case body == nil:
 		web.NotModified(c)
-		return nil
+	case html:
+		web.Send(c, http.StatusOK, web.HTMLType, body)
+	default:
+		web.Send(c, http.StatusOK, "application/json; charset=utf-8", body)
 	}
-	if !html {
-		c.PureJSON(http.StatusOK, list)
-		return nil
-	}
-	title, view := s.showEntity(d, id, list)
-	web.Render(c, http.StatusOK, entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
 	return nil
+}
+
+// durableVersions is versions of what does not get lost in a failover.
+func (s *Source) durableVersions(ctx context.Context, name string, id uuid.UUID) (list []entityVersion, err error) {
+	err = s.log.erased(ctx, func() (err error) {
+		list, err = s.versions(ctx, name, id)
+		return err
+	})
+	if err == nil && len(list) > 0 {
+		err = s.log.durable(ctx, name, list[0].Position)
+	} else if err == nil { // perhaps it has yet to be restored
+		_, err = s.log.look(ctx, s.log.pool)
+	}
+	return list, err
+}
+
+// entityBody returns the versions as a page or as JSON.
+func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersion, html bool) ([]byte, error) {
+	if html {
+		title, view := s.showEntity(d, id, list)
+		return web.Execute(entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(list)
+	return body.Bytes(), err
 }
 
 func noEntity(publicURL string) error {
@@ -120,17 +146,22 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
 		var digest, payload []byte
-		var listed int64
+		var listed *int64
 		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
-		if err == nil && !s.log.follows(listed) {
+		switch {
+		case err == nil && listed == nil:
+			err = errIncomplete
+		case err == nil && !s.log.follows(*listed):
 			err = errUnapplied
 		}
 		if err != nil {
 			return v, err
 		}
 		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
-		v.Deleted = payload == nil
-		return v, nil
+		if v.Deleted = payload == nil; !v.Deleted {
+			err = s.log.notErased(name, id)
+		}
+		return v, err
 	})
 }
 
@@ -271,9 +302,6 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 // bytes do not change with what is appended.
 func (s *Source) serveNewer(c *gin.Context) error {
 	req, err := s.parse(c, key{})
-	if err == nil {
-		err = s.mayRead(c, req.Description)
-	}
 	if err == nil {
 		err = s.cold.Check(c, 1)
 	}

@@ -104,32 +104,3 @@ func TestErase(t *testing.T) {
 		t.Errorf("it read on to %s", reader.cursor)
 	}
 }
-
-func TestPersonalFeedsNeedTokens(t *testing.T) {
-	t.Parallel()
-	l := openLog(t, database(t))
-	fill(t, l, 3)
-	for _, c := range []struct {
-		private       bool
-		remote, proxy string
-		status        int
-	}{
-		{false, "127.0.0.1:4000", "", 200},
-		{false, "[::1]:4000", "", 200},
-		{false, "192.0.2.7:4000", "", 403},
-		{false, "127.0.0.1:4000", "192.0.2.7", 403},
-		{true, "192.0.2.7:4000", "", 200}, // whoever has no token does not get here
-	} {
-		server, _ := personal(t, l, c.private)
-		r := httptest.NewRequest("GET", "/feeds/things", nil)
-		r.RemoteAddr = c.remote
-		if c.proxy != "" {
-			r.Header.Set("X-Forwarded-For", c.proxy)
-		}
-		w := httptest.NewRecorder()
-		server.Config.Handler.ServeHTTP(w, r)
-		if w.Code != c.status {
-			t.Errorf("%+v: %d", c, w.Code)
-		}
-	}
-}

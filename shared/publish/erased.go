@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,7 +23,7 @@ var ErrNotListed = errors.New("the list of erased ids cannot be written")
 
 const (
 	listLockTimeout = 2 * time.Second // for another process that reads or writes the list
-	maxListLine     = 512             // bytes
+	listTail        = 512             // bytes, in which the last line is looked for first
 	listHead        = `# Ids that were erased from feeds: time, feed, id. They are erased again where a restored dump brings them back.
 # Only ever add to this file, and never restore an older state of it.
 `
@@ -32,6 +34,10 @@ const (
 type erasedList struct {
 	path string
 	size atomic.Int64 // when it was last looked at
+
+	mu       sync.Mutex
+	ids      map[erasedID]bool // without lines, when it was last read; nil: it was not
+	readSize int64             // then
 }
 
 // An erasedID is a line of the list.
@@ -134,6 +140,28 @@ func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 	return ids, int64(len(text)), nil
 }
 
+// has reports whether one of the ids is on the list as it is now, or as it last was if the file cannot be reached.
+func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ids == nil || l.readSize != l.length() {
+		list, size, err := l.read()
+		if err != nil {
+			return false, err
+		}
+		l.ids, l.readSize = map[erasedID]bool{}, size
+		l.know(list)
+	}
+	return slices.ContainsFunc(ids, func(id uuid.UUID) bool { return l.ids[erasedID{feed: feed, id: id}] }), nil
+}
+
+// know adds ids to those that are known to be on the list. It wants l.mu locked.
+func (l *erasedList) know(ids []erasedID) {
+	for _, e := range ids {
+		l.ids[erasedID{feed: strings.Clone(e.feed), id: e.id}] = true
+	}
+}
+
 // parseErased reads a line: time, feed and id, the id last, so that no part of a line is a line. Empty lines and those that begin with
 // # say nothing.
 func parseErased(line string) (e erasedID, ok bool, err error) {
@@ -173,6 +201,12 @@ func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 		return 0, 0, fmt.Errorf("%w: %w", ErrNotListed, err)
 	}
 	l.size.Store(to)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ids != nil && l.readSize == from { // else it is read again
+		l.readSize = to
+		l.know(ids)
+	}
 	return from, to, nil
 }
 
@@ -207,9 +241,15 @@ func (l *erasedList) append(lines []byte) (from, to int64, err error) {
 // repair takes away a last line that a crash has cut off, and returns where the file then ends. lead ends a last line that is whole
 // but for its end.
 func repair(f *os.File, size int64) (end int64, lead string, err error) {
-	tail := make([]byte, min(size, maxListLine))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
-		return 0, "", err
+	var tail []byte
+	for n := int64(listTail); ; n *= 8 { // a crash may leave a hole of any length
+		tail = make([]byte, min(size, n))
+		if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+			return 0, "", err
+		}
+		if n >= size || bytes.IndexByte(tail, '\n') >= 0 {
+			break
+		}
 	}
 	last := tail[bytes.LastIndexByte(tail, '\n')+1:]
 	if len(last) == 0 {

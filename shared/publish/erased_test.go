@@ -136,8 +136,9 @@ func TestErasureOutlivesARestore(t *testing.T) {
 			all.Go(func() {
 				for asking.Err() == nil {
 					var rows int
-					err := other.View(asking, func(tx pgx.Tx) error {
-						return tx.QueryRow(asking, `select (select count(*) from person where name = 'Ada') + (select count(*) from letter where name = 'Ada')`).Scan(&rows)
+					err := other.View(asking, feedName, ada, func(tx pgx.Tx) (bool, error) {
+						err := tx.QueryRow(asking, `select (select count(*) from person where name = 'Ada') + (select count(*) from letter where name = 'Ada')`).Scan(&rows)
+						return rows > 0, err
 					})
 					if err == nil && rows > 0 {
 						t.Errorf("a view has %d rows of her", rows)
@@ -203,6 +204,75 @@ func TestErasureOutlivesARestore(t *testing.T) {
 			t.Errorf("%v, it appended again", err)
 		}
 	})
+}
+
+// A table that is restored alone, while the rest says that she is erased, brings nobody back either.
+func TestErasureOutlivesARestoreOfATable(t *testing.T) {
+	t.Parallel()
+	ada, bob := uuid.New(), uuid.New()
+	const letter = `insert into letter select id, name from kept_person where name = 'Ada';`
+	for name, restore := range map[string]string{
+		"of the app":              `insert into person select * from kept_person where name = 'Ada' on conflict do nothing; ` + letter,
+		"of the log":              `update feed_entry e set payload = k.payload, salt = k.salt from kept_entry k where e.position = k.position`,
+		"of the app, with others": `truncate person, letter; insert into person select * from kept_person; insert into letter select id, name from kept_person;`,
+		"of both": `insert into person select * from kept_person where name = 'Ada' on conflict do nothing; ` + letter +
+			`update feed_entry e set payload = k.payload, salt = k.salt from kept_entry k where e.position = k.position`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, file := people(t), filepath.Join(t.TempDir(), "erased")
+			l, err := openPersonal(t, pool, file, t.Output())
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := openPersonal(t, pool, file, t.Output()) // which has erased nothing itself
+			if err != nil {
+				t.Fatal(err)
+			}
+			signUp(t, l, ada, "Ada")
+			signUp(t, l, bob, "Bob")
+			exec(t, pool, `create table kept_person as table person`)
+			exec(t, pool, `create table kept_entry as table feed_entry`)
+			if err := l.Commit(t.Context(), erasing(ada)); err != nil {
+				t.Fatal(err)
+			}
+			for _, asked := range []*Log{l, other} {
+				exec(t, pool, restore)
+				if holds(t, pool, "Ada") == 0 {
+					t.Fatal("nothing is back")
+				}
+				var rows int
+				err = asked.View(t.Context(), feedName, ada, func(tx pgx.Tx) (bool, error) {
+					err := tx.QueryRow(t.Context(), `select count(*) from person where id = $1`, ada).Scan(&rows)
+					return rows > 0, err
+				})
+				if err != nil || rows > 0 {
+					t.Errorf("a view: %d rows, %v", rows, err)
+				}
+				server, _ := personal(t, asked, false)
+				exec(t, pool, restore) // the view may have erased it
+				for _, path := range []string{"/" + ada.String(), "?after=0&limit=7", ".atom", "?before=" + asked.head(t).cursor.String()} {
+					if resp, body := get(t, server, "GET", "/feeds/things"+path); strings.Contains(body, "Ada") || resp.StatusCode != 200 && resp.StatusCode != 503 {
+						t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+					}
+				}
+				waitFor(t, "the feed to answer", func() bool {
+					resp, _ := get(t, server, "GET", "/feeds/things/"+ada.String())
+					return resp.StatusCode == 200
+				})
+			}
+			again, err := openPersonal(t, pool, file, t.Output()) // each start looks
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, _ := personal(t, again, false)
+			wantGone(t, server, pool, "Ada", ada)
+			if holds(t, pool, "Bob") != 3 {
+				t.Error("others went, too")
+			}
+			logged(t, pool)
+		})
+	}
 }
 
 // Whatever cannot be written to the list is not erased, and whatever is on it is.
@@ -375,6 +445,8 @@ func TestErasedList(t *testing.T) {
 		"a line that is cut off":      {whole + "\n" + whole[:len(whole)-1], 1},
 		"a line of which little came": {whole + "\n2", 1},
 		"a hole":                      {whole + "\n\x00\x00\x00", 1},
+		"a long hole":                 {whole + "\n" + strings.Repeat("\x00", 10_000), 1},
+		"nothing but a hole":          {strings.Repeat("\x00", 10_000), 0},
 		"nothing but half a line":     {whole[:20], 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	osexec "os/exec"
@@ -344,4 +345,49 @@ func TestPanicEndsTheProcess(t *testing.T) {
 	if exit, ok := errors.AsType[*osexec.ExitError](err); !ok || exit.ExitCode() != 2 || !strings.Contains(string(out), "panic: this has no value") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// A swallower sends nothing of what has the mark, as a pooler does whose server is away, while it is on.
+type swallower struct {
+	net.Conn
+	mark []byte
+	on   *atomic.Bool
+}
+
+func (s *swallower) Write(p []byte) (int, error) {
+	if s.on.Load() && bytes.Contains(p, s.mark) {
+		return len(p), nil
+	}
+	return s.Conn.Write(p)
+}
+
+// A server that falls silent right after a connection was made keeps none of the few that writers may have.
+func TestConnectionsThatBeginInSilence(t *testing.T) {
+	t.Parallel()
+	var silent atomic.Bool
+	config := database(t).Config()
+	config.ConnConfig.ConnectTimeout = time.Second
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return &swallower{conn, []byte("client_min_messages"), &silent}, err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	silent.Store(true)
+	for range 4 { // one more than there are
+		if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err == nil {
+			t.Fatal("it is written in silence")
+		}
+	}
+	silent.Store(false)
+	waitFor(t, "a write", func() bool { return l.Commit(t.Context(), put(thing(uuid.New(), 1))) == nil })
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -22,13 +23,17 @@ func TestEngineOfOthers(t *testing.T) {
 	pool := database(t)
 	l, away := fragile(t, pool)
 	fill(t, l, 250)
-	token, hash := web.NewToken()
-	var readers web.Readers
-	if err := readers.UnmarshalText([]byte("warehouse:" + hash)); err != nil {
+	token, hash := access.NewToken()
+	var settings access.Settings
+	if err := settings.Tokens.UnmarshalText([]byte("warehouse:reader:" + hash)); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := access.New(settings, access.Options{Service: "test", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
 		t.Fatal(err)
 	}
 	route := func(engine *gin.Engine) *gin.Engine {
-		NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine.Group("", readers.Require()))
+		NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine.Group("", rules.Identify(), rules.Reader()))
 		return engine
 	}
 	serve := func(h http.Handler) *httptest.Server {

@@ -262,8 +262,9 @@ func TestAppendDuringALookAtTheHeads(t *testing.T) {
 // restore takes the feed back to a position, and sells on.
 func restore(t testing.TB, pool *pgxpool.Pool, position, more int) {
 	t.Helper()
-	exec(t, pool, `delete from feed_entry where position > $1`, position)
-	exec(t, pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
+	exec(t, pool, `
+		with gone as (delete from feed_entry where position > $1)
+		update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
 	l := deaf(t, pool)
 	for range more {
 		if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A querier is a pool or a connection of one's own.
@@ -27,7 +29,17 @@ type look struct {
 	news     bool            // some head is not the one remembered
 }
 
-// look reads the heads, of a database in which nothing is left of what the list says is erased.
+// isWhole is true of a row f of the table feed if its log ends where it says.
+const isWhole = `(not exists (select from feed_entry where feed = f.name and position > f.position)
+	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
+
+// errIncomplete: the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
+var errIncomplete = &web.Problem{
+	Status: http.StatusServiceUnavailable, Detail: "The database is being restored, or was restored in part. Try again in a few seconds.",
+	Header: http.Header{"Retry-After": {"5"}},
+}
+
+// look reads the heads, of a database that is whole and in which nothing is left of what the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 	return seen, l.erased(ctx, func() (err error) {
 		seen, err = l.readHeads(ctx, db)
@@ -45,7 +57,7 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, e.digest, current_setting('synchronous_standby_names') <> ''
+		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> ''
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -54,8 +66,12 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	var name string
 	var position, erasures, listed int64
 	var digest, at []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &at, &seen.standby}, func() error {
-		if !l.follows(listed) {
+	var whole bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby}, func() error {
+		switch {
+		case !whole:
+			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", errIncomplete, name, position)
+		case !l.follows(listed):
 			return errUnapplied
 		}
 		if len(digest) != len(feed.Digest{}) {
@@ -71,6 +87,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		return nil, err
 	}
 	for name := range seen.before {
+		if _, there := seen.heads[name]; !there {
+			return nil, fmt.Errorf("%w The feed %s is gone: restore all tables of one dump", errIncomplete, name)
+		}
 		seen.diverged = seen.diverged || !seen.extends[name]
 	}
 	return seen, nil

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -151,7 +150,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]pl
 		return nil
 	})
 	if err == nil && head == nil {
-		err = errors.New("there is no such feed in this database")
+		err = fmt.Errorf("%w There is no such feed in it", errIncomplete)
 	}
 	return head, listed, places, err
 }
@@ -168,6 +167,14 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
+	err = s.log.erased(ctx, func() (err error) {
+		entries, err = s.readEntries(ctx, name, sp)
+		return err
+	})
+	return entries, err
+}
+
+func (s *Source) readEntries(ctx context.Context, name string, sp *span) (entries []feed.Entry, err error) {
 	rows, err := s.log.pool.Query(ctx, `
 		select position, kind, entity_id, version, updated, payload, digest, salt is null, (select erasures from feed where name = $1)
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, sp.from, sp.to)
@@ -178,18 +185,25 @@ func (s *Source) entries(ctx context.Context, name string, sp *span) (entries []
 	var kind string
 	var id uuid.UUID
 	var payload, digest []byte
-	var erasures int64
+	var erasures *int64
+	var found []uuid.UUID
 	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &erasures}, func() error {
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		// An erased payload is served as the tombstone that took it away.
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
+		if !e.Deleted {
+			found = append(found, id)
+		}
 		entries = append(entries, e)
 		return nil
 	})
 	if err == nil && int64(len(entries)) != sp.to-sp.from {
 		err = fmt.Errorf("the log has %d of them", len(entries))
 	}
-	if n := len(entries); err == nil && n > 0 && (erasures != sp.head.Erasures || entries[n-1].Cursor != sp.end) {
+	if err == nil {
+		err = s.log.notErased(name, found...)
+	}
+	if n := len(entries); err == nil && n > 0 && (erasures == nil || *erasures != sp.head.Erasures || entries[n-1].Cursor != sp.end) {
 		err = errChanged
 	}
 	return entries, err

@@ -62,6 +62,9 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 		return err
 	}
 	made, err := r.list.create(!used)
+	if err == nil {
+		_, err = r.list.has("")
+	}
 	if err != nil {
 		return err
 	}
@@ -97,8 +100,9 @@ func (l *Log) erased(ctx context.Context, read func() error) error {
 	return errUnapplied
 }
 
-// View has read look at one state of the database: one in which nothing is left of what the list says is erased. It may run again.
-func (l *Log) View(ctx context.Context, read func(tx pgx.Tx) error) error {
+// View has read look at one state of the database for an entity of a feed: one in which nothing is left of what the list says is
+// erased. read reports whether it has found something of the entity. It may run again.
+func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
 	return l.erased(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			var least, most int64
@@ -109,9 +113,28 @@ func (l *Log) View(ctx context.Context, read func(tx pgx.Tx) error) error {
 			case !l.follows(least) || !l.follows(most):
 				return errUnapplied
 			}
-			return read(tx)
+			found, err := read(tx)
+			if err == nil && found {
+				err = l.notErased(feedName, id)
+			}
+			return err
 		})
 	})
+}
+
+// notErased returns errUnapplied if one of the entities, of which the database still says something, is on the list: as after the
+// restore of a single table.
+func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
+	if l.reerasure == nil {
+		return nil
+	}
+	switch listed, err := l.reerasure.list.has(feedName, ids...); {
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUnapplied, err)
+	case listed:
+		return errUnapplied
+	}
+	return nil
 }
 
 // apply applies the list, once for all that ask at the same moment. All errors wrap errUnapplied.
@@ -235,7 +258,7 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	return back, err
 }
 
-// complete returns an error while a restore is under way: the constraints of a table come after its rows, and the log ends at the head.
+// complete returns an error while a restore is under way: the constraints of a table come after its rows.
 func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	var missing *string
 	err := tx.QueryRow(ctx, `
@@ -243,9 +266,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 		       select from pg_constraint where connamespace = current_schema()::regnamespace and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
-		err = tx.QueryRow(ctx, `
-			select min(name) from feed f where position > 0 and not exists (
-			       select from feed_entry e where e.feed = f.name and e.position = f.position and e.digest = f.digest)`).Scan(&missing)
+		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)
 	}
 	if err == nil && missing != nil {
 		err = fmt.Errorf("%s is not complete: a restore is under way, or the dump is of an older version and needs a restart of this process", *missing)
@@ -284,7 +305,8 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 	return to, err
 }
 
-// eraseAgain erases those of the entities of which the feed says anything.
+// eraseAgain erases the entities: by a tombstone those of which the feed says anything, and all in what the app has, as a dump may
+// have been restored in part.
 func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		select entity_id, max(version), max(updated) from feed_entry where feed = $1 and entity_id = any($2)
@@ -295,7 +317,6 @@ func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name stri
 	var id uuid.UUID
 	var version int64
 	var updated time.Time
-	var found []uuid.UUID
 	to := &Change{pending: back}
 	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated}, func() error {
 		now := time.Now()
@@ -303,13 +324,12 @@ func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name stri
 			now = updated.Add(time.Microsecond)
 		}
 		Erase(to, name, id, version+1, now)
-		found = append(found, id)
 		return nil
 	})
-	if err != nil || len(found) == 0 || l.reerasure.Delete == nil {
+	if err != nil || len(ids) == 0 || l.reerasure.Delete == nil {
 		return err
 	}
-	return l.reerasure.Delete(ctx, tx, name, found)
+	return l.reerasure.Delete(ctx, tx, name, ids)
 }
 
 // erases returns what the transaction erases.

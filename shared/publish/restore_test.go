@@ -2,15 +2,20 @@ package publish
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	osexec "os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -92,5 +97,69 @@ func runProgram(t *testing.T, program string, args ...string) {
 	t.Helper()
 	if out, err := osexec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+}
+
+// Tables that do not belong together, as after the restore of one of them, are neither served as a shorter history nor written to.
+func TestRestoredInPart(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]string{
+		"an older head":     `update feed f set position = e.position, digest = e.digest from feed_entry e where e.position = 2`,
+		"an empty head":     `delete from feed; select feed_create('` + feedName + `')`,
+		"no head":           `delete from feed`,
+		"an older log":      `delete from feed_entry where position > 2`,
+		"an empty log":      `truncate feed_entry`,
+		"another log":       `update feed_entry set digest = sha256(digest)`,
+		"an end that lacks": `delete from feed_entry where position = 5`,
+		"nothing at all":    `truncate feed_entry, feed`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			l, first := openLog(t, pool), uuid.New()
+			server := serve(t, l)
+			if err := l.Commit(t.Context(), put(thing(first, 1))); err != nil {
+				t.Fatal(err)
+			}
+			fill(t, l, 4)
+			exec(t, pool, `create table kept_feed as table feed`)
+			exec(t, pool, `create table kept_entry as table feed_entry`)
+			exec(t, pool, restore)
+			before := entries(t, pool)
+			for how, write := range writers {
+				if err := write(t.Context(), l, thing(uuid.New(), 1)); web.StatusOf(err) != http.StatusServiceUnavailable || errors.Is(err, ErrUnknown) {
+					t.Errorf("%s: %v", how, err)
+				}
+			}
+			if n := entries(t, pool); n != before {
+				t.Errorf("%d entries were appended", n-before)
+			}
+			waitFor(t, "the feed not to be served", func() bool {
+				resp, body := get(t, server, "GET", "/feeds/things?after=0&limit=10")
+				return resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" && strings.Contains(body, "restored")
+			})
+			for _, id := range []uuid.UUID{first, uuid.New()} {
+				if resp, body := get(t, server, "GET", "/feeds/things/"+id.String()); resp.StatusCode == http.StatusNotFound {
+					t.Errorf("an entity: %d %s", resp.StatusCode, body)
+				}
+			}
+			if err := l.Appendable(t.Context()); web.StatusOf(err) != http.StatusServiceUnavailable {
+				t.Errorf("appendable: %v", err)
+			}
+			if other, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler)); err == nil {
+				other.Close()
+				if name != "no head" && name != "nothing at all" { // which is as new
+					t.Error("a process starts on it")
+				}
+			}
+			exec(t, pool, `begin; truncate feed, feed_entry; insert into feed select * from kept_feed; insert into feed_entry select * from kept_entry; commit`)
+			waitFor(t, "the feed to be served", func() bool {
+				resp, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10")
+				return resp.StatusCode == http.StatusOK && strings.Contains(body, first.String())
+			})
+			if err := errors.Join(l.Appendable(t.Context()), l.Commit(t.Context(), put(thing(uuid.New(), 1)))); err != nil || len(logged(t, pool)) != 6 {
+				t.Errorf("in the end: %v", err)
+			}
+		})
 	}
 }

@@ -177,24 +177,69 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// A failover while a commit hangs: it was not acknowledged, and is gone.
+// A failover while a commit hangs, or after its writer was answered: what was acknowledged is there, once, and nothing else is served.
 func TestFailoverWhileACommitHangs(t *testing.T) {
 	t.Parallel()
-	primary, standby, pool := replicated(t)
-	l, _ := spied(t, pool)
-	fill(t, l, 2)
-	standby.Stop()
-	hanging := make(chan error, 1)
-	go func() { hanging <- l.Commit(context.Background(), put(thing(numbered(3), 1))) }()
-	awaitHanging(t, primary)
-	primary.Stop()
-	standby.Start()
-	standby.Promote()
-	if err := <-hanging; !errors.Is(err, ErrUnknown) {
-		t.Errorf("%v, want an unknown outcome", err)
-	}
-	if n := len(logged(t, standby.Open("things"))); n != 2 {
-		t.Errorf("the log has %d entries, want the 2 that were acknowledged", n)
+	for name, c := range map[string]struct {
+		writer   string
+		answered bool // before the failover
+		both     bool // the log goes on to the standby, else it knows the primary alone
+	}{
+		"before the answer":                      {"Commit", false, false},
+		"before the answer, with a way on":       {"Commit", false, true},
+		"before the answer, with a way on, InTx": {"InTx", false, true},
+		"after the answer":                       {"InTx", true, false},
+		"after the answer, with a way on":        {"Commit", true, true},
+		"after the answer, with a way on, InTx":  {"InTx", true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary, standby, pool := replicated(t)
+			if c.both {
+				pool = primary.OpenEither(standby, "things")
+			}
+			l, cancels := spied(t, pool)
+			server := serve(t, l)
+			fill(t, l, 2)
+			standby.Stop()
+			hanging := make(chan error, 1)
+			go func() { hanging <- writers[c.writer](context.Background(), l, thing(numbered(3), 1)) }()
+			awaitHanging(t, primary)
+			var err error
+			if c.answered {
+				err = <-hanging
+			}
+			if n := cancels.Load(); n > 0 {
+				t.Errorf("%d CancelRequests were sent", n)
+			}
+			primary.Stop()
+			standby.Start()
+			standby.Promote()
+			if !c.answered {
+				err = <-hanging
+			}
+			acknowledged, possible := 2, 2
+			if err == nil {
+				acknowledged = 3
+			} else if !errors.Is(err, ErrUnknown) {
+				t.Errorf("%v, want an unknown outcome", err)
+			}
+			if c.both && !c.answered { // it may have been sent to the standby, too
+				possible = 3
+			}
+			n := len(logged(t, standby.Open("things")))
+			if n < acknowledged || n > possible {
+				t.Errorf("the log has %d entries, %d were acknowledged", n, acknowledged)
+			}
+			if !c.both {
+				return
+			}
+			waitFor(t, "the log to write again", func() bool { return writers[c.writer](t.Context(), l, thing(numbered(4), 1)) == nil })
+			waitFor(t, "the feed to be served", func() bool {
+				_, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10")
+				return strings.Contains(body, numbered(4).String()) && strings.Contains(body, numbered(3).String()) == (n == 3)
+			})
+		})
 	}
 }
 

@@ -160,3 +160,44 @@ func TestRenderingIsBounded(t *testing.T) {
 		t.Errorf("%d pages were rendered at once", most.Load())
 	}
 }
+
+// The versions of an entity, of which each may be as large as a page, are read and rendered in turn, too.
+func TestEntitiesAreReadInTurn(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	fill(t, l, 1)
+	r := runAs(t, l, web.Limits{Rendering: 1}, description)
+	began, release := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		err := r.turns.take(t.Context(), "another", func() error {
+			close(began)
+			<-release
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-began
+	var answered atomic.Int64
+	for _, accept := range []string{"application/json", browser} {
+		all.Go(func() {
+			resp, err := r.ask(t.Context(), "/feeds/things/"+numbered(1).String(), "Accept", accept)
+			answered.Add(1)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _ = resp.Body.Close(); resp.StatusCode != http.StatusOK {
+				t.Error(resp.Status)
+			}
+		})
+	}
+	waitFor(t, "the queue, or the answers", func() bool { return r.turns.queued.Taken() == 3 || answered.Load() == 2 })
+	if answered.Load() != 0 {
+		t.Error("it is not waited for a turn")
+	}
+	close(release)
+	all.Wait()
+}

@@ -31,9 +31,9 @@ const (
 	Stopped           // begin failed: the mail was not sent, and the session is of no use any more
 )
 
-// Send sends a mail that has one address each in From and To. The error is nil if and only if it was sent; it may name the
-// recipient. Right before the mail's end, from which on nobody knows whether it arrives, Send calls begin, unless that is nil; where
-// begin fails, its error is returned.
+// Send sends a mail that has one address each in From and To. The error is nil if and only if it was sent; it may name
+// the recipient. Right before the mail's end, from which on nobody knows whether it arrives, Send calls begin, unless
+// that is nil; where begin fails, its error is returned.
 func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
 	var raw bytes.Buffer
 	if _, err := m.WriteTo(&raw); err != nil {
@@ -118,8 +118,8 @@ func (r *Refusal) ofMail() bool {
 	return false
 }
 
-// OfMailbox reports whether the reply is what a server says of a mailbox (RFC 5321 section 4.2.3), if it is not more exact. But
-// some say the same where they do not take mails for other hosts.
+// OfMailbox reports whether the reply is what a server says of a mailbox (RFC 5321 section 4.2.3), if it is not more
+// exact. But some say the same where they do not take mails for other hosts.
 func (r *Refusal) OfMailbox() bool {
 	return r.code >= 550 && r.code <= 553 && !enhanced.MatchString(r.text)
 }

@@ -27,8 +27,8 @@ type Session struct {
 	unhook func() bool
 }
 
-// Dial returns a session, which the caller closes. Its errors tell nothing of a mail, and no password. No reply is waited for longer
-// than a minute, or ten at the end of a mail; when ctx ends, all that is left of the session has 5 s.
+// Dial returns a session, which the caller closes. Its errors tell nothing of a mail, and no password. No reply is
+// waited for longer than a minute, or ten at the end of a mail; when ctx ends, all that is left of the session has 5 s.
 func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	s := &set.Server
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)

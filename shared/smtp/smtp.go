@@ -1,4 +1,5 @@
-// Package smtp sends mails by a mail server (RFC 5321): its settings, connections with deadlines, and how an attempt to send a mail ended.
+// Package smtp sends mails by a mail server (RFC 5321): its settings, connections with deadlines, and how an attempt to
+// send a mail ended.
 package smtp
 
 import (
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Settings name the mail server and the sender. Their tags are for the package daemon.
@@ -95,8 +97,8 @@ func (s *Sender) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Address returns an e-mail address, given without name and brackets, as every mail server takes it: its domain is in ASCII, where
-// the whole address can be. It fails with [ErrAddress].
+// Address returns an e-mail address, given without name and brackets, as every mail server takes it: its domain is in
+// ASCII, where the whole address can be. It fails with [ErrAddress].
 func Address(email string) (string, error) {
 	a, err := mail.ParseAddress("<" + email + ">")
 	if err != nil || a.Address != email {
@@ -105,12 +107,30 @@ func Address(email string) (string, error) {
 	return asciiDomain(email), nil
 }
 
+// Mailbox returns the same text for all addresses that seem to reach one mailbox: upper and lower case, the forms of a
+// domain, what follows a "+", and dots before the "@" make no difference. It is no address to send to.
+func Mailbox(email string) string {
+	local, domain := split(norm.NFKC.String(email))
+	local, _, _ = strings.Cut(local, "+")
+	if encoded, err := idna.Lookup.ToASCII(domain); err == nil {
+		domain = encoded
+	}
+	return strings.ToLower(strings.ReplaceAll(local, ".", "") + "@" + domain)
+}
+
+// split returns what stands before and after the last "@".
+func split(address string) (local, domain string) {
+	at := strings.LastIndex(address, "@")
+	return address[:max(at, 0)], address[at+1:]
+}
+
 func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0 }
 
-// asciiDomain writes the domain of an address as every mail server takes it: ada@bücher.example is ada@xn--bcher-kva.example.
-// An address whose other part goes beyond ASCII needs a server that takes such ones anyway, and stays as it is.
+// asciiDomain writes the domain of an address as every mail server takes it: ada@bücher.example is
+// ada@xn--bcher-kva.example. An address whose other part goes beyond ASCII needs a server that takes such ones anyway,
+// and stays as it is.
 func asciiDomain(address string) string {
-	local, domain := address[:strings.LastIndex(address, "@")+1], address[strings.LastIndex(address, "@")+1:]
+	local, domain := split(address)
 	if !ascii(local) || ascii(domain) {
 		return address
 	}
@@ -118,5 +138,5 @@ func asciiDomain(address string) string {
 	if err != nil {
 		return address
 	}
-	return local + encoded
+	return local + "@" + encoded
 }

@@ -86,6 +86,26 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+func TestMailbox(t *testing.T) {
+	t.Parallel()
+	for _, same := range [][]string{
+		{"ada@mail.example", "Ada@Mail.EXAMPLE", "ada+shop@mail.example", "a.d.a@mail.example", "ADA+a+b@mail.example", "ada@ｍａｉｌ.example", "ada@mail。example"},
+		{"zoë@bücher.example", "ZOË@BÜCHER.example", "zoe\u0308@xn--bcher-kva.example", "zoë+x@XN--BCHER-KVA.example", "zoë@bu\u0308cher.example"},
+		{"ada@other.example"}, {"adam@mail.example"}, {"ada@mail.example.com"}, {"ada"}, {""}, {"zoe@bücher.example"}, {"ada@a_b.example", "ADA@A_B.example"},
+	} {
+		for _, email := range same {
+			if got := Mailbox(email); got != Mailbox(same[0]) {
+				t.Errorf("%s is %s, not %s", email, got, Mailbox(same[0]))
+			}
+		}
+		for _, other := range []string{"ada@mail.example", "zoë@bücher.example"} {
+			if same[0] != other && Mailbox(same[0]) == Mailbox(other) {
+				t.Errorf("%s is %s", same[0], other)
+			}
+		}
+	}
+}
+
 // certificate returns one for localhost and 127.0.0.1 that nobody knows, and those who do.
 func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 	t.Helper()

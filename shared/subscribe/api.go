@@ -23,7 +23,7 @@ import (
 // routeSubscriptions adds what shows and changes subscriptions: JSON for programs; pages and forms for people, who get a page
 // back: after a change by 303, after a refusal in its place.
 func (s *Site) routeSubscriptions() {
-	web.GET(s.routes, "/subscriptions", func(c *gin.Context) {
+	web.GET(s.router.Readers, "/subscriptions", func(c *gin.Context) {
 		c.Header("Vary", "Accept")
 		subs := s.subscriptions()
 		if web.PrefersHTML(c) {
@@ -33,19 +33,19 @@ func (s *Site) routeSubscriptions() {
 		answer(c, http.StatusOK, subs)
 	})
 	const at = "/subscriptions/:feed"
-	web.GET(s.routes, at, s.on(s.subscription, nil))
-	web.GET(s.routes, at+"/schedule", s.on(s.schedule, nil))
-	s.routes.PUT(at+"/schedule", s.on(s.putSchedule, nil))
-	s.routes.DELETE(at+"/schedule", s.on(s.deleteSchedule, nil))
-	s.routes.POST(at+"/schedule", s.on(s.postSchedule, s.showForm))
-	s.routes.POST(at+"/poll", web.HandleLong(s.find(s.poll, s.showFeed)))
-	s.routes.POST(at+"/pause", s.on(s.pause, s.showFeed))
-	s.routes.POST(at+"/resume", s.on(s.resume, s.showFeed))
-	s.routes.POST(at+"/resync", s.on(s.resync, s.showFeed))
-	web.GET(s.routes, at+"/rejected", s.on(s.rejected, nil))
-	s.routes.POST(at+"/rejected/retry", web.HandleLong(s.find(s.retryAll, s.showRejected)))
-	s.routes.POST(at+"/rejected/:id/retry", s.on(s.retry, s.showRejected))
-	s.routes.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
+	web.GET(s.router.Readers, at, s.on(s.subscription, nil))
+	web.GET(s.router.Readers, at+"/schedule", s.on(s.schedule, nil))
+	s.router.Operators.PUT(at+"/schedule", s.on(s.putSchedule, nil))
+	s.router.Operators.DELETE(at+"/schedule", s.on(s.deleteSchedule, nil))
+	s.router.Operators.POST(at+"/schedule", s.on(s.postSchedule, s.showForm))
+	s.router.Operators.POST(at+"/poll", web.HandleLong(s.find(s.poll, s.showFeed)))
+	s.router.Operators.POST(at+"/pause", s.on(s.pause, s.showFeed))
+	s.router.Operators.POST(at+"/resume", s.on(s.resume, s.showFeed))
+	s.router.Operators.POST(at+"/resync", s.on(s.resync, s.showFeed))
+	web.GET(s.router.Operators, at+"/rejected", s.on(s.rejected, nil))
+	s.router.Operators.POST(at+"/rejected/retry", web.HandleLong(s.find(s.retryAll, s.showRejected)))
+	s.router.Operators.POST(at+"/rejected/:id/retry", s.on(s.retry, s.showRejected))
+	s.router.Operators.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
 }
 
 // on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil: as any problem.
@@ -204,7 +204,7 @@ func pollProblem(ctx context.Context, err error) error {
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
 	switch {
-	case ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
+	case errors.Is(err, errBusy), ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
 		return err
 	case errors.Is(err, errStandby):
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")

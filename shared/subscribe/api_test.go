@@ -498,7 +498,7 @@ func TestChangesDuringTheEndOfAResync(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	letGo := sync.OnceFunc(func() { close(release) })
 	defer letGo()
-	holding := service()
+	holding := thingService()
 	holding.Feeds[0].Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 		if err := copyThings(ctx, tx, b); err != nil {
 			return err

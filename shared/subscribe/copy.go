@@ -55,6 +55,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	if err == nil && p.Past && at.past == nil {
 		err = p.seePast(ctx)
 	}
+	if err == nil {
+		err = p.eraseAgain(ctx)
+	}
 	if err != nil {
 		return err
 	}

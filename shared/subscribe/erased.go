@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -17,12 +18,16 @@ type erasures struct {
 	mu    sync.Mutex
 	known bool // since this process polls
 	any   bool
+
+	looked time.Time // when the copy was last looked through for erased entities; only the poll under way uses it
 }
+
+const lookForErased = 10 * time.Second // between two looks at the least
 
 func (e *erasures) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known = false
+	e.known, e.looked = false, time.Time{}
 }
 
 // forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is
@@ -70,6 +75,50 @@ func (p *poller) forget(ctx context.Context, page *feed.Page) (*feed.Page, error
 		p.logger.WarnContext(ctx, "the source says something of entities that it had erased, which is left out", "feed", p.Name, "entries", left, "cursor", page.Cursor.String())
 	}
 	return &own, nil
+}
+
+// eraseAgain applies a deletion of what the copy has of entities that are erased, as after the restore of a single table: no page says
+// it again.
+func (p *poller) eraseAgain(ctx context.Context) error {
+	if p.Apply == nil || time.Since(p.erasures.looked) < lookForErased {
+		return nil
+	}
+	ctx, stop := finishing(ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
+	rows, err := p.pool.Query(ctx, `
+		select id from erased_entity e where service = $1 and feed = $2 and exists (select from `+p.table()+` t where t.id = e.id) limit $3`,
+		p.service, p.Name, walkChunk)
+	if err != nil {
+		return fmt.Errorf("look for what is erased: %w", err)
+	}
+	back, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
+		err = row.Scan(&e.ID)
+		eraseEntry(&e)
+		return e, err
+	})
+	if err == nil && len(back) > 0 {
+		err = p.inTx(ctx, func(first *pgx.Batch) {
+			first.Queue(`select from subscription where service = $1 and feed = $2 for update`, p.service, p.Name)
+		}, func(tx pgx.Tx) error {
+			bad, err := p.applyCarefully(ctx, tx, back, dbTimeout)
+			if err != nil {
+				return err
+			}
+			return p.reject(ctx, tx, bad)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("erase again what the copy has back: %w", err)
+	}
+	if len(back) > 0 {
+		p.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", p.Name, "entities", len(back))
+	}
+	if len(back) < walkChunk {
+		p.erasures.looked = time.Now()
+	}
+	return nil
 }
 
 // eraseEntry leaves of an entry that the entity is erased.

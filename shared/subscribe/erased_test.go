@@ -254,3 +254,35 @@ func TestErasureOutlivesARestoreOfTheCopy(t *testing.T) {
 		})
 	}
 }
+
+// A table of the copy that is restored alone brings nobody back: neither to a pure copy nor to one with Apply.
+func TestErasureOutlivesARestoreOfATable(t *testing.T) {
+	t.Parallel()
+	for name, columns := range map[string][]string{"a copy with Apply": nil, "a pure copy": {"name"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), 10, columns...)
+			t.Cleanup(func() { c.client.Close() })
+			s.put(t, 1, 3)
+			c.mustPoll(t)
+			exec(t, c.pool, `create table kept as table thing`)
+			s.erase(t, 1)
+			c.mustPoll(t)
+			for _, then := range []string{"a start", "a while"} {
+				exec(t, c.pool, `insert into thing select * from kept on conflict (id) do nothing`)
+				if _, has := c.things(t)[numbered(1)]; !has {
+					t.Fatal("the restore has brought nothing back")
+				}
+				if then == "a start" {
+					c = s.copier(t, c.pool, 10, columns...)
+				} else {
+					c.erasures.looked = c.erasures.looked.Add(-lookForErased)
+				}
+				c.mustPoll(t) // which has nothing new to read
+				c.wantUpToDate(t, s)
+				wantErased(t, c, s)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -281,8 +282,9 @@ func TestRedirectWithinTheOrigin(t *testing.T) {
 // restored takes the source back to a backup of before, and sells on.
 func (s *source) restored(t rapid.TB, position int) {
 	t.Helper()
-	exec(t, s.pool, `delete from feed_entry where position > $1`, position)
-	exec(t, s.pool, `update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
+	exec(t, s.pool, `
+		with gone as (delete from feed_entry where position > $1)
+		update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
 	s.history = s.history[:position]
 	clear(s.versions)
 	for _, e := range s.history {
@@ -446,5 +448,58 @@ func TestAfter(t *testing.T) {
 	shown := c.status(now)
 	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.given.schedule.Next(c.nextPoll)) {
 		t.Errorf("next polls %v", shown.NextPolls)
+	}
+}
+
+// A source that breaks every connection, each from another port, is the same trouble again and again.
+func TestTroubleIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			_ = conn.(*net.TCPConn).SetLinger(0) // the rest is answered with a reset
+			_ = conn.Close()
+		}
+	}()
+	c := newCopier(t, newSource(t))
+	var lines bytes.Buffer
+	c.logger = slog.New(slog.NewTextHandler(&lines, nil))
+	c.URL = "http://" + ln.Addr().String() + "/feeds/things"
+	var texts []string
+	for range 3 {
+		err := c.attempt()
+		if err == nil {
+			t.Fatal("it polled")
+		}
+		texts = append(texts, err.Error())
+	}
+	if n := strings.Count(lines.String(), "poll failed"); n != 1 || texts[0] == texts[1] {
+		t.Errorf("%d warnings of %q", n, texts)
+	}
+	for _, same := range [][2]string{
+		{"read tcp [::1]:51234->[::1]:8080: read: connection reset by peer", "read tcp [::1]:51236->[::1]:8080: read: connection reset by peer"},
+		{"lookup sales: read udp 127.0.0.1:4->127.0.0.53:53: i/o timeout", "lookup sales: read udp 127.0.0.1:5->127.0.0.53:53: i/o timeout"},
+		{"stream error: stream ID 5; INTERNAL_ERROR", "stream error: stream ID 35; INTERNAL_ERROR"},
+	} {
+		if constant(errors.New(same[0])) != constant(errors.New(same[1])) {
+			t.Errorf("%q are not the same", same)
+		}
+	}
+	for _, other := range [][2]string{
+		{"read tcp 127.0.0.1:5->10.0.0.1:80: read: connection reset by peer", "read tcp 127.0.0.1:5->10.0.0.2:80: read: connection reset by peer"},
+		{"the source answered 500 Internal Server Error", "the source answered 503 Service Unavailable"},
+	} {
+		if constant(errors.New(other[0])) == constant(errors.New(other[1])) {
+			t.Errorf("%q are the same", other)
+		}
 	}
 }

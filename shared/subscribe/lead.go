@@ -50,9 +50,9 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
 		p.setStandby(true)
 	}
-	if why.Error() != *said {
+	if constant(why) != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
-		*said = why.Error()
+		*said = constant(why)
 	}
 }
 
@@ -169,8 +169,8 @@ func (l *leader) work(ctx context.Context) {
 			return
 		case err == nil:
 			said = ""
-		case err.Error() != said:
-			said = err.Error()
+		case constant(err) != said:
+			said = constant(err)
 			l.logger.WarnContext(ctx, "what is due of itself was not done", "error", err)
 		}
 		select {

@@ -31,7 +31,8 @@ func runReplica(ctx context.Context, env string, stdout io.Writer) error {
 	if err := json.Unmarshal([]byte(env), &set); err != nil {
 		return err
 	}
-	s := service()
+	set["ACCESS"] = "open"
+	s := thingService()
 	if set[replicaPublishes] != "" {
 		return echoService().Run(ctx, set, stdout)
 	}

@@ -120,7 +120,7 @@ func TestListenToABrokenBroker(t *testing.T) {
 
 	t.Run("killed: the schedule goes on", func(t *testing.T) {
 		often := pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
-		other := service()
+		other := thingService()
 		other.Name = "other"
 		_, _, log3 := startService(whole, other, env(often, "@every 1s"))
 		has(t, often, n)
@@ -181,12 +181,12 @@ func TestListenToABrokenBroker(t *testing.T) {
 
 func TestStreamSetting(t *testing.T) {
 	t.Parallel()
-	err := service().Run(t.Context(), map[string]string{"STREAM_THINGS": "amqp://me:hunter2@%zz/"}, new(journal))
+	err := thingService().Run(t.Context(), map[string]string{"STREAM_THINGS": "amqp://me:hunter2@%zz/"}, new(journal))
 	if err == nil || !strings.Contains(err.Error(), "STREAM_THINGS takes the URL of a RabbitMQ") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
 	}
 	var help strings.Builder
-	service().Help(&help)
+	thingService().Help(&help)
 	if !strings.Contains(help.String(), "STREAM_THINGS") {
 		t.Error(help.String())
 	}

@@ -104,8 +104,7 @@ func (s *source) open(t rapid.TB) {
 // begin empties it.
 func (s *source) begin(t rapid.TB) {
 	t.Helper()
-	exec(t, s.pool, `delete from feed_entry`)
-	exec(t, s.pool, `update feed set position = 0, digest = sha256(name::bytea)`)
+	exec(t, s.pool, `with gone as (delete from feed_entry) update feed set position = 0, digest = sha256(name::bytea)`)
 	s.open(t)
 	s.history = nil
 	clear(s.versions)

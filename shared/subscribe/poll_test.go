@@ -1,11 +1,15 @@
 package subscribe
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestPoll(t *testing.T) {
@@ -191,4 +195,41 @@ func (c *copier) writes(t testing.TB) (n int64) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// A poll that is asked for does not wait for another one that takes minutes, as of a source whose answer drips.
+func TestPollBehindAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPoller("test", Feed{Name: "things", URL: "http://source.example/feeds/things", Schedule: "@every 5s"}, nil, tuning{}, discard)
+		if err := p.configure(nil); err != nil {
+			t.Fatal(err)
+		}
+		p.setStandby(false)
+		began := time.Now()
+		err := p.pollNow(t.Context())
+		problem, ok := errors.AsType[*web.Problem](pollProblem(t.Context(), err))
+		if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		p.nextPoll = time.Now().Add(time.Second)
+		if asked, next := p.due(time.Now()); len(asked) > 0 || next.IsZero() {
+			t.Error("what nobody waits for any more is due")
+		}
+
+		asked := make(chan error)
+		go func() { asked <- p.pollNow(t.Context()) }()
+		synctest.Wait()
+		begun, _ := p.due(time.Now())
+		time.Sleep(time.Minute)
+		for _, outcome := range begun {
+			outcome <- nil
+		}
+		if err := <-asked; err != nil {
+			t.Errorf("a poll that has begun is not waited for: %v", err)
+		}
+	})
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,7 +131,7 @@ func (p *poller) run(ctx context.Context) {
 		}
 		p.hear(ctx)
 		asked, next := p.due(time.Now())
-		if asked == nil && !next.IsZero() {
+		if len(asked) == 0 && !next.IsZero() {
 			select {
 			case <-ctx.Done():
 			case <-p.wake:
@@ -166,7 +169,7 @@ func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 		p.nextPoll = soonest
 	}
 	switch {
-	case asked != nil:
+	case len(asked) > 0:
 	case p.copied.paused:
 		next = now.Add(time.Hour)
 	case p.setBack(now):
@@ -192,7 +195,7 @@ func (p *poller) setStandby(standby bool) {
 
 var errStandby = errors.New("another process of this service polls")
 
-// pollNow polls at once, and gives how that ended.
+// pollNow polls at once, and returns how that ended; or errBusy if another poll takes so long that this one has not begun.
 func (p *poller) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	p.mu.Lock()
@@ -203,12 +206,37 @@ func (p *poller) pollNow(ctx context.Context) error {
 	p.asked = append(p.asked, outcome)
 	p.mu.Unlock()
 	p.rouse()
-	select {
-	case err := <-outcome:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	busy := time.NewTimer(readTimeout)
+	defer busy.Stop()
+	for {
+		select {
+		case err := <-outcome:
+			return err
+		case <-busy.C:
+			if p.takeBack(outcome) {
+				return errBusy
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+}
+
+var errBusy = &web.Problem{
+	Status: http.StatusServiceUnavailable,
+	Detail: "Another poll of this feed is under way. Try again in 5 s.",
+	Header: http.Header{"Retry-After": {"5"}},
+}
+
+// takeBack reports whether the poll that was asked for has not begun; then it is not asked for any more.
+func (p *poller) takeBack(outcome chan error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.asked, outcome)
+	if i >= 0 {
+		p.asked = slices.Delete(p.asked, i, i+1)
+	}
+	return i >= 0
 }
 
 // rouse makes run look what is to be done.
@@ -254,10 +282,17 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
 	}
 	p.nextPoll = now.Add(wait)
-	if was == nil || was.Error() != err.Error() {
+	if was == nil || constant(was) != constant(err) {
 		p.logger.Warn("poll failed", "feed", p.Name, "error", err, "next_poll_in", wait.Round(time.Millisecond))
 	} else {
 		p.logger.Debug("poll failed again", "feed", p.Name, "failures", p.failures, "next_poll_in", wait.Round(time.Millisecond))
 	}
 	return p.nextPoll
 }
+
+// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the
+// number of the stream, how many entries it asked for.
+var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)
+
+// constant returns the text of an error without that, so that an error that comes again is logged once.
+func constant(err error) string { return ofRequest.ReplaceAllString(err.Error(), "") }

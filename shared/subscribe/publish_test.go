@@ -79,7 +79,7 @@ func describeEchoes(publicURL string) []feed.Description {
 
 // echoService copies things and publishes echoes.
 func echoService() *Service {
-	s := service()
+	s := thingService()
 	s.Migrations, s.Publishes, s.Feeds[0].Apply = echoMigrations, describeEchoes, Publishing(echoThings)
 	return s
 }
@@ -343,8 +343,7 @@ func TestPublishingProperty(t *testing.T) {
 	exec(t, pool, `alter table echo add constraint banned check (echo !~ '[37] published$')`)
 	rapid.Check(t, func(rt *rapid.T) {
 		s.begin(rt)
-		exec(rt, pool, `truncate thing, echo, feed_entry, subscription cascade`)
-		exec(rt, pool, `update feed set position = 0, digest = sha256(name::bytea)`)
+		exec(rt, pool, `truncate thing, echo, feed_entry, subscription cascade; update feed set position = 0, digest = sha256(name::bytea)`)
 		both := []*copier{s.copier(rt, pool, 10), s.copier(rt, pool, 10)}
 		for _, c := range both {
 			defer c.publishes(rt)()
@@ -386,7 +385,7 @@ func TestRunThatPublishes(t *testing.T) {
 	}
 	var help strings.Builder
 	service.Help(&help)
-	if text := help.String(); !strings.Contains(text, "PUBLIC_URL") || !strings.Contains(text, "FEED_TOKENS") || !strings.Contains(text, "FEED_MAX_AGE") {
+	if text := help.String(); !strings.Contains(text, "PUBLIC_URL") || !strings.Contains(text, "TOKENS") || !strings.Contains(text, "FEED_MAX_AGE") {
 		t.Errorf("without the settings of a source:\n%s", text)
 	}
 	pool := pgtest.New(t, sql.Migrations("subscribe"))
@@ -408,7 +407,7 @@ func TestRunThatPublishes(t *testing.T) {
 		t.Error(err)
 	}
 	url, _, _ = startService(t, echoService(), map[string]string{
-		"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "FEED_TOKENS": "shipping:" + strings.Repeat("ab", 32),
+		"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "ACCESS": "closed", "TOKENS": "shipping:reader:" + strings.Repeat("ab", 32),
 	})
 	if got := status(t, url+"/feeds/echoes"); got != http.StatusUnauthorized {
 		t.Errorf("without a token: %d", got)

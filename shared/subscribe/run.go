@@ -14,32 +14,33 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
-// settings are those that every service has.
+// settings are those of every subscriber, beside those of every process.
 type settings struct {
-	Addr        string        `env:"ADDR" help:"host:port to listen on"`
-	DatabaseURL string        `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
-	DataDir     string        `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
-	PGBin       string        `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
-	FeedToken   string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PageSize    int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	PollWait    time.Duration `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
-	LogLevel    string        `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	service.Settings
+	Reader readerSettings
+}
+
+type readerSettings struct {
+	FeedToken string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PageSize  int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait  time.Duration `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+}
+
+// shell describes the service's process.
+func (s *Service) shell() service.Service {
+	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations()}
 }
 
 // Help prints the service's settings.
 func (s *Service) Help(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s\n\nSettings (environment); it listens on %s by default:\n", s.Name, s.Text, s.Addr)
-	of := []any{settings{}}
+	fmt.Fprintf(w, "%s: %s\n\nSettings (environment):\n", s.Name, s.Text)
+	of := []any{readerSettings{}}
 	if s.Settings != nil {
 		of = append(of, s.Settings)
-	}
-	if s.Publishes != nil {
-		of = append(of, sourceSettings{})
 	}
 	for _, f := range s.Feeds {
 		any := ""
@@ -51,7 +52,7 @@ func (s *Service) Help(w io.Writer) {
 			daemon.Setting{Name: f.variable("POLL"), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
 			daemon.Setting{Name: f.variable("STREAM"), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
 	}
-	daemon.Help(w, of...)
+	s.shell().Help(w, of...)
 }
 
 // feeds are those that the service copies in this environment.
@@ -85,58 +86,36 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 			return err
 		}
 	}
-	var public sourceSettings
-	if s.Publishes != nil {
-		if err := daemon.Parse(env, &public); err != nil {
-			return err
-		}
-		if _, err := public.Limits.Complete(); err != nil {
-			return daemon.Usagef("%w", err)
-		}
-	}
-	if set.Addr == "" {
-		set.Addr = s.Addr
-	}
-	if set.PageSize < 1 || set.PageSize > feed.MaxPageSize {
+	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
-	if strings.ContainsFunc(set.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if strings.ContainsFunc(set.Reader.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
 	if err != nil {
 		return err
 	}
-	if !validWait(set.PollWait) {
+	if !validWait(set.Reader.PollWait) {
 		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to %v", maxWait)
 	}
-	registry := web.NewMetrics()
-	site := &Site{service: s, metrics: registry}
+	site := &Site{service: s}
 	for _, f := range s.feeds(env) {
-		p := newPoller(s.Name, f, feed.NewClient(set.FeedToken), tuning{wait: set.PollWait, pageSize: set.PageSize}, logger)
+		p := newPoller(s.Name, f, feed.NewClient(set.Reader.FeedToken), tuning{wait: set.Reader.PollWait, pageSize: set.Reader.PageSize}, logger)
 		if err := p.configure(env); err != nil {
 			return err
 		}
-		registry.MustRegister(p)
 		site.pollers = append(site.pollers, p)
 	}
-	ln, err := web.Listen(ctx, set.Addr)
+	process, err := service.Open(ctx, s.shell(), set.Settings, logger)
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
-	db, err := postgres.Open(ctx, postgres.Config{
-		URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
-	}, s.migrations()...)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	site.DB = db.Pool
-	registry.MustRegister(postgres.NewMetrics(db.Pool))
+	defer process.Close()
+	site.router, site.DB = process.Router, process.Pool
 	closeLog := func() {}
 	if s.Publishes != nil {
-		if site.Log, err = publish.Open(ctx, db.Pool, logger); err != nil {
+		if site.Log, err = publish.Open(ctx, site.DB, logger); err != nil {
 			return err
 		}
 		closeLog = sync.OnceFunc(site.Log.Close)
@@ -151,7 +130,8 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		polling.Wait()
 	}()
 	for _, p := range site.pollers {
-		p.pool, p.log = db.Pool, site.Log
+		process.Metrics.MustRegister(p)
+		p.pool, p.log = site.DB, site.Log
 		if err := p.takeOver(ctx, s.Migrations.Name); err != nil {
 			return fmt.Errorf("take over the subscription to %s from an older version: %w", p.Name, err)
 		}
@@ -164,14 +144,8 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		defer p.client.Close()
 	}
 	polling.Go(func() { (&leader{site, logger}).run(ctx) })
-	engine := web.New(logger, web.CountRequests(registry))
-	site.routes = engine
 	site.route()
-	if s.Publishes != nil {
-		site.publish(engine, public.publicURL(ln.Addr()), public, registry)
-	}
-	web.Metrics(engine, registry)
-	return web.ServeListener(ctx, ln, engine, logger)
+	return process.Serve(ctx)
 }
 
 // configure takes the feed's URL, schedule and stream from the environment.

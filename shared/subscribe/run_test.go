@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -19,7 +20,7 @@ import (
 )
 
 // service copies things by default from a port where nobody is.
-func service() *Service {
+func thingService() *Service {
 	return &Service{
 		Name: "test", Title: "Test", Text: "copies things", Addr: "127.0.0.1:0", Migrations: thingMigrations,
 		Feeds:  []Feed{{Name: "things", URL: "http://127.0.0.1:1/feeds/things", Schedule: "@every 1s", Table: "thing", Apply: copyThings}},
@@ -50,14 +51,16 @@ var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
 // start runs the service and gives its address and what stops it.
 func start(t testing.TB, env map[string]string) (url string, stop func() error, log *journal) {
 	t.Helper()
-	return startService(t, service(), env)
+	return startService(t, thingService(), env)
 }
 
 func startService(t testing.TB, s *Service, env map[string]string) (url string, stop func() error, log *journal) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	log, ended := new(journal), make(chan error, 1)
-	go func() { ended <- s.Run(ctx, env, log) }()
+	open := map[string]string{"ACCESS": "open"}
+	maps.Copy(open, env)
+	go func() { ended <- s.Run(ctx, open, log) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended
@@ -184,7 +187,7 @@ func TestRunRefuses(t *testing.T) {
 		{"FEED_URL_THINGS", "http://reader:secret@local host/", badURL},
 	} {
 		t.Run(c.name+"="+c.value, func(t *testing.T) {
-			err := service().Run(t.Context(), map[string]string{c.name: c.value}, new(journal))
+			err := thingService().Run(t.Context(), map[string]string{c.name: c.value}, new(journal))
 			if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(fmt.Sprint(err), c.says) || strings.Contains(fmt.Sprint(err), "secret") {
 				t.Errorf("%v", err)
 			}
@@ -196,7 +199,7 @@ func TestRunRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ln.Close()
-		err = service().Run(t.Context(), map[string]string{"ADDR": ln.Addr().String()}, new(journal))
+		err = thingService().Run(t.Context(), map[string]string{"ADDR": ln.Addr().String()}, new(journal))
 		if err == nil || errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), "is in use") {
 			t.Errorf("%v", err)
 		}
@@ -214,7 +217,7 @@ func TestConfigure(t *testing.T) {
 		{map[string]string{"FEED_URL_THINGS": "https://cars.example/feeds/things/"}, "https://cars.example/feeds/things", "@every 1s", "default"},
 		{map[string]string{"POLL_THINGS": "*/5 * * * *"}, "http://127.0.0.1:1/feeds/things", "*/5 * * * *", "environment"},
 	} {
-		p := newPoller("test", service().Feeds[0], nil, tuning{}, discard)
+		p := newPoller("test", thingService().Feeds[0], nil, tuning{}, discard)
 		if err := p.configure(c.env); err != nil {
 			t.Error(err)
 		}
@@ -227,7 +230,7 @@ func TestConfigure(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var help bytes.Buffer
-	service().Help(&help)
+	thingService().Help(&help)
 	for _, part := range []string{
 		"test: copies things", "127.0.0.1:0 by default", "ADDR", "DATABASE_URL", "PAGE_SIZE", "1000", "FEED_TOKEN", "LOG_LEVEL",
 		"FEED_URL_THINGS", "http://127.0.0.1:1/feeds/things", "POLL_THINGS", "@every 1s",
@@ -243,7 +246,7 @@ func TestWork(t *testing.T) {
 	var set struct {
 		Name string `env:"THING_NAME" envDefault:"unnamed" help:"of what Work makes"`
 	}
-	s := service()
+	s := thingService()
 	s.Settings = &set
 	calls := 0
 	s.Work = func(ctx context.Context, site *Site) error {

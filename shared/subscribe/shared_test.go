@@ -22,7 +22,7 @@ import (
 
 // serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of refused.
 func serviceNamed(name string) *Service {
-	s, table := service(), name+"_thing"
+	s, table := thingService(), name+"_thing"
 	s.Name = name
 	s.Migrations = postgres.Migrations{Name: name, FS: fstest.MapFS{"00001_thing.sql": {Data: []byte(
 		"-- +goose Up\ncreate table " + table + " (id uuid primary key, version bigint not null, name text not null check (name <> 'bad for " + name + "'));\n")}}}
@@ -134,7 +134,7 @@ func TestServicesOfOneName(t *testing.T) {
 	pool := pgtest.New(t)
 	for _, schema := range []string{"staging", "production"} {
 		exec(t, pool, `create schema `+schema)
-		url, _, _ := startService(t, service(), map[string]string{
+		url, _, _ := startService(t, thingService(), map[string]string{
 			"DATABASE_URL": pgtest.URL(pool) + "&search_path=" + schema, "FEED_URL_THINGS": s.feedURL(),
 		})
 		eventually(t, schema+" polls, and has a whole copy", func() bool {
@@ -161,7 +161,7 @@ func TestServicesShareATable(t *testing.T) {
 	s.put(t, 1, 5)
 	pool := pgtest.New(t)
 	env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL()}
-	startService(t, service(), env)
+	startService(t, thingService(), env)
 	has(t, pool, 5)
 	for name, c := range map[string]struct {
 		change func(*Service)
@@ -177,7 +177,7 @@ func TestServicesShareATable(t *testing.T) {
 		"for another feed": {func(s *Service) { s.Feeds[0].Name = "people" }, "the service test keeps in the same database"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			clash := service()
+			clash := thingService()
 			clash.Name = "clash"
 			c.change(clash)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -191,7 +191,7 @@ func TestServicesShareATable(t *testing.T) {
 		t.Errorf("%d things are left", n)
 	}
 	exec(t, pool, `update subscription set service = 'clash'`) // as the text for a renamed service says
-	clash := service()
+	clash := thingService()
 	clash.Name = "clash"
 	url, _, _ := startService(t, clash, env)
 	eventually(t, "it goes on under its new name", func() bool {
@@ -276,7 +276,7 @@ func TestUpgradeToServices(t *testing.T) {
 	t.Run("under another name than its migrations have", func(t *testing.T) {
 		t.Parallel()
 		pool, env := begin(t, thingMigrations)
-		url, _, _ := startService(t, service(), env)
+		url, _, _ := startService(t, thingService(), env)
 		wantKept(t, pool, url, "test")
 	})
 	// Either was empty, or both had holes.
@@ -363,7 +363,7 @@ func TestAnotherTable(t *testing.T) {
 	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "10"}
 	run := func(change func(*Service)) (generation int) {
 		t.Helper()
-		moved := service()
+		moved := thingService()
 		change(moved)
 		url, stop, _ := startService(t, moved, env)
 		eventually(t, "it is up to date", func() bool {

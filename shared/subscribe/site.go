@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"embed"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -40,11 +42,11 @@ type Site struct {
 	DB  *pgxpool.Pool
 	Log *publish.Log // of the feeds that the service publishes; nil if it publishes none
 
+	router  *service.Router
 	service *Service
-	metrics prometheus.Registerer
-	routes  gin.IRoutes
 	pollers []*poller
-	reads   *semaphore.Weighted // of the database, by what it shows
+	queued  *web.Slots          // requests that read the database, for what they show, or wait for that
+	reads   *semaphore.Weighted // of these, those that read
 	paths   []string            // of the service's pages
 	feeds   []web.Link          // that the service publishes
 	shown   []web.Link          // to those of the pages that are not at / and have no wildcard
@@ -56,22 +58,22 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	if path != "/" && !strings.ContainsAny(path, ":*") {
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
-	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
-		data, err := query(request(c))
+		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
 		web.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
 		return nil
-	})))
+	}))
 }
 
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
-	web.GET(s.routes, path, web.Handle(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
-		data, err := query(request(c))
+		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
@@ -81,11 +83,13 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		c.Header("Cache-Control", "no-cache")
 		c.PureJSON(http.StatusOK, data)
 		return nil
-	})))
+	}))
 }
 
 // Metrics adds to what /metrics shows.
-func (s *Site) Metrics(collectors ...prometheus.Collector) { s.metrics.MustRegister(collectors...) }
+func (s *Site) Metrics(collectors ...prometheus.Collector) {
+	s.router.Metrics.MustRegister(collectors...)
+}
 
 // Subscriptions are how the service's feeds are, in the order of the environment or of Service.Feeds.
 func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
@@ -93,7 +97,7 @@ func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.routes, path, web.HandleLong(s.reading(func(c *gin.Context) error {
+	web.GET(s.router.Operators, path, web.HandleLong(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -109,37 +113,67 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 			c.Status(http.StatusOK)
 			return nil
 		}
-		out := csv.NewWriter(c.Writer)
+		var part bytes.Buffer
+		out := csv.NewWriter(&part)
 		out.UseCRLF = true
-		for row, err := range rows {
+		next, stop := iter.Pull2(rows)
+		defer stop()
+		for more := true; more; part.Reset() {
+			err := s.inTurn(c, func() (err error) {
+				var row []string
+				for part.Len() < partBytes {
+					if row, err, more = next(); err != nil || !more {
+						break
+					}
+					_ = out.Write(row) // into memory
+				}
+				out.Flush()
+				return err
+			})
 			if err == nil {
-				err = out.Write(row)
+				_, err = c.Writer.Write(part.Bytes())
 			}
 			if err != nil {
 				return fmt.Errorf("write %s: %w", path, err)
 			}
 		}
-		out.Flush()
-		return out.Error()
-	})))
+		return nil
+	}))
 }
 
-const turnTimeout = 5 * time.Second // for a read to have its turn
+const (
+	maxQueued   = 128             // requests that wait for their turn to read
+	turnTimeout = 5 * time.Second // for one of them to have it
+	partBytes   = 64 << 10        // of a CSV that are read in one turn
+)
 
-// reading bounds how many of the handlers that read the database run at once: half of the pool's connections are for them, the
-// others are left for health, for polling and for what changes something.
-func (s *Site) reading(h func(*gin.Context) error) func(*gin.Context) error {
-	return func(c *gin.Context) error {
-		ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
-		defer cancel()
-		if s.reads.Acquire(ctx, 1) != nil {
-			p := web.Errorf(http.StatusServiceUnavailable, "There are too many requests before this one. Try again in 5 s.")
-			p.Header = http.Header{"Retry-After": {"5"}}
-			return p
-		}
-		defer s.reads.Release(1)
-		return h(c)
+// read runs the query of a page in a turn.
+func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (data any, err error) {
+	err = s.inTurn(c, func() (err error) {
+		data, err = query(request(c))
+		return err
+	})
+	return data, err
+}
+
+// inTurn bounds how many reads of the database run at once: half of the pool's connections are for them, the others are
+// left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before its
+// client is sent anything: one that reads slowly keeps no turn from others.
+func (s *Site) inTurn(c *gin.Context, read func() error) error {
+	leave, err := s.queued.Take(web.ClientKey(c))
+	if err != nil {
+		return err
 	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
+	defer cancel()
+	if s.reads.Acquire(ctx, 1) != nil {
+		p := web.Errorf(http.StatusServiceUnavailable, "There are too many requests before this one. Try again in 5 s.")
+		p.Header = http.Header{"Retry-After": {"5"}}
+		return p
+	}
+	defer s.reads.Release(1)
+	return read()
 }
 
 func request(c *gin.Context) *http.Request {
@@ -198,17 +232,21 @@ func (s *Site) ready(ctx context.Context) error {
 		}
 	}
 	_, err := s.DB.Exec(ctx, `select from subscription limit 0`) // which is missing while a backup is restored
-	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read))
+	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read, s.router.Tables))
 }
 
 func (s *Site) route() {
 	s.reads = semaphore.NewWeighted(max(int64(s.DB.Config().MaxConns)/2, 1))
-	web.Health(s.routes, s.ready)
+	s.queued = web.NewSlots("requests that read the copy", web.Bound{All: maxQueued, Client: maxQueued / 4})
+	s.router.Health(s.ready)
 	s.routeSubscriptions()
 	if s.service.Routes != nil {
 		s.service.Routes(s)
 	}
+	if s.service.Publishes != nil {
+		s.publish()
+	}
 	if !slices.Contains(s.paths, "/") {
-		web.GET(s.routes, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
+		web.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
 }

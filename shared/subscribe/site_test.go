@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -18,7 +20,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -34,10 +38,19 @@ func countThings(s *Site) func(*http.Request) (any, error) {
 // site serves the copy.
 func (c *copier) site(t testing.TB, routes func(*Site)) *httptest.Server {
 	t.Helper()
-	engine := web.New(discard)
-	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, routes: engine, pollers: []*poller{c.poller}}
+	shell := service.Service{Name: "test", Title: "Test"}
+	var set settings
+	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ACCESS_LOG": "false"}, &set); err != nil {
+		t.Fatal(err)
+	}
+	set.PublicURL = "http://localhost"
+	router, err := service.NewRouter(shell, set.Settings, c.pool, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, router: router, pollers: []*poller{c.poller}}
 	s.route()
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(router.Engine)
 	t.Cleanup(server.Close)
 	return server
 }
@@ -318,7 +331,7 @@ func TestSlowPagesLeaveRoom(t *testing.T) {
 	defer leave()
 	most := int(c.pool.Config().MaxConns)
 	var all sync.WaitGroup
-	for range 2 * most {
+	for range most {
 		all.Go(func() {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/api/slow", nil)
 			if err != nil {
@@ -368,4 +381,81 @@ func TestNoRoutes(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 		}
 	}
+}
+
+// A client that does not read what it asked for keeps no turn to read from others.
+func TestDownloadsThatAreNotRead(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	server := c.site(t, func(s *Site) {
+		routeThings(s)
+		s.CSV("/things.csv", func(*http.Request) (iter.Seq2[[]string, error], error) {
+			return func(yield func([]string, error) bool) {
+				for row := []string{strings.Repeat("x", 1000)}; yield(row, nil); {
+				}
+			}, nil
+		})
+	})
+	for range c.pool.Config().MaxConns {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/things.csv", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+	}
+	if resp, text := get(t, server.URL+"/api/things", "*/*"); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s", resp.Status, text)
+	}
+}
+
+// Requests of one client beyond its share are refused, and leave room for those of another one.
+func TestShareOfReads(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	release := make(chan struct{})
+	queued := make(chan *web.Slots, 1)
+	server := c.site(t, func(s *Site) {
+		queued <- s.queued
+		s.JSON("/api/slow", func(*http.Request) (any, error) {
+			<-release
+			return 1, nil
+		})
+	})
+	finish := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(finish)
+	slots := <-queued
+	ask := func(from string) int {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+		resp, err := client.Get(server.URL + "/api/slow")
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	var all sync.WaitGroup
+	for range maxQueued / 4 {
+		all.Go(func() { ask("127.0.0.1") })
+	}
+	eventually(t, "its share is taken", func() bool { return slots.Taken() == maxQueued/4 })
+	if status := ask("127.0.0.1"); status != http.StatusTooManyRequests {
+		t.Fatalf("beyond its share a client gets %d", status)
+	}
+	all.Go(func() {
+		if status := ask("127.0.0.2"); status != http.StatusOK && status != http.StatusServiceUnavailable {
+			t.Errorf("another client gets %d", status)
+		}
+	})
+	eventually(t, "another client waits", func() bool { return slots.Taken() == maxQueued/4+1 })
+	finish()
+	all.Wait()
 }

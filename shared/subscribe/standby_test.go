@@ -58,7 +58,7 @@ func TestRunWithoutItsSynchronousStandby(t *testing.T) {
 	s.put(t, 1, 5)
 	publishes := echoService()
 	publishes.Name = "echoes"
-	services := []*Service{service(), publishes}
+	services := []*Service{thingService(), publishes}
 	runAll := func() (urls []string, stops []func() error) {
 		for _, service := range services {
 			url, stop, _ := startService(t, service, map[string]string{

@@ -2,7 +2,6 @@ package topology
 
 import (
 	"bytes"
-	"context"
 	"embed"
 	"fmt"
 	"html/template"
@@ -69,7 +68,6 @@ func Route(r gin.IRoutes, w *Watch) {
 		c.Header("Cache-Control", "public, max-age=31536000, immutable")
 		web.Send(c, http.StatusOK, "text/css; charset=utf-8", style)
 	})
-	web.Health(r, func(context.Context) error { return nil })
 }
 
 // Picture draws services as an SVG image of its own: where they are, and whose feeds they read, by the URLs of the services and

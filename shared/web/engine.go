@@ -32,7 +32,7 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	// gin's redirects would go out without the headers below.
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
-	r.Use(secure, answer(logger), guard(http.NewCrossOriginProtection()))
+	r.Use(streams, secure, answer(logger), guard(http.NewCrossOriginProtection()))
 	r.NoRoute(HandleLong(func(*gin.Context) error { return nothingHere() }))
 	r.NoMethod(HandleLong(func(c *gin.Context) error {
 		return notAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)

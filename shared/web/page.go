@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -133,22 +132,17 @@ func SendBody(c *gin.Context, status int, body []byte) {
 		c.Writer.WriteHeaderNow()
 		return
 	}
-	if c.Request.ProtoMajor < 2 { // its connection is an impatient one
-		write := func() { _, _ = c.Writer.Write(body) } // the client is gone if it fails
-		if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
-			conn.together(write)
-		} else {
-			write()
-		}
+	if c.Request.ProtoMajor >= 2 {
+		w := streamWriter{c.Writer}
+		_, _ = w.Write(body) // the client is gone if it fails
+		w.finish()
 		return
 	}
-	// A stream of HTTP/2 may stall alone.
-	stream := http.NewResponseController(c.Writer)
-	for part := range slices.Chunk(body, stallBytes) {
-		_ = stream.SetWriteDeadline(time.Now().Add(stallTimeout))
-		if _, err := c.Writer.Write(part); err != nil {
-			return
-		}
+	write := func() { _, _ = c.Writer.Write(body) } // likewise
+	if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
+		conn.together(write)
+	} else {
+		write()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +172,30 @@ func TestSlowReader(t *testing.T) {
 				Send(c, http.StatusOK, "text/plain", page)
 				left <- time.Since(start)
 			})
+			r.GET("/json", func(c *gin.Context) {
+				start := time.Now()
+				c.PureJSON(http.StatusOK, page)
+				left <- time.Since(start)
+			})
+			r.GET("/parts", func(c *gin.Context) {
+				start := time.Now()
+				for part := range slices.Chunk(page, 1<<10) {
+					if _, err := c.Writer.Write(part); err != nil {
+						break
+					}
+				}
+				left <- time.Since(start)
+			})
+			r.GET("/flushed", func(c *gin.Context) {
+				start := time.Now()
+				for part := range slices.Chunk(page, 1<<10) {
+					_, _ = c.Writer.Write(part)
+					if http.NewResponseController(c.Writer).Flush() != nil {
+						break
+					}
+				}
+				left <- time.Since(start)
+			})
 			r.GET("/stream", func(c *gin.Context) {
 				for range 24 {
 					time.Sleep(time.Hour)
@@ -236,23 +261,42 @@ func TestSlowReader(t *testing.T) {
 			_ = conn.Close()
 		})
 	})
-	t.Run("one that stops a stream of HTTP/2 is cut off", func(t *testing.T) {
+	// overHTTP2 asks for the path.
+	overHTTP2 := func(t *testing.T, left chan<- time.Duration, path string) (*http.Client, *http.Response) {
+		t.Helper()
+		certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
+		ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, routes(left))
+		client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
+		client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+		resp, err := client.Get("https://localhost" + path)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Fatal(resp, err)
+		}
+		return client, resp
+	}
+	for _, path := range []string{"/", "/json", "/parts", "/flushed"} {
+		t.Run("one that stops a stream of HTTP/2 is cut off: "+path, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				left := make(chan time.Duration, 1)
+				client, resp := overHTTP2(t, left, path)
+				if took := <-left; took > 2*stallTimeout {
+					t.Error("held for", took)
+				}
+				if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+					t.Errorf("half a page of %d bytes looks complete", n)
+				}
+				_ = resp.Body.Close()
+				client.CloseIdleConnections()
+			})
+		})
+	}
+	t.Run("one of a stream of HTTP/2 that has nothing to read is not", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			left := make(chan time.Duration, 1)
-			certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
-			ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, routes(left))
-			client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
-			client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
-			resp, err := client.Get("https://localhost/")
-			if err != nil || resp.ProtoMajor != 2 {
-				t.Fatal(resp, err)
-			}
-			if took := <-left; took > 2*stallTimeout {
-				t.Error("held for", took)
-			}
-			if n, err := io.Copy(io.Discard, resp.Body); err == nil {
-				t.Errorf("half a page of %d bytes looks complete", n)
+			client, resp := overHTTP2(t, nil, "/stream")
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != strings.Repeat("entry\n", 24) {
+				t.Errorf("%q %v", body, err)
 			}
 			_ = resp.Body.Close()
 			client.CloseIdleConnections()

@@ -420,10 +420,7 @@ func TestProperty(t *testing.T) {
 		if _, err := p.pool.Exec(context.Background(), `truncate orders, build, slot, clock`); err != nil {
 			rt.Fatal(err)
 		}
-		if _, err := p.pool.Exec(context.Background(), `delete from feed_entry`); err != nil {
-			rt.Fatal(err)
-		}
-		if _, err := p.pool.Exec(context.Background(), `update feed set position = 0, digest = sha256(name::bytea)`); err != nil {
+		if _, err := p.pool.Exec(context.Background(), `delete from feed_entry; update feed set position = 0, digest = sha256(name::bytea)`); err != nil {
 			rt.Fatal(err)
 		}
 		p.log.Close()

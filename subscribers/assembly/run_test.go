@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -48,7 +49,9 @@ func run(t *testing.T, env map[string]string) (address string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	log, ended := new(journal), make(chan error, 1)
-	go func() { ended <- Service().Run(ctx, env, log) }()
+	open := map[string]string{"ACCESS": "open"}
+	maps.Copy(open, env)
+	go func() { ended <- Service().Run(ctx, open, log) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -85,9 +85,11 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 // vatPercent is the German rate, contained in every price.
 const vatPercent = 19
 
+// issuedAt is the date of a document: none is dated before one with a lower number, also when the clock was set back.
+const issuedAt = `greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1))`
+
 // invoiceOrders issues the invoices of orders, of those with the ids and of those customers', that stand and have none, if the
-// customer has come. It freezes all that the invoice says. No document is dated before one with a lower number, also when
-// the clock was set back.
+// customer has come. It freezes all that the invoice says.
 func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 	b.Queue(`
 		with due as (
@@ -99,7 +101,7 @@ func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 		), issued as (
 			insert into document (number, kind, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 			       lines, currency, total_cents, vat_percent, vat_cents)
-			select last + n, $4, greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1)), id, placed_at, customer_id, name, street, postal_code, city, country,
+			select last + n, $4, `+issuedAt+`, id, placed_at, customer_id, name, street, postal_code, city, country,
 			       lines, currency, total_cents, $5::int, round(total_cents * $5 / (100.0 + $5))
 			  from due, taken
 			returning order_id, number
@@ -125,7 +127,7 @@ func credit(b *pgx.Batch, ids, deleted []uuid.UUID) {
 		)
 		insert into document (number, kind, credits, reason, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents)
-		select last + n, $4, number, why, greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1)), order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		select last + n, $4, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents
 		  from due, taken`,
 		ids, deleted, order.Placed, creditNote)

@@ -15,11 +15,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-var everybody web.Readers
+var everybody = access.Settings{Access: access.Open}
 
 // formats runs a test for each, with the flag that asks for it.
 func formats(t *testing.T, test func(t *testing.T, atom bool, format string)) {
@@ -297,9 +297,9 @@ func TestInterrupted(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	t.Parallel()
-	token, hash := web.NewToken()
-	var readers web.Readers
-	if err := readers.UnmarshalText([]byte("reader:" + hash)); err != nil {
+	token, hash := access.NewToken()
+	var readers access.Settings
+	if err := readers.Tokens.UnmarshalText([]byte("reader:reader:" + hash)); err != nil {
 		t.Fatal(err)
 	}
 	o := newOrigin(t, 3, readers)

@@ -23,6 +23,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -57,7 +58,7 @@ type thing struct {
 }
 
 // newLog gives an empty feed of things, and what serves it to the readers.
-func newLog(t *testing.T, readers web.Readers) (*publish.Log, http.Handler) {
+func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) {
 	t.Helper()
 	pool, discard := pgtest.New(t, sql.Migrations("publish")), slog.New(slog.DiscardHandler)
 	if _, err := pool.Exec(t.Context(), `select feed_create('things')`); err != nil {
@@ -69,7 +70,11 @@ func newLog(t *testing.T, readers web.Readers) (*publish.Log, http.Handler) {
 	}
 	t.Cleanup(log.Close)
 	engine := web.New(discard)
-	engine.Use(readers.Require())
+	rules, err := access.New(readers, access.Options{Service: "test", Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine.Use(rules.Identify(), rules.Reader())
 	web.GET(engine, "/", func(c *gin.Context) { c.String(http.StatusOK, "Welcome") })
 	web.GET(engine, "/news", func(c *gin.Context) {
 		c.Data(http.StatusOK, feed.TypeJSONFeed, []byte(`{"version":"https://jsonfeed.org/version/1.1","title":"News","items":[]}`))
@@ -86,7 +91,7 @@ func newLog(t *testing.T, readers web.Readers) (*publish.Log, http.Handler) {
 }
 
 // newOrigin gives one with n entries of n things.
-func newOrigin(t *testing.T, n int, readers web.Readers) *origin {
+func newOrigin(t *testing.T, n int, readers access.Settings) *origin {
 	t.Helper()
 	s := new(origin)
 	s.log, s.handler = newLog(t, readers)

@@ -25,9 +25,11 @@ type confirmation struct {
 	CustomerID uuid.UUID
 	attempts   int // so far
 	ComposedAt time.Time
+	old        bool // it was composed more than giveUp ago
 	name       string
 	email      string
-	confirmed  bool // the e-mail address
+	confirmed  bool   // the e-mail address
+	mailbox    []byte // a hash of it
 	LinesJSON  json.RawMessage
 	Lines      []line
 	TotalCents int64
@@ -57,7 +59,8 @@ func (l line) Car() string {
 // PriceCents is that of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
-// Name is that of the customer, or "" if the mail must not hold it: who gets the mail may be a stranger, or the name a link.
+// Name returns the customer's name, or "" if the mail must not hold it: the address may be a stranger's, or the name a
+// link.
 func (c *confirmation) Name() string {
 	if !c.confirmed || customer.CheckName(c.name) != nil {
 		return ""

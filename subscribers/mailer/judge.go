@@ -97,6 +97,9 @@ func (o *outbox) wait(ctx context.Context, mails []*confirmation, why error) err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	return o.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, uncount, ids); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `
 			update mail set state = 'pending', sending_since = null, due_at = now(), composed_at = case when uncertain > 0 then composed_at end,
 			       reason = coalesce((select max($2::text) from customers c where c.id = customer_id), '') -- as in note

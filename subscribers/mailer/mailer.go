@@ -17,9 +17,14 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
+type settings struct {
+	smtp.Settings
+	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails that go to one address within an hour; further ones wait; 0 is no limit"`
+}
+
 // Service gives the mailer.
 func Service() *subscribe.Service {
-	set := new(smtp.Settings)
+	set := new(settings)
 	o := &outbox{set: set}
 	return &subscribe.Service{
 		Name: "mailer", Title: "Mailer", Addr: "127.0.0.1:8095",
@@ -42,7 +47,7 @@ func Service() *subscribe.Service {
 		},
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
-				return readOverview(r.Context(), s.DB, &set.Server, o.outage.now())
+				return readOverview(r.Context(), s.DB, set, o.outage.now())
 			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 			if err := json.Unmarshal([]byte(env), &set); err != nil {
 				return err
 			}
+			set["ACCESS"] = "open"
 			return Service().Run(ctx, set, stdout)
 		})
 	}
@@ -109,7 +110,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	for _, option := range options {
 		option(sink)
 	}
-	set := &smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}
+	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
 	return b

@@ -2,6 +2,7 @@ package mailer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,7 +30,7 @@ const (
 // An outbox sends what is due.
 type outbox struct {
 	db     *pgxpool.Pool
-	set    *smtp.Settings
+	set    *settings
 	outage outage
 	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
 }
@@ -47,7 +48,7 @@ func (o *outbox) work(ctx context.Context) error {
 	if err := o.outage.waits(); err != nil {
 		return err
 	}
-	due, err := o.due(ctx)
+	due, err := o.next(ctx)
 	if err != nil || len(due) == 0 {
 		return err
 	}
@@ -119,7 +120,8 @@ func refusedRow(err error) string {
 	return refused.Code
 }
 
-// takeOver counts as uncertain what another process, or this one before a restart, was sending.
+// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails
+// before the last hour.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -132,30 +134,40 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		if err == nil && len(ids) > 0 {
 			_, err = tx.Exec(ctx, settle, ids, nil)
 		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `delete from recent_mail where began_at <= now() - interval '1 hour' or began_at > now() + interval '1 minute'`)
+		}
 		return err
 	})
 }
 
-// due gives the mails to be sent now, those that wait longest first. One that would have to wait longer than any does was put off
-// by a clock that was wrong.
+// due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
+// longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	rows, err := o.db.Query(ctx, `
-		select m.order_id, m.customer_id, m.attempts, coalesce(m.composed_at, date_trunc('second', now())), c.name, c.email, c.email_confirmed, o.lines, o.total_cents, o.currency, o.placed_at
+		select m.order_id, m.customer_id, m.attempts,
+		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
+		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
+		       o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
 		 where m.state = 'pending' and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
-		maxDue, maxDelay+time.Minute)
+		maxDue, maxDelay+time.Minute, giveUp)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
-		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.name, &c.email, &c.confirmed, &c.LinesJSON, &c.TotalCents, &c.Currency, &c.PlacedAt)
+		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
+			&c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
+		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
+		c.mailbox = mailbox[:]
 		return c, err
 	})
 }
 
-// errOutdated: meanwhile the order was cancelled, or the customer has changed or is gone.
+// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are
+// allowed.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
 func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
@@ -175,10 +187,14 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 		tag, err := tx.Exec(ctx, `
 			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
-			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7`,
-			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed)
+			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
+			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8 and began_at > now() - interval '1 hour'))`,
+			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed, m.mailbox, o.set.Limit)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errOutdated
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `insert into recent_mail (order_id, mailbox, began_at) values ($1, $2, now())`, m.OrderID, m.mailbox)
 		}
 		return err
 	})
@@ -195,20 +211,25 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 		state = "sent"
 	case result == smtp.Failed:
 		state, reason = "failed", inOneLine(why)
-	case result == smtp.Uncertain && time.Since(m.ComposedAt) > giveUp:
+	case result == smtp.Uncertain && m.old:
 		state, reason = "failed", "No reply for five days, though the mail may have arrived."
 	case result == smtp.Uncertain:
 		reason = lostReply
-	case time.Since(m.ComposedAt) > giveUp && o.sentSince(ctx, m.ComposedAt):
+	case m.old && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:
 		reason = inOneLine(why)
 	}
 	for {
 		err := o.inTx(ctx, func(tx pgx.Tx) error {
+			if result != smtp.Sent && result != smtp.Uncertain {
+				if _, err := tx.Exec(ctx, uncount, [][16]byte{m.OrderID}); err != nil {
+					return err
+				}
+			}
 			_, err := tx.Exec(ctx, `
 				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
-				       composed_at = coalesce(composed_at, $5), sent_at = case $2 when 'sent' then now() end,
+				       composed_at = $5, sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
 				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
@@ -230,7 +251,7 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 
 // sentSince reports whether the server has taken a mail since then: else it is not this mail that is refused.
 func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
-	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1)`, t).Scan(&is)
+	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1 and sent_at <= now() + interval '1 minute')`, t).Scan(&is)
 	return err == nil && is
 }
 

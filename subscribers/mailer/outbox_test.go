@@ -138,6 +138,26 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	})
+	t.Run("temporary, for too long since the clock was set back", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, refuse(451, "buyer1@", -1))
+		both(t, b)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at + interval '74 years'`)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at - interval '121 hours'`)
+		b.mustWork(t)
+		b.want(t, 1, "failed", 0)
+	})
+	t.Run("temporary, for too long, and others were taken by a clock that was ahead", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, refuse(451, "buyer1@", -1))
+		both(t, b)
+		b.mustWork(t)
+		exec(t, b.db, `update mail set composed_at = composed_at - interval '121 hours', sent_at = sent_at + interval '74 years'`)
+		b.mustWork(t)
+		b.want(t, 1, "pending", 0)
+	})
 	t.Run("permanent, until the customer has another address", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t, refuse(550, "buyer1@", -1))

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -99,15 +98,16 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 // An overview is what the page shows.
 type overview struct {
 	Server  string  // "": none is set
+	Limit   uint16  // 0 is none
 	Failure failure // of this process, if it is the one that sends
 	Counts  struct {
-		All, Sent, Waiting, Pending, Failed, Skipped, Withdrawn, Uncertain int64
+		All, Sent, Waiting, Pending, OverLimit, Failed, Skipped, Withdrawn, Uncertain int64
 	}
 	Mails []row
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, s *smtp.Server, f failure) (o overview, err error) {
-	o.Server, o.Failure = s.String(), f
+func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failure) (o overview, err error) {
+	o.Server, o.Limit, o.Failure = set.Server.String(), set.Limit, f
 	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
 		return o, err
 	}
@@ -115,9 +115,10 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, s *smtp.Server, f failu
 	return o, db.QueryRow(ctx, `
 		select count(*), count(*) filter (where m.state = 'sent'), count(*) filter (where m.state = 'pending' and c.id is null),
 		       count(*) filter (where m.state = 'sending' or m.state = 'pending' and c.id is not null), count(*) filter (where m.state = 'failed'),
-		       count(*) filter (where m.state = 'skipped'), count(*) filter (where m.state in ('cancelled', 'withdrawn')), coalesce(sum(m.uncertain), 0)
-		  from mail m left join customers c on c.id = m.customer_id`).
-		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain)
+		       count(*) filter (where m.state = 'skipped'), count(*) filter (where m.state in ('cancelled', 'withdrawn')), coalesce(sum(m.uncertain), 0),
+		       count(*) filter (where m.state = 'pending' and m.reason = $1)
+		  from mail m left join customers c on c.id = m.customer_id`, overLimit).
+		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 
 // A shown mail is one with what it says.

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 			if err := json.Unmarshal([]byte(env), &set); err != nil {
 				return err
 			}
+			set["ACCESS"] = "open"
 			return Service().Run(ctx, set, stdout)
 		})
 	}

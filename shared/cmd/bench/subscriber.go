@@ -30,7 +30,7 @@ func serveSubscriber(ctx context.Context, kind, databaseURL string, env map[stri
 	if env["ADDR"], err = freeAddr(ctx); err != nil {
 		return err
 	}
-	env["DATABASE_URL"] = databaseURL
+	env["DATABASE_URL"], env["ACCESS"] = databaseURL, "open"
 	fmt.Fprintln(stdout, env["ADDR"])
 	orders := subscribe.Feed{Name: feedName, URL: env[feedURL], Schedule: "@every 1s", Table: "orders"}
 	if columns := orderColumns[2:]; kind == pureKind {

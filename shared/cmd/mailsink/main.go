@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/mailsink"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 const usage = `Usage: mailsink
@@ -23,26 +22,26 @@ Settings (environment):
 `
 
 type settings struct {
-	Addr     string `env:"ADDR" envDefault:"127.0.0.1:8025" help:"host:port of the page"`
+	service.HTTPSettings
+	Sink sinkSettings
+}
+
+type sinkSettings struct {
 	SMTPAddr string `env:"SMTP_ADDR" envDefault:"127.0.0.1:1025" help:"host:port to take mails at"`
 	MailDir  string `env:"MAIL_DIR" help:"folder that keeps the mails over a restart; only in memory if left out"`
-	LogLevel string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
+
+var shell = service.Service{Name: "mailsink", Title: "Mails", Addr: "127.0.0.1:8025"}
 
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("mailsink", flag.ContinueOnError)
-	flags.SetOutput(stdout)
-	flags.Usage = func() {
+	err := service.Arguments("mailsink", args, stdout, func() {
 		fmt.Fprint(stdout, usage)
-		daemon.Help(stdout, settings{})
-	}
-	if err := flags.Parse(args); err != nil {
-		return daemon.Usagef("%w", err)
-	}
-	if flags.NArg() > 0 {
-		return daemon.Usagef("mailsink takes no argument %q; see --help", flags.Arg(0))
+		shell.Help(stdout, sinkSettings{})
+	})
+	if err != nil {
+		return err
 	}
 	var set settings
 	if err := daemon.Parse(env, &set); err != nil {
@@ -52,24 +51,24 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	sink := &mailsink.Sink{Dir: set.MailDir}
+	sink := &mailsink.Sink{Dir: set.Sink.MailDir}
 	if err := sink.Open(); err != nil {
 		return fmt.Errorf("open MAIL_DIR: %w", err)
 	}
-	mails, err := new(net.ListenConfig).Listen(ctx, "tcp", set.SMTPAddr)
+	mails, err := new(net.ListenConfig).Listen(ctx, "tcp", set.Sink.SMTPAddr)
 	if err != nil {
 		return fmt.Errorf("take mails: %w; SMTP_ADDR sets another address", err)
 	}
 	defer mails.Close()
-	ln, err := web.Listen(ctx, set.Addr)
+	p, err := service.Open(ctx, shell, service.Settings{HTTPSettings: set.HTTPSettings}, logger)
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
-	engine := web.New(logger)
-	sink.Route(engine)
+	defer p.Close()
+	p.Health(func(context.Context) error { return nil })
+	sink.Route(p.Operators)
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return sink.Serve(ctx, mails, logger) })
-	all.Go(func() error { return web.ServeListener(ctx, ln, engine, logger) })
+	all.Go(func() error { return p.Serve(ctx) })
 	return all.Wait()
 }

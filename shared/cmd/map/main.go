@@ -3,48 +3,47 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/topology"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 type settings struct {
-	Addr      string            `env:"ADDR" envDefault:"127.0.0.1:8079" help:"host:port to listen on"`
+	service.HTTPSettings
+	Map mapSettings
+}
+
+type mapSettings struct {
 	Services  topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
 	LinkHost  string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken string            `env:"FEED_TOKEN" help:"token that all sources know it by, if they want one; without, it learns of their feeds from the readers"`
-	LogLevel  string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	FeedToken string            `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
 }
+
+var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
 
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("map", flag.ContinueOnError)
-	flags.SetOutput(stdout)
-	flags.Usage = func() {
+	err := service.Arguments("map", args, stdout, func() {
 		fmt.Fprint(stdout, "Usage: map\n\nShows services, their feeds and copies on one page, and asks them once a second how they are.\n\nSettings (environment):\n")
-		daemon.Help(stdout, settings{})
-	}
-	if err := flags.Parse(args); err != nil {
-		return daemon.Usagef("%w", err)
-	}
-	if flags.NArg() > 0 {
-		return daemon.Usagef("map takes no argument %q; see --help", flags.Arg(0))
+		shell.Help(stdout, mapSettings{})
+	})
+	if err != nil {
+		return err
 	}
 	var set settings
 	if err := daemon.Parse(env, &set); err != nil {
 		return err
 	}
-	if len(set.Services) == 0 {
+	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
-	if set.LinkHost != "" {
-		if err := set.Services.LinkTo(set.LinkHost); err != nil {
+	if set.Map.LinkHost != "" {
+		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {
 			return err
 		}
 	}
@@ -52,13 +51,18 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	watch := topology.NewWatch(set.Services, set.FeedToken)
-	engine := web.New(logger)
-	topology.Route(engine, watch)
+	p, err := service.Open(ctx, shell, service.Settings{HTTPSettings: set.HTTPSettings}, logger)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	p.Health(func(context.Context) error { return nil })
+	watch := topology.NewWatch(set.Map.Services, set.Map.FeedToken)
+	topology.Route(p.Operators, watch)
 	ctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer stop()
 	watching.Go(func() { watch.Run(ctx) })
-	return web.Serve(ctx, set.Addr, engine, logger)
+	return p.Serve(ctx)
 }

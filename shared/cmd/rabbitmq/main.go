@@ -3,13 +3,13 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"path/filepath"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 const usage = `Usage: rabbitmq
@@ -29,17 +29,12 @@ type settings struct {
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("rabbitmq", flag.ContinueOnError)
-	flags.SetOutput(stdout)
-	flags.Usage = func() {
+	err := service.Arguments("rabbitmq", args, stdout, func() {
 		fmt.Fprint(stdout, usage)
 		daemon.Help(stdout, settings{})
-	}
-	if err := flags.Parse(args); err != nil {
-		return daemon.Usagef("%w", err)
-	}
-	if flags.NArg() > 0 {
-		return daemon.Usagef("rabbitmq takes no argument %q; see --help", flags.Arg(0))
+	})
+	if err != nil {
+		return err
 	}
 	var set settings
 	if err := daemon.Parse(env, &set); err != nil {

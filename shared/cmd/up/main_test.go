@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -188,4 +189,22 @@ func TestTwoOfUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// The sink delivers no mails: only a real mail server's addresses have a limit.
+func TestMailLimit(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		env  map[string]string
+		sets bool
+	}{
+		{nil, true},
+		{map[string]string{"MAIL_LIMIT": "3"}, false},
+		{map[string]string{"SMTP_URL": "smtp://mail.example"}, false},
+	} {
+		c := &company{env: x.env}
+		if got := slices.Contains(c.settings(service{name: "mailer"}), "MAIL_LIMIT=0"); got != x.sets {
+			t.Errorf("with %v: %t", x.env, got)
+		}
+	}
 }

@@ -5,9 +5,10 @@ import (
 	"io"
 	"sync"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	shell "github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/topology"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const mapPort = 8079
@@ -26,19 +27,28 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 		}
 	}
 	watch := topology.NewWatch(services, c.env["FEED_TOKEN"])
-	engine := web.New(logger)
-	topology.Route(engine, watch)
-	ln, err := web.Listen(ctx, at.addr)
+	var set shell.HTTPSettings
+	if err := daemon.Parse(c.env, &set); err != nil {
+		return nil, err
+	}
+	set.Addr, set.PublicURL, set.AccessLog = at.addr, at.url(), false
+	if c.env["ACCESS"] == "" {
+		set.Access = access.Open
+	}
+	p, err := shell.Open(ctx, shell.Service{Name: "map", Title: "Cars"}, shell.Settings{HTTPSettings: set}, logger)
 	if err != nil {
 		return nil, err
 	}
+	p.Health(func(context.Context) error { return nil })
+	topology.Route(p.Operators, watch)
 	c.out.line(self, "the company at a glance: %s", at.url())
 	var all sync.WaitGroup
 	all.Go(func() { c.out.copy(self, r) })
 	all.Go(func() { watch.Run(ctx) })
 	all.Go(func() {
 		defer w.Close()
-		if err := web.ServeListener(ctx, ln, engine, logger); err != nil {
+		defer p.Close()
+		if err := p.Serve(ctx); err != nil {
 			c.out.line(self, "the map: %v", err)
 		}
 	})

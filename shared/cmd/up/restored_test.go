@@ -118,7 +118,7 @@ var listeningAt = regexp.MustCompile(`msg=listening url=(\S+)`)
 // alone starts a service that is none of up's, on a port of its own, and gives its URL.
 func (c *crew) alone(t *testing.T, binary, name string, env ...string) (*process, string) {
 	t.Helper()
-	p := c.start(t, exec.Command(binary, name), append(env, "ADDR=127.0.0.1:0", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
+	p := c.start(t, exec.Command(binary, name), append(env, "ADDR=127.0.0.1:0", "ACCESS=open", fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)
 	eventually(t, func() error {
 		if !listeningAt.MatchString(p.text(t)) {
 			return errNot

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -232,15 +233,21 @@ func deleteData(dir string, services []service) error {
 // settings are the variables that up sets for a service.
 func (c *company) settings(s service) []string {
 	set := []string{"ADDR=" + s.addr}
-	if c.dataDir != "" {
+	if s.name != broker {
+		set = append(set, "ACCESS="+cmp.Or(c.env["ACCESS"], "open"))
+	}
+	if c.dataDir != "" && s.name != sink {
 		set = append(set, "DATA_DIR="+c.dataDir)
 	}
 	smtp := net.JoinHostPort("localhost", strconv.Itoa(sinkPort+c.portOffset))
 	switch {
 	case s.name == sink:
-		return []string{"ADDR=" + s.addr, "SMTP_ADDR=" + smtp, "MAIL_DIR=" + filepath.Join(c.dir, sink)}
+		return append(set, "SMTP_ADDR="+smtp, "MAIL_DIR="+filepath.Join(c.dir, sink))
 	case (s.name == "mailer" || s.name == customersApp) && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
+		if s.name == "mailer" && c.env["MAIL_LIMIT"] == "" {
+			set = append(set, "MAIL_LIMIT=0") // nobody gets the mails
+		}
 	case s.name == relay:
 		if c.env["AMQP_URL"] == "" {
 			set = append(set, "AMQP_URL="+c.url(broker))
@@ -271,11 +278,11 @@ func (c *company) settings(s service) []string {
 	return set
 }
 
-// environ is the environment of a service: the one of up, but for DATABASE_URL and DATA_DIR, the settings, and an access log only if asked for.
+// environ is the environment of a service: the one of up, but for what each service has of its own, the settings, and an access log only if asked for.
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
-		if k != "DATABASE_URL" && k != "DATA_DIR" {
+		if !slices.Contains([]string{"DATABASE_URL", "DATA_DIR", "PUBLIC_URL"}, k) {
 			list = append(list, k+"="+v)
 		}
 	}
@@ -290,7 +297,7 @@ func (c *company) environ(s service) []string {
 }
 
 // tuning are inherited variables that a restart by hand needs too; none of them is secret.
-var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "CAPACITY", "CLOCK_SPEED", "PICKUP", "LEAD_SPEED"}
+var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "LEAD_SPEED"}
 
 // byHand is the shell command that starts a service as up did.
 func (c *company) byHand(s service) string {

@@ -228,7 +228,7 @@ func (s *storm) begin(t *testing.T, name string) {
 	if n.service == sales {
 		cmd = exec.Command(filepath.Join(s.dir, "bin", "sales-feed"))
 	}
-	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL="+database, "ADDR="+n.addr, "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
+	n.process = s.start(t, cmd, append(n.env, "DATABASE_URL="+database, "ADDR="+n.addr, "ACCESS=open", "DATA_DIR="+n.dir, "PUBLIC_URL=http://"+n.addr,
 		"FEED_URL_ORDERS=http://"+s.proxy.Addr().String()+"/feeds/orders",
 		"FEED_URL_BUILDS=http://"+s.addr(8091)+"/feeds/builds", "FEED_URL_SHIPMENTS=http://"+s.addr(8091)+"/feeds/shipments", // nobody is there
 		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))...)

@@ -23,6 +23,9 @@ func TestLocksByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.copied(t, server)
+	for _, name := range []string{"sales", "warehouse"} {
+		execute(t, server.URL(name), `create table ledger ()`)
+	}
 	for _, lock := range []struct {
 		service, statement string
 		ready              bool
@@ -39,7 +42,9 @@ func TestLocksByHand(t *testing.T) {
 		{"warehouse", "lock table part in access exclusive mode", false},
 		{"warehouse", "lock table subscription_setting in access exclusive mode", false},
 		{"warehouse", "lock table rejected_entry in access exclusive mode", false},
-		{"warehouse", "lock table part in exclusive mode", true}, // the copy serves
+		{"warehouse", "lock table part in exclusive mode", true},      // the copy serves
+		{"sales", "lock table ledger in access exclusive mode", true}, // somebody else's
+		{"warehouse", "lock table ledger in access exclusive mode", true},
 		{"warehouse", "select from subscription for update", true},
 	} {
 		t.Run(lock.service+": "+lock.statement, func(t *testing.T) {

@@ -8,14 +8,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
 // Bouncer runs PgBouncer before the server of databaseURL, which is a URL of [URL], until the end of the test, and returns
-// the database's URL through it. poolMode is session, transaction or statement.
-func Bouncer(t testing.TB, databaseURL, poolMode string) string {
+// the database's URL through it. poolMode is session, transaction or statement;
+// settings are further lines of its configuration.
+func Bouncer(t testing.TB, databaseURL, poolMode string, settings ...string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
 	if err != nil {
@@ -34,8 +36,8 @@ func Bouncer(t testing.TB, databaseURL, poolMode string) string {
 	dir := Dir(t)
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	text := fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
-		"unix_socket_dir =\nauth_type = any\npool_mode = %s\ndefault_pool_size = 50\n",
-		u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), addr.Port, poolMode)
+		"unix_socket_dir =\nauth_type = any\npool_mode = %s\ndefault_pool_size = 50\n%s\n",
+		u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), addr.Port, poolMode, strings.Join(settings, "\n"))
 	if err := os.WriteFile(ini, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

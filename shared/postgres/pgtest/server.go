@@ -3,6 +3,7 @@ package pgtest
 import (
 	"context"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,6 +112,28 @@ func (s *Server) URL(database string) string { return s.cluster.URL(database) }
 func (s *Server) Open(name string, migrations ...postgres.Migrations) *pgxpool.Pool {
 	s.t.Helper()
 	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: s.URL(name), Name: name}, migrations...)
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.t.Cleanup(db.Close)
+	return db.Pool
+}
+
+// OpenEither opens a database of whichever of the two servers takes writes, now and with each connection that is opened later.
+func (s *Server) OpenEither(other *Server, name string) *pgxpool.Pool {
+	s.t.Helper()
+	config, err := pgxpool.ParseConfig(s.URL(name))
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	second, err := pgxpool.ParseConfig(other.URL(name))
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	u := url.URL{Scheme: "postgres", User: url.User(config.ConnConfig.User), Path: "/" + name, RawQuery: url.Values{
+		"host": {config.ConnConfig.Host + "," + second.ConnConfig.Host}, "port": {"5432,5432"}, "sslmode": {"disable"}, "target_session_attrs": {"read-write"},
+	}.Encode()}
+	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: u.String(), Name: name})
 	if err != nil {
 		s.t.Fatal("pgtest: ", err)
 	}

@@ -1,0 +1,83 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edison-cars/data-feeds/shared/access"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A Router takes the routes of a process: each under the rule who may use it.
+type Router struct {
+	Anybody   gin.IRoutes // no token; a route that belongs to a buyer asks for the buyer's credential itself
+	Readers   gin.IRoutes // a reader's or an operator's token
+	Operators gin.IRoutes // an operator's token or session
+
+	Engine  *gin.Engine // the handler of all requests
+	Metrics *prometheus.Registry
+	Pool    *pgxpool.Pool // nil if the process has no database
+	Tables  []string      // of the process in its database
+	Logger  *slog.Logger
+
+	// PublicURL is where clients reach the process, without a slash at the end.
+	PublicURL string
+
+	title  string
+	feeds  FeedSettings
+	access *access.Access
+}
+
+// NewRouter returns a router with /login, /logout and /metrics. The settings have a PublicURL.
+func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger) (*Router, error) {
+	rules, err := access.New(set.HTTPSettings.Settings, access.Options{
+		Service: s.Name, Title: s.Title, PublicURL: set.PublicURL, Pool: pool, Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	tables, err := postgres.Tables(s.Migrations...)
+	if err != nil {
+		return nil, err
+	}
+	registry := web.NewMetrics()
+	observers := []gin.HandlerFunc{web.CountRequests(registry)}
+	if set.AccessLog {
+		observers = append(observers, web.AccessLog(logger))
+	}
+	engine := web.New(logger, observers...)
+	if err := set.TrustedProxies.Trust(engine); err != nil {
+		return nil, err
+	}
+	engine.Use(rules.Identify())
+	if pool != nil {
+		registry.MustRegister(postgres.NewMetrics(pool))
+	}
+	r := &Router{
+		Anybody: engine.Group(""), Readers: engine.Group("", rules.Reader()), Operators: engine.Group("", rules.Operator()),
+		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: set.PublicURL,
+		title: s.Title, feeds: set.FeedSettings, access: rules,
+	}
+	rules.Route(r.Anybody)
+	web.Metrics(r.Readers, registry)
+	return r, nil
+}
+
+// Health routes /livez and /readyz, which answer anybody; see [web.Health].
+func (r *Router) Health(ready func(context.Context) error) { web.Health(r.Anybody, ready) }
+
+// Publish routes the feeds of the log. nav are the links of their pages.
+func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) {
+	source := publish.NewSource(log, publish.Config{
+		Name: r.title, PublicURL: r.PublicURL, Nav: nav, MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits,
+	}, feeds...)
+	source.Route(r.Readers)
+	r.Metrics.MustRegister(log, source)
+}

@@ -1,0 +1,77 @@
+package mailer
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// overLimit is why a mail waits whose address has had enough of them.
+const overLimit = "Its address has got as many mails within the hour as MAIL_LIMIT allows."
+
+// uncount takes back that these mails were sent, which the server has refused.
+const uncount = `
+	delete from recent_mail r using mail m
+	 where m.order_id = any($1) and m.state = 'sending' and r.order_id = m.order_id and r.began_at = m.sending_since`
+
+// next returns the mails that are to be sent now.
+func (o *outbox) next(ctx context.Context) ([]*confirmation, error) {
+	for {
+		due, err := o.due(ctx)
+		if err != nil || len(due) == 0 || o.set.Limit == 0 {
+			return due, err
+		}
+		if allowed, err := o.withinLimit(ctx, due); err != nil || len(allowed) > 0 {
+			return allowed, err
+		}
+	}
+}
+
+// withinLimit returns those of the due mails that their addresses may get now. Of the others, those wait whose address
+// has had enough already; the rest is due again in the next run.
+func (o *outbox) withinLimit(ctx context.Context, due []*confirmation) (allowed []*confirmation, err error) {
+	mailboxes := make([][]byte, len(due))
+	for i, m := range due {
+		mailboxes[i] = m.mailbox
+	}
+	rows, err := o.db.Query(ctx, `
+		select mailbox, count(*), (array_agg(began_at order by began_at desc))[$2] + interval '1 hour'
+		  from recent_mail where mailbox = any($1) and began_at > now() - interval '1 hour' group by mailbox`, mailboxes, o.set.Limit)
+	if err != nil {
+		return nil, err
+	}
+	had, until := map[string]int{}, map[string]time.Time{} // by mailbox
+	var mailbox []byte
+	var n int
+	var t *time.Time // nil: fewer than the limit
+	_, err = pgx.ForEachRow(rows, []any{&mailbox, &n, &t}, func() error {
+		had[string(mailbox)] = n
+		if t != nil {
+			until[string(mailbox)] = *t
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var waiting []uuid.UUID
+	var times []time.Time
+	for _, m := range due {
+		if t, full := until[string(m.mailbox)]; full {
+			waiting, times = append(waiting, m.OrderID), append(times, t)
+		} else if had[string(m.mailbox)]++; had[string(m.mailbox)] <= int(o.set.Limit) {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(waiting) == 0 {
+		return allowed, nil
+	}
+	return allowed, o.inTx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			update mail set due_at = w.until, reason = $3 from unnest($1::uuid[], $2::timestamptz[]) as w (order_id, until)
+			 where mail.order_id = w.order_id and mail.state = 'pending'`, waiting, times, overLimit)
+		return err
+	})
+}
