@@ -53,7 +53,8 @@ func (b *browser) buys(t *testing.T) (o order.Order) {
 	return o
 }
 
-// A visitor needs no account, and finds again what the same browser has bought, and nobody else does. See TestHandover for the others.
+// A visitor needs no account, and finds again what the same browser has bought, and nobody else does. See TestHandover
+// for the others.
 func TestVisitor(t *testing.T) {
 	t.Parallel()
 	s := openWith(t, parsed(t, map[string]string{"CUSTOMERS_URL": "https://customers.example/"})) // where nobody is
@@ -136,7 +137,8 @@ func TestVisitor(t *testing.T) {
 	})
 }
 
-// By https, cookies are sent by https alone; that of a sign-in comes along with the POST of the customers app, which is of another site.
+// By https, cookies are sent by https alone; that of a sign-in comes along with the POST of the customers app, which is
+// of another site.
 func TestCookiesByHTTPS(t *testing.T) {
 	t.Parallel()
 	s := open(t)
