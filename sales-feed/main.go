@@ -23,6 +23,9 @@ The first form is the sales app: it sells cars and publishes every order on the 
 customers app: it keeps the accounts of customers and publishes them on the feed /feeds/customers. The third one makes a
 token for a reader of feeds or an operator of services, and prints it once.
 
+Both apps take an Idempotency-Key with POST: for 7 days the same request with the same key gets the first answer again, and
+nothing is done twice. After that the key is forgotten.
+
 Settings of %s (environment):
 `
 

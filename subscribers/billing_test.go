@@ -9,9 +9,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
 func anOrder(of uuid.UUID, cents int) map[string]any {
@@ -58,6 +60,7 @@ func TestBilling(t *testing.T) {
 	pool := pgtest.New(t)
 	url := start(t, "billing", pool, map[string]string{
 		"FEED_URL_ORDERS": orders.url, "FEED_URL_CUSTOMERS": customers.url, "POLL_ORDERS": "@yearly", "POLL_CUSTOMERS": "@yearly",
+		"FEED_URL_SHIPMENTS": newSource(t, shipment.Feed).url,
 	})
 	wilma, other := uuid.New(), uuid.New()
 	ids := make([]uuid.UUID, 6)
@@ -158,5 +161,71 @@ func TestBilling(t *testing.T) {
 	}
 	if some := answer[[]billed](t, url+"/api/invoices?order_id="+ids[0].String()); len(some) != 2 || some[0].Kind != "credit_note" || some[1] != first[0] {
 		t.Errorf("%+v", some)
+	}
+}
+
+// An order that is cancelled after its car has left: shipping takes the car back, and only then billing credits it, which never
+// asks sales or shipping but for their feeds.
+func TestCancelledAfterShipping(t *testing.T) {
+	t.Parallel()
+	orders, builds, customers := newSource(t, order.Feed), newSource(t, build.Feed), newSource(t, customer.Feed)
+	pool := pgtest.New(t)
+	env := map[string]string{
+		"FEED_URL_ORDERS": orders.url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url,
+		"POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s", "RETURN": "1h",
+	}
+	wilma, left, stays := uuid.New(), uuid.New(), uuid.New()
+	customers.put(t, wilma, aCustomer("Wilma Windhaeuser", "Altenkirchen"))
+	orders.put(t, left, anOrder(wilma, 10_000))
+	orders.put(t, stays, anOrder(wilma, 20_000))
+	car := aBuild(wilma, build.Finished)
+	car["order_id"] = left
+	builds.put(t, uuid.New(), car)
+	var shipping, billing string
+	status := func() shipment.Status { return answer[[]shipped](t, shipping+"/api/shipments")[0].Status }
+	kinds := func() (list []string) {
+		copied(t, billing, orders, customers)
+		ask(t, billing, "shipments/poll")
+		for _, d := range ledgerOf(t, billing) {
+			list = append(list, fmt.Sprint(d.Kind, " ", d.TotalCents))
+		}
+		return list
+	}
+	shipping = start(t, "shipping", pool, env)
+	copied(t, shipping, orders, builds, customers)
+	eventually(t, "the truck comes", func() bool { return status() == shipment.Shipped })
+	billing = start(t, "billing", pgtest.New(t), map[string]string{
+		"FEED_URL_ORDERS": orders.url, "FEED_URL_CUSTOMERS": customers.url, "FEED_URL_SHIPMENTS": shipping + "/feeds/shipments",
+		"POLL_ORDERS": "@yearly", "POLL_CUSTOMERS": "@yearly", "POLL_SHIPMENTS": "@yearly",
+	})
+	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000"}) {
+		t.Fatalf("%q", got)
+	}
+	for id, cents := range map[uuid.UUID]int{left: 10_000, stays: 20_000} {
+		o := anOrder(wilma, cents)
+		o["status"] = "cancelled"
+		orders.put(t, id, o)
+	}
+	copied(t, shipping, orders)
+	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000", "credit_note 20000"}) || status() != shipment.Shipped {
+		t.Errorf("%q, %s", got, status())
+	}
+	if _, _, body := get(t, billing+"/invoices/000001", "text/html"); !strings.Contains(body, "The credit note follows when it is back.") {
+		t.Errorf("the invoice:\n%s", body)
+	}
+	if _, _, body := get(t, billing+"/invoices/000002", "text/html"); strings.Contains(body, "The credit note follows") {
+		t.Errorf("the invoice that is credited:\n%s", body)
+	}
+
+	// An hour later.
+	if _, err := pool.Exec(t.Context(), `update shipment set returning_since = returning_since - interval '1 hour'`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the car is back", func() bool { return status() == shipment.Returned })
+	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000", "credit_note 20000", "credit_note 10000"}) {
+		t.Errorf("%q", got)
+	}
+	if in := where(t, pool, "Altenkirchen"); !slices.Equal(in, []string{"customer.city"}) {
+		t.Errorf("the car is back, and its address in %q", in)
 	}
 }

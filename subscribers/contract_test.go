@@ -20,6 +20,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -158,11 +159,11 @@ func (r *readers) work(t *testing.T) {
 }
 
 // goodOf gives an entity as the contract says.
-func goodOf(feed string) entity {
+func goodOf(of string) entity {
 	id := uuid.New()
-	at := noon.Add(time.Duration(rand.IntN(1e6)) * time.Microsecond)
+	at := feed.TimeOf(noon.Add(time.Duration(rand.IntN(1e6)) * time.Microsecond))
 	var v any
-	switch feed {
+	switch of {
 	case order.Feed:
 		v = order.Order{
 			ID: id, Version: 1, Status: order.Placed, CustomerID: uuid.New(), TotalCents: 11900, Currency: "EUR", PlacedAt: at, UpdatedAt: at,
@@ -185,7 +186,7 @@ func goodOf(feed string) entity {
 	if err != nil {
 		panic(err)
 	}
-	return entity{feed, id, string(payload), true, "a good one"}
+	return entity{of, id, string(payload), true, "a good one"}
 }
 
 // What stands in an order or a customer against the contract stops no service: all of them put it aside, and the

@@ -103,7 +103,7 @@ func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
 	entries := make([]publish.Entry, len(orders))
 	for i, o := range orders {
-		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload(t, o)}
+		entries[i] = publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload(t, o)}
 	}
 	return serveFeed(t, order.Feed, entries...)
 }
@@ -153,7 +153,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 func TestServices(t *testing.T) {
 	t.Parallel()
 	source := ordersFeed(t,
-		order.Order{ID: uuid.Max, Version: 1, Status: order.Placed, PlacedAt: noon, UpdatedAt: noon, Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 2, UnitPriceCents: 2_797_000}}},
+		order.Order{ID: uuid.Max, Version: 1, Status: order.Placed, PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 2, UnitPriceCents: 2_797_000}}},
 	)
 	api := map[string]struct{ path, has string }{
 		"warehouse": {"/api/parts", `{"part":"heat-pump","name":"Heat pump","on_hand":40,"reserved":2,"on_order":0,`},

@@ -49,7 +49,7 @@ func drawHistory(t *rapid.T, forget bool) (history []feed.Entry) {
 		o := latest[n]
 		if o == nil {
 			placed := noon.Add(time.Duration(rapid.IntRange(-100, 100).Draw(t, "hours")) * time.Hour)
-			o = &order.Order{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), PlacedAt: placed, Status: order.Placed, Lines: drawLines(t)}
+			o = &order.Order{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), PlacedAt: feed.TimeOf(placed), Status: order.Placed, Lines: drawLines(t)}
 			latest[n] = o
 		} else {
 			switch action := rapid.IntRange(0, 5).Draw(t, "action"); {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -70,7 +71,7 @@ func TestReadmeAddsASubscriber(t *testing.T) {
 
 	customer := uuid.New()
 	placed := func() order.Order {
-		return order.Order{ID: uuid.New(), Version: 1, Status: order.Placed, CustomerID: customer, Currency: "EUR", PlacedAt: noon, UpdatedAt: noon}
+		return order.Order{ID: uuid.New(), Version: 1, Status: order.Placed, CustomerID: customer, Currency: "EUR", PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon)}
 	}
 	feedURL := ordersFeed(t, placed(), placed())
 	ctx, stop := context.WithCancel(context.Background())

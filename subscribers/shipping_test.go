@@ -12,6 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
@@ -39,7 +40,7 @@ func TestShipping(t *testing.T) {
 	builds, customers := newSource(t, build.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
 	env := map[string]string{
-		"FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url, "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s",
+		"FEED_URL_ORDERS": newSource(t, order.Feed).url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url, "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s",
 	}
 	var url string
 	wilma := uuid.New()
@@ -159,13 +160,13 @@ func wantFeed(t *testing.T, url string, want []shipped) {
 		if err := shipment.Check(e); err != nil {
 			t.Errorf("%s: %v", e.Entity, err)
 		}
-		if was := newest[e.ID]; s.Version != was.Version+1 || !s.UpdatedAt.After(was.UpdatedAt) || s.Version != e.Version || !s.UpdatedAt.Equal(e.Updated) {
+		if was := newest[e.ID]; s.Version != was.Version+1 || !s.UpdatedAt.After(was.UpdatedAt.Time) || s.Version != e.Version || !s.UpdatedAt.Equal(e.Updated) {
 			t.Errorf("%+v comes after %+v", s, was)
 		}
 		newest[e.ID] = s
 	}
 	for _, s := range want {
-		if is := newest[s.ID]; is.Version != s.Version || is.Status != s.Status || is.BuildID != s.BuildID || (is.ShippedAt != nil) != (is.Status == shipment.Shipped) {
+		if is := newest[s.ID]; is.Version != s.Version || is.Status != s.Status || is.BuildID != s.BuildID || (is.ShippedAt != nil) != (is.Status == shipment.Shipped || is.Status == shipment.Returned) {
 			t.Errorf("the feed has %+v, the API %+v", is, s)
 		}
 	}

@@ -49,7 +49,7 @@ func (h *handler) signUp(c *gin.Context) error {
 			return err
 		}
 		c.Header("Location", path(p.ID))
-		if time.Since(p.CreatedAt) >= buyer.RepeatTime {
+		if time.Since(p.CreatedAt.Time) >= buyer.RepeatTime {
 			answer(c, http.StatusCreated, p)
 			return nil
 		}
@@ -59,7 +59,7 @@ func (h *handler) signUp(c *gin.Context) error {
 	a = readForm(form)
 	key := form.Get("idempotency_key")
 	p, err := h.store.signUp(c.Request.Context(), a, key)
-	if err == nil && time.Since(p.CreatedAt) >= buyer.RepeatTime {
+	if err == nil && time.Since(p.CreatedAt.Time) >= buyer.RepeatTime {
 		err = web.Errorf(http.StatusUnprocessableEntity, "")
 	}
 	if wrong := refused(c, err); wrong != nil {
@@ -237,7 +237,7 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 		web.NotModified(c)
 		return
 	}
-	c.PureJSON(status, p)
+	web.JSON(c, status, p)
 }
 
 // answerWithToken gives the customer as JSON, with the buyer's token.
@@ -249,7 +249,7 @@ func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Custom
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-store")
 	c.Header("ETag", source.ETag(p.Version))
-	c.PureJSON(status, struct {
+	web.JSON(c, status, struct {
 		*customer.Customer
 		BuyerToken string `json:"buyer_token"`
 	}{p, token})

@@ -120,7 +120,7 @@ func (h *handler) sendLink(c *gin.Context) error {
 		return err
 	}
 	if !web.PrefersHTML(c) {
-		c.PureJSON(http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
+		web.JSON(c, http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
 		return nil
 	}
 	v := h.view(account{}, nil)

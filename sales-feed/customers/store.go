@@ -14,6 +14,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -38,7 +39,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 			return nil, err
 		}
 		now := source.Now()
-		p := &customer.Customer{ID: id, Version: 1, Name: a.Name, Email: a.Email, Address: a.Address, CreatedAt: now, UpdatedAt: now}
+		p := &customer.Customer{ID: id, Version: 1, Name: a.Name, Email: a.Email, Address: a.Address, CreatedAt: feed.TimeOf(now), UpdatedAt: feed.TimeOf(now)}
 		entry, err := entryOf(p)
 		if err != nil {
 			return nil, err
@@ -46,7 +47,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		change := publish.NewChange()
 		change.Exec(`insert into customer (id, version, name, email, street, postal_code, city, country, created_at, updated_at)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt, p.UpdatedAt)
+			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt.Time, p.UpdatedAt.Time)
 		if key != "" {
 			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
 		}
@@ -105,7 +106,7 @@ func (s *store) update(ctx context.Context, id uuid.UUID, ifMatch []string, edit
 			return p, err
 		}
 		p.Version++
-		p.UpdatedAt = source.Later(source.Now(), p.UpdatedAt)
+		p.UpdatedAt = feed.TimeOf(source.Later(source.Now(), p.UpdatedAt.Time))
 		entry, err := entryOf(p)
 		if err != nil {
 			return nil, err
@@ -115,7 +116,7 @@ func (s *store) update(ctx context.Context, id uuid.UUID, ifMatch []string, edit
 			update customer set version = $2, name = $3, email = $4, street = $5, postal_code = $6, city = $7, country = $8, updated_at = $9, email_confirmed = $10
 			 where id = $1 and version = $2 - 1 returning 1
 			) select feed_guard(count(*) = 1) from changed`,
-			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt, p.EmailConfirmed)
+			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt.Time, p.EmailConfirmed)
 		publish.Append(change, customer.Feed, entry)
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
@@ -134,7 +135,7 @@ func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) erro
 		change.Exec(`with deleted as (
 			delete from customer where id = $1 and version = $2 returning 1
 			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
-		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt))
+		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt.Time))
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) {
 			return err
 		}
@@ -188,8 +189,8 @@ func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, err
 	p := new(customer.Customer)
 	err := tx.QueryRow(ctx, `
 		select id, version, name, email, street, postal_code, city, country, email_confirmed, created_at, updated_at from customer where id = $1`, id).Scan(
-		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.EmailConfirmed, &p.CreatedAt, &p.UpdatedAt)
-	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
+		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.EmailConfirmed, &p.CreatedAt.Time, &p.UpdatedAt.Time)
+	p.CreatedAt, p.UpdatedAt = feed.TimeOf(p.CreatedAt.Time), feed.TimeOf(p.UpdatedAt.Time)
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return p, err
 	}
@@ -206,5 +207,5 @@ func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, err
 
 func entryOf(p *customer.Customer) (publish.Entry, error) {
 	payload, err := json.Marshal(p)
-	return publish.Entry{ID: p.ID, Version: p.Version, Updated: p.UpdatedAt, Payload: payload}, err
+	return publish.Entry{ID: p.ID, Version: p.Version, Updated: p.UpdatedAt.Time, Payload: payload}, err
 }

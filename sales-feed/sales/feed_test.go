@@ -24,11 +24,11 @@ func TestOrderInWords(t *testing.T) {
 	d := ordersFeed("http://cars.example")
 	at := time.Date(2026, 11, 23, 8, 0, 0, 123_000, time.UTC)
 	for _, o := range []*order.Order{
-		{Status: order.Placed, Currency: "EUR", TotalCents: 789_900_05, PlacedAt: at, UpdatedAt: at, Lines: []order.Line{
+		{Status: order.Placed, Currency: "EUR", TotalCents: 789_900_05, PlacedAt: feed.TimeOf(at), UpdatedAt: feed.TimeOf(at), Lines: []order.Line{
 			{Model: "volta", Options: []string{"heat_pump", "long_range"}, Quantity: 2, UnitPriceCents: 3_437_000},
 			{Model: "ohm", Options: []string{}, Quantity: 1, UnitPriceCents: 99},
 		}},
-		{Status: hostile, Currency: hostile, TotalCents: -1, PlacedAt: at, UpdatedAt: at, Lines: []order.Line{
+		{Status: hostile, Currency: hostile, TotalCents: -1, PlacedAt: feed.TimeOf(at), UpdatedAt: feed.TimeOf(at), Lines: []order.Line{
 			{Model: hostile, Options: []string{hostile}, Quantity: -7, UnitPriceCents: 100_000},
 		}},
 		{Lines: []order.Line{}},

@@ -50,7 +50,7 @@ func (h *handler) place(c *gin.Context) error {
 		return err
 	}
 	token := ""
-	if guest && time.Since(o.PlacedAt) < buyer.RepeatTime {
+	if guest && time.Since(o.PlacedAt.Time) < buyer.RepeatTime {
 		by.Buyer = buyer.Buyer{Visitor: o.CustomerID}
 		if byForm {
 			err = h.buyers.Keep(c, by.Buyer)
@@ -124,7 +124,7 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	if token != "" {
 		c.Header("Cache-Control", "no-store")
 	}
-	c.PureJSON(status, struct {
+	web.JSON(c, status, struct {
 		*order.Order
 		BuyerToken string `json:"buyer_token,omitempty"`
 	}{o, token})

@@ -200,7 +200,7 @@ func (h *handler) list(c *gin.Context) error {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
 	if !web.PrefersHTML(c) {
-		c.PureJSON(http.StatusOK, orders)
+		web.JSON(c, http.StatusOK, orders)
 		return nil
 	}
 	page := struct {

@@ -23,7 +23,7 @@ func stock(t *testing.T, s *shop, n int) (orders []order.Order) {
 	for i := range n {
 		o := order.Order{ID: firstID(noon.Add(-time.Duration(i) * time.Minute)), Version: 1, Status: order.Placed, CustomerID: uuid.New(), Currency: currency, TotalCents: 1}
 		o.ID[6], o.ID[8] = 0x70, 0x80
-		o.PlacedAt = noon.Add(-time.Duration(i)*time.Minute - time.Millisecond)
+		o.PlacedAt = feed.TimeOf(noon.Add(-time.Duration(i)*time.Minute - time.Millisecond))
 		o.Lines = []order.Line{{Model: "volta", Options: []string{}, Quantity: 1, UnitPriceCents: 1}}
 		if i%3 == 0 {
 			o.Lines = append(o.Lines, order.Line{Model: "ohm", Options: []string{"tow_bar"}, Quantity: 2, UnitPriceCents: 1})
@@ -33,7 +33,7 @@ func stock(t *testing.T, s *shop, n int) (orders []order.Order) {
 		}
 		o.UpdatedAt = o.PlacedAt
 		if _, err := s.pool.Exec(t.Context(), `insert into orders values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt); err != nil {
+			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time); err != nil {
 			t.Fatal(err)
 		}
 		orders = append(orders, o)
@@ -164,7 +164,7 @@ func TestListFindsTheDayOfASale(t *testing.T) {
 	if got := s.walk(t, fmt.Sprintf("/orders?from=%[1]s&to=%[1]s", day)); len(got) != 1 || got[0] != o.ID {
 		t.Errorf("%v", got)
 	}
-	if firstID(o.PlacedAt).String() > o.ID.String() {
+	if firstID(o.PlacedAt.Time).String() > o.ID.String() {
 		t.Errorf("order %s of %v has an id before its time", o.ID, o.PlacedAt)
 	}
 }

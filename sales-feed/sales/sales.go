@@ -73,5 +73,5 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 
 func (h *handler) models(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
-	c.PureJSON(http.StatusOK, catalogue)
+	web.JSON(c, http.StatusOK, catalogue)
 }

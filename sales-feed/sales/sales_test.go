@@ -360,11 +360,16 @@ func TestCancel(t *testing.T) {
 		t.Errorf("against another version: %d", resp.StatusCode)
 	}
 	resp, got := cancel("If-Match", `"7", "1"`)
-	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt) || resp.Header.Get("ETag") != `"2"` {
+	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt.Time) || resp.Header.Get("ETag") != `"2"` {
 		t.Errorf("%d %+v", resp.StatusCode, got)
 	}
 	if resp, again := cancel(); resp.StatusCode != 200 || again.Version != 2 {
 		t.Errorf("the second time: %d %+v", resp.StatusCode, again)
+	}
+	// Sales knows nothing of what became of the cars: the page says what is true of all.
+	if _, page := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html"); !strings.Contains(page, "one that has left has to come back. The invoice is credited in full once no car of it is out.") ||
+		strings.Contains(page, "nothing to pay") || strings.Contains(page, "Nothing will be built") {
+		t.Errorf("the page of the cancelled order: %s", page)
 	}
 	if resp, _ := s.do(t, "POST", "/orders/"+uuid.NewString()+"/cancel", ""); resp.StatusCode != 404 {
 		t.Errorf("an order that is not there: %d", resp.StatusCode)

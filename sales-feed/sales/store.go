@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -46,7 +47,7 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 	refuse := func(field, detail string, args ...any) {
 		wrong = append(wrong, web.FieldError{Field: field, Detail: fmt.Sprintf(detail, args...)})
 	}
-	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: now, UpdatedAt: now}
+	o := &order.Order{Version: 1, Status: order.Placed, Currency: currency, PlacedAt: feed.TimeOf(now), UpdatedAt: feed.TimeOf(now)}
 	var err error
 	if p.CustomerID == nil {
 		o.CustomerID = uuid.New()
@@ -124,7 +125,7 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 		change := publish.NewChange()
 		change.Exec(`insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt)
+			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time)
 		if key != "" {
 			change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash, entry.Payload)
 		}
@@ -151,7 +152,7 @@ func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_
 		}
 		o.Status = order.Cancelled
 		o.Version++
-		o.UpdatedAt = source.Later(source.Now(), o.UpdatedAt)
+		o.UpdatedAt = feed.TimeOf(source.Later(source.Now(), o.UpdatedAt.Time))
 		entry, err := entryOf(o)
 		if err != nil {
 			return nil, err
@@ -159,7 +160,7 @@ func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_
 		change := publish.NewChange()
 		change.Exec(`with changed as (
 			update orders set status = $3, version = $2, updated_at = $4 where id = $1 and version = $2 - 1 returning 1
-			) select feed_guard(count(*) = 1) from changed`, o.ID, o.Version, o.Status, o.UpdatedAt)
+			) select feed_guard(count(*) = 1) from changed`, o.ID, o.Version, o.Status, o.UpdatedAt.Time)
 		publish.Append(change, order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
@@ -203,14 +204,14 @@ var errNoOrder = web.Errorf(http.StatusNotFound, "There is no such order.")
 
 func scanOrder(row pgx.CollectableRow) (*order.Order, error) {
 	o := new(order.Order)
-	err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt, &o.UpdatedAt)
-	o.PlacedAt, o.UpdatedAt = o.PlacedAt.UTC(), o.UpdatedAt.UTC()
+	err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt.Time, &o.UpdatedAt.Time)
+	o.PlacedAt, o.UpdatedAt = feed.TimeOf(o.PlacedAt.Time), feed.TimeOf(o.UpdatedAt.Time)
 	return o, err
 }
 
 func entryOf(o *order.Order) (publish.Entry, error) {
 	payload, err := json.Marshal(o)
-	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload}, err
 }
 
 func etag(o *order.Order) string { return source.ETag(o.Version) }

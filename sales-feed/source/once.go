@@ -25,7 +25,7 @@ const ReadTimeout = 10 * time.Second
 const maxKey = 255
 
 // Once does what a request asks for, once for each Idempotency-Key ("" is none): a request that repeats a key gets the
-// first answer again, another request under the same key a problem. do has to insert key, hash and its answer as JSON
+// first answer again, for KeyAge at least, another request under the same key a problem. do has to insert key, hash and its answer as JSON
 // into the table idempotency_key in the transaction that does it. The first answer is repeated only when it is as
 // durable as it was to be.
 func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {

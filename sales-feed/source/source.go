@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -54,6 +55,11 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	if err := a.Route(p.Router, log); err != nil {
 		return err
 	}
+	background, stop := context.WithCancel(ctx)
+	var removing sync.WaitGroup
+	removing.Go(func() { removeOldKeys(background, p.Pool, logger) })
+	defer removing.Wait()
+	defer stop()
 	return p.Serve(ctx)
 }
 

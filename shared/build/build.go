@@ -3,7 +3,6 @@ package build
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -38,9 +37,9 @@ type Build struct {
 	Model      string     `json:"model" xml:"model" check:"1..100"`
 	Options    []string   `json:"options" xml:"option" check:"0..20" each:"1..100"` // sorted; never null
 	Slot       string     `json:"slot" xml:"slot" check:"date"`                     // the day that it is planned for: "2026-11-23", UTC
-	StartedAt  *time.Time `json:"started_at" xml:"started_at,omitempty"`            // null before
-	FinishedAt *time.Time `json:"finished_at" xml:"finished_at,omitempty"`          // null before
-	UpdatedAt  time.Time  `json:"updated_at" xml:"updated_at"`                      // UTC; grows strictly with Version
+	StartedAt  *feed.Time `json:"started_at" xml:"started_at,omitempty"`            // null before
+	FinishedAt *feed.Time `json:"finished_at" xml:"finished_at,omitempty"`          // null before
+	UpdatedAt  feed.Time  `json:"updated_at" xml:"updated_at"`                      // UTC; grows strictly with Version
 }
 
 var rules = contract.Of[Build]()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // A rule is what the contract says of a value.
@@ -26,7 +28,7 @@ func newRule(t reflect.Type, check, each string) *rule {
 	switch {
 	case t == reflect.TypeFor[uuid.UUID]():
 		return scalar('"', readUUID)
-	case t == reflect.TypeFor[time.Time]():
+	case t == reflect.TypeFor[feed.Time]():
 		return scalar('"', readTime)
 	case t.Kind() == reflect.Pointer:
 		r := newRule(t.Elem(), check, each)

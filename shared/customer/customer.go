@@ -4,7 +4,6 @@ package customer
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -26,8 +25,8 @@ type Customer struct {
 	// nothing that the customer says goes to that address: it may be a stranger's.
 	EmailConfirmed bool      `json:"email_confirmed" xml:"email_confirmed"`
 	Address        Address   `json:"address" xml:"address"`
-	CreatedAt      time.Time `json:"created_at" xml:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
+	CreatedAt      feed.Time `json:"created_at" xml:"created_at"`
+	UpdatedAt      feed.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }
 
 // An Address is where invoices and cars go.

@@ -32,13 +32,13 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 	all := make([]amqp.Publishing, len(page.Entries))
 	for i := range page.Entries {
 		e, cursor := &page.Entries[i], from
-		if i == len(page.Entries)-1 {
+		if e.Position == page.Cursor.Position { // else what follows is malformed, and left out
 			cursor = page.Cursor
 		}
 		all[i] = amqp.Publishing{
 			MessageId: MessageID(name, e).String(), DeliveryMode: amqp.Persistent, ContentType: "application/json", Type: name, Timestamp: e.Updated,
 			Headers: amqp.Table{
-				"feed": name, "position": e.Position, "version": e.Version, "updated": e.Updated.UTC().Format(time.RFC3339Nano), "deleted": e.Deleted,
+				"feed": name, "position": e.Position, "version": e.Version, "updated": e.Updated.UTC().Format(feed.TimeFormat), "deleted": e.Deleted,
 				"after": from.String(), "cursor": cursor.String(), "generation": generation,
 			},
 			Body: body(e),
@@ -50,7 +50,7 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 	return all
 }
 
-// MessageID is the message's of an entry.
+// MessageID is the message's of an entry. It is made of the time without the zeros at its end.
 func MessageID(name string, e *feed.Entry) uuid.UUID {
 	return uuid.NewSHA1(e.ID, fmt.Appendf(nil, "%s %d %d %s %t", name, e.Position, e.Version, e.Updated.UTC().Format(time.RFC3339Nano), e.Deleted))
 }

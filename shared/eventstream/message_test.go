@@ -55,6 +55,26 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
+// The header updated has six digits of the second. The message id keeps to the time without zeros at its end.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		nanoseconds int
+		updated, id string
+	}{
+		{0, "2026-01-02T03:04:05.000000Z", "53bb0349-5e3f-5660-a7ca-a27c13a0c824"},
+		{678_900_000, "2026-01-02T03:04:05.678900Z", "f436d69c-45a7-5aac-8065-9837adda508a"},
+		{678_901_000, "2026-01-02T03:04:05.678901Z", "2228788c-27c2-528b-8110-af4f4c168247"},
+	} {
+		page := &feed.Page{Cursor: feed.At(1, feed.Digest{1}), Entries: []feed.Entry{
+			{Position: 1, ID: numbered(1), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 5, c.nanoseconds, time.UTC), Entity: []byte(`{}`)},
+		}}
+		if m := Messages("things", 1, feed.Cursor{}, page)[0]; m.Headers["updated"] != c.updated || m.MessageId != c.id {
+			t.Errorf("updated %s, id %s, want %s, %s", m.Headers["updated"], m.MessageId, c.updated, c.id)
+		}
+	}
+}
+
 // Whatever comes is a message that fits together, or an error.
 func FuzzParse(f *testing.F) {
 	id := numbered(1).String()
@@ -89,6 +109,10 @@ func TestCursor(t *testing.T) {
 	}
 	from, behind := feed.At(7, feed.Digest{1}), feed.At(9, feed.Digest{2})
 	got := Messages("things", 3, from, &feed.Page{Entries: entries, Cursor: behind})
+	malformed := Messages("things", 3, from, &feed.Page{Entries: entries[:1], Cursor: behind}) // the last entry is left out
+	if m := Parse("things", delivered(malformed[0])); m.Err != nil || m.Ends() {
+		t.Errorf("%+v", m)
+	}
 	if got[0].Headers["cursor"] != from.String() || got[1].Headers["cursor"] != behind.String() || got[0].MessageId == got[1].MessageId {
 		t.Errorf("%+v", got)
 	}

@@ -105,4 +105,4 @@ func (d *Document) Atom() ([]byte, error) {
 	return append([]byte(xml.Header), body...), err
 }
 
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+func rfc3339(t time.Time) string { return t.UTC().Format(TimeFormat) }

@@ -154,6 +154,7 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := raw.Replace(strings.TrimSuffix(b.String(), "\n"))
+			want = strings.Replace(want, `"date_modified":"`+e.Updated.Format(time.RFC3339Nano)+`"`, `"date_modified":"`+e.Updated.Format(TimeFormat)+`"`, 1)
 			if string(got.Items[i]) != want {
 				t.Errorf("got  %s\nwant %s", got.Items[i], want)
 			}
@@ -193,11 +194,6 @@ func TestParsePageRefuses(t *testing.T) {
 		"a page that starts elsewhere":  strings.Replace(good, `"position":1`, `"position":7`, 1),
 		"a cursor that is not its end":  strings.Replace(good, `"cursor":"2-`, `"cursor":"3-`, 1),
 		"a cursor that is none":         strings.Replace(good, `"cursor":"2-`, `"cursor":"`, 1),
-		"an entry without an entity":    strings.Replace(good, `,"entity":{"a":"<&>"}`, ``, 1),
-		"a deleted entry with one":      strings.Replace(good, `"deleted":true`, `"deleted":true,"entity":{}`, 1),
-		"what is erased and there":      strings.Replace(good, `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1),
-		"an entry without a version":    strings.Replace(good, `"version":3`, `"version":0`, 1),
-		"an id that is no UUID":         strings.Replace(good, `"urn:uuid:018f`, `"urn:uuid:xxxx`, 1),
 		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),
 		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
 		"an end before the feed's":      strings.Replace(good, `"up_to_date":false`, `"up_to_date":true`, 1),
@@ -205,8 +201,10 @@ func TestParsePageRefuses(t *testing.T) {
 		"an empty page on the way":      `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"2-050000000000","up_to_date":false},"items":[]}`,
 		"an empty sealed page":          `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","sealed":true},"items":[]}`,
 		"what follows it":               good + "{}",
-		"names in other letters":        strings.Replace(good, `"position":1`, `"Position":1`, 1),
-		"a null for an entity":          strings.Replace(good, `{"a":"<&>"}`, `null`, 1),
+		"a position 0":                  strings.Replace(good, `"position":1`, `"position":0`, 1),
+		"a gap at a malformed item":     strings.NewReplacer(`"position":2`, `"position":3`, `"version":3`, `"version":0`).Replace(good),
+		"a torn item":                   strings.Replace(good, `"version":3`, `"version":`, 1),
+		"items that are no list":        strings.Replace(good, `"items":[`, `"items":{},"others":[`, 1),
 	} {
 		if p, err := ParsePage([]byte(bad), Cursor{}); !errors.Is(err, ErrPage) {
 			t.Errorf("%s is read as %+v, %v", name, p, err)
@@ -228,14 +226,27 @@ func readAlike(t *testing.T, body []byte) *Page {
 	if p.Cursor.Position != int64(len(p.Entries)) {
 		t.Errorf("%d entries end at %s", len(p.Entries), p.Cursor)
 	}
-	if otherCase(body) {
+	malformed := false
+	for i, e := range p.Entries {
+		if e.Position != int64(i+1) {
+			t.Errorf("entry %d of %s is at position %d", i, body, e.Position)
+		}
+		if e.Malformed() != nil {
+			malformed = true
+			var item []json.RawMessage
+			if err := json.Unmarshal(e.Entity, &item); err != nil || len(item) != 1 || e.Deleted || e.Erased || e.Version < 0 || e.ID == uuid.Nil {
+				t.Errorf("%s has the malformed entry %+v, %v", body, e, err)
+			}
+		}
+	}
+	if malformed || otherCase(body) {
 		return p
 	}
-	var doc jsonReplay
+	var doc jsonReplay[jsonItem]
 	if err := json.Unmarshal(body, &doc); err != nil {
 		t.Fatalf("encoding/json refuses %s: %v", body, err)
 	}
-	want, err := doc.page(Cursor{})
+	want, err := doc.page(Cursor{}, (*jsonItem).entry)
 	if err != nil || !reflect.DeepEqual(p, want) {
 		t.Errorf("%s\ngot  %+v\nwant %+v, %v", body, p, want, err)
 	}
@@ -299,6 +310,113 @@ func otherCase(body []byte) bool {
 		}
 	}
 	return bytes.Contains(body, []byte(`\u00`)) || bytes.ContainsAny(body, "ſ\u212a") // escaped, and the letters that fold into ASCII
+}
+
+// An item that cannot be read is an entry that says so, and the others are as they were.
+func TestParsePageOfMalformedItems(t *testing.T) {
+	t.Parallel()
+	body, err := testDocument().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(body)
+	whole, err := ParsePage(body, Cursor{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := whole.Entries[0], whole.Entries[1]
+	id, other := first.ID.String(), second.ID.String()
+	for _, x := range []struct {
+		name, old, new string
+		position       int64
+		id             uuid.UUID // zero: one that is made
+		version        int64
+		says           string
+	}{
+		{"no entity", `,"entity":{"a":"<&>"}`, ``, 1, first.ID, 1, "its entity is no object"},
+		{"a null for an entity", `{"a":"<&>"}`, `null`, 1, first.ID, 1, "its entity is no object"},
+		{"a list for an entity", `{"a":"<&>"}`, `[{"a":1}]`, 1, first.ID, 1, "its entity is no object"},
+		{"a text for an entity", `{"a":"<&>"}`, `"{}"`, 1, first.ID, 1, "its entity is no object"},
+		{"deleted, with an entity", `"deleted":true`, `"deleted":true,"entity":{}`, 2, second.ID, 3, "it is deleted and has an entity"},
+		{"deleted, with a null", `"deleted":true`, `"deleted":true,"entity":null`, 2, second.ID, 3, "it is deleted and has an entity"},
+		{"deleted in words", `"deleted":true`, `"deleted":"true"`, 2, second.ID, 3, "its deleted is neither true nor false"},
+		{"neither deleted nor there", `,"deleted":true`, ``, 2, second.ID, 3, "its entity is no object"},
+		{"erased and there", `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1, first.ID, 1, "it is erased and not deleted"},
+		{"erased in numbers", `"deleted":true`, `"deleted":true,"erased":1`, 2, second.ID, 3, "its erased is neither true nor false"},
+		{"version 0", `"version":3`, `"version":0`, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"version -1", `"version":3`, `"version":-1`, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"half a version", `"version":3`, `"version":3.5`, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"a version in words", `"version":3`, `"version":"3"`, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"a version beyond 64 bits", `"version":3`, `"version":9223372036854775808`, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"no version", `"version":3,`, ``, 2, second.ID, 0, "its version is no whole number from 1 on"},
+		{"an id that is no UUID", `urn:uuid:` + id, `tag:things,1`, 1, uuid.Nil, 1, "its id is no UUID"},
+		{"an id with a NUL", `urn:uuid:` + id, `urn:uuid:\u0000` + id[1:], 1, uuid.Nil, 1, "its id is no UUID"},
+		{"an id that is no UTF-8", `urn:uuid:` + id, "\xff", 1, uuid.Nil, 1, "its id is no UUID"},
+		{"an id that is a number", `"urn:uuid:` + id + `"`, `7`, 1, uuid.Nil, 1, "its id is no UUID"},
+		{"no id", `"id":"urn:uuid:` + other + `",`, ``, 2, uuid.Nil, 3, "its id is no UUID"},
+		{"a day for a time", `"2026-11-23T08:00:00.000123Z"`, `"2026-11-23"`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
+		{"seconds for a time", `"2026-11-23T08:00:00.000123Z"`, `1795420800`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
+		{"a time in the year 10000", `"2026-11-23T08:00:00.000123Z"`, `"10000-11-23T08:00:00Z"`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
+		{"no extension", `"_edison":{"position":2,"version":3,"deleted":true}`, `"_edison":null`, 2, second.ID, 0, "its position is no whole number"},
+		{"a list for an extension", `"_edison":{"position":2,"version":3,"deleted":true}`, `"_edison":[]`, 2, second.ID, 0, "its _edison is no object"},
+		{"a position in words", `"position":2`, `"position":"2"`, 2, second.ID, 3, "its position is no whole number"},
+		{"no position", `"position":2,`, ``, 2, second.ID, 3, "its position is no whole number"},
+		{"a position in other letters", `"position":2`, `"Position":2`, 2, second.ID, 3, "its position is no whole number"},
+	} {
+		if strings.Count(good, x.old) != 1 {
+			t.Fatalf("%s: the page has not one %s:\n%s", x.name, x.old, good)
+		}
+		page, err := ParsePage([]byte(strings.Replace(good, x.old, x.new, 1)), Cursor{})
+		if err != nil {
+			t.Errorf("%s: %v", x.name, err)
+			continue
+		}
+		e, neighbour := page.Entries[x.position-1], 2-x.position
+		if !reflect.DeepEqual(page.Entries[neighbour], whole.Entries[neighbour]) {
+			t.Errorf("%s: its neighbour is %+v", x.name, page.Entries[neighbour])
+		}
+		if err := e.Malformed(); err == nil || err.Error() != x.says {
+			t.Errorf("%s: %v", x.name, err)
+		}
+		if x.id == uuid.Nil && (e.ID == uuid.Nil || e.ID == first.ID || e.ID == second.ID) || x.id != uuid.Nil && e.ID != x.id {
+			t.Errorf("%s: its id is %s", x.name, e.ID)
+		}
+		if e.Position != x.position || e.Version != x.version || e.Deleted || e.Erased || !bytes.Contains(e.Entity, []byte(x.new)) || !json.Valid(e.Entity) {
+			t.Errorf("%s: %+v", x.name, e)
+		}
+	}
+	for _, item := range []string{"null", "7", `"urn:uuid:` + id + `"`, "[]", "{}", `[{"_edison":{"position":1}}]`} {
+		body := `{"version":"` + jsonFeedVersion + `","_edison":{"cursor":"1-010000000000","head":"1-010000000000","up_to_date":true},"items":[` + item + `]}`
+		page, err := ParsePage([]byte(body), Cursor{})
+		if err != nil || page.Entries[0].Malformed() == nil || page.Entries[0].Position != 1 || string(page.Entries[0].Entity) != "["+item+"]" {
+			t.Errorf("the item %s: %+v, %v", item, page, err)
+		}
+	}
+	if page, err := ParsePage([]byte(strings.Replace(good, `"next":"`, `"next":7,"then":"`, 1)), Cursor{}); err != nil || !reflect.DeepEqual(page, whole) {
+		t.Errorf("a link that no reader needs: %+v, %v", page, err)
+	}
+	head, err := parseHead([]byte(strings.Replace(good, `"version":3`, `"version":"3"`, 1)))
+	if err != nil || head != At(5, Digest{5}) {
+		t.Errorf("the feed of a malformed item ends at %s, %v", head, err)
+	}
+}
+
+// What is malformed hides nothing that is good, and a good version that comes later clears it.
+func TestLatestOfMalformed(t *testing.T) {
+	t.Parallel()
+	a, b, c := uuid.New(), uuid.New(), uuid.New()
+	bad := json.RawMessage("[{}]")
+	p := Page{Entries: []Entry{
+		{Position: 1, ID: a, Version: 2}, {Position: 2, ID: b, Entity: bad}, {Position: 3, ID: a, Entity: bad}, {Position: 4, ID: a, Version: 1, Entity: bad},
+		{Position: 5, ID: b, Version: 1}, {Position: 6, ID: c, Version: 1, Deleted: true, Erased: true}, {Position: 7, ID: c, Version: 2, Entity: bad},
+	}}
+	var got []string
+	for _, e := range p.Latest() {
+		got = append(got, fmt.Sprintf("%d v%d", e.Position, e.Version))
+	}
+	if want := []string{"1 v2", "4 v2", "5 v1", "6 v1"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestLatest(t *testing.T) {

@@ -2,15 +2,10 @@ package feed
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 	"github.com/gorilla/feeds"
 )
 
@@ -80,7 +75,7 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 		b = appendMember(b, `,"content_html":`, shown.HTML)
 	}
 	b = append(b, `,"date_modified":"`...)
-	b = e.Updated.AppendFormat(b, time.RFC3339Nano)
+	b = e.Updated.UTC().AppendFormat(b, TimeFormat)
 	b = append(b, `","_edison":{"position":`...)
 	b = strconv.AppendInt(b, e.Position, 10)
 	b = append(b, `,"version":`...)
@@ -138,89 +133,4 @@ func (d *Document) link(rel string) string {
 		}
 	}
 	return ""
-}
-
-// ErrPage is what ParsePage wraps when a body is not the page that was asked for: torn, of another format,
-// or with positions that do not follow each other.
-var ErrPage = errors.New("not a page of this feed")
-
-// jsonReplay is what a reader takes of a replay page.
-type jsonReplay struct {
-	Version string    `json:"version"`
-	Edison  *jsonPage `json:"_edison"`
-	Items   []struct {
-		ID       string    `json:"id"`
-		Modified time.Time `json:"date_modified"`
-		Edison   struct {
-			Position int64          `json:"position"`
-			Version  int64          `json:"version"`
-			Deleted  bool           `json:"deleted"`
-			Erased   bool           `json:"erased"`
-			Entity   jsontext.Value `json:"entity"`
-		} `json:"_edison"`
-	} `json:"items"`
-}
-
-// asWritten: an entity that the log has taken does not fail its whole page.
-var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-
-// ParsePage reads a replay page that starts at after and checks that it is whole: positions follow each other
-// from after on, and the page's cursor is that of its last entry. It keeps nothing of body. All errors wrap ErrPage.
-func ParsePage(body []byte, after Cursor) (*Page, error) {
-	var doc jsonReplay
-	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPage, err)
-	}
-	return doc.page(after)
-}
-
-// parseHead reads from the newest entries where the feed ends.
-func parseHead(body []byte) (head Cursor, err error) {
-	var doc jsonReplay
-	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
-		return head, fmt.Errorf("%w: %w", ErrPage, err)
-	}
-	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
-		return head, fmt.Errorf("%w: it does not say where the feed ends", ErrPage)
-	}
-	return *doc.Edison.Head, nil
-}
-
-func (doc *jsonReplay) page(after Cursor) (*Page, error) {
-	if doc.Version != jsonFeedVersion || doc.Edison == nil {
-		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _edison", ErrPage)
-	}
-	p := &Page{Cursor: doc.Edison.Cursor, Sealed: doc.Edison.Sealed, Entries: make([]Entry, 0, len(doc.Items))}
-	if doc.Edison.Head != nil && doc.Edison.UpToDate != nil {
-		p.Head, p.UpToDate = *doc.Edison.Head, *doc.Edison.UpToDate
-	} else if !p.Sealed {
-		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", ErrPage)
-	}
-	position := after.Position
-	for _, item := range doc.Items {
-		position++
-		e := Entry{
-			Position: item.Edison.Position, Version: item.Edison.Version, Updated: item.Modified,
-			Deleted: item.Edison.Deleted, Erased: item.Edison.Erased, Entity: []byte(item.Edison.Entity),
-		}
-		if e.Position != position {
-			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)
-		}
-		id, err := uuid.Parse(strings.TrimPrefix(item.ID, "urn:uuid:"))
-		if err != nil || e.Version < 1 || e.Deleted == bytes.HasPrefix(e.Entity, []byte("{")) || e.Deleted && e.Entity != nil || e.Erased && !e.Deleted {
-			return nil, fmt.Errorf("%w: the entry at position %d lacks a UUID, a version from 1 on, or one of entity (an object) and deleted, or is erased and not deleted", ErrPage, position)
-		}
-		e.ID = id
-		p.Entries = append(p.Entries, e)
-	}
-	if p.Cursor.Position != position || len(p.Entries) == 0 && p.Cursor != after {
-		return nil, fmt.Errorf("%w: it ends at cursor %s, its last entry is at position %d", ErrPage, p.Cursor, position)
-	}
-	if len(p.Entries) == 0 && !p.UpToDate {
-		return nil, fmt.Errorf("%w: it is empty and does not end the feed", ErrPage)
-	}
-	if !p.Sealed && (p.Head.Position < p.Cursor.Position || p.UpToDate != (p.Head == p.Cursor)) {
-		return nil, fmt.Errorf("%w: it ends at cursor %s, up to date: %t, while the feed ends at %s", ErrPage, p.Cursor, p.UpToDate, p.Head)
-	}
-	return p, nil
 }

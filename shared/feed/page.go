@@ -50,9 +50,15 @@ type Page struct {
 }
 
 // Latest gives the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
+// A malformed entry that comes later is there beside it, as one of that version at least.
 func (p *Page) Latest() []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
+	malformed := map[uuid.UUID]int{}
 	for i, e := range p.Entries {
+		if e.Malformed() != nil {
+			malformed[e.ID] = i
+			continue
+		}
 		j, seen := newest[e.ID]
 		if !seen || e.Erased && !p.Entries[j].Erased || e.Erased == p.Entries[j].Erased && e.Version >= p.Entries[j].Version {
 			newest[e.ID] = i
@@ -60,7 +66,15 @@ func (p *Page) Latest() []Entry {
 	}
 	latest := make([]Entry, 0, len(newest))
 	for i, e := range p.Entries {
-		if newest[e.ID] == i {
+		good, seen := newest[e.ID]
+		bad, is := malformed[e.ID]
+		switch {
+		case seen && good == i:
+			latest = append(latest, e)
+		case is && bad == i && (!seen || good < i && !p.Entries[good].Erased):
+			if seen {
+				e.Version = max(e.Version, p.Entries[good].Version)
+			}
 			latest = append(latest, e)
 		}
 	}

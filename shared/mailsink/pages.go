@@ -27,7 +27,7 @@ func (s *Sink) Route(r gin.IRoutes) {
 	web.GET(r, "/", s.list)
 	web.GET(r, "/api/mails", func(c *gin.Context) {
 		c.Header("Cache-Control", "no-cache")
-		c.PureJSON(http.StatusOK, s.received())
+		web.JSON(c, http.StatusOK, s.received())
 	})
 	web.GET(r, "/mails/:number", web.Handle(s.show))
 	web.GET(r, "/mails/:number/html", web.Handle(s.showHTML))

@@ -3,7 +3,6 @@ package order
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -33,8 +32,8 @@ type Order struct {
 	Lines      []Line    `json:"lines" xml:"line" check:"1..20"`
 	TotalCents int64     `json:"total_cents" xml:"total_cents" check:"0..10000000000000"`
 	Currency   string    `json:"currency" xml:"currency" check:"0..3"` // ISO 4217
-	PlacedAt   time.Time `json:"placed_at" xml:"placed_at"`
-	UpdatedAt  time.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
+	PlacedAt   feed.Time `json:"placed_at" xml:"placed_at"`
+	UpdatedAt  feed.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }
 
 // A Line is a number of cars of one model with the same options.

@@ -122,7 +122,7 @@ func TestCheck(t *testing.T) {
 // What a source writes by the struct passes its own check.
 func TestCheckOfOwn(t *testing.T) {
 	t.Parallel()
-	o := Order{ID: id, Version: 7, Status: Cancelled, Currency: "EUR", PlacedAt: time.Now().UTC(), UpdatedAt: time.Now().UTC()}
+	o := Order{ID: id, Version: 7, Status: Cancelled, Currency: "EUR", PlacedAt: feed.TimeOf(time.Now()), UpdatedAt: feed.TimeOf(time.Now())}
 	for range 20 {
 		o.Lines = append(o.Lines, Line{Model: strings.Repeat("m", 100), Options: []string{}, Quantity: 500, UnitPriceCents: 1_000_000_000})
 	}

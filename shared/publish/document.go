@@ -238,6 +238,6 @@ func (s *Source) serveIndex(c *gin.Context) error {
 		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Alternates: s.discovery(), Data: list})
 		return nil
 	}
-	c.PureJSON(http.StatusOK, list)
+	web.JSON(c, http.StatusOK, list)
 	return nil
 }

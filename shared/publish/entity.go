@@ -123,11 +123,7 @@ func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersi
 		title, view := s.showEntity(d, id, list)
 		return web.Execute(entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
 	}
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(list)
-	return body.Bytes(), err
+	return web.EncodeJSON(list)
 }
 
 func noEntity(publicURL string) error {

@@ -117,12 +117,40 @@ func (s *Source) parse(c *gin.Context, k key) (*request, error) {
 	}
 	if req.mediaType == "" {
 		req.byAccept = true
-		req.mediaType = web.Negotiate(k.accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
+		req.mediaType = negotiate(k.accept)
 		if req.mediaType == "" {
 			return nil, s.notAcceptable(req)
 		}
 	}
 	return req, nil
+}
+
+// named are the types by which clients ask for a feed, the first on a tie, and the representation that each gets. Feed readers
+// ask for RSS, or just XML, and read Atom, too; old browsers name application/xml beside application/xhtml+xml.
+var named = []struct{ mediaType, gets string }{
+	{feed.TypeAtom, feed.TypeAtom},
+	{"application/rss+xml", feed.TypeAtom},
+	{"application/rdf+xml", feed.TypeAtom},
+	{feed.TypeJSONFeed, feed.TypeJSONFeed},
+	{feed.TypeJSON, feed.TypeJSON},
+	{feed.TypeHTML, feed.TypeHTML},
+	{"application/xhtml+xml", feed.TypeHTML},
+	{"application/xml", feed.TypeAtom},
+	{"text/xml", feed.TypeAtom},
+	{feed.TypeEvents, feed.TypeEvents},
+}
+
+// negotiate returns the representation that the value of an Accept field likes best, or "" if it takes none. What it takes by a
+// wildcard only is JSON Feed rather than Atom.
+func negotiate(accept string) string {
+	var types []string
+	for _, n := range named {
+		types = append(types, n.mediaType)
+	}
+	if best, ok := web.NegotiateNamed(accept, types...); ok {
+		return named[slices.Index(types, best)].gets
+	}
+	return web.Negotiate(accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
 }
 
 func (r *request) parseQuery(c *gin.Context) error {

@@ -19,7 +19,7 @@ import (
 
 // renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
 // makes other bytes of the same entries.
-const renderer = "3"
+const renderer = "4"
 
 //go:embed *.html
 var pages embed.FS

@@ -126,6 +126,71 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// What clients send where the address of a feed was given to them.
+func TestAccept(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	fill(t, openLog(t, pool), 3)
+	server := serve(t, openLog(t, pool))
+	const refused = ""
+	for _, x := range []struct{ client, accept, want string }{
+		{"RSS or anything", "application/rss+xml, */*", feed.TypeAtom},
+		{"RSS or, less, anything", "application/rss+xml, */*;q=0.1", feed.TypeAtom},
+		{"anything or RSS", "*/*, application/rss+xml", feed.TypeAtom},
+		{"RSS alone", "application/rss+xml", feed.TypeAtom},
+		{"RDF alone", "application/rdf+xml", feed.TypeAtom},
+		{"XML alone", "text/xml", feed.TypeAtom},
+		{"XML of either name", "text/xml, application/xml;q=0.9, */*;q=0.8", feed.TypeAtom},
+		{"XML or anything", "application/xml, */*", feed.TypeAtom},
+		{"XML or, less, anything", "application/xml;q=0.9, */*;q=0.8", feed.TypeAtom},
+		{"XML with a charset", "application/xml;charset=utf-8, */*;q=0.5", feed.TypeAtom},
+		{"XML in capitals", "Application/XML, */*", feed.TypeAtom},
+		{"Universal Feed Parser", "application/atom+xml,application/rdf+xml,application/rss+xml,application/x-netcdf,application/xml;q=0.9,text/xml;q=0.2,*/*;q=0.1", feed.TypeAtom},
+		{"SimplePie", "application/atom+xml, application/rss+xml, application/rdf+xml;q=0.9, application/xml;q=0.8, text/xml;q=0.8, text/html;q=0.7, unknown/unknown;q=0.1, application/unknown;q=0.1, */*;q=0.1", feed.TypeAtom},
+		{"Miniflux", "application/xml, application/atom+xml, application/rss+xml, application/rdf+xml, application/feed+json, text/html, */*;q=0.9", feed.TypeAtom},
+		{"Liferea", "application/atom+xml,application/xml;q=0.9,text/xml;q=0.8,*/*;q=0.7", feed.TypeAtom},
+		{"Inoreader", "application/rss+xml, application/rdf+xml;q=0.8, application/atom+xml;q=0.6, application/xml;q=0.4, text/xml;q=0.4", feed.TypeAtom},
+		{"Thunderbird", "application/atom+xml,application/rss+xml;q=0.9,application/rdf+xml;q=0.8,application/xml;q=0.7,text/xml;q=0.7,*/*;q=0.1", feed.TypeAtom},
+		{"RSS rather than a page", "application/rss+xml, application/atom+xml;q=0.6, text/html;q=0.7", feed.TypeAtom},
+		{"an AtomPub client", "application/atom+xml;type=feed, */*;q=0.1", feed.TypeAtom},
+		{"rest-client of Ruby, for XML", "*/*; q=0.5, application/xml", feed.TypeAtom},
+		{"a reader of JSON Feed", "application/feed+json, application/json;q=0.9, */*;q=0.1", feed.TypeJSONFeed},
+		{"curl", "*/*", feed.TypeJSONFeed},
+		{"Go", "", feed.TypeJSONFeed},
+		{"axios", "application/json, text/plain, */*", feed.TypeJSON},
+		{"jQuery", "application/json, text/javascript, */*; q=0.01", feed.TypeJSON},
+		{"RestTemplate of Spring", "text/plain, application/json, application/*+json, */*", feed.TypeJSON},
+		{"RestTemplate with XML", "application/xml, text/xml, application/json, application/*+xml, application/*+json", feed.TypeJSON},
+		{"EventSource", "text/event-stream", feed.TypeEvents},
+		{"Chrome", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7", feed.TypeHTML},
+		{"Firefox and Safari", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", feed.TypeHTML},
+		{"Edge, before it was Chrome", "text/html, application/xhtml+xml, image/jxr, */*", feed.TypeHTML},
+		{"Android, before it was Chrome", "application/xml,application/xhtml+xml,text/html;q=0.9,text/plain;q=0.8,image/png,*/*;q=0.5", feed.TypeHTML},
+		{"lynx", "text/html, text/plain, text/sgml, text/css, */*;q=0.01", feed.TypeHTML},
+		{"w3m", "text/html, text/*;q=0.5, image/*, application/*", feed.TypeHTML},
+		{"HttpURLConnection of Java", "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", feed.TypeHTML},
+		{"any text", "text/*", feed.TypeHTML},
+		{"any application", "application/*", feed.TypeJSONFeed},
+		{"anything rather than XML", "application/xml;q=0.1, */*", feed.TypeJSONFeed},
+		{"anything rather than Atom", "application/atom+xml;q=0.1, */*", feed.TypeJSONFeed},
+		{"anything but RSS", "application/rss+xml;q=0, */*", feed.TypeJSONFeed},
+		{"XML refused", "application/xml;q=0", refused},
+		{"an image", "image/png, image/*;q=0.8", refused},
+	} {
+		if x.want == feed.TypeEvents { // which does not end
+			if got := negotiate(x.accept); got != x.want {
+				t.Errorf("%s, %q: %s", x.client, x.accept, got)
+			}
+			continue
+		}
+		resp, _ := get(t, server, "GET", "/feeds/things", "Accept", x.accept)
+		got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+		if x.want == refused && resp.StatusCode != 406 || x.want != refused && (resp.StatusCode != 200 || got != x.want) {
+			t.Errorf("%s, %q: %d %s", x.client, x.accept, resp.StatusCode, got)
+		}
+	}
+}
+
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

@@ -68,7 +68,7 @@ func TestAnswers(t *testing.T) {
 		{"the host that the client names", "public", "GET", newest, []string{"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher", "Forwarded", "host=evil.example"}, 200, nil, `"feed_url":"` + publicURL + `/feeds/things"`},
 		{"a limit without end", "public", "GET", "/feeds/things?after=0&limit=1001", nil, 400, nil, "The parameter limit takes a whole number from 1 to 1000."},
 		{"a cursor that is none", "public", "GET", "/feeds/things?after=1", nil, 400, nil, `The parameter after: \"1\" is not a cursor: it takes \"0\" or <position>-<12 lower-case hex digits>`},
-		{"formats that it does not speak", "public", "GET", newest, []string{"Accept", "application/rss+xml, text/csv"}, 406, fields{"Vary": "Accept, Accept-Encoding", "Content-Type": feed.TypeProblem}, "application/feed+json"},
+		{"formats that it does not speak", "public", "GET", newest, []string{"Accept", "application/pdf, text/csv"}, 406, fields{"Vary": "Accept, Accept-Encoding", "Content-Type": feed.TypeProblem}, "application/feed+json"},
 		{"a format for humans that it does not speak", "public", "GET", newest, []string{"Accept", "text/plain"}, 406, fields{"Cache-Control": "no-store"}, feed.TypeEvents},
 		{"any format where a suffix fixes it", "public", "GET", "/feeds/things.atom", []string{"Accept", "image/png"}, 200, fields{"Content-Type": "application/atom+xml; charset=utf-8"}, "<feed"},
 		{"a refusal, for a browser", "public", "GET", "/feeds/nothing", []string{"Accept", "text/html"}, 404, fields{"Content-Type": web.HTMLType, "Cache-Control": "no-store"}, "</html>"},

@@ -4,7 +4,6 @@ package shipment
 
 import (
 	"encoding/xml"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -18,12 +17,14 @@ const Feed = "shipments"
 // A Status is where a shipment stands.
 type Status string
 
-// The statuses of a shipment: waiting for the customer's address, ready to leave, shipped; or stopped before it left.
+// The statuses of a shipment: waiting for the customer's address, ready to leave, shipped; stopped before it left; or returned,
+// which is back after it left, as its order was cancelled.
 const (
-	Waiting Status = "waiting"
-	Ready   Status = "ready"
-	Shipped Status = "shipped"
-	Stopped Status = "stopped"
+	Waiting  Status = "waiting"
+	Ready    Status = "ready"
+	Shipped  Status = "shipped"
+	Stopped  Status = "stopped"
+	Returned Status = "returned"
 )
 
 // A Shipment is the whole state of the shipment of one car at one version.
@@ -31,11 +32,11 @@ type Shipment struct {
 	XMLName   xml.Name   `json:"-" xml:"https://edison-cars.example/ns/shipment shipment"`
 	ID        uuid.UUID  `json:"id" xml:"id"` // version 5: of the build
 	Version   int64      `json:"version" xml:"version" check:"1.."`
-	Status    Status     `json:"status" xml:"status" check:"waiting|ready|shipped|stopped"`
+	Status    Status     `json:"status" xml:"status" check:"waiting|ready|shipped|stopped|returned"`
 	BuildID   uuid.UUID  `json:"build_id" xml:"build_id"`
 	OrderID   uuid.UUID  `json:"order_id" xml:"order_id"`
-	ShippedAt *time.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
-	UpdatedAt time.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
+	ShippedAt *feed.Time `json:"shipped_at" xml:"shipped_at,omitempty"` // null before
+	UpdatedAt feed.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
 }
 
 var rules = contract.Of[Shipment]()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/wneessen/go-mail/smtp"
@@ -17,25 +18,46 @@ const (
 	replyTimeout = time.Minute
 	endTimeout   = 10 * time.Minute // for the reply to the end of a mail: RFC 5321 section 4.5.3.2.6
 	stopTimeout  = 5 * time.Second  // for what runs at the stop
+	maxReplies   = 1 << 20          // bytes, TLS included, that a server may send between two of its time limits
+
+	// SendTimeout is the longest time that [Session.Send] takes: for MAIL, RCPT and DATA, and for the end of the mail.
+	SendTimeout = 3*replyTimeout + endTimeout
 )
 
 // A Session is a connection to the mail server that may send mails, one after the other.
 type Session struct {
 	client *smtp.Client
 	ctx    context.Context
-	conn   net.Conn
+	conn   *bounded
 	unhook func() bool
+}
+
+// A bounded connection reads so many bytes: else a server that does not stop fills the memory.
+type bounded struct {
+	net.Conn
+	left atomic.Int64
+}
+
+var errReplies = fmt.Errorf("its replies are longer than %d bytes", maxReplies)
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if b.left.Add(-int64(n)) < 0 {
+		return 0, errReplies
+	}
+	return n, err
 }
 
 // Dial returns a session, which the caller closes. Its errors tell nothing of a mail, and no password. No reply is
 // waited for longer than a minute, or ten at the end of a mail; when ctx ends, all that is left of the session has 5 s.
 func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	s := &set.Server
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
+	plain, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &Session{ctx: ctx, conn: conn}
+	c := &Session{ctx: ctx, conn: &bounded{Conn: plain}}
+	var conn net.Conn = c.conn
 	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
 	defer func() {
 		if err != nil {
@@ -89,6 +111,7 @@ func (s *Server) login(c *Session, encrypted bool) error {
 
 // allow gives what comes next so long, or what is left after ctx has ended.
 func (c *Session) allow(d time.Duration) {
+	c.conn.left.Store(maxReplies)
 	_ = c.conn.SetDeadline(time.Now().Add(d))
 	if c.ctx.Err() != nil {
 		_ = c.conn.SetDeadline(time.Now().Add(stopTimeout))

@@ -77,7 +77,7 @@ func answer(c *gin.Context, status int, v any) {
 	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
 		c.Header("Cache-Control", "no-cache")
 	}
-	c.PureJSON(status, v)
+	web.JSON(c, status, v)
 }
 
 // changed answers that it is done: with the subscription, or by the way to the page that shows it and the notice.

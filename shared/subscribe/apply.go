@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +75,9 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 	}()
 	batch := NewBatch(entries)
 	batch.stored = stored
+	if p.Apply == nil { // the service has had the entries
+		return nil
+	}
 	if p.Past {
 		err := tx.QueryRow(ctx, `select past from subscription where service = $1 and feed = $2`, p.service, p.Name).Scan(&batch.Past)
 		if err != nil {
@@ -83,9 +87,17 @@ func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 	return p.Apply(ctx, tx, batch)
 }
 
-// passOn runs the service's Entries, if it has any; a panic of it is an error.
+// passOn runs the service's Entries, if it has any, for what of the page is not malformed; a panic of it is an error.
 func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
-	if p.Entries == nil || page == nil || len(page.Entries) == 0 {
+	if p.Entries == nil || page == nil {
+		return nil
+	}
+	if slices.ContainsFunc(page.Entries, malformed) {
+		good := *page
+		good.Entries = slices.DeleteFunc(slices.Clone(page.Entries), malformed)
+		page = &good
+	}
+	if len(page.Entries) == 0 {
 		return nil
 	}
 	defer func() {
@@ -100,6 +112,8 @@ func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) 
 	}()
 	return p.Entries(ctx, p.pool, from, page)
 }
+
+func malformed(e feed.Entry) bool { return e.Malformed() != nil }
 
 // An entriesError is one of the service's Entries: the source is not at fault.
 type entriesError struct {
@@ -213,7 +227,9 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 			return err
 		}
 	}
-	b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
+	if f.Table != "" {
+		b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
+	}
 	if rejected {
 		b.Queue(`
 			select entity_id, version from rejected_entry join subscription using (service, feed)
@@ -229,7 +245,10 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
 		row, has := k.rows[e.ID]
-		if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
+		if malformed(e) { // what it says the version is may be wrong
+			e.Version = max(e.Version, rejected, row)
+			newer = append(newer, e)
+		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
 			newer = append(newer, e)
 		}
 	}

@@ -19,25 +19,23 @@ import (
 
 // Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
 // database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails.
+// service may be at fault: the poll fails. In the end of a feed, where no others follow, the other one is the witness:
+// one that the copy has taken before, which is tried again.
 
 // A rejection is an entry that cannot be applied.
 type rejection struct {
 	feed.Entry
 	reason  error
-	checked bool // it was refused by the feed's Check, and never reached Apply
+	checked bool // it is malformed, or was refused by the feed's Check, and never reached Apply
 }
 
-// A checkError is one of the feed's Check, whose text can be logged.
+// A checkError is one of the feed's Check, or of a malformed entry, whose text can be logged.
 type checkError struct{ error }
 
 func (e *checkError) Unwrap() error { return e.error }
 
-// check separates the entries that are not as their contract says from those that are.
+// check separates the entries that are malformed, or not as their contract says, from those that are.
 func (p *poller) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
-	if p.Check == nil {
-		return entries, nil
-	}
 	good = make([]feed.Entry, 0, len(entries))
 	for _, e := range entries {
 		if err := p.checkOne(e); err != nil {
@@ -58,7 +56,10 @@ func (p *poller) checkOne(e feed.Entry) (err error) {
 			err = &panicError{"check", v}
 		}
 	}()
-	if err = p.Check(e); err != nil {
+	if err = e.Malformed(); err == nil && p.Check != nil {
+		err = p.Check(e)
+	}
+	if err != nil {
 		err = &checkError{err}
 	}
 	return err
@@ -97,10 +98,37 @@ func (p *poller) seeCheck(ctx context.Context, at progress, err error) (passes b
 	return p.passed.Load()
 }
 
+// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
+// page, and nothing has passed since the process was started.
+func (p *poller) seeWitness(ctx context.Context, err error) (found bool) {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || p.witness.Load() != nil {
+		return false
+	}
+	answer, err := p.client.Get(ctx, feed.Request{URL: p.URL, Limit: feed.PageSize})
+	if err != nil {
+		return false
+	}
+	good, _ := p.check(answer.Page.Latest())
+	var b pgx.Batch
+	known := noneKnown()
+	p.lookUp(&b, good, true, known)
+	if p.pool.SendBatch(ctx, &b).Close() != nil {
+		return false
+	}
+	for _, e := range good {
+		_, rejected := known.rejected[e.ID]
+		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
+			p.witness.Store(&e)
+			return true
+		}
+	}
+	return false
+}
+
 // judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone is at fault if the copy still takes what it has taken before, or, where that is
-// not known, if it breaks a rule for data.
-func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
+// others passed. One that is alone, or all in the end of the feed, are at fault if the copy still takes what it has taken
+// before; one, where that is not known, if it breaks a rule for data.
+func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
 	for _, r := range bad {
@@ -116,9 +144,9 @@ func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []reject
 		return nil
 	case applied == 0 && (entries == 1 || p.passed.Load()):
 		return nil
-	case applied == 1:
+	case applied == 1 || applied > 1 && end:
 		if known := p.witness.Load(); known == nil {
-			if badData(alone.reason) {
+			if applied == 1 && badData(alone.reason) {
 				return nil
 			}
 		} else if failed, err := p.attempt(ctx, tx, []feed.Entry{*known}, false); err != nil || failed == nil {
@@ -278,7 +306,7 @@ func unquoted(err error) string {
 	if timeout, ok := errors.AsType[net.Error](err); ok { // that of a context, too
 		return timeout.Error()
 	}
-	for _, known := range []error{errNoFeed, context.Canceled} {
+	for _, known := range []error{errNoFeed, ErrTooMuch, context.Canceled} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}

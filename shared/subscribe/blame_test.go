@@ -161,6 +161,64 @@ func TestBlameOfOne(t *testing.T) {
 	}
 }
 
+// Entries in the end of a feed that Apply refuses, and no others, are at fault if the copy takes again what it has taken before.
+func TestBlameOfTheLast(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		restart bool
+		columns []string
+		bad     []int // things that Apply refuses; nil: all
+	}{
+		"two":                                {bad: []int{25, 26}},
+		"more than a page":                   {bad: []int{14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26}},
+		"two, after a restart":               {restart: true, bad: []int{25, 26}},
+		"two of a pure copy":                 {columns: []string{"name"}, bad: []int{25, 26}},
+		"two of a pure copy, after restart":  {restart: true, columns: []string{"name"}, bad: []int{25, 26}},
+		"everything":                         {},
+		"everything, after a restart":        {restart: true},
+		"everything of a pure copy, restart": {restart: true, columns: []string{"name"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			first := 24
+			if x.bad != nil {
+				first = x.bad[0] - 1
+			}
+			s.put(t, 1, first)
+			c := s.copier(t, newCopier(t, s).pool, 10, x.columns...)
+			t.Cleanup(c.client.Close)
+			c.mustPoll(t)
+			exec(t, c.pool, `
+				create function refuse() returns trigger language plpgsql as 'begin raise exception ''no such model''; end';
+				create trigger refuse before insert or update on thing for each row
+					when (new.name ~ '`+fmt.Sprintf("^thing (%s), ", strings.Trim(strings.ReplaceAll(fmt.Sprint(x.bad), " ", "|"), "[]"))+`' or `+fmt.Sprint(x.bad == nil)+`) execute function refuse()`)
+			s.put(t, first+1, 26)
+			if x.restart {
+				c = s.copier(t, c.pool, 10, x.columns...)
+				t.Cleanup(c.client.Close)
+			}
+			err := c.poll(t.Context())
+			for n := 0; err != nil && n < 3; n++ {
+				err = c.poll(t.Context())
+			}
+			if x.bad != nil {
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.wantRejected(t, s, "no such model", x.bad...)
+				return
+			}
+			if _, refused := errors.AsType[*refusedError](err); !refused || c.stored(t).rejected > 0 {
+				t.Errorf("%d are rejected: %v", c.stored(t).rejected, err)
+			}
+			exec(t, c.pool, `drop trigger refuse on thing`)
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+		})
+	}
+}
+
 // random gives text that PostgreSQL cannot compress.
 func random(n int) string {
 	b := make([]byte, n)

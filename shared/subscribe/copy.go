@@ -186,16 +186,23 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 	}
 }
 
-// copyPages copies. A page that could not be applied is followed by a smaller one; by a larger one where all was
+// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied is followed by a smaller one; by a larger one where all was
 // refused, since others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
-	if p.seeCheck(ctx, at, err) {
+	if p.seeCheck(ctx, at, err) || p.seeWitness(ctx, err) {
 		if at, err = p.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}
 	}
 	page, failed := errors.AsType[*pageError](err)
+	for failed && page.entries > 1 && errors.Is(err, ErrTooMuch) {
+		p.halve(int(page.entries))
+		if at, err = p.load(ctx); err == nil {
+			err = p.tryPages(ctx, at, scheduled)
+		}
+		page, failed = errors.AsType[*pageError](err)
+	}
 	_, refused := errors.AsType[*refusedError](err)
 	full := p.tuning().pageSize
 	p.mu.Lock()
@@ -240,11 +247,18 @@ func (p *poller) grow() {
 // other one when it is not the first.
 func (p *poller) shrink(r feed.Request, err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r.Wait > 0 || !errors.Is(err, feed.ErrPage) && (p.failures == 0 || !ofSize(err)) {
-		return
+	failures := p.failures
+	p.mu.Unlock()
+	if r.Wait == 0 && (errors.Is(err, feed.ErrPage) || failures > 0 && ofSize(err)) {
+		p.halve(r.Limit)
 	}
-	p.size, p.unread, p.sinceUnread = max(r.Limit/2, 1), r.Limit, 0
+}
+
+// halve makes the next request ask for half of so many entries.
+func (p *poller) halve(entries int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.size, p.unread, p.sinceUnread = max(entries/2, 1), entries, 0
 }
 
 // ofSize reports whether a request that asks for less may fare better.

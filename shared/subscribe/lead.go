@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -158,7 +159,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 
 const (
 	workInterval = time.Second     // between two calls of Work
-	workTimeout  = 5 * time.Minute // for one
+	workTimeout  = 5 * time.Minute // for one, if the service says nothing else
 )
 
 // work calls the service's Work again and again until ctx ends.
@@ -182,7 +183,7 @@ func (l *leader) work(ctx context.Context) {
 }
 
 func (l *leader) workOnce(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.site.service.WorkTimeout, workTimeout))
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {

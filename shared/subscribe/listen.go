@@ -225,7 +225,7 @@ func (p *poller) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) 
 	if err != nil {
 		return err
 	}
-	if of := answer.Page.Entries; len(of) != 1 || eventstream.MessageID(p.Name, &of[0]) != eventstream.MessageID(p.Name, &e) {
+	if of := answer.Page.Entries; len(of) != 1 || malformed(of[0]) || eventstream.MessageID(p.Name, &of[0]) != eventstream.MessageID(p.Name, &e) {
 		return fmt.Errorf("the feed has something else than the stream after %s", cursor)
 	}
 	return nil

@@ -74,7 +74,7 @@ type poller struct {
 	tried       bool // there was such a one since the last failure
 	failures    int  // in a row
 	size        int  // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
-	unread      int  // entries that the last page was to have that could not be had; 0: none is remembered
+	unread      int  // entries that the last page was to have that could not be had, or was too much; 0: none is remembered
 	sinceUnread int  // pages that were copied since then, or since size has grown
 	lastError   error
 	nextPoll    time.Time    // past while one runs

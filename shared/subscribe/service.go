@@ -6,7 +6,9 @@ package subscribe
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -36,9 +38,10 @@ type Service struct {
 	// filled before anything else runs.
 	Settings any
 	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
-	// call at a time, in the one process of the service that polls; nil is none. Its context ends after 5 minutes. An error is
+	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
 	// logged, and Work called again.
-	Work func(context.Context, *Site) error
+	Work        func(context.Context, *Site) error
+	WorkTimeout time.Duration // 0: 5 minutes
 	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
 	// another process polls. Nil is none.
 	Release func()
@@ -80,12 +83,16 @@ type Feed struct {
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
 
 	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
-	// of the feed, each with at least one entry; from is the place where the page starts. The cursor moves behind the page when
-	// Entries has returned nil: after an error, a crash or a stop in between the same page comes again, or a longer one. Where the
-	// source has another history, or somebody asks for it, the pages come again from the first one, which starts at 0. It has to
-	// return soon after ctx has ended; db is the service's.
+	// of the feed, each with at least one entry; from is the place where the page starts. Malformed entries are left out and
+	// rejected. The cursor moves behind the page when Entries has returned nil: after an error, a crash or a stop in between the
+	// same page comes again, or a longer one. Where the source has another history, or somebody asks for it, the pages come again
+	// from the first one, which starts at 0. It has to return soon after ctx has ended; db is the service's.
 	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
+
+// ErrTooMuch is what Apply returns of a batch of several entities that is more than it takes at once: it gets them again, on
+// smaller pages.
+var ErrTooMuch = errors.New("more than can be applied at once")
 
 // A Batch is a page of a feed reduced to the newest version of each entity on it.
 type Batch struct {

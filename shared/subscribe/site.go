@@ -81,7 +81,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 			c.Writer.Header().Add("Edison-Copy", sub.header())
 		}
 		c.Header("Cache-Control", "no-cache")
-		c.PureJSON(http.StatusOK, data)
+		web.JSON(c, http.StatusOK, data)
 		return nil
 	}))
 }
@@ -183,15 +183,15 @@ func request(c *gin.Context) *http.Request {
 	return c.Request
 }
 
-// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00Z"; rejected=2. While polls fail
+// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail
 // it has failing_since, too.
 func (s *Subscription) header() string {
 	h := s.Feed + "; state=" + s.State
 	if s.AsOf != nil {
-		h += `; as_of="` + s.AsOf.Format(time.RFC3339) + `"`
+		h += `; as_of="` + s.AsOf.UTC().Format(web.TimeFormat) + `"`
 	}
 	if s.FailingSince != nil {
-		h += `; failing_since="` + s.FailingSince.Format(time.RFC3339) + `"`
+		h += `; failing_since="` + s.FailingSince.UTC().Format(web.TimeFormat) + `"`
 	}
 	if s.RejectedEntries > 0 {
 		h += "; rejected=" + strconv.Itoa(s.RejectedEntries)

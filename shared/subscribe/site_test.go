@@ -94,8 +94,8 @@ func TestSubscriptionsJSON(t *testing.T) {
 			t.Errorf("%s: next polls %v", about, polls)
 		}
 		for _, stamp := range regexp.MustCompile(`"\d{4}-[^"]*"`).FindAllString(text, -1) {
-			if !regexp.MustCompile(`^"[-0-9]{10}T[:0-9]{8}(\.\d{1,3})?Z"$`).MatchString(stamp) {
-				t.Errorf("%s: the time %s is not in UTC and milliseconds at most", about, stamp)
+			if !regexp.MustCompile(`^"[-0-9]{10}T[:0-9]{8}\.\d{3}000Z"$`).MatchString(stamp) {
+				t.Errorf("%s: the time %s is not in UTC, with six digits, and whole milliseconds", about, stamp)
 			}
 		}
 		if got := resp.Header.Get("Cache-Control") + "; " + resp.Header.Get("Vary"); got != "no-cache; Accept" {
@@ -121,7 +121,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 	if err := c.attempt(); err != nil {
 		t.Fatal(err)
 	}
-	stamp := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
+	stamp := func(t time.Time) string { return t.UTC().Format(web.TimeFormat) }
 	at := c.stored(t)
 	want("up to date", map[string]any{"cursor": s.head(t).Cursor(), "lag_entries": 0, "state": "fresh", "as_of": stamp(at.asOf), "last_success_at": stamp(at.lastSuccess), "last_error": nil})
 	want("up to date", constant)
@@ -159,11 +159,11 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	if err := c.attempt(); err != nil {
 		t.Fatal(err)
 	}
-	asOf := func() string { return `; as_of="` + c.stored(t).asOf.Format(time.RFC3339) + `"` }
+	asOf := func() string { return `; as_of="` + c.stored(t).asOf.UTC().Format(web.TimeFormat) + `"` }
 	want("things; state=fresh"+asOf(), `<summary><strong>things: fresh</strong>, `, "3")
 
 	// An hour later, with the source gone, and after a restart.
-	exec(t, c.pool, `update subscription set as_of = as_of - interval '1 hour', last_success_at = last_success_at - interval '1 hour'`)
+	exec(t, c.pool, `update subscription set as_of = date_trunc('second', as_of) - interval '1 hour', last_success_at = last_success_at - interval '1 hour'`)
 	s.setTamper(answered(503, `{"detail":"Closed. Come back."}`, "Content-Type", "application/problem+json"))
 	again := s.copier(t, c.pool, 10)
 	defer again.client.Close()
@@ -173,7 +173,7 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	if err := again.attempt(); err == nil {
 		t.Fatal("it got an answer")
 	}
-	failing := `; failing_since="` + again.copied.failingSince.Format(time.RFC3339) + `"`
+	failing := `; failing_since="` + again.copied.failingSince.UTC().Format(web.TimeFormat) + `"`
 	want("things; state=stale"+asOf()+failing, ", polls fail since ", "3")
 	want("things; state=stale"+asOf()+failing, "The source answered 503 Service Unavailable. Next try at ", "3")
 	s.setTamper(answered(410, ``))
@@ -203,12 +203,12 @@ func TestNoCopyClaimsToBeNewerThanItIs(t *testing.T) {
 		site.JSON("/api/things", slow)
 		site.Page("/", "Things", thingsPage, slow)
 	})
-	if resp, _ := get(t, server.URL+"/api/things", "*/*"); !strings.Contains(resp.Header.Get("Edison-Copy"), old.Format(time.RFC3339)) {
+	if resp, _ := get(t, server.URL+"/api/things", "*/*"); !strings.Contains(resp.Header.Get("Edison-Copy"), old.UTC().Format(web.TimeFormat)) {
 		t.Errorf("read before the copy of %v was renewed, it says %s", old, resp.Header.Get("Edison-Copy"))
 	}
 	exec(t, c.pool, `update subscription set as_of = $1`, old)
 	c.stored(t)
-	if _, text := get(t, server.URL+"/", "*/*"); !strings.Contains(text, old.Format(time.RFC3339Nano)) {
+	if _, text := get(t, server.URL+"/", "*/*"); !strings.Contains(text, old.UTC().Format(web.TimeFormat)) {
 		t.Errorf("read before the copy of %v was renewed, it says %s", old, text)
 	}
 }

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -185,5 +188,29 @@ func TestGrow(t *testing.T) {
 	}
 	if got := grown(12, 50, tryUnread+3); !slices.Equal(got, []int{24, 48, 48, 48, 48, 48, 48, 48, 48, 48, 48, 96, 0}) {
 		t.Errorf("%v", got)
+	}
+}
+
+// Apply may say that a batch is more than it takes at once. The poll goes on with smaller pages, and does not fail.
+func TestTooMuch(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	c := newCopier(t, s)
+	apply := c.Apply
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		if len(b.Entities) > 3 {
+			return fmt.Errorf("plan them: %w", ErrTooMuch)
+		}
+		return apply(ctx, tx, b)
+	}
+	c.bans(t, "^thing 7, ")
+	c.mustPoll(t)
+	c.wantRejected(t, s, "banned", 7)
+	c.Apply = func(context.Context, pgx.Tx, *Batch) error { return ErrTooMuch }
+	s.put(t, 30, 31)
+	err := c.poll(t.Context())
+	if !errors.Is(err, ErrTooMuch) || !strings.Contains(err.Error(), "more than can be applied at once") || c.stored(t).rejected != 1 {
+		t.Errorf("%d are rejected: %v", c.stored(t).rejected, err)
 	}
 }

@@ -52,7 +52,7 @@ func (p *poller) applyPage(ctx context.Context, t *turns, page *feed.Page, from,
 		return err
 	}
 	var entries []feed.Entry
-	if page != nil && p.Apply != nil {
+	if page != nil && (p.Apply != nil || p.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
 		entries = page.Latest()
 	}
 	now := &turn{done: make(chan struct{})}
@@ -115,7 +115,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	}
 	_, refused := errors.AsType[*refusedError](err)
 	whole := err == nil
-	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !databaseAtFault(err) && p.answers(ctx) {
+	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && p.answers(ctx) {
 		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
-			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully); err != nil {
+			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully, succeeded(from, to)); err != nil {
 				return err
 			}
 		}
@@ -196,8 +196,8 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 func (p *poller) guess(entries []feed.Entry) *known {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	deleted := func(e feed.Entry) bool { return e.Deleted }
-	if p.Columns == nil || !p.allNew || p.rejecting || len(entries) < copyFrom || slices.ContainsFunc(entries, deleted) {
+	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
+	if p.Columns == nil || !p.allNew || p.rejecting || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
 		return nil
 	}
 	return noneKnown()
@@ -251,8 +251,8 @@ func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastS
 
 const notNullViolation = "23502"
 
-// applyNewer applies those of the entries that are newer than what is known.
-func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully bool) (bad []rejection, err error) {
+// applyNewer applies those of the entries that are newer than what is known. end: no others follow.
+func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
 	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil
 	}
@@ -268,7 +268,7 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		err = p.reject(ctx, tx, bad)
 	}
 	if err == nil {
-		err = p.judge(ctx, tx, len(entries), bad)
+		err = p.judge(ctx, tx, len(entries), bad, end)
 	}
 	if err != nil {
 		return nil, err

@@ -97,11 +97,10 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	var latest []feed.Entry
-	if p.Apply != nil {
-		latest = page.Latest()
-	}
-	for _, e := range latest {
+	for _, e := range page.Latest() {
+		if p.Apply == nil && !malformed(e) {
+			continue
+		}
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
@@ -110,7 +109,8 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 			p.service, p.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
 			insert into walked_entity (service, feed, id, version, position, updated, entity)
-			select $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[]) as e
+			select distinct on (id) $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[])
+			       as e (id, version, position, updated, entity) order by id, position desc -- a malformed one comes behind what it was before
 			on conflict (service, feed, id) do update
 			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
 			p.service, p.Name, ids, versions, positions, updated, entities)
@@ -122,7 +122,9 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 // it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
 // their own, and those of rejected entries are changed last.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
-	p.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
+	if p.Apply != nil {
+		p.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
+	}
 	var applied, gone int
 	var bad []rejection
 	err := p.inTx(ctx, func(first *pgx.Batch) {
@@ -140,17 +142,16 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		if err := p.judge(ctx, tx, applied, bad); err != nil {
+		if err := p.judge(ctx, tx, applied, bad, false); err != nil {
 			return err
 		}
-		if p.Apply == nil {
-			return nil
+		if p.Apply != nil {
+			var badGone []rejection
+			if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+				return err
+			}
+			bad = append(bad, badGone...)
 		}
-		var badGone []rejection
-		if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
-			return err
-		}
-		bad = append(bad, badGone...)
 		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name); err != nil {
 			return err
 		}

@@ -15,8 +15,8 @@ import (
 var whole = [][3]string{
 	{"sales", "orders"}, {"customers", "customers"},
 	{"warehouse", "", "orders@sales"}, {"assembly", "builds", "orders@sales"},
-	{"dashboard", "", "orders@sales builds@assembly shipments@shipping"}, {"billing", "", "orders@sales customers@customers"},
-	{"shipping", "shipments", "builds@assembly customers@customers"}, {"mailer", "", "orders@sales customers@customers"},
+	{"dashboard", "", "orders@sales builds@assembly shipments@shipping"}, {"billing", "", "orders@sales customers@customers shipments@shipping"},
+	{"shipping", "shipments", "orders@sales builds@assembly customers@customers"}, {"mailer", "", "orders@sales customers@customers"},
 }
 
 func statesOf(services [][3]string) (states []State) {

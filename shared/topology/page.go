@@ -62,7 +62,7 @@ func Route(r gin.IRoutes, w *Watch) {
 	})
 	web.GET(r, "/api/services", func(c *gin.Context) {
 		c.Header("Cache-Control", "no-cache")
-		c.PureJSON(http.StatusOK, w.States())
+		web.JSON(c, http.StatusOK, w.States())
 	})
 	web.GET(r, "/map.css", func(c *gin.Context) {
 		c.Header("Cache-Control", "public, max-age=31536000, immutable")

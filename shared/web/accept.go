@@ -7,29 +7,36 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// PrefersHTML tells whether the client would rather have text/html than JSON: on a tie (also `*/*` and no Accept at
-// all) it would not.
+// PrefersHTML reports whether the client would rather have text/html than JSON. On a tie (also `*/*` and no Accept at
+// all) it would not, unless it names text/html and JSON only by a wildcard.
 func PrefersHTML(c *gin.Context) bool {
 	accept := strings.Join(c.Request.Header.Values("Accept"), ",")
 	return Negotiate(accept, "application/json", "application/problem+json", "text/html") == "text/html"
 }
 
-// Negotiate gives the offered media type (in lower case, without parameters) that the value of an Accept field likes
-// best, the first of them on a tie, and "" if it takes none (RFC 9110 section 12.5.1). A blank value takes everything;
-// a part that is not well-formed is passed over.
+// Negotiate returns the offered media type (in lower case, without parameters) that the value of an Accept field likes
+// best, or "" if it takes none (RFC 9110 section 12.5.1). On a tie that is the one of the more specific range, as a client
+// names a type for a reason and adds */* for safety, then the first. A blank value takes everything; a part that is not
+// well-formed is passed over.
 func Negotiate(accept string, offers ...string) string {
-	best, bestQuality := "", 0
+	best, _ := NegotiateNamed(accept, offers...)
+	return best
+}
+
+// NegotiateNamed is Negotiate, and reports whether the value names the type, not just a wildcard that takes it.
+func NegotiateNamed(accept string, offers ...string) (best string, named bool) {
+	bestQuality, bestRange := 0, 0
 	ranges := parseAccept(accept)
 	for _, offer := range offers {
-		quality := 1000
+		quality, specific := 1000, 0
 		if strings.TrimSpace(accept) != "" {
-			quality = qualityOf(offer, ranges)
+			quality, specific = qualityOf(offer, ranges)
 		}
-		if quality > bestQuality {
-			best, bestQuality = offer, quality
+		if quality > bestQuality || quality == bestQuality && specific > bestRange {
+			best, bestQuality, bestRange = offer, quality, specific
 		}
 	}
-	return best
+	return best, bestRange == exact
 }
 
 type mediaRange struct {
@@ -37,16 +44,22 @@ type mediaRange struct {
 	quality int    // 0 to 1000
 }
 
-func qualityOf(offer string, ranges []mediaRange) int {
+// exact is how specific a range without a wildcard is.
+const exact = 3
+
+// qualityOf returns the quality of an offer, and how specific the range is that decides it; both 0 if it is not taken.
+func qualityOf(offer string, ranges []mediaRange) (quality, specific int) {
 	kind, _, _ := strings.Cut(offer, "/")
-	for _, pattern := range []string{offer, kind + "/*", "*/*"} { // the most specific range decides
+	for i, pattern := range []string{offer, kind + "/*", "*/*"} { // the most specific range decides
 		for _, r := range ranges {
-			if r.pattern == pattern {
-				return r.quality
+			if r.pattern == pattern && r.quality > 0 {
+				return r.quality, exact - i
+			} else if r.pattern == pattern {
+				return 0, 0
 			}
 		}
 	}
-	return 0
+	return 0, 0
 }
 
 func parseAccept(accept string) []mediaRange {
@@ -59,7 +72,8 @@ func parseAccept(accept string) []mediaRange {
 	return ranges
 }
 
-// parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8.
+// parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8, and type=feed
+// of Atom (RFC 5023 section 12.1).
 func parseRange(part string) (mediaRange, bool) {
 	r := mediaRange{quality: 1000}
 	for param := range SplitQuoted(part, ';') {
@@ -79,7 +93,7 @@ func parseRange(part string) (mediaRange, bool) {
 			}
 			r.quality = q
 			return r, true // what follows are extensions
-		case param == "", name == "charset" && strings.Trim(value, `"`) == "utf-8":
+		case param == "", param == "type=feed", name == "charset" && strings.Trim(value, `"`) == "utf-8":
 		default:
 			return r, false
 		}
@@ -87,9 +101,12 @@ func parseRange(part string) (mediaRange, bool) {
 	return r, r.pattern != ""
 }
 
-// parseQuality reads a weight, 0 to 1 with up to three decimals (RFC 9110 section 12.4.2), in thousandths.
+// parseQuality reads a weight, 0 to 1 with up to three decimals (RFC 9110 section 12.4.2), in thousandths. Java writes .2 for 0.2.
 func parseQuality(s string) (int, bool) {
 	whole, decimals, _ := strings.Cut(s, ".")
+	if whole == "" && decimals != "" {
+		whole = "0"
+	}
 	if whole != "0" && whole != "1" || len(decimals) > 3 {
 		return 0, false
 	}

@@ -36,6 +36,14 @@ func TestPrefersHTML(t *testing.T) {
 		{"a comma in quotes", []string{`text/plain;x="a,text/html", application/json;q=0.1`}, false},
 		{"a weight out of range", []string{"text/html;q=2, application/json;q=0.1"}, false},
 		{"a weight that is none", []string{"text/html;q=high, application/json;q=0.1"}, false},
+		{"Internet Explorer and Edge", []string{"text/html, application/xhtml+xml, image/jxr, */*"}, true},
+		{"w3m", []string{"text/html, text/*;q=0.5, image/*, application/*"}, true},
+		{"axios", []string{"application/json, text/plain, */*"}, false},
+		{"jQuery for JSON", []string{"application/json, text/javascript, */*; q=0.01"}, false},
+		{"jQuery for HTML", []string{"text/html, */*; q=0.01"}, true},
+		{"JSON by name, HTML by a wildcard", []string{"text/*, application/json"}, false},
+		{"a weight without a zero", []string{"text/html;q=.9, application/json;q=.4"}, true},
+		{"a weight without decimals", []string{"text/html;q=., application/json;q=.4"}, false},
 		{"rubbish", []string{";;,/,q=1,*/html, =\""}, false},
 	} {
 		c := &gin.Context{Request: &http.Request{Header: http.Header{"Accept": tc.accept}}}
@@ -48,13 +56,19 @@ func TestPrefersHTML(t *testing.T) {
 func TestNegotiate(t *testing.T) {
 	t.Parallel()
 	for accept, want := range map[string]string{
-		"":                       "application/json",
-		"image/png":              "",
-		"*/*;q=0":                "",
-		"text/html;q=0":          "",
-		"text/html;q=0, */*":     "application/json",
-		"text/html, */*;q=0.001": "text/html",
-		"application/atom+xml":   "application/atom+xml",
+		"":                                "application/json",
+		"image/png":                       "",
+		"*/*;q=0":                         "",
+		"text/html;q=0":                   "",
+		"text/html;q=0, */*":              "application/json",
+		"text/html, */*;q=0.001":          "text/html",
+		"text/html, */*":                  "text/html",
+		"*/*, text/html":                  "text/html",
+		"text/*, */*":                     "text/html",
+		"text/html;q=0.9, */*":            "application/json",
+		"application/atom+xml;type=feed":  "application/atom+xml",
+		"application/atom+xml;type=entry": "",
+		"application/atom+xml":            "application/atom+xml",
 	} {
 		if got := Negotiate(accept, "application/json", "application/atom+xml", "text/html"); got != want {
 			t.Errorf("%q takes %q, want %q", accept, got, want)

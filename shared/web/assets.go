@@ -36,9 +36,14 @@ func assetURL(name string) (string, error) {
 	return "/assets/" + name + "?v=" + tag, nil
 }
 
-// Fingerprint changes with everything that makes pages of the same data: the layout, the assets and the templates in fsys.
+// functionsVersion is that of what the functions of templates write: raise it with every change of that.
+const functionsVersion = 2
+
+// Fingerprint changes with everything that makes pages of the same data: the layout, the assets, the templates in fsys and
+// their functions.
 func Fingerprint(fsys fs.FS) string {
 	h := sha256.New()
+	fmt.Fprintf(h, "functions %d\n", functionsVersion)
 	for _, from := range []fs.FS{pages, assets, fsys} {
 		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {

@@ -149,7 +149,7 @@ func timeElement(t time.Time) template.HTML {
 		return "never"
 	}
 	t = t.UTC()
-	return template.HTML(`<time datetime="` + t.Format(time.RFC3339Nano) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
+	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
 }
 
 // Ago writes how long ago a time is as the function ago of templates does: 3 s ago.

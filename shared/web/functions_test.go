@@ -73,7 +73,7 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%v: %q, want %q", tc.age, got, tc.want)
 		}
 	}
-	if got := timeElement(now); got != `<time datetime="2026-11-23T07:00:00Z">23 Nov 2026, 07:00:00 UTC</time>` {
+	if got := timeElement(now); got != `<time datetime="2026-11-23T07:00:00.000000Z">23 Nov 2026, 07:00:00 UTC</time>` {
 		t.Error(got)
 	}
 	if ago(time.Time{}, now) != "never" || timeElement(time.Time{}) != "never" {

@@ -7,7 +7,39 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
+
+// TimeFormat is how answers write times, in UTC, as feeds do: RFC 3339 with six digits of the second.
+const TimeFormat = "2006-01-02T15:04:05.000000Z07:00"
+
+// asAnswers is JSON as encoding/json writes it, but with times in TimeFormat, and nothing escaped for HTML.
+var asAnswers = jsonv2.JoinOptions(
+	jsonv1.DefaultOptionsV1(), jsontext.EscapeForHTML(false),
+	jsonv2.WithMarshalers(jsonv2.MarshalToFunc(func(e *jsontext.Encoder, t time.Time) error {
+		return e.WriteToken(jsontext.String(t.UTC().Format(TimeFormat)))
+	})),
+)
+
+// EncodeJSON returns v as JSON, whose times are in TimeFormat, on a line.
+func EncodeJSON(v any) ([]byte, error) {
+	body, err := jsonv2.Marshal(v, asAnswers)
+	return append(body, '\n'), err
+}
+
+// JSON answers with v as [EncodeJSON] has it. It panics if v has no JSON.
+func JSON(c *gin.Context, status int, v any) {
+	body, err := EncodeJSON(v)
+	if err != nil {
+		panic(err)
+	}
+	Send(c, status, "application/json; charset=utf-8", body)
+}
 
 // DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). What the two sides could
 // understand differently is another error: a field that v does not have, and a field twice or in another spelling than

@@ -113,16 +113,21 @@ func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Ba
 	return save(ctx, tx, slices.Concat(cancelled, changed, planned), now)
 }
 
-// copyOrders takes down the orders of the batch, and gives them. It refuses an order of more cars than the table allows.
+// copyOrders takes down the orders of the batch, and gives them. It refuses an order of more cars than the table allows, and several
+// orders of more than maxCars.
 func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]order.Order, error) {
 	orders := make([]order.Order, len(batch.Entities))
 	numbers := make([]int, len(orders))
 	versions := make([]int64, len(orders))
+	sum := 0
 	for i, e := range batch.Entities {
 		if err := json.Unmarshal(e.Entity, &orders[i]); err != nil {
 			return nil, fmt.Errorf("read order %s: %w", e.ID, err)
 		}
 		orders[i].ID, versions[i], numbers[i] = e.ID, e.Version, cars(&orders[i])
+		if sum += numbers[i]; sum > maxCars && len(orders) > 1 {
+			return nil, subscribe.ErrTooMuch
+		}
 	}
 	var b pgx.Batch
 	b.Queue(`
@@ -132,8 +137,12 @@ func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]order
 	return orders, tx.SendBatch(ctx, &b).Close()
 }
 
-// maxQuantity bounds what is summed up; the table orders bounds the sum.
-const maxQuantity = 10_000
+const (
+	// maxQuantity bounds what is summed up; the table orders bounds the sum.
+	maxQuantity = 10_000
+	// maxCars is how many cars the orders of a batch may have, unless it is a single one.
+	maxCars = 20_000
+)
 
 // cars gives -1 for quantities that make no sense.
 func cars(o *order.Order) (n int) {

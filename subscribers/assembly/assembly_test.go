@@ -127,7 +127,7 @@ func (p *plant) wantSound(t rapid.TB) {
 		if err := json.Unmarshal(payload, &b); err != nil {
 			return err
 		}
-		if b.ID != id || b.Version != version || version != before.Version+1 || !b.UpdatedAt.Equal(updated) || !updated.After(before.UpdatedAt) {
+		if b.ID != id || b.Version != version || version != before.Version+1 || !b.UpdatedAt.Equal(updated) || !updated.After(before.UpdatedAt.Time) {
 			return fmt.Errorf("%s comes after version %d", payload, before.Version)
 		}
 		if before.Status == build.Started && b.Status != build.Finished || before.Status == build.Finished {
@@ -256,6 +256,21 @@ func TestPlanning(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		p.want(t)
+	})
+
+	t.Run("many large orders are too much at once, and one is not", func(t *testing.T) {
+		t.Parallel()
+		p := newPlant(t, 100_000, 1)
+		large := func(n int) feed.Entry { return entry(t, n, 1, order.Placed, line(9_501, "volta")) }
+		if err := p.tryPage(large(1), large(2), large(3)); !errors.Is(err, subscribe.ErrTooMuch) {
+			t.Errorf("%v", err)
+		}
+		p.want(t)
+		p.wantEntries(t, 0)
+		if err := p.tryPage(large(1)); err != nil {
+			t.Error(err)
+		}
+		p.wantEntries(t, 9_501)
 	})
 }
 

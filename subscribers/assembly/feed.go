@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -43,7 +42,7 @@ func content(b *build.Build) string {
 	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(car(b)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
 	for _, step := range []struct {
 		name string
-		at   *time.Time
+		at   *feed.Time
 	}{{"Started", b.StartedAt}, {"Finished", b.FinishedAt}} {
 		if step.at != nil {
 			write("<li>", step.name, " ", step.at.UTC().Format("2 Jan 2006, 15:04:05"), " UTC</li>")

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -32,12 +33,12 @@ const columns = `id, version, status, order_id, customer_id, car, model, options
 func scanRow(r pgx.CollectableRow) (*row, error) {
 	var b row
 	var slot time.Time
-	err := r.Scan(&b.ID, &b.Version, &b.Status, &b.OrderID, &b.CustomerID, &b.Car, &b.Model, &b.Options, &slot, &b.StartedAt, &b.FinishedAt, &b.UpdatedAt, &b.Due)
-	b.Slot, b.UpdatedAt = slot.Format(time.DateOnly), b.UpdatedAt.UTC()
-	for _, t := range []*time.Time{b.StartedAt, b.FinishedAt, b.Due} {
-		if t != nil {
-			*t = t.UTC()
-		}
+	var started, finished *time.Time
+	err := r.Scan(&b.ID, &b.Version, &b.Status, &b.OrderID, &b.CustomerID, &b.Car, &b.Model, &b.Options, &slot, &started, &finished, &b.UpdatedAt.Time, &b.Due)
+	b.Slot, b.StartedAt, b.FinishedAt = slot.Format(time.DateOnly), feed.OptionalTime(started), feed.OptionalTime(finished)
+	b.UpdatedAt = feed.TimeOf(b.UpdatedAt.Time)
+	if b.Due != nil {
+		*b.Due = b.Due.UTC()
 	}
 	return &b, err
 }
@@ -124,14 +125,14 @@ func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) err
 	entries := make([]publish.Entry, len(builds))
 	for i, b := range builds {
 		b.Version++
-		if b.UpdatedAt = b.UpdatedAt.Add(time.Microsecond); b.UpdatedAt.Before(now) {
-			b.UpdatedAt = now
+		if b.UpdatedAt.Time = b.UpdatedAt.Add(time.Microsecond); b.UpdatedAt.Before(now) {
+			b.UpdatedAt = feed.TimeOf(now)
 		}
 		payload, err := json.Marshal(&b.Build)
 		if err != nil {
 			return err
 		}
-		entries[i] = publish.Entry{ID: b.ID, Version: b.Version, Updated: b.UpdatedAt, Payload: payload}
+		entries[i] = publish.Entry{ID: b.ID, Version: b.Version, Updated: b.UpdatedAt.Time, Payload: payload}
 	}
 	all, err := json.Marshal(builds)
 	if err != nil {
@@ -182,12 +183,13 @@ func step(ctx context.Context, tx *publish.Tx, factory, now time.Time) (n int, e
 	if err != nil {
 		return 0, err
 	}
+	at := feed.TimeOf(now)
 	for _, b := range builds {
 		if b.Status == build.Planned {
 			finished := factory.Add(onTheLine)
-			b.Status, b.StartedAt, b.Due = build.Started, &now, &finished
+			b.Status, b.StartedAt, b.Due = build.Started, &at, &finished
 		} else {
-			b.Status, b.FinishedAt, b.Due = build.Finished, &now, nil
+			b.Status, b.FinishedAt, b.Due = build.Finished, &at, nil
 		}
 	}
 	return len(builds), save(ctx, tx, builds, now)

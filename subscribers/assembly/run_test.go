@@ -128,11 +128,11 @@ func newShop(t *testing.T) *shop {
 func (s *shop) publish(t *testing.T, o *order.Order) {
 	t.Helper()
 	o.Version++
-	o.UpdatedAt = time.Now()
+	o.UpdatedAt = feed.TimeOf(time.Now())
 	payload, err := json.Marshal(o)
 	if err == nil {
 		err = s.log.InTx(t.Context(), func(tx *publish.Tx) error {
-			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload})
+			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
 			return nil
 		})
 	}

@@ -1,17 +1,19 @@
-// Package billing issues an invoice per order and a credit note per cancellation. It acts on the state of two feeds that arrive in
-// any order: an order waits until its customer has come.
+// Package billing issues an invoice per order, and a credit note when a cancelled order did not leave or came back. It acts on the
+// state of three feeds that arrive in any order: an order waits until its customer has come.
 package billing
 
 import (
 	"context"
 	"embed"
 	"net/http"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -20,7 +22,7 @@ import (
 // Service is billing.
 var Service = &subscribe.Service{
 	Name: "billing", Title: "Billing", Addr: "127.0.0.1:8093",
-	Text:       "an invoice per order, a credit note per cancellation, numbered without gaps",
+	Text:       "an invoice per order, a credit note when a cancelled order did not leave or came back, numbered without gaps",
 	Migrations: sql.Migrations("billing"),
 	Feeds: []subscribe.Feed{
 		{
@@ -30,6 +32,10 @@ var Service = &subscribe.Service{
 		{
 			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
 			Check: customer.Check, Apply: applyCustomers,
+		},
+		{
+			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
+			Check: shipment.Check, Apply: applyShipments, Optional: true,
 		},
 	},
 	Routes: func(s *subscribe.Site) {
@@ -48,7 +54,7 @@ var (
 	documentPage = web.Template(pages, "document.html")
 )
 
-// lock makes the two feeds take turns, and keeps the number.
+// lock makes the feeds take turns, and keeps the number.
 const lock = `select from last_number for update`
 
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
@@ -60,8 +66,12 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id, lines = excluded.lines,
 		       total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`)
-	credit(&b, batch.IDs(), batch.Deleted)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+	b.Queue(`
+		update orders o set invoice = i.number from document i
+		 where o.id = any($1) and o.invoice is null and i.order_id = o.id and i.kind = $2
+		   and not exists (select from document c where c.credits = i.number)`, batch.IDs(), invoice) // of an order that is back
+	credit(&b, slices.Concat(batch.IDs(), batch.Deleted), nil)
 	invoiceOrders(&b, batch.IDs(), nil)
 	return tx.SendBatch(ctx, &b).Close()
 }
@@ -79,6 +89,19 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	b.Queue(`delete from customer where id = any($1)`, batch.Deleted)
 	b.Queue(`insert into deleted_customer select unnest($1::uuid[]) on conflict do nothing`, batch.Deleted)
 	invoiceOrders(&b, nil, batch.IDs())
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	var b pgx.Batch
+	b.Queue(lock)
+	batch.Queue(&b, `
+		insert into shipment (id, version, order_id, status)
+		select id, version, order_id, status from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, status text)
+		on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status`)
+	b.Queue(`update shipment set status = $2 where id = any($1)`, batch.Deleted, shipment.Stopped) // of which nobody knows that it is out
+	credit(&b, nil, slices.Concat(batch.IDs(), batch.Deleted))
+	b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
 	return tx.SendBatch(ctx, &b).Close()
 }
 
@@ -110,25 +133,29 @@ func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 		ids, customers, order.Placed, invoice, vatPercent)
 }
 
-// credit issues a credit note for the invoice of each of these orders that does not stand any more, or not as it was invoiced.
-func credit(b *pgx.Batch, ids, deleted []uuid.UUID) {
+// credit issues a credit note for the invoice of each of these orders, and of the orders of these shipments, that does not stand
+// any more, or not as it was invoiced. While a car of an order is out, by the copy of shipments, the invoice of the order
+// stays: the credit note follows when the car is back.
+func credit(b *pgx.Batch, orders, shipments []uuid.UUID) {
 	b.Queue(`
 		with due as (
-			select i.*, o.id as credited,
-			       case when o.id = any($2) then 'order withdrawn' when o.status = $3 then 'order changed' else 'order cancelled' end as why,
+			select i.*, case when o.id is null then 'order withdrawn' when o.status = $3 then 'order changed' else 'order cancelled' end as why,
 			       row_number() over (order by i.number) as n
-			  from orders o join document i on i.number = o.invoice
-			 where o.id = any($2) or o.id = any($1) and (o.status <> $3
-			    or (o.customer_id, o.lines, o.total_cents, o.currency) is distinct from (i.customer_id, i.lines, i.total_cents, i.currency))
+			  from document i left join orders o on o.id = i.order_id
+			 where i.order_id in (select unnest($1::uuid[]) union select order_id from shipment where id = any($2))
+			   and i.kind = $4 and not exists (select from document c where c.credits = i.number)
+			   and case when o.status = $3
+			       then (o.customer_id, o.lines, o.total_cents, o.currency) is distinct from (i.customer_id, i.lines, i.total_cents, i.currency)
+			       else not exists (select from shipment s where s.order_id = i.order_id and s.status = $6) end
 		), taken as (
 			update last_number set number = number + due.count from (select count(*) from due) due where due.count > 0 returning number - due.count as last
 		), cleared as (
-			update orders set invoice = null from due where orders.id = due.credited
+			update orders set invoice = null from due where orders.id = due.order_id
 		)
 		insert into document (number, kind, credits, reason, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents)
-		select last + n, $4, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		select last + n, $5, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents
 		  from due, taken`,
-		ids, deleted, order.Placed, creditNote)
+		orders, shipments, order.Placed, invoice, creditNote, shipment.Shipped)
 }

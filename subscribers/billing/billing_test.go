@@ -20,6 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -59,7 +60,7 @@ func ordered(n int, version int64, status order.Status, c, cars int) event {
 	}
 	return newEvent(0, id, version, order.Order{
 		ID: id, Version: version, Status: status, CustomerID: numbered("customer", c), TotalCents: int64(cars) * 11900, Currency: "EUR",
-		PlacedAt: noon.Add(time.Duration(n) * time.Minute),
+		PlacedAt: feed.TimeOf(noon.Add(time.Duration(n) * time.Minute)),
 		Lines:    []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: cars, UnitPriceCents: 11900}},
 	})
 }
@@ -74,6 +75,15 @@ func signedUp(n int, version int64, city string) event {
 		ID: id, Version: version, Name: fmt.Sprint("Customer ", n), Email: fmt.Sprintf("customer%d@example.com", n),
 		Address: customer.Address{Street: "Ring 1", PostalCode: "50667", City: city, Country: "DE"},
 	})
+}
+
+// shipped is a version of the shipment of order n's car; without a status it is deleted.
+func shipped(n, car int, version int64, status shipment.Status) event {
+	id := numbered(fmt.Sprint("shipment of car ", car), n)
+	if status == "" {
+		return newEvent(2, id, version, nil)
+	}
+	return newEvent(2, id, version, shipment.Shipment{ID: id, Version: version, Status: status, BuildID: id, OrderID: numbered("order", n)})
 }
 
 // applyIn applies events of one feed as a page.
@@ -125,8 +135,28 @@ func documentsOf(t rapid.TB, pool *pgxpool.Pool) (list []string) {
 	return list
 }
 
+// wantCounts checks the figures above the lists.
+func wantCounts(t rapid.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	var want data
+	if err := pool.QueryRow(context.Background(), `
+		select (select count(*) from document where kind = 'invoice'), (select count(*) from document where kind = 'credit_note'),
+		       (select coalesce(sum(total_cents), 0)::bigint from document where kind = 'invoice'), (select coalesce(sum(total_cents), 0)::bigint from document where kind = 'credit_note'),
+		       (select count(*) from orders where status = 'placed' and invoice is null)`).Scan(&want.Invoices, &want.CreditNotes, &want.InvoicedCents, &want.CreditedCents, &want.Waiting); err != nil {
+		t.Fatal(err)
+	}
+	got, err := overview(httptest.NewRequest("GET", "/", nil), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Invoices != want.Invoices || got.CreditNotes != want.CreditNotes || got.InvoicedCents != want.InvoicedCents || got.CreditedCents != want.CreditedCents || got.Waiting != want.Waiting {
+		t.Errorf("the page says %+v, want %+v", got, want)
+	}
+}
+
 func wantDocuments(t rapid.TB, pool *pgxpool.Pool, want ...string) {
 	t.Helper()
+	wantCounts(t, pool)
 	if got := documentsOf(t, pool); !slices.Equal(got, want) {
 		t.Errorf("issued:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
@@ -170,6 +200,47 @@ func TestDocuments(t *testing.T) {
 		{
 			"a cancellation", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1), ordered(2, 1, order.Placed, 1, 2)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
 			[]string{first, "order 2 to Customer 1 in Köln: 20000 3800 23800", "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{
+			"a cancellation before the car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Ready)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 2, shipment.Stopped)}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{"a cancellation after the car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}}, []string{first}, nil},
+		{
+			"a cancelled car that came back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{
+			"a car that came back before its cancellation is known", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{"a car that came back of an order that stands", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}}, []string{first}, nil},
+		{
+			"one of two cars that came back",
+			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}},
+			[]string{first}, nil,
+		},
+		{
+			"two of two cars that came back",
+			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}, {shipped(1, 2, 3, shipment.Returned)}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{
+			"a shipment that its source no longer has", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, "")}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{"an order that the source no longer has, whose car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}}, []string{first}, nil},
+		{
+			"one whose car came back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}, {shipped(1, 1, 3, shipment.Returned)}},
+			[]string{first, "credit of 1, order withdrawn: 10000 1900 11900"}, nil,
+		},
+		{
+			"one that is back before its car", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}, {ordered(1, 1, order.Placed, 1, 1)}},
+			[]string{first}, nil,
+		},
+		{
+			"a shipped order that is another one now", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Placed, 1, 2)}},
+			[]string{first, "credit of 1, order changed: 10000 1900 11900", "order 1 to Customer 1 in Köln: 20000 3800 23800"}, nil,
 		},
 		{"an order first seen as cancelled", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 2, order.Cancelled, 1, 1)}}, nil, nil},
 		{"an order cancelled on the page that it is placed on", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1), ordered(1, 2, order.Cancelled, 1, 1)}}, nil, nil},

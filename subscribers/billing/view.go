@@ -139,9 +139,10 @@ func (d *data) StandingCents() int64 { return d.InvoicedCents - d.CreditedCents 
 func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	ctx, d := r.Context(), &data{Currency: "EUR", Newest: !r.URL.Query().Has("before")}
 	err := db.QueryRow(ctx, `
-		select count(*) filter (where kind = $1), count(*) filter (where kind = $2),
-		       coalesce(sum(total_cents) filter (where kind = $1), 0)::bigint, coalesce(sum(total_cents) filter (where kind = $2), 0)::bigint
-		  from document`, invoice, creditNote).Scan(&d.Invoices, &d.CreditNotes, &d.InvoicedCents, &d.CreditedCents)
+		select coalesce(sum(rows) filter (where value = $1), 0)::bigint, coalesce(sum(rows) filter (where value = $2), 0)::bigint,
+		       coalesce(sum(total) filter (where value = $1), 0)::bigint, coalesce(sum(total) filter (where value = $2), 0)::bigint,
+		       coalesce(sum(rows) filter (where relation = 'orders'), 0)::bigint
+		  from row_count`, invoice, creditNote).Scan(&d.Invoices, &d.CreditNotes, &d.InvoicedCents, &d.CreditedCents, &d.Waiting)
 	if err != nil {
 		return nil, err
 	}
@@ -150,9 +151,6 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	}
 	if n := len(d.Documents); n == pageLimit && d.Documents[n-1].Number > 1 {
 		d.Older = shown(d.Documents[n-1].Number)
-	}
-	if err := db.QueryRow(ctx, `select count(*) from orders where status = 'placed' and invoice is null`).Scan(&d.Waiting); err != nil {
-		return nil, err
 	}
 	d.WaitingOrders, err = waitingOrders(ctx, db)
 	return d, err
@@ -177,6 +175,7 @@ type paper struct {
 	PlacedAt                                  time.Time
 	VATPercent                                int
 	Lines                                     []line
+	CreditDue                                 bool // the order does not stand, and the credit note follows when its cars are back
 }
 
 type line struct{ order.Line }
@@ -218,7 +217,8 @@ func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error
 		return nil, missing
 	}
 	rows, err := db.Query(r.Context(), `select `+documentColumns+`,
-		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines `+documents+` where d.number = $1 and d.kind = $2`, number, kind)
+		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines,
+		d.kind = $3 and c.number is null and not exists (select from orders o where o.id = d.order_id and o.status = $4) `+documents+` where d.number = $1 and d.kind = $2`, number, kind, invoice, order.Placed)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func entry(t *testing.T, n int, version int64, status order.Status, placedAt str
 	if !e.Deleted {
 		o := order.Order{ID: e.ID, Version: version, Status: status, Lines: lines}
 		var err error
-		if o.PlacedAt, err = time.Parse(time.RFC3339, placedAt); err != nil {
+		if o.PlacedAt.Time, err = time.Parse(time.RFC3339, placedAt); err != nil {
 			t.Fatal(err)
 		}
 		for _, l := range lines {

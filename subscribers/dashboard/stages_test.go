@@ -31,7 +31,7 @@ func car(t *testing.T, n, number int, version int64, status build.Status, finish
 	of := entry(t, n, 1, "", "").ID
 	b := build.Build{ID: uuid.NewSHA1(of, fmt.Append(nil, number)), Version: version, Status: status, OrderID: of, Car: number, Model: "volta", Options: []string{}}
 	if at := began.Add(finished); status == build.Finished {
-		b.FinishedAt = &at
+		b.FinishedAt = feed.OptionalTime(&at)
 	}
 	return published(t, b.ID, version, b)
 }
@@ -42,7 +42,7 @@ func sent(t *testing.T, n, number int, version int64, status shipment.Status, sh
 	b := car(t, n, number, 1, build.Planned, 0)
 	s := shipment.Shipment{ID: uuid.NewSHA1(b.ID, []byte("shipment")), Version: version, Status: status, BuildID: b.ID, OrderID: entry(t, n, 1, "", "").ID}
 	if at := began.Add(shipped); status == shipment.Shipped {
-		s.ShippedAt = &at
+		s.ShippedAt = feed.OptionalTime(&at)
 	}
 	return published(t, s.ID, version, s)
 }

@@ -44,6 +44,9 @@ func (c *checker) check(r *feed.Request, p *feed.Page) error {
 		if e.Position != position {
 			return broken("expected position %d, got %d", position, e.Position)
 		}
+		if err := e.Malformed(); err != nil {
+			return broken("the entry at position %d: %v", position, err)
+		}
 		before, seen := c.versions.Get(e.ID)
 		switch {
 		case e.Version < 1:

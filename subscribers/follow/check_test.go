@@ -48,6 +48,8 @@ func TestBrokenPromises(t *testing.T) {
 		{"false", `"version":2`, `"version":1`, "at position 4 version 1 of " + changing.String() + " follows version 1"},
 		{"false", `08:00:02.000123Z`, `08:00:01.000123Z`, "is of 2026-11-23T08:00:01.000123Z"},
 		{"false", `"cursor":"4-`, `"cursor":"3-`, "ends at cursor 3-"},
+		{"false", `"version":2`, `"version":"2"`, "the entry at position 4: its version is no whole number from 1 on"},
+		{"false", `urn:uuid:` + changing.String(), `urn:x`, "the entry at position 3: its id is no UUID"},
 		{"false", `"items":[`, `"items":[,`, "invalid character"},
 		{"true", `position="4"`, `position="5"`, "expected position 4, got 5"},
 		{"true", `version="2"`, `version="3"`, "at position 4 version 3 of " + changing.String() + " follows version 1"},

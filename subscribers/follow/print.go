@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -22,7 +21,7 @@ type line struct {
 	Position int64        `json:"position"`
 	Cursor   *feed.Cursor `json:"cursor,omitempty"` // of a page's last entry: the wire has no other
 	Version  int64        `json:"version"`
-	Updated  time.Time    `json:"updated"`
+	Updated  feed.Time    `json:"updated"`
 	Deleted  bool         `json:"deleted"`
 	Erased   bool         `json:"erased,omitempty"`
 	ID       uuid.UUID    `json:"id"`
@@ -54,7 +53,7 @@ var (
 // print prints the page; once ctx is done, it stops behind a line. Errors: errClosed, errWrite, feed.ErrPage, or that of ctx.
 func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	for i, e := range page.Entries {
-		l := line{Position: e.Position, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, ID: e.ID}
+		l := line{Position: e.Position, Version: e.Version, Updated: feed.TimeOf(e.Updated), Deleted: e.Deleted, Erased: e.Erased, ID: e.ID}
 		last := i == len(page.Entries)-1
 		if last {
 			l.Cursor = &page.Cursor

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -69,7 +70,7 @@ func TestForget(t *testing.T) {
 	eventually(t, "the mailer is ready", func() bool { status, _ := first.get(t, "/readyz", ""); return status == http.StatusOK })
 	kinds := []string{"", "sent", "refused", "deferred", "banned", "cut"} // the number of customer and order
 	person := func(n int) publish.Entry {
-		c := customer.Customer{ID: customerID(n), Version: 1, Name: "Ada Lovelace", Email: kinds[n] + "-ada@mail.example", EmailConfirmed: true, UpdatedAt: noon}
+		c := customer.Customer{ID: customerID(n), Version: 1, Name: "Ada Lovelace", Email: kinds[n] + "-ada@mail.example", EmailConfirmed: true, UpdatedAt: feed.TimeOf(noon)}
 		return publish.Entry{ID: c.ID, Version: 1, Updated: noon, Payload: rawJSON(t, c)}
 	}
 	s.sell(t, 1, 4)

@@ -245,7 +245,7 @@ func TestLimitOnThePage(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		c := aCustomer(n, 1)
 		c.Email = fmt.Sprintf("ada+%d@mail.example", n)
-		s.append(t, customer.Feed, publish.Entry{ID: c.ID, Version: 1, Updated: c.UpdatedAt, Payload: rawJSON(t, c)})
+		s.append(t, customer.Feed, publish.Entry{ID: c.ID, Version: 1, Updated: c.UpdatedAt.Time, Payload: rawJSON(t, c)})
 	}
 	s.sell(t, 1, 2)
 	eventually(t, "the second mail waits", func() bool {

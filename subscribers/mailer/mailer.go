@@ -5,6 +5,7 @@ import (
 	"context"
 	"embed"
 	"net/http"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,7 @@ func Service() *subscribe.Service {
 			o.db = s.DB
 			return o.work(ctx)
 		},
+		WorkTimeout: oneMail + 5*time.Minute,
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, set, o.outage.now())

@@ -58,14 +58,14 @@ func anOrder(n int, version int64, status order.Status) order.Order {
 	return order.Order{
 		ID: orderID(n), Version: version, Status: status, CustomerID: customerID(n), TotalCents: 5_594_000, Currency: "EUR",
 		Lines:    []order.Line{{Model: "volta", Options: []string{"heat_pump", "long_range"}, Quantity: 2, UnitPriceCents: 2_797_000}},
-		PlacedAt: noon.Add(time.Duration(n) * time.Second), UpdatedAt: noon.Add(time.Duration(n)*time.Second + time.Duration(version)*time.Millisecond),
+		PlacedAt: feed.TimeOf(noon.Add(time.Duration(n) * time.Second)), UpdatedAt: feed.TimeOf(noon.Add(time.Duration(n)*time.Second + time.Duration(version)*time.Millisecond)),
 	}
 }
 
 func email(n int) string { return fmt.Sprintf("buyer%d@mail.example", n) }
 
 func aCustomer(n int, version int64) customer.Customer {
-	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), EmailConfirmed: true, UpdatedAt: noon.Add(time.Duration(version) * time.Second)}
+	return customer.Customer{ID: customerID(n), Version: version, Name: fmt.Sprintf("Zoë Müller %d", n), Email: email(n), EmailConfirmed: true, UpdatedAt: feed.TimeOf(noon.Add(time.Duration(version) * time.Second))}
 }
 
 // orderEntry is a place in the feed; without a status the order is deleted.
@@ -113,6 +113,9 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
 	b.mailTo(t, serve(t, sink))
+	t.Cleanup(func() {
+		pgtest.WantRowCount(t, b.db, "mail", `case when state = 'pending' and not exists (select from customers c where c.id = customer_id) then 'waiting' else state end`, "uncertain")
+	})
 	return b
 }
 

@@ -1,12 +1,15 @@
 package mailer
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 // A reply is positive by its first digit: a mail that was taken so is not sent again.
@@ -95,6 +98,45 @@ func TestRowAtFault(t *testing.T) {
 				t.Errorf("%d mails", mails)
 			}
 		})
+	}
+}
+
+// Where the time of work is too short for a mail server that takes as long as it may, nothing is begun: what is cut off would be
+// sent again.
+func TestTimeOfWork(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.customers(t, customerEntry(t, aCustomer(1, 1)))
+	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed))
+	for _, x := range []struct {
+		left    time.Duration
+		state   string
+		arrived int
+	}{{smtp.SendTimeout - time.Minute, "pending", 0}, {Service().WorkTimeout, "sent", 1}} {
+		ctx, cancel := context.WithTimeout(t.Context(), x.left)
+		defer cancel()
+		b.hurry(t)
+		if err := b.work(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if m := b.want(t, 1, x.state, x.arrived); m.Attempts != x.arrived {
+			t.Errorf("with %v left: %+v", x.left, m)
+		}
+	}
+}
+
+// A server that never ends its reply is no server, and fills no memory.
+func TestEndlessReply(t *testing.T) {
+	t.Parallel()
+	endless := strings.Repeat("x", 1<<16)
+	for _, stage := range []string{"EHLO", "MAIL", "RCPT", "DATA", "."} {
+		b, s := newScripted(t, 1, on(stage, "250-"+strings.Repeat(endless, 32)))
+		if err := b.work(t.Context()); err == nil || !strings.Contains(err.Error()+b.mail(t, 1).Reason, "replies are longer than") && stage != "." {
+			t.Errorf("after %s: %v, %+v", stage, err, b.mail(t, 1))
+		}
+		s.set(yes)
+		b.mustWork(t)
+		b.state(t, 1, "sent", b.mail(t, 1).Attempts, "")
 	}
 }
 

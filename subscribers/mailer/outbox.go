@@ -24,7 +24,10 @@ const (
 	takeOverAfter = 10 * time.Second
 	// For so long an outcome is tried to be noted: while the database starts again, say.
 	noteTimeout = 10 * time.Second
-	noteRetry   = 250 * time.Millisecond
+	dbTimeout   = time.Minute // for one transaction
+	// A mail may take so long from MAIL on: what is being sent when the time of work ends would be cut off, and sent again.
+	oneMail   = smtp.SendTimeout + dbTimeout
+	noteRetry = 250 * time.Millisecond
 )
 
 // An outbox sends what is due.
@@ -69,6 +72,9 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 	defer c.Close()
 	taken := false // a mail, over this connection
 	for i, m := range due {
+		if until, limited := ctx.Deadline(); limited && time.Until(until) < oneMail {
+			return nil, ctx.Err() // the rest is due again at once
+		}
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
 			return nil, ctx.Err()
 		}
@@ -144,6 +150,8 @@ func (o *outbox) takeOver(ctx context.Context) error {
 // due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
 // longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	rows, err := o.db.Query(ctx, `
 		select m.order_id, m.customer_id, m.attempts,
 		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
@@ -266,6 +274,8 @@ func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) e
 }
 
 func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
 	return pgx.BeginFunc(ctx, o.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, outboxLock); err != nil {
 			return err

@@ -95,7 +95,7 @@ func (s *sources) sell(t *testing.T, from, to int) {
 	var entries []publish.Entry
 	for n := from; n <= to; n++ {
 		o := anOrder(n, 1, order.Placed)
-		entries = append(entries, publish.Entry{ID: o.ID, Version: 1, Updated: o.UpdatedAt, Payload: rawJSON(t, o)})
+		entries = append(entries, publish.Entry{ID: o.ID, Version: 1, Updated: o.UpdatedAt.Time, Payload: rawJSON(t, o)})
 	}
 	s.append(t, order.Feed, entries...)
 }
@@ -106,7 +106,7 @@ func (s *sources) signUp(t *testing.T, from, to int) {
 	var entries []publish.Entry
 	for n := from; n <= to; n++ {
 		c := aCustomer(n, 1)
-		entries = append(entries, publish.Entry{ID: c.ID, Version: 1, Updated: c.UpdatedAt, Payload: rawJSON(t, c)})
+		entries = append(entries, publish.Entry{ID: c.ID, Version: 1, Updated: c.UpdatedAt.Time, Payload: rawJSON(t, c)})
 	}
 	s.append(t, customer.Feed, entries...)
 }

@@ -113,11 +113,11 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failur
 	}
 	n := &o.Counts
 	return o, db.QueryRow(ctx, `
-		select count(*), count(*) filter (where m.state = 'sent'), count(*) filter (where m.state = 'pending' and c.id is null),
-		       count(*) filter (where m.state = 'sending' or m.state = 'pending' and c.id is not null), count(*) filter (where m.state = 'failed'),
-		       count(*) filter (where m.state = 'skipped'), count(*) filter (where m.state in ('cancelled', 'withdrawn')), coalesce(sum(m.uncertain), 0),
-		       count(*) filter (where m.state = 'pending' and m.reason = $1)
-		  from mail m left join customers c on c.id = m.customer_id`, overLimit).
+		select coalesce(sum(n), 0), coalesce(sum(n) filter (where value = 'sent'), 0), coalesce(sum(n) filter (where value = 'waiting'), 0),
+		       coalesce(sum(n) filter (where value in ('sending', 'pending')), 0), coalesce(sum(n) filter (where value = 'failed'), 0),
+		       coalesce(sum(n) filter (where value = 'skipped'), 0), coalesce(sum(n) filter (where value in ('cancelled', 'withdrawn')), 0), coalesce(sum(total), 0),
+		       (select count(*) from mail where state = 'pending' and reason = '`+overLimit+`')
+		  from (select value, rows as n, total from row_count where relation = 'mail') as counted`).
 		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 

@@ -1,11 +1,13 @@
 // Package shipping sends every finished car to its customer, at the address of the moment when both are known: a build that is
-// finished before its customer has come waits.
+// finished before its customer has come waits. Once its order is cancelled, a car that has not left stays, and one that has left
+// comes back.
 package shipping
 
 import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -25,6 +28,7 @@ import (
 
 type settings struct {
 	Pickup time.Duration `env:"PICKUP" envDefault:"10s" help:"how long a car stands ready before the truck takes it"`
+	Return time.Duration `env:"RETURN" envDefault:"20s" help:"how long a car that has left takes to come back once its order is cancelled"`
 }
 
 // Service is shipping.
@@ -32,7 +36,7 @@ func Service() *subscribe.Service {
 	set := new(settings)
 	return &subscribe.Service{
 		Name: "shipping", Title: "Shipping", Addr: "127.0.0.1:8094",
-		Text:       "a shipment per finished car, to the customer's address",
+		Text:       "a shipment per finished car, to the customer's address, and its return if the order is cancelled",
 		Migrations: sql.Migrations("shipping"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{
@@ -44,9 +48,15 @@ func Service() *subscribe.Service {
 				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
 				Check: customer.Check, Apply: subscribe.Publishing(applyCustomers),
 			},
+			{
+				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+				Check: order.Check, Apply: subscribe.Publishing(applyOrders),
+			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
-		Work:      func(ctx context.Context, s *subscribe.Site) error { return pickUp(ctx, s.Log, set.Pickup) },
+		Work: func(ctx context.Context, s *subscribe.Site) error {
+			return errors.Join(pickUp(ctx, s.Log, set.Pickup), takeBack(ctx, s.Log, set.Return))
+		},
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/shipments/:id", "Shipment", labelPage, func(r *http.Request) (any, error) { return readLabel(r, s.DB) })
@@ -63,7 +73,7 @@ var (
 	labelPage = web.Template(pages, "label.html")
 )
 
-// lock makes the two feeds and the truck take turns: so a build and its customer that come at the same moment do not miss each other.
+// lock makes the feeds and the truck take turns: so a build and its customer that come at the same moment do not miss each other.
 const lock = `select pg_advisory_xact_lock(hashtext('shipment'))`
 
 func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
@@ -89,7 +99,7 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return err
 	}
-	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil)
+	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil, nil)
 }
 
 // shipmentID derives the id of a build's shipment.
@@ -114,30 +124,56 @@ func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return err
 	}
-	return settle(ctx, tx, nil, slices.Concat(batch.IDs(), batch.Deleted))
+	return settle(ctx, tx, nil, slices.Concat(batch.IDs(), batch.Deleted), nil)
+}
+
+// applyOrders notes which orders stand. An order that the source no longer has is as a cancelled one.
+func applyOrders(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
+	ids := slices.Concat(batch.IDs(), batch.Deleted)
+	var b pgx.Batch
+	b.Queue(lock)
+	batch.Queue(&b, `
+		insert into orders (id, version, status)
+		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
+		on conflict (id) do update set version = excluded.version, status = excluded.status`)
+	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+	b.Queue(`delete from cancelled_order where id = any($1)`, ids)
+	b.Queue(`insert into cancelled_order select id from unnest($1::uuid[]) as id left join orders using (id) where status is distinct from $2`, ids, order.Placed)
+	b.Queue(`
+		update shipment s set returning_since = case when c.id is not null then statement_timestamp() end
+		  from unnest($1::uuid[]) as o (id) left join cancelled_order c using (id)
+		 where s.order_id = o.id and s.status = $2 and (c.id is null) <> (s.returning_since is null)`, ids, shipment.Shipped)
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	return settle(ctx, tx, nil, nil, ids)
 }
 
 const published = ` returning s.id, s.version, s.status, s.build_id, s.order_id, s.shipped_at, s.updated_at`
 
-// settle brings what has not left, of these builds and these customers, to where the copies say that it stands: stopped without a
-// finished build, or when the account was deleted; ready once the customer is known, and then with the address of this moment.
-func settle(ctx context.Context, tx *publish.Tx, builds, customers []uuid.UUID) error {
+// settle brings what is not out, of these builds, customers and orders, to where the copies say that it stands: stopped without a
+// finished build, or when the account was deleted or the order cancelled, but returned if it was out before; ready once the
+// customer is known, and then with the address of this moment.
+func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uuid.UUID) error {
 	return publishChanges(ctx, tx, `
 		with found as (
-			select s.id, case when b.status is distinct from $3 or d.id is not null then $4 when c.id is null then $5 else $6 end as status,
+			select s.id, case when b.status is null or b.status <> $4 or d.id is not null or o.id is not null
+			            then case when s.status = $9 then $9 else $5 end
+			            when c.id is null then $6 else $7 end as status,
 			       c.name, c.street, c.postal_code, c.city, c.country
 			  from shipment s
 			  left join build b on b.id = s.build_id
 			  left join customer c on c.id = s.customer_id
 			  left join deleted_customer d on d.id = s.customer_id
-			 where (s.build_id = any($1) or s.customer_id = any($2)) and s.status <> $7
+			  left join cancelled_order o on o.id = s.order_id
+			 where (s.build_id = any($1) or s.customer_id = any($2) or s.order_id = any($3)) and s.status <> $8
 		), wanted as (
-			select id, status, r.* from found left join lateral (select name, street, postal_code, city, country, statement_timestamp() as at) r on status = $6
+			select id, status, r.* from found left join lateral (select name, street, postal_code, city, country, statement_timestamp() as at) r on status = $7
 		)
 		update shipment s set version = version + 1, status = w.status, name = w.name, street = w.street, postal_code = w.postal_code,
-		       city = w.city, country = w.country, ready_at = w.at, updated_at = greatest(statement_timestamp(), updated_at + interval '1 microsecond')
+		       city = w.city, country = w.country, ready_at = w.at, shipped_at = null, updated_at = greatest(statement_timestamp(), updated_at + interval '1 microsecond')
 		  from wanted w where w.id = s.id and (w.status <> s.status or s.version = 0)`+published,
-		builds, customers, build.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped)
+		builds, customers, orders, build.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
 }
 
 // pickUpChunk is how many cars leave in one transaction.
@@ -158,6 +194,22 @@ func pickUp(ctx context.Context, log *publish.Log, after time.Duration) error {
 	})
 }
 
+// takeBack takes back what is to return for so long, or is from the future on, by a clock that was wrong.
+func takeBack(ctx context.Context, log *publish.Log, after time.Duration) error {
+	return log.InTx(ctx, func(tx *publish.Tx) error {
+		if _, err := tx.Exec(ctx, lock); err != nil {
+			return err
+		}
+		return publishChanges(ctx, tx, `
+			update shipment s set version = version + 1, status = $1, ready_at = null, returning_since = null, updated_at = due.at,
+			       name = null, street = null, postal_code = null, city = null, country = null
+			  from (select id, greatest(statement_timestamp(), updated_at + interval '1 microsecond') as at from shipment
+			         where returning_since <= statement_timestamp() - $2::interval or returning_since > statement_timestamp() + interval '1 minute'
+			         order by returning_since limit $3) due
+			 where s.id = due.id`+published, shipment.Returned, after, pickUpChunk)
+	})
+}
+
 // publishChanges appends the shipments that the statement gives as they are now.
 func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args ...any) error {
 	rows, err := tx.Query(ctx, statement, args...)
@@ -166,12 +218,13 @@ func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args 
 	}
 	changed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e publish.Entry, err error) {
 		var s shipment.Shipment
-		if err := row.Scan(&s.ID, &s.Version, &s.Status, &s.BuildID, &s.OrderID, &s.ShippedAt, &s.UpdatedAt); err != nil {
+		var shippedAt *time.Time
+		if err := row.Scan(&s.ID, &s.Version, &s.Status, &s.BuildID, &s.OrderID, &shippedAt, &s.UpdatedAt.Time); err != nil {
 			return e, err
 		}
-		s.ShippedAt, s.UpdatedAt = utc(s.ShippedAt), s.UpdatedAt.UTC()
+		s.ShippedAt, s.UpdatedAt = feed.OptionalTime(shippedAt), feed.TimeOf(s.UpdatedAt.Time)
 		payload, err := json.Marshal(&s)
-		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt, Payload: payload}, err
+		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt.Time, Payload: payload}, err
 	})
 	publish.Append(tx, shipment.Feed, changed...)
 	return err

@@ -18,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/build"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/shipment"
@@ -87,7 +88,19 @@ func signedUp(n int, version int64, city string) event {
 }
 
 // pickup lets everything leave that is ready.
-var pickup = event{of: 2}
+var pickup = event{of: 3}
+
+// comeback lets everything come back that is to.
+var comeback = event{of: 4}
+
+// ordered is a version of order n; without a status it is deleted.
+func ordered(n int, version int64, status order.Status) event {
+	id := numbered("order", n)
+	if status == "" {
+		return newEvent(2, id, version, nil)
+	}
+	return newEvent(2, id, version, order.Order{ID: id, Version: version, Status: status})
+}
 
 func (d *depot) applyIn(ctx context.Context, tx *publish.Tx, events ...event) error {
 	f := d.feeds[events[0].of]
@@ -104,8 +117,11 @@ func (d *depot) applyIn(ctx context.Context, tx *publish.Tx, events ...event) er
 
 // do applies events of one feed as a page, or lets leave what is ready.
 func (d *depot) do(ctx context.Context, events ...event) error {
-	if events[0].of == pickup.of {
+	switch events[0].of {
+	case pickup.of:
 		return pickUp(ctx, d.log, 0)
+	case comeback.of:
+		return takeBack(ctx, d.log, 0)
 	}
 	return d.log.InTx(ctx, func(tx *publish.Tx) error { return d.applyIn(ctx, tx, events...) })
 }
@@ -118,7 +134,7 @@ func (d *depot) states(t rapid.TB) (list []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var feed int64
+	var published int64
 	versions := int64(0)
 	for _, stage := range shipments {
 		if int(stage.Count) != len(stage.Parcels) {
@@ -136,15 +152,15 @@ func (d *depot) states(t rapid.TB) (list []string) {
 				t.Fatal(err)
 			}
 			want, _ := json.Marshal(shipment.Shipment{
-				ID: p.ID, Version: p.Version, Status: p.Status, BuildID: p.BuildID, OrderID: p.OrderID, ShippedAt: p.ShippedAt, UpdatedAt: p.UpdatedAt,
+				ID: p.ID, Version: p.Version, Status: p.Status, BuildID: p.BuildID, OrderID: p.OrderID, ShippedAt: feed.OptionalTime(p.ShippedAt), UpdatedAt: feed.TimeOf(p.UpdatedAt),
 			})
 			if string(payload) != string(want) {
 				t.Errorf("published %s, want %s", payload, want)
 			}
 		}
 	}
-	if err := d.QueryRow(ctx, `select count(*) from feed_entry join shipment on id = entity_id`).Scan(&feed); err != nil || feed != versions {
-		t.Errorf("%d entries are on the feed, want %d (%v)", feed, versions, err)
+	if err := d.QueryRow(ctx, `select count(*) from feed_entry join shipment on id = entity_id`).Scan(&published); err != nil || published != versions {
+		t.Errorf("%d entries are on the feed, want %d (%v)", published, versions, err)
 	}
 	slices.Sort(list)
 	return list
@@ -174,6 +190,18 @@ func TestShipments(t *testing.T) {
 		{"an account deleted before the car is finished", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "")}, finished, {pickup}}, []string{"stopped v1"}},
 		{"an account deleted before the truck came", [][]event{{signedUp(1, 1, "Köln")}, finished, {signedUp(1, 2, "")}, {pickup}}, []string{"stopped v2"}},
 		{"an account deleted after the car has left", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {signedUp(1, 2, "")}}, []string{"shipped v2"}},
+		{"an order cancelled before its car is finished", [][]event{{ordered(1, 2, order.Cancelled)}, {signedUp(1, 1, "Köln")}, finished, {pickup}, {comeback}}, []string{"stopped v1"}},
+		{"an order cancelled while its car waited", [][]event{finished, {ordered(1, 2, order.Cancelled)}, {signedUp(1, 1, "Köln")}, {pickup}}, []string{"stopped v2"}},
+		{"an order cancelled before the truck came", [][]event{{signedUp(1, 1, "Köln")}, finished, {ordered(1, 2, order.Cancelled)}, {pickup}, {comeback}}, []string{"stopped v2"}},
+		{"an order cancelled after the car has left", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, order.Cancelled)}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"a car that comes back", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, order.Cancelled)}, {comeback}, {pickup}}, []string{"returned v3"}},
+		{"an order that stands", [][]event{{signedUp(1, 1, "Köln")}, finished, {ordered(1, 1, order.Placed)}, {pickup}, {comeback}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"another order that is cancelled", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(2, 2, order.Cancelled)}, {comeback}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"an order that the source no longer has", [][]event{{signedUp(1, 1, "Köln")}, finished, {ordered(1, 1, order.Placed)}, {pickup}, {ordered(1, 2, "")}, {comeback}}, []string{"returned v3"}},
+		{"an order that stands again before its car is back", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, "")}, {ordered(1, 1, order.Placed)}, {comeback}}, []string{"shipped v2: Customer 1 in Köln"}},
+		{"an order that stands again after its car is back", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, "")}, {comeback}, {signedUp(1, 2, "Bonn")}, {ordered(1, 1, order.Placed)}, {pickup}}, []string{"shipped v5: Customer 1 in Bonn"}},
+		{"an account deleted while the car is on its way back", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, order.Cancelled)}, {signedUp(1, 2, "")}, {comeback}}, []string{"returned v3"}},
+		{"a build that is withdrawn after its car is back", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {ordered(1, 2, order.Cancelled)}, {comeback}, {built(1, 4, "", 0)}}, []string{"returned v3"}},
 		{"an account that another history has again", [][]event{finished, {signedUp(1, 2, "")}, {signedUp(1, 1, "Köln")}}, []string{"ready v3: Customer 1 in Köln"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -263,6 +291,29 @@ func TestFeedsTakeTurns(t *testing.T) {
 				t.Errorf("%q", got)
 			}
 		})
+	}
+}
+
+// A car comes back no earlier than RETURN says, nor does it wait for a clock that was wrong.
+func TestTakeBack(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Finished, 1)}, {pickup}, {ordered(1, 2, order.Cancelled)}} {
+		if err := d.do(t.Context(), step...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ since, want string }{{"now() - interval '59 minutes'", "shipped"}, {"now() + interval '74 years'", "returned"}} {
+		if _, err := d.Exec(t.Context(), `update shipment set returning_since = `+c.since); err != nil {
+			t.Fatal(err)
+		}
+		if err := takeBack(t.Context(), d.log, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		var status string
+		if err := d.QueryRow(t.Context(), `select status from shipment`).Scan(&status); err != nil || status != c.want {
+			t.Errorf("%s: %s, %v", c.since, status, err)
+		}
 	}
 }
 

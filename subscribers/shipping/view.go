@@ -68,9 +68,9 @@ func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
 	}
 	status := shipment.Status(asked.Get("status"))
 	switch status {
-	case "", shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped:
+	case "", shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped, shipment.Returned:
 	default:
-		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped or stopped.")
+		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped, stopped or returned.")
 	}
 	var of *uuid.UUID
 	if text := asked.Get("order_id"); text != "" {
@@ -110,12 +110,17 @@ const stageLimit = 25
 
 // overview gives the stages in the order of a shipment's way.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
-	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped} {
+	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
 		s := stage{Status: status}
-		if err := db.QueryRow(ctx, `select count(*) from shipment where status = $1`, status).Scan(&s.Count); err != nil {
+		err := db.QueryRow(ctx, `select coalesce(max(rows), 0) from row_count where relation = 'shipment' and value = $1`, status).Scan(&s.Count)
+		if err != nil {
 			return nil, err
 		}
-		if s.Parcels, err = list(ctx, db, status, nil, stageLimit); err != nil {
+		rows, err := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id limit $2`, status, stageLimit)
+		if err != nil {
+			return nil, err
+		}
+		if s.Parcels, err = pgx.CollectRows(rows, scanParcel); err != nil {
 			return nil, err
 		}
 		stages = append(stages, s)

@@ -66,7 +66,8 @@ func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
 		return d, err
 	}
 	return d, db.QueryRow(ctx, `
-		select (select count(*) from purchase where arrived_at is null), (select count(*) from orders where status = 'placed')`).Scan(&d.UnderWay, &d.Orders)
+		select coalesce(sum(rows) filter (where relation = 'purchase'), 0)::bigint,
+		       coalesce(sum(rows) filter (where relation = 'orders' and value = 'placed'), 0)::bigint from row_count`).Scan(&d.UnderWay, &d.Orders)
 }
 
 type supplier struct {

@@ -19,7 +19,7 @@ const publicURL = "http://localhost:8080" // in the links only
 func newOrder() *order.Order {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	o := &order.Order{
-		ID: uuid.Must(uuid.NewV7()), Version: 1, Status: order.Placed, CustomerID: uuid.New(), Currency: "EUR", PlacedAt: now, UpdatedAt: now,
+		ID: uuid.Must(uuid.NewV7()), Version: 1, Status: order.Placed, CustomerID: uuid.New(), Currency: "EUR", PlacedAt: feed.TimeOf(now), UpdatedAt: feed.TimeOf(now),
 		Lines: []order.Line{
 			{Model: "ampere", Options: []string{"all_wheel_drive", "driver_assistance", "glass_roof"}, Quantity: 1, UnitPriceCents: 5_789_000},
 			{Model: "joule", Options: []string{"heat_pump", "long_range", "tow_bar"}, Quantity: 3, UnitPriceCents: 5_120_000},
@@ -40,7 +40,7 @@ const insertOrder = `insert into %s (id, version, status, customer_id, lines, to
 var orderColumns = []string{"id", "version", "status", "customer_id", "lines", "total_cents", "currency", "placed_at", "updated_at"}
 
 func orderRow(o *order.Order) []any {
-	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt}
+	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time}
 }
 
 // newChange is the sale of an order: its row and its entry.
@@ -54,7 +54,7 @@ func newChange(o *order.Order) (*publish.Change, error) {
 
 func newEntry(o *order.Order) (publish.Entry, error) {
 	payload, err := json.Marshal(o)
-	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt, Payload: payload}, err
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload}, err
 }
 
 var description = feed.Description{

@@ -43,10 +43,10 @@ func marshalOrders(pool *pgxpool.Pool) gin.HandlerFunc {
 		}
 		items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (item, error) {
 			o := new(order.Order)
-			err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt, &o.UpdatedAt)
+			err := row.Scan(&o.ID, &o.Version, &o.Status, &o.CustomerID, &o.Lines, &o.TotalCents, &o.Currency, &o.PlacedAt.Time, &o.UpdatedAt.Time)
 			after++
 			title, html := words(o)
-			return item{"urn:uuid:" + o.ID.String(), publicURL + "/orders/" + o.ID.String(), title, html, o.UpdatedAt, after, o}, err
+			return item{"urn:uuid:" + o.ID.String(), publicURL + "/orders/" + o.ID.String(), title, html, o.UpdatedAt.Time, after, o}, err
 		})
 		var body []byte
 		if err == nil {

@@ -142,7 +142,7 @@ func contestants(log *publish.Log, peers *pgxpool.Pool) []contestant {
 				if _, err := tx.Exec(ctx, plainOrder, orderRow(o)...); err != nil {
 					return err
 				}
-				_, err := tx.Exec(ctx, plainEntry, o.ID, o.Version, o.UpdatedAt, payload)
+				_, err := tx.Exec(ctx, plainEntry, o.ID, o.Version, o.UpdatedAt.Time, payload)
 				return err
 			})
 		}, `(select id as number, payload from plain_entry)`},

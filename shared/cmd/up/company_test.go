@@ -10,12 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/topology"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // walk is the life of one company, step by step.
@@ -133,14 +133,14 @@ func (w *walk) killSales(t *testing.T) {
 		})
 		asOf := frozen[service].AsOf
 		header, _, err := get(w.url(service)+api, "application/json")
-		if got, want := header.Values("Edison-Copy"), `orders; state=stale; as_of="`+asOf.Format(time.RFC3339)+`"; failing_since="`; err != nil ||
+		if got, want := header.Values("Edison-Copy"), `orders; state=stale; as_of="`+asOf.UTC().Format(web.TimeFormat)+`"; failing_since="`; err != nil ||
 			!slices.ContainsFunc(got, func(copy string) bool { return strings.HasPrefix(copy, want) }) {
 			t.Errorf("%s answers with Edison-Copy: %s, %v; want %s", service, got, err, want)
 		}
 		for _, path := range []string{"/", "/subscriptions"} {
 			_, body, err := get(w.url(service)+path, "text/html")
 			banner := `class="banner stale" role="status"><strong>orders: stale, polls fail since `
-			if err != nil || !strings.Contains(string(body), banner) || !strings.Contains(string(body), `UTC.</strong> This is the copy as of <time datetime="`+asOf.Format(time.RFC3339Nano)) {
+			if err != nil || !strings.Contains(string(body), banner) || !strings.Contains(string(body), `UTC.</strong> This is the copy as of <time datetime="`+asOf.UTC().Format(web.TimeFormat)) {
 				t.Errorf("%s%s has no banner that says stale and %v: %v\n%s", service, path, asOf, err, body)
 			}
 		}

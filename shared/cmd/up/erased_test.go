@@ -38,7 +38,7 @@ func TestPeopleAndOutages(t *testing.T) {
 	t.Parallel()
 	c := &crew{bench: newBench(t)}
 	c.settle(t)
-	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=1s")
+	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=1s", "RETURN=1s")
 	c.up.says(t, "everything is up")
 	for _, step := range []struct {
 		name string

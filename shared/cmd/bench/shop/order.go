@@ -27,7 +27,7 @@ func ID(n int) uuid.UUID {
 func newOrder(n int) *order.Order {
 	random := rand.New(rand.NewPCG(seed, uint64(n)))
 	at := time.Date(2026, 1, 1, 0, 0, n, 0, time.UTC)
-	o := &order.Order{ID: ID(n), Version: 1, Status: order.Placed, CustomerID: ID(-1 - random.IntN(1000)), Currency: "EUR", PlacedAt: at, UpdatedAt: at}
+	o := &order.Order{ID: ID(n), Version: 1, Status: order.Placed, CustomerID: ID(-1 - random.IntN(1000)), Currency: "EUR", PlacedAt: feed.TimeOf(at), UpdatedAt: feed.TimeOf(at)}
 	for _, model := range []string{"ampere", "joule", "ohm"} {
 		l := order.Line{Model: model, Options: slices.Clone(options[:random.IntN(len(options))]), Quantity: 1 + random.IntN(3), UnitPriceCents: 3_000_000 + 1000*random.Int64N(3000)}
 		o.Lines = append(o.Lines, l)
@@ -40,7 +40,7 @@ const insertOrder = `insert into orders (id, version, status, customer_id, lines
 	values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 
 func row(o *order.Order) []any {
-	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt, o.UpdatedAt}
+	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time}
 }
 
 // message is the order as queues carry it: with external_id, by which the story's consumer knows it.

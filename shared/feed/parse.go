@@ -1,0 +1,204 @@
+package feed
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// ErrPage is what ParsePage wraps when a body is not the page that was asked for: torn, of another format,
+// or with positions that do not follow each other.
+var ErrPage = errors.New("not a page of this feed")
+
+// jsonReplay is what a reader takes of a replay page.
+type jsonReplay[Item any] struct {
+	Version string `json:"version"`
+	Edison  *struct {
+		Cursor   Cursor  `json:"cursor"`
+		Sealed   bool    `json:"sealed"`
+		UpToDate *bool   `json:"up_to_date"`
+		Head     *Cursor `json:"head"`
+	} `json:"_edison"`
+	Items []Item `json:"items"`
+}
+
+type jsonItem struct {
+	ID       string    `json:"id"`
+	Modified time.Time `json:"date_modified"`
+	Edison   struct {
+		Position int64          `json:"position"`
+		Version  int64          `json:"version"`
+		Deleted  bool           `json:"deleted"`
+		Erased   bool           `json:"erased"`
+		Entity   jsontext.Value `json:"entity"`
+	} `json:"_edison"`
+}
+
+// asWritten: an entity that the log has taken does not fail its whole page.
+var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// ParsePage reads a replay page that starts at after and checks that it is whole: positions follow each other
+// from after on, and the page's cursor is that of its last entry. An item that cannot be read, other than by its position, is an
+// entry that is [Entry.Malformed]. It keeps nothing of body. All errors wrap ErrPage.
+func ParsePage(body []byte, after Cursor) (*Page, error) {
+	var doc jsonReplay[jsonItem]
+	if json.Unmarshal(body, &doc, asWritten) == nil {
+		if page, err := doc.page(after, (*jsonItem).entry); err == nil {
+			return page, nil
+		}
+	}
+	var items jsonReplay[jsontext.Value] // to be read one by one, which takes longer
+	if err := json.Unmarshal(body, &items, asWritten); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPage, err)
+	}
+	return items.page(after, func(item *jsontext.Value, position int64) (Entry, error) { return parseItem(*item, position), nil })
+}
+
+// parseHead reads from the newest entries where the feed ends.
+func parseHead(body []byte) (head Cursor, err error) {
+	var doc jsonReplay[jsontext.Value]
+	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
+		return head, fmt.Errorf("%w: %w", ErrPage, err)
+	}
+	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
+		return head, fmt.Errorf("%w: it does not say where the feed ends", ErrPage)
+	}
+	return *doc.Edison.Head, nil
+}
+
+// page reads each item by entry, which is told the position that is due.
+func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry, error)) (*Page, error) {
+	if doc.Version != jsonFeedVersion || doc.Edison == nil {
+		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _edison", ErrPage)
+	}
+	p := &Page{Cursor: doc.Edison.Cursor, Sealed: doc.Edison.Sealed, Entries: make([]Entry, 0, len(doc.Items))}
+	if doc.Edison.Head != nil && doc.Edison.UpToDate != nil {
+		p.Head, p.UpToDate = *doc.Edison.Head, *doc.Edison.UpToDate
+	} else if !p.Sealed {
+		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", ErrPage)
+	}
+	position := after.Position
+	for i := range doc.Items {
+		position++
+		e, err := entry(&doc.Items[i], position)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the entry at position %d: %w", ErrPage, position, err)
+		}
+		if e.Position != position {
+			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)
+		}
+		p.Entries = append(p.Entries, e)
+	}
+	if p.Cursor.Position != position || len(p.Entries) == 0 && p.Cursor != after {
+		return nil, fmt.Errorf("%w: it ends at cursor %s, its last entry is at position %d", ErrPage, p.Cursor, position)
+	}
+	if len(p.Entries) == 0 && !p.UpToDate {
+		return nil, fmt.Errorf("%w: it is empty and does not end the feed", ErrPage)
+	}
+	if !p.Sealed && (p.Head.Position < p.Cursor.Position || p.UpToDate != (p.Head == p.Cursor)) {
+		return nil, fmt.Errorf("%w: it ends at cursor %s, up to date: %t, while the feed ends at %s", ErrPage, p.Cursor, p.UpToDate, p.Head)
+	}
+	return p, nil
+}
+
+func (item *jsonItem) entry(int64) (Entry, error) {
+	e := Entry{
+		Position: item.Edison.Position, Version: item.Edison.Version, Updated: item.Modified,
+		Deleted: item.Edison.Deleted, Erased: item.Edison.Erased, Entity: []byte(item.Edison.Entity),
+	}
+	return e, e.identify(item.ID)
+}
+
+var errID = errors.New("its id is no UUID")
+
+// identify sets the ID, and says what is wrong with the entry.
+func (e *Entry) identify(id string) (err error) {
+	e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:"))
+	switch object := bytes.HasPrefix(e.Entity, []byte("{")); {
+	case err != nil:
+		return errID
+	case e.Version < 1:
+		return errors.New("its version is no whole number from 1 on")
+	case e.Deleted && e.Entity != nil:
+		return errors.New("it is deleted and has an entity")
+	case !e.Deleted && !object:
+		return errors.New("its entity is no object")
+	case e.Erased && !e.Deleted:
+		return errors.New("it is erased and not deleted")
+	}
+	return nil
+}
+
+// Malformed says, without a word of it, what is wrong with the item that this entry was on its page; nil: nothing, it can be read.
+// Where it cannot, the entry holds what there is: Position, Version (0: not known) and ID, which is made of the item's text where
+// that has no UUID. Entity is the item itself as the only element of an array, and so never taken for an entity.
+func (e *Entry) Malformed() error {
+	if !bytes.HasPrefix(e.Entity, []byte("[")) {
+		return nil
+	}
+	if _, _, err := readItem(jsontext.Value(e.Entity[1 : len(e.Entity)-1])); err != nil {
+		return err
+	}
+	return errors.New("it could not be read")
+}
+
+// parseItem reads an item of which the position that is due is known: one that does not say its own has that.
+func parseItem(item jsontext.Value, position int64) Entry {
+	e, placed, err := readItem(item)
+	if !placed {
+		e.Position = position
+	}
+	if err != nil {
+		e.Version, e.Deleted, e.Erased = max(e.Version, 0), false, false
+		e.Entity = append(append([]byte("["), item...), ']')
+	}
+	return e
+}
+
+// readItem reads an item member by member, and says what is wrong with it. placed: it has a position.
+func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
+	var item struct {
+		ID       jsontext.Value `json:"id"`
+		Modified jsontext.Value `json:"date_modified"`
+		Edison   jsontext.Value `json:"_edison"`
+	}
+	var edison struct {
+		Position jsontext.Value `json:"position"`
+		Version  jsontext.Value `json:"version"`
+		Deleted  jsontext.Value `json:"deleted"`
+		Erased   jsontext.Value `json:"erased"`
+		Entity   jsontext.Value `json:"entity"`
+	}
+	read := func(from jsontext.Value, to any, wrong string) (is bool) {
+		if len(from) > 0 && json.Unmarshal(from, to, asWritten) != nil {
+			err = cmp.Or(err, errors.New(wrong))
+			return false
+		}
+		return len(from) > 0 && from.Kind() != 'n'
+	}
+	var id string
+	read(text, &item, "it is no object")
+	read(item.Edison, &edison, "its _edison is no object")
+	placed = read(edison.Position, &e.Position, "its position is no whole number")
+	read(edison.Version, &e.Version, "its version is no whole number from 1 on")
+	read(item.ID, &id, errID.Error())
+	read(item.Modified, &e.Updated, "its date_modified is no time of RFC 3339")
+	read(edison.Deleted, &e.Deleted, "its deleted is neither true nor false")
+	read(edison.Erased, &e.Erased, "its erased is neither true nor false")
+	if !placed {
+		err = cmp.Or(err, errors.New("its position is no whole number"))
+	}
+	e.Entity = []byte(edison.Entity)
+	wrong := e.identify(id)
+	if errors.Is(wrong, errID) {
+		e.ID = uuid.NewSHA1(uuid.NameSpaceURL, text)
+	}
+	return e, placed, cmp.Or(err, wrong)
+}

@@ -1,0 +1,28 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// WantRowCount checks that row_count says of a table what counting it anew says. value and total are the expressions that it is
+// counted by.
+func WantRowCount(t testing.TB, pool *pgxpool.Pool, relation, value, total string) {
+	t.Helper()
+	var kept, counted string // at one moment: others may write
+	err := pool.QueryRow(context.Background(), fmt.Sprintf(`
+		select (select coalesce(string_agg(format('%%s: %%s, %%s', value, rows, total), '; ' order by value), '')
+		          from row_count where relation = '%[1]s' and (rows <> 0 or total <> 0)),
+		       (select coalesce(string_agg(format('%%s: %%s, %%s', value, rows, total), '; ' order by value), '')
+		          from (select value, count(*) as rows, sum(total) as total from (select %[2]s as value, %[3]s as total from %[1]s) as found
+		                 where value is not null group by value) as counted)`, relation, value, total)).Scan(&kept, &counted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept != counted {
+		t.Errorf("of %s is kept: %s; counted: %s", relation, kept, counted)
+	}
+}

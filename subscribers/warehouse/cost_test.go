@@ -1,0 +1,32 @@
+package warehouse
+
+import (
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"testing"
+)
+
+// The page is read at the same cost however long the service has been there.
+func TestPageCost(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	for _, statement := range []string{
+		`insert into orders (id, version, status) select gen_random_uuid(), 1, 'placed' from generate_series(1, 60000)`,
+		`insert into purchase (part, number, quantity, due_at) select 'motor', n, 1, now() + n * interval '1 second' from generate_series(1, 60000) n`,
+		`vacuum analyze`,
+	} {
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
+		_, err := overview(t.Context(), pool)
+		return err
+	})
+	for _, c := range costs {
+		if c.Blocks > 400 { // a table, or a count in its index, has more
+			t.Errorf("%d blocks for %s\n%s", c.Blocks, c.SQL, c.Plan)
+		}
+	}
+}
