@@ -27,8 +27,8 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 		ID: uuid.New(), Version: 1, Status: order.Placed, Currency: "EUR", PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), TotalCents: 2_797_000,
 		Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 1, UnitPriceCents: 2_797_000}},
 	}
-	b := build.Build{ID: uuid.New(), Version: 3, Status: build.Finished, OrderID: o.ID, Car: 1, Model: "volta", Options: []string{}, Slot: "2026-11-23", FinishedAt: feed.OptionalTime(&built), UpdatedAt: feed.TimeOf(built)}
-	s := shipment.Shipment{ID: uuid.New(), Version: 2, Status: shipment.Shipped, BuildID: b.ID, OrderID: o.ID, ShippedAt: feed.OptionalTime(&shipped), UpdatedAt: feed.TimeOf(shipped)}
+	b := build.Build{ID: uuid.New(), Version: 1, Status: build.Finished, OrderID: o.ID, Car: 1, Model: "volta", Options: []string{}, Slot: "2026-11-23", FinishedAt: feed.OptionalTime(&built), UpdatedAt: feed.TimeOf(built)}
+	s := shipment.Shipment{ID: uuid.New(), Version: 1, Status: shipment.Shipped, BuildID: b.ID, OrderID: o.ID, ShippedAt: feed.OptionalTime(&shipped), UpdatedAt: feed.TimeOf(shipped)}
 	pool := pgtest.New(t, sql.Migrations("subscribe"), dashboard.Service.Migrations)
 	url := start(t, "dashboard", pool, map[string]string{
 		"FEED_URL_ORDERS":    ordersFeed(t, o),

@@ -310,6 +310,14 @@ func TestChange(t *testing.T) {
 	if p.Version != 2 || p.Address.City != "Paris" || resp.Header.Get("ETag") != `"2"` || !p.UpdatedAt.After(first.UpdatedAt.Time) || !p.CreatedAt.Equal(first.CreatedAt.Time) {
 		t.Errorf("%+v", p)
 	}
+	for tag, want := range map[string]int{`"2-gzip"`: 200, `W/"2"`: 200, `W/"2;zstd"`: 200, `"1-gzip"`: 412, `W/"1"`: 412} { // as proxies make them
+		if resp, text := a.do(t, "PUT", at, moved, "Content-Type", "application/json", "If-Match", tag); resp.StatusCode != want {
+			t.Errorf("%s: %d %s", tag, resp.StatusCode, text)
+		}
+		if resp, text := a.do(t, "GET", at, "", "If-None-Match", tag); (resp.StatusCode == 304) != (want == 200) {
+			t.Errorf("%s: %d %s", tag, resp.StatusCode, text)
+		}
+	}
 	if resp, text := a.do(t, "PUT", at, ada, "Content-Type", "application/json", "If-Match", `"1"`); resp.StatusCode != 412 || !strings.Contains(text, "version 2") {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}

@@ -1,7 +1,6 @@
 package sales
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"html"
 	"strconv"
@@ -18,8 +17,7 @@ import (
 func ordersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: order.Feed, Title: "Edison Cars: orders", ID: "tag:edison-cars.example,2026:orders",
-		Version: version(),
-		Text:    "Every order that was placed or cancelled, whole, in commit order.",
+		Text: "Every order that was placed or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			o := order.Order{Lines: make([]order.Line, 0, 4)}
 			if err := json.Unmarshal(e.Entity, &o); err != nil {
@@ -32,15 +30,6 @@ func ordersFeed(publicURL string) feed.Description {
 			}, nil
 		},
 	}
-}
-
-// wordsVersion is that of Show: raise it with every change of its words.
-const wordsVersion = "2"
-
-// version changes with what the words are made of.
-func version() string {
-	of, _ := json.Marshal(catalogue) // cannot fail: strings and numbers
-	return fmt.Sprintf("%s-%x", wordsVersion, sha256.Sum256(of))[:18]
 }
 
 // content gives an order as HTML. It is written out and no template: a page of a long history has a thousand.

@@ -209,7 +209,7 @@ func TestPlace(t *testing.T) {
 	if got.StatusCode != 200 || got.Header.Get("ETag") != `"1"` || len(entries) != 1 || strings.TrimSpace(body) != string(entries[0].Entity) || entries[0].ID != o.ID {
 		t.Errorf("GET of the order: %d %s\non the feed: %+v", got.StatusCode, body, entries)
 	}
-	for _, tag := range []string{`"1"`, `W/"1"`, `*`} {
+	for _, tag := range []string{`"1"`, `W/"1"`, `*`, `"1-gzip"`, `"1;gzip"`, `W/"1-zstd"`} {
 		if resp, body := s.do(t, "GET", "/orders/"+o.ID.String(), "", "If-None-Match", tag); resp.StatusCode != 304 || body != "" {
 			t.Errorf("If-None-Match: %s: %d %s", tag, resp.StatusCode, body)
 		}
@@ -362,6 +362,16 @@ func TestCancel(t *testing.T) {
 	resp, got := cancel("If-Match", `"7", "1"`)
 	if resp.StatusCode != 200 || got.Status != order.Cancelled || got.Version != 2 || !got.UpdatedAt.After(o.UpdatedAt.Time) || resp.Header.Get("ETag") != `"2"` {
 		t.Errorf("%d %+v", resp.StatusCode, got)
+	}
+	for _, proxied := range []string{`"2-gzip"`, `"2;gzip"`, `W/"2"`, `W/"2-br"`} {
+		if resp, _ := cancel("If-Match", proxied); resp.StatusCode != 200 {
+			t.Errorf("with its tag as a proxy made it, %s: %d", proxied, resp.StatusCode)
+		}
+	}
+	for _, other := range []string{`"1-gzip"`, `"22-gzip"`, `W/"1"`} {
+		if resp, _ := cancel("If-Match", other); resp.StatusCode != 412 {
+			t.Errorf("with another one, %s: %d", other, resp.StatusCode)
+		}
 	}
 	if resp, again := cancel(); resp.StatusCode != 200 || again.Version != 2 {
 		t.Errorf("the second time: %d %+v", resp.StatusCode, again)

@@ -16,6 +16,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
@@ -101,7 +102,7 @@ func TestCompose(t *testing.T) {
 				if strings.HasPrefix(name, "POLL_") && name != "POLL_WAIT" { // which is no schedule
 					checkPoll(t, bin, p, name)
 				} else if feed, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
-					checkFeed(t, project, feed, value(service, name), value(service, "FEED_TOKEN"))
+					checkFeed(t, project, feed, value(service, name), value(service, "FEED_TOKEN"), value(service, "PLAIN_HOSTS"))
 				}
 			}
 		})
@@ -167,6 +168,13 @@ func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 	if err := asked.UnmarshalText([]byte(value(s, "SERVICES"))); err != nil {
 		t.Fatal(err)
 	}
+	var plain feed.PlainHosts
+	if err := plain.UnmarshalText([]byte(value(s, "PLAIN_HOSTS"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := asked.Check(value(s, "FEED_TOKEN"), plain); err != nil {
+		t.Error(err)
+	}
 	var want topology.Services
 	for _, p := range programs {
 		want = append(want, topology.Service{Name: p.name, URL: "http://" + p.name + ":" + p.port})
@@ -200,18 +208,25 @@ func checkPoll(t *testing.T, bin string, p program, name string) {
 }
 
 // checkFeed: the feed is asked where a service of the project listens, with a token that it knows if it takes tokens.
-func checkFeed(t *testing.T, project *types.Project, feed, at, token string) {
+func checkFeed(t *testing.T, project *types.Project, name, at, token, plain string) {
 	t.Helper()
 	u, err := url.Parse(at)
-	if err != nil || u.Path != "/feeds/"+strings.ToLower(feed) {
-		t.Fatalf("the feed %s at %q, %v", feed, at, err)
+	if err != nil || u.Path != "/feeds/"+strings.ToLower(name) {
+		t.Fatalf("the feed %s at %q, %v", name, at, err)
 	}
 	source := project.Services[u.Hostname()]
 	if value(source, "ADDR") != "0.0.0.0:"+u.Port() {
-		t.Errorf("the feed %s is asked for at %s, where nobody listens", feed, u.Host)
+		t.Errorf("the feed %s is asked for at %s, where nobody listens", name, u.Host)
 	}
 	if !knows(source, token) {
-		t.Errorf("the feed %s is asked for with a token that %s does not know", feed, u.Host)
+		t.Errorf("the feed %s is asked for with a token that %s does not know", name, u.Host)
+	}
+	var hosts feed.PlainHosts
+	if err := hosts.UnmarshalText([]byte(plain)); err != nil {
+		t.Fatal(err)
+	}
+	if err := hosts.Check(u, token != "", "PLAIN_HOSTS"); err != nil {
+		t.Errorf("the feed %s: %v", name, err)
 	}
 	if !slices.Contains(strings.Fields(value(source, "HOSTS")), u.Hostname()) {
 		t.Errorf("%s does not answer as %s: HOSTS=%s", source.Name, u.Hostname(), value(source, "HOSTS"))

@@ -32,7 +32,7 @@ type atomPage struct {
 	Cursor   Cursor  `xml:"cursor,attr"`
 	Next     string  `xml:"next,attr"`
 	Sealed   bool    `xml:"sealed,attr"`
-	UpToDate *bool   `xml:"up-to-date,attr,omitempty"`
+	UpToDate bool    `xml:"up-to-date,attr"`
 	Head     *Cursor `xml:"head,attr,omitempty"`
 }
 
@@ -65,14 +65,14 @@ func (d *Document) Atom() ([]byte, error) {
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: "Edison Cars"}},
 		},
 		NSTombstone: nsTombstone, NSHistory: nsHistory, NSEdison: nsEdison,
-		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
+		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: d.UpToDate},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
 	}
 	if d.Archive {
 		doc.Archive = &struct{}{}
 	}
 	if d.tail() {
-		doc.Page.UpToDate, doc.Page.Head = &d.UpToDate, &d.Head
+		doc.Page.Head = &d.Head
 	}
 	for _, l := range d.Links {
 		doc.Links = append(doc.Links, feeds.AtomLink{Rel: l.Rel, Href: l.Href, Type: l.Type})

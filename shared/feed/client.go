@@ -34,17 +34,28 @@ type Client struct {
 // silent for longer than a page may take. It sends the token (RFC 6750; "": none), unless the feed's URL has a user.
 func NewClient(token string) *Client {
 	return &Client{token: token, http: &http.Client{
-		Transport: NewTransport(),
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
-				return &RedirectError{"it redirects to another origin, " + r.URL.Host}
-			}
-			if len(via) > 5 {
-				return &RedirectError{"it redirects more than 5 times"}
-			}
-			return nil
-		},
+		Transport: NewTransport(), CheckRedirect: WithinOrigin,
 	}}
+}
+
+// WithinOrigin lets an [http.Client] follow a redirect within one origin (RFC 6454 section 4), 5 at most, so that no token
+// leaves it. Errors: *RedirectError.
+func WithinOrigin(r *http.Request, via []*http.Request) error {
+	switch {
+	case origin(r.URL) != origin(via[0].URL):
+		return &RedirectError{"it redirects to another origin, " + r.URL.Host}
+	case len(via) > 5:
+		return &RedirectError{"it redirects more than 5 times"}
+	}
+	return nil
+}
+
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + hostName(u.Hostname()) + " " + port
 }
 
 // Close closes the connections that are kept for the next request.
@@ -192,7 +203,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
-		return nil, statusError(resp)
+		return nil, Refusal(resp)
 	}
 	if t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), TypeJSONFeed) {
 		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
@@ -233,7 +244,8 @@ func asOf(resp *http.Response, asked time.Time) time.Time {
 	return asked.UTC().Add(-age).Truncate(time.Millisecond)
 }
 
-func statusError(resp *http.Response) error {
+// Refusal returns the error of an answer that is neither a page nor 304: a *StatusError, which is wrapped by ErrDiverged on 410.
+func Refusal(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
 		var problem struct {

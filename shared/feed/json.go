@@ -22,7 +22,7 @@ type jsonPage struct {
 	Cursor   Cursor  `json:"cursor"`
 	Next     string  `json:"next"`
 	Sealed   bool    `json:"sealed"`
-	UpToDate *bool   `json:"up_to_date,omitempty"`
+	UpToDate *bool   `json:"up_to_date"`
 	Head     *Cursor `json:"head,omitempty"`
 }
 
@@ -34,13 +34,13 @@ func (d *Document) JSON() ([]byte, error) {
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
 			NextUrl: d.link("next"),
 		},
-		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed},
+		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: &d.UpToDate},
 	}
 	if !d.NewestFirst() {
 		doc.NextUrl = ""
 	}
 	if d.tail() {
-		doc.Edison.UpToDate, doc.Edison.Head = &d.UpToDate, &d.Head
+		doc.Edison.Head = &d.Head
 	}
 	frame, err := json.Marshal(doc)
 	if err != nil {

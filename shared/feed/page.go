@@ -45,8 +45,8 @@ type Page struct {
 	Entries  []Entry // oldest first
 	Cursor   Cursor  // the place after the last entry: what to ask for next
 	Sealed   bool    // final: these bytes never change
-	UpToDate bool    // nothing lay behind this page when it was made
-	Head     Cursor  // the end of the feed when the page was made; on pages that are not sealed
+	UpToDate bool    // the feed ended with this page when it was made; false on pages that are sealed or of the view Older
+	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
 }
 
 // Latest gives the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
@@ -99,8 +99,6 @@ type Description struct {
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.
 	Personal bool
-	// Version of Show: it must change whenever Show puts the same entry in other words, so that the ETags do.
-	Version string
 }
 
 // Shown is an entry in words, for feed readers and browsers.

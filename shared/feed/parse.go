@@ -56,16 +56,27 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 	}
 	var items jsonReplay[jsontext.Value] // to be read one by one, which takes longer
 	if err := json.Unmarshal(body, &items, asWritten); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPage, err)
+		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
 	return items.page(after, func(item *jsontext.Value, position int64) (Entry, error) { return parseItem(*item, position), nil })
+}
+
+// undecodable returns an error of decoding without the values that it quotes, and the names within entities: it may be logged.
+func undecodable(err error) error {
+	if wrong, ok := errors.AsType[*json.SemanticError](err); ok { // the path to the value has names of ours alone
+		return &json.SemanticError{ByteOffset: wrong.ByteOffset, JSONPointer: wrong.JSONPointer, JSONKind: wrong.JSONKind, GoType: wrong.GoType}
+	}
+	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return &jsontext.SyntacticError{ByteOffset: wrong.ByteOffset, Err: wrong.Err}
+	}
+	return errors.New("no JSON")
 }
 
 // parseHead reads from the newest entries where the feed ends.
 func parseHead(body []byte) (head Cursor, err error) {
 	var doc jsonReplay[jsontext.Value]
 	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
-		return head, fmt.Errorf("%w: %w", ErrPage, err)
+		return head, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
 	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
 		return head, fmt.Errorf("%w: it does not say where the feed ends", ErrPage)

@@ -157,12 +157,13 @@ func acceptedCoding(field string) string {
 	return best
 }
 
-// codedTag is the entity tag of the same document in a coding: it has other bytes.
+// codedTag is the entity tag of the same document in a coding: it has other bytes. It is written as no proxy writes it, whose
+// tag of the document as it is in this coding is another one.
 func codedTag(tag, coding string) string {
 	if coding == codingIdentity {
 		return tag
 	}
-	return strings.TrimSuffix(tag, `"`) + "-" + coding + `"`
+	return strings.TrimSuffix(tag, `"`) + "." + coding + `"`
 }
 
 // A page of a thousand entries takes these levels less time than its rendering, and better ones save it two parts in a hundred.

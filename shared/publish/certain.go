@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -114,6 +117,38 @@ func guarded(err error) error {
 	return err
 }
 
+// An EntryError is the log's refusal of an entry: one that no page can carry or no reader understands, or that does not follow
+// the entity's last version. Its text quotes nothing of the payload.
+type EntryError struct {
+	Feed    string
+	ID      uuid.UUID
+	Version int64
+	wrong   string
+	err     error // of the database; nil: it was not asked
+}
+
+func (e *EntryError) Error() string {
+	return fmt.Sprintf("version %d of %s for feed %q %s", e.Version, e.ID, e.Feed, e.wrong)
+}
+
+func (e *EntryError) Unwrap() error { return e.err }
+
+// entryError returns an *EntryError for an error of feed_check, any other as it is.
+func entryError(err error) error {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.Code != "23000" || pgErr.ConstraintName != "feed_check" {
+		return err
+	}
+	e := &EntryError{wrong: pgErr.Message, err: err}
+	of := strings.SplitN(pgErr.Detail, " ", 3)
+	if len(of) == 3 {
+		e.ID, _ = uuid.Parse(of[0])
+		e.Version, _ = strconv.ParseInt(of[1], 10, 64)
+		e.Feed = of[2]
+	}
+	return e
+}
+
 // A refusal is an error of the server whose text does not quote what was sent, unlike the server's.
 type refusal struct{ *pgconn.PgError }
 
@@ -125,6 +160,9 @@ func (r refusal) Unwrap() error { return r.PgError }
 
 // unquoted returns the error with a text that may be logged and shown.
 func unquoted(err error) error {
+	if refused, ok := errors.AsType[*EntryError](err); ok {
+		return refused
+	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.SeverityUnlocalized == "ERROR" {
 		return refusal{pgErr}
 	}

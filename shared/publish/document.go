@@ -72,7 +72,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		Description: r.Description, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
-			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: sp.to == sp.head.Position, Head: sp.head.Cursor(),
+			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
 		},
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
@@ -118,15 +118,15 @@ func (s *Source) etag(r *request, sp *span) string {
 	if sp.sealed || r.view == feed.Older {
 		head = feed.Cursor{} // not in the bytes
 	}
-	by := []any{renderer}
+	by := []any{s.rendering[r.Name]}
 	if r.mediaType == feed.TypeHTML {
-		by = []any{pageRenderer, s.Name, s.Nav}
+		by = append(by, s.Name, s.Nav)
 	}
 	erasures := int64(0)
 	if r.Personal {
 		erasures = sp.head.Erasures
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Version, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+	of := fmt.Sprintf("%q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
 		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`

@@ -169,9 +169,9 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 			erased++
 		}
 	}
-	by := []any{"json", renderer}
+	by := []any{html, s.rendering[d.Name]}
 	if html {
-		by = []any{pageRenderer, s.Name, s.Nav, s.PublicURL, d.Title, d.Version}
+		by = append(by, s.Name, s.Nav, s.PublicURL, d.Title)
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %d %d", by, list[0].Cursor, len(list), erased))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`

@@ -21,11 +21,11 @@ const MaxPayload = 256 << 10
 // libraries that read JSON have limits from 1000 levels on.
 const MaxDepth = 500
 
-// An Entry is one version of one entity, to be appended to a feed.
+// An Entry is one version of one entity, to be appended to a feed. One that breaks a rule is refused by an [EntryError].
 type Entry struct {
-	ID      uuid.UUID
-	Version int64     // 1, 2, 3 ... of this entity, given under its row's lock
-	Updated time.Time // microseconds count; must grow strictly with Version; years 1 to 9999
+	ID      uuid.UUID // not zero
+	Version int64     // 1, 2, 3 ... of this entity, tombstones included, given under its row's lock
+	Updated time.Time // microseconds count; must grow strictly with Version, also where the clock was set back; years 1 to 9999
 	Payload []byte    // the entity as a JSON object, not to be changed afterwards; nil makes the entry a tombstone: the entity is deleted
 }
 

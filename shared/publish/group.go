@@ -241,7 +241,20 @@ func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arr
 	if err == nil && lock {
 		runs, err = l.end(ctx, conn, true, pendingOf(group))
 	}
+	if refused, ok := errors.AsType[*EntryError](err); ok {
+		err = blame(ownerOf(group, refused), err)
+	}
 	return group, runs, committed(conn, err)
+}
+
+// ownerOf returns the index of the last change that appends the entry.
+func ownerOf(group []*Change, e *EntryError) int {
+	for i, c := range slices.Backward(group) {
+		if slices.ContainsFunc(c.pending[e.Feed], func(r record) bool { return r.ID == e.ID && r.Version == e.Version }) {
+			return i
+		}
+	}
+	return noOwner
 }
 
 // pendingOf gives what the changes append.

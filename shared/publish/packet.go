@@ -127,5 +127,5 @@ func result(pipeline *pgconn.Pipeline) error {
 	if reader, ok := answer.(*pgconn.ResultReader); ok {
 		_, err = reader.Close()
 	}
-	return err
+	return entryError(err)
 }

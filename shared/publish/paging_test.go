@@ -80,10 +80,10 @@ func TestPaging(t *testing.T) {
 						}
 					}
 					sealed := position%limit == 0 && len(p.Items) > 0 && position+limit <= int64(n)
-					if p.Edison.Sealed != sealed || sealed != (p.Edison.UpToDate == nil) || p.Next != "" {
+					if p.Edison.Sealed != sealed || sealed != (p.Edison.Head == "") || p.Edison.UpToDate == nil || sealed && *p.Edison.UpToDate || p.Next != "" {
 						t.Errorf("%s: %+v, sealed should be %t", url, p.Edison, sealed)
 					}
-					if p.Edison.UpToDate != nil && *p.Edison.UpToDate {
+					if p.Edison.UpToDate == nil || *p.Edison.UpToDate {
 						break
 					}
 					url = p.Edison.Next
@@ -176,6 +176,43 @@ func TestNewestFew(t *testing.T) {
 		again, _ := get(t, server, "GET", "/feeds/things"+format+"?limit=3", "If-None-Match", resp.Header.Get("ETag"))
 		if other, _ := get(t, server, "GET", "/feeds/things"+format+"?limit=4"); again.StatusCode != 304 || other.Header.Get("ETag") == resp.Header.Get("ETag") {
 			t.Errorf("%s: %s with its ETag %s; with another limit %s", format, again.Status, resp.Header.Get("ETag"), other.Header.Get("ETag"))
+		}
+	}
+}
+
+// All pages say whether they are sealed and up to date, and those that are not final where the feed ended.
+func TestMembersOfPages(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	server := serve(t, l)
+	if _, body := get(t, server, "GET", "/feeds/things.json?before=0"); !strings.Contains(body, `"up_to_date":false}`) {
+		t.Errorf("an older page of an empty feed, which is final: %s", body)
+	}
+	appendAll(t, l, lives(25))
+	for query, want := range map[string]struct{ sealed, upToDate, head bool }{
+		"?limit=3":          {false, true, true},
+		"?after=0&limit=10": {true, false, false},
+		"?after=" + cursorAt(t, pool, 10).String() + "&limit=10": {false, false, true},
+		"?after=" + cursorAt(t, pool, 3).String() + "&limit=10":  {false, false, true},
+		"?after=" + cursorAt(t, pool, 20).String() + "&limit=10": {false, true, true},
+		"?after=" + cursorAt(t, pool, 25).String() + "&limit=10": {false, true, true},
+		"?before=" + cursorAt(t, pool, 20).String():              {false, false, false},
+	} {
+		head := ""
+		if want.head {
+			head = fmt.Sprintf(`,"head":"%s"`, cursorAt(t, pool, 25))
+		}
+		_, body := get(t, server, "GET", "/feeds/things.json"+query)
+		if part := fmt.Sprintf(`"sealed":%t,"up_to_date":%t%s}`, want.sealed, want.upToDate, head); !strings.Contains(body, part) {
+			t.Errorf("%s has no %s: %.900s", query, part, body)
+		}
+		if want.head {
+			head = fmt.Sprintf(` head="%s"`, cursorAt(t, pool, 25))
+		}
+		_, body = get(t, server, "GET", "/feeds/things.atom"+query)
+		if part := fmt.Sprintf(`sealed="%t" up-to-date="%t"%s></edison:page>`, want.sealed, want.upToDate, head); !strings.Contains(body, part) {
+			t.Errorf("%s as Atom has no %s: %.900s", query, part, body)
 		}
 	}
 }

@@ -17,15 +17,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// renderer is the version of what makes Atom and JSON of entries. It is part of their ETags: raise it whenever a change
-// makes other bytes of the same entries.
-const renderer = "4"
-
 //go:embed *.html
 var pages embed.FS
-
-// pageRenderer is the same for HTML.
-var pageRenderer = web.Fingerprint(pages)
 
 // Config says how a source serves its feeds.
 type Config struct {
@@ -42,6 +35,7 @@ type Source struct {
 	Config
 	log       *Log
 	feeds     []feed.Description
+	rendering map[string]string // of the feeds, by name
 	resources *lru.Cache[key, *resource]
 	cache     *cache
 	epoch     atomic.Int64 // of the log, that resources and cache are of
@@ -69,9 +63,13 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	if config.Limits, err = config.Limits.Complete(); err != nil {
 		panic(err)
 	}
+	renderings := map[string]string{}
+	for _, d := range feeds {
+		renderings[d.Name] = rendering(d)
+	}
 	waiting, streams := web.NewSlots("requests that wait", config.Limits.Waiting), web.NewSlots("event streams", config.Limits.Streams)
 	return &Source{
-		Config: config, log: log, feeds: feeds, resources: resources, cache: newCache(cacheBytes),
+		Config: config, log: log, feeds: feeds, rendering: renderings, resources: resources, cache: newCache(cacheBytes),
 		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
 		turns: newTurns(config.Limits.Rendering, log), metrics: newSourceMetrics(waiting, streams),
 	}

@@ -188,6 +188,31 @@ func TestHistorySelectsNothing(t *testing.T) {
 	}
 }
 
+// A Show that takes no entry but real ones is in nobody's way.
+func TestShowThatPanics(t *testing.T) {
+	t.Parallel()
+	d := description
+	d.Show = func(e feed.Entry) (feed.Shown, error) {
+		if string(e.Entity) == "{}" {
+			panic("no thing")
+		}
+		return description.Show(e)
+	}
+	l := openLog(t, database(t))
+	fill(t, l, 2)
+	server := serveAs(t, l, Config{}, d)
+	if resp, body := get(t, server, "GET", "/feeds/things"); resp.StatusCode != 200 || !strings.Contains(body, "Thing ") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+// says shows every entry by the word, which a setting may be.
+func says(word string) func(*feed.Description) {
+	return func(d *feed.Description) {
+		d.Show = func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: word}, nil }
+	}
+}
+
 // What the words of a feed are made of changes the ETags of the documents that show them.
 func TestETagChangesWithTheDescription(t *testing.T) {
 	t.Parallel()
@@ -196,7 +221,8 @@ func TestETagChangesWithTheDescription(t *testing.T) {
 	tags := map[string]bool{}
 	for _, change := range []func(*feed.Description){
 		func(*feed.Description) {},
-		func(d *feed.Description) { d.Version = "2" },
+		func(d *feed.Description) { d.Show = nil },
+		says("Thing"), says("Car"),
 		func(d *feed.Description) { d.Title = "Something" },
 		func(d *feed.Description) { d.Text = "Something." },
 		func(d *feed.Description) { d.ID = "tag:edison-cars.example,2027:things" },

@@ -78,6 +78,32 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	return nil
 }
 
+// Check returns an *EntryError for what was appended so far and cannot be committed, or nil. It is for a caller that wants to know
+// before the end; what others append until then may still be in the way. After an error the transaction has to be rolled back.
+func (tx *Tx) Check(ctx context.Context) error {
+	all := pending{}
+	for at := tx; at != nil; at = at.outer {
+		for name, records := range at.pending {
+			all[name] = slices.Concat(records, all[name])
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	if err := all.check(); err != nil {
+		return err
+	}
+	if err := encodeRows(ctx, tx.Conn()); err != nil {
+		return err
+	}
+	for _, run := range all.place(nil) {
+		if _, err := tx.Exec(ctx, `select feed_check($1, $2)`, run.feed, &run); err != nil {
+			return entryError(err)
+		}
+	}
+	return nil
+}
+
 // A Change is a transaction whose statements are known before it starts, so that it can travel with others in one
 // packet: see Log.Commit. It must append to at least one feed.
 type Change struct {
@@ -149,7 +175,7 @@ func (p pending) check() error {
 		for i := range records {
 			r := &records[i]
 			if wrong := r.check(); wrong != "" {
-				return fmt.Errorf("version %d of %s for feed %q %s", r.Version, r.ID, name, wrong)
+				return &EntryError{Feed: name, ID: r.ID, Version: r.Version, wrong: wrong}
 			}
 		}
 	}
@@ -159,6 +185,8 @@ func (p pending) check() error {
 // check says what is wrong with the record, without quoting it; "" is nothing.
 func (r *record) check() string {
 	switch year := r.Updated.Year(); {
+	case r.ID == uuid.Nil:
+		return "has the UUID zero, which is no entity's"
 	case year < 1 || year > 9999 || r.Updated.IsZero():
 		return "has a time that is not of the years 1 to 9999"
 	case r.kind == kindDelete:

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // errFenced: somebody else moved the cursor.
@@ -134,6 +135,9 @@ func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, k
 		return nil, err
 	}
 	failed = p.call(ctx, inner, entries, nil)
+	if out, ok := inner.(*publish.Tx); ok && failed == nil {
+		failed = out.Check(ctx)
+	}
 	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
 		_, failed = inner.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
 	}

@@ -187,8 +187,8 @@ func databaseAtFault(err error) bool {
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
 }
 
-// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, or
-// SQLSTATE classes 22 and 23.
+// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
+// made of it for a feed of the service, or SQLSTATE classes 22 and 23.
 func badData(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
@@ -197,7 +197,8 @@ func badData(err error) bool {
 	_, syntax := errors.AsType[*json.SyntaxError](err)
 	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	_, entity := errors.AsType[*entityError](err)
-	return check || syntax || wrongType || entity
+	_, appended := errors.AsType[*publish.EntryError](err)
+	return check || syntax || wrongType || entity || appended
 }
 
 // answers reports whether the database does.
@@ -287,6 +288,9 @@ func (e *panicError) unquoted() string {
 func unquoted(err error) string {
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()
+	}
+	if appended, ok := errors.AsType[*publish.EntryError](err); ok {
+		return appended.Error()
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -205,6 +206,49 @@ func TestPublishing(t *testing.T) {
 		retries(t, server.URL+"/subscriptions/things/rejected/retry", `{"applied":3,"rejected":0}`)
 		if n := wantEchoed(t, c.pool); n != 25 {
 			t.Errorf("after the retry %d entries", n)
+		}
+	})
+
+	t.Run("an entry that the log refuses is rejected, alone, and the reason names what is wrong", func(t *testing.T) {
+		t.Parallel()
+		for rule, wrong := range map[string]func(*publish.Entry){
+			"comes after version 1 of its entity": func(e *publish.Entry) { e.Version = 3 },
+			"is not later than":                   func(e *publish.Entry) { e.Updated = time.Unix(1, 0) },
+			"is not a JSON object":                func(e *publish.Entry) { e.Payload = []byte(`"of Ada Lovelace"`) },
+			"has the UUID zero":                   func(e *publish.Entry) { e.ID = uuid.Nil },
+		} {
+			s := newSource(t)
+			c := newEchoer(t, s)
+			journal := new(journal)
+			c.logger = slog.New(slog.NewTextHandler(journal, nil))
+			id, apply := uuid.New(), c.Apply
+			err := c.log.InTx(t.Context(), func(tx *publish.Tx) error {
+				publish.Append(tx, "echoes", publish.Entry{ID: id, Version: 1, Updated: time.Unix(2, 0), Payload: []byte(`{}`)})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if b.has(3) || b.has(14) || b.has(15) {
+					e := publish.Entry{ID: id, Version: 2, Updated: time.Unix(3, 0), Payload: []byte(`{}`)}
+					wrong(&e)
+					publish.Append(tx.(*publish.Tx), "echoes", e)
+				}
+				return apply(ctx, tx, b)
+			}
+			s.put(t, 1, 25)
+			c.mustPoll(t)
+			c.wantRejected(t, s, rule, 3, 14, 15)
+			if n := count(t, c.pool, `select count(*) from feed_entry where feed = 'echoes'`); n != 1+22 {
+				t.Errorf("%s: %d entries", rule, n)
+			}
+			if text := journal.String(); !strings.Contains(text, rule) || strings.Contains(text, "Ada") {
+				t.Errorf("%s: the log has\n%s", rule, text)
+			}
+			c.Apply = apply
+			server := c.site(t, routeThings)
+			retries(t, server.URL+"/subscriptions/things/rejected/retry", `{"applied":3,"rejected":0}`)
 		}
 	})
 

@@ -25,9 +25,10 @@ type settings struct {
 }
 
 type readerSettings struct {
-	FeedToken string        `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PageSize  int           `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	PollWait  time.Duration `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	FeedToken  string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PlainHosts feed.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
+	PageSize   int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait   time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
 
 // shell describes the service's process.
@@ -105,6 +106,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if err := p.configure(env); err != nil {
 			return err
 		}
+		if err := p.checkSecret(set); err != nil {
+			return err
+		}
 		site.pollers = append(site.pollers, p)
 	}
 	process, err := service.Open(ctx, s.shell(), set.Settings, logger)
@@ -172,6 +176,18 @@ func (p *poller) configure(env map[string]string) (err error) {
 			return daemon.Usagef("%s %w", p.variable("STREAM"), err)
 		}
 		p.stream = &stream{queue: queue}
+	}
+	return nil
+}
+
+// checkSecret refuses a source that would get a token or password which others may read on the way.
+func (p *poller) checkSecret(set settings) error {
+	u, err := url.Parse(p.URL)
+	if err == nil {
+		err = set.Reader.PlainHosts.Check(u, set.Reader.FeedToken != "", "PLAIN_HOSTS")
+	}
+	if err != nil {
+		return daemon.Usagef("%s: %w", p.variable("FEED_URL"), err)
 	}
 	return nil
 }

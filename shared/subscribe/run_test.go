@@ -177,6 +177,8 @@ func TestRunRefuses(t *testing.T) {
 		{"FEED_TOKEN", "secret\n", "FEED_TOKEN takes a token"},
 		{"POLL_THINGS", "often", `POLL_THINGS: "often" is not a schedule: `},
 		{"POLL_THINGS", "@every 100ms", "at least 1s"},
+		{"FEED_URL_THINGS", "http://reader:secret@cars.example/feeds/things", "FEED_URL_THINGS: the user in the URL would be sent to cars.example without TLS: take an https URL or"},
+		{"PLAIN_HOSTS", "cars.example:80", "PLAIN_HOSTS: takes names or addresses of hosts without ports"},
 		{"FEED_URL_THINGS", "localhost:8080/feeds/things", badURL},
 		{"FEED_URL_THINGS", "/feeds/things", badURL},
 		{"FEED_URL_THINGS", "ftp://localhost/feeds/things", badURL},
@@ -193,6 +195,27 @@ func TestRunRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a token in the clear", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 3)
+		asked := s.exchanges()
+		env := map[string]string{
+			"DATABASE_URL": pgtest.URL(pgtest.New(t)), "FEED_TOKEN": "edison_SECRET", "ADDR": "127.0.0.1:0",
+			"FEED_URL_THINGS": strings.Replace(s.feedURL(), "127.0.0.1", "0.0.0.0", 1), // which leads to this machine, and is none of its names
+		}
+		err := thingService().Run(t.Context(), env, new(journal))
+		const want = "FEED_URL_THINGS: FEED_TOKEN would be sent to 0.0.0.0 without TLS: take an https URL or, if all of the network on the way is private, name the host in PLAIN_HOSTS"
+		if !errors.Is(err, daemon.ErrUsage) || err.Error() != want || len(s.exchanges()) > len(asked) {
+			t.Errorf("%v", err)
+		}
+		env["PLAIN_HOSTS"] = "sales 0.0.0.0"
+		_, stop, log := start(t, env)
+		eventually(t, "the feed is copied", func() bool { return strings.Contains(log.String(), "copied") })
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("an address that is in use", func(t *testing.T) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // A Service is one to be asked.
@@ -31,6 +33,21 @@ func (s *Services) UnmarshalText(text []byte) error {
 			return fmt.Errorf("takes NAME=URL,NAME=URL, such as sales=http://localhost:8080, not %q", part)
 		}
 		*s = append(*s, Service{Name: name, URL: strings.TrimSuffix(at, "/")})
+	}
+	return nil
+}
+
+// Check returns an error if the token, or a user in a URL, would be sent without TLS to a service that is not on this machine or a
+// plain host.
+func (s Services) Check(token string, plain feed.PlainHosts) error {
+	for _, service := range s {
+		u, err := url.Parse(service.URL)
+		if err == nil {
+			err = plain.Check(u, token != "", "PLAIN_HOSTS")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", service.Name, err)
+		}
 	}
 	return nil
 }

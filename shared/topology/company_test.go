@@ -9,6 +9,8 @@ import (
 	"log/slog"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 func TestServices(t *testing.T) {
@@ -24,6 +26,23 @@ func TestServices(t *testing.T) {
 	for _, bad := range []string{"", "sales", "=http://sales:8080", "sales=sales:8080", "sales=http://sales,", "sales=ftp://sales"} {
 		if err := new(Services).UnmarshalText([]byte(bad)); err == nil || !strings.Contains(err.Error(), "NAME=URL") {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestServicesGetNoTokenInTheClear(t *testing.T) {
+	t.Parallel()
+	var services Services
+	if err := services.UnmarshalText([]byte("here=http://localhost:8080,sales=http://sales:8080,far=https://far.example")); err != nil {
+		t.Fatal(err)
+	}
+	err := services.Check("edison_SECRET", feed.PlainHosts{"customers"})
+	if err == nil || err.Error() != "sales: FEED_TOKEN would be sent to sales without TLS: take an https URL or, if all of the network on the way is private, name the host in PLAIN_HOSTS" {
+		t.Errorf("%v", err)
+	}
+	for _, err := range []error{services.Check("edison_SECRET", feed.PlainHosts{"sales"}), services.Check("", nil)} {
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }

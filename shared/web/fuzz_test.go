@@ -125,7 +125,7 @@ func FuzzIfNoneMatch(f *testing.F) {
 		if MatchesETag([]string{raw}, tag, false) && !MatchesETag([]string{raw}, tag, true) {
 			t.Errorf("%q and %s match strongly, and not weakly", raw, tag)
 		}
-		if MatchesETag([]string{raw}, tag, true) && !strings.Contains(raw, tag) && strings.Trim(raw, " \t") != "*" {
+		if MatchesETag([]string{raw}, tag, true) && !strings.Contains(raw, strings.TrimSuffix(tag, `"`)) && strings.Trim(raw, " \t") != "*" {
 			t.Errorf("%q matches %s", raw, tag)
 		}
 	})

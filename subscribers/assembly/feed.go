@@ -15,7 +15,7 @@ import (
 // describe says what the builds feed is. Raise Version with every change of its words.
 func describe(publicURL string) feed.Description {
 	return feed.Description{
-		Name: build.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds", Version: "1",
+		Name: build.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
 		Text: "The build of every ordered car as it is planned, started and finished, or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var b build.Build

@@ -39,6 +39,7 @@ type options struct {
 	atom    bool
 	once    bool
 	token   string
+	plain   feed.PlainHosts // where the token may go without TLS
 }
 
 // Help prints what the command takes.
@@ -56,6 +57,7 @@ Flags:
 		daemon.Setting{Name: "--wait[=DURATION]", Default: "30s", Help: "let the source hold the answer until there is news, 1s to 30s; --wait=false: poll"},
 		daemon.Setting{Name: "--every DURATION", Default: "5s", Help: "poll this often where the source does not wait"},
 		daemon.Setting{Name: "--limit N", Default: strconv.Itoa(feed.PageSize), Help: "entries to ask for at once, 1 to " + strconv.Itoa(feed.MaxPageSize)},
+		daemon.Setting{Name: "--plain-hosts HOSTS", Help: "hosts of a private network to which FEED_TOKEN and passwords may be sent without TLS, as they may to localhost"},
 		daemon.Setting{Name: "--atom", Help: "read the feed as Atom; the entity is then a string of XML"})
 	fmt.Fprint(w, "\nSettings (environment):\n")
 	daemon.Help(w, settings{})
@@ -95,6 +97,7 @@ func parse(args []string, env map[string]string) (*options, error) {
 	flags.BoolFunc("wait", "", o.setWait)
 	flags.DurationVar(&o.every, "every", 5*time.Second, "")
 	flags.IntVar(&o.limit, "limit", feed.PageSize, "")
+	flags.Func("plain-hosts", "", func(s string) error { return o.plain.UnmarshalText([]byte(s)) })
 	flags.BoolVar(&o.atom, "atom", false, "")
 	flags.BoolVar(&o.once, "once", false, "")
 	var urls []string
@@ -170,6 +173,9 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 		if err := set(name, values[0]); err != nil {
 			return daemon.Usagef("the parameter %s of the URL: %w", name, err)
 		}
+	}
+	if err := o.plain.Check(u, o.token != "", "--plain-hosts"); err != nil {
+		return daemon.Usagef("%w", err)
 	}
 	u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = "", false, "", ""
 	o.url, o.shown = u.String(), u.Redacted()

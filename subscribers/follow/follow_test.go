@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -351,14 +352,44 @@ func TestCommandLine(t *testing.T) {
 		{url + "?after=x", "", "the parameter after of the URL"},
 		{url + "?limit=2000", "", "from 1 to 1000"},
 		{url, "a b", "FEED_TOKEN takes a token"},
+		{"http://cars.example/feeds/orders", "edison_SECRET", "FEED_TOKEN would be sent to cars.example without TLS: take an https URL or, if all of the network on the way is private, name the host in --plain-hosts"},
+		{"http://reader:SECRET@cars.example/feeds/orders", "", "the user in the URL would be sent to cars.example without TLS"},
+		{"--plain-hosts=sales http://cars.example/feeds/orders", "edison_SECRET", "sent to cars.example"},
+		{"--plain-hosts=sales:80 " + url, "", "without ports"},
 	} {
 		err := Run(t.Context(), strings.Fields(x.args), map[string]string{"FEED_TOKEN": x.token}, io.Discard, io.Discard)
-		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), x.says) {
+		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), x.says) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: %v", x.args, err)
+		}
+	}
+	for _, args := range [][]string{{"http://cars.example/feeds/orders"}, {"--plain-hosts", "sales,cars.example", "http://reader:x@cars.example/feeds/orders"}, {"https://reader:x@cars.example/"}} {
+		if _, err := parse(args, nil); err != nil {
+			t.Errorf("%v: %v", args, err)
 		}
 	}
 	o, err := parse([]string{url + "?after=0&limit=7&history=4-0123456789ab", "--limit=9", "--wait"}, nil)
 	if err != nil || o.url != url || o.limit != 9 || o.after == nil || !o.after.IsStart() || o.history.Position != 4 || o.wait != 30*time.Second {
 		t.Errorf("%+v, %v", o, err)
 	}
+}
+
+// Of links, follow takes cursors alone: the source's may lead where it cannot go, and a proxy may serve the feed under a prefix.
+func TestLinksLeadNowhereElse(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t, 9, everybody)
+	proxy := httptest.NewServer(http.StripPrefix("/of/cars", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.mu.Lock()
+		h := o.handler
+		o.mu.Unlock()
+		h.ServeHTTP(w, r)
+	})))
+	t.Cleanup(proxy.Close)
+	at := proxy.URL + "/of/cars/feeds/things"
+	formats(t, func(t *testing.T, atom bool, format string) {
+		p := start(t, nil, "", format, "--after=0", "--once", "--limit=2", at) // whose pages lead on to http://source.example
+		p.wantExit(t, 0)
+		o.wantPrinted(t, p.out.String(), 1, atom)
+		p = start(t, nil, "", format, "--after=9-000000000000", "--once", "--limit=2", at)
+		p.wantExit(t, Diverged, "follow '"+at+"?after=0&limit=2&history=8-")
+	})
 }

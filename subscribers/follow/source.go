@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -28,15 +27,10 @@ type source struct {
 const timeout = 30 * time.Second // for an answer, besides the time that it waits
 
 func newSource(o *options) *source {
-	s := &source{options: o, mediaType: feed.TypeJSONFeed, json: feed.NewClient(o.token), other: &http.Client{
-		Transport: feed.NewTransport(),
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if first := via[0].URL; r.URL.Scheme != first.Scheme || r.URL.Host != first.Host || len(via) > 5 {
-				return fmt.Errorf("it redirects to another origin, or too often: %s", r.URL.Host)
-			}
-			return nil
-		},
-	}}
+	s := &source{
+		options: o, mediaType: feed.TypeJSONFeed, json: feed.NewClient(o.token),
+		other: &http.Client{Transport: feed.NewTransport(), CheckRedirect: feed.WithinOrigin},
+	}
 	if o.atom {
 		s.mediaType = feed.TypeAtom
 	}
@@ -129,7 +123,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return resp.Header, nil, nil
 	case resp.StatusCode != http.StatusOK:
-		return nil, nil, refusal(resp)
+		return nil, nil, feed.Refusal(resp)
 	}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != s.mediaType {
 		return nil, nil, s.wrongType(resp.Header.Get("Content-Type"), t)
@@ -154,30 +148,4 @@ func (s *source) wrongType(field, mediaType string) error {
 		hint = "; without --atom it can be read"
 	}
 	return fmt.Errorf("%w: asked for %s it answered 200 OK with %q%s", errNoFeed, s.mediaType, field, hint)
-}
-
-var startLink = regexp.MustCompile(`[?&]history=([0-9a-f-]+)[^>]*>; *rel="start"`)
-
-// refusal reads what a source says in the place of a page, as feed.Client does.
-func refusal(resp *http.Response) error {
-	e := &feed.StatusError{Status: resp.StatusCode}
-	after := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(after, 10, 31); err == nil {
-		e.RetryAfter = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(after); err == nil {
-		e.RetryAfter = max(time.Until(at), 0)
-	}
-	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == feed.TypeProblem {
-		var problem struct{ Detail string }
-		if json.NewDecoder(io.LimitReader(resp.Body, 8<<10)).Decode(&problem) == nil {
-			e.Detail = problem.Detail
-		}
-	}
-	if e.Status == http.StatusGone {
-		if m := startLink.FindStringSubmatch(resp.Header.Get("Link")); m != nil {
-			e.History, _ = feed.ParseCursor(m[1])
-		}
-		return fmt.Errorf("%w (%w)", feed.ErrDiverged, e)
-	}
-	return e
 }

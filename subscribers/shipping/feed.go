@@ -11,14 +11,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
-// wordsVersion is that of Show: raise it with every change of its words.
-const wordsVersion = "1"
-
 func shipmentsFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: shipment.Feed, Title: "Edison Cars: shipments", ID: "tag:edison-cars.example,2026:shipments",
-		Version: wordsVersion,
-		Text:    "How far the shipment of every finished car is, whole, in commit order. It names nobody.",
+		Text: "How far the shipment of every finished car is, whole, in commit order. It names nobody.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var s shipment.Shipment
 			if err := json.Unmarshal(e.Entity, &s); err != nil {

@@ -58,7 +58,7 @@ func newEntry(o *order.Order) (publish.Entry, error) {
 }
 
 var description = feed.Description{
-	Name: feedName, Title: "Orders", Text: "Every order, whole, in commit order.", ID: "tag:edison-cars.example,2026:bench", Version: "1",
+	Name: feedName, Title: "Orders", Text: "Every order, whole, in commit order.", ID: "tag:edison-cars.example,2026:bench",
 	Show: func(e feed.Entry) (feed.Shown, error) {
 		o := new(order.Order)
 		err := json.Unmarshal(e.Entity, o)

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/topology"
 )
@@ -18,9 +19,10 @@ type settings struct {
 }
 
 type mapSettings struct {
-	Services  topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
-	LinkHost  string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken string            `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
+	Services   topology.Services `env:"SERVICES" help:"whom to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
+	LinkHost   string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
+	FeedToken  string            `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
+	PlainHosts feed.PlainHosts   `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
 }
 
 var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
@@ -41,6 +43,9 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
+	}
+	if err := set.Map.Services.Check(set.Map.FeedToken, set.Map.PlainHosts); err != nil {
+		return daemon.Usagef("SERVICES: %w", err)
 	}
 	if set.Map.LinkHost != "" {
 		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {

@@ -54,7 +54,7 @@ func message(o *order.Order) ([]byte, error) {
 
 func describe(publicURL string) feed.Description {
 	return feed.Description{
-		Name: order.Feed, Title: "Orders", Text: "Every order, whole, in commit order.", ID: "tag:edison-cars.example,2026:comparison", Version: "1",
+		Name: order.Feed, Title: "Orders", Text: "Every order, whole, in commit order.", ID: "tag:edison-cars.example,2026:comparison",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			o := new(order.Order)
 			err := json.Unmarshal(e.Entity, o)

@@ -1,0 +1,52 @@
+package feed
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// PlainHosts are hosts of a private network, to which tokens and passwords may be sent without TLS, as they may to loopback.
+type PlainHosts []string
+
+var errHosts = errors.New("takes names or addresses of hosts without ports, separated by spaces or commas, such as sales,customers")
+
+// UnmarshalText reads names or addresses of hosts, separated by spaces or commas.
+func (p *PlainHosts) UnmarshalText(text []byte) error {
+	*p = nil
+	for _, host := range strings.FieldsFunc(string(text), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ":/@*?#[]") {
+			return errHosts
+		}
+		*p = append(*p, hostName(host))
+	}
+	return nil
+}
+
+// Check returns an error if a request for the http or https URL would carry FEED_TOKEN or, in its place, the URL's user beyond
+// this machine without TLS, to a host that is none of p. setting is the name of what sets p.
+func (p PlainHosts) Check(u *url.URL, token bool, setting string) error {
+	secret := "FEED_TOKEN"
+	if u.User != nil {
+		secret = "the user in the URL"
+	}
+	host := hostName(u.Hostname())
+	if !token && u.User == nil || u.Scheme == "https" || loopback(host) || slices.Contains(p, host) {
+		return nil
+	}
+	return fmt.Errorf("%s would be sent to %s without TLS: take an https URL or, if all of the network on the way is private, name the host in %s",
+		secret, host, setting)
+}
+
+// loopback reports whether the host is this machine (RFC 6761 section 6.3).
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.Unmap().IsLoopback()
+}
+
+// hostName returns the host as hosts are compared.
+func hostName(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
