@@ -129,9 +129,9 @@ func TestSignInByLink(t *testing.T) {
 		t.Helper()
 		other := newBrowser(t)
 		other.get(t, link)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 		other.post(t, link, nil)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 		other.get(t, co.customers.URL+"/account")
 		other.wants(t, 200, "Sign in")
 	}
@@ -170,7 +170,7 @@ func TestSignInByLink(t *testing.T) {
 		other := newBrowser(t)
 		other.get(t, link)
 		other.post(t, link, nil)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 	})
 	t.Run("of a deleted account", func(t *testing.T) {
 		first.get(t, co.customers.URL+"/signin")

@@ -63,7 +63,7 @@ func (l *links) sends() bool { return l.mail.Server.String() != "" }
 var (
 	errNoMails = web.Errorf(http.StatusServiceUnavailable, "No mails are sent here. Sign in with the browser that signed up, or use the token that the API gave.")
 	errNoLink  = &web.Problem{
-		Status: http.StatusForbidden, Title: "This link does not work any more",
+		Status: http.StatusNotFound, Title: "This link does not work any more",
 		Detail: "It works once, for half an hour, and only for the address that it was sent to. Go to the start page and ask for another one.",
 	}
 )

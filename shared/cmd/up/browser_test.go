@@ -249,7 +249,7 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	}
 	v.look(t, b, looks)
 	b.goes(t, `form[action="/signout"] button`, `form[action="/signin"]`)
-	b.refused(t, 403, chromedp.Navigate(link))
+	b.refused(t, 404, chromedp.Navigate(link))
 	v.look(t, b, looks)
 	b.open(t, v.url(customersApp)+"/account")
 	if err := b.says("The browser that signed up stays signed in"); err != nil {
