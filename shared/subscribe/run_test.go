@@ -255,7 +255,7 @@ func TestHelp(t *testing.T) {
 	var help bytes.Buffer
 	thingService().Help(&help)
 	for _, part := range []string{
-		"test: copies things", "127.0.0.1:0 by default", "ADDR", "DATABASE_URL", "PAGE_SIZE", "1000", "FEED_TOKEN", "LOG_LEVEL",
+		"test: copies things", "\n  ADDR ", "127.0.0.1:0", "DATABASE_URL", "PAGE_SIZE", "1000", "FEED_TOKEN", "LOG_LEVEL",
 		"FEED_URL_THINGS", "http://127.0.0.1:1/feeds/things", "POLL_THINGS", "@every 1s",
 	} {
 		if !strings.Contains(help.String(), part) {
