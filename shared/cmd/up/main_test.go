@@ -142,8 +142,19 @@ func TestFresh(t *testing.T) {
 		t.Errorf("a refused --fresh left the data of %s", got)
 	}
 	unlock()
+	credentials := []string{filepath.Join(dir, "buyer.key"), filepath.Join(dir, shoppersFile)}
+	for _, file := range credentials {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := deleteData(dir, services); err != nil {
 		t.Error(err)
+	}
+	for _, file := range credentials {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("--fresh leaves %s: %v", file, err)
+		}
 	}
 	if got := withData(t, dir); got != "of another program" {
 		t.Errorf("--fresh left the data of %s", got)
