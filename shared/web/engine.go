@@ -154,7 +154,7 @@ func answer(logger *slog.Logger) gin.HandlerFunc {
 				panic(p)
 			}
 			logger.ErrorContext(c.Request.Context(), "handler panicked", "method", c.Request.Method,
-				"path", c.Request.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				"path", c.Request.URL.Path, "panic", Panicked(p), "stack", string(debug.Stack()))
 			c.Abort()
 			refuse(c, Errorf(http.StatusInternalServerError, ""))
 		}()
