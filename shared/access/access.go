@@ -147,6 +147,9 @@ func New(s Settings, o Options) (*Access, error) {
 	return a, nil
 }
 
+// Shut reports whether nobody may read or operate: access is closed and no token is listed.
+func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
+
 // Open reports whether whoever reaches the server on this machine may read everything, and there are no readers who may read less:
 // caches may then keep feeds for everybody.
 func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
