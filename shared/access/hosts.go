@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -104,15 +105,18 @@ func proxied(req *http.Request) bool {
 		return true
 	}
 	for name := range req.Header {
-		switch name {
-		case "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cdn-Loop", "Proxy-Connection":
-			return true
+		if name == "X-Requested-With" || strings.HasPrefix(name, "X-Prometheus-") { // of clients
+			continue
 		}
-		for _, prefix := range []string{"X-Forwarded", "X-Real-Ip", "X-Original-", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Proxy", "X-Envoy-", "X-Amzn-", "Cf-", "Fastly-"} {
-			if strings.HasPrefix(name, prefix) {
-				return true
-			}
+		if slices.ContainsFunc(ofProxies, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			return true
 		}
 	}
 	return false
+}
+
+// ofProxies are what the names of header fields begin with that proxies add. Most begin with X-, and clients send hardly any such one.
+var ofProxies = []string{
+	"X-", "Forwarded", "Via", "Proxy-", "Client-Ip", "True-Client-Ip", "Remote-", "Front-End-Https", "Max-Forwards", "Cdn-", "Cf-", "Fastly-", "Akamai-", "Ali-",
+	"Eagle", "Fly-", "Incap-", "Ngrok-", "Tailscale-",
 }
