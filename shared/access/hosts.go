@@ -93,10 +93,12 @@ func (a *Access) ours(field string) bool {
 	return ok && (h.loopback() || a.hosts[h])
 }
 
-// local reports whether a client of this machine sends the request for itself.
+// local reports whether a client of this machine sends the request for itself. Its Host is loopback's: a proxy that tells nothing of
+// itself, as HAProxy's default is, sends that of the world.
 func local(req *http.Request) bool {
 	peer, err := netip.ParseAddrPort(req.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback() && !proxied(req)
+	h, ok := parseHost(req.Host)
+	return err == nil && peer.Addr().Unmap().IsLoopback() && ok && h.loopback() && !proxied(req)
 }
 
 // proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise.
