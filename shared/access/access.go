@@ -111,7 +111,7 @@ func New(s Settings, o Options) (*Access, error) {
 		attempts: web.NewLimiter(1, 10), allAttempts: web.NewLimiter(10, 50),
 		bearer: []string{fmt.Sprintf("Bearer realm=%q", o.Service)},
 	}
-	a.both = append(a.bearer, fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service))
+	a.both = []string{a.bearer[0], fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service)}
 	if o.Pool != nil {
 		a.sessions = inDatabase{o.Pool, o.Service}
 	}
@@ -146,6 +146,9 @@ func New(s Settings, o Options) (*Access, error) {
 	a.tokens.Store(&now)
 	return a, nil
 }
+
+// Shut reports whether nobody may read or operate: access is closed and no token is listed.
+func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
 
 // Open reports whether whoever reaches the server on this machine may read everything, and there are no readers who may read less:
 // caches may then keep feeds for everybody.

@@ -48,12 +48,13 @@ func listedHost(s string) (host, bool) {
 // parseHost reads a header field Host (RFC 9110 section 7.2) without its port. ok is false if no client of a server of ours
 // sends it.
 func parseHost(s string) (h host, ok bool) {
-	name, port, hasPort := strings.Cut(s, ":")
+	name, port, _ := strings.Cut(s, ":")
 	if strings.HasPrefix(s, "[") {
 		var rest string
 		if name, rest, ok = strings.Cut(s[1:], "]"); !ok {
 			return h, false
 		}
+		var hasPort bool
 		if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
 			return h, false
 		}

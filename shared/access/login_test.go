@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -151,7 +152,7 @@ func TestLoginWantsHTTPS(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
-			header := append(x.header, "Accept", browser)
+			header := slices.Concat(x.header, []string{"Accept", browser})
 			r := x.site.ask(t, "GET", "/login?next=/people", "", header...)
 			if x.cookie == "" {
 				r.wantWords(t, "not encrypted", "TLS_CERT_FILE", "TRUSTED_PROXIES", "http://localhost")
