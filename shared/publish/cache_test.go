@@ -121,24 +121,20 @@ func TestCodings(t *testing.T) {
 	}
 }
 
-// watched serves the feed, with a Show that counts and does what it is told first, but for what the source itself asks it at the start.
+// watched serves the feed, with a Show that counts and does what it is told first.
 func watched(t *testing.T, entries int, first func()) (*httptest.Server, *atomic.Int64) {
 	t.Helper()
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, entries)
 	shown, d := new(atomic.Int64), description
-	made := false
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
-		if made {
-			shown.Add(1)
-			first()
-		}
+		shown.Add(1)
+		first()
 		return description.Show(e)
 	}
 	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
-	made = true
+	sourceOf(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
 	return server, shown
