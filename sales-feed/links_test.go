@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +18,14 @@ import (
 
 func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
 	t.Helper()
+	open := make(chan struct{})
+	close(open)
+	return openSinkLater(t, open)
+}
+
+// openSinkLater gives a mail server that takes connections, and says nothing before open is closed.
+func openSinkLater(t *testing.T, open <-chan struct{}) (sink *mailsink.Sink, smtpURL string) {
+	t.Helper()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +36,13 @@ func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
 	}
 	sink = new(mailsink.Sink)
 	ended := make(chan error, 1)
-	go func() { ended <- sink.Serve(t.Context(), ln, logger) }()
+	go func() {
+		select {
+		case <-open:
+		case <-t.Context().Done():
+		}
+		ended <- sink.Serve(t.Context(), ln, logger)
+	}()
 	t.Cleanup(func() {
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -75,6 +90,23 @@ func accountOf(t *testing.T, co *company, b *browser) (path string, confirmed bo
 		t.Fatal(b.page, err)
 	}
 	return path, p.EmailConfirmed
+}
+
+// Mails that are asked for while the mail server is slow wait for one another.
+func TestManyLinksAtOnce(t *testing.T) {
+	t.Parallel()
+	open := make(chan struct{})
+	sink, smtpURL := openSinkLater(t, open)
+	co := openCompany(t, "SMTP_URL="+smtpURL)
+	const n = 20
+	for i := range n {
+		b := newBrowser(t)
+		b.get(t, co.customers.URL+"/signup")
+		b.signUp(t, fmt.Sprintf("ada%d@example.com", i))
+		b.wants(t, 200, "by a link that we send by mail")
+	}
+	close(open)
+	mailed(t, sink, n)
 }
 
 // A link by mail signs in another browser, once, and confirms the address.

@@ -30,7 +30,8 @@ const (
 	linkPrefix = "edison_signin_" // logs leave out what begins so
 	maxLinks   = 5                // in a mail: accounts may have the same address
 	mailTime   = time.Minute
-	maxMailing = 8 // mails at once; what is more is not sent
+	maxMailing = 8    // mails at once
+	maxWaiting = 1000 // of those that wait for that; what is more is not sent
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
@@ -45,7 +46,8 @@ type links struct {
 	mail      smtp.Settings
 	publicURL string
 	logger    *slog.Logger
-	mailing   chan struct{}
+	waiting   chan struct{} // has something in it for each mail that is to be sent
+	mailing   chan struct{} // for each that is being sent
 
 	addresses, clients   *web.Limiter // of requests
 	welcomes, signingUps *web.Limiter // the same of sign-ups: those of others use up nobody's requests
@@ -53,7 +55,10 @@ type links struct {
 
 func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
 	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
-	return &links{pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing), limiter(), limiter(), limiter(), limiter()}
+	return &links{
+		pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
+		limiter(), limiter(), limiter(), limiter(),
+	}
 }
 
 // sends reports whether there is a mail server.
@@ -94,13 +99,15 @@ func (l *links) send(ctx context.Context, email string, welcome bool, condition 
 		return
 	}
 	select {
-	case l.mailing <- struct{}{}:
+	case l.waiting <- struct{}{}:
 	default:
-		l.logger.WarnContext(ctx, "sign-in mail not sent: too many at once")
+		l.logger.WarnContext(ctx, "sign-in mail not sent: too many wait")
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
 	go func() {
+		defer func() { <-l.waiting }()
+		l.mailing <- struct{}{}
 		defer func() { <-l.mailing }()
 		ctx, cancel := context.WithTimeout(ctx, mailTime)
 		defer cancel()

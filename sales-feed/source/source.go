@@ -72,14 +72,18 @@ func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) 
 
 // Route adds what every source app answers: its feeds and its health. nav are the links of its pages.
 func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.Description) {
-	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, r.Tables) })
+	var names []string
+	for _, d := range feeds {
+		names = append(names, d.Name)
+	}
+	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, names, r.Tables) })
 	r.Publish(log, nav, feeds...)
 }
 
 const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
 
 // ready returns nil if the app can write its tables, and publish, now, and the synchronous standby, if there is one, confirms it.
-func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, tables []string) error {
+func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tables []string) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")
@@ -88,7 +92,7 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, tables []s
 		err = postgres.Unlocked(ctx, pool, postgres.Write, tables)
 	}
 	if err == nil {
-		err = log.Appendable(ctx)
+		err = log.Appendable(ctx, feeds...)
 	}
 	if err == nil {
 		err = log.Room(ctx)

@@ -50,6 +50,7 @@ func configureSessions(cfg *pgxpool.Config) {
 			params[name] = value
 		}
 	}
+	params["default_transaction_isolation"] = "read committed" // what waits for a lock must see what its holder has done
 	set := takeSettable(params)
 	cfg.ConnConfig.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		ctx, cancel := context.WithTimeout(ctx, cfg.ConnConfig.ConnectTimeout)

@@ -98,6 +98,25 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+// Transactions that wait for a lock see what its holder has done, whatever isolation level is the default of the database.
+func TestIsolation(t *testing.T) {
+	t.Parallel()
+	base := database(t, "isolation")
+	db := open(t, postgres.Config{URL: base, Name: "sales"})
+	if _, err := db.Exec(t.Context(), `alter database isolation set default_transaction_isolation = 'serializable'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{
+		base, with(t, base, "default_transaction_isolation", "repeatable read"), with(t, base, "options", "-c default_transaction_isolation=serializable"),
+	} {
+		var got string
+		err := open(t, postgres.Config{URL: url, Name: "sales"}).QueryRow(t.Context(), `select current_setting('transaction_isolation')`).Scan(&got)
+		if err != nil || got != "read committed" {
+			t.Errorf("%s: %s, %v", url, got, err)
+		}
+	}
+}
+
 // A database that becomes read-only, as after a failover, and writable again.
 func TestReadOnlyDatabase(t *testing.T) {
 	t.Parallel()

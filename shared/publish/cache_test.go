@@ -134,7 +134,7 @@ func watched(t *testing.T, entries int, first func()) (*httptest.Server, *atomic
 		return description.Show(e)
 	}
 	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
+	sourceOf(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
 	server := httptest.NewServer(engine)
 	t.Cleanup(server.Close)
 	return server, shown

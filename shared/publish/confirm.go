@@ -32,12 +32,18 @@ func (l *Log) Confirm(ctx context.Context) error {
 	return err
 }
 
-// Appendable returns nil if a change could append to each feed now: the database has all of it, and nothing that is erased, and no
-// transaction of somebody else holds its head. It waits for those that hold one when it is called until ctx ends. It locks no row
-// itself, and writes nothing.
-func (l *Log) Appendable(ctx context.Context) error {
-	if _, err := l.look(ctx, l.pool); err != nil {
+// Appendable returns nil if a change could append to each feed now, these among them: the database has all of it, and nothing that is
+// erased, and no transaction of somebody else holds its head. It waits for those that hold one when it is called until ctx ends. It
+// locks no row itself, and writes nothing.
+func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
+	seen, err := l.look(ctx, l.pool)
+	if err != nil {
 		return err
+	}
+	for _, name := range feeds {
+		if _, there := seen.heads[name]; !there {
+			return noFeed(name)
+		}
 	}
 	var holders []string // a transaction that has locked a row of a table keeps one of these locks on the table
 	const find = `

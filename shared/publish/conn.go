@@ -13,8 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// hearWarnings makes the server tell of a cancelled wait.
-const hearWarnings = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error'`
+// ofCommitters makes the server tell of a cancelled wait, and a transaction that waits for the head see what its holder has done.
+const ofCommitters = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error';
+	set default_transaction_isolation = 'read committed'`
 
 // committers returns a pool like the given one whose connections may commit to feeds. They never ask the server to
 // cancel what they have sent, and they notice when somebody else did. Each runs the statement settings first: PgBouncer

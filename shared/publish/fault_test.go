@@ -153,7 +153,7 @@ func TestConnectionLostWithABadChange(t *testing.T) {
 func TestConnectionLostInAPlainCommit(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	l, cut := cuttable(t, pool, "commit")
+	l, cut := cuttable(t, pool, "commit\x00")
 	for way := range int32(ways) {
 		runs := 0
 		cut.way.Store(way)

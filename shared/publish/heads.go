@@ -176,7 +176,8 @@ func (p *placed) behind(before []feed.Entry) []feed.Entry {
 }
 
 func noFeed(name string) error {
-	return fmt.Errorf("no feed %q in this database: a migration makes it by select feed_create('%s')", name, name)
+	return fmt.Errorf("%w There is no feed %q: a migration makes it by select feed_create('%s'); after a restore, restore all tables of one dump",
+		errIncomplete, name, name)
 }
 
 // follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since

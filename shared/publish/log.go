@@ -94,12 +94,12 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 		patience: patience,
 	}
-	if l.transactions, err = committers(ctx, pool.Config(), hearWarnings); err != nil {
+	if l.transactions, err = committers(ctx, pool.Config(), ofCommitters); err != nil {
 		return nil, err
 	}
 	config := pool.Config()
 	config.MaxConns = 3
-	settings := hearWarnings + "; set lock_timeout = '" + lockTimeout + "'"
+	settings := ofCommitters + "; set lock_timeout = '" + lockTimeout + "'"
 	if l.writers, err = committers(ctx, config, settings); err != nil {
 		l.transactions.Close()
 		return nil, err
@@ -174,7 +174,7 @@ func (l *Log) Close() {
 	l.watching.Wait()
 }
 
-// InTx runs fn in a transaction and commits it together with what fn appended to feeds. When another writer was faster
+// InTx runs fn in a read committed transaction and commits it together with what fn appended to feeds. When another writer was faster
 // in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction. After an
 // error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx
 // does not cancel a commit that is under way; InTx waits up to 10 s for it.

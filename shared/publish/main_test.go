@@ -35,6 +35,20 @@ func database(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
+// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
+func sourceOf(l *Log, config Config, d feed.Description) *Source {
+	show, made := d.Show, false
+	d.Show = func(e feed.Entry) (feed.Shown, error) {
+		if !made {
+			return description.Show(e)
+		}
+		return show(e)
+	}
+	s := NewSource(l, config, d)
+	made = true
+	return s
+}
+
 func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
 	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {

@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -115,6 +116,40 @@ func TestErrorsQuoteNoArgument(t *testing.T) {
 			}
 			if n := len(logged(t, pool)); n != len(statements) {
 				t.Errorf("the log has %d entries, want %d", n, len(statements))
+			}
+		})
+	}
+}
+
+// Writers take turns whatever isolation level is the default of the database.
+func TestDefaultIsolation(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			exec(t, pool, `alter database `+pool.Config().ConnConfig.Database+` set default_transaction_isolation = '`+level+`'`)
+			failed, running := make(chan error), 0
+			for n := range 4 {
+				l, _ := inMode(t, pool, "cache_statement")
+				for how, write := range writers {
+					running++
+					go func() {
+						for i := range 25 {
+							id := uuid.NewSHA1(numbered(100*n+i), []byte(how))
+							if err := write(t.Context(), l, thing(id, 1)); err != nil {
+								failed <- fmt.Errorf("%s: %w", how, err)
+								return
+							}
+						}
+						failed <- nil
+					}()
+				}
+			}
+			for range running {
+				if err := <-failed; err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -147,10 +147,19 @@ func TestRestoredInPart(t *testing.T) {
 				t.Errorf("appendable: %v", err)
 			}
 			if other, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler)); err == nil {
-				other.Close()
 				if name != "no head" && name != "nothing at all" { // which is as new
 					t.Error("a process starts on it")
 				}
+				resp, body := get(t, serve(t, other), "GET", "/feeds/things?after=0&limit=10")
+				if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "restored") {
+					t.Errorf("a process that starts on it answers %d %s", resp.StatusCode, body)
+				}
+				for how, err := range map[string]error{"ready": other.Appendable(t.Context(), feedName), "write": other.Commit(t.Context(), put(thing(uuid.New(), 1)))} {
+					if web.StatusOf(err) != http.StatusServiceUnavailable {
+						t.Errorf("a process that starts on it, %s: %v", how, err)
+					}
+				}
+				other.Close()
 			}
 			exec(t, pool, `begin; truncate feed, feed_entry; insert into feed select * from kept_feed; insert into feed_entry select * from kept_entry; commit`)
 			waitFor(t, "the feed to be served", func() bool {

@@ -63,7 +63,7 @@ func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description
 		r.shown.Add(1)
 		return description.Show(e)
 	}
-	r.Source = NewSource(l, Config{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
+	r.Source = sourceOf(l, Config{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
 	logger := slog.New(slog.DiscardHandler)
 	engine := web.New(logger)
 	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -85,6 +86,33 @@ func TestLockTimeout(t *testing.T) {
 	}
 	c.mustPoll(t)
 	c.wantUpToDate(t, s)
+}
+
+// What waits for a lock of another feed's Apply sees what that has done, whatever isolation level is the pool's default.
+func TestApplyIsReadCommitted(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 3)
+	c := newCopier(t, s)
+	config, err := pgxpool.ParseConfig(pgtest.URL(c.pool)) // as a program that opens its pool by itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "repeatable read"
+	if c.pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.pool.Close)
+	apply, level := c.Apply, ""
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		err := tx.QueryRow(ctx, `select current_setting('transaction_isolation')`).Scan(&level)
+		return errors.Join(err, apply(ctx, tx, b))
+	}
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+	if level != "read committed" {
+		t.Errorf("Apply ran in a %s transaction", level)
+	}
 }
 
 // A server that crashes takes all connections with it, the one with the lock too, and recovers. The service lives on.

@@ -76,10 +76,10 @@ type Feed struct {
 	// cursor, and the source still has it.
 	Columns []string
 
-	// Apply brings the service's own tables to the state in the batch, in tx: each entity of it is newer than its row in
-	// Table, or everything is made anew. It acts on state, not on events: versions may be left out, an entity may be deleted
-	// that never was there, and the same batch may come again. It has no effect outside tx, and derives the ids of what it
-	// makes, so that running again makes nothing twice.
+	// Apply brings the service's own tables to the state in the batch, in tx, which is read committed: each entity of it is
+	// newer than its row in Table, or everything is made anew. It acts on state, not on events: versions may be left out, an
+	// entity may be deleted that never was there, and the same batch may come again. It has no effect outside tx, and
+	// derives the ids of what it makes, so that running again makes nothing twice.
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
 
 	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order

@@ -315,7 +315,7 @@ func (p *poller) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx
 	}
 	return p.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		var b pgx.Batch
-		b.BeginTx(pgx.TxOptions{})
+		b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what waits for a lock must see what its holder has done
 		first(&b)
 		results := conn.SendBatch(ctx, &b)
 		tx, err := results.Tx(), results.Close()

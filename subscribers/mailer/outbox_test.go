@@ -382,6 +382,22 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// What is emptied by hand leaves the counts true; newBench looks at them in the end.
+func TestTruncate(t *testing.T) {
+	t.Parallel()
+	for _, tables := range []string{"customers", "mail", "customers, mail", "mail, customers"} {
+		t.Run(tables, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.customers(t, customerEntry(t, aCustomer(1, 1)))
+			b.orders(t, orderEntry(t, 1, 1, 1, order.Placed), orderEntry(t, 2, 2, 1, order.Placed))
+			exec(t, b.db, `update mail set uncertain = 1 where order_id = $1`, orderID(1))
+			exec(t, b.db, `truncate `+tables)
+			b.customers(t, customerEntry(t, aCustomer(2, 1)))
+		})
+	}
+}
+
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
