@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,9 +130,9 @@ func TestSignInByLink(t *testing.T) {
 		t.Helper()
 		other := newBrowser(t)
 		other.get(t, link)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 		other.post(t, link, nil)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 		other.get(t, co.customers.URL+"/account")
 		other.wants(t, 200, "Sign in")
 	}
@@ -170,7 +171,7 @@ func TestSignInByLink(t *testing.T) {
 		other := newBrowser(t)
 		other.get(t, link)
 		other.post(t, link, nil)
-		other.wants(t, 403, "This link does not work any more")
+		other.wants(t, 404, "This link does not work any more")
 	})
 	t.Run("of a deleted account", func(t *testing.T) {
 		first.get(t, co.customers.URL+"/signin")
@@ -193,7 +194,7 @@ func TestSignInByLink(t *testing.T) {
 			b.post(t, "/signin", url.Values{"email": {"bob@example.com"}})
 			b.wants(t, 200, "a mail is on its way")
 		}
-		links(t, mailed(t, sink, 9), 2)
+		links(t, mailed(t, sink, 11), 2)
 		b.post(t, "/signin", url.Values{"email": {"bob"}})
 		b.wants(t, 422, "must be an e-mail address")
 		limited := false
@@ -204,13 +205,49 @@ func TestSignInByLink(t *testing.T) {
 		if !limited {
 			t.Error("a client may ask without end")
 		}
-		other := newBrowser(t)
-		other.get(t, co.customers.URL+"/signup")
-		other.signUp(t, "last@example.com")
-		if m := mailed(t, sink, 10); m.To[0] != "last@example.com" {
-			t.Errorf("a mail to %v", m.To)
+		b.post(t, "/signin", url.Values{"email": {strings.Repeat("a", 300) + "@example.com"}})
+		b.wants(t, 422, "must be an e-mail address")
+		for _, email := range []string{"b.o.b@example.com", "bob+1@example.com", "BOB@example.com", "b.ob+2@example.com", "bob+3@EXAMPLE.com", "last@example.com"} {
+			other := newBrowser(t)
+			other.get(t, co.customers.URL+"/signup")
+			other.signUp(t, email)
+		}
+		mailed(t, sink, 15) // three more to the mailbox, and the last
+		if !slices.ContainsFunc(sink.Mails(), func(m *mailsink.Mail) bool { return m.To[0] == "last@example.com" }) || len(sink.Mails()) != 15 {
+			t.Errorf("%d mails", len(sink.Mails()))
 		}
 	})
+}
+
+// Whoever signs up with somebody else's address keeps that person neither from a link nor from the account.
+func TestSignUpsOfOthers(t *testing.T) {
+	t.Parallel()
+	sink, smtpURL := openSink(t)
+	co := openCompany(t, "SMTP_URL="+smtpURL)
+	b := newBrowser(t)
+	b.get(t, co.customers.URL+"/signup")
+	b.signUp(t, "ada@example.com")
+	b.get(t, links(t, mailed(t, sink, 1), 1)[0])
+	b.post(t, b.at.Path, nil)
+	account, confirmed := accountOf(t, co, b)
+	if !confirmed {
+		t.Error("not confirmed")
+	}
+	for range 6 {
+		other := newBrowser(t)
+		other.get(t, co.customers.URL+"/signup")
+		other.signUp(t, "ada@example.com")
+	}
+	mailed(t, sink, 5) // and no more of these
+	b.get(t, co.customers.URL+"/signin")
+	b.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
+	all := links(t, mailed(t, sink, 6), 5)
+	b = newBrowser(t)
+	b.get(t, all[0])
+	b.post(t, b.at.Path, nil)
+	if at, _ := accountOf(t, co, b); at != account {
+		t.Errorf("the first link is for %s, not %s", at, account)
+	}
 }
 
 func TestWithoutMails(t *testing.T) {

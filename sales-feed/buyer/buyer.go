@@ -1,6 +1,7 @@
-// Package buyer is how a buyer shows sales and customers that an order or an account is theirs: by a signed cookie in the
-// browser, or by a signed token, which is a secret that the API gives once. Both apps sign with one key, so that neither asks
-// the other one anything. A browser that signs in at customers is handed over to sales by a signed value: see [Side.Send].
+// Package buyer is how a buyer shows sales and customers that an order or an account is theirs: by a signed cookie in
+// the browser, or by a signed token, which is a secret that the API gives once. Both apps sign with one key, so that
+// neither asks the other one anything. A browser that signs in at customers is handed over to sales by a signed value:
+// see [Side.Send].
 package buyer
 
 import (
@@ -22,8 +23,8 @@ const (
 	cookieTime = 365 * 24 * time.Hour
 	prefix     = "edison_buyer_" // of tokens; logs leave out what begins so
 
-	// RepeatTime is how long the answer to a repeated request brings the buyer's credential again. Later, an Idempotency-Key
-	// that somebody guesses opens nothing.
+	// RepeatTime is how long the answer to a repeated request brings the buyer's credential again. Later, an
+	// Idempotency-Key that somebody guesses opens nothing.
 	RepeatTime = time.Hour
 )
 
@@ -69,7 +70,8 @@ type Side struct {
 	key        []byte
 }
 
-// New returns the side of an app. otherURL is where browsers find the other one. Settings' default is a file in dataDir.
+// New returns the side of an app. otherURL is where browsers find the other one. Settings' default is a file in
+// dataDir.
 func New(app App, otherURL source.Site, s Settings, dataDir string, pool *pgxpool.Pool) (*Side, error) {
 	key, err := s.key(dataDir)
 	if err != nil {
@@ -99,7 +101,8 @@ func (s *Side) Token(b Buyer) (string, error) {
 	return prefix + signed, err
 }
 
-// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a 401.
+// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a
+// 401.
 func (s *Side) Of(c *gin.Context) (Party, error) {
 	p := Party{Operator: access.Of(c).Role >= access.Operator}
 	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
@@ -170,15 +173,24 @@ func (s *Side) write(c *gin.Context, name string, maxAge time.Duration, value an
 }
 
 func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any) error {
-	cookie, err := c.Request.Cookie(name)
+	cookie, err := c.Request.Cookie(onWire(c, name))
 	if err != nil {
 		return err
 	}
 	return s.codec(maxAge).Decode(name, cookie.Value, into)
 }
 
+// onWire returns the name under which browsers have a cookie. With the prefix no other host of the same domain, and no page without
+// TLS, can give a browser the cookie of another buyer, who would see what it buys.
+func onWire(c *gin.Context, name string) string {
+	if web.HTTPS(c) {
+		return "__Host-" + name
+	}
+	return name
+}
+
 func set(c *gin.Context, name, value string, maxAge time.Duration, sameSite http.SameSite) {
 	http.SetCookie(c.Writer, &http.Cookie{
-		Name: name, Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
+		Name: onWire(c, name), Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
 	})
 }

@@ -22,8 +22,8 @@ const (
 	signInTime   = 30 * time.Minute // to sign up, or to find the link in the mail
 )
 
-// A Handover is what one app tells the other one of a browser. It works once, within a minute, at the app that it is for, and
-// only from a page of the other one.
+// A Handover is what one app tells the other one of a browser. It works once, within a minute, at the app that it is
+// for, and only from a page of the other one.
 type Handover struct {
 	ID       uuid.UUID `json:"id"`
 	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
@@ -132,7 +132,8 @@ func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	return tag.RowsAffected() == 1, nil
 }
 
-// begunCookie returns the name of the cookie of a sign-in that has begun: at sales, with the nonce; at customers, with the nonce's digest.
+// begunCookie returns the name of the cookie of a sign-in that has begun: at sales, with the nonce; at customers, with
+// the nonce's digest.
 func (s *Side) begunCookie() string { return string(s.app) + "_handover" }
 
 // Begin lets the browser begin to sign in, at sales, and returns the nonce's digest.

@@ -37,7 +37,8 @@ func (k *Key) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// key returns the key, from the environment or from its file. The default file, in dataDir, is made where it is missing.
+// key returns the key, from the environment or from its file. The default file, in dataDir, is made where it is
+// missing.
 func (s Settings) key(dataDir string) (key Key, err error) {
 	switch {
 	case s.BuyerKey != "" && s.BuyerKeyFile != "":

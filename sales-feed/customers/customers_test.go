@@ -85,7 +85,6 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 const buyerKey = "a-key-of-buyers-that-tests-alone-have"
 
 var (
-	nobody   = []string{"Authorization", ""}
 	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 

@@ -85,8 +85,8 @@ func (h *handler) enter(c *gin.Context, p *customer.Customer) error {
 	return h.goOn(c, p)
 }
 
-// own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account need not
-// be there.
+// own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account
+// need not be there.
 func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) {
 	if by, err = h.buyers.Require(c); err != nil {
 		return by, id, err

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/mail"
-	"strings"
 	"text/template"
 	"time"
 
@@ -35,7 +34,7 @@ const (
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
-	ofAddress   = hour / 5  // so many an hour to an address
+	ofAddress   = hour / 5  // so many an hour to a mailbox
 	ofClient    = hour / 20 // requests of a client
 	ofSigningUp = hour / 60 // sign-ups of a client
 )
@@ -48,11 +47,13 @@ type links struct {
 	logger    *slog.Logger
 	mailing   chan struct{}
 
-	addresses, clients, signUps *web.Limiter
+	addresses, clients   *web.Limiter // of requests
+	welcomes, signingUps *web.Limiter // the same of sign-ups: those of others use up nobody's requests
 }
 
 func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
-	return &links{pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing), web.NewLimiter(1, hour), web.NewLimiter(1, hour), web.NewLimiter(1, hour)}
+	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
+	return &links{pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing), limiter(), limiter(), limiter(), limiter()}
 }
 
 // standing is the condition on a link that it has not expired. One that expires later than a link that is sent now was sent by a
@@ -65,13 +66,13 @@ func (l *links) sends() bool { return l.mail.Server.String() != "" }
 var (
 	errNoMails = web.Errorf(http.StatusServiceUnavailable, "No mails are sent here. Sign in with the browser that signed up, or use the token that the API gave.")
 	errNoLink  = &web.Problem{
-		Status: http.StatusForbidden, Title: "This link does not work any more",
-		Detail: "It works once, for half an hour, and only for the address that it was sent to. Ask for another one under Your account.",
+		Status: http.StatusNotFound, Title: "This link does not work any more",
+		Detail: "It works once, for half an hour, and only for the address that it was sent to. Go to the start page and ask for another one.",
 	}
 )
 
-// request mails, in the background, a link for each account with the address. So the answer does not tell whether there is one, nor
-// does its time.
+// request mails, in the background, a link for each account with the address. So the answer does not tell whether there
+// is one, nor does its time.
 func (l *links) request(c *gin.Context, email string) error {
 	if err := l.clients.Check(c, ofClient); err != nil {
 		return err
@@ -82,14 +83,18 @@ func (l *links) request(c *gin.Context, email string) error {
 
 // welcome mails, in the background, a link that confirms the address of an account that has just signed up.
 func (l *links) welcome(c *gin.Context, p *customer.Customer) {
-	if l.sends() && l.signUps.Check(c, ofSigningUp) == nil {
+	if l.sends() && l.signingUps.Check(c, ofSigningUp) == nil {
 		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID)
 	}
 }
 
-// send mails links to the accounts that the condition holds for. To an address that gets many, it sends none.
+// send mails links to the accounts that the condition holds for. To a mailbox that gets many, it sends none.
 func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) {
-	if _, ok := l.addresses.Allow(strings.ToLower(email), ofAddress); !ok {
+	addresses := l.addresses
+	if welcome {
+		addresses = l.welcomes
+	}
+	if _, ok := addresses.Allow(smtp.Mailbox(email), ofAddress); !ok {
 		return
 	}
 	select {
@@ -118,7 +123,8 @@ type link struct {
 var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
 
 func (l *links) deliver(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
-	rows, err := l.pool.Query(ctx, `select id, email, created_at from customer where `+condition+` order by id desc limit `+fmt.Sprint(maxLinks), email, id)
+	rows, err := l.pool.Query(ctx, `select id, email, created_at from customer where `+condition+`
+		order by email_confirmed desc, id desc limit `+fmt.Sprint(maxLinks), email, id) // no sign-ups of others hide a confirmed account
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	return nil
 }
 
-// goOn hands the browser of a customer who has signed in over to the shop, if it came from there; else it shows the account.
+// goOn hands the browser of a customer who has signed in over to the shop, if it came from there; else it shows the
+// account.
 func (h *handler) goOn(c *gin.Context, p *customer.Customer) error {
 	nonce := h.buyers.Remembered(c)
 	if nonce == nil {

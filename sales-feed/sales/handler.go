@@ -25,8 +25,8 @@ var (
 	orderPage      = web.Template(pages, "order.html")
 )
 
-// place sells to the buyer whose credential the request has; without one, to a new visitor, who gets one. It sells to a customer
-// who is named only with that customer's credential, or an operator's.
+// place sells to the buyer whose credential the request has; without one, to a new visitor, who gets one. It sells to a
+// customer who is named only with that customer's credential, or an operator's.
 func (h *handler) place(c *gin.Context) error {
 	p, key, byForm, err := readPurchase(c)
 	if err != nil {

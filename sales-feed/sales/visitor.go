@@ -63,8 +63,8 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 	return h.buyers.Send(c, handover, "Sales", nav, page)
 }
 
-// handover takes the browser of a buyer who has signed in, or out, at the customers app. What a visitor has bought before stays
-// the visitor's: the browser keeps that id, too, until it is signed out.
+// handover takes the browser of a buyer who has signed in, or out, at the customers app. What a visitor has bought
+// before stays the visitor's: the browser keeps that id, too, until it is signed out.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.SignOut {
 		h.buyers.Forget(c)

@@ -3,6 +3,7 @@ package sales
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -52,7 +53,8 @@ func (b *browser) buys(t *testing.T) (o order.Order) {
 	return o
 }
 
-// A visitor needs no account, and finds again what the same browser has bought, and nobody else does. See TestHandover for the others.
+// A visitor needs no account, and finds again what the same browser has bought, and nobody else does. See TestHandover
+// for the others.
 func TestVisitor(t *testing.T) {
 	t.Parallel()
 	s := openWith(t, parsed(t, map[string]string{"CUSTOMERS_URL": "https://customers.example/"})) // where nobody is
@@ -133,6 +135,50 @@ func TestVisitor(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, page)
 		}
 	})
+}
+
+// By https, cookies are sent by https alone; that of a sign-in comes along with the POST of the customers app, which is
+// of another site.
+func TestCookiesByHTTPS(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	secure := httptest.NewTLSServer(s.Config.Handler)
+	t.Cleanup(secure.Close)
+	client := secure.Client()
+	for path, want := range map[string]http.Cookie{
+		"/":       {Name: "__Host-sales_buyer", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600},
+		"/signin": {Name: "__Host-sales_handover", SameSite: http.SameSiteNoneMode, MaxAge: 31 * 60},
+	} {
+		method := map[bool]string{true: http.MethodGet, false: http.MethodPost}[path == "/"]
+		req, err := http.NewRequestWithContext(t.Context(), method, secure.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		cookies := resp.Cookies()
+		if len(cookies) != 1 || cookies[0].Name != want.Name || cookies[0].SameSite != want.SameSite || cookies[0].MaxAge != want.MaxAge || !cookies[0].Secure || !cookies[0].HttpOnly {
+			t.Errorf("%s: %d %v", path, resp.StatusCode, cookies)
+		}
+		if path != "/" || len(cookies) != 1 {
+			continue
+		}
+		// Another host of the domain can set a cookie without the prefix, to let others buy as its buyer.
+		for name, known := range map[string]bool{"__Host-sales_buyer": true, "sales_buyer": false} {
+			req.Header.Set("Cookie", name+"="+cookies[0].Value)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if got := resp.Cookies(); known != (len(got) == 0) {
+				t.Errorf("%s: %v", name, got)
+			}
+		}
+	}
 }
 
 // A guest of the API gets a token with the first order, once and soon.

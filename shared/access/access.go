@@ -92,9 +92,10 @@ type Access struct {
 	listed   Tokens // by the environment
 	file     string
 	sessions sessions
+	live     live
 	tokens   atomic.Pointer[Tokens] // those that are valid now
 
-	attempts, allAttempts *web.Limiter // to log in
+	attempts, allAttempts *web.Limiter // to log in that failed
 	bearer, both          []string     // WWW-Authenticate
 
 	// Of Run alone:
@@ -107,11 +108,11 @@ type Access struct {
 func New(s Settings, o Options) (*Access, error) {
 	a := &Access{
 		Options: o, mode: s.Access, hosts: map[host]bool{}, listed: s.Tokens, file: s.TokensFile,
-		sessions: &inMemory{byHash: map[sum]memorized{}},
+		sessions: &inMemory{byHash: map[sum]memorized{}}, live: live{byHash: map[sum]*web.Ending{}},
 		attempts: web.NewLimiter(1, 10), allAttempts: web.NewLimiter(10, 50),
 		bearer: []string{fmt.Sprintf("Bearer realm=%q", o.Service)},
 	}
-	a.both = append(a.bearer, fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service))
+	a.both = []string{a.bearer[0], fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, o.Service)}
 	if o.Pool != nil {
 		a.sessions = inDatabase{o.Pool, o.Service}
 	}
@@ -147,6 +148,9 @@ func New(s Settings, o Options) (*Access, error) {
 	return a, nil
 }
 
+// Shut reports whether nobody may read or operate: access is closed and no token is listed.
+func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
+
 // Open reports whether whoever reaches the server on this machine may read everything, and there are no readers who may read less:
 // caches may then keep feeds for everybody.
 func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
@@ -171,6 +175,7 @@ func (a *Access) Run(ctx context.Context) {
 			if len(a.revoked) > 0 {
 				_ = a.sweep(ctx) // it comes again
 			}
+			a.live.look(ctx, a.session)
 		case <-sweep.C:
 			tidy()
 		}

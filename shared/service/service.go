@@ -136,6 +136,9 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	if p.Router, err = NewRouter(s, set, pool, logger); err != nil {
 		return nil, daemon.Usagef("%w", err)
 	}
+	if p.access.Shut() {
+		logger.WarnContext(ctx, "access is closed and no token is listed; set TOKENS or TOKENS_FILE, or on this machine ACCESS=open")
+	}
 	background, stop := context.WithCancel(ctx)
 	p.stop = stop
 	p.background.Go(func() { p.access.Run(background) })

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
@@ -277,10 +277,7 @@ type panicError struct {
 func (e *panicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.in, e.value) }
 
 func (e *panicError) unquoted() string {
-	if err, ok := e.value.(runtime.Error); ok {
-		return e.in + " panicked: " + err.Error()
-	}
-	return fmt.Sprintf("%s panicked with a value of type %T", e.in, e.value)
+	return e.in + " panicked: " + web.Panicked(e.value)
 }
 
 // unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased.

@@ -94,7 +94,7 @@ func TestEntries(t *testing.T) {
 		}
 		hear := l.Entries
 		l.Entries = func(context.Context, *pgxpool.Pool, feed.Cursor, *feed.Page) error { panic("a bug") }
-		if err := l.poll(t.Context()); err == nil || !strings.Contains(err.Error(), "entries panicked with a value of type string") {
+		if err := l.poll(t.Context()); err == nil || !strings.Contains(err.Error(), "entries panicked: a value of type string") {
 			t.Error(err)
 		}
 		l.Entries = hear

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -172,7 +174,7 @@ func (l *leader) work(ctx context.Context) {
 			said = ""
 		case constant(err) != said:
 			said = constant(err)
-			l.logger.WarnContext(ctx, "what is due of itself was not done", "error", err)
+			l.logger.WarnContext(ctx, "background work failed", "error", web.Unquoted(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -187,8 +189,8 @@ func (l *leader) workOnce(ctx context.Context) (err error) {
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			l.logger.ErrorContext(ctx, "work panicked", "panic", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("work panicked: %v", v)
+			l.logger.ErrorContext(ctx, "work panicked", "panic", web.Panicked(v), "stack", string(debug.Stack()))
+			err = fmt.Errorf("work panicked: %s", web.Panicked(v))
 		}
 	}()
 	return l.site.service.Work(ctx, l.site)

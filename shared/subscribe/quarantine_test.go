@@ -248,7 +248,7 @@ func TestQuarantine(t *testing.T) {
 		apply := c.Apply
 		c.Apply = func(context.Context, pgx.Tx, *Batch) error { panic("no such model") }
 		err := c.poll(t.Context())
-		if err == nil || err.Error() != "apply the page after 0: every one of the 5 entries was refused, the first: apply panicked with a value of type string" {
+		if err == nil || err.Error() != "apply the page after 0: every one of the 5 entries was refused, the first: apply panicked: a value of type string" {
 			t.Errorf("%v", err)
 		}
 		if at := c.stored(t); at.rejected > 0 || at.cursor.Position > 0 {

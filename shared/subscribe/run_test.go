@@ -292,7 +292,7 @@ func TestWork(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	for _, said := range []string{"not yet", "work panicked: neither"} {
+	for _, said := range []string{"not yet", "work panicked: a value of type string"} {
 		if !strings.Contains(log.String(), said) {
 			t.Errorf("the log does not say %q:\n%s", said, log)
 		}

@@ -154,7 +154,7 @@ func answer(logger *slog.Logger) gin.HandlerFunc {
 				panic(p)
 			}
 			logger.ErrorContext(c.Request.Context(), "handler panicked", "method", c.Request.Method,
-				"path", c.Request.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				"path", c.Request.URL.Path, "panic", Panicked(p), "stack", string(debug.Stack()))
 			c.Abort()
 			refuse(c, Errorf(http.StatusInternalServerError, ""))
 		}()
@@ -181,7 +181,7 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	}
 	r.POST(path, foreign, func(c *gin.Context) {
 		if crossOrigin.Check(c.Request) != nil {
-			fail(c, errForeign())
+			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and begin there.", origin))
 		}
 	}, h)
 }
@@ -190,10 +190,6 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 func foreign(*gin.Context) {}
 
 var foreignName = funcName(foreign)
-
-func errForeign() *Problem {
-	return Errorf(http.StatusForbidden, "A page of another origin may not send this.")
-}
 
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
@@ -208,7 +204,7 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 		}
 		switch {
 		case crossOrigin.Check(req) != nil && !slices.Contains(c.HandlerNames(), foreignName):
-			fail(c, errForeign())
+			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:
 			fail(c, tooLarge())
 		}

@@ -203,7 +203,7 @@ func (l *lot) watch(all *sleepers) {
 func (l *lot) prepare(event *Awaited) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.logger.Error("panic before an answer", "panic", v, "stack", string(debug.Stack()))
+			l.logger.Error("panic before an answer", "panic", Panicked(v), "stack", string(debug.Stack()))
 		}
 	}()
 	event.prepared.Do(event.Prepare)

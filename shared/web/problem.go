@@ -70,7 +70,7 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	case ctx.Err() != nil && isAway(err):
 		return nil
 	}
-	where := []any{"method", c.Request.Method, "path", c.Request.URL.Path, "error", err}
+	where := []any{"method", c.Request.Method, "path", c.Request.URL.Path, "error", Unquoted(err)}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
 		p = Errorf(http.StatusServiceUnavailable, "The service cannot use its database at the moment. Try again in a few seconds.")

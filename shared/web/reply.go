@@ -26,7 +26,7 @@ func (l *lot) answer(p *parked, left bool) (reusable bool) {
 		if v := recover(); v != nil {
 			reusable = false
 			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-				l.logger.ErrorContext(ctx, "panic after a wait", "panic", v, "stack", string(debug.Stack()))
+				l.logger.ErrorContext(ctx, "panic after a wait", "panic", Panicked(v), "stack", string(debug.Stack()))
 			}
 		}
 		if w.out != nil {

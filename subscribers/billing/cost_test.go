@@ -1,10 +1,12 @@
 package billing
 
 import (
-	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // The page is read at the same cost however long the service has been there.

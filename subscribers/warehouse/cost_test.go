@@ -1,10 +1,12 @@
 package warehouse
 
 import (
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"testing"
 )
 
 // The page is read at the same cost however long the service has been there.

@@ -44,6 +44,7 @@ func browse(t *testing.T, b *bench, up *process) {
 		{"an order arrives in a page that is open", v.arrive},
 		{"every page is for everybody", v.lookAtAll},
 		{"so are those that say no", v.lookAtProblems},
+		{"another browser is signed in by a link, cancels its orders, and signs out", v.signInElsewhere},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -61,9 +62,11 @@ func (v *visit) signUp(t *testing.T) {
 	b := v.visitor
 	b.scripts(t, false)
 	b.open(t, v.url(sales)+"/")
-	b.click(t, `a[href*="/signup"]`)
+	b.click(t, `form[action="/signin"] button`)
+	b.click(t, `form[data-submit] button`)
 	b.fill(t, "main form", "name", "Grace Hopper", "email", "grace@example.com", "street", "Harbour Street 9", "postal_code", "D02 XY45", "city", "Dublin", "country", "IE")
 	b.click(t, `main form button`)
+	b.click(t, `form[data-submit] button`)
 	if err := b.says("You buy as customer"); err != nil {
 		t.Fatal(err)
 	}
@@ -79,15 +82,22 @@ func (v *visit) buy(t *testing.T) {
 	if err := b.says("Thank you", "Edison Ohm", "Third row"); err != nil {
 		t.Fatal(err)
 	}
-	at, err := evaluate[string](b, `document.querySelector(".facts a[href^='/orders/']").href`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := b.order(t)
 	v.kill(t, sales)
 	b.blameless(t, "buying")
 	if err := v.order.ID.UnmarshalText([]byte(path.Base(at))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// order gives the address of the order that the page shows.
+func (b *tab) order(t *testing.T) string {
+	t.Helper()
+	at, err := evaluate[string](b, `document.querySelector(".facts a[href^='/orders/']").href`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // kill kills a service, and with it its server.
@@ -187,6 +197,68 @@ func (v *visit) follow(t *testing.T) {
 	b.blameless(t, "following the order")
 }
 
+// signInElsewhere needs scripts: what one app hands over to the other one goes by itself. A guest's order stays in the browser.
+func (v *visit) signInElsewhere(t *testing.T) {
+	b := v.openTab(t)
+	b.open(t, v.url(sales)+"/")
+	b.load(t, 201, chromedp.Click(chromedp.CSS("#volta button")))
+	asGuest := b.order(t)
+	b.open(t, v.url(sales)+"/")
+	b.goes(t, `form[action="/signin"] button`, `form[action="/customers"]`)
+	v.look(t, b, looks)
+	b.fill(t, `form[action="/signin"]`, "email", "grace@example.com")
+	b.click(t, `form[action="/signin"] button`)
+	if err := b.says("a mail is on its way"); err != nil {
+		t.Fatal(err)
+	}
+	v.look(t, b, looks)
+	var link string
+	eventually(t, func() error {
+		var mails []struct {
+			Subject, Text string
+		}
+		if err := getJSON(v.url(sink)+"/api/mails", &mails); err != nil {
+			return err
+		}
+		for _, m := range mails {
+			if found := regexp.MustCompile(`\S+/signin/\S+`).FindString(m.Text); found != "" && m.Subject == "Sign in at Edison Cars" {
+				link = found
+				return nil
+			}
+		}
+		return fmt.Errorf("no link in %+v", mails)
+	})
+	b.open(t, link)
+	v.look(t, b, looks)
+	b.goes(t, `form[action^="/signin/"] button`, `form[action="/signout"]`)
+	if err := b.says("You buy as customer"); err != nil {
+		t.Fatal(err)
+	}
+	b.load(t, 201, chromedp.Click(chromedp.CSS("#ampere button")))
+	b.click(t, `form[action$="/cancel"] button`)
+	if err := b.says("This order is cancelled"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b, looks)
+	b.open(t, asGuest)
+	b.click(t, `form[action$="/cancel"] button`)
+	b.open(t, v.url(sales)+"/")
+	b.click(t, `.banner a`)
+	if err := b.says("Grace Hopper", "Delete the account", "This browser stays signed in"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b, looks)
+	b.goes(t, `form[action="/signout"] button`, `form[action="/signin"]`)
+	b.refused(t, 404, chromedp.Navigate(link))
+	v.look(t, b, looks)
+	b.open(t, v.url(customersApp)+"/account")
+	if err := b.says("The browser that signed up stays signed in"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b, looks)
+	b.blameless(t, "signing in and out")
+}
+
 func (v *visit) tune(t *testing.T) {
 	b := v.openTab(t)
 	inForce := func(schedule, source string) {
@@ -241,7 +313,7 @@ func (v *visit) arrive(t *testing.T) {
 	b := v.openTab(t)
 	b.open(t, v.url(sales)+"/feeds/orders")
 	b.do(t, chromedp.WaitVisible(chromedp.CSS("#live .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
-	bought := v.post(t, "/orders", `{"customer_id": "6b1d7c51-8a57-4a4e-9d0e-2f1c4b5a6978", "lines": [{"model": "volta", "quantity": 3}]}`)
+	bought := v.post(t, "/orders", `{"lines": [{"model": "volta", "quantity": 3}]}`)
 	b.do(t, chromedp.WaitVisible(chromedp.CSS("#entry-2.arrived")))
 	if err := b.says("Order "+bought[28:]+" placed: 3 Edison Volta", "entries 2 to 1"); err != nil {
 		t.Error(err)
@@ -254,9 +326,15 @@ func (v *visit) arrive(t *testing.T) {
 
 // lookAtAll looks at pages that have all that pages may show: a credit note, an order that waits for its customer, one that is cancelled.
 func (v *visit) lookAtAll(t *testing.T) {
-	cancelled := v.post(t, "/orders", fmt.Sprintf(`{"customer_id": %q, "lines": [{"model": "ampere", "options": ["glass_roof"], "quantity": 2}]}`, v.order.CustomerID))
-	v.visitor.shows(t, v.url("billing")+"/", "Invoices 2", "Orders waiting 1")
-	v.post(t, "/orders/"+cancelled+"/cancel", "")
+	b := v.visitor
+	b.open(t, v.url(sales)+"/")
+	b.fill(t, "#ampere", "quantity", "2")
+	b.do(t, chromedp.Click(chromedp.CSS(`#ampere [value=glass_roof]`)))
+	b.load(t, 201, chromedp.Click(chromedp.CSS("#ampere button")))
+	cancelled := path.Base(b.order(t))
+	b.shows(t, v.url("billing")+"/", "Invoices 2", "Orders waiting 1")
+	b.open(t, v.url(sales)+"/orders/"+cancelled)
+	b.click(t, `form[action$="/cancel"] button`)
 	v.visitor.shows(t, v.url("billing")+"/", "Credit notes 1")
 	start := []string{v.mapURL(), v.url(customersApp) + "/customers/" + v.order.CustomerID.String(), v.url(sales) + "/orders/" + cancelled}
 	for _, s := range v.services {

@@ -157,6 +157,12 @@ func (b *tab) click(t *testing.T, selector chromedp.CSS) {
 	b.load(t, 200, chromedp.Click(selector))
 }
 
+// goes sends a form, and waits until a page is there that has what the other selector finds.
+func (b *tab) goes(t *testing.T, form, until chromedp.CSS) {
+	t.Helper()
+	b.do(t, chromedp.Click(form), chromedp.WaitVisible(until))
+}
+
 // fill fills fields in, by their names.
 func (b *tab) fill(t *testing.T, form string, fields ...string) {
 	t.Helper()

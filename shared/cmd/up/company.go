@@ -47,7 +47,7 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 				c.welcome()
 			}
 			if s.name == sales && ordersPerMinute > 0 {
-				shoppers := newShoppers(s.url(), c.url(customersApp), ordersPerMinute, c.out)
+				shoppers := newShoppers(s.url(), c.url(customersApp), c.dir, ordersPerMinute, c.out)
 				running.Go(func() { shoppers.run(ctx) })
 			}
 		case n := <-change:

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"reflect"
 	"regexp"
 	"slices"
@@ -34,7 +33,7 @@ type walk struct {
 
 func TestCompany(t *testing.T) {
 	t.Parallel()
-	w := &walk{bench: newBench(t), ledger: newLedger(http.DefaultTransport)}
+	w := &walk{bench: newBench(t), ledger: newLedger(buyers)}
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
@@ -91,7 +90,7 @@ func (w *walk) killSales(t *testing.T) {
 	// Sales is killed in the middle of purchases, of which some are under way.
 	ctx, cancel := context.WithCancel(context.Background())
 	done, talk := make(chan struct{}), new(strings.Builder)
-	shoppers := newShoppers(w.url(sales), "", 6000, newConsole(talk, nil))
+	shoppers := newShoppers(w.url(sales), "", t.TempDir(), 6000, newConsole(talk, nil))
 	shoppers.http.Transport = w.ledger
 	go func() {
 		shoppers.run(ctx)

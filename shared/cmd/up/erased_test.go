@@ -136,7 +136,7 @@ func (c *crew) erase(t *testing.T) {
 		}
 	}
 	c.exec(t, "shipping", `alter table customer drop constraint street_is_number`)
-	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
+	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusNotFound {
 		t.Errorf("the account answers %d", status)
 	}
 	c.restored(t, p, dump)

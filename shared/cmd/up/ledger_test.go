@@ -157,7 +157,7 @@ func (l *ledger) check(t *testing.T, entries []entry) (repeated int) {
 // buy buys two cars.
 func (w *walk) buy(t *testing.T, key, model string, options ...string) order.Order {
 	t.Helper()
-	body := fmt.Sprintf(`{"customer_id": "6b1d7c51-8a57-4a4e-9d0e-2f1c4b5a6978", "lines": [{"model": %q, "options": [%s], "quantity": 2}]}`,
+	body := fmt.Sprintf(`{"lines": [{"model": %q, "options": [%s], "quantity": 2}]}`,
 		model, strings.Join(quoted(options), ", "))
 	return w.post(t, "/orders", key, body, http.StatusCreated)
 }

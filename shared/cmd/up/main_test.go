@@ -65,11 +65,11 @@ func TestByHand(t *testing.T) {
 		"DATABASE_URL": "postgres://u:hunter2@h/db", "FEED_TOKEN": "hunter2", "POLL_ORDERS": "@every 1s", "LOG_LEVEL": "debug", "HOME": "/",
 	})
 	for i, want := range []string{
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers assembly`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers dashboard`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 DATA_DIR=/data PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed customers`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 ACCESS=open DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers assembly`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers dashboard`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 ACCESS=open DATA_DIR=/data SMTP_URL=smtp://localhost:1025 PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed customers`,
 	} {
 		if got := c.byHand(c.services[i]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)
@@ -142,8 +142,19 @@ func TestFresh(t *testing.T) {
 		t.Errorf("a refused --fresh left the data of %s", got)
 	}
 	unlock()
+	credentials := []string{filepath.Join(dir, "buyer.key"), filepath.Join(dir, shoppersFile)}
+	for _, file := range credentials {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := deleteData(dir, services); err != nil {
 		t.Error(err)
+	}
+	for _, file := range credentials {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("--fresh leaves %s: %v", file, err)
+		}
 	}
 	if got := withData(t, dir); got != "of another program" {
 		t.Errorf("--fresh left the data of %s", got)

@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -24,8 +25,15 @@ const (
 // person is one of the shoppers.
 type person struct {
 	account account
-	guest   uuid.UUID // buys while there is no account; the same at each start
-	id      uuid.UUID // of the account, Nil if there is none
+	key     string // of the sign-up
+	guest   credential
+	member  credential // of the account; zero: there is none
+}
+
+// A credential is what an app's API has given a buyer.
+type credential struct {
+	ID    uuid.UUID `json:"id"` // of the account; Nil for a guest
+	Token string    `json:"buyer_token"`
 }
 
 type account struct {
@@ -36,10 +44,10 @@ type account struct {
 
 // people are all invented.
 func people() (all []*person) {
-	for n, line := range strings.Split(directory, "\n") {
+	for line := range strings.SplitSeq(directory, "\n") {
 		f := strings.Split(line, ", ")
 		all = append(all, &person{
-			guest: uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "shopper %d", n)),
+			key: uuid.NewString(),
 			account: account{f[0], strings.ToLower(strings.ReplaceAll(f[0], " ", ".")) + "@example.com",
 				customer.Address{Street: f[1], PostalCode: f[2], City: f[3], Country: f[4]}},
 		})
@@ -88,54 +96,86 @@ Aoife Brannigan, 7 Harbour Row, T12 X70A, Cork, IE
 Cormac Devlin, 19 Mill Lane, D08 E2P1, Dublin, IE
 Petra Novak, Cvetna ulica 13, 1000, Ljubljana, SI`
 
-// customer gives the id by which a person buys: that of the account, which is made where there is none. Without the customers app
-// people buy as guests.
-func (s *shoppers) customer(ctx context.Context, p *person) uuid.UUID {
-	s.mu.Lock()
-	id := p.id
-	s.mu.Unlock()
-	switch {
-	case id != uuid.Nil:
-		return id
-	case s.accounts == "":
-		return p.guest
+// remember reads who has an account, so that nobody signs up again at each start.
+func (s *shoppers) remember() {
+	text, err := os.ReadFile(s.accountsFile)
+	var members map[string]credential
+	if err == nil {
+		err = json.Unmarshal(text, &members)
 	}
-	var signedUp customer.Customer
-	// The key is the same at each start: who has an account gets no second one.
-	if s.account(ctx, http.MethodPost, "", p.guest.String(), p.account, &signedUp) != http.StatusCreated {
-		return p.guest
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.out.line(shoppersName, "everybody signs up again: %v", err)
 	}
+	for _, p := range s.people {
+		p.member = members[p.account.Email]
+	}
+}
+
+// note keeps what a person has now. The file is for this user alone.
+func (s *shoppers) note(p *person, member credential) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.id = signedUp.ID
-	return p.id
+	p.member = member
+	members := map[string]credential{}
+	for _, p := range s.people {
+		if p.member.Token != "" {
+			members[p.account.Email] = p.member
+		}
+	}
+	text, err := json.Marshal(members)
+	if err == nil {
+		err = os.WriteFile(s.accountsFile, text, 0o600)
+	}
+	if err != nil {
+		s.out.line(shoppersName, "%v", err)
+	}
+}
+
+// credential gives that by which a person buys: the account's, which is made where there is none. Without the customers
+// app people buy as guests, with nothing at first.
+func (s *shoppers) credential(ctx context.Context, p *person) credential {
+	s.mu.Lock()
+	member, guest := p.member, p.guest
+	s.mu.Unlock()
+	switch {
+	case member.Token != "":
+		return member
+	case s.accounts == "":
+		return guest
+	}
+	if s.account(ctx, http.MethodPost, "", p.key, "", p.account, &member) != http.StatusCreated || member.Token == "" {
+		return guest
+	}
+	s.note(p, member)
+	return member
 }
 
 // live is what follows from a purchase: now and then somebody moves house or deletes the account.
-func (s *shoppers) live(ctx context.Context, p *person, id uuid.UUID) {
+func (s *shoppers) live(ctx context.Context, p *person, by credential) {
 	moves, leaves := rand.N(moveOneIn) == 0, rand.N(leaveOneIn) == 0
-	if id == p.guest || !moves && !leaves || !wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanSettled))) {
+	if by.ID == uuid.Nil || !moves && !leaves || !wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanSettled))) {
 		return
 	}
 	var status int
 	if leaves {
-		status = s.account(ctx, http.MethodDelete, "/"+id.String(), "", nil, nil)
+		status = s.account(ctx, http.MethodDelete, "/"+by.ID.String(), "", by.Token, nil, nil)
 	} else {
 		moved := p.account
 		moved.Address = s.people[rand.N(len(s.people))].account.Address
-		status = s.account(ctx, http.MethodPut, "/"+id.String(), "", moved, nil)
+		status = s.account(ctx, http.MethodPut, "/"+by.ID.String(), "", by.Token, moved, nil)
 	}
-	if gone := status == http.StatusNoContent || status == http.StatusGone || status == http.StatusNotFound; gone {
+	if status == http.StatusNoContent || status == http.StatusNotFound {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		if p.id == id {
-			p.id = uuid.Nil
+		same := p.member == by
+		s.mu.Unlock()
+		if same {
+			s.note(p, credential{})
 		}
 	}
 }
 
 // account asks the customers app once; 0: it does not answer.
-func (s *shoppers) account(ctx context.Context, method, path, key string, what, into any) (status int) {
+func (s *shoppers) account(ctx context.Context, method, path, key, token string, what, into any) (status int) {
 	var body []byte
 	if what != nil {
 		var err error
@@ -147,7 +187,7 @@ func (s *shoppers) account(ctx context.Context, method, path, key string, what, 
 	began := time.Now()
 	asking, cancel := context.WithTimeout(ctx, signUpTime)
 	defer cancel()
-	status, answer, err := s.once(asking, method, s.accounts+"/customers"+path, key, body)
+	status, answer, err := s.once(asking, method, s.accounts+"/customers"+path, key, token, body)
 	if ctx.Err() != nil {
 		return 0
 	}
@@ -156,7 +196,7 @@ func (s *shoppers) account(ctx context.Context, method, path, key string, what, 
 	switch {
 	case away:
 		return 0
-	case status >= 300 && status != http.StatusGone:
+	case status >= 300 && status != http.StatusNotFound:
 		s.tellRefusal(method+" /customers"+path, status, answer)
 	case into != nil && json.Unmarshal(answer, into) != nil:
 		return 0

@@ -14,7 +14,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-var client = &http.Client{Timeout: 10 * time.Second}
+// buyers is what all tests ask with.
+var buyers = &wallet{RoundTripper: http.DefaultTransport}
+
+var client = &http.Client{Timeout: 10 * time.Second, Transport: buyers}
 
 // get wants a 200.
 func get(url, accept string) (header http.Header, body []byte, err error) {

@@ -24,7 +24,7 @@ import (
 // stopped: everywhere it is gone again, and a service that reads the feed for the first time hears nothing of it either.
 func (c *crew) restored(t *testing.T, p uuid.UUID, dump string) {
 	replica, url := c.alone(t, filepath.Join(c.dir, "bin", "sales-feed"), "customers", "DATABASE_URL="+c.databaseURL(t, customersApp),
-		"PUBLIC_URL="+c.url(customersApp), "ERASED_FILE="+filepath.Join(c.dir, "customers.erased"))
+		"PUBLIC_URL="+c.url(customersApp), "ERASED_FILE="+filepath.Join(c.dir, "customers.erased"), "BUYER_KEY_FILE="+filepath.Join(c.dir, "buyer.key"))
 	c.restore(t, customersApp, dump)
 	c.nowhere(t, url, "/customers/"+p.String())
 	c.erasedAgain(t, p)
@@ -91,7 +91,7 @@ func (c *crew) erasedAgain(t *testing.T, p uuid.UUID) {
 	}
 	c.caughtUp(t, customer.Feed)
 	c.invoicesAlone(t)
-	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusGone {
+	if status, _ := c.ask(t, http.MethodGet, c.url(customersApp)+"/customers/"+p.String(), "", "text/html"); status != http.StatusNotFound {
 		t.Errorf("the account answers %d", status)
 	}
 }

@@ -63,7 +63,7 @@ func build(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// The mail sink takes the mailer's mails, unless SMTP_URL names a mail server.
+// The mail sink takes the mails of mailer and customers, unless SMTP_URL names a mail server.
 const (
 	sink        = "mailsink"
 	sinkPackage = "shared/cmd/mailsink"
@@ -89,7 +89,7 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 		return nil, fmt.Errorf("list the subscribers: %w", err)
 	}
 	all = append(all, parseList(string(out))...)
-	all = append(all, service{name: sink, text: "shows the mails that the mailer sends", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
+	all = append(all, service{name: sink, text: "shows the mails that mailer and customers send", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
 	all = append(all, service{name: broker, text: "takes the event stream that the relay sends", args: []string{"./" + brokerPackage}, addr: "localhost:5673"})
 	for i, s := range all {
 		_, port, _ := net.SplitHostPort(s.addr)
@@ -222,6 +222,11 @@ func deleteData(dir string, services []service) error {
 			return fmt.Errorf("--fresh: %w", err)
 		}
 	}
+	for _, file := range []string{"buyer.key", shoppersFile} { // credentials of what is gone
+		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("--fresh: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -238,9 +243,9 @@ func (c *company) settings(s service) []string {
 	switch {
 	case s.name == sink:
 		return append(set, "SMTP_ADDR="+smtp, "MAIL_DIR="+filepath.Join(c.dir, sink))
-	case s.name == "mailer" && c.env["SMTP_URL"] == "":
+	case (s.name == "mailer" || s.name == customersApp) && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
-		if c.env["MAIL_LIMIT"] == "" {
+		if s.name == "mailer" && c.env["MAIL_LIMIT"] == "" {
 			set = append(set, "MAIL_LIMIT=0") // nobody gets the mails
 		}
 	case s.name == relay:

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +30,11 @@ type shoppers struct {
 	shop     string // URL of sales
 	accounts string // URL of customers; empty: nobody signs up
 	people   []*person
-	mean     time.Duration // between two orders
-	out      *console
-	http     *http.Client
+
+	accountsFile string        // who has one, over a restart
+	mean         time.Duration // between two orders
+	out          *console
+	http         *http.Client
 
 	mu            sync.Mutex
 	salesAway     outage
@@ -59,15 +63,17 @@ type line struct {
 }
 
 type basket struct {
-	CustomerID uuid.UUID `json:"customer_id"`
-	Lines      []line    `json:"lines"`
+	Lines []line `json:"lines"`
 }
 
-func newShoppers(shop, accounts string, ordersPerMinute int, out *console) *shoppers {
+// shoppersFile is in the company's folder.
+const shoppersFile = "shoppers.json"
+
+func newShoppers(shop, accounts, dir string, ordersPerMinute int, out *console) *shoppers {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = atOnce
 	return &shoppers{
-		shop: shop, accounts: accounts, people: people(),
+		shop: shop, accounts: accounts, people: people(), accountsFile: filepath.Join(dir, shoppersFile),
 		mean:          time.Minute / time.Duration(ordersPerMinute),
 		out:           out,
 		http:          &http.Client{Transport: transport, Timeout: requestTimeout},
@@ -80,8 +86,9 @@ func newShoppers(shop, accounts string, ordersPerMinute int, out *console) *shop
 // run sends orders as a Poisson process until ctx is cancelled. While sales is away the orders under way
 // wait, and those that would have come meanwhile do not come.
 func (s *shoppers) run(ctx context.Context) {
+	s.remember()
 	var models []car
-	if body, ok := s.do(ctx, http.MethodGet, "/models", nil); !ok {
+	if body, ok := s.do(ctx, http.MethodGet, "/models", "", nil); !ok {
 		return
 	} else if err := json.Unmarshal(body, &models); err != nil || len(models) == 0 {
 		s.out.line(shoppersName, "nothing to buy: GET /models has %d models: %v", len(models), err)
@@ -106,23 +113,28 @@ func (s *shoppers) run(ctx context.Context) {
 		}
 		underway.Go(func() {
 			p := s.people[rand.N(len(s.people))]
-			buyer := s.customer(ctx, p)
-			id, ok := s.buy(ctx, buyer, models)
+			by := s.credential(ctx, p)
+			id, token, ok := s.buy(ctx, by.Token, models)
 			<-slots
 			if !ok {
 				return
 			}
 			if rand.N(cancelOneIn) == 0 && wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanRegret))) {
-				s.do(ctx, http.MethodPost, "/orders/"+id+"/cancel", nil)
+				s.do(ctx, http.MethodPost, "/orders/"+id+"/cancel", token, nil)
 			}
-			s.live(ctx, p, buyer)
+			if by.Token == "" { // the guest has a token from now on
+				s.mu.Lock()
+				p.guest.Token = token
+				s.mu.Unlock()
+			}
+			s.live(ctx, p, by)
 		})
 	}
 }
 
-// buy gives the id of the order; !ok when sales refused it or ctx was cancelled.
-func (s *shoppers) buy(ctx context.Context, buyer uuid.UUID, models []car) (id string, ok bool) {
-	b := basket{CustomerID: buyer}
+// buy gives the id of the order, and the token of its buyer, a new one if token is "". !ok when sales refused it or ctx was cancelled.
+func (s *shoppers) buy(ctx context.Context, token string, models []car) (id, buyerToken string, ok bool) {
+	var b basket
 	for range 1 + rand.N(6)/5 { // one in six buys two kinds
 		m := models[rand.N(len(models))]
 		l := line{Model: m.Model, Options: []string{}, Quantity: 1 + rand.N(8)/7}
@@ -136,22 +148,26 @@ func (s *shoppers) buy(ctx context.Context, buyer uuid.UUID, models []car) (id s
 	body, err := json.Marshal(b)
 	if err != nil {
 		s.out.line(shoppersName, "%v", err)
-		return "", false
+		return "", "", false
 	}
-	answer, ok := s.do(ctx, http.MethodPost, "/orders", body)
+	answer, ok := s.do(ctx, http.MethodPost, "/orders", token, body)
 	var order struct {
-		ID string `json:"id"`
+		ID         string `json:"id"`
+		BuyerToken string `json:"buyer_token"`
 	}
-	return order.ID, ok && json.Unmarshal(answer, &order) == nil && order.ID != ""
+	if !ok || json.Unmarshal(answer, &order) != nil || order.ID == "" {
+		return "", "", false
+	}
+	return order.ID, cmp.Or(token, order.BuyerToken), true
 }
 
 // do repeats the request, always with the same Idempotency-Key, until sales answers it. !ok when that
 // answer is a refusal or ctx is cancelled.
-func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (answer []byte, ok bool) {
+func (s *shoppers) do(ctx context.Context, method, path, token string, body []byte) (answer []byte, ok bool) {
 	key := uuid.NewString()
 	for {
 		began := time.Now()
-		status, answer, err := s.once(ctx, method, s.shop+path, key, body)
+		status, answer, err := s.once(ctx, method, s.shop+path, key, token, body)
 		again := err != nil || status >= 500 || status == http.StatusTooManyRequests
 		if ctx.Err() != nil {
 			return nil, false
@@ -169,7 +185,7 @@ func (s *shoppers) do(ctx context.Context, method, path string, body []byte) (an
 	}
 }
 
-func (s *shoppers) once(ctx context.Context, method, url, key string, body []byte) (status int, answer []byte, err error) {
+func (s *shoppers) once(ctx context.Context, method, url, key, token string, body []byte) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -177,6 +193,9 @@ func (s *shoppers) once(ctx context.Context, method, url, key string, body []byt
 	req.Header.Set("Accept", "application/json")
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")

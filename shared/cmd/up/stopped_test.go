@@ -56,7 +56,7 @@ func (c *crew) freeze(t *testing.T) {
 	}
 	defer talk.Close()
 	sold := len(c.replay(t))
-	shoppers := newShoppers(c.url(sales), c.url(customersApp), 600, newConsole(talk, nil))
+	shoppers := newShoppers(c.url(sales), c.url(customersApp), t.TempDir(), 600, newConsole(talk, nil))
 	var shopping sync.WaitGroup
 	shopping.Go(func() { shoppers.run(ctx) })
 	eventually(t, func() error {

@@ -277,7 +277,7 @@ func (s *storm) shop(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	shoppers := newShoppers("http://"+s.addr(8080), "", 1200, newConsole(new(strings.Builder), nil))
+	shoppers := newShoppers("http://"+s.addr(8080), "", t.TempDir(), 1200, newConsole(new(strings.Builder), nil))
 	shoppers.http.Transport = s.ledger
 	go func() {
 		defer close(done)

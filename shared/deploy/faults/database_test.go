@@ -43,7 +43,7 @@ func value(databaseURL, query string) (text string, err error) {
 
 // buy orders a car.
 func (p *inProcess) buy() error {
-	const order = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
+	const order = `{"lines":[{"model":"volta","options":[],"quantity":1}]}`
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, p.urls["sales"]+"/orders", strings.NewReader(order))
 	if err != nil {
 		return err
