@@ -61,6 +61,10 @@ func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
 	}
 }
 
+// standing is the condition on a link that it has not expired. One that expires later than a link that is sent now was sent by a
+// clock that was wrong.
+const standing = `expires_at > now() and expires_at <= now() + $2::interval + interval '1 minute'`
+
 // sends reports whether there is a mail server.
 func (l *links) sends() bool { return l.mail.Server.String() != "" }
 
@@ -137,7 +141,7 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	}
 	view.Welcome = welcome
 	batch := &pgx.Batch{}
-	batch.Queue(`delete from sign_in_link where expires_at < now()`)
+	batch.Queue(`delete from sign_in_link where expires_at < now() or expires_at > now() + interval '1 hour'`)
 	var account uuid.UUID
 	var address string
 	var since time.Time
@@ -189,14 +193,14 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 // find returns the account of a link, and leaves it as it is.
 func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, err error) {
 	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `select customer_id from sign_in_link where hash = $1 and expires_at > now()`, hash[:]).Scan(&id)
+	err = l.pool.QueryRow(ctx, `select customer_id from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id)
 	return id, noLink(err)
 }
 
 // use uses a link up, and returns its account and the address that it was sent to.
 func (l *links) use(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
 	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `delete from sign_in_link where hash = $1 and expires_at > now() returning customer_id, email`, hash[:]).Scan(&id, &email)
+	err = l.pool.QueryRow(ctx, `delete from sign_in_link where hash = $1 and `+standing+` returning customer_id, email`, hash[:], linkTime).Scan(&id, &email)
 	return id, email, noLink(err)
 }
 

@@ -19,6 +19,9 @@ const (
 	databaseTimeout = 2 * time.Second // for a statement about sessions
 )
 
+// A session that ends later than one that begins now was begun by a clock that was wrong: it has ended.
+const latestEnd = `now() + make_interval(secs => $3) + interval '1 minute'`
+
 // Sessions are those of the operators who have logged in to one service. An id is the SHA-256 of what the browser has.
 type sessions interface {
 	// add begins a session, of the login with a token that has the hash. It ends after sessionTime.
@@ -48,8 +51,8 @@ func (d inDatabase) find(ctx context.Context, id sum) (sum, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
 	var token []byte
-	err := d.pool.QueryRow(ctx, `select token from operator_session where hash = $1 and service = $2 and ends_at > now()`,
-		id[:], d.service).Scan(&token)
+	err := d.pool.QueryRow(ctx, `select token from operator_session where hash = $1 and service = $2 and ends_at > now() and ends_at <= `+latestEnd,
+		id[:], d.service, sessionTime.Seconds()).Scan(&token)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && len(token) != len(sum{}) {
 		return sum{}, false, nil
 	}
@@ -69,7 +72,8 @@ func (d inDatabase) remove(ctx context.Context, id sum) error {
 func (d inDatabase) sweep(ctx context.Context, revoked [][]byte) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	_, err := d.pool.Exec(ctx, `delete from operator_session where service = $1 and (ends_at <= now() or token = any($2))`, d.service, revoked)
+	_, err := d.pool.Exec(ctx, `delete from operator_session where service = $1 and (ends_at <= now() or ends_at > `+latestEnd+` or token = any($2))`,
+		d.service, revoked, sessionTime.Seconds())
 	return err
 }
 

@@ -230,10 +230,14 @@ func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
 // often.
 const maxETag = 1000
 
-// usableETag returns the entity tag (RFC 9110 section 8.8.3), or "" if it is too long or has characters that are not
-// ASCII, which not everything on the way hands on: then the page is asked for as if it had none.
+// entityTag is one entity tag of ASCII (RFC 9110 section 8.8.3). What else may stand in If-None-Match, * or a list, asks
+// something else, and a source may say for ever that nothing changed.
+var entityTag = regexp.MustCompile(`^(W/)?"[!#-~]*"$`)
+
+// usableETag returns the entity tag, or "" if it is none, is too long or has characters that are not ASCII, which not everything
+// on the way hands on: then the page is asked for as if it had none.
 func usableETag(etag string) string {
-	if len(etag) > maxETag || strings.ContainsFunc(etag, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if len(etag) > maxETag || !entityTag.MatchString(etag) {
 		return ""
 	}
 	return etag

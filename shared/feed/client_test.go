@@ -388,6 +388,13 @@ func TestClientOddHeaders(t *testing.T) {
 		"an ETag of 70 kB":                   {[]string{"ETag", `"` + long + `"`}, ""},
 		"an ETag with a space":               {[]string{"ETag", `"a b"`}, ""},
 		"an ETag with a tab":                 {[]string{"ETag", "\"a\tb\""}, ""},
+		"an ETag that matches all":           {[]string{"ETag", "*"}, ""},
+		"a weak one":                         {[]string{"ETag", "W/*"}, ""},
+		"a list of ETags":                    {[]string{"ETag", `"a","b"`}, ""},
+		"a list that matches all":            {[]string{"ETag", `"a",*`}, ""},
+		"an ETag without quotes":             {[]string{"ETag", "a"}, ""},
+		"half an ETag":                       {[]string{"ETag", `"a`}, ""},
+		"an empty ETag":                      {[]string{"ETag", `""`}, `""`},
 		"a Link of 70 kB":                    {[]string{"Link", "<" + long + `>; rel="start"`}, ""},
 		"an Age that is none":                {[]string{"Age", "-5"}, ""},
 		"an Age of ages":                     {[]string{"Age", "99999999999999999999"}, ""},
@@ -417,8 +424,9 @@ func TestClientETags(t *testing.T) {
 			w.Header().Set("Retry-After", "5")
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}, []string{`"x"`}, "503"},
-		"another history":            {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusGone) }, []string{`"x"`}, "another history"},
-		"one that was stored before": {"\"v\xff\"", nil, []string{""}, ""},
+		"another history":               {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusGone) }, []string{`"x"`}, "another history"},
+		"one that was stored before":    {"\"v\xff\"", nil, []string{""}, ""},
+		"a stored one that matches all": {"*", nil, []string{""}, ""},
 	} {
 		var sent []string
 		_, err := asked(t, x.etag, func(w http.ResponseWriter, r *http.Request) {

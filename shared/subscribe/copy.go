@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -174,7 +175,8 @@ func (p *poller) copying(so *pace, page *feed.Page, to progress) {
 		if rate := so.perSecond(now); rate > 0 {
 			attrs = append(attrs, "per_second", int(rate))
 			if so.left > 0 {
-				attrs = append(attrs, "time_left", time.Duration(float64(so.left)/rate*float64(time.Second)).Round(time.Second))
+				left := min(float64(so.left)/rate, time.Duration(math.MaxInt64).Truncate(time.Hour).Seconds())
+				attrs = append(attrs, "time_left", time.Duration(left*float64(time.Second)).Round(time.Second))
 			}
 		}
 		p.logger.Info("copied", attrs...)
@@ -343,7 +345,7 @@ func (p *poller) behind(at progress, f fetched, took time.Duration, now time.Tim
 		done = page.UpToDate
 		to.cursor, to.etag, to.etagURL = page.Cursor, f.Answer.ETag, p.shownPage(f.Request)
 		to.headPosition = page.Head.Position
-		if page.Sealed { // which does not tell, but that a full page follows
+		if page.Sealed && !page.UpToDate { // which does not tell, but that a full page follows
 			to.headPosition = max(at.headPosition, page.Cursor.Position+int64(f.Limit))
 		}
 	}

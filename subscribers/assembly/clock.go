@@ -122,6 +122,7 @@ func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock,
 }
 
 // hold notes what the clock shows whenever something happens by it: a real clock that is set back later does not take it back.
+// A transaction holds the clock before it changes builds: the clock's row is locked before the rows of row_count.
 func hold(ctx context.Context, tx pgx.Tx, c clock, now time.Time) error {
 	_, err := tx.Exec(ctx, `update clock set real_at = $1, factory_at = $2 where real_at < $1 and speed = $3`, now, c.at(now), c.speed)
 	return err

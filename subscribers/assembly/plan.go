@@ -163,10 +163,11 @@ func (f *factory) work(ctx context.Context, db *pgxpool.Pool, log *publish.Log, 
 			return err
 		}
 		err = log.InTx(ctx, func(tx *publish.Tx) error {
-			if n, err = step(ctx, tx, clock.at(now), now); err != nil {
+			if err := hold(ctx, tx, clock, now); err != nil {
 				return err
 			}
-			return hold(ctx, tx, clock, now)
+			n, err = step(ctx, tx, clock.at(now), now)
+			return err
 		})
 	}
 	return err

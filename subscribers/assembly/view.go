@@ -133,7 +133,7 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 		Counts: map[string]int64{}, Clock: c.at(now), Speed: c.speed, RealTime: c.speed == 1, Capacity: int64(f.Capacity),
 		DayTakes: span(time.Duration(float64(24*time.Hour) / c.speed)),
 	}
-	rows, err := db.Query(ctx, `select status, count(*) from build group by status`)
+	rows, err := db.Query(ctx, `select value, rows from row_count where relation = 'build'`)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +149,8 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 		into  *[]shownBuild
 		where string
 	}{
-		{&o.InProgress, `status = 'started' order by due, id`},
-		{&o.Next, `status = 'planned' order by due, id`},
+		{&o.InProgress, `status = 'started' and due is not null order by due, id`},
+		{&o.Next, `status = 'planned' and due is not null order by due, id`},
 		{&o.Finished, `status = 'finished' order by updated_at desc, id`},
 	} {
 		found, err := some(ctx, db, part.where+` limit `+strconv.Itoa(shownBuilds))

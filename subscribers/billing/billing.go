@@ -71,7 +71,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 		update orders o set invoice = i.number from document i
 		 where o.id = any($1) and o.invoice is null and i.order_id = o.id and i.kind = $2
 		   and not exists (select from document c where c.credits = i.number)`, batch.IDs(), invoice) // of an order that is back
-	credit(&b, slices.Concat(batch.IDs(), batch.Deleted), nil)
+	credit(&b, slices.Concat(batch.IDs(), batch.Deleted))
 	invoiceOrders(&b, batch.IDs(), nil)
 	return tx.SendBatch(ctx, &b).Close()
 }
@@ -93,15 +93,24 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 }
 
 func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	if _, err := tx.Exec(ctx, lock); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `select distinct order_id from shipment where id = any($1)`, slices.Concat(batch.IDs(), batch.Deleted))
+	if err != nil {
+		return err
+	}
+	before, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) // theirs are the cars that may be out no longer
+	if err != nil {
+		return err
+	}
 	var b pgx.Batch
-	b.Queue(lock)
 	batch.Queue(&b, `
 		insert into shipment (id, version, order_id, status)
 		select id, version, order_id, status from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, status text)
 		on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status`)
-	b.Queue(`update shipment set status = $2 where id = any($1)`, batch.Deleted, shipment.Stopped) // of which nobody knows that it is out
-	credit(&b, nil, slices.Concat(batch.IDs(), batch.Deleted))
 	b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
+	credit(&b, before)
 	return tx.SendBatch(ctx, &b).Close()
 }
 
@@ -133,20 +142,18 @@ func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 		ids, customers, order.Placed, invoice, vatPercent)
 }
 
-// credit issues a credit note for the invoice of each of these orders, and of the orders of these shipments, that does not stand
-// any more, or not as it was invoiced. While a car of an order is out, by the copy of shipments, the invoice of the order
+// credit issues a credit note for the invoice of each of these orders that does not stand any more, or not as it was invoiced. While a car of an order is out, by the copy of shipments, the invoice of the order
 // stays: the credit note follows when the car is back.
-func credit(b *pgx.Batch, orders, shipments []uuid.UUID) {
+func credit(b *pgx.Batch, orders []uuid.UUID) {
 	b.Queue(`
 		with due as (
-			select i.*, case when o.id is null then 'order withdrawn' when o.status = $3 then 'order changed' else 'order cancelled' end as why,
+			select i.*, case when o.id is null then 'order withdrawn' when o.status = $2 then 'order changed' else 'order cancelled' end as why,
 			       row_number() over (order by i.number) as n
 			  from document i left join orders o on o.id = i.order_id
-			 where i.order_id in (select unnest($1::uuid[]) union select order_id from shipment where id = any($2))
-			   and i.kind = $4 and not exists (select from document c where c.credits = i.number)
-			   and case when o.status = $3
+			 where i.order_id = any($1) and i.kind = $3 and not exists (select from document c where c.credits = i.number)
+			   and case when o.status = $2
 			       then (o.customer_id, o.lines, o.total_cents, o.currency) is distinct from (i.customer_id, i.lines, i.total_cents, i.currency)
-			       else not exists (select from shipment s where s.order_id = i.order_id and s.status = $6) end
+			       else not exists (select from shipment s where s.order_id = i.order_id and s.status = $5) end
 		), taken as (
 			update last_number set number = number + due.count from (select count(*) from due) due where due.count > 0 returning number - due.count as last
 		), cleared as (
@@ -154,8 +161,8 @@ func credit(b *pgx.Batch, orders, shipments []uuid.UUID) {
 		)
 		insert into document (number, kind, credits, reason, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents)
-		select last + n, $5, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
+		select last + n, $4, number, why, `+issuedAt+`, order_id, placed_at, customer_id, name, street, postal_code, city, country,
 		       lines, currency, total_cents, vat_percent, vat_cents
 		  from due, taken`,
-		orders, shipments, order.Placed, invoice, creditNote, shipment.Shipped)
+		orders, order.Placed, invoice, creditNote, shipment.Shipped)
 }

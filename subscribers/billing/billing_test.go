@@ -86,6 +86,14 @@ func shipped(n, car int, version int64, status shipment.Status) event {
 	return newEvent(2, id, version, shipment.Shipment{ID: id, Version: version, Status: status, BuildID: id, OrderID: numbered("order", n)})
 }
 
+// moved is the shipment, but of order n.
+func moved(e event, n int) event {
+	var s shipment.Shipment
+	_ = json.Unmarshal(e.Entity, &s) // cannot fail
+	s.OrderID = numbered("order", n)
+	return newEvent(e.of, e.ID, e.Version, s)
+}
+
 // applyIn applies events of one feed as a page.
 func applyIn(ctx context.Context, tx pgx.Tx, events ...event) error {
 	f := Service.Feeds[events[0].of]
@@ -223,6 +231,10 @@ func TestDocuments(t *testing.T) {
 		{
 			"two of two cars that came back",
 			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}, {shipped(1, 2, 3, shipment.Returned)}},
+			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+		},
+		{
+			"a shipment that turns out to be another order's", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {moved(shipped(1, 1, 2, shipment.Shipped), 2)}},
 			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
 		},
 		{

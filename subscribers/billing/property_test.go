@@ -10,12 +10,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
 // A ledger is a model of billing.
 type ledger struct {
 	orders   map[int]position
 	cities   map[int]string // of the customers that are known
+	out      map[int]int    // the order of each car that has left, by shipment
 	standing map[int]issued // the invoices that are not credited, by order
 	list     []string       // as documentsOf
 }
@@ -49,7 +51,7 @@ func (l *ledger) credit(n int) {
 	o, ok := l.orders[n]
 	var reason string
 	switch {
-	case !has || o == was.position:
+	case !has || o == was.position, o.status != order.Placed && slices.Contains(slices.Collect(maps.Values(l.out)), n):
 		return
 	case !ok:
 		reason = "order withdrawn"
@@ -65,7 +67,8 @@ func (l *ledger) credit(n int) {
 // A change is an event, and what it does to the model.
 type change struct {
 	event
-	number int
+	number int // of the order or the customer, or, with from, the order of a shipment
+	from   int // its order before
 	apply  func(*ledger)
 }
 
@@ -73,7 +76,7 @@ type change struct {
 func (l *ledger) apply(page []change) {
 	touched := map[int]bool{}
 	for _, c := range page {
-		touched[c.number] = true
+		touched[c.number], touched[c.from] = true, true
 		c.apply(l)
 	}
 	if page[0].of == 1 {
@@ -89,16 +92,18 @@ func (l *ledger) apply(page []change) {
 	for _, n := range byInvoice {
 		l.credit(n)
 	}
-	for _, n := range numbers {
-		l.invoice(n)
+	if page[0].of == 0 {
+		for _, n := range numbers {
+			l.invoice(n)
+		}
 	}
 }
 
-// drawFeeds gives the histories of both feeds; forget lets orders be withdrawn and accounts be deleted.
-func drawFeeds(t *rapid.T, forget bool) (feeds [2][]change) {
+// drawFeeds gives the histories of the feeds; forget lets orders be withdrawn and accounts be deleted.
+func drawFeeds(t *rapid.T, forget bool) (feeds [3][]change) {
 	versions := map[uuid.UUID]int64{}
 	add := func(number int, e event, apply func(*ledger)) {
-		feeds[e.of] = append(feeds[e.of], change{e, number, apply})
+		feeds[e.of] = append(feeds[e.of], change{event: e, number: number, apply: apply})
 	}
 	next := func(id uuid.UUID) int64 { versions[id]++; return versions[id] }
 	for range rapid.IntRange(1, 12).Draw(t, "entries of orders") {
@@ -124,6 +129,29 @@ func drawFeeds(t *rapid.T, forget bool) (feeds [2][]change) {
 			add(n, signedUp(n, v, city), func(l *ledger) { l.cities[n] = city })
 		}
 	}
+	orderOf := map[int]int{} // of a shipment: it may be another one's later
+	for range rapid.IntRange(0, 12).Draw(t, "entries of shipments") {
+		n := rapid.IntRange(1, 3).Draw(t, "shipment")
+		from, of := orderOf[n], (n+1)/2
+		if rapid.IntRange(0, 2).Draw(t, "moved") == 0 {
+			of = 3 - of
+		}
+		status := rapid.SampledFrom([]shipment.Status{
+			shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Shipped, shipment.Shipped, shipment.Returned, shipment.Returned, shipment.Stopped, "",
+		}).Draw(t, "shipment status")
+		id := numbered("shipment", n)
+		v := next(id)
+		e := newEvent(2, id, v, shipment.Shipment{ID: id, Version: v, Status: status, BuildID: id, OrderID: numbered("order", of)})
+		if status == "" {
+			e = newEvent(2, id, v, nil)
+		}
+		orderOf[n] = of
+		feeds[2] = append(feeds[2], change{e, of, from, func(l *ledger) {
+			if delete(l.out, n); status == shipment.Shipped {
+				l.out[n] = of
+			}
+		}})
+	}
 	return feeds
 }
 
@@ -133,16 +161,16 @@ func TestAnyArrival(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	rapid.Check(t, func(t *rapid.T) {
-		if _, err := pool.Exec(t.Context(), `truncate document, orders, customer, deleted_customer; update last_number set number = 0`); err != nil {
+		if _, err := pool.Exec(t.Context(), `truncate document, orders, customer, deleted_customer, shipment; update last_number set number = 0`); err != nil {
 			t.Fatal(err)
 		}
 		forget := rapid.Bool().Draw(t, "forget")
 		feeds := drawFeeds(t, forget)
-		model := &ledger{map[int]position{}, map[int]string{}, map[int]issued{}, nil}
-		for len(feeds[0])+len(feeds[1]) > 0 {
-			of := rapid.IntRange(0, 1).Draw(t, "feed")
-			if len(feeds[of]) == 0 {
-				of = 1 - of
+		model := &ledger{map[int]position{}, map[int]string{}, map[int]int{}, map[int]issued{}, nil}
+		for len(feeds[0])+len(feeds[1])+len(feeds[2]) > 0 {
+			of := rapid.IntRange(0, 2).Draw(t, "feed")
+			for len(feeds[of]) == 0 {
+				of = (of + 1) % 3
 			}
 			size := min(rapid.IntRange(1, 4).Draw(t, "page size"), len(feeds[of]))
 			page := feeds[of][:size]

@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
@@ -27,25 +29,27 @@ type change struct {
 	event
 	build    int // with status; or
 	status   build.Status
-	customer int // with account
+	customer int // with account; or
 	account  account
+	order    int // with stands
+	stands   bool
 }
 
 // Whatever the interleaving of the feeds' pages and of the truck, and what comes again: where a shipment is depends on nothing but what
-// the feeds said last, and whether the truck was there when it was ready. The shipments feed says every version.
+// the feeds said last, and whether the truck was there when it was ready or to return. The shipments feed says every version.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
-		if _, err := d.Exec(t.Context(), `truncate build, customer, deleted_customer, shipment`); err != nil {
+		if _, err := d.Exec(t.Context(), `truncate build, customer, deleted_customer, orders, cancelled_order, shipment`); err != nil {
 			t.Fatal(err)
 		}
 		run++ // the feed goes on: each run has ids of its own
 		id := func(n int) int { return 10*run + n }
 		versions := map[uuid.UUID]int64{}
 		next := func(id uuid.UUID) int64 { versions[id]++; return versions[id] }
-		var feeds [2][]change
+		var feeds [3][]change
 		for range rapid.IntRange(1, 12).Draw(t, "entries of builds") {
 			n := rapid.IntRange(1, 5).Draw(t, "build")
 			status := rapid.SampledFrom([]build.Status{build.Planned, build.Started, build.Finished, build.Finished, build.Cancelled, ""}).Draw(t, "status")
@@ -60,18 +64,28 @@ func TestAnyArrival(t *testing.T) {
 			feeds[1] = append(feeds[1], change{event: signedUp(id(n), next(numbered("customer", id(n))), city), customer: n, account: to})
 		}
 
+		for range rapid.IntRange(0, 8).Draw(t, "entries of orders") {
+			n := rapid.IntRange(1, 5).Draw(t, "order")
+			status := rapid.SampledFrom([]order.Status{order.Placed, order.Placed, order.Cancelled, order.Cancelled, ""}).Draw(t, "order status")
+			feeds[2] = append(feeds[2], change{event: ordered(id(n), next(numbered("order", id(n))), status), order: n, stands: status == order.Placed})
+		}
+
 		builds, accounts, model := map[int]build.Status{}, map[int]account{}, map[int]shipment.Status{}
-		forgotten := map[int]bool{} // shipped to who deleted the account then: should it come back, the name does not
+		cancelled := map[int]bool{} // orders
+		forgotten := map[int]bool{} // shipped to a customer that deleted the account then: should the account come back, the name does not
 		check := func() {
 			var want []string
 			for n, is := range model {
 				switch account := accounts[(n+1)/2]; {
 				case is == shipment.Shipped:
 					forgotten[n] = forgotten[n] || account == deleted
-				case builds[n] != build.Finished || account == deleted:
-					model[n] = shipment.Stopped
+				case builds[n] != build.Finished || account == deleted || cancelled[n]:
+					if is != shipment.Returned {
+						model[n] = shipment.Stopped
+					}
 				case account == known:
 					model[n] = shipment.Ready
+					forgotten[n] = false
 				default:
 					model[n] = shipment.Waiting
 				}
@@ -84,6 +98,7 @@ func TestAnyArrival(t *testing.T) {
 				want = append(want, text)
 			}
 			slices.Sort(want)
+			pgtest.WantRowCount(t, d.Pool, "shipment", "status", "0")
 			var got []string
 			for _, s := range d.states(t) {
 				status, _, named := strings.Cut(s, ":")
@@ -103,30 +118,42 @@ func TestAnyArrival(t *testing.T) {
 			}
 			check()
 		}
-		for len(feeds[0])+len(feeds[1]) > 0 {
-			if rapid.IntRange(0, 4).Draw(t, "truck") == 0 {
+		for len(feeds[0])+len(feeds[1])+len(feeds[2]) > 0 {
+			switch rapid.IntRange(0, 6).Draw(t, "truck") {
+			case 0, 1:
 				for n, is := range model {
 					if is == shipment.Ready {
 						model[n] = shipment.Shipped
 					}
 				}
 				do(pickup)
+			case 2:
+				for n, is := range model {
+					if is == shipment.Shipped && cancelled[n] {
+						model[n] = shipment.Returned
+					}
+				}
+				do(comeback)
 			}
-			of := rapid.IntRange(0, 1).Draw(t, "feed")
-			if len(feeds[of]) == 0 {
-				of = 1 - of
+			of := rapid.IntRange(0, 2).Draw(t, "feed")
+			for len(feeds[of]) == 0 {
+				of = (of + 1) % 3
 			}
 			size := min(rapid.IntRange(1, 4).Draw(t, "page size"), len(feeds[of]))
 			newest := map[string]change{} // of the page: Apply sees no other
 			var events []event
 			for _, c := range feeds[of][:size] {
 				events = append(events, c.event)
-				newest[fmt.Sprint(c.build, c.customer)] = c
+				newest[fmt.Sprint(c.build, c.customer, c.order)] = c
 			}
 			feeds[of] = feeds[of][size:]
 			for _, c := range newest {
-				if of == 1 {
+				switch of {
+				case 1:
 					accounts[c.customer] = c.account
+					continue
+				case 2:
+					cancelled[c.order] = !c.stands
 					continue
 				}
 				builds[c.build] = c.status

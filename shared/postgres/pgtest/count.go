@@ -3,14 +3,14 @@ package pgtest
 import (
 	"context"
 	"fmt"
-	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
 )
 
 // WantRowCount checks that row_count says of a table what counting it anew says. value and total are the expressions that it is
 // counted by.
-func WantRowCount(t testing.TB, pool *pgxpool.Pool, relation, value, total string) {
+func WantRowCount(t rapid.TB, pool *pgxpool.Pool, relation, value, total string) {
 	t.Helper()
 	var kept, counted string // at one moment: others may write
 	err := pool.QueryRow(context.Background(), fmt.Sprintf(`
