@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,11 +205,16 @@ func TestSignInByLink(t *testing.T) {
 		if !limited {
 			t.Error("a client may ask without end")
 		}
-		other := newBrowser(t)
-		other.get(t, co.customers.URL+"/signup")
-		other.signUp(t, "last@example.com")
-		if m := mailed(t, sink, 12); m.To[0] != "last@example.com" {
-			t.Errorf("a mail to %v", m.To)
+		b.post(t, "/signin", url.Values{"email": {strings.Repeat("a", 300) + "@example.com"}})
+		b.wants(t, 422, "must be an e-mail address")
+		for _, email := range []string{"b.o.b@example.com", "bob+1@example.com", "BOB@example.com", "b.ob+2@example.com", "bob+3@EXAMPLE.com", "last@example.com"} {
+			other := newBrowser(t)
+			other.get(t, co.customers.URL+"/signup")
+			other.signUp(t, email)
+		}
+		mailed(t, sink, 15) // three more to the mailbox, and the last
+		if !slices.ContainsFunc(sink.Mails(), func(m *mailsink.Mail) bool { return m.To[0] == "last@example.com" }) || len(sink.Mails()) != 15 {
+			t.Errorf("%d mails", len(sink.Mails()))
 		}
 	})
 }

@@ -85,12 +85,18 @@ func printToken(args []string, stdout io.Writer) error {
 		return daemon.Usagef("token: an operator reads all feeds; leave out --feeds or --operator")
 	}
 	role := "reader"
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name == "feeds" { // if it is empty, as a variable may be that is not set, it is no feed, and not all of them
+			role += "=" + strings.ReplaceAll(*feeds, ",", "+")
+		}
+	})
 	if *operator {
 		role = "operator"
-	} else if *feeds != "" {
-		role += "=" + strings.ReplaceAll(*feeds, ",", "+")
 	}
 	token, hash := access.NewToken()
+	if new(access.Tokens).UnmarshalText([]byte("a:"+role+":"+hash)) != nil {
+		return daemon.Usagef("sales-feed token: --feeds takes names of feeds such as orders,builds; without it a reader may read all feeds")
+	}
 	entry := flags.Arg(0) + ":" + role + ":" + hash
 	if flags.NArg() != 1 || new(access.Tokens).UnmarshalText([]byte(entry)) != nil {
 		return daemon.Usagef("token takes one name, behind the flags: a letter, then up to 63 letters, digits, dots, dashes and underscores; and --feeds such as orders,builds; see token --help")

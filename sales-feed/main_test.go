@@ -35,7 +35,7 @@ func TestToken(t *testing.T) {
 			t.Errorf("%s: %v %s", args, err, out.String())
 		}
 	}
-	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"token", "--operator", "--feeds", "orders", "a"}, {"token", "--feeds", "Or ders", "a"}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
+	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"token", "--operator", "--feeds", "orders", "a"}, {"token", "--feeds", "Or ders", "a"}, {"token", "--feeds", "", "a"}, {"token", "--feeds=", "a"}, {"token", "--feeds", ",", "a"}, {"token", "--feeds", "orders,", "a"}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
 		if err := run(t.Context(), args, nil, &out); !errors.Is(err, daemon.ErrUsage) {
 			t.Errorf("%q: %v", args, err)
 		}

@@ -173,15 +173,24 @@ func (s *Side) write(c *gin.Context, name string, maxAge time.Duration, value an
 }
 
 func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any) error {
-	cookie, err := c.Request.Cookie(name)
+	cookie, err := c.Request.Cookie(onWire(c, name))
 	if err != nil {
 		return err
 	}
 	return s.codec(maxAge).Decode(name, cookie.Value, into)
 }
 
+// onWire returns the name under which browsers have a cookie. With the prefix no other host of the same domain, and no page without
+// TLS, can give a browser the cookie of another buyer, who would see what it buys.
+func onWire(c *gin.Context, name string) string {
+	if web.HTTPS(c) {
+		return "__Host-" + name
+	}
+	return name
+}
+
 func set(c *gin.Context, name, value string, maxAge time.Duration, sameSite http.SameSite) {
 	http.SetCookie(c.Writer, &http.Cookie{
-		Name: name, Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
+		Name: onWire(c, name), Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
 	})
 }

@@ -35,6 +35,8 @@ func (a *account) normalize() {
 	a.Address.Country = strings.ToUpper(a.Address.Country)
 }
 
+const maxEmail = 254 // characters: RFC 5321 section 4.5.3.1.3, less the brackets
+
 type field struct {
 	name         string // in JSON; in forms, what stands after its last dot
 	label        string
@@ -46,7 +48,7 @@ type field struct {
 func (a *account) fields() []field {
 	return []field{
 		{"name", "Name", "name", &a.Name, 200},
-		{"email", "E-mail", "email", &a.Email, 254}, // RFC 5321 section 4.5.3.1.3, less the brackets
+		{"email", "E-mail", "email", &a.Email, maxEmail},
 		{"address.street", "Street and number", "address-line1", &a.Address.Street, 200},
 		{"address.postal_code", "Postal code", "postal-code", &a.Address.PostalCode, 20},
 		{"address.city", "City", "address-level2", &a.Address.City, 100},
@@ -86,8 +88,11 @@ func (a *account) check() error {
 	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was saved.", Errors: wrong}
 }
 
-// isAddrSpec: an address alone (RFC 5322 section 3.4.1), without a name and brackets.
+// isAddrSpec: an address alone (RFC 5322 section 3.4.1), without a name and brackets, of a length that can be sent to.
 func isAddrSpec(s string) bool {
+	if utf8.RuneCountInString(s) > maxEmail {
+		return false
+	}
 	parsed, err := mail.ParseAddress(s)
 	return err == nil && parsed.Name == "" && parsed.Address == s
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/mail"
-	"strings"
 	"text/template"
 	"time"
 
@@ -35,7 +34,7 @@ const (
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
-	ofAddress   = hour / 5  // so many an hour to an address
+	ofAddress   = hour / 5  // so many an hour to a mailbox
 	ofClient    = hour / 20 // requests of a client
 	ofSigningUp = hour / 60 // sign-ups of a client
 )
@@ -85,13 +84,13 @@ func (l *links) welcome(c *gin.Context, p *customer.Customer) {
 	}
 }
 
-// send mails links to the accounts that the condition holds for. To an address that gets many, it sends none.
+// send mails links to the accounts that the condition holds for. To a mailbox that gets many, it sends none.
 func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) {
 	addresses := l.addresses
 	if welcome {
 		addresses = l.welcomes
 	}
-	if _, ok := addresses.Allow(strings.ToLower(email), ofAddress); !ok {
+	if _, ok := addresses.Allow(smtp.Mailbox(email), ofAddress); !ok {
 		return
 	}
 	select {

@@ -146,8 +146,8 @@ func TestCookiesByHTTPS(t *testing.T) {
 	t.Cleanup(secure.Close)
 	client := secure.Client()
 	for path, want := range map[string]http.Cookie{
-		"/":       {Name: "sales_buyer", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600},
-		"/signin": {Name: "sales_handover", SameSite: http.SameSiteNoneMode, MaxAge: 31 * 60},
+		"/":       {Name: "__Host-sales_buyer", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600},
+		"/signin": {Name: "__Host-sales_handover", SameSite: http.SameSiteNoneMode, MaxAge: 31 * 60},
 	} {
 		method := map[bool]string{true: http.MethodGet, false: http.MethodPost}[path == "/"]
 		req, err := http.NewRequestWithContext(t.Context(), method, secure.URL+path, nil)
@@ -162,6 +162,21 @@ func TestCookiesByHTTPS(t *testing.T) {
 		cookies := resp.Cookies()
 		if len(cookies) != 1 || cookies[0].Name != want.Name || cookies[0].SameSite != want.SameSite || cookies[0].MaxAge != want.MaxAge || !cookies[0].Secure || !cookies[0].HttpOnly {
 			t.Errorf("%s: %d %v", path, resp.StatusCode, cookies)
+		}
+		if path != "/" || len(cookies) != 1 {
+			continue
+		}
+		// Another host of the domain can set a cookie without the prefix, to let others buy as its buyer.
+		for name, known := range map[string]bool{"__Host-sales_buyer": true, "sales_buyer": false} {
+			req.Header.Set("Cookie", name+"="+cookies[0].Value)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if got := resp.Cookies(); known != (len(got) == 0) {
+				t.Errorf("%s: %v", name, got)
+			}
 		}
 	}
 }

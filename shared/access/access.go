@@ -92,9 +92,10 @@ type Access struct {
 	listed   Tokens // by the environment
 	file     string
 	sessions sessions
+	live     live
 	tokens   atomic.Pointer[Tokens] // those that are valid now
 
-	attempts, allAttempts *web.Limiter // to log in
+	attempts, allAttempts *web.Limiter // to log in that failed
 	bearer, both          []string     // WWW-Authenticate
 
 	// Of Run alone:
@@ -107,7 +108,7 @@ type Access struct {
 func New(s Settings, o Options) (*Access, error) {
 	a := &Access{
 		Options: o, mode: s.Access, hosts: map[host]bool{}, listed: s.Tokens, file: s.TokensFile,
-		sessions: &inMemory{byHash: map[sum]memorized{}},
+		sessions: &inMemory{byHash: map[sum]memorized{}}, live: live{byHash: map[sum]*web.Ending{}},
 		attempts: web.NewLimiter(1, 10), allAttempts: web.NewLimiter(10, 50),
 		bearer: []string{fmt.Sprintf("Bearer realm=%q", o.Service)},
 	}
@@ -174,6 +175,7 @@ func (a *Access) Run(ctx context.Context) {
 			if len(a.revoked) > 0 {
 				_ = a.sweep(ctx) // it comes again
 			}
+			a.live.look(ctx, a.session)
 		case <-sweep.C:
 			tidy()
 		}

@@ -213,20 +213,8 @@ func TestSessionsEnd(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := watch(t, first)
 				e := engine(t, w.Access)
-				serve := func(method, path, body string, header ...string) *httptest.ResponseRecorder {
-					r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
-					r.Host = "localhost"
-					r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-					for i := 0; i < len(header); i += 2 {
-						r.Header.Set(header[i], header[i+1])
-					}
-					answer := httptest.NewRecorder()
-					e.ServeHTTP(answer, r)
-					return answer
-				}
-				in := serve("POST", "/login", url.Values{"token": {ada}}.Encode())
-				cookie, _, _ := strings.Cut(in.Header().Get("Set-Cookie"), ";")
-				if got := serve("GET", "/people", "", "Cookie", cookie); got.Code != 200 {
+				cookie := logIn(t, e, ada)
+				if got := send(t, e, "GET", "/people", "", "Cookie", cookie); got.Code != 200 {
 					t.Fatal(got)
 				}
 				for _, lines := range x.lines {
@@ -238,7 +226,7 @@ func TestSessionsEnd(t *testing.T) {
 				if x.ends {
 					want = http.StatusUnauthorized
 				}
-				if got := serve("GET", "/people", "", "Cookie", cookie); got.Code != want {
+				if got := send(t, e, "GET", "/people", "", "Cookie", cookie); got.Code != want {
 					t.Error(got.Code, got.Body)
 				}
 				time.Sleep(sessionTime + sweepsAgain)
@@ -251,6 +239,82 @@ func TestSessionsEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What waits by a session ends when the session does, and no sooner.
+func TestWaitingEndsWithItsSession(t *testing.T) {
+	t.Parallel()
+	token, hash := NewToken()
+	_, other := NewToken()
+	for name, x := range map[string]struct {
+		end  func(t *testing.T, w *watched, e http.Handler, cookie string)
+		ends bool
+	}{
+		"logout": {func(t *testing.T, _ *watched, e http.Handler, cookie string) {
+			send(t, e, "POST", "/logout", "", "Cookie", cookie)
+		}, true},
+		"logout of another session": {func(t *testing.T, _ *watched, e http.Handler, _ string) {
+			send(t, e, "POST", "/logout", "", "Cookie", logIn(t, e, token))
+		}, false},
+		"12 hours": {func(*testing.T, *watched, http.Handler, string) { time.Sleep(sessionTime) }, true},
+		"the token": {func(t *testing.T, w *watched, _ http.Handler, _ string) {
+			w.write(t, "bob:operator:"+other+"\n")
+		}, true},
+		"nothing": {func(*testing.T, *watched, http.Handler, string) { time.Sleep(sessionTime / 2) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, "ada:operator:"+hash)
+				e := engine(t, w.Access)
+				waits := map[string]<-chan struct{}{}
+				for path, rule := range map[string]gin.HandlerFunc{"/by/reader": w.Reader(), "/by/operator": w.Operator()} {
+					e.GET(path, rule, func(c *gin.Context) { waits[path] = web.Stopping(c.Request.Context()) })
+				}
+				cookie := logIn(t, e, token)
+				send(t, e, "GET", "/by/reader", "", "Cookie", cookie)
+				send(t, e, "GET", "/by/operator", "", "Cookie", cookie)
+				x.end(t, w, e, cookie)
+				time.Sleep(soon)
+				if len(waits) != 2 {
+					t.Fatal("refused")
+				}
+				for path, stop := range waits {
+					select {
+					case <-stop:
+						if !x.ends {
+							t.Error("ended:", path)
+						}
+					default:
+						if x.ends {
+							t.Error("goes on:", path)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// send asks an engine without a server.
+func send(t *testing.T, e http.Handler, method, path, body string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	r.Host = "localhost"
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer := httptest.NewRecorder()
+	e.ServeHTTP(answer, r)
+	return answer
+}
+
+// logIn returns the cookie of a new session.
+func logIn(t *testing.T, e http.Handler, token string) string {
+	t.Helper()
+	cookie, _, _ := strings.Cut(send(t, e, "POST", "/login", url.Values{"token": {token}}.Encode()).Header().Get("Set-Cookie"), ";")
+	return cookie
 }
 
 func TestSweepOfTheTable(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -92,10 +93,12 @@ func (a *Access) ours(field string) bool {
 	return ok && (h.loopback() || a.hosts[h])
 }
 
-// local reports whether a client of this machine sends the request for itself.
+// local reports whether a client of this machine sends the request for itself. Its Host is loopback's: a proxy that tells nothing of
+// itself, as HAProxy's default is, sends that of the world.
 func local(req *http.Request) bool {
 	peer, err := netip.ParseAddrPort(req.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback() && !proxied(req)
+	h, ok := parseHost(req.Host)
+	return err == nil && peer.Addr().Unmap().IsLoopback() && ok && h.loopback() && !proxied(req)
 }
 
 // proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise.
@@ -104,15 +107,18 @@ func proxied(req *http.Request) bool {
 		return true
 	}
 	for name := range req.Header {
-		switch name {
-		case "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cdn-Loop", "Proxy-Connection":
-			return true
+		if name == "X-Requested-With" || strings.HasPrefix(name, "X-Prometheus-") { // of clients
+			continue
 		}
-		for _, prefix := range []string{"X-Forwarded", "X-Real-Ip", "X-Original-", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Proxy", "X-Envoy-", "X-Amzn-", "Cf-", "Fastly-"} {
-			if strings.HasPrefix(name, prefix) {
-				return true
-			}
+		if slices.ContainsFunc(ofProxies, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			return true
 		}
 	}
 	return false
+}
+
+// ofProxies are what the names of header fields begin with that proxies add. Most begin with X-, and clients send hardly any such one.
+var ofProxies = []string{
+	"X-", "Forwarded", "Via", "Proxy-", "Client-Ip", "True-Client-Ip", "Remote-", "Front-End-Https", "Max-Forwards", "Cdn-", "Cf-", "Fastly-", "Akamai-", "Ali-",
+	"Eagle", "Fly-", "Incap-", "Ngrok-", "Tailscale-",
 }

@@ -122,7 +122,8 @@ func TestOpenAccess(t *testing.T) {
 		{"by IPv6", func(r *http.Request) { r.RemoteAddr = "[::1]:1234" }, true},
 		{"by another address of loopback", func(r *http.Request) { r.RemoteAddr = "127.9.9.9:1234" }, true},
 		{"by IPv4 in IPv6", func(r *http.Request) { r.RemoteAddr = "[::ffff:127.0.0.1]:1234" }, true},
-		{"by another name of ours", func(r *http.Request) { r.Host = "feeds.example" }, true},
+		{"by another name of loopback", func(r *http.Request) { r.Host = "[::1]:8080" }, true},
+		{"by a proxy that tells nothing but the world's name of ours", func(r *http.Request) { r.Host = "feeds.example" }, false},
 		{"HTTP/2", func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, true},
 		{"another machine", func(r *http.Request) { r.RemoteAddr = "192.0.2.7:1234" }, false},
 		{"another machine by IPv6", func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:1234" }, false},
@@ -131,6 +132,11 @@ func TestOpenAccess(t *testing.T) {
 		{"HTTP/1.0", func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0 }, false},
 		{"a bad token", func(r *http.Request) { r.Header.Set("Authorization", "Bearer edison_x") }, false},
 		{"an empty token", func(r *http.Request) { r.Header.Set("Authorization", "") }, false},
+		{"fields of clients", func(r *http.Request) {
+			for _, field := range []string{"X-Requested-With", "X-Prometheus-Scrape-Timeout-Seconds", "Traceparent", "Idempotency-Key", "Prefer", "Sec-Fetch-Site", "Dnt", "Referer"} {
+				r.Header.Set(field, "1")
+			}
+		}, true},
 		{"a session that is not there", func(r *http.Request) { r.Header.Set("Cookie", "warehouse_session=x") }, true},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -141,6 +147,8 @@ func TestOpenAccess(t *testing.T) {
 	for _, field := range []string{
 		"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Server", "x-forwarded-anything", "X-Real-IP", "Via", "X-Client-IP", "True-Client-IP",
 		"CF-Connecting-IP", "X-Original-Forwarded-For", "X-Envoy-External-Address", "X-Amzn-Trace-Id", "Fastly-Client-IP", "X-Cluster-Client-IP", "Client-IP", "CDN-Loop",
+		"Forwarded-For", "X-Host", "X-Remote-IP", "X-Remote-Addr", "X-Rewrite-URL", "X-Scheme", "X-ARR-SSL", "X-Azure-ClientIP", "X-Appengine-User-IP", "X-Nginx-Proxy", "X-Varnish",
+		"Fly-Client-IP", "Front-End-Https", "Remote-User", "Tailscale-User-Login", "Ali-CDN-Real-IP", "Incap-Client-IP", "Proxy-Authorization", "Max-Forwards",
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

@@ -124,10 +124,10 @@ func (a *Access) show(c *gin.Context, status int, page login) {
 
 // refused returns why nobody can log in by this request, or "".
 func (a *Access) refused(c *gin.Context) string {
-	if h, ok := parseHost(c.Request.Host); !web.HTTPS(c) && !(ok && h.loopback()) {
+	if h, ok := parseHost(c.Request.Host); !web.HTTPS(c) && (!ok || !h.loopback() || proxied(c.Request)) { // a proxy may send any Host
 		return "This connection is not encrypted: a token, and then the session, could be read on their way. Use https: set TLS_CERT_FILE and " +
 			"TLS_KEY_FILE, or list in TRUSTED_PROXIES the proxy that has the certificate and let it send X-Forwarded-Proto. " +
-			"On the machine itself, use http://localhost."
+			"On the machine itself, use http://localhost, without a proxy."
 	}
 	if !a.tokens.Load().operators() {
 		return "No operator has a token here yet. `go run ./sales-feed token --operator NAME` makes one: list its entry in TOKENS or TOKENS_FILE. " +
@@ -173,17 +173,19 @@ func (a *Access) logIn(c *gin.Context) error {
 		a.show(c, http.StatusForbidden, page)
 		return nil
 	}
-	err := a.attempts.Check(c, 1)
-	if err == nil {
-		err = a.allAttempts.CheckAll(1)
-	}
-	if p, ok := errors.AsType[*web.Problem](err); ok {
-		c.Header("Retry-After", p.Header.Get("Retry-After"))
-		page.Problem = p.Detail
-		a.show(c, p.Status, page)
-		return nil
-	}
 	known := a.tokens.Load().find(strings.TrimSpace(c.PostForm("token")))
+	if known == nil || known.Role != Operator { // nobody locks an operator out, who may share an address with others
+		err := a.attempts.Check(c, 1)
+		if err == nil {
+			err = a.allAttempts.CheckAll(1)
+		}
+		if p, ok := errors.AsType[*web.Problem](err); ok {
+			c.Header("Retry-After", p.Header.Get("Retry-After"))
+			page.Problem = p.Detail
+			a.show(c, p.Status, page)
+			return nil
+		}
+	}
 	switch {
 	case known == nil:
 		a.Logger.WarnContext(c.Request.Context(), "login refused", "client", c.ClientIP())

@@ -1,7 +1,6 @@
 package access
 
 import (
-	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
@@ -143,6 +142,9 @@ func TestLoginWantsHTTPS(t *testing.T) {
 		{"localhost", plain, []string{"Host", "localhost:8080"}, "warehouse_session="},
 		{"an address of loopback", plain, []string{"Host", "[::1]:8080"}, "warehouse_session="},
 		{"another name", plain, []string{"Host", "feeds.example"}, ""},
+		{"a proxy that nobody trusts, and that sends the address of the service as Host", plain, []string{"Host", "127.0.0.1:8080", "X-Forwarded-For", "192.0.2.7"}, ""},
+		{"such a proxy that claims https", plain, []string{"Host", "localhost", "X-Forwarded-Proto", "https"}, ""},
+		{"a trusted proxy on this machine without https", proxied, []string{"Host", "localhost", "X-Forwarded-Proto", "http"}, ""},
 		{"another address", plain, []string{"Host", "10.0.0.7:8080"}, ""},
 		{"a proxy that nobody trusts", plain, []string{"Host", "feeds.example", "X-Forwarded-Proto", "https"}, ""},
 		{"a trusted proxy", proxied, []string{"Host", "feeds.example", "X-Forwarded-Proto", "https"}, "__Host-warehouse_session="},
@@ -204,7 +206,7 @@ func TestLoginIsLimited(t *testing.T) {
 	site := start(t, s, Options{}, made, "127.0.0.1")
 	tries := func(client func(i int) string) (refused int) {
 		for i := range 100 {
-			r := site.ask(t, "POST", "/login", "token=x&next=/people", "X-Forwarded-For", client(i), "Accept", browser)
+			r := site.ask(t, "POST", "/login", "token=x&next=/people", "X-Forwarded-For", client(i), "X-Forwarded-Proto", "https", "Accept", browser)
 			switch r.status {
 			case 401:
 			case 429:
@@ -222,14 +224,25 @@ func TestLoginIsLimited(t *testing.T) {
 	if n := tries(func(int) string { return "192.0.2.1" }); n < 50 {
 		t.Errorf("%d of 100 tries of one client are refused", n)
 	}
-	if r := site.ask(t, "POST", "/login", "token="+made["ada:operator"], "X-Forwarded-For", "192.0.2.2"); r.status != 303 {
-		t.Error("another client is refused:", r)
+	login := func(token, client string) int {
+		return site.ask(t, "POST", "/login", "token="+token, "X-Forwarded-For", client, "X-Forwarded-Proto", "https").status
+	}
+	if status := login("x", "192.0.2.2"); status != 401 {
+		t.Error("another client is refused:", status)
 	}
 	for range 100 { // all clients have 50 at once, and 10 a second
 		_ = site.allAttempts.CheckAll(1)
 	}
-	if r := site.ask(t, "POST", "/login", "token="+made["ada:operator"], "X-Forwarded-For", "192.0.2.3"); r.status != 429 {
-		t.Error("all together are not limited:", r)
+	if status := login("x", "192.0.2.3"); status != 429 {
+		t.Error("all together are not limited:", status)
+	}
+	for _, client := range []string{"192.0.2.1", "192.0.2.4"} {
+		if status := login(made["ada:operator"], client); status != 303 {
+			t.Errorf("others lock the operator at %s out: %d", client, status)
+		}
+	}
+	if status := login(made["warehouse:reader"], "192.0.2.1"); status != 429 {
+		t.Error("a reader's token is no login:", status)
 	}
 	if r := site.ask(t, "GET", "/people", "", site.as("ada:operator")...); r.status != 200 {
 		t.Error(r)
@@ -399,7 +412,6 @@ var nexts = map[string]bool{
 func TestNext(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Closed, Options{}, "127.0.0.1")
-	client := 0
 	for next, ok := range nexts {
 		if localPath(next) != ok {
 			t.Errorf("%q is local: %t", next, !ok)
@@ -411,9 +423,7 @@ func TestNext(t *testing.T) {
 		if strings.Contains(next, "\x00") { // no text: refused by every form
 			continue
 		}
-		client++ // each has a limit of its own
-		r = site.ask(t, "POST", "/login", url.Values{"token": {site.tokens["ada:operator"]}, "next": {next}}.Encode(),
-			"X-Forwarded-For", fmt.Sprintf("192.0.2.%d", client))
+		r = site.ask(t, "POST", "/login", url.Values{"token": {site.tokens["ada:operator"]}, "next": {next}}.Encode())
 		if to := r.header.Get("Location"); r.status != 303 || !localPath(to) || (to == "/") != (!ok || next == "/") {
 			t.Errorf("%q leads to %q: %d", next, to, r.status)
 		}

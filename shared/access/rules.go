@@ -38,13 +38,18 @@ type cookie struct {
 
 type claimKey struct{}
 
+// broughtBy returns what a request brings.
+func broughtBy(c *gin.Context) *claim {
+	value, _ := c.Get(claimKey{})
+	if brought, ok := value.(*claim); ok {
+		return brought
+	}
+	return nothing
+}
+
 // claimOf returns what counts of a request. If the session cannot be looked up, it returns the rest and an error.
 func claimOf(c *gin.Context) (*claim, error) {
-	value, _ := c.Get(claimKey{})
-	brought, _ := value.(*claim)
-	if brought == nil {
-		return nothing, nil
-	}
+	brought := broughtBy(c)
 	k := brought.cookie
 	if k == nil {
 		return brought, nil
@@ -106,11 +111,9 @@ func (a *Access) identify(c *gin.Context) error {
 
 // loggedIn returns the name of the operator whose session the request has, or "".
 func loggedIn(c *gin.Context) string {
-	if value, ok := c.Get(claimKey{}); ok {
-		if k := value.(*claim).cookie; k != nil {
-			if _, _ = claimOf(c); k.found != nil {
-				return k.found.Name
-			}
+	if k := broughtBy(c).cookie; k != nil {
+		if _, _ = claimOf(c); k.found != nil {
+			return k.found.Name
 		}
 	}
 	return ""
@@ -187,11 +190,16 @@ func (a *Access) Operator() gin.HandlerFunc {
 	})
 }
 
-// bind ends the request with its token, if it waits then. Open access costs nothing.
+// bind ends the request with its session or its token, if it waits then. Open access costs nothing.
 func bind(c *gin.Context, has *claim) {
-	if has.token != nil {
-		c.Request = has.token.ending.Bind(c.Request)
+	if has.token == nil {
+		return
 	}
+	ending := has.token.ending
+	if k := broughtBy(c).cookie; k != nil && k.found == has {
+		ending = k.access.live.ending(k.id)
+	}
+	c.Request = ending.Bind(c.Request)
 }
 
 // byBrowser reports whether a person may log in: a page is asked for, and not by a program that has a token.

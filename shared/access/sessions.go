@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -110,4 +112,40 @@ func (m *inMemory) sweep(_ context.Context, revoked [][]byte) error {
 		return !time.Now().Before(s.ends) || slices.ContainsFunc(revoked, func(hash []byte) bool { return sum(hash) == s.token })
 	})
 	return nil
+}
+
+// live ends what waits by a session that has ended: by logout, at whatever replica, after sessionTime, or with its token.
+type live struct {
+	mu     sync.Mutex
+	byHash map[sum]*web.Ending // of sessions that requests came with, until look finds that they have ended
+}
+
+// ending returns what ends the requests of a session.
+func (l *live) ending(id sum) *web.Ending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byHash[id] == nil {
+		l.byHash[id] = web.NewEnding()
+	}
+	return l.byHash[id]
+}
+
+// look ends the requests of the sessions that find does not find any more. After an error the others are for the next look.
+func (l *live) look(ctx context.Context, find func(context.Context, sum) (*claim, error)) {
+	l.mu.Lock()
+	ids := slices.Collect(maps.Keys(l.byHash))
+	l.mu.Unlock()
+	for _, id := range ids {
+		found, err := find(ctx, id)
+		if err != nil {
+			return
+		}
+		if found != nil {
+			continue
+		}
+		l.mu.Lock()
+		l.byHash[id].End()
+		delete(l.byHash, id)
+		l.mu.Unlock()
+	}
 }

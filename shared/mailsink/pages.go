@@ -26,7 +26,7 @@ const shownMails = 200
 func (s *Sink) Route(r gin.IRoutes) {
 	web.GET(r, "/", s.list)
 	web.GET(r, "/api/mails", func(c *gin.Context) {
-		c.Header("Cache-Control", "no-cache")
+		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c, http.StatusOK, s.received())
 	})
 	web.GET(r, "/mails/:number", web.Handle(s.show))

@@ -234,6 +234,9 @@ func (s *Source) serveIndex(c *gin.Context) error {
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")
+	if s.Private {
+		c.Header("Cache-Control", "private, no-cache")
+	}
 	if web.PrefersHTML(c) {
 		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Alternates: s.discovery(), Data: list})
 		return nil

@@ -75,7 +75,7 @@ func (s *Site) find(h func(*gin.Context, *poller) error, refused func(*gin.Conte
 func answer(c *gin.Context, status int, v any) {
 	c.Header("Cache-Control", "no-store")
 	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
-		c.Header("Cache-Control", "no-cache")
+		c.Header("Cache-Control", "private, no-cache")
 	}
 	web.JSON(c, status, v)
 }

@@ -80,7 +80,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		for _, sub := range subs {
 			c.Writer.Header().Add("Edison-Copy", sub.header())
 		}
-		c.Header("Cache-Control", "no-cache")
+		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c, http.StatusOK, data)
 		return nil
 	}))
@@ -106,7 +106,7 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		for _, sub := range subs {
 			c.Writer.Header().Add("Edison-Copy", sub.header())
 		}
-		c.Header("Cache-Control", "no-cache")
+		c.Header("Cache-Control", "private, no-cache")
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
 		c.Header("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": pathpkg.Base(c.Request.URL.Path)}))
 		if c.Request.Method == http.MethodHead {

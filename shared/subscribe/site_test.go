@@ -98,7 +98,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 				t.Errorf("%s: the time %s is not in UTC, with six digits, and whole milliseconds", about, stamp)
 			}
 		}
-		if got := resp.Header.Get("Cache-Control") + "; " + resp.Header.Get("Vary"); got != "no-cache; Accept" {
+		if got := resp.Header.Get("Cache-Control") + "; " + resp.Header.Get("Vary"); got != "private, no-cache; Accept" {
 			t.Errorf("%s: %s", about, got)
 		}
 	}
@@ -139,7 +139,7 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	want := func(header, banner, shown string) {
 		t.Helper()
 		resp, text := get(t, server.URL+"/api/things", "*/*")
-		if got := resp.Header.Get("Edison-Copy"); got != header || resp.Header.Get("Cache-Control") != "no-cache" {
+		if got := resp.Header.Get("Edison-Copy"); got != header || resp.Header.Get("Cache-Control") != "private, no-cache" {
 			t.Errorf("Edison-Copy is %s, not %s; %s", got, header, resp.Header.Get("Cache-Control"))
 		}
 		if strings.TrimSpace(text) != shown {

@@ -66,7 +66,7 @@ func Route(r gin.IRoutes, w *Watch) {
 		web.Render(c, http.StatusOK, mapPage, page)
 	})
 	web.GET(r, "/api/services", func(c *gin.Context) {
-		c.Header("Cache-Control", "no-cache")
+		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c, http.StatusOK, w.States())
 	})
 	web.GET(r, "/map.css", func(c *gin.Context) {

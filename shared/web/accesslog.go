@@ -3,8 +3,11 @@ package web
 import (
 	"log/slog"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
@@ -27,7 +30,7 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 			}
 			attrs := []slog.Attr{
 				slog.String("method", cut(req.Method)),
-				slog.String("path", cut(req.RequestURI)),
+				slog.String("path", cut(normal(req.RequestURI))),
 				slog.Int("status", c.Writer.Status()),
 				slog.Int("bytes", max(c.Writer.Size(), 0)),
 				slog.Float64("duration_ms", math.Round(time.Since(start).Seconds()*1e6)/1e3),
@@ -43,6 +46,19 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 		c.Next()
 		complete = true
 	}
+}
+
+var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+// normal writes a URI without escapes that it does not need (RFC 3986 section 6.2.2.2), so that a token in it is known for one.
+func normal(uri string) string {
+	return escape.ReplaceAllStringFunc(uri, func(s string) string {
+		b, _ := strconv.ParseUint(s[1:], 16, 8)
+		if c := rune(b); c < utf8.RuneSelf && (unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune("-._~", c)) {
+			return string(c)
+		}
+		return s
+	})
 }
 
 // cut shortens a text to maxLogged bytes; what is not UTF-8 in it goes.

@@ -87,6 +87,10 @@ func TestAccessLog(t *testing.T) {
 	if got := line("?refused"); !strings.Contains(got, " status=401 ") || !strings.Contains(got, ` reader="" `) {
 		t.Error(got)
 	}
+	ask(t, "GET", url+"/s/%65dison%5Fsignin_ABC?%7Ea=%2f%25%5f%20%c3%a4", nil)
+	if got := line("/s/"); !strings.Contains(got, ` path="/s/edison_signin_ABC?~a=%2f%25_%20%c3%a4" `) {
+		t.Error(got)
+	}
 	ask(t, "GET", url+"/nowhere", nil)
 	if got := line("/nowhere"); !strings.Contains(got, " status=404 ") {
 		t.Error(got)
@@ -98,7 +102,7 @@ func TestAccessLog(t *testing.T) {
 	if got := line("/breaks"); !strings.Contains(got, " broken_off=true") {
 		t.Error(got)
 	}
-	if n := strings.Count(logged.String(), "msg=request"); n != 4 {
+	if n := strings.Count(logged.String(), "msg=request"); n != 5 {
 		t.Errorf("%d lines for 4 requests: %s", n, logged.String())
 	}
 }

@@ -352,6 +352,16 @@ func bearer(token string) func(*http.Request) {
 // status asks for a route and returns the status. A redirect to the login page counts as 401.
 func (c *company) status(t *testing.T, service, route, path string, as func(*http.Request)) int {
 	t.Helper()
+	resp := c.answer(t, service, route, path, as)
+	if strings.HasPrefix(resp.Header.Get("Location"), "/login") {
+		return http.StatusUnauthorized
+	}
+	return resp.StatusCode
+}
+
+// answer returns an answer without its body.
+func (c *company) answer(t *testing.T, service, route, path string, as func(*http.Request)) *http.Response {
+	t.Helper()
 	method, _, _ := strings.Cut(route, " ")
 	var body io.Reader
 	if method != http.MethodGet {
@@ -369,10 +379,7 @@ func (c *company) status(t *testing.T, service, route, path string, as func(*htt
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	resp.Body.Close()
-	if strings.HasPrefix(resp.Header.Get("Location"), "/login") {
-		return http.StatusUnauthorized
-	}
-	return resp.StatusCode
+	return resp
 }
 
 // An expectation says which statuses are right.
@@ -443,8 +450,18 @@ func TestWhoMayDoWhat(t *testing.T) {
 				}}, "nobody"},
 				{asker{"an operator", bearer(c.tokens["operator"])}, "operator"},
 			} {
+				if a.name == "a proxy" && strings.HasSuffix(route, " /login") { // it wants https of it
+					continue
+				}
 				if got, want := c.status(t, service, route, path, a.as), r.expected(route, a.counts, nobodys); !want.ok(got) {
 					t.Errorf("%s: %s as %s: %d; want %s", service, route, a.name, got, want.text)
+				}
+			}
+			// Requests by a session have no Authorization, which would keep shared caches away (RFC 9111 section 3.5).
+			if nobodys == http.StatusUnauthorized && strings.HasPrefix(route, "GET ") && !slices.Contains([]string{"GET /map.css", "GET /problems/history-diverged"}, route) {
+				resp := c.answer(t, service, route, path, bearer(c.tokens["operator"]))
+				if keep := resp.Header.Get("Cache-Control"); resp.StatusCode == http.StatusOK && !strings.Contains(keep, "private") && keep != "no-store" {
+					t.Errorf("%s: %s may be kept by shared caches: %q", service, route, keep)
 				}
 			}
 			got := c.status(t, service, route, path, func(r *http.Request) { r.Host = "evil.example" })
@@ -555,8 +572,8 @@ func TestOpenAccess(t *testing.T) {
 	for _, service := range services {
 		for _, route := range c.routes[service] {
 			r := ruleOf(rules, service, route)
-			if r == nil {
-				continue // TestWhoMayDoWhat tells
+			if r == nil || strings.HasSuffix(route, " /login") { // TestWhoMayDoWhat tells; a login by a proxy wants https
+				continue
 			}
 			path := ada.path(service, route)
 			nobodys := c.status(t, service, route, path, func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.7") })
