@@ -579,3 +579,46 @@ func TestBuyers(t *testing.T) {
 		}
 	})
 }
+
+var feedLink = regexp.MustCompile(`<a [^>]*href="/feeds/`)
+
+// A page leads to a feed only those who may read it: to all others the browser would show a form for a name and a password.
+func TestLinksToFeeds(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t)
+	b := newBrowser(t)
+	order := co.sales.URL + "/orders/" + b.buy(t, co)
+	for _, address := range []string{
+		co.sales.URL + "/", co.sales.URL + "/orders", order, co.sales.URL + "/orders?status=cancelled",
+		co.customers.URL + "/signup", co.customers.URL + "/signin",
+	} {
+		b.get(t, address)
+		b.wants(t, 200)
+		if feedLink.MatchString(b.page) {
+			t.Errorf("%s leads a buyer to a feed: %s", address, b.page)
+		}
+		b.send(t, http.MethodGet, address, nil, "X-Access", "open")
+		b.wants(t, 200)
+		if !feedLink.MatchString(b.page) {
+			t.Errorf("%s leads no reader to the feed: %s", address, b.page)
+		}
+	}
+}
+
+// A person who may not see a page finds the login of operators on it, and comes back from there.
+func TestLoginOnRefusals(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t)
+	b := newBrowser(t)
+	for address, login := range map[string]string{
+		co.sales.URL + "/feeds/orders?after=0&limit=10":     "/login?next=%2Ffeeds%2Forders%3Fafter%3D0%26limit%3D10",
+		co.customers.URL + "/customers/" + uuid.NewString(): "/login?next=%2Fcustomers%2F",
+	} {
+		b.get(t, address)
+		b.wants(t, 401, `href="`+login)
+	}
+	b.get(t, co.sales.URL+"/nothing")
+	if b.wants(t, 404); strings.Contains(b.page, "/login") {
+		t.Error(b.page)
+	}
+}

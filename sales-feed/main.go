@@ -61,21 +61,28 @@ func parse(app string, args []string, env map[string]string, settings any, stdou
 	return daemon.Parse(env, settings)
 }
 
+const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME
+
+Makes a token for a reader of feeds, or for an operator, and prints it once, with the entry for TOKENS or TOKENS_FILE.
+
+  --operator      for an operator, who may do all that a reader may, see all pages and change settings
+  --feeds FEEDS   feeds that a reader may read, such as orders,builds (default all)
+`
+
 // printToken makes a token, prints it, and the entry for the list of tokens.
 func printToken(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("token", flag.ContinueOnError)
 	flags.SetOutput(stdout)
-	operator := flags.Bool("operator", false, "for an operator: reads all feeds, sees all pages, changes settings")
-	feeds := flags.String("feeds", "", "the `feeds` that a reader may read, such as orders,builds; all if left out")
+	operator := flags.Bool("operator", false, "")
+	feeds := flags.String("feeds", "", "")
 	flags.Usage = func() {
-		fmt.Fprint(stdout, "Usage: sales-feed token [--operator | --feeds orders,builds] NAME\n\nMakes a token for a reader of feeds, or for an operator, and prints it once.\n\n")
-		flags.PrintDefaults()
+		fmt.Fprint(stdout, tokenHelp)
 	}
 	if err := flags.Parse(args); err != nil {
 		return daemon.Usagef("%w", err)
 	}
 	if *operator && *feeds != "" {
-		return daemon.Usagef("sales-feed token: an operator reads all feeds; leave out --feeds or --operator")
+		return daemon.Usagef("token: an operator reads all feeds; leave out --feeds or --operator")
 	}
 	role := "reader"
 	flags.Visit(func(f *flag.Flag) {
@@ -92,7 +99,7 @@ func printToken(args []string, stdout io.Writer) error {
 	}
 	entry := flags.Arg(0) + ":" + role + ":" + hash
 	if flags.NArg() != 1 || new(access.Tokens).UnmarshalText([]byte(entry)) != nil {
-		return daemon.Usagef("sales-feed token takes one name: a letter, then up to 63 letters, digits, dots, dashes and underscores; see token --help")
+		return daemon.Usagef("token takes one name, behind the flags: a letter, then up to 63 letters, digits, dots, dashes and underscores; and --feeds such as orders,builds; see token --help")
 	}
 	_, err := fmt.Fprintf(stdout, "The token, shown this once:\n%s\nIts entry for TOKENS, or a line of TOKENS_FILE:\n%s\n", token, entry)
 	return err

@@ -3,7 +3,6 @@ package customers
 import (
 	"html/template"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -90,15 +89,11 @@ func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account,
 }
 
 func (h *handler) render(c *gin.Context, t *template.Template, title string, v view) {
-	links := slices.Clone(h.nav)
-	for i := range links {
-		links[i].Current = links[i].URL == c.Request.URL.Path
-	}
 	status := http.StatusOK
 	if v.Problem != nil {
 		status = v.Problem.Status
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-store")
-	web.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: links, Data: v})
+	web.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: source.Nav(c, h.nav), Data: v})
 }

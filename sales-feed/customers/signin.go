@@ -43,7 +43,7 @@ func (h *handler) goOn(c *gin.Context, p *customer.Customer) error {
 }
 
 func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page) error {
-	return h.buyers.Send(c, handover, "Customers", h.nav, page)
+	return h.buyers.Send(c, handover, "Customers", source.Nav(c, h.nav), page)
 }
 
 // signedIn returns the customer that the browser is, or nil.

@@ -61,6 +61,7 @@ type shownOrder struct {
 	*order.Order
 	Short   string // enough of the id to talk about it
 	Own     bool   // it is shown to its buyer
+	Feed    bool   // it is shown to a client that may read the feed
 	Summary string // "2 Edison Volta, 1 Edison Ohm"
 	Lines   []shownLine
 }

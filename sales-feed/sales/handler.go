@@ -112,7 +112,7 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	c.Header("Cache-Control", "private, no-cache")
 	if web.PrefersHTML(c) {
 		view := shown(o)
-		view.Own = by.Owns(o.CustomerID)
+		view.Own, view.Feed = by.Owns(o.CustomerID), source.MayRead(c)
 		render(c, status, orderPage, "Order "+view.Short, view)
 		return
 	}

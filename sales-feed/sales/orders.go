@@ -207,11 +207,12 @@ func (h *handler) list(c *gin.Context) error {
 		filter
 		Filtered, First bool
 		All             bool // buyers' orders
+		Feed            bool // the client may read the feed
 		Statuses        []string
 		Models          []Model
 		Orders          []*shownOrder
 		Next            string
-	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Statuses: statuses, Models: catalogue, Next: next}
+	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Feed: source.MayRead(c), Statuses: statuses, Models: catalogue, Next: next}
 	for _, o := range orders {
 		page.Orders = append(page.Orders, shown(o))
 	}

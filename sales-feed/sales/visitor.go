@@ -60,7 +60,7 @@ func (h *handler) signOut(c *gin.Context) error {
 }
 
 func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page) error {
-	return h.buyers.Send(c, handover, "Sales", nav, page)
+	return h.buyers.Send(c, handover, "Sales", source.Nav(c, nav), page)
 }
 
 // handover takes the browser of a buyer who has signed in, or out, at the customers app. What a visitor has bought

@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -69,6 +72,20 @@ func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) 
 	}
 	return publish.OpenPersonal(ctx, pool, logger, a.Erasures)
 }
+
+// Nav returns the links of a page: the one that it is on is current, and feeds are left out for those who may not read them.
+func Nav(c *gin.Context, links []web.Link) []web.Link {
+	links = slices.DeleteFunc(slices.Clone(links), func(l web.Link) bool {
+		return strings.HasPrefix(l.URL, "/feeds/") && !MayRead(c)
+	})
+	for i := range links {
+		links[i].Current = links[i].URL == c.Request.URL.Path
+	}
+	return links
+}
+
+// MayRead reports whether the client may read feeds.
+func MayRead(c *gin.Context) bool { return access.Of(c).Role >= access.Reader }
 
 // Route adds what every source app answers: its feeds and its health. nav are the links of its pages.
 func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.Description) {

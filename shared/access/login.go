@@ -130,7 +130,8 @@ func (a *Access) refused(c *gin.Context) string {
 			"On the machine itself, use http://localhost, without a proxy."
 	}
 	if !a.tokens.Load().operators() {
-		return "No operator has a token here yet. `sales-feed token --operator NAME` makes one; its hash goes into TOKENS or TOKENS_FILE."
+		return "No operator has a token here yet. `go run ./sales-feed token --operator NAME` makes one: list its entry in TOKENS or TOKENS_FILE. " +
+			"Or, for all programs and browsers on this machine, set ACCESS=open."
 	}
 	return ""
 }

@@ -129,6 +129,10 @@ func inWords(err error) string {
 		return "The source has another history than this copy."
 	case errors.Is(err, feed.ErrPage):
 		return "The source sent something that is not a page of this feed."
+	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
+		return "The source wants a token that it knows: FEED_TOKEN, or the password in the feed’s URL."
+	case errors.As(err, &status) && status.Status == http.StatusForbidden:
+		return "The token that the source was asked with is not for this feed."
 	case errors.As(err, &status):
 		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
 	case errors.As(err, &network) && network.Timeout():

@@ -83,11 +83,12 @@ type State struct {
 	Text      string    `json:"description,omitempty"`
 	Status    string    `json:"status"`
 	Since     time.Time `json:"since"`            // it is of this status
-	Detail    string    `json:"detail,omitempty"` // why it is not up
+	Detail    string    `json:"detail,omitempty"` // why it is not up, or tells nothing of its feeds and copies
 	Publishes []Feed    `json:"publishes"`
 	Reads     []Copy    `json:"reads"`
 
 	askedAt string // its URL as the readers of its feeds may know it
+	refuses bool   // it asks for a token, or another one, and does not tell of feeds or copies
 }
 
 // A Feed is one that a service publishes, as its /feeds says.

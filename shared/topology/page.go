@@ -40,6 +40,8 @@ type view struct {
 	Style   string // path of its style
 	States  []State
 	Away    []State // those that are not up
+	Refuse  []State // those that do not tell the map of their feeds and copies
+	Token   bool    // the map has a token
 	Still   bool    // the page does not load itself again
 }
 
@@ -48,10 +50,13 @@ func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	web.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
-		v := view{Drawing: draw(states), Style: path, States: states, Still: c.Query("refresh") == "off"}
+		v := view{Drawing: draw(states), Style: path, States: states, Token: w.token != "", Still: c.Query("refresh") == "off"}
 		for _, s := range states {
 			if s.Status == Down || s.Status == NotReady {
 				v.Away = append(v.Away, s)
+			}
+			if s.refuses && s.Status != Down {
+				v.Refuse = append(v.Refuse, s)
 			}
 		}
 		page := web.Page{Service: "Cars", Title: "The company", Data: v}

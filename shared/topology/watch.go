@@ -71,7 +71,7 @@ func (w *Watch) States() []State {
 		s := &states[i]
 		s.Publishes, s.Reads = append([]Feed{}, s.Publishes...), append([]Copy{}, s.Reads...)
 		for j := range s.Reads {
-			if s.Status == Down {
+			if s.Status == Down || s.refuses {
 				s.Reads[j].State, s.Reads[j].NextPolls, s.Reads[j].Failing = Unknown, nil, nil
 			}
 		}
@@ -113,6 +113,9 @@ func (w *Watch) ask(ctx context.Context, i int) {
 	if s.Status != status {
 		s.Since = time.Now().UTC()
 	}
+	if s.refuses = refused(feeds) || refused(copies); s.refuses && s.Status == Up {
+		s.Detail = "It answers, but the map may not read its feeds and copies."
+	}
 	replace(&s.Publishes, feeds)
 	replace(&s.Reads, copies)
 }
@@ -130,6 +133,11 @@ type answer struct {
 	status int
 	body   []byte
 	err    error
+}
+
+// refused reports whether an answer asks for a token, or for another one.
+func refused(a answer) bool {
+	return a.err == nil && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
 }
 
 // leave has the next request to a service use a new connection: one that is dead, as behind a forwarder that forgot it, is used

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,7 +136,14 @@ func (p *Problem) write(c *gin.Context) {
 	err := enc.Encode(full)
 	body, contentType := b.Bytes(), "application/problem+json"
 	if err == nil && PrefersHTML(c) {
-		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Operator: operatorOf(c), Data: full})
+		page := struct {
+			Problem
+			Login string // "": it would not help
+		}{Problem: full}
+		if full.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet {
+			page.Login = "/login?next=" + url.QueryEscape(c.Request.URL.RequestURI())
+		}
+		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Operator: operatorOf(c), Data: page})
 		contentType = HTMLType
 	}
 	if err != nil {

@@ -75,6 +75,25 @@ func (c *company) url(name string) string {
 
 func (c *company) welcome() {
 	c.out.line(self, "everything is up: buy a car at %s, follow it on the map, and stop with Ctrl-C", c.services[0].url())
+	for _, line := range c.closed() {
+		c.out.line(self, "%s", line)
+	}
+}
+
+// closed returns what to know, and to do, where ACCESS=closed.
+func (c *company) closed() (lines []string) {
+	if c.env["ACCESS"] != "closed" {
+		return nil
+	}
+	if c.env["TOKENS"] == "" && c.env["TOKENS_FILE"] == "" {
+		lines = append(lines, "access is closed, and nobody can log in: `go run ./sales-feed token --operator NAME` makes a token; list it in TOKENS or TOKENS_FILE")
+	} else {
+		lines = append(lines, "access is closed: the map and each service ask for the token of an operator, one that TOKENS or TOKENS_FILE lists")
+	}
+	if c.env["FEED_TOKEN"] == "" {
+		lines = append(lines, "FEED_TOKEN is not set, and the services cannot copy each other's feeds: set it to a token, a reader's of all feeds, that TOKENS or TOKENS_FILE lists")
+	}
+	return lines
 }
 
 // keep runs one service until ctx is cancelled. When it dies before, it says so and watches out for

@@ -20,7 +20,7 @@ import (
 func main() { daemon.Main(run) }
 
 const help = `Runs the whole company: the source apps and every subscriber, each a process of its own
-with a private PostgreSQL, until Ctrl-C. The map of them, with who reads what and how
+with a private PostgreSQL, until Ctrl-C. The map of them, with which service reads what and how
 fresh each copy is, is at http://localhost:8079. A service that dies is not started
 again: up says so, the map shows it, the others go on.
 
@@ -28,7 +28,7 @@ Usage: go run ./shared/cmd/up [flags]
 
   --orders-per-minute N   invented shoppers buy N cars a minute, 0 to 6000 (default 0)
   --stream                bring RabbitMQ, from the binaries on the machine, and the relay along, which
-                          republishes the orders feed to it: an event stream for who speaks AMQP
+                          republishes the orders feed to it: an event stream for consumers of AMQP
   --fresh                 delete the data of the services first
   --port-offset N         add N to every port, so that a second company runs beside the
                           first, 0 to 57000 (default 0); give it a --dir of its own
@@ -36,7 +36,11 @@ Usage: go run ./shared/cmd/up [flags]
   --help                  print this
 
 The environment is passed on to every service, but for what up sets itself (ADDR, DATA_DIR, PUBLIC_URL
-and where the services find each other) and for DATABASE_URL, which nobody gets: the databases are private.
+and where the services find each other) and for DATABASE_URL, which no service gets: the databases are private.
+ACCESS is open unless it is set: programs and browsers on this machine may do all that an operator may. With
+ACCESS=closed set TOKENS_FILE, with the entry of an operator's token, to log in, and FEED_TOKEN to the token that
+the services read each other's feeds with.
+
 To poll every second, for example:
 
   POLL_ORDERS='@every 1s' go run ./shared/cmd/up --orders-per-minute 60

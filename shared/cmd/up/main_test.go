@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -65,11 +66,11 @@ func TestByHand(t *testing.T) {
 		"DATABASE_URL": "postgres://u:hunter2@h/db", "FEED_TOKEN": "hunter2", "POLL_ORDERS": "@every 1s", "LOG_LEVEL": "debug", "HOME": "/",
 	})
 	for i, want := range []string{
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 ACCESS=open DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers warehouse`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers assembly`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./subscribers dashboard`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 ACCESS=open DATA_DIR=/data SMTP_URL=smtp://localhost:1025 PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' go run ./sales-feed customers`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 ACCESS=open DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers assembly`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers dashboard`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 ACCESS=open DATA_DIR=/data SMTP_URL=smtp://localhost:1025 PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed customers`,
 	} {
 		if got := c.byHand(c.services[i]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)
@@ -78,6 +79,30 @@ func TestByHand(t *testing.T) {
 	out, err := exec.Command("sh", "-c", "printf %s "+quote("a'b \"$HOME\" `x` \\ *")).Output()
 	if string(out) != "a'b \"$HOME\" `x` \\ *" {
 		t.Errorf("the shell reads %q, %v", out, err)
+	}
+}
+
+// With access closed, up says how to log in, and that services need a token to read feeds.
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		env  map[string]string
+		says []string // the beginning of each line
+	}{
+		{nil, nil},
+		{map[string]string{"ACCESS": "open", "TOKENS_FILE": "/tokens"}, nil},
+		{map[string]string{"ACCESS": "closed"}, []string{"access is closed, and nobody can log in: ", "FEED_TOKEN is not set, "}},
+		{map[string]string{"ACCESS": "closed", "TOKENS": "a:operator:0"}, []string{"access is closed: the map and each service ask ", "FEED_TOKEN is not set, "}},
+		{map[string]string{"ACCESS": "closed", "TOKENS_FILE": "/tokens", "FEED_TOKEN": "hunter2"}, []string{"access is closed: the map and each service ask "}},
+	} {
+		var out bytes.Buffer
+		c := testCompany(x.env)
+		c.out = newConsole(&out, nil)
+		c.welcome()
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")[1:]
+		if !slices.EqualFunc(lines, x.says, func(line, want string) bool { return strings.HasPrefix(line, "up        | "+want) }) || strings.Contains(out.String(), "hunter2") {
+			t.Errorf("with %v:\n%s", x.env, out.String())
+		}
 	}
 }
 

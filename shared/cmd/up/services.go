@@ -318,6 +318,9 @@ func (c *company) byHand(s service) string {
 		k, v, _ := strings.Cut(kv, "=")
 		words = append(words, k+"="+quote(v))
 	}
+	if c.env["FEED_TOKEN"] != "" {
+		words = append(words, `FEED_TOKEN="${FEED_TOKEN:?}"`) // a secret: the other terminal has to have it
+	}
 	words = append(words, "go", "run")
 	return strings.Join(append(words, s.args...), " ")
 }

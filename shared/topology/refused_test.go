@@ -1,0 +1,65 @@
+package topology
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A service that refuses the map's token, or its lack of one, is up, and what is known of its copies counts no longer.
+func TestServiceThatRefusesTheMap(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		name, token, page string
+		status            int
+	}{
+		{"no token", "", "They need a token: start the map with FEED_TOKEN", http.StatusUnauthorized},
+		{"another token", "edison_OTHER", "FEED_TOKEN is no token that they know", http.StatusUnauthorized},
+		{"a token for other feeds", "edison_OTHER", "or one for other feeds", http.StatusForbidden},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			refuses := true
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/readyz":
+				case refuses:
+					w.WriteHeader(x.status)
+				case r.URL.Path == "/feeds":
+					w.WriteHeader(http.StatusNotFound)
+				default:
+					_, _ = io.WriteString(w, `[{"feed": "orders", "url": "http://sales:8080/feeds/orders", "state": "fresh"}]`)
+				}
+			}))
+			defer server.Close()
+			w := NewWatch([]Service{{Name: "warehouse", URL: server.URL}}, x.token)
+			defer w.leave(0)
+			engine := web.New(slog.New(slog.DiscardHandler))
+			Route(engine, w)
+			says := func(wants bool, parts ...string) {
+				t.Helper()
+				w.ask(t.Context(), 0)
+				resp := httptest.NewRecorder()
+				engine.ServeHTTP(resp, httptest.NewRequest("GET", "/", nil))
+				for _, part := range parts {
+					if strings.Contains(resp.Body.String(), part) != wants {
+						t.Errorf("%q: not %t:\n%s", part, wants, resp.Body)
+					}
+				}
+			}
+			refusal := []string{"The map may not read the feeds and copies of warehouse.", x.page, "It answers, but the map may not read"}
+			says(true, append(refusal, `<span class="badge fresh">up</span>`)...)
+			refuses = false
+			says(false, refusal...)
+			says(true, `<span class="badge fresh">fresh</span>`)
+			refuses = true
+			says(true, refusal...)
+			says(false, `<span class="badge fresh">fresh</span>`)
+		})
+	}
+}
