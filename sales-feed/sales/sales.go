@@ -52,7 +52,6 @@ var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"},
 
 // Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
-	settings.PublicURL = r.PublicURL
 	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {

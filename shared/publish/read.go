@@ -92,7 +92,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
 	rows, err := s.log.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, f.listed, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
@@ -140,9 +140,13 @@ type place struct {
 func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]place, err error) {
 	places = map[int64]place{}
 	var end, erasures, position *int64
+	var whole bool
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &position, &digest, &updated}, func() error {
+		if !whole {
+			return fmt.Errorf("%w Its log does not end at position %d: restore all tables of one dump", errIncomplete, *end)
+		}
 		head = &Head{*end, feed.Digest(endDigest), *erasures}
 		if position != nil {
 			places[*position] = place{feed.Digest(digest), updated.UTC()}

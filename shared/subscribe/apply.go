@@ -242,17 +242,20 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 }
 
 func (k *known) newer(entries []feed.Entry) []feed.Entry {
-	if len(k.rows)+len(k.rejected) == 0 {
+	if len(k.rows)+len(k.rejected) == 0 && !slices.ContainsFunc(entries, malformed) {
 		return entries
 	}
 	newer := make([]feed.Entry, 0, len(entries))
+	passed := map[uuid.UUID]int64{} // of those here
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
 		row, has := k.rows[e.ID]
-		if malformed(e) { // what it says the version is may be wrong
-			e.Version = max(e.Version, rejected, row)
+		if malformed(e) { // what it says the version is may be wrong: it must not hold back later ones
+			known := max(rejected, row, passed[e.ID])
+			e.Version = min(max(e.Version, known), known+1)
 			newer = append(newer, e)
 		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
+			passed[e.ID] = e.Version
 			newer = append(newer, e)
 		}
 	}

@@ -106,6 +106,12 @@ func (p *poller) eraseAgain(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if len(bad) == len(back) { // then the service or its database is at fault
+				return bad[0].reason
+			}
+			if err := p.clear(ctx, tx, good(back, bad)...); err != nil {
+				return err
+			}
 			return p.reject(ctx, tx, bad)
 		})
 	}

@@ -418,7 +418,7 @@ type lossyConn struct {
 
 func (c *lossyConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	if bytes.Contains(b, []byte("commit")) && c.lose.CompareAndSwap(true, false) {
+	if bytes.Contains(b, []byte("commit\x00")) && c.lose.CompareAndSwap(true, false) {
 		_ = c.Conn.Close()
 	}
 	return n, err

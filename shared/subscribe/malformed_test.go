@@ -67,6 +67,25 @@ func TestMalformed(t *testing.T) {
 		}
 	}
 
+	t.Run("the version that it says it has holds back no later one", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 6)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		s.put(t, 1, 6)
+		s.breaks(`"version":2,"entity":\{.*?\}`, `"version":9223372036854775807,"entity":null`, 8)
+		c.mustPoll(t)
+		if at := c.stored(t); at.rejected != 1 || c.things(t)[numbered(2)].Version != 1 {
+			t.Fatalf("%+v, %+v", at, c.things(t)[numbered(2)])
+		}
+		s.put(t, 2, 2)
+		c.mustPoll(t)
+		if at := c.stored(t); at.rejected != 0 || c.things(t)[numbered(2)].Version != 3 {
+			t.Errorf("%+v, %+v", at, c.things(t)[numbered(2)])
+		}
+	})
+
 	t.Run("it is cleared by a good version, tried again in vain, and dropped", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)

@@ -276,13 +276,17 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 	if len(known.rejected) == 0 {
 		return bad, nil
 	}
-	var good []uuid.UUID
+	return bad, p.clear(ctx, tx, good(entries, bad)...)
+}
+
+// good returns the ids of the entries that were not refused.
+func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
 	for _, e := range entries {
 		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
-			good = append(good, e.ID)
+			ids = append(ids, e.ID)
 		}
 	}
-	return bad, p.clear(ctx, tx, good...)
+	return ids
 }
 
 // hasRejected: there may be rejected entries of the feed.

@@ -142,10 +142,10 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
-		if err := p.judge(ctx, tx, applied, bad, false); err != nil {
-			return err
-		}
-		if p.Apply != nil {
+		if p.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
+			if err := p.judge(ctx, tx, applied, bad, false); err != nil {
+				return err
+			}
 			var badGone []rejection
 			if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
 				return err

@@ -196,7 +196,8 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
 			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
-			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8 and began_at > now() - interval '1 hour'))`,
+			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8
+			                       and began_at > now() - interval '1 hour' and began_at <= now() + interval '1 minute'))`,
 			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed, m.mailbox, o.set.Limit)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = errOutdated
