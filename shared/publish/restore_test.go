@@ -124,7 +124,14 @@ func TestRestoredInPart(t *testing.T) {
 			fill(t, l, 4)
 			exec(t, pool, `create table kept_feed as table feed`)
 			exec(t, pool, `create table kept_entry as table feed_entry`)
+			third := cursorAt(t, pool, 3).String()
 			exec(t, pool, restore)
+			for _, path := range []string{"/feeds/things.json?after=0&limit=2", "/feeds/things.json?limit=1&after=" + third} {
+				resp, body := get(t, server, "GET", path) // at once, while the head of before is remembered
+				if resp.StatusCode == http.StatusGone || resp.StatusCode == http.StatusOK && strings.Contains(body, `"up_to_date":true`) {
+					t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+				}
+			}
 			before := entries(t, pool)
 			for how, write := range writers {
 				if err := write(t.Context(), l, thing(uuid.New(), 1)); web.StatusOf(err) != http.StatusServiceUnavailable || errors.Is(err, ErrUnknown) {
