@@ -247,6 +247,7 @@ func TestMalformedOfEntries(t *testing.T) {
 	}
 	s.breaks(`"version":1,"entity`, `"version":0,"entity`, 2, 3)
 	l.heard = nil
+	l.passed.Store(false) // as in a process that has just started
 	if err := l.beginWalk(t.Context(), "A test.", nil); err != nil {
 		t.Fatal(err)
 	}
