@@ -81,10 +81,19 @@ func (tx *Tx) Commit(ctx context.Context) error {
 // Check returns an *EntryError for what was appended so far and cannot be committed, or nil. It is for a caller that wants to know
 // before the end; what others append until then may still be in the way. After an error the transaction has to be rolled back.
 func (tx *Tx) Check(ctx context.Context) error {
-	all := pending{}
-	for at := tx; at != nil; at = at.outer {
+	all, ids := pending{}, map[uuid.UUID]bool{}
+	for name, records := range tx.pending {
+		all[name] = records
+		for _, r := range records {
+			ids[r.ID] = true
+		}
+	}
+	for at := tx.outer; at != nil; at = at.outer { // of the others, what was checked before and has the same entities
 		for name, records := range at.pending {
-			all[name] = slices.Concat(records, all[name])
+			same := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return !ids[r.ID] })
+			if len(same) > 0 && all[name] != nil {
+				all[name] = slices.Concat(same, all[name])
+			}
 		}
 	}
 	if len(all) == 0 {
