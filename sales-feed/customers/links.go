@@ -21,6 +21,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -218,23 +219,30 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 	return err
 }
 
-// find returns the account of a link, and leaves it as it is.
-func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, err error) {
+// find returns the account of a link and the address that it was sent to, and leaves the link as it is.
+func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
 	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `select customer_id from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id)
-	return id, noLink(err)
-}
-
-// use uses a link up, and returns its account and the address that it was sent to.
-func (l *links) use(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
-	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `delete from sign_in_link where hash = $1 and `+standing+` returning customer_id, email`, hash[:], linkTime).Scan(&id, &email)
-	return id, email, noLink(err)
-}
-
-func noLink(err error) error {
+	err = l.pool.QueryRow(ctx, `select customer_id, email from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id, &email)
 	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoLink
+	}
+	return id, email, err
+}
+
+const deleteLink = `delete from sign_in_link where hash = $1 and ` + standing
+
+// use uses a link up.
+func (l *links) use(ctx context.Context, secret string) error {
+	hash := sha256.Sum256([]byte(secret))
+	tag, err := l.pool.Exec(ctx, deleteLink, hash[:], linkTime)
+	if err == nil && tag.RowsAffected() == 0 {
 		return errNoLink
 	}
 	return err
+}
+
+// useBy uses a link up by a change, which fails with [publish.ErrGuard] if the link is gone.
+func (l *links) useBy(change *publish.Change, secret string) {
+	hash := sha256.Sum256([]byte(secret))
+	change.Exec(`with used as (`+deleteLink+` returning 1) select feed_guard(count(*) = 1) from used`, hash[:], linkTime)
 }

@@ -3,19 +3,25 @@ package customers
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A post sends sign-in links to a mail server.
@@ -210,14 +216,89 @@ func TestLinkTime(t *testing.T) {
 		"now() + interval '30 minutes'": true, "now() + interval '1 minute'": true, "now() - interval '1 second'": false,
 		"now() + interval '32 minutes'": false, "timestamptz '2100-01-01'": false, "timestamptz 'infinity'": false,
 	} {
-		hash := sha256.Sum256([]byte(expires))
-		if _, err := a.pool.Exec(t.Context(), `insert into sign_in_link select $1, id, email, `+expires+` from customer where id = $2`, hash[:], p.ID); err != nil {
-			t.Fatal(err)
-		}
-		found, findErr := l.find(t.Context(), expires)
-		used, _, useErr := l.use(t.Context(), expires)
-		if good && (findErr != nil || useErr != nil || found != p.ID || used != p.ID) || !good && (!errors.Is(findErr, errNoLink) || !errors.Is(useErr, errNoLink)) {
+		a.keepLink(t, expires, p.ID, p.Email, expires)
+		found, _, findErr := l.find(t.Context(), expires)
+		useErr := l.use(t.Context(), expires)
+		if good && (findErr != nil || useErr != nil || found != p.ID) || !good && (!errors.Is(findErr, errNoLink) || !errors.Is(useErr, errNoLink)) {
 			t.Errorf("one that expires at %s: %v, %v", expires, findErr, useErr)
 		}
+		a.keepLink(t, expires, p.ID, p.Email, expires)
+		change := publish.NewChange()
+		l.useBy(change, expires)
+		other := p
+		other.ID = uuid.New()
+		entry, err := entryOf(&other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish.Append(change, customer.Feed, entry)
+		if err := a.log.Commit(t.Context(), change); good && err != nil || !good && !errors.Is(err, publish.ErrGuard) {
+			t.Errorf("one that expires at %s, by a change: %v", expires, err)
+		}
+	}
+}
+
+// keepLink makes a link, in place of one of the same secret.
+func (a *app) keepLink(t *testing.T, secret string, id uuid.UUID, email, expires string) {
+	t.Helper()
+	hash := sha256.Sum256([]byte(secret))
+	if _, err := a.pool.Exec(t.Context(), `insert into sign_in_link values ($1, $2, $3, `+expires+`)
+		on conflict (hash) do update set expires_at = excluded.expires_at`, hash[:], id, email); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A link is used up if, and only if, it signs in and confirms the address.
+func TestLinkIsUsedOnce(t *testing.T) {
+	t.Parallel()
+	for _, confirmed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("confirmed before: %t", confirmed), func(t *testing.T) {
+			t.Parallel()
+			a := open(t)
+			_, p := a.json(t, "POST", "/customers", ada, 201)
+			if confirmed {
+				a.keepLink(t, "first", p.ID, p.Email, "now() + interval '1 minute'")
+				if resp, text := a.do(t, "POST", "/signin/first", ""); resp.StatusCode != http.StatusOK {
+					t.Fatal(resp.Status, text)
+				}
+			}
+			a.keepLink(t, "x", p.ID, p.Email, "now() + interval '1 minute'")
+			if !confirmed { // for whoever has it already, nothing is written but the use of the link
+				holder, err := a.pool.Begin(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := holder.Exec(t.Context(), `select from customer where id = $1 for update`, p.ID); err != nil {
+					t.Fatal(err)
+				}
+				if resp, text := a.do(t, "POST", "/signin/x", ""); resp.StatusCode < 500 {
+					t.Errorf("while its row is locked: %s %s", resp.Status, text)
+				}
+				if err := holder.Rollback(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var all sync.WaitGroup
+			var signedIn, refused atomic.Int32
+			for range 8 {
+				all.Go(func() {
+					switch resp, text := a.do(t, "POST", "/signin/x", ""); resp.StatusCode {
+					case http.StatusOK:
+						signedIn.Add(1)
+					case http.StatusNotFound:
+						refused.Add(1)
+					default:
+						t.Error(resp.Status, text)
+					}
+				})
+			}
+			all.Wait()
+			if signedIn.Load() != 1 || refused.Load() != 7 {
+				t.Errorf("%d signed in, %d were refused", signedIn.Load(), refused.Load())
+			}
+			if _, p := a.json(t, "GET", path(p.ID), "", 200); !p.EmailConfirmed || p.Version != 2 {
+				t.Errorf("%+v", p)
+			}
+		})
 	}
 }
