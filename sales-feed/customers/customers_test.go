@@ -383,8 +383,14 @@ func TestConfirm(t *testing.T) {
 		}
 	}
 	now(1, false)
+	l := &links{pool: a.pool}
+	confirm := func(email string) (*customer.Customer, error) {
+		secret := uuid.NewString()
+		a.keepLink(t, secret, p.ID, email, "now() + interval '1 minute'")
+		return s.confirm(t.Context(), l, secret)
+	}
 	for range 2 { // the second one changes nothing
-		if p, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil || !p.EmailConfirmed {
+		if p, err := confirm("ada@example.com"); err != nil || !p.EmailConfirmed {
 			t.Errorf("%+v, %v", p, err)
 		}
 		now(2, true)
@@ -396,7 +402,7 @@ func TestConfirm(t *testing.T) {
 	a.json(t, "PUT", at, ada, 200)
 	now(5, false)
 	for _, email := range []string{"bob@example.com", "Ada@example.com", ""} {
-		if _, err := s.confirm(t.Context(), p.ID, email); !errors.Is(err, errOtherEmail) {
+		if _, err := confirm(email); !errors.Is(err, errNoLink) {
 			t.Errorf("%q: %v", email, err)
 		}
 	}
@@ -411,17 +417,15 @@ func TestConfirm(t *testing.T) {
 		for i := range 8 {
 			all.Go(func() { a.json(t, "PUT", at, strings.Replace(ada, "London", fmt.Sprint("City ", i), 1), 200) })
 		}
-		if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); err != nil {
+		if _, err := confirm("ada@example.com"); err != nil {
 			t.Error(err)
 		}
 		all.Wait()
 		now(14, true)
 	})
-	if _, err := s.confirm(t.Context(), uuid.New(), "ada@example.com"); !errors.Is(err, errNoCustomer) {
-		t.Errorf("%v", err)
-	}
+	a.keepLink(t, "a link", p.ID, "ada@example.com", "now() + interval '1 minute'")
 	a.do(t, "DELETE", at, "")
-	if _, err := s.confirm(t.Context(), p.ID, "ada@example.com"); !errors.Is(err, errDeleted) {
+	if _, err := s.confirm(t.Context(), l, "a link"); !errors.Is(err, errNoLink) {
 		t.Errorf("%v", err)
 	}
 }

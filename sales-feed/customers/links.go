@@ -21,6 +21,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -35,7 +36,7 @@ const (
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
-	ofAddress   = hour / 5  // so many an hour to a mailbox
+	ofAddress   = hour / 5  // mails to an address
 	ofClient    = hour / 20 // requests of a client
 	ofSigningUp = hour / 60 // sign-ups of a client
 )
@@ -49,15 +50,16 @@ type links struct {
 	waiting   chan struct{} // has something in it for each mail that is to be sent
 	mailing   chan struct{} // for each that is being sent
 
-	addresses, clients   *web.Limiter // of requests
-	welcomes, signingUps *web.Limiter // the same of sign-ups: those of others use up nobody's requests
+	clients, signingUps *web.Limiter // requests and sign-ups of a client
+	addresses           *web.Limiter // mails to an address that is confirmed: those to no other address count
+	mailboxes, welcomes *web.Limiter // mails to a mailbox by addresses that are not, for requests and for sign-ups
 }
 
 func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
 	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
 	return &links{
 		pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
-		limiter(), limiter(), limiter(), limiter(),
+		limiter(), limiter(), limiter(), limiter(), limiter(),
 	}
 }
 
@@ -76,13 +78,14 @@ var (
 	}
 )
 
-// request mails, in the background, a link for each account with the address. So the answer does not tell whether there
-// is one, nor does its time.
+// request mails, in the background, a link for each account with the address, to the address as the account has it. The
+// answer does not tell whether there is one, nor does its time. Only A to Z are the same as a to z, whatever the locale of
+// the database: another letter may lower to one of them, and be part of somebody else's domain.
 func (l *links) request(c *gin.Context, email string) error {
 	if err := l.clients.Check(c, ofClient); err != nil {
 		return err
 	}
-	l.send(c.Request.Context(), email, false, `lower(email) = lower($1) and $2::uuid is null`, nil)
+	l.send(c.Request.Context(), email, false, `lower(email collate "C") = lower($1 collate "C") and $2::uuid is null`, nil)
 	return nil
 }
 
@@ -93,15 +96,8 @@ func (l *links) welcome(c *gin.Context, p *customer.Customer) {
 	}
 }
 
-// send mails links to the accounts that the condition holds for. To a mailbox that gets many, it sends none.
+// send mails links, in the background, to the accounts that the condition holds for.
 func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) {
-	addresses := l.addresses
-	if welcome {
-		addresses = l.welcomes
-	}
-	if _, ok := addresses.Allow(smtp.Mailbox(email), ofAddress); !ok {
-		return
-	}
 	select {
 	case l.waiting <- struct{}{}:
 	default:
@@ -121,6 +117,54 @@ func (l *links) send(ctx context.Context, email string, welcome bool, condition 
 	}()
 }
 
+// A holder is an account that gets a link.
+type holder struct {
+	ID        uuid.UUID
+	Email     string
+	Confirmed bool
+	SignedUp  time.Time
+}
+
+func (l *links) deliver(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
+	rows, err := l.pool.Query(ctx, `select id, email, email_confirmed, created_at from customer where `+condition+`
+		order by email_confirmed desc, id desc limit `+fmt.Sprint(maxLinks), email, id) // no sign-ups of others hide a confirmed account
+	if err != nil {
+		return err
+	}
+	holders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[holder])
+	if err != nil || len(holders) == 0 {
+		return err
+	}
+	session, err := l.mail.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	byAddress := map[string][]holder{}
+	for _, h := range holders {
+		byAddress[h.Email] = append(byAddress[h.Email], h)
+	}
+	for address, of := range byAddress {
+		if l.allow(address, of[0].Confirmed, welcome) {
+			err = errors.Join(err, l.sendTo(ctx, session, address, of, welcome))
+		}
+	}
+	return err
+}
+
+// allow reports whether one more mail may go to the address of accounts, and counts it.
+func (l *links) allow(address string, confirmed, welcome bool) bool {
+	limiter, key := l.mailboxes, smtp.Mailbox(address)
+	switch {
+	case welcome:
+		limiter = l.welcomes
+	case confirmed:
+		limiter, key = l.addresses, address
+	}
+	_, ok := limiter.Allow(key, ofAddress)
+	return ok
+}
+
 type link struct {
 	Account  string // enough of its id
 	SignedUp time.Time
@@ -129,12 +173,8 @@ type link struct {
 
 var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
 
-func (l *links) deliver(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
-	rows, err := l.pool.Query(ctx, `select id, email, created_at from customer where `+condition+`
-		order by email_confirmed desc, id desc limit `+fmt.Sprint(maxLinks), email, id) // no sign-ups of others hide a confirmed account
-	if err != nil {
-		return err
-	}
+// sendTo mails a link for each of the accounts to the address that they have.
+func (l *links) sendTo(ctx context.Context, session *smtp.Session, address string, holders []holder, welcome bool) error {
 	var view struct {
 		Welcome bool
 		Links   []link
@@ -142,18 +182,12 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	view.Welcome = welcome
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from sign_in_link where expires_at < now() or expires_at > now() + interval '1 hour'`)
-	var account uuid.UUID
-	var address string
-	var since time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&account, &address, &since}, func() error {
+	for _, h := range holders {
 		secret := linkPrefix + rand.Text()
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
-			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], account, address, linkTime)
-		view.Links = append(view.Links, link{source.Short(account), since.UTC(), l.publicURL + "/signin/" + secret})
-		return nil
-	}); err != nil || len(view.Links) == 0 {
-		return err
+			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime)
+		view.Links = append(view.Links, link{source.Short(h.ID), h.SignedUp.UTC(), l.publicURL + "/signin/" + secret})
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("keep the links: %w", err)
@@ -162,7 +196,7 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	if err := mailText.Execute(&text, view); err != nil {
 		return err
 	}
-	to, err := smtp.Address(email)
+	to, err := smtp.Address(address)
 	if err != nil {
 		return err
 	}
@@ -177,11 +211,6 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	m.SetMessageIDWithValue("signin-" + uuid.NewString() + "@edison-cars.example")
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
 	m.SetBodyString(gomail.TypeTextPlain, text.String())
-	session, err := l.mail.Dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer session.Close()
 	if _, err = session.Send(m, nil); err != nil {
 		if refusal, ok := errors.AsType[*smtp.Refusal](err); ok { // its text may name the recipient
 			err = errors.New(refusal.Short())
@@ -190,23 +219,30 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	return err
 }
 
-// find returns the account of a link, and leaves it as it is.
-func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, err error) {
+// find returns the account of a link and the address that it was sent to, and leaves the link as it is.
+func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
 	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `select customer_id from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id)
-	return id, noLink(err)
-}
-
-// use uses a link up, and returns its account and the address that it was sent to.
-func (l *links) use(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
-	hash := sha256.Sum256([]byte(secret))
-	err = l.pool.QueryRow(ctx, `delete from sign_in_link where hash = $1 and `+standing+` returning customer_id, email`, hash[:], linkTime).Scan(&id, &email)
-	return id, email, noLink(err)
-}
-
-func noLink(err error) error {
+	err = l.pool.QueryRow(ctx, `select customer_id, email from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id, &email)
 	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoLink
+	}
+	return id, email, err
+}
+
+const deleteLink = `delete from sign_in_link where hash = $1 and ` + standing
+
+// use uses a link up.
+func (l *links) use(ctx context.Context, secret string) error {
+	hash := sha256.Sum256([]byte(secret))
+	tag, err := l.pool.Exec(ctx, deleteLink, hash[:], linkTime)
+	if err == nil && tag.RowsAffected() == 0 {
 		return errNoLink
 	}
 	return err
+}
+
+// useBy uses a link up by a change, which fails with [publish.ErrGuard] if the link is gone.
+func (l *links) useBy(change *publish.Change, secret string) {
+	hash := sha256.Sum256([]byte(secret))
+	change.Exec(`with used as (`+deleteLink+` returning 1) select feed_guard(count(*) = 1) from used`, hash[:], linkTime)
 }

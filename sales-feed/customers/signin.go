@@ -131,7 +131,7 @@ func (h *handler) sendLink(c *gin.Context) error {
 
 // showLink leaves the link as it is: what looks into mails may follow it.
 func (h *handler) showLink(c *gin.Context) error {
-	id, err := h.links.find(c.Request.Context(), c.Param("secret"))
+	id, _, err := h.links.find(c.Request.Context(), c.Param("secret"))
 	if err != nil {
 		return err
 	}
@@ -143,12 +143,8 @@ func (h *handler) showLink(c *gin.Context) error {
 
 // useLink signs in by a link, which shows that the account's e-mail address is its own.
 func (h *handler) useLink(c *gin.Context) error {
-	id, email, err := h.links.use(c.Request.Context(), c.Param("secret"))
-	if err != nil {
-		return err
-	}
-	p, err := h.store.confirm(c.Request.Context(), id, email)
-	if errors.Is(err, errOtherEmail) || errors.Is(gone(err), errNoCustomer) {
+	p, err := h.store.confirm(c.Request.Context(), h.links, c.Param("secret"))
+	if errors.Is(gone(err), errNoCustomer) {
 		return errNoLink
 	}
 	if err != nil {

@@ -82,20 +82,33 @@ func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []s
 	})
 }
 
-// confirm notes that somebody has used a link that was mailed to a customer's e-mail address. It fails with
-// errOtherEmail if the customer has another one now.
-func (s *store) confirm(ctx context.Context, id uuid.UUID, email string) (*customer.Customer, error) {
+// confirm uses a link up, which confirms the e-mail address that it was sent to: both happen, or neither. It fails with
+// errNoLink if the link is gone or the customer has another address now.
+func (s *store) confirm(ctx context.Context, l *links, secret string) (*customer.Customer, error) {
+	id, _, err := l.find(ctx, secret)
+	if err != nil {
+		return nil, err
+	}
 	return s.update(ctx, id, nil, func(p *customer.Customer) error {
-		if p.Email != email {
-			return errOtherEmail
+		_, email, err := l.find(ctx, secret) // again: another request may have used it
+		switch {
+		case err != nil:
+			return err
+		case p.Email != email:
+			return errNoLink
+		case p.EmailConfirmed:
+			return l.use(ctx, secret)
 		}
 		p.EmailConfirmed = true
 		return nil
-	})
+	}, func(change *publish.Change) { l.useBy(change, secret) })
 }
 
-// update publishes what edit makes of a customer, unless that is the same. ifMatch is as for change.
-func (s *store) update(ctx context.Context, id uuid.UUID, ifMatch []string, edit func(*customer.Customer) error) (*customer.Customer, error) {
+// update publishes what edit makes of a customer, unless that is the same, and does what the others add to the change in
+// the same transaction. ifMatch is as for change.
+func (s *store) update(
+	ctx context.Context, id uuid.UUID, ifMatch []string, edit func(*customer.Customer) error, others ...func(*publish.Change),
+) (*customer.Customer, error) {
 	for {
 		p, err := s.match(ctx, id, ifMatch)
 		if err != nil {
@@ -117,6 +130,9 @@ func (s *store) update(ctx context.Context, id uuid.UUID, ifMatch []string, edit
 			 where id = $1 and version = $2 - 1 returning 1
 			) select feed_guard(count(*) = 1) from changed`,
 			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.UpdatedAt.Time, p.EmailConfirmed)
+		for _, add := range others {
+			add(change)
+		}
 		publish.Append(change, customer.Feed, entry)
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
@@ -163,7 +179,6 @@ func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*cus
 
 var (
 	errNoCustomer = web.Errorf(http.StatusNotFound, "There is no such account.")
-	errOtherEmail = web.Errorf(http.StatusConflict, "The account has another e-mail address by now.")
 	errDeleted    = &web.Problem{
 		Status: http.StatusGone, Title: "This account is deleted",
 		Detail: "Nothing of it is kept here, and the customers feed tells everybody who has copied it.",

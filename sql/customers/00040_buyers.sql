@@ -15,7 +15,7 @@ create table sign_in_link (
 );
 create index on sign_in_link (customer_id);
 create index on sign_in_link (expires_at);
-create index on customer (lower(email));
+create index on customer (lower(email collate "C"));
 
 -- +goose Down
 drop index customer_lower_idx;
