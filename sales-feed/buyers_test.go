@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,10 +23,12 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 const buyerKey = "a-key-of-buyers-that-tests-alone-have"
@@ -34,6 +37,7 @@ const buyerKey = "a-key-of-buyers-that-tests-alone-have"
 type company struct {
 	sales, customers           *httptest.Server
 	salesReplica, accountsCopy *httptest.Server
+	databases                  []*pgxpool.Pool // of sales and of customers
 }
 
 func openCompany(t *testing.T, env ...string) *company {
@@ -82,7 +86,9 @@ func openCompany(t *testing.T, env ...string) *company {
 		t.Fatal(err)
 	}
 	shop.PublicURL, accounts.PublicURL = address(co.sales), address(co.customers)
-	salesDatabase, accountsDatabase := pgtest.New(t, sales.Migrations()...), pgtest.New(t, customers.Migrations()...)
+	salesDatabase, accountsDatabase := pgtest.New(t, append(sales.Migrations(), sql.Migrations("access"))...),
+		pgtest.New(t, append(customers.Migrations(), sql.Migrations("access"))...)
+	co.databases = []*pgxpool.Pool{salesDatabase, accountsDatabase}
 	for _, s := range []*httptest.Server{co.sales, co.salesReplica} {
 		serve(s, service.Service{Name: "sales", Title: "Sales"}, salesDatabase, shop.Settings, func(r *service.Router, log *publish.Log) error {
 			return sales.Route(r, log, shop)
@@ -576,6 +582,102 @@ func TestBuyers(t *testing.T) {
 	t.Run("another one's credential buys in its own name", func(t *testing.T) {
 		if _, o, text := do(t, "POST", co.sales.URL+"/orders", purchase(""), bearer(other.Token)...); o.CustomerID != other.ID {
 			t.Error(text)
+		}
+	})
+}
+
+// While sessions cannot be looked up, nothing is refused, or left out, for the reason that no operator asks.
+func TestOperatorsWhileSessionsAreAway(t *testing.T) {
+	t.Parallel()
+	token, hash := access.NewToken()
+	co := openCompany(t, "TOKENS=ada:operator:"+hash)
+	type asking struct {
+		what, method, address, body string
+		header                      []string
+		status                      int
+	}
+	ask := func(t *testing.T, x asking) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), x.method, x.address, strings.NewReader(x.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(x.body, "{") {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		for i := 0; i < len(x.header); i += 2 {
+			req.Header.Add(x.header[i], x.header[i+1])
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(text)
+	}
+	var session []string
+	for _, s := range []*httptest.Server{co.sales, co.customers} {
+		resp, text := ask(t, asking{method: "POST", address: s.URL + "/login", body: "token=" + token, header: []string{"X-Access", "open", "Content-Type", "application/x-www-form-urlencoded"}})
+		if len(resp.Cookies()) != 1 {
+			t.Fatal(resp.Status, text)
+		}
+		session = append(session, "Cookie", resp.Cookies()[0].Name+"="+resp.Cookies()[0].Value)
+	}
+	made := func(address, body string) (id string, own []string) {
+		resp, text := ask(t, asking{method: "POST", address: address, body: body})
+		var a struct {
+			ID    string `json:"id"`
+			Token string `json:"buyer_token"`
+		}
+		if err := json.Unmarshal([]byte(text), &a); err != nil || resp.StatusCode != 201 {
+			t.Fatal(resp.Status, text)
+		}
+		return a.ID, append([]string{"Authorization", "Bearer " + a.Token}, session...)
+	}
+	const lines = `"lines":[{"model":"ohm","quantity":1}]}`
+	order, guest := made(co.sales.URL+"/orders", "{"+lines)
+	customer, ada := made(co.customers.URL+"/customers", `{"name":"Ada","email":"ada@example.com","address":{"street":"Road 1","postal_code":"1","city":"London","country":"GB"}}`)
+	for _, pool := range co.databases {
+		lock, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lock.Rollback(context.Background()) }()
+		if _, err := lock.Exec(t.Context(), `lock operator_session`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	orders, theOrder, account := co.sales.URL+"/orders", co.sales.URL+"/orders/"+order, co.customers.URL+"/customers/"+customer
+	forAda := `{"customer_id":"` + customer + `",` + lines
+	t.Run("while", func(t *testing.T) {
+		for _, x := range []asking{
+			{"the list", "GET", orders, "", session, 503},
+			{"the order", "GET", theOrder, "", session, 503},
+			{"the account", "GET", account, "", session, 503},
+			{"an order for a customer", "POST", orders, forAda, session, 503},
+			{"the list, by a buyer", "GET", orders, "", ada, 503},
+			{"the order, by another buyer", "GET", theOrder, "", ada, 503},
+			{"the account, by another buyer", "GET", account, "", guest, 503},
+			{"an order for a customer, by another buyer", "POST", orders, forAda, guest, 503},
+			{"the list, with another token", "GET", orders, "", append([]string{"Authorization", "Bearer x"}, session...), 503},
+			{"the order, by its buyer", "GET", theOrder, "", guest, 200},
+			{"the account, by its buyer", "GET", account, "", ada, 200},
+			{"an order for a customer, by that one", "POST", orders, forAda, ada, 201},
+			{"an order", "POST", orders, "{" + lines, session, 201},
+			{"the list, by nobody", "GET", orders, "", nil, 401},
+			{"the shop", "GET", co.sales.URL + "/", "", session, 200},
+		} {
+			t.Run(x.what, func(t *testing.T) {
+				t.Parallel()
+				resp, text := ask(t, x)
+				if resp.StatusCode != x.status || x.status == 503 && resp.Header.Get("Retry-After") == "" {
+					t.Error(resp.Status, resp.Header, text)
+				}
+			})
 		}
 	})
 }

@@ -5,6 +5,7 @@
 package buyer
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -51,7 +52,13 @@ func (b Buyer) Owns(id uuid.UUID) bool {
 type Party struct {
 	Buyer
 	Operator bool
+	Unknown  error // why nothing tells whether Operator is true: the session cannot be looked up; else nil
 }
+
+// Refusal returns err, with which a request is refused that is no operator's; or Unknown, if it may be one.
+func (p Party) Refusal(err error) error { return cmp.Or(p.Unknown, err) }
+
+func (p Party) nobody() bool { return p.Buyer == Buyer{} && !p.Operator }
 
 // An App is one of the two that know buyers.
 type App string
@@ -104,10 +111,14 @@ func (s *Side) Token(b Buyer) (string, error) {
 // Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a
 // 401.
 func (s *Side) Of(c *gin.Context) (Party, error) {
-	p := Party{Operator: access.Of(c).Role >= access.Operator}
+	identity, err := access.Look(c)
+	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
 	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
 	signed, ours := strings.CutPrefix(token, prefix)
-	if strings.EqualFold(scheme, "Bearer") && (ours || access.Of(c).Role == access.Nobody) {
+	if strings.EqualFold(scheme, "Bearer") && (ours || identity.Role == access.Nobody) {
+		if !ours && err != nil {
+			return Party{}, err
+		}
 		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
 			return Party{}, unauthorized("The token is not valid: send the buyer's own as Authorization: Bearer, or none.")
 		}
@@ -122,8 +133,8 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 // Require is Of, and fails with [ErrNobody] for nobody.
 func (s *Side) Require(c *gin.Context) (Party, error) {
 	p, err := s.Of(c)
-	if err == nil && p == (Party{}) {
-		err = ErrNobody
+	if err == nil && p.nobody() {
+		err = p.Refusal(ErrNobody)
 	}
 	return p, err
 }
@@ -137,7 +148,10 @@ var (
 
 // ErrNamed returns what refuses an order for a customer who is named without that customer's credential.
 func (p Party) ErrNamed() error {
-	if p == (Party{}) {
+	if p.Unknown != nil {
+		return p.Unknown
+	}
+	if p.nobody() {
 		return unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought.")
 	}
 	return web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought.")

@@ -32,11 +32,17 @@ type Identity struct {
 	Role Role
 }
 
-// Of returns the identity of a request, from its token, its session or open access. A session that cannot be looked up does not
-// count.
+// Of is [Look] for what refuses nobody: a session that cannot be looked up does not count.
 func Of(c *gin.Context) Identity {
-	found, _ := claimOf(c)
-	return found.Identity
+	found, _ := Look(c)
+	return found
+}
+
+// Look returns the identity of a request, from its token, its session or open access. If the session cannot be looked up, it
+// returns the identity without the session, and an error: the request may be an operator's.
+func Look(c *gin.Context) (Identity, error) {
+	found, err := claimOf(c)
+	return found.Identity, err
 }
 
 // Settings say who may do what on a server.
