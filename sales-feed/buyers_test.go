@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -441,7 +442,8 @@ func base(s string) string { return url.QueryEscape(s) }
 // What each may do with an account and an order.
 func TestBuyers(t *testing.T) {
 	t.Parallel()
-	co := openCompany(t)
+	readers, hash := access.NewToken()
+	co := openCompany(t, "TOKENS=warehouse:reader:"+hash)
 	type answer struct {
 		ID         string `json:"id"`
 		CustomerID string `json:"customer_id"`
@@ -520,6 +522,8 @@ func TestBuyers(t *testing.T) {
 		"an operator, another buyer":     {func(answer) []string { return append(cookies(other.ID), operator...) }, 200, 403, 403, 201, 200, 403, 200, 2},
 		"a buyer's token on open access": {func(answer) []string { return append(bearer(other.Token), operator...) }, 404, 404, 404, 403, 404, 404, 200, 0},
 		"a forged token":                 {func(own answer) []string { return bearer(own.Token[:len(own.Token)-4] + "AAA=") }, 401, 401, 401, 401, 401, 401, 401, 0},
+		"a reader":                       {func(answer) []string { return bearer(readers) }, 403, 403, 403, 403, 403, 403, 403, 0},
+		"a buyer, by a reader's program": {func(own answer) []string { return append(cookies(own.ID), bearer(readers)...) }, 200, 200, 204, 201, 200, 200, 200, 1},
 		"one who knows the id":           {func(own answer) []string { return bearer(own.ID) }, 401, 401, 401, 401, 401, 401, 401, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -569,6 +573,14 @@ func TestBuyers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a browser with a reader's password is led to the login", func(t *testing.T) {
+		password := []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(":"+readers))}
+		for accept, want := range map[string]int{"text/html": 401, "application/json": 403} {
+			if status, _, text := do(t, "GET", co.sales.URL+"/orders", "", append(password, "Accept", accept)...); status != want || (want == 401) != strings.Contains(text, `href="/login?next=`) {
+				t.Error(accept, status, text)
+			}
+		}
+	})
 	t.Run("what is not there is told apart for nobody", func(t *testing.T) {
 		for _, address := range []string{co.customers.URL + "/customers/" + uuid.NewString(), co.customers.URL + "/customers/x", co.sales.URL + "/orders/" + uuid.NewString(), co.sales.URL + "/orders/x"} {
 			if status, _, text := do(t, "GET", address, ""); status != 401 {

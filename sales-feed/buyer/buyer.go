@@ -53,12 +53,20 @@ type Party struct {
 	Buyer
 	Operator bool
 	Unknown  error // why nothing tells whether Operator is true: the session cannot be looked up; else nil
+	reader   bool  // a token of a reader of feeds came, that is no buyer's credential
 }
 
 // Refusal returns err, with which a request is refused that is no operator's; or Unknown, if it may be one.
 func (p Party) Refusal(err error) error { return cmp.Or(p.Unknown, err) }
 
 func (p Party) nobody() bool { return p.Buyer == Buyer{} && !p.Operator }
+
+func (p Party) refusedAsNobody(err error) error {
+	if p.reader {
+		err = errReader
+	}
+	return p.Refusal(err)
+}
 
 // An App is one of the two that know buyers.
 type App string
@@ -114,6 +122,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 	identity, err := access.Look(c)
 	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
 	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
+	p.reader = identity.Role == access.Reader && (strings.EqualFold(scheme, "Bearer") || !web.PrefersHTML(c)) // browsers are led to the login
 	signed, ours := strings.CutPrefix(token, prefix)
 	if strings.EqualFold(scheme, "Bearer") && (ours || identity.Role == access.Nobody) {
 		if !ours && err != nil {
@@ -134,7 +143,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 func (s *Side) Require(c *gin.Context) (Party, error) {
 	p, err := s.Of(c)
 	if err == nil && p.nobody() {
-		err = p.Refusal(ErrNobody)
+		err = p.refusedAsNobody(ErrNobody)
 	}
 	return p, err
 }
@@ -142,19 +151,17 @@ func (s *Side) Require(c *gin.Context) (Party, error) {
 var (
 	// ErrNobody refuses a request without a credential. It does not tell whether there is what was asked for.
 	ErrNobody = unauthorized("This is for its buyer: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
+	errReader = web.Errorf(http.StatusForbidden, "The token is a reader's, for feeds. This needs the buyer's own or an operator's, as Authorization: Bearer.")
 	// ErrOperator refuses what operators may read, and not do.
 	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, and no operator. Nothing was changed.")
 )
 
 // ErrNamed returns what refuses an order for a customer who is named without that customer's credential.
 func (p Party) ErrNamed() error {
-	if p.Unknown != nil {
-		return p.Unknown
-	}
 	if p.nobody() {
-		return unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought.")
+		return p.refusedAsNobody(unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought."))
 	}
-	return web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought.")
+	return p.Refusal(web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought."))
 }
 
 func unauthorized(detail string) error {
