@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,10 +24,12 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 const buyerKey = "a-key-of-buyers-that-tests-alone-have"
@@ -34,6 +38,7 @@ const buyerKey = "a-key-of-buyers-that-tests-alone-have"
 type company struct {
 	sales, customers           *httptest.Server
 	salesReplica, accountsCopy *httptest.Server
+	databases                  []*pgxpool.Pool // of sales and of customers
 }
 
 func openCompany(t *testing.T, env ...string) *company {
@@ -82,7 +87,9 @@ func openCompany(t *testing.T, env ...string) *company {
 		t.Fatal(err)
 	}
 	shop.PublicURL, accounts.PublicURL = address(co.sales), address(co.customers)
-	salesDatabase, accountsDatabase := pgtest.New(t, sales.Migrations()...), pgtest.New(t, customers.Migrations()...)
+	salesDatabase, accountsDatabase := pgtest.New(t, append(sales.Migrations(), sql.Migrations("access"))...),
+		pgtest.New(t, append(customers.Migrations(), sql.Migrations("access"))...)
+	co.databases = []*pgxpool.Pool{salesDatabase, accountsDatabase}
 	for _, s := range []*httptest.Server{co.sales, co.salesReplica} {
 		serve(s, service.Service{Name: "sales", Title: "Sales"}, salesDatabase, shop.Settings, func(r *service.Router, log *publish.Log) error {
 			return sales.Route(r, log, shop)
@@ -435,7 +442,8 @@ func base(s string) string { return url.QueryEscape(s) }
 // What each may do with an account and an order.
 func TestBuyers(t *testing.T) {
 	t.Parallel()
-	co := openCompany(t)
+	readers, hash := access.NewToken()
+	co := openCompany(t, "TOKENS=warehouse:reader:"+hash)
 	type answer struct {
 		ID         string `json:"id"`
 		CustomerID string `json:"customer_id"`
@@ -514,6 +522,8 @@ func TestBuyers(t *testing.T) {
 		"an operator, another buyer":     {func(answer) []string { return append(cookies(other.ID), operator...) }, 200, 403, 403, 201, 200, 403, 200, 2},
 		"a buyer's token on open access": {func(answer) []string { return append(bearer(other.Token), operator...) }, 404, 404, 404, 403, 404, 404, 200, 0},
 		"a forged token":                 {func(own answer) []string { return bearer(own.Token[:len(own.Token)-4] + "AAA=") }, 401, 401, 401, 401, 401, 401, 401, 0},
+		"a reader":                       {func(answer) []string { return bearer(readers) }, 403, 403, 403, 403, 403, 403, 403, 0},
+		"a buyer, by a reader's program": {func(own answer) []string { return append(cookies(own.ID), bearer(readers)...) }, 200, 200, 204, 201, 200, 200, 200, 1},
 		"one who knows the id":           {func(own answer) []string { return bearer(own.ID) }, 401, 401, 401, 401, 401, 401, 401, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -563,6 +573,14 @@ func TestBuyers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a browser with a reader's password is led to the login", func(t *testing.T) {
+		password := []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(":"+readers))}
+		for accept, want := range map[string]int{"text/html": 401, "application/json": 403} {
+			if status, _, text := do(t, "GET", co.sales.URL+"/orders", "", append(password, "Accept", accept)...); status != want || (want == 401) != strings.Contains(text, `href="/login?next=`) {
+				t.Error(accept, status, text)
+			}
+		}
+	})
 	t.Run("what is not there is told apart for nobody", func(t *testing.T) {
 		for _, address := range []string{co.customers.URL + "/customers/" + uuid.NewString(), co.customers.URL + "/customers/x", co.sales.URL + "/orders/" + uuid.NewString(), co.sales.URL + "/orders/x"} {
 			if status, _, text := do(t, "GET", address, ""); status != 401 {
@@ -576,6 +594,102 @@ func TestBuyers(t *testing.T) {
 	t.Run("another one's credential buys in its own name", func(t *testing.T) {
 		if _, o, text := do(t, "POST", co.sales.URL+"/orders", purchase(""), bearer(other.Token)...); o.CustomerID != other.ID {
 			t.Error(text)
+		}
+	})
+}
+
+// While sessions cannot be looked up, nothing is refused, or left out, for the reason that no operator asks.
+func TestOperatorsWhileSessionsAreAway(t *testing.T) {
+	t.Parallel()
+	token, hash := access.NewToken()
+	co := openCompany(t, "TOKENS=ada:operator:"+hash)
+	type asking struct {
+		what, method, address, body string
+		header                      []string
+		status                      int
+	}
+	ask := func(t *testing.T, x asking) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), x.method, x.address, strings.NewReader(x.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(x.body, "{") {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		for i := 0; i < len(x.header); i += 2 {
+			req.Header.Add(x.header[i], x.header[i+1])
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(text)
+	}
+	var session []string
+	for _, s := range []*httptest.Server{co.sales, co.customers} {
+		resp, text := ask(t, asking{method: "POST", address: s.URL + "/login", body: "token=" + token, header: []string{"X-Access", "open", "Content-Type", "application/x-www-form-urlencoded"}})
+		if len(resp.Cookies()) != 1 {
+			t.Fatal(resp.Status, text)
+		}
+		session = append(session, "Cookie", resp.Cookies()[0].Name+"="+resp.Cookies()[0].Value)
+	}
+	made := func(address, body string) (id string, own []string) {
+		resp, text := ask(t, asking{method: "POST", address: address, body: body})
+		var a struct {
+			ID    string `json:"id"`
+			Token string `json:"buyer_token"`
+		}
+		if err := json.Unmarshal([]byte(text), &a); err != nil || resp.StatusCode != 201 {
+			t.Fatal(resp.Status, text)
+		}
+		return a.ID, append([]string{"Authorization", "Bearer " + a.Token}, session...)
+	}
+	const lines = `"lines":[{"model":"ohm","quantity":1}]}`
+	order, guest := made(co.sales.URL+"/orders", "{"+lines)
+	customer, ada := made(co.customers.URL+"/customers", `{"name":"Ada","email":"ada@example.com","address":{"street":"Road 1","postal_code":"1","city":"London","country":"GB"}}`)
+	for _, pool := range co.databases {
+		lock, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lock.Rollback(context.Background()) }()
+		if _, err := lock.Exec(t.Context(), `lock operator_session`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	orders, theOrder, account := co.sales.URL+"/orders", co.sales.URL+"/orders/"+order, co.customers.URL+"/customers/"+customer
+	forAda := `{"customer_id":"` + customer + `",` + lines
+	t.Run("while", func(t *testing.T) {
+		for _, x := range []asking{
+			{"the list", "GET", orders, "", session, 503},
+			{"the order", "GET", theOrder, "", session, 503},
+			{"the account", "GET", account, "", session, 503},
+			{"an order for a customer", "POST", orders, forAda, session, 503},
+			{"the list, by a buyer", "GET", orders, "", ada, 503},
+			{"the order, by another buyer", "GET", theOrder, "", ada, 503},
+			{"the account, by another buyer", "GET", account, "", guest, 503},
+			{"an order for a customer, by another buyer", "POST", orders, forAda, guest, 503},
+			{"the list, with another token", "GET", orders, "", append([]string{"Authorization", "Bearer x"}, session...), 503},
+			{"the order, by its buyer", "GET", theOrder, "", guest, 200},
+			{"the account, by its buyer", "GET", account, "", ada, 200},
+			{"an order for a customer, by that one", "POST", orders, forAda, ada, 201},
+			{"an order", "POST", orders, "{" + lines, session, 201},
+			{"the list, by nobody", "GET", orders, "", nil, 401},
+			{"the shop", "GET", co.sales.URL + "/", "", session, 200},
+		} {
+			t.Run(x.what, func(t *testing.T) {
+				t.Parallel()
+				resp, text := ask(t, x)
+				if resp.StatusCode != x.status || x.status == 503 && resp.Header.Get("Retry-After") == "" {
+					t.Error(resp.Status, resp.Header, text)
+				}
+			})
 		}
 	})
 }

@@ -5,6 +5,7 @@
 package buyer
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -51,6 +52,20 @@ func (b Buyer) Owns(id uuid.UUID) bool {
 type Party struct {
 	Buyer
 	Operator bool
+	Unknown  error // why nothing tells whether Operator is true: the session cannot be looked up; else nil
+	reader   bool  // a token of a reader of feeds came, that is no buyer's credential
+}
+
+// Refusal returns err, with which a request is refused that is no operator's; or Unknown, if it may be one.
+func (p Party) Refusal(err error) error { return cmp.Or(p.Unknown, err) }
+
+func (p Party) nobody() bool { return p.Buyer == Buyer{} && !p.Operator }
+
+func (p Party) refusedAsNobody(err error) error {
+	if p.reader {
+		err = errReader
+	}
+	return p.Refusal(err)
 }
 
 // An App is one of the two that know buyers.
@@ -104,10 +119,15 @@ func (s *Side) Token(b Buyer) (string, error) {
 // Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a
 // 401.
 func (s *Side) Of(c *gin.Context) (Party, error) {
-	p := Party{Operator: access.Of(c).Role >= access.Operator}
+	identity, err := access.Look(c)
+	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
 	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
+	p.reader = identity.Role == access.Reader && (strings.EqualFold(scheme, "Bearer") || !web.PrefersHTML(c)) // browsers are led to the login
 	signed, ours := strings.CutPrefix(token, prefix)
-	if strings.EqualFold(scheme, "Bearer") && (ours || access.Of(c).Role == access.Nobody) {
+	if strings.EqualFold(scheme, "Bearer") && (ours || identity.Role == access.Nobody) {
+		if !ours && err != nil {
+			return Party{}, err
+		}
 		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
 			return Party{}, unauthorized("The token is not valid: send the buyer's own as Authorization: Bearer, or none.")
 		}
@@ -122,8 +142,8 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 // Require is Of, and fails with [ErrNobody] for nobody.
 func (s *Side) Require(c *gin.Context) (Party, error) {
 	p, err := s.Of(c)
-	if err == nil && p == (Party{}) {
-		err = ErrNobody
+	if err == nil && p.nobody() {
+		err = p.refusedAsNobody(ErrNobody)
 	}
 	return p, err
 }
@@ -131,16 +151,17 @@ func (s *Side) Require(c *gin.Context) (Party, error) {
 var (
 	// ErrNobody refuses a request without a credential. It does not tell whether there is what was asked for.
 	ErrNobody = unauthorized("This is for its buyer: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
+	errReader = web.Errorf(http.StatusForbidden, "The token is a reader's, for feeds. This needs the buyer's own or an operator's, as Authorization: Bearer.")
 	// ErrOperator refuses what operators may read, and not do.
 	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, and no operator. Nothing was changed.")
 )
 
 // ErrNamed returns what refuses an order for a customer who is named without that customer's credential.
 func (p Party) ErrNamed() error {
-	if p == (Party{}) {
-		return unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought.")
+	if p.nobody() {
+		return p.refusedAsNobody(unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought."))
 	}
-	return web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought.")
+	return p.Refusal(web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought."))
 }
 
 func unauthorized(detail string) error {

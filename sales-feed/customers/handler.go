@@ -92,7 +92,7 @@ func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) 
 		return by, id, err
 	}
 	if id, err = source.ParseUUID(c.Param("id")); err != nil || !by.Operator && !by.Owns(id) {
-		return by, id, errNoCustomer
+		return by, id, by.Refusal(errNoCustomer)
 	}
 	return by, id, nil
 }
@@ -120,8 +120,8 @@ func (h *handler) show(c *gin.Context) error {
 		return err
 	}
 	p, err := h.store.get(c.Request.Context(), id)
-	if !by.Operator {
-		err = gone(err)
+	if errors.Is(err, errDeleted) && !by.Operator {
+		err = by.Refusal(gone(err))
 	}
 	if err != nil {
 		return err

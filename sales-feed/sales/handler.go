@@ -101,7 +101,7 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 		return by, nil, errNoOrder
 	}
 	if o, err = h.store.get(c.Request.Context(), id); err == nil && !by.Operator && !by.Owns(o.CustomerID) {
-		err = errNoOrder
+		err = by.Refusal(errNoOrder)
 	}
 	return by, o, err
 }

@@ -35,16 +35,3 @@ func TestUnknownOutcome(t *testing.T) {
 		}
 	}
 }
-
-func TestSite(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]Site{
-		"http://localhost:8080": "http://localhost:8080", "https://cars.example/": "https://cars.example", "https://cars.example/shop/": "https://cars.example/shop",
-		"": "", "localhost:8080": "", "/shop": "", "javascript:alert(1)": "", "http://": "", "http://u:hunter2@h": "", "http://h/?a=b": "", "http://h/#a": "", "ftp://h": "",
-	} {
-		var s Site
-		if err := s.UnmarshalText([]byte(text)); s != want || (err == nil) != (want != "") {
-			t.Errorf("%q is %q, %v", text, s, err)
-		}
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,11 +33,17 @@ type Identity struct {
 	Role Role
 }
 
-// Of returns the identity of a request, from its token, its session or open access. A session that cannot be looked up does not
-// count.
+// Of is [Look] for what refuses nobody: a session that cannot be looked up does not count.
 func Of(c *gin.Context) Identity {
-	found, _ := claimOf(c)
-	return found.Identity
+	found, _ := Look(c)
+	return found
+}
+
+// Look returns the identity of a request, from its token, its session or open access. If the session cannot be looked up, it
+// returns the identity without the session, and an error: the request may be an operator's.
+func Look(c *gin.Context) (Identity, error) {
+	found, err := claimOf(c)
+	return found.Identity, err
 }
 
 // Settings say who may do what on a server.
@@ -98,17 +105,19 @@ type Access struct {
 	attempts, allAttempts *web.Limiter // to log in that failed
 	bearer, both          []string     // WWW-Authenticate
 
-	// Of Run alone:
-	content string   // of file, as tokens has it
-	warned  string   // of what is wrong with file
+	mu      sync.Mutex
 	revoked [][]byte // hashes of tokens whose sessions are to be removed
+
+	// Of Run alone:
+	content string // of file, as tokens has it
+	warned  string // of what is wrong with file
 }
 
 // New returns the rules of a server. The error says what is wrong with the settings, and repeats no token and no hash.
 func New(s Settings, o Options) (*Access, error) {
 	a := &Access{
 		Options: o, mode: s.Access, hosts: map[host]bool{}, listed: s.Tokens, file: s.TokensFile,
-		sessions: &inMemory{byHash: map[sum]memorized{}}, live: live{byHash: map[sum]*web.Ending{}},
+		sessions: &inMemory{byHash: map[sum]memorized{}}, live: live{byHash: map[sum]waited{}},
 		attempts: web.NewLimiter(1, 10), allAttempts: web.NewLimiter(10, 50),
 		bearer: []string{fmt.Sprintf("Bearer realm=%q", o.Service)},
 	}
@@ -157,27 +166,48 @@ func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.li
 
 // Run reads the file of tokens again when it has changed, and removes sessions that have ended, until ctx ends.
 func (a *Access) Run(ctx context.Context) {
-	look, sweep := time.NewTicker(lookAgain), time.NewTicker(sweepsAgain)
+	look := time.NewTicker(lookAgain)
 	defer look.Stop()
-	defer sweep.Stop()
-	tidy := func() {
-		if err := a.sweep(ctx); err != nil && ctx.Err() == nil {
-			a.Logger.WarnContext(ctx, "ended sessions not removed", "error", err)
-		}
-	}
-	tidy()
+	looked := make(chan struct{}, 1)
+	var tidying sync.WaitGroup
+	tidying.Go(func() { a.tidy(ctx, looked) }) // apart: a database that is slow delays no revocation
+	defer tidying.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
 			a.readAgain(ctx)
-			if len(a.revoked) > 0 {
+			a.live.keep(func(_ sum, w waited) bool { return a.operator(w.token) != nil })
+			select {
+			case looked <- struct{}{}:
+			default: // it is still busy
+			}
+		}
+	}
+}
+
+// tidy removes sessions that have ended, and ends what waits by them. After each look at the file it removes those of revoked tokens.
+func (a *Access) tidy(ctx context.Context, looked <-chan struct{}) {
+	again := time.NewTicker(sweepsAgain)
+	defer again.Stop()
+	sweep := func() {
+		if err := a.sweep(ctx); err != nil && ctx.Err() == nil {
+			a.Logger.WarnContext(ctx, "ended sessions not removed", "error", err)
+		}
+	}
+	sweep()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-looked:
+			if len(a.toRemove()) > 0 {
 				_ = a.sweep(ctx) // it comes again
 			}
-			a.live.look(ctx, a.session)
-		case <-sweep.C:
-			tidy()
+			a.live.look(ctx, a.sessions)
+		case <-again.C:
+			sweep()
 		}
 	}
 }
@@ -207,9 +237,9 @@ func (a *Access) readAgain(ctx context.Context) {
 	gone := now.keep(before)
 	a.tokens.Store(&now)
 	for _, t := range gone {
-		a.revoked = append(a.revoked, t.hash[:])
 		t.ending.End()
 	}
+	a.revoke(gone)
 	a.content, a.warned = text, ""
 	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byPrefix), "revoked", len(gone))
 }
@@ -232,11 +262,29 @@ func (a *Access) settled(ctx context.Context) (string, error) {
 	return again, err
 }
 
+// revoke makes sweep remove the sessions of tokens.
+func (a *Access) revoke(gone []*token) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range gone {
+		a.revoked = append(a.revoked, t.hash[:])
+	}
+}
+
+func (a *Access) toRemove() [][]byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.revoked
+}
+
 // sweep removes sessions that have ended, and those of revoked tokens.
 func (a *Access) sweep(ctx context.Context) error {
-	err := a.sessions.sweep(ctx, a.revoked)
+	revoked := a.toRemove()
+	err := a.sessions.sweep(ctx, revoked)
 	if err == nil {
-		a.revoked = nil
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.revoked = a.revoked[len(revoked):] // the others are revoked since
 	}
 	return err
 }

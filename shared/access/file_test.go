@@ -35,10 +35,16 @@ type watched struct {
 // watch starts an Access with the lines in its file.
 func watch(t *testing.T, lines ...string) *watched {
 	t.Helper()
+	return watchWith(t, Options{}, lines...)
+}
+
+func watchWith(t *testing.T, o Options, lines ...string) *watched {
+	t.Helper()
 	w := &watched{path: filepath.Join(t.TempDir(), "tokens"), logged: new(logBuffer)}
 	w.write(t, strings.Join(lines, "\n")+"\n")
+	o.Service, o.Title, o.Logger = "warehouse", "Warehouse", slog.New(slog.NewTextHandler(w.logged, nil))
 	var err error
-	w.Access, err = New(Settings{TokensFile: w.path}, Options{Service: "warehouse", Title: "Warehouse", Logger: slog.New(slog.NewTextHandler(w.logged, nil))})
+	w.Access, err = New(Settings{TokensFile: w.path}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,6 +302,60 @@ func TestWaitingEndsWithItsSession(t *testing.T) {
 	}
 }
 
+// A database that does not answer keeps nothing alive by the session of a token that is gone. When it answers again, the other
+// sessions that have ended since are found, too.
+func TestRevokedSessionsWhileTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("access"))
+	ada, adaHash := NewToken()
+	bob, bobHash := NewToken()
+	first, second := "ada:operator:"+adaHash, "bob:operator:"+bobHash
+	w := watchWith(t, Options{Pool: pool}, first, second)
+	e := engine(t, w.Access)
+	var stop <-chan struct{}
+	e.GET("/stream", w.Operator(), func(c *gin.Context) { stop = web.Stopping(c.Request.Context()) })
+	wait := func(token string) (ends <-chan struct{}, cookie string) {
+		cookie = logIn(t, e, token)
+		if got := send(t, e, "GET", "/stream", "", "Cookie", cookie); got.Code != 200 {
+			t.Fatal(got)
+		}
+		return stop, cookie
+	}
+	revoked, _ := wait(ada)
+	out, cookie := wait(bob)
+	goesOn, _ := wait(bob)
+	ended := func(what string, ends <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-ends:
+		case <-time.After(20 * time.Second):
+			t.Fatal("goes on: " + what)
+		}
+	}
+	lock, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback(context.Background()) }()
+	if _, err := lock.Exec(t.Context(), `lock operator_session`); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, second+"\n")
+	ended("of the revoked token", revoked)
+	if _, err := lock.Exec(t.Context(), `delete from operator_session where hash = sha256(convert_to($1, 'UTF8'))`, strings.TrimPrefix(cookie, "warehouse_session=")); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended("of a logout elsewhere", out)
+	select {
+	case <-goesOn:
+		t.Error("ended without a reason")
+	default:
+	}
+}
+
 // send asks an engine without a server.
 func send(t *testing.T, e http.Handler, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
@@ -355,7 +415,7 @@ func TestSweepOfTheTable(t *testing.T) {
 	if err := site.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if mine, others := count(); mine != 0 || others != 1 || site.revoked != nil {
+	if mine, others := count(); mine != 0 || others != 1 || len(site.revoked) != 0 {
 		t.Error(mine, others)
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -40,8 +40,12 @@ func listedHost(s string) (host, bool) {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		return host{addr: addr.Unmap()}, true
 	}
-	if ascii, err := idna.Lookup.ToASCII(s); err == nil {
+	name, port, hasPort := strings.Cut(s, ":")
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
 		s = ascii
+		if hasPort {
+			s += ":" + port
+		}
 	}
 	return parseHost(s)
 }

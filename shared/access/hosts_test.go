@@ -14,17 +14,20 @@ import (
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	s, made := settings(t, list...)
-	if err := s.Hosts.UnmarshalText([]byte("Feeds.example,10.0.0.7 2001:db8::7,\n[2001:db8::8]:443, bücher.example")); err != nil {
+	if err := s.Hosts.UnmarshalText([]byte("Feeds.example,10.0.0.7 2001:db8::7,\n[2001:db8::8]:443, bücher.example straße.example:8443")); err != nil {
 		t.Fatal(err)
 	}
 	site := start(t, s, Options{PublicURL: "https://cars.example:8443/shop"}, made)
+	if _, err := New(Settings{}, Options{PublicURL: "https://bücher.example:8443"}); err != nil {
+		t.Error(err)
+	}
 	for host, ours := range map[string]bool{
 		"localhost": true, "localhost:8080": true, "localhost:": true, "LOCALHOST": true, "localhost.": true, "localhost.:8080": true, "a.b.localhost": true,
 		"127.0.0.1": true, "127.0.0.1:8080": true, "127.8.9.10": true, "127.0.0.1.": true, "[::1]": true, "[::1]:8080": true, "[0:0:0:0:0:0:0:1]": true,
 		"[::ffff:127.0.0.1]": true,
 		"cars.example":       true, "cars.example:8443": true, "cars.example:1": true, "CARS.example.": true,
 		"feeds.example": true, "10.0.0.7": true, "10.0.0.7:80": true, "[::ffff:10.0.0.7]": true, "[2001:db8::7]": true, "[2001:DB8:0::7]:1": true, "[2001:db8::8]": true,
-		"xn--bcher-kva.example": true,
+		"xn--bcher-kva.example": true, "xn--strae-oqa.example:8443": true,
 
 		"evil.example": false, "localhost.evil.example": false, "evillocalhost": false, "localhost..": false, ".localhost": false, ".": false, ":8080": false,
 		"localhost:http": false, "localhost:80:80": false, "localhost:-1": false, "user@localhost": false, "localhost@evil.example": false, "user:pw@localhost": false,

@@ -69,14 +69,23 @@ func claimOf(c *gin.Context) (*claim, error) {
 
 // session returns the claim of a session, or nil if there is no such session or no longer.
 func (a *Access) session(ctx context.Context, id sum) (*claim, error) {
-	hash, found, err := a.sessions.find(ctx, id)
-	if err != nil || !found {
+	found, err := a.sessions.find(ctx, id)
+	hash, ok := found[id]
+	if err != nil || !ok {
 		return nil, err
 	}
-	if known := a.tokens.Load().byHash(hash); known != nil && known.Role == Operator {
+	if known := a.operator(hash); known != nil {
 		return known.asBearer, nil
 	}
 	return nil, nil
+}
+
+// operator returns the operator's token that has the hash, or nil.
+func (a *Access) operator(hash sum) *token {
+	if known := a.tokens.Load().byHash(hash); known != nil && known.Role == Operator {
+		return known
+	}
+	return nil
 }
 
 // Identify is for the whole engine. It refuses requests for hosts that are not ours with 421, all but those for health, and lets
@@ -197,7 +206,7 @@ func bind(c *gin.Context, has *claim) {
 	}
 	ending := has.token.ending
 	if k := broughtBy(c).cookie; k != nil && k.found == has {
-		ending = k.access.live.ending(k.id)
+		ending = k.access.live.ending(k.id, has.token.hash)
 	}
 	c.Request = ending.Bind(c.Request)
 }

@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -26,8 +25,8 @@ const latestEnd = `now() + make_interval(secs => $3) + interval '1 minute'`
 type sessions interface {
 	// add begins a session, of the login with a token that has the hash. It ends after sessionTime.
 	add(ctx context.Context, id, token sum) error
-	// find returns the hash of the token of a session that has not ended.
-	find(ctx context.Context, id sum) (token sum, found bool, err error)
+	// find returns the hashes of the tokens of those of the sessions that have not ended.
+	find(ctx context.Context, ids ...sum) (tokens map[sum]sum, err error)
 	remove(ctx context.Context, id sum) error
 	// sweep removes the sessions that have ended, and those of tokens that are revoked.
 	sweep(ctx context.Context, revoked [][]byte) error
@@ -47,19 +46,27 @@ func (d inDatabase) add(ctx context.Context, id, token sum) error {
 	return err
 }
 
-func (d inDatabase) find(ctx context.Context, id sum) (sum, bool, error) {
+func (d inDatabase) find(ctx context.Context, ids ...sum) (map[sum]sum, error) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	var token []byte
-	err := d.pool.QueryRow(ctx, `select token from operator_session where hash = $1 and service = $2 and ends_at > now() and ends_at <= `+latestEnd,
-		id[:], d.service, sessionTime.Seconds()).Scan(&token)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && len(token) != len(sum{}) {
-		return sum{}, false, nil
+	var hashes [][]byte
+	for _, id := range ids {
+		hashes = append(hashes, id[:])
 	}
+	rows, err := d.pool.Query(ctx, `select hash, token from operator_session where hash = any($1) and service = $2 and ends_at > now() and ends_at <= `+latestEnd,
+		hashes, d.service, sessionTime.Seconds())
 	if err != nil {
-		return sum{}, false, err
+		return nil, err
 	}
-	return sum(token), true, nil
+	tokens := map[sum]sum{}
+	var id, token []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &token}, func() error {
+		if len(id) == len(sum{}) && len(token) == len(sum{}) {
+			tokens[sum(id)] = sum(token)
+		}
+		return nil
+	})
+	return tokens, err
 }
 
 func (d inDatabase) remove(ctx context.Context, id sum) error {
@@ -95,11 +102,16 @@ func (m *inMemory) add(_ context.Context, id, token sum) error {
 	return nil
 }
 
-func (m *inMemory) find(_ context.Context, id sum) (sum, bool, error) {
+func (m *inMemory) find(_ context.Context, ids ...sum) (map[sum]sum, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s, ok := m.byHash[id]
-	return s.token, ok && time.Now().Before(s.ends), nil
+	tokens := map[sum]sum{}
+	for _, id := range ids {
+		if s, ok := m.byHash[id]; ok && time.Now().Before(s.ends) {
+			tokens[id] = s.token
+		}
+	}
+	return tokens, nil
 }
 
 func (m *inMemory) remove(_ context.Context, id sum) error {
@@ -121,35 +133,55 @@ func (m *inMemory) sweep(_ context.Context, revoked [][]byte) error {
 // live ends what waits by a session that has ended: by logout, at whatever replica, after sessionTime, or with its token.
 type live struct {
 	mu     sync.Mutex
-	byHash map[sum]*web.Ending // of sessions that requests came with, until look finds that they have ended
+	byHash map[sum]waited // sessions that requests came with, until they have ended
 }
 
-// ending returns what ends the requests of a session.
-func (l *live) ending(id sum) *web.Ending {
+type waited struct {
+	token  sum // its hash
+	ending *web.Ending
+}
+
+// ending returns what ends the requests of a session of a token.
+func (l *live) ending(id, token sum) *web.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.byHash[id] == nil {
-		l.byHash[id] = web.NewEnding()
+	w, ok := l.byHash[id]
+	if !ok {
+		w = waited{token, web.NewEnding()}
+		l.byHash[id] = w
 	}
-	return l.byHash[id]
+	return w.ending
 }
 
-// look ends the requests of the sessions that find does not find any more. After an error the others are for the next look.
-func (l *live) look(ctx context.Context, find func(context.Context, sum) (*claim, error)) {
+// keep ends the requests of the sessions that are not to be kept.
+func (l *live) keep(kept func(id sum, w waited) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.byHash, func(id sum, w waited) bool {
+		if kept(id, w) {
+			return false
+		}
+		w.ending.End()
+		return true
+	})
+}
+
+// look ends the requests of the sessions that the store does not find any more. After an error they are for the next look.
+func (l *live) look(ctx context.Context, store sessions) {
 	l.mu.Lock()
 	ids := slices.Collect(maps.Keys(l.byHash))
 	l.mu.Unlock()
-	for _, id := range ids {
-		found, err := find(ctx, id)
-		if err != nil {
-			return
-		}
-		if found != nil {
-			continue
-		}
-		l.mu.Lock()
-		l.byHash[id].End()
-		delete(l.byHash, id)
-		l.mu.Unlock()
+	if len(ids) == 0 {
+		return
 	}
+	found, err := store.find(ctx, ids...)
+	if err != nil {
+		return
+	}
+	gone := map[sum]bool{} // of those that were asked for: others may have begun since
+	for _, id := range ids {
+		_, there := found[id]
+		gone[id] = !there
+	}
+	l.keep(func(id sum, _ waited) bool { return !gone[id] })
 }
