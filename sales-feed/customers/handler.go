@@ -218,7 +218,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 	return nil
 }
 
-// refused gives a problem that is the form's sender's to solve, in a browser, by the same form.
+// refused returns a problem that is the form's sender's to solve, in a browser, by the same form.
 func refused(c *gin.Context, err error) *web.Problem {
 	p, ok := errors.AsType[*web.Problem](err)
 	if !ok || p.Status != http.StatusUnprocessableEntity && p.Status != http.StatusPreconditionFailed || !web.PrefersHTML(c) {
@@ -227,7 +227,7 @@ func refused(c *gin.Context, err error) *web.Problem {
 	return p
 }
 
-// answer gives the customer as JSON.
+// answer answers with the customer as JSON.
 func answer(c *gin.Context, status int, p *customer.Customer) {
 	tag := source.ETag(p.Version)
 	c.Header("Vary", "Accept")
@@ -240,7 +240,7 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 	web.JSON(c, status, p)
 }
 
-// answerWithToken gives the customer as JSON, with the buyer's token.
+// answerWithToken answers with the customer as JSON, with the buyer's token.
 func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Customer) error {
 	token, err := h.buyers.Token(buyer.Buyer{Customer: p.ID})
 	if err != nil {

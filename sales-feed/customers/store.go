@@ -168,7 +168,7 @@ func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID
 	return nil
 }
 
-// match gives a customer who has one of the entity tags.
+// match returns a customer that has one of the entity tags.
 func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*customer.Customer, error) {
 	p, err := s.get(ctx, id)
 	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), true) { // only a proxy makes it weak, and it names the version all the same
@@ -185,7 +185,7 @@ var (
 	}
 )
 
-// get gives a customer, or a problem: that there is none, or that the account is deleted.
+// get returns a customer, or a problem: that there is none, or that the account is deleted.
 func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()

@@ -106,7 +106,7 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 	return by, o, err
 }
 
-// answer gives the order: to a browser as a page, else as JSON, with the buyer's token unless that is "".
+// answer answers with the order: to a browser as a page, else as JSON, with the buyer's token unless that is "".
 func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")

@@ -105,7 +105,7 @@ func (f filter) Newest() filter {
 	return f
 }
 
-// list gives the newest orders of the filter, limit at most: those of these buyers, or of all if buyers is nil.
+// list returns the newest orders of the filter, limit at most: those of these buyers, or of all if buyers is nil.
 func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit int) ([]*order.Order, error) {
 	var where []string
 	var args []any

@@ -57,9 +57,6 @@ var nobodys token
 
 var tokenName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 
-// ValidName reports whether a token may have this name: a letter, then up to 63 letters, digits, dots, dashes and underscores.
-func ValidName(name string) bool { return tokenName.MatchString(name) }
-
 var (
 	errToken = errors.New("is not of the form NAME:operator:HASH, NAME:reader:HASH or NAME:reader=FEED+FEED:HASH, as `sales-feed token` prints it")
 	errTwice = errors.New("has the hash of an earlier one: each token is listed once")
@@ -124,7 +121,7 @@ func (t Tokens) add(item string) error {
 		return errToken
 	}
 	binary, err := hex.DecodeString(hash)
-	if err != nil || len(binary) != len(known.hash) || !ValidName(name) || slices.Contains(known.feeds, "") {
+	if err != nil || len(binary) != len(known.hash) || !tokenName.MatchString(name) || slices.Contains(known.feeds, "") {
 		return errToken
 	}
 	known.hash = sum(binary)

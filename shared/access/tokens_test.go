@@ -175,7 +175,7 @@ func FuzzTokens(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, known := range list.byPrefix {
-			if !ValidName(known.Name) || known.Role != Reader && known.Role != Operator || slices.Contains(known.feeds, "") ||
+			if !tokenName.MatchString(known.Name) || known.Role != Reader && known.Role != Operator || slices.Contains(known.feeds, "") ||
 				known.Role == Operator && known.feeds != nil || list.byHash(known.hash) != known {
 				t.Fatalf("%+v", known)
 			}

@@ -109,7 +109,7 @@ func (s *Server) login(c *Session, encrypted bool) error {
 	return nil
 }
 
-// allow gives what comes next so long, or what is left after ctx has ended.
+// allow sets how long what comes next may take; after ctx has ended, that is what is left.
 func (c *Session) allow(d time.Duration) {
 	c.conn.left.Store(maxReplies)
 	_ = c.conn.SetDeadline(time.Now().Add(d))

@@ -12,7 +12,7 @@ import (
 // stallBytes of an answer within stallTimeout is cut off. Between two writes any time may pass.
 type streamWriter struct{ gin.ResponseWriter }
 
-// streams gives every answer over HTTP/2 a streamWriter.
+// streams sends every answer over HTTP/2 through a streamWriter.
 func streams(c *gin.Context) {
 	if c.Request.ProtoMajor < 2 { // its connection is an impatient one
 		return

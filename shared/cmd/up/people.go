@@ -131,7 +131,7 @@ func (s *shoppers) note(p *person, member credential) {
 	}
 }
 
-// credential gives that by which a person buys: the account's, which is made where there is none. Without the customers
+// credential returns that by which a person buys: the account's, which is made where there is none. Without the customers
 // app people buy as guests, with nothing at first.
 func (s *shoppers) credential(ctx context.Context, p *person) credential {
 	s.mu.Lock()

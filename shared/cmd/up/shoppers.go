@@ -132,7 +132,7 @@ func (s *shoppers) run(ctx context.Context) {
 	}
 }
 
-// buy gives the id of the order, and the token of its buyer, a new one if token is "". !ok when sales refused it or ctx was cancelled.
+// buy returns the id of the order, and the token of its buyer, a new one if token is "". !ok when sales refused it or ctx was cancelled.
 func (s *shoppers) buy(ctx context.Context, token string, models []car) (id, buyerToken string, ok bool) {
 	var b basket
 	for range 1 + rand.N(6)/5 { // one in six buys two kinds
