@@ -98,16 +98,13 @@ func (p *poller) eraseAgain(ctx context.Context) error {
 		eraseEntry(&e)
 		return e, err
 	})
+	var bad []rejection // they stay rejected until a later look applies them
 	if err == nil && len(back) > 0 {
 		err = p.inTx(ctx, func(first *pgx.Batch) {
 			first.Queue(`select from subscription where service = $1 and feed = $2 for update`, p.service, p.Name)
-		}, func(tx pgx.Tx) error {
-			bad, err := p.applyCarefully(ctx, tx, back, dbTimeout)
-			if err != nil {
+		}, func(tx pgx.Tx) (err error) {
+			if bad, err = p.applyCarefully(ctx, tx, back, dbTimeout); err != nil {
 				return err
-			}
-			if len(bad) == len(back) { // then the service or its database is at fault
-				return bad[0].reason
 			}
 			if err := p.clear(ctx, tx, good(back, bad)...); err != nil {
 				return err
@@ -119,7 +116,8 @@ func (p *poller) eraseAgain(ctx context.Context) error {
 		return fmt.Errorf("erase again what the copy has back: %w", err)
 	}
 	if len(back) > 0 {
-		p.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", p.Name, "entities", len(back))
+		p.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", p.Name,
+			"entities", len(back)-len(bad), "refused", len(bad))
 	}
 	if len(back) < walkChunk {
 		p.erasures.looked = time.Now()

@@ -283,6 +283,23 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 				c.wantUpToDate(t, s)
 				wantErased(t, c, s)
 			}
+			// What refuses a deletion holds up nothing else, and is tried again.
+			exec(t, c.pool, `insert into thing select * from kept on conflict (id) do nothing`)
+			exec(t, c.pool, `create function keep() returns trigger language plpgsql as 'begin raise exception ''kept''; end'`)
+			exec(t, c.pool, `create trigger keep before delete on thing for each row execute function keep()`)
+			s.put(t, 4, 4)
+			c.erasures.looked = time.Time{}
+			c.mustPoll(t)
+			if at := c.stored(t); at.rejected != 1 || c.things(t)[numbered(4)].Version != 1 {
+				t.Errorf("%d are rejected, the copy has %v", at.rejected, c.things(t))
+			}
+			exec(t, c.pool, `drop trigger keep on thing`)
+			c.erasures.looked = time.Time{}
+			c.mustPoll(t)
+			if at := c.stored(t); at.rejected != 0 {
+				t.Errorf("in the end %d are rejected", at.rejected)
+			}
+			wantErased(t, c, s)
 		})
 	}
 }
