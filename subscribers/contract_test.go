@@ -78,7 +78,7 @@ func (r *readers) publish(t *testing.T, entities []entity) {
 		err := s.log.InTx(t.Context(), func(tx *publish.Tx) error {
 			for _, e := range entities {
 				if e.feed == name {
-					publish.Append(tx, name, publish.Entry{ID: e.id, Version: 1, Updated: noon, Payload: []byte(e.payload)})
+					tx.Append(name, publish.Entry{ID: e.id, Version: 1, Updated: noon, Payload: []byte(e.payload)})
 				}
 			}
 			return nil

@@ -131,7 +131,7 @@ func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	}
 	t.Cleanup(log.Close)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
-		publish.Append(tx, name, entries...)
+		tx.Append(name, entries...)
 		return nil
 	})
 	if err != nil {

@@ -71,12 +71,12 @@ func (s *source) put(t *testing.T, id uuid.UUID, entity map[string]any) {
 		version := s.versions[id] + 1
 		updated := time.Date(2026, 1, 1, 0, 0, int(version), 0, time.UTC)
 		if entity == nil {
-			publish.Erase(tx, s.feed, id, version, updated)
+			tx.Erase(s.feed, id, version, updated)
 			return nil
 		}
 		entity["id"], entity["version"] = id, version
 		payload, err := json.Marshal(entity)
-		publish.Append(tx, s.feed, publish.Entry{ID: id, Version: version, Updated: updated, Payload: payload})
+		tx.Append(s.feed, publish.Entry{ID: id, Version: version, Updated: updated, Payload: payload})
 		return err
 	})
 	if err != nil {

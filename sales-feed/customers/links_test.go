@@ -231,7 +231,7 @@ func TestLinkTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		publish.Append(change, customer.Feed, entry)
+		change.Append(customer.Feed, entry)
 		if err := a.log.Commit(t.Context(), change); good && err != nil || !good && !errors.Is(err, publish.ErrGuard) {
 			t.Errorf("one that expires at %s, by a change: %v", expires, err)
 		}

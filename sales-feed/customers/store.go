@@ -51,7 +51,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		if key != "" {
 			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
 		}
-		publish.Append(change, customer.Feed, entry)
+		change.Append(customer.Feed, entry)
 		return p, s.commit(ctx, change, id, "sign up twice", key != "")
 	})
 	if err != nil || first {
@@ -133,7 +133,7 @@ func (s *store) update(
 		for _, add := range others {
 			add(change)
 		}
-		publish.Append(change, customer.Feed, entry)
+		change.Append(customer.Feed, entry)
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
 			return p, err
 		}
@@ -151,7 +151,7 @@ func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) erro
 		change.Exec(`with deleted as (
 			delete from customer where id = $1 and version = $2 returning 1
 			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
-		publish.Erase(change, customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt.Time))
+		change.Erase(customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt.Time))
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) {
 			return err
 		}

@@ -129,7 +129,7 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 		if key != "" {
 			change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash, entry.Payload)
 		}
-		publish.Append(change, order.Feed, entry)
+		change.Append(order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
 			return nil, source.UnknownOutcome("/orders/"+o.ID.String(), "order twice", key != "")
@@ -161,7 +161,7 @@ func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_
 		change.Exec(`with changed as (
 			update orders set status = $3, version = $2, updated_at = $4 where id = $1 and version = $2 - 1 returning 1
 			) select feed_guard(count(*) = 1) from changed`, o.ID, o.Version, o.Status, o.UpdatedAt.Time)
-		publish.Append(change, order.Feed, entry)
+		change.Append(order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
 			return nil, source.UnknownOutcome("/orders/"+id.String(), "", false)

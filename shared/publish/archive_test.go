@@ -39,7 +39,7 @@ func appendAll(t testing.TB, l *Log, entries []Entry) {
 		return
 	}
 	err := l.InTx(t.Context(), func(tx *Tx) error {
-		Append(tx, feedName, entries...)
+		tx.Append(feedName, entries...)
 		return nil
 	})
 	if err != nil {

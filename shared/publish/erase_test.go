@@ -59,7 +59,7 @@ func TestErase(t *testing.T) {
 	}
 
 	change := NewChange()
-	Erase(change, feedName, ada, 3, start.Add(3*time.Second))
+	change.Erase(feedName, ada, 3, start.Add(3*time.Second))
 	if err := l.Commit(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func signUp(t testing.TB, l *Log, id uuid.UUID, name string) {
 	c := NewChange()
 	c.Exec(`insert into person (id, name) values ($1, $2)`, id, name)
 	c.Exec(`insert into letter (person_id, name) values ($1, $2)`, id, name)
-	Append(c, feedName, Entry{ID: id, Version: 1, Updated: start, Payload: []byte(`{"name":"` + name + `"}`)})
+	c.Append(feedName, Entry{ID: id, Version: 1, Updated: start, Payload: []byte(`{"name":"` + name + `"}`)})
 	if err := l.Commit(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func signUp(t testing.TB, l *Log, id uuid.UUID, name string) {
 func erasing(id uuid.UUID) *Change {
 	c := NewChange()
 	c.Exec(`with deleted as (delete from person where id = $1 returning 1) select feed_guard(count(*) = 1) from deleted`, id)
-	Erase(c, feedName, id, 2, start.Add(time.Second))
+	c.Erase(feedName, id, 2, start.Add(time.Second))
 	return c
 }
 
@@ -175,7 +175,7 @@ func TestErasureOutlivesARestore(t *testing.T) {
 		dump := pgtest.DumpFile(t, pool)
 		if err := l.InTx(t.Context(), func(tx *Tx) error {
 			_, err := tx.Exec(t.Context(), `delete from person where id = $1`, ada)
-			Erase(tx, feedName, ada, 2, start.Add(time.Second))
+			tx.Erase(feedName, ada, 2, start.Add(time.Second))
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -358,7 +358,7 @@ func TestListAndDatabase(t *testing.T) {
 		signUp(t, l, ada, "Ada")
 		bad := NewChange()
 		bad.Exec(`select feed_guard(false)`)
-		Erase(bad, feedName, ada, 2, start.Add(time.Second))
+		bad.Erase(feedName, ada, 2, start.Add(time.Second))
 		if err := l.Commit(t.Context(), bad); !errors.Is(err, ErrGuard) {
 			t.Errorf("%v", err)
 		}

@@ -94,7 +94,7 @@ func TestConnectionLostInTheCommit(t *testing.T) {
 		"Commit": func(l *Log, e Entry) error { return l.Commit(context.Background(), put(e)) },
 		"InTx": func(l *Log, e Entry) error {
 			return l.InTx(context.Background(), func(tx *Tx) error {
-				Append(tx, feedName, e)
+				tx.Append(feedName, e)
 				_, err := tx.Exec(context.Background(), `insert into thing values ($1, $2)`, e.ID, e.Version)
 				return err
 			})

@@ -17,15 +17,15 @@ import (
 func goldenLog(t testing.TB) *httptest.Server {
 	t.Helper()
 	entries := []Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
-	return serve(t, logWithSalts(t, func(tx *Tx) { Append(tx, feedName, entries...) }))
+	return serve(t, logWithSalts(t, func(tx *Tx) { tx.Append(feedName, entries...) }))
 }
 
 // goldenErasure does the same with a feed of people: two things, the first of which is erased.
 func goldenErasure(t testing.TB) *httptest.Server {
 	t.Helper()
 	l := logWithSalts(t, func(tx *Tx) {
-		Append(tx, feedName, thing(numbered(1), 1), thing(numbered(2), 1))
-		Erase(tx, feedName, numbered(1), 2, start.Add(1500_123_000))
+		tx.Append(feedName, thing(numbered(1), 1), thing(numbered(2), 1))
+		tx.Erase(feedName, numbered(1), 2, start.Add(1500_123_000))
 	})
 	server, _ := personal(t, l, false)
 	return server

@@ -76,7 +76,7 @@ func TestCommit(t *testing.T) {
 		l := openLog(t, pool)
 		change := func() *Change {
 			c := NewChange()
-			Append(c, "nothing", thing(uuid.New(), 1))
+			c.Append("nothing", thing(uuid.New(), 1))
 			return c
 		}
 		if err := l.Commit(t.Context(), change()); err == nil || !strings.Contains(err.Error(), "nothing") {
@@ -106,7 +106,7 @@ func TestCommit(t *testing.T) {
 		id := uuid.New()
 		one, twin := put(thing(id, 1)), NewChange()
 		twin.Exec(`insert into thing (id, version) values ($1, 1)`, id)
-		Append(twin, feedName, thing(uuid.New(), 1))
+		twin.Append(feedName, thing(uuid.New(), 1))
 		go l.commitGroup(context.Background(), []*Change{one, twin}, nil)
 		if err := <-twin.done; err == nil {
 			t.Fatal("no error")

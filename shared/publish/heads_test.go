@@ -86,7 +86,7 @@ func TestNewestEntriesNeedNoDatabase(t *testing.T) {
 		for i := range entries {
 			entries[i].ID[0], entries[i].ID[1] = byte(round), 0x7c
 		}
-		if err := l.InTx(t.Context(), func(tx *Tx) error { Append(tx, feedName, entries...); return nil }); err != nil {
+		if err := l.InTx(t.Context(), func(tx *Tx) error { tx.Append(feedName, entries...); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		total += n

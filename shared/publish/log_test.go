@@ -29,7 +29,7 @@ func TestLateCommit(t *testing.T) {
 			if _, err := tx.Exec(context.Background(), `insert into thing values ($1, 1)`, a); err != nil {
 				return err
 			}
-			Append(tx, feedName, thing(a, 1))
+			tx.Append(feedName, thing(a, 1))
 			once()
 			return nil
 		})
@@ -97,8 +97,8 @@ func TestWritersShareAFeed(t *testing.T) {
 						err = l.Commit(context.Background(), put(e))
 					} else {
 						err = l.InTx(context.Background(), func(tx *Tx) error {
-							Append(tx, feedName, e)
-							Append(tx, "others", e)
+							tx.Append(feedName, e)
+							tx.Append("others", e)
 							return nil
 						})
 					}
@@ -130,7 +130,7 @@ func TestInTx(t *testing.T) {
 	t.Run("a rollback leaves no gap", func(t *testing.T) {
 		boom := errors.New("boom")
 		err := l.InTx(t.Context(), func(tx *Tx) error {
-			Append(tx, feedName, thing(uuid.New(), 1))
+			tx.Append(feedName, thing(uuid.New(), 1))
 			return boom
 		})
 		if !errors.Is(err, boom) {
@@ -148,7 +148,7 @@ func TestInTx(t *testing.T) {
 		runs := 0
 		err := stale.InTx(t.Context(), func(tx *Tx) error {
 			runs++
-			Append(tx, feedName, thing(uuid.New(), 1))
+			tx.Append(feedName, thing(uuid.New(), 1))
 			return nil
 		})
 		if err != nil || runs != 2 {
@@ -164,7 +164,7 @@ func TestInTx(t *testing.T) {
 			err := l.InTx(t.Context(), func(tx *Tx) error {
 				_, _ = tx.Exec(t.Context(), `insert into nowhere values (1)`)
 				if entries != nil {
-					Append(tx, feedName, entries...)
+					tx.Append(feedName, entries...)
 				}
 				return nil
 			})
@@ -173,7 +173,7 @@ func TestInTx(t *testing.T) {
 			}
 		}
 		err := l.InTx(t.Context(), func(tx *Tx) error {
-			Append(tx, feedName, thing(uuid.New(), 1))
+			tx.Append(feedName, thing(uuid.New(), 1))
 			return tx.Rollback(t.Context())
 		})
 		if err == nil || len(logged(t, pool)) != before {
@@ -211,7 +211,7 @@ func TestOpenTransactionHoldsNobodyUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err := l.InTx(ctx, func(tx *Tx) error {
-		Append(tx, feedName, thing(uuid.New(), 1))
+		tx.Append(feedName, thing(uuid.New(), 1))
 		return openLog(t, pool).Commit(ctx, put(thing(uuid.New(), 1)))
 	})
 	if err != nil {
@@ -229,13 +229,13 @@ func TestInTxNested(t *testing.T) {
 	errBad := errors.New("bad")
 	put := func(tx pgx.Tx, n int, err error) error {
 		return pgx.BeginFunc(t.Context(), tx, func(tx pgx.Tx) error {
-			Append(tx.(*Tx), feedName, thing(numbered(n), 1))
+			tx.(*Tx).Append(feedName, thing(numbered(n), 1))
 			_, execErr := tx.Exec(t.Context(), `insert into thing values ($1, 1)`, numbered(n))
 			return errors.Join(execErr, err)
 		})
 	}
 	err := l.InTx(t.Context(), func(tx *Tx) error {
-		Append(tx, feedName, thing(numbered(1), 1))
+		tx.Append(feedName, thing(numbered(1), 1))
 		if err := put(tx, 2, nil); err != nil {
 			return err
 		}
@@ -265,7 +265,7 @@ func TestInTxNested(t *testing.T) {
 		t.Errorf("%d rows (%v)", rows, err)
 	}
 	err = l.InTx(t.Context(), func(tx *Tx) error {
-		Append(tx, feedName, thing(numbered(7), 1))
+		tx.Append(feedName, thing(numbered(7), 1))
 		return tx.Commit(t.Context())
 	})
 	if err == nil || len(logged(t, pool)) != 3 {

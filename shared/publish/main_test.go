@@ -112,7 +112,7 @@ func thing(id uuid.UUID, version int64) Entry {
 func put(e Entry) *Change {
 	c := NewChange()
 	c.Exec(`insert into thing (id, version) values ($1, $2) on conflict (id) do update set version = excluded.version`, e.ID, e.Version)
-	Append(c, feedName, e)
+	c.Append(feedName, e)
 	return c
 }
 
@@ -121,7 +121,7 @@ func fill(t testing.TB, l *Log, n int) {
 	t.Helper()
 	err := l.InTx(t.Context(), func(tx *Tx) error {
 		for i := range n {
-			Append(tx, feedName, thing(numbered(i+1), 1))
+			tx.Append(feedName, thing(numbered(i+1), 1))
 		}
 		return nil
 	})

@@ -56,7 +56,7 @@ func TestQueryExecModes(t *testing.T) {
 				}
 			}
 			err := l.InTx(t.Context(), func(tx *Tx) error {
-				Erase(tx, feedName, numbered(1), 2, thing(numbered(1), 2).Updated)
+				tx.Erase(feedName, numbered(1), 2, thing(numbered(1), 2).Updated)
 				return nil
 			})
 			if err != nil {

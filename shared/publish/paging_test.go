@@ -41,7 +41,7 @@ func TestPaging(t *testing.T) {
 		if grow := n - len(logged(t, pool)); grow > 0 {
 			err := l.InTx(t.Context(), func(tx *Tx) error {
 				for i := range grow {
-					Append(tx, feedName, thing(numbered(1000*n+i), 1))
+					tx.Append(feedName, thing(numbered(1000*n+i), 1))
 				}
 				return nil
 			})

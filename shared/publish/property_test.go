@@ -71,7 +71,7 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 						if _, err := inner.Exec(ctx, `insert into thing values ($1, 1)`, tx.id); err != nil {
 							return err
 						}
-						Append(inner, feedName, thing(tx.id, 1))
+						inner.Append(feedName, thing(tx.id, 1))
 						if first {
 							first = false
 							close(began)

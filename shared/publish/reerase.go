@@ -317,13 +317,12 @@ func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name stri
 	var id uuid.UUID
 	var version int64
 	var updated time.Time
-	to := &Change{pending: back}
 	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated}, func() error {
 		now := time.Now()
 		if !now.After(updated) {
 			now = updated.Add(time.Microsecond)
 		}
-		Erase(to, name, id, version+1, now)
+		back.Erase(name, id, version+1, now)
 		return nil
 	})
 	if err != nil || len(ids) == 0 || l.reerasure.Delete == nil {

@@ -50,7 +50,7 @@ func TestReplicas(t *testing.T) {
 				if (w/2+i)%3 > 0 {
 					err = l.Commit(ctx, put(e))
 				} else {
-					err = l.InTx(ctx, func(tx *Tx) error { Append(tx, feedName, e); return nil })
+					err = l.InTx(ctx, func(tx *Tx) error { tx.Append(feedName, e); return nil })
 				}
 				if err != nil {
 					failed <- fmt.Errorf("writer %d, entry %d: %w", w, i, err)

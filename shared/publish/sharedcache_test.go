@@ -112,7 +112,7 @@ func TestSharedCache(t *testing.T) {
 		t.Helper()
 		err := l.InTx(t.Context(), func(tx *Tx) error {
 			for i := from; i < to; i++ {
-				Append(tx, feedName, thing(numbered(i), 1))
+				tx.Append(feedName, thing(numbered(i), 1))
 			}
 			return nil
 		})

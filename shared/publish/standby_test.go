@@ -35,7 +35,7 @@ var writers = map[string]func(context.Context, *Log, Entry) error{
 	"Commit": func(ctx context.Context, l *Log, e Entry) error { return l.Commit(ctx, put(e)) },
 	"InTx": func(ctx context.Context, l *Log, e Entry) error {
 		return l.InTx(ctx, func(tx *Tx) error {
-			Append(tx, feedName, e)
+			tx.Append(feedName, e)
 			_, err := tx.Exec(ctx, `insert into thing values ($1, $2)`, e.ID, e.Version)
 			return err
 		})

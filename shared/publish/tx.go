@@ -18,41 +18,32 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// Append adds entries to a feed by the transaction that to stands for. It only collects: they get their positions by
-// the last statement of the transaction, in the packet that ends it. Nothing is appended if it rolls back.
-func Append(to Transaction, feedName string, entries ...Entry) {
-	collected := to.appends()
+// pending are the entries that a transaction will append, by feed.
+type pending map[string][]record
+
+// Append adds entries to a feed by this transaction. It only collects: they get their positions by the last statement of the
+// transaction, in the packet that ends it. Nothing is appended if it rolls back.
+func (p pending) Append(feedName string, entries ...Entry) {
 	for _, e := range entries {
-		(*collected)[feedName] = append((*collected)[feedName], newRecord(e))
+		p[feedName] = append(p[feedName], newRecord(e))
 	}
 }
 
 // Erase deletes an entity of a personal feed and all that the feed ever said of it: it appends a tombstone, and the same
 // transaction takes payload and salt from the entity's entries. Every cursor stays valid. version and updated are the
-// tombstone's, as in Entry.
-func Erase(to Transaction, feedName string, id uuid.UUID, version int64, updated time.Time) {
+// tombstone's, as in [Entry].
+func (p pending) Erase(feedName string, id uuid.UUID, version int64, updated time.Time) {
 	r := newRecord(Entry{ID: id, Version: version, Updated: updated})
 	r.erase = true
-	collected := to.appends()
-	(*collected)[feedName] = append((*collected)[feedName], r)
+	p[feedName] = append(p[feedName], r)
 }
-
-// A Transaction can append to feeds: a *Tx, which can also read, or a *Change, which is faster.
-type Transaction interface {
-	appends() *pending
-}
-
-// pending are the entries that a transaction will append, by feed.
-type pending map[string][]record
 
 // A Tx is an open transaction that may append to feeds. Log.InTx makes them, and ends them.
 type Tx struct {
 	pgx.Tx
-	pending pending
-	outer   *Tx // nil: it is not nested
+	pending
+	outer *Tx // nil: it is not nested
 }
-
-func (tx *Tx) appends() *pending { return &tx.pending }
 
 // Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its Commit on, and
 // is gone with its Rollback.
@@ -116,9 +107,9 @@ func (tx *Tx) Check(ctx context.Context) error {
 // A Change is a transaction whose statements are known before it starts, so that it can travel with others in one
 // packet: see Log.Commit. It must append to at least one feed.
 type Change struct {
+	pending
 	statements []statement
-	pending    pending
-	taken      atomic.Bool // into a group, or given up by who waits for it
+	taken      atomic.Bool // into a group, or given up by its caller
 	done       chan error
 }
 
@@ -131,8 +122,6 @@ type statement struct {
 func NewChange() *Change {
 	return &Change{pending: pending{}, done: make(chan error, 1)}
 }
-
-func (c *Change) appends() *pending { return &c.pending }
 
 // Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection prepares
 // each text once and keeps it, so what varies belongs into args.

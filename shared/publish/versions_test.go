@@ -55,12 +55,12 @@ func TestVersionsFollowEachOther(t *testing.T) {
 				"Commit": func(entries ...Entry) error {
 					change := NewChange()
 					change.Exec(`insert into thing values (gen_random_uuid(), 1)`)
-					Append(change, feedName, entries...)
+					change.Append(feedName, entries...)
 					return l.Commit(t.Context(), change)
 				},
 				"InTx": func(entries ...Entry) error {
 					return l.InTx(t.Context(), func(tx *Tx) error {
-						Append(tx, feedName, entries...)
+						tx.Append(feedName, entries...)
 						_, err := tx.Exec(t.Context(), `insert into thing values (gen_random_uuid(), 1)`)
 						return err
 					})
@@ -68,7 +68,7 @@ func TestVersionsFollowEachOther(t *testing.T) {
 				"a log that does not know the head": func(entries ...Entry) error {
 					other := deaf(t, pool)
 					appendAll(t, l, []Entry{thing(uuid.New(), 1)})
-					return other.InTx(t.Context(), func(tx *Tx) error { Append(tx, feedName, entries...); return nil })
+					return other.InTx(t.Context(), func(tx *Tx) error { tx.Append(feedName, entries...); return nil })
 				},
 			} {
 				id := uuid.New()
@@ -132,7 +132,7 @@ func TestVersionsAfterAnErasure(t *testing.T) {
 	appendAll(t, l, []Entry{versioned(id, 1, 1), versioned(id, 2, 2)})
 	erase := func(version int64, seconds int) error {
 		change := NewChange()
-		Erase(change, feedName, id, version, start.Add(time.Duration(seconds)*time.Second))
+		change.Erase(feedName, id, version, start.Add(time.Duration(seconds)*time.Second))
 		return l.Commit(t.Context(), change)
 	}
 	for _, wrong := range []error{erase(2, 3), erase(4, 3), erase(3, 2)} {
@@ -151,7 +151,7 @@ func TestVersionsAfterAnErasure(t *testing.T) {
 	if err := l.Commit(t.Context(), put(versioned(id, 4, 4))); err != nil {
 		t.Error(err)
 	}
-	err := l.InTx(t.Context(), func(tx *Tx) error { Append(tx, "others", versioned(id, 1, 0)); return nil })
+	err := l.InTx(t.Context(), func(tx *Tx) error { tx.Append("others", versioned(id, 1, 0)); return nil })
 	if err != nil {
 		t.Error(err)
 	}
@@ -185,7 +185,7 @@ func TestBadVersionInAGroup(t *testing.T) {
 		all.Go(func() {
 			e := bad[i%len(bad)]
 			change := NewChange()
-			Append(change, feedName, e)
+			change.Append(feedName, e)
 			err := l.Commit(context.Background(), change)
 			if it, ok := errors.AsType[*EntryError](err); !ok || it.ID != e.ID || it.Version != e.Version {
 				t.Errorf("version %d of %s: %v", e.Version, e.ID, err)
@@ -219,12 +219,12 @@ func TestOneVersionOfManyWriters(t *testing.T) {
 				all.Go(func() {
 					e := versioned(id, version, 10*time.Duration(version)+time.Duration(i))
 					change := NewChange()
-					Append(change, feedName, e)
+					change.Append(feedName, e)
 					var err error
 					if how == "Commit" {
 						err = l.Commit(context.Background(), change)
 					} else {
-						err = l.InTx(context.Background(), func(tx *Tx) error { Append(tx, feedName, e); return nil })
+						err = l.InTx(context.Background(), func(tx *Tx) error { tx.Append(feedName, e); return nil })
 					}
 					switch _, ok := errors.AsType[*EntryError](err); {
 					case err == nil:

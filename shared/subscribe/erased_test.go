@@ -22,7 +22,7 @@ func (s *source) erase(t rapid.TB, n int) {
 	t.Helper()
 	e := s.version(n)
 	err := s.log.InTx(context.Background(), func(tx *publish.Tx) error {
-		publish.Erase(tx, "things", e.ID, e.Version, e.Updated)
+		tx.Erase("things", e.ID, e.Version, e.Updated)
 		return nil
 	})
 	if err != nil {

@@ -200,7 +200,7 @@ func (s *source) version(n int) publish.Entry {
 func (s *source) publish(t rapid.TB, entries ...publish.Entry) {
 	t.Helper()
 	err := s.log.InTx(context.Background(), func(tx *publish.Tx) error {
-		publish.Append(tx, "things", entries...)
+		tx.Append("things", entries...)
 		return nil
 	})
 	if err != nil {

@@ -65,7 +65,7 @@ func echoThings(ctx context.Context, tx *publish.Tx, b *Batch) error {
 		}
 		return e, err
 	})
-	publish.Append(tx, "echoes", changed...)
+	tx.Append("echoes", changed...)
 	return err
 }
 
@@ -190,7 +190,7 @@ func TestPublishing(t *testing.T) {
 		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error { // which appends before it fails
 			early := publish.Entry{ID: uuid.New(), Version: 1, Updated: time.Now(), Payload: []byte(`{}`)}
 			if b.has(3) || b.has(14) || b.has(15) {
-				publish.Append(tx.(*publish.Tx), "echoes", early)
+				tx.(*publish.Tx).Append("echoes", early)
 			}
 			return apply(ctx, tx, b)
 		}
@@ -223,7 +223,7 @@ func TestPublishing(t *testing.T) {
 			c.logger = slog.New(slog.NewTextHandler(journal, nil))
 			id, apply := uuid.New(), c.Apply
 			err := c.log.InTx(t.Context(), func(tx *publish.Tx) error {
-				publish.Append(tx, "echoes", publish.Entry{ID: id, Version: 1, Updated: time.Unix(2, 0), Payload: []byte(`{}`)})
+				tx.Append("echoes", publish.Entry{ID: id, Version: 1, Updated: time.Unix(2, 0), Payload: []byte(`{}`)})
 				return nil
 			})
 			if err != nil {
@@ -233,7 +233,7 @@ func TestPublishing(t *testing.T) {
 				if b.has(3) || b.has(14) || b.has(15) {
 					e := publish.Entry{ID: id, Version: 2, Updated: time.Unix(3, 0), Payload: []byte(`{}`)}
 					wrong(&e)
-					publish.Append(tx.(*publish.Tx), "echoes", e)
+					tx.(*publish.Tx).Append("echoes", e)
 				}
 				return apply(ctx, tx, b)
 			}
@@ -293,7 +293,7 @@ func TestPublishing(t *testing.T) {
 				others++
 				err := other.InTx(ctx, func(tx *publish.Tx) error {
 					id := uuid.New()
-					publish.Append(tx, "echoes", publish.Entry{ID: id, Version: 1, Updated: time.Now(), Payload: []byte(`{}`)})
+					tx.Append("echoes", publish.Entry{ID: id, Version: 1, Updated: time.Now(), Payload: []byte(`{}`)})
 					return nil
 				})
 				if err != nil {
@@ -421,7 +421,7 @@ func TestRunThatPublishes(t *testing.T) {
 			return nil
 		}
 		err := site.Log.InTx(ctx, func(tx *publish.Tx) error {
-			publish.Append(tx, "echoes", publish.Entry{ID: uuid.New(), Version: 1, Updated: time.Now(), Payload: []byte(`{"echo":"of work"}`)})
+			tx.Append("echoes", publish.Entry{ID: uuid.New(), Version: 1, Updated: time.Now(), Payload: []byte(`{"echo":"of work"}`)})
 			return nil
 		})
 		worked.Store(err == nil)

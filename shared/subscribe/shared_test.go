@@ -316,7 +316,7 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 		}
 		p.Feeds[0].Apply = Publishing(func(ctx context.Context, tx *publish.Tx, b *Batch) error {
 			for _, e := range b.Entities {
-				publish.Append(tx, name, publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: e.Entity})
+				tx.Append(name, publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: e.Entity})
 			}
 			return b.Upsert(ctx, tx, name+"_thing", "name")
 		})

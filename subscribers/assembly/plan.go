@@ -146,7 +146,7 @@ func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) err
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
 		       model = excluded.model, options = excluded.options, slot = excluded.slot, started_at = excluded.started_at,
 		       finished_at = excluded.finished_at, updated_at = excluded.updated_at, due = excluded.due`, json.RawMessage(all))
-	publish.Append(tx, build.Feed, entries...)
+	tx.Append(build.Feed, entries...)
 	return err
 }
 

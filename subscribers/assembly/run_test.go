@@ -132,7 +132,7 @@ func (s *shop) publish(t *testing.T, o *order.Order) {
 	payload, err := json.Marshal(o)
 	if err == nil {
 		err = s.log.InTx(t.Context(), func(tx *publish.Tx) error {
-			publish.Append(tx, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
+			tx.Append(order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
 			return nil
 		})
 	}

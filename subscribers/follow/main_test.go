@@ -137,7 +137,7 @@ func (s *origin) feedURL() string { return s.URL + "/feeds/things" }
 func (s *origin) publish(t *testing.T, entries ...publish.Entry) {
 	t.Helper()
 	err := s.log.InTx(context.Background(), func(tx *publish.Tx) error {
-		publish.Append(tx, "things", entries...)
+		tx.Append("things", entries...)
 		return nil
 	})
 	if err != nil {

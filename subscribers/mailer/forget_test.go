@@ -96,7 +96,7 @@ func TestForget(t *testing.T) {
 
 	err := s.log.InTx(t.Context(), func(tx *publish.Tx) error {
 		for n := 1; n <= 5; n++ {
-			publish.Erase(tx, customer.Feed, customerID(n), 2, noon.Add(time.Minute))
+			tx.Erase(customer.Feed, customerID(n), 2, noon.Add(time.Minute))
 		}
 		return nil
 	})

@@ -81,7 +81,7 @@ func (s *sources) renew(t *testing.T) {
 func (s *sources) append(t *testing.T, name string, entries ...publish.Entry) {
 	t.Helper()
 	err := s.log.InTx(t.Context(), func(tx *publish.Tx) error {
-		publish.Append(tx, name, entries...)
+		tx.Append(name, entries...)
 		return nil
 	})
 	if err != nil {

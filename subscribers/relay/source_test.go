@@ -94,7 +94,7 @@ func (s *source) version(n int) publish.Entry {
 func (s *source) publish(t testing.TB, entries ...publish.Entry) {
 	t.Helper()
 	err := s.log.InTx(context.Background(), func(tx *publish.Tx) error {
-		publish.Append(tx, s.name, entries...)
+		tx.Append(s.name, entries...)
 		return nil
 	})
 	if err != nil {

@@ -226,7 +226,7 @@ func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args 
 		payload, err := json.Marshal(&s)
 		return publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt.Time, Payload: payload}, err
 	})
-	publish.Append(tx, shipment.Feed, changed...)
+	tx.Append(shipment.Feed, changed...)
 	return err
 }
 

@@ -136,7 +136,7 @@ func (p *pair) fill(ctx context.Context, n int) error {
 				if err != nil {
 					return err
 				}
-				publish.Append(tx, feedName, e)
+				tx.Append(feedName, e)
 				rows = append(rows, orderRow(o))
 			}
 			_, err := tx.CopyFrom(ctx, pgx.Identifier{"orders"}, orderColumns, pgx.CopyFromRows(rows))

@@ -48,7 +48,7 @@ func newChange(o *order.Order) (*publish.Change, error) {
 	e, err := newEntry(o)
 	c := publish.NewChange()
 	c.Exec(fmt.Sprintf(insertOrder, "orders"), orderRow(o)...)
-	publish.Append(c, feedName, e)
+	c.Append(feedName, e)
 	return c, err
 }
 

@@ -82,7 +82,7 @@ func (o *overload) fill(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				publish.Append(tx, feedName, e)
+				tx.Append(feedName, e)
 			}
 			return nil
 		})

@@ -45,7 +45,7 @@ func (s *feedSeller) sell(ctx context.Context, o *order.Order) (committedAt time
 	}
 	change := publish.NewChange()
 	change.Exec(insertOrder, row(o)...)
-	publish.Append(change, order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
+	change.Append(order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
 	err = s.log.Commit(ctx, change)
 	committedAt = time.Now()
 	if err == nil {
