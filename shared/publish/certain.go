@@ -100,11 +100,11 @@ func isCode(err error, code string) bool {
 	return ok && pgErr.Code == code
 }
 
-// incomplete wraps errIncomplete around the error of an append onto a log that does not end at the head.
+// incomplete wraps ErrIncomplete around the error of an append onto a log that does not end at the head.
 func incomplete(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if ok && (pgErr.ConstraintName == "feed_entry_pkey" || pgErr.Code == "55000" && pgErr.TableName == "feed") {
-		return fmt.Errorf("%w %w", errIncomplete, err)
+		return fmt.Errorf("%w %w", ErrIncomplete, err)
 	}
 	return err
 }
@@ -187,7 +187,7 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 				return won, possible, nil
 			}
 		}
-		if len(attempts) == 0 && errors.Is(err, errIncomplete) { // a restore may take longer than a write may wait
+		if len(attempts) == 0 && errors.Is(err, ErrIncomplete) { // a restore may take longer than a write may wait
 			return nil, false, err
 		}
 		select {

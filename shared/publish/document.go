@@ -226,11 +226,11 @@ type indexEntry struct {
 func (s *Source) serveIndex(c *gin.Context) error {
 	list := make([]indexEntry, 0, len(s.feeds))
 	for _, d := range s.feeds {
-		t, err := s.log.tip(c.Request.Context(), d.Name)
+		t, err := s.log.Snapshot(c.Request.Context(), d.Name)
 		if err != nil {
 			return err
 		}
-		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.cursor, t.Position})
+		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position})
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-cache")

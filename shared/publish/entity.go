@@ -15,7 +15,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -70,7 +69,7 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	var tag string
 	var body []byte // nil: the client has it
 	err = s.turns.take(c.Request.Context(), web.ClientKey(c), func() error {
-		list, err := s.durableVersions(c.Request.Context(), d.Name, id)
+		list, err := s.versions(c.Request.Context(), d.Name, id)
 		if err != nil {
 			return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 		}
@@ -103,16 +102,16 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	return nil
 }
 
-// durableVersions is versions of what does not get lost in a failover.
-func (s *Source) durableVersions(ctx context.Context, name string, id uuid.UUID) (list []entityVersion, err error) {
-	err = s.log.erased(ctx, func() (err error) {
-		list, err = s.versions(ctx, name, id)
-		return err
-	})
-	if err == nil && len(list) > 0 {
-		err = s.log.durable(ctx, name, list[0].Position)
-	} else if err == nil { // perhaps it has yet to be restored
-		_, err = s.log.look(ctx, s.log.pool)
+// versions returns the versions of an entity, newest first, or none if the feed does not have it.
+func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]entityVersion, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	entries, err := s.log.Versions(ctx, name, id, maxVersions)
+	list := make([]entityVersion, len(entries))
+	for i, e := range entries {
+		list[i] = entityVersion{
+			Position: e.Position, Cursor: e.Cursor, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, Entity: e.Entity,
+		}
 	}
 	return list, err
 }
@@ -128,37 +127,6 @@ func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersi
 
 func noEntity(publicURL string) error {
 	return web.Errorf(http.StatusNotFound, "No feed of this name here has an entry of this entity. %s/feeds lists the feeds.", publicURL)
-}
-
-// versions gives none for an entity that the feed does not have.
-func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]entityVersion, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
-	defer cancel()
-	rows, err := s.log.pool.Query(ctx, `
-		select position, digest, version, updated, payload, salt is null, (select listed from feed where name = $1)
-		  from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3`, name, id, maxVersions)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (v entityVersion, err error) {
-		var digest, payload []byte
-		var listed *int64
-		err = row.Scan(&v.Position, &digest, &v.Version, &v.Updated, &payload, &v.Erased, &listed)
-		switch {
-		case err == nil && listed == nil:
-			err = errIncomplete
-		case err == nil && !s.log.follows(*listed):
-			err = errUnapplied
-		}
-		if err != nil {
-			return v, err
-		}
-		v.Cursor, v.Updated, v.Entity = feed.At(v.Position, feed.Digest(digest)), v.Updated.UTC(), payload
-		if v.Deleted = payload == nil; !v.Deleted {
-			err = s.log.notErased(name, id)
-		}
-		return v, err
-	})
 }
 
 // entityTag changes with a new version, an erasure, another history, and what makes the answer of them.
@@ -309,17 +277,14 @@ func (s *Source) serveNewer(c *gin.Context) error {
 	end := (max(req.cursor.Position-1, 0)/full + 1) * full // of the page that holds the cursor's entry
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
 	defer cancel()
-	var head int64
-	var digest []byte
-	err = s.log.pool.QueryRow(ctx, `
-		select f.position, e.digest from feed f left join feed_entry e on e.feed = f.name and e.position = $2
-		 where f.name = $1`, req.Name, end+1).Scan(&head, &digest)
+	head, places, err := s.log.Places(ctx, req.Name, full, end+1)
 	if err != nil {
 		return fmt.Errorf("find the page after %s of feed %s: %w", req.cursor, req.Name, err)
 	}
 	to := s.at(req, feed.Newest, feed.Cursor{})
-	if newest, _ := (selection{view: feed.Newest}).bounds(head); req.view == feed.Older && end <= newest && digest != nil {
-		to = s.at(req, feed.Older, feed.At(end+1, feed.Digest(digest)))
+	newest, _ := (selection{view: feed.Newest}).bounds(head.Position)
+	if at, known := places[end+1]; req.view == feed.Older && end <= newest && known {
+		to = s.at(req, feed.Older, feed.At(end+1, at.Digest))
 	}
 	c.Header("Cache-Control", "no-cache")
 	c.Redirect(http.StatusTemporaryRedirect, to)

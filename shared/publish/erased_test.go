@@ -251,7 +251,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 				}
 				server, _ := personal(t, asked, false)
 				exec(t, pool, restore) // the view may have erased it
-				for _, path := range []string{"/" + ada.String(), "?after=0&limit=7", ".atom", "?before=" + asked.head(t).cursor.String()} {
+				for _, path := range []string{"/" + ada.String(), "?after=0&limit=7", ".atom", "?before=" + asked.head(t).Cursor().String()} {
 					if resp, body := get(t, server, "GET", "/feeds/things"+path); strings.Contains(body, "Ada") || resp.StatusCode != 200 && resp.StatusCode != 503 {
 						t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 					}

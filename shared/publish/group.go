@@ -11,8 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel
@@ -64,7 +62,7 @@ func errQueue(ctx context.Context) error {
 func (l *Log) lead(change *Change) {
 	defer func() {
 		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
-			l.logger.Error("a commit panicked", "panic", web.Panicked(v), "stack", string(debug.Stack()))
+			l.logger.Error("a commit panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 			go panic(v)
 			select {}
 		}
@@ -301,7 +299,7 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 		}
 	}
 	if !lock {
-		runs = pendingOf(group).place(l.snapshot())
+		runs = pendingOf(group).place(l.heads())
 		for i := range runs {
 			if err := p.add(ctx, runs[i].append(), noOwner); err != nil {
 				return group, nil, err

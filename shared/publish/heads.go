@@ -34,27 +34,34 @@ type Head struct {
 // Cursor gives the cursor of the head.
 func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 
-// A tip is the end of a feed as this process knows it. It does not change; another one takes its place.
-type tip struct {
+// A Snapshot is the end of a feed as this process knows it. It does not change; another one takes its place.
+type Snapshot struct {
 	Head
-	cursor feed.Cursor
-	recent []feed.Entry  // those before the head that this process has just appended, at most maxRecent: most readers ask for no others
-	epoch  int           // Log.epoch
-	moved  chan struct{} // closed when another one took its place
+	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most readers ask for no
+	// others. Nobody may change them.
+	Recent []feed.Entry
+	// Epoch counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another
+	// history.
+	Epoch int
+
+	moved chan struct{}
 
 	mu       sync.Mutex
-	foreseen []func(next *tip) // what is of use to do while the next one is being committed
+	foreseen []func(next *Snapshot) // called while the next one is being committed
 }
+
+// Moved returns a channel that is closed when another snapshot has taken the place of s, as after an append.
+func (s *Snapshot) Moved() <-chan struct{} { return s.moved }
 
 // maxForeseen bounds what is done of use before a commit.
 const maxForeseen = 8
 
-// foresee has do called with the tip that is to come, when its commit is under way: it may never come.
-func (t *tip) foresee(do func(next *tip)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.foreseen) < maxForeseen {
-		t.foreseen = append(t.foreseen, do)
+// Foresee has do called with the snapshot that is to follow s while its commit is under way. The commit may still fail.
+func (s *Snapshot) Foresee(do func(next *Snapshot)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.foreseen) < maxForeseen {
+		s.foreseen = append(s.foreseen, do)
 	}
 }
 
@@ -72,7 +79,7 @@ func (l *Log) foresee(runs []placed) {
 			continue
 		}
 		head := runs[i].head()
-		next := &tip{Head: head, cursor: head.Cursor(), recent: runs[i].behind(slices.Clip(t.recent)), epoch: t.epoch}
+		next := &Snapshot{Head: head, Recent: runs[i].behind(slices.Clip(t.Recent)), Epoch: t.Epoch}
 		go func() {
 			for _, do := range todo {
 				do(next)
@@ -81,14 +88,14 @@ func (l *Log) foresee(runs []placed) {
 	}
 }
 
-// setTip wants l.mu locked.
-func (l *Log) setTip(name string, head Head, recent []feed.Entry) {
-	old := l.tips[name]
+// setSnapshot wants l.mu locked.
+func (l *Log) setSnapshot(name string, head Head, recent []feed.Entry) {
+	old := l.snapshots[name]
 	if old != nil && old.Erasures != head.Erasures {
 		l.epoch++
 		recent = nil
 	}
-	l.tips[name] = &tip{Head: head, cursor: head.Cursor(), recent: recent, epoch: l.epoch, moved: make(chan struct{})}
+	l.snapshots[name] = &Snapshot{Head: head, Recent: recent, Epoch: l.epoch, moved: make(chan struct{})}
 	if old != nil {
 		close(old.moved)
 	}
@@ -99,12 +106,12 @@ func (l *Log) remember(runs []placed) {
 	l.mu.Lock()
 	for i := range runs {
 		head := runs[i].head()
-		if t := l.tips[runs[i].feed]; t == nil || head.Position > t.Position { // a later one may have been faster
+		if t := l.snapshots[runs[i].feed]; t == nil || head.Position > t.Position { // a later one may have been faster
 			var before []feed.Entry
 			if t != nil && t.Head == runs[i].from {
-				before = t.recent
+				before = t.Recent
 			}
-			l.setTip(runs[i].feed, head, runs[i].behind(before))
+			l.setSnapshot(runs[i].feed, head, runs[i].behind(before))
 		}
 	}
 	l.mu.Unlock()
@@ -115,18 +122,18 @@ func (l *Log) remember(runs []placed) {
 }
 
 // snapshot gives the heads, for an append.
-func (l *Log) snapshot() map[string]Head {
+func (l *Log) heads() map[string]Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	heads := make(map[string]Head, len(l.tips))
-	for name, t := range l.tips {
+	heads := make(map[string]Head, len(l.snapshots))
+	for name, t := range l.snapshots {
 		heads[name] = t.Head
 	}
 	return heads
 }
 
-// tip gives the end of the feed from memory, or from the database if nobody looked there for 2 s.
-func (l *Log) tip(ctx context.Context, name string) (*tip, error) {
+// Snapshot returns the end of the feed from memory, or from the database if nobody looked there for 2 s.
+func (l *Log) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 	t, fresh := l.remembered(name)
 	if t != nil && fresh {
 		return t, nil
@@ -152,10 +159,16 @@ func (l *Log) tip(ctx context.Context, name string) (*tip, error) {
 	return t, nil
 }
 
-func (l *Log) remembered(name string) (t *tip, fresh bool) {
+// Remembered returns the last snapshot of the feed, or nil if there is none. It asks nothing of the database.
+func (l *Log) Remembered(name string) *Snapshot {
+	s, _ := l.remembered(name)
+	return s
+}
+
+func (l *Log) remembered(name string) (t *Snapshot, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.tips[name], time.Since(l.looked) < maxStale
+	return l.snapshots[name], time.Since(l.looked) < maxStale
 }
 
 // maxRecent is how many entries of a feed are at hand.
@@ -177,7 +190,7 @@ func (p *placed) behind(before []feed.Entry) []feed.Entry {
 
 func noFeed(name string) error {
 	return fmt.Errorf("%w There is no feed %q: a migration makes it by select feed_create('%s'); after a restore, restore all tables of one dump",
-		errIncomplete, name, name)
+		ErrIncomplete, name, name)
 }
 
 // follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since

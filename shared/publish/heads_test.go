@@ -22,7 +22,7 @@ func (l *Log) lookedAt(then time.Time) {
 	l.looked = then
 }
 
-func (l *Log) head(t testing.TB) *tip {
+func (l *Log) head(t testing.TB) *Snapshot {
 	t.Helper()
 	at, _ := l.remembered(feedName)
 	if at == nil {
@@ -50,7 +50,7 @@ func TestNotModifiedNeedsNoDatabase(t *testing.T) {
 	l := deaf(t, pool)
 	fill(t, l, 250)
 	server := serve(t, l)
-	head := l.head(t).cursor.String()
+	head := l.head(t).Cursor().String()
 	tags := map[string]string{}
 	paths := []string{"/feeds/things", "/feeds/things.atom", "/feeds/things.html", "/feeds/things?after=0", "/feeds/things?after=" + head, "/feeds/things?before=" + head}
 	for _, path := range paths {
@@ -101,7 +101,7 @@ func TestNewestEntriesNeedNoDatabase(t *testing.T) {
 				t.Fatalf("%s is not what another process serves:\n%d %s\n%s\n%s", path, resp.StatusCode, resp.Header, body, wanted)
 			}
 		}
-		if at := head.recent; len(at) != min(total, maxRecent) || at[len(at)-1].Cursor != head.cursor {
+		if at := head.Recent; len(at) != min(total, maxRecent) || at[len(at)-1].Cursor != head.Cursor() {
 			t.Fatalf("after %d entries %d are at hand", total, len(at))
 		}
 	}
@@ -212,7 +212,7 @@ func TestHeadsKeepInStep(t *testing.T) {
 		server := serve(t, l)
 		commit(t, l)
 		l.lookedAt(time.Now().Add(time.Hour))
-		first := l.head(t).cursor.String()
+		first := l.head(t).Cursor().String()
 		commit(t, writer)
 		if p := readJSON(t, server, "/feeds/things?after=0&limit=2"); len(p.Items) != 2 {
 			t.Fatalf("it reads %d entries", len(p.Items))
@@ -250,12 +250,12 @@ func TestAppendDuringALookAtTheHeads(t *testing.T) {
 			t.Fatal(err)
 		}
 		if h := l.head(t); h.Position != int64(len(logged(t, pool))) || l.epoch != 0 {
-			t.Fatalf("it went back to %s, history %d", h.cursor, l.epoch)
+			t.Fatalf("it went back to %s, history %d", h.Cursor(), l.epoch)
 		}
 	}
 	commit(other)
 	if _, err := l.refresh(t.Context(), between{pool, func() { commit(other) }}); err != nil || l.head(t).Position != 5 {
-		t.Errorf("it is at %s, %v", l.head(t).cursor, err)
+		t.Errorf("it is at %s, %v", l.head(t).Cursor(), err)
 	}
 }
 
@@ -322,7 +322,7 @@ func TestServingWhileTheDatabaseIsAway(t *testing.T) {
 	l, away := fragile(t, pool)
 	fill(t, l, 250)
 	server := serve(t, l)
-	sealed, tail := "/feeds/things.json?after=0&limit=100", "/feeds/things.json?after="+l.head(t).cursor.String()
+	sealed, tail := "/feeds/things.json?after=0&limit=100", "/feeds/things.json?after="+l.head(t).Cursor().String()
 	_, want := get(t, server, "GET", sealed)
 	first, _ := get(t, server, "GET", tail)
 	away.Store(true)

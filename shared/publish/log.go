@@ -25,16 +25,6 @@ const (
 	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
 )
 
-var (
-	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
-	ErrGuard = errors.New("changed by somebody else in the meantime")
-	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and
-	// the database stayed away: the transaction may have happened, may yet happen, or not.
-	ErrUnknown = errors.New("commit outcome unknown")
-	// ErrClosed is returned for a change that came after Close.
-	ErrClosed = errors.New("the log is closed")
-)
-
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
 // database at once.
 type Log struct {
@@ -43,11 +33,11 @@ type Log struct {
 	transactions *pgxpool.Pool // of InTx
 	logger       *slog.Logger
 
-	mu      sync.Mutex
-	tips    map[string]*tip // an append succeeds only onto the true head
-	epoch   int             // counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another history
-	looked  time.Time       // when the database was last asked for the heads
-	looking singleflight.Group
+	mu        sync.Mutex
+	snapshots map[string]*Snapshot // an append succeeds only onto the true head
+	epoch     int                  // counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another history
+	looked    time.Time            // when the database was last asked for the heads
+	looking   singleflight.Group
 
 	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
 	noRoom atomic.Bool  // the last change failed for lack of it
@@ -89,7 +79,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, e
 
 func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval, patience time.Duration, erasures ...Erasures) (_ *Log, err error) {
 	l := &Log{
-		pool: pool, logger: logger, tips: map[string]*tip{}, metrics: newLogMetrics(),
+		pool: pool, logger: logger, snapshots: map[string]*Snapshot{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 		patience: patience,
@@ -146,8 +136,8 @@ func (l *Log) begin(ctx context.Context, erasures []Erasures) error {
 	return nil
 }
 
-// wroteWithin reports whether a write began in the last d.
-func (l *Log) wroteWithin(d time.Duration) bool {
+// WroteWithin reports whether a write began in the last d.
+func (l *Log) WroteWithin(d time.Duration) bool {
 	return time.Now().UnixNano()-l.wrote.Load() < int64(d)
 }
 
@@ -238,7 +228,7 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	if err := prepare(ctx, conn.Conn(), statements); err != nil {
 		return nil, err
 	}
-	heads := l.snapshot()
+	heads := l.heads()
 	if lock || erasing {
 		var err error
 		if heads, err = lockHeads(ctx, conn, pending.feeds()); err != nil {

@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A querier is a pool or a connection of one's own.
@@ -21,7 +19,7 @@ type querier interface {
 // A look is what the database said of the heads.
 type look struct {
 	at       time.Time // when it was asked
-	before   map[string]*tip
+	before   map[string]*Snapshot
 	heads    map[string]Head
 	extends  map[string]bool // the feeds whose head extends the one remembered
 	standby  bool            // a commit waits for a synchronous standby
@@ -33,12 +31,6 @@ type look struct {
 const isWhole = `(not exists (select from feed_entry where feed = f.name and position > f.position)
 	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
 
-// errIncomplete: the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
-var errIncomplete = &web.Problem{
-	Status: http.StatusServiceUnavailable, Detail: "The database is being restored, or was restored in part. Try again in a few seconds.",
-	Header: http.Header{"Retry-After": {"5"}},
-}
-
 // look reads the heads, of a database that is whole and in which nothing is left of what the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 	return seen, l.erased(ctx, func() (err error) {
@@ -49,7 +41,7 @@ func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 
 func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	l.mu.Lock()
-	seen := &look{at: time.Now(), before: maps.Clone(l.tips), heads: map[string]Head{}, extends: map[string]bool{}}
+	seen := &look{at: time.Now(), before: maps.Clone(l.snapshots), heads: map[string]Head{}, extends: map[string]bool{}}
 	l.mu.Unlock()
 	var names []string
 	var positions []int64
@@ -70,9 +62,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby}, func() error {
 		switch {
 		case !whole:
-			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", errIncomplete, name, position)
+			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", ErrIncomplete, name, position)
 		case !l.follows(listed):
-			return errUnapplied
+			return ErrUnapplied
 		}
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
@@ -88,7 +80,7 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	}
 	for name := range seen.before {
 		if _, there := seen.heads[name]; !there {
-			return nil, fmt.Errorf("%w The feed %s is gone: restore all tables of one dump", errIncomplete, name)
+			return nil, fmt.Errorf("%w The feed %s is gone: restore all tables of one dump", ErrIncomplete, name)
 		}
 		seen.diverged = seen.diverged || !seen.extends[name]
 	}
@@ -124,24 +116,24 @@ func (l *Log) takeOver(ctx context.Context, seen *look) {
 	defer l.mu.Unlock()
 	diverged := false
 	for name, t := range seen.before {
-		if !seen.extends[name] && l.tips[name] == t { // else it was appended to in the meantime: the next look will tell
+		if !seen.extends[name] && l.snapshots[name] == t { // else it was appended to in the meantime: the next look will tell
 			l.logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
-				"feed", name, "remembered", t.cursor.String(), "found", seen.heads[name].Cursor().String())
-			delete(l.tips, name)
+				"feed", name, "remembered", t.Cursor().String(), "found", seen.heads[name].Cursor().String())
+			delete(l.snapshots, name)
 			close(t.moved)
 			diverged = true
 		}
 	}
 	for name, head := range seen.heads {
-		if t := l.tips[name]; t == nil || seen.extends[name] && head.Position > t.Position {
-			l.setTip(name, head, nil)
+		if t := l.snapshots[name]; t == nil || seen.extends[name] && head.Position > t.Position {
+			l.setSnapshot(name, head, nil)
 		}
 	}
 	l.looked = seen.at
 	if diverged {
 		l.epoch++
-		for name, t := range l.tips {
-			l.setTip(name, t.Head, nil)
+		for name, t := range l.snapshots {
+			l.setSnapshot(name, t.Head, nil)
 		}
 		l.pool.Reset() // what its connections know of the schema may be of the other history, too
 		l.resetPools()

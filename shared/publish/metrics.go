@@ -98,7 +98,7 @@ func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	l.metrics.appends.Collect(ch)
 	l.metrics.group.Collect(ch)
-	for name, head := range l.snapshot() {
+	for name, head := range l.heads() {
 		ch <- prometheus.MustNewConstMetric(l.metrics.head, prometheus.GaugeValue, float64(head.Position), name)
 	}
 }

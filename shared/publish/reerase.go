@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Erasures say how what was erased stays erased when an older dump of the database is restored.
@@ -44,12 +41,6 @@ type reerasure struct {
 	constraints []string // of all tables, when the log was opened
 	applying    singleflight.Group
 	failure     string // of the last application; "" is none
-}
-
-// errUnapplied: the database has something that the list says is erased, or may have.
-var errUnapplied = &web.Problem{
-	Status: http.StatusServiceUnavailable, Detail: "The database was restored, and what had been erased is being erased again. Try again in a few seconds.",
-	Header: http.Header{"Retry-After": {"2"}},
 }
 
 // openList begins with the list, or makes it for a database that was never used with one.
@@ -87,17 +78,17 @@ func (l *Log) follows(listed int64) bool {
 	return l.reerasure == nil || listed == l.reerasure.list.length()
 }
 
-// erased calls read, and again when the list was applied where read returns errUnapplied.
+// erased calls read, and again when the list was applied where read returns ErrUnapplied.
 func (l *Log) erased(ctx context.Context, read func() error) error {
 	for range maxAttempts {
-		if err := read(); !errors.Is(err, errUnapplied) {
+		if err := read(); !errors.Is(err, ErrUnapplied) {
 			return err
 		}
 		if err := l.apply(ctx); err != nil {
 			return err
 		}
 	}
-	return errUnapplied
+	return ErrUnapplied
 }
 
 // View has read look at one state of the database for an entity of a feed: one in which nothing is left of what the list says is
@@ -111,7 +102,7 @@ func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func
 			case err != nil:
 				return err
 			case !l.follows(least) || !l.follows(most):
-				return errUnapplied
+				return ErrUnapplied
 			}
 			found, err := read(tx)
 			if err == nil && found {
@@ -122,7 +113,7 @@ func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func
 	})
 }
 
-// notErased returns errUnapplied if one of the entities, of which the database still says something, is on the list: as after the
+// notErased returns ErrUnapplied if one of the entities, of which the database still says something, is on the list: as after the
 // restore of a single table.
 func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	if l.reerasure == nil {
@@ -130,14 +121,14 @@ func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	}
 	switch listed, err := l.reerasure.list.has(feedName, ids...); {
 	case err != nil:
-		return fmt.Errorf("%w: %w", errUnapplied, err)
+		return fmt.Errorf("%w: %w", ErrUnapplied, err)
 	case listed:
-		return errUnapplied
+		return ErrUnapplied
 	}
 	return nil
 }
 
-// apply applies the list, once for all that ask at the same moment. All errors wrap errUnapplied.
+// apply applies the list, once for all that ask at the same moment. All errors wrap ErrUnapplied.
 func (l *Log) apply(ctx context.Context) error {
 	applied := l.reerasure.applying.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
@@ -155,10 +146,10 @@ func (l *Log) apply(ctx context.Context) error {
 	})
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", errUnapplied, ctx.Err())
+		return fmt.Errorf("%w: %w", ErrUnapplied, ctx.Err())
 	case r := <-applied:
 		if r.Err != nil {
-			return fmt.Errorf("%w: %w", errUnapplied, r.Err)
+			return fmt.Errorf("%w: %w", ErrUnapplied, r.Err)
 		}
 	}
 	return nil

@@ -88,7 +88,7 @@ func TestReplicas(t *testing.T) {
 	}
 
 	waitFor(t, "both to know the same head", func() bool {
-		return logs[0].snapshot()[feedName] == logs[1].snapshot()[feedName] && logs[0].snapshot()[feedName].Position == 4*each
+		return logs[0].heads()[feedName] == logs[1].heads()[feedName] && logs[0].heads()[feedName].Position == 4*each
 	})
 	queries := append(pageQueries(t, servers[0], pool), "?after=0&limit=7", "?after=0&limit=1000", "?after="+cursorAt(t, pool, 42).String(),
 		"?after=0&history="+cursorAt(t, pool, 600).String(), "?after=7", "?after=9999-9f3c1a2b7d04", "?limit=1")

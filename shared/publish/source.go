@@ -90,7 +90,7 @@ func (s *Source) Route(r gin.IRoutes) {
 // An answer is where a resource lies in the log, and what its header says of that.
 type answer struct {
 	*span
-	tip *tip // what it was located by
+	snapshot *Snapshot // what it was located by
 	// final: nothing that is appended changes it.
 	final                            bool
 	coding, tag                      string
@@ -102,15 +102,15 @@ type answer struct {
 func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
-		if t, _ := s.log.remembered(res.Name); t != nil && t.epoch == a.tip.epoch {
+		if t := s.log.Remembered(res.Name); t != nil && t.Epoch == a.snapshot.Epoch {
 			return a, nil
 		}
 	}
-	t, err := s.log.tip(ctx, res.Name)
+	t, err := s.log.Snapshot(ctx, res.Name)
 	if err != nil {
 		return nil, err
 	}
-	if a != nil && a.tip == t {
+	if a != nil && a.snapshot == t {
 		return a, nil
 	}
 	// The time to wait for others counts: behind a database that does not answer they would add up.
@@ -118,10 +118,10 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 	defer cancel()
 	res.locating.Lock() // many may ask at once, when something was appended
 	defer res.locating.Unlock()
-	if a := res.last.Load(); a != nil && a.tip == t {
+	if a := res.last.Load(); a != nil && a.snapshot == t {
 		return a, nil
 	}
-	s.forget(t.epoch)
+	s.forget(t.Epoch)
 	sp := res.selection.atHand(t)
 	if sp == nil {
 		if client != nil {
@@ -129,19 +129,12 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 				return nil, err
 			}
 		}
-		err = s.log.erased(ctx, func() (err error) {
-			sp, err = s.locate(ctx, res.Description, res.selection)
-			return err
-		})
+		sp, err = s.locate(ctx, res.Description, res.selection)
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
 	} else if err != nil {
 		return nil, fmt.Errorf("locate a page of feed %s: %w", res.Name, err)
-	}
-	// If another process appended, no later answer may know less than this one.
-	if err := s.log.durable(ctx, res.Name, sp.head.Position); err != nil {
-		return nil, err
 	}
 	a = s.answerAt(res, t, sp)
 	res.last.Store(a)
@@ -149,8 +142,8 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 }
 
 // answerAt is the answer that lies in a span.
-func (s *Source) answerAt(res *resource, t *tip, sp *span) *answer {
-	a := &answer{span: sp, tip: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
+func (s *Source) answerAt(res *resource, t *Snapshot, sp *span) *answer {
+	a := &answer{span: sp, snapshot: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
 	if res.view == feed.Replay && sp.to-sp.from <= 1 {
 		a.coding = codingIdentity // what readers who wait get, one by one: it fits into a packet, and compressing takes its time
 	}

@@ -45,7 +45,7 @@ func (t *turns) take(ctx context.Context, client string, work func() error) erro
 	}
 	began := time.Now()
 	defer func() {
-		if t.log.wroteWithin(busyFor) {
+		if t.log.WroteWithin(busyFor) {
 			time.AfterFunc(time.Since(began), func() { t.free.Release(1) })
 		} else {
 			t.free.Release(1)

@@ -120,7 +120,7 @@ func TestRenderingIsBounded(t *testing.T) {
 		return description.Show(e)
 	}
 	r := runAs(t, l, web.Limits{Rendering: 1}, d)
-	end := "/feeds/things?after=" + l.head(t).cursor.String()
+	end := "/feeds/things?after=" + l.head(t).Cursor().String()
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {

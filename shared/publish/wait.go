@@ -62,7 +62,7 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 			return a, nil
 		}
 		c.Writer.Header()["Preference-Applied"] = applied
-		if web.Park(c, s.awaited(res, a.tip), until, release) {
+		if web.Park(c, s.awaited(res, a.snapshot), until, release) {
 			return nil, nil
 		}
 		defer release()
@@ -71,7 +71,7 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 	defer timer.Stop()
 	for over := false; !over && nothingNew(c.Request.Header, res, a); {
 		select {
-		case <-a.tip.moved:
+		case <-a.snapshot.Moved():
 		case <-timer.C:
 			over = true
 		case <-web.Stopping(ctx):
@@ -87,12 +87,12 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 	return a, nil
 }
 
-// awaited is that something is appended after the tip. Whoever waits for it on the resource finds the answer made.
-func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
-	if awaited := res.awaited.Load(); awaited != nil && awaited.Happened == t.moved {
+// awaited is that something is appended after the snapshot. Whoever waits for it on the resource finds the answer made.
+func (s *Source) awaited(res *resource, t *Snapshot) *web.Awaited {
+	if awaited := res.awaited.Load(); awaited != nil && awaited.Happened == t.Moved() {
 		return awaited
 	}
-	awaited := &web.Awaited{Happened: t.moved, Prepare: func() {
+	awaited := &web.Awaited{Happened: t.Moved(), Prepare: func() {
 		ctx := context.Background() // both have time-outs
 		if a, err := s.answer(ctx, res, nil); err == nil {
 			_, _ = s.coded(ctx, nil, &res.request, a) // those who wait will hear of an error
@@ -100,7 +100,7 @@ func (s *Source) awaited(res *resource, t *tip) *web.Awaited {
 	}}
 	res.awaited.Store(awaited)
 	if !res.Personal {
-		t.foresee(func(next *tip) {
+		t.Foresee(func(next *Snapshot) {
 			if sp := res.selection.atHand(next); sp != nil {
 				_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
 			}
@@ -159,11 +159,11 @@ func (s *Source) firstChunk(c *gin.Context, res *resource) (*resource, error) {
 	case feed.Older:
 		return nil, web.Errorf(http.StatusBadRequest, "The parameter before does not go with an event stream, which goes forward: after=CURSOR says from where.")
 	case feed.Newest:
-		t, err := s.log.tip(c.Request.Context(), res.Name)
+		t, err := s.log.Snapshot(c.Request.Context(), res.Name)
 		if err != nil {
 			return nil, err
 		}
-		return s.chunk(&res.request, t.cursor), nil
+		return s.chunk(&res.request, t.Cursor()), nil
 	}
 	return s.chunk(&res.request, res.cursor), nil
 }
@@ -213,7 +213,7 @@ func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
 			}
 			continue
 		default:
-			moved = a.tip.moved
+			moved = a.snapshot.Moved()
 		}
 		select {
 		case <-moved:

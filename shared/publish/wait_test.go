@@ -118,7 +118,7 @@ func TestForeseen(t *testing.T) {
 	l := openLog(t, pool)
 	fill(t, l, 3)
 	r := run(t, l)
-	head, err := l.tip(t.Context(), feedName)
+	head, err := l.Snapshot(t.Context(), feedName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestForeseen(t *testing.T) {
 	}
 	answered := make(chan heard, 1)
 	go func() {
-		resp, err := r.ask(context.Background(), "/feeds/things?after="+head.cursor.String(), "Prefer", "wait=30")
+		resp, err := r.ask(context.Background(), "/feeds/things?after="+head.Cursor().String(), "Prefer", "wait=30")
 		if err != nil {
 			answered <- heard{"", err}
 			return
@@ -190,7 +190,7 @@ func TestWait(t *testing.T) {
 		_ = resp.Body.Close()
 		return resp.Header.Get("ETag")
 	}
-	end := "/feeds/things?after=" + l.head(t).cursor.String()
+	end := "/feeds/things?after=" + l.head(t).Cursor().String()
 
 	t.Run("until something is appended", func(t *testing.T) {
 		requests := [][]string{
@@ -241,7 +241,7 @@ func TestWait(t *testing.T) {
 		}
 	})
 	t.Run("no longer than asked for", func(t *testing.T) {
-		now := "/feeds/things?after=" + l.head(t).cursor.String()
+		now := "/feeds/things?after=" + l.head(t).Cursor().String()
 		for _, request := range [][]string{{now, "Prefer", "wait=1"}, {now, "Prefer", "wait=1", "If-None-Match", tag(now)}} {
 			resp, err := r.ask(t.Context(), request[0], request[1:]...)
 			if err != nil {
@@ -263,7 +263,7 @@ func TestWait(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if resp, err := r.ask(ctx, "/feeds/things?after="+l.head(t).cursor.String(), "Prefer", "wait=30"); err == nil {
+			if resp, err := r.ask(ctx, "/feeds/things?after="+l.head(t).Cursor().String(), "Prefer", "wait=30"); err == nil {
 				_ = resp.Body.Close()
 				t.Error("it was answered")
 			}
@@ -313,7 +313,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	l := openLog(t, database(t))
 	fill(t, l, 3)
 	r := runWithin(t, l, web.Limits{Waiting: web.Bound{All: 10, Client: 4}})
-	end := "/feeds/things?after=" + l.head(t).cursor.String()
+	end := "/feeds/things?after=" + l.head(t).Cursor().String()
 	var all sync.WaitGroup
 	wait := func(client string, n int) {
 		for i := range n {
@@ -356,7 +356,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	commit(t, l)
 	all.Wait()
 	r.waitForWaiters(t, 0)
-	end = "/feeds/things?after=" + l.head(t).cursor.String()
+	end = "/feeds/things?after=" + l.head(t).Cursor().String()
 	ctx, leave := context.WithCancel(t.Context())
 	for range 4 {
 		all.Go(func() {
@@ -407,7 +407,7 @@ func TestStopReleasesWhoWaits(t *testing.T) {
 	var all sync.WaitGroup
 	for range 5 {
 		all.Go(func() {
-			resp, err := r.ask(t.Context(), "/feeds/things?after="+l.head(t).cursor.String(), "Prefer", "wait=30")
+			resp, err := r.ask(t.Context(), "/feeds/things?after="+l.head(t).Cursor().String(), "Prefer", "wait=30")
 			if err != nil {
 				t.Error(err)
 				return
@@ -505,7 +505,7 @@ func TestEvents(t *testing.T) {
 	t.Run("only what comes", func(t *testing.T) {
 		body := bufio.NewReader(r.stream(t, "/feeds/things").Body)
 		commit(t, l)
-		if e := next(t, body, 1)[0]; e.id != l.head(t).cursor.String() {
+		if e := next(t, body, 1)[0]; e.id != l.head(t).Cursor().String() {
 			t.Errorf("the first event is %s", e.id)
 		}
 	})
@@ -514,7 +514,7 @@ func TestEvents(t *testing.T) {
 			path, last string
 			status     int
 		}{
-			{"/feeds/things?before=" + l.head(t).cursor.String(), "", 400},
+			{"/feeds/things?before=" + l.head(t).Cursor().String(), "", 400},
 			{"/feeds/things", "soon", 400},
 			{"/feeds/things?after=x", "", 400},
 			{"/feeds/things?after=5-000000000000", "", 410},
@@ -540,7 +540,7 @@ func TestEvents(t *testing.T) {
 		other := deaf(t, pool)
 		commit(t, other)
 		away.Store(false)
-		if e := next(t, body, 1)[0]; e.id != other.head(t).cursor.String() {
+		if e := next(t, body, 1)[0]; e.id != other.head(t).Cursor().String() {
 			t.Errorf("it goes on with %s", e.id)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -64,9 +65,9 @@ func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Stat
 // problemOf says how to answer err; nil means that nobody is there to read an answer.
 func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	ctx := c.Request.Context()
-	var p *Problem
+	p := problemIn(err)
 	switch {
-	case errors.As(err, &p):
+	case p != nil:
 		return p
 	case ctx.Err() != nil && isAway(err):
 		return nil
@@ -82,9 +83,28 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	return Errorf(http.StatusInternalServerError, "")
 }
 
+// A passing error is one of a library that says itself when to ask again. Its text is for anybody.
+type passing interface {
+	error
+	RetryAfter() time.Duration
+}
+
+// problemIn returns the problem that err is or wraps, a 503 for a passing error, or nil if there is none.
+func problemIn(err error) *Problem {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	if unavailable, ok := errors.AsType[passing](err); ok {
+		p := Errorf(http.StatusServiceUnavailable, "%s", unavailable.Error())
+		p.Header = http.Header{"Retry-After": {strconv.Itoa(int(unavailable.RetryAfter() / time.Second))}}
+		return p
+	}
+	return nil
+}
+
 // StatusOf gives the status that Handle answers the error with.
 func StatusOf(err error) int {
-	if p, ok := errors.AsType[*Problem](err); ok {
+	if p := problemIn(err); p != nil {
 		return cmp.Or(p.Status, http.StatusInternalServerError)
 	}
 	if isAway(err) {

@@ -1,0 +1,39 @@
+package publish
+
+import (
+	"errors"
+	"time"
+)
+
+var (
+	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
+	ErrGuard = errors.New("changed by somebody else in the meantime")
+	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and
+	// the database stayed away: the transaction may have happened, may yet happen, or not.
+	ErrUnknown = errors.New("commit outcome unknown")
+	// ErrClosed is returned for a change that came after Close.
+	ErrClosed = errors.New("the log is closed")
+)
+
+// Unavailable errors are wrapped where the database cannot be read or written for a while.
+var (
+	// ErrIncomplete means that the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
+	ErrIncomplete = &Unavailable{"The database is being restored, or was restored in part. Try again in a few seconds.", 5 * time.Second}
+	// ErrUnapplied means that the database has something that the list of erased ids says is erased, or may have.
+	ErrUnapplied = &Unavailable{
+		"The database was restored, and what had been erased is being erased again. Try again in a few seconds.", 2 * time.Second,
+	}
+	// ErrChanged means that something was erased between two reads of one page, or the database was restored.
+	ErrChanged = &Unavailable{"The feed changed while this page was read. Try again.", time.Second}
+)
+
+// An Unavailable error ends by itself. Its text is a sentence that anybody may be shown.
+type Unavailable struct {
+	text  string
+	after time.Duration
+}
+
+func (u *Unavailable) Error() string { return u.text }
+
+// RetryAfter returns after which time it is worth asking again.
+func (u *Unavailable) RetryAfter() time.Duration { return u.after }

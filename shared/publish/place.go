@@ -1,0 +1,124 @@
+package publish
+
+import (
+	"context"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// readTimeout bounds the queries for one page. They do not end with the request: a client that leaves would cost the
+// connection.
+const readTimeout = web.RequestTimeout
+
+// A selection is what a request asks of a feed.
+type selection struct {
+	view   feed.View
+	cursor feed.Cursor // unused in the view Newest
+	limit  int64       // of the view Replay: pages end on multiples of it
+	few    bool        // of the view Newest: no more than limit
+}
+
+// A span is where a selection lies in the log as it is now: the entries after from, up to to.
+type span struct {
+	head     Head
+	from, to int64
+	end      feed.Cursor // at to
+	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
+	sealed   bool        // a full page, and the one after it is full too: its bytes are final
+	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one before
+	// its first entry.
+	archive bool
+	earlier *feed.Cursor // where the archive before the span starts; nil: there is none
+	entries []feed.Entry // nil: they are to be read
+}
+
+// diverged is what locate gives for a cursor that the log does not contain.
+type diverged struct{ lastFull feed.Cursor }
+
+func (d *diverged) Error() string { return "the cursor is not of this history" }
+
+// bounds places the selection in a feed of head entries. Replay pages end on multiples of limit, those of the
+// view for people on multiples of 100, whatever the cursor: so all readers come to walk the same pages. The newest view
+// holds what lies after the last sealed page of 100, or as few entries as are asked for.
+func (s selection) bounds(head int64) (from, to int64) {
+	switch {
+	case s.view == feed.Replay:
+		from = s.cursor.Position
+		return from, min((from/s.limit+1)*s.limit, head)
+	case s.view == feed.Older:
+		to = max(s.cursor.Position-1, 0)
+		return max(to-1, 0) / feed.PageSize * feed.PageSize, to
+	case s.few:
+		return max(head-s.limit, 0), head
+	default:
+		return max(head/feed.PageSize-1, 0) * feed.PageSize, head
+	}
+}
+
+// atHand gives the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
+func (s selection) atHand(t *Snapshot) *span {
+	if s.view != feed.Replay {
+		return nil
+	}
+	sp := &span{head: t.Head, end: t.Cursor()}
+	if s.cursor == sp.end {
+		sp.from, sp.to = t.Position, t.Position
+		return sp
+	}
+	sp.from, sp.to = s.bounds(t.Position)
+	after := int64(len(t.Recent)) - (t.Position - s.cursor.Position) // index of the first entry after the cursor
+	if after < 1 || after > int64(len(t.Recent)) || t.Recent[after-1].Cursor != s.cursor || sp.to < t.Position || sp.to-sp.from == s.limit {
+		return nil
+	}
+	sp.entries = t.Recent[after:]
+	return sp
+}
+
+// locate finds the selection in the log; *diverged if its cursor is of another history. ctx bounds it.
+func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
+	full := int64(feed.PageSize)
+	if sel.view == feed.Replay {
+		full = sel.limit
+	}
+	c := sel.cursor.Position
+	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
+	head, places, err := s.log.Places(ctx, d.Name, full, c, end, c-full)
+	if err != nil {
+		return nil, err
+	}
+	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.Digest)) {
+		last := head.Position / full * full
+		return nil, &diverged{feed.At(last, places[last].Digest)}
+	}
+	sp := &span{head: head}
+	sp.from, sp.to = sel.bounds(head.Position)
+	switch at := places[sp.to]; {
+	case sp.to == head.Position:
+		sp.end = head.Cursor()
+	default:
+		sp.end, sp.updated = feed.At(sp.to, at.Digest), at.Updated
+	}
+	if d.Personal { // nothing of it is ever final
+		return sp, nil
+	}
+	isFull := sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full
+	sp.sealed = isFull && head.Position >= sp.to+full
+	sp.archive = isFull && full == feed.PageSize
+	if at := sp.from - feed.PageSize; at >= 0 && (sp.archive || sel.view == feed.Newest && !sel.few) {
+		earlier := feed.At(at, places[at].Digest)
+		sp.earlier = &earlier
+	}
+	return sp, nil
+}
+
+// entries reads the span, oldest first; [ErrChanged] if it is not any more what was located.
+func (s *Source) entries(ctx context.Context, name string, sp *span) ([]feed.Entry, error) {
+	if sp.entries != nil {
+		return sp.entries, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	return s.log.Entries(ctx, name, sp.from, sp.end, sp.head.Erasures)
+}
