@@ -39,6 +39,13 @@ var errIncomplete = &web.Problem{
 	Header: http.Header{"Retry-After": {"5"}},
 }
 
+// errBehind: a hot standby, to which the connections may lead in a failover, has yet to replay what the primary has confirmed. Only
+// a primary tells that the history is another one.
+var errBehind = &web.Problem{
+	Status: http.StatusServiceUnavailable, Detail: "The database is a standby that does not have all of the feed yet. Try again in a few seconds.",
+	Header: http.Header{"Retry-After": {"5"}},
+}
+
 // look reads the heads, of a database that is whole and in which nothing is left of what the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 	return seen, l.erased(ctx, func() (err error) {
@@ -57,7 +64,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> ''
+		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> '',
+		       pg_is_in_recovery()
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -66,8 +74,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	var name string
 	var position, erasures, listed int64
 	var digest, at []byte
-	var whole bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby}, func() error {
+	var whole, recovering bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby, &recovering}, func() error {
 		switch {
 		case !whole:
 			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", errIncomplete, name, position)
@@ -91,6 +99,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 			return nil, fmt.Errorf("%w The feed %s is gone: restore all tables of one dump", errIncomplete, name)
 		}
 		seen.diverged = seen.diverged || !seen.extends[name]
+	}
+	if seen.diverged && recovering {
+		return nil, errBehind
 	}
 	return seen, nil
 }

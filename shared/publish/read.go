@@ -81,8 +81,8 @@ func (s selection) atHand(t *tip) *span {
 	return sp
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history, errUnapplied before what is erased is gone.
-// ctx bounds it.
+// locate finds the selection in the log; *diverged if its cursor is of another history, errBehind if a standby may not have it yet,
+// errUnapplied before what is erased is gone. ctx bounds it.
 func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
 	full := int64(feed.PageSize)
 	if sel.view == feed.Replay {
@@ -92,7 +92,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
 	// One statement, one snapshot: the head, and the entries whose digests are needed.
 	rows, err := s.log.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any (array[$2, $3, $2::bigint - $4, f.position / $4 * $4, (f.position / $4 - 2) * $4])) e on true
@@ -100,14 +100,19 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	if err != nil {
 		return nil, err
 	}
-	head, listed, places, err := collectPlaces(rows)
+	head, listed, recovering, places, err := collectPlaces(rows)
 	switch {
 	case err != nil:
 		return nil, err
 	case !s.log.follows(listed):
 		return nil, errUnapplied
 	}
-	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.digest)) {
+	at, known := places[c]
+	known = c == 0 || known && c <= head.Position && sel.cursor.Matches(at.digest)
+	if t, _ := s.log.remembered(d.Name); recovering && (!known || t != nil && head.Position < t.Position) {
+		return nil, errBehind
+	}
+	if !known {
 		last := head.Position / full * full
 		return nil, &diverged{feed.At(last, places[last].digest)}
 	}
@@ -137,13 +142,13 @@ type place struct {
 	updated time.Time
 }
 
-func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]place, err error) {
+func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, places map[int64]place, err error) {
 	places = map[int64]place{}
 	var end, erasures, position *int64
 	var whole bool
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &recovering, &position, &digest, &updated}, func() error {
 		if !whole {
 			return fmt.Errorf("%w Its log does not end at position %d: restore all tables of one dump", errIncomplete, *end)
 		}
@@ -156,7 +161,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]pl
 	if err == nil && head == nil {
 		err = fmt.Errorf("%w There is no such feed in it", errIncomplete)
 	}
-	return head, listed, places, err
+	return head, listed, recovering, places, err
 }
 
 // errChanged: between two looks at the log something was erased, or the database was restored.
