@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 
 // Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
 // database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails. In the end of a feed, where no others follow, the other one is the witness:
-// one that the copy has taken before, which is tried again.
+// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
+// other one is the witness: one that the copy has taken before, which is tried again.
 
 // A rejection is an entry that cannot be applied.
 type rejection struct {
@@ -126,8 +127,8 @@ func (p *poller) seeWitness(ctx context.Context, err error) (found bool) {
 }
 
 // judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone, or all in the end of the feed, are at fault if the copy still takes what it has taken
-// before; one, where that is not known, if it breaks a rule for data.
+// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
+// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
 func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -199,6 +200,12 @@ func badData(err error) bool {
 	_, entity := errors.AsType[*entityError](err)
 	_, appended := errors.AsType[*publish.EntryError](err)
 	return check || syntax || wrongType || entity || appended
+}
+
+// ofOthers reports whether the database refused a row because of other rows, which may become others.
+func ofOthers(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
 }
 
 // answers reports whether the database does.

@@ -106,6 +106,18 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		}
 		taken = taken || result == smtp.Sent
 		r.passed = r.passed || taken
+		why, _ := errors.AsType[*smtp.Refusal](err)
+		switch {
+		case result == smtp.Sent:
+			r.closed = 0
+		case why == nil || !why.Closes():
+		case r.closed+1 == maxDoubtful:
+			r.failing = true
+			return nil, o.fail(ctx, due[i+1:], why)
+		default: // it may be for this mail
+			r.closed++
+			return due[i+1:], nil
+		}
 		if result == smtp.Uncertain {
 			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.Server, m.OrderID)
 		}
