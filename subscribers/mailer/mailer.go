@@ -40,6 +40,7 @@ func Service() *subscribe.Service {
 			{
 				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers",
 				Check: customer.Check, Apply: applyCustomers,
+				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},
 		Work: func(ctx context.Context, s *subscribe.Site) error {
