@@ -193,13 +193,15 @@ var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
 // sendTo mails a link for each of the accounts to the address that they have.
 func (l *links) sendTo(ctx context.Context, session *smtp.Session, address string, holders []holder, welcome bool) error {
 	var view struct {
-		Welcome bool
-		Links   []link
+		Welcome  bool
+		Unproven bool // somebody else may have signed up with the address
+		Links    []link
 	}
 	view.Welcome = welcome
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from sign_in_link where expires_at < now() or expires_at > now() + interval '1 hour'`)
 	for _, h := range holders {
+		view.Unproven = view.Unproven || !h.Confirmed
 		secret := linkPrefix + rand.Text()
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
