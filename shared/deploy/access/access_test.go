@@ -1,4 +1,4 @@
-// Package access_test walks every route of every service as everybody who may come, and holds the answers against the table in README.
+// Package access_test walks every route of every service as everybody who may come, and holds the answers against the table in shared/access/README.md.
 package access_test
 
 import (
@@ -31,7 +31,7 @@ const root = "../../.."
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// A rule is a row of README's table.
+// A rule is a row of the table.
 type rule struct {
 	who    []string
 	where  []string // services, or "every service", "sources", "subscribers"
@@ -47,16 +47,16 @@ var (
 	}
 )
 
-// readRules reads README's table.
+// readRules reads the table.
 func readRules(t *testing.T) (rules []rule) {
 	t.Helper()
-	text, err := os.ReadFile(root + "/README.md")
+	text, err := os.ReadFile(root + "/shared/access/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, found := strings.Cut(string(text), "| who | where | may use |\n| --- | --- | --- |\n")
 	if !found {
-		t.Fatal("README has no table of who may do what")
+		t.Fatal("shared/access/README.md has no table of who may do what")
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	for line := range strings.Lines(table) {
@@ -424,7 +424,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		for _, route := range c.routes[service] {
 			r := ruleOf(rules, service, route)
 			if r == nil {
-				t.Errorf("%s: no row of README's table has %s", service, route)
+				t.Errorf("%s: no row of the table has %s", service, route)
 				continue
 			}
 			seen[service+" "+route] = true
@@ -481,7 +481,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		for _, service := range services {
 			for _, route := range r.routes {
 				if r.at(service) && !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(s string) bool { return matches(service+" "+route, s) }) {
-					t.Errorf("README's table has %s at %s, which has not", route, service)
+					t.Errorf("the table has %s at %s, which has not", route, service)
 				}
 			}
 		}
