@@ -170,6 +170,10 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
+// fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
+// what may be wrong with one: a quota that is used up, a volume that became read-only.
+var fileSources = []string{"md.c", "fd.c", "buffile.c"}
+
 // databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody
 // else was in the way.
 func databaseAtFault(err error) bool {
@@ -185,7 +189,7 @@ func databaseAtFault(err error) bool {
 	case "25006", "55P03", "XX001", "XX002": // read-only, a lock not to be had in time, damaged data and index
 		return true
 	}
-	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
 }
 
 // badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
