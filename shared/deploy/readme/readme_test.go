@@ -175,8 +175,8 @@ func normal(text string, offset int) string {
 // freeOffset returns what to add to the ports of the company, 1025 and 8025 to 8097, so that they are free.
 func freeOffset(t *testing.T) int {
 	t.Helper()
-	for try := range 100 {
-		offset := 16_000 + 80*((os.Getpid()+try)%20) // below the ports of outgoing connections
+	// Above the offsets that shared/cmd/up's tests use (to 24,475), below the ports of outgoing connections (from 32,768).
+	for offset := 24_560; offset < 24_670; offset += 10 {
 		taken := false
 		for port := 8025; port < 8100 && !taken; port++ {
 			taken = !free(t, port+offset)
