@@ -110,6 +110,44 @@ func TestManyLinksAtOnce(t *testing.T) {
 }
 
 // A link by mail signs in another browser, once, and confirms the address.
+// Whoever signed up has the account open. The owner of the address hears of it before a link is used, and until it is confirmed.
+func TestLinkToTheAccountOfAStranger(t *testing.T) {
+	t.Parallel()
+	sink, smtpURL := openSink(t)
+	co := openCompany(t, "SMTP_URL="+smtpURL)
+	stranger, owner := newBrowser(t), newBrowser(t)
+	stranger.get(t, co.customers.URL+"/signup")
+	stranger.signUp(t, "ada@example.com")
+	const inMail, onPage = "If it was not you who signed up, do not open it", "Was it you who signed up?"
+	welcome := mailed(t, sink, 1)
+	owner.get(t, co.customers.URL+"/signin")
+	owner.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
+	unconfirmed := mailed(t, sink, 2)
+	for _, m := range []*mailsink.Mail{welcome, unconfirmed} {
+		if text := strings.Join(strings.Fields(m.Text), " "); !strings.Contains(text, inMail) {
+			t.Errorf("the mail does not warn: %s", text)
+		}
+	}
+	owner.get(t, links(t, unconfirmed, 1)[0])
+	owner.wants(t, 200, "will be signed in to account", onPage)
+	stranger.get(t, links(t, welcome, 1)[0])
+	stranger.wants(t, 200, "will be signed in to account")
+	if strings.Contains(stranger.page, onPage) {
+		t.Error("the browser that signed up is asked whether it did")
+	}
+
+	owner.post(t, links(t, unconfirmed, 1)[0], nil)
+	elsewhere := newBrowser(t)
+	elsewhere.get(t, co.customers.URL+"/signin")
+	elsewhere.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
+	confirmed := mailed(t, sink, 3)
+	elsewhere.get(t, links(t, confirmed, 1)[0])
+	elsewhere.wants(t, 200, "will be signed in to account")
+	if strings.Contains(elsewhere.page, onPage) || strings.Contains(confirmed.Text, "who signed up") {
+		t.Errorf("a confirmed address is doubted: %s %s", elsewhere.page, confirmed.Text)
+	}
+}
+
 func TestSignInByLink(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)

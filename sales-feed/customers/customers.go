@@ -60,7 +60,8 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	if err != nil {
 		return err
 	}
-	h := &handler{store{r.Pool, log}, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, r.Pool, r.Logger)}
+	accounts := store{r.Pool, log}
+	h := &handler{accounts, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, accounts, r.Logger)}
 	web.GET(r.Anybody, "/", web.Handle(h.form))
 	web.GET(r.Anybody, "/signup", web.Handle(h.form))
 	buyers.Route(r.Anybody, h.handover)

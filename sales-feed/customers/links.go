@@ -44,6 +44,7 @@ const (
 // links are what signs in elsewhere: sent by mail, good for half an hour, once.
 type links struct {
 	pool      *pgxpool.Pool
+	accounts  store
 	mail      smtp.Settings
 	publicURL string
 	logger    *slog.Logger
@@ -55,10 +56,10 @@ type links struct {
 	mailboxes, welcomes *web.Limiter // mails to a mailbox by addresses that are not, for requests and for sign-ups
 }
 
-func newLinks(s Settings, pool *pgxpool.Pool, logger *slog.Logger) *links {
+func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
 	return &links{
-		pool, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
+		accounts.pool, accounts, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
 		limiter(), limiter(), limiter(), limiter(), limiter(),
 	}
 }
@@ -132,6 +133,9 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 		return err
 	}
 	holders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[holder])
+	if err == nil {
+		holders, err = l.present(ctx, holders)
+	}
 	if err != nil || len(holders) == 0 {
 		return err
 	}
@@ -150,6 +154,19 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 		}
 	}
 	return err
+}
+
+// present returns the holders without those who were erased, whom a restored table may have brought back.
+func (l *links) present(ctx context.Context, holders []holder) (present []holder, err error) {
+	for _, h := range holders {
+		switch _, err := l.accounts.get(ctx, h.ID); {
+		case err == nil:
+			present = append(present, h)
+		case !errors.Is(gone(err), errNoCustomer):
+			return nil, err
+		}
+	}
+	return present, nil
 }
 
 // allow reports whether one more mail may go to the address of accounts, and counts it.
@@ -176,13 +193,15 @@ var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
 // sendTo mails a link for each of the accounts to the address that they have.
 func (l *links) sendTo(ctx context.Context, session *smtp.Session, address string, holders []holder, welcome bool) error {
 	var view struct {
-		Welcome bool
-		Links   []link
+		Welcome  bool
+		Unproven bool // somebody else may have signed up with the address
+		Links    []link
 	}
 	view.Welcome = welcome
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from sign_in_link where expires_at < now() or expires_at > now() + interval '1 hour'`)
 	for _, h := range holders {
+		view.Unproven = view.Unproven || !h.Confirmed
 		secret := linkPrefix + rand.Text()
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -52,7 +53,7 @@ func openPost(t *testing.T, a *app) *post {
 	}, &s); err != nil {
 		t.Fatal(err)
 	}
-	p := &post{links: newLinks(s, a.pool, logger), sink: new(mailsink.Sink)}
+	p := &post{links: newLinks(s, store{a.pool, a.log}, logger), sink: new(mailsink.Sink)}
 	p.serve = func() {
 		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 		if err != nil {
@@ -97,6 +98,41 @@ func (a *app) signUp(t *testing.T, email string, confirmed bool) {
 	_, p := a.json(t, "POST", "/customers", strings.Replace(ada, "ada@example.com", email, 1), 201)
 	if _, err := a.pool.Exec(t.Context(), `update customer set email_confirmed = $2 where id = $1`, p.ID, confirmed); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// An account that was erased gets no link, also when the table of accounts is restored alone.
+func TestNoLinkForTheErased(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, Migrations()...)
+	a := startErasing(t, pool, filepath.Join(t.TempDir(), "customers.erased"))
+	p := openPost(t, a)
+	p.serve()
+	erase := func(email string) {
+		t.Helper()
+		_, erased := a.json(t, "POST", "/customers", strings.Replace(ada, "ada@example.com", email, 1), 201)
+		if _, err := pool.Exec(t.Context(), `create table kept as select * from customer where id = $1`, erased.ID); err != nil {
+			t.Fatal(err)
+		}
+		if resp, body := a.do(t, "DELETE", path(erased.ID), ""); resp.StatusCode != 204 {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		if _, err := pool.Exec(t.Context(), `insert into customer table kept; drop table kept`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	erase("eve@mail.example")
+	if to := p.ask(t, "eve@mail.example", 1); len(to) > 0 {
+		t.Errorf("mails to %v", to)
+	}
+	a.signUp(t, "both@mail.example", true)
+	erase("both@mail.example")
+	if to := p.ask(t, "both@mail.example", 1); len(to) != 1 || strings.Count(p.sink.Mails()[0].Text, "/signin/") != 1 {
+		t.Errorf("mails to %v: %+v", to, p.sink.Mails())
+	}
+	var links int
+	if err := pool.QueryRow(t.Context(), `select count(*) from sign_in_link`).Scan(&links); err != nil || links != 1 {
+		t.Errorf("%d links, %v", links, err)
 	}
 }
 

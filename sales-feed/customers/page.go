@@ -35,6 +35,7 @@ type view struct {
 
 	Sent, Deleted bool   // of a sign-in: a mail may be on its way; what this browser had is deleted
 	Secret        string // of a link: "" is none
+	Unproven      bool   // somebody else may have signed up with the address that the link was sent to
 }
 
 // An input is a field of an account in a form.

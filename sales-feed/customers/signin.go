@@ -135,8 +135,19 @@ func (h *handler) showLink(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	p, err := h.store.get(c.Request.Context(), id)
+	if errors.Is(gone(err), errNoCustomer) {
+		return errNoLink
+	}
+	if err != nil {
+		return err
+	}
+	by, err := h.buyers.Of(c)
+	if err != nil {
+		return err
+	}
 	v := h.view(account{}, nil)
-	v.Secret, v.Short = c.Param("secret"), source.Short(id)
+	v.Secret, v.Short, v.Unproven = c.Param("secret"), source.Short(id), !p.EmailConfirmed && !by.Owns(id)
 	h.render(c, signInPage, "Sign in", v)
 	return nil
 }

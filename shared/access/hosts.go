@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"net/textproto"
 	"slices"
 	"strings"
 
@@ -105,12 +106,16 @@ func local(req *http.Request) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback() && ok && h.loopback() && !proxied(req)
 }
 
-// proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise.
+// proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise, up to 1.29.6. Clients
+// send a whole URL to proxies alone (RFC 9112 section 3.2.2); its host counts, and not that in Host, which a proxy may have checked.
 func proxied(req *http.Request) bool {
-	if !req.ProtoAtLeast(1, 1) {
+	if !req.ProtoAtLeast(1, 1) || req.URL.Host != "" {
 		return true
 	}
 	for name := range req.Header {
+		if strings.Contains(name, "_") { // as in x_real_ip
+			name = textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		}
 		if name == "X-Requested-With" || strings.HasPrefix(name, "X-Prometheus-") { // of clients
 			continue
 		}
@@ -123,6 +128,7 @@ func proxied(req *http.Request) bool {
 
 // ofProxies are what the names of header fields begin with that proxies add. Most begin with X-, and clients send hardly any such one.
 var ofProxies = []string{
-	"X-", "Forwarded", "Via", "Proxy-", "Client-Ip", "True-Client-Ip", "Remote-", "Front-End-Https", "Max-Forwards", "Cdn-", "Cf-", "Fastly-", "Akamai-", "Ali-",
-	"Eagle", "Fly-", "Incap-", "Ngrok-", "Tailscale-",
+	"X-", "Forwarded", "Via", "Proxy-", "Client-Ip", "Clientip", "Client-Cert", "True-Client-Ip", "Cluster-Client-Ip", "Remote-", "Real-Ip", "Early-Data", "Ssl-", "Http-",
+	"Front-End-Https", "Max-Forwards", "Surrogate-", "Cdn-", "Cf-", "Cloudfront-", "Fastly-", "Akamai-", "Ali-", "Eagle", "Fly-", "Incap-", "Ngrok-", "Sozu-", "Tailscale-",
+	"Wl-Proxy-",
 }

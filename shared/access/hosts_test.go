@@ -128,6 +128,7 @@ func TestOpenAccess(t *testing.T) {
 		{"by another name of loopback", func(r *http.Request) { r.Host = "[::1]:8080" }, true},
 		{"by a proxy that tells nothing but the world's name of ours", func(r *http.Request) { r.Host = "feeds.example" }, false},
 		{"HTTP/2", func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, true},
+		{"a whole URL, as clients send it to a proxy", func(r *http.Request) { r.URL.Scheme, r.URL.Host = "http", "localhost:8080" }, false},
 		{"another machine", func(r *http.Request) { r.RemoteAddr = "192.0.2.7:1234" }, false},
 		{"another machine by IPv6", func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:1234" }, false},
 		{"docker's gateway", func(r *http.Request) { r.RemoteAddr = "172.17.0.1:1234" }, false},
@@ -136,7 +137,7 @@ func TestOpenAccess(t *testing.T) {
 		{"a bad token", func(r *http.Request) { r.Header.Set("Authorization", "Bearer edison_x") }, false},
 		{"an empty token", func(r *http.Request) { r.Header.Set("Authorization", "") }, false},
 		{"fields of clients", func(r *http.Request) {
-			for _, field := range []string{"X-Requested-With", "X-Prometheus-Scrape-Timeout-Seconds", "Traceparent", "Idempotency-Key", "Prefer", "Sec-Fetch-Site", "Dnt", "Referer"} {
+			for _, field := range []string{"X-Requested-With", "X-Prometheus-Scrape-Timeout-Seconds", "Traceparent", "HTTP2-Settings", "Client_Hints", "Idempotency-Key", "Prefer", "Sec-Fetch-Site", "Dnt", "Referer"} {
 				r.Header.Set(field, "1")
 			}
 		}, true},
@@ -152,6 +153,8 @@ func TestOpenAccess(t *testing.T) {
 		"CF-Connecting-IP", "X-Original-Forwarded-For", "X-Envoy-External-Address", "X-Amzn-Trace-Id", "Fastly-Client-IP", "X-Cluster-Client-IP", "Client-IP", "CDN-Loop",
 		"Forwarded-For", "X-Host", "X-Remote-IP", "X-Remote-Addr", "X-Rewrite-URL", "X-Scheme", "X-ARR-SSL", "X-Azure-ClientIP", "X-Appengine-User-IP", "X-Nginx-Proxy", "X-Varnish",
 		"Fly-Client-IP", "Front-End-Https", "Remote-User", "Tailscale-User-Login", "Ali-CDN-Real-IP", "Incap-Client-IP", "Proxy-Authorization", "Max-Forwards",
+		"x_real_ip", "X_Forwarded_For", "proxy_connection", "HTTP_X_FORWARDED_FOR", "Early-Data", "Client-Cert", "Client-Cert-Chain", "SSL-Client-Verify", "WL-Proxy-Client-IP",
+		"Surrogate-Capability", "CloudFront-Viewer-Address", "Real-IP", "ClientIP", "Cluster-Client-IP", "Sozu-Id",
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

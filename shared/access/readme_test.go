@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// The tokens that README shows are those of its entries, and a user beside one is the name of its entry.
+// The tokens that README.md shows are those of its entries, and a user beside one is the name of its entry.
 func TestTokensOfReadme(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -401,6 +401,57 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 	}
 }
 
+// An item that is nested deeper than a decoder reads is malformed, whatever its text says between the brackets.
+func TestParsePageOfDeepItems(t *testing.T) {
+	t.Parallel()
+	body, err := testDocument().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := ParsePage(body, Cursor{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const around = 5 // the page, its items, the item, its extension, its entity
+	for _, x := range []struct {
+		open, inner, end string
+		levels           int
+		deep             bool
+	}{
+		{`[`, ``, `]`, maxDepth - around, false},
+		{`[`, `1`, `]`, 10_001 - around, true},
+		{`[`, ``, `]`, 1_000_000, true},
+		{`{"\\\"]":`, `"]}\\"`, `}`, 20_000, true},
+		{`["}",{"a":`, `null`, `},"{"]`, 20_000, true},
+	} {
+		deep := strings.Repeat(x.open, x.levels) + x.inner + strings.Repeat(x.end, x.levels)
+		text := []byte(strings.Replace(string(body), `{"a":"<&>"}`, `{"a":`+deep+`,"b":`+deep+`}`, 1))
+		if bytes.Equal(text, body) || !x.deep && !bytes.Equal(flat(text), text) {
+			t.Fatal("not the page that was meant")
+		}
+		page, err := ParsePage(text, Cursor{})
+		if err != nil {
+			t.Errorf("%s, %d levels: %.200s", x.open, x.levels, err)
+			continue
+		}
+		first := page.Entries[0]
+		if err := first.Malformed(); (err != nil) != x.deep || x.deep && err.Error() != "it is nested too deep" || first.ID != whole.Entries[0].ID || !json.Valid(first.Entity) {
+			t.Errorf("%s, %d levels: %v", x.open, x.levels, err)
+		}
+		if !reflect.DeepEqual(page.Entries[1], whole.Entries[1]) {
+			t.Errorf("%s, %d levels: its neighbour is %+v", x.open, x.levels, page.Entries[1])
+		}
+		if head, err := parseHead(text); err != nil || head != At(5, Digest{5}) {
+			t.Errorf("%s, %d levels: the feed ends at %s, %v", x.open, x.levels, head, err)
+		}
+	}
+	for _, torn := range []string{strings.Repeat("[", 20_000), strings.Repeat("[", 20_000) + strings.Repeat("]", 19_000)} {
+		if _, err := ParsePage([]byte(strings.Replace(string(body), `{"a":"<&>"}`, `{"a":`+torn+`}`, 1)), Cursor{}); !errors.Is(err, ErrPage) {
+			t.Errorf("a torn page: %v", err)
+		}
+	}
+}
+
 // What is malformed hides nothing that is good, and a good version that comes later clears it.
 func TestLatestOfMalformed(t *testing.T) {
 	t.Parallel()

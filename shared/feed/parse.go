@@ -55,10 +55,45 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 		}
 	}
 	var items jsonReplay[jsontext.Value] // to be read one by one, which takes longer
+	body = flat(body)
 	if err := json.Unmarshal(body, &items, asWritten); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
 	return items.page(after, func(item *jsontext.Value, position int64) (Entry, error) { return parseItem(*item, position), nil })
+}
+
+// maxDepth is how deep a page is read. The decoder takes 10,000 levels, and a malformed item is shown in a list.
+const maxDepth = 9_990
+
+// tooDeep stands for what is nested deeper. An item that holds it is malformed.
+const tooDeep = `"nested too deep: 6b1f9c52-0e6c-4d0c-9d35-4e5f7f8d2a10"`
+
+// flat returns the body with tooDeep in place of each array or object below maxDepth, which would fail the whole page. It
+// returns the body itself if there is none.
+func flat(body []byte) []byte {
+	var out []byte
+	depth, kept, quoted := 0, 0, false // out holds what of body[:kept] is to stay
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			if depth++; depth == maxDepth+1 {
+				out, kept = append(append(out, body[kept:i]...), tooDeep...), len(body)
+			}
+		case c == '}', c == ']':
+			if depth--; depth == maxDepth {
+				kept = i + 1
+			}
+		}
+	}
+	if out == nil {
+		return body
+	}
+	return append(out, body[kept:]...)
 }
 
 // undecodable returns an error of decoding without the values that it quotes, and the names within entities: it may be logged.
@@ -75,7 +110,7 @@ func undecodable(err error) error {
 // parseHead reads from the newest entries where the feed ends.
 func parseHead(body []byte) (head Cursor, err error) {
 	var doc jsonReplay[jsontext.Value]
-	if err := json.Unmarshal(body, &doc, asWritten); err != nil {
+	if err := json.Unmarshal(flat(body), &doc, asWritten); err != nil {
 		return head, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
 	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
@@ -205,6 +240,9 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	read(edison.Erased, &e.Erased, "its erased is neither true nor false")
 	if !placed {
 		err = cmp.Or(err, errors.New("its position is no whole number"))
+	}
+	if bytes.Contains(text, []byte(tooDeep)) {
+		err = cmp.Or(err, errors.New("it is nested too deep"))
 	}
 	e.Entity = []byte(edison.Entity)
 	wrong := e.identify(id)

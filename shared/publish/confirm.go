@@ -33,8 +33,8 @@ func (l *Log) Confirm(ctx context.Context) error {
 }
 
 // Appendable returns nil if a change could append to each feed now, these among them: the database has all of it, and nothing that is
-// erased, and no transaction of somebody else holds its head. It waits for those that hold one when it is called until ctx ends. It
-// locks no row itself, and writes nothing.
+// erased, it lets [Log.Commit] have a connection, and no transaction of somebody else holds its head. It waits for those that hold one
+// when it is called until ctx ends. It locks no row itself, and writes nothing.
 func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 	seen, err := l.look(ctx, l.pool)
 	if err != nil {
@@ -51,7 +51,7 @@ func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 		 where granted and relation = 'feed'::regclass and database = (select oid from pg_database where datname = current_database())
 		       and mode in ('RowShareLock', 'RowExclusiveLock') and ($1::text[] is null or virtualtransaction = any($1))`
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		if err := l.pool.QueryRow(ctx, find, holders).Scan(&holders); err != nil || len(holders) == 0 {
+		if err := l.writers.QueryRow(ctx, find, holders).Scan(&holders); err != nil || len(holders) == 0 {
 			return err
 		}
 		sleep(ctx, wait)

@@ -277,14 +277,14 @@ func (s *Source) serveNewer(c *gin.Context) error {
 	end := (max(req.cursor.Position-1, 0)/full + 1) * full // of the page that holds the cursor's entry
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
 	defer cancel()
-	head, places, err := s.log.Places(ctx, req.Name, full, end+1)
+	at, err := s.log.Locate(ctx, req.Name, feed.Cursor{}, full, end+1)
 	if err != nil {
 		return fmt.Errorf("find the page after %s of feed %s: %w", req.cursor, req.Name, err)
 	}
 	to := s.at(req, feed.Newest, feed.Cursor{})
-	newest, _ := (selection{view: feed.Newest}).bounds(head.Position)
-	if at, known := places[end+1]; req.view == feed.Older && end <= newest && known {
-		to = s.at(req, feed.Older, feed.At(end+1, at.Digest))
+	newest, _ := (selection{view: feed.Newest}).bounds(at.Head.Position)
+	if next, known := at.Places[end+1]; req.view == feed.Older && end <= newest && known {
+		to = s.at(req, feed.Older, feed.At(end+1, next.Digest))
 	}
 	c.Header("Cache-Control", "no-cache")
 	c.Redirect(http.StatusTemporaryRedirect, to)

@@ -19,6 +19,9 @@ var (
 var (
 	// ErrIncomplete means that the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
 	ErrIncomplete = &Unavailable{"The database is being restored, or was restored in part. Try again in a few seconds.", 5 * time.Second}
+	// ErrBehind means that a hot standby, to which the connections may lead in a failover, has yet to replay what the primary has
+	// confirmed. Only a primary tells that the history is another one.
+	ErrBehind = &Unavailable{"The database is a standby that does not have all of the feed yet. Try again in a few seconds.", 5 * time.Second}
 	// ErrUnapplied means that the database has something that the list of erased ids says is erased, or may have.
 	ErrUnapplied = &Unavailable{
 		"The database was restored, and what had been erased is being erased again. Try again in a few seconds.", 2 * time.Second,

@@ -17,10 +17,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 // Ways in which a connection is lost under the packet that commits.
@@ -402,4 +404,39 @@ func TestConnectionsThatBeginInSilence(t *testing.T) {
 	}
 	silent.Store(false)
 	waitFor(t, "a write", func() bool { return l.Commit(t.Context(), put(thing(uuid.New(), 1))) == nil })
+}
+
+// A server whose connections are all taken by others, while the pool still has one of its own: nothing can be committed, and
+// Appendable says so.
+func TestConnectionsTakenByOthers(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	pool := server.Open("full", sql.Migrations("publish"))
+	exec(t, pool, `select feed_create('`+feedName+`')`)
+	exec(t, pool, `create table thing (id uuid primary key, version bigint not null, check (version < 1000))`)
+	l := openLog(t, pool)
+	var others []*pgx.Conn
+	for {
+		conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+		if err != nil {
+			if !isCode(err, "53300") {
+				t.Fatal(err)
+			}
+			break
+		}
+		others = append(others, conn)
+	}
+	if err := l.Commit(t.Context(), put(thing(numbered(1), 1))); !isCode(err, "53300") {
+		t.Fatalf("commit: %v", err)
+	}
+	if err := l.Appendable(t.Context(), feedName); !isCode(err, "53300") {
+		t.Errorf("appendable, while no change is: %v", err)
+	}
+	for _, conn := range others {
+		conn.Close(t.Context())
+	}
+	waitFor(t, "the server to notice", func() bool { return l.Appendable(t.Context(), feedName) == nil })
+	if err := l.Commit(t.Context(), put(thing(numbered(1), 1))); err != nil {
+		t.Error(err)
+	}
 }

@@ -49,7 +49,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> ''
+		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> '',
+		       pg_is_in_recovery()
 		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
@@ -58,8 +59,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	var name string
 	var position, erasures, listed int64
 	var digest, at []byte
-	var whole bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby}, func() error {
+	var whole, recovering bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby, &recovering}, func() error {
 		switch {
 		case !whole:
 			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", ErrIncomplete, name, position)
@@ -83,6 +84,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 			return nil, fmt.Errorf("%w The feed %s is gone: restore all tables of one dump", ErrIncomplete, name)
 		}
 		seen.diverged = seen.diverged || !seen.extends[name]
+	}
+	if seen.diverged && recovering {
+		return nil, ErrBehind
 	}
 	return seen, nil
 }

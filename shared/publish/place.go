@@ -84,11 +84,12 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	}
 	c := sel.cursor.Position
 	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
-	head, places, err := s.log.Places(ctx, d.Name, full, c, end, c-full)
+	at, err := s.log.Locate(ctx, d.Name, sel.cursor, full, end, c-full)
 	if err != nil {
 		return nil, err
 	}
-	if at, known := places[c]; c > 0 && (!known || c > head.Position || !sel.cursor.Matches(at.Digest)) {
+	head, places := at.Head, at.Places
+	if !at.Known {
 		last := head.Position / full * full
 		return nil, &diverged{feed.At(last, places[last].Digest)}
 	}

@@ -17,49 +17,61 @@ type Place struct {
 	Updated time.Time // of the entry
 }
 
-// Places returns the head of the feed and the places at those of the positions that the feed has, and at the last multiple of size and
-// the last but two, all of one moment. It returns nothing that a failover could take away, and [ErrUnapplied] before what is erased
-// is gone.
-func (l *Log) Places(ctx context.Context, name string, size int64, positions ...int64) (head Head, places map[int64]Place, err error) {
+// A Location is where a cursor lies in a feed. All of it is of one moment.
+type Location struct {
+	Head   Head
+	Known  bool            // the feed has the cursor
+	Places map[int64]Place // by position
+}
+
+// Locate looks for the cursor. Places has those of the positions that the feed has, and the last multiple of size and the last but two.
+// It returns nothing that a failover could take away, [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] before
+// what is erased is gone.
+func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.erased(ctx, func() (err error) {
-		head, places, err = l.readPlaces(ctx, name, size, positions)
+		at, err = l.locate(ctx, name, cursor, size, positions)
 		return err
 	})
 	if err != nil {
-		return Head{}, nil, err
+		return nil, err
 	}
 	// If another process appended, no later answer may know less than this one.
-	return head, places, l.durable(ctx, name, head.Position)
+	return at, l.durable(ctx, name, at.Head.Position)
 }
 
-// readPlaces asks by one statement, which sees one snapshot of the database.
-func (l *Log) readPlaces(ctx context.Context, name string, size int64, positions []int64) (Head, map[int64]Place, error) {
+// locate asks by one statement, which sees one snapshot of the database.
+func (l *Log) locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
 	rows, err := l.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
-		        where feed = $1 and position = any ($3::bigint[] || array[f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
-		 where f.name = $1`, name, size, positions)
+		        where feed = $1 and position = any ($3::bigint[] || array[$4, f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
+		 where f.name = $1`, name, size, positions, cursor.Position)
 	if err != nil {
-		return Head{}, nil, err
+		return nil, err
 	}
-	head, listed, places, err := collectPlaces(rows)
+	head, listed, recovering, places, err := collectPlaces(rows)
 	switch {
 	case err != nil:
-		return Head{}, nil, err
+		return nil, err
 	case !l.follows(listed):
-		return Head{}, nil, ErrUnapplied
+		return nil, ErrUnapplied
 	}
-	return *head, places, nil
+	at, known := places[cursor.Position]
+	known = cursor.Position == 0 || known && cursor.Position <= head.Position && cursor.Matches(at.Digest)
+	if t := l.Remembered(name); recovering && (!known || t != nil && head.Position < t.Position) {
+		return nil, ErrBehind
+	}
+	return &Location{*head, known, places}, nil
 }
 
-func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]Place, err error) {
+func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, places map[int64]Place, err error) {
 	places = map[int64]Place{}
 	var end, erasures, position *int64
 	var whole bool
 	var endDigest, digest []byte
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &recovering, &position, &digest, &updated}, func() error {
 		if !whole {
 			return fmt.Errorf("%w Its log does not end at position %d: restore all tables of one dump", ErrIncomplete, *end)
 		}
@@ -72,7 +84,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, places map[int64]Pl
 	if err == nil && head == nil {
 		err = fmt.Errorf("%w There is no such feed in it", ErrIncomplete)
 	}
-	return head, listed, places, err
+	return head, listed, recovering, places, err
 }
 
 // Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if the feed has

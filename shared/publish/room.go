@@ -3,20 +3,24 @@ package publish
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// noteRoom notes whether the last change failed since the server lacks something, such as room on its disk (SQLSTATE
-// class 53), and returns err.
+// lacking are the SQLSTATE codes, and the beginnings of such, of a server that may lack something, such as room on its disk. It has
+// no code for a quota that is used up, but that of an internal error.
+var lacking = []string{"53", "58", "XX000"}
+
+// noteRoom notes whether the last change failed since the server lacks something, and returns err.
 func (l *Log) noteRoom(err error) error {
 	pgErr, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case err == nil:
 		l.noRoom.Store(false)
-	case refused && strings.HasPrefix(pgErr.Code, "53"):
+	case refused && slices.ContainsFunc(lacking, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) }):
 		l.noRoom.Store(true)
 	}
 	return err

@@ -402,3 +402,81 @@ func bodyOf(r io.Reader) string {
 	body, _ := io.ReadAll(r)
 	return string(body)
 }
+
+// While the connections lead to a hot standby that has yet to replay entries, as in a failover, no reader hears of another history,
+// and no page ends before what was served.
+func TestStandbyThatIsBehind(t *testing.T) {
+	t.Parallel()
+	primary, standby, pool := replicated(t)
+	var other atomic.Pointer[string] // nil: the connections lead to the primary
+	config := pool.Config()
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if to := other.Load(); to != nil {
+			addr = *to
+		}
+		return dial(ctx, network, addr)
+	}
+	own, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	end := func(server *pgtest.Server) {
+		server.Exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = 'things'`)
+	}
+	l := impatient(t, own)
+	server := serve(t, l)
+	fill(t, l, 5)
+	waitFor(t, "the standby to be where the primary is", func() (is bool) {
+		err := pool.QueryRow(t.Context(), `select bool_and(replay_lsn >= pg_current_wal_lsn()) from pg_stat_replication`).Scan(&is)
+		return err == nil && is
+	})
+	fifth, _ := l.remembered(feedName)
+	standby.Exec(`select pg_wal_replay_pause()`)
+	for n := 6; n <= 8; n++ {
+		if err := l.Commit(t.Context(), put(thing(numbered(n), 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eighth, _ := l.remembered(feedName)
+	fetch := func(after string) int {
+		answer, body := get(t, server, "GET", "/feeds/things.json?limit=10&after="+after)
+		if answer.StatusCode == http.StatusGone {
+			t.Fatalf("after %s: %s", after, body)
+		}
+		if answer.StatusCode == http.StatusOK && after != eighth.Cursor().String() && !strings.Contains(body, numbered(8).String()) {
+			t.Fatalf("after %s the last entry is missing: %s", after, body)
+		}
+		return answer.StatusCode
+	}
+	cursors := []string{eighth.Cursor().String(), fifth.Cursor().String(), "0"}
+	all := func(status int) func() bool {
+		return func() bool {
+			is := true
+			for _, c := range cursors {
+				is = fetch(c) == status && is
+			}
+			return is
+		}
+	}
+
+	pgConfig, err := pgxpool.ParseConfig(standby.URL("things"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := pgConfig.ConnConfig.Host + "/.s.PGSQL.5432"
+	other.Store(&socket)
+	end(primary)
+	waitFor(t, "the feed to be refused", all(http.StatusServiceUnavailable))
+	other.Store(nil)
+	end(standby)
+	waitFor(t, "the feed to be served", all(http.StatusOK))
+
+	other.Store(&socket)
+	primary.Stop()
+	waitFor(t, "the feed to be refused", all(http.StatusServiceUnavailable))
+	standby.Exec(`select pg_wal_replay_resume()`)
+	standby.Promote()
+	waitFor(t, "the feed to be served by what was the standby", all(http.StatusOK))
+}

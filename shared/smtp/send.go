@@ -124,17 +124,17 @@ func (r *Refusal) OfMailbox() bool {
 	return r.code >= 550 && r.code <= 553 && !enhanced.MatchString(r.text)
 }
 
+// Closes reports whether the server closes the connection with this reply (RFC 5321 section 3.8).
+func (r *Refusal) Closes() bool { return r.code == 421 }
+
 // judge tells a [Refusal] from a lost connection, and makes the session fit for the next mail.
 func (c *Session) judge(stage string, err error, lost Outcome) (Outcome, error) {
 	reply, ok := errors.AsType[*textproto.Error](err)
-	switch {
-	case !ok:
+	if !ok {
 		return lost, err
-	case reply.Code == 421: // RFC 5321 section 3.8: it closes the connection
-		return Refused, err
 	}
 	r := &Refusal{stage, reply.Code, reply.Msg}
-	if c.client.Reset() != nil {
+	if r.Closes() || c.client.Reset() != nil {
 		c.abort() // which the next mail will notice
 	}
 	switch {

@@ -38,19 +38,24 @@ func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.E
 	return bad, err
 }
 
-// again tries once more what has failed for a reason that may have been that of a moment.
+// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
+// the other one has given up since: as long as one more passes.
 func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
-	for _, r := range refused {
-		if !badData(r.reason) {
+	for more := true; more; refused = still {
+		more, still = false, nil
+		for _, r := range refused {
+			if badData(r.reason) && !ofOthers(r.reason) {
+				still = append(still, r)
+				continue
+			}
 			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true)
 			if err != nil {
 				return nil, err
 			}
-			if failed == nil {
-				continue
+			if more = more || failed == nil; failed != nil {
+				still = append(still, r)
 			}
 		}
-		still = append(still, r)
 	}
 	return still, nil
 }

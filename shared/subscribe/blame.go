@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 
 // Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
 // database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails. In the end of a feed, where no others follow, the other one is the witness:
-// one that the copy has taken before, which is tried again.
+// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
+// other one is the witness: one that the copy has taken before, which is tried again.
 
 // A rejection is an entry that cannot be applied.
 type rejection struct {
@@ -126,8 +127,8 @@ func (p *poller) seeWitness(ctx context.Context, err error) (found bool) {
 }
 
 // judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone, or all in the end of the feed, are at fault if the copy still takes what it has taken
-// before; one, where that is not known, if it breaks a rule for data.
+// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
+// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
 func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -169,6 +170,10 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
+// fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
+// what may be wrong with one: a quota that is used up, a volume that became read-only.
+var fileSources = []string{"md.c", "fd.c", "buffile.c"}
+
 // databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody
 // else was in the way.
 func databaseAtFault(err error) bool {
@@ -184,7 +189,7 @@ func databaseAtFault(err error) bool {
 	case "25006", "55P03", "XX001", "XX002": // read-only, a lock not to be had in time, damaged data and index
 		return true
 	}
-	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
+	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
 }
 
 // badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
@@ -199,6 +204,12 @@ func badData(err error) bool {
 	_, entity := errors.AsType[*entityError](err)
 	_, appended := errors.AsType[*publish.EntryError](err)
 	return check || syntax || wrongType || entity || appended
+}
+
+// ofOthers reports whether the database refused a row because of other rows, which may become others.
+func ofOthers(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
 }
 
 // answers reports whether the database does.

@@ -312,6 +312,59 @@ func TestBlameOnLargePages(t *testing.T) {
 	})
 }
 
+// More bad entries one after the other than any page holds hold up those behind them no more than fewer do.
+func TestBlameOfTheLargestPage(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		columns []string
+		restart bool
+	}{
+		"by Apply": {}, "by Apply, after a restart": {restart: true}, "a pure copy": {columns: []string{"name"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 2)
+			c := s.copier(t, newCopier(t, s).pool, 500, x.columns...)
+			t.Cleanup(c.client.Close)
+			c.mustPoll(t)
+			exec(t, c.pool, `alter table thing add constraint banned check (substring(name, '^thing ([0-9]+),')::int not between 1001 and 2100)`)
+			s.put(t, 1001, 2100)
+			s.put(t, 3, 4)
+			if x.restart {
+				c = s.copier(t, c.pool, 500, x.columns...)
+				t.Cleanup(c.client.Close)
+			}
+			err := c.poll(t.Context())
+			for n := 0; err != nil && n < 3; n++ {
+				err = c.poll(t.Context())
+			}
+			if n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`); n != 4 || bad != 1100 || err != nil {
+				t.Errorf("%d are applied, %d rejected: %v", n, bad, err)
+			}
+		})
+	}
+	t.Run("nothing passes", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 2)
+		c := s.copier(t, newCopier(t, s).pool, 1000)
+		t.Cleanup(c.client.Close)
+		c.mustPoll(t)
+		exec(t, c.pool, `alter table thing rename name to title`)
+		s.put(t, 3, 1100)
+		for range 2 {
+			if err := c.poll(t.Context()); err == nil {
+				t.Error("it went on")
+			}
+		}
+		exec(t, c.pool, `alter table thing rename title to name`)
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+		c.wantRejected(t, s, "")
+	})
+}
+
 // Where a whole page is refused, a larger one shows whether it is the entries' fault.
 func TestBlameOfAWholePage(t *testing.T) {
 	t.Parallel()

@@ -62,6 +62,54 @@ func TestFullDisk(t *testing.T) {
 	c.wantUpToDate(t, s)
 }
 
+// One entry alone needs a file that cannot be used. PostgreSQL has the code of an internal error for most of what may be the reason,
+// such as a quota, and one of privileges for a volume that became read-only.
+func TestFileThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no /proc")
+	}
+	for code, instead := range map[string]string{
+		"XX000": "/proc/self/comm", // has no end to write behind
+		"42501": "/proc/version",   // is read-only
+		"53100": "/dev/full",
+	} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 25)
+			c := newCopier(t, s)
+			if _, err := c.pool.Exec(t.Context(), `create table extra (n int)`); err != nil {
+				t.Fatal(err)
+			}
+			var file string
+			if err := c.pool.QueryRow(t.Context(), `select current_setting('data_directory') || '/' || pg_relation_filepath('extra')`).Scan(&file); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(file, file+".kept"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(instead, file); err != nil {
+				t.Fatal(err)
+			}
+			c.pool.Reset() // who has the file open already
+			apply := c.Apply
+			c.failsOn(3, func(ctx context.Context, tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `insert into extra values (1)`)
+				return err
+			})
+			c.wantSQLState(t, c.poll(t.Context()), code, 0)
+			if err := os.Rename(file+".kept", file); err != nil {
+				t.Fatal(err)
+			}
+			c.pool.Reset()
+			c.Apply = apply
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+		})
+	}
+}
+
 func TestLockTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -77,18 +78,35 @@ func (p *poller) forget(ctx context.Context, page *feed.Page) (*feed.Page, error
 	return &own, nil
 }
 
-// eraseAgain applies a deletion of what the copy has of entities that are erased, as after the restore of a single table: no page says
-// it again.
+// eraseAgain applies a deletion of what the service has of entities that are erased, as after the restore of a single table: no page
+// says it again.
 func (p *poller) eraseAgain(ctx context.Context) error {
-	if p.Apply == nil || time.Since(p.erasures.looked) < lookForErased {
+	if time.Since(p.erasures.looked) < lookForErased {
 		return nil
 	}
 	ctx, stop := finishing(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
+	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			delete from rejected_entry r using erased_entity e
+			 where e.service = $1 and e.feed = $2 and r.service = $1 and r.feed = $2 and r.entity_id = e.id and r.entity is not null`, p.service, p.Name)
+		if err != nil {
+			return err
+		}
+		return p.forgetWalked(ctx, tx)
+	})
+	if err != nil {
+		return fmt.Errorf("drop what is erased: %w", err)
+	}
+	if p.Apply == nil {
+		p.erasures.looked = time.Now()
+		return nil
+	}
 	rows, err := p.pool.Query(ctx, `
-		select id from erased_entity e where service = $1 and feed = $2 and exists (select from `+p.table()+` t where t.id = e.id) limit $3`,
+		select id from erased_entity e
+		 where service = $1 and feed = $2 and (exists (select from `+p.table()+` t where t.id = e.id) or `+cmp.Or(p.Kept, "false")+`) limit $3`,
 		p.service, p.Name, walkChunk)
 	if err != nil {
 		return fmt.Errorf("look for what is erased: %w", err)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
@@ -301,5 +303,45 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 			}
 			wantErased(t, c, s)
 		})
+	}
+}
+
+// So it is with a restored table of what the service keeps beside its copy, and with those of the engine.
+func TestErasureOutlivesARestoreOfWhatIsKept(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	exec(t, c.pool, `create table letter (thing_id uuid not null, name text)`)
+	c.Kept = `exists (select from letter where thing_id = e.id and name is not null)`
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		if _, err := tx.Exec(ctx, `update letter set name = null where thing_id = any($1)`, b.Deleted); err != nil {
+			return err
+		}
+		return copyThings(ctx, tx, b)
+	}
+	restore := func() {
+		t.Helper()
+		exec(t, c.pool, `insert into letter values ($1, 'one'), ($2, 'two')`, numbered(1), numbered(2))
+		for _, id := range []uuid.UUID{numbered(1), numbered(2)} {
+			exec(t, c.pool, `
+				insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason) values ($1, 'things', $2, 9, 4, now(), '{}', '')`, c.service, id)
+			exec(t, c.pool, `
+				insert into walked_entity (service, feed, id, version, position, updated, entity) values ($1, 'things', $2, 9, 4, now(), '{}')`, c.service, id)
+		}
+	}
+	s.put(t, 1, 3)
+	c.mustPoll(t)
+	s.erase(t, 1)
+	c.mustPoll(t)
+	restore()
+	c.erasures.looked = time.Time{}
+	c.mustPoll(t)
+	wantErased(t, c, s)
+	if n := count(t, c.pool, `select count(*) from letter where name is not null`); n != 1 {
+		t.Errorf("%d letters have a name, not that of thing 2 alone", n)
+	}
+	if n := count(t, c.pool, `
+		select (select count(*) from rejected_entry where entity is not null) + (select count(*) from walked_entity where entity is not null)`); n != 2 {
+		t.Errorf("the engine has %d entities, not two of thing 2", n)
 	}
 }

@@ -398,6 +398,7 @@ func TestCommitWhoseAnswerIsLost(t *testing.T) {
 	defer pool.Close()
 	c := s.copier(t, pool, 10)
 	defer c.client.Close()
+	c.erasures.looked = time.Now() // the first commit is that of the page
 	lose.Store(true)
 	if err := c.poll(t.Context()); err == nil {
 		t.Fatal("it did not notice")

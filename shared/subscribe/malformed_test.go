@@ -43,6 +43,8 @@ func TestMalformed(t *testing.T) {
 			{"a time that is none", `"date_modified":"[^"]*"`, `"date_modified":"yesterday"`, "its date_modified is no time of RFC 3339"},
 			{"a NUL", `urn:uuid:`, `\u0000`, "its id is no UUID"},
 			{"the wrong type of a member", `"position"`, `"deleted":"no","position"`, "its deleted is neither true nor false"},
+			{"an entity that no decoder reads", `"name":`, `"more":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"name":`, "it is nested too deep"},
+			{"objects that no decoder reads", `"name":`, strings.Repeat(`"m\\\"]":{`, 10_001) + strings.Repeat("}", 10_001) + `,"name":`, "it is nested too deep"},
 			{"no extension", `"_edison"`, `"edison"`, "its position is no whole number"},
 		} {
 			t.Run(x.name+", "+name, func(t *testing.T) {

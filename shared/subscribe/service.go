@@ -61,6 +61,10 @@ type Feed struct {
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
 	// No two feeds have the same Table in a database. A feed that gets another one is read anew.
 	Table string
+	// Kept is a condition in SQL, for a service that keeps something of an entity beside its row in Table: it holds for the entity
+	// e.id as long as there is such a thing that Apply takes away when the entity is deleted. By it the engine finds what a table
+	// that was restored alone says of an erased entity. Empty: there is no such thing.
+	Kept string
 	// Optional declares that the service is of use without a copy of this feed: it is ready before there is one.
 	Optional bool
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.

@@ -169,7 +169,8 @@ func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to p
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
-			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully, succeeded(from, to)); err != nil {
+			end := succeeded(from, to) || p.limit() >= feed.MaxPageSize // of what can be had at once
+			if bad, err = p.applyNewer(ctx, tx, entries, known, carefully, end); err != nil {
 				return err
 			}
 		}
@@ -251,7 +252,7 @@ func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastS
 
 const notNullViolation = "23502"
 
-// applyNewer applies those of the entries that are newer than what is known. end: no others follow.
+// applyNewer applies those of the entries that are newer than what is known. end: no page has others beside them.
 func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
 	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil

@@ -117,8 +117,8 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	}, func(pgx.Tx) error { return nil })
 }
 
-// endWalk makes the copy what the walk has seen: all that the source has is applied again, in the order of the feed, and what it
-// no longer has reaches Apply as deletions. However long it takes, nothing of it is there before all of it is: the stop breaks
+// endWalk makes the copy what the walk has seen: what the source no longer has reaches Apply as deletions, and all that it has is
+// applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is: the stop breaks
 // it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
 // their own, and those of rejected entries are changed last.
 func (p *poller) endWalk(ctx context.Context, at progress) error {
@@ -139,6 +139,12 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 		if err := p.forgetWalked(ctx, tx); err != nil {
 			return err
 		}
+		var badGone []rejection
+		if p.Apply != nil { // first, since what is gone may have a name that another one has now
+			if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
 			return err
 		}
@@ -146,11 +152,9 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 			if err := p.judge(ctx, tx, applied, bad, false); err != nil {
 				return err
 			}
-			var badGone []rejection
-			if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+			if bad, err = p.againWalked(ctx, tx, append(bad, badGone...)); err != nil {
 				return err
 			}
-			bad = append(bad, badGone...)
 		}
 		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name); err != nil {
 			return err
@@ -197,6 +201,18 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		bad = append(bad, rejected...)
 		applied, last = applied+len(entries), entries[len(entries)-1].Position
 	}
+}
+
+// againWalked tries once more what has failed, when all else is as the source has it.
+func (p *poller) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+	restore, err := limitSteps(ctx, tx, dbTimeout)
+	if err == nil {
+		still, err = p.again(ctx, tx, refused)
+	}
+	if err == nil {
+		err = restore()
+	}
+	return still, err
 }
 
 // deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know more of

@@ -12,27 +12,50 @@ import (
 const (
 	maxBody     = 1 << 20          // of a request, in bytes
 	bodyTimeout = 30 * time.Second // for all of it
+	smallBody   = 8 << 10          // bytes: larger ones are bounded in number, since each is held in memory
 )
 
+// largeBodies bounds the requests whose body is larger than smallBody, as far as it has come, until they are answered.
+var largeBodies = Bound{All: 64, Client: 16}
+
 // A body is a request's. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer than
-// bodyTimeout, 400 if it breaks off.
+// bodyTimeout, 400 if it breaks off, 429 or 503 if it is larger than smallBody and there are too many such ones.
 type body struct {
 	io.ReadCloser
-	conn *impatientConn // nil: it is not known
+	conn    *impatientConn // nil: it is not known
+	small   int            // bytes of it that may come without a slot
+	large   *Slots
+	client  string // see ClientKey
+	release func() // nil: it has no slot
 }
 
-func boundBody(w http.ResponseWriter, r *http.Request) body {
+func boundBody(w http.ResponseWriter, r *http.Request, large *Slots, client string) *body {
 	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	conn, _ := r.Context().Value(acceptedKey{}).(*impatientConn)
 	if conn != nil {
 		conn.receiving.Store(time.Now().UnixNano())
 	}
-	return body{http.MaxBytesReader(w, r.Body, maxBody), conn}
+	return &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: conn, small: smallBody, large: large, client: client}
 }
 
-func (b body) Read(p []byte) (int, error) {
+// done releases the slot.
+func (b *body) done() {
+	if b.release != nil {
+		b.release()
+	}
+}
+
+func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if b.small -= n; b.small < 0 && b.release == nil {
+		release, full := b.large.Take(b.client)
+		if refused, ok := errors.AsType[*Problem](full); ok {
+			refused.Header.Set("Connection", "close") // net/http would wait for the rest
+			return 0, refused
+		}
+		b.release = release
+	}
 	if err != nil && b.conn != nil {
 		b.conn.receiving.Store(0)
 	}

@@ -19,7 +19,7 @@ import (
 
 // New gives an engine without routes other than the assets. On every answer it sets security headers. It refuses
 // cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer than
-// 30 s (408), answers unknown paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken
+// 30 s (408), bounds in number those over 8 KiB that it holds at once (429, 503), answers unknown paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken
 // connection if part of the answer is out already, so that half a page never looks complete. It believes no proxy: see
 // Proxies. The observers run around all that, and see every answer as it goes out.
 func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
@@ -193,20 +193,24 @@ var foreignName = funcName(foreign)
 
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
+	large := NewSlots("requests with large bodies", largeBodies)
 	return func(c *gin.Context) {
 		req := c.Request
 		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
-			req.Body = boundBody(unwrap(c.Writer), req)
+			body := boundBody(unwrap(c.Writer), req, large, ClientKey(c))
+			req.Body = body
+			defer body.done()
 		}
-		if err := checkText(req.URL); err != nil {
-			fail(c, err)
-			return
-		}
+		err := checkText(req.URL)
 		switch {
+		case err != nil:
+			fail(c, err)
 		case crossOrigin.Check(req) != nil && !slices.Contains(c.HandlerNames(), foreignName):
 			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:
 			fail(c, tooLarge())
+		default:
+			c.Next()
 		}
 	}
 }

@@ -1,17 +1,21 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/gin-gonic/gin"
 )
@@ -365,4 +369,84 @@ func TestAssets(t *testing.T) {
 	if resp, _ := ask(t, "GET", url+"/assets/favicon.svg", nil); resp.Header.Get("Content-Type") != "image/svg+xml" {
 		t.Errorf("favicon: %v", resp.Header)
 	}
+}
+
+// Bodies of which one byte is missing: each client may have the server hold so many large ones, and all together, and small ones in
+// any number.
+func TestLargeBodiesAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ln := serveInMemory(t, plain, func(r *gin.Engine) {
+			if err := r.SetTrustedProxies([]string{"0.0.0.0/0"}); err != nil {
+				t.Fatal(err)
+			}
+			r.TrustedPlatform = "X-Test-Client"
+			r.POST("/", Handle(func(c *gin.Context) error {
+				c.Status(http.StatusNoContent)
+				return nil
+			}))
+		})
+		// begin sends all but the last byte.
+		begin := func(client string, size int, chunked bool) net.Conn {
+			conn := ln.dial()
+			header := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
+			if chunked {
+				header = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)
+			}
+			go func() { // until it is answered
+				_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: cars\r\nX-Test-Client: "+client+"\r\n"+header+strings.Repeat("x", size-1))
+			}()
+			synctest.Wait()
+			return conn
+		}
+		status := func(conn net.Conn) int {
+			t.Helper()
+			defer conn.Close()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			if resp.StatusCode != http.StatusNoContent && resp.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			return resp.StatusCode
+		}
+		end := func(conn net.Conn, last string) int {
+			t.Helper()
+			if _, err := io.WriteString(conn, last); err != nil {
+				t.Error(err)
+			}
+			return status(conn)
+		}
+		var held []net.Conn
+		for i := range largeBodies.All {
+			held = append(held, begin(fmt.Sprint("192.0.2.", i/largeBodies.Client), 100<<10, false))
+		}
+		for _, chunked := range []bool{false, true} {
+			if got := status(begin("192.0.2.0", 100<<10, chunked)); got != http.StatusTooManyRequests {
+				t.Errorf("one more of a client, in chunks %v: %d", chunked, got)
+			}
+			if got := status(begin("192.0.2.99", 100<<10, chunked)); got != http.StatusServiceUnavailable {
+				t.Errorf("one more in all, in chunks %v: %d", chunked, got)
+			}
+		}
+		if got := end(begin("192.0.2.0", smallBody, false), "x"); got != http.StatusNoContent {
+			t.Errorf("a small one: %d", got)
+		}
+		if got := end(held[0], "x"); got != http.StatusNoContent {
+			t.Errorf("one of those that are held: %d", got)
+		}
+		if got := end(begin("192.0.2.0", 100<<10, true), "x\r\n0\r\n\r\n"); got != http.StatusNoContent {
+			t.Errorf("one more after that: %d", got)
+		}
+		held[1].Close() // a client that leaves
+		synctest.Wait()
+		if got := end(begin("192.0.2.0", 100<<10, false), "x"); got != http.StatusNoContent {
+			t.Errorf("one more after a client has left: %d", got)
+		}
+		for _, conn := range held[2:] {
+			conn.Close()
+		}
+	})
 }

@@ -94,6 +94,11 @@ func TestForget(t *testing.T) {
 		t.Fatalf("only %s say who it is", where)
 	}
 
+	var outbox []byte
+	if err := db.QueryRow(t.Context(), `select json_agg(m) from mail m`).Scan(&outbox); err != nil {
+		t.Fatal(err)
+	}
+
 	err := s.log.InTx(t.Context(), func(tx *publish.Tx) error {
 		for n := 1; n <= 5; n++ {
 			tx.Erase(customer.Feed, customerID(n), 2, noon.Add(time.Minute))
@@ -134,6 +139,21 @@ func TestForget(t *testing.T) {
 	}
 	if n := len(arrivals(sink, 5)); n != 1 {
 		t.Errorf("the mail that was under way has arrived %d times, though the account was deleted before it could be sent again", n)
+	}
+
+	// The outbox alone goes back to what it was.
+	second.kill()
+	exec(t, db, `delete from mail`)
+	if _, err := db.Exec(t.Context(), `insert into mail select * from json_populate_recordset(null::mail, $1)`, outbox); err != nil {
+		t.Fatal(err)
+	}
+	if where := found(t, db, "lovelace", "ada@"); where == nil {
+		t.Fatal("the restore has brought nothing back")
+	}
+	s.start(t, db, p.addr, map[string]string{"POLL_ORDERS": "@every 1h"})
+	eventually(t, "nothing is left again", func() bool { return found(t, db, "lovelace", "ada@") == nil })
+	if n := len(arrivals(sink, 5)); n != 1 {
+		t.Errorf("after the restore of the outbox the mail has arrived %d times", n)
 	}
 }
 

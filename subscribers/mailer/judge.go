@@ -19,6 +19,7 @@ type run struct {
 	passed   bool // the server took one
 	failing  bool // by no mail's fault
 	doubtful []doubt
+	closed   int     // mails in a row at which the server has closed the connection
 	unfit    []error // of mails whose row the database refuses
 }
 

@@ -23,12 +23,14 @@ type settings struct {
 	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails that go to one address within an hour; further ones wait; 0 is no limit"`
 }
 
+const name = "mailer"
+
 // Service gives the mailer.
 func Service() *subscribe.Service {
 	set := new(settings)
 	o := &outbox{set: set}
 	return &subscribe.Service{
-		Name: "mailer", Title: "Mailer", Addr: "127.0.0.1:8095",
+		Name: name, Title: "Mailer", Addr: "127.0.0.1:8095",
 		Text:       "a confirmation e-mail per order over SMTP",
 		Migrations: sql.Migrations("mailer"),
 		Settings:   set,
@@ -40,6 +42,7 @@ func Service() *subscribe.Service {
 			{
 				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers",
 				Check: customer.Check, Apply: applyCustomers,
+				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},
 		Work: func(ctx context.Context, s *subscribe.Site) error {
@@ -47,6 +50,7 @@ func Service() *subscribe.Service {
 			return o.work(ctx)
 		},
 		WorkTimeout: oneMail + 5*time.Minute,
+		Release:     func() { o.copied = copied{} },
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, set, o.outage.now())

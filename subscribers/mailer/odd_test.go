@@ -68,6 +68,59 @@ func TestMailsPerConnection(t *testing.T) {
 	}
 }
 
+// A server that closes the connection instead of taking a mail may do so for that mail: the others go over the next one. One that
+// does so for many in a row takes none.
+func TestRefusedAndClosed(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		stage      string // of the mails to be refused
+		bad, good  int
+		sent, away bool // the good ones are; nothing can be sent
+	}{
+		"the recipient of one":                {"RCPT", 1, 3, true, false},
+		"the recipients of some":              {"RCPT", maxDoubtful - 1, 3, true, false},
+		"one, after the last line":            {".", 1, 3, true, false},
+		"a single one":                        {"RCPT", 1, 0, true, false},
+		"all, as long as it is tried":         {"RCPT", maxDoubtful, 3, false, true},
+		"more than one finds out of in a run": {"RCPT", 2*maxDoubtful + 1, 0, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused, closed := false, false
+			b, s := newScripted(t, x.bad+x.good, func(command string) string {
+				var n int
+				switch _, _ = fmt.Sscanf(command, "RCPT TO:<buyer%d@", &n); {
+				case strings.HasPrefix(command, "EHLO"):
+					closed = false
+				case closed:
+					return "cut"
+				case n > 0:
+					refused = n <= x.bad
+				}
+				if refused && strings.HasPrefix(command, x.stage) {
+					closed = true
+					return "421 4.3.2 Not now"
+				}
+				return ""
+			})
+			for n := x.bad + 1; n <= x.bad+x.good; n++ {
+				exec(t, b.db, `update mail set due_at = now() + interval '1 minute' where order_id = $1`, orderID(n))
+			}
+			exec(t, b.db, `update mail set due_at = due_at - interval '1 hour'`)
+			if err := b.work(t.Context()); (err != nil) != x.away {
+				t.Errorf("%v", err)
+			}
+			b.state(t, x.bad, "pending", min(1, maxDoubtful/x.bad), "421 4.3.2 Not now") // nothing is booked to what was not tried
+			if _, mails := s.got(); mails != x.good && x.sent || mails != 0 && !x.sent {
+				t.Errorf("%d mails are sent", mails)
+			}
+			if f := b.outage.now(); (f != failure{}) != x.away {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
 // One mail of which the database refuses the row keeps back no other one.
 func TestRowAtFault(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
@@ -35,6 +37,7 @@ type outbox struct {
 	db     *pgxpool.Pool
 	set    *settings
 	outage outage
+	copied copied
 	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
 }
 
@@ -49,6 +52,9 @@ func (o *outbox) work(ctx context.Context) error {
 		return nil
 	}
 	if err := o.outage.waits(); err != nil {
+		return err
+	}
+	if current, err := o.copied.look(ctx, o.db); err != nil || !current {
 		return err
 	}
 	due, err := o.next(ctx)
@@ -106,6 +112,18 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		}
 		taken = taken || result == smtp.Sent
 		r.passed = r.passed || taken
+		why, _ := errors.AsType[*smtp.Refusal](err)
+		switch {
+		case result == smtp.Sent:
+			r.closed = 0
+		case why == nil || !why.Closes():
+		case r.closed+1 == maxDoubtful:
+			r.failing = true
+			return nil, o.fail(ctx, due[i+1:], why)
+		default: // it may be for this mail
+			r.closed++
+			return due[i+1:], nil
+		}
 		if result == smtp.Uncertain {
 			return nil, fmt.Errorf("mail server %s: no reply to the mail for order %s", &o.set.Server, m.OrderID)
 		}
@@ -147,6 +165,9 @@ func (o *outbox) takeOver(ctx context.Context) error {
 	})
 }
 
+// notErased is the condition on a mail m that its customer was not erased: restored tables may have brought both back.
+const notErased = `not exists (select from erased_entity where service = '` + name + `' and feed = '` + customer.Feed + `' and id = m.customer_id)`
+
 // due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
 // longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
@@ -158,7 +179,7 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
 		       o.currency, o.placed_at
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
-		 where m.state = 'pending' and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
+		 where m.state = 'pending' and `+notErased+` and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
 		maxDue, maxDelay+time.Minute, giveUp)
 	if err != nil {
 		return nil, err
@@ -175,7 +196,7 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 }
 
 // errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are
-// allowed.
+// allowed, or the database was taken back.
 var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
 
 func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
@@ -192,10 +213,13 @@ func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (sm
 // begin makes durable that a mail is being sent, and what it says.
 func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
+		if current, err := o.copied.look(ctx, tx); err != nil || !current {
+			return cmp.Or(err, errOutdated)
+		}
 		tag, err := tx.Exec(ctx, `
-			update mail set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
+			update mail m set state = 'sending', sending_since = now(), composed_at = $2, recipient = $3, recipient_name = nullif($4, ''), body = $5
 			  from customers c
-			 where mail.order_id = $1 and mail.state = 'pending' and c.id = mail.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
+			 where m.order_id = $1 and m.state = 'pending' and `+notErased+` and c.id = m.customer_id and c.email = $3 and c.name = $6 and c.email_confirmed = $7
 			   and ($9 = 0 or $9 > (select count(*) from recent_mail where mailbox = $8
 			                       and began_at > now() - interval '1 hour' and began_at <= now() + interval '1 minute'))`,
 			m.OrderID, m.ComposedAt, m.email, m.Name(), m.text, m.name, m.confirmed, m.mailbox, o.set.Limit)

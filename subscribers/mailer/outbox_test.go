@@ -419,3 +419,17 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("%v; %s", err, m.Reason)
 	}
 }
+
+// A table that pg_restore fills alone, with an empty search_path, is counted like any other; the end of the test looks.
+func TestTableFilledAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for n := range 3 {
+		b.add(t, n+1, email(n+1))
+	}
+	exec(t, b.db, `create table kept_mail as table mail; create table kept_customers as table customers`)
+	exec(t, b.db, `begin; set local search_path = '';
+		delete from public.mail; insert into public.mail table public.kept_mail; update public.mail set state = 'skipped';
+		delete from public.customers; insert into public.customers table public.kept_customers; truncate public.customers;
+		insert into public.customers table public.kept_customers; truncate public.mail; insert into public.mail table public.kept_mail; commit`)
+}

@@ -18,7 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// The README's consumer, built as it stands there, ends with the source's rows, though it and the relay are killed in the middle.
+// The consumer of this folder's README.md, built as it stands there, ends with the source's rows, though it and the relay are killed in the middle.
 func TestReadmeConsumer(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -101,13 +101,13 @@ func TestReadmeConsumer(t *testing.T) {
 
 func readmeConsumer(t *testing.T) (program string) {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme)
 	if block == nil {
-		t.Fatal("the README shows no consumer")
+		t.Fatal("README.md shows no consumer")
 	}
 	dir := t.TempDir()
 	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "garage")

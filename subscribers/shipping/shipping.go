@@ -47,6 +47,7 @@ func Service() *subscribe.Service {
 			{
 				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
 				Check: customer.Check, Apply: subscribe.Publishing(applyCustomers),
+				Kept: `exists (select from shipment where customer_id = e.id and name is not null)`,
 			},
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",

@@ -228,6 +228,29 @@ func TestShipments(t *testing.T) {
 	}
 }
 
+// The engine sees of each customer whether shipping has an address of theirs, until the account is deleted.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	for _, step := range []struct {
+		of   event
+		kept bool
+	}{
+		{built(1, 3, build.Finished, 1), false}, {signedUp(1, 1, "Köln"), true}, {pickup, true}, {signedUp(1, 2, ""), false},
+		{built(2, 3, build.Finished, 2), false}, {signedUp(2, 1, "Köln"), true}, {signedUp(2, 2, ""), false},
+	} {
+		if err := d.do(t.Context(), step.of); err != nil {
+			t.Fatal(err)
+		}
+		var kept bool
+		err := d.QueryRow(t.Context(), `select exists (select from unnest($1::uuid[]) as e (id) where `+d.feeds[1].Kept+`)`,
+			[]uuid.UUID{numbered("customer", 1), numbered("customer", 2)}).Scan(&kept)
+		if err != nil || kept != step.kept {
+			t.Errorf("after %+v: %v, %v", step.of, kept, err)
+		}
+	}
+}
+
 // What is ready leaves no earlier than PICKUP says, however many there are.
 func TestPickUp(t *testing.T) {
 	t.Parallel()

@@ -1,4 +1,4 @@
-// Package access_test walks every route of every service as everybody who may come, and holds the answers against the table in README.
+// Package access_test walks every route of every service as everybody who may come, and holds the answers against the table in shared/access/README.md.
 package access_test
 
 import (
@@ -31,7 +31,7 @@ const root = "../../.."
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// A rule is a row of README's table.
+// A rule is a row of the table.
 type rule struct {
 	who    []string
 	where  []string // services, or "every service", "sources", "subscribers"
@@ -47,16 +47,16 @@ var (
 	}
 )
 
-// readRules reads README's table.
+// readRules reads the table.
 func readRules(t *testing.T) (rules []rule) {
 	t.Helper()
-	text, err := os.ReadFile(root + "/README.md")
+	text, err := os.ReadFile(root + "/shared/access/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, found := strings.Cut(string(text), "| who | where | may use |\n| --- | --- | --- |\n")
 	if !found {
-		t.Fatal("README has no table of who may do what")
+		t.Fatal("shared/access/README.md has no table of who may do what")
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	for line := range strings.Lines(table) {
@@ -114,11 +114,12 @@ func matches(of, route string) bool {
 
 // A company is all services, each a process with a database of its own.
 type company struct {
-	bin    string
-	urls   map[string]string
-	routes map[string][]string // METHOD path
-	tokens map[string]string   // of "reader", "orders", "operator" and "revoked"
-	file   string              // TOKENS_FILE
+	bin       string
+	urls      map[string]string
+	databases map[string]string   // their URLs
+	routes    map[string][]string // METHOD path
+	tokens    map[string]string   // of "reader", "orders", "operator" and "revoked"
+	file      string              // TOKENS_FILE
 }
 
 // programs are the commands of the services.
@@ -147,9 +148,12 @@ func build(t *testing.T) string {
 	return dir
 }
 
-func startCompany(t *testing.T, access string) *company {
+func startCompany(t *testing.T, access string, services ...string) *company {
 	t.Helper()
-	c := &company{bin: build(t), urls: map[string]string{}, routes: map[string][]string{}, tokens: map[string]string{}, file: filepath.Join(t.TempDir(), "tokens")}
+	c := &company{
+		bin: build(t), urls: map[string]string{}, databases: map[string]string{}, routes: map[string][]string{},
+		tokens: map[string]string{}, file: filepath.Join(t.TempDir(), "tokens"),
+	}
 	for _, name := range []string{"reader", "orders", "operator", "revoked"} {
 		c.tokens[name] = "edison_" + strings.ToUpper(name) + strings.Repeat("X", 20)
 	}
@@ -161,7 +165,8 @@ func startCompany(t *testing.T, access string) *company {
 			daemon.StopWithParent: fmt.Sprint(os.Getpid()), "PATH": os.Getenv("PATH"),
 		}
 		if service != "map" && service != "mail sink" {
-			env["DATABASE_URL"] = pgtest.URL(pgtest.New(t))
+			c.databases[service] = pgtest.URL(pgtest.New(t))
+			env["DATABASE_URL"] = c.databases[service]
 		}
 		if slices.Contains(subscribers, service) || service == "map" {
 			env["FEED_TOKEN"] = c.tokens["reader"]
@@ -412,14 +417,14 @@ func (r *rule) expected(route, asker string, nobodys int) expectation {
 func TestWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
 	rules := readRules(t)
-	c := startCompany(t, "closed")
+	c := startCompany(t, "closed", services...)
 	ada, bob := c.signUp(t, "Ada"), c.signUp(t, "Bob")
 	seen := map[string]bool{}
 	for _, service := range services {
 		for _, route := range c.routes[service] {
 			r := ruleOf(rules, service, route)
 			if r == nil {
-				t.Errorf("%s: no row of README's table has %s", service, route)
+				t.Errorf("%s: no row of the table has %s", service, route)
 				continue
 			}
 			seen[service+" "+route] = true
@@ -476,7 +481,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		for _, service := range services {
 			for _, route := range r.routes {
 				if r.at(service) && !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(s string) bool { return matches(service+" "+route, s) }) {
-					t.Errorf("README's table has %s at %s, which has not", route, service)
+					t.Errorf("the table has %s at %s, which has not", route, service)
 				}
 			}
 		}
@@ -565,7 +570,7 @@ func (c *company) logIn(t *testing.T, service, token string) func(*http.Request)
 func TestOpenAccess(t *testing.T) {
 	t.Parallel()
 	rules := readRules(t)
-	c := startCompany(t, "open")
+	c := startCompany(t, "open", services...)
 	ada := c.signUp(t, "Ada")
 	for _, service := range services {
 		for _, route := range c.routes[service] {

@@ -137,14 +137,23 @@ func TestReadOnlyDatabase(t *testing.T) {
 }
 
 // A database without room for an order is not ready until there is some, whether somebody buys meanwhile or not. (The triggers stand
-// for the disk: SQLSTATE 53100 is what PostgreSQL says of a full one.)
+// for the disk: SQLSTATE 53100 is what PostgreSQL says of a full one, XX000 where a quota is used up, 58030 of one that is broken.)
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
+	for _, code := range []string{"53100", "XX000", "58030"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			testFullDatabase(t, code)
+		})
+	}
+}
+
+func testFullDatabase(t *testing.T, code string) {
 	server, p := newSalesAndWarehouse(t)
 	db := server.URL("sales")
 	execute(t, db,
-		`create function full_disk() returns trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '53100'; end $$`,
-		`create function full_disk_ddl() returns event_trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '53100'; end $$`,
+		`create function full_disk() returns trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '`+code+`'; end $$`,
+		`create function full_disk_ddl() returns event_trigger language plpgsql as $$ begin raise exception 'no room' using errcode = '`+code+`'; end $$`,
 		`create trigger full_disk before insert on orders for each row execute function full_disk()`,
 		`create event trigger full_disk on ddl_command_end execute function full_disk_ddl()`)
 	if err := ready("sales", p.urls["sales"]); err != nil {

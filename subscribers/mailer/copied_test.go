@@ -1,0 +1,67 @@
+package mailer
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/order"
+)
+
+// Nothing is sent by a copy of customers that a dump has brought back, in which somebody may be who was erased since.
+func TestNothingSentByAnOldCopy(t *testing.T) {
+	t.Parallel()
+	const polled = `update subscription set last_success_at = `
+	for name, before := range map[string]bool{"restored before the start": true, "restored under a process that sends": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			if !before {
+				b.mustWork(t)
+			}
+			b.add(t, 1, email(1))
+			exec(t, b.db, polled+`now() - interval '1 day'`)
+			b.mustWork(t)
+			b.mustWork(t)
+			b.want(t, 1, "pending", 0)
+			exec(t, b.db, polled+`now()`)
+			b.mustWork(t)
+			b.want(t, 1, "sent", 1)
+		})
+	}
+	t.Run("restored while a mail goes out", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.mustWork(t)
+		b.add(t, 1, email(1))
+		due, err := b.due(t.Context())
+		if err != nil || len(due) != 1 {
+			t.Fatal(due, err)
+		}
+		for _, restore := range []string{polled + `now() - interval '1 day'`, `delete from subscription`} {
+			exec(t, b.db, restore)
+			if err := b.begin(t.Context(), due[0]); !errors.Is(err, errOutdated) {
+				t.Errorf("%s: %v", restore, err)
+			}
+		}
+	})
+	t.Run("paused before the start", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.add(t, 1, email(1))
+		exec(t, b.db, polled+`now() - interval '1 day'`)
+		exec(t, b.db, `insert into subscription_setting (service, feed, paused) values ('mailer', 'customers', true)`)
+		b.mustWork(t)
+		b.want(t, 1, "sent", 1)
+	})
+	t.Run("tables restored alone", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t)
+		b.add(t, 1, email(1))
+		exec(t, b.db, `insert into erased_entity (service, feed, id) values ('mailer', 'customers', $1)`, customerID(1))
+		b.customers(t, customerEntry(t, aCustomer(2, 1)))
+		b.orders(t, orderEntry(t, 2, 2, 1, order.Placed))
+		b.mustWork(t)
+		b.want(t, 1, "pending", 0)
+		b.want(t, 2, "sent", 1)
+	})
+}
