@@ -27,6 +27,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -138,7 +139,7 @@ func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 		t.Fatal(err)
 	}
 	engine := web.New(logger)
-	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
 		Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name,
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	}).Route(engine)

@@ -20,6 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -55,7 +56,7 @@ func (s *source) startAnew(t *testing.T) {
 	}
 	t.Cleanup(s.log.Close)
 	engine := web.New(logger)
-	publish.NewSource(s.log, publish.Config{Name: "Source", PublicURL: "http://source.example"}, feed.Description{
+	feedhttp.NewSource(s.log, feedhttp.Config{Name: "Source", PublicURL: "http://source.example"}, feed.Description{
 		Name: s.feed, Title: s.feed, ID: "tag:edison-cars.example,2026:" + s.feed, Personal: s.feed == customer.Feed,
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	}).Route(engine)

@@ -106,8 +106,8 @@ func TestErasureOutlivesARestore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			server, _ := personal(t, l, false)
-			noticed, _ := personal(t, other, false)
+			server := personal(t, l, false)
+			noticed := personal(t, other, false)
 			ada, bob := uuid.New(), uuid.New()
 			signUp(t, l, ada, "Ada")
 			signUp(t, l, bob, "Bob")
@@ -194,7 +194,7 @@ func TestErasureOutlivesARestore(t *testing.T) {
 		if !strings.Contains(says.String(), "erased again") || strings.Contains(says.String(), "Ada") {
 			t.Errorf("the log says %s", &says)
 		}
-		server, _ := personal(t, again, false)
+		server := personal(t, again, false)
 		wantGone(t, server, pool, "Ada", ada)
 		if e := readJSON(t, server, "/feeds/things?after=0"); len(e.Items) != 2 {
 			t.Errorf("it is erased by %d entries", len(e.Items))
@@ -249,7 +249,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 				if err != nil || rows > 0 {
 					t.Errorf("a view: %d rows, %v", rows, err)
 				}
-				server, _ := personal(t, asked, false)
+				server := personal(t, asked, false)
 				exec(t, pool, restore) // the view may have erased it
 				for _, path := range []string{"/" + ada.String(), "?after=0&limit=7", ".atom", "?before=" + asked.head(t).Cursor().String()} {
 					if resp, body := get(t, server, "GET", "/feeds/things"+path); strings.Contains(body, "Ada") || resp.StatusCode != 200 && resp.StatusCode != 503 {
@@ -265,7 +265,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			server, _ := personal(t, again, false)
+			server := personal(t, again, false)
 			wantGone(t, server, pool, "Ada", ada)
 			if holds(t, pool, "Bob") != 3 {
 				t.Error("others went, too")

@@ -6,8 +6,11 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +19,6 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -33,20 +35,6 @@ func database(t testing.TB) *pgxpool.Pool {
 	exec(t, pool, `select feed_create('`+feedName+`')`)
 	exec(t, pool, `create table thing (id uuid primary key, version bigint not null, check (version < 1000))`)
 	return pool
-}
-
-// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
-func sourceOf(l *Log, config Config, d feed.Description) *Source {
-	show, made := d.Show, false
-	d.Show = func(e feed.Entry) (feed.Shown, error) {
-		if !made {
-			return description.Show(e)
-		}
-		return show(e)
-	}
-	s := NewSource(l, config, d)
-	made = true
-	return s
 }
 
 func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
@@ -92,14 +80,113 @@ var description = feed.Description{
 
 const publicURL = "http://source.example"
 
-// serve gives a server of the feeds of a log.
+// Handler returns the handler of a log's feeds. What makes it imports this package, so a file of the external test package sets it.
+var Handler func(l *Log, private bool, feeds ...feed.Description) http.Handler
+
+// serve returns a server of the feeds of a log.
 func serve(t testing.TB, l *Log) *httptest.Server {
 	t.Helper()
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(Handler(l, false, description))
 	t.Cleanup(server.Close)
 	return server
+}
+
+// plain asks for no coding of its own accord.
+var plain = &http.Transport{DisableCompression: true}
+
+// get asks for a path of the server with headers given as name, value, name, value ...
+func get(t testing.TB, server *httptest.Server, method, path string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	resp, err := plain.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// cursorAt gives the cursor at a position of the log.
+func cursorAt(t testing.TB, pool *pgxpool.Pool, position int64) feed.Cursor {
+	t.Helper()
+	var d feed.Digest
+	if err := pool.QueryRow(t.Context(), `select digest from feed_entry where feed = $1 and position = $2`, feedName, position).Scan(sliceOf(&d)); err != nil {
+		t.Fatal(err)
+	}
+	return feed.At(position, d)
+}
+
+// lives gives n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
+func lives(n int) (entries []Entry) {
+	for i := range n {
+		e := thing(numbered(i), 1)
+		if i > 0 && entries[i-1].Payload != nil {
+			last := entries[i-1]
+			switch {
+			case i%11 == 10:
+				e = Entry{ID: last.ID, Version: last.Version + 1, Updated: last.Updated.Add(1500 * time.Microsecond)}
+			case i%7 == 6:
+				e = thing(last.ID, last.Version+1)
+			}
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+func appendAll(t testing.TB, l *Log, entries []Entry) {
+	t.Helper()
+	if len(entries) == 0 {
+		return
+	}
+	err := l.InTx(t.Context(), func(tx *Tx) error {
+		tx.Append(feedName, entries...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// personal returns a server of the same feed, of people.
+func personal(t testing.TB, l *Log, private bool) *httptest.Server {
+	t.Helper()
+	d := description
+	d.Personal = true
+	server := httptest.NewServer(Handler(l, private, d))
+	t.Cleanup(server.Close)
+	return server
+}
+
+type pageJSON struct {
+	Next   string `json:"next_url"`
+	Edison struct {
+		Cursor, Next, Head string
+		Sealed             bool
+		UpToDate           *bool `json:"up_to_date"`
+	} `json:"_edison"`
+	Items []struct {
+		Edison struct{ Position int64 } `json:"_edison"`
+	}
+}
+
+func readJSON(t testing.TB, server *httptest.Server, url string, header ...string) (p pageJSON) {
+	t.Helper()
+	resp, body := get(t, server, "GET", strings.TrimPrefix(url, publicURL), header...)
+	if err := json.Unmarshal([]byte(body), &p); err != nil || resp.StatusCode != 200 {
+		t.Fatal(url, resp.StatusCode, err)
+	}
+	return p
 }
 
 var start = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
@@ -190,4 +277,15 @@ type digestScanner feed.Digest
 func (d *digestScanner) ScanBytes(b []byte) error {
 	*d = digestScanner(b)
 	return nil
+}
+
+// ownPool gives another pool on the same database, as another process has it.
+func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
+	t.Helper()
+	own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	return own
 }

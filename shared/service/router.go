@@ -12,6 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -75,7 +76,7 @@ func (r *Router) Health(ready func(context.Context) error) { web.Health(r.Anybod
 
 // Publish routes the feeds of the log. nav are the links of their pages.
 func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) {
-	source := publish.NewSource(log, publish.Config{
+	source := feedhttp.NewSource(log, feedhttp.Config{
 		Name: r.title, PublicURL: r.PublicURL, Nav: nav, MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits,
 	}, feeds...)
 	source.Route(r.Readers)

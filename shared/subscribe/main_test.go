@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -89,7 +90,7 @@ func (s *source) open(t rapid.TB) {
 		t.Fatal(err)
 	}
 	engine := web.New(discard)
-	publish.NewSource(log, publish.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", Text: "Things.", ID: "tag:edison-cars.example,2026:things",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
 	}).Route(engine)

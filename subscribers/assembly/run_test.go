@@ -22,6 +22,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -113,7 +114,7 @@ func newShop(t *testing.T) *shop {
 		t.Fatal(err)
 	}
 	engine := web.New(logger)
-	publish.NewSource(log, publish.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
 		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
 	}).Route(engine)

@@ -28,6 +28,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -79,7 +80,7 @@ func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) 
 	web.GET(engine, "/news", func(c *gin.Context) {
 		c.Data(http.StatusOK, feed.TypeJSONFeed, []byte(`{"version":"https://jsonfeed.org/version/1.1","title":"News","items":[]}`))
 	})
-	publish.NewSource(log, publish.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", ID: "tag:edison-cars.example,2026:things",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var v thing

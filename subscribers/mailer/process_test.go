@@ -27,6 +27,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -72,7 +73,7 @@ func (s *sources) renew(t *testing.T) {
 			Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 		}
 	}
-	publish.NewSource(log, publish.Config{Name: "Test", PublicURL: "http://source.example"}, describe(order.Feed), describe(customer.Feed)).Route(engine)
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, describe(order.Feed), describe(customer.Feed)).Route(engine)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pool, s.log, s.engine = pool, log, engine

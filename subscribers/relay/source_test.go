@@ -17,6 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -60,7 +61,7 @@ func (s *source) renew(t *testing.T) {
 	}
 	t.Cleanup(log.Close)
 	engine := web.New(logger)
-	publish.NewSource(log, publish.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: s.name, Title: "Things", ID: "tag:edison-cars.example,2026:things",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
 	}).Route(engine)

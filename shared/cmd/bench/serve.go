@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -60,7 +61,7 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil { // for clients of their own
 			return err
 		}
-		source := publish.NewSource(log, publish.Config{Name: "Bench", PublicURL: publicURL, Limits: limits}, description)
+		source := feedhttp.NewSource(log, feedhttp.Config{Name: "Bench", PublicURL: publicURL, Limits: limits}, description)
 		source.Route(engine)
 		registry.MustRegister(log, source)
 		if kind == salesKind {
@@ -97,7 +98,7 @@ type sale struct {
 }
 
 // sales adds its routes to those of the feed.
-func sales(engine *gin.Engine, log *publish.Log, source *publish.Source) {
+func sales(engine *gin.Engine, log *publish.Log, source *feedhttp.Source) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(source)
 	sum := func(name string) gin.HandlerFunc {

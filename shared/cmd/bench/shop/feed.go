@@ -14,6 +14,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
@@ -31,7 +32,7 @@ func newFeed(ctx context.Context, b *base, set *settings, engine *gin.Engine, lo
 		return nil, err
 	}
 	publicURL := "http://" + set.Addr
-	source := publish.NewSource(log, publish.Config{Name: "Shop", PublicURL: publicURL}, describe(publicURL))
+	source := feedhttp.NewSource(log, feedhttp.Config{Name: "Shop", PublicURL: publicURL}, describe(publicURL))
 	source.Route(engine)
 	s := &feedSeller{b, log, prometheus.NewRegistry()}
 	s.metrics.MustRegister(source)

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -21,12 +21,12 @@ const (
 type turns struct {
 	free   *semaphore.Weighted
 	queued *web.Slots
-	log    *Log
+	wrote  func(within time.Duration) bool // to the log
 }
 
-func newTurns(n int, log *Log) *turns {
+func newTurns(n int, wrote func(within time.Duration) bool) *turns {
 	queue := web.Bound{All: max(maxQueued, n), Client: max(maxQueued/4, n)}
-	return &turns{semaphore.NewWeighted(int64(n)), web.NewSlots("pages that wait to be rendered", queue), log}
+	return &turns{semaphore.NewWeighted(int64(n)), web.NewSlots("pages that wait to be rendered", queue), wrote}
 }
 
 // take runs work in a turn of the client's. Where there are too many before it, it returns a 429 or 503 instead.
@@ -45,7 +45,7 @@ func (t *turns) take(ctx context.Context, client string, work func() error) erro
 	}
 	began := time.Now()
 	defer func() {
-		if t.log.WroteWithin(busyFor) {
+		if t.wrote(busyFor) {
 			time.AfterFunc(time.Since(began), func() { t.free.Release(1) })
 		} else {
 			t.free.Release(1)

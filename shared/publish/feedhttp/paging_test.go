@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"encoding/json"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // pageJSON is what a client of the JSON format reads.

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"bytes"
@@ -17,6 +17,8 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
+
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a time

@@ -1,10 +1,11 @@
-package publish
+package feedhttp
 
 import (
 	"context"
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -22,7 +23,7 @@ type selection struct {
 
 // A span is where a selection lies in the log as it is now: the entries after from, up to to.
 type span struct {
-	head     Head
+	head     publish.Head
 	from, to int64
 	end      feed.Cursor // at to
 	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
@@ -58,7 +59,7 @@ func (s selection) bounds(head int64) (from, to int64) {
 }
 
 // atHand gives the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
-func (s selection) atHand(t *Snapshot) *span {
+func (s selection) atHand(t *publish.Snapshot) *span {
 	if s.view != feed.Replay {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"log/slog"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -69,7 +70,7 @@ func TestErase(t *testing.T) {
 	if err != nil || left != 0 {
 		t.Errorf("%d entries still say something (%v)", left, err)
 	}
-	if t2 := l.head(t); t2.Erasures != 1 {
+	if t2 := head(t, l); t2.Erasures != 1 {
 		t.Errorf("the head counts %d erasures", t2.Erasures)
 	}
 	for _, path := range paths {

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"encoding/xml"
@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // lives gives n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.

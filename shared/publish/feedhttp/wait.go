@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -88,7 +89,7 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 }
 
 // awaited is that something is appended after the snapshot. Whoever waits for it on the resource finds the answer made.
-func (s *Source) awaited(res *resource, t *Snapshot) *web.Awaited {
+func (s *Source) awaited(res *resource, t *publish.Snapshot) *web.Awaited {
 	if awaited := res.awaited.Load(); awaited != nil && awaited.Happened == t.Moved() {
 		return awaited
 	}
@@ -100,7 +101,7 @@ func (s *Source) awaited(res *resource, t *Snapshot) *web.Awaited {
 	}}
 	res.awaited.Store(awaited)
 	if !res.Personal {
-		t.Foresee(func(next *Snapshot) {
+		t.Foresee(func(next *publish.Snapshot) {
 			if sp := res.selection.atHand(next); sp != nil {
 				_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
 			}

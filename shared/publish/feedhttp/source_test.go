@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"encoding/json"
@@ -367,7 +367,7 @@ func TestColdWorkIsLimited(t *testing.T) {
 			t.Errorf("what is at hand: %d, %d", resp.StatusCode, notModified.StatusCode)
 		}
 	}
-	if resp, _ := get(t, server, "GET", "/feeds/things.json?after="+l.head(t).Cursor().String()); resp.StatusCode != 200 {
+	if resp, _ := get(t, server, "GET", "/feeds/things.json?after="+head(t, l).Cursor().String()); resp.StatusCode != 200 {
 		t.Errorf("the end of the feed: %d", resp.StatusCode)
 	}
 }

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -33,7 +34,7 @@ type Config struct {
 // A Source serves the feeds of one database over HTTP.
 type Source struct {
 	Config
-	log       *Log
+	log       *publish.Log
 	feeds     []feed.Description
 	rendering map[string]string // of the feeds, by name
 	resources *lru.Cache[key, *resource]
@@ -54,7 +55,7 @@ const (
 )
 
 // NewSource gives a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
-func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
+func NewSource(log *publish.Log, config Config, feeds ...feed.Description) *Source {
 	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
 	resources, err := lru.New[key, *resource](maxResources)
 	if err != nil {
@@ -71,7 +72,7 @@ func NewSource(log *Log, config Config, feeds ...feed.Description) *Source {
 	return &Source{
 		Config: config, log: log, feeds: feeds, rendering: renderings, resources: resources, cache: newCache(cacheBytes),
 		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
-		turns: newTurns(config.Limits.Rendering, log), metrics: newSourceMetrics(waiting, streams),
+		turns: newTurns(config.Limits.Rendering, log.WroteWithin), metrics: newSourceMetrics(waiting, streams),
 	}
 }
 
@@ -90,7 +91,7 @@ func (s *Source) Route(r gin.IRoutes) {
 // An answer is where a resource lies in the log, and what its header says of that.
 type answer struct {
 	*span
-	snapshot *Snapshot // what it was located by
+	snapshot *publish.Snapshot // what it was located by
 	// final: nothing that is appended changes it.
 	final                            bool
 	coding, tag                      string
@@ -142,7 +143,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context)
 }
 
 // answerAt is the answer that lies in a span.
-func (s *Source) answerAt(res *resource, t *Snapshot, sp *span) *answer {
+func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer {
 	a := &answer{span: sp, snapshot: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
 	if res.view == feed.Replay && sp.to-sp.from <= 1 {
 		a.coding = codingIdentity // what readers who wait get, one by one: it fits into a packet, and compressing takes its time

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -36,18 +36,18 @@ func TestTurns(t *testing.T) {
 		}
 		return p.Status
 	}
-	for name, test := range map[string]func(*testing.T, *turns, *Log){
-		"one after the other, as long as nothing is written": func(t *testing.T, tn *turns, _ *Log) {
+	for name, test := range map[string]func(*testing.T, *turns, *time.Time){
+		"one after the other, as long as nothing is written": func(t *testing.T, tn *turns, _ *time.Time) {
 			start := time.Now()
 			first, second := take(tn, t.Context(), "a", 3*time.Second), take(tn, t.Context(), "b", 3*time.Second)
 			if err := errors.Join(<-first, <-second); err != nil || time.Since(start) != 6*time.Second {
 				t.Error(err, time.Since(start))
 			}
 		},
-		"with pauses in between, while something is": func(t *testing.T, tn *turns, l *Log) {
+		"with pauses in between, while something is": func(t *testing.T, tn *turns, written *time.Time) {
 			start := time.Now()
 			first, second := take(tn, t.Context(), "a", time.Second), take(tn, t.Context(), "b", time.Second)
-			l.wrote.Store(time.Now().Add(100 * time.Millisecond).UnixNano())
+			*written = time.Now().Add(100 * time.Millisecond)
 			if err := <-first; err != nil || time.Since(start) != time.Second {
 				t.Error("who is done waits for the pause:", err, time.Since(start))
 			}
@@ -55,7 +55,7 @@ func TestTurns(t *testing.T) {
 				t.Error(err, time.Since(start))
 			}
 		},
-		"not for ever": func(t *testing.T, tn *turns, _ *Log) {
+		"not for ever": func(t *testing.T, tn *turns, _ *time.Time) {
 			start := time.Now()
 			first, second := take(tn, t.Context(), "a", 15*time.Second), take(tn, t.Context(), "b", 0)
 			if err := <-second; status(err) != http.StatusServiceUnavailable || time.Since(start) != turnTimeout {
@@ -65,7 +65,7 @@ func TestTurns(t *testing.T) {
 				t.Error(err)
 			}
 		},
-		"a client has a share of the queue": func(t *testing.T, tn *turns, _ *Log) {
+		"a client has a share of the queue": func(t *testing.T, tn *turns, _ *time.Time) {
 			var done []<-chan error
 			for client := range 4 {
 				for range maxQueued / 4 {
@@ -93,9 +93,8 @@ func TestTurns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := new(Log)
-				l.wrote.Store(time.Now().Add(-time.Hour).UnixNano())
-				test(t, newTurns(1, l), l)
+				written := time.Now().Add(-time.Hour)
+				test(t, newTurns(1, func(within time.Duration) bool { return time.Since(written) < within }), &written)
 				all.Wait()
 			})
 		})
@@ -120,7 +119,7 @@ func TestRenderingIsBounded(t *testing.T) {
 		return description.Show(e)
 	}
 	r := runAs(t, l, web.Limits{Rendering: 1}, d)
-	end := "/feeds/things?after=" + l.head(t).Cursor().String()
+	end := "/feeds/things?after=" + head(t, l).Cursor().String()
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"bytes"
@@ -11,6 +11,10 @@ import (
 	"testing"
 
 	"github.com/mmcdole/gofeed"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // goldenLog makes a log that is the same to the byte in every run: three things, the first changed, the second deleted.
@@ -23,31 +27,46 @@ func goldenLog(t testing.TB) *httptest.Server {
 // goldenErasure does the same with a feed of people: two things, the first of which is erased.
 func goldenErasure(t testing.TB) *httptest.Server {
 	t.Helper()
-	l := logWithSalts(t, func(tx *Tx) {
-		tx.Append(feedName, thing(numbered(1), 1), thing(numbered(2), 1))
-		tx.Erase(feedName, numbered(1), 2, start.Add(1500_123_000))
-	})
+	l := logWithSalts(t,
+		func(tx *Tx) { tx.Append(feedName, thing(numbered(1), 1), thing(numbered(2), 1)) },
+		func(tx *Tx) { tx.Erase(feedName, numbered(1), 2, start.Add(1500_123_000)) },
+	)
 	server, _ := personal(t, l, false)
 	return server
 }
 
-// logWithSalts gives a log with entries whose salts are not random.
-func logWithSalts(t testing.TB, appendTo func(*Tx)) *Log {
+// logWithSalts returns a log with entries whose salts are not random.
+func logWithSalts(t testing.TB, changes ...func(*Tx)) *Log {
 	t.Helper()
 	pool := database(t)
-	err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
-		appendTo(tx)
-		for i := range tx.pending[feedName] {
-			r := &tx.pending[feedName][i]
-			r.salt = bytes.Repeat([]byte{byte(i)}, 16)
-			r.hash = saltedHash(r.salt, r.Payload)
+	for _, change := range changes {
+		err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
+			change(tx)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		resalt(t, pool)
 	}
 	return openLog(t, pool)
+}
+
+// resalt gives each entry a salt that follows from its position, and computes the digests anew.
+func resalt(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	const salt = `decode(repeat(lpad(to_hex(position - 1), 2, '0'), 16), 'hex')`
+	exec(t, pool, `update feed_entry set salt = `+salt+` where salt is not null`)
+	exec(t, pool, `update feed_entry set payload_hash = sha256(`+salt+` || coalesce(payload, '')) where salt is not null or kind = 'delete'`)
+	for position := 1; position <= len(logged(t, pool)); position++ {
+		exec(t, pool, `
+			update feed_entry e set digest = sha256(
+			       coalesce((select digest from feed_entry where feed = e.feed and position = e.position - 1), sha256(convert_to(feed, 'UTF8')))
+			       || convert_to(left(kind, 1), 'UTF8') || uuid_send(entity_id) || int8send(version)
+			       || int8send((extract(epoch from updated) * 1000000)::bigint) || payload_hash)
+			 where position = $1`, position)
+	}
+	exec(t, pool, `update feed f set digest = e.digest from feed_entry e where e.feed = f.name and e.position = f.position`)
 }
 
 func TestGolden(t *testing.T) {

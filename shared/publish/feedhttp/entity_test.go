@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"encoding/json"
@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 const browser = "text/html,application/xhtml+xml,*/*;q=0.8"

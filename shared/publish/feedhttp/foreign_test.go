@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"io"
@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -109,7 +108,7 @@ func TestEngineOfOthers(t *testing.T) {
 	away.Store(true)
 	exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
 	for _, path := range []string{"/feeds/things?after=" + right, "/feeds/things/" + numbered(7).String()} {
-		l.lookedAt(time.Now().Add(-maxStale))
+		awaitStale(t, l)
 		same(t, request{"the database is away", "GET", path, bearer, 503})
 	}
 }

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A copier keeps a copy of a feed, and starts again where the source tells it that the history diverged.

@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // ownPool gives another pool on the same database, as another process has it.
@@ -88,7 +89,7 @@ func TestReplicas(t *testing.T) {
 	}
 
 	waitFor(t, "both to know the same head", func() bool {
-		return logs[0].heads()[feedName] == logs[1].heads()[feedName] && logs[0].heads()[feedName].Position == 4*each
+		return head(t, logs[0]).Head == head(t, logs[1]).Head && head(t, logs[0]).Position == 4*each
 	})
 	queries := append(pageQueries(t, servers[0], pool), "?after=0&limit=7", "?after=0&limit=1000", "?after="+cursorAt(t, pool, 42).String(),
 		"?after=0&history="+cursorAt(t, pool, 600).String(), "?after=7", "?after=9999-9f3c1a2b7d04", "?limit=1")

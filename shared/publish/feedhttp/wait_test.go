@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"bufio"
@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	. "github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -190,7 +191,7 @@ func TestWait(t *testing.T) {
 		_ = resp.Body.Close()
 		return resp.Header.Get("ETag")
 	}
-	end := "/feeds/things?after=" + l.head(t).Cursor().String()
+	end := "/feeds/things?after=" + head(t, l).Cursor().String()
 
 	t.Run("until something is appended", func(t *testing.T) {
 		requests := [][]string{
@@ -241,7 +242,7 @@ func TestWait(t *testing.T) {
 		}
 	})
 	t.Run("no longer than asked for", func(t *testing.T) {
-		now := "/feeds/things?after=" + l.head(t).Cursor().String()
+		now := "/feeds/things?after=" + head(t, l).Cursor().String()
 		for _, request := range [][]string{{now, "Prefer", "wait=1"}, {now, "Prefer", "wait=1", "If-None-Match", tag(now)}} {
 			resp, err := r.ask(t.Context(), request[0], request[1:]...)
 			if err != nil {
@@ -263,7 +264,7 @@ func TestWait(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if resp, err := r.ask(ctx, "/feeds/things?after="+l.head(t).Cursor().String(), "Prefer", "wait=30"); err == nil {
+			if resp, err := r.ask(ctx, "/feeds/things?after="+head(t, l).Cursor().String(), "Prefer", "wait=30"); err == nil {
 				_ = resp.Body.Close()
 				t.Error("it was answered")
 			}
@@ -313,7 +314,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	l := openLog(t, database(t))
 	fill(t, l, 3)
 	r := runWithin(t, l, web.Limits{Waiting: web.Bound{All: 10, Client: 4}})
-	end := "/feeds/things?after=" + l.head(t).Cursor().String()
+	end := "/feeds/things?after=" + head(t, l).Cursor().String()
 	var all sync.WaitGroup
 	wait := func(client string, n int) {
 		for i := range n {
@@ -356,7 +357,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	commit(t, l)
 	all.Wait()
 	r.waitForWaiters(t, 0)
-	end = "/feeds/things?after=" + l.head(t).Cursor().String()
+	end = "/feeds/things?after=" + head(t, l).Cursor().String()
 	ctx, leave := context.WithCancel(t.Context())
 	for range 4 {
 		all.Go(func() {
@@ -407,7 +408,7 @@ func TestStopReleasesWhoWaits(t *testing.T) {
 	var all sync.WaitGroup
 	for range 5 {
 		all.Go(func() {
-			resp, err := r.ask(t.Context(), "/feeds/things?after="+l.head(t).Cursor().String(), "Prefer", "wait=30")
+			resp, err := r.ask(t.Context(), "/feeds/things?after="+head(t, l).Cursor().String(), "Prefer", "wait=30")
 			if err != nil {
 				t.Error(err)
 				return
@@ -505,7 +506,7 @@ func TestEvents(t *testing.T) {
 	t.Run("only what comes", func(t *testing.T) {
 		body := bufio.NewReader(r.stream(t, "/feeds/things").Body)
 		commit(t, l)
-		if e := next(t, body, 1)[0]; e.id != l.head(t).Cursor().String() {
+		if e := next(t, body, 1)[0]; e.id != head(t, l).Cursor().String() {
 			t.Errorf("the first event is %s", e.id)
 		}
 	})
@@ -514,7 +515,7 @@ func TestEvents(t *testing.T) {
 			path, last string
 			status     int
 		}{
-			{"/feeds/things?before=" + l.head(t).Cursor().String(), "", 400},
+			{"/feeds/things?before=" + head(t, l).Cursor().String(), "", 400},
 			{"/feeds/things", "soon", 400},
 			{"/feeds/things?after=x", "", 400},
 			{"/feeds/things?after=5-000000000000", "", 410},
@@ -536,11 +537,11 @@ func TestEvents(t *testing.T) {
 		waitFor(t, "the stream", func() bool { return testutil.ToFloat64(r.metrics.streams) > 0 })
 		away.Store(true)
 		exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
-		l.lookedAt(time.Now().Add(-maxStale))
-		other := deaf(t, pool)
+		awaitStale(t, l)
+		other := openLog(t, pool)
 		commit(t, other)
 		away.Store(false)
-		if e := next(t, body, 1)[0]; e.id != other.head(t).Cursor().String() {
+		if e := next(t, body, 1)[0]; e.id != head(t, other).Cursor().String() {
 			t.Errorf("it goes on with %s", e.id)
 		}
 	})

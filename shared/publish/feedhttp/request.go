@@ -1,4 +1,4 @@
-package publish
+package feedhttp
 
 import (
 	"net/http"
