@@ -178,7 +178,7 @@ func (b *browser) wants(t *testing.T, status int, parts ...string) {
 
 var handoverForm = regexp.MustCompile(`action="([^"]+/handover)" data-submit>\s*<input type="hidden" name="handover" value="([^"]+)"`)
 
-// handover gives what the page that the browser shows would post, and where.
+// handover returns what the page that the browser shows would post, and where.
 func (b *browser) handover(t *testing.T) (address, value string) {
 	t.Helper()
 	found := handoverForm.FindStringSubmatch(b.page)

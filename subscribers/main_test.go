@@ -98,7 +98,7 @@ func get(t rapid.TB, url, accept string) (status int, header http.Header, body s
 	return resp.StatusCode, resp.Header, string(text)
 }
 
-// ordersFeed gives the URL of a feed of these orders.
+// ordersFeed returns the URL of a feed of these orders.
 func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
 	entries := make([]publish.Entry, len(orders))
@@ -117,7 +117,7 @@ func payload(t *testing.T, entity any) []byte {
 	return text
 }
 
-// serveFeed gives the URL of a feed of these entries.
+// serveFeed returns the URL of a feed of these entries.
 func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
@@ -212,7 +212,7 @@ func TestServices(t *testing.T) {
 	}
 }
 
-// broker gives the URL of a private RabbitMQ.
+// broker returns the URL of a private RabbitMQ.
 func broker(t *testing.T) string {
 	t.Helper()
 	s, err := rabbitmq.Start(t.Context(), rabbitmq.Config{Dir: t.TempDir()})

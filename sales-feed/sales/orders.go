@@ -82,7 +82,7 @@ func isDay(s string) bool {
 	return err == nil && day.Year() > 0
 }
 
-// URL gives the address of the list.
+// URL returns the address of the list.
 func (f filter) URL() string {
 	query := url.Values{}
 	for name, value := range map[string]string{"status": f.Status, "model": f.Model, "from": f.From, "to": f.To} {

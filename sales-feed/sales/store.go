@@ -23,7 +23,7 @@ import (
 
 // A purchase is what a buyer asks for. Prices are none of it: they come from the catalogue.
 type purchase struct {
-	CustomerID *string        `json:"customer_id"` // nil: a new visitor
+	CustomerID *string        `json:"customer_id"` // nil means a new visitor
 	Lines      []purchaseLine `json:"lines"`
 }
 

@@ -39,7 +39,7 @@ func (b *browser) do(t *testing.T, method, path, body string, more ...string) (*
 	return resp, text
 }
 
-// buys gives the order that the browser places by the form.
+// buys returns the order that the browser places by the form.
 func (b *browser) buys(t *testing.T) (o order.Order) {
 	t.Helper()
 	resp, text := b.do(t, "POST", "/orders", "model=ohm&quantity=1")

@@ -184,7 +184,7 @@ func TestStopWithParent(t *testing.T) {
 		stdout, _ := start(t, self("waits", fmt.Sprint(StopWithParent, "=", short.Process.Pid)))
 		stopped(t, stdout)
 	})
-	t.Run("1 is whoever the parent is", func(t *testing.T) {
+	t.Run("1 is the parent at the start", func(t *testing.T) {
 		t.Parallel()
 		cmd := self("waits", StopWithParent+"=1")
 		_, stderr := start(t, cmd)

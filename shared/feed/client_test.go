@@ -18,7 +18,7 @@ const (
 	somewhere = "7-0123456789ab"
 )
 
-// asked gives what a client makes of the handler's answer to a request for the first page.
+// asked returns what a client makes of the handler's answer to a request for the first page.
 func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
 	t.Helper()
 	server := httptest.NewServer(h)
@@ -226,7 +226,7 @@ func TestClientRedirects(t *testing.T) {
 	}
 }
 
-// waiting gives what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
+// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
 func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answer, took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -416,7 +416,7 @@ func TestClientETags(t *testing.T) {
 		etag string
 		fail func(w http.ResponseWriter)
 		sent []string
-		says string // the error; "": none
+		says string // the error; "" means none
 	}{
 		"one that the source does not stand": {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge) }, []string{`"x"`, ""}, ""},
 		"one at which the source fails":      {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }, []string{`"x"`, ""}, ""},

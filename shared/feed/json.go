@@ -26,7 +26,7 @@ type jsonPage struct {
 	Head     *Cursor `json:"head,omitempty"`
 }
 
-// JSON gives the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_edison`; the entities
+// JSON returns the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_edison`; the entities
 // are, byte for byte, what was written.
 func (d *Document) JSON() ([]byte, error) {
 	doc := jsonDocument{
@@ -108,7 +108,7 @@ func appendMember(b []byte, name, value string) []byte {
 	return b
 }
 
-// Events gives the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
+// Events returns the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
 // the data, the item that it is in JSON.
 func (d *Document) Events() ([]byte, error) {
 	var b []byte

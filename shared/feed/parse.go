@@ -182,7 +182,7 @@ func (e *Entry) identify(id string) (err error) {
 	return nil
 }
 
-// Malformed says, without a word of it, what is wrong with the item that this entry was on its page; nil: nothing, it can be read.
+// Malformed says, without a word of it, what is wrong with the item that this entry was on its page, or nil if it can be read.
 // Where it cannot, the entry holds what there is: Position, Version (0: not known) and ID, which is made of the item's text where
 // that has no UUID. Entity is the item itself as the only element of an array, and so never taken for an entity.
 func (e *Entry) Malformed() error {

@@ -16,10 +16,10 @@ const schemaLock = 0x736368656d61
 
 // A schema is where a service keeps its tables in a database that it may share with others. The first service has the one that
 // the database's search_path names, as a rule public; each other service has one of its own name. Whose a schema is stands in
-// the comment of the table of its migrations' versions. A service that has tables stays with them, whoever comes or goes.
+// the comment of the table of its migrations' versions. A service that has tables stays with them, whichever other comes or goes.
 type schema struct {
 	conn *pgx.Conn // holds the lock, so that one service after the other migrates
-	name string    // "": that of search_path
+	name string    // "" means that of search_path
 }
 
 // chooseSchema returns the schema of the service called name. The lock is held until close. Where the URL says search_path, that

@@ -97,7 +97,7 @@ func TestCheck(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		change func(*feed.Page)
-		says   string // "": it is right
+		says   string // "" means it is right
 	}{
 		{"whole", func(*feed.Page) {}, ""},
 		{"sealed", func(p *feed.Page) { p.Sealed, p.UpToDate, p.Head = true, false, feed.Cursor{} }, ""},

@@ -38,7 +38,7 @@ type outbox struct {
 	set    *settings
 	outage outage
 	copied copied
-	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
+	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
 }
 
 const lostReply = "The connection or this process was lost before the mail server replied: the mail may have arrived. It is sent again with the same Message-ID."

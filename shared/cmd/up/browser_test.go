@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// A visit is that of somebody who buys a car in a browser, and of whoever looks at what becomes of it.
+// A visit is that of a person who buys a car in a browser, and of a person who looks at what becomes of it.
 type visit struct {
 	*bench
 	chromium context.Context
@@ -90,7 +90,7 @@ func (v *visit) buy(t *testing.T) {
 	}
 }
 
-// order gives the address of the order that the page shows.
+// order returns the address of the order that the page shows.
 func (b *tab) order(t *testing.T) string {
 	t.Helper()
 	at, err := evaluate[string](b, `document.querySelector(".facts a[href^='/orders/']").href`)
@@ -370,7 +370,7 @@ func (v *visit) lookAtProblems(t *testing.T) {
 	v.look(t, b, looks)
 }
 
-// post gives the id of the order that sales answers with.
+// post returns the id of the order that sales answers with.
 func (v *visit) post(t *testing.T, path, body string) string {
 	t.Helper()
 	resp, err := client.Post(v.url(sales)+path, "application/json", strings.NewReader(body))

@@ -48,7 +48,7 @@ func TestCompany(t *testing.T) {
 		{"the next start goes on where the last ended", w.nextStart},
 		{"with --stream, orders reach a queue", w.stream},
 		{"nothing outlives an up that is killed", w.killUp},
-		{"--fresh starts anew, and nothing outlives a go run that is killed", w.fresh},
+		{"--fresh starts over, and nothing outlives a go run that is killed", w.fresh},
 	} {
 		if !t.Run(step.name, step.run) {
 			return

@@ -33,7 +33,7 @@ type crew struct {
 	up *process
 }
 
-// Whoever buys, whoever deletes the account, and whatever is stopped: the company goes on.
+// Whichever customer buys or deletes the account, and whatever is stopped, the company goes on.
 func TestPeopleAndOutages(t *testing.T) {
 	t.Parallel()
 	c := &crew{bench: newBench(t)}
@@ -99,7 +99,7 @@ func (c *crew) erase(t *testing.T) {
 		return err
 	})
 
-	// Billing has begun to read the customers anew, and stands before the second one.
+	// Billing has begun to read the customers again from the start, and stands before the second one.
 	if status, body := c.ask(t, http.MethodPut, c.url("billing")+"/subscriptions/customers/schedule", `{"schedule": "@every 1s", "page_size": 1}`, "application/json"); status != http.StatusOK {
 		t.Fatalf("the schedule: %d %s", status, body)
 	}

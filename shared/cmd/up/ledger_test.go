@@ -95,7 +95,7 @@ func (l *ledger) note(r *http.Request, sent string, o order.Order) {
 	}
 }
 
-// saved gives what the ledger holds, to go back to.
+// saved returns what the ledger holds, to go back to.
 func (l *ledger) saved() (purchases map[string]*purchase, answered int, cancelled []uuid.UUID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
