@@ -488,7 +488,7 @@ func TestBuyers(t *testing.T) {
 	signUp := func(t *testing.T) answer {
 		t.Helper()
 		status, a, text := do(t, "POST", co.customers.URL+"/customers", account("Ada"))
-		if status != 201 || !strings.HasPrefix(a.Token, "edison_buyer_") {
+		if status != 201 || !strings.HasPrefix(a.Token, "datafeed_buyer_") {
 			t.Fatal(status, text)
 		}
 		return a

@@ -66,7 +66,7 @@ func mailed(t *testing.T, sink *mailsink.Sink, n int) *mailsink.Mail {
 	}
 }
 
-var linkInMail = regexp.MustCompile(`\S+/signin/edison_signin_[A-Z2-7]{26}`)
+var linkInMail = regexp.MustCompile(`\S+/signin/datafeed_signin_[A-Z2-7]{26}`)
 
 func links(t *testing.T, m *mailsink.Mail, n int) []string {
 	t.Helper()
@@ -208,7 +208,7 @@ func TestSignInByLink(t *testing.T) {
 	}
 	t.Run("used, or made up", func(t *testing.T) {
 		dead(t, link)
-		dead(t, co.customers.URL+"/signin/edison_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+		dead(t, co.customers.URL+"/signin/datafeed_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 		dead(t, co.customers.URL+"/signin/x")
 	})
 	t.Run("the link of the sign-up works elsewhere, and gives the API a token", func(t *testing.T) {

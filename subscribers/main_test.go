@@ -196,8 +196,8 @@ func TestServices(t *testing.T) {
 				if status != 200 || !strings.Contains(body, api.has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 					t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
 				}
-				if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
-					t.Errorf("Edison-Copy: %s", copied)
+				if copied := header.Get("Datafeed-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
+					t.Errorf("Datafeed-Copy: %s", copied)
 				}
 			}
 			for _, path := range []string{"/", "/subscriptions"} {

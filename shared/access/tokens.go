@@ -20,7 +20,7 @@ import (
 )
 
 // tokenPrefix makes a token known for what it is, wherever it turns up.
-const tokenPrefix = "edison_"
+const tokenPrefix = "datafeed_"
 
 const (
 	maxToken = 256     // bytes

@@ -171,7 +171,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	req.Header.Set("Accept", TypeJSONFeed)
 	req.Header.Set("Accept-Encoding", accepted)
-	req.Header.Set("User-Agent", "edison-cars-subscriber")
+	req.Header.Set("User-Agent", "datafeed-subscriber")
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
+	emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
 	somewhere = "7-0123456789ab"
 )
 
@@ -70,7 +70,7 @@ func TestClientRequest(t *testing.T) {
 
 func TestClientToken(t *testing.T) {
 	t.Parallel()
-	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	for _, x := range []struct{ name, token, user, want string }{
 		{"a token", token, "", "Bearer " + token},
 		{"none", "", "", ""},
@@ -99,7 +99,7 @@ func TestClientToken(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			server.Close()
-			if _, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10}); err == nil || strings.Contains(err.Error(), "edison_") {
+			if _, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10}); err == nil || strings.Contains(err.Error(), "datafeed_") {
 				t.Errorf("%v", err)
 			}
 		})

@@ -60,14 +60,14 @@ func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
 		at = doc.Page.Head
 	} else {
 		var doc struct {
-			Edison struct {
+			Datafeed struct {
 				Head *feed.Cursor `json:"head"`
-			} `json:"_edison"`
+			} `json:"_datafeed"`
 		}
 		if err := json.Unmarshal(body, &doc); err != nil {
 			return head, fmt.Errorf("%w: %w", errNoFeed, err)
 		}
-		at = doc.Edison.Head
+		at = doc.Datafeed.Head
 	}
 	if at == nil {
 		return head, fmt.Errorf("%w: it does not say where it ends", errNoFeed)

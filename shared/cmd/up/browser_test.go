@@ -161,7 +161,7 @@ func (v *visit) follow(t *testing.T) {
 	if l := v.order.Lines; len(l) != 1 || l[0].Model != "ohm" || fmt.Sprint(l[0].Options) != "[third_row tow_bar]" {
 		t.Errorf("the order is %+v", v.order)
 	}
-	if entries := v.replay(t); len(entries) != 1 || entries[0].Edison.Entity.ID != v.order.ID {
+	if entries := v.replay(t); len(entries) != 1 || entries[0].Datafeed.Entity.ID != v.order.ID {
 		t.Errorf("the feed has %+v", entries)
 	}
 	short := v.order.ID.String()[28:]

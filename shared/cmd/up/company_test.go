@@ -133,9 +133,9 @@ func (w *walk) killSales(t *testing.T) {
 		})
 		asOf := frozen[service].AsOf
 		header, _, err := get(w.url(service)+api, "application/json")
-		if got, want := header.Values("Edison-Copy"), `orders; state=stale; as_of="`+asOf.UTC().Format(web.TimeFormat)+`"; failing_since="`; err != nil ||
+		if got, want := header.Values("Datafeed-Copy"), `orders; state=stale; as_of="`+asOf.UTC().Format(web.TimeFormat)+`"; failing_since="`; err != nil ||
 			!slices.ContainsFunc(got, func(copy string) bool { return strings.HasPrefix(copy, want) }) {
-			t.Errorf("%s answers with Edison-Copy: %s, %v; want %s", service, got, err, want)
+			t.Errorf("%s answers with Datafeed-Copy: %s, %v; want %s", service, got, err, want)
 		}
 		for _, path := range []string{"/", "/subscriptions"} {
 			_, body, err := get(w.url(service)+path, "text/html")

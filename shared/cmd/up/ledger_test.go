@@ -120,7 +120,7 @@ func (l *ledger) check(t *testing.T, entries []entry) (repeated int) {
 	defer l.mu.Unlock()
 	first, newest := map[uuid.UUID]order.Order{}, map[uuid.UUID]order.Order{}
 	for _, e := range entries {
-		o := e.Edison.Entity
+		o := e.Datafeed.Entity
 		if newest[o.ID] = o; o.Version == 1 {
 			first[o.ID] = o
 		}

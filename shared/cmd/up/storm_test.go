@@ -359,7 +359,7 @@ func (s *storm) wantCopies(t *testing.T, entries []entry) {
 	t.Helper()
 	newest := map[uuid.UUID]order.Order{}
 	for _, e := range entries {
-		newest[e.Edison.Entity.ID] = e.Edison.Entity
+		newest[e.Datafeed.Entity.ID] = e.Datafeed.Entity
 	}
 	var orders, totals, lines, reservations []string
 	for id, o := range newest {
