@@ -75,6 +75,9 @@ func ask(ctx context.Context) error {
 	go func() {
 		conn, err := source.Accept()
 		if err == nil {
+			_, err = http.ReadRequest(bufio.NewReader(conn))
+		}
+		if err == nil {
 			_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}{\"name\": \"Ada\"}")
 		}
 		if err == nil {
