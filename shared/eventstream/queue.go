@@ -112,7 +112,12 @@ func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 			_ = conn.CloseDeadline(time.Now().Add(closeTimeout))
 			return ctx.Err()
 		case <-again.C:
-			if err := q.assert(conn.Channel); err != nil {
+			hung := time.AfterFunc(connectTimeout, conn.Drop)
+			err := q.assert(conn.Channel)
+			if !hung.Stop() {
+				return fmt.Errorf("the broker does not answer within %v", connectTimeout)
+			}
+			if err != nil {
 				return err
 			}
 		case d, ok := <-deliveries:

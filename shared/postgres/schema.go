@@ -35,18 +35,22 @@ func chooseSchema(
 		return nil, err
 	}
 	s := &schema{conn: conn}
-	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
-	defer cancel()
 	var free bool
-	err = conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
+	asking, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err = conn.QueryRow(asking, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
 	if err == nil && !free {
+		ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
+		defer cancel()
 		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
 		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
 			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
 		}
 	}
 	if err == nil {
-		err = s.choose(ctx, name, migrations[len(migrations)-1].Name)
+		asking, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		err = s.choose(asking, name, migrations[len(migrations)-1].Name)
 	}
 	if err != nil {
 		s.close()
