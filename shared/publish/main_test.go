@@ -169,14 +169,14 @@ func personal(t testing.TB, l *Log, private bool) *httptest.Server {
 }
 
 type pageJSON struct {
-	Next   string `json:"next_url"`
-	Edison struct {
+	Next     string `json:"next_url"`
+	Datafeed struct {
 		Cursor, Next, Head string
 		Sealed             bool
 		UpToDate           *bool `json:"up_to_date"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 	Items []struct {
-		Edison struct{ Position int64 } `json:"_edison"`
+		Datafeed struct{ Position int64 } `json:"_datafeed"`
 	}
 }
 

@@ -20,16 +20,24 @@ import (
 var errFenced = errors.New("another process copies this feed into the same database")
 
 // applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step.
+// No statement may take longer than step. What has run into that before is tried last, and alone.
 func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := p.check(entries)
 	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
 		return nil, err
 	}
-	refused, err := p.applyBest(ctx, tx, good)
+	doubted, others := p.doubted(good)
+	refused, err := p.applyBest(ctx, tx, others, step)
+	for _, e := range doubted {
+		if err == nil {
+			var alone []rejection
+			alone, err = p.applyBest(ctx, tx, []feed.Entry{e}, step)
+			refused = append(refused, alone...)
+		}
+	}
 	if err == nil && len(refused) < len(good) {
-		refused, err = p.again(ctx, tx, refused)
+		refused, err = p.again(ctx, tx, refused, step)
 	}
 	bad = append(bad, refused...)
 	if err == nil {
@@ -40,15 +48,15 @@ func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.E
 
 // again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
 // the other one has given up since: as long as one more passes.
-func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
 	for more := true; more; refused = still {
 		more, still = false, nil
 		for _, r := range refused {
-			if badData(r.reason) && !ofOthers(r.reason) {
+			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
 				still = append(still, r)
 				continue
 			}
-			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true)
+			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true, step)
 			if err != nil {
 				return nil, err
 			}
@@ -132,20 +140,22 @@ func (e *entriesError) Error() string {
 }
 func (e *entriesError) Unwrap() error { return e.err }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed
-// is why it did while the database goes on to answer; err is why that does not.
-func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
+// failed is why it did while the database goes on to answer; err is why that does not.
+func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	failed = p.call(ctx, inner, entries, nil)
+	limited, end := limitAttempt(ctx, inner, step)
+	failed = p.call(limited, inner, entries, nil)
 	if out, ok := inner.(*publish.Tx); ok && failed == nil {
-		failed = out.Check(ctx)
+		failed = out.Check(limited)
 	}
 	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
-		_, failed = inner.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
+		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
 	}
+	failed = end(failed)
 	if failed == nil && keep {
 		return nil, inner.Commit(ctx)
 	}
@@ -159,22 +169,22 @@ func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, k
 }
 
 // applyBest applies all entries but the bad ones, which it finds by halving.
-func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
+func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	failed, err := p.attempt(ctx, tx, entries, true)
+	failed, err := p.attempt(ctx, tx, entries, true, step)
 	switch half := len(entries) / 2; {
 	case err != nil || failed == nil:
 		return nil, err
 	case half == 0:
 		return []rejection{{Entry: entries[0], reason: failed}}, nil
 	default:
-		first, err := p.applyBest(ctx, tx, entries[:half])
+		first, err := p.applyBest(ctx, tx, entries[:half], step)
 		if err != nil {
 			return nil, err
 		}
-		second, err := p.applyBest(ctx, tx, entries[half:])
+		second, err := p.applyBest(ctx, tx, entries[half:], step)
 		return append(first, second...), err
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -150,7 +151,7 @@ func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []reject
 			if applied == 1 && badData(alone.reason) {
 				return nil
 			}
-		} else if failed, err := p.attempt(ctx, tx, []feed.Entry{*known}, false); err != nil || failed == nil {
+		} else if failed, err := p.attempt(ctx, tx, []feed.Entry{*known}, false, p.step()); err != nil || failed == nil {
 			return err
 		}
 	}
@@ -174,22 +175,98 @@ func (e *refusedError) Unwrap() error { return e.first }
 // what may be wrong with one: a quota that is used up, a volume that became read-only.
 var fileSources = []string{"md.c", "fd.c", "buffile.c"}
 
-// databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody
-// else was in the way.
+// databaseAtFault: the database could not do its work, whatever the entry: it is away, full or read-only.
 func databaseAtFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return errors.Is(err, publish.ErrUnknown)
 	}
 	switch pgErr.Code[:min(2, len(pgErr.Code))] {
-	case "08", "40", "53", "58": // connection; deadlock and the like; out of disk, memory or connections; I/O
-		return true
+	case "08", "53", "58": // connection; out of disk, memory or connections; I/O
+		return pgErr.Code != "53400" // a limit that is set for each session
 	}
 	switch pgErr.Code {
-	case "25006", "55P03", "XX001", "XX002": // read-only, a lock not to be had in time, damaged data and index
+	case "25006", "XX001", "XX002": // read-only, damaged data and index
 		return true
 	}
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
+}
+
+// passing: the error may be one of the moment, whatever the entry: somebody else was in the way, or the database was slow.
+func passing(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlock and the like, lock, time, temporary files
+	}
+	_, slow := errors.AsType[*slowError](err)
+	return slow
+}
+
+// maxDoubts is how often an entry alone has to fail for a reason that may pass, and for as long as a page may take, to be at fault.
+const maxDoubts = 3
+
+// A doubtful version of an entity failed for such a reason while others passed.
+type doubtful struct {
+	id      uuid.UUID
+	version int64
+}
+
+// A doubt is how often it did, and since when.
+type doubt struct {
+	times int
+	since time.Time
+}
+
+// doubted separates the entries that have failed so from the others.
+func (p *poller) doubted(entries []feed.Entry) (doubted, others []feed.Entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.doubts) == 0 {
+		return nil, entries
+	}
+	for _, e := range entries {
+		if p.doubts[doubtful{e.ID, e.Version}].times > 0 {
+			doubted = append(doubted, e)
+		} else {
+			others = append(others, e)
+		}
+	}
+	return doubted, others
+}
+
+// settle returns a *doubtError if any of the entries that were refused while others passed may pass with the next poll.
+func (p *poller) settle(bad []rejection) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range bad {
+		if !passing(r.reason) {
+			continue
+		}
+		of := doubtful{r.ID, r.Version}
+		d, known := p.doubts[of]
+		if !known {
+			d.since = time.Now()
+		}
+		if p.doubts == nil {
+			p.doubts = map[doubtful]doubt{}
+		}
+		d.times++
+		p.doubts[of] = d
+		if d.times < maxDoubts || time.Since(d.since) < p.timeout {
+			err = &doubtError{r.Position, unquoted(r.reason)}
+		}
+	}
+	return err
+}
+
+// A doubtError is that of a page on which an entry may be at fault that has failed for a reason that may pass. It wraps none: of
+// what a transaction does that fails so, all would be done again.
+type doubtError struct {
+	position int64
+	reason   string
+}
+
+func (e *doubtError) Error() string {
+	return fmt.Sprintf("the entry at position %d is tried again: %s", e.position, e.reason)
 }
 
 // badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
@@ -219,10 +296,10 @@ func (p *poller) answers(ctx context.Context) bool {
 	return p.pool.Ping(ctx) == nil
 }
 
-const (
-	answerTimeout = 5 * time.Second
-	stepTimeout   = 10 * time.Second // for a statement of a page that is applied in parts
-)
+const answerTimeout = 5 * time.Second
+
+// step is how long a statement of a page may take that is applied in parts.
+func (p *poller) step() time.Duration { return p.timeout / 6 }
 
 // limitSteps makes a statement of tx that takes too long fail by itself, which shows that the database answers, and,
 // before that, one that waits for a lock, which is nobody's fault. restore undoes that.
@@ -244,6 +321,35 @@ func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore fu
 		return err
 	}, err
 }
+
+// limitAttempt ends an attempt that takes too long though none of its statements does, in such a way that the transaction goes on:
+// by a cancel request and, where Apply waits for something else, by the context. end returns the attempt's outcome.
+func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context.Context, end func(failed error) error) {
+	limited, cancel := context.WithTimeout(ctx, step+step/2)
+	began, ended := time.Now(), make(chan struct{})
+	timer := time.AfterFunc(step+step/4, func() {
+		defer close(ended)
+		_ = tx.Conn().PgConn().CancelRequest(limited)
+	})
+	return limited, func(failed error) error {
+		defer cancel()
+		late := !timer.Stop()
+		if late {
+			<-ended // else it may end a later statement
+		}
+		switch {
+		case databaseAtFault(failed):
+		case late && failed == nil, limited.Err() != nil, passing(failed) && time.Since(began) >= step:
+			return &slowError{step}
+		}
+		return failed
+	}
+}
+
+// A slowError is an attempt that took too long.
+type slowError struct{ limit time.Duration }
+
+func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
 
 // An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the
 // cause may.
@@ -297,13 +403,16 @@ func unquoted(err error) string {
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()
 	}
+	if slow, ok := errors.AsType[*slowError](err); ok {
+		return slow.Error()
+	}
 	if appended, ok := errors.AsType[*publish.EntryError](err); ok {
 		return appended.Error()
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
 		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL, which may say anything under any code
-		case databaseAtFault(err), class == "42", class == "54", class == "57": // none of these is about data
+		case databaseAtFault(err), class == "40", class == "55", class == "42", class == "54", class == "57": // none of these is about data
 			return pgErr.Error()
 		}
 		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)",

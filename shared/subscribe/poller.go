@@ -67,15 +67,16 @@ type poller struct {
 	rejecting   bool     // entries may be rejected: some were when it was read, or since
 	allNew      bool     // the copy knew nothing of what was on the last page
 	tuned       tuning
-	standby     bool // another process polls
-	undecided   bool // which of them does: this one has just started
-	succeeded   bool // the last poll did
-	waits       bool // the source holds requests that wait, as it did with the last of them
-	tried       bool // there was such a one since the last failure
-	failures    int  // in a row
-	size        int  // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
-	unread      int  // entries that the last page was to have that could not be had, or was too much; 0: none is remembered
-	sinceUnread int  // pages that were copied since then, or since size has grown
+	standby     bool               // another process polls
+	undecided   bool               // which of them does: this one has just started
+	succeeded   bool               // the last poll did
+	waits       bool               // the source holds requests that wait, as it did with the last of them
+	tried       bool               // there was such a one since the last failure
+	failures    int                // in a row
+	size        int                // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
+	unread      int                // entries that the last page was to have that could not be had, or was too much; 0: none is remembered
+	sinceUnread int                // pages that were copied since then, or since size has grown
+	doubts      map[doubtful]doubt // of pages that were not applied
 	lastError   error
 	nextPoll    time.Time    // past while one runs
 	asked       []chan error // by whom a poll was asked for, each with room for its outcome

@@ -107,7 +107,9 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	began := time.Now()
-	bad, err := p.tryCommit(ctx, entries, from, to, before, false)
+	doubted, _ := p.doubted(entries)
+	carefully := len(doubted) > 0 && len(entries) > 1
+	bad, err := p.tryCommit(ctx, entries, from, to, before, carefully)
 	if err != nil && before != nil {
 		if <-before.done; before.err != nil {
 			return before.err
@@ -115,7 +117,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	}
 	_, refused := errors.AsType[*refusedError](err)
 	whole := err == nil
-	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && p.answers(ctx) {
+	if !whole && !carefully && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && p.answers(ctx) {
 		bad, err = p.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
@@ -126,6 +128,9 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	p.see(entries, bad)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, e := range entries {
+		delete(p.doubts, doubtful{e.ID, e.Version})
+	}
 	if whole { // else another one of this size is enough
 		p.grow()
 	}
@@ -149,7 +154,11 @@ func (p *poller) see(entries []feed.Entry, bad []rejection) {
 }
 
 func (p *poller) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	timeout := p.timeout
+	if carefully {
+		timeout *= 3 // as many steps as it takes to find one of a thousand that takes as long as it may
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	alone := before == nil || isDone(before)
 	if alone && !carefully && p.Columns != nil && p.Check == nil && len(entries) < copyFrom && !p.hasRejected() {
@@ -258,7 +267,7 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 		return nil, nil
 	}
 	if carefully {
-		bad, err = p.applyCarefully(ctx, tx, entries, stepTimeout)
+		bad, err = p.applyCarefully(ctx, tx, entries, p.step())
 	} else {
 		var good []feed.Entry
 		if good, bad = p.check(entries); len(good) > 0 {
@@ -270,6 +279,9 @@ func (p *poller) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry
 	}
 	if err == nil {
 		err = p.judge(ctx, tx, len(entries), bad, end)
+	}
+	if err == nil {
+		err = p.settle(bad)
 	}
 	if err != nil {
 		return nil, err

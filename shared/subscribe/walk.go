@@ -155,6 +155,9 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 			if bad, err = p.againWalked(ctx, tx, append(bad, badGone...)); err != nil {
 				return err
 			}
+			if err := p.settle(bad); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name); err != nil {
 			return err
@@ -167,6 +170,9 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 	if err != nil {
 		return &pageError{what: "apply what was read anew", err: err}
 	}
+	p.mu.Lock()
+	p.doubts = nil
+	p.mu.Unlock()
 	p.metrics.resyncs.Inc()
 	p.logRejected(ctx, bad)
 	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
@@ -207,7 +213,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 func (p *poller) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
-		still, err = p.again(ctx, tx, refused)
+		still, err = p.again(ctx, tx, refused, dbTimeout)
 	}
 	if err == nil {
 		err = restore()
