@@ -432,12 +432,9 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 	revoked, revokedHash := NewToken()
 	valid, validHash := NewToken()
 	gone, stays := "gone:reader:"+revokedHash, "stays:reader:"+validHash
-	for name, x := range map[string]struct {
-		change string
-		status int // of a wait
-	}{
-		"the token is gone":     {stays + "\n", http.StatusUnauthorized},
-		"the token is for less": {"gone:reader=builds:" + revokedHash + "\n" + stays + "\n", http.StatusForbidden},
+	for name, change := range map[string]string{
+		"the token is gone":     stays + "\n",
+		"the token is for less": "gone:reader=builds:" + revokedHash + "\n" + stays + "\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -446,21 +443,14 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 			e.Use(w.Identify())
 			waiting := make(chan struct{}, 4)
 			happened := make(chan struct{})
-			event := &web.Awaited{Happened: happened, Prepare: func() {}}
 			readers := e.Group("", w.Reader())
 			readers.GET("/feeds/:feed", web.HandleLong(func(c *gin.Context) error {
 				ctx := c.Request.Context()
-				stream := c.Query("stream") != ""
-				if stream {
+				if c.Query("stream") != "" {
 					c.Writer.WriteHeaderNow()
 					c.Writer.Flush()
-				} else if web.Park(c, event, time.Now().Add(time.Minute), func() {}) {
-					waiting <- struct{}{}
-					return nil
 				}
-				if stream {
-					waiting <- struct{}{}
-				}
+				waiting <- struct{}{}
 				select {
 				case <-happened:
 				case <-web.Stopping(ctx):
@@ -503,7 +493,7 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 			for range 4 {
 				<-waiting
 			}
-			w.write(t, x.change)
+			w.write(t, change)
 			next := func() ended {
 				select {
 				case e := <-over:
@@ -515,7 +505,7 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 			}
 			for range 2 {
 				e := next()
-				if want := map[string]int{"wait, revoked": x.status, "stream, revoked": http.StatusOK}[e.name]; want != e.status {
+				if !strings.Contains(e.name, "revoked") || e.status != http.StatusOK {
 					t.Error(e)
 				}
 			}

@@ -23,11 +23,8 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 		if !logger.Enabled(req.Context(), slog.LevelInfo) {
 			return
 		}
-		start, complete := began(req), false
+		start, complete := time.Now(), false
 		defer func() {
-			if isParked(c) {
-				return
-			}
 			attrs := []slog.Attr{
 				slog.String("method", cut(req.Method)),
 				slog.String("path", cut(normal(req.RequestURI))),

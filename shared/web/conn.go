@@ -145,9 +145,6 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 
 // accepted returns the connection as it was accepted, or nil if that was not by [Listen].
 func accepted(c net.Conn) *impatientConn {
-	if back, ok := c.(*returned); ok {
-		c = back.Conn
-	}
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
 	}

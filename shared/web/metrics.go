@@ -57,9 +57,7 @@ func CountRequests(registry prometheus.Registerer) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		class := 0
 		defer func() {
-			if !isParked(c) {
-				countersOf(series{c.FullPath(), Reader(c)})[class].Inc()
-			}
+			countersOf(series{c.FullPath(), Reader(c)})[class].Inc()
 		}()
 		c.Next()
 		class = min(max(c.Writer.Status()/100-1, 1), 4)

@@ -1,6 +1,13 @@
 package web
 
 import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -81,11 +88,22 @@ func TestOpenConns(t *testing.T) {
 func TestBusyConns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := openLounge(t)
+		open, happened := newOpenConns(1000), make(chan struct{})
+		ln := &pipeListener{make(chan net.Conn), make(chan struct{})}
+		logger := slog.New(slog.DiscardHandler)
+		r := New(logger)
+		r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "now") })
+		r.GET("/wait", func(c *gin.Context) {
+			<-happened
+			c.String(http.StatusOK, "then")
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- ServeListener(ctx, impatient{ln, open}, r, logger) }()
 		busy := func() (n int) {
-			l.open.mu.Lock()
-			defer l.open.mu.Unlock()
-			for _, conns := range l.open.byClient {
+			open.mu.Lock()
+			defer open.mu.Unlock()
+			for _, conns := range open.byClient {
 				for c := range conns {
 					if c.busy.Load() {
 						n++
@@ -100,23 +118,42 @@ func TestBusyConns(t *testing.T) {
 				t.Errorf("%s: %d connections are busy, want %d", what, busy(), n)
 			}
 		}
-		g := l.enter()
+		conn := ln.dial()
+		in := bufio.NewReader(conn)
+		ask := func(target string) {
+			if _, err := io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: cars\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hear := func() {
+			resp, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Error(err)
+			}
+		}
 		want("before a request", 0)
-		g.ask(t, "/")
-		g.hear(t)
+		ask("/")
+		hear()
 		want("answered", 0)
-		g.ask(t, "/wait")
+		ask("/wait")
 		want("waiting", 1)
-		close(l.happened)
-		g.hear(t)
+		close(happened)
+		hear()
 		want("answered after a wait", 0)
-		g.ask(t, "/")
-		g.hear(t)
+		ask("/")
+		hear()
 		want("answered once more", 0)
-		_ = g.Close()
+		_ = conn.Close()
 		synctest.Wait()
-		if l.open.count != 0 {
-			t.Errorf("%d connections are left", l.open.count)
+		if open.count != 0 {
+			t.Errorf("%d connections are left", open.count)
+		}
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
 		}
 	})
 }

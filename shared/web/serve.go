@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +44,6 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 
 // ServeListener is Serve on a listener, which it closes.
 func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger *slog.Logger) error {
-	parking := newLot(h, logger, ctx.Done(), ln.Addr())
-	defer parking.cut()
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -55,13 +52,13 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		ConnContext:       withConn,
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done()), lotKey{}, parking)
+			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())
 		},
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if conn := accepted(c); conn != nil {
-			conn.busy.Store(state == http.StateActive || state == http.StateHijacked)
+			conn.busy.Store(state == http.StateActive)
 			conn.receiving.Store(0)
 		}
 		if state == http.StateNew {
@@ -77,7 +74,6 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	logger.InfoContext(ctx, "listening", "url", urlOf(scheme, ln.Addr()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
-	go func() { _ = server.Serve(parking) }() // until it is closed
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
@@ -89,7 +85,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	})
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if err := cmp.Or(server.Shutdown(patience), parking.drain(patience)); err != nil {
+	if err := server.Shutdown(patience); err != nil {
 		logger.WarnContext(ctx, "requests cut off at the stop", "error", err)
 		_ = server.Close()
 	}
@@ -130,7 +126,7 @@ func NewEnding() *Ending { return &Ending{ended: make(chan struct{})} }
 // End ends the requests of Bind. Call it once.
 func (e *Ending) End() { close(e.ended) }
 
-// Bind returns the request with a context in which [Stopping] is closed by End, too. A request that is parked is called again then.
+// Bind returns the request with a context in which [Stopping] is closed by End, too.
 func (e *Ending) Bind(req *http.Request) *http.Request {
 	ctx := req.Context()
 	return req.WithContext(context.WithValue(ctx, endingKey{}, e.either(serverStopping(ctx))))

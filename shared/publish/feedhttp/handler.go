@@ -167,10 +167,6 @@ func (s *Source) forget(epoch int) {
 // serveFeed answers in the order of what it costs: a bad request from its text, 304 from memory, and only then with the
 // entries.
 func (s *Source) serveFeed(c *gin.Context) error {
-	client := c
-	if _, resumed := web.Resumed(c.Request.Context()); resumed {
-		client = nil // it has asked already
-	}
 	res, err := s.resource(c)
 	if err != nil {
 		return err
@@ -178,11 +174,11 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(c, res)
 	}
-	a, err := s.answer(c.Request.Context(), res, client)
+	a, err := s.answer(c.Request.Context(), res, c)
 	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
 		a, err = s.wait(c, res, a, preferredWait(prefer))
 	}
-	if err != nil || a == nil {
+	if err != nil {
 		return err
 	}
 	h := c.Writer.Header()

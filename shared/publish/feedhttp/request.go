@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -42,7 +43,7 @@ type resource struct {
 
 	locating sync.Mutex
 	last     atomic.Pointer[answer]
-	awaited  atomic.Pointer[web.Awaited]
+	awaited  atomic.Pointer[publish.Snapshot]
 }
 
 // A key is what a resource is kept under: all that chooses it.

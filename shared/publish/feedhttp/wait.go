@@ -38,49 +38,37 @@ func preferredWait(fields []string) time.Duration {
 	return 0
 }
 
-// wait holds the request until there is something that its client has not seen, for as long as it prefers. It gives nil
-// where the request was parked. Beyond the limit of requests that wait it is answered without waiting, and without
-// Preference-Applied (RFC 7240 section 2 lets a server ignore a preference): a reader then polls on its schedule.
+// wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the limit of
+// requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a server ignore a
+// preference): a reader then polls on its schedule.
 func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
 	}
-	ctx := c.Request.Context()
-	until, resumed := web.Resumed(ctx)
-	if !resumed {
-		until = time.Now().Add(limit)
-	}
-	applied := []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
-	if nothing := nothingNew(c.Request.Header, res, a); !nothing || resumed {
+	ctx, applied := c.Request.Context(), []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if !nothingNew(c.Request.Header, res, a) {
 		c.Writer.Header()["Preference-Applied"] = applied
-		if !nothing {
-			return a, nil
-		}
+		return a, nil
 	}
-	if !resumed { // it has its slot until it is answered
-		release, err := s.waiting.Take(web.ClientKey(c))
-		if err != nil {
-			return a, nil
-		}
-		c.Writer.Header()["Preference-Applied"] = applied
-		if web.Park(c, s.awaited(res, a.snapshot), until, release) {
-			return nil, nil
-		}
-		defer release()
+	release, err := s.waiting.Take(web.ClientKey(c))
+	if err != nil {
+		return a, nil
 	}
-	timer := time.NewTimer(time.Until(until))
+	defer release()
+	c.Writer.Header()["Preference-Applied"] = applied
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for over := false; !over && nothingNew(c.Request.Header, res, a); {
+		s.renderAhead(res, a.snapshot)
 		select {
 		case <-a.snapshot.Moved():
 		case <-timer.C:
 			over = true
-		case <-web.Stopping(ctx):
-			over = true
+		case <-web.Stopping(ctx): // perhaps since the client may read no longer: it hears of nothing new
+			return a, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		var err error
 		if a, err = s.answer(ctx, res, nil); err != nil {
 			return nil, err
 		}
@@ -88,26 +76,16 @@ func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Durat
 	return a, nil
 }
 
-// awaited is that something is appended after the snapshot. Whoever waits for it on the resource finds the answer made.
-func (s *Source) awaited(res *resource, t *publish.Snapshot) *web.Awaited {
-	if awaited := res.awaited.Load(); awaited != nil && awaited.Happened == t.Moved() {
-		return awaited
+// renderAhead has the answer made, once for all that wait for it, while what follows the snapshot is being committed.
+func (s *Source) renderAhead(res *resource, t *publish.Snapshot) {
+	if res.Personal || res.awaited.Swap(t) == t {
+		return
 	}
-	awaited := &web.Awaited{Happened: t.Moved(), Prepare: func() {
-		ctx := context.Background() // both have time-outs
-		if a, err := s.answer(ctx, res, nil); err == nil {
-			_, _ = s.coded(ctx, nil, &res.request, a) // those who wait will hear of an error
+	t.Foresee(func(next *publish.Snapshot) {
+		if sp := res.selection.atHand(next); sp != nil {
+			_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
 		}
-	}}
-	res.awaited.Store(awaited)
-	if !res.Personal {
-		t.Foresee(func(next *publish.Snapshot) {
-			if sp := res.selection.atHand(next); sp != nil {
-				_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
-			}
-		})
-	}
-	return awaited
+	})
 }
 
 // nothingNew: the answer would be a 304 or an empty page.
