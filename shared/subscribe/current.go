@@ -17,13 +17,20 @@ type Current struct {
 	Feeds   []string
 
 	mu     sync.Mutex
-	last   map[string]time.Time // when each copy was up to date, as it was looked at last; before the first look: about now
+	last   map[string]time.Time // when each copy was up to date, as it was looked at last; at first when this process began to poll
 	polled map[string]bool      // since this process polls, or since the database was taken back
 	behind []string
 }
 
-// startSlack is how long before the first look a copy may have been brought up to date by this process.
-const startSlack = 10 * time.Second
+// Begin begins anew: this process polls since then. The engine calls it for the Current of a [Service].
+func (c *Current) Begin(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last, c.polled, c.behind = map[string]time.Time{}, map[string]bool{}, nil
+	for _, name := range c.Feeds {
+		c.last[name] = at
+	}
+}
 
 // Look returns the feeds whose copies are not current. Call it in the transaction that acts by them: a restore waits for its end.
 func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, err error) {
@@ -35,12 +42,6 @@ func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, er
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.last == nil {
-		c.last, c.polled = map[string]time.Time{}, map[string]bool{}
-		for _, name := range c.Feeds {
-			c.last[name] = time.Now().Add(-startSlack)
-		}
-	}
 	behind = slices.Clone(c.Feeds) // also those without a row, as while a restore is under way
 	var name string
 	var success *time.Time // of a poll
@@ -61,16 +62,9 @@ func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, er
 	return behind, err
 }
 
-// Behind returns what Look did last, for a page; nothing in a process that does not poll.
+// Behind returns what Look did last since Begin, for a page.
 func (c *Current) Behind() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.behind
-}
-
-// Reset begins anew, for Release: another process may poll from now on.
-func (c *Current) Reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last, c.polled, c.behind = nil, nil, nil
 }

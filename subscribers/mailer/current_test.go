@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -23,6 +24,11 @@ func TestNothingSentByAnOldCopy(t *testing.T) {
 				}
 				b.add(t, 1, email(1))
 				exec(t, b.db, polled+`now() - interval '1 day' where feed = $1`, feed)
+				if before { // the dump may be of just before
+					exec(t, b.db, polled+`now()`)
+					b.current.Begin(time.Now())
+					exec(t, b.db, polled+`now() where feed <> $1`, feed)
+				}
 				b.mustWork(t)
 				b.mustWork(t)
 				b.want(t, 1, "pending", 0)

@@ -50,7 +50,7 @@ func Service() *subscribe.Service {
 			return o.work(ctx)
 		},
 		WorkTimeout: oneMail + 5*time.Minute,
-		Release:     o.current.Reset,
+		Current:     &o.current,
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, set, o.outage.now(), o.current.Behind())

@@ -112,6 +112,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	}
 	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: newOutbox(set), sink: sink}
+	b.current.Begin(time.Now())
 	b.db = pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))
 	exec(t, b.db, `insert into subscription (service, feed, last_success_at) values ('mailer', 'customers', now()), ('mailer', 'orders', now())`)
 	b.mailTo(t, serve(t, sink))

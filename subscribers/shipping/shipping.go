@@ -61,7 +61,7 @@ func Service() *subscribe.Service {
 		Work: func(ctx context.Context, s *subscribe.Site) error {
 			return errors.Join(pickUp(ctx, s.Log, current, set.Pickup), takeBack(ctx, s.Log, set.Return))
 		},
-		Release: current.Reset,
+		Current: current,
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) {
 				stages, err := overview(r.Context(), s.DB)

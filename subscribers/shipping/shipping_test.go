@@ -49,6 +49,7 @@ func newDepot(t *testing.T) *depot {
 		d.current.Feeds = append(d.current.Feeds, f.Name)
 		d.polled(t, f.Name, time.Hour) // in time for a test that begins to act late
 	}
+	d.current.Begin(time.Now())
 	return d
 }
 
