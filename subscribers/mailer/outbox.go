@@ -41,7 +41,7 @@ type outbox struct {
 	set     *settings
 	outage  outage
 	current subscribe.Current
-	alone   *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
+	alone   *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
 }
 
 func newOutbox(set *settings) *outbox {

@@ -97,7 +97,7 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 
 // An overview is what the page shows.
 type overview struct {
-	Server  string   // "": none is set
+	Server  string   // "" means none is set
 	Limit   uint16   // 0 is none
 	Failure failure  // of this process, if it is the one that sends
 	Behind  []string // feeds without which it sends nothing

@@ -114,7 +114,7 @@ type shown struct {
 	Stages []stage
 }
 
-// overview gives the stages in the order of a shipment's way.
+// overview returns the stages in the order of a shipment's way.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
 	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
 		s := stage{Status: status}
