@@ -1,5 +1,3 @@
-// Package publish is a source's half of a data feed: the log that gives every entry its position in commit order,
-// the group commit that makes it fast, and the HTTP handler that serves any feed from it.
 package publish
 
 import (

@@ -87,7 +87,7 @@ func TestAccessLog(t *testing.T) {
 	if got := line("?refused"); !strings.Contains(got, " status=401 ") || !strings.Contains(got, ` reader="" `) {
 		t.Error(got)
 	}
-	ask(t, "GET", url+"/s/%65dison%5Fsignin_ABC?%7Ea=%2f%25%5f%20%c3%a4", nil)
+	ask(t, "GET", url+"/s/%64atafeed%5Fsignin_ABC?%7Ea=%2f%25%5f%20%c3%a4", nil)
 	if got := line("/s/"); !strings.Contains(got, ` path="/s/datafeed_signin_ABC?~a=%2f%25_%20%c3%a4" `) {
 		t.Error(got)
 	}

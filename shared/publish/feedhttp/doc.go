@@ -1,0 +1,6 @@
+// Package feedhttp serves the feeds of a [publish.Log] over HTTP: as JSON Feed, Atom, HTML and server-sent events, in pages whose URLs
+// stay, with long polls, conditional requests and compression. shared/feed/PROTOCOL.md specifies it.
+//
+// A request goes through the files in this order: request.go reads what is asked for, place.go finds it in the log, document.go puts the
+// entries and links together, cache.go keeps the rendered and compressed bytes, and wait.go holds requests until there is news.
+package feedhttp
