@@ -81,6 +81,22 @@ func TestAnother(t *testing.T) {
 	}
 }
 
+// No walk asks for a page that another walk has brought into memory.
+func TestWalksDiffer(t *testing.T) {
+	t.Parallel()
+	seen := map[int]bool{}
+	for round := range 3 {
+		for again := range 8 {
+			for walker := range walkers {
+				seen[walkLimit(walker, round, again)] = true
+			}
+		}
+	}
+	if want := 3 * 8 * walkers; len(seen) != want {
+		t.Errorf("%d walks have %d limits", want, len(seen))
+	}
+}
+
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	ids := make([]uuid.UUID, 5)

@@ -88,9 +88,10 @@ func (o *overload) sell(ctx context.Context, s *process,
 	return delays, pages, err
 }
 
-// walkLimit returns the size of a walk's pages, which differs between walks so that they have no page in common.
+// walkLimit returns the size of a walk's pages. No two walks of three rounds have one in common if a walker walks at
+// most 8 times in a round.
 func walkLimit(walker, round, again int) int {
-	return feed.MaxPageSize - (round*1000+again*walkers+walker)%400
+	return feed.MaxPageSize - ((round*8+again)*walkers+walker)%400
 }
 
 // walk reads the feed again and again until ctx ends, as a client of its own.
