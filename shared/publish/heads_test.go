@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -344,4 +345,29 @@ func TestServingWhileTheDatabaseIsAway(t *testing.T) {
 		resp, _ := get(t, server, "GET", tail, "If-None-Match", first.Header.Get("ETag"))
 		return resp.StatusCode == 304
 	})
+}
+
+// A look at the heads costs the same, however long the log is.
+func TestLookIsIndependentOfTheLength(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	for range 20 {
+		entries := make([]Entry, 1000)
+		for i := range entries {
+			entries[i] = thing(uuid.New(), 1)
+		}
+		appendAll(t, l, entries)
+	}
+	if _, err := pool.Exec(t.Context(), `analyze`); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := pool.Query(t.Context(), `explain select `+isWhole+` from feed f`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if text := strings.Join(plan, "\n"); err != nil || strings.Contains(text, "Seq Scan on feed_entry") {
+		t.Errorf("%v: the look reads the whole log:\n%s", err, text)
+	}
 }

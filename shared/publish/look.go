@@ -28,8 +28,9 @@ type look struct {
 	news     bool            // some head is not the one remembered
 }
 
-// isWhole is true of a row f of the table feed if its log ends where it says.
-const isWhole = `(not exists (select from feed_entry where feed = f.name and position > f.position)
+// isWhole is true of a row f of the table feed if its log ends where it says. It reads the last entry by the index, however
+// long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the whole log.
+const isWhole = `(coalesce((select position from feed_entry where feed = f.name order by position desc limit 1), 0) <= f.position
 	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
 
 // look reads the heads, of a database that is whole and in which nothing is left of what the list says is erased.

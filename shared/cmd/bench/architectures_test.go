@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,26 +10,22 @@ import (
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
-// What the faults come to in each way: what is lost, what is sold to nobody's knowledge, and what never was sold. What takes longer is
-// a matter of the machine.
+// What the faults come to in each way: what is lost, what is sold to nobody's knowledge, and what never was sold. What
+// takes longer is a matter of the machine.
 func TestArchitectures(t *testing.T) {
 	t.Parallel()
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}
-	picture := filepath.Join(t.TempDir(), "bench.svg")
-	raw, err := exec.Command(build(t), "architectures", "--quick", "--markdown", "--out", picture).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, raw)
-	}
-	out := string(raw)
+	out, bars := quick(t, "architectures")
 	const few, all, caughtOfAll = minFew, minFew * 3, caught * 3
 	for fault, want := range map[string][]facts{ // in the order of the columns
 		before:   {{"lost": all}, {"lost": all}, {"lost": all}, {}, {}},
 		goodDays: {{}, {}, {}, {}, {}},
 		away:     {{"failed": few}, {}, {}, {}, {}},
 		outage:   {{}, {"waited": few, "lost": all}, {"lost": all}, {}, {}},
-		halfSold: {{"failed": caught, "phantom": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}},
+		halfSold: {{"failed": caught, "phantom": caughtOfAll}, {"failed": caught, "lost": caughtOfAll},
+			{"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}},
 		halfDone: {{"failed": some, "phantom": some}, {}, {}, {}, {}},
 		slowly:   {{late: some}, {}, {}, {}, {}},
 	} {
@@ -64,8 +58,10 @@ func TestArchitectures(t *testing.T) {
 			t.Errorf("%s: the newcomers lack %s, want %v", architectures()[i].title, cell, want)
 		}
 	}
-	for _, row := range []string{`synchronous calls \| .* 3,000 \| .* 5 addresses \| 3 times`, `queue per consumer \| .* 3,000 \| .* broker, 5 queues \| 3 times`,
-		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| once`, `feed \| .* nobody \| never`, `feed with relay \| .* nobody \| never`} {
+	for _, row := range []string{`synchronous calls \| .* 3,000 \| .* 5 addresses \| 3 times`,
+		`queue per consumer \| .* 3,000 \| .* broker, 5 queues \| 3 times`,
+		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| once`, `feed \| .* nobody \| never`,
+		`feed with relay \| .* nobody \| never`} {
 		if !regexp.MustCompile(`(?m)^\| ` + row + ` \|$`).MatchString(out) {
 			t.Errorf("nothing matches %s", row)
 		}
@@ -73,7 +69,7 @@ func TestArchitectures(t *testing.T) {
 	if t.Failed() {
 		t.Log(out)
 	}
-	if bars := countBars(t, picture); bars < 2*5+3+3+3+1+1 {
+	if bars < 2*5+3+3+3+1+1 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 }

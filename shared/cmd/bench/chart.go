@@ -31,7 +31,7 @@ const (
 		`@media(prefers-color-scheme:dark){text{fill:#e6edf3}.n{fill:#9198a1}.p{fill:#0d1117}.s0{fill:#58a6ff}.s1{fill:#8b949e}.s2{fill:#e3953a}}`
 )
 
-// draw gives an SVG picture, light or dark as its viewer likes it.
+// draw returns an SVG picture, light or dark as its viewer likes it.
 func draw(title, machine string, charts []chart) []byte {
 	var b bytes.Buffer
 	y := margin
@@ -48,7 +48,7 @@ func draw(title, machine string, charts []chart) []byte {
 	return append([]byte(head), append(b.Bytes(), "</svg>\n"...)...)
 }
 
-// draw begins at y and gives where it ends.
+// draw begins at y and returns where it ends.
 func (c *chart) draw(b *bytes.Buffer, y int) int {
 	y += 12
 	text(b, "t", margin, y, "start", c.title)
@@ -106,5 +106,6 @@ func rect(b *bytes.Buffer, series, x, y, width, height int) {
 }
 
 func text(b *bytes.Buffer, class string, x, y int, anchor, s string) {
-	fmt.Fprintf(b, `<text class="%s" x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", class, x, y, anchor, html.EscapeString(s))
+	fmt.Fprintf(b, `<text class="%s" x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", class, x, y, anchor,
+		html.EscapeString(s))
 }

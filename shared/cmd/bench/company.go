@@ -2,50 +2,88 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/postgres"
 )
+
+// An architecture is a way in which sales is connected with the consumers of its orders.
+type architecture struct {
+	name, title, bar string
+	sales            string // kind of process
+	consumer         string
+	brokered         bool     // it takes a broker
+	relayed          bool     // from the feed to the broker
+	knows            []string // what sales has to know beside the consumers
+	// told returns what sales has to know of a consumer. It is nil if that is nothing.
+	told func(c *consumer) string
+	what string // that is
+}
+
+// architectures returns the contestants.
+func architectures() []*architecture {
+	return []*architecture{
+		{name: "calls", title: "synchronous calls", bar: "calls", sales: shop.SalesByCalls, consumer: shop.CalledConsumer,
+			told: func(c *consumer) string { return "http://" + c.addr }, what: "addresses"},
+		{name: "queues", title: "queue per consumer", bar: "queues", sales: shop.SalesByQueues,
+			consumer: shop.QueueConsumer, brokered: true, knows: []string{"broker"},
+			told: func(c *consumer) string { return c.name }, what: "queues"},
+		{name: "stream", title: "event stream", bar: "stream", sales: shop.SalesByStream,
+			consumer: shop.StreamConsumer, brokered: true, knows: []string{"broker", "exchange", "history queue"}},
+		{name: "feed", title: "feed", bar: "feed", sales: shop.SalesByFeed, consumer: shop.FeedConsumer},
+		{name: "relay", title: "feed with relay", bar: "feed with relay", sales: shop.SalesByFeed,
+			consumer: shop.FeedConsumer, brokered: true, relayed: true},
+	}
+}
+
+// hasHistory reports whether sales fills a queue with the orders that came before a newcomer.
+func (w *architecture) hasHistory() bool { return w.sales == shop.SalesByStream }
 
 // A company is sales and its consumers, connected in one way: a process and a database each.
 type company struct {
 	*architecture
 	*comparison
-	db        *pgxpool.Pool // of sales
-	copies    cluster       // for the consumers' databases
+	db        *postgres.DB // of sales
+	copies    *cluster     // for the consumers' databases
 	salesAddr string
-	sales     *server // nil: it is down
-	relay     *server
+	sales     *process
 	consumers []*consumer // the three, then newcomers
-	told      []*consumer // of whom sales knows
-	history   string      // queue that sales fills for newcomers; empty: there is none yet
+	history   string      // queue that sales fills for newcomers, or empty as long as there is none
 	changes   int         // how often sales had to be changed and started again because of them
 	orders    []*sold
-	normal    expense
+	sent      int           // requests and messages by which others heard of the orders of good days
+	cpu       time.Duration // of sales and its PostgreSQL for them
 }
 
 // A consumer has to hear of every order.
 type consumer struct {
 	name, addr string
-	db         *pgxpool.Pool
-	process    *server // nil: it is down
+	db         *postgres.DB
+	process    *process
 	*witness
 }
 
 const history = "history"
 
-// open makes the database of sales.
+// database makes one that is closed in the end.
+func (c *company) database(ctx context.Context, of *cluster, name string) (*postgres.DB, error) {
+	db, err := of.create(ctx, name)
+	if err == nil {
+		c.atEnd(db.Close)
+	}
+	return db, err
+}
+
+// open makes the database of sales, and starts sales and its relay.
 func (c *company) open(ctx context.Context) (err error) {
-	if c.db, err = c.source.create(ctx, c.name); err == nil {
+	if c.db, err = c.database(ctx, c.server, c.name); err == nil {
 		c.salesAddr, err = freeAddr(ctx)
 	}
 	if err == nil {
@@ -54,70 +92,36 @@ func (c *company) open(ctx context.Context) (err error) {
 	if err != nil || !c.relayed {
 		return err
 	}
-	db, err := c.copies.create(ctx, c.name+"_relay")
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	addr, err := freeAddr(ctx)
+	db, err := c.database(ctx, c.copies, c.name+"_relay")
 	if err == nil {
-		c.relay, err = c.start(ctx, shop.Relay, db, map[string]string{shop.Addr: addr})
+		_, err = c.startSubscriber(ctx, shop.Relay, c.salesAddr, db, c.settings())
 	}
 	return err
 }
 
-// close leaves nothing running.
-func (c *company) close() {
-	var all errgroup.Group
-	stop := func(s *server) {
-		if s != nil {
-			all.Go(func() error { s.kill(); return nil })
-		}
-	}
-	stop(c.sales)
-	stop(c.relay)
-	for _, con := range c.consumers {
-		stop(con.process)
-	}
-	_ = all.Wait()
-	for _, con := range c.consumers {
-		if con.witness != nil {
-			con.witness.close()
-		}
-		con.db.Close()
-	}
-	if c.db != nil {
-		c.db.Close()
-	}
-}
-
-// start starts a process of the company.
-func (c *company) start(ctx context.Context, kind string, db *pgxpool.Pool, settings map[string]string) (*server, error) {
-	env := maps.Clone(c.env)
-	for _, name := range []string{"DATABASE_URL", "PAGE_SIZE", "FEED_TOKEN", "FEED_URL_ORDERS", "STREAM_ORDERS"} {
-		delete(env, name) // which whoever runs this may have set for another
-	}
-	env["LOG_LEVEL"], env["FEED_URL_ORDERS"], env["POLL_ORDERS"], env["POLL_WAIT"] = "error", "http://"+c.salesAddr+"/feeds/"+feedName, "@every 1s", "25s"
+// settings are those that all processes of the company have.
+func (c *company) settings() map[string]string {
+	set := map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"}
 	if c.brokered {
-		env[shop.Broker] = c.brokerURL()
+		set[shop.Broker] = c.broker.URL
 	}
-	if c.relayed && kind == shop.FeedConsumer {
-		env["STREAM_ORDERS"], env["POLL_ORDERS"], env["POLL_WAIT"] = c.brokerURL(), "@every 2s", "0s" // listens, and need not wait
-	}
-	maps.Copy(env, settings)
-	return startServer(ctx, env, kind, db.Config().ConnString())
+	return set
 }
 
-// startSales starts sales with what it knows; crash is how many orders it takes between its two steps until it is killed there, 0: none.
+// startSales starts sales with what it knows; crash is how many orders it takes between its two steps until it is
+// killed there, 0: none.
 func (c *company) startSales(ctx context.Context, crash int) (err error) {
 	http.DefaultClient.CloseIdleConnections() // to the one before
 	var told []string
-	for _, con := range c.told {
-		told = append(told, c.architecture.told(con))
+	for _, con := range c.consumers {
+		if c.told != nil {
+			told = append(told, c.told(con))
+		}
 	}
-	c.sales, err = c.start(ctx, c.architecture.sales, c.db, map[string]string{
-		shop.Addr: c.salesAddr, shop.Told: strings.Join(told, ","), shop.History: c.history, shop.Crash: fmt.Sprint(crash),
-	})
+	set := c.settings()
+	set[shop.Addr], set[shop.Told] = c.salesAddr, strings.Join(told, ",")
+	set[shop.History], set[shop.Crash] = c.history, fmt.Sprint(crash)
+	c.sales, err = c.start(ctx, c.architecture.sales, c.db.Config().ConnString(), set)
 	return err
 }
 
@@ -131,9 +135,13 @@ func (c *company) restartSales(ctx context.Context, crash int) error {
 
 // startConsumer starts it; settings may be nil.
 func (c *company) startConsumer(ctx context.Context, con *consumer, settings map[string]string) (err error) {
-	env := map[string]string{shop.Addr: con.addr, shop.Name: con.name}
-	maps.Copy(env, settings)
-	con.process, err = c.start(ctx, c.architecture.consumer, con.db, env)
+	set := c.settings()
+	set[shop.Addr], set[shop.Name] = con.addr, con.name
+	if c.relayed { // listens, and need not wait
+		set["STREAM_ORDERS"], set["POLL_ORDERS"], set["POLL_WAIT"] = c.broker.URL, "@every 2s", "0s"
+	}
+	maps.Copy(set, settings)
+	con.process, err = c.startSubscriber(ctx, c.architecture.consumer, c.salesAddr, con.db, set)
 	return err
 }
 
@@ -156,27 +164,25 @@ func (c *company) join(ctx context.Context, names ...string) error {
 	for i, name := range names {
 		all.Go(func() (err error) {
 			con := &consumer{name: c.name + "_" + name}
-			if con.db, err = c.copies.create(ctx, con.name); err != nil {
+			if con.db, err = c.database(ctx, c.copies, con.name); err != nil {
 				return err
 			}
-			added[i] = con
-			if con.witness, err = testify(ctx, con.db); err != nil {
+			if con.witness, err = c.listen(ctx, con.db); err != nil {
 				return err
 			}
 			if con.addr, err = freeAddr(ctx); err != nil {
 				return err
 			}
+			added[i] = con
 			return c.startConsumer(ctx, con, settings)
 		})
 	}
-	err := all.Wait()
-	added = slices.DeleteFunc(added, func(con *consumer) bool { return con == nil })
+	if err := all.Wait(); err != nil {
+		return err
+	}
 	c.consumers = append(c.consumers, added...)
 	switch {
-	case err != nil:
-		return err
-	case c.architecture.told != nil:
-		c.told = append(c.told, added...)
+	case c.told != nil:
 	case c.hasHistory() && c.history == "":
 		c.history = history
 	default:
@@ -184,29 +190,4 @@ func (c *company) join(ctx context.Context, names ...string) error {
 	}
 	c.changes++
 	return c.restartSales(ctx, 0)
-}
-
-// kill is SIGKILL.
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.ended
-	s.cancel()
-}
-
-// complaint is what a process that is given up said.
-func (s *server) complaint() error {
-	s.kill()
-	return fmt.Errorf("it said: %q", s.stderr.Bytes())
-}
-
-// died returns when the process has ended by itself.
-func (s *server) died(ctx context.Context) error {
-	select {
-	case <-s.ended:
-		return nil
-	case <-time.After(patience):
-		return errors.New("the process does not crash where it should")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -4,58 +4,53 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
-	"github.com/edison-cars/data-feeds/sql"
 )
 
 // A comparison is the same shop in several ways, over the same faults.
 type comparison struct {
-	trial
-	out        *output
-	env        map[string]string
-	dir        string
+	*bench
+	orders     int           // in good days
+	few        int           // while something is wrong
+	slow       time.Duration // a slow consumer takes it for each order, so that the last of few waits about slowBy
 	ways       []*architecture
 	atOnce     int // companies to which a fault happens at the same time
-	source     cluster
-	postmaster *postmaster // of source; nil: the system has no /proc
-	copies     []cluster   // one for waysEach companies
+	server     *cluster
+	postmaster postmaster // of server
+	copies     []*cluster // one for waysEach companies
 	broker     *rabbitmq.Server
 	companies  []*company
 }
 
 func (b *bench) architectures(ctx context.Context) (machine string, charts []chart, err error) {
-	n := cmp.Or(b.opts.orders, 400)
-	c := &comparison{out: b.out, env: b.env, dir: b.dir, ways: architectures(), atOnce: 1, trial: trial{orders: n, few: max(minFew, n/10)}}
-	if b.opts.quick {
-		c.atOnce, c.orders, c.few = len(c.ways), 20, minFew
+	n := cmp.Or(b.orders, 400)
+	c := &comparison{bench: b, ways: architectures(), atOnce: 1, orders: n, few: max(minFew, n/10)}
+	if b.quick {
+		c.atOnce, c.orders, c.few = len(c.ways), minSales, minFew
 	}
 	c.slow = time.Second/ordersPerSecond + slowBy/time.Duration(c.few)
-	rabbit := findRabbit()
-	c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return b.opts.only != "" && w.name != b.opts.only })
-	if rabbit == nil {
+	c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return b.only != "" && w.name != b.only })
+	found, err := rabbitmq.Find()
+	if err != nil {
 		fmt.Fprintln(b.out, noRabbit)
 		c.ways = slices.DeleteFunc(c.ways, func(w *architecture) bool { return w.brokered })
 	}
 	if len(c.ways) == 0 {
-		return "", nil, rabbitmq.ErrMissing
+		return "", nil, err
 	}
-	defer c.close()
 	began := time.Now()
 	if err := c.open(ctx); err != nil {
 		return "", nil, err
 	}
-	if machine, err = describeMachine(ctx, c.source.DB, rabbit); err != nil {
+	if machine, err = b.describeMachine(ctx, c.server.DB, found); err != nil {
 		return "", nil, err
 	}
-	fmt.Fprintf(b.out, "%s\nstarted in %.1f s\n", machine, time.Since(began).Seconds())
+	fmt.Fprintf(b.out, "started in %.1f s\n", time.Since(began).Seconds())
 	if err := c.run(ctx); err != nil {
 		return "", nil, err
 	}
@@ -64,41 +59,36 @@ func (b *bench) architectures(ctx context.Context) (machine string, charts []cha
 }
 
 const (
-	minFew   = 8
-	waysEach = 2                       // the consumers of so many companies share a PostgreSQL server, as far as its connections go
-	slowBy   = 1800 * time.Millisecond // the last order, at a slow consumer
+	minFew    = 8
+	connsEach = 6                       // of a process to a database: many are in a cluster
+	waysEach  = 2                       // companies whose consumers share a PostgreSQL server, which has 60 connections
+	slowBy    = 1800 * time.Millisecond // the last order, at a slow consumer
 )
 
 // open starts the servers, and sales of every company.
 func (c *comparison) open(ctx context.Context) (err error) {
 	var starts errgroup.Group
-	c.copies = make([]cluster, (len(c.ways)+waysEach-1)/waysEach)
+	c.copies = make([]*cluster, (len(c.ways)+waysEach-1)/waysEach)
 	starts.Go(func() (err error) {
-		c.source, err = openCluster(ctx, filepath.Join(c.dir, "source"), sql.Migrations("publish"), sql.Migrations("sales"))
+		c.server, err = c.openSource(ctx, connsEach)
 		return err
 	})
 	for i := range c.copies {
 		starts.Go(func() (err error) {
-			c.copies[i], err = openCluster(ctx, filepath.Join(c.dir, fmt.Sprint("copies", i)), sql.Migrations("subscribe"), shop.Migrations())
+			c.copies[i], err = c.openCopies(ctx, fmt.Sprint("copies", i), connsEach)
 			return err
 		})
 	}
 	if slices.ContainsFunc(c.ways, func(w *architecture) bool { return w.brokered }) {
-		starts.Go(func() error {
-			if err := c.startBroker(ctx, ""); err != nil {
-				return err
-			}
-			if _, err := c.broker.Ctl(ctx, "add_vhost", relayHost); err != nil {
-				return err
-			}
-			_, err := c.broker.Ctl(ctx, "set_permissions", "-p", relayHost, "guest", ".*", ".*", ".*")
+		starts.Go(func() (err error) {
+			c.broker, err = c.startBroker(ctx, "")
 			return err
 		})
 	}
 	if err := starts.Wait(); err != nil {
 		return err
 	}
-	if c.postmaster, err = findPostmaster(ctx, c.source.Pool); err != nil {
+	if c.postmaster, err = findPostmaster(ctx, c.server.Pool); err != nil {
 		return err
 	}
 	for i, w := range c.ways {
@@ -107,37 +97,7 @@ func (c *comparison) open(ctx context.Context) (err error) {
 	return c.each(ctx, len(c.companies), (*company).open)
 }
 
-func (c *comparison) startBroker(ctx context.Context, addr string) (err error) {
-	c.broker, err = rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(c.dir, "rabbitmq"), Addr: addr})
-	return err
-}
-
-// relayHost is a virtual host: the stream and the relay have an exchange of the same name.
-const relayHost = "relay"
-
-func (c *company) brokerURL() string {
-	if c.relayed {
-		return c.broker.URL + relayHost
-	}
-	return c.broker.URL
-}
-
-func (c *comparison) close() {
-	_ = c.each(context.Background(), len(c.companies), func(company *company, _ context.Context) error {
-		company.close()
-		return nil
-	})
-	if c.broker != nil {
-		c.broker.Kill()
-	}
-	var all sync.WaitGroup
-	for _, cluster := range append(c.copies, c.source) {
-		all.Go(cluster.close)
-	}
-	all.Wait()
-}
-
-// each does it to all companies. What they start goes on.
+// each calls do for all companies. The processes that they start go on.
 func (c *comparison) each(ctx context.Context, atOnce int, do func(*company, context.Context) error) error {
 	var all errgroup.Group
 	all.SetLimit(max(1, atOnce))
@@ -152,7 +112,7 @@ func (c *comparison) each(ctx context.Context, atOnce int, do func(*company, con
 	return all.Wait()
 }
 
-// run lets one fault after the other happen.
+// run lets one fault after the other happen; after each, sales go on.
 func (c *comparison) run(ctx context.Context) error {
 	for _, f := range c.faults() {
 		atOnce := c.atOnce
@@ -160,15 +120,16 @@ func (c *comparison) run(ctx context.Context) error {
 			atOnce = 1 // it is measured
 		}
 		began := time.Now()
-		if f.name == outage && c.broker != nil {
+		down := f.name == outage && c.broker != nil
+		if down {
 			c.broker.Kill()
 		}
 		err := c.each(ctx, atOnce, func(company *company, ctx context.Context) error { return f.run(ctx, company) })
-		if f.name == outage && c.broker != nil && err == nil {
-			err = c.startBroker(ctx, c.broker.Addr)
+		if down && err == nil {
+			c.broker, err = c.startBroker(ctx, c.broker.Addr)
 		}
-		if f.name == outage && err == nil {
-			err = c.each(ctx, atOnce, func(company *company, ctx context.Context) error { return company.goOn(ctx, outage) })
+		if err == nil {
+			err = c.each(ctx, atOnce, func(company *company, ctx context.Context) error { return company.goOn(ctx, f.name) })
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,13 +17,6 @@ type fault struct {
 	run  func(ctx context.Context, c *company) error
 }
 
-// A trial is what the faults are tried on.
-type trial struct {
-	orders int           // in good days
-	few    int           // while something is wrong
-	slow   time.Duration // what each order takes a slow consumer, so that the last of few waits about slowBy
-}
-
 const (
 	longSale    = time.Second // a sale that takes longer has waited
 	longestSale = time.Minute
@@ -35,14 +25,13 @@ const (
 
 var consumerNames = []string{"warehouse", "billing", "mailer"}
 
-// sold is an order that somebody wanted to buy.
+// sold is an order that a buyer asked for.
 type sold struct {
-	number      int
 	fault       string
 	id          uuid.UUID
 	took        time.Duration
 	committedAt time.Time // as far as the buyer heard of it
-	err         error     // what the buyer was told instead
+	err         error     // the answer to the buyer otherwise
 }
 
 const (
@@ -57,27 +46,21 @@ const (
 )
 
 // faults happen in this order.
-func (t *trial) faults() []fault {
+func (all *comparison) faults() []fault {
 	return []fault{
 		{before, func(ctx context.Context, c *company) error {
-			c.sell(ctx, before, t.few)
-			if err := c.join(ctx, consumerNames...); err != nil {
-				return err
-			}
-			return c.goOn(ctx, before)
+			c.sell(ctx, before, all.few)
+			return c.join(ctx, consumerNames...)
 		}},
-		{goodDays, func(ctx context.Context, c *company) error { return c.measure(ctx, t.orders) }},
+		{goodDays, func(ctx context.Context, c *company) error { return c.measure(ctx, all.orders) }},
 		{away, func(ctx context.Context, c *company) error {
 			c.consumers[1].process.kill()
-			c.sell(ctx, away, t.few)
-			if err := c.startConsumer(ctx, c.consumers[1], nil); err != nil {
-				return err
-			}
-			return c.goOn(ctx, away)
+			c.sell(ctx, away, all.few)
+			return c.startConsumer(ctx, c.consumers[1], nil)
 		}},
 		{outage, func(ctx context.Context, c *company) error {
-			c.sell(ctx, outage, t.few)
-			return nil // it goes on when the broker is back
+			c.sell(ctx, outage, all.few)
+			return nil
 		}},
 		{halfSold, func(ctx context.Context, c *company) error {
 			if err := c.restartSales(ctx, caught); err != nil {
@@ -87,68 +70,53 @@ func (t *trial) faults() []fault {
 			if err := c.sales.died(ctx); err != nil {
 				return fmt.Errorf("sales: %w", err)
 			}
-			if err := c.startSales(ctx, 0); err != nil {
-				return err
-			}
-			return c.goOn(ctx, halfSold)
+			return c.startSales(ctx, 0)
 		}},
 		{halfDone, func(ctx context.Context, c *company) error {
 			if err := c.restart(ctx, c.consumers[1], map[string]string{shop.Crash: "1"}); err != nil {
 				return err
 			}
-			c.sell(ctx, halfDone, t.few)
+			c.sell(ctx, halfDone, all.few)
 			if err := c.consumers[1].process.died(ctx); err != nil {
 				return fmt.Errorf("%s: %w", c.consumers[1].name, err)
 			}
-			if err := c.startConsumer(ctx, c.consumers[1], nil); err != nil {
-				return err
-			}
-			return c.goOn(ctx, halfDone)
+			return c.startConsumer(ctx, c.consumers[1], nil)
 		}},
 		{slowly, func(ctx context.Context, c *company) error {
-			if err := c.restart(ctx, c.consumers[1], map[string]string{shop.Slow: t.slow.String()}); err != nil {
+			if err := c.restart(ctx, c.consumers[1], map[string]string{shop.Slow: all.slow.String()}); err != nil {
 				return err
 			}
-			c.sell(ctx, slowly, t.few)
-			if err := c.goOn(ctx, slowly); err != nil {
-				return err
-			}
-			return c.restart(ctx, c.consumers[1], nil)
-		}},
-		{newcomers, func(ctx context.Context, c *company) error {
-			for _, name := range []string{"archive", "fleet"} {
-				if err := c.join(ctx, name); err != nil {
-					return err
-				}
-				if err := c.goOn(ctx, newcomers); err != nil {
-					return err
-				}
-			}
+			c.sell(ctx, slowly, all.few)
 			return nil
 		}},
+		{newcomers, func(ctx context.Context, c *company) error {
+			err := c.join(ctx, "archive")
+			if err == nil {
+				err = c.goOn(ctx, newcomers)
+			}
+			if err == nil {
+				err = c.join(ctx, "fleet")
+			}
+			return err
+		}},
 	}
 }
 
-// sell lets n buyers come at random moments, whatever becomes of those before them, and returns when each has an answer.
+// sell lets n buyers come at random moments, and returns when each has an answer.
 func (c *company) sell(ctx context.Context, fault string, n int) {
-	var all sync.WaitGroup
-	random := rand.New(rand.NewPCG(uint64(len(c.orders)), 0)) // the same moments in every run and company
-	for next := time.Now(); n > 0 && ctx.Err() == nil; n-- {
-		s := c.buyer(fault)
-		all.Go(func() { c.buy(ctx, s) })
-		next = next.Add(time.Duration(random.ExpFloat64() * float64(time.Second) / ordersPerSecond))
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Until(next)):
-		}
+	buyers := make([]*sold, n)
+	for i := range buyers {
+		buyers[i] = c.buyer(fault)
 	}
-	all.Wait()
+	_ = atRandom(ctx, n, func(ctx context.Context, i int, _ time.Time) error {
+		c.buy(ctx, buyers[i])
+		return nil
+	})
 }
 
-// buyer gives the next one.
+// buyer is the next one.
 func (c *company) buyer(fault string) *sold {
-	n := len(c.orders)
-	s := &sold{number: n, fault: fault, id: shop.ID(n)}
+	s := &sold{fault: fault, id: shop.NewID()}
 	c.orders = append(c.orders, s)
 	return s
 }
@@ -157,42 +125,32 @@ func (c *company) buy(ctx context.Context, s *sold) {
 	ctx, cancel := context.WithTimeout(ctx, longestSale)
 	defer cancel()
 	began := time.Now()
-	defer func() { s.took = time.Since(began) }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprint("http://", c.salesAddr, shop.SalesPath, s.number), http.NoBody)
-	if err != nil {
-		s.err = err
-		return
-	}
-	var sale shop.Sale
-	s.err = call(req, &sale)
-	s.committedAt = sale.CommittedAt
+	s.committedAt, s.err = c.sales.sell(ctx, s.id)
+	s.took = time.Since(began)
 }
 
 const (
 	recovery  = time.Minute      // everything may take it to be well again
-	secondTry = 15 * time.Second // after which an order that has not arrived everywhere counts as lost: another one is sold
+	secondTry = 15 * time.Second // then an order that has not arrived everywhere counts as lost, and another one is sold
 )
 
 // goOn returns when all consumers have heard of a sale, and so of what came before, if they ever will.
 func (c *company) goOn(ctx context.Context, fault string) error {
 	ctx, cancel := context.WithTimeout(ctx, recovery)
 	defer cancel()
-	for {
+	var last error
+	err := eventually(ctx, func() (bool, error) {
 		s := c.buyer(fault)
 		c.buy(ctx, s)
-		err := s.err
-		if err == nil {
-			err = c.arrival(ctx, s)
+		if last = s.err; last == nil {
+			last = c.arrival(ctx, s)
 		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, c.sales.complaint())
-		case <-time.After(watchInterval):
-		}
+		return last == nil, nil
+	})
+	if err != nil {
+		err = errors.Join(last, c.sales.complaint())
 	}
+	return err
 }
 
 // arrival returns when all consumers have the order.
@@ -200,7 +158,7 @@ func (c *company) arrival(ctx context.Context, s *sold) error {
 	ctx, cancel := context.WithTimeout(ctx, secondTry)
 	defer cancel()
 	for _, con := range c.consumers {
-		if err := con.arrival(ctx, s.id); err != nil {
+		if _, err := con.arrival(ctx, s.id); err != nil {
 			return fmt.Errorf("%s: %w", con.name, err)
 		}
 	}

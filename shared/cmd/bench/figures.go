@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ type output struct {
 	markdown bool
 }
 
-// A table aligns its columns to the right.
+// A table aligns its columns to the right, or is one of Markdown.
 type table struct {
 	w        *tabwriter.Writer
 	markdown bool
@@ -43,7 +44,16 @@ func (t *table) row(cells ...string) {
 
 func (t *table) flush() error { return t.w.Flush() }
 
-// median gives 0 for no values.
+// quantile returns the value that the share q of values, more than 0 and at most 1, does not exceed; 0 for no values.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(values))
+	return s[max(int(math.Ceil(q*float64(len(s)))), 1)-1]
+}
+
+// median returns 0 for no values.
 func median(values []float64) float64 {
 	s := slices.Sorted(slices.Values(values))
 	switch n := len(s); {
@@ -71,12 +81,12 @@ func ratios(of, to []float64) string {
 	return spread(r)
 }
 
-// spread gives the median, and the least and the most.
+// spread is the median, and the least and the most.
 func spread(values []float64) string {
 	return fmt.Sprintf("%s (%s-%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
 }
 
-// number gives a value in three digits, or as many as it has before the point.
+// number is a value in three digits, or as many as it has before the point.
 func number(v float64) string {
 	switch {
 	case v < 10:

@@ -17,7 +17,7 @@ import (
 // A program is one that is installed here.
 type program struct{ path, version string }
 
-// findNginx gives nil where there is none.
+// findNginx returns nil where there is none.
 func findNginx(ctx context.Context) (*program, error) {
 	path := lookPath("nginx", "/usr/sbin/nginx") // the folder is not in everybody's PATH
 	if path == "" {
@@ -31,7 +31,7 @@ func findNginx(ctx context.Context) (*program, error) {
 	return &program{path, version}, nil
 }
 
-// lookPath gives the first program that is there; empty if none is.
+// lookPath returns the path of the first program that is installed, or an empty string if none is.
 func lookPath(names ...string) string {
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
@@ -41,14 +41,7 @@ func lookPath(names ...string) string {
 	return ""
 }
 
-// freeAddr gives an address of this machine on which nothing listens.
-func freeAddr(ctx context.Context) (string, error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
-}
+const noNginx = "nginx is left out: it is not installed here (on Debian: apt-get install nginx)"
 
 const nginxConf = `
 worker_processes 1;
@@ -69,15 +62,15 @@ http {
 }
 `
 
-// What nginx does with a request: by the kind of server, in the block http and in the block server.
+// Directives by the kind of server, in the block http and in the block server.
 const (
 	nginxFiles = `root %[1]s/www;`
 	nginxZone  = `proxy_cache_path %[1]s/cache keys_zone=pages:10m max_size=4g inactive=1h use_temp_path=off;`
 	nginxProxy = `location / { proxy_pass http://%[2]s; proxy_cache pages; proxy_http_version 1.1; proxy_set_header Connection ""; }`
 )
 
-// serveNginx runs nginx as this process's child, so that it ends with it and its CPU time counts as this process's. It serves
-// the files in dir/www, or, where there is an upstream, what that says or said, as a shared cache.
+// serveNginx runs nginx as this process's child, so that it ends with it and its CPU time counts as this process's. It
+// serves the files in dir/www, or, where there is an upstream, its answers, as a shared cache.
 func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) error {
 	nginx, err := findNginx(ctx)
 	if err != nil || nginx == nil {
@@ -108,20 +101,19 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	go func() { exited <- cmd.Wait() }()
 	for !answers(ctx, addr) {
 		select {
-		case err := <-exited:
+		case err = <-exited:
 			return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 	fmt.Fprintln(stdout, addr)
-	err = <-exited
-	if ctx.Err() != nil {
+	if err = <-exited; ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
 }
 
-// answers tells whether something takes connections there.
+// answers reports whether a server takes connections at addr.
 func answers(ctx context.Context, addr string) bool {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err == nil {

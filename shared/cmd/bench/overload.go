@@ -4,47 +4,41 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-const (
-	walkers = 16
-)
+const walkers = 16
 
-// overload measures how long an order takes while clients walk through the history of the feed, each in pages that nobody has
-// asked for before.
+// overload measures how long an order takes while clients walk through the history of the feed, each in pages that
+// nobody has asked for before.
 type overload struct {
-	db       *pgxpool.Pool
-	out      *output
-	env      map[string]string
+	*bench
 	history  int // entries
 	duration time.Duration
 	rounds   int
 }
 
 func (o *overload) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(o.out, "\nOverload: %d orders a second for %v, at random, alone and while %d clients walk through %s entries in pages of about 1,000 that are not in memory\n",
+	fmt.Fprintf(o.out, "\nOverload: %d orders a second for %v, at random, alone and while %d clients walk through %s "+
+		"entries in pages of about 1,000 that are not in memory\n",
 		ordersPerSecond, o.duration, walkers, count(o.history))
-	if err := o.fill(ctx); err != nil {
+	if err := o.fill(ctx, o.history); err != nil {
 		return chart{}, err
 	}
-	s, err := startServer(ctx, o.env, salesKind, o.db.Config().ConnString())
+	s, err := o.startSource(ctx, nil)
 	if err != nil {
 		return chart{}, err
 	}
-	defer func() { _, _ = s.stop() }()
+	defer s.stop()
 	var p50, p95, pages [2][]float64
 	for round := range o.rounds {
 		for i, walkers := range []int{0, walkers} {
@@ -57,7 +51,8 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 		}
 	}
 	t := o.out.table("orders", "p50 ms", "p95 ms", "p95 : alone", "pages/s")
-	c := chart{title: "What an order takes (shorter is better, logarithmic)", unit: " ms", from: 0.1, series: []string{"p50", "p95"}}
+	c := chart{title: "What an order takes (shorter is better, logarithmic)", unit: " ms", from: 0.1,
+		series: []string{"p50", "p95"}}
 	for i, name := range []string{"alone", "with cold walkers"} {
 		t.row(name, number(median(p50[i])), number(median(p95[i])), ratios(p95[i], p95[0]), number(median(pages[i])))
 		c.groups = append(c.groups, group{name, []float64{median(p50[i]), median(p95[i])}})
@@ -65,48 +60,26 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// fill leaves the feed with a history.
-func (o *overload) fill(ctx context.Context) error {
-	if _, err := o.db.Exec(ctx, `delete from feed_entry; delete from feed; truncate orders; select feed_create('`+feedName+`')`); err != nil {
-		return err
-	}
-	log, err := publish.Open(ctx, o.db, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	for n := 0; n < o.history; n += fillBatch {
-		err := log.InTx(ctx, func(tx *publish.Tx) error {
-			for range fillBatch {
-				e, err := newEntry(newOrder())
-				if err != nil {
-					return err
-				}
-				tx.Append(feedName, e)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	_, err = o.db.Exec(ctx, `vacuum analyze`)
-	return err
-}
-
-// sell sells while so many walk, and gives the milliseconds that each order took from the moment at which it was due, and the
-// pages that were walked in a second.
-func (o *overload) sell(ctx context.Context, s *server, walkers, round int) (delays []float64, pages float64, err error) {
+// sell sells while so many walk, and returns the milliseconds that each order took from the moment at which it was due,
+// and the pages that were walked in a second.
+func (o *overload) sell(ctx context.Context, s *process,
+	walkers, round int) (delays []float64, pages float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.duration+patience)
 	defer cancel()
 	walking, stop := context.WithCancel(ctx)
+	defer stop()
 	var walked atomic.Int64
 	all, walking := errgroup.WithContext(walking)
 	for i := range walkers {
 		all.Go(func() error { return walk(walking, s.addr, i, round, &walked) })
 	}
 	began := time.Now()
-	delays, err = sellOnTime(ctx, s, o.duration)
+	delays = make([]float64, int(ordersPerSecond*o.duration.Seconds()))
+	err = atRandom(ctx, len(delays), func(ctx context.Context, i int, due time.Time) error {
+		_, err := s.sell(ctx, shop.NewID())
+		delays[i] = milliseconds(time.Since(due))
+		return err
+	})
 	pages = float64(walked.Load()) / time.Since(began).Seconds()
 	stop()
 	if walkErr := all.Wait(); err == nil {
@@ -115,34 +88,18 @@ func (o *overload) sell(ctx context.Context, s *server, walkers, round int) (del
 	return delays, pages, err
 }
 
-// sellOnTime sells at random moments, whether the orders before are done or not.
-func sellOnTime(ctx context.Context, s *server, duration time.Duration) (delays []float64, err error) {
-	var mu sync.Mutex
-	sales, ctx := errgroup.WithContext(ctx)
-	for due := time.Now(); duration > 0 && ctx.Err() == nil; {
-		gap := time.Duration(rand.ExpFloat64() * float64(time.Second) / ordersPerSecond)
-		due, duration = due.Add(gap), duration-gap
-		time.Sleep(time.Until(due))
-		sales.Go(func() error {
-			_, err := s.sell(ctx)
-			took := float64(time.Since(due)) / float64(time.Millisecond)
-			mu.Lock()
-			defer mu.Unlock()
-			delays = append(delays, took)
-			return err
-		})
-	}
-	err = sales.Wait()
-	return delays, err
+// walkLimit returns the size of a walk's pages. No two walks of three rounds have one in common if a walker walks at
+// most 8 times in a round.
+func walkLimit(walker, round, again int) int {
+	return feed.MaxPageSize - ((round*8+again)*walkers+walker)%400
 }
 
-// walk reads the feed again and again until ctx ends, as a client of its own. No two walks have a page in common.
+// walk reads the feed again and again until ctx ends, as a client of its own.
 func walk(ctx context.Context, addr string, walker, round int, pages *atomic.Int64) error {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	for again := 0; ctx.Err() == nil; again++ {
-		limit := feed.MaxPageSize - (round*1000+again*walkers+walker)%400
-		next := fmt.Sprintf("/feeds/%s.json?after=0&limit=%d", feedName, limit)
+		next := fmt.Sprintf("/feeds/%s.json?after=0&limit=%d", order.Feed, walkLimit(walker, round, again))
 		for next != "" && ctx.Err() == nil {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+next, nil)
 			if err != nil {
@@ -152,7 +109,7 @@ func walk(ctx context.Context, addr string, walker, round int, pages *atomic.Int
 			req.Header.Set("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", walker))
 			resp, err := transport.RoundTrip(req)
 			if err != nil {
-				break // of ctx, or the test of the next request tells
+				break // ctx has ended, or the next request fails, too
 			}
 			_, _ = io.Copy(io.Discard, resp.Body)
 			_ = resp.Body.Close()
@@ -173,11 +130,11 @@ func walk(ctx context.Context, addr string, walker, round int, pages *atomic.Int
 	return nil
 }
 
-// nextOf gives the path and query of the link to the next page.
+// nextOf returns the path and query of the link to the next page.
 func nextOf(link string) string {
 	for part := range strings.SplitSeq(link, ", ") {
 		if url, ok := strings.CutSuffix(strings.TrimPrefix(part, "<"), `>; rel="next"; type="application/feed+json"`); ok {
-			return strings.TrimPrefix(url, publicURL)
+			return strings.TrimPrefix(url, shop.PublicURL)
 		}
 	}
 	return ""

@@ -6,21 +6,20 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// A page is what a case asks for.
+// A page is the subject of a case.
 type page struct {
 	name string
 	path map[string]string // by the kind of server; a kind that is missing does not take part
 	gzip bool
-	etag map[string]string // for a conditional request; nil: an unconditional one
+	etag map[string]string // for a conditional request, or nil
 }
 
 func (p *page) request(kind string) (text string, status int) {
@@ -48,29 +47,32 @@ func (p *page) requests(kind string) int {
 
 // prepare fills the feed, and puts the bytes that it serves where nginx finds them.
 func (r *reads) prepare(ctx context.Context) ([]page, error) {
-	if err := r.fill(ctx); err != nil {
+	if err := r.fill(ctx, entries); err != nil {
 		return nil, err
 	}
-	s, err := startServer(ctx, r.env, feedKind, r.source(feedKind))
+	s, err := r.startSource(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _, _ = s.stop() }()
-	feedURL := "http://" + s.addr + "/feeds/" + feedName
+	defer s.stop()
+	feedURL := "http://" + s.addr + "/feeds/" + order.Feed
 	client := feed.NewClient("")
 	defer client.Close()
 	second, err := client.Get(ctx, feed.Request{URL: feedURL, Limit: 2 * feed.PageSize})
 	if err != nil {
 		return nil, err
 	}
-	sealed, tail := "?after=0&limit=100", "?after="+second.Page.Cursor.String()+"&limit=100"
-	feeds := "/feeds/" + feedName
+	feeds, first, last := "/feeds/"+order.Feed, "?after=0&limit=100", "?after="+second.Page.Cursor.String()+"&limit=100"
+	tail := map[string]string{feedKind: feeds + ".json" + last, nginxKind: "/tail.json", structsKind: "/orders?after=200"}
+	sealed := map[string]string{feedKind: feeds + ".json" + first, nginxKind: "/sealed.json",
+		structsKind: "/orders?after=0"}
 	pages := []page{
-		{name: "304", path: map[string]string{feedKind: feeds + ".json" + tail, nginxKind: "/tail.json"}, etag: map[string]string{}},
-		{name: "tail", path: map[string]string{feedKind: feeds + ".json" + tail, nginxKind: "/tail.json", structsKind: "/orders?after=200"}},
-		{name: "sealed", path: map[string]string{feedKind: feeds + ".json" + sealed, nginxKind: "/sealed.json", structsKind: "/orders?after=0"}},
-		{name: "sealed gzip", path: map[string]string{feedKind: feeds + ".json" + sealed, nginxKind: "/sealed.json", structsKind: "/orders?after=0"}, gzip: true},
-		{name: "Atom", path: map[string]string{feedKind: feeds + ".atom" + sealed, nginxKind: "/sealed.atom"}},
+		{name: "304", path: map[string]string{feedKind: tail[feedKind], nginxKind: tail[nginxKind]},
+			etag: map[string]string{}},
+		{name: "tail", path: tail},
+		{name: "sealed", path: sealed},
+		{name: "sealed gzip", path: sealed, gzip: true},
+		{name: "Atom", path: map[string]string{feedKind: feeds + ".atom" + first, nginxKind: "/sealed.atom"}},
 	}
 	if r.nginx == nil {
 		_, pages[0].etag[feedKind], err = fetch(ctx, s.addr, &pages[0], feedKind)
@@ -102,11 +104,11 @@ func (r *reads) fillNginx(ctx context.Context, feedAddr string, pages []page) er
 			return err
 		}
 	}
-	nginx, err := startServer(ctx, r.env, nginxKind, r.dir)
+	nginx, err := r.start(ctx, nginxKind, r.dir, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = nginx.stop() }()
+	defer nginx.stop()
 	for i := range pages {
 		p := &pages[i]
 		body, etag, err := fetch(ctx, nginx.addr, p, nginxKind)
@@ -123,32 +125,7 @@ func (r *reads) fillNginx(ctx context.Context, feedAddr string, pages []page) er
 	return nil
 }
 
-// fill leaves the feed, and the orders beside it, with 299 of them.
-func (r *reads) fill(ctx context.Context) error {
-	_, err := r.db.Exec(ctx, `
-		delete from feed_entry; delete from feed; truncate orders; select feed_create('`+feedName+`')`)
-	if err != nil {
-		return err
-	}
-	log, err := publish.Open(ctx, r.db, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	for range entries {
-		change, err := newChange(newOrder())
-		if err != nil {
-			return err
-		}
-		if err := log.Commit(ctx, change); err != nil {
-			return err
-		}
-	}
-	_, err = r.db.Exec(ctx, `vacuum analyze`)
-	return err
-}
-
-// fetch gives the body as it travels, in the content coding of the page.
+// fetch returns the body as it travels, in the content coding of the page.
 func fetch(ctx context.Context, addr string, p *page, kind string) (body []byte, etag string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+p.path[kind], nil)
 	if err != nil {
@@ -165,8 +142,9 @@ func fetch(ctx context.Context, addr string, p *page, kind string) (body []byte,
 	}
 	defer resp.Body.Close()
 	body, err = io.ReadAll(resp.Body)
-	if etag = resp.Header.Get("ETag"); err == nil && (resp.StatusCode != http.StatusOK || etag == "" || resp.Header.Get("Content-Encoding") != coding) {
-		err = fmt.Errorf("%s: %s, ETag %q, Content-Encoding %q: %.200q", p.path[kind], resp.Status, etag, resp.Header.Get("Content-Encoding"), body)
+	etag, got := resp.Header.Get("ETag"), resp.Header.Get("Content-Encoding")
+	if err == nil && (resp.StatusCode != http.StatusOK || etag == "" || got != coding) {
+		err = fmt.Errorf("%s: %s, ETag %q, Content-Encoding %q: %.200q", p.path[kind], resp.Status, etag, got, body)
 	}
 	return body, etag, err
 }

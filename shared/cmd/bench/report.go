@@ -9,10 +9,14 @@ import (
 
 // report prints the figures.
 func (c *comparison) report(ctx context.Context) ([]chart, error) {
-	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; the delay is from the commit at sales to that at each of three consumers (less than 0: sales is the last)\n", count(c.orders), ordersPerSecond)
-	t := c.out.table("way", "sale p50 ms", "p99 ms", "delay p50 ms", "p99 ms", "requests or messages per 1,000 orders", "CPU ms per 1,000 orders", "sales knows", "changed for them")
-	good := chart{title: "Nothing is wrong: a sale, and from commit to consumer (p50, shorter is better)", unit: " ms", series: []string{"sale", "from commit to consumer"}}
-	bad := chart{title: "What the faults cost, all together (shorter is better)", counts: true, series: []string{"sales failed or waited", "entries lost, doubled or never sold", "missing at the newcomers"}}
+	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; the delay is from the commit at sales to that at "+
+		"each of three consumers (less than 0: sales is the last)\n", count(c.orders), ordersPerSecond)
+	t := c.out.table("way", "sale p50 ms", "p99 ms", "delay p50 ms", "p99 ms", "requests or messages per 1,000 orders",
+		"CPU ms per 1,000 orders", "sales knows", "changed for them")
+	good := chart{title: "Nothing is wrong: a sale, and from commit to consumer (p50, shorter is better)", unit: " ms",
+		series: []string{"sale", "from commit to consumer"}}
+	bad := chart{title: "What the faults cost, all together (shorter is better)", counts: true,
+		series: []string{"sales failed or waited", "entries lost, doubled or never sold", "missing at the newcomers"}}
 	all := map[*company]*results{}
 	for _, company := range c.companies {
 		r, err := company.judge(ctx)
@@ -25,10 +29,13 @@ func (c *comparison) report(ctx context.Context) ([]chart, error) {
 			return nil, err
 		}
 		sales, n := company.latencies(goodDays), float64(c.orders+1)
-		t.row(company.title, number(quantile(sales, 0.5)), number(quantile(sales, 0.99)), number(quantile(delays, 0.5)), number(quantile(delays, 0.99)),
-			count(int(1000*float64(company.normal.sent)/n)), number(1000*milliseconds(company.normal.cpu)/n), company.knowledge(), times(company.changes))
+		t.row(company.title, number(quantile(sales, 0.5)), number(quantile(sales, 0.99)), number(quantile(delays, 0.5)),
+			number(quantile(delays, 0.99)),
+			count(int(1000*float64(company.sent)/n)), number(1000*milliseconds(company.cpu)/n), company.knowledge(),
+			times(company.changes))
 		good.groups = append(good.groups, group{company.bar, []float64{quantile(sales, 0.5), quantile(delays, 0.5)}})
-		bad.groups = append(bad.groups, group{company.bar, r.sum()})
+		bad.groups = append(bad.groups, group{company.bar, []float64{r.sum(failed, waited), r.sum(lost, doubled, phantom),
+			r.missing()}})
 	}
 	if err := t.flush(); err != nil {
 		return nil, err
@@ -53,8 +60,8 @@ func times(n int) string {
 // knowledge is what sales has to know of others.
 func (c *company) knowledge() string {
 	words := c.knows
-	if len(c.told) > 0 {
-		words = append(slices.Clip(words), fmt.Sprint(len(c.told), " ", c.what))
+	if c.told != nil {
+		words = append(slices.Clip(words), fmt.Sprint(len(c.consumers), " ", c.what))
 	}
 	if len(words) == 0 {
 		return "nobody"
@@ -63,7 +70,8 @@ func (c *company) knowledge() string {
 }
 
 func (c *comparison) reportFaults(all map[*company]*results) error {
-	fmt.Fprintf(c.out, "\nFaults: sales that failed or waited for more than %v; entries, each an order at one of the three consumers, that were lost or doubled, or are phantoms: nobody bought them\n", longSale)
+	fmt.Fprintf(c.out, "\nFaults: sales that failed or waited for more than %v; entries, each an order at one of the "+
+		"three consumers, that were lost or doubled, or are phantoms: nobody bought them\n", longSale)
 	columns := []string{"fault"}
 	for _, company := range c.companies {
 		columns = append(columns, company.title)
@@ -72,7 +80,7 @@ func (c *comparison) reportFaults(all map[*company]*results) error {
 	for _, f := range c.faults() {
 		cells := []string{f.name}
 		for _, company := range c.companies {
-			cell := all[company].of(f.name).String()
+			cell := all[company].of(f.name)
 			if f.name == newcomers {
 				cell = all[company].late()
 			}
@@ -92,16 +100,11 @@ func (r *results) late() string {
 	return strings.Join(words, ", ") + " missing"
 }
 
-func (r *results) sum() []float64 {
-	sums := make([]float64, 3)
-	for _, v := range r.faults {
-		sums[0] += float64(v.failed + v.waited)
-		sums[1] += float64(v.lost + v.doubled + v.phantoms)
+func (r *results) missing() (n float64) {
+	for _, newcomer := range r.newcomers {
+		n += float64(newcomer.missing)
 	}
-	for _, n := range r.newcomers {
-		sums[2] += float64(n.missing)
-	}
-	return sums
+	return n
 }
 
 func (c *comparison) reportSlow() error {

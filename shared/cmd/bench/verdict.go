@@ -1,189 +1,164 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A verdict is what a fault came to. An entry is an order at one of the consumers.
-type verdict struct {
-	sales    int
-	failed   int // sales
-	waited   int // sales that succeeded after more than longSale
-	lost     int // entries that sales has and the consumer has not, or not as they are
-	doubled  int // entries that took effect more than once
-	phantoms int // entries that the consumer has and sales has not
-}
+// The outcomes of an order. An entry is an order at one of the consumers.
+const (
+	failed  = "failed"  // the buyer was told that it was not sold
+	waited  = "waited"  // it was sold after more than longSale
+	lost    = "lost"    // an entry that sales has and the consumer has not, or not as it is
+	doubled = "doubled" // an entry that took effect more than once
+	phantom = "phantom" // an entry that the consumer has and sales has not
+)
+
+type outcome struct{ fault, what string }
 
 // A newcomer is how much a consumer that came late has.
 type newcomer struct{ missing, of int }
 
-// results are what became of a company.
+// results are the outcomes of the orders of a company.
 type results struct {
-	faults    map[string]*verdict
+	counts    map[outcome]int
 	newcomers []newcomer
 }
 
-// An expense is what good days cost.
-type expense struct {
-	sent int           // requests and messages by which others heard of the orders
-	cpu  time.Duration // of sales and its PostgreSQL
-}
-
-// grace is for what a worker may still have in its hands while another one was given what came later.
+// grace is for an order that one worker still has in its hands while another worker has had a later one.
 const grace = 2 * time.Second
 
 // settled returns when no consumer can come to have more than it has.
 func (c *company) settled(ctx context.Context) error {
-	last, since := -1, time.Now()
-	for time.Since(since) < grace {
+	last, since := -1.0, time.Now()
+	return eventually(ctx, func() (bool, error) {
 		r, err := c.judge(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
-		lost := 0
-		for _, v := range r.faults {
-			lost += v.lost
-		}
-		if lost == 0 {
-			return nil
-		}
+		lost := r.sum(lost)
 		if lost != last {
 			last, since = lost, time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(watchInterval):
-		}
-	}
-	return nil
+		return lost == 0 || time.Since(since) > grace, nil
+	})
 }
 
-// rows gives the orders of a database, and of each all that a consumer has of it.
-func rows(ctx context.Context, db *pgxpool.Pool) (map[uuid.UUID]string, error) {
-	return collect[string](ctx, db, `select id, concat_ws(' ', version, customer_id, total_cents, placed_at) from orders`)
+// A row is what a database has of an order, and how often that took effect.
+type row struct {
+	of      string
+	effects int
 }
 
-// effects gives how often each order took effect.
-func effects(ctx context.Context, db *pgxpool.Pool) (map[uuid.UUID]int, error) {
-	return collect[int](ctx, db, `select order_id, count(*) from effect group by 1`)
-}
-
-func collect[T any](ctx context.Context, db *pgxpool.Pool, query string) (map[uuid.UUID]T, error) {
-	found := map[uuid.UUID]T{}
-	rows, err := db.Query(ctx, query)
+// rows reads the orders of a database. effects is the expression that counts how often one took effect.
+func rows(ctx context.Context, db *postgres.DB, effects string) (map[uuid.UUID]row, error) {
+	found := map[uuid.UUID]row{}
+	rows, err := db.Query(ctx, `
+		select id, concat_ws(' ', version, customer_id, total_cents, placed_at), `+effects+` from orders`)
 	if err != nil {
 		return nil, err
 	}
 	var id uuid.UUID
-	var value T
-	_, err = pgx.ForEachRow(rows, []any{&id, &value}, func() error {
-		found[id] = value
+	var r row
+	_, err = pgx.ForEachRow(rows, []any{&id, &r.of, &r.effects}, func() error {
+		found[id] = r
 		return nil
 	})
 	return found, err
 }
 
-// judge compares the copies with what sales has.
 func (c *company) judge(ctx context.Context) (*results, error) {
-	source, err := rows(ctx, c.db)
-	if err != nil {
-		return nil, err
+	source, err := rows(ctx, c.db, `0`)
+	copies := make([]map[uuid.UUID]row, len(c.consumers))
+	for i, con := range c.consumers {
+		if err == nil {
+			copies[i], err = rows(ctx, con.db, `(select count(*) from effect where order_id = id)`)
+		}
 	}
-	r := &results{faults: map[string]*verdict{}}
-	for _, s := range c.orders {
-		v := r.of(s.fault)
-		v.sales++
+	return judge(c.orders, source, copies), err
+}
+
+// judge compares the consumers' copies with what sales has.
+func judge(orders []*sold, source map[uuid.UUID]row, copies []map[uuid.UUID]row) *results {
+	r := &results{counts: map[outcome]int{}}
+	for _, s := range orders {
 		switch {
 		case s.err != nil:
-			v.failed++
+			r.counts[outcome{s.fault, failed}]++
 		case s.took > longSale:
-			v.waited++
+			r.counts[outcome{s.fault, waited}]++
 		}
 	}
-	for i, con := range c.consumers {
-		own, err := rows(ctx, con.db)
-		if err != nil {
-			return nil, err
-		}
-		times, err := effects(ctx, con.db)
-		if err != nil {
-			return nil, err
-		}
+	for i, own := range copies {
 		late := newcomer{of: len(source)}
-		for _, s := range c.orders {
-			v := r.of(s.fault)
-			if i >= len(consumerNames) {
-				v = new(verdict) // the past of a newcomer is none of the fault
-			}
+		for _, s := range orders {
 			want, isSold := source[s.id]
 			got, has := own[s.id]
+			what := ""
 			switch {
-			case isSold && got != want:
-				v.lost++
+			case isSold && got.of != want.of:
+				what = lost
 				late.missing++
 			case !isSold && has:
-				v.phantoms++
+				what = phantom
+			case got.effects > 1:
+				what = doubled
 			}
-			if times[s.id] > 1 {
-				v.doubled++
+			if i < len(consumerNames) && what != "" { // the past of a newcomer is none of the fault
+				r.counts[outcome{s.fault, what}]++
 			}
 		}
 		if i >= len(consumerNames) {
 			r.newcomers = append(r.newcomers, late)
 		}
 	}
-	return r, nil
+	return r
 }
 
-func (r *results) of(fault string) *verdict {
-	v := r.faults[fault]
-	if v == nil {
-		v = new(verdict)
-		r.faults[fault] = v
-	}
-	return v
-}
-
-// String says what went wrong, in a few words.
-func (v *verdict) String() string {
+// of returns the outcomes of a fault, in a few words.
+func (r *results) of(fault string) string {
 	var words []string
-	for _, of := range []struct {
-		n    int
-		what string
-	}{{v.failed, "failed"}, {v.waited, "waited"}, {v.lost, "lost"}, {v.doubled, "doubled"}, {v.phantoms, "phantom"}} {
-		if of.n > 0 {
-			words = append(words, count(of.n)+" "+of.what)
+	for _, what := range []string{failed, waited, lost, doubled, phantom} {
+		if n := r.counts[outcome{fault, what}]; n > 0 {
+			words = append(words, count(n)+" "+what)
 		}
 	}
-	if len(words) == 0 {
-		return "-"
+	return cmp.Or(strings.Join(words, ", "), "-")
+}
+
+// sum returns how many orders or entries had one of the outcomes, over all faults.
+func (r *results) sum(whats ...string) (n float64) {
+	for of, times := range r.counts {
+		if slices.Contains(whats, of.what) {
+			n += float64(times)
+		}
 	}
-	return strings.Join(words, ", ")
+	return n
 }
 
 // measure sells n orders while nothing is wrong, and notes what that costs the source.
 func (c *company) measure(ctx context.Context, n int) error {
 	spent := func() (time.Duration, int, error) {
 		cpu, err := c.sales.cpu()
-		if err != nil || c.postmaster == nil {
+		if err != nil || c.postmaster == 0 {
 			return 0, 0, err
 		}
 		database, err := c.postmaster.cpu()
 		if err != nil {
 			return 0, 0, err
 		}
-		sent, err := c.sales.sent(ctx)
+		sent := 0
+		err = c.sales.get(ctx, shop.SentPath, &sent)
 		return cpu + database, sent, err
 	}
 	cpu, sent, err := spent()
@@ -195,18 +170,8 @@ func (c *company) measure(ctx context.Context, n int) error {
 		return err
 	}
 	cpuAfter, sentAfter, err := spent()
-	c.normal = expense{sentAfter - sent, cpuAfter - cpu}
+	c.sent, c.cpu = sentAfter-sent, cpuAfter-cpu
 	return err
-}
-
-// sent gives how many requests and messages it took until now to tell of the orders.
-func (s *server) sent(ctx context.Context) (n int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+shop.SentPath, nil)
-	if err != nil {
-		return 0, err
-	}
-	err = call(req, &n)
-	return n, err
 }
 
 // latencies are what the sales of a fault took, in milliseconds.
@@ -234,5 +199,3 @@ func (c *company) delays(fault string, consumers ...*consumer) (all []float64, e
 	}
 	return all, nil
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

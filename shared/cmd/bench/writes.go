@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
@@ -28,8 +28,7 @@ var writerCounts = []int{1, 8, 32, 128}
 
 // writes measures orders a second, and what a concurrent reader misses of them.
 type writes struct {
-	db       *pgxpool.Pool
-	out      *output
+	*bench
 	rounds   int
 	duration time.Duration // of one contestant in one round
 }
@@ -38,21 +37,24 @@ type writes struct {
 type contestant struct {
 	name  string
 	write func(ctx context.Context, o *order.Order) error
-	// log is where the entries are: a table expression of number and payload, numbers ascending by the contestant's idea of order.
+	// log is where the entries are: a table expression of number and payload, numbers ascending by the contestant's idea
+	// of order.
 	log string
 }
 
 func (w *writes) run(ctx context.Context) (chart, error) {
-	fmt.Fprintf(w.out, "\nWrites: orders a second, %d rounds of %v; peers have a connection for each writer, up to %d\n", w.rounds, w.duration, maxConns)
+	fmt.Fprintf(w.out, "\nWrites: orders a second, %d rounds of %v; peers have a connection for each writer, up to %d\n",
+		w.rounds, w.duration, maxConns)
 	for _, peer := range []string{"plain", "single"} {
-		_, err := w.db.Exec(ctx, fmt.Sprintf(`
+		_, err := w.source.Exec(ctx, fmt.Sprintf(`
 			create table %[1]s_orders (like orders including all);
-			create table %[1]s_entry (id bigserial primary key, entity_id uuid not null, version bigint not null, updated timestamptz not null, payload bytea not null)`, peer))
+			create table %[1]s_entry (id bigserial primary key, entity_id uuid not null, version bigint not null,
+			                          updated timestamptz not null, payload bytea not null)`, peer))
 		if err != nil {
 			return chart{}, err
 		}
 	}
-	log, err := publish.Open(ctx, w.db, slog.New(slog.DiscardHandler))
+	log, err := publish.Open(ctx, w.source.Pool, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return chart{}, err
 	}
@@ -73,11 +75,13 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 		feed, plain, single := all[0], all[1], all[2]
 		t.row(fmt.Sprint(writers), number(median(feed.rates)), number(median(plain.rates)), number(median(single.rates)),
 			ratios(feed.rates, plain.rates), ratios(feed.rates, single.rates), feed.lost(), plain.lost(), single.lost())
-		c.groups = append(c.groups, group{fmt.Sprintf("%d writers", writers), []float64{median(feed.rates), median(plain.rates), median(single.rates)}})
+		c.groups = append(c.groups, group{fmt.Sprintf("%d writers", writers),
+			[]float64{median(feed.rates), median(plain.rates), median(single.rates)}})
 	}
 	c.groups[0].name = "1 writer"
 	for i, name := range []string{"feed", "plain transaction", "one statement"} {
-		c.series = append(c.series, fmt.Sprintf("%s, %.1f %% missed", name, 100*float64(total[i].missed)/float64(max(1, total[i].written))))
+		c.series = append(c.series, fmt.Sprintf("%s, %.1f %% missed", name,
+			100*float64(total[i].missed)/float64(max(1, total[i].written))))
 	}
 	return c, t.flush()
 }
@@ -92,7 +96,7 @@ func (t *tally) lost() string { return fmt.Sprintf("%s of %s", count(t.missed), 
 
 // compare lets the contestants take turns.
 func (w *writes) compare(ctx context.Context, log *publish.Log, writers int) ([]tally, error) {
-	config := w.db.Config()
+	config := w.source.Config()
 	config.MinConns, config.MaxConns = 0, int32(min(writers, maxConns))
 	peers, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -123,47 +127,49 @@ func (w *writes) compare(ctx context.Context, log *publish.Log, writers int) ([]
 
 func contestants(log *publish.Log, peers *pgxpool.Pool) []contestant {
 	insertEntry := `insert into %s_entry (entity_id, version, updated, payload) `
-	plainOrder, plainEntry := fmt.Sprintf(insertOrder, "plain_orders"), fmt.Sprintf(insertEntry, "plain")+`values ($1, $2, $3, $4)`
-	single := `with placed as (` + fmt.Sprintf(insertOrder, "single_orders") + `) ` + fmt.Sprintf(insertEntry, "single") + `values ($1, $2, $9, $10)`
+	plainOrder, plainEntry := shop.Insert("plain_orders"), fmt.Sprintf(insertEntry, "plain")+`values ($1, $2, $3, $4)`
+	single := `with placed as (` + shop.Insert("single_orders") + `) ` + fmt.Sprintf(insertEntry,
+		"single") + `values ($1, $2, $9, $10)`
 	return []contestant{
 		{"feed", func(ctx context.Context, o *order.Order) error {
-			change, err := newChange(o)
+			change, err := shop.NewChange(o)
 			if err != nil {
 				return err
 			}
 			return log.Commit(ctx, change)
-		}, `(select position as number, payload from feed_entry where feed = '` + feedName + `')`},
+		}, `(select position as number, payload from feed_entry where feed = '` + order.Feed + `')`},
 		{"plain", func(ctx context.Context, o *order.Order) error {
-			payload, err := json.Marshal(o)
+			e, err := shop.NewEntry(o)
 			if err != nil {
 				return err
 			}
 			return pgx.BeginFunc(ctx, peers, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, plainOrder, orderRow(o)...); err != nil {
+				if _, err := tx.Exec(ctx, plainOrder, shop.Row(o)...); err != nil {
 					return err
 				}
-				_, err := tx.Exec(ctx, plainEntry, o.ID, o.Version, o.UpdatedAt.Time, payload)
+				_, err := tx.Exec(ctx, plainEntry, e.ID, e.Version, e.Updated, e.Payload)
 				return err
 			})
 		}, `(select id as number, payload from plain_entry)`},
 		{"one statement", func(ctx context.Context, o *order.Order) error {
-			payload, err := json.Marshal(o)
+			e, err := shop.NewEntry(o)
 			if err != nil {
 				return err
 			}
-			_, err = peers.Exec(ctx, single, append(orderRow(o), payload)...)
+			_, err = peers.Exec(ctx, single, append(shop.Row(o), e.Payload)...)
 			return err
 		}, `(select id as number, payload from single_entry)`},
 	}
 }
 
 // round lets the writers write for the duration, while a reader follows.
-func (w *writes) round(ctx context.Context, c *contestant, writers int, duration time.Duration) (rate float64, written, missed int, err error) {
+func (w *writes) round(ctx context.Context, c *contestant, writers int, duration time.Duration) (rate float64, written,
+	missed int, err error) {
 	var start int64
-	if _, err := w.db.Exec(ctx, `checkpoint`); err != nil { // no round pays for another's
+	if _, err := w.source.Exec(ctx, `checkpoint`); err != nil { // no round pays for another's
 		return 0, 0, 0, err
 	}
-	if err := w.db.QueryRow(ctx, `select coalesce(max(number), 0) from `+c.log+` as log`).Scan(&start); err != nil {
+	if err := w.source.QueryRow(ctx, `select coalesce(max(number), 0) from `+c.log+` as log`).Scan(&start); err != nil {
 		return 0, 0, 0, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -181,7 +187,7 @@ func (w *writes) round(ctx context.Context, c *contestant, writers int, duration
 	for range writers {
 		writing.Go(func() {
 			for time.Since(began) < duration && orders.Load() < maxOrders && ctx.Err() == nil {
-				if err := c.write(ctx, newOrder()); err != nil {
+				if err := c.write(ctx, shop.NewOrder(shop.NewID())); err != nil {
 					cancel(fmt.Errorf("write: %w", err))
 					return
 				}
@@ -196,7 +202,8 @@ func (w *writes) round(ctx context.Context, c *contestant, writers int, duration
 	if err := context.Cause(ctx); err != nil {
 		return 0, 0, 0, err
 	}
-	if err := w.db.QueryRow(ctx, `select count(*) from `+c.log+` as log where number > $1`, start).Scan(&written); err != nil {
+	if err := w.source.QueryRow(ctx, `select count(*) from `+c.log+` as log where number > $1`,
+		start).Scan(&written); err != nil {
 		return 0, 0, 0, err
 	}
 	if int64(written) != orders.Load() {
@@ -216,7 +223,8 @@ func (w *writes) follow(ctx context.Context, c *contestant, start int64, done <-
 		case <-tick.C:
 		}
 		for n := pollLimit; n == pollLimit; seen += n {
-			rows, err := w.db.Query(ctx, `select number, payload from `+c.log+` as log where number > $1 order by number limit $2`, last, pollLimit)
+			rows, err := w.source.Query(ctx,
+				`select number, payload from `+c.log+` as log where number > $1 order by number limit $2`, last, pollLimit)
 			if err != nil {
 				return 0, err
 			}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -18,48 +17,42 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// Synchronous calls. Sales asks everybody at once and commits last: what somebody did not take is not sold, so nothing is lost. The
-// other way round, the sale would stand, and whoever was down would never hear of it.
-type calls struct {
-	*base
-	consumers []string // URLs
-	client    *http.Client
-}
-
-func newCalls(b *base, consumers []string) *calls {
+// byCalls sells by synchronous calls: sales asks all consumers at once and commits last. An order that one of them
+// refuses is not sold, so nothing is lost. If sales committed first, a consumer that is down would never hear of the
+// order.
+func (s *sales) byCalls() seller {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 100
-	return &calls{b, consumers, &http.Client{Timeout: patience, Transport: transport}}
-}
-
-func (s *calls) sell(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
-	ctx = context.WithoutCancel(ctx) // a buyer who leaves leaves nothing half done
-	body, err := json.Marshal(o)
-	if err != nil {
-		return committedAt, err
+	client := &http.Client{Timeout: patience, Transport: transport}
+	return func(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
+		ctx = context.WithoutCancel(ctx) // nothing is left half done when a buyer leaves
+		body, err := json.Marshal(o)
+		if err != nil {
+			return committedAt, err
+		}
+		if err = s.each(ctx, client, http.MethodPut, o, body); err == nil {
+			s.here(s.Crash)
+			committedAt, err = s.insert(ctx, o)
+		}
+		if err != nil { // a consumer that did not answer may have taken it
+			err = errors.Join(err, s.each(ctx, client, http.MethodDelete, o, nil))
+			return committedAt, web.Errorf(http.StatusBadGateway, "Not everybody takes the order. Nothing was bought. (%v)", err)
+		}
+		return committedAt, nil
 	}
-	if err = s.each(ctx, http.MethodPut, o, body); err == nil {
-		s.crash.here()
-		committedAt, err = s.insert(ctx, o)
-	}
-	if err != nil { // also those who did not answer may have taken it
-		err = errors.Join(err, s.each(ctx, http.MethodDelete, o, nil))
-		return committedAt, web.Errorf(http.StatusBadGateway, "Not everybody takes the order. Nothing was bought. (%v)", err)
-	}
-	return committedAt, nil
 }
 
 // each asks every consumer at once.
-func (s *calls) each(ctx context.Context, method string, o *order.Order, body []byte) error {
+func (s *sales) each(ctx context.Context, client *http.Client, method string, o *order.Order, body []byte) error {
 	var all errgroup.Group
-	for _, consumer := range s.consumers {
+	for _, consumer := range s.Told {
 		all.Go(func() error {
 			req, err := http.NewRequestWithContext(ctx, method, consumer+"/orders/"+o.ID.String(), bytes.NewReader(body))
 			if err != nil {
 				return err
 			}
 			s.count.Add(1)
-			resp, err := s.client.Do(req)
+			resp, err := client.Do(req)
 			if err != nil {
 				return err
 			}
@@ -77,30 +70,29 @@ func (s *calls) each(ctx context.Context, method string, o *order.Order, body []
 }
 
 // serveCalls is a consumer that is called.
-func serveCalls(ctx context.Context, set *settings, own *ownCopy, logger *slog.Logger, stdout io.Writer) error {
-	ln, err := web.Listen(ctx, set.Addr)
+func (c *consumer) serveCalls(ctx context.Context, ready func(any)) error {
+	ln, err := web.Listen(ctx, c.Addr)
 	if err != nil {
 		return err
 	}
-	engine := web.New(logger)
-	engine.PUT("/orders/:id", web.Handle(func(c *gin.Context) error {
-		body, err := io.ReadAll(c.Request.Body)
+	engine := web.New(c.logger)
+	engine.PUT("/orders/:id", web.Handle(func(g *gin.Context) error {
+		body, err := io.ReadAll(g.Request.Body)
 		if err == nil {
-			err = own.put(c.Request.Context(), body)
+			err = c.write(g.Request.Context(), body, Put)
 		}
 		if err == nil {
-			own.crash.here()
-			c.Status(http.StatusNoContent)
-		}
-		return err
-	}))
-	engine.DELETE("/orders/:id", web.Handle(func(c *gin.Context) error {
-		_, err := own.db.Exec(c.Request.Context(), `delete from orders where id = $1`, c.Param("id"))
-		if err == nil {
-			c.Status(http.StatusNoContent)
+			g.Status(http.StatusNoContent)
 		}
 		return err
 	}))
-	ready(stdout, ln.Addr())
-	return web.ServeListener(ctx, ln, engine, logger)
+	engine.DELETE("/orders/:id", web.Handle(func(g *gin.Context) error {
+		_, err := c.db.Exec(g.Request.Context(), `delete from orders where id = $1`, g.Param("id"))
+		if err == nil {
+			g.Status(http.StatusNoContent)
+		}
+		return err
+	}))
+	ready(ln.Addr())
+	return web.ServeListener(ctx, ln, engine, c.logger)
 }

@@ -1,105 +1,91 @@
 package shop
 
 import (
+	"cmp"
 	"context"
-	"io"
-	"log/slog"
 	"os"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
 
-// The feed: order and entry are one commit, and sales knows of nobody.
-type feedSeller struct {
-	*base
-	log     *publish.Log
-	metrics *prometheus.Registry
-}
-
-func newFeed(ctx context.Context, b *base, set *settings, engine *gin.Engine, logger *slog.Logger) (*feedSeller, error) {
-	log, err := publish.Open(ctx, b.db, logger)
-	if err != nil {
+// byFeed sells by the feed: order and entry are one commit, and sales knows no consumer.
+func (s *sales) byFeed(log *publish.Log, env map[string]string, engine *gin.Engine,
+	registry prometheus.Registerer) (seller, error) {
+	var limits web.Limits
+	if err := daemon.Parse(env, &limits); err != nil {
 		return nil, err
 	}
-	publicURL := "http://" + set.Addr
-	source := feedhttp.NewSource(log, feedhttp.Config{Name: "Shop", PublicURL: publicURL}, describe(publicURL))
+	source := feedhttp.NewSource(log, feedhttp.Config{Name: "Bench", PublicURL: PublicURL, Limits: limits}, Description)
 	source.Route(engine)
-	s := &feedSeller{b, log, prometheus.NewRegistry()}
-	s.metrics.MustRegister(source)
-	return s, nil
-}
-
-func (s *feedSeller) sell(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
-	payload, err := json.Marshal(o)
-	if err != nil {
+	registry.MustRegister(log, source)
+	own := prometheus.NewRegistry()
+	own.MustRegister(source)
+	engine.GET(SentPath, number(func() int64 { return sum(own, "feed_requests_total") }))
+	engine.GET(WaitingPath, number(func() int64 { return sum(own, "feed_waiting_requests") }))
+	return func(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
+		change, err := NewChange(o)
+		if err == nil {
+			err = log.Commit(ctx, change)
+		}
+		committedAt = time.Now()
+		if err == nil {
+			s.here(s.Crash)
+		}
 		return committedAt, err
-	}
-	change := publish.NewChange()
-	change.Exec(insertOrder, row(o)...)
-	change.Append(order.Feed, publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload})
-	err = s.log.Commit(ctx, change)
-	committedAt = time.Now()
-	if err == nil {
-		s.crash.here()
-	}
-	return committedAt, err
+	}, nil
 }
 
-// sent counts the requests to the feed.
-func (s *feedSeller) sent() (n int64) {
-	families, _ := s.metrics.Gather()
+// sum returns the sum of a metric over its labels.
+func sum(registry *prometheus.Registry, name string) (n int64) {
+	families, _ := registry.Gather()
 	for _, family := range families {
-		if family.GetName() == "feed_requests_total" {
+		if family.GetName() == name {
 			for _, m := range family.GetMetric() {
-				n += int64(m.GetCounter().GetValue())
+				n += int64(m.GetGauge().GetValue() + m.GetCounter().GetValue())
 			}
 		}
 	}
 	return n
 }
 
-// consumeFeed is a subscriber with the engine of all subscribers.
-func consumeFeed(ctx context.Context, set *settings, databaseURL string, env map[string]string, stdout io.Writer) error {
-	env["DATABASE_URL"] = databaseURL
-	at := crash{at: set.Crash}
-	orders := subscribe.Feed{
-		Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders",
-		Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+// subscribeFeed is a subscriber with the engine of all subscribers, on a database that exists.
+func subscribeFeed(ctx context.Context, kind string, set *settings, env map[string]string) error {
+	orders := subscribe.Feed{Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders"}
+	if columns := Columns[2:]; kind == PureCopy {
+		orders.Columns = columns
+	} else {
+		var at crash
+		orders.Apply = func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 			if set.Slow > 0 {
 				if err := work(ctx, tx, set.Slow*time.Duration(len(batch.Entities))); err != nil {
 					return err
 				}
 			}
-			if _, err := tx.Exec(ctx, upsert, batch.JSON()); err != nil {
-				return err
+			err := batch.Upsert(ctx, tx, "orders", columns...)
+			if err == nil && len(batch.Entities) > 0 {
+				at.here(set.Crash) // written, and the cursor not yet moved
 			}
-			if len(batch.Entities) > 0 {
-				at.here() // written, and the cursor not yet moved
-			}
-			_, err := tx.Exec(ctx, `delete from orders where id = any($1)`, batch.Deleted)
 			return err
-		},
+		}
 	}
-	service := &subscribe.Service{
-		Name: set.Name, Title: set.Name, Feeds: []subscribe.Feed{orders}, Migrations: Migrations(), Routes: func(*subscribe.Site) {},
-	}
-	ready(stdout, set.Addr)
+	name := cmp.Or(set.Name, "copy") // and of its queue, where it listens to a stream
+	service := &subscribe.Service{Name: name, Title: name, Migrations: Migrations(), Feeds: []subscribe.Feed{orders}}
 	return service.Run(ctx, env, os.Stderr)
 }
 
 // relayFeed is the relay as it is.
-func relayFeed(ctx context.Context, set *settings, databaseURL string, env map[string]string, stdout io.Writer) error {
-	env["DATABASE_URL"], env["AMQP_URL"] = databaseURL, set.Broker
-	ready(stdout, set.Addr)
+func relayFeed(ctx context.Context, set *settings, env map[string]string) error {
+	env["AMQP_URL"] = set.Broker
 	return relay.Service().Run(ctx, env, os.Stderr)
 }

@@ -13,12 +13,13 @@ import (
 const (
 	dialTimeout = 5 * time.Second
 	redialPause = 50 * time.Millisecond
-	heartbeat   = 30 * time.Second // a machine that has much to do is no fault that was asked for
+	heartbeat   = 30 * time.Second      // a machine that has much to do is no fault that was asked for
+	batchDelay  = 20 * time.Millisecond // for others to come to the first of a batch
 )
 
-// A link is a channel to the broker, made anew where it was lost. (The library's own recovery keeps the deliveries of the old channel,
-// whose tags the new one gives to others: an acknowledgement would lose a message.)
-type link struct {
+// A Link is a channel to the broker, made again if it was lost. (The library's own recovery keeps the deliveries of
+// the old channel, whose tags the new one assigns to others: an acknowledgement would lose a message.)
+type Link struct {
 	url   string
 	ahead int // messages that a consumer may have in its hands
 
@@ -27,10 +28,11 @@ type link struct {
 	ch   *amqp.Channel
 }
 
-func newLink(url string, ahead int) *link { return &link{url: url, ahead: ahead} }
+// NewLink returns a link that connects when it is used.
+func NewLink(url string, ahead int) *Link { return &Link{url: url, ahead: ahead} }
 
-// channel gives the channel, on which publishings are confirmed.
-func (l *link) channel(ctx context.Context) (*amqp.Channel, error) {
+// Channel returns the channel, on which publishings are confirmed.
+func (l *Link) Channel(ctx context.Context) (*amqp.Channel, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ch != nil && !l.ch.IsClosed() {
@@ -40,13 +42,14 @@ func (l *link) channel(ctx context.Context) (*amqp.Channel, error) {
 		_ = l.conn.CloseDeadline(time.Now())
 	}
 	var err error
-	l.conn, err = amqp.DialConfig(l.url, amqp.Config{Heartbeat: heartbeat, Dial: func(network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
-		if err == nil {
-			err = conn.SetDeadline(time.Now().Add(dialTimeout)) // until the handshake is done
-		}
-		return conn, err
-	}})
+	l.conn, err = amqp.DialConfig(l.url, amqp.Config{Heartbeat: heartbeat,
+		Dial: func(network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
+			if err == nil {
+				err = conn.SetDeadline(time.Now().Add(dialTimeout)) // until the handshake is done
+			}
+			return conn, err
+		}})
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +59,8 @@ func (l *link) channel(ctx context.Context) (*amqp.Channel, error) {
 	return l.ch, err
 }
 
-func (l *link) close() {
+// Close closes the connection.
+func (l *Link) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
@@ -64,25 +68,27 @@ func (l *link) close() {
 	}
 }
 
-func persistent(body []byte) amqp.Publishing {
+// Persistent is a message that outlives the broker.
+func Persistent(body []byte) amqp.Publishing {
 	return amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: body}
 }
 
-var errRefused = errors.New("the broker did not take the message")
+// ErrRefused is a message that the broker did not confirm.
+var ErrRefused = errors.New("the broker did not take the message")
 
-// deliver publishes until the broker has confirmed it, or ctx ends. It may arrive twice.
-func (l *link) deliver(ctx context.Context, exchange, key string, body []byte) error {
+// Deliver publishes until the broker has confirmed it, or ctx ends. It may arrive twice.
+func (l *Link) Deliver(ctx context.Context, exchange, key string, body []byte) error {
 	try := func() error {
-		ch, err := l.channel(ctx)
+		ch, err := l.Channel(ctx)
 		if err != nil {
 			return err
 		}
-		confirmation, err := ch.PublishWithDeferredConfirmWithContext(ctx, exchange, key, true, false, persistent(body))
+		confirmation, err := ch.PublishWithDeferredConfirmWithContext(ctx, exchange, key, true, false, Persistent(body))
 		if err != nil {
 			return err
 		}
 		if ok, err := confirmation.WaitContext(ctx); err != nil || !ok {
-			return errors.Join(err, errRefused)
+			return errors.Join(err, ErrRefused)
 		}
 		return nil
 	}
@@ -99,35 +105,38 @@ func (l *link) deliver(ctx context.Context, exchange, key string, body []byte) e
 	}
 }
 
-// consume hands the messages of a queue to handle, one at a time, until ctx ends; declare makes the queue. ready is called when
-// it consumes for the first time. Whatever has not been acknowledged when the connection is lost comes again.
-func (l *link) consume(ctx context.Context, queue string, declare func(*amqp.Channel) error, ready func(), handle func(amqp.Delivery) error) error {
-	defer l.close()
+// Consume hands the messages of a queue to handle, up to `most` at a time, until ctx ends; declare makes the queue. It
+// calls ready when it consumes for the first time. What handle has not acknowledged when the connection is lost comes
+// again; an error of handle is a reason for a new connection.
+func (l *Link) Consume(ctx context.Context, queue string, most int, declare func(*amqp.Channel) error, ready func(),
+	handle func([]amqp.Delivery) error) error {
+	defer l.Close()
 	for {
 		messages, err := l.messages(ctx, queue, declare)
 		if err != nil && ready != nil && ctx.Err() == nil {
-			return err // at the start somebody looks
+			return err // the start fails
 		}
 		if err == nil {
 			if ready != nil {
 				ready()
 				ready = nil
 			}
-			_ = handleAll(ctx, messages, handle) // by an error the connection is lost, or made anew
-			l.close()
-		}
-		if ctx.Err() != nil {
-			return nil
+			for batch := next(ctx, messages, most); len(batch) > 0 && handle(batch) == nil; {
+				batch = next(ctx, messages, most)
+			}
+			l.Close()
 		}
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-time.After(redialPause):
 		}
 	}
 }
 
-func (l *link) messages(ctx context.Context, queue string, declare func(*amqp.Channel) error) (<-chan amqp.Delivery, error) {
-	ch, err := l.channel(ctx)
+func (l *Link) messages(ctx context.Context, queue string, declare func(*amqp.Channel) error) (<-chan amqp.Delivery,
+	error) {
+	ch, err := l.Channel(ctx)
 	if err == nil {
 		err = declare(ch)
 	}
@@ -140,18 +149,24 @@ func (l *link) messages(ctx context.Context, queue string, declare func(*amqp.Ch
 	return ch.Consume(queue, "", false, false, false, false, nil)
 }
 
-func handleAll(ctx context.Context, messages <-chan amqp.Delivery, handle func(amqp.Delivery) error) error {
-	for {
+// next waits for a message, and only a moment for others, up to most; or returns none if ctx is done or the connection
+// lost.
+func next(ctx context.Context, messages <-chan amqp.Delivery, most int) (batch []amqp.Delivery) {
+	var late <-chan time.Time
+	for len(batch) < most {
 		select {
 		case <-ctx.Done():
-			return nil
+			return batch
+		case <-late:
+			return batch
 		case m, ok := <-messages:
 			if !ok {
-				return errors.New("the connection was lost")
+				return nil
 			}
-			if err := handle(m); err != nil {
-				return err
+			if batch = append(batch, m); late == nil && most > 1 {
+				late = time.After(batchDelay)
 			}
 		}
 	}
+	return batch
 }

@@ -1,10 +1,9 @@
 package shop
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
-	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -12,53 +11,89 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-const seed = 2026
+// PublicURL is in the links only.
+const PublicURL = "http://localhost:8080"
 
-var options = []string{"all_wheel_drive", "driver_assistance", "glass_roof", "heat_pump", "long_range", "tow_bar"}
+// NewID returns the id of a new order.
+func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
-// ID is that of order n.
-func ID(n int) uuid.UUID {
-	return uuid.NewSHA1(uuid.NameSpaceOID, binary.BigEndian.AppendUint64(nil, uint64(n)))
-}
-
-// newOrder gives order n, the same in every run: about 600 bytes of JSON.
-func newOrder(n int) *order.Order {
-	random := rand.New(rand.NewPCG(seed, uint64(n)))
-	at := time.Date(2026, 1, 1, 0, 0, n, 0, time.UTC)
-	o := &order.Order{ID: ID(n), Version: 1, Status: order.Placed, CustomerID: ID(-1 - random.IntN(1000)), Currency: "EUR", PlacedAt: feed.TimeOf(at), UpdatedAt: feed.TimeOf(at)}
-	for _, model := range []string{"ampere", "joule", "ohm"} {
-		l := order.Line{Model: model, Options: slices.Clone(options[:random.IntN(len(options))]), Quantity: 1 + random.IntN(3), UnitPriceCents: 3_000_000 + 1000*random.Int64N(3000)}
-		o.Lines = append(o.Lines, l)
+// NewOrder returns an order of about 680 bytes of JSON.
+func NewOrder(id uuid.UUID) *order.Order {
+	now := feed.TimeOf(time.Now().UTC().Truncate(time.Microsecond))
+	o := &order.Order{
+		ID: id, Version: 1, Status: order.Placed, CustomerID: uuid.New(), Currency: "EUR", PlacedAt: now, UpdatedAt: now,
+		Lines: []order.Line{
+			line("ampere", 1, 5_789_000, "all_wheel_drive", "driver_assistance", "glass_roof"),
+			line("joule", 3, 5_120_000, "heat_pump", "long_range", "tow_bar"),
+			line("ohm", 2, 5_460_000, "driver_assistance", "third_row"),
+			line("volta", 1, 2_990_000),
+		},
+	}
+	for _, l := range o.Lines {
 		o.TotalCents += int64(l.Quantity) * l.UnitPriceCents
 	}
 	return o
 }
 
-const insertOrder = `insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at, updated_at)
-	values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
-
-func row(o *order.Order) []any {
-	return []any{o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time}
+func line(model string, quantity int, cents int64, options ...string) order.Line {
+	return order.Line{Model: model, Options: append([]string{}, options...), Quantity: quantity, UnitPriceCents: cents}
 }
 
-// message is the order as queues carry it: with external_id, by which the story's consumer knows it.
-func message(o *order.Order) ([]byte, error) {
-	body, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
+// Columns are those of a table of orders.
+var Columns = []string{"id", "version", "status", "customer_id", "lines", "total_cents", "currency", "placed_at",
+	"updated_at"}
+
+// Row returns the values of Columns.
+func Row(o *order.Order) []any {
+	return []any{
+		o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time,
 	}
-	return append(fmt.Appendf(nil, `{"external_id":"%s",`, o.ID), body[1:]...), nil
 }
 
-func describe(publicURL string) feed.Description {
-	return feed.Description{
-		Name: order.Feed, Title: "Orders", Text: "Every order, whole, in commit order.", ID: "tag:edison-cars.example,2026:comparison",
-		Show: func(e feed.Entry) (feed.Shown, error) {
-			o := new(order.Order)
-			err := json.Unmarshal(e.Entity, o)
-			return feed.Shown{Title: "Order " + o.ID.String(), HTML: "<p>Order</p>", URL: publicURL + "/orders/" + o.ID.String(), XML: o}, err
-		},
+// Insert returns the statement that inserts a Row into a table.
+func Insert(table string) string {
+	return fmt.Sprintf("insert into %s (%s) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", table,
+		strings.Join(Columns, ", "))
+}
+
+var insertOrder = Insert("orders")
+
+// NewChange returns the sale of an order: its row and its entry.
+func NewChange(o *order.Order) (*publish.Change, error) {
+	e, err := NewEntry(o)
+	c := publish.NewChange()
+	c.Exec(insertOrder, Row(o)...)
+	c.Append(order.Feed, e)
+	return c, err
+}
+
+// NewEntry returns the order as an entry of the feed.
+func NewEntry(o *order.Order) (publish.Entry, error) {
+	payload, err := json.Marshal(o)
+	return publish.Entry{ID: o.ID, Version: o.Version, Updated: o.UpdatedAt.Time, Payload: payload}, err
+}
+
+// Description is that of the feed.
+var Description = feed.Description{
+	Name: order.Feed, Title: "Orders", Text: "Every order, whole, in commit order.",
+	ID: "tag:edison-cars.example,2026:bench",
+	Show: func(e feed.Entry) (feed.Shown, error) {
+		o := new(order.Order)
+		err := json.Unmarshal(e.Entity, o)
+		title, html := Words(o)
+		return feed.Shown{Title: title, HTML: html, URL: PublicURL + "/orders/" + o.ID.String(), XML: o}, err
+	},
+}
+
+// Words returns the title and the HTML of an order, safe to embed.
+func Words(o *order.Order) (title, html string) {
+	b := []byte("<ul>")
+	for i := range o.Lines {
+		b = strconv.AppendInt(append(b, "<li>"...), int64(o.Lines[i].Quantity), 10)
+		b = append(b, " × "+o.Lines[i].Model+"</li>"...)
 	}
+	return "Order " + o.ID.String() + " " + string(o.Status), string(b) + "</ul>"
 }

@@ -3,9 +3,9 @@ package shop
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,46 +15,36 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// Work queues. Sales commits, then puts the order into a queue for each consumer, and waits until the broker has confirmed all of
-// them. What is between the two, and what the broker has not taken when patience ends, is sold and known to nobody: who cannot
-// have that writes the messages into the order's transaction, and lets a process of its own send them (an outbox).
-type queues struct {
-	*base
-	link   *link
-	names  []string
-	logger *slog.Logger
-}
-
-func newQueues(ctx context.Context, b *base, l *link, names []string, logger *slog.Logger) (*queues, error) {
-	ch, err := l.channel(ctx)
+// byQueues sells by work queues: sales commits, then puts the order into a queue for each consumer, and waits until the
+// broker has confirmed all of them. What is between the two, and what the broker has not taken when patience ends, is
+// sold and unknown to the consumers: a shop that cannot have that writes the messages into the order's transaction, and
+// lets a process of its own send them (an outbox).
+func (s *sales) byQueues(ctx context.Context) (seller, error) {
+	ch, err := s.link.Channel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
+	for _, name := range s.Told {
 		if err := declareQueue(ch, name); err != nil {
 			return nil, err
 		}
 	}
-	return &queues{b, l, names, logger}, nil
+	return s.sellByQueues, nil
 }
 
-func (s *queues) sell(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
+func (s *sales) sellByQueues(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
 	ctx = context.WithoutCancel(ctx)
-	body, err := message(o)
-	if err == nil {
-		committedAt, err = s.insert(ctx, o)
-	}
+	body, committedAt, err := s.commit(ctx, o)
 	if err != nil {
 		return committedAt, err
 	}
-	s.crash.here()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var all errgroup.Group
-	for _, name := range s.names {
+	for _, name := range s.Told {
 		all.Go(func() error {
 			s.count.Add(1)
-			return s.link.deliver(ctx, "", name, body)
+			return s.link.Deliver(ctx, "", name, body)
 		})
 	}
 	if err := all.Wait(); err != nil { // the car is sold all the same
@@ -68,7 +58,7 @@ const (
 	maxTries = 5 // a crash with the message in hand is one, too
 )
 
-// dead is the queue for what a consumer refuses, for a person to look at.
+// dead is the queue for messages that a consumer refuses, for a person to look at.
 func dead(queue string) string { return queue + ".dead" }
 
 // declareQueue makes a durable queue that hands a message out up to maxTries times; then it goes to the dead letters.
@@ -79,51 +69,44 @@ func declareQueue(ch *amqp.Channel, name string) error {
 	}
 	_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{
 		"x-queue-type": "quorum", "x-delivery-limit": maxTries - 1,
-		"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead(name), "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
+		"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead(name), "x-dead-letter-strategy": "at-least-once",
+		"x-overflow": "reject-publish",
 	})
 	return err
 }
 
-// consumeQueue is a consumer with several workers.
-func consumeQueue(ctx context.Context, set *settings, own *ownCopy, logger *slog.Logger, stdout io.Writer) error {
-	l := newLink(set.Broker, 0)
-	ch, err := l.channel(ctx)
+// serveQueue is a consumer with several workers.
+func (c *consumer) serveQueue(ctx context.Context, ready func(any)) error {
+	l := NewLink(c.Broker, 0)
+	ch, err := l.Channel(ctx)
 	if err == nil {
-		err = declareQueue(ch, set.Name) // by one: the broker fails where several make the same new queue at once
+		err = declareQueue(ch, c.Name) // by one: the broker fails where several make the same new queue at once
 	}
-	l.close()
+	l.Close()
 	if err != nil {
 		return err
 	}
-	started := make(chan struct{}, workers)
+	var started atomic.Int32
 	all, ctx := errgroup.WithContext(ctx)
 	for range workers {
 		all.Go(func() error {
-			return workOff(ctx, set.Broker, set.Name, func() { started <- struct{}{} }, func(body []byte) error {
-				err := own.put(ctx, body)
-				if err == nil {
-					own.crash.here()
+			return workOff(ctx, c.Broker, c.Name, func() {
+				if started.Add(1) == workers {
+					ready(c.Name)
 				}
-				return err
-			}, logger)
+			}, func(body []byte) error { return c.write(ctx, body, Put) }, c.logger)
 		})
 	}
-	for range workers {
-		select {
-		case <-started:
-		case <-ctx.Done():
-			return all.Wait()
-		}
-	}
-	ready(stdout, set.Name)
 	return all.Wait()
 }
 
-// workOff is one worker. handle returning nil acknowledges a message; what is wrong with it gives it back, for maxTries in all; any
-// other error is a reason to try the same again later.
-func workOff(ctx context.Context, url, queue string, ready func(), handle func(body []byte) error, logger *slog.Logger) error {
+// workOff is one worker. handle returning nil acknowledges a message; what is wrong with it gives it back, for maxTries
+// in all; any other error is a reason to try the same again later.
+func workOff(ctx context.Context, url, queue string, ready func(), handle func(body []byte) error,
+	logger *slog.Logger) error {
 	declare := func(ch *amqp.Channel) error { return declareQueue(ch, queue) }
-	return newLink(url, 1).consume(ctx, queue, declare, ready, func(m amqp.Delivery) error {
+	return NewLink(url, 1).Consume(ctx, queue, 1, declare, ready, func(batch []amqp.Delivery) error {
+		m := batch[0]
 		for {
 			err := handle(m.Body)
 			switch {
@@ -142,7 +125,7 @@ func workOff(ctx context.Context, url, queue string, ready func(), handle func(b
 	})
 }
 
-// isBad tells what trying again does not cure: SQLSTATE 22 and 23.
+// isBad reports whether trying again does not help: SQLSTATE 22 and 23.
 func isBad(err error) bool {
 	server, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (strings.HasPrefix(server.Code, "22") || strings.HasPrefix(server.Code, "23"))

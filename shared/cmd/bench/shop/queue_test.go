@@ -21,18 +21,18 @@ const patient = 2 * time.Minute
 type bench struct {
 	*rabbitmq.Server
 	queue string
-	link  *link
+	link  *Link
 	wg    sync.WaitGroup
 }
 
 func newBench(t *testing.T, broker *rabbitmq.Server, queue string) *bench {
 	t.Helper()
-	b := &bench{Server: broker, queue: queue, link: newLink(broker.URL, 0)}
+	b := &bench{Server: broker, queue: queue, link: NewLink(broker.URL, 0)}
 	t.Cleanup(func() { // the context of the test is over
 		b.wg.Wait()
-		b.link.close()
+		b.link.Close()
 	})
-	ch, err := b.link.channel(t.Context())
+	ch, err := b.link.Channel(t.Context())
 	if err == nil {
 		err = declareQueue(ch, queue)
 	}
@@ -45,7 +45,7 @@ func newBench(t *testing.T, broker *rabbitmq.Server, queue string) *bench {
 func (b *bench) put(t *testing.T, bodies ...string) {
 	t.Helper()
 	for _, body := range bodies {
-		if err := b.link.deliver(t.Context(), "", b.queue, []byte(body)); err != nil {
+		if err := b.link.Deliver(t.Context(), "", b.queue, []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,7 +56,8 @@ func (b *bench) work(t *testing.T, handle func(ctx context.Context, body string)
 	t.Helper()
 	ctx := t.Context()
 	b.wg.Go(func() {
-		err := workOff(ctx, b.URL, b.queue, func() {}, func(body []byte) error { return handle(ctx, string(body)) }, slog.New(slog.DiscardHandler))
+		err := workOff(ctx, b.URL, b.queue, func() {}, func(body []byte) error { return handle(ctx, string(body)) },
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Error(err)
 		}
@@ -66,7 +67,7 @@ func (b *bench) work(t *testing.T, handle func(ctx context.Context, body string)
 // left is how many messages wait in a queue.
 func (b *bench) left(t *testing.T, queue string) int {
 	t.Helper()
-	ch, err := b.link.channel(t.Context())
+	ch, err := b.link.Channel(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestWorkQueue(t *testing.T) {
 			})
 		}
 		eventually(t, "all workers consume", func() bool {
-			ch, err := b.link.channel(t.Context())
+			ch, err := b.link.Channel(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,12 +185,13 @@ func TestWorkQueue(t *testing.T) {
 		b.put(t, "before", "bad", "unlucky", "behind")
 		eventually(t, "the bad one is among the dead letters", func() bool { return b.left(t, dead(b.queue)) == 1 })
 		eventually(t, "the others are handled", func() bool {
-			return tries.of("before") == 1 && tries.of("unlucky") == 2*maxTries+1 && tries.of("behind") == 1 && b.left(t, b.queue) == 0
+			return tries.of("before") == 1 && tries.of("unlucky") == 2*maxTries+1 && tries.of("behind") == 1 && b.left(t,
+				b.queue) == 0
 		})
 		if n := tries.of("bad"); n != maxTries {
 			t.Errorf("the bad one was tried %d times, want %d", n, maxTries)
 		}
-		ch, err := b.link.channel(t.Context())
+		ch, err := b.link.Channel(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,100 +1,109 @@
 package shop
 
 import (
+	"cmp"
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // The routes of a sales app.
 const (
-	SalesPath = "/sales/" // POST of SalesPath and n sells order n
-	SentPath  = "/sent"   // how many requests and messages it took to tell of the orders, an int
+	SalesPath   = "/sales/"  // POST of SalesPath and an id sells an order; the answer is when the commit returned
+	SentPath    = "/sent"    // the number of requests and messages that told consumers of orders
+	WaitingPath = "/waiting" // the number of requests that wait for the feed to go on
 )
 
-// A Sale is the answer to who bought.
-type Sale struct {
-	ID          uuid.UUID `json:"id"`
-	CommittedAt time.Time `json:"committed_at"` // when the commit returned, by the clock of the machine
+// sales is an app with a database.
+type sales struct {
+	*settings
+	db     *pgxpool.Pool
+	link   *Link
+	logger *slog.Logger
+	crash
+	count atomic.Int64 // requests and messages
 }
 
-// A seller sells in one way.
-type seller interface {
-	// sell returns when the order is committed, and those know of it whom the sale tells. An error is one for the buyer.
-	sell(ctx context.Context, o *order.Order) (committedAt time.Time, err error)
-	// sent counts the requests and messages that it took.
-	sent() int64
-}
+// A seller sells in one way: it returns when the order is committed, and those know of it whom the sale tells. An error
+// is one for the buyer.
+type seller func(ctx context.Context, o *order.Order) (committedAt time.Time, err error)
 
-// A base is what the sellers have in common.
-type base struct {
-	db    *pgxpool.Pool
-	crash crash
-	count atomic.Int64
-}
-
-func (b *base) sent() int64 { return b.count.Load() }
-
-func (b *base) insert(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
-	_, err = b.db.Exec(ctx, insertOrder, row(o)...)
+func (s *sales) insert(ctx context.Context, o *order.Order) (committedAt time.Time, err error) {
+	_, err = s.db.Exec(ctx, insertOrder, Row(o)...)
 	return time.Now(), err
 }
 
-func serveSales(ctx context.Context, kind string, set *settings, db *pgxpool.Pool, logger *slog.Logger, stdout io.Writer) error {
-	ln, err := web.Listen(ctx, set.Addr)
+// commit inserts the order. If sales has to crash, it does so here, before it tells a consumer.
+func (s *sales) commit(ctx context.Context, o *order.Order) (body []byte, committedAt time.Time, err error) {
+	if body, err = json.Marshal(o); err == nil {
+		committedAt, err = s.insert(ctx, o)
+	}
+	if err == nil {
+		s.here(s.Crash)
+	}
+	return body, committedAt, err
+}
+
+// serve serves a sales app of the kind until ctx ends.
+func (s *sales) serve(ctx context.Context, kind string, env map[string]string, ready func(addr any)) error {
+	ln, err := web.Listen(ctx, cmp.Or(s.Addr, "127.0.0.1:0"))
 	if err != nil {
 		return err
 	}
 	defer ln.Close()
-	engine := web.New(logger)
-	own := base{db: db, crash: crash{at: set.Crash}}
-	var s seller
+	registry := web.NewMetrics() // on, as in a real one
+	engine := web.New(s.logger, web.CountRequests(registry))
+	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil { // for clients of their own
+		return err
+	}
+	defer s.link.Close()
+	var sell seller
 	switch kind {
 	case SalesByCalls:
-		s = newCalls(&own, set.Told)
-	case SalesByFeed:
-		f, err := newFeed(ctx, &own, set, engine, logger)
-		if err != nil {
-			return err
-		}
-		defer f.log.Close()
-		s = f
+		sell = s.byCalls()
+	case SalesByQueues:
+		sell, err = s.byQueues(ctx)
+	case SalesByStream:
+		sell, err = s.byStream(ctx)
 	default:
-		l := newLink(set.Broker, 0)
-		defer l.close()
-		if kind == SalesByQueues {
-			s, err = newQueues(ctx, &own, l, set.Told, logger)
-		} else {
-			s, err = newStream(ctx, &own, l, set.History, logger)
-		}
-		if err != nil {
-			return err
+		var log *publish.Log
+		if log, err = publish.Open(ctx, s.db, s.logger); err == nil {
+			defer log.Close()
+			sell, err = s.byFeed(log, env, engine, registry)
 		}
 	}
-	engine.POST(SalesPath+":n", web.Handle(func(c *gin.Context) error {
-		n, err := strconv.Atoi(c.Param("n"))
+	if err != nil {
+		return err
+	}
+	engine.POST(SalesPath+":id", web.Handle(func(c *gin.Context) error {
+		id, err := uuid.Parse(c.Param("id"))
 		if err != nil {
-			return web.Errorf(http.StatusNotFound, "Orders have numbers.")
+			return web.Errorf(http.StatusNotFound, "An order has a UUID.")
 		}
-		o := newOrder(n)
-		at, err := s.sell(c.Request.Context(), o)
+		committedAt, err := sell(c.Request.Context(), NewOrder(id))
 		if err == nil {
-			c.JSON(http.StatusOK, Sale{o.ID, at})
+			c.JSON(http.StatusOK, committedAt)
 		}
 		return err
 	}))
-	engine.GET(SentPath, func(c *gin.Context) { c.JSON(http.StatusOK, s.sent()) })
-	ready(stdout, ln.Addr())
-	return web.ServeListener(ctx, ln, engine, logger)
+	if kind != SalesByFeed {
+		engine.GET(SentPath, number(s.count.Load))
+	}
+	ready(ln.Addr())
+	return web.ServeListener(ctx, ln, engine, s.logger)
+}
+
+func number(of func() int64) gin.HandlerFunc {
+	return func(c *gin.Context) { c.JSON(http.StatusOK, of()) }
 }
