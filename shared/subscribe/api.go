@@ -250,7 +250,7 @@ func (p *poller) resync(ctx context.Context) error {
 		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
 	}
 	p.mu.Lock()
-	walking := p.copied.walking
+	walking := p.copied.resync.underWay
 	p.mu.Unlock()
 	if walking {
 		return nil

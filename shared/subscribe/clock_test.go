@@ -152,8 +152,8 @@ func TestNoTimeInTheFuture(t *testing.T) {
 			return now.Add(time.Duration(rapid.Int64Range(-int64(day), int64(day)).Draw(t, name))).Truncate(time.Millisecond)
 		}
 		c.copied.lastSuccess, c.copied.asOf, c.copied.failingSince = when("last success"), when("as of"), when("failing since")
-		c.copied.tunedAt, c.copied.walkSince, c.copied.resyncedAt = when("tuned"), when("walk since"), when("resynced")
-		c.copied.walking = rapid.Bool().Draw(t, "walking")
+		c.copied.tunedAt, c.copied.resync.since, c.copied.resyncedAt = when("tuned"), when("walk since"), when("resynced")
+		c.copied.resync.underWay = rapid.Bool().Draw(t, "walking")
 		s := c.status(now)
 		for _, shown := range []*time.Time{s.AsOf, s.LastSuccessAt, s.FailingSince, s.ResyncSince, s.ResyncedAt} {
 			if shown != nil && shown.After(now) {

@@ -62,7 +62,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	if err != nil {
 		return err
 	}
-	if !at.walking {
+	if !at.resync.underWay {
 		err = p.copyPages(ctx, at, scheduled)
 		gone, diverged := errors.AsType[*feed.StatusError](err)
 		switch {
@@ -72,7 +72,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 			return err
 		}
 		loaded, loadErr := p.load(ctx)
-		if loadErr != nil || !loaded.walking { // else somebody asked for a walk in the middle
+		if loadErr != nil || !loaded.resync.underWay { // else somebody asked for a walk in the middle
 			return errors.Join(err, loadErr)
 		}
 		at = loaded
@@ -84,7 +84,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 // looks, and by the cursor when it does not move.
 func (p *poller) begin(ctx context.Context, scheduled bool) (progress, error) {
 	p.mu.Lock()
-	at, known := p.copied, scheduled && p.succeeded && p.waits
+	at, known := p.copied, scheduled && p.last == pollSucceeded && p.hold == holdKept
 	p.mu.Unlock()
 	if known {
 		return at, nil
@@ -108,7 +108,7 @@ func (p *poller) seePast(ctx context.Context) error {
 func (p *poller) mayWait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.succeeded {
+	if p.last != pollSucceeded {
 		return 0
 	}
 	return p.wait(time.Now())
@@ -143,7 +143,10 @@ func (p *poller) heard(f fetched, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	nothing := f.Page == nil || len(f.Page.Entries) == 0
-	p.tried, p.waits = true, f.Waits && (!nothing || took >= f.Wait/2)
+	p.hold = holdIgnored
+	if f.Waits && (!nothing || took >= f.Wait/2) {
+		p.hold = holdKept
+	}
 }
 
 // A pace is how fast a poll copies.

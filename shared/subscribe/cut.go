@@ -70,8 +70,10 @@ func (p *poller) afterCut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.metrics.polls.WithLabelValues("cut").Inc()
-	p.succeeded, p.nextPoll = false, time.Time{}
-	p.waits = p.waits || !p.tried
+	p.last, p.nextPoll = pollUnproven, time.Time{}
+	if p.hold == holdUntried {
+		p.hold = holdKept
+	}
 }
 
 // wait is for how long a request may wait now. p.mu is locked.

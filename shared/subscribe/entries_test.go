@@ -121,15 +121,15 @@ func TestEntries(t *testing.T) {
 			}
 			return hear(ctx, db, from, page)
 		}
-		if err := l.poll(t.Context()); err == nil || l.stored(t).walk.Position != 4 {
-			t.Errorf("%v; the walk is at %s", err, l.stored(t).walk)
+		if err := l.poll(t.Context()); err == nil || l.stored(t).resync.cursor.Position != 4 {
+			t.Errorf("%v; the walk is at %s", err, l.stored(t).resync.cursor)
 		}
 		l.mustPoll(t)
 		all := s.heard()
 		if want := slices.Concat(all, []string{"failed"}, all[4:]); !slices.Equal(l.heard, want) {
 			t.Errorf("heard %q, not %q", l.heard, want)
 		}
-		if at := l.stored(t); at.walking || at.generation != 2 || at.cursor != s.head(t).Cursor() {
+		if at := l.stored(t); at.resync.underWay || at.generation != 2 || at.cursor != s.head(t).Cursor() {
 			t.Errorf("in the end it is %+v", at)
 		}
 		l.resync(t)

@@ -95,7 +95,7 @@ func TestErasedStaysErased(t *testing.T) {
 			}
 			c.mustPoll(t) // which reads the feed anew
 			wantErased(t, c, s)
-			if at := c.stored(t); at.generation != 2 || at.walking || at.rejected > 0 || at.cursor != s.head(t).Cursor() {
+			if at := c.stored(t); at.generation != 2 || at.resync.underWay || at.rejected > 0 || at.cursor != s.head(t).Cursor() {
 				t.Errorf("it is at %+v", at)
 			}
 			s.put(t, 1, 3)

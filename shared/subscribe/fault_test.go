@@ -324,8 +324,8 @@ func TestAnotherHistory(t *testing.T) {
 		t.Error("the old copy does not serve as it was")
 	}
 	at := c.stored(t)
-	if at.walk.Position == 0 || at.walkHistory.IsStart() {
-		t.Errorf("the walk is at %s, its history %s", at.walk, at.walkHistory)
+	if at.resync.cursor.Position == 0 || at.resync.history.IsStart() {
+		t.Errorf("the walk is at %s, its history %s", at.resync.cursor, at.resync.history)
 	}
 	again := s.copier(t, c.pool, 10) // after a restart
 	s.exchanges()

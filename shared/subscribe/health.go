@@ -43,7 +43,7 @@ func (p *poller) stale(now time.Time) bool {
 	if p.tuned.wait > 0 {
 		patience := p.tuned.wait + 2*grace
 		failing := p.copied.failingSince
-		held := p.waits || !p.tried && (p.succeeded || p.standby)
+		held := p.hold == holdKept || p.hold == holdUntried && (p.last == pollSucceeded || p.role != rolePolling)
 		switch {
 		case !failing.IsZero() && now.Sub(since(failing, now)) > patience: // a poll is due at any time
 			return true

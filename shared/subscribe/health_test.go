@@ -62,7 +62,7 @@ func offline(t rapid.TB, pool *pgxpool.Pool, wait time.Duration) *copier {
 	if _, err := c.load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	c.setStandby(false)
+	c.assume(rolePolling)
 	return c
 }
 
@@ -108,7 +108,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 		exec(t, pool, `truncate subscription cascade`)
 		now := at(t, "2026-11-26 08:00:00").Add(time.Duration(rapid.Int64Range(0, int64(7*day)).Draw(t, "start")))
 		polls, other := offline(t, pool, 0), offline(t, pool, 0)
-		other.setStandby(true)
+		other.assume(roleStandby)
 		m := &model{schedule: "@every 5s"}
 		pass := func(d time.Duration) { now = now.Add(d); m.look(t, now) }
 		t.Repeat(map[string]func(*rapid.T){
@@ -144,8 +144,8 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 				polls = offline(t, pool, 0)
 			},
 			"takeover": func(*rapid.T) {
-				polls.setStandby(true)
-				other.setStandby(false)
+				polls.assume(roleStandby)
+				other.assume(rolePolling)
 				polls, other = other, polls
 			},
 			"": func(t *rapid.T) {
@@ -269,7 +269,7 @@ func TestHealthWhileWaiting(t *testing.T) {
 	noon := at(t, "2026-11-28 12:00:00")
 	c := offline(t, pool, 25*time.Second)
 	standby := offline(t, pool, 25*time.Second)
-	standby.setStandby(true)
+	standby.assume(roleStandby)
 	c.mustTune(t, "@weekly", noon.Add(-time.Minute))
 	c.mustTune(t, "", noon.Add(-time.Minute))
 	c.succeed(t, noon)
@@ -322,7 +322,7 @@ func TestFailingOutlivesTheProcess(t *testing.T) {
 	if shown := again.shows(); shown.FailingSince == nil || !shown.FailingSince.Equal(first) || shown.header() == "" {
 		t.Errorf("after a restart it shows failing since %v, not %v", shown.FailingSince, first)
 	}
-	again.setStandby(false)
+	again.assume(rolePolling)
 	again.after(again.poll(t.Context()), time.Now())
 	if shown := again.shows(); !shown.FailingSince.Equal(first) {
 		t.Errorf("after its first failure it shows %v, not %v", shown.FailingSince, first)

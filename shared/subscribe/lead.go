@@ -51,7 +51,7 @@ func (l *leader) run(ctx context.Context) {
 // say tells once why this process does not poll, and every time whoever asks it to.
 func (l *leader) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
-		p.setStandby(true)
+		p.assume(roleStandby)
 	}
 	if constant(why) != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)

@@ -109,7 +109,7 @@ func (p *poller) receive(m eventstream.Message) {
 	}
 	i := int(m.Position - at.cursor.Position - 1) // in pending
 	switch {
-	case at.paused || at.walking:
+	case at.paused || at.resync.underWay:
 		l.adrift, l.pending = true, nil
 		l.ask(time.Now()) // when that has ended
 	case l.adrift:

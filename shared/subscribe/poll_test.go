@@ -205,7 +205,7 @@ func TestPollBehindAnother(t *testing.T) {
 		if err := p.configure(nil); err != nil {
 			t.Fatal(err)
 		}
-		p.setStandby(false)
+		p.assume(rolePolling)
 		began := time.Now()
 		err := p.pollNow(t.Context())
 		problem, ok := errors.AsType[*web.Problem](pollProblem(t.Context(), err))

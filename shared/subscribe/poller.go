@@ -38,6 +38,33 @@ const (
 	Paused    = "paused"
 )
 
+// A role is what this process does for a service that may have several.
+type role int
+
+const (
+	roleUndecided role = iota // it has just started: it may get the lease
+	roleStandby               // another process has the lease
+	rolePolling               // it has the lease
+)
+
+// A pollState is how the last poll ended.
+type pollState int
+
+const (
+	pollUnproven pollState = iota // there was none, it was cut off, or the clock was set back: the next request does not wait
+	pollSucceeded
+	pollFailed
+)
+
+// A hold is whether the source holds requests that wait.
+type hold int
+
+const (
+	holdUntried hold = iota // no request has waited since the last failure, or since the settings were changed
+	holdKept                // the last one was held, or cut off on its way
+	holdIgnored             // the last one was answered at once with nothing new
+)
+
 // A poller keeps the copy of one feed.
 type poller struct {
 	Feed
@@ -67,15 +94,13 @@ type poller struct {
 	rejecting   bool     // entries may be rejected: some were when it was read, or since
 	allNew      bool     // the copy knew nothing of what was on the last page
 	tuned       tuning
-	standby     bool // another process polls
-	undecided   bool // which of them does: this one has just started
-	succeeded   bool // the last poll did
-	waits       bool // the source holds requests that wait, as it did with the last of them
-	tried       bool // there was such a one since the last failure
-	failures    int  // in a row
-	size        int  // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
-	unread      int  // entries that the last page was to have that could not be had, or was too much; 0: none is remembered
-	sinceUnread int  // pages that were copied since then, or since size has grown
+	role        role
+	last        pollState // of the last poll
+	hold        hold
+	failures    int // in a row
+	size        int // entries that the next request asks for, after a page that could not be had or applied; 0: as many as is set
+	unread      int // entries that the last page was to have that could not be had, or was too much; 0: none is remembered
+	sinceUnread int // pages that were copied since then, or since size has grown
 	lastError   error
 	nextPoll    time.Time    // past while one runs
 	asked       []chan error // by whom a poll was asked for, each with room for its outcome
@@ -94,7 +119,7 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 	return &poller{
 		Feed: f, pure: f.Columns != nil, service: service, timeout: dbTimeout, client: client, given: given,
 		logger: logger, metrics: newPollerMetrics(f.Name),
-		wake: make(chan struct{}, 1), standby: true, undecided: true,
+		wake: make(chan struct{}, 1),
 	}
 }
 
@@ -120,9 +145,9 @@ func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
-	p.setStandby(false)
+	p.assume(rolePolling)
 	p.erasures.reset()
-	defer p.setStandby(true)
+	defer p.assume(roleStandby)
 	defer p.listen(ctx)()
 	for ctx.Err() == nil {
 		select {
@@ -179,17 +204,18 @@ func (p *poller) due(now time.Time) (asked []chan error, next time.Time) {
 	return asked, next
 }
 
-func (p *poller) setStandby(standby bool) {
+// assume notes which process polls. What was known of the source ends with the lease.
+func (p *poller) assume(r role) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.standby, p.undecided = standby, false
-	if standby {
+	p.role = r
+	if r == roleStandby {
 		for _, outcome := range p.asked {
 			outcome <- errStandby
 		}
 		p.asked = nil
 		p.lastError, p.failures, p.nextPoll, p.pace = nil, 0, time.Time{}, pace{}
-		p.succeeded, p.waits, p.tried, p.cuts = false, false, false, cuts{}
+		p.last, p.hold, p.cuts = pollUnproven, holdUntried, cuts{}
 	}
 }
 
@@ -199,7 +225,7 @@ var errStandby = errors.New("another process of this service polls")
 func (p *poller) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	p.mu.Lock()
-	if p.standby && !p.undecided {
+	if p.role == roleStandby {
 		p.mu.Unlock()
 		return errStandby
 	}
@@ -263,10 +289,10 @@ func (p *poller) after(err error, now time.Time) time.Time {
 		if was != nil {
 			p.logger.Info("source answers again", "feed", p.Name, "failures", p.failures)
 		}
-		p.failures, p.succeeded = 0, true
+		p.failures, p.last = 0, pollSucceeded
 		p.nextPoll = p.tuned.schedule.Next(now)
 		switch forget := p.cuts.last.Add(forgetCuts); {
-		case p.wait(now) > 0 && (p.waits || !p.tried):
+		case p.wait(now) > 0 && p.hold != holdIgnored:
 			p.nextPoll = now
 		case p.wait(now) < p.tuned.wait && forget.Before(p.nextPoll):
 			p.nextPoll = forget
@@ -275,7 +301,7 @@ func (p *poller) after(err error, now time.Time) time.Time {
 	}
 	p.failures++
 	p.failed(now)
-	p.succeeded, p.waits, p.tried = false, false, false
+	p.last, p.hold = pollFailed, holdUntried
 	wait := p.tuned.schedule.backoff(p.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)
 	if status := new(feed.StatusError); errors.As(err, &status) {

@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// progress is a row of the table subscription, and what was set at run time.
+// progress is how far the copy of a feed is, as the database has it, and what was set at run time.
 type progress struct {
 	cursor       feed.Cursor
 	etag         string
@@ -24,17 +24,8 @@ type progress struct {
 	failingSince time.Time // the first failure after the last success; zero: there was none
 	stale        bool      // it was seen to be stale, and no poll has succeeded since
 
-	schedule *string // set at run time; nil: not set
-	wait     *time.Duration
-	pageSize *int
-	tunedAt  time.Time // when schedule or wait were last changed; zero: never
-	paused   bool
-
-	walking     bool // the feed is being read anew
-	walk        feed.Cursor
-	walkHistory feed.Cursor
-	walkReason  string
-	walkSince   time.Time
+	setting
+	resync resyncProgress
 
 	generation   int
 	resyncedAt   time.Time // zero: never
@@ -42,14 +33,29 @@ type progress struct {
 	rejected     int // entries
 }
 
+// A setting is what was set at run time.
+type setting struct {
+	schedule *string // nil: not set
+	wait     *time.Duration
+	pageSize *int
+	tunedAt  time.Time // when schedule or wait were last changed; zero: never
+	paused   bool
+}
+
+// resyncProgress is how far a resync is.
+type resyncProgress struct {
+	underWay        bool
+	cursor, history feed.Cursor
+	reason          string
+	since           time.Time
+}
+
 // set takes over what others than the poll under way change.
 func (at *progress) set(other progress) {
-	at.schedule, at.wait, at.pageSize, at.paused, at.rejected = other.schedule, other.wait, other.pageSize, other.paused, other.rejected
-	at.tunedAt = other.tunedAt
+	at.setting, at.resync, at.rejected = other.setting, other.resync, other.rejected
 	if at.lastSuccess.Equal(other.lastSuccess) { // else a poll has succeeded since
 		at.stale = at.stale || other.stale
 	}
-	at.walking, at.walk, at.walkHistory, at.walkReason, at.walkSince = other.walking, other.walk, other.walkHistory, other.walkReason, other.walkSince
 }
 
 const selectProgress = `
@@ -66,7 +72,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	var walk *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
-		&walk, &walkHistory, &at.walkReason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
+		&walk, &walkHistory, &at.resync.reason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
 		&failingSince, &tunedAt, &at.stale, &at.rejected)
 	if err != nil {
 		return name, at, err
@@ -75,7 +81,7 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 		d := time.Duration(*wait) * time.Second
 		at.wait = &d
 	}
-	at.asOf, at.lastSuccess, at.walkSince, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(walkSince), timeOrZero(resyncedAt)
+	at.asOf, at.lastSuccess, at.resync.since, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(walkSince), timeOrZero(resyncedAt)
 	at.failingSince, at.tunedAt = timeOrZero(failingSince), timeOrZero(tunedAt)
 	if at.cursor, err = feed.ParseCursor(cursor); err != nil {
 		return name, at, err
@@ -83,11 +89,11 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	if walk == nil {
 		return name, at, nil
 	}
-	at.walking = true
-	if at.walk, err = feed.ParseCursor(*walk); err != nil {
+	at.resync.underWay = true
+	if at.resync.cursor, err = feed.ParseCursor(*walk); err != nil {
 		return name, at, err
 	}
-	at.walkHistory, err = feed.ParseCursor(walkHistory)
+	at.resync.history, err = feed.ParseCursor(walkHistory)
 	return name, at, err
 }
 

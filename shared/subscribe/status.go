@@ -65,17 +65,17 @@ func (p *poller) status(now time.Time) Subscription {
 		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
 		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
 		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
-		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.standby,
+		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.role != rolePolling,
 		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
 		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
-		held:    p.wait(now) > 0 && p.waits, notHeld: p.wait(now) > 0 && p.tried && !p.waits,
+		held:    p.wait(now) > 0 && p.hold == holdKept, notHeld: p.wait(now) > 0 && p.hold == holdIgnored,
 	}
 	actual := p.tuned
 	if actual.wait = p.wait(now); actual.wait < p.tuned.wait {
 		s.cut = actual.wait.String()
 	}
-	s.Cost = actual.cost(p.waits || !p.tried)
-	s.Stream = p.stream.status(p.standby)
+	s.Cost = actual.cost(p.hold != holdIgnored)
+	s.Stream = p.stream.status(p.role != rolePolling)
 	if at := p.copied; at.wait != nil {
 		s.set.wait = at.wait.String()
 	}
@@ -90,8 +90,8 @@ func (p *poller) status(now time.Time) Subscription {
 			s.NextPolls = append([]time.Time{next}, p.tuned.schedule.NextN(next, 4)...)
 		}
 	}
-	if p.copied.walking {
-		s.ResyncSince, s.ResyncReason = timeOrNull(since(p.copied.walkSince, now)), p.copied.walkReason
+	if p.copied.resync.underWay {
+		s.ResyncSince, s.ResyncReason = timeOrNull(since(p.copied.resync.since, now)), p.copied.resync.reason
 	}
 	if so := p.pace; so.copied > 0 {
 		s.CatchingUp = &Pace{Copied: so.copied, PerSecond: math.Round(so.perSecond(now))}
@@ -104,7 +104,7 @@ func (p *poller) status(now time.Time) Subscription {
 		s.State, s.NextPolls = Paused, []time.Time{}
 	case errors.Is(p.lastError, feed.ErrDiverged):
 		s.State = Diverged
-	case p.copied.walking:
+	case p.copied.resync.underWay:
 		s.State = Resyncing
 	case p.stale(now):
 		s.State = Stale

@@ -39,17 +39,17 @@ func (p *poller) take(at progress) {
 // adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does.
 func (p *poller) adopt(at progress) {
 	p.mu.Lock()
-	changed := at.paused != p.copied.paused || at.walking && !p.copied.walking
-	if p.standby {
+	changed := at.paused != p.copied.paused || at.resync.underWay && !p.copied.resync.underWay
+	if p.role != rolePolling {
 		p.copied = at
 	} else {
 		p.copied.set(at)
 	}
 	changed = p.retune() || changed
-	if !p.standby && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
-		p.succeeded, changed = false, true
+	if p.role == rolePolling && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
+		p.last, changed = pollUnproven, true
 	}
-	if at.walking && changed && !p.standby {
+	if at.resync.underWay && changed && p.role == rolePolling {
 		p.nextPoll = time.Time{}
 	}
 	p.mu.Unlock()
@@ -65,7 +65,7 @@ func (p *poller) retune() bool {
 	if was.sameTimes(now) && was.pageSize == now.pageSize {
 		return false
 	}
-	p.tried, p.waits, p.cuts = false, false, cuts{}
+	p.hold, p.cuts = holdUntried, cuts{}
 	switch {
 	case p.lastError != nil || p.nextPoll.IsZero():
 	case now.wait > 0:
@@ -187,7 +187,7 @@ func (p *poller) tune(ctx context.Context, w wish, now time.Time) error {
 		return untuned(wrong...)
 	}
 	text := schedule.String()
-	to := progress{schedule: &text, pageSize: w.PageSize}
+	to := progress{setting: setting{schedule: &text, pageSize: w.PageSize}}
 	if wait != nil {
 		d := time.Duration(*wait) * time.Second
 		to.wait = &d

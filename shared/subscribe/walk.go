@@ -51,9 +51,9 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, p.limit) {
+	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.resync.cursor, History: at.resync.history}, p.limit) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
-			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
+			return errors.Join(f.err, p.beginWalk(ctx, at.resync.reason, gone))
 		}
 		switch stop := p.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
@@ -64,13 +64,13 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
 		to := p.behind(at, f, time.Since(began), time.Now())
-		if err := p.note(ctx, f.Page, at.walk); err != nil {
+		if err := p.note(ctx, f.Page, at.resync.cursor); err != nil {
 			return err
 		}
 		p.mu.Lock()
 		p.grow()
 		p.mu.Unlock()
-		at.walk, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
+		at.resync.cursor, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
 		to.cursor = f.Page.Cursor
 		p.copying(&so, f.Page, to)
 		if f.Page.UpToDate {
@@ -134,7 +134,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
 			       resynced_at = now(), resync_reason = walk_reason
 			 where service = $1 and feed = $2 and walk_cursor = $3`,
-			p.service, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
+			p.service, p.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if err := p.forgetWalked(ctx, tx); err != nil {
 			return err
@@ -169,7 +169,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 	}
 	p.metrics.resyncs.Inc()
 	p.logRejected(ctx, bad)
-	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
+	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
 	_, err = p.load(ctx)
 	return err
 }
