@@ -1,270 +1,308 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"slices"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// errFenced: somebody else moved the cursor.
-var errFenced = errors.New("another process copies this feed into the same database")
+// An applier applies pages: each with the cursor behind it, or neither.
+type applier struct {
+	*target
+	state      *state
+	fetcher    *fetcher
+	quarantine *quarantine
+	erasures   *erasures
+	metrics    *pollerMetrics
+	timeout    time.Duration // for a page to be applied, as a whole or in parts
+	allNew     atomic.Bool   // the copy knew nothing of what was on the last page
+}
 
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step.
-func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
-	good, bad := p.check(entries)
-	restore, err := limitSteps(ctx, tx, step)
+// A turn is a page's, to be applied.
+type turn struct {
+	ids  map[uuid.UUID]bool
+	done chan struct{}
+	err  error // when done
+}
+
+// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed, others are written.
+const maxTurns = 3
+
+// turns are those under way, in order: one, or up to most where one may go on beside the next.
+type turns struct {
+	most int
+	all  []*turn
+}
+
+// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that none goes on.
+func (t *turns) wait(left int) (err error) {
+	for len(t.all) > 0 && (len(t.all) > left || isDone(t.all[0])) {
+		<-t.all[0].done
+		if err = cmp.Or(err, t.all[0].err); err != nil {
+			left = 0
+		}
+		t.all = t.all[1:]
+	}
+	return err
+}
+
+// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
+// still is committed first. (After a failure none does: what they may have been to each other ends there.)
+func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
+	page, err := a.erasures.forget(ctx, page)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	refused, err := p.applyBest(ctx, tx, good)
-	if err == nil && len(refused) < len(good) {
-		refused, err = p.again(ctx, tx, refused)
+	var entries []feed.Entry
+	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
+		entries = page.Latest()
 	}
-	bad = append(bad, refused...)
-	if err == nil {
-		err = restore()
+	now := &turn{done: make(chan struct{})}
+	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0
+	if beside {
+		now.ids = make(map[uuid.UUID]bool, len(entries))
+		for _, e := range entries {
+			now.ids[e.ID] = true
+		}
+		left = t.most - 1
+		for i, other := range t.all {
+			if overlap(other.ids, now.ids) {
+				left = min(left, len(t.all)-1-i)
+			}
+		}
+	}
+	if err := t.wait(left); err != nil {
+		return err
+	}
+	if err := a.passOn(ctx, from.cursor, page); err != nil {
+		return err
+	}
+	var before *turn
+	if len(t.all) > 0 {
+		before = t.all[len(t.all)-1]
+	}
+	t.all = append(t.all, now)
+	apply := func() {
+		defer close(now.done)
+		now.err = a.commit(ctx, entries, from, to, before)
+	}
+	if beside {
+		go apply()
+		return nil
+	}
+	apply()
+	return t.wait(0)
+}
+
+func overlap(a, b map[uuid.UUID]bool) bool {
+	for id := range a {
+		if b[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// commit moves the cursor and applies the entries, both or neither. When ctx ends it has stopTimeout to finish. What
+// fails as a whole is tried again in parts, to find what is at fault.
+func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	began := time.Now()
+	bad, err := a.tryCommit(ctx, entries, from, to, before, false)
+	if err != nil && before != nil {
+		if <-before.done; before.err != nil {
+			return before.err
+		}
+	}
+	_, refused := errors.AsType[*refusedError](err)
+	whole := err == nil
+	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
+		bad, err = a.tryCommit(ctx, entries, from, to, before, true)
+	}
+	if err != nil {
+		return &pageError{"apply the page after " + from.cursor.String(), to.cursor.Position - from.cursor.Position, err}
+	}
+	a.metrics.apply.Observe(time.Since(began).Seconds())
+	a.quarantine.logRejected(ctx, bad)
+	a.quarantine.see(entries, bad)
+	if whole { // else another one of this size is enough
+		a.fetcher.grow()
+	}
+	a.state.committed(from, to, bad)
+	return nil
+}
+
+func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	alone := before == nil || isDone(before)
+	if alone && !carefully && a.Columns != nil && a.Check == nil && len(entries) < copyFrom && !a.state.hasRejected() {
+		return nil, a.upsertAtOnce(ctx, entries, from, to)
+	}
+	known, look := a.guess(entries), false
+	if known == nil || carefully {
+		known, look = noneKnown(), len(entries) > 0
+	}
+	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
+	err = a.inTx(ctx, func(first *pgx.Batch) {
+		if alone {
+			a.move(first, from, to)
+		}
+		if look {
+			a.lookUp(first, entries, a.state.hasRejected(), known)
+		}
+	}, func(tx pgx.Tx) error {
+		if len(entries) > 0 {
+			end := succeeded(from, to) || a.fetcher.limit() >= feed.MaxPageSize // of what can be had at once
+			if bad, err = a.applyNewer(ctx, tx, entries, known, carefully, end); err != nil {
+				return err
+			}
+		}
+		if alone {
+			return nil
+		}
+		if <-before.done; before.err != nil {
+			return before.err
+		}
+		var last pgx.Batch
+		a.move(&last, from, to)
+		return tx.SendBatch(ctx, &last).Close()
+	})
+	if err == nil && len(entries) > 0 {
+		a.allNew.Store(len(known.rows) == 0)
 	}
 	return bad, err
 }
 
-// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
-// the other one has given up since: as long as one more passes.
-func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
-	for more := true; more; refused = still {
-		more, still = false, nil
-		for _, r := range refused {
-			if badData(r.reason) && !ofOthers(r.reason) {
-				still = append(still, r)
-				continue
-			}
-			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true)
-			if err != nil {
-				return nil, err
-			}
-			if more = more || failed == nil; failed != nil {
-				still = append(still, r)
-			}
-		}
-	}
-	return still, nil
-}
-
-// clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
-func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
-	_, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`,
-		p.service, p.Name, ids)
-	return err
-}
-
-// call runs the service's Apply; a panic of it is an error. Of what is stored nothing need be known.
-func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			panicked := &panicError{"apply", v}
-			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
-			err = panicked
-		}
-		if err != nil {
-			err = &applyError{err}
-		}
-	}()
-	batch := NewBatch(entries)
-	batch.stored = stored
-	if p.Apply == nil { // the service has had the entries
+// guess gives what the copy knows of entries, which is nothing, without a look at it; nil: one is due. After a page of new entities
+// only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
+func (a *applier) guess(entries []feed.Entry) *known {
+	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
+	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
 		return nil
 	}
-	if p.Past {
-		err := tx.QueryRow(ctx, `select past from subscription where service = $1 and feed = $2`, p.service, p.Name).Scan(&batch.Past)
+	return noneKnown()
+}
+
+// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is
+// newer than the copy.
+func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
+	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
 		if err != nil {
 			return err
 		}
-	}
-	return p.Apply(ctx, tx, batch)
-}
-
-// passOn runs the service's Entries, if it has any, for what of the page is not malformed; a panic of it is an error.
-func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
-	if p.Entries == nil || page == nil {
-		return nil
-	}
-	if slices.ContainsFunc(page.Entries, malformed) {
-		good := *page
-		good.Entries = slices.DeleteFunc(slices.Clone(page.Entries), malformed)
-		page = &good
-	}
-	if len(page.Entries) == 0 {
-		return nil
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			panicked := &panicError{"entries", v}
-			p.logger.ErrorContext(ctx, "entries panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
-			err = errors.New(panicked.unquoted())
+		var b pgx.Batch
+		a.move(&b, from, to)
+		for _, e := range entries {
+			if e.Deleted {
+				b.Queue(`delete from `+u.table+` where id = $1 and (version < $2 or $3)`, e.ID, e.Version, e.Erased)
+			} else if err := u.queue(&b, u.newer, e); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			err = &entriesError{from, err}
+		return conn.SendBatch(ctx, &b).Close()
+	})
+}
+
+// move queues what moves the cursor. It fails where that is not where it was, or a walk has begun, and with it the whole transaction.
+func (a *applier) move(b *pgx.Batch, from, to progress) {
+	sql := `
+		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
+		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
+		 where service = $1 and feed = $2`
+	if a.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
+		sql += ` returning set_config('synchronous_commit', 'off', true)`
+	}
+	b.Queue(sql,
+		a.service, a.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL,
+		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess), succeeded(from, to),
+	).Fn = func(results pgx.BatchResults) error {
+		tag, err := results.Exec()
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
+			return errFenced
 		}
-	}()
-	return p.Entries(ctx, p.pool, from, page)
+		return cmp.Or(err, fenced(tag))
+	}
 }
 
-func malformed(e feed.Entry) bool { return e.Malformed() != nil }
+// succeeded reports whether a poll ended on the way.
+func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
 
-// An entriesError is one of the service's Entries: the source is not at fault.
-type entriesError struct {
-	from feed.Cursor
-	err  error
-}
+const notNullViolation = "23502"
 
-func (e *entriesError) Error() string {
-	return fmt.Sprintf("pass on the page after %s: %v", e.from, e.err)
-}
-func (e *entriesError) Unwrap() error { return e.err }
-
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed
-// is why it did while the database goes on to answer; err is why that does not.
-func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
-	inner, err := tx.Begin(ctx)
+// applyNewer applies those of the entries that are newer than what is known. end: no page has others beside them.
+func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
+	if entries = known.newer(entries); len(entries) == 0 {
+		return nil, nil
+	}
+	if carefully {
+		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, stepTimeout)
+	} else {
+		var good []feed.Entry
+		if good, bad = a.quarantine.check(entries); len(good) > 0 {
+			err = a.call(ctx, tx, good, known.rows)
+		}
+	}
+	if err == nil {
+		err = a.quarantine.reject(ctx, tx, bad)
+	}
+	if err == nil {
+		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
+	}
 	if err != nil {
 		return nil, err
 	}
-	failed = p.call(ctx, inner, entries, nil)
-	if out, ok := inner.(*publish.Tx); ok && failed == nil {
-		failed = out.Check(ctx)
+	if len(known.rejected) == 0 {
+		return bad, nil
 	}
-	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
-		_, failed = inner.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
-	}
-	if failed == nil && keep {
-		return nil, inner.Commit(ctx)
-	}
-	if err := inner.Rollback(ctx); err != nil {
-		return nil, errors.Join(failed, err)
-	}
-	if databaseAtFault(failed) {
-		return nil, failed
-	}
-	return failed, nil
+	return bad, a.quarantine.clear(ctx, tx, good(entries, bad)...)
 }
 
-// applyBest applies all entries but the bad ones, which it finds by halving.
-func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	failed, err := p.attempt(ctx, tx, entries, true)
-	switch half := len(entries) / 2; {
-	case err != nil || failed == nil:
-		return nil, err
-	case half == 0:
-		return []rejection{{Entry: entries[0], reason: failed}}, nil
-	default:
-		first, err := p.applyBest(ctx, tx, entries[:half])
-		if err != nil {
-			return nil, err
+// good returns the ids of the entries that were not refused.
+func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
+	for _, e := range entries {
+		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			ids = append(ids, e.ID)
 		}
-		second, err := p.applyBest(ctx, tx, entries[half:])
-		return append(first, second...), err
 	}
+	return ids
 }
 
-// reject writes down the bad entries.
-func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
-	for _, r := range bad {
-		_, err := tx.Exec(ctx, `
-			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
-			values ($1, $2, $3, $4, $5, $6, $7, $8)
-			on conflict (service, feed, entity_id) do update set version = excluded.version, position = excluded.position,
-			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
-			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
-			p.service, p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
-			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"))
-		if err != nil {
-			return err
-		}
+// fenced looks whether the cursor was still where it moved from.
+func fenced(tag pgconn.CommandTag) error {
+	if tag.RowsAffected() == 0 {
+		return errFenced
 	}
 	return nil
 }
 
-func (p *poller) logRejected(ctx context.Context, bad []rejection) {
-	for _, r := range bad {
-		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
+func isDone(t *turn) bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
 	}
 }
 
-// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
-// row is older than what was, and may be of another history: then the rejected version counts.
-func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
-	var b pgx.Batch
-	known := noneKnown()
-	f.lookUp(&b, entries, true, known)
-	err := tx.SendBatch(ctx, &b).Close()
-	return known.newer(entries), err
+// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page before keeps
+// its own meanwhile.
+func (a *applier) mostTurns() int {
+	if !a.pure || a.state.fails() > 0 {
+		return 1
+	}
+	return min(maxTurns, int(a.pool.Config().MaxConns)-1)
 }
-
-// known are the versions of a page's entities that the copy has, and of those that it has rejected.
-type known struct{ rows, rejected map[uuid.UUID]int64 }
-
-func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
-
-// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
-// is left out where nothing is rejected.)
-func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
-	ids := make([]uuid.UUID, len(entries))
-	for i, e := range entries {
-		ids[i] = e.ID
-	}
-	into := func(versions map[uuid.UUID]int64) func(pgx.Rows) error {
-		return func(rows pgx.Rows) error {
-			var id [16]byte
-			var version int64
-			_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {
-				versions[id] = version
-				return nil
-			})
-			return err
-		}
-	}
-	if f.Table != "" {
-		b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
-	}
-	if rejected {
-		b.Queue(`
-			select entity_id, version from rejected_entry join subscription using (service, feed)
-			 where entity_id = any($1) and table_name = $2`, ids, f.Table).Query(into(k.rejected))
-	}
-}
-
-func (k *known) newer(entries []feed.Entry) []feed.Entry {
-	if len(k.rows)+len(k.rejected) == 0 && !slices.ContainsFunc(entries, malformed) {
-		return entries
-	}
-	newer := make([]feed.Entry, 0, len(entries))
-	passed := map[uuid.UUID]int64{} // of those here
-	for _, e := range entries {
-		rejected, is := k.rejected[e.ID]
-		row, has := k.rows[e.ID]
-		if malformed(e) { // what it says the version is may be wrong: it must not hold back later ones
-			known := max(rejected, row, passed[e.ID])
-			e.Version = min(max(e.Version, known), known+1)
-			newer = append(newer, e)
-		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
-			passed[e.ID] = e.Version
-			newer = append(newer, e)
-		}
-	}
-	return newer
-}
-
-func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }

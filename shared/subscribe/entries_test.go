@@ -27,7 +27,7 @@ type listener struct {
 func newListener(t *testing.T, s *source) *listener {
 	t.Helper()
 	l := &listener{copier: s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 4)}
-	t.Cleanup(l.client.Close)
+	t.Cleanup(l.fetcher.client.Close)
 	l.Apply, l.Table = nil, ""
 	l.Entries = func(_ context.Context, _ *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 		if page.Entries[0].Position != from.Position+1 || page.Cursor.Position != from.Position+int64(len(page.Entries)) {

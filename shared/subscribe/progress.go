@@ -1,13 +1,9 @@
 package subscribe
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -95,71 +91,6 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	}
 	at.resync.history, err = feed.ParseCursor(walkHistory)
 	return name, at, err
-}
-
-// load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
-func (p *poller) load(ctx context.Context) (progress, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	p.reading.Lock()
-	defer p.reading.Unlock()
-	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)
-	if err != nil {
-		return progress{}, fmt.Errorf("read how far the copy of %s is: %w", p.Name, err)
-	}
-	at, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (progress, error) {
-		_, at, err := scanProgress(row)
-		return at, err
-	})
-	if err != nil {
-		return at, fmt.Errorf("read how far the copy of %s is: %w", p.Name, err)
-	}
-	p.take(at)
-	return at, nil
-}
-
-// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
-// table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
-// read anew for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
-// a synchronous standby, and the copy can be served without it.
-func (p *poller) create(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
-	defer cancel()
-	var b pgx.Batch
-	b.Queue(`
-		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(),
-		       walk_reason = 'The copy has another table now.'
-		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, p.service, p.Name, p.Table)
-	b.Queue(`
-		insert into subscription (service, feed, table_name)
-		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
-		on conflict (service, feed) do update set table_name = excluded.table_name`,
-		p.service, p.Name, p.Table)
-	b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, p.service, p.Name)
-	err := p.pool.SendBatch(ctx, &b).Close()
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
-		return p.tableTaken(ctx, err)
-	}
-	return err
-}
-
-// tableTaken returns an error that says which subscription has the table.
-func (p *poller) tableTaken(ctx context.Context, err error) error {
-	var service, feed string
-	row := p.pool.QueryRow(ctx, `select service, feed from subscription where table_name = $1`, p.Table)
-	if row.Scan(&service, &feed) != nil {
-		return err
-	}
-	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
-		"give each service tables of its own, or a database of its own (if that service has been renamed to %s: "+
-		"update subscription set service = '%s' where service = '%s')", p.Table, feed, service, p.service, p.service, service)
-}
-
-// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
-func (p *poller) takeOver(ctx context.Context, migrations string) error {
-	_, err := p.pool.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = $3`,
-		p.service, migrations, p.Name)
-	return err
 }
 
 const uniqueViolation = "23505"

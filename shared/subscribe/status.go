@@ -14,6 +14,15 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
+// States of a copy.
+const (
+	Fresh     = "fresh"
+	Stale     = "stale"     // two polls that were due have not succeeded: see Schedule.Stale
+	Resyncing = "resyncing" // the feed is read anew, while the copy serves as it is
+	Diverged  = "diverged"  // the source has another history than the copy, and reading it anew failed
+	Paused    = "paused"
+)
+
 // A Subscription is how one feed's copy is, as /subscriptions shows it.
 type Subscription struct {
 	Feed           string      `json:"feed"`
@@ -57,56 +66,61 @@ type Pace struct {
 }
 
 func (p *poller) status(now time.Time) Subscription {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	asOf := believed(p.copied.asOf, now)
+	s := p.state.status(now)
+	s.Stream = p.stream.status(s.Standby)
+	return s
+}
+
+func (st *state) status(now time.Time) Subscription {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	asOf := believed(st.copied.asOf, now)
 	s := Subscription{
-		Feed: p.Name, URL: p.shownURL, Schedule: p.tuned.schedule.String(), ScheduleSource: p.tuned.source,
-		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
-		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
-		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
-		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.role != rolePolling,
-		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
-		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
-		held:    p.wait(now) > 0 && p.hold == holdKept, notHeld: p.wait(now) > 0 && p.hold == holdIgnored,
+		Feed: st.Name, URL: st.shownURL, Schedule: st.tuned.schedule.String(), ScheduleSource: st.tuned.source,
+		Wait: st.tuned.wait.String(), PageSize: st.tuned.pageSize,
+		NextPolls: st.tuned.schedule.NextN(now, 5), Cursor: st.copied.cursor, State: Fresh,
+		LagEntries: max(st.copied.headPosition-st.copied.cursor.Position, 0), RejectedEntries: st.copied.rejected,
+		Generation: st.copied.generation, ResyncedAt: timeOrNull(since(st.copied.resyncedAt, now)), ResyncReason: st.copied.resyncReason, Standby: !st.requests.polls(),
+		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(st.copied.lastSuccess, now)), FailingSince: timeOrNull(since(st.copied.failingSince, now)),
+		undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
+		held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored,
 	}
-	actual := p.tuned
-	if actual.wait = p.wait(now); actual.wait < p.tuned.wait {
+	actual := st.tuned
+	if actual.wait = st.wait(now); actual.wait < st.tuned.wait {
 		s.cut = actual.wait.String()
 	}
-	s.Cost = actual.cost(p.hold != holdIgnored)
-	s.Stream = p.stream.status(p.role != rolePolling)
-	if at := p.copied; at.wait != nil {
+	s.Cost = actual.cost(st.hold != holdIgnored)
+	if at := st.copied; at.wait != nil {
 		s.set.wait = at.wait.String()
 	}
-	if at := p.copied; at.pageSize != nil {
+	if at := st.copied; at.pageSize != nil {
 		s.set.pageSize = strconv.Itoa(*at.pageSize)
 	}
-	if p.lastError != nil {
-		text := p.lastError.Error()
-		s.LastError, s.trouble = &text, inWords(p.lastError)
-		if p.nextPoll.After(now) { // the back-off's
-			next := now.Add(p.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
-			s.NextPolls = append([]time.Time{next}, p.tuned.schedule.NextN(next, 4)...)
+	if st.lastError != nil {
+		text := st.lastError.Error()
+		s.LastError, s.trouble = &text, inWords(st.lastError)
+		if st.nextPoll.After(now) { // the back-off's
+			next := now.Add(st.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
+			s.NextPolls = append([]time.Time{next}, st.tuned.schedule.NextN(next, 4)...)
 		}
 	}
-	if p.copied.resync.underWay {
-		s.ResyncSince, s.ResyncReason = timeOrNull(since(p.copied.resync.since, now)), p.copied.resync.reason
+	if st.copied.resync.underWay {
+		s.ResyncSince, s.ResyncReason = timeOrNull(since(st.copied.resync.since, now)), st.copied.resync.reason
 	}
-	if so := p.pace; so.copied > 0 {
+	if so := st.pace; so.copied > 0 {
 		s.CatchingUp = &Pace{Copied: so.copied, PerSecond: math.Round(so.perSecond(now))}
 		if rate := so.perSecond(now); rate > 0 {
 			s.CatchingUp.Left = math.Round(float64(so.left) / rate)
 		}
 	}
 	switch {
-	case p.copied.paused:
+	case st.copied.paused:
 		s.State, s.NextPolls = Paused, []time.Time{}
-	case errors.Is(p.lastError, feed.ErrDiverged):
+	case errors.Is(st.lastError, feed.ErrDiverged):
 		s.State = Diverged
-	case p.copied.resync.underWay:
+	case st.copied.resync.underWay:
 		s.State = Resyncing
-	case p.stale(now):
+	case st.stale(now):
 		s.State = Stale
 	}
 	return s

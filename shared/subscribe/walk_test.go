@@ -26,7 +26,7 @@ func (c *copier) resync(t testing.TB) {
 		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand' where service = $1 and feed = $2`,
 		c.service, c.Name)
 	if err == nil {
-		err = c.refresh(context.Background())
+		err = c.state.refresh(context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func TestWalk(t *testing.T) {
 		}
 		defer pool.Close()
 		c := s.copier(t, pool, 10)
-		defer c.client.Close()
+		defer c.fetcher.client.Close()
 		s.restored(t, 20)
 		s.put(t, 30, 45)
 		times := 0

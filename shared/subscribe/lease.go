@@ -51,7 +51,7 @@ func (l *leader) run(ctx context.Context) {
 // say tells once why this process does not poll, and every time whoever asks it to.
 func (l *leader) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
-		p.assume(roleStandby)
+		p.state.assume(roleStandby)
 	}
 	if constant(why) != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
@@ -133,8 +133,8 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	}
 	var free []*poller
 	for _, p := range l.site.pollers {
-		if p.reading.TryLock() { // else it is being read, and this must not wait for that
-			defer p.reading.Unlock()
+		if p.state.reading.TryLock() { // else it is being read, and this must not wait for that
+			defer p.state.reading.Unlock()
 			free = append(free, p)
 		}
 	}
@@ -153,7 +153,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	}
 	for _, p := range free {
 		if at, ok := found[p.Name]; ok {
-			p.adopt(at)
+			p.state.adopt(at)
 		}
 	}
 	return mine, nil
