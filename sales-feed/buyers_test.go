@@ -178,7 +178,7 @@ func (b *browser) wants(t *testing.T, status int, parts ...string) {
 
 var handoverForm = regexp.MustCompile(`action="([^"]+/handover)" data-submit>\s*<input type="hidden" name="handover" value="([^"]+)"`)
 
-// handover gives what the page that the browser shows would post, and where.
+// handover returns what the page that the browser shows would post, and where.
 func (b *browser) handover(t *testing.T) (address, value string) {
 	t.Helper()
 	found := handoverForm.FindStringSubmatch(b.page)
@@ -488,7 +488,7 @@ func TestBuyers(t *testing.T) {
 	signUp := func(t *testing.T) answer {
 		t.Helper()
 		status, a, text := do(t, "POST", co.customers.URL+"/customers", account("Ada"))
-		if status != 201 || !strings.HasPrefix(a.Token, "edison_buyer_") {
+		if status != 201 || !strings.HasPrefix(a.Token, "datafeed_buyer_") {
 			t.Fatal(status, text)
 		}
 		return a

@@ -23,7 +23,7 @@ func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
 	return openSinkLater(t, open)
 }
 
-// openSinkLater gives a mail server that takes connections, and says nothing before open is closed.
+// openSinkLater returns a mail server that takes connections, and says nothing before open is closed.
 func openSinkLater(t *testing.T, open <-chan struct{}) (sink *mailsink.Sink, smtpURL string) {
 	t.Helper()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -66,7 +66,7 @@ func mailed(t *testing.T, sink *mailsink.Sink, n int) *mailsink.Mail {
 	}
 }
 
-var linkInMail = regexp.MustCompile(`\S+/signin/edison_signin_[A-Z2-7]{26}`)
+var linkInMail = regexp.MustCompile(`\S+/signin/datafeed_signin_[A-Z2-7]{26}`)
 
 func links(t *testing.T, m *mailsink.Mail, n int) []string {
 	t.Helper()
@@ -77,7 +77,7 @@ func links(t *testing.T, m *mailsink.Mail, n int) []string {
 	return found
 }
 
-// accountOf gives the account of a browser that is signed in at customers.
+// accountOf returns the account of a browser that is signed in at customers.
 func accountOf(t *testing.T, co *company, b *browser) (path string, confirmed bool) {
 	t.Helper()
 	b.get(t, co.customers.URL+"/account")
@@ -110,7 +110,7 @@ func TestManyLinksAtOnce(t *testing.T) {
 }
 
 // A link by mail signs in another browser, once, and confirms the address.
-// Whoever signed up has the account open. The owner of the address hears of it before a link is used, and until it is confirmed.
+// The browser that signed up has the account open. The owner of the address hears of it before a link is used, and until it is confirmed.
 func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)
@@ -208,7 +208,7 @@ func TestSignInByLink(t *testing.T) {
 	}
 	t.Run("used, or made up", func(t *testing.T) {
 		dead(t, link)
-		dead(t, co.customers.URL+"/signin/edison_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+		dead(t, co.customers.URL+"/signin/datafeed_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 		dead(t, co.customers.URL+"/signin/x")
 	})
 	t.Run("the link of the sign-up works elsewhere, and gives the API a token", func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestSignInByLink(t *testing.T) {
 	})
 }
 
-// Whoever signs up with somebody else's address keeps that person neither from a link nor from the account.
+// A stranger who signs up with somebody else's address keeps that person neither from a link nor from the account.
 func TestSignUpsOfOthers(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)

@@ -19,7 +19,7 @@ func TestToken(t *testing.T) {
 	if err := run(t.Context(), []string{"token", "warehouse"}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^(edison_[A-Z2-7]{26,})$(?s:.*)^(warehouse:reader:([0-9a-f]{64}))$`).FindStringSubmatch(out.String())
+	found := regexp.MustCompile(`(?m)^(datafeed_[A-Z2-7]{26,})$(?s:.*)^(warehouse:reader:([0-9a-f]{64}))$`).FindStringSubmatch(out.String())
 	if found == nil {
 		t.Fatal(out.String())
 	}

@@ -81,7 +81,7 @@ func start(t *testing.T, cmd *exec.Cmd, databaseURL string) (*os.Process, string
 }
 
 // Two sales processes on one database take orders and serve the feed at once, and one of them is killed in the middle.
-// Whoever reads from now the one and now the other misses nothing and sees nothing twice, and each order that was
+// A reader of now the one and now the other misses nothing and sees nothing twice, and each order that was
 // answered is there once.
 func TestTwoSales(t *testing.T) {
 	t.Parallel()

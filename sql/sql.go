@@ -12,7 +12,7 @@ import (
 //go:embed */*.sql
 var files embed.FS
 
-// Migrations gives the migrations in the folder name. It panics when there is no such folder.
+// Migrations returns the migrations in the folder name. It panics when there is no such folder.
 func Migrations(name string) postgres.Migrations {
 	sub, err := fs.Sub(files, name)
 	if err != nil {

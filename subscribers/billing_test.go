@@ -39,7 +39,7 @@ type billed struct {
 	Credits    int64
 }
 
-// ledgerOf gives all documents, oldest first, and fails the test at a gap.
+// ledgerOf returns all documents, oldest first, and fails the test at a gap.
 func ledgerOf(t *testing.T, url string) []billed {
 	t.Helper()
 	list := answer[[]billed](t, url+"/api/invoices")

@@ -96,7 +96,7 @@ func (r *readers) publish(t *testing.T, entities []entity) {
 	}
 }
 
-// ids gives those that a query finds.
+// ids returns those that a query finds.
 func ids(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) map[uuid.UUID]bool {
 	t.Helper()
 	rows, err := pool.Query(context.Background(), sql, args...)
@@ -158,7 +158,7 @@ func (r *readers) work(t *testing.T) {
 	}
 }
 
-// goodOf gives an entity as the contract says.
+// goodOf returns an entity as the contract says.
 func goodOf(of string) entity {
 	id := uuid.New()
 	at := feed.TimeOf(noon.Add(time.Duration(rand.IntN(1e6)) * time.Microsecond))
@@ -247,7 +247,7 @@ func TestBadEntries(t *testing.T) {
 	r.work(t)
 }
 
-// random gives text that PostgreSQL cannot compress.
+// random returns text that PostgreSQL cannot compress.
 func random(n int) string {
 	b := make([]byte, n)
 	for i := range b {

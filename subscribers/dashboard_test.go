@@ -49,8 +49,8 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 			t.Fatalf("%s has no\n%s", body, want)
 		}
 	}
-	if copies := header.Values("Edison-Copy"); len(copies) != 3 {
-		t.Errorf("Edison-Copy: %q", copies)
+	if copies := header.Values("Datafeed-Copy"); len(copies) != 3 {
+		t.Errorf("Datafeed-Copy: %q", copies)
 	}
 
 	status, header, body := get(t, url+"/orders.csv?from=2026-11-23", "*/*")
@@ -59,7 +59,7 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 		t.Errorf("%q, %v", rows, err)
 	}
 	if strings.Count(body, "\r\n") != 2 || status != 200 || header.Get("Content-Type") != "text/csv; charset=utf-8; header=present" ||
-		header.Get("Content-Disposition") != "attachment; filename=orders.csv" || len(header.Values("Edison-Copy")) != 3 {
+		header.Get("Content-Disposition") != "attachment; filename=orders.csv" || len(header.Values("Datafeed-Copy")) != 3 {
 		t.Errorf("%d %v: %q", status, header, body)
 	}
 	resp, err := http.Head(url + "/orders.csv")

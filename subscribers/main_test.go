@@ -98,7 +98,7 @@ func get(t rapid.TB, url, accept string) (status int, header http.Header, body s
 	return resp.StatusCode, resp.Header, string(text)
 }
 
-// ordersFeed gives the URL of a feed of these orders.
+// ordersFeed returns the URL of a feed of these orders.
 func ordersFeed(t *testing.T, orders ...order.Order) string {
 	t.Helper()
 	entries := make([]publish.Entry, len(orders))
@@ -117,7 +117,7 @@ func payload(t *testing.T, entity any) []byte {
 	return text
 }
 
-// serveFeed gives the URL of a feed of these entries.
+// serveFeed returns the URL of a feed of these entries.
 func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
@@ -196,8 +196,8 @@ func TestServices(t *testing.T) {
 				if status != 200 || !strings.Contains(body, api.has) || header.Get("Content-Type") != "application/json; charset=utf-8" {
 					t.Errorf("%d %s: %s", status, header.Get("Content-Type"), body)
 				}
-				if copied := header.Get("Edison-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
-					t.Errorf("Edison-Copy: %s", copied)
+				if copied := header.Get("Datafeed-Copy"); !strings.HasPrefix(copied, first+`; state=fresh; as_of="20`) {
+					t.Errorf("Datafeed-Copy: %s", copied)
 				}
 			}
 			for _, path := range []string{"/", "/subscriptions"} {
@@ -212,7 +212,7 @@ func TestServices(t *testing.T) {
 	}
 }
 
-// broker gives the URL of a private RabbitMQ.
+// broker returns the URL of a private RabbitMQ.
 func broker(t *testing.T) string {
 	t.Helper()
 	s, err := rabbitmq.Start(t.Context(), rabbitmq.Config{Dir: t.TempDir()})

@@ -59,7 +59,7 @@ func TestMalformedItems(t *testing.T) {
 			{`"version":1,"entity":{`, `"version":1,"entity":null,"entities":{`},
 			{`"version":1,"entity":{`, `"version":1,"deleted":true,"entity":{`},
 			{`"date_modified":"2026`, `"date_modified":"yesterday, 2026`},
-			{`"_edison":{"position":`, `"_edison":{"place":`},
+			{`"_datafeed":{"position":`, `"_datafeed":{"place":`},
 			{`"version":1,"entity":{`, `"version":1,"entity":{"a":` + deep(9_990) + `,`},
 			{`"version":1,"entity":{`, `"version":0,"entity":{"a":` + deep(9_990) + `,`},
 			{`"version":1,"entity":{`, `"version":0,"entity":{"a":"` + strings.Repeat("x", 1<<20) + `",`},

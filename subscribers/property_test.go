@@ -41,7 +41,7 @@ func drawLines(t *rapid.T) []order.Line {
 	}), 1, 3).Draw(t, "lines")
 }
 
-// drawHistory gives a feed of orders that are placed, changed, cancelled and, if forget, deleted.
+// drawHistory returns a feed of orders that are placed, changed, cancelled and, if forget, deleted.
 func drawHistory(t *rapid.T, forget bool) (history []feed.Entry) {
 	latest := map[int]*order.Order{}
 	for range rapid.IntRange(1, 25).Draw(t, "entries") {
@@ -73,7 +73,7 @@ func drawHistory(t *rapid.T, forget bool) (history []feed.Entry) {
 	return history
 }
 
-// stateAfter gives the orders that stand and those that are cancelled, as a reader of this history must see them.
+// stateAfter returns the orders that stand and those that are cancelled, as a reader of this history must see them.
 func stateAfter(t *rapid.T, history []feed.Entry) (placed, cancelled []order.Order) {
 	latest := map[uuid.UUID]feed.Entry{}
 	for _, e := range history {

@@ -42,7 +42,7 @@ func newSource(t *testing.T, name string) *source {
 	return s
 }
 
-// startAnew gives the source an empty database: another history.
+// startAnew returns the source an empty database: another history.
 func (s *source) startAnew(t *testing.T) {
 	t.Helper()
 	pool, logger := pgtest.New(t, sql.Migrations("publish")), slog.New(slog.DiscardHandler)

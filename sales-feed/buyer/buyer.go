@@ -22,7 +22,7 @@ import (
 
 const (
 	cookieTime = 365 * 24 * time.Hour
-	prefix     = "edison_buyer_" // of tokens; logs leave out what begins so
+	prefix     = "datafeed_buyer_" // of tokens; logs leave out what begins so
 
 	// RepeatTime is how long the answer to a repeated request brings the buyer's credential again. Later, an
 	// Idempotency-Key that somebody guesses opens nothing.

@@ -84,7 +84,7 @@ func TestKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := (Settings{}).key(filepath.Dir(path)); err == nil {
-			t.Error("it was taken, or made anew")
+			t.Error("it was taken, or made again")
 		}
 	})
 }

@@ -56,7 +56,7 @@ func (a *account) fields() []field {
 	}
 }
 
-// check gives a problem that lists every field that is wrong.
+// check returns a problem that lists every field that is wrong.
 func (a *account) check() error {
 	var wrong []web.FieldError
 	for _, f := range a.fields() {

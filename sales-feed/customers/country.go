@@ -22,7 +22,7 @@ func isCountry(code string) bool { return slices.Contains(strings.Fields(codes),
 
 type country struct{ Code, Name string }
 
-// countries gives all of them by their English names.
+// countries returns all countries by their English names.
 func countries() []country {
 	var list []country
 	for code := range strings.FieldsSeq(codes) {

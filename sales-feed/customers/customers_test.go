@@ -41,7 +41,7 @@ type app struct {
 	stop   func()
 }
 
-// open gives the app with a database of its own; start, on a database that is there.
+// open returns the app with a database of its own; start, on a database that is there.
 func open(t *testing.T, env ...string) *app {
 	t.Helper()
 	return start(t, pgtest.New(t, Migrations()...), env...)

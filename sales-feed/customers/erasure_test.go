@@ -87,7 +87,7 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	again := startErasing(t, pool, file) // it has written nothing, and knows no table of before
 	pgtest.RestoreFile(t, pool, dump, "--single-transaction")
 	pool.Reset()
-	if _, anew := again.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada"); anew.ID == p.ID {
+	if _, second := again.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada"); second.ID == p.ID {
 		t.Error("the repeated sign-up is answered with the account that was erased")
 	}
 }
@@ -119,8 +119,8 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 				func() { a.json(t, "PUT", path(p.ID), ada, 404) },
 				func() { a.json(t, "DELETE", path(p.ID), "", 404) },
 				func() {
-					_, anew := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
-					if anew.ID == p.ID {
+					_, second := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+					if second.ID == p.ID {
 						t.Error("the repeated sign-up is answered with the account that was erased")
 					}
 				},
@@ -139,7 +139,7 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 	}
 }
 
-// Who cannot be kept erased is not erased.
+// A customer who cannot be kept erased is not erased.
 func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()
 	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")

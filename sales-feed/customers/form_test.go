@@ -10,7 +10,7 @@ import (
 
 var hiddenFields = regexp.MustCompile(`name="(idempotency_key|return|version)" value="([^"]*)"`)
 
-// hiddenField gives a hidden field of a page.
+// hiddenField returns a hidden field of a page.
 func hiddenField(page, name string) string {
 	for _, found := range hiddenFields.FindAllStringSubmatch(page, -1) {
 		if found[1] == name {

@@ -28,8 +28,8 @@ import (
 
 const (
 	linkTime   = 30 * time.Minute
-	linkPrefix = "edison_signin_" // logs leave out what begins so
-	maxLinks   = 5                // in a mail: accounts may have the same address
+	linkPrefix = "datafeed_signin_" // logs leave out what begins so
+	maxLinks   = 5                  // in a mail: accounts may have the same address
 	mailTime   = time.Minute
 	maxMailing = 8    // mails at once
 	maxWaiting = 1000 // of those that wait for that; what is more is not sent

@@ -299,7 +299,7 @@ func TestLinkIsUsedOnce(t *testing.T) {
 				}
 			}
 			a.keepLink(t, "x", p.ID, p.Email, "now() + interval '1 minute'")
-			if !confirmed { // for whoever has it already, nothing is written but the use of the link
+			if !confirmed { // where it has been sent already, nothing is written but the use of the link
 				holder, err := a.pool.Begin(t.Context())
 				if err != nil {
 					t.Fatal(err)

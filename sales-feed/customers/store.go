@@ -67,8 +67,8 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	return s.signUp(ctx, a, key)
 }
 
-// change gives a customer another name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
-// whose entity tags the customer must have now. Who already is as a says is not changed. Another e-mail address is not
+// change changes the name, e-mail or address of a customer. ifMatch (nil is none) are the fields of that name, one of
+// whose entity tags the customer must have now. If the customer already equals a, nothing is written. Another e-mail address is not
 // confirmed.
 func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()

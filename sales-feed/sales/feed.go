@@ -32,7 +32,7 @@ func ordersFeed(publicURL string) feed.Description {
 	}
 }
 
-// content gives an order as HTML. It is written out and no template: a page of a long history has a thousand.
+// content returns an order as HTML. It is written out and no template: a page of a long history has a thousand.
 func content(o *shownOrder) string {
 	status := html.EscapeString(string(o.Status))
 	var b strings.Builder

@@ -82,7 +82,7 @@ func isDay(s string) bool {
 	return err == nil && day.Year() > 0
 }
 
-// URL gives the address of the list.
+// URL returns the address of the list.
 func (f filter) URL() string {
 	query := url.Values{}
 	for name, value := range map[string]string{"status": f.Status, "model": f.Model, "from": f.From, "to": f.To} {
@@ -152,11 +152,14 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit in
 	args = append(args, limit)
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, sql+fmt.Sprintf("order by id desc limit $%d", len(args)), args...)
-	if err != nil {
-		return nil, err
-	}
-	orders, err := pgx.CollectRows(rows, scanOrder)
+	var orders []*order.Order
+	err := s.log.Read(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sql+fmt.Sprintf("order by id desc limit $%d", len(args)), args...)
+		if err == nil {
+			orders, err = pgx.CollectRows(rows, scanOrder)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// parsed gives the settings that the variables make.
+// parsed returns the settings that the variables make.
 func parsed(t *testing.T, env map[string]string) (settings Settings) {
 	t.Helper()
 	open := map[string]string{"ACCESS": "open"}

@@ -43,7 +43,7 @@ func open(t *testing.T) *shop {
 	return openWith(t, parsed(t, nil))
 }
 
-// openWith gives the app at the address that the server gets, unless the settings name another.
+// openWith returns the app at the address that the server gets, unless the settings name another.
 func openWith(t *testing.T, settings Settings) *shop {
 	t.Helper()
 	return openOn(t, settings, pgtest.New(t, Migrations()...))

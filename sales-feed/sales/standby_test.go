@@ -1,12 +1,18 @@
 package sales
 
 import (
+	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -76,6 +82,55 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 	if n := len(after.entries(t)); n != 2 {
 		t.Errorf("after the failover the feed has %d entries, want 2", n)
+	}
+}
+
+// An acknowledged order is never missing or old: where the connections lead to a hot standby that has yet to replay it, as in a
+// failover, the answer is a 503, also right after the change.
+func TestStandbyThatIsBehind(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	pool := primary.Open("sales", Migrations()...)
+	primary.Exec("alter system set synchronous_standby_names = ''", "select pg_reload_conf()")
+	var behind atomic.Bool
+	config := pool.Config()
+	to, err := pgx.ParseConfig(standby.URL("sales"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial, socket := config.ConnConfig.DialFunc, to.Host+"/.s.PGSQL.5432"
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if behind.Load() {
+			addr = socket
+		}
+		return dial(ctx, network, addr)
+	}
+	own, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	s := openOn(t, parsed(t, nil), own)
+	const body = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
+	_, old := s.buy(t, body)
+	old.Status = order.Cancelled
+	standby.Exec(`select pg_wal_replay_pause()`)
+	if resp, text := s.do(t, "POST", "/orders/"+old.ID.String()+"/cancel", ""); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status, text)
+	}
+	_, latest := s.buy(t, body)
+	behind.Store(true)
+	primary.Exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = 'sales'`)
+	for refused := 0; refused < 2; {
+		for path, want := range map[string]string{"/orders/" + old.ID.String(): `"cancelled"`, "/orders/" + latest.ID.String(): `"placed"`, "/orders": latest.ID.String()} {
+			resp, text := s.do(t, "GET", path, "")
+			switch {
+			case resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(text, "standby"):
+				refused++
+			case resp.StatusCode != http.StatusServiceUnavailable && !strings.Contains(text, want):
+				t.Fatalf("%s: %d %s", path, resp.StatusCode, text)
+			}
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 
 // A purchase is what a buyer asks for. Prices are none of it: they come from the catalogue.
 type purchase struct {
-	CustomerID *string        `json:"customer_id"` // nil: a new visitor
+	CustomerID *string        `json:"customer_id"` // nil means a new visitor
 	Lines      []purchaseLine `json:"lines"`
 }
 
@@ -182,11 +182,14 @@ const selectOrder = `select id, version, status, customer_id, lines, total_cents
 func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, selectOrder+`where id = $1`, id)
-	if err != nil {
-		return nil, err
-	}
-	o, err := pgx.CollectExactlyOneRow(rows, scanOrder)
+	var o *order.Order
+	err := s.log.Read(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectOrder+`where id = $1`, id)
+		if err == nil {
+			o, err = pgx.CollectExactlyOneRow(rows, scanOrder)
+		}
+		return err
+	})
 	none := errors.Is(err, pgx.ErrNoRows)
 	if err == nil || none { // it may have yet to be restored
 		err = s.log.Confirm(ctx)

@@ -39,7 +39,7 @@ func (b *browser) do(t *testing.T, method, path, body string, more ...string) (*
 	return resp, text
 }
 
-// buys gives the order that the browser places by the form.
+// buys returns the order that the browser places by the form.
 func (b *browser) buys(t *testing.T) (o order.Order) {
 	t.Helper()
 	resp, text := b.do(t, "POST", "/orders", "model=ohm&quantity=1")
@@ -202,7 +202,7 @@ func TestTokenOfAGuest(t *testing.T) {
 		return answer.Order, answer.BuyerToken
 	}
 	o, token := buy(201, append(nobody, "Idempotency-Key", "g")...)
-	if !strings.HasPrefix(token, "edison_buyer_") {
+	if !strings.HasPrefix(token, "datafeed_buyer_") {
 		t.Fatal(token)
 	}
 	again, repeated := buy(201, append(nobody, "Idempotency-Key", "g")...)
@@ -212,10 +212,10 @@ func TestTokenOfAGuest(t *testing.T) {
 	if second, none := buy(201, "Authorization", "Bearer "+token); second.CustomerID != o.CustomerID || none != "" {
 		t.Errorf("%+v %s", second, none)
 	}
-	if resp, text := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Authorization", "bearer "+token); resp.StatusCode != 200 || strings.Contains(text, "edison_") {
+	if resp, text := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Authorization", "bearer "+token); resp.StatusCode != 200 || strings.Contains(text, "datafeed_") {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}
-	for _, wrong := range []string{token[:len(token)-6] + "AAAA==", strings.Replace(token, "edison_buyer_", "edison_", 1), "edison_buyer_", o.CustomerID.String(), "x"} {
+	for _, wrong := range []string{token[:len(token)-6] + "AAAA==", strings.Replace(token, "datafeed_buyer_", "datafeed_", 1), "datafeed_buyer_", o.CustomerID.String(), "x"} {
 		buy(401, "Authorization", "Bearer "+wrong)
 	}
 	exec(t, s, `update idempotency_key set answer = convert_to(replace(convert_from(answer, 'UTF8'), '"placed_at":"2', '"placed_at":"1'), 'UTF8') where key = 'g'`)

@@ -71,7 +71,7 @@ func UnknownOutcome(path, twice string, keyed bool) error {
 // Now is the time in what a database keeps of it: UTC, microseconds.
 func Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// Later gives t, or the moment after before if the clock went backwards.
+// Later returns t, or the moment after before if the clock went backwards.
 func Later(t, before time.Time) time.Time {
 	if t.After(before) {
 		return t

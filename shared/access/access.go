@@ -81,7 +81,7 @@ type Options struct {
 	Service   string        // "warehouse": its sessions are worth nothing at another service
 	Title     string        // "Warehouse", of the login page
 	PublicURL string        // whose host is one of the server's; may be empty
-	Pool      *pgxpool.Pool // of a database that has the migrations of sql/access; nil: sessions end with the process
+	Pool      *pgxpool.Pool // of a database that has the migrations of sql/access; nil keeps sessions in memory
 	Logger    *slog.Logger
 }
 
@@ -160,7 +160,7 @@ func New(s Settings, o Options) (*Access, error) {
 // Shut reports whether nobody may read or operate: access is closed and no token is listed.
 func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
 
-// Open reports whether whoever reaches the server on this machine may read everything, and there are no readers who may read less:
+// Open reports whether every client on this machine may read everything, and no token is listed that may read less:
 // caches may then keep feeds for everybody.
 func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
 

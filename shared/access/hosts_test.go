@@ -134,7 +134,7 @@ func TestOpenAccess(t *testing.T) {
 		{"docker's gateway", func(r *http.Request) { r.RemoteAddr = "172.17.0.1:1234" }, false},
 		{"a peer without an address", func(r *http.Request) { r.RemoteAddr = "@" }, false},
 		{"HTTP/1.0", func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0 }, false},
-		{"a bad token", func(r *http.Request) { r.Header.Set("Authorization", "Bearer edison_x") }, false},
+		{"a bad token", func(r *http.Request) { r.Header.Set("Authorization", "Bearer datafeed_x") }, false},
 		{"an empty token", func(r *http.Request) { r.Header.Set("Authorization", "") }, false},
 		{"fields of clients", func(r *http.Request) {
 			for _, field := range []string{"X-Requested-With", "X-Prometheus-Scrape-Timeout-Seconds", "Traceparent", "HTTP2-Settings", "Client_Hints", "Idempotency-Key", "Prefer", "Sec-Fetch-Site", "Dnt", "Referer"} {

@@ -30,7 +30,7 @@ var loginPage = web.Template(pages, "login.html")
 // A login is what the page of the login shows.
 type login struct {
 	Next    string // where it leads; a local path, or ""
-	Form    *form  // that was sent without a session; nil: none
+	Form    *form  // that was sent without a session; nil means none
 	Ended   bool   // a form came without a session
 	Out     bool   // the operator has logged out
 	Problem string // why there is no session

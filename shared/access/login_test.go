@@ -137,7 +137,7 @@ func TestLoginWantsHTTPS(t *testing.T) {
 		name   string
 		site   *site
 		header []string
-		cookie string // "": refused
+		cookie string // "" means refused
 	}{
 		{"localhost", plain, []string{"Host", "localhost:8080"}, "warehouse_session="},
 		{"an address of loopback", plain, []string{"Host", "[::1]:8080"}, "warehouse_session="},

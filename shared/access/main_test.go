@@ -196,7 +196,7 @@ func (r reply) wantWords(t *testing.T, words ...string) {
 			t.Errorf("%d without %q: %s", r.status, w, r.body)
 		}
 	}
-	if strings.Contains(strings.ReplaceAll(r.body, "<code>edison_</code>", ""), tokenPrefix) || r.status >= 400 && hashes.MatchString(r.body) {
+	if strings.Contains(strings.ReplaceAll(r.body, "<code>datafeed_</code>", ""), tokenPrefix) || r.status >= 400 && hashes.MatchString(r.body) {
 		t.Error("it shows a token or a hash:", r.body)
 	}
 }

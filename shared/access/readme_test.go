@@ -19,7 +19,7 @@ func TestTokensOfReadme(t *testing.T) {
 	if err := known.UnmarshalText([]byte(strings.Join(entries, "\n"))); err != nil || len(entries) < 2 {
 		t.Fatalf("%d entries: %v", len(entries), err)
 	}
-	for _, shown := range regexp.MustCompile(`(?:-u (\w+):)?(edison_[A-Z2-7]{26})\b`).FindAllStringSubmatch(string(text), -1) {
+	for _, shown := range regexp.MustCompile(`(?:-u (\w+):)?(datafeed_[A-Z2-7]{26})\b`).FindAllStringSubmatch(string(text), -1) {
 		if found := known.find(shown[2]); found == nil || shown[1] != "" && shown[1] != found.Name {
 			t.Errorf("%s is the token of no entry, or of another one", shown[0])
 		}

@@ -15,9 +15,9 @@ import (
 // A claim is what a request brings to be let in.
 type claim struct {
 	Identity
-	token   *token  // of the Identity; nil: none
+	token   *token  // of the Identity; nil means none
 	invalid bool    // there is a token that is not valid
-	cookie  *cookie // nil: none. If its session is valid, that is what counts.
+	cookie  *cookie // nil means none. If its session is valid, that is what counts.
 }
 
 // Claims without anything that differs from one request to another.
@@ -38,7 +38,7 @@ type cookie struct {
 
 type claimKey struct{}
 
-// broughtBy returns what a request brings.
+// broughtBy returns the credentials of a request.
 func broughtBy(c *gin.Context) *claim {
 	value, _ := c.Get(claimKey{})
 	if brought, ok := value.(*claim); ok {

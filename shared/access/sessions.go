@@ -141,7 +141,7 @@ type waited struct {
 	ending *web.Ending
 }
 
-// ending returns what ends the requests of a session of a token.
+// ending returns the Ending of the requests of a session of a token.
 func (l *live) ending(id, token sum) *web.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()

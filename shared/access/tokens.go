@@ -20,7 +20,7 @@ import (
 )
 
 // tokenPrefix makes a token known for what it is, wherever it turns up.
-const tokenPrefix = "edison_"
+const tokenPrefix = "datafeed_"
 
 const (
 	maxToken = 256     // bytes
@@ -45,7 +45,7 @@ type Tokens struct {
 
 type token struct {
 	Identity
-	feeds  []string // that a reader may read; nil: all
+	feeds  []string // that a reader may read; nil means all
 	hash   sum
 	ending *web.Ending // of requests with the token: it comes when the token is revoked
 	// What a request may do with the token. As a password it has a reader's rights at most: browsers send it by themselves.
@@ -192,7 +192,7 @@ func (t *Tokens) operators() bool {
 	return false
 }
 
-// readFile returns what is in a file of tokens.
+// readFile returns the tokens in a file.
 func readFile(name string) (string, error) {
 	info, err := os.Stat(name)
 	if err != nil {

@@ -125,7 +125,7 @@ func malformed(err error) error {
 	return wrong("is not valid JSON in UTF-8")
 }
 
-// text gives what a quoted text says. Escapes are rare.
+// text returns the value of a quoted text. Escapes are rare.
 func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1], nil

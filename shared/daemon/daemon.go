@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -56,6 +57,7 @@ func Main(run Run) {
 type Run = func(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error
 
 func live(run Run, stopTimeout time.Duration) {
+	log.SetOutput(io.Discard) // where net/http quotes what comes behind an answer: entries, if a source states too short a length
 	name, env := filepath.Base(os.Args[0]), environ(os.Environ())
 	die := func(code int, format string, args ...any) {
 		fmt.Fprintln(os.Stderr, name+": "+redact(fmt.Sprintf(format, args...)))

@@ -7,6 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,6 +45,8 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 		fmt.Fprintln(stdout, "running")
 		<-ctx.Done()
 		return fmt.Errorf("poll: %w", ctx.Err())
+	case "asks a source that states too short a length":
+		return ask(ctx)
 	case "waits":
 		fmt.Fprintln(stdout, "running")
 		<-ctx.Done()
@@ -61,10 +65,46 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 	return errors.New("TEST_PROGRAM")
 }
 
+// ask returns when the client has closed the connection.
+func ask(ctx context.Context) error {
+	source, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	answered := make(chan error, 1)
+	go func() {
+		conn, err := source.Accept()
+		if err == nil {
+			_, err = http.ReadRequest(bufio.NewReader(conn))
+		}
+		if err == nil {
+			_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}{\"name\": \"Ada\"}")
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, conn)
+		}
+		answered <- err
+	}()
+	resp, err := http.Get("http://" + source.Addr().String())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return errors.Join(err, resp.Body.Close(), <-answered)
+}
+
 func self(program string, env ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "argument")
 	cmd.Env = append(append(os.Environ(), "TEST_PROGRAM="+program), env...)
 	return cmd
+}
+
+// What a source sends is not logged by the standard library either.
+func TestNoLogOfTheLibrary(t *testing.T) {
+	t.Parallel()
+	if text, err := self("asks a source that states too short a length").CombinedOutput(); err != nil || len(text) > 0 {
+		t.Errorf("%v %s", err, text)
+	}
 }
 
 func TestExitCodes(t *testing.T) {
@@ -184,7 +224,7 @@ func TestStopWithParent(t *testing.T) {
 		stdout, _ := start(t, self("waits", fmt.Sprint(StopWithParent, "=", short.Process.Pid)))
 		stopped(t, stdout)
 	})
-	t.Run("1 is whoever the parent is", func(t *testing.T) {
+	t.Run("1 is the parent at the start", func(t *testing.T) {
 		t.Parallel()
 		cmd := self("waits", StopWithParent+"=1")
 		_, stderr := start(t, cmd)

@@ -29,10 +29,10 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 var userinfo = regexp.MustCompile(`(://[^\s/?#:@]*):[^\s/?#]*@`)
 
 // token matches a token of a reader, an operator or a buyer, or the secret of a link, anywhere in a text.
-var token = regexp.MustCompile(`edison_[A-Za-z0-9_=-]{20,}`)
+var token = regexp.MustCompile(`datafeed_[A-Za-z0-9_=-]{20,}`)
 
 func redact(s string) string {
-	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "edison_xxxxx")
+	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "datafeed_xxxxx")
 }
 
 func tidy(groups []string, a slog.Attr) slog.Attr {

@@ -11,12 +11,12 @@ import (
 )
 
 // StopWithParent is the environment variable by which a parent asks a program to stop when it is gone.
-// Its value is the parent's process id; 1 stands for whoever the parent is at the start.
+// Its value is the parent's process id; 1 stands for the parent at the start.
 const StopWithParent = "EDISON_STOP_WITH_PARENT"
 
 const parentPoll = 250 * time.Millisecond
 
-// parent gives a channel that is closed when the parent process is gone. It is never closed unless
+// parent returns a channel that is closed when the parent process is gone. It is never closed unless
 // StopWithParent is set or `go run` started the program: neither a `go run` that is killed nor one
 // that gets SIGTERM passes that on.
 func parent(env map[string]string) (<-chan struct{}, error) {

@@ -89,11 +89,11 @@ func TestLogger(t *testing.T) {
 	}
 	l.Info("unseen")
 	l.Warn("source down", "url", "postgres://u:hunter2@h/db", "error", fmt.Errorf("dial redis://:hunter2@h: refused"),
-		"lag", 3*time.Second, "path", "/feeds?access_token=edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ&limit=1",
-		"header", "Bearer edison_buyer_MTc2_NDM-yNDA5fGV5Sm=", "link", "/signin/edison_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ", slog.Group("g", "time", "http://localhost:8080/a@b"))
+		"lag", 3*time.Second, "path", "/feeds?access_token=datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ&limit=1",
+		"header", "Bearer datafeed_buyer_MTc2_NDM-yNDA5fGV5Sm=", "link", "/signin/datafeed_signin_ABCDEFGHIJKLMNOPQRSTUVWXYZ", slog.Group("g", "time", "http://localhost:8080/a@b"))
 	got := b.String()
 	_, got, _ = strings.Cut(got, " ")
-	want := `level=WARN msg="source down" url=postgres://u:xxxxx@h/db error="dial redis://:xxxxx@h: refused" lag=3s path="/feeds?access_token=edison_xxxxx&limit=1" header="Bearer edison_xxxxx" link=/signin/edison_xxxxx g.time=http://localhost:8080/a@b` + "\n"
+	want := `level=WARN msg="source down" url=postgres://u:xxxxx@h/db error="dial redis://:xxxxx@h: refused" lag=3s path="/feeds?access_token=datafeed_xxxxx&limit=1" header="Bearer datafeed_xxxxx" link=/signin/datafeed_xxxxx g.time=http://localhost:8080/a@b` + "\n"
 	if got != want || !strings.HasPrefix(b.String(), "time=2") {
 		t.Errorf("%s\nwant\n%s", b.String(), want)
 	}

@@ -241,7 +241,7 @@ func knows(s types.ServiceConfig, token string) bool {
 // Access is closed in containers: each service takes the tokens that the others send, and those that are set instead.
 func TestComposeTokens(t *testing.T) {
 	t.Parallel()
-	for _, env := range [][]string{nil, {"TOKENS=warehouse:reader:" + strings.Repeat("0", 64), "FEED_TOKEN=edison_A"}} {
+	for _, env := range [][]string{nil, {"TOKENS=warehouse:reader:" + strings.Repeat("0", 64), "FEED_TOKEN=datafeed_A"}} {
 		project := load(t, env...)
 		for name, s := range project.Services {
 			if !strings.HasSuffix(name, "-db") && name != "rabbitmq" && knows(s, value(project.Services["warehouse"], "FEED_TOKEN")) != (env == nil) {

@@ -43,7 +43,7 @@ func TestPromises(t *testing.T) {
 
 var code = regexp.MustCompile("`([^`]+)`")
 
-// quoted returns what stands between backquotes.
+// quoted returns the text between backquotes.
 func quoted(text string) (found []string) {
 	for _, m := range code.FindAllStringSubmatch(text, -1) {
 		found = append(found, m[1])

@@ -47,7 +47,7 @@ type Conn struct {
 	raw     net.Conn
 }
 
-// Connect gives a connection that setUp has prepared, within five seconds. The broker knows it by its name.
+// Connect returns a connection that setUp has prepared, within five seconds. The broker knows it by its name.
 func (b *Broker) Connect(ctx context.Context, name string, setUp func(*amqp.Channel) error) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()

@@ -22,9 +22,9 @@ import (
 //	deleted     the entity is gone
 //	erased      it is gone for good: no later message of its id counts; left out where it is not
 //	after       the place in the feed where the page starts
-//	cursor      a place in the feed that is not beyond the entry: who has this message and all before it loses nothing by going on
+//	cursor      a place in the feed that is not beyond the entry: a consumer that has this message and all before it loses nothing by going on
 //	            from there; on the last message of a page it is the place right behind the entry, else the same as after
-//	generation  1, or more where the feed goes out anew from its first entry: the source has another history, somebody asked for
+//	generation  1, or more where the feed goes out again from its first entry: the source has another history, somebody asked for
 //	            it, or the relay ended before it knew that the first page was out
 //
 // The message id is the same whenever the same entry goes out again, and another one's in another history.

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// A queue keeps so many messages at most, the newest, and so long without a consumer: who missed more has it from the feed.
+	// A queue keeps so many messages at most, the newest, and so long without a consumer: a consumer that missed more reads the feed.
 	maxMessages = 10_000
 	expiry      = 7 * 24 * time.Hour
 
@@ -40,7 +40,7 @@ type Queue struct {
 type Status struct {
 	Listening bool
 	Since     time.Time // it is so
-	Err       error     // why not; nil: not yet
+	Err       error     // why it ended; nil means not yet
 }
 
 // Status is how it is now.
@@ -84,7 +84,7 @@ func (q *Queue) set(at Status) {
 	q.status = at
 }
 
-// consume gives why it ends.
+// consume returns why it ends.
 func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 	var deliveries <-chan amqp.Delivery
 	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {
@@ -112,7 +112,12 @@ func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 			_ = conn.CloseDeadline(time.Now().Add(closeTimeout))
 			return ctx.Err()
 		case <-again.C:
-			if err := q.assert(conn.Channel); err != nil {
+			hung := time.AfterFunc(connectTimeout, conn.Drop)
+			err := q.assert(conn.Channel)
+			if !hung.Stop() {
+				return fmt.Errorf("the broker does not answer within %v", connectTimeout)
+			}
+			if err != nil {
 				return err
 			}
 		case d, ok := <-deliveries:

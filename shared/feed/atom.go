@@ -11,7 +11,7 @@ const (
 	nsAtom      = "http://www.w3.org/2005/Atom"
 	nsTombstone = "http://purl.org/atompub/tombstones/1.0"  // RFC 6721
 	nsHistory   = "http://purl.org/syndication/history/1.0" // RFC 5005
-	nsEdison    = "https://edison-cars.example/ns/feed"
+	nsDatafeed  = "https://datafeed.example/ns"
 )
 
 // atomDocument is an Atom feed with our extension; its own fields shadow those of gorilla/feeds, which has one
@@ -20,10 +20,10 @@ type atomDocument struct {
 	feeds.AtomFeed
 	NSTombstone string           `xml:"xmlns:at,attr"`
 	NSHistory   string           `xml:"xmlns:fh,attr"`
-	NSEdison    string           `xml:"xmlns:edison,attr"`
+	NSDatafeed  string           `xml:"xmlns:datafeed,attr"`
 	Archive     *struct{}        `xml:"fh:archive"`
 	Links       []feeds.AtomLink `xml:"link"`
-	Page        atomPage         `xml:"edison:page"`
+	Page        atomPage         `xml:"datafeed:page"`
 	Entries     []atomEntry      `xml:"entry"`
 	Tombstones  []atomTombstone  `xml:"at:deleted-entry"`
 }
@@ -43,7 +43,7 @@ type atomEntry struct {
 }
 
 type atomPlace struct {
-	XMLName  xml.Name `xml:"edison:entry"`
+	XMLName  xml.Name `xml:"datafeed:entry"`
 	Position int64    `xml:"position,attr"`
 	Version  int64    `xml:"version,attr"`
 	Erased   bool     `xml:"erased,attr,omitempty"`
@@ -55,7 +55,7 @@ type atomTombstone struct {
 	Place atomPlace
 }
 
-// Atom gives the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true" in our extension where they are erased. Each entry
+// Atom returns the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true" in our extension where they are erased. Each entry
 // has content for people and, beside it, the entity as an XML element of its own namespace. An archive document is marked
 // as one (RFC 5005 section 4).
 func (d *Document) Atom() ([]byte, error) {
@@ -64,7 +64,7 @@ func (d *Document) Atom() ([]byte, error) {
 			Xmlns: nsAtom, Title: d.Title, Subtitle: d.Text, Id: d.ID, Updated: rfc3339(time.Unix(0, 0)),
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: "Edison Cars"}},
 		},
-		NSTombstone: nsTombstone, NSHistory: nsHistory, NSEdison: nsEdison,
+		NSTombstone: nsTombstone, NSHistory: nsHistory, NSDatafeed: nsDatafeed,
 		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: d.UpToDate},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// encoded gives text in a content coding.
+// encoded returns text in a content coding.
 func encoded(t *testing.T, coding, text string) []byte {
 	t.Helper()
 	var b bytes.Buffer

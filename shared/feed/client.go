@@ -30,8 +30,8 @@ type Client struct {
 	token string
 }
 
-// NewClient gives a client that follows redirects within one origin only and gives up on a source that is
-// silent for longer than a page may take. It sends the token (RFC 6750; "": none), unless the feed's URL has a user.
+// NewClient returns a client that follows redirects within one origin only and gives up on a source that is
+// silent for longer than a page may take. It sends the token (RFC 6750; "" means none), unless the feed's URL has a user.
 func NewClient(token string) *Client {
 	return &Client{token: token, http: &http.Client{
 		Transport: NewTransport(), CheckRedirect: WithinOrigin,
@@ -63,7 +63,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // An Answer is what a source said to one poll.
 type Answer struct {
-	Page *Page     // nil: not modified since the ETag that was sent (304)
+	Page *Page     // nil means not modified since the ETag that was sent (304)
 	ETag string    // of the page, to send with the next request for the same URL; may be empty
 	AsOf time.Time // the source vouches that nothing older was left out: when it was asked less the answer's Age (RFC 9111 section 4.2.3); milliseconds
 	// Waits: the source honours Wait. One that does not answers at once, news or not.
@@ -115,7 +115,7 @@ type Request struct {
 	Wait    time.Duration // how long the source may hold the answer until there is news (RFC 7240 section 4.3): whole seconds, at most 30
 }
 
-// PageURL gives the URL of the page.
+// PageURL returns the URL of the page.
 func (r *Request) PageURL() string {
 	page := r.URL + "?after=" + r.After.String() + "&limit=" + strconv.Itoa(r.Limit)
 	if !r.History.IsStart() {
@@ -158,7 +158,7 @@ func (c *Client) Head(ctx context.Context, url string) (head Cursor, err error) 
 	return head, err
 }
 
-// ask gives the answer without its page: read takes the body, which it must not keep, of what is not a 304.
+// ask returns the answer without its page: read takes the body, which it must not keep, of what is not a 304.
 func (c *Client) ask(ctx context.Context, address, etag string, wait time.Duration, read func([]byte) error) (*Answer, error) {
 	wait = min(wait, maxWait).Truncate(time.Second)
 	ctx, cancel := context.WithTimeout(ctx, patience+wait)
@@ -171,7 +171,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	req.Header.Set("Accept", TypeJSONFeed)
 	req.Header.Set("Accept-Encoding", accepted)
-	req.Header.Set("User-Agent", "edison-cars-subscriber")
+	req.Header.Set("User-Agent", "datafeed-subscriber")
 	if c.token != "" && req.URL.User == nil {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -269,7 +269,7 @@ func Refusal(resp *http.Response) error {
 
 var startLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?start"?(?:[\s;,]|$)`) // RFC 8288
 
-// startHistory gives the parameter history of the link with rel="start"; zero if there is none.
+// startHistory returns the parameter history of the link with rel="start"; zero if there is none.
 func startHistory(links []string) (history Cursor) {
 	if m := startLink.FindStringSubmatch(strings.Join(links, ", ")); m != nil {
 		if start, err := url.Parse(m[1]); err == nil {

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
+	emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
 	somewhere = "7-0123456789ab"
 )
 
-// asked gives what a client makes of the handler's answer to a request for the first page.
+// asked returns what a client makes of the handler's answer to a request for the first page.
 func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
 	t.Helper()
 	server := httptest.NewServer(h)
@@ -70,7 +70,7 @@ func TestClientRequest(t *testing.T) {
 
 func TestClientToken(t *testing.T) {
 	t.Parallel()
-	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	for _, x := range []struct{ name, token, user, want string }{
 		{"a token", token, "", "Bearer " + token},
 		{"none", "", "", ""},
@@ -99,7 +99,7 @@ func TestClientToken(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			server.Close()
-			if _, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10}); err == nil || strings.Contains(err.Error(), "edison_") {
+			if _, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10}); err == nil || strings.Contains(err.Error(), "datafeed_") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -226,7 +226,7 @@ func TestClientRedirects(t *testing.T) {
 	}
 }
 
-// waiting gives what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
+// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
 func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answer, took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -416,7 +416,7 @@ func TestClientETags(t *testing.T) {
 		etag string
 		fail func(w http.ResponseWriter)
 		sent []string
-		says string // the error; "": none
+		says string // the error; "" means none
 	}{
 		"one that the source does not stand": {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge) }, []string{`"x"`, ""}, ""},
 		"one at which the source fails":      {`"x"`, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }, []string{`"x"`, ""}, ""},

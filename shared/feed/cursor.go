@@ -21,7 +21,7 @@ type Cursor struct {
 // ErrCursor is what ParseCursor wraps for text that is not a cursor.
 var ErrCursor = errors.New(`not a cursor: it takes "0" or <position>-<12 lower-case hex digits>, as a page of the feed gave it`)
 
-// At gives the cursor of the place right after the entry at position, whose running digest is digest.
+// At returns the cursor of the place right after the entry at position, whose running digest is digest.
 // Position 0 has one cursor whatever the digest: the start.
 func At(position int64, digest Digest) Cursor {
 	c := Cursor{Position: position}

@@ -23,7 +23,7 @@ func TestErased(t *testing.T) {
 	}{
 		{d.JSON, `"title":"Erased","content_text":"Erased at its source."`},
 		{d.JSON, `"version":3,"deleted":true,"erased":true}`},
-		{d.Atom, `<edison:entry position="2" version="3" erased="true">`},
+		{d.Atom, `<datafeed:entry position="2" version="3" erased="true">`},
 		{d.Events, `"deleted":true,"erased":true}`},
 	} {
 		body, err := c.encode()

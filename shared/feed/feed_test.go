@@ -132,7 +132,7 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		raw := strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029", `\ufffd`, "\ufffd") // which encoding/json alone escapes
-		type edison struct {
+		type extension struct {
 			Position int64           `json:"position"`
 			Version  int64           `json:"version"`
 			Deleted  bool            `json:"deleted,omitempty"`
@@ -149,8 +149,8 @@ func TestJSONIsThatOfEncodingJSON(t *testing.T) {
 			enc.SetEscapeHTML(false)
 			if err := enc.Encode(struct {
 				feeds.JSONItem
-				Edison edison `json:"_edison"`
-			}{item, edison{e.Position, e.Version, e.Deleted, e.Erased, e.Entity}}); err != nil {
+				Datafeed extension `json:"_datafeed"`
+			}{item, extension{e.Position, e.Version, e.Deleted, e.Erased, e.Entity}}); err != nil {
 				t.Fatal(err)
 			}
 			want := raw.Replace(strings.TrimSuffix(b.String(), "\n"))
@@ -195,11 +195,11 @@ func TestParsePageRefuses(t *testing.T) {
 		"a cursor that is not its end":  strings.Replace(good, `"cursor":"2-`, `"cursor":"3-`, 1),
 		"a cursor that is none":         strings.Replace(good, `"cursor":"2-`, `"cursor":"`, 1),
 		"a tail that hides its head":    strings.Replace(good, `,"head":"5-050000000000"`, ``, 1),
-		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
+		"an empty page with other ends": `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"2-050000000000","head":"0","up_to_date":true},"items":[]}`,
 		"an end before the feed's":      strings.Replace(good, `"up_to_date":false`, `"up_to_date":true`, 1),
 		"a head that it is past":        strings.Replace(good, `"head":"5-`, `"head":"1-`, 1),
-		"an empty page on the way":      `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","head":"2-050000000000","up_to_date":false},"items":[]}`,
-		"an empty sealed page":          `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"0","sealed":true},"items":[]}`,
+		"an empty page on the way":      `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"0","head":"2-050000000000","up_to_date":false},"items":[]}`,
+		"an empty sealed page":          `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"0","sealed":true},"items":[]}`,
 		"what follows it":               good + "{}",
 		"a position 0":                  strings.Replace(good, `"position":1`, `"position":0`, 1),
 		"a gap at a malformed item":     strings.NewReplacer(`"position":2`, `"position":3`, `"version":3`, `"version":0`).Replace(good),
@@ -303,7 +303,7 @@ func FuzzParsePage(f *testing.F) {
 
 // otherCase tells whether a name of ours may stand in the page in other letters, which encoding/json takes for it.
 func otherCase(body []byte) bool {
-	names := regexp.MustCompile(`(?i)"(version|_edison|items|id|date_modified|position|deleted|entity|about|cursor|next|sealed|up_to_date|head)"`)
+	names := regexp.MustCompile(`(?i)"(version|_datafeed|items|id|date_modified|position|deleted|entity|about|cursor|next|sealed|up_to_date|head)"`)
 	for _, name := range names.FindAll(body, -1) {
 		if !bytes.Equal(name, bytes.ToLower(name)) {
 			return true
@@ -357,8 +357,8 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 		{"a day for a time", `"2026-11-23T08:00:00.000123Z"`, `"2026-11-23"`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
 		{"seconds for a time", `"2026-11-23T08:00:00.000123Z"`, `1795420800`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
 		{"a time in the year 10000", `"2026-11-23T08:00:00.000123Z"`, `"10000-11-23T08:00:00Z"`, 1, first.ID, 1, "its date_modified is no time of RFC 3339"},
-		{"no extension", `"_edison":{"position":2,"version":3,"deleted":true}`, `"_edison":null`, 2, second.ID, 0, "its position is no whole number"},
-		{"a list for an extension", `"_edison":{"position":2,"version":3,"deleted":true}`, `"_edison":[]`, 2, second.ID, 0, "its _edison is no object"},
+		{"no extension", `"_datafeed":{"position":2,"version":3,"deleted":true}`, `"_datafeed":null`, 2, second.ID, 0, "its position is no whole number"},
+		{"a list for an extension", `"_datafeed":{"position":2,"version":3,"deleted":true}`, `"_datafeed":[]`, 2, second.ID, 0, "its _datafeed is no object"},
 		{"a position in words", `"position":2`, `"position":"2"`, 2, second.ID, 3, "its position is no whole number"},
 		{"no position", `"position":2,`, ``, 2, second.ID, 3, "its position is no whole number"},
 		{"a position in other letters", `"position":2`, `"Position":2`, 2, second.ID, 3, "its position is no whole number"},
@@ -385,8 +385,8 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 			t.Errorf("%s: %+v", x.name, e)
 		}
 	}
-	for _, item := range []string{"null", "7", `"urn:uuid:` + id + `"`, "[]", "{}", `[{"_edison":{"position":1}}]`} {
-		body := `{"version":"` + jsonFeedVersion + `","_edison":{"cursor":"1-010000000000","head":"1-010000000000","up_to_date":true},"items":[` + item + `]}`
+	for _, item := range []string{"null", "7", `"urn:uuid:` + id + `"`, "[]", "{}", `[{"_datafeed":{"position":1}}]`} {
+		body := `{"version":"` + jsonFeedVersion + `","_datafeed":{"cursor":"1-010000000000","head":"1-010000000000","up_to_date":true},"items":[` + item + `]}`
 		page, err := ParsePage([]byte(body), Cursor{})
 		if err != nil || page.Entries[0].Malformed() == nil || page.Entries[0].Position != 1 || string(page.Entries[0].Entity) != "["+item+"]" {
 			t.Errorf("the item %s: %+v, %v", item, page, err)
@@ -492,7 +492,7 @@ func TestAtom(t *testing.T) {
 		Updated string   `xml:"updated"`
 		Page    struct {
 			Cursor string `xml:"cursor,attr"`
-		} `xml:"https://edison-cars.example/ns/feed page"`
+		} `xml:"https://datafeed.example/ns page"`
 		Entries []struct {
 			ID      string `xml:"id"`
 			Content struct {

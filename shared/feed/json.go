@@ -14,7 +14,7 @@ const jsonFeedVersion = "https://jsonfeed.org/version/1.1"
 // jsonDocument is a JSON Feed 1.1 with our extension, but for its items, which come last.
 type jsonDocument struct {
 	feeds.JSONFeed
-	Edison jsonPage `json:"_edison"`
+	Datafeed jsonPage `json:"_datafeed"`
 }
 
 type jsonPage struct {
@@ -26,7 +26,7 @@ type jsonPage struct {
 	Head     *Cursor `json:"head,omitempty"`
 }
 
-// JSON gives the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_edison`; the entities
+// JSON returns the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_datafeed`; the entities
 // are, byte for byte, what was written.
 func (d *Document) JSON() ([]byte, error) {
 	doc := jsonDocument{
@@ -34,13 +34,13 @@ func (d *Document) JSON() ([]byte, error) {
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
 			NextUrl: d.link("next"),
 		},
-		Edison: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: &d.UpToDate},
+		Datafeed: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: &d.UpToDate},
 	}
 	if !d.NewestFirst() {
 		doc.NextUrl = ""
 	}
 	if d.tail() {
-		doc.Edison.Head = &d.Head
+		doc.Datafeed.Head = &d.Head
 	}
 	frame, err := json.Marshal(doc)
 	if err != nil {
@@ -76,7 +76,7 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 	}
 	b = append(b, `,"date_modified":"`...)
 	b = e.Updated.UTC().AppendFormat(b, TimeFormat)
-	b = append(b, `","_edison":{"position":`...)
+	b = append(b, `","_datafeed":{"position":`...)
 	b = strconv.AppendInt(b, e.Position, 10)
 	b = append(b, `,"version":`...)
 	b = strconv.AppendInt(b, e.Version, 10)
@@ -108,7 +108,7 @@ func appendMember(b []byte, name, value string) []byte {
 	return b
 }
 
-// Events gives the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
+// Events returns the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
 // the data, the item that it is in JSON.
 func (d *Document) Events() ([]byte, error) {
 	var b []byte

@@ -49,7 +49,7 @@ type Page struct {
 	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
 }
 
-// Latest gives the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
+// Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
 // A malformed entry that comes later is there beside it, as one of that version at least.
 func (p *Page) Latest() []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
@@ -132,7 +132,7 @@ type Document struct {
 	Archive bool
 }
 
-// Words gives the entry in words. One that Show cannot read is still there for those who copy it.
+// Words returns the entry in words. One that Show cannot read is still there for those who copy it.
 func (d *Description) Words(e Entry) Shown {
 	if d.Show == nil {
 		return plain(e)

@@ -19,26 +19,26 @@ var ErrPage = errors.New("not a page of this feed")
 
 // jsonReplay is what a reader takes of a replay page.
 type jsonReplay[Item any] struct {
-	Version string `json:"version"`
-	Edison  *struct {
+	Version  string `json:"version"`
+	Datafeed *struct {
 		Cursor   Cursor  `json:"cursor"`
 		Sealed   bool    `json:"sealed"`
 		UpToDate *bool   `json:"up_to_date"`
 		Head     *Cursor `json:"head"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 	Items []Item `json:"items"`
 }
 
 type jsonItem struct {
 	ID       string    `json:"id"`
 	Modified time.Time `json:"date_modified"`
-	Edison   struct {
+	Datafeed struct {
 		Position int64          `json:"position"`
 		Version  int64          `json:"version"`
 		Deleted  bool           `json:"deleted"`
 		Erased   bool           `json:"erased"`
 		Entity   jsontext.Value `json:"entity"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 }
 
 // asWritten: an entity that the log has taken does not fail its whole page.
@@ -113,20 +113,20 @@ func parseHead(body []byte) (head Cursor, err error) {
 	if err := json.Unmarshal(flat(body), &doc, asWritten); err != nil {
 		return head, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
-	if doc.Version != jsonFeedVersion || doc.Edison == nil || doc.Edison.Head == nil {
+	if doc.Version != jsonFeedVersion || doc.Datafeed == nil || doc.Datafeed.Head == nil {
 		return head, fmt.Errorf("%w: it does not say where the feed ends", ErrPage)
 	}
-	return *doc.Edison.Head, nil
+	return *doc.Datafeed.Head, nil
 }
 
 // page reads each item by entry, which is told the position that is due.
 func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry, error)) (*Page, error) {
-	if doc.Version != jsonFeedVersion || doc.Edison == nil {
-		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _edison", ErrPage)
+	if doc.Version != jsonFeedVersion || doc.Datafeed == nil {
+		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _datafeed", ErrPage)
 	}
-	p := &Page{Cursor: doc.Edison.Cursor, Sealed: doc.Edison.Sealed, Entries: make([]Entry, 0, len(doc.Items))}
-	if doc.Edison.Head != nil && doc.Edison.UpToDate != nil {
-		p.Head, p.UpToDate = *doc.Edison.Head, *doc.Edison.UpToDate
+	p := &Page{Cursor: doc.Datafeed.Cursor, Sealed: doc.Datafeed.Sealed, Entries: make([]Entry, 0, len(doc.Items))}
+	if doc.Datafeed.Head != nil && doc.Datafeed.UpToDate != nil {
+		p.Head, p.UpToDate = *doc.Datafeed.Head, *doc.Datafeed.UpToDate
 	} else if !p.Sealed {
 		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", ErrPage)
 	}
@@ -156,8 +156,8 @@ func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry,
 
 func (item *jsonItem) entry(int64) (Entry, error) {
 	e := Entry{
-		Position: item.Edison.Position, Version: item.Edison.Version, Updated: item.Modified,
-		Deleted: item.Edison.Deleted, Erased: item.Edison.Erased, Entity: []byte(item.Edison.Entity),
+		Position: item.Datafeed.Position, Version: item.Datafeed.Version, Updated: item.Modified,
+		Deleted: item.Datafeed.Deleted, Erased: item.Datafeed.Erased, Entity: []byte(item.Datafeed.Entity),
 	}
 	return e, e.identify(item.ID)
 }
@@ -182,7 +182,7 @@ func (e *Entry) identify(id string) (err error) {
 	return nil
 }
 
-// Malformed says, without a word of it, what is wrong with the item that this entry was on its page; nil: nothing, it can be read.
+// Malformed says, without a word of it, what is wrong with the item that this entry was on its page, or nil if it can be read.
 // Where it cannot, the entry holds what there is: Position, Version (0: not known) and ID, which is made of the item's text where
 // that has no UUID. Entity is the item itself as the only element of an array, and so never taken for an entity.
 func (e *Entry) Malformed() error {
@@ -213,9 +213,9 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	var item struct {
 		ID       jsontext.Value `json:"id"`
 		Modified jsontext.Value `json:"date_modified"`
-		Edison   jsontext.Value `json:"_edison"`
+		Datafeed jsontext.Value `json:"_datafeed"`
 	}
-	var edison struct {
+	var extension struct {
 		Position jsontext.Value `json:"position"`
 		Version  jsontext.Value `json:"version"`
 		Deleted  jsontext.Value `json:"deleted"`
@@ -231,20 +231,20 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	}
 	var id string
 	read(text, &item, "it is no object")
-	read(item.Edison, &edison, "its _edison is no object")
-	placed = read(edison.Position, &e.Position, "its position is no whole number")
-	read(edison.Version, &e.Version, "its version is no whole number from 1 on")
+	read(item.Datafeed, &extension, "its _datafeed is no object")
+	placed = read(extension.Position, &e.Position, "its position is no whole number")
+	read(extension.Version, &e.Version, "its version is no whole number from 1 on")
 	read(item.ID, &id, errID.Error())
 	read(item.Modified, &e.Updated, "its date_modified is no time of RFC 3339")
-	read(edison.Deleted, &e.Deleted, "its deleted is neither true nor false")
-	read(edison.Erased, &e.Erased, "its erased is neither true nor false")
+	read(extension.Deleted, &e.Deleted, "its deleted is neither true nor false")
+	read(extension.Erased, &e.Erased, "its erased is neither true nor false")
 	if !placed {
 		err = cmp.Or(err, errors.New("its position is no whole number"))
 	}
 	if bytes.Contains(text, []byte(tooDeep)) {
 		err = cmp.Or(err, errors.New("it is nested too deep"))
 	}
-	e.Entity = []byte(edison.Entity)
+	e.Entity = []byte(extension.Entity)
 	wrong := e.identify(id)
 	if errors.Is(wrong, errID) {
 		e.ID = uuid.NewSHA1(uuid.NameSpaceURL, text)

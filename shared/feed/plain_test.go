@@ -66,7 +66,7 @@ func TestPlainHosts(t *testing.T) {
 // A redirect leads neither a token nor a user in the URL to another origin.
 func TestRedirectsKeepSecrets(t *testing.T) {
 	t.Parallel()
-	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	thief := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("another origin was asked") }))
 	defer thief.Close()
 	port := strings.TrimPrefix(thief.URL, "http://127.0.0.1:")

@@ -8,8 +8,8 @@ import (
 // No error of a page quotes an entry, whatever is wrong with it: it goes into logs.
 func TestErrorsQuoteNothing(t *testing.T) {
 	t.Parallel()
-	const good = `{"version":"https://jsonfeed.org/version/1.1","_edison":{"cursor":"1-050000000000","head":"1-050000000000","up_to_date":true,"next":"","sealed":false},` +
-		`"items":[{"id":"urn:uuid:68bb4785-ae0d-5f90-ad34-d51ab3280115","date_modified":"2026-11-23T08:00:01Z","_edison":{"position":1,"version":1,"entity":{"name":"x"}}}]}`
+	const good = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"1-050000000000","head":"1-050000000000","up_to_date":true,"next":"","sealed":false},` +
+		`"items":[{"id":"urn:uuid:68bb4785-ae0d-5f90-ad34-d51ab3280115","date_modified":"2026-11-23T08:00:01Z","_datafeed":{"position":1,"version":1,"entity":{"name":"x"}}}]}`
 	if _, err := ParsePage([]byte(good), Cursor{}); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ type received struct {
 	Copies int `json:"copies"` // with this Message-ID
 }
 
-// received gives the mails newest first.
+// received returns the mails newest first.
 func (s *Sink) received() []received {
 	mails := s.Mails()
 	list, copies := make([]received, 0, len(mails)), map[string]int{}

@@ -30,10 +30,10 @@ const (
 
 // A Sink keeps the newest mails: at most 10,000, and 64 MiB of them. Its fields are set before it is served.
 type Sink struct {
-	Dir    string                              // keeps them over a restart, each as an .eml file; "": memory alone
-	TLS    *tls.Config                         // offers STARTTLS (RFC 3207); nil: it does not
-	Login  func(user, password string) bool    // offers AUTH PLAIN (RFC 4954), over TLS alone where there is TLS, and lets nobody else send; nil: everybody may
-	Refuse func(recipient string) *Refusal     // refuses a recipient; nil, or where it gives nil: takes it
+	Dir    string                              // keeps them over a restart, each as an .eml file; "" means memory alone
+	TLS    *tls.Config                         // offers STARTTLS (RFC 3207); nil offers none
+	Login  func(user, password string) bool    // offers AUTH PLAIN (RFC 4954), over TLS alone where there is TLS, and lets no other client send; nil lets every client
+	Refuse func(recipient string) *Refusal     // refuses a recipient; nil, or a nil result, takes it
 	After  func(mail *Mail) (refused *Refusal) // refuses a mail after its last line, and does not keep it; as Refuse
 
 	mu    sync.Mutex
@@ -71,7 +71,7 @@ func (s *Sink) Open() error {
 	return err
 }
 
-// Mails gives those that are kept, oldest first.
+// Mails returns those that are kept, oldest first.
 func (s *Sink) Mails() []*Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,7 +22,7 @@ const plain = "Message-ID: <%s@test.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9
 const alternative = "Message-ID: <%s@test.example>\r\nSubject: Two parts\r\nMIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n" +
 	"--b\r\nContent-Type: text/plain\r\n\r\nText <b>\r\n--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<p onclick=3D\"x()\">HTML</p><script>alert(1)</script>\r\n--b--\r\n"
 
-// serve gives the addresses of a sink: of SMTP, and the URL of its pages.
+// serve returns the addresses of a sink: of SMTP, and the URL of its pages.
 func serve(t *testing.T, s *Sink) (addr, url string) {
 	t.Helper()
 	if err := s.Open(); err != nil {

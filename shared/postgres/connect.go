@@ -19,6 +19,7 @@ import (
 const (
 	connectTimeout = 5 * time.Second
 	reachTimeout   = 30 * time.Second
+	createTimeout  = 30 * time.Second // for a missing database
 	reachInterval  = 500 * time.Millisecond
 	maxConns       = 16
 )
@@ -123,6 +124,8 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if conn, err = pgx.ConnectConfig(ctx, admin); err != nil {
 		return fmt.Errorf("create the missing database %s: %w", cfg.Database, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
 	switch sqlState(err) {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,6 +35,15 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) 
 	return nil
 }
 
+// A sessionLocker does not wait for ever to give back the lock, which goose does without the deadline of its caller.
+type sessionLocker struct{ lock.SessionLocker }
+
+func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	return l.SessionLocker.SessionUnlock(ctx, conn)
+}
+
 func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
@@ -44,7 +54,7 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 		return err
 	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, m.FS,
-		goose.WithTableName("goose_"+m.Name), goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+		goose.WithTableName("goose_"+m.Name), goose.WithSessionLocker(sessionLocker{locker}), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,7 @@ func (db *DB) Close() {
 	}
 }
 
-// Remove deletes all data of the private server of cfg.Name, so that the next one begins anew. It fails
+// Remove deletes all data of the private server of cfg.Name, so that the next one begins over. It fails
 // while a service uses it.
 func Remove(cfg Config) error {
 	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, DefaultDir), cfg.Name))

@@ -279,7 +279,7 @@ func TestRootInAClosedFolder(t *testing.T) {
 	}
 	run(2)
 
-	// A folder that was deleted and made anew finds its data.
+	// A folder that was deleted and made again finds its data.
 	if err := os.RemoveAll(filepath.Join(dir, ".edison")); err != nil {
 		t.Fatal(err)
 	}

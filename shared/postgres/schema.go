@@ -16,10 +16,10 @@ const schemaLock = 0x736368656d61
 
 // A schema is where a service keeps its tables in a database that it may share with others. The first service has the one that
 // the database's search_path names, as a rule public; each other service has one of its own name. Whose a schema is stands in
-// the comment of the table of its migrations' versions. A service that has tables stays with them, whoever comes or goes.
+// the comment of the table of its migrations' versions. A service that has tables stays with them, whichever other comes or goes.
 type schema struct {
 	conn *pgx.Conn // holds the lock, so that one service after the other migrates
-	name string    // "": that of search_path
+	name string    // "" means that of search_path
 }
 
 // chooseSchema returns the schema of the service called name. The lock is held until close. Where the URL says search_path, that
@@ -35,18 +35,22 @@ func chooseSchema(
 		return nil, err
 	}
 	s := &schema{conn: conn}
-	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
-	defer cancel()
 	var free bool
-	err = conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
+	asking, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err = conn.QueryRow(asking, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
 	if err == nil && !free {
+		ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
+		defer cancel()
 		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
 		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
 			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
 		}
 	}
 	if err == nil {
-		err = s.choose(ctx, name, migrations[len(migrations)-1].Name)
+		asking, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		err = s.choose(asking, name, migrations[len(migrations)-1].Name)
 	}
 	if err != nil {
 		s.close()

@@ -23,8 +23,8 @@ const (
 
 // Keys of pgconn.PgConn.CustomData.
 const (
-	openedAt = "edison_opened_at" // time.Time
-	spoiled  = "edison_spoiled"   // true: see spoils
+	openedAt = "datafeed_opened_at" // time.Time
+	spoiled  = "datafeed_spoiled"   // true: see spoils
 )
 
 // spoils are the SQLSTATE codes after which a connection is not used again: what it knows of the database may be of one

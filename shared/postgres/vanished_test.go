@@ -11,7 +11,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// An account is whom a service runs as: whoever runs the test, or an ordinary user.
+// An account is the user that a service runs as: the one that runs the test, or an ordinary one.
 type account struct {
 	name   string
 	nobody bool
@@ -108,7 +108,7 @@ func TestDataVanished(t *testing.T) {
 					t.Errorf("it panics: %s", text)
 				}
 				if _, err := os.Stat(filepath.Join(f.dir, "sales/data/global/pg_control")); err == nil && !strings.Contains(before, "pg_control") {
-					t.Error("it has begun anew")
+					t.Error("it has begun over")
 				}
 				f.shell(t, "find . -mindepth 1 -delete; rm -f ../dir-sales.exists; cp -a ../saved/. .")
 			})
@@ -119,7 +119,7 @@ func TestDataVanished(t *testing.T) {
 			f.shell(t, "mv ../aside sales/data")
 			f.use(t, 2)
 		})
-		t.Run("what is removed begins anew, "+account.name, func(t *testing.T) {
+		t.Run("what is removed begins over, "+account.name, func(t *testing.T) {
 			f.shell(t, "rm -r sales")
 			if err := postgres.Remove(postgres.Config{Dir: f.dir, Name: "sales"}); err != nil {
 				t.Error(err)

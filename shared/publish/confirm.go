@@ -124,7 +124,7 @@ func (l *Log) writeWAL(ctx context.Context) error {
 	}
 	defer release(conn)
 	go l.watch(ctx, conn.Conn().PgConn().PID(), cancel)
-	_, err = conn.Exec(ctx, `select pg_logical_emit_message(true, 'edison', '')`)
+	_, err = conn.Exec(ctx, `select pg_logical_emit_message(true, 'datafeed', '')`)
 	return committed(conn, err)
 }
 

@@ -196,12 +196,12 @@ func checkDocument(t *testing.T, w *httptest.ResponseRecorder, body string) {
 	switch mediaType(w) {
 	case feed.TypeJSONFeed, feed.TypeJSON:
 		var p pageJSON
-		if err := json.Unmarshal([]byte(body), &p); err != nil || p.Edison.Cursor == "" {
+		if err := json.Unmarshal([]byte(body), &p); err != nil || p.Datafeed.Cursor == "" {
 			t.Fatalf("%v: %s", err, body)
 		}
 		for i, item := range p.Items {
-			if i > 0 && item.Edison.Position != p.Items[i-1].Edison.Position+1 && item.Edison.Position != p.Items[i-1].Edison.Position-1 {
-				t.Errorf("position %d after %d", item.Edison.Position, p.Items[i-1].Edison.Position)
+			if i > 0 && item.Datafeed.Position != p.Items[i-1].Datafeed.Position+1 && item.Datafeed.Position != p.Items[i-1].Datafeed.Position-1 {
+				t.Errorf("position %d after %d", item.Datafeed.Position, p.Items[i-1].Datafeed.Position)
 			}
 		}
 	case feed.TypeAtom:
@@ -313,10 +313,10 @@ func FuzzLastEventID(f *testing.F) {
 				continue
 			}
 			var item struct {
-				Edison struct{ Position int } `json:"_edison"`
+				Datafeed struct{ Position int } `json:"_datafeed"`
 			}
 			after++
-			if err := json.Unmarshal([]byte(data), &item); err != nil || item.Edison.Position != after || text != "id: "+t.cursors[after] {
+			if err := json.Unmarshal([]byte(data), &item); err != nil || item.Datafeed.Position != after || text != "id: "+t.cursors[after] {
 				test.Fatalf("%v: event %q at position %d", err, event, after)
 			}
 		}

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	headInterval   = time.Second            // between two looks at the heads of the database, whatever is heard
-	maxStale       = 2 * time.Second        // a head that was not looked at for longer is not answered from
-	refreshTimeout = 2 * time.Second        // for one look
-	notifyDelay    = time.Millisecond       // the readers who wait here come first
-	notifyInterval = 10 * time.Millisecond  // between two notifications of the other processes
-	headChannel    = "edison_feed_appended" // of LISTEN and NOTIFY
-	listenLock     = 0x66656564             // of the advisory lock that all hold who listen
+	headInterval   = time.Second              // between two looks at the heads of the database, whatever is heard
+	maxStale       = 2 * time.Second          // a head that was not looked at for longer is not answered from
+	refreshTimeout = 2 * time.Second          // for one look
+	notifyDelay    = time.Millisecond         // the readers who wait here come first
+	notifyInterval = 10 * time.Millisecond    // between two notifications of the other processes
+	headChannel    = "datafeed_feed_appended" // of LISTEN and NOTIFY
+	listenLock     = 0x66656564               // of the advisory lock that all hold who listen
 )
 
 // A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there; and how often

@@ -303,12 +303,12 @@ func TestAnotherHistoryUnderARunningSource(t *testing.T) {
 			t.Errorf("%s: %d %s", c, resp.StatusCode, body)
 		}
 	}
-	if p := readJSON(t, server, "/feeds/things?limit=10&after="+kept.String()); len(p.Items) != 10 || p.Items[0].Edison.Position != 101 {
+	if p := readJSON(t, server, "/feeds/things?limit=10&after="+kept.String()); len(p.Items) != 10 || p.Items[0].Datafeed.Position != 101 {
 		t.Errorf("what both histories share is not served: %+v", p)
 	}
 	p := readJSON(t, server, "/feeds/things?limit=100&after="+kept.String())
-	if end := cursorAt(t, pool, 200).String(); p.Edison.Cursor != end {
-		t.Errorf("the page ends at %s, the history at %s there", p.Edison.Cursor, end)
+	if end := cursorAt(t, pool, 200).String(); p.Datafeed.Cursor != end {
+		t.Errorf("the page ends at %s, the history at %s there", p.Datafeed.Cursor, end)
 	}
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
 		t.Error(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -104,6 +105,26 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		return nil, errBehind
 	}
 	return seen, nil
+}
+
+// Read calls read with a connection to a database that has all that this process has acknowledged: a hot standby, to which
+// connections may lead in a failover, that has yet to replay some of it is an error.
+func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
+	return l.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		if err := l.caughtUp(ctx, conn.Conn()); err != nil {
+			return err
+		}
+		return read(conn.Conn())
+	})
+}
+
+// caughtUp returns errBehind if the connection leads to a standby that is. A primary tells that it is one without being asked.
+func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
+	if conn.PgConn().ParameterStatus("in_hot_standby") == "off" {
+		return nil
+	}
+	_, err := l.readHeads(ctx, conn)
+	return err
 }
 
 // refresh reads the heads, and returns them as they are in the database. What this process remembers moves on with

@@ -155,8 +155,8 @@ func TestJSONFeedSchema(t *testing.T) {
 		"an item without content":        strings.Replace(body, `"content_html":`, `"summary":`, 1),
 		"a time that is none":            strings.Replace(body, `"date_modified":"`, `"date_modified":"on `, 1),
 		"a URL that is none":             strings.Replace(body, `"feed_url":"`, `"feed_url":"//[`, 1),
-		"a name of nobody's":             strings.Replace(body, `"_edison":`, `"edison":`, 1),
-		"an extension that is no object": strings.Replace(body, `"_edison":{`, `"_more":1,"_edison":{`, 1),
+		"a name of nobody's":             strings.Replace(body, `"_datafeed":`, `"edison":`, 1),
+		"an extension that is no object": strings.Replace(body, `"_datafeed":{`, `"_more":1,"_datafeed":{`, 1),
 		"an extension with a dot":        strings.Replace(body, `"cursor":`, `"cur.sor":`, 1),
 	} {
 		if bad == body || check(bad) == nil {

@@ -12,14 +12,14 @@ import (
 
 // pageJSON is what a client of the JSON format reads.
 type pageJSON struct {
-	Next   string `json:"next_url"`
-	Edison struct {
+	Next     string `json:"next_url"`
+	Datafeed struct {
 		Cursor, Next, Head string
 		Sealed             bool
 		UpToDate           *bool `json:"up_to_date"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 	Items []struct {
-		Edison struct{ Position int64 } `json:"_edison"`
+		Datafeed struct{ Position int64 } `json:"_datafeed"`
 	}
 }
 
@@ -57,8 +57,8 @@ func TestPaging(t *testing.T) {
 					t.Errorf("the newest view has %d entries", len(p.Items))
 				}
 				for _, item := range p.Items {
-					if item.Edison.Position != want {
-						t.Fatalf("position %d, want %d", item.Edison.Position, want)
+					if item.Datafeed.Position != want {
+						t.Fatalf("position %d, want %d", item.Datafeed.Position, want)
 					}
 					want--
 				}
@@ -75,18 +75,18 @@ func TestPaging(t *testing.T) {
 					p := readJSON(t, server, url)
 					for _, item := range p.Items {
 						position++
-						if item.Edison.Position != position {
-							t.Fatalf("position %d, want %d", item.Edison.Position, position)
+						if item.Datafeed.Position != position {
+							t.Fatalf("position %d, want %d", item.Datafeed.Position, position)
 						}
 					}
 					sealed := position%limit == 0 && len(p.Items) > 0 && position+limit <= int64(n)
-					if p.Edison.Sealed != sealed || sealed != (p.Edison.Head == "") || p.Edison.UpToDate == nil || sealed && *p.Edison.UpToDate || p.Next != "" {
-						t.Errorf("%s: %+v, sealed should be %t", url, p.Edison, sealed)
+					if p.Datafeed.Sealed != sealed || sealed != (p.Datafeed.Head == "") || p.Datafeed.UpToDate == nil || sealed && *p.Datafeed.UpToDate || p.Next != "" {
+						t.Errorf("%s: %+v, sealed should be %t", url, p.Datafeed, sealed)
 					}
-					if p.Edison.UpToDate == nil || *p.Edison.UpToDate {
+					if p.Datafeed.UpToDate == nil || *p.Datafeed.UpToDate {
 						break
 					}
-					url = p.Edison.Next
+					url = p.Datafeed.Next
 				}
 				if position != int64(n) {
 					t.Errorf("the replay ends at %d", position)
@@ -96,8 +96,8 @@ func TestPaging(t *testing.T) {
 	}
 	t.Run("a replay from the middle of a page comes to the common pages", func(t *testing.T) {
 		p := readJSON(t, server, "/feeds/things?after="+cursorAt(t, pool, 42).String()+"&limit=100")
-		if want := cursorAt(t, pool, 100).String(); p.Edison.Cursor != want || len(p.Items) != 58 {
-			t.Errorf("it ends at %s with %d entries, want %s", p.Edison.Cursor, len(p.Items), want)
+		if want := cursorAt(t, pool, 100).String(); p.Datafeed.Cursor != want || len(p.Items) != 58 {
+			t.Errorf("it ends at %s with %d entries, want %s", p.Datafeed.Cursor, len(p.Items), want)
 		}
 	})
 	t.Run("an entry that nobody can put into words is still there", func(t *testing.T) {
@@ -123,8 +123,8 @@ func TestPaging(t *testing.T) {
 	})
 	t.Run("the links of a walk keep its history", func(t *testing.T) {
 		p := readJSON(t, server, "/feeds/things?after=0&limit=100&history="+cursorAt(t, pool, 200).String())
-		if !strings.HasSuffix(p.Edison.Next, "&history="+cursorAt(t, pool, 200).String()) {
-			t.Errorf("next is %s", p.Edison.Next)
+		if !strings.HasSuffix(p.Datafeed.Next, "&history="+cursorAt(t, pool, 200).String()) {
+			t.Errorf("next is %s", p.Datafeed.Next)
 		}
 	})
 	t.Run("the same links stand in the Link header", func(t *testing.T) {
@@ -157,8 +157,8 @@ func TestNewestFew(t *testing.T) {
 				t.Errorf("asked for %d it gives %d", limit, len(p.Items))
 			}
 			for _, item := range p.Items {
-				if item.Edison.Position != position {
-					t.Fatalf("limit %d: position %d where %d is next", limit, item.Edison.Position, position)
+				if item.Datafeed.Position != position {
+					t.Fatalf("limit %d: position %d where %d is next", limit, item.Datafeed.Position, position)
 				}
 				position--
 			}
@@ -211,7 +211,7 @@ func TestMembersOfPages(t *testing.T) {
 			head = fmt.Sprintf(` head="%s"`, cursorAt(t, pool, 25))
 		}
 		_, body = get(t, server, "GET", "/feeds/things.atom"+query)
-		if part := fmt.Sprintf(`sealed="%t" up-to-date="%t"%s></edison:page>`, want.sealed, want.upToDate, head); !strings.Contains(body, part) {
+		if part := fmt.Sprintf(`sealed="%t" up-to-date="%t"%s></datafeed:page>`, want.sealed, want.upToDate, head); !strings.Contains(body, part) {
 			t.Errorf("%s as Atom has no %s: %.900s", query, part, body)
 		}
 	}

@@ -105,6 +105,9 @@ func (l *Log) erased(ctx context.Context, read func() error) error {
 func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
 	return l.erased(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+			if err := l.caughtUp(ctx, tx.Conn()); err != nil {
+				return err
+			}
 			var least, most int64
 			err := tx.QueryRow(ctx, `select coalesce(min(listed), 0), coalesce(max(listed), 0) from feed`).Scan(&least, &most)
 			switch {

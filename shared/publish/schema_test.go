@@ -75,7 +75,7 @@ func TestPublishedJSONFeedSchema(t *testing.T) {
 	for name, bad := range map[string]string{
 		"an item without an id":  strings.Replace(body, `"id":`, `"_id":`, 1),
 		"a time that is none":    strings.Replace(body, `"date_modified":"`, `"date_modified":"on `, 1),
-		"a name of nobody's":     strings.Replace(body, `"_edison":`, `"edison":`, 1),
+		"a name of nobody's":     strings.Replace(body, `"_datafeed":`, `"edison":`, 1),
 		"a version that is none": strings.Replace(body, "/version/1.1", "/version/9", 1),
 	} {
 		v, err := jsonschema.UnmarshalJSON(strings.NewReader(bad))

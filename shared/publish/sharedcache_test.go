@@ -69,7 +69,7 @@ func (c *copier) poll(ctx context.Context, client *http.Client) error {
 		for _, e := range page.Entries {
 			c.copied = append(c.copied, row{e.Position, e.ID, e.Version})
 		}
-		c.url, c.cursor = links.Edison.Next, page.Cursor
+		c.url, c.cursor = links.Datafeed.Next, page.Cursor
 		if page.UpToDate {
 			return nil
 		}

@@ -268,8 +268,8 @@ func TestLinksInTheDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := doc.Next
-		if strings.HasPrefix(query, "?after=") && (doc.Edison.Sealed || !*doc.Edison.UpToDate) {
-			next = doc.Edison.Next
+		if strings.HasPrefix(query, "?after=") && (doc.Datafeed.Sealed || !*doc.Datafeed.UpToDate) {
+			next = doc.Datafeed.Next
 		}
 		if !slices.Equal(header["self"], []string{doc.Feed}) || next != strings.Join(header["next"], "") || doc.Home != publicURL {
 			t.Errorf("%s: the document has %q, %q and %q, its header %v", query, doc.Feed, next, doc.Home, header)

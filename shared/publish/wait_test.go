@@ -488,10 +488,10 @@ func TestEvents(t *testing.T) {
 		events = append(events, next(t, body, 1)...)
 		for i, e := range events {
 			var item struct {
-				ID     string
-				Edison struct{ Position int64 } `json:"_edison"`
+				ID       string
+				Datafeed struct{ Position int64 } `json:"_datafeed"`
 			}
-			if err := json.Unmarshal([]byte(e.data), &item); err != nil || item.Edison.Position != int64(i+1) || e.id != cursorAt(t, pool, int64(i+1)).String() {
+			if err := json.Unmarshal([]byte(e.data), &item); err != nil || item.Datafeed.Position != int64(i+1) || e.id != cursorAt(t, pool, int64(i+1)).String() {
 				t.Fatalf("event %d is %+v (%v)", i+1, e, err)
 			}
 		}

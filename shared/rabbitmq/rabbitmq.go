@@ -33,7 +33,7 @@ type Binaries struct {
 
 var versioned = regexp.MustCompile(`rabbitmq_server-([\d.]+)`)
 
-// Find gives ErrMissing where there is no RabbitMQ, or no epmd, which Erlang wants beside it.
+// Find returns ErrMissing if there is no RabbitMQ, or no epmd, which Erlang wants beside it.
 func Find() (*Binaries, error) {
 	// Debian's programs in the PATH take nobody but root, and change to a user of their own.
 	b := &Binaries{
@@ -223,7 +223,7 @@ func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// freeAddr gives an address of this machine on which nothing listens.
+// freeAddr returns an address of this machine on which nothing listens.
 func freeAddr(ctx context.Context) (string, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -59,7 +59,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Who is killed takes the server along.
+// A process that is killed takes its server along.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	needed(t)

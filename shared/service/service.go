@@ -44,7 +44,7 @@ type Settings struct {
 
 // HTTPSettings say where and for whom a process answers, and what it logs.
 type HTTPSettings struct {
-	Addr      string `env:"ADDR"` // "": that of the service
+	Addr      string `env:"ADDR"` // "" means that of the service
 	PublicURL string `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
 	access.Settings
 	TLSCertFile    string      `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
@@ -145,7 +145,7 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	return p, nil
 }
 
-// migrations returns those of the service with those of access. The service's own come last.
+// migrations returns the migrations of access and of the service, in this order.
 func (s Service) migrations() []postgres.Migrations {
 	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
 }

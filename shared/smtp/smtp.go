@@ -36,7 +36,7 @@ type Server struct {
 	host           string
 	tls            bool // from the start (RFC 8314); else STARTTLS where it is offered
 	user, password string
-	roots          *x509.CertPool // nil: the system's
+	roots          *x509.CertPool // nil means the system's
 }
 
 // UnmarshalText reads the URL. Its errors do not repeat it.

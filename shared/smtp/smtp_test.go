@@ -195,7 +195,7 @@ func TestTransport(t *testing.T) {
 		sink   []func(*mailsink.Sink)
 		listen func(*testing.T) (string, net.Listener, error)
 		set    func(*Server)
-		says   string // "": the mail arrives
+		says   string // "" means the mail arrives
 	}{
 		"no user":                                           {nil, plain, func(*Server) {}, ""},
 		"a user and a password, on loopback":                {[]func(*mailsink.Sink){login}, plain, zoe, ""},

@@ -24,8 +24,7 @@ type applier struct {
 	quarantine *quarantine
 	erasures   *erasures
 	metrics    *pollerMetrics
-	timeout    time.Duration // for a page to be applied, as a whole or in parts
-	allNew     atomic.Bool   // the copy knew nothing of what was on the last page
+	allNew     atomic.Bool // the copy knew nothing of what was on the last page
 }
 
 // A turn is a page's, to be applied.
@@ -119,7 +118,9 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	began := time.Now()
-	bad, err := a.tryCommit(ctx, entries, from, to, before, false)
+	doubted, _ := a.quarantine.doubted(entries)
+	carefully := len(doubted) > 0 && len(entries) > 1
+	bad, err := a.tryCommit(ctx, entries, from, to, before, carefully)
 	if err != nil && before != nil {
 		if <-before.done; before.err != nil {
 			return before.err
@@ -127,7 +128,7 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	}
 	_, refused := errors.AsType[*refusedError](err)
 	whole := err == nil
-	if !whole && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
+	if !whole && !carefully && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
 		bad, err = a.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
@@ -136,6 +137,7 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)
 	a.quarantine.see(entries, bad)
+	a.quarantine.trust(entries)
 	if whole { // else another one of this size is enough
 		a.fetcher.grow()
 	}
@@ -144,7 +146,11 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 }
 
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	timeout := a.timeout
+	if carefully {
+		timeout *= 3 // as many steps as it takes to find one of a thousand that takes as long as it may
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	alone := before == nil || isDone(before)
 	if alone && !carefully && a.Columns != nil && a.Check == nil && len(entries) < copyFrom && !a.state.hasRejected() {
@@ -249,7 +255,7 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 		return nil, nil
 	}
 	if carefully {
-		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, stepTimeout)
+		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
 	} else {
 		var good []feed.Entry
 		if good, bad = a.quarantine.check(entries); len(good) > 0 {
@@ -261,6 +267,9 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 	}
 	if err == nil {
 		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
+	}
+	if err == nil {
+		err = a.quarantine.settle(bad)
 	}
 	if err != nil {
 		return nil, err

@@ -21,22 +21,30 @@ import (
 // what may be wrong with one: a quota that is used up, a volume that became read-only.
 var fileSources = []string{"md.c", "fd.c", "buffile.c"}
 
-// databaseAtFault: the database could not do its work, whatever the entry: it is away, full, read-only, or somebody
-// else was in the way.
+// databaseAtFault: the database could not do its work, whatever the entry: it is away, full or read-only.
 func databaseAtFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return errors.Is(err, publish.ErrUnknown)
 	}
 	switch pgErr.Code[:min(2, len(pgErr.Code))] {
-	case "08", "40", "53", "58": // connection; deadlock and the like; out of disk, memory or connections; I/O
-		return true
+	case "08", "53", "58": // connection; out of disk, memory or connections; I/O
+		return pgErr.Code != "53400" // a limit that is set for each session
 	}
 	switch pgErr.Code {
-	case "25006", "55P03", "XX001", "XX002": // read-only, a lock not to be had in time, damaged data and index
+	case "25006", "XX001", "XX002": // read-only, damaged data and index
 		return true
 	}
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
+}
+
+// passing: the error may be one of the moment, whatever the entry: somebody else was in the way, or the database was slow.
+func passing(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlock and the like, lock, time, temporary files
+	}
+	_, slow := errors.AsType[*slowError](err)
+	return slow
 }
 
 // badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
@@ -59,10 +67,7 @@ func ofOthers(err error) bool {
 	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
 }
 
-const (
-	answerTimeout = 5 * time.Second
-	stepTimeout   = 10 * time.Second // for a statement of a page that is applied in parts
-)
+const answerTimeout = 5 * time.Second
 
 // limitSteps makes a statement of tx that takes too long fail by itself, which shows that the database answers, and,
 // before that, one that waits for a lock, which is nobody's fault. restore undoes that.
@@ -84,6 +89,35 @@ func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore fu
 		return err
 	}, err
 }
+
+// limitAttempt ends an attempt that takes too long though none of its statements does, in such a way that the transaction goes on:
+// by a cancel request and, where Apply waits for something else, by the context. end returns the attempt's outcome.
+func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context.Context, end func(failed error) error) {
+	limited, cancel := context.WithTimeout(ctx, step+step/2)
+	began, ended := time.Now(), make(chan struct{})
+	timer := time.AfterFunc(step+step/4, func() {
+		defer close(ended)
+		_ = tx.Conn().PgConn().CancelRequest(limited)
+	})
+	return limited, func(failed error) error {
+		defer cancel()
+		late := !timer.Stop()
+		if late {
+			<-ended // else it may end a later statement
+		}
+		switch {
+		case databaseAtFault(failed):
+		case late && failed == nil, limited.Err() != nil, passing(failed) && time.Since(began) >= step:
+			return &slowError{step}
+		}
+		return failed
+	}
+}
+
+// A slowError is an attempt that took too long.
+type slowError struct{ limit time.Duration }
+
+func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
 
 // An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the
 // cause may.
@@ -137,13 +171,16 @@ func unquoted(err error) string {
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()
 	}
+	if slow, ok := errors.AsType[*slowError](err); ok {
+		return slow.Error()
+	}
 	if appended, ok := errors.AsType[*publish.EntryError](err); ok {
 		return appended.Error()
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
 		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL, which may say anything under any code
-		case databaseAtFault(err), class == "42", class == "54", class == "57": // none of these is about data
+		case databaseAtFault(err), class == "40", class == "55", class == "42", class == "54", class == "57": // none of these is about data
 			return pgErr.Error()
 		}
 		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)",

@@ -79,8 +79,8 @@ func TestClockSetBack(t *testing.T) {
 		if resp, text := get(t, server.URL+"/readyz", "*/*"); resp.StatusCode != http.StatusOK {
 			t.Errorf("/readyz: %s: %s", resp.Status, text)
 		}
-		if resp, _ := get(t, server.URL+"/api/things", "*/*"); resp.Header.Get("Edison-Copy") != "things; state=stale" {
-			t.Errorf("Edison-Copy: %s", resp.Header.Get("Edison-Copy"))
+		if resp, _ := get(t, server.URL+"/api/things", "*/*"); resp.Header.Get("Datafeed-Copy") != "things; state=stale" {
+			t.Errorf("Datafeed-Copy: %s", resp.Header.Get("Datafeed-Copy"))
 		}
 		for path, says := range map[string]string{"/": "things: stale, of unknown age.", "/subscriptions": "of unknown age: the clock was set back since"} {
 			if _, text := get(t, server.URL+path, "text/html"); !strings.Contains(text, says) {

@@ -34,7 +34,7 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 			linked := func(text string) string { return strings.ReplaceAll(text, "http://source.example", base) }
 			proxy := httptest.NewServer(http.StripPrefix("/of/cars", &httputil.ReverseProxy{
 				Rewrite: func(r *httputil.ProxyRequest) {
-					if got := r.In.Header.Get("Authorization"); got != "Bearer edison_A" {
+					if got := r.In.Header.Get("Authorization"); got != "Bearer datafeed_A" {
 						t.Errorf("it asks with %q", got)
 					}
 					r.SetURL(to)
@@ -53,7 +53,7 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 			}))
 			defer proxy.Close()
 			c := newCopier(t, s)
-			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feed.NewClient("edison_A")
+			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feed.NewClient("datafeed_A")
 			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			c.mustPoll(t)

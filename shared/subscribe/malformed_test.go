@@ -45,7 +45,7 @@ func TestMalformed(t *testing.T) {
 			{"the wrong type of a member", `"position"`, `"deleted":"no","position"`, "its deleted is neither true nor false"},
 			{"an entity that no decoder reads", `"name":`, `"more":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"name":`, "it is nested too deep"},
 			{"objects that no decoder reads", `"name":`, strings.Repeat(`"m\\\"]":{`, 10_001) + strings.Repeat("}", 10_001) + `,"name":`, "it is nested too deep"},
-			{"no extension", `"_edison"`, `"edison"`, "its position is no whole number"},
+			{"no extension", `"_datafeed"`, `"edison"`, "its position is no whole number"},
 		} {
 			t.Run(x.name+", "+name, func(t *testing.T) {
 				t.Parallel()
@@ -203,7 +203,7 @@ func TestMalformed(t *testing.T) {
 		s.put(t, 1, 25)
 		c := newCopier(t, s)
 		s.setTamper(edited(func(body string) string {
-			return strings.ReplaceAll(body, `"_edison":{"position"`, `"edison":{"position"`)
+			return strings.ReplaceAll(body, `"_datafeed":{"position"`, `"edison":{"position"`)
 		}))
 		err := c.poll(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "every one of the 10 entries was refused, the first: its position is no whole number") || c.stored(t).rejected > 0 {

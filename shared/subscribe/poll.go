@@ -43,13 +43,13 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
 		}
 	}
-	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger}
+	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger, timeout: dbTimeout}
 	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given}
 	p.fetcher = &fetcher{target: t, state: p.state, client: client}
 	p.applier = &applier{
 		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
-		metrics: p.metrics, timeout: dbTimeout,
+		metrics: p.metrics,
 	}
 	p.resyncer = &resyncer{target: t, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
 	return p

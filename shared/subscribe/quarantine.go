@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,9 @@ type quarantine struct {
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // as far as seeCheck has looked
 	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
+
+	mu     sync.Mutex
+	doubts map[doubtful]doubt // of pages that were not applied
 }
 
 // A rejection is an entry that cannot be applied.
@@ -156,7 +160,7 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 			if applied == 1 && badData(alone.reason) {
 				return nil
 			}
-		} else if failed, err := q.attempt(ctx, tx, []feed.Entry{*known}, false); err != nil || failed == nil {
+		} else if failed, err := q.attempt(ctx, tx, []feed.Entry{*known}, false, q.step()); err != nil || failed == nil {
 			return err
 		}
 	}
@@ -177,16 +181,24 @@ func (e *refusedError) Error() string {
 func (e *refusedError) Unwrap() error { return e.first }
 
 // applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step.
+// No statement may take longer than step. What has run into that before is tried last, and alone.
 func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := q.check(entries)
 	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
 		return nil, err
 	}
-	refused, err := q.applyBest(ctx, tx, good)
+	doubted, others := q.doubted(good)
+	refused, err := q.applyBest(ctx, tx, others, step)
+	for _, e := range doubted {
+		if err == nil {
+			var alone []rejection
+			alone, err = q.applyBest(ctx, tx, []feed.Entry{e}, step)
+			refused = append(refused, alone...)
+		}
+	}
 	if err == nil && len(refused) < len(good) {
-		refused, err = q.again(ctx, tx, refused)
+		refused, err = q.again(ctx, tx, refused, step)
 	}
 	bad = append(bad, refused...)
 	if err == nil {
@@ -197,15 +209,15 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 
 // again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
 // the other one has given up since: as long as one more passes.
-func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
 	for more := true; more; refused = still {
 		more, still = false, nil
 		for _, r := range refused {
-			if badData(r.reason) && !ofOthers(r.reason) {
+			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
 				still = append(still, r)
 				continue
 			}
-			failed, err := q.attempt(ctx, tx, []feed.Entry{r.Entry}, true)
+			failed, err := q.attempt(ctx, tx, []feed.Entry{r.Entry}, true, step)
 			if err != nil {
 				return nil, err
 			}
@@ -217,20 +229,22 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection) 
 	return still, nil
 }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or unless it is to be kept. failed
-// is why it did while the database goes on to answer; err is why that does not.
-func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool) (failed, err error) {
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
+// failed is why it did while the database goes on to answer; err is why that does not.
+func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	failed = q.call(ctx, inner, entries, nil)
+	limited, end := limitAttempt(ctx, inner, step)
+	failed = q.call(limited, inner, entries, nil)
 	if out, ok := inner.(*publish.Tx); ok && failed == nil {
-		failed = out.Check(ctx)
+		failed = out.Check(limited)
 	}
 	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
-		_, failed = inner.Exec(ctx, `set constraints all immediate; set constraints all deferred`)
+		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
 	}
+	failed = end(failed)
 	if failed == nil && keep {
 		return nil, inner.Commit(ctx)
 	}
@@ -244,22 +258,22 @@ func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 }
 
 // applyBest applies all entries but the bad ones, which it finds by halving.
-func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry) (bad []rejection, err error) {
+func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	failed, err := q.attempt(ctx, tx, entries, true)
+	failed, err := q.attempt(ctx, tx, entries, true, step)
 	switch half := len(entries) / 2; {
 	case err != nil || failed == nil:
 		return nil, err
 	case half == 0:
 		return []rejection{{Entry: entries[0], reason: failed}}, nil
 	default:
-		first, err := q.applyBest(ctx, tx, entries[:half])
+		first, err := q.applyBest(ctx, tx, entries[:half], step)
 		if err != nil {
 			return nil, err
 		}
-		second, err := q.applyBest(ctx, tx, entries[half:])
+		second, err := q.applyBest(ctx, tx, entries[half:], step)
 		return append(first, second...), err
 	}
 }

@@ -125,7 +125,7 @@ func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 		} else if erased[id] {
 			eraseEntry(&e)
 		}
-		rejected, err := q.applyCarefully(ctx, tx, []feed.Entry{e}, stepTimeout)
+		rejected, err := q.applyCarefully(ctx, tx, []feed.Entry{e}, web.RequestTimeout/2)
 		switch {
 		case err != nil:
 			return err

@@ -75,8 +75,8 @@ func TestRejectedEntries(t *testing.T) {
 	}
 	_, page := get(t, server.URL+"/", browser)
 	api, _ := get(t, server.URL+"/api/things", "*/*")
-	if !strings.Contains(page, "Without 4 entries that could not be applied.") || !strings.HasSuffix(api.Header.Get("Edison-Copy"), "; rejected=4") {
-		t.Errorf("those who read the copy are not told: %s: %s", api.Header.Get("Edison-Copy"), page)
+	if !strings.Contains(page, "Without 4 entries that could not be applied.") || !strings.HasSuffix(api.Header.Get("Datafeed-Copy"), "; rejected=4") {
+		t.Errorf("those who read the copy are not told: %s: %s", api.Header.Get("Datafeed-Copy"), page)
 	}
 
 	// Still wrong: nothing changes but what is said of it.

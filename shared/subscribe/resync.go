@@ -162,6 +162,9 @@ func (r *resyncer) endWalk(ctx context.Context, at progress) error {
 			if bad, err = r.againWalked(ctx, tx, append(bad, badGone...)); err != nil {
 				return err
 			}
+			if err := r.applier.quarantine.settle(bad); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
@@ -174,6 +177,7 @@ func (r *resyncer) endWalk(ctx context.Context, at progress) error {
 	if err != nil {
 		return &pageError{what: "apply what was read anew", err: err}
 	}
+	r.applier.quarantine.trustAll()
 	r.metrics.resyncs.Inc()
 	r.applier.quarantine.logRejected(ctx, bad)
 	r.logger.InfoContext(ctx, "the feed was read anew", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
@@ -214,7 +218,7 @@ func (r *resyncer) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad
 func (r *resyncer) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
-		still, err = r.applier.quarantine.again(ctx, tx, refused)
+		still, err = r.applier.quarantine.again(ctx, tx, refused, dbTimeout)
 	}
 	if err == nil {
 		err = restore()

@@ -142,7 +142,7 @@ func TestRunWithASourceThatComesAndGoes(t *testing.T) {
 
 func TestRunWithAToken(t *testing.T) {
 	t.Parallel()
-	const token = "edison_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const token = "datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	s := newSource(t)
 	s.put(t, 1, 3)
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
@@ -156,7 +156,7 @@ func TestRunWithAToken(t *testing.T) {
 		pool := pgtest.New(t, sql.Migrations("subscribe"))
 		url, stop, log := start(t, map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "FEED_TOKEN": sent, "LOG_LEVEL": "debug"})
 		eventually(t, "the log says "+says, func() bool { return strings.Contains(log.String(), says) })
-		if _, text := get(t, url+"/subscriptions", "application/json"); strings.Contains(text+log.String(), "edison_") {
+		if _, text := get(t, url+"/subscriptions", "application/json"); strings.Contains(text+log.String(), "datafeed_") {
 			t.Errorf("the token shows:\n%s\n%s", text, log)
 		}
 		if err := stop(); err != nil {
@@ -201,7 +201,7 @@ func TestRunRefuses(t *testing.T) {
 		s.put(t, 1, 3)
 		asked := s.exchanges()
 		env := map[string]string{
-			"DATABASE_URL": pgtest.URL(pgtest.New(t)), "FEED_TOKEN": "edison_SECRET", "ADDR": "127.0.0.1:0",
+			"DATABASE_URL": pgtest.URL(pgtest.New(t)), "FEED_TOKEN": "datafeed_SECRET", "ADDR": "127.0.0.1:0",
 			"FEED_URL_THINGS": strings.Replace(s.feedURL(), "127.0.0.1", "0.0.0.0", 1), // which leads to this machine, and is none of its names
 		}
 		err := thingService().Run(t.Context(), env, new(journal))

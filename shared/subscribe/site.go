@@ -78,7 +78,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
 		for _, sub := range subs {
-			c.Writer.Header().Add("Edison-Copy", sub.header())
+			c.Writer.Header().Add("Datafeed-Copy", sub.header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c, http.StatusOK, data)
@@ -104,7 +104,7 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
 		for _, sub := range subs {
-			c.Writer.Header().Add("Edison-Copy", sub.header())
+			c.Writer.Header().Add("Datafeed-Copy", sub.header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")

@@ -139,8 +139,8 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	want := func(header, banner, shown string) {
 		t.Helper()
 		resp, text := get(t, server.URL+"/api/things", "*/*")
-		if got := resp.Header.Get("Edison-Copy"); got != header || resp.Header.Get("Cache-Control") != "private, no-cache" {
-			t.Errorf("Edison-Copy is %s, not %s; %s", got, header, resp.Header.Get("Cache-Control"))
+		if got := resp.Header.Get("Datafeed-Copy"); got != header || resp.Header.Get("Cache-Control") != "private, no-cache" {
+			t.Errorf("Datafeed-Copy is %s, not %s; %s", got, header, resp.Header.Get("Cache-Control"))
 		}
 		if strings.TrimSpace(text) != shown {
 			t.Errorf("it answers %s, not %s", text, shown)
@@ -203,8 +203,8 @@ func TestNoCopyClaimsToBeNewerThanItIs(t *testing.T) {
 		site.JSON("/api/things", slow)
 		site.Page("/", "Things", thingsPage, slow)
 	})
-	if resp, _ := get(t, server.URL+"/api/things", "*/*"); !strings.Contains(resp.Header.Get("Edison-Copy"), old.UTC().Format(web.TimeFormat)) {
-		t.Errorf("read before the copy of %v was renewed, it says %s", old, resp.Header.Get("Edison-Copy"))
+	if resp, _ := get(t, server.URL+"/api/things", "*/*"); !strings.Contains(resp.Header.Get("Datafeed-Copy"), old.UTC().Format(web.TimeFormat)) {
+		t.Errorf("read before the copy of %v was renewed, it says %s", old, resp.Header.Get("Datafeed-Copy"))
 	}
 	exec(t, c.pool, `update subscription set as_of = $1`, old)
 	c.stored(t)

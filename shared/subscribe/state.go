@@ -69,8 +69,8 @@ func (st *state) take(at progress) {
 
 // adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does.
 func (st *state) adopt(at progress) {
-	polls := st.requests.polls()
 	st.mu.Lock()
+	polls := st.requests.polls()
 	changed := at.paused != st.copied.paused || at.resync.underWay && !st.copied.resync.underWay
 	if !polls {
 		st.copied = at

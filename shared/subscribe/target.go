@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,7 @@ type target struct {
 	pool     *pgxpool.Pool
 	log      *publish.Log // nil: the service publishes nothing
 	logger   *slog.Logger
+	timeout  time.Duration // for a page to be applied, as a whole or in parts
 }
 
 // errFenced: somebody else moved the cursor.

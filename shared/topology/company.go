@@ -52,7 +52,7 @@ func (s Services) Check(token string, plain feed.PlainHosts) error {
 	return nil
 }
 
-// LinkTo gives all links for browsers the host name, as where the services' own names are not known to them. Ports stay.
+// LinkTo sets the host of all links for browsers, which may not know the services' own names. Ports stay.
 func (s Services) LinkTo(host string) error {
 	for i := range s {
 		u, err := url.Parse(s[i].URL)
@@ -71,7 +71,7 @@ func (s Services) LinkTo(host string) error {
 // What a service can be.
 const (
 	Up       = "up"
-	NotReady = "not ready" // it answers, but cannot serve: mostly its database is away
+	NotReady = "not ready" // it answers, but cannot serve: mostly its database is down
 	Down     = "down"
 	Unknown  = "unknown" // not asked yet, or not one that is asked
 )
@@ -152,7 +152,7 @@ func sourceOf(states []State, c *Copy, base string) int {
 	return -1
 }
 
-// feed gives the index of a feed that the service publishes, -1 for none.
+// feed returns the index of a feed that the service publishes, -1 for none.
 func (s *State) feed(name string) int {
 	for i, f := range s.Publishes {
 		if f.Name == name {

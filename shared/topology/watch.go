@@ -62,7 +62,7 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// States gives all services, and behind them the sources outside that one of them reads.
+// States returns all services, and behind them the sources outside that one of them reads.
 func (w *Watch) States() []State {
 	w.mu.Lock()
 	states := slices.Clone(w.states)

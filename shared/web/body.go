@@ -22,11 +22,11 @@ var largeBodies = Bound{All: 64, Client: 16}
 // bodyTimeout, 400 if it breaks off, 429 or 503 if it is larger than smallBody and there are too many such ones.
 type body struct {
 	io.ReadCloser
-	conn    *impatientConn // nil: it is not known
+	conn    *impatientConn // nil if not known
 	small   int            // bytes of it that may come without a slot
 	large   *Slots
 	client  string // see ClientKey
-	release func() // nil: it has no slot
+	release func() // nil without a slot
 }
 
 func boundBody(w http.ResponseWriter, r *http.Request, large *Slots, client string) *body {

@@ -51,7 +51,7 @@ type impatientConn struct {
 	receiving, sending atomic.Int64 // since when the client is waited for, in nanoseconds since 1970; 0: it is not
 
 	holding bool
-	held    *[]byte // goes out with what is written next; nil: nothing
+	held    *[]byte // goes out with what is written next; nil means nothing
 }
 
 // Close makes room for another connection.

@@ -17,7 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// New gives an engine without routes other than the assets. On every answer it sets security headers. It refuses
+// New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
 // cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer than
 // 30 s (408), bounds in number those over 8 KiB that it holds at once (429, 503), answers unknown paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken
 // connection if part of the answer is out already, so that half a page never looks complete. It believes no proxy: see
@@ -88,7 +88,7 @@ var secureName = funcName(secure)
 // RequestTimeout is how long a handler has from when the request is there as a whole: see [Handle].
 const RequestTimeout = 8 * time.Second
 
-// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is away or the time is
+// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down or the time is
 // up, and as nothing where the client is gone. No later handler of the chain runs. The context of the request that h gets ends 8 s
 // after its body has arrived. On an engine that [New] did not make, the errors that are logged go to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
@@ -215,7 +215,7 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	}
 }
 
-// unwrap gives net/http's own writer, which MaxBytesReader asks to close the connection after too large a body.
+// unwrap returns net/http's own writer, which MaxBytesReader asks to close the connection after too large a body.
 func unwrap(w http.ResponseWriter) http.ResponseWriter {
 	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
 		return u.Unwrap()

@@ -58,7 +58,7 @@ func ask(t *testing.T, method, url string, body io.Reader, header ...string) (*h
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() // whoever closes a test server breaks off what the default one does
+	transport := http.DefaultTransport.(*http.Transport).Clone() // closing a test server breaks off what the default one does
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {

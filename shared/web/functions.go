@@ -40,7 +40,7 @@ var functions = template.FuncMap{
 	"asset":   assetURL,
 }
 
-// Functions gives the templates' own functions, for a template without the layout.
+// Functions returns the templates' own functions, for a template without the layout.
 func Functions() template.FuncMap { return maps.Clone(functions) }
 
 var symbols = map[string]string{"EUR": "€", "USD": "$", "GBP": "£"}
@@ -123,7 +123,7 @@ func add(a, b any) (int64, error) {
 	return x + y, err
 }
 
-// percent gives 0 for a whole that is not positive.
+// percent returns 0 for a whole that is not positive.
 func percent(part, of any) (float64, error) {
 	p, err := whole(part)
 	if err != nil {

@@ -72,7 +72,7 @@ func notJSON(err error) *Problem {
 // to the end, so that all that is not JSON is found.
 func uniqueKeys(dec *json.Decoder) error {
 	type object struct {
-		keys  map[string]bool // nil: an array
+		keys  map[string]bool // nil means an array
 		value bool            // a value comes next, not a key
 	}
 	var open []object

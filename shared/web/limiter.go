@@ -31,7 +31,8 @@ type client struct {
 	bucket *rate.Limiter
 }
 
-// NewLimiter gives each client perSecond units of work, and burst of them at once. What a unit is, its user says.
+// NewLimiter returns a limiter that lets each client take perSecond units of work, and burst of them at once.
+// Its caller decides what a unit is.
 func NewLimiter(perSecond, burst int) *Limiter {
 	return &Limiter{perSecond: rate.Limit(perSecond), burst: burst, byKey: map[string]*list.Element{}}
 }

@@ -88,7 +88,7 @@ func TestAccessLog(t *testing.T) {
 		t.Error(got)
 	}
 	ask(t, "GET", url+"/s/%65dison%5Fsignin_ABC?%7Ea=%2f%25%5f%20%c3%a4", nil)
-	if got := line("/s/"); !strings.Contains(got, ` path="/s/edison_signin_ABC?~a=%2f%25_%20%c3%a4" `) {
+	if got := line("/s/"); !strings.Contains(got, ` path="/s/datafeed_signin_ABC?~a=%2f%25_%20%c3%a4" `) {
 		t.Error(got)
 	}
 	ask(t, "GET", url+"/nowhere", nil)

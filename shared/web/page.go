@@ -107,7 +107,7 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	Send(c, status, HTMLType, body)
 }
 
-// Execute gives the bytes of a page, of the type text/html in UTF-8.
+// Execute returns the bytes of a page, of the type text/html in UTF-8.
 func Execute(t *template.Template, p Page) ([]byte, error) {
 	var body bytes.Buffer
 	if err := t.ExecuteTemplate(&body, "layout.html", p); err != nil {

@@ -60,7 +60,7 @@ func Resumed(ctx context.Context) (until time.Time, ok bool) {
 	return until, ok
 }
 
-// began gives when the request came.
+// began returns when the request came.
 func began(req *http.Request) time.Time {
 	if p, ok := req.Context().Value(resumedKey{}).(*parked); ok {
 		return p.began
@@ -97,7 +97,7 @@ type lot struct {
 
 // Wakers end a wait, whichever comes first.
 type wakers struct {
-	event *Awaited        // nil: without a request
+	event *Awaited        // nil means without a request
 	stop  <-chan struct{} // see Stopping
 }
 
@@ -111,7 +111,7 @@ type sleepers struct {
 // A parked connection has one goroutine, which reads in it: so it notices that the client leaves.
 type parked struct {
 	conn         net.Conn
-	req          *http.Request // nil: none
+	req          *http.Request // nil means none
 	with         *sleepers
 	began, until time.Time
 	release      func() // of req
@@ -161,7 +161,7 @@ func (l *lot) hold(p *parked, event *Awaited, until time.Time) {
 	go l.sleep(p)
 }
 
-// disband wants l.mu locked. Who comes later sleeps with others.
+// disband wants l.mu locked. Later ones sleep with others.
 func (l *lot) disband(all *sleepers) {
 	if all.members != nil {
 		all.members = nil

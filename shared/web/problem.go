@@ -42,7 +42,7 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
-// Errorf gives a plain problem: about:blank with a detail, which may be empty.
+// Errorf returns a plain problem: about:blank with a detail, which may be empty.
 func Errorf(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
@@ -82,7 +82,7 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	return Errorf(http.StatusInternalServerError, "")
 }
 
-// StatusOf gives the status that Handle answers the error with.
+// StatusOf returns the status that Handle answers the error with.
 func StatusOf(err error) int {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return cmp.Or(p.Status, http.StatusInternalServerError)
@@ -138,7 +138,7 @@ func (p *Problem) write(c *gin.Context) {
 	if err == nil && PrefersHTML(c) {
 		page := struct {
 			Problem
-			Login string // "": it would not help
+			Login string // "" means it would not help
 		}{Problem: full}
 		if full.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet {
 			page.Login = "/login?next=" + url.QueryEscape(c.Request.URL.RequestURI())

@@ -155,7 +155,7 @@ func hangingUp(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// connectTo gives the error of pgx for an address that is no PostgreSQL server.
+// connectTo returns the error of pgx for an address that is no PostgreSQL server.
 func connectTo(t *testing.T, addr string) error {
 	t.Helper()
 	_, err := pgconn.Connect(t.Context(), "postgres://sales@"+addr+"/sales?sslmode=disable")
@@ -165,7 +165,7 @@ func connectTo(t *testing.T, addr string) error {
 	return err
 }
 
-// resetWhileReading gives the error of a connection that the other side resets.
+// resetWhileReading returns the error of a connection that the other side resets.
 func resetWhileReading(t *testing.T) error {
 	t.Helper()
 	ln := listen(t)

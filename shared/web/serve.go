@@ -19,7 +19,7 @@ const (
 )
 
 // Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests end for up to 10 s
-// and gives nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
+// and returns nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
 // most (431).
 func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger) error {
 	ln, err := Listen(ctx, addr)
@@ -136,7 +136,7 @@ func (e *Ending) Bind(req *http.Request) *http.Request {
 	return req.WithContext(context.WithValue(ctx, endingKey{}, e.either(serverStopping(ctx))))
 }
 
-// either returns what is closed by the stop of a server and by End: for all requests to the server the same.
+// either returns the channel that the stop of a server and End close. All requests to the server share it.
 func (e *Ending) either(stop <-chan struct{}) <-chan struct{} {
 	if stop == nil {
 		return e.ended

@@ -1,6 +1,6 @@
 -- +goose Up
 
--- The last number given to a document. Who changes the copies, or issues, locks this row first: then the numbers have no gap, and
+-- The last number given to a document. A transaction that changes the copies, or issues, locks this row first: then the numbers have no gap, and
 -- an order and its customer that come at the same moment do not miss each other.
 create table last_number (
     number bigint  not null,

@@ -18,7 +18,7 @@ create table idempotency_key (
     request_hash bytea       not null,
     answer       bytea       not null,
     customer_id  uuid        not null references customer on delete cascade,
-    created_at   timestamptz not null default now() -- for whoever deletes old ones
+    created_at   timestamptz not null default now() -- to delete old ones by
 );
 create index on idempotency_key (customer_id);
 

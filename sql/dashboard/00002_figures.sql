@@ -47,7 +47,7 @@ insert into figure
 select 'model', (placed_at at time zone 'UTC')::date, model, count(distinct id), sum(quantity), sum(quantity * unit_price_cents)
   from orders join order_line on order_id = id where status = 'placed' group by 2, 3;
 
--- The options were not copied so far: the feed is read anew for them, while the copy serves.
+-- The options were not copied so far: the feed is read again for them, while the copy serves.
 update subscription
    set walk_cursor = '0', walk_history = '0', walk_reason = 'An upgrade: the dashboard counts options from now on.', walk_since = now()
  where feed = 'orders' and cursor <> '0' and walk_cursor is null;

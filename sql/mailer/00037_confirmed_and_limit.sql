@@ -2,7 +2,7 @@
 alter table customers add column email_confirmed boolean not null default false;
 
 -- The mails of the last hour that have arrived, or may have, for the limit of an address. A row outlives the customer's account: else
--- a new account with the same address would begin anew.
+-- a new account with the same address would start over.
 create table recent_mail (
     order_id uuid        not null,
     mailbox  bytea       not null, -- SHA-256 of what all forms of the address have in common

@@ -16,7 +16,7 @@ create table idempotency_key (
     key          text        primary key,
     request_hash bytea       not null,
     answer       bytea       not null,
-    created_at   timestamptz not null default now() -- for whoever deletes old ones
+    created_at   timestamptz not null default now() -- to delete old ones by
 );
 
 select feed_create('orders');

@@ -6,12 +6,12 @@ alter table subscription
     add column wait_seconds  int check (wait_seconds between 0 and 30),
     add column page_size     int check (page_size between 1 and 1000),
     add column paused        boolean     not null default false,
-    -- A walk reads the feed anew, from the start to its end, while the copy goes on serving. Null: none is under way.
+    -- A walk reads the feed again, from the start to its end, while the copy goes on serving. Null: none is under way.
     add column walk_cursor   text,
     add column walk_history  text        not null default '0', -- for the links of the walk: see the feed's parameter history
     add column walk_reason   text        not null default '',
     add column walk_since    timestamptz,
-    -- The last walk that ended: by it the copy became that of another history, or was made anew.
+    -- The last walk that ended: by it the copy became that of another history, or was made again.
     add column generation    int         not null default 1,   -- 1 and how many walks have ended
     add column resynced_at   timestamptz,
     add column resync_reason text        not null default '';

@@ -66,7 +66,7 @@ func (c *capacity) UnmarshalText(text []byte) error {
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// apply gives every car of the orders in the batch its build, and cancels the builds that nobody wants any more, unless they have
+// apply plans a build for every car of the orders in the batch, and cancels the builds that nobody wants any more, unless they have
 // started.
 func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch, now time.Time) error {
 	orders, err := copyOrders(ctx, tx, batch)
@@ -144,7 +144,7 @@ const (
 	maxCars = 20_000
 )
 
-// cars gives -1 for quantities that make no sense.
+// cars returns -1 for quantities that make no sense.
 func cars(o *order.Order) (n int) {
 	for _, l := range o.Lines {
 		if l.Quantity < 1 || l.Quantity > maxQuantity || n > maxQuantity {

@@ -57,7 +57,7 @@ func newPlant(t *testing.T, capacity capacity, speed speed) *plant {
 
 func orderID(n int) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)) }
 
-// entry gives a version of order n; without a status it is deleted.
+// entry returns a version of order n; without a status it is deleted.
 func entry(t rapid.TB, n int, version int64, status order.Status, lines ...order.Line) feed.Entry {
 	t.Helper()
 	e := feed.Entry{ID: orderID(n), Version: version, Deleted: status == ""}

@@ -41,13 +41,13 @@ type clock struct {
 	speed         float64   // seconds of the factory in a real one
 }
 
-// at gives the factory's time at a real one.
+// at returns the factory's time at a real one.
 func (c clock) at(real time.Time) time.Time {
 	seconds, rest := math.Modf(max(real.Sub(c.real).Seconds(), 0) * c.speed)
 	return time.Unix(c.factory.Unix()+int64(seconds), int64(c.factory.Nanosecond())+int64(rest*1e9)).UTC().Truncate(time.Microsecond)
 }
 
-// when gives the real time of one of the factory's.
+// when returns the real time of one of the factory's.
 func (c clock) when(factory time.Time) time.Time {
 	seconds := float64(factory.Unix()-c.factory.Unix()) + float64(factory.Nanosecond()-c.factory.Nanosecond())/1e9 // a Duration would end after 292 years
 	const most = float64(math.MaxInt64 / 2)
@@ -60,7 +60,7 @@ type database interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
-// readClock gives the zero clock where none is stored, or one that no time can be told from.
+// readClock returns the zero clock if none is stored, or one that cannot be read.
 func readClock(ctx context.Context, db database) (c clock, err error) {
 	err = db.QueryRow(ctx, `
 		select real_at, factory_at, speed from clock where isfinite(real_at) and isfinite(factory_at) and speed > 0 and speed < 'infinity'`).
@@ -74,9 +74,9 @@ func readClock(ctx context.Context, db database) (c clock, err error) {
 	return c, nil
 }
 
-// from is what the clock is to go on as now. Where it goes at another speed than it should, or the real clock was set back, it
-// goes on from what it shows. What it cannot show begins as real time.
-func (f *factory) from(c clock, now time.Time) (next clock, anew bool) {
+// from returns the clock that follows c at now. If c runs at another speed than f, or the real clock was set back, the next one
+// goes on from the time that c shows. If c shows no valid time, the next one begins at the real time, and begun is true.
+func (f *factory) from(c clock, now time.Time) (next clock, begun bool) {
 	shows := c.at(now)
 	switch should := float64(f.Speed); {
 	case c.speed == 0 || !told(shows):
@@ -90,7 +90,7 @@ func (f *factory) from(c clock, now time.Time) (next clock, anew bool) {
 	return c, false
 }
 
-// clock gives the one that the database keeps, as it is to go on, and keeps that.
+// clock returns the clock that follows the stored one at now, and stores it.
 func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock, error) {
 	c, err := readClock(ctx, db)
 	if next, _ := f.from(c, now); err != nil || next == c {
@@ -104,8 +104,8 @@ func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock,
 		if err != nil {
 			return err
 		}
-		var anew bool
-		if c, anew = f.from(stored, now); anew {
+		var begun bool
+		if c, begun = f.from(stored, now); begun {
 			if err := rebase(ctx, tx, c.factory); err != nil {
 				return err
 			}

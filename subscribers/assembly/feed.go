@@ -30,7 +30,7 @@ func describe(publicURL string) feed.Description {
 	}
 }
 
-// content gives a build as HTML. It is written out and no template: a page of a long history has a thousand.
+// content returns a build as HTML. It is written out and no template: a page of a long history has a thousand.
 func content(b *build.Build) string {
 	var out strings.Builder
 	write := func(texts ...string) {

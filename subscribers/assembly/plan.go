@@ -25,7 +25,7 @@ const (
 // A row is a build with what only the factory knows of it.
 type row struct {
 	build.Build
-	Due *time.Time `json:"due"` // when it starts or is finished, by the factory's clock; nil: neither
+	Due *time.Time `json:"due"` // when it starts or is finished, by the factory's clock; nil if neither
 }
 
 const columns = `id, version, status, order_id, customer_id, car, model, options, slot, started_at, finished_at, updated_at, due`
@@ -43,7 +43,7 @@ func scanRow(r pgx.CollectableRow) (*row, error) {
 	return &b, err
 }
 
-// buildsOf gives the builds of the orders, and keeps others from changing them.
+// buildsOf returns the builds of the orders, and keeps others from changing them.
 func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error) {
 	rows, err := tx.Query(ctx, `select `+columns+` from build where order_id = any($1) order by order_id, car for update`, orders)
 	if err != nil {
@@ -52,7 +52,7 @@ func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// free gives back the slots of builds.
+// free returns the slots of builds.
 func free(ctx context.Context, tx pgx.Tx, builds []*row) error {
 	if len(builds) == 0 {
 		return nil

@@ -36,7 +36,7 @@ const (
 	shownBuilds   = 12   // of each stage
 )
 
-// list gives builds as GET /api/builds does: those that changed last first, at most ?limit= of them (1 to 1000, 100 if left out),
+// list returns builds as GET /api/builds does: those that changed last first, at most ?limit= of them (1 to 1000, 100 if left out),
 // of a ?status= or an ?order_id= where that is asked for.
 func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Build, error) {
 	limit, where, args := defaultBuilds, []string{"true"}, []any{}
@@ -70,7 +70,7 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Buil
 	return builds, err
 }
 
-// some gives the builds that the end of a statement selects.
+// some returns the builds that the end of a statement selects.
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
 	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
 	if err != nil {

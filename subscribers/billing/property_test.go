@@ -99,7 +99,7 @@ func (l *ledger) apply(page []change) {
 	}
 }
 
-// drawFeeds gives the histories of the feeds; forget lets orders be withdrawn and accounts be deleted.
+// drawFeeds returns the histories of the feeds; forget lets orders be withdrawn and accounts be deleted.
 func drawFeeds(t *rapid.T, forget bool) (feeds [3][]change) {
 	versions := map[uuid.UUID]int64{}
 	add := func(number int, e event, apply func(*ledger)) {

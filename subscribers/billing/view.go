@@ -68,7 +68,7 @@ const (
 	apiLimit  = 1000
 )
 
-// listDocuments gives the newest documents first, at most limit of them. The request may say limit=N for fewer, before=NUMBER for older
+// listDocuments returns the newest documents first, at most limit of them. The request may say limit=N for fewer, before=NUMBER for older
 // ones, and order_id=UUID for those of one order.
 func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, error) {
 	asked := r.URL.Query()
@@ -100,7 +100,7 @@ func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, er
 	return list, err
 }
 
-// positive gives a parameter from 1 to most, most if it is left out.
+// positive returns a parameter from 1 to most, most if it is left out.
 func positive(asked url.Values, name string, most int64) (int64, error) {
 	text := asked.Get(name)
 	if text == "" {
@@ -156,7 +156,7 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	return d, err
 }
 
-// waitingOrders gives at most pageLimit of them, the oldest first.
+// waitingOrders returns at most pageLimit of them, the oldest first.
 func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
 	rows, err := db.Query(ctx, `
 		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null

@@ -36,7 +36,7 @@ type timeline struct {
 	Periods []daySum // Day is the first of the period
 }
 
-// Timeline gives that of the smallest step that has room.
+// Timeline returns the timeline with the smallest step that has room.
 func (s *statistics) Timeline() (l timeline) {
 	if len(s.ByDay) == 0 {
 		return l
@@ -71,7 +71,7 @@ func (d daySum) date() time.Time {
 	return date
 }
 
-// NewestFirst gives the periods with orders.
+// NewestFirst returns the periods with orders.
 func (l timeline) NewestFirst() (list []daySum) {
 	for _, p := range slices.Backward(l.Periods) {
 		if p.Orders > 0 {
@@ -125,7 +125,7 @@ func (l timeline) draw(what string, value func(daySum) int64, text func(int64) s
 	return c
 }
 
-// roundUp gives the end of a scale for values up to v, whose half is a round number too: 2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60,
+// roundUp returns the end of a scale for values up to v, whose half is a round number too: 2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60,
 // 80, 100, 120 ...
 func roundUp(v int64) int64 {
 	for _, top := range []int64{2, 4, 6, 8} {
@@ -167,17 +167,17 @@ func (s *statistics) Models() []bar {
 	return bars(len(s.ByModel), func(i int) (string, int64) { return s.ByModel[i].Model, s.ByModel[i].Cars })
 }
 
-// Options gives those of the cars that have each.
+// Options returns, per option, the cars that have it.
 func (s *statistics) Options() []bar {
 	return bars(len(s.ByOption), func(i int) (string, int64) { return s.ByOption[i].Option, s.ByOption[i].Cars })
 }
 
-// Stages gives those of the orders, how far they are.
+// Stages returns how many orders are in each stage.
 func (s *statistics) Stages() []bar {
 	return bars(len(s.ByStage), func(i int) (string, int64) { return s.ByStage[i].Stage, s.ByStage[i].Orders })
 }
 
-// Open gives the orders of which not all cars have left.
+// Open returns the orders of which not all cars have left.
 func (s *statistics) Open() (open int64) {
 	for _, by := range s.ByStage {
 		if by.Stage != "shipped" {

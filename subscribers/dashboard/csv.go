@@ -28,7 +28,7 @@ type csvOrder struct {
 	BuiltAt, ShippedAt *time.Time
 }
 
-// ordersCSV gives the orders of a filter, the oldest first. Between two reads it holds no connection, however slow the client is:
+// ordersCSV returns the orders of a filter, the oldest first. Between two reads it holds no connection, however slow the client is:
 // an order that changes meanwhile is as it was when it was read.
 func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error], error) {
 	return func(r *http.Request) (iter.Seq2[[]string, error], error) {

@@ -102,7 +102,7 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	})
 }
 
-// ordersOf gives the orders that the batch is about; before selects those of the rows as they are.
+// ordersOf returns the orders that the batch is about; before selects those of the rows as they are.
 func ordersOf(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, before string) ([]uuid.UUID, error) {
 	rows, err := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
 		batch.JSON(), append(batch.IDs(), batch.Deleted...))

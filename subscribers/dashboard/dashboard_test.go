@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// entry gives a version of order n; without a status it is deleted.
+// entry returns a version of order n; without a status it is deleted.
 func entry(t *testing.T, n int, version int64, status order.Status, placedAt string, lines ...order.Line) feed.Entry {
 	t.Helper()
 	e := feed.Entry{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), Version: version, Deleted: status == ""}
@@ -74,7 +74,7 @@ func apply(t *testing.T, pool *pgxpool.Pool, name string, entries ...feed.Entry)
 	}
 }
 
-// wantFigures checks that the figures are what they would be if they were counted anew.
+// wantFigures checks that the figures are what they would be if they were counted again.
 func wantFigures(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	const all = `select format('%s %s %s: %s %s %s', kind, day, name, orders, cars, revenue_cents) from figure where (orders, cars, revenue_cents) <> (0, 0, 0) order by 1`

@@ -25,7 +25,7 @@ import (
 
 var began = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// car gives the build of a car of order n; it finishes so long after noon.
+// car returns the build of a car of order n; it finishes so long after noon.
 func car(t *testing.T, n, number int, version int64, status build.Status, finished time.Duration) feed.Entry {
 	t.Helper()
 	of := entry(t, n, 1, "", "").ID
@@ -36,7 +36,7 @@ func car(t *testing.T, n, number int, version int64, status build.Status, finish
 	return published(t, b.ID, version, b)
 }
 
-// sent gives the shipment of that car.
+// sent returns the shipment of that car.
 func sent(t *testing.T, n, number int, version int64, status shipment.Status, shipped time.Duration) feed.Entry {
 	t.Helper()
 	b := car(t, n, number, 1, build.Planned, 0)
@@ -56,7 +56,7 @@ func published(t *testing.T, id uuid.UUID, version int64, entity any) feed.Entry
 	return feed.Entry{ID: id, Version: version, Entity: payload}
 }
 
-// stageOf gives that of order n.
+// stageOf returns that of order n.
 func stageOf(t *testing.T, pool *pgxpool.Pool, n int) (stage string) {
 	t.Helper()
 	if err := pool.QueryRow(t.Context(), `select stage from orders where id = $1`, entry(t, n, 1, "", "").ID).Scan(&stage); err != nil {
@@ -172,7 +172,7 @@ func TestFeedsArriveAtOnce(t *testing.T) {
 	}
 }
 
-// A dashboard that ran before there were figures goes on with its copy, and reads the feed anew for what the copy lacks.
+// A dashboard that ran before there were figures goes on with its copy, and reads the feed again from its start for what the copy lacks.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	whole := sql.Migrations("dashboard")
@@ -199,6 +199,6 @@ func TestUpgrade(t *testing.T) {
 	}
 	var walks bool
 	if err := pool.QueryRow(t.Context(), `select walk_cursor = '0' and cursor <> '0' from subscription`).Scan(&walks); err != nil || !walks {
-		t.Errorf("it does not read the feed anew: %v", err)
+		t.Errorf("it does not read the feed again from its start: %v", err)
 	}
 }

@@ -98,12 +98,12 @@ func readFilter(r *http.Request) (f filter, err error) {
 	return f, nil
 }
 
-// days gives the filter as two values of PostgreSQL's type date.
+// days returns the filter as two values of PostgreSQL's type date.
 func (f filter) days() (from, to string) {
 	return cmp.Or(f.From, "-infinity"), cmp.Or(f.To, "infinity")
 }
 
-// Query gives the filter as the query of a URL, with its question mark.
+// Query returns the filter as the query of a URL, with its question mark.
 func (f filter) Query() string {
 	query := url.Values{}
 	for name, day := range map[string]string{"from": f.From, "to": f.To} {
@@ -200,7 +200,7 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 // A span is how long some orders took.
 type span struct{ seconds, orders int64 }
 
-// percentile gives the shortest span that p of 100 orders took no longer than; the spans grow.
+// percentile returns the shortest span that p of 100 orders took no longer than; the spans grow.
 func percentile(spans []span, p int64) int64 {
 	total, sum := int64(0), int64(0)
 	for _, s := range spans {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	nsAtom   = "http://www.w3.org/2005/Atom"
-	nsEdison = "https://edison-cars.example/ns/feed"
+	nsAtom     = "http://www.w3.org/2005/Atom"
+	nsDatafeed = "https://datafeed.example/ns"
 )
 
 // An atomFeed is what a replay needs of an Atom document: the extension, and tombstones (RFC 6721).
@@ -26,12 +26,12 @@ type atomFeed struct {
 		Sealed   bool         `xml:"sealed,attr"`
 		UpToDate bool         `xml:"up-to-date,attr"`
 		Head     *feed.Cursor `xml:"head,attr"`
-	} `xml:"https://edison-cars.example/ns/feed page"`
+	} `xml:"https://datafeed.example/ns page"`
 	Entries    []atomEntry `xml:"http://www.w3.org/2005/Atom entry"`
 	Tombstones []struct {
 		ID      string    `xml:"ref,attr"`
 		Updated time.Time `xml:"when,attr"`
-		Place   atomPlace `xml:"https://edison-cars.example/ns/feed entry"`
+		Place   atomPlace `xml:"https://datafeed.example/ns entry"`
 	} `xml:"http://purl.org/atompub/tombstones/1.0 deleted-entry"`
 }
 
@@ -67,7 +67,7 @@ func (e *atomEntry) UnmarshalXML(d *xml.Decoder, _ xml.StartElement) error {
 			err = d.DecodeElement(&e.id, &start)
 		case start.Name == xml.Name{Space: nsAtom, Local: "updated"}:
 			err = d.DecodeElement(&e.updated, &start)
-		case start.Name == xml.Name{Space: nsEdison, Local: "entry"}:
+		case start.Name == xml.Name{Space: nsDatafeed, Local: "entry"}:
 			err = d.DecodeElement(&e.place, &start)
 		default:
 			err = d.Skip()
@@ -87,7 +87,7 @@ func decodeAtom(body []byte) (*atomFeed, error) {
 		return nil, fmt.Errorf("%w: %w", feed.ErrPage, err)
 	}
 	if doc.Page == nil {
-		return nil, fmt.Errorf("%w: an Atom feed without the extension %s", feed.ErrPage, nsEdison)
+		return nil, fmt.Errorf("%w: an Atom feed without the extension %s", feed.ErrPage, nsDatafeed)
 	}
 	return &doc, nil
 }

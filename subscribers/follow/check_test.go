@@ -55,7 +55,7 @@ func TestBrokenPromises(t *testing.T) {
 		{"true", `version="2"`, `version="3"`, "at position 4 version 3 of " + changing.String() + " follows version 1"},
 		{"true", `08:00:02.000123Z</updated><id>`, `08:00:01.000123Z</updated><id>`, "is of 2026-11-23T08:00:01.000123Z"},
 		{"true", `cursor="4-`, `cursor="3-`, "ends at cursor 3-"},
-		{"true", `edison:page`, `edison:side`, "without the extension"},
+		{"true", `datafeed:page`, `datafeed:side`, "without the extension"},
 		{"true", `urn:uuid:` + changing.String() + `</id>`, `urn:x</id>`, "lacks a UUID"},
 		{"true", `</feed>`, ``, "unexpected EOF"},
 	} {
@@ -97,7 +97,7 @@ func TestCheck(t *testing.T) {
 	for _, x := range []struct {
 		name   string
 		change func(*feed.Page)
-		says   string // "": it is right
+		says   string // "" means it is right
 	}{
 		{"whole", func(*feed.Page) {}, ""},
 		{"sealed", func(p *feed.Page) { p.Sealed, p.UpToDate, p.Head = true, false, feed.Cursor{} }, ""},

@@ -31,7 +31,7 @@ const Diverged = 3
 type options struct {
 	url     string       // the feed's own, without query
 	shown   string       // url without its password
-	after   *feed.Cursor // nil: the newest entry
+	after   *feed.Cursor // nil means the newest entry
 	history feed.Cursor  // of a walk that starts again
 	limit   int
 	wait    time.Duration // 0: do not

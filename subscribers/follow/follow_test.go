@@ -307,7 +307,7 @@ func TestToken(t *testing.T) {
 	formats(t, func(t *testing.T, atom bool, format string) {
 		p := start(t, nil, "", format, "--after=0", o.feedURL())
 		p.wantExit(t, 1, "401 Unauthorized", "FEED_TOKEN")
-		p = start(t, nil, "FEED_TOKEN=edison_WRONG", format, "--after=0", o.feedURL())
+		p = start(t, nil, "FEED_TOKEN=datafeed_WRONG", format, "--after=0", o.feedURL())
 		p.wantExit(t, 1, "401 Unauthorized", "not valid")
 		for _, env := range []string{"FEED_TOKEN=" + token, ""} {
 			url := o.feedURL()
@@ -352,9 +352,9 @@ func TestCommandLine(t *testing.T) {
 		{url + "?after=x", "", "the parameter after of the URL"},
 		{url + "?limit=2000", "", "from 1 to 1000"},
 		{url, "a b", "FEED_TOKEN takes a token"},
-		{"http://cars.example/feeds/orders", "edison_SECRET", "FEED_TOKEN would be sent to cars.example without TLS: take an https URL or, if all of the network on the way is private, name the host in --plain-hosts"},
+		{"http://cars.example/feeds/orders", "datafeed_SECRET", "FEED_TOKEN would be sent to cars.example without TLS: take an https URL or, if all of the network on the way is private, name the host in --plain-hosts"},
 		{"http://reader:SECRET@cars.example/feeds/orders", "", "the user in the URL would be sent to cars.example without TLS"},
-		{"--plain-hosts=sales http://cars.example/feeds/orders", "edison_SECRET", "sent to cars.example"},
+		{"--plain-hosts=sales http://cars.example/feeds/orders", "datafeed_SECRET", "sent to cars.example"},
 		{"--plain-hosts=sales:80 " + url, "", "without ports"},
 	} {
 		err := Run(t.Context(), strings.Fields(x.args), map[string]string{"FEED_TOKEN": x.token}, io.Discard, io.Discard)

@@ -37,7 +37,7 @@ type follower struct {
 
 	answered   bool   // ever
 	failures   int    // in a row
-	complained string // the last failure, as told; "": all is well
+	complained string // the last failure, as told; "" means all is well
 	polls      bool   // that was told
 }
 

@@ -57,7 +57,7 @@ type thing struct {
 	Name    string   `json:"name" xml:"name"`
 }
 
-// newLog gives an empty feed of things, and what serves it to the readers.
+// newLog returns an empty feed of things, and what serves it to the readers.
 func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) {
 	t.Helper()
 	pool, discard := pgtest.New(t, sql.Migrations("publish")), slog.New(slog.DiscardHandler)
@@ -90,7 +90,7 @@ func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) 
 	return log, engine
 }
 
-// newOrigin gives one with n entries of n things.
+// newOrigin returns one with n entries of n things.
 func newOrigin(t *testing.T, n int, readers access.Settings) *origin {
 	t.Helper()
 	s := new(origin)

@@ -45,7 +45,7 @@ func (s *source) close() {
 // errNoFeed: what came is no feed of this protocol.
 var errNoFeed = errors.New("not a feed of this protocol")
 
-// head gives the end of the feed.
+// head returns the end of the feed.
 func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
 	_, body, err := s.ask(ctx, s.url, "", 0)
 	if err != nil {
@@ -60,14 +60,14 @@ func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
 		at = doc.Page.Head
 	} else {
 		var doc struct {
-			Edison struct {
+			Datafeed struct {
 				Head *feed.Cursor `json:"head"`
-			} `json:"_edison"`
+			} `json:"_datafeed"`
 		}
 		if err := json.Unmarshal(body, &doc); err != nil {
 			return head, fmt.Errorf("%w: %w", errNoFeed, err)
 		}
-		at = doc.Edison.Head
+		at = doc.Datafeed.Head
 	}
 	if at == nil {
 		return head, fmt.Errorf("%w: it does not say where it ends", errNoFeed)
@@ -91,7 +91,7 @@ func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error)
 	return answer, err
 }
 
-// ask gives the body of an answer in the source's format; nil where nothing changed.
+// ask returns the body of an answer in the source's format; nil where nothing changed.
 func (s *source) ask(ctx context.Context, address, etag string, wait time.Duration) (http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout+wait)
 	defer cancel()

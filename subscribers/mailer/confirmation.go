@@ -24,6 +24,7 @@ type confirmation struct {
 	OrderID    uuid.UUID
 	CustomerID uuid.UUID
 	attempts   int // so far
+	uncertain  int // of them, ended without a reply
 	ComposedAt time.Time
 	old        bool // it was composed more than giveUp ago
 	name       string

@@ -18,7 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
-// read gives what a mail program makes of the one mail for order 1.
+// read returns what a mail program makes of the one mail for order 1.
 func (b *bench) read(t *testing.T) (mail.Header, string, string) {
 	t.Helper()
 	m := arrivals(b.sink, 1)[0]

@@ -11,7 +11,7 @@ import (
 )
 
 // copied tells whether the copy of customers can be sent by: it was brought up to date since this process sends, and the database was
-// not taken back in the meantime, as by the restore of a dump. Else somebody in it may have been erased. While the source is away
+// not taken back in the meantime, as by the restore of a dump. Else somebody in it may have been erased. While the source is down
 // later, or the copy is paused, it can.
 type copied struct {
 	last    time.Time // when the copy was up to date, as it was looked at last; zero: it was not

@@ -88,7 +88,7 @@ func (o *outbox) fail(ctx context.Context, mails []*confirmation, why error) err
 	return errors.Join(o.outage.again(fmt.Errorf("mail server %s: %w", &o.set.Server, why)), o.wait(ctx, mails, why))
 }
 
-// wait says of mails why they are not sent, and books nothing to them: also the five days of a temporary refusal begin anew, unless
+// wait says of mails why they are not sent, and books nothing to them: also the five days of a temporary refusal begin over, unless
 // the mail may have arrived, and so must stay as it is. They go behind all others that are due.
 func (o *outbox) wait(ctx context.Context, mails []*confirmation, why error) error {
 	ids := make([][16]byte, len(mails))

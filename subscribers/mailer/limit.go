@@ -47,7 +47,7 @@ func (o *outbox) withinLimit(ctx context.Context, due []*confirmation) (allowed 
 	had, until := map[string]int{}, map[string]time.Time{} // by mailbox
 	var mailbox []byte
 	var n int
-	var t *time.Time // nil: fewer than the limit
+	var t *time.Time // nil means fewer than the limit
 	_, err = pgx.ForEachRow(rows, []any{&mailbox, &n, &t}, func() error {
 		had[string(mailbox)] = n
 		if t != nil {

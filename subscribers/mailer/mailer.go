@@ -25,7 +25,7 @@ type settings struct {
 
 const name = "mailer"
 
-// Service gives the mailer.
+// Service returns the mailer.
 func Service() *subscribe.Service {
 	set := new(settings)
 	o := &outbox{set: set}
@@ -109,7 +109,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	return tx.SendBatch(ctx, &b).Close()
 }
 
-// applyCustomers forgets those who have deleted their account. Who has another address now gets what the old one was refused.
+// applyCustomers forgets those who have deleted their account. A customer who has another address now gets the mails that the old one was refused.
 func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	ids := batch.IDs()
 	var b pgx.Batch

@@ -53,7 +53,7 @@ func customerID(n int) uuid.UUID {
 	return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, "customer ", n))
 }
 
-// anOrder gives a version of order n, of customer n.
+// anOrder returns a version of order n, of customer n.
 func anOrder(n int, version int64, status order.Status) order.Order {
 	return order.Order{
 		ID: orderID(n), Version: version, Status: status, CustomerID: customerID(n), TotalCents: 5_594_000, Currency: "EUR",
@@ -129,7 +129,7 @@ func (b *bench) mailTo(t *testing.T, addr string) {
 	}
 }
 
-// serve gives the address of a sink.
+// serve returns the address of a sink.
 func serve(t *testing.T, sink *mailsink.Sink) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -201,7 +201,7 @@ func exec(t testing.TB, db *pgxpool.Pool, sql string, args ...any) {
 	}
 }
 
-// mail gives the mail for order n.
+// mail returns the mail for order n.
 func (b *bench) mail(t testing.TB, n int) shown {
 	t.Helper()
 	m, err := readMail(context.Background(), b.db, orderID(n).String())

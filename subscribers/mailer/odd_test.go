@@ -235,3 +235,54 @@ func TestNoReplyForDays(t *testing.T) {
 		t.Errorf("it was sent again:\n%s", heard)
 	}
 }
+
+// A mail at which the server always cuts the connection is given up, at some time, if it takes others: not if it takes none.
+func TestCutAlways(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		at     string
+		others bool
+		tries  int // until the mail is given up; 0: it is not
+		says   string
+	}{
+		"after the last line":                      {".", true, maxCut, "No reply to 10 attempts, though the mail may have arrived."},
+		"after the last line, as at all others":    {".", false, 0, "may have arrived"},
+		"at the recipient, for days":               {"RCPT", true, maxCut, "The connection was lost for five days, at last: EOF."},
+		"at the recipient, as at all others":       {"RCPT", false, 0, "Mail server: EOF"},
+		"before the mail, for days":                {"DATA", true, maxCut, "The connection was lost for five days, at last: EOF."},
+		"before the mail, for days, as all others": {"DATA", false, 0, "Mail server: EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := false
+			b, s := newScripted(t, 2, func(command string) string {
+				if strings.HasPrefix(command, "RCPT") {
+					bad = strings.Contains(command, "buyer1@") || !x.others
+				}
+				if bad && strings.HasPrefix(command, x.at) {
+					return "cut"
+				}
+				return ""
+			})
+			tries := 0
+			for ; tries < maxCut+2 && b.mail(t, 1).State == "pending"; tries++ {
+				b.hurry(t)
+				exec(t, b.db, `update mail set due_at = due_at - interval '1 minute' where order_id = $1`, orderID(1))
+				if err := b.work(t.Context()); err == nil {
+					t.Error("nothing is told of it")
+				}
+				_ = b.work(t.Context()) // the other one
+				if x.at != "." && tries == maxCut-2 {
+					exec(t, b.db, `update mail set composed_at = composed_at - interval '6 days' where order_id = $1`, orderID(1))
+				}
+			}
+			m := b.mail(t, 1)
+			if gaveUp := m.State == "failed"; gaveUp != (x.tries > 0) || gaveUp && tries != x.tries || !strings.Contains(m.Reason, x.says) {
+				t.Errorf("after %d attempts: %+v", tries, m)
+			}
+			if _, mails := s.got(); (mails > 0) != x.others {
+				t.Errorf("%d mails are sent", mails)
+			}
+		})
+	}
+}

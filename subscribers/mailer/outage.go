@@ -7,7 +7,7 @@ import (
 
 const maxPause = 5 * time.Minute
 
-// An outage is what keeps all mails from being sent: the mail server is away, or the set-up is wrong. It is booked to no mail. The
+// An outage is what keeps all mails from being sent: the mail server is down, or the set-up is wrong. It is booked to no mail. The
 // zero outage is none.
 type outage struct {
 	mu    sync.Mutex

@@ -22,6 +22,7 @@ const (
 	firstDelay = 5 * time.Second
 	maxDelay   = time.Hour
 	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily, or gets no reply, again and again: RFC 5321 section 4.5.4.1
+	maxCut     = 10                 // attempts at a mail that get no reply, while the server takes others
 	// A process that lost its place may still be at it for so long.
 	takeOverAfter = 10 * time.Second
 	// For so long an outcome is tried to be noted: while the database starts again, say.
@@ -38,7 +39,7 @@ type outbox struct {
 	set    *settings
 	outage outage
 	copied copied
-	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil: there is none such
+	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
 }
 
 const lostReply = "The connection or this process was lost before the mail server replied: the mail may have arrived. It is sent again with the same Message-ID."
@@ -94,7 +95,7 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 			r.failing = true
 			return nil, o.fail(ctx, due[i:], err)
 		case result == smtp.Trouble:
-			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.Server, err), o.postpone(ctx, m, "Mail server: "+inOneLine(err)))
+			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.Server, err), o.note(ctx, m, result, err))
 		case result == smtp.Stopped && refusedRow(err) != "":
 			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
 			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
@@ -174,7 +175,7 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	rows, err := o.db.Query(ctx, `
-		select m.order_id, m.customer_id, m.attempts,
+		select m.order_id, m.customer_id, m.attempts, m.uncertain,
 		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
 		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
 		       o.currency, o.placed_at
@@ -186,7 +187,7 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
-		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
+		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.uncertain, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
 			&c.TotalCents, &c.Currency, &c.PlacedAt)
 		c.ComposedAt = c.ComposedAt.UTC()
 		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
@@ -246,8 +247,14 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 		state, reason = "failed", inOneLine(why)
 	case result == smtp.Uncertain && m.old:
 		state, reason = "failed", "No reply for five days, though the mail may have arrived."
+	case result == smtp.Uncertain && m.uncertain+1 >= maxCut && o.sentSince(ctx, m.ComposedAt):
+		state, reason = "failed", fmt.Sprintf("No reply to %d attempts, though the mail may have arrived. Other mails got one.", m.uncertain+1)
 	case result == smtp.Uncertain:
 		reason = lostReply
+	case result == smtp.Trouble && m.old && o.sentSince(ctx, m.ComposedAt):
+		state, reason = "failed", "The connection was lost for five days, at last: "+inOneLine(why)+". Other mails were sent."
+	case result == smtp.Trouble:
+		reason = "Mail server: " + inOneLine(why)
 	case m.old && o.sentSince(ctx, m.ComposedAt):
 		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
 	default:

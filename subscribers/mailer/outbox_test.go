@@ -219,7 +219,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%d mails have arrived", len(got))
 		}
 	})
-	t.Run("a mail server that is away, and comes back", func(t *testing.T) {
+	t.Run("a mail server that is down, and comes back", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
 		at := b.addr

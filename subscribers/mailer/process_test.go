@@ -272,7 +272,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// Who stops in good order waits for the reply.
+// A mailer that stops in good order waits for the reply.
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	s, db := newSources(t), newDatabase(t)
@@ -355,7 +355,7 @@ func TestNewMailer(t *testing.T) {
 	s.renew(t) // the customers, too
 	s.signUp(t, 1, 300)
 	s.sell(t, 1, 262) // the last one is new, at a position of the past's
-	eventually(t, "the feed is read anew", func() bool {
+	eventually(t, "the feed is read again from its start", func() bool {
 		_, body := second.get(t, "/subscriptions", "application/json")
 		return strings.Contains(body, `"resync_reason":"The source has another history`) && strings.Contains(body, `"lag_entries":0`)
 	})

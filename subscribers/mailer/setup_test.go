@@ -121,7 +121,7 @@ func (b *bench) state(t *testing.T, n int, state string, attempts int, reason st
 	}
 }
 
-// on gives a reply to all commands that begin so.
+// on returns a reply to all commands that begin so.
 func on(prefix, reply string) func(string) string {
 	return func(command string) string {
 		if strings.HasPrefix(command, prefix) {

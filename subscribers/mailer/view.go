@@ -85,7 +85,7 @@ func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// readMails gives the newest orders' mails.
+// readMails returns the newest orders' mails.
 func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
 	rows, err := readRows(ctx, db, limit)
 	list := make([]listed, len(rows))
@@ -97,7 +97,7 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 
 // An overview is what the page shows.
 type overview struct {
-	Server  string  // "": none is set
+	Server  string  // "" means none is set
 	Limit   uint16  // 0 is none
 	Failure failure // of this process, if it is the one that sends
 	Counts  struct {
@@ -124,7 +124,7 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failur
 // A shown mail is one with what it says.
 type shown struct {
 	row
-	Recipient, Name, Body *string // nil: not sent yet, or forgotten
+	Recipient, Name, Body *string // nil if not sent yet, or forgotten
 }
 
 func readMail(ctx context.Context, db *pgxpool.Pool, orderID string) (m shown, err error) {

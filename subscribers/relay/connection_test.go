@@ -1,18 +1,24 @@
 package relay
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 )
 
 // A connection that is cut in the middle of a page, at any byte: every entry arrives, and first in order.
@@ -120,12 +126,38 @@ func TestExchangeOfAnotherKind(t *testing.T) {
 	q.wantAll(t, s, 2)
 }
 
+// A broker that sends heartbeats and nothing else, as one may whose queues have no quorum, holds up neither a queue nor a stop.
+func TestHeartbeatsAlone(t *testing.T) {
+	t.Parallel()
+	b := sharedBroker(t)
+	through := newProxy(t, b.Addr, 0)
+	var broker eventstream.Broker
+	if err := broker.UnmarshalText([]byte(through.url)); err != nil {
+		t.Fatal(err)
+	}
+	q := eventstream.Queue{Broker: broker, Feed: "heartbeats", Name: "heartbeats-alone", Logger: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); q.Listen(ctx, make(chan eventstream.Message)) }()
+	p := newSource(t, "heartbeats").relay(t, newDatabase(t), through.url, nil)
+	for _, silent := range []bool{false, true, false} {
+		through.silent.Store(silent)
+		eventually(t, "the queue says how it is", func() bool { return q.Status().Listening != silent })
+	}
+	eventually(t, "the relay is connected", func() bool { return p.stream(t).State == connected })
+	through.silent.Store(true)
+	cancel()
+	p.interrupt(t)
+	<-ended
+}
+
 // A proxy stands between a relay and the broker.
 type proxy struct {
-	url string
-	mu  sync.Mutex
-	cut int // after so many bytes from the relay its connection is cut, once; 0: it is not
-	was bool
+	url    string
+	silent atomic.Bool // nothing passes, and the relay gets heartbeats
+	mu     sync.Mutex
+	cut    int // after so many bytes from the relay its connection is cut, once; 0: it is not
+	was    bool
 }
 
 func newProxy(t *testing.T, to string, cut int) *proxy {
@@ -147,7 +179,7 @@ func newProxy(t *testing.T, to string, cut int) *proxy {
 				client.Close()
 				continue
 			}
-			all.Go(func() { _, _ = io.Copy(client, server); client.Close() })
+			all.Go(func() { p.answer(client, server) })
 			all.Go(func() { p.pass(client, server) })
 		}
 	})
@@ -163,13 +195,50 @@ func (p *proxy) pass(client, server net.Conn) {
 	p.cut = 0
 	p.mu.Unlock()
 	if cut == 0 {
-		_, _ = io.Copy(server, client)
+		_, _ = io.Copy(loud{server, &p.silent}, client)
 		return
 	}
 	_, _ = io.CopyN(server, client, int64(cut))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.was = true
+}
+
+// answer passes what the broker sends, a frame at a time (AMQP 0-9-1, 4.2.3).
+func (p *proxy) answer(client, server net.Conn) {
+	defer client.Close()
+	heartbeat := []byte{8, 0, 0, 0, 0, 0, 0, 0xce}
+	for {
+		frame := make([]byte, 7)
+		if _, err := io.ReadFull(server, frame); err != nil && !p.silent.Load() {
+			return
+		}
+		for ; p.silent.Load(); time.Sleep(100 * time.Millisecond) {
+			if _, err := client.Write(heartbeat); err != nil {
+				return
+			}
+		}
+		size := binary.BigEndian.Uint32(frame[3:])
+		if _, err := client.Write(frame); err != nil {
+			return
+		}
+		if _, err := io.CopyN(client, server, int64(size)+1); err != nil {
+			return
+		}
+	}
+}
+
+// A loud writes what it is given, unless its proxy is silent.
+type loud struct {
+	io.Writer
+	silent *atomic.Bool
+}
+
+func (w loud) Write(b []byte) (int, error) {
+	if w.silent.Load() {
+		return len(b), nil
+	}
+	return w.Writer.Write(b)
 }
 
 func (p *proxy) hasCut() bool {

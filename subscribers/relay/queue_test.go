@@ -90,7 +90,7 @@ func (q *queue) drain(ctx context.Context, url, exchange string, bound func()) {
 	}
 }
 
-// all gives what was heard of a generation.
+// all returns what was heard of a generation.
 func (q *queue) all(generation int64) (found []amqp.Delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -31,7 +31,7 @@ type relay struct {
 	streams map[string]*stream
 }
 
-// Service gives the relay.
+// Service returns the relay.
 func Service() *subscribe.Service {
 	r := &relay{streams: map[string]*stream{}}
 	orders := r.feed(order.Feed)
@@ -141,7 +141,7 @@ func (s *stream) resumes(from feed.Cursor, page *feed.Page) bool {
 // stopTimeout is what a stop leaves for what is under way to be confirmed.
 const stopTimeout = 5 * time.Second
 
-// inGoodOrder gives a context that ends stopTimeout after ctx.
+// inGoodOrder returns a context that ends stopTimeout after ctx.
 func inGoodOrder(ctx context.Context) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, cancel) })

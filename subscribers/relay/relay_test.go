@@ -16,10 +16,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
-// at gives the URL of a broker that stays where it is.
+// at returns the URL of a broker that stays where it is.
 func at(url string) func() string { return func() string { return url } }
 
-// Every version of every entity goes out, in order, once while nothing fails. Who binds a queue later hears of what comes later.
+// Every version of every entity goes out, in order, once while nothing fails. A queue that is bound later gets what comes later.
 func TestStream(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -51,7 +51,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// A source with another history goes out anew, as another generation; so does a feed that somebody wants to be read anew. The same entry
+// A source with another history goes out again, as another generation; so does a feed after a resync. The same entry
 // has the same message id.
 func TestAnotherHistory(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func testAnotherHistory(t *testing.T, b *rabbitmq.Server, s *source, n int) {
 			t.Fatalf("entry %d has another message id", i+1)
 		}
 	}
-	eventually(t, "the feed is read anew", func() bool { return !strings.Contains(p.subscriptions(t), `"resync_since":"`) })
+	eventually(t, "the feed is read again from its start", func() bool { return !strings.Contains(p.subscriptions(t), `"resync_since":"`) })
 	s.renew(t)
 	s.put(t, 201, 350, 10)
 	q.wantAll(t, s, 3)
@@ -154,7 +154,7 @@ func (p *process) post5(t *testing.T, s *source) {
 	}
 }
 
-// Who is stopped closes its connection, so that the broker has nothing to complain of.
+// A relay that is stopped closes its connection, so that the broker has nothing to complain of.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -178,7 +178,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// Who is killed when a page is confirmed, but the cursor behind it is not stored, sends that page again, and no other.
+// A relay that is killed when a page is confirmed, but the cursor behind it is not stored, sends that page again, and no other.
 func TestKilledBeforeTheCursor(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)

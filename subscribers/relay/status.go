@@ -92,7 +92,7 @@ func (s *stream) settled(err error) {
 	}
 }
 
-// trouble says what is wrong; nil: nothing.
+// trouble returns what is wrong, or nil.
 func (s *stream) trouble(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,7 +48,7 @@ type stream struct {
 // A status is how it is with the broker.
 type status struct {
 	since   time.Time   // it is so
-	conn    *connection // nil: none
+	conn    *connection // nil if there is none
 	blocked string      // by the broker: why; empty: not
 	pending time.Time   // since when a page has not been confirmed; zero: none is under way
 	err     error       // why the last try failed
@@ -169,7 +169,7 @@ func (s *stream) send(ctx context.Context, all []amqp.Publishing) error {
 	return nil
 }
 
-// sendSome gives how many messages were confirmed before the first one that was not.
+// sendSome returns how many messages were confirmed before the first one that was not.
 func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirmed int, err error) {
 	c := s.conn
 	written := make(chan error, 1)

@@ -55,7 +55,7 @@ func (p *parcel) ModelName() string {
 // apiLimit is how many shipments the API gives at most, and by default. All of them are on the feed.
 const apiLimit = 1000
 
-// listAsked gives the shipments that changed last, newest first. The request may say limit=N for fewer, status=ready, say, and
+// listAsked returns the shipments that changed last, newest first. The request may say limit=N for fewer, status=ready, say, and
 // order_id=UUID.
 func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
 	asked, limit := r.URL.Query(), apiLimit
@@ -108,7 +108,7 @@ type stage struct {
 // stageLimit is how many shipments of a stage the page shows.
 const stageLimit = 25
 
-// overview gives the stages in the order of a shipment's way.
+// overview returns the stages in the order of a shipment's way.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
 	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
 		s := stage{Status: status}

@@ -90,7 +90,7 @@ type movementList struct {
 	Before    int64 // the id that the next page goes on from; 0: there is none
 }
 
-// readMovements gives those of a part, or of all where it is "", before the parameter before.
+// readMovements returns the movements of a part, or of all parts if it is "", that came before the parameter before.
 func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movementList, err error) {
 	before, err := before(r)
 	if err != nil {

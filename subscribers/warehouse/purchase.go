@@ -69,7 +69,7 @@ func collectPurchases(rows pgx.Rows, err error) ([]purchase, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[purchase])
 }
 
-// underWay gives the next to arrive.
+// underWay returns the next to arrive.
 func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, error) {
 	return collectPurchases(db.Query(ctx, selectPurchase+`where arrived_at is null order by due_at, number limit $1`, limit))
 }
@@ -81,7 +81,7 @@ type purchaseList struct {
 	Before    int64 // the number that the next page goes on from; 0: there is none
 }
 
-// readPurchases gives those before the parameter before, a number.
+// readPurchases returns the purchases with numbers below the parameter before.
 func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
 	before, err := before(r)
 	if err != nil {

@@ -92,7 +92,7 @@ func TestArrivals(t *testing.T) {
 	}
 }
 
-// A page applied again, and all of them in a walk that reads the feed anew, move nothing.
+// A page applied again, and all of them in a walk that reads the feed again from its start, move nothing.
 func TestNoMovementWithoutAChange(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))

@@ -22,10 +22,10 @@ type part struct {
 	LeadDays     int    `json:"lead_days"`
 }
 
-// Available gives the pieces, on hand or on order, that nobody has reserved.
+// Available returns the pieces, on hand or on order, that nobody has reserved.
 func (p part) Available() int64 { return p.OnHand + p.OnOrder - p.Reserved }
 
-// Short gives the pieces that are reserved but not on hand.
+// Short returns the pieces that are reserved but not on hand.
 func (p part) Short() int64 { return max(p.Reserved-p.OnHand, 0) }
 
 const selectPart = `

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// entry gives a version of order n; without a status it is deleted.
+// entry returns a version of order n; without a status it is deleted.
 func entry(t *testing.T, n int, version int64, status order.Status, lines ...order.Line) feed.Entry {
 	t.Helper()
 	e := feed.Entry{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), Version: version, Deleted: status == ""}

@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// A visit is that of somebody who buys a car in a browser, and of whoever looks at what becomes of it.
+// A visit is that of a person who buys a car in a browser, and of a person who looks at what becomes of it.
 type visit struct {
 	*bench
 	chromium context.Context
@@ -90,7 +90,7 @@ func (v *visit) buy(t *testing.T) {
 	}
 }
 
-// order gives the address of the order that the page shows.
+// order returns the address of the order that the page shows.
 func (b *tab) order(t *testing.T) string {
 	t.Helper()
 	at, err := evaluate[string](b, `document.querySelector(".facts a[href^='/orders/']").href`)
@@ -161,7 +161,7 @@ func (v *visit) follow(t *testing.T) {
 	if l := v.order.Lines; len(l) != 1 || l[0].Model != "ohm" || fmt.Sprint(l[0].Options) != "[third_row tow_bar]" {
 		t.Errorf("the order is %+v", v.order)
 	}
-	if entries := v.replay(t); len(entries) != 1 || entries[0].Edison.Entity.ID != v.order.ID {
+	if entries := v.replay(t); len(entries) != 1 || entries[0].Datafeed.Entity.ID != v.order.ID {
 		t.Errorf("the feed has %+v", entries)
 	}
 	short := v.order.ID.String()[28:]
@@ -370,7 +370,7 @@ func (v *visit) lookAtProblems(t *testing.T) {
 	v.look(t, b, looks)
 }
 
-// post gives the id of the order that sales answers with.
+// post returns the id of the order that sales answers with.
 func (v *visit) post(t *testing.T, path, body string) string {
 	t.Helper()
 	resp, err := client.Post(v.url(sales)+path, "application/json", strings.NewReader(body))

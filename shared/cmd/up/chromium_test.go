@@ -199,7 +199,7 @@ func (b *tab) says(words ...string) error {
 	return nil
 }
 
-// evaluate gives what a script makes of the page, whatever its Content-Security-Policy.
+// evaluate returns what a script makes of the page, whatever its Content-Security-Policy.
 func evaluate[T any](b *tab, script string) (T, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -228,7 +228,7 @@ type look struct {
 
 var looks = []look{{"wide-light", 1280, "light"}, {"wide-dark", 1280, "dark"}, {"narrow-light", 360, "light"}, {"narrow-dark", 360, "dark"}}
 
-// looksInTurn gives both widths and both schemes at half the price: each two of four that have nothing in common. All pages
+// looksInTurn returns both widths and both schemes at half the price: each two of four that have nothing in common. All pages
 // have one style sheet.
 func looksInTurn(n int) []look {
 	return []look{looks[n%2], looks[3-n%2]}

@@ -48,7 +48,7 @@ func TestCompany(t *testing.T) {
 		{"the next start goes on where the last ended", w.nextStart},
 		{"with --stream, orders reach a queue", w.stream},
 		{"nothing outlives an up that is killed", w.killUp},
-		{"--fresh starts anew, and nothing outlives a go run that is killed", w.fresh},
+		{"--fresh starts over, and nothing outlives a go run that is killed", w.fresh},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -133,9 +133,9 @@ func (w *walk) killSales(t *testing.T) {
 		})
 		asOf := frozen[service].AsOf
 		header, _, err := get(w.url(service)+api, "application/json")
-		if got, want := header.Values("Edison-Copy"), `orders; state=stale; as_of="`+asOf.UTC().Format(web.TimeFormat)+`"; failing_since="`; err != nil ||
+		if got, want := header.Values("Datafeed-Copy"), `orders; state=stale; as_of="`+asOf.UTC().Format(web.TimeFormat)+`"; failing_since="`; err != nil ||
 			!slices.ContainsFunc(got, func(copy string) bool { return strings.HasPrefix(copy, want) }) {
-			t.Errorf("%s answers with Edison-Copy: %s, %v; want %s", service, got, err, want)
+			t.Errorf("%s answers with Datafeed-Copy: %s, %v; want %s", service, got, err, want)
 		}
 		for _, path := range []string{"/", "/subscriptions"} {
 			_, body, err := get(w.url(service)+path, "text/html")

@@ -33,7 +33,7 @@ type crew struct {
 	up *process
 }
 
-// Whoever buys, whoever deletes the account, and whatever is stopped: the company goes on.
+// Whichever customer buys or deletes the account, and whatever is stopped, the company goes on.
 func TestPeopleAndOutages(t *testing.T) {
 	t.Parallel()
 	c := &crew{bench: newBench(t)}
@@ -99,7 +99,7 @@ func (c *crew) erase(t *testing.T) {
 		return err
 	})
 
-	// Billing has begun to read the customers anew, and stands before the second one.
+	// Billing has begun to read the customers again from the start, and stands before the second one.
 	if status, body := c.ask(t, http.MethodPut, c.url("billing")+"/subscriptions/customers/schedule", `{"schedule": "@every 1s", "page_size": 1}`, "application/json"); status != http.StatusOK {
 		t.Fatalf("the schedule: %d %s", status, body)
 	}
@@ -131,7 +131,7 @@ func (c *crew) erase(t *testing.T) {
 		t.Errorf("on the feed: %+v", entries)
 	}
 	for _, e := range entries {
-		if erased := e.ID == p.URN(); e.Edison.Deleted != erased || e.Edison.Erased != erased {
+		if erased := e.ID == p.URN(); e.Datafeed.Deleted != erased || e.Datafeed.Erased != erased {
 			t.Errorf("on the feed: %+v", e)
 		}
 	}
@@ -160,11 +160,11 @@ func (c *crew) invoicesAlone(t *testing.T) {
 
 // A personal entry is one of the customers feed.
 type personal struct {
-	ID     string `json:"id"`
-	Edison struct {
+	ID       string `json:"id"`
+	Datafeed struct {
 		Deleted bool `json:"deleted"`
 		Erased  bool `json:"erased"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 }
 
 func (c *crew) people(t *testing.T) []personal {
@@ -292,15 +292,15 @@ func (b *bench) caughtUp(t *testing.T, feed string) {
 				}
 				copies++
 				var page struct {
-					Edison struct {
+					Datafeed struct {
 						Head string `json:"head"`
-					} `json:"_edison"`
+					} `json:"_datafeed"`
 				}
 				if err := getJSON(url, &page); err != nil {
 					return err
 				}
-				if at.Cursor != page.Edison.Head || at.State != "fresh" || at.Rejected > 0 {
-					return fmt.Errorf("%s is %+v, the feed ends at %s", s.name, at, page.Edison.Head)
+				if at.Cursor != page.Datafeed.Head || at.State != "fresh" || at.Rejected > 0 {
+					return fmt.Errorf("%s is %+v, the feed ends at %s", s.name, at, page.Datafeed.Head)
 				}
 			}
 		}

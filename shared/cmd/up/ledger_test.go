@@ -95,7 +95,7 @@ func (l *ledger) note(r *http.Request, sent string, o order.Order) {
 	}
 }
 
-// saved gives what the ledger holds, to go back to.
+// saved returns what the ledger holds, to go back to.
 func (l *ledger) saved() (purchases map[string]*purchase, answered int, cancelled []uuid.UUID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,7 +120,7 @@ func (l *ledger) check(t *testing.T, entries []entry) (repeated int) {
 	defer l.mu.Unlock()
 	first, newest := map[uuid.UUID]order.Order{}, map[uuid.UUID]order.Order{}
 	for _, e := range entries {
-		o := e.Edison.Entity
+		o := e.Datafeed.Entity
 		if newest[o.ID] = o; o.Version == 1 {
 			first[o.ID] = o
 		}

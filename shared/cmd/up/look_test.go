@@ -202,7 +202,7 @@ func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *te
 	return count
 }
 
-// page gives the address at which a browser looks at a page, "" where it is none. In a sandbox, such as that of the HTML of a mail, no
+// page returns the address at which a browser looks at a page, "" where it is none. In a sandbox, such as that of the HTML of a mail, no
 // script could look at it: it is taken out of there.
 func page(t *testing.T, address string) string {
 	t.Helper()

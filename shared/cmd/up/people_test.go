@@ -20,7 +20,7 @@ func TestShoppersKeepTheirAccounts(t *testing.T) {
 	}
 	said := new(strings.Builder)
 	first := start(said)
-	stays, leaves := credential{uuid.New(), "edison_buyer_a"}, credential{uuid.New(), "edison_buyer_b"}
+	stays, leaves := credential{uuid.New(), "datafeed_buyer_a"}, credential{uuid.New(), "datafeed_buyer_b"}
 	first.note(first.people[3], stays)
 	first.note(first.people[5], leaves)
 	first.note(first.people[5], credential{})

@@ -109,7 +109,7 @@ var settled struct {
 	done bool
 }
 
-// settle gives the company empty databases: copies of those of one that was started and stopped, at a fraction of the work.
+// settle puts empty databases into the company's folder: copies of those of one that was started and stopped, at a fraction of the work.
 func (b *bench) settle(t *testing.T) {
 	t.Helper()
 	b.needSettled(t)

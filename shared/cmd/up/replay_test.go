@@ -47,12 +47,12 @@ func getJSON(url string, into any) error {
 
 // entry is an item of the orders feed.
 type entry struct {
-	ID     string `json:"id"`
-	Edison struct {
+	ID       string `json:"id"`
+	Datafeed struct {
 		Position int64       `json:"position"`
 		Version  int64       `json:"version"`
 		Entity   order.Order `json:"entity"`
-	} `json:"_edison"`
+	} `json:"_datafeed"`
 }
 
 // replay reads the whole feed and checks that it has every position and every version once, in order.
@@ -61,11 +61,11 @@ func (b *bench) replay(t *testing.T) (entries []entry) {
 	versions := map[string]int64{}
 	for url := b.url(sales) + "/feeds/orders?after=0&limit=100"; ; {
 		var page struct {
-			Items  []entry `json:"items"`
-			Edison struct {
+			Items    []entry `json:"items"`
+			Datafeed struct {
 				Next     string `json:"next"`
 				UpToDate bool   `json:"up_to_date"`
-			} `json:"_edison"`
+			} `json:"_datafeed"`
 		}
 		if err := getJSON(url, &page); err != nil {
 			t.Fatal(err)
@@ -73,17 +73,17 @@ func (b *bench) replay(t *testing.T) (entries []entry) {
 		for _, e := range page.Items {
 			entries = append(entries, e)
 			versions[e.ID]++
-			if want := int64(len(entries)); e.Edison.Position != want {
-				t.Fatalf("position %d where %d belongs", e.Edison.Position, want)
+			if want := int64(len(entries)); e.Datafeed.Position != want {
+				t.Fatalf("position %d where %d belongs", e.Datafeed.Position, want)
 			}
-			if o := e.Edison.Entity; e.Edison.Version != versions[e.ID] || o.Version != versions[e.ID] || o.ID.URN() != e.ID {
-				t.Fatalf("entry %s version %d with order %s version %d where version %d belongs", e.ID, e.Edison.Version, o.ID, o.Version, versions[e.ID])
+			if o := e.Datafeed.Entity; e.Datafeed.Version != versions[e.ID] || o.Version != versions[e.ID] || o.ID.URN() != e.ID {
+				t.Fatalf("entry %s version %d with order %s version %d where version %d belongs", e.ID, e.Datafeed.Version, o.ID, o.Version, versions[e.ID])
 			}
 		}
-		if page.Edison.UpToDate {
+		if page.Datafeed.UpToDate {
 			return entries
 		}
-		url = page.Edison.Next
+		url = page.Datafeed.Next
 	}
 }
 
@@ -115,7 +115,7 @@ func expect(entries []entry) copies {
 	c := copies{Reserved: map[string]int64{}}
 	newest := map[uuid.UUID]order.Order{}
 	for _, e := range entries {
-		newest[e.Edison.Entity.ID] = e.Edison.Entity
+		newest[e.Datafeed.Entity.ID] = e.Datafeed.Entity
 	}
 	for _, o := range newest {
 		if o.Status == order.Cancelled {

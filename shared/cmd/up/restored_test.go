@@ -81,7 +81,7 @@ func (c *crew) erasedAgain(t *testing.T, p uuid.UUID) {
 	for _, e := range c.people(t) {
 		if e.ID == p.URN() {
 			entries++
-			if !e.Edison.Deleted || !e.Edison.Erased {
+			if !e.Datafeed.Deleted || !e.Datafeed.Erased {
 				t.Errorf("on the feed: %+v", e)
 			}
 		}

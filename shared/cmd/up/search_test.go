@@ -89,7 +89,7 @@ func (b *bench) ask(t *testing.T, method, url, body, accept string) (status int,
 	return resp.StatusCode, answer
 }
 
-// search gives where the words are: on every page, in every table, in every log.
+// search returns where the words are: on every page, in every table, in every log.
 func (b *bench) search(t *testing.T, words ...string) (places []string) {
 	t.Helper()
 	look := func(place string, text []byte) {
@@ -134,7 +134,7 @@ func (b *bench) sites() map[string]string {
 	return all
 }
 
-// dump gives what pg_dump writes, line by line.
+// dump returns what pg_dump writes, line by line.
 func (b *bench) dump(t *testing.T, service string, visit func(table string, row []byte)) {
 	t.Helper()
 	opts, err := os.ReadFile(filepath.Join(b.dir, service, "data", "postmaster.opts"))

@@ -50,7 +50,7 @@ var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", cu
 
 // build puts the binaries of all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
-	// -buildvcs=false: a commit alone links nothing anew, and git may be missing or refuse another user's checkout.
+	// -buildvcs=false: a commit alone links nothing again, and git may be missing or refuse another user's checkout.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers", "./"+sinkPackage, "./"+brokerPackage)
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -46,7 +46,7 @@ type shoppers struct {
 type outage struct {
 	name, then string // what they do meanwhile
 	away       bool
-	since      time.Time // that it is away, or back
+	since      time.Time // that it is down, or back
 }
 
 type car struct {
@@ -83,7 +83,7 @@ func newShoppers(shop, accounts, dir string, ordersPerMinute int, out *console) 
 	}
 }
 
-// run sends orders as a Poisson process until ctx is cancelled. While sales is away the orders under way
+// run sends orders as a Poisson process until ctx is cancelled. While sales is down the orders under way
 // wait, and those that would have come meanwhile do not come.
 func (s *shoppers) run(ctx context.Context) {
 	s.remember()
@@ -209,7 +209,7 @@ func (s *shoppers) once(ctx context.Context, method, url, key, token string, bod
 	return resp.StatusCode, answer, err
 }
 
-// tell says once that an app is away, and once that it is back. A request that began before the one says
+// tell says once that an app is down, and once that it is up again. A request that began before the one says
 // nothing about the other.
 func (s *shoppers) tell(o *outage, began time.Time, away bool, status int, err error) {
 	s.mu.Lock()

@@ -48,7 +48,7 @@ func (c *crew) freeze(t *testing.T) {
 	c.onMap(t, customersApp, topology.NotReady)
 	c.othersAnswer(t, customersApp)
 
-	// Who cannot sign up buys as a guest, and signs up later.
+	// A shopper who cannot sign up buys as a guest, and signs up later.
 	ctx, cancel := context.WithCancel(t.Context())
 	talk, err := os.Create(filepath.Join(t.TempDir(), "talk"))
 	if err != nil {

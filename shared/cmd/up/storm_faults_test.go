@@ -125,7 +125,7 @@ func (s *storm) readOnly(t *testing.T, name string) {
 }
 
 // alter changes a setting of a node's database. It ends the sessions that have the old one only where it makes them read-only:
-// from a read-only session a node has to find out of itself.
+// from a read-only session a node has to find out by itself.
 func (s *storm) alter(t *testing.T, name, change string) {
 	t.Helper()
 	n := s.nodes[name]

@@ -37,7 +37,7 @@ type storm struct {
 	*ledger
 	proxy   *proxy // between sales and its subscribers
 	nodes   map[string]*node
-	broker  *rabbitmq.Server // nil: there is none on this machine
+	broker  *rabbitmq.Server // nil means there is none on this machine
 	standby *pgtest.Server   // of sales, synchronous
 	stopped func()           // ends the shoppers, if there are any
 }
@@ -121,7 +121,7 @@ func TestStorm(t *testing.T) {
 			continue
 		}
 		if generation := s.rows(t, n, `select generation::text from subscription where feed = 'orders'`); !reflect.DeepEqual(generation, []string{"2"}) {
-			t.Errorf("%s has read the feed anew %v times, and one", name, generation)
+			t.Errorf("%s has done %v resyncs, want one", name, generation)
 		}
 	}
 	witness.check(t, 1, old, s.ledger.at)
@@ -241,7 +241,7 @@ func (s *storm) begin(t *testing.T, name string) {
 	})
 }
 
-// settleNode gives a node an empty database, if a company has one for its service.
+// settleNode puts an empty database into the folder of a node, if a company has one for its service.
 func (s *storm) settleNode(t *testing.T, n *node) {
 	t.Helper()
 	s.needSettled(t)
@@ -326,7 +326,7 @@ func (s *storm) connect(t *testing.T, n *node) (*pgx.Conn, error) {
 	return connect(t, filepath.Join(n.dir, n.service), n.service)
 }
 
-// rows gives the rows of a query that gives text, in order.
+// rows returns the rows of a query that gives text, in order.
 func (s *storm) rows(t *testing.T, n *node, query string) (all []string) {
 	t.Helper()
 	eventually(t, func() error {
@@ -359,7 +359,7 @@ func (s *storm) wantCopies(t *testing.T, entries []entry) {
 	t.Helper()
 	newest := map[uuid.UUID]order.Order{}
 	for _, e := range entries {
-		newest[e.Edison.Entity.ID] = e.Edison.Entity
+		newest[e.Datafeed.Entity.ID] = e.Datafeed.Entity
 	}
 	var orders, totals, lines, reservations []string
 	for id, o := range newest {

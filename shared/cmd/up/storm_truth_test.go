@@ -59,8 +59,8 @@ func (w *witness) check(t *testing.T, generation int, entries []entry, answered 
 	defer w.mu.Unlock()
 	positions := map[uuid.UUID]int64{}
 	for _, e := range entries {
-		if e.Edison.Version == 1 {
-			positions[e.Edison.Entity.ID] = e.Edison.Position
+		if e.Datafeed.Version == 1 {
+			positions[e.Datafeed.Entity.ID] = e.Datafeed.Position
 		}
 	}
 	checked, states := 0, map[string]int{}

@@ -45,7 +45,7 @@ func listen(t *testing.T, b *bench, up *process) {
 func (l *listening) orders(t *testing.T) {
 	t.Helper()
 	l.onMap(t, relay, topology.Up)
-	l.hears(t) // binds the queue: who comes later hears nothing of what was before
+	l.hears(t) // binds the queue: a later one hears nothing of what was before
 	heard := func(enough func(*stream) bool) {
 		t.Helper()
 		eventually(t, func() error {

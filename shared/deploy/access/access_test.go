@@ -155,7 +155,7 @@ func startCompany(t *testing.T, access string, services ...string) *company {
 		tokens: map[string]string{}, file: filepath.Join(t.TempDir(), "tokens"),
 	}
 	for _, name := range []string{"reader", "orders", "operator", "revoked"} {
-		c.tokens[name] = "edison_" + strings.ToUpper(name) + strings.Repeat("X", 20)
+		c.tokens[name] = "datafeed_" + strings.ToUpper(name) + strings.Repeat("X", 20)
 	}
 	c.writeTokens(t, "reader:reader", "orders:reader=orders", "operator:operator", "revoked:operator")
 	data := t.TempDir()
@@ -433,7 +433,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			if plain := !strings.ContainsAny(route, ":") && strings.HasPrefix(route, "GET "); plain && slices.Contains(r.who, "anybody") && route != "GET /account" && nobodys >= 400 {
 				t.Errorf("%s: %s as nobody: %d", service, route, nobodys)
 			}
-			if got := c.status(t, service, route, path, bearer("edison_"+strings.Repeat("Y", 26))); got != http.StatusUnauthorized && got != nobodys {
+			if got := c.status(t, service, route, path, bearer("datafeed_"+strings.Repeat("Y", 26))); got != http.StatusUnauthorized && got != nobodys {
 				t.Errorf("%s: %s with a token that is none: %d", service, route, got)
 			}
 			for _, a := range []struct {

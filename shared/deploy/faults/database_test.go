@@ -31,7 +31,7 @@ func execute(t *testing.T, databaseURL string, statements ...string) {
 	}
 }
 
-// value gives what a query gives, as text.
+// value returns what a query gives, as text.
 func value(databaseURL, query string) (text string, err error) {
 	conn, err := pgx.Connect(context.Background(), databaseURL)
 	if err != nil {

@@ -141,7 +141,7 @@ func ready(name, url string) error {
 	return err
 }
 
-// client gives a service the time that the promise of 10 s leaves on a busy machine.
+// client waits longer than the promised 10 s, since the machine may be busy.
 var client = &http.Client{
 	Timeout:       25 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -28,7 +28,7 @@ func RestoreFile(t testing.TB, pool *pgxpool.Pool, file string, args ...string) 
 		if err == nil {
 			return
 		}
-		if t.Context().Err() != nil || !strings.Contains(said, "deadlock detected") { // with a query: whoever restores tries again
+		if t.Context().Err() != nil || !strings.Contains(said, "deadlock detected") { // with a query: the restore is tried again
 			t.Fatalf("pg_restore: %v\n%s", err, said)
 		}
 	}

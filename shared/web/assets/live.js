@@ -68,7 +68,7 @@
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-cache" });
       if (answer.ok) arrive(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch {
-      // the source is away: the stream tells when it is back
+      // the source is down: the stream tells when it is back
     } finally {
       fetching = false;
       fetched = Date.now();
@@ -95,7 +95,7 @@
     tell(Math.max(0, count - before));
   }
 
-  // Whoever looks further down, has the focus in the list or selects text in it keeps what is there.
+  // A reader who looks further down, has the focus in the list or selects text in it keeps what is there.
   function reading() {
     const selection = getSelection();
     return list.getBoundingClientRect().top < 0 || list.contains(document.activeElement) || pages.contains(document.activeElement) ||

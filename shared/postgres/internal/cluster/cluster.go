@@ -42,7 +42,7 @@ type Cluster struct {
 // Start makes the database cluster when there is none yet, and returns when its server takes
 // connections. Cancelling ctx gives up; afterwards it has no effect. A folder that another process
 // has started a server in is an error that names that process. A folder that has had a database and
-// has none now is an error, too: Remove lets it begin anew.
+// has none now is an error, too: Remove lets it begin over.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	folder, err := openFolder(opts)
 	if err != nil {
@@ -60,7 +60,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	}
 	if c.bin, err = findBinaries(ctx, opts.Bin, major); err != nil {
 		if major != 0 {
-			err = fmt.Errorf("%w; to start anew, delete %s%s", err, folder.data, folder.andMarkers())
+			err = fmt.Errorf("%w; to start over, delete %s%s", err, folder.data, folder.andMarkers())
 		}
 		return nil, err
 	}

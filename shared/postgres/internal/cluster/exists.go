@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-const markerText = `A database of this service exists. A start that does not find its data fails, and does not begin anew
-without a word. To begin anew, delete this file and the data.
+const markerText = `A database of this service exists. A start that does not find its data fails, and does not begin over
+without a word. To begin over, delete this file and the data.
 `
 
 // markersOf lists where a file says that the folder has had a database: in it, beside it and, where the folder above it is a
@@ -52,7 +52,7 @@ func (f *folder) mayBegin() error {
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		if _, err := os.Stat(f.data); errors.Is(err, fs.ErrNotExist) {
 			target, _ := os.Readlink(f.data)
-			return fmt.Errorf("%s leads to %s, which does not exist: restore or mount it, or, to start anew, delete the link", f.data, target)
+			return fmt.Errorf("%s leads to %s, which does not exist: restore or mount it, or, to start over, delete the link", f.data, target)
 		}
 	}
 	entries, err := os.ReadDir(f.data)
@@ -60,11 +60,11 @@ func (f *folder) mayBegin() error {
 		return err
 	}
 	if len(entries) > 0 {
-		return fmt.Errorf("%s holds files but no database, as PG_VERSION is missing: restore it, or, to start anew, delete %[1]s%s",
+		return fmt.Errorf("%s holds files but no database, as PG_VERSION is missing: restore it, or, to start over, delete %[1]s%s",
 			f.data, f.andMarkers())
 	}
 	if marked := f.andMarkers(); marked != "" {
-		return fmt.Errorf("there was a database in %s, and it is gone: mount its volume or restore it from a backup; to start anew, delete%s",
+		return fmt.Errorf("there was a database in %s, and it is gone: mount its volume or restore it from a backup; to start over, delete%s",
 			f.data, strings.TrimPrefix(marked, " and"))
 	}
 	if volume := unmounted(f.data); volume != "" {

@@ -23,7 +23,7 @@ const (
 // folder is where one server lives, held by this process.
 type folder struct {
 	lock    *os.File
-	account *syscall.Credential // whom the server runs as; nil: as this process
+	account *syscall.Credential // the user that the server runs as; nil means that of this process
 	dir     string              // absolute: Options.Dir
 	home    string              // absolute: dir, or what stands for it under fallbackRoot
 	data    string              // the database cluster, in home
@@ -114,9 +114,8 @@ func lockFolder(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// serverAccount is whom the server of the folder runs as, since PostgreSQL refuses root: whoever
-// owns the folder already, else the user postgres or nobody. It is nil when this process is not
-// root's.
+// serverAccount returns the user that the server of the folder runs as, since PostgreSQL refuses root: the
+// owner of the folder, else the user postgres or nobody. It returns nil if this process is not root's.
 func serverAccount(dir string) (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -133,7 +132,7 @@ func serverAccount(dir string) (*syscall.Credential, error) {
 		if err != nil {
 			continue
 		}
-		// macOS gives nobody the id -2.
+		// On macOS, nobody has the id -2.
 		uid, err := strconv.ParseInt(account.Uid, 10, 64)
 		if err != nil {
 			return nil, err
@@ -161,8 +160,8 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 		}
 	case strings.HasPrefix(target, fallbackRoot+"/") || strings.HasPrefix(target, oldPrefix):
 		return "", fmt.Errorf("%s leads to %s, the data of another folder, as %s was moved or copied: to keep the data, move %s to %s "+
-			"and delete the link; to start anew, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
-	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and made anew
+			"and delete the link; to start over, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
+	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and made again
 	default:
 		reason := try(dir, account)
 		if reason == nil {
@@ -200,7 +199,7 @@ func bring(dir string) error {
 			return fmt.Errorf("the data of %s is in a folder that the system cleans, and cannot be moved (%w): mv %s %s", dir, err, before, now)
 		}
 	case !exists(filepath.Join(now, "data")):
-		return fmt.Errorf("the data of %s was in %s, a folder that the system cleans, and is gone: restore it to %s from a backup; to start anew, "+
+		return fmt.Errorf("the data of %s was in %s, a folder that the system cleans, and is gone: restore it to %s from a backup; to start over, "+
 			"delete %s", dir, before, now, link)
 	}
 	return os.Remove(link)

@@ -74,7 +74,7 @@ func (c *Cluster) openLog(path string) (*os.File, error) {
 	return log, err
 }
 
-// command gives a program the server's user, a process group of its own, which a Ctrl-C in the
+// command returns a program that runs with the server's user, a process group of its own, which a Ctrl-C in the
 // terminal does not reach, and an environment that sets nothing for PostgreSQL.
 func (c *Cluster) command(line ...string) *exec.Cmd {
 	cmd := exec.Command(line[0], line[1:]...)
