@@ -3,10 +3,8 @@ package subscribe
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -55,54 +53,6 @@ func (t *turns) wait(left int) (err error) {
 	return err
 }
 
-// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
-// still is committed first. (After a failure none does: what they may have been to each other ends there.)
-func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
-	page, err := a.erasures.forget(ctx, page)
-	if err != nil {
-		return err
-	}
-	var entries []feed.Entry
-	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
-		entries = page.Latest()
-	}
-	now := &turn{done: make(chan struct{})}
-	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0
-	if beside {
-		now.ids = make(map[uuid.UUID]bool, len(entries))
-		for _, e := range entries {
-			now.ids[e.ID] = true
-		}
-		left = t.most - 1
-		for i, other := range t.all {
-			if overlap(other.ids, now.ids) {
-				left = min(left, len(t.all)-1-i)
-			}
-		}
-	}
-	if err := t.wait(left); err != nil {
-		return err
-	}
-	if err := a.passOn(ctx, from.cursor, page); err != nil {
-		return err
-	}
-	var before *turn
-	if len(t.all) > 0 {
-		before = t.all[len(t.all)-1]
-	}
-	t.all = append(t.all, now)
-	apply := func() {
-		defer close(now.done)
-		now.err = a.commit(ctx, entries, from, to, before)
-	}
-	if beside {
-		go apply()
-		return nil
-	}
-	apply()
-	return t.wait(0)
-}
-
 func overlap(a, b map[uuid.UUID]bool) bool {
 	for id := range a {
 		if b[id] {
@@ -110,85 +60,6 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 		}
 	}
 	return false
-}
-
-// commit moves the cursor and applies the entries, both or neither. When ctx ends it has stopTimeout to finish. What
-// fails as a whole is tried again in parts, to find what is at fault.
-func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
-	ctx, cancel := finishing(ctx)
-	defer cancel()
-	began := time.Now()
-	doubted, _ := a.quarantine.doubted(entries)
-	carefully := len(doubted) > 0 && len(entries) > 1
-	bad, err := a.tryCommit(ctx, entries, from, to, before, carefully)
-	if err != nil && before != nil {
-		if <-before.done; before.err != nil {
-			return before.err
-		}
-	}
-	_, refused := errors.AsType[*refusedError](err)
-	whole := err == nil
-	if !whole && !carefully && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
-		bad, err = a.tryCommit(ctx, entries, from, to, before, true)
-	}
-	if err != nil {
-		return &pageError{"apply the page after " + from.cursor.String(), to.cursor.Position - from.cursor.Position, err}
-	}
-	a.metrics.apply.Observe(time.Since(began).Seconds())
-	a.quarantine.logRejected(ctx, bad)
-	a.quarantine.see(entries, bad)
-	a.quarantine.trust(entries)
-	if whole { // else another one of this size is enough
-		a.fetcher.grow()
-	}
-	a.state.committed(from, to, bad)
-	return nil
-}
-
-func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
-	timeout := a.timeout
-	if carefully {
-		timeout *= 3 // as many steps as it takes to find one of a thousand that takes as long as it may
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	alone := before == nil || isDone(before)
-	if alone && !carefully && a.Columns != nil && a.Check == nil && len(entries) < copyFrom && !a.state.hasRejected() {
-		return nil, a.upsertAtOnce(ctx, entries, from, to)
-	}
-	known, look := a.guess(entries), false
-	if known == nil || carefully {
-		known, look = noneKnown(), len(entries) > 0
-	}
-	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
-	err = a.inTx(ctx, func(first *pgx.Batch) {
-		if alone {
-			a.move(first, from, to)
-		}
-		if look {
-			a.lookUp(first, entries, a.state.hasRejected(), known)
-		}
-	}, func(tx pgx.Tx) error {
-		if len(entries) > 0 {
-			end := succeeded(from, to) || a.fetcher.limit() >= feed.MaxPageSize // of what can be had at once
-			if bad, err = a.applyNewer(ctx, tx, entries, known, carefully, end); err != nil {
-				return err
-			}
-		}
-		if alone {
-			return nil
-		}
-		if <-before.done; before.err != nil {
-			return before.err
-		}
-		var last pgx.Batch
-		a.move(&last, from, to)
-		return tx.SendBatch(ctx, &last).Close()
-	})
-	if err == nil && len(entries) > 0 {
-		a.allNew.Store(len(known.rows) == 0)
-	}
-	return bad, err
 }
 
 // guess gives what the copy knows of entries, which is nothing, without a look at it; nil: one is due. After a page of new entities
@@ -222,63 +93,10 @@ func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, 
 	})
 }
 
-// move queues what moves the cursor. It fails where that is not where it was, or a walk has begun, and with it the whole transaction.
-func (a *applier) move(b *pgx.Batch, from, to progress) {
-	sql := `
-		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
-		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
-		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
-		 where service = $1 and feed = $2`
-	if a.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
-		sql += ` returning set_config('synchronous_commit', 'off', true)`
-	}
-	b.Queue(sql,
-		a.service, a.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL,
-		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess), succeeded(from, to),
-	).Fn = func(results pgx.BatchResults) error {
-		tag, err := results.Exec()
-		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
-			return errFenced
-		}
-		return cmp.Or(err, fenced(tag))
-	}
-}
-
 // succeeded reports whether a poll ended on the way.
 func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
 
 const notNullViolation = "23502"
-
-// applyNewer applies those of the entries that are newer than what is known. end: no page has others beside them.
-func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
-	if entries = known.newer(entries); len(entries) == 0 {
-		return nil, nil
-	}
-	if carefully {
-		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
-	} else {
-		var good []feed.Entry
-		if good, bad = a.quarantine.check(entries); len(good) > 0 {
-			err = a.call(ctx, tx, good, known.rows)
-		}
-	}
-	if err == nil {
-		err = a.quarantine.reject(ctx, tx, bad)
-	}
-	if err == nil {
-		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
-	}
-	if err == nil {
-		err = a.quarantine.settle(bad)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(known.rejected) == 0 {
-		return bad, nil
-	}
-	return bad, a.quarantine.clear(ctx, tx, good(entries, bad)...)
-}
 
 // good returns the ids of the entries that were not refused.
 func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {

@@ -472,13 +472,13 @@ func TestCheck(t *testing.T) {
 		c := newCopier(t, s)
 		c.mustPoll(t)
 		c.Check = bad("3|14")
-		if err := c.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
 		c.wantRejected(t, s, "name is no name", 3, 14)
 		c.Check = func(feed.Entry) error { panic("of Ada") }
-		if err := c.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.poll(t.Context()); err == nil || strings.Contains(err.Error(), "Ada") || len(c.things(t)) != 25 {

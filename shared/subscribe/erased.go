@@ -96,7 +96,7 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return a.forgetWalked(ctx, tx)
+		return a.forgetNoted(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("drop what is erased: %w", err)
@@ -108,7 +108,7 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 	rows, err := a.pool.Query(ctx, `
 		select id from erased_entity e
 		 where service = $1 and feed = $2 and (exists (select from `+a.table()+` t where t.id = e.id) or `+cmp.Or(a.Kept, "false")+`) limit $3`,
-		a.service, a.Name, walkChunk)
+		a.service, a.Name, resyncChunk)
 	if err != nil {
 		return fmt.Errorf("look for what is erased: %w", err)
 	}
@@ -138,7 +138,7 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		a.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", a.Name,
 			"entities", len(back)-len(bad), "refused", len(bad))
 	}
-	if len(back) < walkChunk {
+	if len(back) < resyncChunk {
 		a.erasures.looked = time.Now()
 	}
 	return nil
@@ -187,8 +187,8 @@ func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 	return erased, err
 }
 
-// forgetWalked makes the walked entities that are erased deleted ones: their rows in the copy go in the end of the walk.
-func (t *target) forgetWalked(ctx context.Context, tx pgx.Tx) error {
+// forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the resync.
+func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		update walked_entity w set entity = null from erased_entity e
 		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, t.service, t.Name)

@@ -101,7 +101,7 @@ func TestErasedStaysErased(t *testing.T) {
 			s.put(t, 1, 3)
 			c.mustPoll(t)
 			wantErased(t, c, s)
-			if err := c.resyncer.beginWalk(t.Context(), "test", nil); err != nil {
+			if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 				t.Fatal(err)
 			}
 			c = s.copier(t, c.pool, 10, columns...) // a restart in the middle
@@ -157,7 +157,7 @@ func TestErasedStaysErased(t *testing.T) {
 		say := func(position int64, e feed.Entry) {
 			t.Helper()
 			e.ID, e.Position, e.Updated, e.Cursor = numbered(1), position, time.Now(), feed.At(position, digest)
-			c.poller.stream = &stream{}
+			c.stream = c.newStream(nil)
 			if err := c.stream.applyHeard(t.Context(), at, []eventstream.Message{{Entry: e, After: at.cursor}}); err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +187,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if left(t, c.pool) != 1 || c.stored(t).rejected != 1 {
 		t.Fatal("nothing is rejected")
 	}
-	if err := c.resyncer.beginWalk(t.Context(), "test", nil); err != nil {
+	if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 		t.Fatal(err)
 	}
 	page, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.feedURL(), Limit: 4})

@@ -151,7 +151,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 			"": func(t *rapid.T) {
 				m.look(t, now)
 				for _, c := range []*copier{polls, other} {
-					if err := c.state.refresh(context.Background()); err != nil { // as the leader's look does
+					if err := c.state.refresh(context.Background()); err != nil { // as the lease's look does
 						t.Fatal(err)
 					}
 					m.wantShown(t, c.status(now), now)

@@ -25,15 +25,15 @@ const (
 // the same one.
 const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
-// A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
+// A lease sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
 // connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
-type leader struct {
+type lease struct {
 	site   *Site
 	logger *slog.Logger
 }
 
 // run polls whenever this process may, until ctx ends.
-func (l *leader) run(ctx context.Context) {
+func (l *lease) run(ctx context.Context) {
 	for said := ""; ; {
 		err := l.hold(ctx, &said)
 		if ctx.Err() != nil {
@@ -49,7 +49,7 @@ func (l *leader) run(ctx context.Context) {
 }
 
 // say tells once why this process does not poll, and every time whoever asks it to.
-func (l *leader) say(ctx context.Context, said *string, why error) {
+func (l *lease) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
 		p.state.assume(roleStandby)
 	}
@@ -61,7 +61,7 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
-func (l *leader) hold(ctx context.Context, said *string) error {
+func (l *lease) hold(ctx context.Context, said *string) error {
 	config := l.site.DB.Config()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
@@ -115,7 +115,7 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 }
 
 // setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
-func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
+func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	_, err := conn.Exec(ctx, `set idle_session_timeout = '`+silenceEnds+`'`)
@@ -123,7 +123,7 @@ func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
-func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
+func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	if !mine {
@@ -165,7 +165,7 @@ const (
 )
 
 // work calls the service's Work again and again until ctx ends.
-func (l *leader) work(ctx context.Context) {
+func (l *lease) work(ctx context.Context) {
 	for said := ""; ; {
 		switch err := l.workOnce(ctx); {
 		case ctx.Err() != nil:
@@ -184,7 +184,7 @@ func (l *leader) work(ctx context.Context) {
 	}
 }
 
-func (l *leader) workOnce(ctx context.Context) (err error) {
+func (l *lease) workOnce(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.site.service.WorkTimeout, workTimeout))
 	defer cancel()
 	defer func() {

@@ -24,7 +24,7 @@ type stream struct {
 	*target
 	state   *state
 	applier *applier
-	client  *feed.Client
+	fetcher *fetcher
 
 	queue   *eventstream.Queue
 	arrived chan eventstream.Message
@@ -39,6 +39,10 @@ type stream struct {
 	askAt      time.Time             // when to ask the feed because of the stream; zero: there is no reason to
 
 	counts streamCounts
+}
+
+func (p *poller) newStream(queue *eventstream.Queue) *stream {
+	return &stream{target: p.target, state: p.state, applier: p.applier, fetcher: p.fetcher, queue: queue}
 }
 
 // streamCounts are those since this process polls.
@@ -227,7 +231,7 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []eventst
 // confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
 // may be of another history, and only begin like the copy's.
 func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
-	answer, err := l.client.Get(ctx, feed.Request{URL: l.URL, After: cursor, Limit: 1})
+	answer, err := l.fetcher.client.Get(ctx, feed.Request{URL: l.URL, After: cursor, Limit: 1})
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,8 @@ func TestStreamProperty(t *testing.T) {
 		var delivered []eventstream.Message
 		restart := func() {
 			c = s.copier(rt, pool, 4)
-			c.stream = &stream{queue: &eventstream.Queue{Feed: "things"}, adrift: true, arrived: make(chan eventstream.Message, 1000)}
+			c.stream = c.newStream(&eventstream.Queue{Feed: "things"})
+			c.stream.adrift, c.stream.arrived = true, make(chan eventstream.Message, 1000)
 			if _, err := c.state.load(context.Background()); err != nil {
 				rt.Fatal(err)
 			}

@@ -137,7 +137,7 @@ func (s *source) hearer(t *testing.T, url, exchange string, prepare func(*copier
 	if h.logger, err = daemon.Logger(h.log, "debug"); err != nil {
 		t.Fatal(err)
 	}
-	h.stream = &stream{queue: &eventstream.Queue{Feed: exchange, Name: "test." + exchange, Logger: h.logger}}
+	h.stream = h.newStream(&eventstream.Queue{Feed: exchange, Name: "test." + exchange, Logger: h.logger})
 	if err := h.stream.queue.Broker.UnmarshalText([]byte(url)); err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func TestMalformed(t *testing.T) {
 		s.put(t, 25, 25) // on the page of its first version
 		s.put(t, 1, 2)
 		s.breaks(`"version":2,"entity`, `"version":0,"entity`, 26, 27)
-		if err := c.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
@@ -148,7 +148,7 @@ func TestMalformed(t *testing.T) {
 			t.Errorf("at %s %d are rejected of %v", at.cursor, at.rejected, things)
 		}
 		s.setTamper(nil)
-		if err := c.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
@@ -250,7 +250,7 @@ func TestMalformedOfEntries(t *testing.T) {
 	s.breaks(`"version":1,"entity`, `"version":0,"entity`, 2, 3)
 	l.heard = nil
 	l.quarantine.passed.Store(false) // as in a process that has just started
-	if err := l.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+	if err := l.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 		t.Fatal(err)
 	}
 	l.mustPoll(t)

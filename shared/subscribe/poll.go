@@ -4,73 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
-
-const (
-	dbTimeout     = time.Minute        // for one transaction
-	stopTimeout   = 5 * time.Second    // for that which runs at the stop
-	readTimeout   = web.RequestTimeout // for the row of a subscription: those who answer a request wait for it
-	maxRetryAfter = time.Hour          // the longest that a source can keep a reader away
-	maxWait       = 30 * time.Second
-	progressEvery = 5 * time.Second // of the log while much is copied
-)
-
-// A poller keeps the copy of one feed: it has the parts do their work in the order of a poll.
-type poller struct {
-	*target
-	state      *state
-	requests   *requests
-	fetcher    *fetcher
-	quarantine *quarantine
-	applier    *applier
-	resyncer   *resyncer
-	stream     *stream // nil: it listens to no stream
-	metrics    *pollerMetrics
-}
-
-func newPoller(service string, f Feed, client *feed.Client, given tuning, logger *slog.Logger) *poller {
-	given.source = "default"
-	if f.Columns != nil {
-		f.Apply = func(ctx context.Context, tx pgx.Tx, batch *Batch) error {
-			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
-		}
-	}
-	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger, timeout: dbTimeout}
-	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
-	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given}
-	p.fetcher = &fetcher{target: t, state: p.state, client: client}
-	p.applier = &applier{
-		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
-		metrics: p.metrics,
-	}
-	p.resyncer = &resyncer{target: t, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
-	return p
-}
-
-// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
-// may wait for a synchronous standby that is away.
-func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
-	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	forget := context.AfterFunc(ctx, func() {
-		select {
-		case <-going.Done():
-		case <-time.After(stopTimeout):
-			cancel()
-		}
-	})
-	return going, func() {
-		forget()
-		cancel()
-	}
-}
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
@@ -114,7 +56,7 @@ func (p *poller) run(ctx context.Context) {
 }
 
 // poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor behind
-// it, so that it can be broken off anywhere. Where the source has another history, a walk begins. A poll that somebody asked
+// it, so that it can be broken off anywhere. Where the source has another history, a resync begins. A poll that somebody asked
 // for, unlike one on schedule, does not wait at the source, and minds no pause.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	at, err := p.state.begin(ctx, scheduled)
@@ -135,29 +77,17 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		gone, diverged := errors.AsType[*feed.StatusError](err)
 		switch {
 		case diverged && errors.Is(err, feed.ErrDiverged):
-			err = p.resyncer.beginWalk(ctx, "The source has another history than the copy had.", gone)
+			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
 		case !errors.Is(err, errFenced):
 			return err
 		}
 		loaded, loadErr := p.state.load(ctx)
-		if loadErr != nil || !loaded.resync.underWay { // else somebody asked for a walk in the middle
+		if loadErr != nil || !loaded.resync.underWay { // else somebody asked for a resync in the middle
 			return errors.Join(err, loadErr)
 		}
 		at = loaded
 	}
-	return p.resyncer.walkOn(ctx, at, scheduled)
-}
-
-// seePast notes where the feed ends, before anything of it is copied.
-func (p *poller) seePast(ctx context.Context) error {
-	head, err := p.fetcher.client.Head(ctx, p.URL)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, dbTimeout)
-		defer cancel()
-		_, err = p.pool.Exec(ctx, `update subscription set past = $3 where service = $1 and feed = $2 and past is null`,
-			p.service, p.Name, head.Position)
-	}
-	return err
+	return p.resyncer.goOn(ctx, at, scheduled)
 }
 
 // copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied is followed by a smaller one; by a larger one where all was
@@ -237,16 +167,182 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	return cmp.Or(p.state.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
 }
 
-// resync makes the feed be read anew. A walk that is under way goes on: it does the same.
-func (p *poller) resync(ctx context.Context) error {
-	if err := p.state.refresh(ctx); err != nil {
-		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
-	}
-	if p.state.current().resync.underWay {
-		return nil
-	}
-	if err := p.resyncer.beginWalk(ctx, "Asked for by hand.", nil); err != nil {
+// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
+// still is committed first. (After a failure none does: what they may have been to each other ends there.)
+func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
+	page, err := a.erasures.forget(ctx, page)
+	if err != nil {
 		return err
 	}
-	return p.state.refresh(ctx)
+	var entries []feed.Entry
+	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
+		entries = page.Latest()
+	}
+	now := &turn{done: make(chan struct{})}
+	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0
+	if beside {
+		now.ids = make(map[uuid.UUID]bool, len(entries))
+		for _, e := range entries {
+			now.ids[e.ID] = true
+		}
+		left = t.most - 1
+		for i, other := range t.all {
+			if overlap(other.ids, now.ids) {
+				left = min(left, len(t.all)-1-i)
+			}
+		}
+	}
+	if err := t.wait(left); err != nil {
+		return err
+	}
+	if err := a.passOn(ctx, from.cursor, page); err != nil {
+		return err
+	}
+	var before *turn
+	if len(t.all) > 0 {
+		before = t.all[len(t.all)-1]
+	}
+	t.all = append(t.all, now)
+	apply := func() {
+		defer close(now.done)
+		now.err = a.commit(ctx, entries, from, to, before)
+	}
+	if beside {
+		go apply()
+		return nil
+	}
+	apply()
+	return t.wait(0)
+}
+
+// commit moves the cursor and applies the entries, both or neither. When ctx ends it has stopTimeout to finish. What
+// fails as a whole is tried again in parts, to find what is at fault.
+func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	began := time.Now()
+	doubted, _ := a.quarantine.doubted(entries)
+	carefully := len(doubted) > 0 && len(entries) > 1
+	bad, err := a.tryCommit(ctx, entries, from, to, before, carefully)
+	if err != nil && before != nil {
+		if <-before.done; before.err != nil {
+			return before.err
+		}
+	}
+	_, refused := errors.AsType[*refusedError](err)
+	whole := err == nil
+	if !whole && !carefully && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
+		bad, err = a.tryCommit(ctx, entries, from, to, before, true)
+	}
+	if err != nil {
+		return &pageError{"apply the page after " + from.cursor.String(), to.cursor.Position - from.cursor.Position, err}
+	}
+	a.metrics.apply.Observe(time.Since(began).Seconds())
+	a.quarantine.logRejected(ctx, bad)
+	a.quarantine.see(entries, bad)
+	a.quarantine.trust(entries)
+	if whole { // else another one of this size is enough
+		a.fetcher.grow()
+	}
+	a.state.committed(from, to, bad)
+	return nil
+}
+
+func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
+	timeout := a.timeout
+	if carefully {
+		timeout *= 3 // as many steps as it takes to find one of a thousand that takes as long as it may
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	alone := before == nil || isDone(before)
+	if alone && !carefully && a.Columns != nil && a.Check == nil && len(entries) < copyFrom && !a.state.hasRejected() {
+		return nil, a.upsertAtOnce(ctx, entries, from, to)
+	}
+	known, look := a.guess(entries), false
+	if known == nil || carefully {
+		known, look = noneKnown(), len(entries) > 0
+	}
+	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
+	err = a.inTx(ctx, func(first *pgx.Batch) {
+		if alone {
+			a.move(first, from, to)
+		}
+		if look {
+			a.lookUp(first, entries, a.state.hasRejected(), known)
+		}
+	}, func(tx pgx.Tx) error {
+		if len(entries) > 0 {
+			end := succeeded(from, to) || a.fetcher.limit() >= feed.MaxPageSize // of what can be had at once
+			if bad, err = a.applyNewer(ctx, tx, entries, known, carefully, end); err != nil {
+				return err
+			}
+		}
+		if alone {
+			return nil
+		}
+		if <-before.done; before.err != nil {
+			return before.err
+		}
+		var last pgx.Batch
+		a.move(&last, from, to)
+		return tx.SendBatch(ctx, &last).Close()
+	})
+	if err == nil && len(entries) > 0 {
+		a.allNew.Store(len(known.rows) == 0)
+	}
+	return bad, err
+}
+
+// move queues what moves the cursor. It fails where that is not where it was, or a resync has begun, and with it the whole transaction.
+func (a *applier) move(b *pgx.Batch, from, to progress) {
+	sql := `
+		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
+		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
+		 where service = $1 and feed = $2`
+	if a.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
+		sql += ` returning set_config('synchronous_commit', 'off', true)`
+	}
+	b.Queue(sql,
+		a.service, a.Name, from.cursor.String(), to.cursor.String(), to.etag, to.etagURL,
+		to.headPosition, timeOrNull(to.asOf), timeOrNull(to.lastSuccess), succeeded(from, to),
+	).Fn = func(results pgx.BatchResults) error {
+		tag, err := results.Exec()
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
+			return errFenced
+		}
+		return cmp.Or(err, fenced(tag))
+	}
+}
+
+// applyNewer applies those of the entries that are newer than what is known. end: no page has others beside them.
+func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
+	if entries = known.newer(entries); len(entries) == 0 {
+		return nil, nil
+	}
+	if carefully {
+		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
+	} else {
+		var good []feed.Entry
+		if good, bad = a.quarantine.check(entries); len(good) > 0 {
+			err = a.call(ctx, tx, good, known.rows)
+		}
+	}
+	if err == nil {
+		err = a.quarantine.reject(ctx, tx, bad)
+	}
+	if err == nil {
+		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
+	}
+	if err == nil {
+		err = a.quarantine.settle(bad)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(known.rejected) == 0 {
+		return bad, nil
+	}
+	return bad, a.quarantine.clear(ctx, tx, good(entries, bad)...)
 }

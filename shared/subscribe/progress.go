@@ -63,12 +63,12 @@ const selectProgress = `
 	 where service = $1`
 
 func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) {
-	var cursor, walkHistory string
-	var asOf, lastSuccess, walkSince, resyncedAt, failingSince, tunedAt *time.Time
-	var walk *string
+	var cursor, history string
+	var asOf, lastSuccess, resyncSince, resyncedAt, failingSince, tunedAt *time.Time
+	var resync *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
-		&walk, &walkHistory, &at.resync.reason, &walkSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
+		&resync, &history, &at.resync.reason, &resyncSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
 		&failingSince, &tunedAt, &at.stale, &at.rejected)
 	if err != nil {
 		return name, at, err
@@ -77,19 +77,19 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 		d := time.Duration(*wait) * time.Second
 		at.wait = &d
 	}
-	at.asOf, at.lastSuccess, at.resync.since, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(walkSince), timeOrZero(resyncedAt)
+	at.asOf, at.lastSuccess, at.resync.since, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(resyncSince), timeOrZero(resyncedAt)
 	at.failingSince, at.tunedAt = timeOrZero(failingSince), timeOrZero(tunedAt)
 	if at.cursor, err = feed.ParseCursor(cursor); err != nil {
 		return name, at, err
 	}
-	if walk == nil {
+	if resync == nil {
 		return name, at, nil
 	}
 	at.resync.underWay = true
-	if at.resync.cursor, err = feed.ParseCursor(*walk); err != nil {
+	if at.resync.cursor, err = feed.ParseCursor(*resync); err != nil {
 		return name, at, err
 	}
-	at.resync.history, err = feed.ParseCursor(walkHistory)
+	at.resync.history, err = feed.ParseCursor(history)
 	return name, at, err
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// walkChunk is how many entities of a walk are applied at once.
-const walkChunk = 1000
+// resyncChunk is how many entities of a resync are applied at once.
+const resyncChunk = 1000
 
 // A resyncer reads a feed anew.
 type resyncer struct {
@@ -24,12 +24,12 @@ type resyncer struct {
 	metrics *pollerMetrics
 }
 
-// A walk reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
+// A resync reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
 // for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
-// transaction makes the copy what the walk has seen.
+// transaction makes the copy what the resync has seen.
 
-// beginWalk begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
-func (r *resyncer) beginWalk(ctx context.Context, reason string, gone *feed.StatusError) error {
+// begin begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
+func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
 		history = gone.History
@@ -54,15 +54,15 @@ func (r *resyncer) beginWalk(ctx context.Context, reason string, gone *feed.Stat
 	return nil
 }
 
-// walkOn goes on with the walk, and ends it.
-func (r *resyncer) walkOn(ctx context.Context, at progress, scheduled bool) error {
+// goOn goes on with the resync, and ends it.
+func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error {
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
 	for f := range r.fetcher.fetch(fetching, feed.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
-			return errors.Join(f.err, r.beginWalk(ctx, at.resync.reason, gone))
+			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
 		}
 		switch stop := r.state.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
@@ -81,13 +81,13 @@ func (r *resyncer) walkOn(ctx context.Context, at progress, scheduled bool) erro
 		to.cursor = f.Page.Cursor
 		r.state.copying(&so, f.Page, to)
 		if f.Page.UpToDate {
-			return r.endWalk(ctx, at)
+			return r.end(ctx, at)
 		}
 	}
 	return ctx.Err()
 }
 
-// note takes down the newest versions on a page, and moves the walk behind it.
+// note takes down the newest versions on a page, and moves the resync behind it.
 func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
 	var ids []uuid.UUID
 	var versions, positions []int64
@@ -124,11 +124,11 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	}, func(pgx.Tx) error { return nil })
 }
 
-// endWalk makes the copy what the walk has seen: what the source no longer has reaches Apply as deletions, and all that it has is
+// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that it has is
 // applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is: the stop breaks
 // it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
 // their own, and those of rejected entries are changed last.
-func (r *resyncer) endWalk(ctx context.Context, at progress) error {
+func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
 	}
@@ -143,7 +143,7 @@ func (r *resyncer) endWalk(ctx context.Context, at progress) error {
 			 where service = $1 and feed = $2 and walk_cursor = $3`,
 			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
-		if err := r.forgetWalked(ctx, tx); err != nil {
+		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err
 		}
 		var badGone []rejection
@@ -152,14 +152,14 @@ func (r *resyncer) endWalk(ctx context.Context, at progress) error {
 				return err
 			}
 		}
-		if applied, bad, err = r.applyWalked(ctx, tx); err != nil {
+		if applied, bad, err = r.applyNoted(ctx, tx); err != nil {
 			return err
 		}
 		if r.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
 			if err := r.applier.quarantine.judge(ctx, tx, applied, bad, false); err != nil {
 				return err
 			}
-			if bad, err = r.againWalked(ctx, tx, append(bad, badGone...)); err != nil {
+			if bad, err = r.againNoted(ctx, tx, append(bad, badGone...)); err != nil {
 				return err
 			}
 			if err := r.applier.quarantine.settle(bad); err != nil {
@@ -185,11 +185,11 @@ func (r *resyncer) endWalk(ctx context.Context, at progress) error {
 	return err
 }
 
-func (r *resyncer) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
+func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
 			select id, version, position, updated, entity from walked_entity
-			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, walkChunk)
+			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -214,8 +214,8 @@ func (r *resyncer) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad
 	}
 }
 
-// againWalked tries once more what has failed, when all else is as the source has it.
-func (r *resyncer) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+// againNoted tries once more what has failed, when all else is as the source has it.
+func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
 		still, err = r.applier.quarantine.again(ctx, tx, refused, dbTimeout)
@@ -241,7 +241,7 @@ func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []r
 		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {
-		n := min(walkChunk, len(entries))
+		n := min(resyncChunk, len(entries))
 		var rejected []rejection
 		rejected, err = r.applier.quarantine.applyCarefully(ctx, tx, entries[:n], dbTimeout)
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]

@@ -147,7 +147,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		}
 		defer p.fetcher.client.Close()
 	}
-	polling.Go(func() { (&leader{site, logger}).run(ctx) })
+	polling.Go(func() { (&lease{site, logger}).run(ctx) })
 	site.route()
 	return process.Serve(ctx)
 }
@@ -175,7 +175,7 @@ func (p *poller) configure(env map[string]string) (err error) {
 		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
 			return daemon.Usagef("%s %w", p.variable("STREAM"), err)
 		}
-		p.stream = &stream{target: p.target, state: p.state, applier: p.applier, client: p.fetcher.client, queue: queue}
+		p.stream = p.newStream(queue)
 	}
 	return nil
 }

@@ -218,7 +218,7 @@ func (st *state) fails() int {
 	return st.failures
 }
 
-// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the leader's
+// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
 // looks, and by the cursor when it does not move.
 func (st *state) begin(ctx context.Context, scheduled bool) (progress, error) {
 	st.mu.Lock()

@@ -25,31 +25,49 @@ const (
 
 // A Subscription is how one feed's copy is, as /subscriptions shows it.
 type Subscription struct {
-	Feed           string      `json:"feed"`
-	URL            string      `json:"url"`
+	Feed string `json:"feed"`
+	URL  string `json:"url"`
+	Polling
+	Copy
+	RejectedEntries int `json:"rejected_entries"` // that could not be applied
+	Resync
+	Standby    bool    `json:"standby"`     // another process of this service polls
+	CatchingUp *Pace   `json:"catching_up"` // while a poll copies; else null
+	Stream     *Stream `json:"stream"`      // null: it listens to none
+	shown
+}
+
+// Polling is when and how a feed is polled.
+type Polling struct {
 	Schedule       string      `json:"schedule"`
 	ScheduleSource string      `json:"schedule_source"` // "default", "environment" or "runtime"
 	Wait           string      `json:"wait"`            // how long a request waits at the source for something new; "0s": none does
 	PageSize       int         `json:"page_size"`
 	Cost           Cost        `json:"cost"`
 	NextPolls      []time.Time `json:"next_polls"` // five; the first is sooner than the schedule's while the source fails
-	Cursor         feed.Cursor `json:"cursor"`
-	LagEntries     int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
-	State          string      `json:"state"`
-	AsOf           *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet, or the clock was set back since
-	LastSuccessAt  *time.Time  `json:"last_success_at"` // null: never, or the clock was set back since
-	FailingSince   *time.Time  `json:"failing_since"`   // the first poll that failed since one succeeded; null: none did
-	LastError      *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
+}
 
-	RejectedEntries int        `json:"rejected_entries"` // that could not be applied
-	Generation      int        `json:"generation"`       // 1 and how often the feed was read anew
-	ResyncedAt      *time.Time `json:"resynced_at"`      // when that last ended; null: never
-	ResyncReason    string     `json:"resync_reason"`    // of the walk under way, or else of the last one
-	ResyncSince     *time.Time `json:"resync_since"`     // when the walk under way began; null: none is
-	Standby         bool       `json:"standby"`          // another process of this service polls
-	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
-	Stream          *Stream    `json:"stream"`           // null: it listens to none
+// A Copy is how far a copy is, and how fresh.
+type Copy struct {
+	Cursor        feed.Cursor `json:"cursor"`
+	LagEntries    int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
+	State         string      `json:"state"`
+	AsOf          *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet, or the clock was set back since
+	LastSuccessAt *time.Time  `json:"last_success_at"` // null: never, or the clock was set back since
+	FailingSince  *time.Time  `json:"failing_since"`   // the first poll that failed since one succeeded; null: none did
+	LastError     *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
+}
 
+// A Resync is how often, when and why a feed was read anew.
+type Resync struct {
+	Generation   int        `json:"generation"`    // 1 and how often it was
+	ResyncedAt   *time.Time `json:"resynced_at"`   // when that last ended; null: never
+	ResyncReason string     `json:"resync_reason"` // of the resync under way, or else of the last one
+	ResyncSince  *time.Time `json:"resync_since"`  // when the resync under way began; null: none is
+}
+
+// shown is what only the pages say.
+type shown struct {
 	trouble string                          // last_error in a sentence for people
 	cut     string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
 	undated bool                            // there is a copy, but the clock was set back since
@@ -76,14 +94,22 @@ func (st *state) status(now time.Time) Subscription {
 	defer st.mu.Unlock()
 	asOf := believed(st.copied.asOf, now)
 	s := Subscription{
-		Feed: st.Name, URL: st.shownURL, Schedule: st.tuned.schedule.String(), ScheduleSource: st.tuned.source,
-		Wait: st.tuned.wait.String(), PageSize: st.tuned.pageSize,
-		NextPolls: st.tuned.schedule.NextN(now, 5), Cursor: st.copied.cursor, State: Fresh,
-		LagEntries: max(st.copied.headPosition-st.copied.cursor.Position, 0), RejectedEntries: st.copied.rejected,
-		Generation: st.copied.generation, ResyncedAt: timeOrNull(since(st.copied.resyncedAt, now)), ResyncReason: st.copied.resyncReason, Standby: !st.requests.polls(),
-		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(st.copied.lastSuccess, now)), FailingSince: timeOrNull(since(st.copied.failingSince, now)),
-		undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
-		held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored,
+		Feed: st.Name, URL: st.shownURL, RejectedEntries: st.copied.rejected, Standby: !st.requests.polls(),
+		Polling: Polling{
+			Schedule: st.tuned.schedule.String(), ScheduleSource: st.tuned.source, Wait: st.tuned.wait.String(), PageSize: st.tuned.pageSize,
+			NextPolls: st.tuned.schedule.NextN(now, 5),
+		},
+		Copy: Copy{
+			Cursor: st.copied.cursor, LagEntries: max(st.copied.headPosition-st.copied.cursor.Position, 0), State: Fresh,
+			AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(st.copied.lastSuccess, now)), FailingSince: timeOrNull(since(st.copied.failingSince, now)),
+		},
+		Resync: Resync{
+			Generation: st.copied.generation, ResyncedAt: timeOrNull(since(st.copied.resyncedAt, now)), ResyncReason: st.copied.resyncReason,
+		},
+		shown: shown{
+			undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
+			held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored,
+		},
 	}
 	actual := st.tuned
 	if actual.wait = st.wait(now); actual.wait < st.tuned.wait {

@@ -203,7 +203,7 @@ func TestUpsertAtOnce(t *testing.T) {
 	if err := commit(at, entry(1, 6, "newer")); !errors.Is(err, errFenced) {
 		t.Errorf("the cursor was elsewhere: %v", err)
 	}
-	if err := c.resyncer.beginWalk(t.Context(), "A test.", nil); err != nil {
+	if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := commit(moved, entry(1, 6, "newer")); !errors.Is(err, errFenced) {

@@ -1,0 +1,97 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+const (
+	dbTimeout     = time.Minute        // for one transaction
+	stopTimeout   = 5 * time.Second    // for that which runs at the stop
+	readTimeout   = web.RequestTimeout // for the row of a subscription: those who answer a request wait for it
+	maxRetryAfter = time.Hour          // the longest that a source can keep a reader away
+	maxWait       = 30 * time.Second
+	progressEvery = 5 * time.Second // of the log while much is copied
+)
+
+// A poller keeps the copy of one feed: it has the parts do their work in the order of a poll.
+type poller struct {
+	*target
+	state      *state
+	requests   *requests
+	fetcher    *fetcher
+	quarantine *quarantine
+	applier    *applier
+	resyncer   *resyncer
+	stream     *stream // nil: it listens to no stream
+	metrics    *pollerMetrics
+}
+
+func newPoller(service string, f Feed, client *feed.Client, given tuning, logger *slog.Logger) *poller {
+	given.source = "default"
+	if f.Columns != nil {
+		f.Apply = func(ctx context.Context, tx pgx.Tx, batch *Batch) error {
+			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
+		}
+	}
+	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger, timeout: dbTimeout}
+	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
+	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given}
+	p.fetcher = &fetcher{target: t, state: p.state, client: client}
+	p.applier = &applier{
+		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
+		metrics: p.metrics,
+	}
+	p.resyncer = &resyncer{target: t, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
+	return p
+}
+
+// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
+// may wait for a synchronous standby that is away.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		select {
+		case <-going.Done():
+		case <-time.After(stopTimeout):
+			cancel()
+		}
+	})
+	return going, func() {
+		forget()
+		cancel()
+	}
+}
+
+// seePast notes where the feed ends, before anything of it is copied.
+func (p *poller) seePast(ctx context.Context) error {
+	head, err := p.fetcher.client.Head(ctx, p.URL)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+		defer cancel()
+		_, err = p.pool.Exec(ctx, `update subscription set past = $3 where service = $1 and feed = $2 and past is null`,
+			p.service, p.Name, head.Position)
+	}
+	return err
+}
+
+// resync makes the feed be read anew. A resync that is under way goes on: it does the same.
+func (p *poller) resync(ctx context.Context) error {
+	if err := p.state.refresh(ctx); err != nil {
+		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
+	}
+	if p.state.current().resync.underWay {
+		return nil
+	}
+	if err := p.resyncer.begin(ctx, "Asked for by hand.", nil); err != nil {
+		return err
+	}
+	return p.state.refresh(ctx)
+}
