@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -109,8 +110,7 @@ func TestManyLinksAtOnce(t *testing.T) {
 	mailed(t, sink, n)
 }
 
-// A link by mail signs in another browser, once, and confirms the address.
-// The browser that signed up has the account open. The owner of the address hears of it before a link is used, and until it is confirmed.
+// Somebody else may have signed up with an address. Its owner hears of it before a link is used, and until it is confirmed.
 func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)
@@ -118,7 +118,7 @@ func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	stranger, owner := newBrowser(t), newBrowser(t)
 	stranger.get(t, co.customers.URL+"/signup")
 	stranger.signUp(t, "ada@example.com")
-	const inMail, onPage = "If it was not you who signed up, do not open it", "Was it you who signed up?"
+	const inMail, onPage = "The link confirms the address, and signs out every other browser", "Was it you who signed up?"
 	welcome := mailed(t, sink, 1)
 	owner.get(t, co.customers.URL+"/signin")
 	owner.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
@@ -148,6 +148,167 @@ func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	}
 }
 
+// asAPI sends a request of a program with a buyer's token ("" is none), and returns the status and what the answer has.
+func asAPI(t *testing.T, method, address, token, body string, header ...string) (status int, id, newToken, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	whole, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		ID    string `json:"id"`
+		Token string `json:"buyer_token"`
+	}
+	_ = json.Unmarshal(whole, &answer) // a list has neither
+	return resp.StatusCode, answer.ID, answer.Token, string(whole)
+}
+
+// A confirmation ends whatever was given out before, at both apps.
+func TestConfirmationEndsCredentials(t *testing.T) {
+	t.Parallel()
+	sink, smtpURL := openSink(t)
+	co := openCompany(t, "SMTP_URL="+smtpURL)
+
+	t.Run("of the browser that signed up", func(t *testing.T) {
+		stranger, owner := newBrowser(t), newBrowser(t)
+		asGuest := stranger.buy(t, co)
+		stranger.signIn(t, co)
+		stranger.signUp(t, "ada@example.com")
+		stranger.handOver(t)
+		before := stranger.buy(t, co)
+		account, _ := accountOf(t, co, stranger)
+		stranger.signIn(t, co)
+		atCustomers := stranger.at
+		toSales, held := stranger.handover(t)
+
+		owner.get(t, links(t, mailed(t, sink, 1), 1)[0])
+		owner.post(t, owner.at.Path, nil)
+		owner.wants(t, 200, "Your address is confirmed")
+		owner.handOver(t)
+		owner.wants(t, 200, "Ada Lovelace")
+		if at, confirmed := accountOf(t, co, owner); at != account || !confirmed {
+			t.Errorf("the owner has %s, confirmed: %v", at, confirmed)
+		}
+
+		stranger.at = atCustomers
+		stranger.post(t, toSales, url.Values{"handover": {held}})
+		stranger.wants(t, 403, "confirmed since")
+		stranger.get(t, co.customers.URL+account)
+		stranger.wants(t, 401)
+		form := ada("", "stranger@example.com")
+		form.Set("version", "2")
+		for path, form := range map[string]url.Values{account: form, account + "/delete": {"confirm": {"yes"}}} {
+			stranger.post(t, path, form)
+			stranger.wants(t, 401)
+		}
+		stranger.get(t, co.customers.URL+"/account")
+		stranger.wants(t, 200, "Sign in")
+		stranger.get(t, co.sales.URL+"/orders/"+before)
+		stranger.wants(t, 404)
+		stranger.get(t, co.salesReplica.URL+"/orders/"+before)
+		stranger.wants(t, 404)
+		stranger.get(t, co.sales.URL+"/orders")
+		stranger.wants(t, 200, asGuest)
+		if strings.Contains(stranger.page, before) {
+			t.Error("the list has the account's order")
+		}
+		stranger.post(t, "/orders", url.Values{"model": {"ohm"}, "quantity": {"1"}})
+		stranger.wants(t, 401, "Nothing was changed or bought.")
+		stranger.get(t, co.sales.URL+"/")
+		stranger.wants(t, 200, "You buy as a guest")
+		stranger.buy(t, co)
+
+		owner.signIn(t, co)
+		owner.handOver(t)
+		owner.wants(t, 200, "You buy as customer", account)
+		after := owner.buy(t, co)
+		owner.get(t, co.sales.URL+"/orders")
+		owner.wants(t, 200, before, after)
+		stranger.get(t, co.sales.URL+"/orders/"+after)
+		stranger.wants(t, 404)
+	})
+	t.Run("but of no browser that confirms", func(t *testing.T) {
+		b := newBrowser(t)
+		asGuest := b.buy(t, co)
+		b.signIn(t, co)
+		b.signUp(t, "bob@example.com")
+		b.handOver(t)
+		account, _ := accountOf(t, co, b)
+		b.get(t, links(t, mailed(t, sink, 2), 1)[0])
+		b.post(t, b.at.Path, nil)
+		b.wants(t, 200, "Your address is confirmed")
+		b.handOver(t)
+		b.wants(t, 200, "Ada Lovelace")
+		b.get(t, co.sales.URL+"/")
+		b.wants(t, 200, "You buy as customer", account)
+		b.get(t, co.sales.URL+"/orders")
+		b.wants(t, 200, asGuest)
+	})
+	t.Run("of the program that signed up", func(t *testing.T) {
+		const cy = `{"name":"Cy","email":"cy@example.com","address":{"street":"St James Square 12","postal_code":"SW1Y 4JH","city":"London","country":"GB"}}`
+		const ohm = `{"lines":[{"model":"ohm","quantity":1}]}`
+		signUp := func() (status int, id, token, text string) {
+			t.Helper()
+			return asAPI(t, http.MethodPost, co.customers.URL+"/customers", "", cy, "Idempotency-Key", "cy")
+		}
+		_, id, old, _ := signUp()
+		account, orders := co.customers.URL+"/customers/"+id, co.sales.URL+"/orders"
+		status, before, _, text := asAPI(t, http.MethodPost, orders, old, ohm)
+		if status != 201 {
+			t.Fatal(status, text)
+		}
+		status, _, token, text := asAPI(t, http.MethodPost, links(t, mailed(t, sink, 3), 1)[0], "", "")
+		if status != 200 || token == "" {
+			t.Fatal(status, text)
+		}
+		if status, again, given, text := signUp(); status != 201 || again != id || given != "" {
+			t.Errorf("the sign-up again: %d %s", status, text)
+		}
+		for method, body := range map[string]string{http.MethodGet: "", http.MethodPut: cy, http.MethodDelete: ""} {
+			if status, _, _, text := asAPI(t, method, account, old, body); status != 401 || !strings.Contains(text, "confirmed since") {
+				t.Errorf("%s: %d %s", method, status, text)
+			}
+		}
+		if status, _, _, text := asAPI(t, http.MethodGet, account, token, ""); status != 200 {
+			t.Errorf("the new token: %d %s", status, text)
+		}
+		status, after, _, text := asAPI(t, http.MethodPost, orders, token, ohm)
+		if status != 201 {
+			t.Fatal(status, text)
+		}
+		for _, address := range []string{orders, orders + "/" + before, orders + "/" + after, co.salesReplica.URL + "/orders/" + after} {
+			if status, _, _, text := asAPI(t, http.MethodGet, address, old, ""); status != 401 {
+				t.Errorf("%s: %d %s", address, status, text)
+			}
+			if status, _, _, text := asAPI(t, http.MethodGet, address, token, ""); status != 200 {
+				t.Errorf("%s with the new token: %d %s", address, status, text)
+			}
+		}
+		if status, _, _, text := asAPI(t, http.MethodPost, orders, old, ohm); status != 401 {
+			t.Errorf("%d %s", status, text)
+		}
+	})
+}
+
+// A link by mail signs in another browser, once, and confirms the address.
 func TestSignInByLink(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)
@@ -229,6 +390,7 @@ func TestSignInByLink(t *testing.T) {
 			t.Errorf("%+v %v %v", p, resp.Header, err)
 		}
 	})
+	first = b // the one that signed up is signed out
 	t.Run("of an address that the account has no more", func(t *testing.T) {
 		first.get(t, co.customers.URL+"/signin")
 		first.post(t, "/signin", url.Values{"email": {"ada@example.com"}})

@@ -32,6 +32,7 @@ const (
 // A Buyer is as whom a browser, or the bearer of a token, buys. The zero Buyer is nobody.
 type Buyer struct {
 	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
+	Since    int64     `json:"since,omitzero"`    // when the account's e-mail address was confirmed, Unix microseconds; 0: it was not. A later confirmation ends the credential
 	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that no customer has; a browser keeps it when it signs in
 }
 
@@ -52,8 +53,9 @@ func (b Buyer) Owns(id uuid.UUID) bool {
 type Party struct {
 	Buyer
 	Operator bool
-	Unknown  error // why nothing tells whether Operator is true: the session cannot be looked up; else nil
-	reader   bool  // a token of a reader of feeds came, that is no buyer's credential
+	Ended    uuid.UUID // the customer of a cookie that has ended, see ErrEnded; else Nil
+	Unknown  error     // why nothing tells whether Operator is true: the session cannot be looked up; else nil
+	reader   bool      // a token of a reader of feeds came, that is no buyer's credential
 }
 
 // Refusal returns err, with which a request is refused that is no operator's; or Unknown, if it may be one.
@@ -116,8 +118,8 @@ func (s *Side) Token(b Buyer) (string, error) {
 	return prefix + signed, err
 }
 
-// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid is a
-// 401.
+// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid, or has
+// ended, is a 401; of a cookie that has ended the visitor is left.
 func (s *Side) Of(c *gin.Context) (Party, error) {
 	identity, err := access.Look(c)
 	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
@@ -131,12 +133,20 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
 			return Party{}, unauthorized("The token is not valid: send the buyer's own as Authorization: Bearer, or none.")
 		}
-		return p, nil
+		ended, err := s.ended(c.Request.Context(), p.Buyer)
+		if ended {
+			err = ErrEnded
+		}
+		return p, err
 	}
 	if s.read(c, s.cookie(), cookieTime, &p.Buyer) != nil {
 		p.Buyer = Buyer{}
 	}
-	return p, nil
+	ended, err := s.ended(c.Request.Context(), p.Buyer)
+	if ended {
+		p.Ended, p.Buyer = p.Customer, Buyer{Visitor: p.Visitor}
+	}
+	return p, err
 }
 
 // Require is Of, and fails with [ErrNobody] for nobody.

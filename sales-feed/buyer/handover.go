@@ -28,6 +28,8 @@ type Handover struct {
 	ID       uuid.UUID `json:"id"`
 	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
 	Customer uuid.UUID `json:"customer,omitzero"` // to sales: as whom the browser has signed in
+	Since    int64     `json:"since,omitzero"`    // to sales: of the customer's credential
+	News     bool      `json:"news,omitzero"`     // to sales: it tells of Since, and signs no browser in that is not signed in as the customer
 	SignOut  bool      `json:"sign_out,omitzero"` // the browser is nobody's from now on
 
 	Visitor uuid.UUID `json:"-"` // as whom the browser bought when it began; it is not sent, but known at sales
@@ -94,7 +96,12 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	if s.codec(handoverTime).Decode(audience(s.app), body.Handover, &got) != nil {
 		return got, s.failed("It is too old, or not one of ours.")
 	}
-	if s.app == Sales && !got.SignOut {
+	if ended, err := s.ended(c.Request.Context(), Buyer{Customer: got.Customer, Since: got.Since}); err != nil {
+		return got, err
+	} else if ended {
+		return got, s.failed("The e-mail address of the account was confirmed since.")
+	}
+	if s.app == Sales && !got.SignOut && !got.News {
 		var b begun
 		err := s.read(c, s.begunCookie(), signInTime+handoverTime, &b)
 		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {

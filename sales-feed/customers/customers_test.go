@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -88,10 +89,14 @@ var (
 	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 
-// as returns the header of a customer's token.
+// as returns the header of a customer's token that has not ended.
 func (a *app) as(t *testing.T, id uuid.UUID) []string {
 	t.Helper()
-	token, err := a.buyers.Token(buyer.Buyer{Customer: id})
+	since, err := buyer.Since(t.Context(), a.pool, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := a.buyers.Token(buyer.Buyer{Customer: id, Since: since})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +392,8 @@ func TestConfirm(t *testing.T) {
 	confirm := func(email string) (*customer.Customer, error) {
 		secret := uuid.NewString()
 		a.keepLink(t, secret, p.ID, email, "now() + interval '1 minute'")
-		return s.confirm(t.Context(), l, secret)
+		p, _, _, err := s.confirm(t.Context(), l, secret)
+		return p, err
 	}
 	for range 2 { // the second one changes nothing
 		if p, err := confirm("ada@example.com"); err != nil || !p.EmailConfirmed {
@@ -414,18 +420,44 @@ func TestConfirm(t *testing.T) {
 	})
 	t.Run("while others change the account", func(t *testing.T) {
 		var all sync.WaitGroup
+		var changed atomic.Int64
 		for i := range 8 {
-			all.Go(func() { a.json(t, "PUT", at, strings.Replace(ada, "London", fmt.Sprint("City ", i), 1), 200) })
+			all.Go(func() {
+				header := append(a.as(t, p.ID), "Content-Type", "application/json")
+				switch resp, text := a.do(t, "PUT", at, strings.Replace(ada, "London", fmt.Sprint("City ", i), 1), header...); resp.StatusCode {
+				case 200:
+					changed.Add(1)
+				case 401: // it has ended meanwhile
+				default:
+					t.Error(resp.Status, text)
+				}
+			})
 		}
 		if _, err := confirm("ada@example.com"); err != nil {
 			t.Error(err)
 		}
 		all.Wait()
-		now(14, true)
+		now(6+changed.Load(), true)
 	})
-	a.keepLink(t, "a link", p.ID, "ada@example.com", "now() + interval '1 minute'")
+	t.Run("again, which ends what the first time gave out, whatever was checked before", func(t *testing.T) {
+		first := buyer.Buyer{Customer: p.ID}
+		var err error
+		if first.Since, err = buyer.Since(t.Context(), a.pool, p.ID); err != nil || first.Since == 0 {
+			t.Error(first.Since, err)
+		}
+		a.json(t, "PUT", at, strings.Replace(ada, "ada@", "bob@", 1), 200)
+		if _, err := confirm("bob@example.com"); err != nil {
+			t.Error(err)
+		}
+		_, changeErr := s.change(t.Context(), first, account{Name: "Eve", Email: "eve@example.com", Address: p.Address}, nil)
+		deleteErr := s.delete(t.Context(), first, nil)
+		if !errors.Is(changeErr, buyer.ErrEnded) || !errors.Is(deleteErr, buyer.ErrEnded) {
+			t.Errorf("%v, %v", changeErr, deleteErr)
+		}
+	})
+	a.keepLink(t, "a link", p.ID, "bob@example.com", "now() + interval '1 minute'")
 	a.do(t, "DELETE", at, "")
-	if _, err := s.confirm(t.Context(), l, "a link"); !errors.Is(err, errNoLink) {
+	if _, _, _, err := s.confirm(t.Context(), l, "a link"); !errors.Is(err, errNoLink) {
 		t.Errorf("%v", err)
 	}
 }

@@ -26,11 +26,11 @@ type handler struct {
 // form shows the form to sign up. A browser that comes from the shop and is signed in here goes back at once.
 func (h *handler) form(c *gin.Context) error {
 	if h.buyers.Remembered(c) != nil {
-		if p, err := h.signedIn(c); err != nil || p != nil {
+		if by, err := h.signedIn(c); err != nil || by.Customer != uuid.Nil {
 			if err != nil {
 				return err
 			}
-			return h.goOn(c, p)
+			return h.goOn(c, by)
 		}
 	}
 	h.renderSignUp(c, account{}, uuid.NewString(), nil)
@@ -48,18 +48,26 @@ func (h *handler) signUp(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
+		late, err := h.late(c, p)
+		if err != nil {
+			return err
+		}
 		c.Header("Location", path(p.ID))
-		if time.Since(p.CreatedAt.Time) >= buyer.RepeatTime {
+		if late {
 			answer(c, http.StatusCreated, p)
 			return nil
 		}
 		h.links.welcome(c, p)
-		return h.answerWithToken(c, http.StatusCreated, p)
+		return h.answerWithToken(c, http.StatusCreated, p, 0)
 	}
 	a = readForm(form)
 	key := form.Get("idempotency_key")
 	p, err := h.store.signUp(c.Request.Context(), a, key)
-	if err == nil && time.Since(p.CreatedAt.Time) >= buyer.RepeatTime {
+	late := false
+	if err == nil {
+		late, err = h.late(c, p)
+	}
+	if late {
 		err = web.Errorf(http.StatusUnprocessableEntity, "")
 	}
 	if wrong := refused(c, err); wrong != nil {
@@ -74,15 +82,18 @@ func (h *handler) signUp(c *gin.Context) error {
 		return err
 	}
 	h.links.welcome(c, p)
-	return h.enter(c, p)
-}
-
-// enter lets the browser be the customer, and sends it on.
-func (h *handler) enter(c *gin.Context, p *customer.Customer) error {
-	if err := h.buyers.Keep(c, buyer.Buyer{Customer: p.ID}); err != nil {
+	by := buyer.Buyer{Customer: p.ID}
+	if err := h.buyers.Keep(c, by); err != nil {
 		return err
 	}
-	return h.goOn(c, p)
+	return h.goOn(c, by)
+}
+
+// late reports whether the answer to a sign-up is repeated so late that it brings no credential: after RepeatTime, or
+// after the address was confirmed.
+func (h *handler) late(c *gin.Context, p *customer.Customer) (bool, error) {
+	since, err := buyer.Since(c.Request.Context(), h.store.pool, p.ID)
+	return since != 0 || time.Since(p.CreatedAt.Time) >= buyer.RepeatTime, err
 }
 
 // own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account
@@ -98,12 +109,12 @@ func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) 
 }
 
 // ownOnly is own for the buyer alone.
-func (h *handler) ownOnly(c *gin.Context) (id uuid.UUID, err error) {
+func (h *handler) ownOnly(c *gin.Context) (buyer.Buyer, error) {
 	by, id, err := h.own(c)
 	if err == nil && !by.Owns(id) {
 		err = buyer.ErrOperator
 	}
-	return id, err
+	return by.Buyer, err
 }
 
 // gone returns the error of a credential of an account that is deleted: the same as of one that never was.
@@ -137,7 +148,7 @@ func (h *handler) show(c *gin.Context) error {
 
 // change takes JSON, or the form of the account's page.
 func (h *handler) change(c *gin.Context) error {
-	id, err := h.ownOnly(c)
+	by, err := h.ownOnly(c)
 	if err != nil {
 		return err
 	}
@@ -150,9 +161,9 @@ func (h *handler) change(c *gin.Context) error {
 	if form != nil {
 		a, ifMatch = readForm(form), []string{`"` + form.Get("version") + `"`}
 	}
-	p, err := h.store.change(c.Request.Context(), id, a, ifMatch)
+	p, err := h.store.change(c.Request.Context(), by, a, ifMatch)
 	if wrong := refused(c, err); wrong != nil && form != nil {
-		now, err := h.store.get(c.Request.Context(), id)
+		now, err := h.store.get(c.Request.Context(), by.Customer)
 		if err != nil {
 			return gone(err)
 		}
@@ -163,7 +174,7 @@ func (h *handler) change(c *gin.Context) error {
 	case err != nil:
 		return gone(err)
 	case form != nil:
-		c.Redirect(http.StatusSeeOther, path(id)+"?saved")
+		c.Redirect(http.StatusSeeOther, path(by.Customer)+"?saved")
 	default:
 		answer(c, http.StatusOK, p)
 	}
@@ -171,9 +182,9 @@ func (h *handler) change(c *gin.Context) error {
 }
 
 func (h *handler) delete(c *gin.Context) error {
-	id, err := h.ownOnly(c)
+	by, err := h.ownOnly(c)
 	if err == nil {
-		err = h.store.delete(c.Request.Context(), id, c.Request.Header.Values("If-Match"))
+		err = h.store.delete(c.Request.Context(), by, c.Request.Header.Values("If-Match"))
 	}
 	if err != nil {
 		return gone(err)
@@ -184,7 +195,7 @@ func (h *handler) delete(c *gin.Context) error {
 
 // deleteByForm deletes an account if that was confirmed.
 func (h *handler) deleteByForm(c *gin.Context) error {
-	id, err := h.ownOnly(c)
+	by, err := h.ownOnly(c)
 	if err != nil {
 		return err
 	}
@@ -195,7 +206,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := h.store.get(c.Request.Context(), id)
+	p, err := h.store.get(c.Request.Context(), by.Customer)
 	if err != nil {
 		return gone(err)
 	}
@@ -210,7 +221,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 		h.renderAccount(c, p, accountOf(p), true, false, wrong)
 		return nil
 	}
-	if err := h.store.delete(c.Request.Context(), id, nil); err != nil {
+	if err := h.store.delete(c.Request.Context(), by, nil); err != nil {
 		return gone(err)
 	}
 	h.buyers.Forget(c)
@@ -240,9 +251,9 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 	web.JSON(c, status, p)
 }
 
-// answerWithToken answers with the customer as JSON, with the buyer's token.
-func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Customer) error {
-	token, err := h.buyers.Token(buyer.Buyer{Customer: p.ID})
+// answerWithToken answers with the customer as JSON, with a token that is good since the address was confirmed.
+func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Customer, since int64) error {
+	token, err := h.buyers.Token(buyer.Buyer{Customer: p.ID, Since: since})
 	if err != nil {
 		return err
 	}

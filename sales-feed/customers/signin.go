@@ -10,7 +10,6 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
-	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -30,14 +29,14 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 
 // goOn hands the browser of a customer who has signed in over to the shop, if it came from there; else it shows the
 // account.
-func (h *handler) goOn(c *gin.Context, p *customer.Customer) error {
+func (h *handler) goOn(c *gin.Context, by buyer.Buyer) error {
 	nonce := h.buyers.Remembered(c)
 	if nonce == nil {
-		c.Redirect(http.StatusSeeOther, path(p.ID))
+		c.Redirect(http.StatusSeeOther, path(by.Customer))
 		return nil
 	}
 	h.buyers.End(c)
-	return h.send(c, buyer.Handover{Nonce: nonce, Customer: p.ID}, buyer.Page{
+	return h.send(c, buyer.Handover{Nonce: nonce, Customer: by.Customer, Since: by.Since}, buyer.Page{
 		Title: "You are signed in", Text: "The shop learns no more of you than a number.", Button: "Go on to the shop",
 	})
 }
@@ -46,31 +45,31 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 	return h.buyers.Send(c, handover, "Customers", source.Nav(c, h.nav), page)
 }
 
-// signedIn returns the customer that the browser is, or nil.
-func (h *handler) signedIn(c *gin.Context) (*customer.Customer, error) {
+// signedIn returns the customer that the browser is, or nobody.
+func (h *handler) signedIn(c *gin.Context) (buyer.Buyer, error) {
 	by, err := h.buyers.Of(c)
 	if err != nil || by.Customer == uuid.Nil {
-		return nil, err
+		return buyer.Buyer{}, err
 	}
-	p, err := h.store.get(c.Request.Context(), by.Customer)
+	_, err = h.store.get(c.Request.Context(), by.Customer)
 	if err = gone(err); errors.Is(err, errNoCustomer) {
-		return nil, nil
+		return buyer.Buyer{}, nil
 	}
-	return p, err
+	return by.Buyer, err
 }
 
 // account leads a browser to the account that it is signed in to.
 func (h *handler) account(c *gin.Context) error {
-	p, err := h.signedIn(c)
+	by, err := h.signedIn(c)
 	if err != nil {
 		return err
 	}
 	c.Header("Cache-Control", "no-store")
-	if p == nil {
+	if by.Customer == uuid.Nil {
 		c.Redirect(http.StatusSeeOther, "/signin")
 		return nil
 	}
-	return h.goOn(c, p)
+	return h.goOn(c, by)
 }
 
 // signOut makes the browser nobody's, here and at the shop.
@@ -152,9 +151,10 @@ func (h *handler) showLink(c *gin.Context) error {
 	return nil
 }
 
-// useLink signs in by a link, which shows that the account's e-mail address is its own.
+// useLink signs in by a link, which shows that the account's e-mail address is its own. If it was not confirmed before, all
+// other credentials end.
 func (h *handler) useLink(c *gin.Context) error {
-	p, err := h.store.confirm(c.Request.Context(), h.links, c.Param("secret"))
+	p, since, first, err := h.store.confirm(c.Request.Context(), h.links, c.Param("secret"))
 	if errors.Is(gone(err), errNoCustomer) {
 		return errNoLink
 	}
@@ -162,7 +162,16 @@ func (h *handler) useLink(c *gin.Context) error {
 		return err
 	}
 	if !web.PrefersHTML(c) {
-		return h.answerWithToken(c, http.StatusOK, p)
+		return h.answerWithToken(c, http.StatusOK, p, since)
 	}
-	return h.enter(c, p)
+	by := buyer.Buyer{Customer: p.ID, Since: since}
+	if err := h.buyers.Keep(c, by); err != nil {
+		return err
+	}
+	if first && h.buyers.Remembered(c) == nil {
+		return h.send(c, buyer.Handover{Customer: p.ID, Since: since, News: true}, buyer.Page{
+			Title: "Your address is confirmed", Text: "Every other browser and token is signed out of your account. The shop has yet to hear of it.", Button: "Go on",
+		})
+	}
+	return h.goOn(c, by)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -67,41 +68,64 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	return s.signUp(ctx, a, key)
 }
 
-// change changes the name, e-mail or address of a customer. ifMatch (nil is none) are the fields of that name, one of
+// change changes the name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
 // whose entity tags the customer must have now. If the customer already equals a, nothing is written. Another e-mail address is not
 // confirmed.
-func (s *store) change(ctx context.Context, id uuid.UUID, a account, ifMatch []string) (*customer.Customer, error) {
+func (s *store) change(ctx context.Context, by buyer.Buyer, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	return s.update(ctx, id, ifMatch, func(p *customer.Customer) error {
+	return s.update(ctx, by.Customer, ifMatch, func(p *customer.Customer) error {
+		if err := s.good(ctx, by); err != nil {
+			return err
+		}
 		p.EmailConfirmed = p.EmailConfirmed && a.Email == p.Email
 		p.Name, p.Email, p.Address = a.Name, a.Email, a.Address
 		return nil
 	})
 }
 
-// confirm uses a link up, which confirms the e-mail address that it was sent to: both happen, or neither. It fails with
-// errNoLink if the link is gone or the customer has another address now.
-func (s *store) confirm(ctx context.Context, l *links, secret string) (*customer.Customer, error) {
+// good fails with [buyer.ErrEnded] if a credential has ended. If it has not when a version was read, a change of that
+// version comes before what ends it.
+func (s *store) good(ctx context.Context, by buyer.Buyer) error {
+	since, err := buyer.Since(ctx, s.pool, by.Customer)
+	if err == nil && by.Since < since {
+		err = buyer.ErrEnded
+	}
+	return err
+}
+
+// confirm uses a link up, which confirms the e-mail address that it was sent to, and ends the credentials that were given
+// out before: all happens, or nothing. It returns since when the address is confirmed, and whether it was not before. It
+// fails with errNoLink if the link is gone or the customer has another address now.
+func (s *store) confirm(ctx context.Context, l *links, secret string) (p *customer.Customer, since int64, first bool, err error) {
 	id, _, err := l.find(ctx, secret)
 	if err != nil {
-		return nil, err
+		return nil, 0, false, err
 	}
-	return s.update(ctx, id, nil, func(p *customer.Customer) error {
+	p, err = s.update(ctx, id, nil, func(p *customer.Customer) error {
 		_, email, err := l.find(ctx, secret) // again: another request may have used it
-		switch {
-		case err != nil:
-			return err
-		case p.Email != email:
-			return errNoLink
-		case p.EmailConfirmed:
-			return l.use(ctx, secret)
+		if err == nil && p.Email != email {
+			err = errNoLink
 		}
+		if err == nil {
+			since, err = buyer.Since(ctx, s.pool, id)
+		}
+		if first = !p.EmailConfirmed; err != nil || !first {
+			if err == nil {
+				err = l.use(ctx, secret)
+			}
+			return err
+		}
+		since = max(source.Now().UnixMicro(), since+1)
 		p.EmailConfirmed = true
 		return nil
-	}, func(change *publish.Change) { l.useBy(change, secret) })
+	}, func(change *publish.Change) {
+		l.useBy(change, secret)
+		change.Exec(`insert into buyer_since (customer_id, since) values ($1, $2) on conflict (customer_id) do update set since = excluded.since`, id, since)
+	})
+	return p, since, first, err
 }
 
 // update publishes what edit makes of a customer, unless that is the same, and does what the others add to the change in
@@ -140,10 +164,14 @@ func (s *store) update(
 	}
 }
 
-// delete deletes a customer and all that was ever said of them, here and on the feed. ifMatch is as for change.
-func (s *store) delete(ctx context.Context, id uuid.UUID, ifMatch []string) error {
-	for {
+// delete deletes the customer of a credential and all that was ever said of them, here and on the feed. ifMatch is as for
+// change.
+func (s *store) delete(ctx context.Context, by buyer.Buyer, ifMatch []string) error {
+	for id := by.Customer; ; {
 		p, err := s.match(ctx, id, ifMatch)
+		if err == nil {
+			err = s.good(ctx, by)
+		}
 		if err != nil {
 			return err
 		}

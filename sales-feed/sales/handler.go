@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
@@ -33,6 +34,9 @@ func (h *handler) place(c *gin.Context) error {
 		return err
 	}
 	by, err := h.buyers.Of(c)
+	if err == nil && by.Ended != uuid.Nil {
+		err = buyer.ErrEnded // it would buy as a guest
+	}
 	if err != nil {
 		return err
 	}

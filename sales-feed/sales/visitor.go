@@ -17,8 +17,10 @@ func (h *handler) storefront(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if by.Buyer == (buyer.Buyer{}) {
-		by.Visitor = uuid.New()
+	if by.Buyer == (buyer.Buyer{}) || by.Ended != uuid.Nil {
+		if by.Visitor == uuid.Nil {
+			by.Visitor = uuid.New()
+		}
 		if err := h.buyers.Keep(c, by.Buyer); err != nil {
 			return err
 		}
@@ -74,10 +76,28 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.Customer == uuid.Nil {
 		return errors.New("a hand-over from customers names no customer")
 	}
+	if got.News {
+		return h.news(c, got)
+	}
 	h.buyers.End(c)
-	if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Visitor: got.Visitor}); err != nil {
+	if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Since: got.Since, Visitor: got.Visitor}); err != nil {
 		return err
 	}
 	c.Redirect(http.StatusSeeOther, "/")
+	return nil
+}
+
+// news leads a browser back to customers. It has brought the news that earlier credentials have ended: its own goes on.
+func (h *handler) news(c *gin.Context, got buyer.Handover) error {
+	by, err := h.buyers.Of(c)
+	if err != nil {
+		return err
+	}
+	if by.Ended == got.Customer {
+		if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Since: got.Since, Visitor: by.Visitor}); err != nil {
+			return err
+		}
+	}
+	c.Redirect(http.StatusSeeOther, string(h.settings.CustomersURL)+"/account")
 	return nil
 }

@@ -84,6 +84,9 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 	if release := l.site.service.Release; release != nil {
 		defer release()
 	}
+	if current := l.site.service.Current; current != nil {
+		defer func() { current.Begin(time.Now()) }() // what it said was of the time that has ended
+	}
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer stop()
@@ -94,6 +97,9 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 			if *said != "" {
 				l.logger.InfoContext(ctx, "polling")
 				*said = ""
+			}
+			if current := l.site.service.Current; current != nil {
+				current.Begin(time.Now())
 			}
 			for _, p := range l.site.pollers {
 				all.Go(func() { p.run(polling) })

@@ -42,6 +42,8 @@ type Service struct {
 	// logged, and Work called again.
 	Work        func(context.Context, *Site) error
 	WorkTimeout time.Duration // 0: 5 minutes
+	// Current is begun anew whenever this process begins to poll; nil is none.
+	Current *Current
 	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
 	// another process polls. Nil is none.
 	Release func()

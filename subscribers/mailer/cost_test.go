@@ -24,7 +24,7 @@ func TestPageCost(t *testing.T) {
 		}
 	}
 	costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
-		_, err := readOverview(t.Context(), pool, new(settings), failure{})
+		_, err := readOverview(t.Context(), pool, new(settings), failure{}, nil)
 		return err
 	})
 	for _, c := range costs {

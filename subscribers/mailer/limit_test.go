@@ -72,7 +72,7 @@ func TestLimit(t *testing.T) {
 		}
 	}
 	arrived(3)
-	o, err := readOverview(t.Context(), b.db, b.set, b.outage.now())
+	o, err := readOverview(t.Context(), b.db, b.set, b.outage.now(), b.current.Behind())
 	if err != nil || o.Limit != 2 || o.Counts.OverLimit != 3 || o.Counts.Pending != 3 {
 		t.Errorf("%+v, %v", o, err)
 	}

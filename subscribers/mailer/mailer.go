@@ -28,7 +28,7 @@ const name = "mailer"
 // Service returns the mailer.
 func Service() *subscribe.Service {
 	set := new(settings)
-	o := &outbox{set: set}
+	o := newOutbox(set)
 	return &subscribe.Service{
 		Name: name, Title: "Mailer", Addr: "127.0.0.1:8095",
 		Text:       "a confirmation e-mail per order over SMTP",
@@ -50,10 +50,10 @@ func Service() *subscribe.Service {
 			return o.work(ctx)
 		},
 		WorkTimeout: oneMail + 5*time.Minute,
-		Release:     func() { o.copied = copied{} },
+		Current:     &o.current,
 		Routes: func(s *subscribe.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
-				return readOverview(r.Context(), s.DB, set, o.outage.now())
+				return readOverview(r.Context(), s.DB, set, o.outage.now(), o.current.Behind())
 			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))

@@ -111,8 +111,10 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 		option(sink)
 	}
 	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
-	b := &bench{outbox: &outbox{db: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer")), set: set}, sink: sink}
-	exec(t, b.db, `insert into subscription (service, feed, last_success_at) values ('mailer', 'customers', now())`)
+	b := &bench{outbox: newOutbox(set), sink: sink}
+	b.current.Begin(time.Now())
+	b.db = pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))
+	exec(t, b.db, `insert into subscription (service, feed, last_success_at) values ('mailer', 'customers', now()), ('mailer', 'orders', now())`)
 	b.mailTo(t, serve(t, sink))
 	t.Cleanup(func() {
 		pgtest.WantRowCount(t, b.db, "mail", `case when state = 'pending' and not exists (select from customers c where c.id = customer_id) then 'waiting' else state end`, "uncertain")

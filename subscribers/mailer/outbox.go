@@ -14,7 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/smtp"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 const (
@@ -35,11 +37,15 @@ const (
 
 // An outbox sends what is due.
 type outbox struct {
-	db     *pgxpool.Pool
-	set    *settings
-	outage outage
-	copied copied
-	alone  *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
+	db      *pgxpool.Pool
+	set     *settings
+	outage  outage
+	current subscribe.Current
+	alone   *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
+}
+
+func newOutbox(set *settings) *outbox {
+	return &outbox{set: set, current: subscribe.Current{Service: name, Feeds: []string{order.Feed, customer.Feed}}}
 }
 
 const lostReply = "The connection or this process was lost before the mail server replied: the mail may have arrived. It is sent again with the same Message-ID."
@@ -55,7 +61,7 @@ func (o *outbox) work(ctx context.Context) error {
 	if err := o.outage.waits(); err != nil {
 		return err
 	}
-	if current, err := o.copied.look(ctx, o.db); err != nil || !current {
+	if behind, err := o.current.Look(ctx, o.db); err != nil || len(behind) > 0 {
 		return err
 	}
 	due, err := o.next(ctx)
@@ -214,7 +220,7 @@ func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (sm
 // begin makes durable that a mail is being sent, and what it says.
 func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
-		if current, err := o.copied.look(ctx, tx); err != nil || !current {
+		if behind, err := o.current.Look(ctx, tx); err != nil || len(behind) > 0 {
 			return cmp.Or(err, errOutdated)
 		}
 		tag, err := tx.Exec(ctx, `

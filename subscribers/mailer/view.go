@@ -97,17 +97,18 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 
 // An overview is what the page shows.
 type overview struct {
-	Server  string  // "" means none is set
-	Limit   uint16  // 0 is none
-	Failure failure // of this process, if it is the one that sends
+	Server  string   // "" means none is set
+	Limit   uint16   // 0 is none
+	Failure failure  // of this process, if it is the one that sends
+	Behind  []string // feeds without which it sends nothing
 	Counts  struct {
 		All, Sent, Waiting, Pending, OverLimit, Failed, Skipped, Withdrawn, Uncertain int64
 	}
 	Mails []row
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failure) (o overview, err error) {
-	o.Server, o.Limit, o.Failure = set.Server.String(), set.Limit, f
+func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failure, behind []string) (o overview, err error) {
+	o.Server, o.Limit, o.Failure, o.Behind = set.Server.String(), set.Limit, f, behind
 	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
 		return o, err
 	}

@@ -31,11 +31,14 @@ type settings struct {
 	Return time.Duration `env:"RETURN" envDefault:"20s" help:"how long a car that has left takes to come back once its order is cancelled"`
 }
 
+const name = "shipping"
+
 // Service is shipping.
 func Service() *subscribe.Service {
 	set := new(settings)
+	current := &subscribe.Current{Service: name, Feeds: []string{build.Feed, customer.Feed, order.Feed}}
 	return &subscribe.Service{
-		Name: "shipping", Title: "Shipping", Addr: "127.0.0.1:8094",
+		Name: name, Title: "Shipping", Addr: "127.0.0.1:8094",
 		Text:       "a shipment per finished car, to the customer's address, and its return if the order is cancelled",
 		Migrations: sql.Migrations("shipping"),
 		Settings:   set,
@@ -56,10 +59,14 @@ func Service() *subscribe.Service {
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
 		Work: func(ctx context.Context, s *subscribe.Site) error {
-			return errors.Join(pickUp(ctx, s.Log, set.Pickup), takeBack(ctx, s.Log, set.Return))
+			return errors.Join(pickUp(ctx, s.Log, current, set.Pickup), takeBack(ctx, s.Log, set.Return))
 		},
+		Current: current,
 		Routes: func(s *subscribe.Site) {
-			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
+			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) {
+				stages, err := overview(r.Context(), s.DB)
+				return shown{current.Behind(), stages}, err
+			})
 			s.Page("/shipments/:id", "Shipment", labelPage, func(r *http.Request) (any, error) { return readLabel(r, s.DB) })
 			s.JSON("/api/shipments", func(r *http.Request) (any, error) { return listAsked(r, s.DB) })
 		},
@@ -180,10 +187,14 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uui
 // pickUpChunk is how many cars leave in one transaction.
 const pickUpChunk = 500
 
-// pickUp lets go what has been ready for so long, or is ready in the future, by a clock that was wrong.
-func pickUp(ctx context.Context, log *publish.Log, after time.Duration) error {
+// pickUp lets go what has been ready for so long, or is ready in the future, by a clock that was wrong. While the copies are not current
+// nothing leaves: the order may be cancelled.
+func pickUp(ctx context.Context, log *publish.Log, current *subscribe.Current, after time.Duration) error {
 	return log.InTx(ctx, func(tx *publish.Tx) error {
 		if _, err := tx.Exec(ctx, lock); err != nil {
+			return err
+		}
+		if behind, err := current.Look(ctx, tx); err != nil || len(behind) > 0 {
 			return err
 		}
 		return publishChanges(ctx, tx, `

@@ -31,8 +31,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // A depot is shipping's database, and the log of its feed.
 type depot struct {
 	*pgxpool.Pool
-	log   *publish.Log
-	feeds []subscribe.Feed
+	log     *publish.Log
+	feeds   []subscribe.Feed
+	current *subscribe.Current
 }
 
 func newDepot(t *testing.T) *depot {
@@ -43,7 +44,24 @@ func newDepot(t *testing.T) *depot {
 		t.Fatal(err)
 	}
 	t.Cleanup(log.Close)
-	return &depot{pool, log, Service().Feeds}
+	d := &depot{pool, log, Service().Feeds, &subscribe.Current{Service: name}}
+	for _, f := range d.feeds {
+		d.current.Feeds = append(d.current.Feeds, f.Name)
+		d.polled(t, f.Name, time.Hour) // in time for a test that begins to act late
+	}
+	d.current.Begin(time.Now())
+	return d
+}
+
+// polled says when a feed was last read to its end.
+func (d *depot) polled(t *testing.T, feed string, in time.Duration) {
+	t.Helper()
+	_, err := d.Exec(t.Context(), `
+		insert into subscription (service, feed, last_success_at) values ($1, $2, now() + $3::interval)
+		on conflict (service, feed) do update set last_success_at = excluded.last_success_at`, name, feed, in)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func numbered(of string, n int) uuid.UUID {
@@ -119,7 +137,7 @@ func (d *depot) applyIn(ctx context.Context, tx *publish.Tx, events ...event) er
 func (d *depot) do(ctx context.Context, events ...event) error {
 	switch events[0].of {
 	case pickup.of:
-		return pickUp(ctx, d.log, 0)
+		return pickUp(ctx, d.log, d.current, 0)
 	case comeback.of:
 		return takeBack(ctx, d.log, 0)
 	}
@@ -268,7 +286,7 @@ func TestPickUp(t *testing.T) {
 		after time.Duration
 		left  int
 	}{{time.Hour, 0}, {0, pickUpChunk}, {0, pickUpChunk + 7}} {
-		if err := pickUp(t.Context(), d.log, c.after); err != nil {
+		if err := pickUp(t.Context(), d.log, d.current, c.after); err != nil {
 			t.Fatal(err)
 		}
 		var left int
@@ -377,7 +395,7 @@ func TestReadyInTheFuture(t *testing.T) {
 	if _, err := d.Exec(t.Context(), `update shipment set ready_at = now() + interval '74 years'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := pickUp(t.Context(), d.log, time.Hour); err != nil {
+	if err := pickUp(t.Context(), d.log, d.current, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	var status string

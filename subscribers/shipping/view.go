@@ -108,6 +108,12 @@ type stage struct {
 // stageLimit is how many shipments of a stage the page shows.
 const stageLimit = 25
 
+// shown is what the page shows.
+type shown struct {
+	Behind []string // feeds without which no car leaves; of this process, if it is the one that polls
+	Stages []stage
+}
+
 // overview returns the stages in the order of a shipment's way.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
 	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
