@@ -109,7 +109,7 @@ func TestClockSetBack(t *testing.T) {
 		c.state.copied.lastSuccess, c.state.copied.asOf = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 		c.poller.state.mu.Unlock()
 		eventually(t, "it polls again", func() bool {
-			if err := c.state.refresh(t.Context()); err != nil { // as the lease's look does
+			if err := c.row.refresh(t.Context()); err != nil { // as the lease's look does
 				t.Fatal(err)
 			}
 			shown := c.shows()

@@ -14,11 +14,11 @@ import (
 func (st *state) due(now, streamAt time.Time) (next time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if soonest := st.tuned.schedule.Next(now); st.failures == 0 && st.nextPoll.After(soonest) {
+	if soonest := st.tuned.schedule.Next(now); st.last.failures == 0 && st.nextPoll.After(soonest) {
 		st.nextPoll = soonest
 	}
 	next = st.nextPoll
-	if st.failures == 0 && !streamAt.IsZero() && streamAt.Before(next) {
+	if st.last.failures == 0 && !streamAt.IsZero() && streamAt.Before(next) {
 		next = streamAt
 	}
 	switch {
@@ -34,14 +34,14 @@ func (st *state) due(now, streamAt time.Time) (next time.Time) {
 func (st *state) after(err error, now time.Time) time.Time {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	was := st.lastError
-	st.lastError, st.pace = err, pace{}
+	was := st.last.err
+	st.last.err, st.pace = err, pace{}
 	st.metrics.polled(err)
 	if err == nil {
 		if was != nil {
-			st.logger.Info("source answers again", "feed", st.Name, "failures", st.failures)
+			st.logger.Info("source answers again", "feed", st.Name, "failures", st.last.failures)
 		}
-		st.failures, st.last = 0, pollSucceeded
+		st.last.failures, st.last.state = 0, pollSucceeded
 		st.nextPoll = st.tuned.schedule.Next(now)
 		switch forget := st.cuts.last.Add(forgetCuts); {
 		case st.wait(now) > 0 && st.hold != holdIgnored:
@@ -51,10 +51,10 @@ func (st *state) after(err error, now time.Time) time.Time {
 		}
 		return st.nextPoll
 	}
-	st.failures++
+	st.last.failures++
 	st.failed(now)
-	st.last, st.hold = pollFailed, holdUntried
-	wait := st.tuned.schedule.backoff(st.failures, now)
+	st.last.state, st.hold = pollFailed, holdUntried
+	wait := st.tuned.schedule.backoff(st.last.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)
 	if status := new(feed.StatusError); errors.As(err, &status) {
 		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
@@ -63,7 +63,7 @@ func (st *state) after(err error, now time.Time) time.Time {
 	if was == nil || constant(was) != constant(err) {
 		st.logger.Warn("poll failed", "feed", st.Name, "error", err, "next_poll_in", wait.Round(time.Millisecond))
 	} else {
-		st.logger.Debug("poll failed again", "feed", st.Name, "failures", st.failures, "next_poll_in", wait.Round(time.Millisecond))
+		st.logger.Debug("poll failed again", "feed", st.Name, "failures", st.last.failures, "next_poll_in", wait.Round(time.Millisecond))
 	}
 	return st.nextPoll
 }
@@ -73,7 +73,7 @@ func (st *state) afterCut() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.metrics.polls.WithLabelValues("cut").Inc()
-	st.last, st.nextPoll = pollUnproven, time.Time{}
+	st.last.state, st.nextPoll = pollUnproven, time.Time{}
 	if st.hold == holdUntried {
 		st.hold = holdKept
 	}

@@ -1,7 +1,6 @@
 package subscribe
 
 import (
-	"context"
 	"time"
 )
 
@@ -28,7 +27,7 @@ func since(t, now time.Time) time.Time {
 // setBack reports whether the clock was set back since the last success: then a poll is due, since nobody knows how old the
 // copy is. st.mu is locked.
 func (st *state) setBack(now time.Time) bool {
-	return st.failures == 0 && st.copied.lastSuccess.After(now.Add(grace))
+	return st.last.failures == 0 && st.copied.lastSuccess.After(now.Add(grace))
 }
 
 // stale reports whether the copy is stale: two polls that were due since the last success, or since the schedule was
@@ -43,7 +42,7 @@ func (st *state) stale(now time.Time) bool {
 	if st.tuned.wait > 0 {
 		patience := st.tuned.wait + 2*grace
 		failing := st.copied.failingSince
-		held := st.hold == holdKept || st.hold == holdUntried && (st.last == pollSucceeded || !st.requests.polls())
+		held := st.hold == holdKept || st.hold == holdUntried && (st.last.state == pollSucceeded || !st.requests.polls())
 		switch {
 		case !failing.IsZero() && now.Sub(since(failing, now)) > patience: // a poll is due at any time
 			return true
@@ -63,20 +62,5 @@ func (st *state) failed(now time.Time) {
 	at.stale = st.stale(now)
 	if believed(at.failingSince, now).IsZero() {
 		at.failingSince = now.UTC().Truncate(time.Millisecond)
-	}
-}
-
-// storeFailing stores since when polls fail, for the next process of the service.
-func (st *state) storeFailing(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
-	defer cancel()
-	at := st.current()
-	_, err := st.pool.Exec(ctx, `
-		update subscription set failing_since = $3, stale = stale or $4
-		 where service = $1 and feed = $2 and last_success_at is not distinct from $5
-		       and (failing_since is distinct from $3 or $4 and not stale)`,
-		st.service, st.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess))
-	if err != nil { // the next failure tries it again
-		st.logger.DebugContext(ctx, "note of failing polls not stored", "feed", st.Name, "error", err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // succeed stores what a poll does that succeeds at now, without a source.
 func (c *copier) succeed(t rapid.TB, now time.Time) {
 	t.Helper()
-	from, err := c.state.begin(context.Background(), false)
+	from, err := c.row.begin(context.Background(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,16 +33,16 @@ func (c *copier) succeed(t rapid.TB, now time.Time) {
 
 // fail stores what a poll does that fails at now.
 func (c *copier) fail(now time.Time) {
-	_, _ = c.state.begin(context.Background(), false)
+	_, _ = c.row.begin(context.Background(), false)
 	c.state.after(&feed.StatusError{Status: 503}, now)
-	c.state.storeFailing(context.Background())
+	c.row.storeFailing(context.Background())
 }
 
 func (c *copier) mustTune(t rapid.TB, schedule string, now time.Time) {
 	t.Helper()
-	err := c.state.untune(context.Background(), now)
+	err := c.row.untune(context.Background(), now)
 	if schedule != "" {
-		err = c.state.tune(context.Background(), wish{Schedule: schedule}, now)
+		err = c.row.tune(context.Background(), wish{Schedule: schedule}, now)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func offline(t rapid.TB, pool *pgxpool.Pool, wait time.Duration) *copier {
 	if err := errors.Join(c.configure(nil), c.create(context.Background())); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.state.load(context.Background()); err != nil {
+	if _, err := c.row.load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	c.state.assume(rolePolling)
@@ -151,7 +151,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 			"": func(t *rapid.T) {
 				m.look(t, now)
 				for _, c := range []*copier{polls, other} {
-					if err := c.state.refresh(context.Background()); err != nil { // as the lease's look does
+					if err := c.row.refresh(context.Background()); err != nil { // as the lease's look does
 						t.Fatal(err)
 					}
 					m.wantShown(t, c.status(now), now)
@@ -163,7 +163,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 
 func set(t rapid.TB, c *copier, assignments string) {
 	t.Helper()
-	if err := c.state.set(context.Background(), assignments); err != nil {
+	if err := c.row.set(context.Background(), assignments); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -69,7 +69,7 @@ func TestBreakingOff(t *testing.T) {
 			t.Errorf("progress %+v with %d things", at, len(c.things(t)))
 		}
 		if c.status(time.Now()).LastError != nil {
-			t.Errorf("the stop counts as an error: %v", c.state.lastError)
+			t.Errorf("the stop counts as an error: %v", c.state.last.err)
 		}
 	})
 

@@ -139,8 +139,8 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 	}
 	var free []*poller
 	for _, p := range l.site.pollers {
-		if p.state.reading.TryLock() { // else it is being read, and this must not wait for that
-			defer p.state.reading.Unlock()
+		if p.row.reading.TryLock() { // else it is being read, and this must not wait for that
+			defer p.row.reading.Unlock()
 			free = append(free, p)
 		}
 	}

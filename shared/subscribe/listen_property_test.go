@@ -60,7 +60,7 @@ func TestStreamProperty(t *testing.T) {
 			c = s.copier(rt, pool, 4)
 			c.stream = c.newStream(&eventstream.Queue{Feed: "things"})
 			c.stream.adrift, c.stream.arrived = true, make(chan eventstream.Message, 1000)
-			if _, err := c.state.load(context.Background()); err != nil {
+			if _, err := c.row.load(context.Background()); err != nil {
 				rt.Fatal(err)
 			}
 		}

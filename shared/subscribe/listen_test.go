@@ -361,7 +361,7 @@ func TestListen(t *testing.T) {
 		t.Parallel()
 		s, x, h := begin(t, "paused", nil)
 		x.next(t)
-		if err := h.state.set(t.Context(), `paused = true`); err != nil {
+		if err := h.row.set(t.Context(), `paused = true`); err != nil {
 			t.Fatal(err)
 		}
 		s.put(t, 26, 28)
@@ -371,7 +371,7 @@ func TestListen(t *testing.T) {
 		if at := h.look.stored(t); at.cursor.Position != 25 {
 			t.Errorf("it went on to %s", at.cursor)
 		}
-		if err := h.state.set(t.Context(), `paused = false`); err != nil {
+		if err := h.row.set(t.Context(), `paused = false`); err != nil {
 			t.Fatal(err)
 		}
 		h.becomes(t, s)

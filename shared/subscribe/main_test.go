@@ -321,7 +321,7 @@ func (c *copier) things(t rapid.TB) map[uuid.UUID]thing {
 // stored is the progress as the database has it.
 func (c *copier) stored(t rapid.TB) progress {
 	t.Helper()
-	at, err := c.state.load(context.Background())
+	at, err := c.row.load(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

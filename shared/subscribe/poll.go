@@ -45,7 +45,7 @@ func (p *poller) run(ctx context.Context) {
 		default:
 			p.state.after(err, time.Now())
 			if err != nil {
-				p.state.storeFailing(ctx)
+				p.row.storeFailing(ctx)
 			}
 			p.stream.heardOut(err, time.Now())
 		}
@@ -59,7 +59,7 @@ func (p *poller) run(ctx context.Context) {
 // it, so that it can be broken off anywhere. Where the source has another history, a resync begins. A poll that somebody asked
 // for, unlike one on schedule, does not wait at the source, and minds no pause.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
-	at, err := p.state.begin(ctx, scheduled)
+	at, err := p.row.begin(ctx, scheduled)
 	if err == nil {
 		err = p.state.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
 	}
@@ -81,7 +81,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		case !errors.Is(err, errFenced):
 			return err
 		}
-		loaded, loadErr := p.state.load(ctx)
+		loaded, loadErr := p.row.load(ctx)
 		if loadErr != nil || !loaded.resync.underWay { // else somebody asked for a resync in the middle
 			return errors.Join(err, loadErr)
 		}
@@ -95,14 +95,14 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
-		if at, err = p.state.load(ctx); err == nil {
+		if at, err = p.row.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}
 	}
 	page, failed := errors.AsType[*pageError](err)
 	for failed && page.entries > 1 && errors.Is(err, ErrTooMuch) {
 		p.fetcher.halve(int(page.entries))
-		if at, err = p.state.load(ctx); err == nil {
+		if at, err = p.row.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}
 		page, failed = errors.AsType[*pageError](err)

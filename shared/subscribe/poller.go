@@ -24,6 +24,7 @@ const (
 // A poller keeps the copy of one feed: it has the parts do their work in the order of a poll.
 type poller struct {
 	*target
+	row        *row
 	state      *state
 	requests   *requests
 	fetcher    *fetcher
@@ -44,12 +45,13 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger, timeout: dbTimeout}
 	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given}
+	p.row = &row{target: t, state: p.state}
 	p.fetcher = &fetcher{target: t, state: p.state, client: client}
 	p.applier = &applier{
 		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
 		metrics: p.metrics,
 	}
-	p.resyncer = &resyncer{target: t, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
+	p.resyncer = &resyncer{target: t, row: p.row, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
 	return p
 }
 
@@ -84,7 +86,7 @@ func (p *poller) seePast(ctx context.Context) error {
 
 // resync makes the feed be read anew. A resync that is under way goes on: it does the same.
 func (p *poller) resync(ctx context.Context) error {
-	if err := p.state.refresh(ctx); err != nil {
+	if err := p.row.refresh(ctx); err != nil {
 		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
 	}
 	if p.state.current().resync.underWay {
@@ -93,5 +95,5 @@ func (p *poller) resync(ctx context.Context) error {
 	if err := p.resyncer.begin(ctx, "Asked for by hand.", nil); err != nil {
 		return err
 	}
-	return p.state.refresh(ctx)
+	return p.row.refresh(ctx)
 }

@@ -284,7 +284,7 @@ func TestPublishing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		if err := c.state.set(t.Context(), "page_size = 1"); err != nil {
+		if err := c.row.set(t.Context(), "page_size = 1"); err != nil {
 			t.Fatal(err)
 		}
 		runs, others, apply := 0, 0, c.Apply

@@ -194,7 +194,7 @@ func (s *Site) retry(c *gin.Context, p *poller) error {
 		return errNotRejected
 	}
 	err = p.quarantine.retry(c.Request.Context(), id)
-	if err := errors.Join(err, p.state.refresh(c.Request.Context())); err != nil {
+	if err := errors.Join(err, p.row.refresh(c.Request.Context())); err != nil {
 		return err
 	}
 	return retried{Applied: 1}.answer(c, p)
@@ -226,7 +226,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 			n.Applied++
 		}
 	}
-	if err := p.state.refresh(ctx); err != nil {
+	if err := p.row.refresh(ctx); err != nil {
 		return err
 	}
 	return n.answer(c, p)
@@ -275,7 +275,7 @@ func (s *Site) drop(c *gin.Context, p *poller) error {
 	if tag.RowsAffected() == 0 {
 		return errNotRejected
 	}
-	if err := p.state.refresh(c.Request.Context()); err != nil {
+	if err := p.row.refresh(c.Request.Context()); err != nil {
 		return err
 	}
 	if web.PrefersHTML(c) {

@@ -18,6 +18,7 @@ const resyncChunk = 1000
 // A resyncer reads a feed anew.
 type resyncer struct {
 	*target
+	row     *row
 	state   *state
 	fetcher *fetcher
 	applier *applier
@@ -181,7 +182,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	r.metrics.resyncs.Inc()
 	r.applier.quarantine.logRejected(ctx, bad)
 	r.logger.InfoContext(ctx, "the feed was read anew", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
-	_, err = r.state.load(ctx)
+	_, err = r.row.load(ctx)
 	return err
 }
 

@@ -26,7 +26,7 @@ func (c *copier) resync(t testing.TB) {
 		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand' where service = $1 and feed = $2`,
 		c.service, c.Name)
 	if err == nil {
-		err = c.state.refresh(context.Background())
+		err = c.row.refresh(context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -142,7 +142,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if err := p.create(ctx); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", p.Name, err)
 		}
-		if _, err := p.state.load(ctx); err != nil {
+		if _, err := p.row.load(ctx); err != nil {
 			return err
 		}
 		defer p.fetcher.client.Close()

@@ -298,7 +298,7 @@ func TestPasswordOfTheSource(t *testing.T) {
 		_, text := get(t, server.URL+"/subscriptions", accept)
 		shown += text
 	}
-	if shown += fmt.Sprint(c.stored(t), c.state.lastError); strings.Contains(shown, "secret") || !strings.Contains(shown, "reader:xxxxx@") {
+	if shown += fmt.Sprint(c.stored(t), c.state.last.err); strings.Contains(shown, "secret") || !strings.Contains(shown, "reader:xxxxx@") {
 		t.Errorf("the password, or not even the user, is shown: %s", shown)
 	}
 	if at := c.stored(t); at.cursor != (feed.Cursor{}) || at.etag == "" {

@@ -2,11 +2,8 @@ package subscribe
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A pollState is how the last poll ended.
@@ -17,6 +14,13 @@ const (
 	pollSucceeded
 	pollFailed
 )
+
+// An outcome is that of the last poll.
+type outcome struct {
+	state    pollState
+	failures int // in a row
+	err      error
+}
 
 // A hold is whether the source holds requests that wait.
 type hold int
@@ -35,15 +39,11 @@ type state struct {
 	metrics  *pollerMetrics
 	given    tuning // by the environment, or the defaults
 
-	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
-
 	mu        sync.Mutex
 	copied    progress // as the database has it
 	rejecting bool     // entries may be rejected: some were when it was read, or since
 	tuned     tuning
-	last      pollState // of the last poll
-	failures  int       // in a row
-	lastError error
+	last      outcome
 	nextPoll  time.Time // past while one runs
 	hold      hold
 	cuts      cuts
@@ -60,7 +60,7 @@ func (st *state) tuning() tuning {
 func (st *state) take(at progress) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if was := &st.copied; st.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // it may not be stored
+	if was := &st.copied; st.last.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // it may not be stored
 		at.failingSince, at.stale = was.failingSince, at.stale || was.stale
 	}
 	st.copied, st.rejecting = at, at.rejected > 0
@@ -79,7 +79,7 @@ func (st *state) adopt(at progress) {
 	}
 	changed = st.retune() || changed
 	if polls && st.setBack(time.Now()) { // the next request is not to wait, nor is one that does
-		st.last, changed = pollUnproven, true
+		st.last.state, changed = pollUnproven, true
 	}
 	if at.resync.underWay && changed && polls {
 		st.nextPoll = time.Time{}
@@ -99,7 +99,7 @@ func (st *state) retune() bool {
 	}
 	st.hold, st.cuts = holdUntried, cuts{}
 	switch {
-	case st.lastError != nil || st.nextPoll.IsZero():
+	case st.last.err != nil || st.nextPoll.IsZero():
 	case now.wait > 0:
 		st.nextPoll = time.Time{}
 	default:
@@ -135,67 +135,14 @@ func (st *state) current() progress {
 	return st.copied
 }
 
-// load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
-func (st *state) load(ctx context.Context) (progress, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	st.reading.Lock()
-	defer st.reading.Unlock()
-	rows, err := st.pool.Query(ctx, selectProgress+` and feed = $2`, st.service, st.Name)
-	if err != nil {
-		return progress{}, fmt.Errorf("read how far the copy of %s is: %w", st.Name, err)
-	}
-	at, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (progress, error) {
-		_, at, err := scanProgress(row)
-		return at, err
-	})
-	if err != nil {
-		return at, fmt.Errorf("read how far the copy of %s is: %w", st.Name, err)
-	}
-	st.take(at)
-	return at, nil
-}
-
-// refresh takes over at once what was changed in the database.
-func (st *state) refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	st.reading.Lock()
-	defer st.reading.Unlock()
-	rows, err := st.pool.Query(ctx, selectProgress+` and feed = $2`, st.service, st.Name)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		_, at, err := scanProgress(rows)
-		if err != nil {
-			return err
-		}
-		st.adopt(at)
-	}
-	return rows.Err()
-}
-
-// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
-// Settings have rows of their own, which no transaction holds that applies entries.
-func (st *state) set(ctx context.Context, assignments string, args ...any) error {
-	_, err := st.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
-		append([]any{st.service, st.Name}, args...)...)
-	if err != nil {
-		return fmt.Errorf("change the subscription to %s: %w", st.Name, err)
-	}
-	return st.refresh(ctx)
-}
-
 // assume notes which process polls. What was known of the source ends with the lease.
 func (st *state) assume(r role) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.requests.assume(r)
 	if r == roleStandby {
-		st.lastError, st.failures, st.nextPoll, st.pace = nil, 0, time.Time{}, pace{}
-		st.last, st.hold, st.cuts = pollUnproven, holdUntried, cuts{}
+		st.last.err, st.last.failures, st.nextPoll, st.pace = nil, 0, time.Time{}, pace{}
+		st.last.state, st.hold, st.cuts = pollUnproven, holdUntried, cuts{}
 	}
 }
 
@@ -215,19 +162,7 @@ func (st *state) committed(from, to progress, bad []rejection) {
 func (st *state) fails() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.failures
-}
-
-// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
-// looks, and by the cursor when it does not move.
-func (st *state) begin(ctx context.Context, scheduled bool) (progress, error) {
-	st.mu.Lock()
-	at, known := st.copied, scheduled && st.last == pollSucceeded && st.hold == holdKept
-	st.mu.Unlock()
-	if known {
-		return at, nil
-	}
-	return st.load(ctx)
+	return st.last.failures
 }
 
 // mayGoOn tells whether the next page may be applied: not at the stop, and not when a poll on schedule is paused.

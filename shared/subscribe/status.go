@@ -122,9 +122,9 @@ func (st *state) status(now time.Time) Subscription {
 	if at := st.copied; at.pageSize != nil {
 		s.set.pageSize = strconv.Itoa(*at.pageSize)
 	}
-	if st.lastError != nil {
-		text := st.lastError.Error()
-		s.LastError, s.trouble = &text, inWords(st.lastError)
+	if st.last.err != nil {
+		text := st.last.err.Error()
+		s.LastError, s.trouble = &text, inWords(st.last.err)
 		if st.nextPoll.After(now) { // the back-off's
 			next := now.Add(st.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
 			s.NextPolls = append([]time.Time{next}, st.tuned.schedule.NextN(next, 4)...)
@@ -142,7 +142,7 @@ func (st *state) status(now time.Time) Subscription {
 	switch {
 	case st.copied.paused:
 		s.State, s.NextPolls = Paused, []time.Time{}
-	case errors.Is(st.lastError, feed.ErrDiverged):
+	case errors.Is(st.last.err, feed.ErrDiverged):
 		s.State = Diverged
 	case st.copied.resync.underWay:
 		s.State = Resyncing

@@ -43,7 +43,7 @@ var takes = map[string]string{
 
 // tune makes the wish the rule, in force at once and after a restart. A bad one changes nothing: it is a problem (422) that says
 // of each field what is wrong.
-func (st *state) tune(ctx context.Context, w wish, now time.Time) error {
+func (r *row) tune(ctx context.Context, w wish, now time.Time) error {
 	var wrong []web.FieldError
 	bad := func(field, detail string) { wrong = append(wrong, web.FieldError{Field: field, Detail: detail}) }
 	var schedule Schedule
@@ -54,7 +54,7 @@ func (st *state) tune(ctx context.Context, w wish, now time.Time) error {
 		bad("schedule", fmt.Sprintf("takes %d characters at most", maxScheduleText))
 	default:
 		var err error
-		if schedule, err = ParseSchedule(text, st.key()); err != nil {
+		if schedule, err = ParseSchedule(text, r.key()); err != nil {
 			bad("schedule", err.Error())
 		}
 	}
@@ -79,8 +79,8 @@ func (st *state) tune(ctx context.Context, w wish, now time.Time) error {
 		d := time.Duration(*wait) * time.Second
 		to.wait = &d
 	}
-	tuned, stale := st.retuned(to, now)
-	return st.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
+	tuned, stale := r.state.retuned(to, now)
+	return r.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
 }
 
 const setTuning = `
@@ -101,9 +101,9 @@ func (st *state) retuned(to progress, now time.Time) (tuned *time.Time, stale bo
 }
 
 // untune makes the environment's settings, or the defaults, the rule again.
-func (st *state) untune(ctx context.Context, now time.Time) error {
-	tuned, stale := st.retuned(progress{}, now)
-	return st.set(ctx, setTuning, nil, nil, nil, tuned, stale)
+func (r *row) untune(ctx context.Context, now time.Time) error {
+	tuned, stale := r.state.retuned(progress{}, now)
+	return r.set(ctx, setTuning, nil, nil, nil, tuned, stale)
 }
 
 func untuned(wrong ...web.FieldError) *web.Problem {

@@ -86,7 +86,7 @@ func (st *state) heard(f fetched, took time.Duration) {
 func (st *state) mayWait() time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.last != pollSucceeded {
+	if st.last.state != pollSucceeded {
 		return 0
 	}
 	return st.wait(time.Now())

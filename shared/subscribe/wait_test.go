@@ -86,11 +86,11 @@ func TestWaiting(t *testing.T) {
 			}
 		}
 		eventually(t, "a request waits", c.holds)
-		if err := c.state.set(t.Context(), "wait_seconds = 20"); err != nil {
+		if err := c.row.set(t.Context(), "wait_seconds = 20"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the next request waits as was set", func() bool { return c.shows().Wait == "20s" && c.holds() })
-		if err := c.state.set(t.Context(), "paused = true"); err != nil {
+		if err := c.row.set(t.Context(), "paused = true"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the pause ends the wait", func() bool { return !c.holds() && c.shows().State == Paused })
@@ -103,7 +103,7 @@ func TestWaiting(t *testing.T) {
 			t.Errorf("it shows %+v", c.shows())
 		}
 		s.put(t, 5, 5)
-		if err := c.state.set(t.Context(), "paused = false"); err != nil {
+		if err := c.row.set(t.Context(), "paused = false"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it goes on", func() bool { return c.at() == 5 })
@@ -214,7 +214,7 @@ func TestPauseWhileCopying(t *testing.T) {
 	c := newCopier(t, s)
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
 		if strings.HasPrefix(r.URL.Query().Get("after"), "30-") {
-			if err := c.state.set(context.Background(), "paused = true"); err != nil {
+			if err := c.row.set(context.Background(), "paused = true"); err != nil {
 				panic(err)
 			}
 		}
@@ -227,7 +227,7 @@ func TestPauseWhileCopying(t *testing.T) {
 		t.Error("it copied everything")
 	}
 	s.setTamper(nil)
-	if err := c.state.set(t.Context(), "paused = false"); err != nil {
+	if err := c.row.set(t.Context(), "paused = false"); err != nil {
 		t.Fatal(err)
 	}
 	c.mustPoll(t)
