@@ -14,6 +14,17 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
+// The way of a poll, in the order of this file:
+//
+//	fire    poller.run waits until state.due says so, or until somebody asks for a poll
+//	lease   it runs only in the process that has the lease (lease.go)
+//	fetch   poller.tryPages takes page after page from the fetcher (fetch.go)
+//	check   applier.applyPage leaves out what is erased (erased.go); quarantine.check finds what breaks the contract (quarantine.go)
+//	cursor  applier.move moves it first, so that a process that lost the lease fails before it works
+//	apply   applier.applyNewer hands what is newer than the copy to the service, and rejects what is at fault
+//	commit  applier.tryCommit does these three in one transaction
+//	status  state.committed, state.copying and state.after note what the pages and metrics show (state.go, status.go)
+
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	p.state.assume(rolePolling)
@@ -90,8 +101,8 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	return p.resyncer.goOn(ctx, at, scheduled)
 }
 
-// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied is followed by a smaller one; by a larger one where all was
-// refused, since others on it may pass.
+// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied makes
+// the next poll ask for a smaller one; if all of it was refused, for a larger one, since others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
@@ -121,6 +132,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 	return err
 }
 
+// tryPages applies pages until the copy is up to date, or until one fails.
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
 	r := feed.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
 	if at.etagURL == p.fetcher.shownPage(r) && p.state.fails() == 0 { // it may be the ETag at which the source fails
@@ -237,6 +249,7 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	if err != nil {
 		return &pageError{"apply the page after " + from.cursor.String(), to.cursor.Position - from.cursor.Position, err}
 	}
+	a.state.committed(from, to, bad)
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)
 	a.quarantine.see(entries, bad)
@@ -244,10 +257,10 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	if whole { // else another one of this size is enough
 		a.fetcher.grow()
 	}
-	a.state.committed(from, to, bad)
 	return nil
 }
 
+// tryCommit moves the cursor and applies the entries in one transaction; carefully is in parts, to find those that are at fault.
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {

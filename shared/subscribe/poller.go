@@ -84,7 +84,7 @@ func (p *poller) seePast(ctx context.Context) error {
 	return err
 }
 
-// resync makes the feed be read anew. A resync that is under way goes on: it does the same.
+// resync begins a resync. One that is under way goes on: it does the same.
 func (p *poller) resync(ctx context.Context) error {
 	if err := p.row.refresh(ctx); err != nil {
 		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)

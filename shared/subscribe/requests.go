@@ -53,6 +53,7 @@ func (r *requests) assume(role role) {
 	}
 }
 
+// polls reports whether this process polls.
 func (r *requests) polls() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
