@@ -19,10 +19,10 @@ import (
 //	fire    poller.run waits until state.due says so, or until somebody asks for a poll
 //	lease   it runs only in the process that has the lease (lease.go)
 //	fetch   poller.tryPages takes page after page from the fetcher (fetch.go)
-//	check   applier.applyPage leaves out what is erased (erased.go); quarantine.check finds what breaks the contract (quarantine.go)
+//	check   applier.applyPage leaves out what is erased (erased.go), quarantine.check what breaks the contract (quarantine.go)
 //	cursor  applier.move moves it first, so that a process that lost the lease fails before it works
 //	apply   applier.applyNewer hands what is newer than the copy to the service, and rejects what is at fault
-//	commit  applier.tryCommit does these three in one transaction
+//	commit  applier.tryCommit does these in one transaction; where pages are applied side by side, the cursor moves last
 //	status  state.committed, state.copying and state.after note what the pages and metrics show (state.go, status.go)
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
@@ -260,7 +260,7 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	return nil
 }
 
-// tryCommit moves the cursor and applies the entries in one transaction; carefully is in parts, to find those that are at fault.
+// tryCommit moves the cursor and applies the entries in one transaction: carefully means in parts, to find those at fault.
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {
