@@ -1,6 +1,3 @@
-// Package subscribe is a reader's half of a data feed: it polls a source on a schedule, applies what is new to the
-// service's own database, and tells how fresh the copy is. A service says only which feeds it reads, what it does
-// with a batch of entities, and what its pages show.
 package subscribe
 
 import (
