@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"mime"
 	"net"
 	"net/http"
@@ -127,14 +126,14 @@ func (s *Site) putSchedule(c *gin.Context, p *poller) error {
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
 	}
-	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
+	if err := p.row.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")
 }
 
 func (s *Site) deleteSchedule(c *gin.Context, p *poller) error {
-	if err := p.untune(c.Request.Context(), time.Now()); err != nil {
+	if err := p.row.untune(c.Request.Context(), time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "reset")
@@ -166,7 +165,7 @@ func (s *Site) postSchedule(c *gin.Context, p *poller) error {
 		}
 		w.PageSize = &n
 	}
-	if err := p.tune(c.Request.Context(), w, time.Now()); err != nil {
+	if err := p.row.tune(c.Request.Context(), w, time.Now()); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "tuned")
@@ -182,13 +181,13 @@ func wantType(c *gin.Context, want string) error {
 }
 
 func (s *Site) poll(c *gin.Context, p *poller) error {
-	if err := p.refresh(c.Request.Context()); err != nil { // else it would wait for a database that is away
+	if err := p.row.refresh(c.Request.Context()); err != nil { // else it would wait for a database that is away
 		return err
 	}
-	if err := p.pollNow(c.Request.Context()); err != nil {
+	if err := p.requests.pollNow(c.Request.Context()); err != nil {
 		return pollProblem(c.Request.Context(), err)
 	}
-	if err := p.refresh(c.Request.Context()); err != nil { // it may have rejected entries
+	if err := p.row.refresh(c.Request.Context()); err != nil { // it may have rejected entries
 		return err
 	}
 	return changed(c, p, http.StatusOK, "polled")
@@ -224,14 +223,14 @@ func pollProblem(ctx context.Context, err error) error {
 }
 
 func (s *Site) pause(c *gin.Context, p *poller) error {
-	if err := p.set(c.Request.Context(), `paused = true`); err != nil {
+	if err := p.row.set(c.Request.Context(), `paused = true`); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "paused")
 }
 
 func (s *Site) resume(c *gin.Context, p *poller) error {
-	if err := p.set(c.Request.Context(), `paused = false`); err != nil {
+	if err := p.row.set(c.Request.Context(), `paused = false`); err != nil {
 		return err
 	}
 	return changed(c, p, http.StatusOK, "resumed")
@@ -242,21 +241,4 @@ func (s *Site) resync(c *gin.Context, p *poller) error {
 		return err
 	}
 	return changed(c, p, http.StatusAccepted, "resyncing")
-}
-
-// resync makes the feed be read anew. A walk that is under way goes on: it does the same.
-func (p *poller) resync(ctx context.Context) error {
-	if err := p.refresh(ctx); err != nil {
-		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
-	}
-	p.mu.Lock()
-	walking := p.copied.walking
-	p.mu.Unlock()
-	if walking {
-		return nil
-	}
-	if err := p.beginWalk(ctx, "Asked for by hand.", nil); err != nil {
-		return err
-	}
-	return p.refresh(ctx)
 }

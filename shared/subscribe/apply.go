@@ -1,280 +1,135 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 	"slices"
-	"strings"
-	"time"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// errFenced: somebody else moved the cursor.
-var errFenced = errors.New("another process copies this feed into the same database")
-
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step. What has run into that before is tried last, and alone.
-func (p *poller) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
-	good, bad := p.check(entries)
-	restore, err := limitSteps(ctx, tx, step)
-	if err != nil {
-		return nil, err
-	}
-	doubted, others := p.doubted(good)
-	refused, err := p.applyBest(ctx, tx, others, step)
-	for _, e := range doubted {
-		if err == nil {
-			var alone []rejection
-			alone, err = p.applyBest(ctx, tx, []feed.Entry{e}, step)
-			refused = append(refused, alone...)
-		}
-	}
-	if err == nil && len(refused) < len(good) {
-		refused, err = p.again(ctx, tx, refused, step)
-	}
-	bad = append(bad, refused...)
-	if err == nil {
-		err = restore()
-	}
-	return bad, err
+// An applier applies pages: each with the cursor behind it, or neither.
+type applier struct {
+	*target
+	state      *state
+	fetcher    *fetcher
+	quarantine *quarantine
+	erasures   *erasures
+	metrics    *pollerMetrics
+	allNew     atomic.Bool // the copy knew nothing of what was on the last page
 }
 
-// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
-// the other one has given up since: as long as one more passes.
-func (p *poller) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
-	for more := true; more; refused = still {
-		more, still = false, nil
-		for _, r := range refused {
-			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
-				still = append(still, r)
-				continue
-			}
-			failed, err := p.attempt(ctx, tx, []feed.Entry{r.Entry}, true, step)
-			if err != nil {
-				return nil, err
-			}
-			if more = more || failed == nil; failed != nil {
-				still = append(still, r)
-			}
-		}
-	}
-	return still, nil
+// A turn is a page's, to be applied.
+type turn struct {
+	ids  map[uuid.UUID]bool
+	done chan struct{}
+	err  error // when done
 }
 
-// clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
-func (p *poller) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
-	_, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`,
-		p.service, p.Name, ids)
+// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed, others are written.
+const maxTurns = 3
+
+// turns are those under way, in order: one, or up to most where one may go on beside the next.
+type turns struct {
+	most int
+	all  []*turn
+}
+
+// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that none goes on.
+func (t *turns) wait(left int) (err error) {
+	for len(t.all) > 0 && (len(t.all) > left || isDone(t.all[0])) {
+		<-t.all[0].done
+		if err = cmp.Or(err, t.all[0].err); err != nil {
+			left = 0
+		}
+		t.all = t.all[1:]
+	}
 	return err
 }
 
-// call runs the service's Apply; a panic of it is an error. Of what is stored nothing need be known.
-func (p *poller) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			panicked := &panicError{"apply", v}
-			p.logger.ErrorContext(ctx, "apply panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
-			err = panicked
+func overlap(a, b map[uuid.UUID]bool) bool {
+	for id := range a {
+		if b[id] {
+			return true
 		}
-		if err != nil {
-			err = &applyError{err}
-		}
-	}()
-	batch := NewBatch(entries)
-	batch.stored = stored
-	if p.Apply == nil { // the service has had the entries
+	}
+	return false
+}
+
+// guess gives what the copy knows of entries, which is nothing, without a look at it; nil: one is due. After a page of new entities
+// only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
+func (a *applier) guess(entries []feed.Entry) *known {
+	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
+	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
 		return nil
 	}
-	if p.Past {
-		err := tx.QueryRow(ctx, `select past from subscription where service = $1 and feed = $2`, p.service, p.Name).Scan(&batch.Past)
+	return noneKnown()
+}
+
+// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is
+// newer than the copy.
+func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
+	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
 		if err != nil {
 			return err
 		}
-	}
-	return p.Apply(ctx, tx, batch)
-}
-
-// passOn runs the service's Entries, if it has any, for what of the page is not malformed; a panic of it is an error.
-func (p *poller) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
-	if p.Entries == nil || page == nil {
-		return nil
-	}
-	if slices.ContainsFunc(page.Entries, malformed) {
-		good := *page
-		good.Entries = slices.DeleteFunc(slices.Clone(page.Entries), malformed)
-		page = &good
-	}
-	if len(page.Entries) == 0 {
-		return nil
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			panicked := &panicError{"entries", v}
-			p.logger.ErrorContext(ctx, "entries panicked", "feed", p.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
-			err = errors.New(panicked.unquoted())
+		var b pgx.Batch
+		a.move(&b, from, to)
+		for _, e := range entries {
+			if e.Deleted {
+				b.Queue(`delete from `+u.table+` where id = $1 and (version < $2 or $3)`, e.ID, e.Version, e.Erased)
+			} else if err := u.queue(&b, u.newer, e); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			err = &entriesError{from, err}
+		return conn.SendBatch(ctx, &b).Close()
+	})
+}
+
+// succeeded reports whether a poll ended on the way.
+func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
+
+const notNullViolation = "23502"
+
+// good returns the ids of the entries that were not refused.
+func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
+	for _, e := range entries {
+		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			ids = append(ids, e.ID)
 		}
-	}()
-	return p.Entries(ctx, p.pool, from, page)
+	}
+	return ids
 }
 
-func malformed(e feed.Entry) bool { return e.Malformed() != nil }
-
-// An entriesError is one of the service's Entries: the source is not at fault.
-type entriesError struct {
-	from feed.Cursor
-	err  error
-}
-
-func (e *entriesError) Error() string {
-	return fmt.Sprintf("pass on the page after %s: %v", e.from, e.err)
-}
-func (e *entriesError) Unwrap() error { return e.err }
-
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
-// failed is why it did while the database goes on to answer; err is why that does not.
-func (p *poller) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
-	inner, err := tx.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	limited, end := limitAttempt(ctx, inner, step)
-	failed = p.call(limited, inner, entries, nil)
-	if out, ok := inner.(*publish.Tx); ok && failed == nil {
-		failed = out.Check(limited)
-	}
-	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
-		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
-	}
-	failed = end(failed)
-	if failed == nil && keep {
-		return nil, inner.Commit(ctx)
-	}
-	if err := inner.Rollback(ctx); err != nil {
-		return nil, errors.Join(failed, err)
-	}
-	if databaseAtFault(failed) {
-		return nil, failed
-	}
-	return failed, nil
-}
-
-// applyBest applies all entries but the bad ones, which it finds by halving.
-func (p *poller) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	failed, err := p.attempt(ctx, tx, entries, true, step)
-	switch half := len(entries) / 2; {
-	case err != nil || failed == nil:
-		return nil, err
-	case half == 0:
-		return []rejection{{Entry: entries[0], reason: failed}}, nil
-	default:
-		first, err := p.applyBest(ctx, tx, entries[:half], step)
-		if err != nil {
-			return nil, err
-		}
-		second, err := p.applyBest(ctx, tx, entries[half:], step)
-		return append(first, second...), err
-	}
-}
-
-// reject writes down the bad entries.
-func (p *poller) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
-	for _, r := range bad {
-		_, err := tx.Exec(ctx, `
-			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
-			values ($1, $2, $3, $4, $5, $6, $7, $8)
-			on conflict (service, feed, entity_id) do update set version = excluded.version, position = excluded.position,
-			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
-			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
-			p.service, p.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
-			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"))
-		if err != nil {
-			return err
-		}
+// fenced looks whether the cursor was still where it moved from.
+func fenced(tag pgconn.CommandTag) error {
+	if tag.RowsAffected() == 0 {
+		return errFenced
 	}
 	return nil
 }
 
-func (p *poller) logRejected(ctx context.Context, bad []rejection) {
-	for _, r := range bad {
-		p.logger.WarnContext(ctx, "entry rejected", "feed", p.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
+func isDone(t *turn) bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
 	}
 }
 
-// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
-// row is older than what was, and may be of another history: then the rejected version counts.
-func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
-	var b pgx.Batch
-	known := noneKnown()
-	f.lookUp(&b, entries, true, known)
-	err := tx.SendBatch(ctx, &b).Close()
-	return known.newer(entries), err
+// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page before keeps
+// its own meanwhile.
+func (a *applier) mostTurns() int {
+	if !a.pure || a.state.fails() > 0 {
+		return 1
+	}
+	return min(maxTurns, int(a.pool.Config().MaxConns)-1)
 }
-
-// known are the versions of a page's entities that the copy has, and of those that it has rejected.
-type known struct{ rows, rejected map[uuid.UUID]int64 }
-
-func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
-
-// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
-// is left out where nothing is rejected.)
-func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
-	ids := make([]uuid.UUID, len(entries))
-	for i, e := range entries {
-		ids[i] = e.ID
-	}
-	into := func(versions map[uuid.UUID]int64) func(pgx.Rows) error {
-		return func(rows pgx.Rows) error {
-			var id [16]byte
-			var version int64
-			_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {
-				versions[id] = version
-				return nil
-			})
-			return err
-		}
-	}
-	if f.Table != "" {
-		b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
-	}
-	if rejected {
-		b.Queue(`
-			select entity_id, version from rejected_entry join subscription using (service, feed)
-			 where entity_id = any($1) and table_name = $2`, ids, f.Table).Query(into(k.rejected))
-	}
-}
-
-func (k *known) newer(entries []feed.Entry) []feed.Entry {
-	if len(k.rows)+len(k.rejected) == 0 && !slices.ContainsFunc(entries, malformed) {
-		return entries
-	}
-	newer := make([]feed.Entry, 0, len(entries))
-	passed := map[uuid.UUID]int64{} // of those here
-	for _, e := range entries {
-		rejected, is := k.rejected[e.ID]
-		row, has := k.rows[e.ID]
-		if malformed(e) { // what it says the version is may be wrong: it must not hold back later ones
-			known := max(rejected, row, passed[e.ID])
-			e.Version = min(max(e.Version, known), known+1)
-			newer = append(newer, e)
-		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
-			passed[e.ID] = e.Version
-			newer = append(newer, e)
-		}
-	}
-	return newer
-}
-
-func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }

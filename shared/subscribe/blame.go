@@ -10,166 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
-
-// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
-// database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
-// other one is the witness: one that the copy has taken before, which is tried again.
-
-// A rejection is an entry that cannot be applied.
-type rejection struct {
-	feed.Entry
-	reason  error
-	checked bool // it is malformed, or was refused by the feed's Check, and never reached Apply
-}
-
-// A checkError is one of the feed's Check, or of a malformed entry, whose text can be logged.
-type checkError struct{ error }
-
-func (e *checkError) Unwrap() error { return e.error }
-
-// check separates the entries that are malformed, or not as their contract says, from those that are.
-func (p *poller) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
-	good = make([]feed.Entry, 0, len(entries))
-	for _, e := range entries {
-		if err := p.checkOne(e); err != nil {
-			bad = append(bad, rejection{e, err, true})
-			continue
-		}
-		good = append(good, e)
-		if !e.Deleted && !p.passed.Load() {
-			p.passed.Store(true)
-		}
-	}
-	return good, bad
-}
-
-func (p *poller) checkOne(e feed.Entry) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicError{"check", v}
-		}
-	}()
-	if err = e.Malformed(); err == nil && p.Check != nil {
-		err = p.Check(e)
-	}
-	if err != nil {
-		err = &checkError{err}
-	}
-	return err
-}
-
-// lookPages is how many pages one poll looks at to see whether the check passes any of their entries.
-const lookPages = 10
-
-// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any. It
-// matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way it goes on
-// with the next poll.
-func (p *poller) seeCheck(ctx context.Context, at progress, err error) (passes bool) {
-	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || p.passed.Load() {
-		return false
-	}
-	if p.looked.Position < at.cursor.Position {
-		p.looked = at.cursor
-	}
-	for i := range lookPages {
-		r := feed.Request{URL: p.URL, Limit: feed.PageSize}
-		if i > 0 {
-			r.After, r.Limit = p.looked, p.limit()
-		}
-		answer, err := p.client.Get(ctx, r)
-		if err != nil {
-			p.looked = feed.Cursor{} // it may be of another history
-			break
-		}
-		if i > 0 {
-			p.looked = answer.Page.Cursor
-		}
-		if p.check(answer.Page.Entries); p.passed.Load() || answer.Page.UpToDate {
-			break
-		}
-	}
-	return p.passed.Load()
-}
-
-// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
-// page, and nothing has passed since the process was started.
-func (p *poller) seeWitness(ctx context.Context, err error) (found bool) {
-	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || p.witness.Load() != nil {
-		return false
-	}
-	answer, err := p.client.Get(ctx, feed.Request{URL: p.URL, Limit: feed.PageSize})
-	if err != nil {
-		return false
-	}
-	good, _ := p.check(answer.Page.Latest())
-	var b pgx.Batch
-	known := noneKnown()
-	p.lookUp(&b, good, true, known)
-	if p.pool.SendBatch(ctx, &b).Close() != nil {
-		return false
-	}
-	for _, e := range good {
-		_, rejected := known.rejected[e.ID]
-		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
-			p.witness.Store(&e)
-			return true
-		}
-	}
-	return false
-}
-
-// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
-// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
-func (p *poller) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
-	var checked int
-	var alone rejection
-	for _, r := range bad {
-		if r.checked {
-			checked++
-		} else {
-			alone = r
-		}
-	}
-	applied, refused := entries-checked, len(bad)-checked
-	switch {
-	case refused < applied, len(bad) == 0:
-		return nil
-	case applied == 0 && (entries == 1 || p.passed.Load()):
-		return nil
-	case applied == 1 || applied > 1 && end:
-		if known := p.witness.Load(); known == nil {
-			if applied == 1 && badData(alone.reason) {
-				return nil
-			}
-		} else if failed, err := p.attempt(ctx, tx, []feed.Entry{*known}, false, p.step()); err != nil || failed == nil {
-			return err
-		}
-	}
-	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
-}
-
-// A refusedError is a page of which every entry was refused: the fault is not an entry's.
-type refusedError struct {
-	entries int
-	checked bool // all of them by the check
-	first   error
-}
-
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
-}
-
-func (e *refusedError) Unwrap() error { return e.first }
 
 // fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
 // what may be wrong with one: a quota that is used up, a volume that became read-only.
@@ -201,74 +47,6 @@ func passing(err error) bool {
 	return slow
 }
 
-// maxDoubts is how often an entry alone has to fail for a reason that may pass, and for as long as a page may take, to be at fault.
-const maxDoubts = 3
-
-// A doubtful version of an entity failed for such a reason while others passed.
-type doubtful struct {
-	id      uuid.UUID
-	version int64
-}
-
-// A doubt is how often it did, and since when.
-type doubt struct {
-	times int
-	since time.Time
-}
-
-// doubted separates the entries that have failed so from the others.
-func (p *poller) doubted(entries []feed.Entry) (doubted, others []feed.Entry) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.doubts) == 0 {
-		return nil, entries
-	}
-	for _, e := range entries {
-		if p.doubts[doubtful{e.ID, e.Version}].times > 0 {
-			doubted = append(doubted, e)
-		} else {
-			others = append(others, e)
-		}
-	}
-	return doubted, others
-}
-
-// settle returns a *doubtError if any of the entries that were refused while others passed may pass with the next poll.
-func (p *poller) settle(bad []rejection) (err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, r := range bad {
-		if !passing(r.reason) {
-			continue
-		}
-		of := doubtful{r.ID, r.Version}
-		d, known := p.doubts[of]
-		if !known {
-			d.since = time.Now()
-		}
-		if p.doubts == nil {
-			p.doubts = map[doubtful]doubt{}
-		}
-		d.times++
-		p.doubts[of] = d
-		if d.times < maxDoubts || time.Since(d.since) < p.timeout {
-			err = &doubtError{r.Position, unquoted(r.reason)}
-		}
-	}
-	return err
-}
-
-// A doubtError is that of a page on which an entry may be at fault that has failed for a reason that may pass. It wraps none: of
-// what a transaction does that fails so, all would be done again.
-type doubtError struct {
-	position int64
-	reason   string
-}
-
-func (e *doubtError) Error() string {
-	return fmt.Sprintf("the entry at position %d is tried again: %s", e.position, e.reason)
-}
-
 // badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
 // made of it for a feed of the service, or SQLSTATE classes 22 and 23.
 func badData(err error) bool {
@@ -289,17 +67,7 @@ func ofOthers(err error) bool {
 	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
 }
 
-// answers reports whether the database does.
-func (p *poller) answers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	return p.pool.Ping(ctx) == nil
-}
-
 const answerTimeout = 5 * time.Second
-
-// step is how long a statement of a page may take that is applied in parts.
-func (p *poller) step() time.Duration { return p.timeout / 6 }
 
 // limitSteps makes a statement of tx that takes too long fail by itself, which shows that the database answers, and,
 // before that, one that waits for a lock, which is nobody's fault. restore undoes that.

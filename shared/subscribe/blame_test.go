@@ -98,10 +98,10 @@ func TestBlame(t *testing.T) {
 				if at := c.stored(t); err == nil || at.rejected > 0 || n > 1000 {
 					t.Fatalf("after %d polls %d are rejected: %v", n, at.rejected, err)
 				}
-				c.after(err, time.Now())
+				c.state.after(err, time.Now())
 				err = c.poll(t.Context())
 			}
-			c.after(err, time.Now())
+			c.state.after(err, time.Now())
 			if strings.Contains(log.String()+fmt.Sprint(err), "Ada") {
 				t.Errorf("it quotes the entry: %v\n%s", err, &log)
 			}
@@ -198,7 +198,7 @@ func TestBlameOfTheLast(t *testing.T) {
 			}
 			s.put(t, 1, first)
 			c := s.copier(t, newCopier(t, s).pool, 10, x.columns...)
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			exec(t, c.pool, `
 				create function refuse() returns trigger language plpgsql as 'begin raise exception ''no such model''; end';
@@ -207,7 +207,7 @@ func TestBlameOfTheLast(t *testing.T) {
 			s.put(t, first+1, 26)
 			if x.restart {
 				c = s.copier(t, c.pool, 10, x.columns...)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 			}
 			err := c.poll(t.Context())
 			for n := 0; err != nil && n < 3; n++ {
@@ -249,7 +249,7 @@ func TestBlameOnLargePages(t *testing.T) {
 			s := newSource(t)
 			s.put(t, 1, 1000)
 			c := s.copier(t, newCopier(t, s).pool, 1000, columns...)
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			exec(t, c.pool, `alter table thing add check (substring(name, '^thing ([0-9]+),')::int % 2 = 0)`)
 			c.mustPoll(t)
 			if n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`); n != 500 || bad != 500 {
@@ -268,7 +268,7 @@ func TestBlameOnLargePages(t *testing.T) {
 			s.publish(t, e)
 			s.put(t, 4, 35)
 			c := s.copier(t, newCopier(t, s).pool, 30, columns...)
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			exec(t, c.pool, `create index on thing (name)`)
 			c.mustPoll(t)
 			c.wantRejected(t, s, "SQLSTATE 54000", 3)
@@ -280,7 +280,7 @@ func TestBlameOnLargePages(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 100)
 		c := s.copier(t, newCopier(t, s).pool, 1000)
-		t.Cleanup(c.client.Close)
+		t.Cleanup(c.fetcher.client.Close)
 		exec(t, c.pool, `alter table thing add check (substring(name, '^thing ([0-9]+),')::int % 2 = 0)`)
 		c.timeout = 900 * time.Millisecond // three of them for all steps
 		apply := c.Apply
@@ -303,7 +303,7 @@ func TestBlameOnLargePages(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 40)
 		c := s.copier(t, newCopier(t, s).pool, 100)
-		t.Cleanup(c.client.Close)
+		t.Cleanup(c.fetcher.client.Close)
 		config := c.pool.Config()
 		config.ConnConfig.RuntimeParams["statement_timeout"] = "2000"
 		pool, err := pgxpool.NewWithConfig(t.Context(), config)
@@ -337,14 +337,14 @@ func TestBlameOfTheLargestPage(t *testing.T) {
 			s := newSource(t)
 			s.put(t, 1, 2)
 			c := s.copier(t, newCopier(t, s).pool, 500, x.columns...)
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			exec(t, c.pool, `alter table thing add constraint banned check (substring(name, '^thing ([0-9]+),')::int not between 1001 and 2100)`)
 			s.put(t, 1001, 2100)
 			s.put(t, 3, 4)
 			if x.restart {
 				c = s.copier(t, c.pool, 500, x.columns...)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 			}
 			err := c.poll(t.Context())
 			for n := 0; err != nil && n < 3; n++ {
@@ -360,7 +360,7 @@ func TestBlameOfTheLargestPage(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 2)
 		c := s.copier(t, newCopier(t, s).pool, 1000)
-		t.Cleanup(c.client.Close)
+		t.Cleanup(c.fetcher.client.Close)
 		c.mustPoll(t)
 		exec(t, c.pool, `alter table thing rename name to title`)
 		s.put(t, 3, 1100)
@@ -472,13 +472,13 @@ func TestCheck(t *testing.T) {
 		c := newCopier(t, s)
 		c.mustPoll(t)
 		c.Check = bad("3|14")
-		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
 		c.wantRejected(t, s, "name is no name", 3, 14)
 		c.Check = func(feed.Entry) error { panic("of Ada") }
-		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.poll(t.Context()); err == nil || strings.Contains(err.Error(), "Ada") || len(c.things(t)) != 25 {

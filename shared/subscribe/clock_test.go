@@ -24,12 +24,12 @@ func TestClockSetBack(t *testing.T) {
 		for _, schedule := range []string{"@every 5s", "@hourly", "@weekly"} {
 			c.mustTune(t, schedule, noon.Add(-time.Minute))
 			c.succeed(t, noon)
-			if _, next := c.due(eleven); !next.IsZero() {
+			if next := c.state.due(eleven, time.Time{}); !next.IsZero() {
 				t.Errorf("%s: it is due at %v", schedule, next)
 			}
 			c.succeed(t, eleven)
-			_, next := c.due(eleven)
-			if want := c.tuning().schedule.Next(eleven); !next.Equal(want) {
+			next := c.state.due(eleven, time.Time{})
+			if want := c.state.tuning().schedule.Next(eleven); !next.Equal(want) {
 				t.Errorf("%s: after a success it is due at %v, not %v", schedule, next, want)
 			}
 			if s := c.status(eleven); s.State != Fresh || !s.AsOf.Equal(eleven) {
@@ -42,8 +42,8 @@ func TestClockSetBack(t *testing.T) {
 		t.Parallel()
 		c := offline(t, healthDatabase(t), 0)
 		c.succeed(t, eleven.Add(time.Second))
-		c.nextPoll = noon
-		if _, next := c.due(eleven.Add(2 * time.Second)); next.Sub(eleven) > 8*time.Second {
+		c.state.nextPoll = noon
+		if next := c.state.due(eleven.Add(2*time.Second), time.Time{}); next.Sub(eleven) > 8*time.Second {
 			t.Errorf("it is due in %v", next.Sub(eleven))
 		}
 	})
@@ -105,11 +105,11 @@ func TestClockSetBack(t *testing.T) {
 		s.put(t, 1, 3)
 		c := waiting(t, s)
 		eventually(t, "a request waits", c.holds)
-		c.poller.mu.Lock()
-		c.copied.lastSuccess, c.copied.asOf = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
-		c.poller.mu.Unlock()
+		c.poller.state.mu.Lock()
+		c.state.copied.lastSuccess, c.state.copied.asOf = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+		c.poller.state.mu.Unlock()
 		eventually(t, "it polls again", func() bool {
-			if err := c.refresh(t.Context()); err != nil { // as the leader's look does
+			if err := c.row.refresh(t.Context()); err != nil { // as the lease's look does
 				t.Fatal(err)
 			}
 			shown := c.shows()
@@ -125,12 +125,12 @@ func TestClockSetForwardAndBack(t *testing.T) {
 	noon := at(t, "2026-11-28 12:00:00")
 	c := offline(t, healthDatabase(t), 0)
 	c.succeed(t, noon)
-	if _, next := c.due(noon.Add(3 * time.Hour)); !next.IsZero() {
+	if next := c.state.due(noon.Add(3*time.Hour), time.Time{}); !next.IsZero() {
 		t.Errorf("three hours later the next poll is at %v", next)
 	}
 	c.succeed(t, noon.Add(3*time.Hour))
 	now := noon.Add(time.Minute)
-	if _, next := c.due(now); !next.IsZero() {
+	if next := c.state.due(now, time.Time{}); !next.IsZero() {
 		t.Errorf("set back the next poll is at %v", next)
 	}
 	if s := c.status(now); s.State != Stale || s.AsOf != nil {
@@ -151,9 +151,9 @@ func TestNoTimeInTheFuture(t *testing.T) {
 		when := func(name string) time.Time {
 			return now.Add(time.Duration(rapid.Int64Range(-int64(day), int64(day)).Draw(t, name))).Truncate(time.Millisecond)
 		}
-		c.copied.lastSuccess, c.copied.asOf, c.copied.failingSince = when("last success"), when("as of"), when("failing since")
-		c.copied.tunedAt, c.copied.walkSince, c.copied.resyncedAt = when("tuned"), when("walk since"), when("resynced")
-		c.copied.walking = rapid.Bool().Draw(t, "walking")
+		c.state.copied.lastSuccess, c.state.copied.asOf, c.state.copied.failingSince = when("last success"), when("as of"), when("failing since")
+		c.state.copied.tunedAt, c.state.copied.resync.since, c.state.copied.resyncedAt = when("tuned"), when("walk since"), when("resynced")
+		c.state.copied.resync.underWay = rapid.Bool().Draw(t, "walking")
 		s := c.status(now)
 		for _, shown := range []*time.Time{s.AsOf, s.LastSuccessAt, s.FailingSince, s.ResyncSince, s.ResyncedAt} {
 			if shown != nil && shown.After(now) {
@@ -191,7 +191,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 	// A wait during which the clock is set back.
 	now := time.Now()
 	f := fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{AsOf: now.Add(time.Hour), Waits: true}}
-	if to := c.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
+	if to := c.fetcher.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
 		t.Errorf("at %v it is as of %v", now, to.asOf)
 	}
 }

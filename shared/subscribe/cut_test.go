@@ -208,16 +208,16 @@ func TestRefusedWhileWaiting(t *testing.T) {
 		&feed.StatusError{Status: 403}, feed.ErrPage, feed.ErrDiverged,
 	} {
 		f := fetched{Request: feed.Request{Wait: 25 * time.Second}, err: err}
-		if got := c.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Cut() != "" {
+		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Cut() != "" {
 			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Cut())
 		}
 	}
 	// Where none waits, the schedule holds, until a longer one is tried again.
 	now := time.Now()
 	c.mustTune(t, fmt.Sprintf("0 0 1 %d *", now.AddDate(0, 6, -now.Day()).Month()), now) // half a year away
-	c.cuts = cuts{last: now}
+	c.state.cuts = cuts{last: now}
 	c.succeed(t, now)
-	if next := c.nextPoll; !next.Equal(now.Add(forgetCuts)) {
+	if next := c.state.nextPoll; !next.Equal(now.Add(forgetCuts)) {
 		t.Errorf("the next poll is at %v, %v from now", next, next.Sub(now))
 	}
 	if s := c.status(now); s.Held() || s.Cut() != "0s" || s.Cost.RequestsPerDay > 1 || !strings.Contains(s.Wait, "25s") {

@@ -199,6 +199,6 @@ func TestServerRestarts(t *testing.T) {
 		return subscription(t, url).State == Fresh && !subscription(t, url).Standby && status(t, url+"/readyz") == 200
 	})
 	c := s.copier(t, db.Pool, 10)
-	defer c.client.Close()
+	defer c.fetcher.client.Close()
 	c.wantUpToDate(t, s)
 }

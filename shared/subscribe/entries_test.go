@@ -27,7 +27,7 @@ type listener struct {
 func newListener(t *testing.T, s *source) *listener {
 	t.Helper()
 	l := &listener{copier: s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 4)}
-	t.Cleanup(l.client.Close)
+	t.Cleanup(l.fetcher.client.Close)
 	l.Apply, l.Table = nil, ""
 	l.Entries = func(_ context.Context, _ *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 		if page.Entries[0].Position != from.Position+1 || page.Cursor.Position != from.Position+int64(len(page.Entries)) {
@@ -121,15 +121,15 @@ func TestEntries(t *testing.T) {
 			}
 			return hear(ctx, db, from, page)
 		}
-		if err := l.poll(t.Context()); err == nil || l.stored(t).walk.Position != 4 {
-			t.Errorf("%v; the walk is at %s", err, l.stored(t).walk)
+		if err := l.poll(t.Context()); err == nil || l.stored(t).resync.cursor.Position != 4 {
+			t.Errorf("%v; the walk is at %s", err, l.stored(t).resync.cursor)
 		}
 		l.mustPoll(t)
 		all := s.heard()
 		if want := slices.Concat(all, []string{"failed"}, all[4:]); !slices.Equal(l.heard, want) {
 			t.Errorf("heard %q, not %q", l.heard, want)
 		}
-		if at := l.stored(t); at.walking || at.generation != 2 || at.cursor != s.head(t).Cursor() {
+		if at := l.stored(t); at.resync.underWay || at.generation != 2 || at.cursor != s.head(t).Cursor() {
 			t.Errorf("in the end it is %+v", at)
 		}
 		l.resync(t)

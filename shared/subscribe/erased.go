@@ -16,6 +16,7 @@ import (
 
 // erasures are what a poller knows of the table erased_entity. A feed that never erased anything is spared a look there for each page.
 type erasures struct {
+	*target
 	mu    sync.Mutex
 	known bool // since this process polls
 	any   bool
@@ -34,33 +35,33 @@ func (e *erasures) reset() {
 // forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is
 // a tombstone. So an erased id stays erased whatever comes later, as from a source that was restored from a backup, an old cache or a
 // stream. What was noted stays noted when the page is not applied in the end: it is true of the source.
-func (p *poller) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
+func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
 	if page == nil || len(page.Entries) == 0 {
 		return page, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
 	defer cancel()
-	p.erasures.mu.Lock()
-	defer p.erasures.mu.Unlock()
+	er.mu.Lock()
+	defer er.mu.Unlock()
 	var all, erased []uuid.UUID
 	for i := range page.Entries {
 		if all = append(all, page.Entries[i].ID); page.Entries[i].Erased {
 			erased = append(erased, page.Entries[i].ID)
 		}
 	}
-	if err := p.noteErased(ctx, erased); err != nil {
+	if err := er.noteErased(ctx, erased); err != nil {
 		return nil, fmt.Errorf("note what is erased: %w", err)
 	}
-	if !p.erasures.known {
-		if err := p.pool.QueryRow(ctx, `select exists (select from erased_entity where service = $1 and feed = $2)`, p.service, p.Name).Scan(&p.erasures.any); err != nil {
+	if !er.known {
+		if err := er.pool.QueryRow(ctx, `select exists (select from erased_entity where service = $1 and feed = $2)`, er.service, er.Name).Scan(&er.any); err != nil {
 			return nil, fmt.Errorf("look for what is erased: %w", err)
 		}
-		p.erasures.known = true
+		er.known = true
 	}
-	if !p.erasures.any {
+	if !er.any {
 		return page, nil
 	}
-	refused, err := p.erasedOf(ctx, p.pool, all)
+	refused, err := er.erasedOf(ctx, er.pool, all)
 	if err != nil || len(refused) == 0 {
 		return page, err
 	}
@@ -73,41 +74,41 @@ func (p *poller) forget(ctx context.Context, page *feed.Page) (*feed.Page, error
 		}
 	}
 	if left > 0 {
-		p.logger.WarnContext(ctx, "the source says something of entities that it had erased, which is left out", "feed", p.Name, "entries", left, "cursor", page.Cursor.String())
+		er.logger.WarnContext(ctx, "the source says something of entities that it had erased, which is left out", "feed", er.Name, "entries", left, "cursor", page.Cursor.String())
 	}
 	return &own, nil
 }
 
 // eraseAgain applies a deletion of what the service has of entities that are erased, as after the restore of a single table: no page
 // says it again.
-func (p *poller) eraseAgain(ctx context.Context) error {
-	if time.Since(p.erasures.looked) < lookForErased {
+func (a *applier) eraseAgain(ctx context.Context) error {
+	if time.Since(a.erasures.looked) < lookForErased {
 		return nil
 	}
 	ctx, stop := finishing(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			delete from rejected_entry r using erased_entity e
-			 where e.service = $1 and e.feed = $2 and r.service = $1 and r.feed = $2 and r.entity_id = e.id and r.entity is not null`, p.service, p.Name)
+			 where e.service = $1 and e.feed = $2 and r.service = $1 and r.feed = $2 and r.entity_id = e.id and r.entity is not null`, a.service, a.Name)
 		if err != nil {
 			return err
 		}
-		return p.forgetWalked(ctx, tx)
+		return a.forgetNoted(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("drop what is erased: %w", err)
 	}
-	if p.Apply == nil {
-		p.erasures.looked = time.Now()
+	if a.Apply == nil {
+		a.erasures.looked = time.Now()
 		return nil
 	}
-	rows, err := p.pool.Query(ctx, `
+	rows, err := a.pool.Query(ctx, `
 		select id from erased_entity e
-		 where service = $1 and feed = $2 and (exists (select from `+p.table()+` t where t.id = e.id) or `+cmp.Or(p.Kept, "false")+`) limit $3`,
-		p.service, p.Name, walkChunk)
+		 where service = $1 and feed = $2 and (exists (select from `+a.table()+` t where t.id = e.id) or `+cmp.Or(a.Kept, "false")+`) limit $3`,
+		a.service, a.Name, resyncChunk)
 	if err != nil {
 		return fmt.Errorf("look for what is erased: %w", err)
 	}
@@ -118,27 +119,27 @@ func (p *poller) eraseAgain(ctx context.Context) error {
 	})
 	var bad []rejection // they stay rejected until a later look applies them
 	if err == nil && len(back) > 0 {
-		err = p.inTx(ctx, func(first *pgx.Batch) {
-			first.Queue(`select from subscription where service = $1 and feed = $2 for update`, p.service, p.Name)
+		err = a.inTx(ctx, func(first *pgx.Batch) {
+			first.Queue(`select from subscription where service = $1 and feed = $2 for update`, a.service, a.Name)
 		}, func(tx pgx.Tx) (err error) {
-			if bad, err = p.applyCarefully(ctx, tx, back, dbTimeout); err != nil {
+			if bad, err = a.quarantine.applyCarefully(ctx, tx, back, dbTimeout); err != nil {
 				return err
 			}
-			if err := p.clear(ctx, tx, good(back, bad)...); err != nil {
+			if err := a.quarantine.clear(ctx, tx, good(back, bad)...); err != nil {
 				return err
 			}
-			return p.reject(ctx, tx, bad)
+			return a.quarantine.reject(ctx, tx, bad)
 		})
 	}
 	if err != nil {
 		return fmt.Errorf("erase again what the copy has back: %w", err)
 	}
 	if len(back) > 0 {
-		p.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", p.Name,
+		a.logger.WarnContext(ctx, "erased again what the copy had back, as after the restore of a table", "feed", a.Name,
 			"entities", len(back)-len(bad), "refused", len(bad))
 	}
-	if len(back) < walkChunk {
-		p.erasures.looked = time.Now()
+	if len(back) < resyncChunk {
+		a.erasures.looked = time.Now()
 	}
 	return nil
 }
@@ -147,21 +148,21 @@ func (p *poller) eraseAgain(ctx context.Context) error {
 func eraseEntry(e *feed.Entry) { e.Deleted, e.Erased, e.Entity = true, true, nil }
 
 // noteErased also drops what the engine itself keeps of the entities.
-func (p *poller) noteErased(ctx context.Context, ids []uuid.UUID) error {
+func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, er.pool, func(tx pgx.Tx) error {
 		var b pgx.Batch
-		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, p.service, p.Name, ids)
-		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, p.service, p.Name, ids)
+		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
+		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
 		b.Queue(`
 			update walked_entity set entity = null
-			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, p.service, p.Name, ids)
+			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err == nil {
-		p.erasures.any = true
+		er.any = true
 	}
 	return err
 }
@@ -172,8 +173,8 @@ type rowsQuerier interface {
 }
 
 // erasedOf returns those of the entities that are erased.
-func (p *poller) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
-	rows, err := db.Query(ctx, `select id from erased_entity where service = $1 and feed = $2 and id = any($3)`, p.service, p.Name, ids)
+func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
+	rows, err := db.Query(ctx, `select id from erased_entity where service = $1 and feed = $2 and id = any($3)`, t.service, t.Name, ids)
 	if err != nil {
 		return nil, fmt.Errorf("look for what is erased: %w", err)
 	}
@@ -186,10 +187,10 @@ func (p *poller) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 	return erased, err
 }
 
-// forgetWalked makes the walked entities that are erased deleted ones: their rows in the copy go in the end of the walk.
-func (p *poller) forgetWalked(ctx context.Context, tx pgx.Tx) error {
+// forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the resync.
+func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		update walked_entity w set entity = null from erased_entity e
-		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, p.service, p.Name)
+		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, t.service, t.Name)
 	return err
 }

@@ -80,7 +80,7 @@ func TestErasedStaysErased(t *testing.T) {
 			t.Parallel()
 			s := newSource(t)
 			c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), 10, columns...)
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			s.put(t, 1, 30)
 			c.mustPoll(t)
 			dump := pgtest.DumpFile(t, s.pool)
@@ -95,17 +95,17 @@ func TestErasedStaysErased(t *testing.T) {
 			}
 			c.mustPoll(t) // which reads the feed anew
 			wantErased(t, c, s)
-			if at := c.stored(t); at.generation != 2 || at.walking || at.rejected > 0 || at.cursor != s.head(t).Cursor() {
+			if at := c.stored(t); at.generation != 2 || at.resync.underWay || at.rejected > 0 || at.cursor != s.head(t).Cursor() {
 				t.Errorf("it is at %+v", at)
 			}
 			s.put(t, 1, 3)
 			c.mustPoll(t)
 			wantErased(t, c, s)
-			if err := c.beginWalk(t.Context(), "test", nil); err != nil {
+			if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 				t.Fatal(err)
 			}
 			c = s.copier(t, c.pool, 10, columns...) // a restart in the middle
-			t.Cleanup(c.client.Close)
+			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			s.put(t, 1, 40)
 			c.mustPoll(t)
@@ -121,7 +121,7 @@ func TestErasedStaysErased(t *testing.T) {
 		var mu sync.Mutex
 		var passed []feed.Entry
 		c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 10)
-		t.Cleanup(c.client.Close)
+		t.Cleanup(c.fetcher.client.Close)
 		c.Apply, c.Table = nil, ""
 		c.Entries = func(_ context.Context, _ *pgxpool.Pool, _ feed.Cursor, page *feed.Page) error {
 			mu.Lock()
@@ -157,8 +157,8 @@ func TestErasedStaysErased(t *testing.T) {
 		say := func(position int64, e feed.Entry) {
 			t.Helper()
 			e.ID, e.Position, e.Updated, e.Cursor = numbered(1), position, time.Now(), feed.At(position, digest)
-			c.poller.stream = &stream{}
-			if err := c.applyHeard(t.Context(), at, []eventstream.Message{{Entry: e, After: at.cursor}}); err != nil {
+			c.stream = c.newStream(nil)
+			if err := c.stream.applyHeard(t.Context(), at, []eventstream.Message{{Entry: e, After: at.cursor}}); err != nil {
 				t.Fatal(err)
 			}
 			at = c.stored(t)
@@ -187,14 +187,14 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if left(t, c.pool) != 1 || c.stored(t).rejected != 1 {
 		t.Fatal("nothing is rejected")
 	}
-	if err := c.beginWalk(t.Context(), "test", nil); err != nil {
+	if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 		t.Fatal(err)
 	}
 	page, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.feedURL(), Limit: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, feed.Cursor{}); err != nil {
+	if err := c.resyncer.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, feed.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	if left(t, c.pool) != 2 {
@@ -208,7 +208,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	exec(t, c.pool, `
 		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 		values ($1, 'things', $2, 9, 4, now(), $3, '')`, c.service, numbered(1), []byte(`{"id":"`+numbered(1).String()+`","version":9,"name":"back"}`))
-	if err := c.retry(t.Context(), numbered(1)); err != nil {
+	if err := c.quarantine.retry(t.Context(), numbered(1)); err != nil {
 		t.Fatal(err)
 	}
 	wantErased(t, c, s)
@@ -239,7 +239,7 @@ func TestErasureOutlivesARestoreOfTheCopy(t *testing.T) {
 			c.pool.Reset()
 			if restart {
 				c = s.copier(t, c.pool, 10)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 			}
 			if _, has := c.things(t)[numbered(1)]; !has || left(t, c.pool) != 1 {
 				t.Fatal("the restore has brought nothing back")
@@ -265,7 +265,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 			t.Parallel()
 			s := newSource(t)
 			c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), 10, columns...)
-			t.Cleanup(func() { c.client.Close() })
+			t.Cleanup(func() { c.fetcher.client.Close() })
 			s.put(t, 1, 3)
 			c.mustPoll(t)
 			exec(t, c.pool, `create table kept as table thing`)
@@ -279,7 +279,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 				if then == "a start" {
 					c = s.copier(t, c.pool, 10, columns...)
 				} else {
-					c.erasures.looked = c.erasures.looked.Add(-lookForErased)
+					c.applier.erasures.looked = c.applier.erasures.looked.Add(-lookForErased)
 				}
 				c.mustPoll(t) // which has nothing new to read
 				c.wantUpToDate(t, s)
@@ -290,13 +290,13 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 			exec(t, c.pool, `create function keep() returns trigger language plpgsql as 'begin raise exception ''kept''; end'`)
 			exec(t, c.pool, `create trigger keep before delete on thing for each row execute function keep()`)
 			s.put(t, 4, 4)
-			c.erasures.looked = time.Time{}
+			c.applier.erasures.looked = time.Time{}
 			c.mustPoll(t)
 			if at := c.stored(t); at.rejected != 1 || c.things(t)[numbered(4)].Version != 1 {
 				t.Errorf("%d are rejected, the copy has %v", at.rejected, c.things(t))
 			}
 			exec(t, c.pool, `drop trigger keep on thing`)
-			c.erasures.looked = time.Time{}
+			c.applier.erasures.looked = time.Time{}
 			c.mustPoll(t)
 			if at := c.stored(t); at.rejected != 0 {
 				t.Errorf("in the end %d are rejected", at.rejected)
@@ -334,7 +334,7 @@ func TestErasureOutlivesARestoreOfWhatIsKept(t *testing.T) {
 	s.erase(t, 1)
 	c.mustPoll(t)
 	restore()
-	c.erasures.looked = time.Time{}
+	c.applier.erasures.looked = time.Time{}
 	c.mustPoll(t)
 	wantErased(t, c, s)
 	if n := count(t, c.pool, `select count(*) from letter where name is not null`); n != 1 {

@@ -128,7 +128,7 @@ func TestSourceFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			exec(t, pool, `truncate thing, subscription cascade`)
 			c := s.copier(t, pool, 10)
-			defer c.client.Close()
+			defer c.fetcher.client.Close()
 			started := c.stored(t)
 			s.setTamper(fault.tamper)
 			err := c.poll(t.Context())
@@ -139,7 +139,7 @@ func TestSourceFaults(t *testing.T) {
 				t.Errorf("it moved to %+v, with %d things", at, len(c.things(t)))
 			}
 			now := time.Now()
-			next := c.after(err, now)
+			next := c.state.after(err, now)
 			if most := fault.after + time.Minute; next.Before(now.Add(max(fault.after, 500*time.Millisecond))) || next.After(now.Add(most)) {
 				t.Errorf("the next poll is in %v, not in %v to %v", next.Sub(now), fault.after, most)
 			}
@@ -149,7 +149,7 @@ func TestSourceFaults(t *testing.T) {
 			}
 			s.setTamper(nil)
 			c.mustPoll(t)
-			c.after(nil, time.Now())
+			c.state.after(nil, time.Now())
 			c.wantUpToDate(t, s)
 			if shown := c.status(time.Now()); shown.State != Fresh || shown.LastError != nil {
 				t.Errorf("then it shows %+v", shown)
@@ -315,7 +315,7 @@ func TestAnotherHistory(t *testing.T) {
 	if err == nil || walked == 0 {
 		t.Fatalf("the walk was not broken off: %v", err)
 	}
-	c.after(err, time.Now())
+	c.state.after(err, time.Now())
 	shown := c.status(time.Now())
 	if shown.State != Resyncing || shown.ResyncSince == nil || shown.AsOf == nil || shown.Generation != 1 || !strings.Contains(shown.ResyncReason, "another history") {
 		t.Errorf("in the middle it shows %+v", shown)
@@ -324,8 +324,8 @@ func TestAnotherHistory(t *testing.T) {
 		t.Error("the old copy does not serve as it was")
 	}
 	at := c.stored(t)
-	if at.walk.Position == 0 || at.walkHistory.IsStart() {
-		t.Errorf("the walk is at %s, its history %s", at.walk, at.walkHistory)
+	if at.resync.cursor.Position == 0 || at.resync.history.IsStart() {
+		t.Errorf("the walk is at %s, its history %s", at.resync.cursor, at.resync.history)
 	}
 	again := s.copier(t, c.pool, 10) // after a restart
 	s.exchanges()
@@ -371,7 +371,7 @@ func TestAnotherHistoryTwice(t *testing.T) {
 	if !errors.Is(err, feed.ErrDiverged) {
 		t.Fatalf("%v", err)
 	}
-	c.after(err, time.Now())
+	c.state.after(err, time.Now())
 	if shown := c.status(time.Now()); shown.State != Diverged {
 		t.Errorf("it is %s", shown.State)
 	}
@@ -397,8 +397,8 @@ func TestCommitWhoseAnswerIsLost(t *testing.T) {
 	}
 	defer pool.Close()
 	c := s.copier(t, pool, 10)
-	defer c.client.Close()
-	c.erasures.looked = time.Now() // the first commit is that of the page
+	defer c.fetcher.client.Close()
+	c.applier.erasures.looked = time.Now() // the first commit is that of the page
 	lose.Store(true)
 	if err := c.poll(t.Context()); err == nil {
 		t.Fatal("it did not notice")
@@ -432,22 +432,22 @@ func TestAfter(t *testing.T) {
 	failure := errors.New("away")
 	for n, most := range []time.Duration{1, 2, 4, 5, 5, 5} {
 		most *= time.Second
-		if wait := c.after(failure, now).Sub(now); wait < most/2 || wait > most {
+		if wait := c.state.after(failure, now).Sub(now); wait < most/2 || wait > most {
 			t.Errorf("after failure %d it waits %v, not %v to %v", n+1, wait, most/2, most)
 		}
 	}
-	if got, want := c.after(nil, now), c.given.schedule.Next(now); !got.Equal(want) {
+	if got, want := c.state.after(nil, now), c.state.given.schedule.Next(now); !got.Equal(want) {
 		t.Errorf("after a success it polls at %v, not %v", got, want)
 	}
-	if wait := c.after(failure, now).Sub(now); wait > time.Second {
+	if wait := c.state.after(failure, now).Sub(now); wait > time.Second {
 		t.Errorf("the next failure counts as the first, but it waits %v", wait)
 	}
 	status := fmt.Errorf("asked: %w", &feed.StatusError{Status: 503, RetryAfter: 24 * time.Hour})
-	if wait := c.after(status, now).Sub(now); wait < time.Hour || wait > time.Hour+time.Minute {
+	if wait := c.state.after(status, now).Sub(now); wait < time.Hour || wait > time.Hour+time.Minute {
 		t.Errorf("asked to stay away for a day it stays away for %v", wait)
 	}
 	shown := c.status(now)
-	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.given.schedule.Next(c.nextPoll)) {
+	if first := shown.NextPolls[0]; len(shown.NextPolls) != 5 || !first.Equal(c.state.nextPoll.Round(time.Millisecond)) || !shown.NextPolls[1].Equal(c.state.given.schedule.Next(c.state.nextPoll)) {
 		t.Errorf("next polls %v", shown.NextPolls)
 	}
 }

@@ -1,7 +1,6 @@
 package subscribe
 
 import (
-	"context"
 	"time"
 )
 
@@ -26,24 +25,24 @@ func since(t, now time.Time) time.Time {
 }
 
 // setBack reports whether the clock was set back since the last success: then a poll is due, since nobody knows how old the
-// copy is. p.mu is locked.
-func (p *poller) setBack(now time.Time) bool {
-	return p.failures == 0 && p.copied.lastSuccess.After(now.Add(grace))
+// copy is. st.mu is locked.
+func (st *state) setBack(now time.Time) bool {
+	return st.last.failures == 0 && st.copied.lastSuccess.After(now.Add(grace))
 }
 
 // stale reports whether the copy is stale: two polls that were due since the last success, or since the schedule was
 // changed, have not succeeded. A copy whose source holds requests is as good as the last of them, while the next one is
 // held; so is it while the first one is, which has yet to tell. What was seen to be stale is so until a poll succeeds.
-// p.mu is locked.
-func (p *poller) stale(now time.Time) bool {
-	last := believed(p.copied.lastSuccess, now)
-	if last.IsZero() || p.copied.stale {
+// st.mu is locked.
+func (st *state) stale(now time.Time) bool {
+	last := believed(st.copied.lastSuccess, now)
+	if last.IsZero() || st.copied.stale {
 		return true
 	}
-	if p.tuned.wait > 0 {
-		patience := p.tuned.wait + 2*grace
-		failing := p.copied.failingSince
-		held := p.waits || !p.tried && (p.succeeded || p.standby)
+	if st.tuned.wait > 0 {
+		patience := st.tuned.wait + 2*grace
+		failing := st.copied.failingSince
+		held := st.hold == holdKept || st.hold == holdUntried && (st.last.state == pollSucceeded || !st.requests.polls())
 		switch {
 		case !failing.IsZero() && now.Sub(since(failing, now)) > patience: // a poll is due at any time
 			return true
@@ -51,32 +50,17 @@ func (p *poller) stale(now time.Time) bool {
 			return false
 		}
 	}
-	if tuned := believed(p.copied.tunedAt, now); tuned.After(last) {
+	if tuned := believed(st.copied.tunedAt, now); tuned.After(last) {
 		last = tuned
 	}
-	return p.tuned.schedule.Stale(last, now)
+	return st.tuned.schedule.Stale(last, now)
 }
 
-// failed notes that a poll did not succeed. p.mu is locked.
-func (p *poller) failed(now time.Time) {
-	at := &p.copied
-	at.stale = p.stale(now)
+// failed notes that a poll did not succeed. st.mu is locked.
+func (st *state) failed(now time.Time) {
+	at := &st.copied
+	at.stale = st.stale(now)
 	if believed(at.failingSince, now).IsZero() {
 		at.failingSince = now.UTC().Truncate(time.Millisecond)
-	}
-}
-
-// storeFailing stores since when polls fail, for the next process of the service.
-func (p *poller) storeFailing(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
-	defer cancel()
-	at := p.current()
-	_, err := p.pool.Exec(ctx, `
-		update subscription set failing_since = $3, stale = stale or $4
-		 where service = $1 and feed = $2 and last_success_at is not distinct from $5
-		       and (failing_since is distinct from $3 or $4 and not stale)`,
-		p.service, p.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess))
-	if err != nil { // the next failure tries it again
-		p.logger.DebugContext(ctx, "note of failing polls not stored", "feed", p.Name, "error", err)
 	}
 }

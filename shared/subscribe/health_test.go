@@ -20,29 +20,29 @@ import (
 // succeed stores what a poll does that succeeds at now, without a source.
 func (c *copier) succeed(t rapid.TB, now time.Time) {
 	t.Helper()
-	from, err := c.begin(context.Background(), false)
+	from, err := c.row.begin(context.Background(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := c.behind(from, fetched{Answer: &feed.Answer{AsOf: now.UTC().Truncate(time.Millisecond)}}, 0, now)
-	if err := c.commit(context.Background(), nil, from, to, nil); err != nil {
+	to := c.fetcher.behind(from, fetched{Answer: &feed.Answer{AsOf: now.UTC().Truncate(time.Millisecond)}}, 0, now)
+	if err := c.applier.commit(context.Background(), nil, from, to, nil); err != nil {
 		t.Fatal(err)
 	}
-	c.after(nil, now)
+	c.state.after(nil, now)
 }
 
 // fail stores what a poll does that fails at now.
 func (c *copier) fail(now time.Time) {
-	_, _ = c.begin(context.Background(), false)
-	c.after(&feed.StatusError{Status: 503}, now)
-	c.storeFailing(context.Background())
+	_, _ = c.row.begin(context.Background(), false)
+	c.state.after(&feed.StatusError{Status: 503}, now)
+	c.row.storeFailing(context.Background())
 }
 
 func (c *copier) mustTune(t rapid.TB, schedule string, now time.Time) {
 	t.Helper()
-	err := c.untune(context.Background(), now)
+	err := c.row.untune(context.Background(), now)
 	if schedule != "" {
-		err = c.tune(context.Background(), wish{Schedule: schedule}, now)
+		err = c.row.tune(context.Background(), wish{Schedule: schedule}, now)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -59,10 +59,10 @@ func offline(t rapid.TB, pool *pgxpool.Pool, wait time.Duration) *copier {
 	if err := errors.Join(c.configure(nil), c.create(context.Background())); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.load(context.Background()); err != nil {
+	if _, err := c.row.load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	c.setStandby(false)
+	c.state.assume(rolePolling)
 	return c
 }
 
@@ -108,7 +108,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 		exec(t, pool, `truncate subscription cascade`)
 		now := at(t, "2026-11-26 08:00:00").Add(time.Duration(rapid.Int64Range(0, int64(7*day)).Draw(t, "start")))
 		polls, other := offline(t, pool, 0), offline(t, pool, 0)
-		other.setStandby(true)
+		other.state.assume(roleStandby)
 		m := &model{schedule: "@every 5s"}
 		pass := func(d time.Duration) { now = now.Add(d); m.look(t, now) }
 		t.Repeat(map[string]func(*rapid.T){
@@ -144,14 +144,14 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 				polls = offline(t, pool, 0)
 			},
 			"takeover": func(*rapid.T) {
-				polls.setStandby(true)
-				other.setStandby(false)
+				polls.state.assume(roleStandby)
+				other.state.assume(rolePolling)
 				polls, other = other, polls
 			},
 			"": func(t *rapid.T) {
 				m.look(t, now)
 				for _, c := range []*copier{polls, other} {
-					if err := c.refresh(context.Background()); err != nil { // as the leader's look does
+					if err := c.row.refresh(context.Background()); err != nil { // as the lease's look does
 						t.Fatal(err)
 					}
 					m.wantShown(t, c.status(now), now)
@@ -163,7 +163,7 @@ func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 
 func set(t rapid.TB, c *copier, assignments string) {
 	t.Helper()
-	if err := c.set(context.Background(), assignments); err != nil {
+	if err := c.row.set(context.Background(), assignments); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -269,7 +269,7 @@ func TestHealthWhileWaiting(t *testing.T) {
 	noon := at(t, "2026-11-28 12:00:00")
 	c := offline(t, pool, 25*time.Second)
 	standby := offline(t, pool, 25*time.Second)
-	standby.setStandby(true)
+	standby.state.assume(roleStandby)
 	c.mustTune(t, "@weekly", noon.Add(-time.Minute))
 	c.mustTune(t, "", noon.Add(-time.Minute))
 	c.succeed(t, noon)
@@ -317,19 +317,19 @@ func TestFailingOutlivesTheProcess(t *testing.T) {
 	stop()
 	<-ended
 	again := s.copier(t, c.pool, 10)
-	defer again.client.Close()
+	defer again.fetcher.client.Close()
 	again.stored(t)
 	if shown := again.shows(); shown.FailingSince == nil || !shown.FailingSince.Equal(first) || shown.header() == "" {
 		t.Errorf("after a restart it shows failing since %v, not %v", shown.FailingSince, first)
 	}
-	again.setStandby(false)
-	again.after(again.poll(t.Context()), time.Now())
+	again.state.assume(rolePolling)
+	again.state.after(again.poll(t.Context()), time.Now())
 	if shown := again.shows(); !shown.FailingSince.Equal(first) {
 		t.Errorf("after its first failure it shows %v, not %v", shown.FailingSince, first)
 	}
 	s.setTamper(nil)
 	again.mustPoll(t)
-	again.after(nil, time.Now())
+	again.state.after(nil, time.Now())
 	if shown := again.shows(); shown.FailingSince != nil || !again.stored(t).failingSince.IsZero() {
 		t.Errorf("after a success it shows %v", shown.FailingSince)
 	}

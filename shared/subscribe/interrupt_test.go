@@ -69,7 +69,7 @@ func TestBreakingOff(t *testing.T) {
 			t.Errorf("progress %+v with %d things", at, len(c.things(t)))
 		}
 		if c.status(time.Now()).LastError != nil {
-			t.Errorf("the stop counts as an error: %v", c.lastError)
+			t.Errorf("the stop counts as an error: %v", c.state.last.err)
 		}
 	})
 
@@ -209,7 +209,7 @@ func TestCopyProperty(t *testing.T) {
 		}
 		c, pure := s.copier(rt, pool, most/2, columns...), columns != nil || rapid.Bool().Draw(rt, "pure")
 		c.pure = pure
-		defer func() { c.client.Close() }()
+		defer func() { c.fetcher.client.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
 				from := rapid.IntRange(1, most).Draw(t, "from")
@@ -222,7 +222,7 @@ func TestCopyProperty(t *testing.T) {
 			},
 			"poll": func(t *rapid.T) { c.mustPoll(t) },
 			"restart": func(t *rapid.T) {
-				c.client.Close()
+				c.fetcher.client.Close()
 				c = s.copier(t, pool, rapid.IntRange(1, most).Draw(t, "page size"), columns...)
 				c.pure = pure
 			},

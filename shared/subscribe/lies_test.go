@@ -28,10 +28,10 @@ func TestSealedEnd(t *testing.T) {
 func TestFarHead(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	p := &poller{logger: slog.New(slog.NewTextHandler(&log, nil))}
+	p := &poller{state: &state{target: &target{logger: slog.New(slog.NewTextHandler(&log, nil))}}}
 	for _, head := range []int64{math.MaxInt64, 1e12, 1e15} {
 		log.Reset()
-		p.copying(&pace{began: time.Now().Add(-time.Minute)}, &feed.Page{Entries: make([]feed.Entry, 3)}, progress{headPosition: head})
+		p.state.copying(&pace{began: time.Now().Add(-time.Minute)}, &feed.Page{Entries: make([]feed.Entry, 3)}, progress{headPosition: head})
 		if !strings.Contains(log.String(), "time_left=") || strings.Contains(log.String(), "time_left=-") {
 			t.Error(log.String())
 		}

@@ -21,6 +21,11 @@ const (
 // nothing of the stream counts. So whatever a message says, and whether it comes at all, the copy is what the polls alone would make
 // it.
 type stream struct {
+	*target
+	state   *state
+	applier *applier
+	fetcher *fetcher
+
 	queue   *eventstream.Queue
 	arrived chan eventstream.Message
 
@@ -33,15 +38,23 @@ type stream struct {
 	polled     time.Time             // that last did
 	askAt      time.Time             // when to ask the feed because of the stream; zero: there is no reason to
 
+	counts streamCounts
+}
+
+func (p *poller) newStream(queue *eventstream.Queue) *stream {
+	return &stream{target: p.target, state: p.state, applier: p.applier, fetcher: p.fetcher, queue: queue}
+}
+
+// streamCounts are those since this process polls.
+type streamCounts struct {
 	mu   sync.Mutex
-	had  int64     // messages, since this process polls
+	had  int64     // messages
 	at   time.Time // of the last of them; zero: there was none
 	gaps int64     // how often they did not go on where the copy was
 }
 
 // listen has messages arrive until stop is called.
-func (p *poller) listen(ctx context.Context) (stop func()) {
-	l := p.stream
+func (l *stream) listen(ctx context.Context) (stop func()) {
 	if l == nil {
 		return func() {}
 	}
@@ -58,28 +71,27 @@ func (p *poller) listen(ctx context.Context) (stop func()) {
 }
 
 // messages gives nil, by which nothing ever comes, where there is no stream.
-func (p *poller) messages() <-chan eventstream.Message {
-	if p.stream == nil {
+func (l *stream) messages() <-chan eventstream.Message {
+	if l == nil {
 		return nil
 	}
-	return p.stream.arrived
+	return l.arrived
 }
 
 // hear applies what has arrived, as far as whole pages go.
-func (p *poller) hear(ctx context.Context) {
-	l := p.stream
+func (l *stream) hear(ctx context.Context) {
 	if l == nil {
 		return
 	}
 	for len(l.arrived) > 0 {
-		p.receive(<-l.arrived)
+		l.receive(<-l.arrived)
 	}
 	var done *eventstream.Message // with all before it
-	at := p.current()
+	at := l.state.current()
 	l.trim(at)
 	if n := l.whole(); n > 0 {
-		if err := p.applyHeard(ctx, at, l.pending[:n]); err != nil {
-			p.drift(err)
+		if err := l.applyHeard(ctx, at, l.pending[:n]); err != nil {
+			l.drift(err)
 		} else {
 			done, l.pending, l.since = &l.pending[n-1], l.pending[n:], time.Now()
 		}
@@ -98,8 +110,8 @@ func (p *poller) hear(ctx context.Context) {
 }
 
 // receive adds a message to what is pending, if it goes on there.
-func (p *poller) receive(m eventstream.Message) {
-	l, at := p.stream, p.current()
+func (l *stream) receive(m eventstream.Message) {
+	at := l.state.current()
 	l.last = &m
 	l.count()
 	l.trim(at)
@@ -109,17 +121,17 @@ func (p *poller) receive(m eventstream.Message) {
 	}
 	i := int(m.Position - at.cursor.Position - 1) // in pending
 	switch {
-	case at.paused || at.walking:
+	case at.paused || at.resync.underWay:
 		l.adrift, l.pending = true, nil
 		l.ask(time.Now()) // when that has ended
 	case l.adrift:
 	case m.Err != nil:
-		p.drift(m.Err)
+		l.drift(m.Err)
 	case anew:
-		p.drift(errors.New("the stream begins anew"))
+		l.drift(errors.New("the stream begins anew"))
 	case i < 0: // the copy has it
 	case i > len(l.pending), i > 0 && !goesOn(&l.pending[i-1], &m):
-		p.drift(fmt.Errorf("nothing leads to entry %d", m.Position))
+		l.drift(fmt.Errorf("nothing leads to entry %d", m.Position))
 	default:
 		if len(l.pending) == 0 {
 			l.since = time.Now()
@@ -156,14 +168,13 @@ func (l *stream) whole() int {
 }
 
 // drift leaves the rest to the feed.
-func (p *poller) drift(why error) {
-	l := p.stream
+func (l *stream) drift(why error) {
 	l.adrift, l.pending = true, nil
 	l.ask(time.Now())
-	l.mu.Lock()
-	l.gaps++
-	l.mu.Unlock()
-	p.logger.Info("the stream does not go on where the copy is: asking the feed", "feed", p.Name, "reason", why)
+	l.counts.mu.Lock()
+	l.counts.gaps++
+	l.counts.mu.Unlock()
+	l.logger.Info("the stream does not go on where the copy is: asking the feed", "feed", l.Name, "reason", why)
 }
 
 func (l *stream) ask(at time.Time) {
@@ -175,18 +186,17 @@ func (l *stream) ask(at time.Time) {
 	}
 }
 
-// sooner gives when the feed is to be asked: next, or before that because of the stream, unless the source has failed. It wants p.mu
-// locked.
-func (p *poller) sooner(next time.Time) time.Time {
-	if l := p.stream; l != nil && p.failures == 0 && !l.askAt.IsZero() && l.askAt.Before(next) {
-		return l.askAt
+// wants returns when the feed is to be asked because of the stream; zero: there is no reason to.
+func (l *stream) wants() time.Time {
+	if l == nil {
+		return time.Time{}
 	}
-	return next
+	return l.askAt
 }
 
 // heardOut notes how a poll ended.
-func (p *poller) heardOut(err error, now time.Time) {
-	if l := p.stream; l != nil {
+func (l *stream) heardOut(err error, now time.Time) {
+	if l != nil {
 		l.polled, l.askAt = now, time.Time{}
 		if err == nil {
 			l.adrift, l.pending = false, nil
@@ -195,14 +205,14 @@ func (p *poller) heardOut(err error, now time.Time) {
 }
 
 // applyHeard applies messages that end where a page does, as one page.
-func (p *poller) applyHeard(ctx context.Context, at progress, messages []eventstream.Message) error {
+func (l *stream) applyHeard(ctx context.Context, at progress, messages []eventstream.Message) error {
 	last := messages[len(messages)-1]
 	page := &feed.Page{Cursor: last.Cursor, UpToDate: true, Head: last.Cursor}
 	for _, m := range messages {
 		page.Entries = append(page.Entries, m.Entry)
 	}
 	if messages[0].After != at.cursor {
-		if err := p.confirm(ctx, at.cursor, page.Entries[0]); err != nil {
+		if err := l.confirm(ctx, at.cursor, page.Entries[0]); err != nil {
 			return err
 		}
 	}
@@ -211,36 +221,30 @@ func (p *poller) applyHeard(ctx context.Context, at progress, messages []eventst
 	if written := last.Updated.Truncate(time.Millisecond); written.After(believed(at.asOf, time.Now())) && written.Before(time.Now()) {
 		to.asOf = written // all that the source had by then is in the copy
 	}
-	if err := p.applyPage(ctx, new(turns), page, at, to); err != nil {
+	if err := l.applier.applyPage(ctx, new(turns), page, at, to); err != nil {
 		return err
 	}
-	p.copying(new(pace), page, to)
+	l.state.copying(new(pace), page, to)
 	return nil
 }
 
 // confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
 // may be of another history, and only begin like the copy's.
-func (p *poller) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
-	answer, err := p.client.Get(ctx, feed.Request{URL: p.URL, After: cursor, Limit: 1})
+func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
+	answer, err := l.fetcher.client.Get(ctx, feed.Request{URL: l.URL, After: cursor, Limit: 1})
 	if err != nil {
 		return err
 	}
-	if of := answer.Page.Entries; len(of) != 1 || malformed(of[0]) || eventstream.MessageID(p.Name, &of[0]) != eventstream.MessageID(p.Name, &e) {
+	if of := answer.Page.Entries; len(of) != 1 || malformed(of[0]) || eventstream.MessageID(l.Name, &of[0]) != eventstream.MessageID(l.Name, &e) {
 		return fmt.Errorf("the feed has something else than the stream after %s", cursor)
 	}
 	return nil
 }
 
 func (l *stream) count() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.had, l.at = l.had+1, time.Now()
-}
-
-func (p *poller) current() progress {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.copied
+	l.counts.mu.Lock()
+	defer l.counts.mu.Unlock()
+	l.counts.had, l.counts.at = l.counts.had+1, time.Now()
 }
 
 // A Stream is how it is with the event stream of a feed. All counts are those since this process polls.
@@ -264,9 +268,9 @@ func (l *stream) status(standby bool) *Stream {
 	if l == nil {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := &Stream{State: Standby, Messages: l.had, LastMessageAt: timeOrNull(l.at.UTC().Truncate(time.Millisecond)), Gaps: l.gaps}
+	l.counts.mu.Lock()
+	defer l.counts.mu.Unlock()
+	s := &Stream{State: Standby, Messages: l.counts.had, LastMessageAt: timeOrNull(l.counts.at.UTC().Truncate(time.Millisecond)), Gaps: l.counts.gaps}
 	if standby {
 		return s
 	}

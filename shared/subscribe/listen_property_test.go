@@ -58,13 +58,14 @@ func TestStreamProperty(t *testing.T) {
 		var delivered []eventstream.Message
 		restart := func() {
 			c = s.copier(rt, pool, 4)
-			c.stream = &stream{queue: &eventstream.Queue{Feed: "things"}, adrift: true, arrived: make(chan eventstream.Message, 1000)}
-			if _, err := c.load(context.Background()); err != nil {
+			c.stream = c.newStream(&eventstream.Queue{Feed: "things"})
+			c.stream.adrift, c.stream.arrived = true, make(chan eventstream.Message, 1000)
+			if _, err := c.row.load(context.Background()); err != nil {
 				rt.Fatal(err)
 			}
 		}
 		restart()
-		defer func() { c.client.Close() }()
+		defer func() { c.fetcher.client.Close() }()
 		had := map[feed.Cursor]map[uuid.UUID]thing{{}: {}} // by the source, at any time
 		clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		put := func(n int, gone bool) {
@@ -78,17 +79,17 @@ func TestStreamProperty(t *testing.T) {
 		}
 		poll := func() {
 			err := c.poll(context.Background())
-			c.after(err, time.Now())
-			c.heardOut(err, time.Now())
+			c.state.after(err, time.Now())
+			c.stream.heardOut(err, time.Now())
 		}
 		deliver := func(t *rapid.T, n int) {
-			before := c.current().cursor
+			before := c.state.current().cursor
 			for _, m := range radio.wire[:n] {
 				c.stream.arrived <- m
 			}
 			delivered, radio.wire = append(delivered, radio.wire[:n]...), radio.wire[n:]
-			c.hear(context.Background())
-			if c.current().cursor != before {
+			c.stream.hear(context.Background())
+			if c.state.current().cursor != before {
 				heard++
 			}
 			if !c.stream.askAt.IsZero() && rapid.IntRange(0, 3).Draw(t, "the feed is asked") > 0 {
@@ -158,7 +159,7 @@ func TestStreamProperty(t *testing.T) {
 			},
 			"restart": func(t *rapid.T) {
 				if rapid.IntRange(0, 4).Draw(t, "often") == 0 {
-					c.client.Close()
+					c.fetcher.client.Close()
 					restart()
 					poll()
 				}

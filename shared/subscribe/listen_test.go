@@ -129,15 +129,15 @@ func (s *source) hearer(t *testing.T, url, exchange string, prepare func(*copier
 	t.Helper()
 	h := &hearer{copier: newCopier(t, s), log: new(journal)}
 	h.look = s.copier(t, h.pool, 10)
-	t.Cleanup(h.look.client.Close)
+	t.Cleanup(h.look.fetcher.client.Close)
 	var err error
-	if h.given.schedule, err = ParseSchedule("@hourly", "test"); err != nil {
+	if h.state.given.schedule, err = ParseSchedule("@hourly", "test"); err != nil {
 		t.Fatal(err)
 	}
 	if h.logger, err = daemon.Logger(h.log, "debug"); err != nil {
 		t.Fatal(err)
 	}
-	h.stream = &stream{queue: &eventstream.Queue{Feed: exchange, Name: "test." + exchange, Logger: h.logger}}
+	h.stream = h.newStream(&eventstream.Queue{Feed: exchange, Name: "test." + exchange, Logger: h.logger})
 	if err := h.stream.queue.Broker.UnmarshalText([]byte(url)); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestListen(t *testing.T) {
 		s, x, h := begin(t, "middle", nil)
 		x.next(t)
 		s.put(t, 26, 27)
-		if err := h.pollNow(t.Context()); err != nil {
+		if err := h.requests.pollNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		s.put(t, 28, 31)
@@ -361,7 +361,7 @@ func TestListen(t *testing.T) {
 		t.Parallel()
 		s, x, h := begin(t, "paused", nil)
 		x.next(t)
-		if err := h.set(t.Context(), `paused = true`); err != nil {
+		if err := h.row.set(t.Context(), `paused = true`); err != nil {
 			t.Fatal(err)
 		}
 		s.put(t, 26, 28)
@@ -371,7 +371,7 @@ func TestListen(t *testing.T) {
 		if at := h.look.stored(t); at.cursor.Position != 25 {
 			t.Errorf("it went on to %s", at.cursor)
 		}
-		if err := h.set(t.Context(), `paused = false`); err != nil {
+		if err := h.row.set(t.Context(), `paused = false`); err != nil {
 			t.Fatal(err)
 		}
 		h.becomes(t, s)
@@ -392,7 +392,7 @@ func TestListen(t *testing.T) {
 			http.Error(w, "down", http.StatusInternalServerError)
 		}
 		s.setTamper(down)
-		if err := h.pollNow(t.Context()); err == nil {
+		if err := h.requests.pollNow(t.Context()); err == nil {
 			t.Fatal("the source answers")
 		}
 		s.put(t, 26, 28)
@@ -400,7 +400,7 @@ func TestListen(t *testing.T) {
 		h.becomes(t, s)
 
 		s.setTamper(nil)
-		if err := h.pollNow(t.Context()); err != nil {
+		if err := h.requests.pollNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		s.restored(t, 20)
@@ -422,7 +422,7 @@ func TestListen(t *testing.T) {
 		s, x, h := begin(t, "fork", nil)
 		x.next(t)
 		s.put(t, 26, 30)
-		if err := h.pollNow(t.Context()); err != nil {
+		if err := h.requests.pollNow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		s.restored(t, 27)

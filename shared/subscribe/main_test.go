@@ -252,7 +252,7 @@ var thingMigrations = postgres.Migrations{Name: "things", FS: fstest.MapFS{"0000
 func newCopier(t testing.TB, s *source) *copier {
 	t.Helper()
 	c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), 10)
-	t.Cleanup(c.client.Close)
+	t.Cleanup(c.fetcher.client.Close)
 	return c
 }
 
@@ -322,7 +322,7 @@ func (c *copier) things(t rapid.TB) map[uuid.UUID]thing {
 // stored is the progress as the database has it.
 func (c *copier) stored(t rapid.TB) progress {
 	t.Helper()
-	at, err := c.load(context.Background())
+	at, err := c.row.load(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestMalformed(t *testing.T) {
 				s := newSource(t)
 				s.put(t, 1, 35)
 				c := s.copier(t, newCopier(t, s).pool, 10, columns...)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 				s.breaks(x.pattern, x.other, 1, 4, 5, 20, 35)
 				c.mustPoll(t)
 				at := c.stored(t)
@@ -140,7 +140,7 @@ func TestMalformed(t *testing.T) {
 		s.put(t, 25, 25) // on the page of its first version
 		s.put(t, 1, 2)
 		s.breaks(`"version":2,"entity`, `"version":0,"entity`, 26, 27)
-		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
@@ -148,7 +148,7 @@ func TestMalformed(t *testing.T) {
 			t.Errorf("at %s %d are rejected of %v", at.cursor, at.rejected, things)
 		}
 		s.setTamper(nil)
-		if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+		if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 			t.Fatal(err)
 		}
 		c.mustPoll(t)
@@ -192,8 +192,8 @@ func TestMalformed(t *testing.T) {
 			if at := again.stored(t); at.rejected != 3 || at.cursor != s.head(t).Cursor() {
 				t.Errorf("%s: at %s %d are rejected", name, at.cursor, at.rejected)
 			}
-			c.client.Close()
-			again.client.Close()
+			c.fetcher.client.Close()
+			again.fetcher.client.Close()
 		}
 	})
 
@@ -249,8 +249,8 @@ func TestMalformedOfEntries(t *testing.T) {
 	}
 	s.breaks(`"version":1,"entity`, `"version":0,"entity`, 2, 3)
 	l.heard = nil
-	l.passed.Store(false) // as in a process that has just started
-	if err := l.beginWalk(t.Context(), "A test.", nil); err != nil {
+	l.quarantine.passed.Store(false) // as in a process that has just started
+	if err := l.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 		t.Fatal(err)
 	}
 	l.mustPoll(t)

@@ -17,7 +17,7 @@ func TestMetricsOfTwoFeeds(t *testing.T) {
 		if err := p.configure(nil); err != nil {
 			t.Fatal(err)
 		}
-		p.copied.asOf = time.Now()
+		p.state.copied.asOf = time.Now()
 		if err := registry.Register(p); err != nil {
 			t.Fatal(err)
 		}

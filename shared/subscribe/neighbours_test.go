@@ -51,7 +51,7 @@ func TestEntriesThatDependOnEachOther(t *testing.T) {
 				t.Parallel()
 				s := newSource(t)
 				c := s.copier(t, newCopier(t, s).pool, 10, columns...)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 				exec(t, c.pool, x.sql)
 				for i, name := range x.before {
 					s.publish(t, s.named(i+1, name))

@@ -75,7 +75,7 @@ func (f form) Wrong(field string) string {
 
 func (s *Site) showForm(c *gin.Context, p *poller, problem *web.Problem) error {
 	f := form{Subscription: p.status(time.Now().UTC()), Problem: problem}
-	f.Given.Schedule, f.Given.Wait, f.Given.PageSize = p.given.schedule.String(), p.given.wait.String(), p.given.pageSize
+	f.Given.Schedule, f.Given.Wait, f.Given.PageSize = p.state.given.schedule.String(), p.state.given.wait.String(), p.state.given.pageSize
 	title := "Tune " + p.Name
 	if problem == nil {
 		f.Schedule, f.Wait, f.PageSize = f.Subscription.Schedule, f.Subscription.set.wait, f.Subscription.set.pageSize

@@ -205,9 +205,9 @@ func TestPollBehindAnother(t *testing.T) {
 		if err := p.configure(nil); err != nil {
 			t.Fatal(err)
 		}
-		p.setStandby(false)
+		p.state.assume(rolePolling)
 		began := time.Now()
-		err := p.pollNow(t.Context())
+		err := p.requests.pollNow(t.Context())
 		problem, ok := errors.AsType[*web.Problem](pollProblem(t.Context(), err))
 		if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" {
 			t.Errorf("%v", err)
@@ -215,15 +215,15 @@ func TestPollBehindAnother(t *testing.T) {
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
-		p.nextPoll = time.Now().Add(time.Second)
-		if asked, next := p.due(time.Now()); len(asked) > 0 || next.IsZero() {
+		p.state.nextPoll = time.Now().Add(time.Second)
+		if asked, next := p.requests.take(), p.state.due(time.Now(), time.Time{}); len(asked) > 0 || next.IsZero() {
 			t.Error("what nobody waits for any more is due")
 		}
 
 		asked := make(chan error)
-		go func() { asked <- p.pollNow(t.Context()) }()
+		go func() { asked <- p.requests.pollNow(t.Context()) }()
 		synctest.Wait()
-		begun, _ := p.due(time.Now())
+		begun := p.requests.take()
 		time.Sleep(time.Minute)
 		for _, outcome := range begun {
 			outcome <- nil

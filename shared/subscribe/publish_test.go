@@ -108,7 +108,7 @@ func (c *copier) publishes(t rapid.TB) (end func()) {
 	c.log, c.Apply = log, Publishing(echoThings)
 	return func() {
 		log.Close()
-		c.client.Close()
+		c.fetcher.client.Close()
 	}
 }
 
@@ -146,7 +146,7 @@ func wantEchoed(t rapid.TB, pool *pgxpool.Pool) int64 {
 	if err := pool.QueryRow(context.Background(), `select position from feed where name = 'echoes'`).Scan(&head); err != nil || head != last {
 		t.Fatalf("the head is at %d (%v), the last entry at %d", head, err, last)
 	}
-	c := copier{poller: &poller{pool: pool}}
+	c := copier{poller: &poller{target: &target{pool: pool}}}
 	things := c.things(t)
 	for id, v := range things {
 		if echo, there := newest[id]; !there || echo != v.Name {
@@ -284,7 +284,7 @@ func TestPublishing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer other.Close()
-		if err := c.set(t.Context(), "page_size = 1"); err != nil {
+		if err := c.row.set(t.Context(), "page_size = 1"); err != nil {
 			t.Fatal(err)
 		}
 		runs, others, apply := 0, 0, c.Apply

@@ -70,7 +70,7 @@ func TestFetchAheadIsBounded(t *testing.T) {
 	go func() { polled <- c.poll(context.Background()) }()
 	eventually(t, "pages are fetched ahead", func() bool { return asked() == 3 })
 	other := newCopier(t, s)
-	other.given.pageSize, other.tuned.pageSize = 7, 7
+	other.state.given.pageSize, other.state.tuned.pageSize = 7, 7
 	other.mustPoll(t) // gets them all meanwhile
 	if n := asked(); n != 3 {
 		t.Errorf("%d pages were asked for while the first one is applied", n)
@@ -220,7 +220,7 @@ func TestPure(t *testing.T) {
 			if err == nil {
 				t.Fatal("nothing failed")
 			}
-			c.after(err, time.Now())
+			c.state.after(err, time.Now())
 			if at := c.stored(t); at.cursor.Position != x.cursor || len(c.things(t)) != int(x.cursor) {
 				t.Errorf("%v: the cursor is at %s with %d things, not at %d", err, at.cursor, len(c.things(t)), x.cursor)
 			}
@@ -238,7 +238,7 @@ func TestPure(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 45)
 		c := newPure(t, s)
-		c.after(errors.New("lock time-out"), time.Now())
+		c.state.after(errors.New("lock time-out"), time.Now())
 		var under, most atomic.Int64
 		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 			most.Store(max(most.Load(), under.Add(1)))

@@ -175,7 +175,7 @@ func TestQuarantine(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		now := time.Now()
-		if next := c.after(err, now); !next.After(now) {
+		if next := c.state.after(err, now); !next.After(now) {
 			t.Error("it does not back off")
 		}
 		if at := c.stored(t); at.cursor.Position != 10 || at.rejected > 0 || len(c.things(t)) != 10 {
@@ -283,7 +283,7 @@ func TestNoLogQuotesAnEntry(t *testing.T) {
 			}
 			s.put(t, 2, 3)
 			err := c.poll(t.Context()) // a page of which every entry is refused
-			c.after(err, time.Now())
+			c.state.after(err, time.Now())
 			if _, ok := errors.AsType[*refusedError](err); !ok {
 				t.Errorf("%v", err)
 			}

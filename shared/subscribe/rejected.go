@@ -37,13 +37,13 @@ type rejectedEntry struct {
 const rejectedPage = 200
 
 // rejectedEntries gives at most limit of them, in the order of the feed, after the given one.
-func (p *poller) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
+func (q *quarantine) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, web.RequestTimeout)
 	defer cancel()
-	rows, err := p.pool.Query(ctx, `
+	rows, err := q.pool.Query(ctx, `
 		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
 		 where service = $1 and feed = $2 and (position, entity_id) > ($3, $4) order by position, entity_id limit $5`,
-		p.service, p.Name, after.position, after.id, limit)
+		q.service, q.Name, after.position, after.id, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -96,14 +96,14 @@ const lockNotAvailable = "55P03"
 
 // retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. What
 // is still wrong with it is a problem (422).
-func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
+func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), web.RequestTimeout)
 	defer cancel()
 	var reason string
-	err := p.inTx(ctx, func(first *pgx.Batch) {
+	err := q.inTx(ctx, func(first *pgx.Batch) {
 		// A page that is being applied has this row, too, for a moment; the end of a resync may have it for long.
 		first.Queue(`set local lock_timeout = '1s'`)
-		first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, p.service, p.Name)
+		first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, q.service, q.Name)
 		first.Queue(`set local lock_timeout to default`)
 	}, func(tx pgx.Tx) error {
 		reason = ""
@@ -111,7 +111,7 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 		var entity []byte
 		err := tx.QueryRow(ctx, `
 			select version, position, updated, entity from rejected_entry
-			 where service = $1 and feed = $2 and entity_id = $3`, p.service, p.Name, id).
+			 where service = $1 and feed = $2 and entity_id = $3`, q.service, q.Name, id).
 			Scan(&e.Version, &e.Position, &e.Updated, &entity)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errNotRejected
@@ -120,20 +120,20 @@ func (p *poller) retry(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		e.Entity, e.Deleted = entity, entity == nil
-		if erased, err := p.erasedOf(ctx, tx, []uuid.UUID{id}); err != nil {
+		if erased, err := q.erasedOf(ctx, tx, []uuid.UUID{id}); err != nil {
 			return err
 		} else if erased[id] {
 			eraseEntry(&e)
 		}
-		rejected, err := p.applyCarefully(ctx, tx, []feed.Entry{e}, web.RequestTimeout/2)
+		rejected, err := q.applyCarefully(ctx, tx, []feed.Entry{e}, web.RequestTimeout/2)
 		switch {
 		case err != nil:
 			return err
 		case len(rejected) > 0:
 			reason = whole(rejected[0].reason)
-			return p.reject(ctx, tx, rejected)
+			return q.reject(ctx, tx, rejected)
 		default:
-			return p.clear(ctx, tx, id)
+			return q.clear(ctx, tx, id)
 		}
 	})
 	pgErr, _ := errors.AsType[*pgconn.PgError](err)
@@ -171,7 +171,7 @@ func (p *poller) rejectedPage(c *gin.Context) (list []rejectedEntry, next string
 	if err != nil {
 		return nil, "", err
 	}
-	if list, err = p.rejectedEntries(c.Request.Context(), after, rejectedPage+1); err != nil {
+	if list, err = p.quarantine.rejectedEntries(c.Request.Context(), after, rejectedPage+1); err != nil {
 		return nil, "", fmt.Errorf("read the rejected entries of %s: %w", p.Name, err)
 	}
 	if len(list) > rejectedPage {
@@ -193,8 +193,8 @@ func (s *Site) retry(c *gin.Context, p *poller) error {
 	if err != nil {
 		return errNotRejected
 	}
-	err = p.retry(c.Request.Context(), id)
-	if err := errors.Join(err, p.refresh(c.Request.Context())); err != nil {
+	err = p.quarantine.retry(c.Request.Context(), id)
+	if err := errors.Join(err, p.row.refresh(c.Request.Context())); err != nil {
 		return err
 	}
 	return retried{Applied: 1}.answer(c, p)
@@ -204,7 +204,7 @@ func (s *Site) retry(c *gin.Context, p *poller) error {
 func (s *Site) retryAll(c *gin.Context, p *poller) error {
 	ctx, n := c.Request.Context(), retried{}
 	for at := (mark{position: -1}); ; {
-		list, err := p.rejectedEntries(ctx, at, 1)
+		list, err := p.quarantine.rejectedEntries(ctx, at, 1)
 		if err != nil {
 			return fmt.Errorf("read the rejected entries of %s: %w", p.Name, err)
 		}
@@ -212,7 +212,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 			break
 		}
 		at = mark{list[0].Position, list[0].EntityID}
-		err = p.retry(ctx, list[0].EntityID)
+		err = p.quarantine.retry(ctx, list[0].EntityID)
 		_, refused := errors.AsType[*web.Problem](err)
 		switch {
 		case errors.Is(err, errNotRejected): // meanwhile
@@ -226,7 +226,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 			n.Applied++
 		}
 	}
-	if err := p.refresh(ctx); err != nil {
+	if err := p.row.refresh(ctx); err != nil {
 		return err
 	}
 	return n.answer(c, p)
@@ -275,7 +275,7 @@ func (s *Site) drop(c *gin.Context, p *poller) error {
 	if tag.RowsAffected() == 0 {
 		return errNotRejected
 	}
-	if err := p.refresh(c.Request.Context()); err != nil {
+	if err := p.row.refresh(c.Request.Context()); err != nil {
 		return err
 	}
 	if web.PrefersHTML(c) {
@@ -286,8 +286,8 @@ func (s *Site) drop(c *gin.Context, p *poller) error {
 	return nil
 }
 
-// A quarantine is what the page of rejected entries shows.
-type quarantine struct {
+// A rejectedView is what the page of rejected entries shows.
+type rejectedView struct {
 	Subscription Subscription
 	Entries      []rejectedEntry
 	Next         string // address of the page after this one; empty: there is none
@@ -296,7 +296,7 @@ type quarantine struct {
 }
 
 func (s *Site) showRejected(c *gin.Context, p *poller, problem *web.Problem) error {
-	q := quarantine{Subscription: p.status(time.Now().UTC()), Problem: problem, Notice: notice(c.Request.URL.Query())}
+	q := rejectedView{Subscription: p.status(time.Now().UTC()), Problem: problem, Notice: notice(c.Request.URL.Query())}
 	var err error
 	if q.Entries, q.Next, err = p.rejectedPage(c); err != nil {
 		return err

@@ -261,7 +261,7 @@ func TestRetriesAndPollsTakeTurns(t *testing.T) {
 	go func() { polled <- c.poll(context.Background()) }()
 	<-entered // the poll is in the middle of a page
 	retried := make(chan error, 1)
-	go func() { retried <- c.retry(context.Background(), numbered(4)) }()
+	go func() { retried <- c.quarantine.retry(context.Background(), numbered(4)) }()
 	eventually(t, "the retry waits for the poll's lock", func() bool {
 		var waiting int
 		err := c.pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&waiting)

@@ -142,12 +142,12 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		if err := p.create(ctx); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", p.Name, err)
 		}
-		if _, err := p.load(ctx); err != nil {
+		if _, err := p.row.load(ctx); err != nil {
 			return err
 		}
-		defer p.client.Close()
+		defer p.fetcher.client.Close()
 	}
-	polling.Go(func() { (&leader{site, logger}).run(ctx) })
+	polling.Go(func() { (&lease{site, logger}).run(ctx) })
 	site.route()
 	return process.Serve(ctx)
 }
@@ -164,18 +164,18 @@ func (p *poller) configure(env map[string]string) (err error) {
 	p.shownURL = u.Redacted()
 	text := p.Feed.Schedule
 	if v := env[p.variable("POLL")]; v != "" {
-		text, p.given.source = v, "environment"
+		text, p.state.given.source = v, "environment"
 	}
-	if p.given.schedule, err = ParseSchedule(text, p.key()); err != nil {
+	if p.state.given.schedule, err = ParseSchedule(text, p.key()); err != nil {
 		return daemon.Usagef("%s: %w", p.variable("POLL"), err)
 	}
-	p.tuned = p.given
+	p.state.tuned = p.state.given
 	if v := env[p.variable("STREAM")]; v != "" {
 		queue := &eventstream.Queue{Feed: p.Name, Name: p.service + "." + p.Name, Logger: p.logger}
 		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
 			return daemon.Usagef("%s %w", p.variable("STREAM"), err)
 		}
-		p.stream = &stream{queue: queue}
+		p.stream = p.newStream(queue)
 	}
 	return nil
 }

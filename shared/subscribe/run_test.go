@@ -244,8 +244,8 @@ func TestConfigure(t *testing.T) {
 		if err := p.configure(c.env); err != nil {
 			t.Error(err)
 		}
-		if p.URL != c.url || p.given.schedule.String() != c.schedule || p.given.source != c.source {
-			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.given.schedule, p.given.source)
+		if p.URL != c.url || p.state.given.schedule.String() != c.schedule || p.state.given.source != c.source {
+			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.state.given.schedule, p.state.given.source)
 		}
 	}
 }

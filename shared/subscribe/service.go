@@ -1,6 +1,3 @@
-// Package subscribe is a reader's half of a data feed: it polls a source on a schedule, applies what is new to the
-// service's own database, and tells how fresh the copy is. A service says only which feeds it reads, what it does
-// with a batch of entities, and what its pages show.
 package subscribe
 
 import (
@@ -60,7 +57,7 @@ type Feed struct {
 	Schedule string // by default: see ParseSchedule
 
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
-	// (bigint). By it the engine knows what is newer than the copy, and in the end of a walk what the source no longer has.
+	// (bigint). By it the engine knows what is newer than the copy, and in the end of a resync what the source no longer has.
 	// No two feeds have the same Table in a database. A feed that gets another one is read anew.
 	Table string
 	// Kept is a condition in SQL, for a service that keeps something of an entity beside its row in Table: it holds for the entity

@@ -63,7 +63,7 @@ func routeThings(s *Site) {
 // attempt polls as run does.
 func (c *copier) attempt() error {
 	err := c.poll(context.Background())
-	c.after(err, time.Now())
+	c.state.after(err, time.Now())
 	return err
 }
 
@@ -125,7 +125,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 	at := c.stored(t)
 	want("up to date", map[string]any{"cursor": s.head(t).Cursor(), "lag_entries": 0, "state": "fresh", "as_of": stamp(at.asOf), "last_success_at": stamp(at.lastSuccess), "last_error": nil})
 	want("up to date", constant)
-	if c.copied.asOf != at.asOf || c.copied.lastSuccess != at.lastSuccess {
+	if c.state.copied.asOf != at.asOf || c.state.copied.lastSuccess != at.lastSuccess {
 		t.Error("what is shown is not what is stored")
 	}
 }
@@ -166,14 +166,14 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	exec(t, c.pool, `update subscription set as_of = date_trunc('second', as_of) - interval '1 hour', last_success_at = last_success_at - interval '1 hour'`)
 	s.setTamper(answered(503, `{"detail":"Closed. Come back."}`, "Content-Type", "application/problem+json"))
 	again := s.copier(t, c.pool, 10)
-	defer again.client.Close()
+	defer again.fetcher.client.Close()
 	again.stored(t)
 	server = again.site(t, routeThings)
 	want("things; state=stale"+asOf(), `<p class="banner stale" role="status"><strong>things: stale.</strong>`, "3")
 	if err := again.attempt(); err == nil {
 		t.Fatal("it got an answer")
 	}
-	failing := `; failing_since="` + again.copied.failingSince.UTC().Format(web.TimeFormat) + `"`
+	failing := `; failing_since="` + again.state.copied.failingSince.UTC().Format(web.TimeFormat) + `"`
 	want("things; state=stale"+asOf()+failing, ", polls fail since ", "3")
 	want("things; state=stale"+asOf()+failing, "The source answered 503 Service Unavailable. Next try at ", "3")
 	s.setTamper(answered(410, ``))
@@ -298,7 +298,7 @@ func TestPasswordOfTheSource(t *testing.T) {
 		_, text := get(t, server.URL+"/subscriptions", accept)
 		shown += text
 	}
-	if shown += fmt.Sprint(c.stored(t), c.lastError); strings.Contains(shown, "secret") || !strings.Contains(shown, "reader:xxxxx@") {
+	if shown += fmt.Sprint(c.stored(t), c.state.last.err); strings.Contains(shown, "secret") || !strings.Contains(shown, "reader:xxxxx@") {
 		t.Errorf("the password, or not even the user, is shown: %s", shown)
 	}
 	if at := c.stored(t); at.cursor != (feed.Cursor{}) || at.etag == "" {

@@ -18,7 +18,7 @@ func (c *copier) pollUntil(t *testing.T) (failed int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
 		err := c.poll(t.Context())
-		c.after(err, time.Now())
+		c.state.after(err, time.Now())
 		if err == nil {
 			return failed
 		}
@@ -88,7 +88,7 @@ func TestEntryThatTakesForEver(t *testing.T) {
 				s := newSource(t)
 				s.put(t, 1, 2)
 				c := s.copier(t, newCopier(t, s).pool, 100, x.columns...)
-				t.Cleanup(c.client.Close)
+				t.Cleanup(c.fetcher.client.Close)
 				c.mustPoll(t)
 				c.impatient()
 				x.hang(t, c)
@@ -97,8 +97,8 @@ func TestEntryThatTakesForEver(t *testing.T) {
 					t.Errorf("%d polls failed", failed)
 				}
 				c.wantRejected(t, s, x.says, 3)
-				if len(c.doubts) > 0 {
-					t.Errorf("remembered: %v", c.doubts)
+				if len(c.quarantine.doubts) > 0 {
+					t.Errorf("remembered: %v", c.quarantine.doubts)
 				}
 			})
 		}
@@ -148,7 +148,7 @@ func TestEntryThatTakesForEver(t *testing.T) {
 			if err == nil {
 				t.Fatal("it went on")
 			}
-			c.after(err, time.Now())
+			c.state.after(err, time.Now())
 		}
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
@@ -175,7 +175,7 @@ func TestEntryThatTakesForEver(t *testing.T) {
 			if err == nil {
 				t.Fatal("it went on")
 			}
-			c.after(err, time.Now())
+			c.state.after(err, time.Now())
 		}
 		fails = false
 		c.mustPoll(t)

@@ -175,10 +175,9 @@ func TestRejectedOfAnyYear(t *testing.T) {
 func TestGrow(t *testing.T) {
 	t.Parallel()
 	grown := func(size, unread, pages int) (sizes []int) {
-		p := &poller{size: size, unread: unread}
-		p.tuned.pageSize = 100
+		p := pageSize{size: size, unread: unread}
 		for range pages {
-			p.grow()
+			p.grow(100)
 			sizes = append(sizes, p.size)
 		}
 		return sizes

@@ -14,33 +14,60 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
+// States of a copy.
+const (
+	Fresh     = "fresh"
+	Stale     = "stale"     // two polls that were due have not succeeded: see Schedule.Stale
+	Resyncing = "resyncing" // the feed is read anew, while the copy serves as it is
+	Diverged  = "diverged"  // the source has another history than the copy, and reading it anew failed
+	Paused    = "paused"
+)
+
 // A Subscription is how one feed's copy is, as /subscriptions shows it.
 type Subscription struct {
-	Feed           string      `json:"feed"`
-	URL            string      `json:"url"`
+	Feed string `json:"feed"`
+	URL  string `json:"url"`
+	Polling
+	Copy
+	RejectedEntries int `json:"rejected_entries"` // that could not be applied
+	Resync
+	Standby    bool    `json:"standby"`     // another process of this service polls
+	CatchingUp *Pace   `json:"catching_up"` // while a poll copies; else null
+	Stream     *Stream `json:"stream"`      // null: it listens to none
+	shown
+}
+
+// Polling is when and how a feed is polled.
+type Polling struct {
 	Schedule       string      `json:"schedule"`
 	ScheduleSource string      `json:"schedule_source"` // "default", "environment" or "runtime"
 	Wait           string      `json:"wait"`            // how long a request waits at the source for something new; "0s": none does
 	PageSize       int         `json:"page_size"`
 	Cost           Cost        `json:"cost"`
 	NextPolls      []time.Time `json:"next_polls"` // five; the first is sooner than the schedule's while the source fails
-	Cursor         feed.Cursor `json:"cursor"`
-	LagEntries     int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
-	State          string      `json:"state"`
-	AsOf           *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet, or the clock was set back since
-	LastSuccessAt  *time.Time  `json:"last_success_at"` // null: never, or the clock was set back since
-	FailingSince   *time.Time  `json:"failing_since"`   // the first poll that failed since one succeeded; null: none did
-	LastError      *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
+}
 
-	RejectedEntries int        `json:"rejected_entries"` // that could not be applied
-	Generation      int        `json:"generation"`       // 1 and how often the feed was read anew
-	ResyncedAt      *time.Time `json:"resynced_at"`      // when that last ended; null: never
-	ResyncReason    string     `json:"resync_reason"`    // of the walk under way, or else of the last one
-	ResyncSince     *time.Time `json:"resync_since"`     // when the walk under way began; null: none is
-	Standby         bool       `json:"standby"`          // another process of this service polls
-	CatchingUp      *Pace      `json:"catching_up"`      // while a poll copies; else null
-	Stream          *Stream    `json:"stream"`           // null: it listens to none
+// A Copy is how far a copy is, and how fresh.
+type Copy struct {
+	Cursor        feed.Cursor `json:"cursor"`
+	LagEntries    int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
+	State         string      `json:"state"`
+	AsOf          *time.Time  `json:"as_of"`           // the copy is what the source had then; null: there is none yet, or the clock was set back since
+	LastSuccessAt *time.Time  `json:"last_success_at"` // null: never, or the clock was set back since
+	FailingSince  *time.Time  `json:"failing_since"`   // the first poll that failed since one succeeded; null: none did
+	LastError     *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
+}
 
+// A Resync is how often, when and why a feed was read anew.
+type Resync struct {
+	Generation   int        `json:"generation"`    // 1 and how often it was
+	ResyncedAt   *time.Time `json:"resynced_at"`   // when that last ended; null: never
+	ResyncReason string     `json:"resync_reason"` // of the resync under way, or else of the last one
+	ResyncSince  *time.Time `json:"resync_since"`  // when the resync under way began; null: none is
+}
+
+// shown is what only the pages say.
+type shown struct {
 	trouble string                          // last_error in a sentence for people
 	cut     string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
 	undated bool                            // there is a copy, but the clock was set back since
@@ -57,56 +84,69 @@ type Pace struct {
 }
 
 func (p *poller) status(now time.Time) Subscription {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	asOf := believed(p.copied.asOf, now)
+	s := p.state.status(now)
+	s.Stream = p.stream.status(s.Standby)
+	return s
+}
+
+func (st *state) status(now time.Time) Subscription {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	asOf := believed(st.copied.asOf, now)
 	s := Subscription{
-		Feed: p.Name, URL: p.shownURL, Schedule: p.tuned.schedule.String(), ScheduleSource: p.tuned.source,
-		Wait: p.tuned.wait.String(), PageSize: p.tuned.pageSize,
-		NextPolls: p.tuned.schedule.NextN(now, 5), Cursor: p.copied.cursor, State: Fresh,
-		LagEntries: max(p.copied.headPosition-p.copied.cursor.Position, 0), RejectedEntries: p.copied.rejected,
-		Generation: p.copied.generation, ResyncedAt: timeOrNull(since(p.copied.resyncedAt, now)), ResyncReason: p.copied.resyncReason, Standby: p.standby,
-		AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(p.copied.lastSuccess, now)), FailingSince: timeOrNull(since(p.copied.failingSince, now)),
-		undated: asOf.IsZero() && !p.copied.asOf.IsZero(),
-		held:    p.wait(now) > 0 && p.waits, notHeld: p.wait(now) > 0 && p.tried && !p.waits,
+		Feed: st.Name, URL: st.shownURL, RejectedEntries: st.copied.rejected, Standby: !st.requests.polls(),
+		Polling: Polling{
+			Schedule: st.tuned.schedule.String(), ScheduleSource: st.tuned.source, Wait: st.tuned.wait.String(), PageSize: st.tuned.pageSize,
+			NextPolls: st.tuned.schedule.NextN(now, 5),
+		},
+		Copy: Copy{
+			Cursor: st.copied.cursor, LagEntries: max(st.copied.headPosition-st.copied.cursor.Position, 0), State: Fresh,
+			AsOf: timeOrNull(asOf), LastSuccessAt: timeOrNull(believed(st.copied.lastSuccess, now)), FailingSince: timeOrNull(since(st.copied.failingSince, now)),
+		},
+		Resync: Resync{
+			Generation: st.copied.generation, ResyncedAt: timeOrNull(since(st.copied.resyncedAt, now)), ResyncReason: st.copied.resyncReason,
+		},
+		shown: shown{
+			undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
+			held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored,
+		},
 	}
-	actual := p.tuned
-	if actual.wait = p.wait(now); actual.wait < p.tuned.wait {
+	actual := st.tuned
+	if actual.wait = st.wait(now); actual.wait < st.tuned.wait {
 		s.cut = actual.wait.String()
 	}
-	s.Cost = actual.cost(p.waits || !p.tried)
-	s.Stream = p.stream.status(p.standby)
-	if at := p.copied; at.wait != nil {
+	s.Cost = actual.cost(st.hold != holdIgnored)
+	if at := st.copied; at.wait != nil {
 		s.set.wait = at.wait.String()
 	}
-	if at := p.copied; at.pageSize != nil {
+	if at := st.copied; at.pageSize != nil {
 		s.set.pageSize = strconv.Itoa(*at.pageSize)
 	}
-	if p.lastError != nil {
-		text := p.lastError.Error()
-		s.LastError, s.trouble = &text, inWords(p.lastError)
-		if p.nextPoll.After(now) { // the back-off's
-			next := now.Add(p.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
-			s.NextPolls = append([]time.Time{next}, p.tuned.schedule.NextN(next, 4)...)
+	if st.last.err != nil {
+		text := st.last.err.Error()
+		s.LastError, s.trouble = &text, inWords(st.last.err)
+		if st.nextPoll.After(now) { // the back-off's
+			next := now.Add(st.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
+			s.NextPolls = append([]time.Time{next}, st.tuned.schedule.NextN(next, 4)...)
 		}
 	}
-	if p.copied.walking {
-		s.ResyncSince, s.ResyncReason = timeOrNull(since(p.copied.walkSince, now)), p.copied.walkReason
+	if st.copied.resync.underWay {
+		s.ResyncSince, s.ResyncReason = timeOrNull(since(st.copied.resync.since, now)), st.copied.resync.reason
 	}
-	if so := p.pace; so.copied > 0 {
+	if so := st.pace; so.copied > 0 {
 		s.CatchingUp = &Pace{Copied: so.copied, PerSecond: math.Round(so.perSecond(now))}
 		if rate := so.perSecond(now); rate > 0 {
 			s.CatchingUp.Left = math.Round(float64(so.left) / rate)
 		}
 	}
 	switch {
-	case p.copied.paused:
+	case st.copied.paused:
 		s.State, s.NextPolls = Paused, []time.Time{}
-	case errors.Is(p.lastError, feed.ErrDiverged):
+	case errors.Is(st.last.err, feed.ErrDiverged):
 		s.State = Diverged
-	case p.copied.walking:
+	case st.copied.resync.underWay:
 		s.State = Resyncing
-	case p.stale(now):
+	case st.stale(now):
 		s.State = Stale
 	}
 	return s

@@ -19,122 +19,9 @@ type tuning struct {
 	source   string // of the schedule: "default", "environment" or "runtime"
 }
 
-func (p *poller) tuning() tuning {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.tuned
-}
-
-// take takes over what the database says.
-func (p *poller) take(at progress) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if was := &p.copied; p.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // it may not be stored
-		at.failingSince, at.stale = was.failingSince, at.stale || was.stale
-	}
-	p.copied, p.rejecting = at, at.rejected > 0
-	p.retune()
-}
-
-// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does.
-func (p *poller) adopt(at progress) {
-	p.mu.Lock()
-	changed := at.paused != p.copied.paused || at.walking && !p.copied.walking
-	if p.standby {
-		p.copied = at
-	} else {
-		p.copied.set(at)
-	}
-	changed = p.retune() || changed
-	if !p.standby && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
-		p.succeeded, changed = false, true
-	}
-	if at.walking && changed && !p.standby {
-		p.nextPoll = time.Time{}
-	}
-	p.mu.Unlock()
-	if changed {
-		p.rouse()
-	}
-}
-
-// retune wants p.mu locked. It tells whether anything is other than before.
-func (p *poller) retune() bool {
-	was, now := p.tuned, p.effective(p.copied)
-	p.tuned = now
-	if was.sameTimes(now) && was.pageSize == now.pageSize {
-		return false
-	}
-	p.tried, p.waits, p.cuts = false, false, cuts{}
-	switch {
-	case p.lastError != nil || p.nextPoll.IsZero():
-	case now.wait > 0:
-		p.nextPoll = time.Time{}
-	default:
-		p.nextPoll = now.schedule.Next(time.Now())
-	}
-	return true
-}
-
-// effective returns the tuning that at makes of what the environment says. p.mu is locked.
-func (p *poller) effective(at progress) tuning {
-	now := p.given
-	if at.schedule != nil {
-		schedule, err := p.tuned.schedule, error(nil)
-		if schedule.text != *at.schedule {
-			schedule, err = ParseSchedule(*at.schedule, p.key())
-		}
-		if err == nil {
-			now.schedule, now.source = schedule, "runtime"
-		}
-	}
-	if at.wait != nil {
-		now.wait = *at.wait
-	}
-	if at.pageSize != nil {
-		now.pageSize = *at.pageSize
-	}
-	return now
-}
-
 // sameTimes reports whether polls are due at the same times by both.
 func (t tuning) sameTimes(other tuning) bool {
 	return t.schedule.text == other.schedule.text && t.wait == other.wait
-}
-
-// key tells a service's schedule of a feed from those of others: see ParseSchedule.
-func (p *poller) key() string { return p.service + "/" + p.Name }
-
-// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
-// Settings have rows of their own, which no transaction holds that applies entries.
-func (p *poller) set(ctx context.Context, assignments string, args ...any) error {
-	_, err := p.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
-		append([]any{p.service, p.Name}, args...)...)
-	if err != nil {
-		return fmt.Errorf("change the subscription to %s: %w", p.Name, err)
-	}
-	return p.refresh(ctx)
-}
-
-// refresh takes over at once what was changed in the database.
-func (p *poller) refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	p.reading.Lock()
-	defer p.reading.Unlock()
-	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		_, at, err := scanProgress(rows)
-		if err != nil {
-			return err
-		}
-		p.adopt(at)
-	}
-	return rows.Err()
 }
 
 // A wish is how somebody wants a feed polled from now on.
@@ -156,7 +43,7 @@ var takes = map[string]string{
 
 // tune makes the wish the rule, in force at once and after a restart. A bad one changes nothing: it is a problem (422) that says
 // of each field what is wrong.
-func (p *poller) tune(ctx context.Context, w wish, now time.Time) error {
+func (r *row) tune(ctx context.Context, w wish, now time.Time) error {
 	var wrong []web.FieldError
 	bad := func(field, detail string) { wrong = append(wrong, web.FieldError{Field: field, Detail: detail}) }
 	var schedule Schedule
@@ -167,7 +54,7 @@ func (p *poller) tune(ctx context.Context, w wish, now time.Time) error {
 		bad("schedule", fmt.Sprintf("takes %d characters at most", maxScheduleText))
 	default:
 		var err error
-		if schedule, err = ParseSchedule(text, p.key()); err != nil {
+		if schedule, err = ParseSchedule(text, r.key()); err != nil {
 			bad("schedule", err.Error())
 		}
 	}
@@ -187,13 +74,13 @@ func (p *poller) tune(ctx context.Context, w wish, now time.Time) error {
 		return untuned(wrong...)
 	}
 	text := schedule.String()
-	to := progress{schedule: &text, pageSize: w.PageSize}
+	to := progress{setting: setting{schedule: &text, pageSize: w.PageSize}}
 	if wait != nil {
 		d := time.Duration(*wait) * time.Second
 		to.wait = &d
 	}
-	tuned, stale := p.retuned(to, now)
-	return p.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
+	tuned, stale := r.state.retuned(to, now)
+	return r.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
 }
 
 const setTuning = `
@@ -204,19 +91,19 @@ const setTuning = `
 
 // retuned returns now if a tuning to what is set in to changes when polls are due, else nil, and whether the copy is stale by
 // the tuning in force. If it is, no other makes it fresh.
-func (p *poller) retuned(to progress, now time.Time) (tuned *time.Time, stale bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.effective(to).sameTimes(p.tuned) {
+func (st *state) retuned(to progress, now time.Time) (tuned *time.Time, stale bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.effective(to).sameTimes(st.tuned) {
 		tuned = &now
 	}
-	return tuned, p.stale(now)
+	return tuned, st.stale(now)
 }
 
 // untune makes the environment's settings, or the defaults, the rule again.
-func (p *poller) untune(ctx context.Context, now time.Time) error {
-	tuned, stale := p.retuned(progress{}, now)
-	return p.set(ctx, setTuning, nil, nil, nil, tuned, stale)
+func (r *row) untune(ctx context.Context, now time.Time) error {
+	tuned, stale := r.state.retuned(progress{}, now)
+	return r.set(ctx, setTuning, nil, nil, nil, tuned, stale)
 }
 
 func untuned(wrong ...web.FieldError) *web.Problem {

@@ -175,7 +175,7 @@ func TestUpsertAtOnce(t *testing.T) {
 	s := newSource(t)
 	pool := newCopier(t, s).pool
 	c := s.copier(t, pool, 10, "name")
-	t.Cleanup(c.client.Close)
+	t.Cleanup(c.fetcher.client.Close)
 	s.put(t, 1, 4)
 	s.remove(t, 4)
 	c.mustPoll(t)
@@ -190,7 +190,7 @@ func TestUpsertAtOnce(t *testing.T) {
 	commit := func(from progress, entries ...feed.Entry) error {
 		to := from
 		to.cursor.Position += int64(len(entries))
-		return c.commit(t.Context(), entries, from, to, nil)
+		return c.applier.commit(t.Context(), entries, from, to, nil)
 	}
 	exec(t, pool, `update thing set version = 5`)
 	if err := commit(at, entry(1, 4, "older"), entry(2, 5, "as old"), entry(3, 4, ""), entry(5, 1, "new")); err != nil {
@@ -203,7 +203,7 @@ func TestUpsertAtOnce(t *testing.T) {
 	if err := commit(at, entry(1, 6, "newer")); !errors.Is(err, errFenced) {
 		t.Errorf("the cursor was elsewhere: %v", err)
 	}
-	if err := c.beginWalk(t.Context(), "A test.", nil); err != nil {
+	if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := commit(moved, entry(1, 6, "newer")); !errors.Is(err, errFenced) {
@@ -221,7 +221,7 @@ func TestGuess(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
 	c := s.copier(t, newCopier(t, s).pool, 2*copyFrom, "name")
-	t.Cleanup(c.client.Close)
+	t.Cleanup(c.fetcher.client.Close)
 	for _, step := range []struct {
 		there []int // what the copy has before the page comes
 		next  func()
@@ -239,8 +239,8 @@ func TestGuess(t *testing.T) {
 		}
 		step.next()
 		c.mustPoll(t)
-		if n := count(t, c.pool, `select count(*) from thing where version = 100 and name = 'newer'`); n != step.kept || c.allNew != step.after {
-			t.Errorf("%d newer rows are left, want %d; the next page is guessed: %t, want %t", n, step.kept, c.allNew, step.after)
+		if n := count(t, c.pool, `select count(*) from thing where version = 100 and name = 'newer'`); n != step.kept || c.applier.allNew.Load() != step.after {
+			t.Errorf("%d newer rows are left, want %d; the next page is guessed: %t, want %t", n, step.kept, c.applier.allNew.Load(), step.after)
 		}
 	}
 	if n, bad := count(t, c.pool, `select count(*) from thing`), count(t, c.pool, `select count(*) from rejected_entry`); n != 199 || bad != 0 {

@@ -19,8 +19,8 @@ func waiting(t *testing.T, s *source) *copier {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.given.schedule, c.given.wait = schedule, 25*time.Second
-	c.tuned = c.given
+	c.state.given.schedule, c.state.given.wait = schedule, 25*time.Second
+	c.state.tuned = c.state.given
 	ctx, stop := context.WithCancel(t.Context())
 	stopped := make(chan struct{})
 	go func() {
@@ -39,9 +39,9 @@ func waiting(t *testing.T, s *source) *copier {
 
 // holds tells whether a request waits.
 func (c *copier) holds() bool {
-	c.poller.mu.Lock()
-	defer c.poller.mu.Unlock()
-	return c.interrupt != nil
+	c.poller.state.mu.Lock()
+	defer c.poller.state.mu.Unlock()
+	return c.requests.interrupt != nil
 }
 
 func (c *copier) shows() Subscription { return c.status(time.Now()) }
@@ -81,21 +81,21 @@ func TestWaiting(t *testing.T) {
 		soon, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		for range 200 { // at any moment of a poll
-			if err := c.pollNow(soon); err != nil {
+			if err := c.requests.pollNow(soon); err != nil {
 				t.Fatal(err)
 			}
 		}
 		eventually(t, "a request waits", c.holds)
-		if err := c.set(t.Context(), "wait_seconds = 20"); err != nil {
+		if err := c.row.set(t.Context(), "wait_seconds = 20"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the next request waits as was set", func() bool { return c.shows().Wait == "20s" && c.holds() })
-		if err := c.set(t.Context(), "paused = true"); err != nil {
+		if err := c.row.set(t.Context(), "paused = true"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the pause ends the wait", func() bool { return !c.holds() && c.shows().State == Paused })
 		s.put(t, 4, 4)
-		if err := c.pollNow(t.Context()); err != nil { // which a pause does not forbid
+		if err := c.requests.pollNow(t.Context()); err != nil { // which a pause does not forbid
 			t.Fatal(err)
 		}
 		c.wantUpToDate(t, s)
@@ -103,7 +103,7 @@ func TestWaiting(t *testing.T) {
 			t.Errorf("it shows %+v", c.shows())
 		}
 		s.put(t, 5, 5)
-		if err := c.set(t.Context(), "paused = false"); err != nil {
+		if err := c.row.set(t.Context(), "paused = false"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it goes on", func() bool { return c.at() == 5 })
@@ -163,15 +163,15 @@ func TestWaiting(t *testing.T) {
 func (c *copier) wantOnSchedule(t *testing.T, s *source) {
 	t.Helper()
 	eventually(t, "the next poll is half a year away", func() bool {
-		c.poller.mu.Lock()
-		defer c.poller.mu.Unlock()
-		return c.nextPoll.After(time.Now().Add(time.Minute))
+		c.poller.state.mu.Lock()
+		defer c.poller.state.mu.Unlock()
+		return c.state.nextPoll.After(time.Now().Add(time.Minute))
 	})
 	if n := len(s.exchanges()); n > 4 {
 		t.Errorf("it asked %d times", n)
 	}
 	s.put(t, 4, 4)
-	if err := c.pollNow(t.Context()); err != nil {
+	if err := c.requests.pollNow(t.Context()); err != nil {
 		t.Error(err)
 	}
 	c.wantUpToDate(t, s)
@@ -186,21 +186,21 @@ func TestStaleWhileWaiting(t *testing.T) {
 	s := newSource(t)
 	s.put(t, 1, 1)
 	c := newCopier(t, s)
-	c.given.wait = 25 * time.Second
-	c.tuned = c.given
+	c.state.given.wait = 25 * time.Second
+	c.state.tuned = c.state.given
 	c.mustPoll(t)
-	now := c.after(nil, time.Now())
+	now := c.state.after(nil, time.Now())
 	last := c.stored(t).lastSuccess
 	for after, want := range map[time.Duration]string{0: Fresh, 30 * time.Second: Fresh, 36 * time.Second: Stale} {
 		if shown := c.status(last.Add(after)); shown.State != want {
 			t.Errorf("%v after the last success it is %s while the first request waits", after, shown.State)
 		}
 	}
-	c.heard(fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{Waits: true}}, time.Millisecond)
+	c.state.heard(fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{Waits: true}}, time.Millisecond)
 	if shown := c.status(last.Add(30 * time.Second)); shown.State != Stale {
 		t.Errorf("it is %s though the source does not wait", shown.State)
 	}
-	c.after(errors.New("away"), now)
+	c.state.after(errors.New("away"), now)
 	if shown := c.status(last.Add(30 * time.Second)); shown.State != Stale {
 		t.Errorf("it is %s though the source failed", shown.State)
 	}
@@ -214,7 +214,7 @@ func TestPauseWhileCopying(t *testing.T) {
 	c := newCopier(t, s)
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
 		if strings.HasPrefix(r.URL.Query().Get("after"), "30-") {
-			if err := c.set(context.Background(), "paused = true"); err != nil {
+			if err := c.row.set(context.Background(), "paused = true"); err != nil {
 				panic(err)
 			}
 		}
@@ -227,7 +227,7 @@ func TestPauseWhileCopying(t *testing.T) {
 		t.Error("it copied everything")
 	}
 	s.setTamper(nil)
-	if err := c.set(t.Context(), "paused = false"); err != nil {
+	if err := c.row.set(t.Context(), "paused = false"); err != nil {
 		t.Fatal(err)
 	}
 	c.mustPoll(t)

@@ -25,15 +25,15 @@ const (
 // the same one.
 const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
-// A leader sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
+// A lease sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
 // connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
-type leader struct {
+type lease struct {
 	site   *Site
 	logger *slog.Logger
 }
 
 // run polls whenever this process may, until ctx ends.
-func (l *leader) run(ctx context.Context) {
+func (l *lease) run(ctx context.Context) {
 	for said := ""; ; {
 		err := l.hold(ctx, &said)
 		if ctx.Err() != nil {
@@ -49,9 +49,9 @@ func (l *leader) run(ctx context.Context) {
 }
 
 // say tells once why this process does not poll, and every time whoever asks it to.
-func (l *leader) say(ctx context.Context, said *string, why error) {
+func (l *lease) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
-		p.setStandby(true)
+		p.state.assume(roleStandby)
 	}
 	if constant(why) != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
@@ -61,7 +61,7 @@ func (l *leader) say(ctx context.Context, said *string, why error) {
 
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
-func (l *leader) hold(ctx context.Context, said *string) error {
+func (l *lease) hold(ctx context.Context, said *string) error {
 	config := l.site.DB.Config()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
@@ -121,7 +121,7 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 }
 
 // setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
-func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
+func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	_, err := conn.Exec(ctx, `set idle_session_timeout = '`+silenceEnds+`'`)
@@ -129,7 +129,7 @@ func (l *leader) setSilence(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
-func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
+func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	if !mine {
@@ -139,8 +139,8 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	}
 	var free []*poller
 	for _, p := range l.site.pollers {
-		if p.reading.TryLock() { // else it is being read, and this must not wait for that
-			defer p.reading.Unlock()
+		if p.row.reading.TryLock() { // else it is being read, and this must not wait for that
+			defer p.row.reading.Unlock()
 			free = append(free, p)
 		}
 	}
@@ -159,7 +159,7 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	}
 	for _, p := range free {
 		if at, ok := found[p.Name]; ok {
-			p.adopt(at)
+			p.state.adopt(at)
 		}
 	}
 	return mine, nil
@@ -171,7 +171,7 @@ const (
 )
 
 // work calls the service's Work again and again until ctx ends.
-func (l *leader) work(ctx context.Context) {
+func (l *lease) work(ctx context.Context) {
 	for said := ""; ; {
 		switch err := l.workOnce(ctx); {
 		case ctx.Err() != nil:
@@ -190,7 +190,7 @@ func (l *leader) work(ctx context.Context) {
 	}
 }
 
-func (l *leader) workOnce(ctx context.Context) (err error) {
+func (l *lease) workOnce(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.site.service.WorkTimeout, workTimeout))
 	defer cancel()
 	defer func() {

@@ -12,15 +12,25 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// walkChunk is how many entities of a walk are applied at once.
-const walkChunk = 1000
+// resyncChunk is how many entities of a resync are applied at once.
+const resyncChunk = 1000
 
-// A walk reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
+// A resyncer reads a feed anew.
+type resyncer struct {
+	*target
+	row     *row
+	state   *state
+	fetcher *fetcher
+	applier *applier
+	metrics *pollerMetrics
+}
+
+// A resync reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
 // for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
-// transaction makes the copy what the walk has seen.
+// transaction makes the copy what the resync has seen.
 
-// beginWalk begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
-func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.StatusError) error {
+// begin begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
+func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
 		history = gone.History
@@ -31,31 +41,31 @@ func (p *poller) beginWalk(ctx context.Context, reason string, gone *feed.Status
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	err := p.inTx(ctx, func(first *pgx.Batch) {
+	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set walk_cursor = '0', walk_history = $3, walk_reason = $4, walk_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
-			 where service = $1 and feed = $2`, p.service, p.Name, history.String(), reason, gone != nil)
-		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name)
+			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone != nil)
+		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin to read the feed anew: %w", err)
 	}
-	p.logger.WarnContext(ctx, "reading the feed anew, while the copy serves as it is", "feed", p.Name, "reason", reason)
+	r.logger.WarnContext(ctx, "reading the feed anew, while the copy serves as it is", "feed", r.Name, "reason", reason)
 	return nil
 }
 
-// walkOn goes on with the walk, and ends it.
-func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error {
+// goOn goes on with the resync, and ends it.
+func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error {
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range p.fetch(fetching, feed.Request{URL: p.URL, After: at.walk, History: at.walkHistory}, p.limit) {
+	for f := range r.fetcher.fetch(fetching, feed.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
 		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
-			return errors.Join(f.err, p.beginWalk(ctx, at.walkReason, gone))
+			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
 		}
-		switch stop := p.mayGoOn(ctx, scheduled); {
+		switch stop := r.state.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
 			return f.err
 		case stop != nil:
@@ -63,34 +73,32 @@ func (p *poller) walkOn(ctx context.Context, at progress, scheduled bool) error 
 		case f.Page == nil:
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
-		to := p.behind(at, f, time.Since(began), time.Now())
-		if err := p.note(ctx, f.Page, at.walk); err != nil {
+		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
+		if err := r.note(ctx, f.Page, at.resync.cursor); err != nil {
 			return err
 		}
-		p.mu.Lock()
-		p.grow()
-		p.mu.Unlock()
-		at.walk, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
+		r.fetcher.grow()
+		at.resync.cursor, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
 		to.cursor = f.Page.Cursor
-		p.copying(&so, f.Page, to)
+		r.state.copying(&so, f.Page, to)
 		if f.Page.UpToDate {
-			return p.endWalk(ctx, at)
+			return r.end(ctx, at)
 		}
 	}
 	return ctx.Err()
 }
 
-// note takes down the newest versions on a page, and moves the walk behind it.
-func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
+// note takes down the newest versions on a page, and moves the resync behind it.
+func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
 	var ids []uuid.UUID
 	var versions, positions []int64
 	var updated []time.Time
 	var entities [][]byte
-	page, err := p.forget(ctx, page)
+	page, err := r.applier.erasures.forget(ctx, page)
 	if err != nil {
 		return err
 	}
-	if err := p.passOn(ctx, from, page); err != nil {
+	if err := r.passOn(ctx, from, page); err != nil {
 		return err
 	}
 	ctx, stop := finishing(ctx)
@@ -98,93 +106,91 @@ func (p *poller) note(ctx context.Context, page *feed.Page, from feed.Cursor) er
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	for _, e := range page.Latest() {
-		if p.Apply == nil && !malformed(e) {
+		if r.Apply == nil && !malformed(e) {
 			continue
 		}
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
-	return p.inTx(ctx, func(first *pgx.Batch) {
+	return r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`update subscription set walk_cursor = $4 where service = $1 and feed = $2 and walk_cursor = $3`,
-			p.service, p.Name, from.String(), page.Cursor.String()).Exec(fenced)
+			r.service, r.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
 			insert into walked_entity (service, feed, id, version, position, updated, entity)
 			select distinct on (id) $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[])
 			       as e (id, version, position, updated, entity) order by id, position desc -- a malformed one comes behind what it was before
 			on conflict (service, feed, id) do update
 			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
-			p.service, p.Name, ids, versions, positions, updated, entities)
+			r.service, r.Name, ids, versions, positions, updated, entities)
 	}, func(pgx.Tx) error { return nil })
 }
 
-// endWalk makes the copy what the walk has seen: what the source no longer has reaches Apply as deletions, and all that it has is
+// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that it has is
 // applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is: the stop breaks
 // it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
 // their own, and those of rejected entries are changed last.
-func (p *poller) endWalk(ctx context.Context, at progress) error {
-	if p.Apply != nil {
-		p.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
+func (r *resyncer) end(ctx context.Context, at progress) error {
+	if r.Apply != nil {
+		r.applier.quarantine.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
 	}
 	var applied, gone int
 	var bad []rejection
-	err := p.inTx(ctx, func(first *pgx.Batch) {
+	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
 			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
 			       resynced_at = now(), resync_reason = walk_reason
 			 where service = $1 and feed = $2 and walk_cursor = $3`,
-			p.service, p.Name, at.walk.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
+			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
-		if err := p.forgetWalked(ctx, tx); err != nil {
+		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err
 		}
 		var badGone []rejection
-		if p.Apply != nil { // first, since what is gone may have a name that another one has now
-			if gone, badGone, err = p.deleteGone(ctx, tx); err != nil {
+		if r.Apply != nil { // first, since what is gone may have a name that another one has now
+			if gone, badGone, err = r.deleteGone(ctx, tx); err != nil {
 				return err
 			}
 		}
-		if applied, bad, err = p.applyWalked(ctx, tx); err != nil {
+		if applied, bad, err = r.applyNoted(ctx, tx); err != nil {
 			return err
 		}
-		if p.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
-			if err := p.judge(ctx, tx, applied, bad, false); err != nil {
+		if r.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
+			if err := r.applier.quarantine.judge(ctx, tx, applied, bad, false); err != nil {
 				return err
 			}
-			if bad, err = p.againWalked(ctx, tx, append(bad, badGone...)); err != nil {
+			if bad, err = r.againNoted(ctx, tx, append(bad, badGone...)); err != nil {
 				return err
 			}
-			if err := p.settle(bad); err != nil {
+			if err := r.applier.quarantine.settle(bad); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, p.service, p.Name); err != nil {
+		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, p.service, p.Name); err != nil {
+		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
 		}
-		return p.reject(ctx, tx, bad)
+		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
 	if err != nil {
 		return &pageError{what: "apply what was read anew", err: err}
 	}
-	p.mu.Lock()
-	p.doubts = nil
-	p.mu.Unlock()
-	p.metrics.resyncs.Inc()
-	p.logRejected(ctx, bad)
-	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
-	_, err = p.load(ctx)
+	r.applier.quarantine.trustAll()
+	r.metrics.resyncs.Inc()
+	r.applier.quarantine.logRejected(ctx, bad)
+	r.logger.InfoContext(ctx, "the feed was read anew", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
+	_, err = r.row.load(ctx)
 	return err
 }
 
-func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
+func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
 			select id, version, position, updated, entity from walked_entity
-			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, p.service, p.Name, last, walkChunk)
+			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -200,7 +206,7 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 		if len(entries) == 0 {
 			return applied, bad, nil
 		}
-		rejected, err := p.applyCarefully(ctx, tx, entries, dbTimeout)
+		rejected, err := r.applier.quarantine.applyCarefully(ctx, tx, entries, dbTimeout)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -209,11 +215,11 @@ func (p *poller) applyWalked(ctx context.Context, tx pgx.Tx) (applied int, bad [
 	}
 }
 
-// againWalked tries once more what has failed, when all else is as the source has it.
-func (p *poller) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
+// againNoted tries once more what has failed, when all else is as the source has it.
+func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
-		still, err = p.again(ctx, tx, refused, dbTimeout)
+		still, err = r.applier.quarantine.again(ctx, tx, refused, dbTimeout)
 	}
 	if err == nil {
 		err = restore()
@@ -223,11 +229,11 @@ func (p *poller) againWalked(ctx context.Context, tx pgx.Tx, refused []rejection
 
 // deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know more of
 // that than a row.
-func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
+func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
-		select t.id from `+p.table()+` t
+		select t.id from `+r.table()+` t
 		 where not exists (select from walked_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
-		 union select id from walked_entity where service = $1 and feed = $2 and entity is null`, p.service, p.Name)
+		 union select id from walked_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -236,9 +242,9 @@ func (p *poller) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rej
 		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {
-		n := min(walkChunk, len(entries))
+		n := min(resyncChunk, len(entries))
 		var rejected []rejection
-		rejected, err = p.applyCarefully(ctx, tx, entries[:n], dbTimeout)
+		rejected, err = r.applier.quarantine.applyCarefully(ctx, tx, entries[:n], dbTimeout)
 		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
 	}
 	return gone, bad, err

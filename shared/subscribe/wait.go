@@ -43,7 +43,7 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 
 // broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next request
 // waits for less.
-func (p *poller) broke(f fetched, took time.Duration, now time.Time) error {
+func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
 	status, answered := errors.AsType[*feed.StatusError](f.err)
 	switch {
 	case f.Wait == 0, errors.Is(f.err, feed.ErrDiverged), errors.Is(f.err, feed.ErrPage):
@@ -51,28 +51,43 @@ func (p *poller) broke(f fetched, took time.Duration, now time.Time) error {
 	case answered && (status.RetryAfter > 0 || status.Status < http.StatusInternalServerError && status.Status != http.StatusRequestTimeout):
 		return f.err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	level := p.logger.Debug
-	if p.cuts.last.IsZero() {
-		level = p.logger.Info
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	level := st.logger.Debug
+	if st.cuts.last.IsZero() {
+		level = st.logger.Info
 	}
-	p.cuts = p.cuts.after(f.Wait, took, now)
+	st.cuts = st.cuts.after(f.Wait, took, now)
 	if network, ok := errors.AsType[net.Error](f.err); ok && network.Timeout() || errors.Is(f.err, context.DeadlineExceeded) {
 		return f.err // it was silent for longer than it was to wait
 	}
-	level("request cut off while it waited", "feed", p.Name, "after", took.Round(time.Millisecond), "next_waits", p.cuts.most, "error", f.err)
+	level("request cut off while it waited", "feed", st.Name, "after", took.Round(time.Millisecond), "next_waits", st.cuts.most, "error", f.err)
 	return fmt.Errorf("%w: %w", errCut, f.err)
 }
 
-// afterCut has a poll follow at once that does not wait.
-func (p *poller) afterCut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.metrics.polls.WithLabelValues("cut").Inc()
-	p.succeeded, p.nextPoll = false, time.Time{}
-	p.waits = p.waits || !p.tried
+// wait is for how long a request may wait now. st.mu is locked.
+func (st *state) wait(now time.Time) time.Duration { return st.cuts.allowed(st.tuned.wait, now) }
+
+// heard notes whether the source waits. One that answers at once, and has nothing new, does not.
+func (st *state) heard(f fetched, took time.Duration) {
+	if f.Wait == 0 {
+		return
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	nothing := f.Page == nil || len(f.Page.Entries) == 0
+	st.hold = holdIgnored
+	if f.Waits && (!nothing || took >= f.Wait/2) {
+		st.hold = holdKept
+	}
 }
 
-// wait is for how long a request may wait now. p.mu is locked.
-func (p *poller) wait(now time.Time) time.Duration { return p.cuts.allowed(p.tuned.wait, now) }
+// mayWait returns for how long a request may wait at the source. The first one after a failure does not.
+func (st *state) mayWait() time.Duration {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.last.state != pollSucceeded {
+		return 0
+	}
+	return st.wait(time.Now())
+}

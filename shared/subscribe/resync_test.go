@@ -26,7 +26,7 @@ func (c *copier) resync(t testing.TB) {
 		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand' where service = $1 and feed = $2`,
 		c.service, c.Name)
 	if err == nil {
-		err = c.refresh(context.Background())
+		err = c.row.refresh(context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func (c *copier) wantWalked(t testing.TB, s *source, walks int) {
 	t.Helper()
 	c.wantUpToDate(t, s)
 	at := c.stored(t)
-	if at.walking || at.generation != 1+walks || at.resyncedAt.IsZero() || at.asOf.IsZero() {
+	if at.resync.underWay || at.generation != 1+walks || at.resyncedAt.IsZero() || at.asOf.IsZero() {
 		t.Errorf("in the end it is %+v", at)
 	}
 	if n := count(t, c.pool, `select count(*) from walked_entity`); n > 0 {
@@ -229,7 +229,7 @@ func TestWalk(t *testing.T) {
 			if err := c.poll(t.Context()); err == nil {
 				t.Fatal("nothing failed")
 			}
-			if now := c.stored(t); !now.walking || now.cursor != at.cursor || now.generation != 1 || now.rejected > 0 || !maps.Equal(c.things(t), copied) {
+			if now := c.stored(t); !now.resync.underWay || now.cursor != at.cursor || now.generation != 1 || now.rejected > 0 || !maps.Equal(c.things(t), copied) {
 				t.Errorf("it moved to %+v", now)
 			}
 			mend()
@@ -260,7 +260,7 @@ func TestWalk(t *testing.T) {
 		}
 		defer pool.Close()
 		c := s.copier(t, pool, 10)
-		defer c.client.Close()
+		defer c.fetcher.client.Close()
 		s.restored(t, 20)
 		s.put(t, 30, 45)
 		times := 0
@@ -347,8 +347,8 @@ func TestWalk(t *testing.T) {
 		if err := c.poll(t.Context()); err == nil || errors.Is(err, feed.ErrDiverged) {
 			t.Fatalf("%v", err)
 		}
-		if at := c.stored(t); at.walk.Position != 20 || !maps.Equal(c.things(t), copied) {
-			t.Errorf("the walk is at %s", at.walk)
+		if at := c.stored(t); at.resync.cursor.Position != 20 || !maps.Equal(c.things(t), copied) {
+			t.Errorf("the walk is at %s", at.resync.cursor)
 		}
 		s.setTamper(nil)
 		s.exchanges()

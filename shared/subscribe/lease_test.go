@@ -122,7 +122,7 @@ func TestReplicas(t *testing.T) {
 	isCopy := func(t *testing.T, s *source, pool *pgxpool.Pool) {
 		t.Helper()
 		c := s.copier(t, pool, 10)
-		defer c.client.Close()
+		defer c.fetcher.client.Close()
 		c.wantUpToDate(t, s)
 	}
 

@@ -1,0 +1,320 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
+)
+
+// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
+// database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
+// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
+// other one is the witness: one that the copy has taken before, which is tried again.
+
+// A quarantine keeps entries that cannot be applied away from the copy, and tells whether they or the service are at fault.
+type quarantine struct {
+	*target
+	passed  atomic.Bool                // the feed's Check has passed an entry
+	looked  feed.Cursor                // as far as seeCheck has looked
+	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
+
+	mu     sync.Mutex
+	doubts map[doubtful]doubt // of pages that were not applied
+}
+
+// A rejection is an entry that cannot be applied.
+type rejection struct {
+	feed.Entry
+	reason  error
+	checked bool // it is malformed, or was refused by the feed's Check, and never reached Apply
+}
+
+// A checkError is one of the feed's Check, or of a malformed entry, whose text can be logged.
+type checkError struct{ error }
+
+func (e *checkError) Unwrap() error { return e.error }
+
+// check separates the entries that are malformed, or not as their contract says, from those that are.
+func (q *quarantine) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
+	good = make([]feed.Entry, 0, len(entries))
+	for _, e := range entries {
+		if err := q.checkOne(e); err != nil {
+			bad = append(bad, rejection{e, err, true})
+			continue
+		}
+		good = append(good, e)
+		if !e.Deleted && !q.passed.Load() {
+			q.passed.Store(true)
+		}
+	}
+	return good, bad
+}
+
+func (q *quarantine) checkOne(e feed.Entry) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{"check", v}
+		}
+	}()
+	if err = e.Malformed(); err == nil && q.Check != nil {
+		err = q.Check(e)
+	}
+	if err != nil {
+		err = &checkError{err}
+	}
+	return err
+}
+
+// lookPages is how many pages one poll looks at to see whether the check passes any of their entries.
+const lookPages = 10
+
+// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any. It
+// matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way it goes on
+// with the next poll.
+func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress, err error) (passes bool) {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || q.passed.Load() {
+		return false
+	}
+	if q.looked.Position < at.cursor.Position {
+		q.looked = at.cursor
+	}
+	for i := range lookPages {
+		r := feed.Request{URL: q.URL, Limit: feed.PageSize}
+		if i > 0 {
+			r.After, r.Limit = q.looked, fetcher.limit()
+		}
+		answer, err := fetcher.client.Get(ctx, r)
+		if err != nil {
+			q.looked = feed.Cursor{} // it may be of another history
+			break
+		}
+		if i > 0 {
+			q.looked = answer.Page.Cursor
+		}
+		if q.check(answer.Page.Entries); q.passed.Load() || answer.Page.UpToDate {
+			break
+		}
+	}
+	return q.passed.Load()
+}
+
+// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
+// page, and nothing has passed since the process was started.
+func (q *quarantine) seeWitness(ctx context.Context, client *feed.Client, err error) (found bool) {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
+		return false
+	}
+	answer, err := client.Get(ctx, feed.Request{URL: q.URL, Limit: feed.PageSize})
+	if err != nil {
+		return false
+	}
+	good, _ := q.check(answer.Page.Latest())
+	var b pgx.Batch
+	known := noneKnown()
+	q.lookUp(&b, good, true, known)
+	if q.pool.SendBatch(ctx, &b).Close() != nil {
+		return false
+	}
+	for _, e := range good {
+		_, rejected := known.rejected[e.ID]
+		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
+			q.witness.Store(&e)
+			return true
+		}
+	}
+	return false
+}
+
+// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
+// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
+// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
+func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
+	var checked int
+	var alone rejection
+	for _, r := range bad {
+		if r.checked {
+			checked++
+		} else {
+			alone = r
+		}
+	}
+	applied, refused := entries-checked, len(bad)-checked
+	switch {
+	case refused < applied, len(bad) == 0:
+		return nil
+	case applied == 0 && (entries == 1 || q.passed.Load()):
+		return nil
+	case applied == 1 || applied > 1 && end:
+		if known := q.witness.Load(); known == nil {
+			if applied == 1 && badData(alone.reason) {
+				return nil
+			}
+		} else if failed, err := q.attempt(ctx, tx, []feed.Entry{*known}, false, q.step()); err != nil || failed == nil {
+			return err
+		}
+	}
+	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
+}
+
+// A refusedError is a page of which every entry was refused: the fault is not an entry's.
+type refusedError struct {
+	entries int
+	checked bool // all of them by the check
+	first   error
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
+}
+
+func (e *refusedError) Unwrap() error { return e.first }
+
+// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
+// No statement may take longer than step. What has run into that before is tried last, and alone.
+func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
+	good, bad := q.check(entries)
+	restore, err := limitSteps(ctx, tx, step)
+	if err != nil {
+		return nil, err
+	}
+	doubted, others := q.doubted(good)
+	refused, err := q.applyBest(ctx, tx, others, step)
+	for _, e := range doubted {
+		if err == nil {
+			var alone []rejection
+			alone, err = q.applyBest(ctx, tx, []feed.Entry{e}, step)
+			refused = append(refused, alone...)
+		}
+	}
+	if err == nil && len(refused) < len(good) {
+		refused, err = q.again(ctx, tx, refused, step)
+	}
+	bad = append(bad, refused...)
+	if err == nil {
+		err = restore()
+	}
+	return bad, err
+}
+
+// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
+// the other one has given up since: as long as one more passes.
+func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
+	for more := true; more; refused = still {
+		more, still = false, nil
+		for _, r := range refused {
+			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
+				still = append(still, r)
+				continue
+			}
+			failed, err := q.attempt(ctx, tx, []feed.Entry{r.Entry}, true, step)
+			if err != nil {
+				return nil, err
+			}
+			if more = more || failed == nil; failed != nil {
+				still = append(still, r)
+			}
+		}
+	}
+	return still, nil
+}
+
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
+// failed is why it did while the database goes on to answer; err is why that does not.
+func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
+	inner, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limited, end := limitAttempt(ctx, inner, step)
+	failed = q.call(limited, inner, entries, nil)
+	if out, ok := inner.(*publish.Tx); ok && failed == nil {
+		failed = out.Check(limited)
+	}
+	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
+		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
+	}
+	failed = end(failed)
+	if failed == nil && keep {
+		return nil, inner.Commit(ctx)
+	}
+	if err := inner.Rollback(ctx); err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	if databaseAtFault(failed) {
+		return nil, failed
+	}
+	return failed, nil
+}
+
+// applyBest applies all entries but the bad ones, which it finds by halving.
+func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	failed, err := q.attempt(ctx, tx, entries, true, step)
+	switch half := len(entries) / 2; {
+	case err != nil || failed == nil:
+		return nil, err
+	case half == 0:
+		return []rejection{{Entry: entries[0], reason: failed}}, nil
+	default:
+		first, err := q.applyBest(ctx, tx, entries[:half], step)
+		if err != nil {
+			return nil, err
+		}
+		second, err := q.applyBest(ctx, tx, entries[half:], step)
+		return append(first, second...), err
+	}
+}
+
+// reject writes down the bad entries.
+func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
+	for _, r := range bad {
+		_, err := tx.Exec(ctx, `
+			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+			values ($1, $2, $3, $4, $5, $6, $7, $8)
+			on conflict (service, feed, entity_id) do update set version = excluded.version, position = excluded.position,
+			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
+			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
+			q.service, q.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
+			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
+func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
+	_, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`,
+		q.service, q.Name, ids)
+	return err
+}
+
+func (q *quarantine) logRejected(ctx context.Context, bad []rejection) {
+	for _, r := range bad {
+		q.logger.WarnContext(ctx, "entry rejected", "feed", q.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
+	}
+}
+
+// see keeps the last of the entries that has passed: what is refused alone is measured by it.
+func (q *quarantine) see(entries []feed.Entry, bad []rejection) {
+	for _, e := range slices.Backward(entries) {
+		if !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			q.witness.Store(&e)
+			return
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A row is a subscription's in the database: it has how far the copy is, and what was set at run time.
+type row struct {
+	*target
+	state   *state
+	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
+}
+
+// load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
+func (r *row) load(ctx context.Context) (progress, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	rows, err := r.pool.Query(ctx, selectProgress+` and feed = $2`, r.service, r.Name)
+	if err != nil {
+		return progress{}, fmt.Errorf("read how far the copy of %s is: %w", r.Name, err)
+	}
+	at, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (progress, error) {
+		_, at, err := scanProgress(row)
+		return at, err
+	})
+	if err != nil {
+		return at, fmt.Errorf("read how far the copy of %s is: %w", r.Name, err)
+	}
+	r.state.take(at)
+	return at, nil
+}
+
+// refresh takes over at once what was changed in the database.
+func (r *row) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	rows, err := r.pool.Query(ctx, selectProgress+` and feed = $2`, r.service, r.Name)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		_, at, err := scanProgress(rows)
+		if err != nil {
+			return err
+		}
+		r.state.adopt(at)
+	}
+	return rows.Err()
+}
+
+// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
+// Settings have rows of their own, which no transaction holds that applies entries.
+func (r *row) set(ctx context.Context, assignments string, args ...any) error {
+	_, err := r.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
+		append([]any{r.service, r.Name}, args...)...)
+	if err != nil {
+		return fmt.Errorf("change the subscription to %s: %w", r.Name, err)
+	}
+	return r.refresh(ctx)
+}
+
+// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
+// looks, and by the cursor when it does not move.
+func (r *row) begin(ctx context.Context, scheduled bool) (progress, error) {
+	r.state.mu.Lock()
+	at, known := r.state.copied, scheduled && r.state.last.state == pollSucceeded && r.state.hold == holdKept
+	r.state.mu.Unlock()
+	if known {
+		return at, nil
+	}
+	return r.load(ctx)
+}
+
+// storeFailing stores since when polls fail, for the next process of the service.
+func (r *row) storeFailing(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
+	defer cancel()
+	at := r.state.current()
+	_, err := r.pool.Exec(ctx, `
+		update subscription set failing_since = $3, stale = stale or $4
+		 where service = $1 and feed = $2 and last_success_at is not distinct from $5
+		       and (failing_since is distinct from $3 or $4 and not stale)`,
+		r.service, r.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess))
+	if err != nil { // the next failure tries it again
+		r.logger.DebugContext(ctx, "note of failing polls not stored", "feed", r.Name, "error", err)
+	}
+}

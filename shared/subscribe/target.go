@@ -1,0 +1,251 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
+)
+
+// A target is the place of a copy: which feed is copied into which tables, and what the service does with it.
+type target struct {
+	Feed
+	pure     bool   // it has Columns: see there
+	service  string // of which it is
+	shownURL string // URL without its password
+	pool     *pgxpool.Pool
+	log      *publish.Log // nil: the service publishes nothing
+	logger   *slog.Logger
+	timeout  time.Duration // for a page to be applied, as a whole or in parts
+}
+
+// errFenced: somebody else moved the cursor.
+var errFenced = errors.New("another process copies this feed into the same database")
+
+// call runs the service's Apply; a panic of it is an error. Of what is stored nothing need be known.
+func (t *target) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			panicked := &panicError{"apply", v}
+			t.logger.ErrorContext(ctx, "apply panicked", "feed", t.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
+			err = panicked
+		}
+		if err != nil {
+			err = &applyError{err}
+		}
+	}()
+	batch := NewBatch(entries)
+	batch.stored = stored
+	if t.Apply == nil { // the service has had the entries
+		return nil
+	}
+	if t.Past {
+		err := tx.QueryRow(ctx, `select past from subscription where service = $1 and feed = $2`, t.service, t.Name).Scan(&batch.Past)
+		if err != nil {
+			return err
+		}
+	}
+	return t.Apply(ctx, tx, batch)
+}
+
+// passOn runs the service's Entries, if it has any, for what of the page is not malformed; a panic of it is an error.
+func (t *target) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
+	if t.Entries == nil || page == nil {
+		return nil
+	}
+	if slices.ContainsFunc(page.Entries, malformed) {
+		good := *page
+		good.Entries = slices.DeleteFunc(slices.Clone(page.Entries), malformed)
+		page = &good
+	}
+	if len(page.Entries) == 0 {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			panicked := &panicError{"entries", v}
+			t.logger.ErrorContext(ctx, "entries panicked", "feed", t.Name, "panic", panicked.unquoted(), "stack", string(debug.Stack()))
+			err = errors.New(panicked.unquoted())
+		}
+		if err != nil {
+			err = &entriesError{from, err}
+		}
+	}()
+	return t.Entries(ctx, t.pool, from, page)
+}
+
+func malformed(e feed.Entry) bool { return e.Malformed() != nil }
+
+// An entriesError is one of the service's Entries: the source is not at fault.
+type entriesError struct {
+	from feed.Cursor
+	err  error
+}
+
+func (e *entriesError) Error() string {
+	return fmt.Sprintf("pass on the page after %s: %v", e.from, e.err)
+}
+func (e *entriesError) Unwrap() error { return e.err }
+
+// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
+// row is older than what was, and may be of another history: then the rejected version counts.
+func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
+	var b pgx.Batch
+	known := noneKnown()
+	f.lookUp(&b, entries, true, known)
+	err := tx.SendBatch(ctx, &b).Close()
+	return known.newer(entries), err
+}
+
+// known are the versions of a page's entities that the copy has, and of those that it has rejected.
+type known struct{ rows, rejected map[uuid.UUID]int64 }
+
+func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
+
+// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
+// is left out where nothing is rejected.)
+func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
+	ids := make([]uuid.UUID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	into := func(versions map[uuid.UUID]int64) func(pgx.Rows) error {
+		return func(rows pgx.Rows) error {
+			var id [16]byte
+			var version int64
+			_, err := pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+				versions[id] = version
+				return nil
+			})
+			return err
+		}
+	}
+	if f.Table != "" {
+		b.Queue(`select id, version from `+f.table()+` where id = any($1)`, ids).Query(into(k.rows))
+	}
+	if rejected {
+		b.Queue(`
+			select entity_id, version from rejected_entry join subscription using (service, feed)
+			 where entity_id = any($1) and table_name = $2`, ids, f.Table).Query(into(k.rejected))
+	}
+}
+
+func (k *known) newer(entries []feed.Entry) []feed.Entry {
+	if len(k.rows)+len(k.rejected) == 0 && !slices.ContainsFunc(entries, malformed) {
+		return entries
+	}
+	newer := make([]feed.Entry, 0, len(entries))
+	passed := map[uuid.UUID]int64{} // of those here
+	for _, e := range entries {
+		rejected, is := k.rejected[e.ID]
+		row, has := k.rows[e.ID]
+		if malformed(e) { // what it says the version is may be wrong: it must not hold back later ones
+			known := max(rejected, row, passed[e.ID])
+			e.Version = min(max(e.Version, known), known+1)
+			newer = append(newer, e)
+		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
+			passed[e.ID] = e.Version
+			newer = append(newer, e)
+		}
+	}
+	return newer
+}
+
+func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
+
+// inTx runs f in a transaction. The statements that first queues travel with what begins it. Where the service publishes, all runs
+// again when somebody else appended first: it has no effect but in the transaction.
+func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
+	if t.log != nil {
+		return t.log.InTx(ctx, func(tx *publish.Tx) error {
+			var b pgx.Batch
+			first(&b)
+			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+				return err
+			}
+			return f(tx)
+		})
+	}
+	return t.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		var b pgx.Batch
+		b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what waits for a lock must see what its holder has done
+		first(&b)
+		results := conn.SendBatch(ctx, &b)
+		tx, err := results.Tx(), results.Close()
+		if tx != nil {
+			defer func() { _ = tx.Rollback(ctx) }() // once it is committed that does nothing
+		}
+		if err == nil {
+			err = f(tx)
+		}
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		return err
+	})
+}
+
+// answers reports whether the database does.
+func (t *target) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return t.pool.Ping(ctx) == nil
+}
+
+// key tells a service's schedule of a feed from those of others: see ParseSchedule.
+func (t *target) key() string { return t.service + "/" + t.Name }
+
+// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
+// table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
+// read anew for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
+// a synchronous standby, and the copy can be served without it.
+func (t *target) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
+	defer cancel()
+	var b pgx.Batch
+	b.Queue(`
+		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(),
+		       walk_reason = 'The copy has another table now.'
+		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, t.service, t.Name, t.Table)
+	b.Queue(`
+		insert into subscription (service, feed, table_name)
+		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
+		on conflict (service, feed) do update set table_name = excluded.table_name`,
+		t.service, t.Name, t.Table)
+	b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
+	err := t.pool.SendBatch(ctx, &b).Close()
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
+		return t.tableTaken(ctx, err)
+	}
+	return err
+}
+
+// tableTaken returns an error that says which subscription has the table.
+func (t *target) tableTaken(ctx context.Context, err error) error {
+	var service, feed string
+	row := t.pool.QueryRow(ctx, `select service, feed from subscription where table_name = $1`, t.Table)
+	if row.Scan(&service, &feed) != nil {
+		return err
+	}
+	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
+		"give each service tables of its own, or a database of its own (if that service has been renamed to %s: "+
+		"update subscription set service = '%s' where service = '%s')", t.Table, feed, service, t.service, t.service, service)
+}
+
+// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
+func (t *target) takeOver(ctx context.Context, migrations string) error {
+	_, err := t.pool.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = $3`,
+		t.service, migrations, t.Name)
+	return err
+}
