@@ -109,7 +109,7 @@ func incomplete(err error) error {
 	return err
 }
 
-// guarded gives ErrGuard for an error of feed_guard.
+// guarded returns ErrGuard for an error of feed_guard.
 func guarded(err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "P0002" && pgErr.TableName == "feed" {
 		return ErrGuard
@@ -124,7 +124,7 @@ type EntryError struct {
 	ID      uuid.UUID
 	Version int64
 	wrong   string
-	err     error // of the database; nil: it was not asked
+	err     error // of the database; nil means it was not asked
 }
 
 func (e *EntryError) Error() string {
@@ -169,8 +169,8 @@ func unquoted(err error) error {
 	return err
 }
 
-// settle finds out whether one of the attempts was committed (nil: none), whether one is still possible, and where the
-// heads are now. It asks a database that is away again and again, until ctx ends or the time for one write is over.
+// settle finds out whether one of the attempts was committed (nil means none), whether one is still possible, and where the
+// heads are now. It asks a database that is down again and again, until ctx ends or the time for one write is over.
 // What it finds counts only when it is confirmed.
 //
 // A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the

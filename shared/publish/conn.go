@@ -104,9 +104,9 @@ func release(conn *pgxpool.Conn) {
 }
 
 // errStale is wrapped where a connection does not know the type of the log's rows any more.
-var errStale = errors.New("the tables were made anew")
+var errStale = errors.New("the tables were made again")
 
-// stale are the SQLSTATE codes of errors that come when tables, types or functions were made anew, as by the restore of
+// stale are the SQLSTATE codes of errors that come when tables, types or functions were made again, as by the restore of
 // a backup, while a connection remembers the old ones.
 var stale = []string{"XX000", "0A000", "26000", "42P01", "42704", "42883", "22P03"}
 

@@ -61,7 +61,7 @@ func saltedHash(salt, payload []byte) (sum [32]byte) {
 	return sum
 }
 
-// digest gives the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload
+// digest returns the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload
 // hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
 func (r *record) digest(before feed.Digest) feed.Digest {
 	b := make([]byte, 0, 32+1+16+8+8+32)

@@ -36,7 +36,7 @@ type erasedList struct {
 	size atomic.Int64 // when it was last looked at
 
 	mu       sync.Mutex
-	ids      map[erasedID]bool // without lines, when it was last read; nil: it was not
+	ids      map[erasedID]bool // without lines, when it was last read; nil means it was not
 	readSize int64             // then
 }
 

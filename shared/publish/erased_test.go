@@ -37,7 +37,7 @@ func openPersonal(t testing.TB, pool *pgxpool.Pool, file string, says io.Writer)
 	return l, err
 }
 
-// people gives a database with a table of people beside the feed, and mail, which goes with them.
+// people returns a database with a table of people beside the feed, and mail, which goes with them.
 func people(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool := database(t)

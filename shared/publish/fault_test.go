@@ -71,7 +71,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 
 const payloadMark = `<&>` // stands in every payload
 
-// cuttable gives a log on the pool's database whose connections the cutter closes when they send the mark.
+// cuttable returns a log on the pool's database whose connections the cutter closes when they send the mark.
 func cuttable(t *testing.T, pool *pgxpool.Pool, mark string) (*Log, *cutter) {
 	t.Helper()
 	cut := &cutter{mark: []byte(mark)}
@@ -283,7 +283,7 @@ func TestConnectionsTerminated(t *testing.T) {
 	}
 }
 
-// fragile gives a log whose database can be taken away: no new connection is made while the switch is on.
+// fragile returns a log whose database can be taken away: no new connection is made while the switch is on.
 func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
 	t.Helper()
 	config, away := pool.Config(), new(atomic.Bool)
@@ -309,7 +309,7 @@ func TestDatabaseAway(t *testing.T) {
 	away.Store(true)
 	l.pool.Reset()
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err == nil {
-		t.Error("no error while the database is away")
+		t.Error("no error while the database is down")
 	}
 	away.Store(false)
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
@@ -361,7 +361,7 @@ func TestPanicEndsTheProcess(t *testing.T) {
 	}
 }
 
-// A swallower sends nothing of what has the mark, as a pooler does whose server is away, while it is on.
+// A swallower sends nothing of what has the mark, as a pooler does whose server is down, while it is on.
 type swallower struct {
 	net.Conn
 	mark []byte

@@ -61,7 +61,7 @@ func errQueue(ctx context.Context) error {
 // that one that comes alone waits for no other goroutine. What is left then goes on in another goroutine.
 func (l *Log) lead(change *Change) {
 	defer func() {
-		if v := recover(); v != nil { // whoever called may survive it, but those who wait for the group would wait for ever
+		if v := recover(); v != nil { // the caller may survive it, but those that wait for the group would wait for ever
 			l.logger.Error("a commit panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 			go panic(v)
 			select {}
@@ -118,7 +118,7 @@ type arrivals struct {
 	left    *Change // the first of the next group
 }
 
-// next gives a change that fits; nil: for now, none does. Those whose group has just ended are about to come again, and
+// next returns a change that fits; nil means for now, none does. Those whose group has just ended are about to come again, and
 // each is taken when it comes; who has not come when all that can run have had their turn is not waited for.
 func (a *arrivals) next(fits func(*Change) bool) *Change {
 	for {
@@ -152,7 +152,7 @@ const maxBlamed = 2
 var errHalve = errors.New("too many changes of the group fail")
 
 // commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
-// behind any other failure the group is halved. Who failed hears of it last: by then the others are there to be read.
+// behind any other failure the group is halved. Failed changes are answered last, once the others are visible.
 // Those who come while it is sent for the first time are taken along; more may be nil. It reports whether an
 // outcome is unknown.
 func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) (unknown bool) {
@@ -257,7 +257,7 @@ func ownerOf(group []*Change, e *EntryError) int {
 	return noOwner
 }
 
-// pendingOf gives what the changes append.
+// pendingOf returns what the changes append.
 func pendingOf(group []*Change) pending {
 	all := pending{}
 	for _, c := range group {

@@ -31,7 +31,7 @@ type Head struct {
 	Erasures int64
 }
 
-// Cursor gives the cursor of the head.
+// Cursor returns the cursor of the head.
 func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 
 // A Snapshot is the end of a feed as this process knows it. It does not change; another one takes its place.
@@ -121,7 +121,7 @@ func (l *Log) remember(runs []placed) {
 	}
 }
 
-// snapshot gives the heads, for an append.
+// snapshot returns the heads, for an append.
 func (l *Log) heads() map[string]Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -174,7 +174,7 @@ func (l *Log) remembered(name string) (t *Snapshot, fresh bool) {
 // maxRecent is how many entries of a feed are at hand.
 const maxRecent = feed.PageSize
 
-// behind gives the newest of the entries of before and of the run, of which before ends where the run begins.
+// behind returns the newest of the entries of before and of the run, of which before ends where the run begins.
 func (p *placed) behind(before []feed.Entry) []feed.Entry {
 	first := max(len(p.records)-maxRecent, 0)
 	recent := before[max(len(before)+len(p.records)-first-maxRecent, 0):]
@@ -207,7 +207,7 @@ func (l *Log) follow(ctx context.Context, interval time.Duration) {
 		}
 		sleep(ctx, interval)
 		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, _ = l.refresh(looking, l.pool) // whoever needs the heads will hear of it
+		_, _ = l.refresh(looking, l.pool) // the next request that needs the heads gets the error
 		cancel()
 	}
 }

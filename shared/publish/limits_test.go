@@ -14,12 +14,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// nested gives an object of so many levels.
+// nested returns an object of so many levels.
 func nested(levels int) []byte {
 	return []byte(strings.Repeat(`{"a":[`, levels/2) + strings.Repeat(`{}`, levels%2) + strings.Repeat(`]}`, levels/2))
 }
 
-// sized gives an object of so many bytes.
+// sized returns an object of so many bytes.
 func sized(bytes int) []byte {
 	return fmt.Appendf(nil, `{"name":"%s"}`, strings.Repeat("<", bytes-len(`{"name":""}`)))
 }

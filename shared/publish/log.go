@@ -44,7 +44,7 @@ type Log struct {
 
 	standby    bool          // the database waits for a synchronous standby, as it said when it was last asked
 	confirming bool          // a confirmation is under way
-	next       *confirmation // the one after it; nil: nobody waits for it
+	next       *confirmation // the one after it; nil means nobody waits for it
 
 	metrics  logMetrics
 	self     string      // in notifications
@@ -61,7 +61,7 @@ type Log struct {
 	committing context.Context // ends when Close waits no longer for the commits under way
 	abort      context.CancelFunc
 
-	reerasure *reerasure // nil: erasures do not outlive the restore of a dump
+	reerasure *reerasure // nil means erasures do not outlive the restore of a dump
 }
 
 // Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const feedName = "things"
 
-// database gives an own database with one empty feed.
+// database returns an own database with one empty feed.
 func database(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool := pgtest.New(t, sql.Migrations("publish"))
@@ -54,7 +54,7 @@ func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
 	return l
 }
 
-// deaf gives a log that does not hear of what others append.
+// deaf returns a log that does not hear of what others append.
 func deaf(t testing.TB, pool *pgxpool.Pool) *Log {
 	t.Helper()
 	l := openLog(t, pool)
@@ -116,7 +116,7 @@ func get(t testing.TB, server *httptest.Server, method, path string, header ...s
 	return resp, string(body)
 }
 
-// cursorAt gives the cursor at a position of the log.
+// cursorAt returns the cursor at a position of the log.
 func cursorAt(t testing.TB, pool *pgxpool.Pool, position int64) feed.Cursor {
 	t.Helper()
 	var d feed.Digest
@@ -126,7 +126,7 @@ func cursorAt(t testing.TB, pool *pgxpool.Pool, position int64) feed.Cursor {
 	return feed.At(position, d)
 }
 
-// lives gives n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
+// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
 func lives(n int) (entries []Entry) {
 	for i := range n {
 		e := thing(numbered(i), 1)
@@ -279,7 +279,7 @@ func (d *digestScanner) ScanBytes(b []byte) error {
 	return nil
 }
 
-// ownPool gives another pool on the same database, as another process has it.
+// ownPool returns another pool on the same database, as another process has it.
 func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 	t.Helper()
 	own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())

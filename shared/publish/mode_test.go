@@ -15,7 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// inMode gives a log on a pool with the parameter default_query_exec_mode, and what it logs.
+// inMode returns a log on a pool with the parameter default_query_exec_mode, and what it logs.
 func inMode(t *testing.T, pool *pgxpool.Pool, mode string) (*Log, *bytes.Buffer) {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(pgtest.URL(pool) + "&default_query_exec_mode=" + mode)

@@ -113,7 +113,7 @@ func (p *packet) results() error {
 	return p.pipeline.Close()
 }
 
-// blame gives the error of a change's statement.
+// blame returns the error of a change's statement.
 func blame(owner int, err error) error {
 	if owner == noOwner || connectionLost(err) || isCode(err, "40P01") {
 		return err

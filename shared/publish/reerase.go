@@ -159,7 +159,7 @@ func (l *Log) apply(ctx context.Context) error {
 }
 
 // applyList makes the database what the list says, and the list what the database knows, in one transaction that several processes
-// may run at once. It connects anew: a connection from before a restore may know tables that are gone.
+// may run at once. It opens a connection: one from before a restore may know tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
 	config := l.pool.Config()
 	neverCancel(config.ConnConfig)

@@ -19,7 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// The tables are made anew under a log that runs: what its connections remember of types and statements holds no write
+// The tables are made again under a log that runs: what its connections remember of types and statements holds no write
 // up for longer than one failure.
 func TestTablesMadeAnew(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// replicated gives a primary with one feed, and its synchronous standby.
+// replicated returns a primary with one feed, and its synchronous standby.
 func replicated(t *testing.T) (primary, standby *pgtest.Server, pool *pgxpool.Pool) {
 	t.Helper()
 	primary, standby = pgtest.Replicated(t)
@@ -55,7 +55,7 @@ func (s spy) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// spied gives a log on the pool's database, and counts the CancelRequests of its connections.
+// spied returns a log on the pool's database, and counts the CancelRequests of its connections.
 func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 	t.Helper()
 	config, cancels := pool.Config(), new(atomic.Int32)
@@ -72,7 +72,7 @@ func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 	return impatient(t, own), cancels
 }
 
-// impatient gives a log that waits for 4 s.
+// impatient returns a log that waits for 4 s.
 func impatient(t *testing.T, pool *pgxpool.Pool) *Log {
 	t.Helper()
 	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 4*time.Second)
@@ -95,7 +95,7 @@ func waiting(server *pgtest.Server) (commits, confirmations int) {
 	return commits, confirmations
 }
 
-// entries counts those in the log; -1 while the database is away.
+// entries counts those in the log; -1 while the database is down.
 func entries(t *testing.T, pool *pgxpool.Pool) (n int) {
 	t.Helper()
 	if err := pool.QueryRow(t.Context(), `select count(*) from feed_entry`).Scan(&n); err != nil {
@@ -408,7 +408,7 @@ func bodyOf(r io.Reader) string {
 func TestStandbyThatIsBehind(t *testing.T) {
 	t.Parallel()
 	primary, standby, pool := replicated(t)
-	var other atomic.Pointer[string] // nil: the connections lead to the primary
+	var other atomic.Pointer[string] // nil means the connections lead to the primary
 	config := pool.Config()
 	dial := config.ConnConfig.DialFunc
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {

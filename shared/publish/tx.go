@@ -42,7 +42,7 @@ func (p pending) Erase(feedName string, id uuid.UUID, version int64, updated tim
 type Tx struct {
 	pgx.Tx
 	pending
-	outer *Tx // nil: it is not nested
+	outer *Tx // nil means it is not nested
 }
 
 // Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its Commit on, and
@@ -118,7 +118,7 @@ type statement struct {
 	args []any
 }
 
-// NewChange gives an empty change.
+// NewChange returns an empty change.
 func NewChange() *Change {
 	return &Change{pending: pending{}, done: make(chan error, 1)}
 }
@@ -151,7 +151,7 @@ func (p *placed) erased() (ids [][16]byte) {
 	return ids
 }
 
-// place gives the entries their positions and digests, behind the given heads; feeds in name order, so that two
+// place returns the entries their positions and digests, behind the given heads; feeds in name order, so that two
 // transactions never wait for each other.
 func (p pending) place(heads map[string]Head) []placed {
 	var runs []placed

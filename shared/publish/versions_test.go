@@ -24,7 +24,7 @@ func TestVersionsFollowEachOther(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		there, then []Entry // of an entity, whose id is to be filled in
-		wrong       string  // "": it is right
+		wrong       string  // "" means it is right
 	}{
 		"the next":                            {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 2, 2)}, ""},
 		"a microsecond later":                 {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 2, Updated: start.Add(time.Second + time.Microsecond)}}, ""},

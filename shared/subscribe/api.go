@@ -47,7 +47,7 @@ func (s *Site) routeSubscriptions() {
 	s.router.Operators.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
 }
 
-// on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil: as any problem.
+// on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil means as any problem.
 func (s *Site) on(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) gin.HandlerFunc {
 	return web.Handle(s.find(h, refused))
 }
@@ -70,7 +70,7 @@ func (s *Site) find(h func(*gin.Context, *poller) error, refused func(*gin.Conte
 	}
 }
 
-// answer gives JSON: of a question to be asked again, of a change not to be kept.
+// answer returns JSON: of a question to be asked again, of a change not to be kept.
 func answer(c *gin.Context, status int, v any) {
 	c.Header("Cache-Control", "no-store")
 	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
@@ -181,7 +181,7 @@ func wantType(c *gin.Context, want string) error {
 }
 
 func (s *Site) poll(c *gin.Context, p *poller) error {
-	if err := p.row.refresh(c.Request.Context()); err != nil { // else it would wait for a database that is away
+	if err := p.row.refresh(c.Request.Context()); err != nil { // else it would wait for a database that is down
 		return err
 	}
 	if err := p.requests.pollNow(c.Request.Context()); err != nil {
@@ -209,7 +209,7 @@ func pollProblem(ctx context.Context, err error) error {
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	case errors.Is(err, context.Canceled):
 		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")
-	case errors.As(err, &entries): // such as a broker's that is away
+	case errors.As(err, &entries): // such as a broker's that is down
 		p := web.Errorf(http.StatusServiceUnavailable, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
 		p.Header = http.Header{"Retry-After": {"5"}}
 		return p

@@ -329,10 +329,10 @@ func TestReadAnewByHand(t *testing.T) {
 		t.Errorf("the page: %s", text)
 	}
 	close(hold)
-	eventually(t, "it was read anew", func() bool { return subscription(t, server).Generation == 2 })
+	eventually(t, "it was read again", func() bool { return subscription(t, server).Generation == 2 })
 	got := subscription(t, server)
 	if got.State != Fresh || got.ResyncSince != nil || got.ResyncedAt == nil || got.ResyncReason != "Asked for by hand." || got.Cursor != s.head(t).Cursor() {
-		t.Errorf("read anew: %+v", got)
+		t.Errorf("read again: %+v", got)
 	}
 	var whole int
 	if err := conn.QueryRow(t.Context(), `select count(*) from thing where name <> 'spoilt'`).Scan(&whole); err != nil || whole != 25 {
@@ -366,7 +366,7 @@ func TestReplicasShareTheSettings(t *testing.T) {
 	change(t, "POST", polls+"/subscriptions/things/resume", 200, nil)
 	within(t, 3*time.Second, "it is resumed", func() bool { return subscription(t, serves).State != Paused })
 	change(t, "POST", serves+"/subscriptions/things/resync", 202, nil)
-	eventually(t, "it is read anew", func() bool { return subscription(t, serves).Generation == 2 })
+	eventually(t, "it is read again from its start", func() bool { return subscription(t, serves).Generation == 2 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ func TestForms(t *testing.T) {
 	server, _ := runs(t, s, map[string]string{"DATABASE_URL": newDatabase(t), "POLL_THINGS": "@hourly"})
 	at := server + "/subscriptions/things"
 	eventually(t, "it has a copy", func() bool { return status(t, server+"/readyz") == 200 })
-	// sends gives the page to which the form leads.
+	// sends returns the page to which the form leads.
 	sends := func(path string, form url.Values, notice string) string {
 		t.Helper()
 		resp, text := ask(t, "POST", at+path, form)
@@ -444,8 +444,8 @@ func TestForms(t *testing.T) {
 		t.Errorf("paused: %s", text)
 	}
 	sends("/resume", url.Values{}, "Resumed")
-	sends("/resync", url.Values{}, "The feed is read anew")
-	eventually(t, "it was read anew", func() bool { return subscription(t, server).Generation == 2 })
+	sends("/resync", url.Values{}, "The feed is read again")
+	eventually(t, "it was read again", func() bool { return subscription(t, server).Generation == 2 })
 	s.Close()
 	refused(t, "POST", at+"/poll", url.Values{}, 502, `<p class="banner bad" role="alert">The poll failed: ask`, "The source cannot be reached.", "/subscriptions/things/poll")
 

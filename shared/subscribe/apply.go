@@ -62,7 +62,7 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// guess gives what the copy knows of entries, which is nothing, without a look at it; nil: one is due. After a page of new entities
+// guess returns what the copy knows of entries, which is nothing, without a look at it; nil means one is due. After a page of new entities
 // only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
 func (a *applier) guess(entries []feed.Entry) *known {
 	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }

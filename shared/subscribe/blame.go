@@ -21,7 +21,7 @@ import (
 // what may be wrong with one: a quota that is used up, a volume that became read-only.
 var fileSources = []string{"md.c", "fd.c", "buffile.c"}
 
-// databaseAtFault: the database could not do its work, whatever the entry: it is away, full or read-only.
+// databaseAtFault: the database could not do its work, whatever the entry: it is down, full or read-only.
 func databaseAtFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

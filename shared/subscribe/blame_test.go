@@ -178,7 +178,7 @@ func TestBlameOfTheLast(t *testing.T) {
 	for name, x := range map[string]struct {
 		restart bool
 		columns []string
-		bad     []int // things that Apply refuses; nil: all
+		bad     []int // things that Apply refuses; nil means all
 	}{
 		"two":                                {bad: []int{25, 26}},
 		"more than a page":                   {bad: []int{14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26}},
@@ -230,7 +230,7 @@ func TestBlameOfTheLast(t *testing.T) {
 	}
 }
 
-// random gives text that PostgreSQL cannot compress.
+// random returns text that PostgreSQL cannot compress.
 func random(n int) string {
 	b := make([]byte, n)
 	for i := range b {
@@ -417,7 +417,7 @@ func TestCheck(t *testing.T) {
 	for name, x := range map[string]struct {
 		names    string
 		rejected []int
-		says     string // the error; "": none
+		says     string // the error; "" means none
 	}{
 		"some of a page":        {"3|7", []int{3, 7}, ""},
 		"the first page":        {"[1-9]|10", []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, ""},
@@ -465,7 +465,7 @@ func TestCheck(t *testing.T) {
 		})
 	}
 
-	t.Run("when the feed is read anew", func(t *testing.T) {
+	t.Run("when the feed is read again from its start", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 25)

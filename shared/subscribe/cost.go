@@ -24,7 +24,7 @@ const (
 
 const day = 24 * time.Hour
 
-// cost gives that of a tuning whose source holds requests if held.
+// cost returns that of a tuning whose source holds requests if held.
 func (t tuning) cost(held bool) Cost {
 	if t.wait > 0 && held {
 		return Cost{RequestsPerDay: rounded(float64(day) / float64(t.wait)), Expected: heldExpected, Worst: heldWorst}
@@ -80,7 +80,7 @@ func dayMatches(s *cron.SpecSchedule, on time.Time) bool {
 	return either && s.Month>>on.Month()&1 == 1
 }
 
-// timesOfDay gives the seconds of a day at which s fires first and last, how often it does, the longest gap between and the sum of their squares.
+// timesOfDay returns the seconds of a day at which s fires first and last, how often it does, the longest gap between and the sum of their squares.
 func timesOfDay(s *cron.SpecSchedule) (first, last, fires, longest, squares float64) {
 	for h := s.Hour &^ starBit; h != 0; h &= h - 1 {
 		for m := s.Minute &^ starBit; m != 0; m &= m - 1 {

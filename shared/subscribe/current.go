@@ -11,7 +11,7 @@ import (
 
 // A Current tells whether a service may do by its copies what cannot be undone, such as sending a mail: each was brought up to date
 // since this process polls, and the database was not taken back in the meantime, as by the restore of a dump. Else the copies may
-// lack a cancellation or an erasure. While a source is away later, or a copy is paused, they are current.
+// lack a cancellation or an erasure. While a source is down later, or a copy is paused, they are current.
 type Current struct {
 	Service string
 	Feeds   []string
@@ -22,7 +22,7 @@ type Current struct {
 	behind []string
 }
 
-// Begin begins anew: this process polls since then. The engine calls it for the Current of a [Service].
+// Begin begins over: this process polls since then. The engine calls it for the Current of a [Service].
 func (c *Current) Begin(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

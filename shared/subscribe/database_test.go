@@ -186,7 +186,7 @@ func TestServerRestarts(t *testing.T) {
 		eventually(t, "there is a process to kill", func() bool {
 			return db.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1`).Scan(&pid) == nil
 		})
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil { // the server then restarts all of itself
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil { // the server then restarts its other processes
 			t.Fatal(err)
 		}
 		s.put(t, n-49, n+50)

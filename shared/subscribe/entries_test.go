@@ -56,9 +56,9 @@ func (s *source) heard() (all []string) {
 // Where the service cannot pass on what the source said, the source is not at fault, and the request may be repeated.
 func TestPollThatIsNotPassedOn(t *testing.T) {
 	t.Parallel()
-	err := pollProblem(t.Context(), &entriesError{feed.Cursor{}, errors.New("the broker is away")})
+	err := pollProblem(t.Context(), &entriesError{feed.Cursor{}, errors.New("the broker is down")})
 	problem, ok := errors.AsType[*web.Problem](err)
-	if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" || !strings.Contains(problem.Detail, "the broker is away") {
+	if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" || !strings.Contains(problem.Detail, "the broker is down") {
 		t.Errorf("%+v", err)
 	}
 }
@@ -87,9 +87,9 @@ func TestEntries(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 6)
 		l := newListener(t, s)
-		l.fail = errors.New("the broker is away")
+		l.fail = errors.New("the broker is down")
 		err := l.poll(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "pass on the page after 0: the broker is away") || !strings.Contains(inWords(err), "could not be passed on") || !l.stored(t).cursor.IsStart() {
+		if err == nil || !strings.Contains(err.Error(), "pass on the page after 0: the broker is down") || !strings.Contains(inWords(err), "could not be passed on") || !l.stored(t).cursor.IsStart() {
 			t.Errorf("%v, at %s", err, l.stored(t).cursor)
 		}
 		hear := l.Entries

@@ -93,7 +93,7 @@ func TestErasedStaysErased(t *testing.T) {
 			if s.things(t, 30)[numbered(1)].Name == "" {
 				t.Fatal("the source has not got it back")
 			}
-			c.mustPoll(t) // which reads the feed anew
+			c.mustPoll(t) // which reads the feed again from its start
 			wantErased(t, c, s)
 			if at := c.stored(t); at.generation != 2 || at.resync.underWay || at.rejected > 0 || at.cursor != s.head(t).Cursor() {
 				t.Errorf("it is at %+v", at)

@@ -73,7 +73,7 @@ func replaced(pattern, by string) tamper {
 	return edited(func(body string) string { return regexp.MustCompile(pattern).ReplaceAllString(body, by) })
 }
 
-// answered gives the same answer to everything; header in pairs.
+// answered returns the same answer to everything; header in pairs.
 func answered(status int, body string, header ...string) tamper {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		for i := 0; i < len(header); i += 2 {

@@ -103,7 +103,7 @@ func (fr *fetcher) shownPage(r feed.Request) string {
 	return r.PageURL()
 }
 
-// behind gives the progress behind a page.
+// behind returns the progress behind a page.
 func (fr *fetcher) behind(at progress, got fetched, took time.Duration, now time.Time) progress {
 	to, done := at, got.Page == nil
 	if page := got.Page; page != nil {

@@ -25,8 +25,8 @@ const (
 // the same one.
 const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
-// A lease sees to it that one process of a service polls while the others only serve. Who has the lock polls; it goes with its
-// connection. Who loses it unawares is fenced: it cannot move a cursor that another has moved.
+// A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock, which ends with
+// its connection. A process that loses it unnoticed is fenced: it cannot move a cursor that another process has moved.
 type lease struct {
 	site   *Site
 	logger *slog.Logger
@@ -48,7 +48,7 @@ func (l *lease) run(ctx context.Context) {
 	}
 }
 
-// say tells once why this process does not poll, and every time whoever asks it to.
+// say tells once why this process does not poll, and every time a person asks it to.
 func (l *lease) say(ctx context.Context, said *string, why error) {
 	for _, p := range l.site.pollers {
 		p.state.assume(roleStandby)

@@ -105,7 +105,7 @@ func (r *replica) signal(t *testing.T, signal syscall.Signal) {
 	}
 }
 
-// has gives what waits until the copy has n things.
+// has returns what waits until the copy has n things.
 func has(t testing.TB, pool *pgxpool.Pool, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d things are there", n), func() bool { return count(t, pool, `select count(*) from thing`) == n })

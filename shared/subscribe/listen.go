@@ -32,7 +32,7 @@ type stream struct {
 	// Of the goroutine that polls:
 	pending    []eventstream.Message // they go on where the copy is, without a hole
 	since      time.Time             // what is pending is
-	last       *eventstream.Message  // that was taken and not acknowledged; nil: none
+	last       *eventstream.Message  // that was taken and not acknowledged; nil means none
 	generation int64                 // of the last one; 0: there was none
 	adrift     bool                  // what comes does not count, until a poll has succeeded
 	polled     time.Time             // that last did
@@ -70,7 +70,7 @@ func (l *stream) listen(ctx context.Context) (stop func()) {
 	}
 }
 
-// messages gives nil, by which nothing ever comes, where there is no stream.
+// messages returns nil, by which nothing ever comes, where there is no stream.
 func (l *stream) messages() <-chan eventstream.Message {
 	if l == nil {
 		return nil
@@ -115,7 +115,7 @@ func (l *stream) receive(m eventstream.Message) {
 	l.last = &m
 	l.count()
 	l.trim(at)
-	anew := m.Err == nil && l.generation != 0 && m.Generation != l.generation
+	again := m.Err == nil && l.generation != 0 && m.Generation != l.generation
 	if m.Err == nil {
 		l.generation = m.Generation
 	}
@@ -127,8 +127,8 @@ func (l *stream) receive(m eventstream.Message) {
 	case l.adrift:
 	case m.Err != nil:
 		l.drift(m.Err)
-	case anew:
-		l.drift(errors.New("the stream begins anew"))
+	case again:
+		l.drift(errors.New("the stream begins over"))
 	case i < 0: // the copy has it
 	case i > len(l.pending), i > 0 && !goesOn(&l.pending[i-1], &m):
 		l.drift(fmt.Errorf("nothing leads to entry %d", m.Position))

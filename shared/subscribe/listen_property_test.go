@@ -28,7 +28,7 @@ type studio struct {
 	wire       []eventstream.Message
 }
 
-// page gives the next one, and moves behind it if it goes out.
+// page returns the next one, and moves behind it if it goes out.
 func (s *studio) page(t rapid.TB, limit int, out func(from feed.Cursor, page *feed.Page) (moves bool)) {
 	t.Helper()
 	answer, err := s.client.Get(context.Background(), feed.Request{URL: s.feedURL(), After: s.cursor, Limit: limit})

@@ -46,7 +46,7 @@ func newBroker(t *testing.T) (b *rabbitmq.Server, again func(*testing.T)) {
 	return b, again
 }
 
-// channel gives one to the broker.
+// channel returns one to the broker.
 func channel(t *testing.T, b *rabbitmq.Server) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(b.URL)
@@ -79,7 +79,7 @@ func (s *source) sender(t *testing.T, b *rabbitmq.Server, exchange string) *send
 	return x
 }
 
-// next gives the messages of the next page, which ends the feed.
+// next returns the messages of the next page, which ends the feed.
 func (x *sender) next(t *testing.T) (all []amqp.Publishing) {
 	t.Helper()
 	for len(all) == 0 {

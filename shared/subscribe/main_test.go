@@ -63,7 +63,7 @@ type source struct {
 	mu     sync.Mutex
 	engine http.Handler
 	asked  []exchange
-	tamper func(w http.ResponseWriter, r *http.Request, honest http.Handler) // nil: honest
+	tamper func(w http.ResponseWriter, r *http.Request, honest http.Handler) // nil means honest
 }
 
 // An exchange is a request and the status of its answer.
@@ -155,7 +155,7 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *source) feedURL() string { return s.URL + "/feeds/things" }
 
-// exchanges gives what was asked since the last call.
+// exchanges returns what was asked since the last call.
 func (s *source) exchanges() []exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,7 @@ func (s *source) remove(t rapid.TB, n int) {
 	s.publish(t, s.version(n))
 }
 
-// version gives the next version of the thing, without payload.
+// version returns the next version of the thing, without payload.
 func (s *source) version(n int) publish.Entry {
 	id := numbered(n)
 	s.versions[id]++
@@ -256,7 +256,7 @@ func newCopier(t testing.TB, s *source) *copier {
 	return c
 }
 
-// copier gives one for a database that may have a copy already, as after a restart. Of columns it is a pure copy.
+// copier returns one for a database that may have a copy already, as after a restart. Of columns it is a pure copy.
 func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ...string) *copier {
 	t.Helper()
 	c := new(copier)

@@ -131,7 +131,7 @@ func TestMalformed(t *testing.T) {
 		}
 	})
 
-	t.Run("when the feed is read anew", func(t *testing.T) {
+	t.Run("when the feed is read again from its start", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 25)
@@ -255,7 +255,7 @@ func TestMalformedOfEntries(t *testing.T) {
 	}
 	l.mustPoll(t)
 	if at := l.stored(t); at.rejected != 2 || !slices.Equal(l.heard, heard(2, 3)) {
-		t.Errorf("anew %d are rejected, heard %q", at.rejected, l.heard)
+		t.Errorf("again %d are rejected, heard %q", at.rejected, l.heard)
 	}
 	s.put(t, 2, 2)
 	l.mustPoll(t)

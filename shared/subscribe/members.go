@@ -42,7 +42,7 @@ func (u *upsert) read(entity []byte, values []jsontext.Value) error {
 	return nil
 }
 
-// column gives the one of a member's quoted name; negative: there is none.
+// column returns the one of a member's quoted name; negative: there is none.
 func (u *upsert) column(quoted jsontext.Value) int {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		quoted = quoted[1 : len(quoted)-1]
@@ -106,7 +106,7 @@ func (s *scanner) space() {
 	}
 }
 
-// stringLen gives the length of the string that b begins with, with its quotes.
+// stringLen returns the length of the string that b begins with, with its quotes.
 func stringLen(b []byte) int {
 	for i := 1; i < len(b); {
 		n := bytes.IndexByte(b[i:], '"')

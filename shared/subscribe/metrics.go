@@ -40,7 +40,7 @@ func newPollerMetrics(name string) *pollerMetrics {
 			Name: "subscription_apply_seconds", Help: "Time to apply a page.", ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
 		resyncs: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "subscription_resyncs_total", Help: "How often the feed was read anew.", ConstLabels: labels,
+			Name: "subscription_resyncs_total", Help: "Completed resyncs of the feed.", ConstLabels: labels,
 		}),
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// named gives the next version of the thing, under a name.
+// named returns the next version of the thing, under a name.
 func (s *source) named(n int, name string) publish.Entry {
 	e := s.version(n)
 	e.Payload = fmt.Appendf(nil, `{"id":%q,"version":%d,"name":%q}`, e.ID, e.Version, name)
@@ -64,7 +64,7 @@ func TestEntriesThatDependOnEachOther(t *testing.T) {
 		}
 	}
 
-	t.Run("when the feed is read anew, a name of what the source no longer has", func(t *testing.T) {
+	t.Run("when the feed is read again from its start, a name of what the source no longer has", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 20)
@@ -80,7 +80,7 @@ func TestEntriesThatDependOnEachOther(t *testing.T) {
 		c.wantRejected(t, s, "")
 	})
 
-	t.Run("when the feed is read anew, all under other ids", func(t *testing.T) {
+	t.Run("when the feed is read again from its start, all under other ids", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.publish(t, s.named(1, "x"), s.named(2, "y"), s.named(3, "z"))
@@ -94,7 +94,7 @@ func TestEntriesThatDependOnEachOther(t *testing.T) {
 		c.wantRejected(t, s, "")
 	})
 
-	t.Run("when the feed is read anew, a deletion that waits for what follows", func(t *testing.T) {
+	t.Run("when the feed is read again from its start, a deletion that waits for what follows", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.publish(t, s.named(1, "a"), s.named(2, "b"), s.named(3, "part of b"))

@@ -14,7 +14,7 @@ type pace struct {
 	left        int64 // as far as the source said
 }
 
-// perSecond gives 0 where it is too early to tell.
+// perSecond returns 0 where it is too early to tell.
 func (p pace) perSecond(now time.Time) float64 {
 	if took := now.Sub(p.began).Seconds(); took > 0.5 {
 		return float64(p.copied) / took

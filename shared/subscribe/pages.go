@@ -17,7 +17,7 @@ var notices = map[string]string{
 	"polled":    "Polled: the source has answered, and what was new is in the copy.",
 	"paused":    "Paused: the source is not asked until polling is resumed, but the copy serves.",
 	"resumed":   "Resumed: the source is asked on schedule again.",
-	"resyncing": "The feed is read anew, from its first entry. Until that is done the copy serves as it is.",
+	"resyncing": "The feed is read again, from its first entry. Until that is done the copy serves as it is.",
 }
 
 // A view is what the pages of a subscription show.

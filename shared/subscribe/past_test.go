@@ -11,7 +11,7 @@ import (
 
 func TestPast(t *testing.T) {
 	t.Parallel()
-	// begin gives a copier that wants to know of the past, and what Apply was told of it since the last call.
+	// begin returns a copier that wants to know of the past, and what Apply was told of it since the last call.
 	begin := func(t *testing.T, s *source) (c *copier, told func() []int64) {
 		c = newCopier(t, s)
 		c.Past = true

@@ -31,7 +31,7 @@ type poller struct {
 	quarantine *quarantine
 	applier    *applier
 	resyncer   *resyncer
-	stream     *stream // nil: it listens to no stream
+	stream     *stream // nil means it listens to no stream
 	metrics    *pollerMetrics
 }
 
@@ -56,7 +56,7 @@ func newPoller(service string, f Feed, client *feed.Client, given tuning, logger
 }
 
 // finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
-// may wait for a synchronous standby that is away.
+// may wait for a synchronous standby that is down.
 func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() {

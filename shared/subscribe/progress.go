@@ -14,7 +14,7 @@ type progress struct {
 	etag         string
 	etagURL      string
 	headPosition int64
-	past         *int64    // nil: not seen yet; see Batch.Past
+	past         *int64    // nil means not seen yet; see Batch.Past
 	asOf         time.Time // zero: never
 	lastSuccess  time.Time // zero: never
 	failingSince time.Time // the first failure after the last success; zero: there was none
@@ -31,7 +31,7 @@ type progress struct {
 
 // A setting is what was set at run time.
 type setting struct {
-	schedule *string // nil: not set
+	schedule *string // nil means not set
 	wait     *time.Duration
 	pageSize *int
 	tunedAt  time.Time // when schedule or wait were last changed; zero: never

@@ -14,7 +14,7 @@ import (
 
 var errNoFeed = errors.New("the service has no feed to append to: see Service.Publishes")
 
-// Publishing gives the Apply of a service that also publishes: what it appends to the service's feeds commits with the cursor and the
+// Publishing returns the Apply of a service that also publishes: what it appends to the service's feeds commits with the cursor and the
 // rows, or not at all. An entry that the engine rejects leaves nothing in the feeds.
 func Publishing(apply func(ctx context.Context, tx *publish.Tx, batch *Batch) error) func(context.Context, pgx.Tx, *Batch) error {
 	return func(ctx context.Context, tx pgx.Tx, batch *Batch) error {

@@ -90,7 +90,7 @@ func newEchoer(t testing.TB, s *source) *copier {
 	return s.echoer(t, pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations))
 }
 
-// echoer gives a copier that publishes.
+// echoer returns a copier that publishes.
 func (s *source) echoer(t testing.TB, pool *pgxpool.Pool) *copier {
 	t.Helper()
 	c := s.copier(t, pool, 10)

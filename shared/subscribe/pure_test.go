@@ -26,7 +26,7 @@ func opened(c <-chan struct{}) error {
 	}
 }
 
-// count gives the number that a query gives.
+// count returns the number that a query gives.
 func count(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (n int) {
 	t.Helper()
 	if err := pool.QueryRow(context.Background(), sql, args...).Scan(&n); err != nil {

@@ -27,7 +27,7 @@ type quarantine struct {
 	*target
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // as far as seeCheck has looked
-	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil: none was, since the start
+	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil means none was, since the start
 
 	mu     sync.Mutex
 	doubts map[doubtful]doubt // of pages that were not applied

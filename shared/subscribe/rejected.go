@@ -24,8 +24,8 @@ import (
 type rejectedEntry struct {
 	EntityID   uuid.UUID       `json:"entity_id"`
 	Version    int64           `json:"version"`
-	Position   int64           `json:"position"` // 0: it was missing when the feed was read anew
-	Updated    *time.Time      `json:"updated"`  // null: not known, after the feed was read anew, or before the year 2
+	Position   int64           `json:"position"` // 0 if it was missing at a resync
+	Updated    *time.Time      `json:"updated"`  // null if not known, after a resync, or before the year 2
 	Deleted    bool            `json:"deleted"`
 	Entity     json.RawMessage `json:"entity"` // null if deleted
 	Reason     string          `json:"reason"`
@@ -36,7 +36,7 @@ type rejectedEntry struct {
 // rejectedPage is how many entries a page of them holds.
 const rejectedPage = 200
 
-// rejectedEntries gives at most limit of them, in the order of the feed, after the given one.
+// rejectedEntries returns at most limit of them, in the order of the feed, after the given one.
 func (q *quarantine) rejectedEntries(ctx context.Context, after mark, limit int) ([]rejectedEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, web.RequestTimeout)
 	defer cancel()
@@ -165,7 +165,7 @@ func (s *Site) rejected(c *gin.Context, p *poller) error {
 	return nil
 }
 
-// rejectedPage gives the entries that the request asks for, and the address of those after them.
+// rejectedPage returns the entries that the request asks for, and the address of those after them.
 func (p *poller) rejectedPage(c *gin.Context) (list []rejectedEntry, next string, err error) {
 	after, err := parseMark(c.Query("after"))
 	if err != nil {

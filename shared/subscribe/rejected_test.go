@@ -25,7 +25,7 @@ func (s *source) putNameless(t testing.TB, n int) {
 	s.publish(t, []publish.Entry{e}...)
 }
 
-// listed gives the rejected entries as the API does.
+// listed returns the rejected entries as the API does.
 func listed(t testing.TB, server *httptest.Server) (list []rejectedEntry) {
 	t.Helper()
 	resp, text := get(t, server.URL+"/subscriptions/things/rejected", "application/json")
@@ -142,7 +142,7 @@ func TestRetryOfAll(t *testing.T) {
 	}
 }
 
-// What is rejected when the feed is read anew outranks the row that the copy had before.
+// What is rejected when the feed is read again from its start outranks the row that the copy had before.
 func TestRetryAfterReadingAnew(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

@@ -26,7 +26,7 @@ type requests struct {
 	role      role
 	wake      chan struct{}           // something is to be done, or to be done otherwise
 	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
-	interrupt context.CancelCauseFunc // of a request that waits; nil: none does
+	interrupt context.CancelCauseFunc // of a request that waits; nil means none does
 }
 
 // errInterrupted ends a request that waits, when there is something else to do.

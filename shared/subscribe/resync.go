@@ -15,7 +15,7 @@ import (
 // resyncChunk is how many entities of a resync are applied at once.
 const resyncChunk = 1000
 
-// A resyncer reads a feed anew.
+// A resyncer reads a feed again from its start.
 type resyncer struct {
 	*target
 	row     *row
@@ -25,11 +25,11 @@ type resyncer struct {
 	metrics *pollerMetrics
 }
 
-// A resync reads the feed anew, from its start to its end: after the source's history became another, or because somebody asked
+// A resync reads the feed again, from its start to its end: after the source's history became another, or because somebody asked
 // for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
 // transaction makes the copy what the resync has seen.
 
-// begin begins one, or begins it again; gone is the source's answer that it has another history, nil: it has not.
+// begin begins one, or begins it again; gone is the source's answer that it has another history, nil means it has not.
 func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
@@ -49,9 +49,9 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusEr
 		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
-		return fmt.Errorf("begin to read the feed anew: %w", err)
+		return fmt.Errorf("begin a resync: %w", err)
 	}
-	r.logger.WarnContext(ctx, "reading the feed anew, while the copy serves as it is", "feed", r.Name, "reason", reason)
+	r.logger.WarnContext(ctx, "resync begins", "feed", r.Name, "reason", reason)
 	return nil
 }
 
@@ -176,12 +176,12 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
 	if err != nil {
-		return &pageError{what: "apply what was read anew", err: err}
+		return &pageError{what: "apply the resync", err: err}
 	}
 	r.applier.quarantine.trustAll()
 	r.metrics.resyncs.Inc()
 	r.applier.quarantine.logRejected(ctx, bad)
-	r.logger.InfoContext(ctx, "the feed was read anew", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
+	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
 	_, err = r.row.load(ctx)
 	return err
 }

@@ -70,7 +70,7 @@ func TestWalk(t *testing.T) {
 		}
 	})
 
-	t.Run("what the source no longer has reaches Apply as deletions, and all else anew, in the order of the feed", func(t *testing.T) {
+	t.Run("what the source no longer has reaches Apply as deletions, and all else again, in the order of the feed", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 25)
@@ -323,7 +323,7 @@ func TestWalk(t *testing.T) {
 			t.Errorf("%d deletions are rejected", n)
 		}
 		exec(t, c.pool, `alter table thing drop constraint banned`)
-		s.put(t, 24, 45) // things 24 and 25 begin anew, with the version that the copy has of the lost ones
+		s.put(t, 24, 45) // things 24 and 25 begin over, with the version that the copy has of the lost ones
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 		c.wantRejected(t, s, "")

@@ -68,7 +68,7 @@ func (r *row) set(ctx context.Context, assignments string, args ...any) error {
 	return r.refresh(ctx)
 }
 
-// begin gives how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
+// begin returns how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
 // looks, and by the cursor when it does not move.
 func (r *row) begin(ctx context.Context, scheduled bool) (progress, error) {
 	r.state.mu.Lock()

@@ -70,7 +70,7 @@ func (s *Service) feeds(env map[string]string) []Feed {
 	return given
 }
 
-// variable gives the environment variable of one feed: POLL_ORDERS.
+// variable returns the environment variable of one feed: POLL_ORDERS.
 func (f *Feed) variable(prefix string) string {
 	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }

@@ -118,7 +118,7 @@ func (e everyDuration) Next(t time.Time) time.Time {
 	return time.Unix(n-(n%d+d)%d+d, 0).UTC() // rounded down before 1970, too
 }
 
-// Next gives the first time after t at which to poll.
+// Next returns the first time after t at which to poll.
 func (s Schedule) Next(t time.Time) time.Time {
 	t = t.UTC().Add(-s.offset)
 	next := s.cron.Next(t)
@@ -128,7 +128,7 @@ func (s Schedule) Next(t time.Time) time.Time {
 	return next.Add(s.offset)
 }
 
-// NextN gives the first n times after t.
+// NextN returns the first n times after t.
 func (s Schedule) NextN(t time.Time, n int) []time.Time {
 	times := make([]time.Time, n)
 	for i := range times {
@@ -149,7 +149,7 @@ func (s Schedule) Stale(last, now time.Time) bool {
 	return now.After(s.Next(s.Next(last)).Add(grace))
 }
 
-// backoff gives the time to wait after the nth failure in a row, before jitter: 1, 2, 4 ... seconds up to the time
+// backoff returns the time to wait after the nth failure in a row, before jitter: 1, 2, 4 ... seconds up to the time
 // between two polls, which counts as no less than 5 s and no more than a minute.
 func (s Schedule) backoff(failures int, now time.Time) time.Duration {
 	next := s.Next(now)

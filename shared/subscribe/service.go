@@ -34,12 +34,12 @@ type Service struct {
 	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
 	// filled before anything else runs.
 	Settings any
-	// Work does what has become due of itself, such as a mail to be sent, and returns. It is called about once a second, one
+	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one
 	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
 	// logged, and Work called again.
 	Work        func(context.Context, *Site) error
 	WorkTimeout time.Duration // 0: 5 minutes
-	// Current is begun anew whenever this process begins to poll; nil is none.
+	// Current is begun over whenever this process begins to poll; nil is none.
 	Current *Current
 	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
 	// another process polls. Nil is none.
@@ -58,7 +58,7 @@ type Feed struct {
 
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a resync what the source no longer has.
-	// No two feeds have the same Table in a database. A feed that gets another one is read anew.
+	// No two feeds have the same Table in a database. A feed that gets another one is read again from its start.
 	Table string
 	// Kept is a condition in SQL, for a service that keeps something of an entity beside its row in Table: it holds for the entity
 	// e.id as long as there is such a thing that Apply takes away when the entity is deleted. By it the engine finds what a table
@@ -80,14 +80,14 @@ type Feed struct {
 	Columns []string
 
 	// Apply brings the service's own tables to the state in the batch, in tx, which is read committed: each entity of it is
-	// newer than its row in Table, or everything is made anew. It acts on state, not on events: versions may be left out, an
+	// newer than its row in Table, or everything is made again. It acts on state, not on events: versions may be left out, an
 	// entity may be deleted that never was there, and the same batch may come again. It has no effect outside tx, and
 	// derives the ids of what it makes, so that running again makes nothing twice.
 	Apply func(ctx context.Context, tx pgx.Tx, batch *Batch) error
 
 	// Entries, which a feed may have instead of Table and Apply, gets every version of every entity: page after page, in the order
 	// of the feed, each with at least one entry; from is the place where the page starts. Malformed entries are left out and
-	// rejected. The cursor moves behind the page when Entries has returned nil: after an error, a crash or a stop in between the
+	// rejected. The cursor moves behind the page when Entries has returned nil means after an error, a crash or a stop in between the
 	// same page comes again, or a longer one. Where the source has another history, or somebody asks for it, the pages come again
 	// from the first one, which starts at 0. It has to return soon after ctx has ended; db is the service's.
 	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
@@ -105,7 +105,7 @@ type Batch struct {
 	// before. It is 0 once the source has another history, if all of the past was copied by then.
 	Past int64
 
-	stored map[uuid.UUID]int64 // of the entities, those that have a row in Table, and its version; nil: nobody has looked
+	stored map[uuid.UUID]int64 // of the entities, those that have a row in Table, and its version; nil means nobody has looked
 }
 
 // NewBatch makes a batch of entries, each the newest of its entity.
@@ -132,7 +132,7 @@ func (b *Batch) Queue(to *pgx.Batch, sql string) {
 	}
 }
 
-// JSON gives the entities as one JSON array, for `jsonb_to_recordset($1)`: PostgreSQL reads them faster than Go. See Queue.
+// JSON returns the entities as one JSON array, for `jsonb_to_recordset($1)`: PostgreSQL reads them faster than Go. See Queue.
 func (b *Batch) JSON() json.RawMessage {
 	size := 2
 	for i := range b.Entities {
@@ -148,7 +148,7 @@ func (b *Batch) JSON() json.RawMessage {
 	return append(array, ']')
 }
 
-// IDs gives the ids of the entities.
+// IDs returns the ids of the entities.
 func (b *Batch) IDs() []uuid.UUID {
 	ids := make([]uuid.UUID, len(b.Entities))
 	for i, e := range b.Entities {

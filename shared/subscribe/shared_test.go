@@ -110,7 +110,7 @@ func TestServicesShareADatabase(t *testing.T) {
 
 	t.Run("a resync of one", func(t *testing.T) {
 		change(t, "POST", urls["three"]+"/subscriptions/things/resync", 202, nil)
-		eventually(t, "the third has read the feed anew", func() bool { return subscription(t, urls["three"]).Generation == 2 })
+		eventually(t, "the third has read the feed again from its start", func() bool { return subscription(t, urls["three"]).Generation == 2 })
 		if one, two := subscription(t, urls["one"]), subscription(t, urls["two"]); one.Generation != 1 || two.Generation != 1 || two.RejectedEntries != 1 {
 			t.Errorf("the first is %+v, the second %+v", one, two)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// impatient gives a page so little time that a test can wait for its end.
+// impatient returns a page so little time that a test can wait for its end.
 func (c *copier) impatient() { c.timeout = 3 * time.Second }
 
 // pollUntil polls until a poll succeeds, as often as it may take to find an entry that fails for a reason that may pass.
@@ -104,7 +104,7 @@ func TestEntryThatTakesForEver(t *testing.T) {
 		}
 	}
 
-	t.Run("when the feed is read anew", func(t *testing.T) {
+	t.Run("when the feed is read again from its start", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 30)

@@ -137,7 +137,7 @@ func TestCheckBehindTheLargestPage(t *testing.T) {
 	})
 }
 
-// An entry may say of itself that it is of any time.
+// An entry may be of any time.
 func TestRejectedOfAnyYear(t *testing.T) {
 	t.Parallel()
 	years := []string{"9999-12-31T23:59:59-05:00", "0000-01-01T00:00:00+05:00", "0001-01-01T00:00:00Z", "0002-01-01T00:00:00Z"}

@@ -50,7 +50,7 @@ func TestPublishingWithASynchronousStandby(t *testing.T) {
 	}
 }
 
-// A service whose synchronous standby is away stops soon, though its commits hang, and starts: its copy serves.
+// A service whose synchronous standby is down stops soon, though its commits hang, and starts: its copy serves.
 func TestRunWithoutItsSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)

@@ -18,8 +18,8 @@ import (
 const (
 	Fresh     = "fresh"
 	Stale     = "stale"     // two polls that were due have not succeeded: see Schedule.Stale
-	Resyncing = "resyncing" // the feed is read anew, while the copy serves as it is
-	Diverged  = "diverged"  // the source has another history than the copy, and reading it anew failed
+	Resyncing = "resyncing" // the feed is read again from its start, while the copy serves as it is
+	Diverged  = "diverged"  // the source has another history than the copy, and the resync failed
 	Paused    = "paused"
 )
 
@@ -58,7 +58,7 @@ type Copy struct {
 	LastError     *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
 }
 
-// A Resync is how often, when and why a feed was read anew.
+// A Resync is how often, when and why a feed was read again from its start.
 type Resync struct {
 	Generation   int        `json:"generation"`    // 1 and how often it was
 	ResyncedAt   *time.Time `json:"resynced_at"`   // when that last ended; null: never

@@ -25,7 +25,7 @@ type target struct {
 	service  string // of which it is
 	shownURL string // URL without its password
 	pool     *pgxpool.Pool
-	log      *publish.Log // nil: the service publishes nothing
+	log      *publish.Log // nil means the service publishes nothing
 	logger   *slog.Logger
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
 }
@@ -98,7 +98,7 @@ func (e *entriesError) Error() string {
 }
 func (e *entriesError) Unwrap() error { return e.err }
 
-// Newer gives the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
+// Newer returns the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
 // row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
@@ -208,7 +208,7 @@ func (t *target) key() string { return t.service + "/" + t.Name }
 
 // create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
 // table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
-// read anew for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
+// read again for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
 // a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)

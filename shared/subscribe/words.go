@@ -10,7 +10,7 @@ import (
 
 // What the pages say of a subscription.
 
-// Trouble gives the last error in a sentence.
+// Trouble returns the last error in a sentence.
 func (s Subscription) Trouble() string { return s.trouble }
 
 // Undated tells that there is a copy, but how old it is is not known: the clock was set back since.

@@ -102,7 +102,7 @@ func (want facts) check(cell string) error {
 	return nil
 }
 
-// rowOf gives the cells of the row that begins with a word.
+// rowOf returns the cells of the row that begins with a word.
 func rowOf(t *testing.T, out, first string) []string {
 	t.Helper()
 	for line := range strings.Lines(out) {

@@ -16,7 +16,7 @@ import (
 	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// lives gives n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
+// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
 func lives(n int) (entries []Entry) {
 	for i := range n {
 		e := thing(numbered(i), 1)
@@ -160,7 +160,7 @@ func readAtom(t testing.TB, server *httptest.Server, url string) *atomFeed {
 	return f
 }
 
-// readHistory gives what a reader gets who knows Atom and RFC 5005: the subscription document, then the archive documents
+// readHistory returns what a reader gets who knows Atom and RFC 5005: the subscription document, then the archive documents
 // back to the first.
 func readHistory(t testing.TB, server *httptest.Server, between func()) map[state]int {
 	t.Helper()
@@ -267,7 +267,7 @@ func TestArchiveDocuments(t *testing.T) {
 	}
 }
 
-// pageQueries gives the queries of all pages of a feed: back from the newest, and forward from the start.
+// pageQueries returns the queries of all pages of a feed: back from the newest, and forward from the start.
 func pageQueries(t testing.TB, server *httptest.Server, pool *pgxpool.Pool) (queries []string) {
 	t.Helper()
 	const base = publicURL + "/feeds/things.json"

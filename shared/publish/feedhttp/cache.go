@@ -82,7 +82,7 @@ func (c *cache) drop() {
 	c.size = 0
 }
 
-// get gives the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which goes on
+// get returns the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which goes on
 // when they leave.
 func (c *cache) get(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (*cached, error) {
 	if doc := c.lookup(tag); doc != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// url gives the absolute URL of what r asks for.
+// url returns the absolute URL of what r asks for.
 func (s *Source) url(r *request) string {
 	query := ""
 	add := func(name, value string) {
@@ -43,7 +43,7 @@ func (s *Source) url(r *request) string {
 	return s.PublicURL + r.path + query
 }
 
-// at gives the URL of the same feed in the same format elsewhere.
+// at returns the URL of the same feed in the same format elsewhere.
 func (s *Source) at(r *request, v feed.View, cursor feed.Cursor) string {
 	other := *r
 	other.view, other.cursor = v, cursor
@@ -111,7 +111,7 @@ func linkHeader(links []feed.Link) string {
 	return strings.Join(values, ", ")
 }
 
-// etag gives the strong entity tag of the answer to r (RFC 9110 section 8.8.3): it changes with every input of the
+// etag returns the strong entity tag of the answer to r (RFC 9110 section 8.8.3): it changes with every input of the
 // bytes, and needs none of the entries, as the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()

@@ -67,7 +67,7 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	}
 	html := web.PrefersHTML(c)
 	var tag string
-	var body []byte // nil: the client has it
+	var body []byte // nil means the client has it
 	err = s.turns.take(c.Request.Context(), web.ClientKey(c), func() error {
 		list, err := s.versions(c.Request.Context(), d.Name, id)
 		if err != nil {
@@ -226,7 +226,7 @@ func changes(before, after json.RawMessage) (list []change) {
 	return list
 }
 
-// fieldsOf gives the leaves of a JSON text, such as lines[0].quantity, in the order of their names and indexes.
+// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, in the order of their names and indexes.
 func fieldsOf(text json.RawMessage) (leaves []change) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()

@@ -126,7 +126,7 @@ func TestEntity(t *testing.T) {
 	}
 }
 
-// positions gives those of the entries on a page, as listed.
+// positions returns those of the entries on a page, as listed.
 func positions(page string) (list []int) {
 	for _, m := range regexp.MustCompile(`id="entry-(\d+)"`).FindAllStringSubmatch(page, -1) {
 		n, _ := strconv.Atoi(m[1])
@@ -135,7 +135,7 @@ func positions(page string) (list []int) {
 	return list
 }
 
-// follow gives the page behind the link of a relation, "" if there is none. A redirect is followed once.
+// follow returns the page behind the link of a relation, "" if there is none. A redirect is followed once.
 func follow(t *testing.T, server *httptest.Server, page, rel string) (path, next string) {
 	t.Helper()
 	m := regexp.MustCompile(`<a rel="` + rel + `" href="([^"]+)"`).FindStringSubmatch(page)

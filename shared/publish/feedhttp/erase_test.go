@@ -15,7 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// personal gives a server of the same feed, of people.
+// personal returns a server of the same feed, of people.
 func personal(t testing.TB, l *Log, private bool) (*httptest.Server, *Source) {
 	t.Helper()
 	d := description

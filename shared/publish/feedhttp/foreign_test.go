@@ -15,7 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// Whoever made the engine, a feed answers and refuses in the same words.
+// In an engine of any program, a feed answers and refuses in the same words.
 func TestEngineOfOthers(t *testing.T) {
 	t.Parallel()
 	gin.DefaultWriter, gin.DefaultErrorWriter = io.Discard, io.Discard
@@ -109,7 +109,7 @@ func TestEngineOfOthers(t *testing.T) {
 	exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
 	for _, path := range []string{"/feeds/things?after=" + right, "/feeds/things/" + numbered(7).String()} {
 		awaitStale(t, l)
-		same(t, request{"the database is away", "GET", path, bearer, 503})
+		same(t, request{"the database is down", "GET", path, bearer, 503})
 	}
 }
 

@@ -52,7 +52,7 @@ func logWithSalts(t testing.TB, changes ...func(*Tx)) *Log {
 	return openLog(t, pool)
 }
 
-// resalt gives each entry a salt that follows from its position, and computes the digests anew.
+// resalt sets the salt of each entry to one that follows from its position, and computes the digests again.
 func resalt(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	const salt = `decode(repeat(lpad(to_hex(position - 1), 2, '0'), 16), 'hex')`

@@ -54,7 +54,7 @@ const (
 	coldBurst     = 10_000
 )
 
-// NewSource gives a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
+// NewSource returns a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
 func NewSource(log *publish.Log, config Config, feeds ...feed.Description) *Source {
 	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
 	resources, err := lru.New[key, *resource](maxResources)
@@ -218,7 +218,7 @@ func (s *Source) counted(c *gin.Context) error {
 	return err
 }
 
-// coded gives the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
+// coded returns the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
 // client that asks first; nil is nobody.
 func (s *Source) coded(ctx context.Context, client *gin.Context, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
@@ -310,7 +310,7 @@ const (
 	divergedText = `The history diverged (410)
 
 A cursor stands for the whole history of a feed up to its place. This one stands for a history that this source does
-not have: its database was restored from a backup, failed over without the last commits, or was built anew.
+not have: its database was restored from a backup, failed over without the last commits, or was built again.
 
 What you copied may hold entries that the source no longer has. Copy the feed again from the first entry, by the link
 with rel="start" that the answer carries, and in the end delete what did not come again.

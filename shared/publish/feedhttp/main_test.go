@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const feedName = "things"
 
-// database gives an own database with one empty feed.
+// database returns an own database with one empty feed.
 func database(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool := pgtest.New(t, sql.Migrations("publish"))
@@ -87,7 +87,7 @@ var description = feed.Description{
 
 const publicURL = "http://source.example"
 
-// serve gives a server of the feeds of a log.
+// serve returns a server of the feeds of a log.
 func serve(t testing.TB, l *Log) *httptest.Server {
 	t.Helper()
 	engine := web.New(slog.New(slog.DiscardHandler))
@@ -188,7 +188,7 @@ func (p *poller) poll(t interface{ Fatal(...any) }) {
 	}
 }
 
-// fragile gives a log whose database can be taken away: no new connection is made while the switch is on.
+// fragile returns a log whose database can be taken away: no new connection is made while the switch is on.
 func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
 	t.Helper()
 	config, away := pool.Config(), new(atomic.Bool)
@@ -244,7 +244,7 @@ func head(t testing.TB, l *Log) *Snapshot {
 	return at
 }
 
-// awaitStale returns when the log, whose database is away, answers no longer from what it remembers.
+// awaitStale returns when the log, whose database is down, answers no longer from what it remembers.
 func awaitStale(t testing.TB, l *Log) {
 	t.Helper()
 	waitFor(t, "the heads to be too old", func() bool {

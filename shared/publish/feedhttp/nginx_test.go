@@ -114,7 +114,7 @@ func (a *asked) count(h http.Handler) http.Handler {
 	})
 }
 
-// take gives the counts and begins anew.
+// take returns the counts and begins over.
 func (a *asked) take() map[string]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

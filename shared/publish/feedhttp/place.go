@@ -31,8 +31,8 @@ type span struct {
 	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one before
 	// its first entry.
 	archive bool
-	earlier *feed.Cursor // where the archive before the span starts; nil: there is none
-	entries []feed.Entry // nil: they are to be read
+	earlier *feed.Cursor // where the archive before the span starts; nil means there is none
+	entries []feed.Entry // nil means they are to be read
 }
 
 // diverged is what locate gives for a cursor that the log does not contain.
@@ -58,7 +58,7 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// atHand gives the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
+// atHand returns the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
 func (s selection) atHand(t *publish.Snapshot) *span {
 	if s.view != feed.Replay {
 		return nil

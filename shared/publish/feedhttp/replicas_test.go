@@ -15,7 +15,7 @@ import (
 	. "github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// ownPool gives another pool on the same database, as another process has it.
+// ownPool returns another pool on the same database, as another process has it.
 func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 	t.Helper()
 	own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
@@ -26,7 +26,7 @@ func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 	return own
 }
 
-// Two replicas write and serve one feed at once: one log without a gap; whoever asks now the one and now the other misses
+// Two replicas write and serve one feed at once: one log without a gap; a reader that asks now the one and now the other misses
 // nothing and sees nothing twice; and both give the same bytes and header fields.
 func TestReplicas(t *testing.T) {
 	t.Parallel()

@@ -71,7 +71,7 @@ func (s *Source) resource(c *gin.Context) (*resource, error) {
 	return s.keep(k, req), nil
 }
 
-// keep gives the resource that stands for the request from now on.
+// keep returns the resource that stands for the request from now on.
 func (s *Source) keep(k key, req *request) *resource {
 	res := &resource{request: *req, vary: varyEncoding}
 	if req.byAccept {
@@ -92,7 +92,7 @@ var (
 	varyBoth     = []string{"Accept, Accept-Encoding"}
 )
 
-// joined gives the fields of a name as one (RFC 9110 section 5.3).
+// joined returns the fields of a name as one (RFC 9110 section 5.3).
 func joined(fields []string) string {
 	if len(fields) == 1 {
 		return fields[0]

@@ -77,7 +77,7 @@ func (c *copier) poll(ctx context.Context, client *http.Client) error {
 	}
 }
 
-// copyOf gives what a subscriber's client copies, which starts again once.
+// copyOf returns what a subscriber's client copies, which starts again once.
 func copyOf(ctx context.Context, r feed.Request) (copied []row, err error) {
 	client := feed.NewClient("")
 	defer client.Close()

@@ -46,7 +46,7 @@ func get(t testing.TB, server *httptest.Server, method, path string, header ...s
 	return resp, string(body)
 }
 
-// cursorAt gives the cursor at a position of the log.
+// cursorAt returns the cursor at a position of the log.
 func cursorAt(t testing.TB, pool *pgxpool.Pool, position int64) feed.Cursor {
 	t.Helper()
 	var d feed.Digest

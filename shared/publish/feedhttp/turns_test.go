@@ -101,7 +101,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// Pages that many ask for are rendered one by one. Who waits for what comes next does not wait for them.
+// Pages that many ask for are rendered one by one. A request that waits for the next entry does not wait for them.
 func TestRenderingIsBounded(t *testing.T) {
 	t.Parallel()
 	l := openLog(t, database(t))

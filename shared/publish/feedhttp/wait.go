@@ -18,10 +18,10 @@ const (
 	maxWait     = 30 * time.Second
 	heartbeat   = 15 * time.Second // of an event stream on which nothing happens
 	streamWrite = 30 * time.Second // for the reader of a stream to take what is sent
-	streamRetry = time.Second      // until a stream asks again a database that is away
+	streamRetry = time.Second      // until a stream asks again a database that is down
 )
 
-// preferredWait gives how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is not at all.
+// preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is not at all.
 func preferredWait(fields []string) time.Duration {
 	for item := range web.SplitQuoted(joined(fields), ',') {
 		preference, _, _ := strings.Cut(item, ";")

@@ -87,7 +87,7 @@ func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description
 	return r
 }
 
-// ask gives the answer to a request with headers given as name, value, name, value ...
+// ask returns the answer to a request with headers given as name, value, name, value ...
 func (r *running) ask(ctx context.Context, path string, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+path, nil)
 	if err != nil {
@@ -173,7 +173,7 @@ func TestForeseen(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	if n := r.shown.Load(); n != 2 {
-		t.Errorf("it was made anew: %d entries were put into words", n)
+		t.Errorf("it was made again: %d entries were put into words", n)
 	}
 }
 

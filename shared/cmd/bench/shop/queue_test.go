@@ -177,7 +177,7 @@ func TestWorkQueue(t *testing.T) {
 			switch n := tries.add(body); {
 			case body == "bad":
 				return &pgconn.PgError{Code: "23514"}
-			case body == "unlucky" && n <= 2*maxTries: // the database is away, for longer than a bad one is tried
+			case body == "unlucky" && n <= 2*maxTries: // the database is down, for longer than a bad one is tried
 				return errors.New("connection refused")
 			}
 			return nil

@@ -13,7 +13,7 @@ import (
 const exchange = "shop"
 
 // byStream sells by an event stream: a fanout exchange to which sales publishes after its commit, without looking back:
-// it waits for no confirmation, and does not report when the broker is away. (With confirmations it would do as work
+// it waits for no confirmation, and does not report when the broker is down. (With confirmations it would do as work
 // queues do.)
 func (s *sales) byStream(ctx context.Context) (seller, error) {
 	ch, err := s.link.Channel(ctx)
