@@ -39,8 +39,8 @@ func waiting(t *testing.T, s *source) *copier {
 
 // holds tells whether a request waits.
 func (c *copier) holds() bool {
-	c.poller.state.mu.Lock()
-	defer c.poller.state.mu.Unlock()
+	c.requests.mu.Lock()
+	defer c.requests.mu.Unlock()
 	return c.requests.interrupt != nil
 }
 
