@@ -1,9 +1,11 @@
 package customers
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,10 +15,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -337,4 +341,31 @@ func TestLinkIsUsedOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRequestedMailPauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool, err := pgxpool.New(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool.Close() // a delivery fails at once
+		var log bytes.Buffer
+		l := newLinks(Settings{}, store{pool: pool}, slog.New(slog.NewTextHandler(&log, nil)))
+		c, _ := gin.CreateTestContext(httptest.NewRecorder())
+		c.Request = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/signin", nil)
+		if err := l.request(c, "ada@example.com"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Error("the answer competes with the delivery, and its time tells whether there is an account")
+		}
+		time.Sleep(maxPause)
+		synctest.Wait()
+		if !strings.Contains(log.String(), "sign-in mail not sent") {
+			t.Errorf("no delivery: %q", log.String())
+		}
+	})
 }
