@@ -33,8 +33,8 @@ const (
 	maxLinks   = 5                  // in a mail: accounts may have the same address
 	mailTime   = time.Minute
 	maxPause   = time.Second // from a request to its mails at most
-	maxMailing = 8    // mails at once
-	maxWaiting = 1000 // of those that wait for that; what is more is not sent
+	maxMailing = 8           // mails at once
+	maxWaiting = 1000        // of those that wait for that; what is more is not sent
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
@@ -252,7 +252,10 @@ func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email st
 	return id, email, err
 }
 
-const deleteLink = `delete from sign_in_link where hash = $1 and ` + standing
+// deleteLink leaves alone the link to an address that the account has no more: its holder gets no credential that is good
+// since another address was confirmed.
+const deleteLink = `delete from sign_in_link using customer
+	where hash = $1 and customer.id = customer_id and customer.email = sign_in_link.email and ` + standing
 
 // use uses a link up.
 func (l *links) use(ctx context.Context, secret string) error {
