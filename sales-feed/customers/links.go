@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/mail"
 	"text/template"
@@ -31,8 +32,9 @@ const (
 	linkPrefix = "datafeed_signin_" // logs leave out what begins so
 	maxLinks   = 5                  // in a mail: accounts may have the same address
 	mailTime   = time.Minute
-	maxMailing = 8    // mails at once
-	maxWaiting = 1000 // of those that wait for that; what is more is not sent
+	maxPause   = time.Second // from a request to its mails at most
+	maxMailing = 8           // mails at once
+	maxWaiting = 1000        // of those that wait for that; what is more is not sent
 
 	// A mail costs units of which there is one a second, and an hour's at once.
 	hour        = 3600
@@ -80,25 +82,26 @@ var (
 )
 
 // request mails, in the background, a link for each account with the address, to the address as the account has it. The
-// answer does not tell whether there is one, nor does its time. Only A to Z are the same as a to z, whatever the locale of
+// answer does not tell whether there is one, nor does its time: the mails come a random pause later, and take no
+// processor from it. Only A to Z are the same as a to z, whatever the locale of
 // the database: another letter may lower to one of them, and be part of somebody else's domain.
 func (l *links) request(c *gin.Context, email string) error {
 	if err := l.clients.Check(c, ofClient); err != nil {
 		return err
 	}
-	l.send(c.Request.Context(), email, false, `lower(email collate "C") = lower($1 collate "C") and $2::uuid is null`, nil)
+	l.send(c.Request.Context(), email, false, `lower(email collate "C") = lower($1 collate "C") and $2::uuid is null`, nil, maxPause/10+mathrand.N(maxPause*9/10))
 	return nil
 }
 
 // welcome mails, in the background, a link that confirms the address of an account that has just signed up.
 func (l *links) welcome(c *gin.Context, p *customer.Customer) {
 	if l.sends() && l.signingUps.Check(c, ofSigningUp) == nil {
-		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID)
+		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID, 0)
 	}
 }
 
-// send mails links, in the background, to the accounts that the condition holds for.
-func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) {
+// send mails links, in the background after a pause, to the accounts that the condition holds for.
+func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID, pause time.Duration) {
 	select {
 	case l.waiting <- struct{}{}:
 	default:
@@ -108,6 +111,7 @@ func (l *links) send(ctx context.Context, email string, welcome bool, condition 
 	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer func() { <-l.waiting }()
+		time.Sleep(pause)
 		l.mailing <- struct{}{}
 		defer func() { <-l.mailing }()
 		ctx, cancel := context.WithTimeout(ctx, mailTime)
@@ -248,7 +252,10 @@ func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email st
 	return id, email, err
 }
 
-const deleteLink = `delete from sign_in_link where hash = $1 and ` + standing
+// deleteLink leaves alone the link to an address that the account has no more: its holder gets no credential that is good
+// since another address was confirmed.
+const deleteLink = `delete from sign_in_link using customer
+	where hash = $1 and customer.id = customer_id and customer.email = sign_in_link.email and ` + standing
 
 // use uses a link up.
 func (l *links) use(ctx context.Context, secret string) error {

@@ -1,9 +1,11 @@
 package customers
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,10 +15,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -337,4 +341,73 @@ func TestLinkIsUsedOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A link gives no credential that is good since another address was confirmed, also if that was confirmed meanwhile.
+func TestLinkOfAnEarlierAddress(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	_, p := a.json(t, "POST", "/customers", ada, 201)
+	for _, secret := range []string{"first", "second"} {
+		a.keepLink(t, secret, p.ID, p.Email, "now() + interval '1 minute'")
+	}
+	if resp, text := a.do(t, "POST", "/signin/first", ""); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status, text)
+	}
+	holder, err := a.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := holder.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`lock table buyer_since`) // the request waits for it when it has read the account
+	answered := make(chan string, 1)
+	go func() {
+		resp, text := a.do(t, "POST", "/signin/second", "")
+		answered <- resp.Status + text
+	}()
+	for waits := false; !waits; {
+		if err := holder.QueryRow(t.Context(), `select exists (select from pg_locks where relation = 'buyer_since'::regclass and not granted)`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`update customer set email = 'new@example.com' where id = $1`, p.ID)
+	exec(`update buyer_since set since = since + 1 where customer_id = $1`, p.ID)
+	if err := holder.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if answer := <-answered; !strings.HasPrefix(answer, "404 ") {
+		t.Error(answer)
+	}
+}
+
+func TestRequestedMailPauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool, err := pgxpool.New(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool.Close() // a delivery fails at once
+		var log bytes.Buffer
+		l := newLinks(Settings{}, store{pool: pool}, slog.New(slog.NewTextHandler(&log, nil)))
+		c, _ := gin.CreateTestContext(httptest.NewRecorder())
+		c.Request = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/signin", nil)
+		if err := l.request(c, "ada@example.com"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Error("the answer competes with the delivery, and its time tells whether there is an account")
+		}
+		time.Sleep(maxPause)
+		synctest.Wait()
+		if !strings.Contains(log.String(), "sign-in mail not sent") {
+			t.Errorf("no delivery: %q", log.String())
+		}
+	})
 }
