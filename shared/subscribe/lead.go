@@ -85,7 +85,7 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 		defer release()
 	}
 	if current := l.site.service.Current; current != nil {
-		defer func() { current.Begin(time.Now()) }() // what it said was of the time that has ended
+		defer current.Begin() // what it said was of the time that has ended
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -99,7 +99,7 @@ func (l *leader) hold(ctx context.Context, said *string) error {
 				*said = ""
 			}
 			if current := l.site.service.Current; current != nil {
-				current.Begin(time.Now())
+				current.Begin()
 			}
 			for _, p := range l.site.pollers {
 				all.Go(func() { p.run(polling) })

@@ -53,6 +53,7 @@ type poller struct {
 	given    tuning        // by the environment, or the defaults
 	metrics  *pollerMetrics
 	erasures erasures
+	acting   *Current // by which the service acts; nil is none
 
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // as far as seeCheck has looked

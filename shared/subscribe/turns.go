@@ -138,6 +138,7 @@ func (p *poller) commit(ctx context.Context, entries []feed.Entry, from, to prog
 	now := &p.copied // what was set meanwhile stays; the next look counts what was rejected
 	if succeeded(from, to) {
 		now.failingSince, now.stale = time.Time{}, false
+		p.saySucceeded(to)
 	}
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 	return nil
@@ -258,6 +259,13 @@ func (p *poller) move(b *pgx.Batch, from, to progress) {
 
 // succeeded reports whether a poll ended on the way.
 func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
+
+// saySucceeded tells the service, which may act by its copies, that one is up to date.
+func (p *poller) saySucceeded(to progress) {
+	if p.acting != nil {
+		p.acting.Polled(p.Name, to.lastSuccess)
+	}
+}
 
 const notNullViolation = "23502"
 

@@ -173,6 +173,7 @@ func (p *poller) endWalk(ctx context.Context, at progress) error {
 	p.mu.Lock()
 	p.doubts = nil
 	p.mu.Unlock()
+	p.saySucceeded(at)
 	p.metrics.resyncs.Inc()
 	p.logRejected(ctx, bad)
 	p.logger.InfoContext(ctx, "the feed was read anew", "feed", p.Name, "reason", at.walkReason, "entities", applied, "gone", gone, "cursor", at.walk.String())
