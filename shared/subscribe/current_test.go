@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -46,4 +47,36 @@ func TestCurrent(t *testing.T) {
 	}
 	c.mustPoll(t)
 	want("after a poll since the restore", true)
+}
+
+// A running service whose database was taken back polls at once, however seldom it is to, and says how old the copy is until then.
+func TestRestoreUnderASeldomPoll(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	url, _, _ := startService(t, thingService(), map[string]string{
+		"DATABASE_URL": pgtest.URL(c.pool), "FEED_URL_THINGS": s.feedURL(), "POLL_THINGS": "0 0 29 2 *",
+	})
+	poll := func() {
+		t.Helper()
+		resp, err := http.Post(url+"/subscriptions/things/poll", "", nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatal(resp, err)
+		}
+		resp.Body.Close()
+	}
+	s.put(t, 1, 3)
+	poll()
+	dump := pgtest.DumpFile(t, c.pool)
+	s.put(t, 4, 6)
+	poll()
+	if n := len(c.things(t)); n != 6 {
+		t.Fatalf("%d things", n)
+	}
+	pgtest.RestoreFile(t, c.pool, dump)
+	eventually(t, "the service to poll", func() bool {
+		var n int
+		err := c.pool.QueryRow(t.Context(), `select count(*) from thing`).Scan(&n) // which may not be there yet
+		return err == nil && n == 6
+	})
 }

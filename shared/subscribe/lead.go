@@ -137,11 +137,11 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 			return false, err
 		}
 	}
-	var free []*poller
+	free := map[*poller]time.Time{} // and when each had succeeded last, before the rows are read
 	for _, p := range l.site.pollers {
 		if p.reading.TryLock() { // else it is being read, and this must not wait for that
 			defer p.reading.Unlock()
-			free = append(free, p)
+			free[p] = p.current().lastSuccess
 		}
 	}
 	rows, err := conn.Query(ctx, selectProgress, l.site.service.Name)
@@ -157,9 +157,9 @@ func (l *leader) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, err
 	if err != nil {
 		return false, err
 	}
-	for _, p := range free {
+	for p, before := range free {
 		if at, ok := found[p.Name]; ok {
-			p.adopt(at)
+			p.adopt(at, before)
 		}
 	}
 	return mine, nil

@@ -36,11 +36,13 @@ func (p *poller) take(at progress) {
 	p.retune()
 }
 
-// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does.
-func (p *poller) adopt(at progress) {
+// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is the last success
+// before at was read. If at has an older one, the database was taken back, as by the restore of a dump: a poll is due at once.
+func (p *poller) adopt(at progress, before time.Time) {
 	p.mu.Lock()
-	changed := at.paused != p.copied.paused || at.walking && !p.copied.walking
-	if p.standby {
+	back := !p.standby && at.lastSuccess.Before(before)
+	changed := back || at.paused != p.copied.paused || at.walking && !p.copied.walking
+	if p.standby || back {
 		p.copied = at
 	} else {
 		p.copied.set(at)
@@ -49,7 +51,10 @@ func (p *poller) adopt(at progress) {
 	if !p.standby && p.setBack(time.Now()) { // the next request is not to wait, nor is one that does
 		p.succeeded, changed = false, true
 	}
-	if at.walking && changed && !p.standby {
+	if back {
+		p.succeeded, p.rejecting = false, at.rejected > 0
+	}
+	if back || at.walking && changed && !p.standby {
 		p.nextPoll = time.Time{}
 	}
 	p.mu.Unlock()
@@ -122,6 +127,7 @@ func (p *poller) refresh(ctx context.Context) error {
 	defer cancel()
 	p.reading.Lock()
 	defer p.reading.Unlock()
+	before := p.current().lastSuccess
 	rows, err := p.pool.Query(ctx, selectProgress+` and feed = $2`, p.service, p.Name)
 	if err != nil {
 		return err
@@ -132,7 +138,7 @@ func (p *poller) refresh(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.adopt(at)
+		p.adopt(at, before)
 	}
 	return rows.Err()
 }
