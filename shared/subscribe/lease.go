@@ -50,8 +50,12 @@ func (l *lease) run(ctx context.Context) {
 
 // say tells once why this process does not poll, and every time a person asks it to.
 func (l *lease) say(ctx context.Context, said *string, why error) {
+	role := roleUndecided
+	if why == errStandby {
+		role = roleStandby
+	}
 	for _, p := range l.site.pollers {
-		p.state.assume(roleStandby)
+		p.state.assume(role)
 	}
 	if constant(why) != *said {
 		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
@@ -85,7 +89,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 		defer release()
 	}
 	if current := l.site.service.Current; current != nil {
-		defer func() { current.Begin(time.Now()) }() // what it said was of the time that has ended
+		defer current.Begin() // what it said was of the time that has ended
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -99,7 +103,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 				*said = ""
 			}
 			if current := l.site.service.Current; current != nil {
-				current.Begin(time.Now())
+				current.Begin()
 			}
 			for _, p := range l.site.pollers {
 				all.Go(func() { p.run(polling) })
@@ -137,11 +141,11 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 			return false, err
 		}
 	}
-	var free []*poller
+	free := map[*poller]time.Time{} // and when each had succeeded last, before the rows are read
 	for _, p := range l.site.pollers {
 		if p.row.reading.TryLock() { // else it is being read, and this must not wait for that
 			defer p.row.reading.Unlock()
-			free = append(free, p)
+			free[p] = p.state.current().lastSuccess
 		}
 	}
 	rows, err := conn.Query(ctx, selectProgress, l.site.service.Name)
@@ -157,9 +161,9 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	for _, p := range free {
+	for p, before := range free {
 		if at, ok := found[p.Name]; ok {
-			p.state.adopt(at)
+			p.state.adopt(at, before)
 		}
 	}
 	return mine, nil

@@ -218,6 +218,28 @@ func TestReplicas(t *testing.T) {
 		isCopy(t, s, pool)
 	})
 
+	t.Run("a table that is locked by somebody else: it does not say that another process polls", func(t *testing.T) {
+		t.Parallel()
+		_, pool, env := begin(t)
+		url, _, _ := start(t, env)
+		has(t, pool, 25)
+		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `lock table subscription_setting in access exclusive mode`); err != nil {
+				return err
+			}
+			eventually(t, "it stops polling", func() bool { return subscription(t, url).Standby })
+			_, text := get(t, url+"/subscriptions", "text/html")
+			if strings.Contains(text, "another process") || !strings.Contains(text, "none by this process until its database answers") {
+				t.Errorf("it shows:\n%s", text)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it polls again", func() bool { return !subscription(t, url).Standby })
+	})
+
 	// A host that is gone in mid-transaction would keep its locks for hours.
 	t.Run("what a transaction may keep from others is bounded", func(t *testing.T) {
 		t.Parallel()

@@ -249,7 +249,7 @@ func (l *stream) count() {
 
 // A Stream is how it is with the event stream of a feed. All counts are those since this process polls.
 type Stream struct {
-	State         string     `json:"state"`           // "listening", "down" or, while another process of this service polls, "standby"
+	State         string     `json:"state"`           // "listening", "down" or, while this process does not poll, "standby"
 	Since         *time.Time `json:"since"`           // it is so; null on standby
 	LastError     *string    `json:"last_error"`      // why it is down; else null
 	Messages      int64      `json:"messages"`        // that came

@@ -29,7 +29,7 @@ import (
 func (p *poller) run(ctx context.Context) {
 	p.state.assume(rolePolling)
 	p.applier.erasures.reset()
-	defer p.state.assume(roleStandby)
+	defer p.state.assume(roleUndecided)
 	defer p.stream.listen(ctx)()
 	for ctx.Err() == nil {
 		select {

@@ -15,7 +15,7 @@ import (
 type role int
 
 const (
-	roleUndecided role = iota // it has just started: it may get the lease
+	roleUndecided role = iota // it has just started, or lost its connection to the database
 	roleStandby               // another process has the lease
 	rolePolling               // it has the lease
 )
@@ -45,9 +45,13 @@ func (r *requests) assume(role role) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.role = role
-	if role == roleStandby {
+	if role != rolePolling {
+		why := errStandby
+		if role == roleUndecided {
+			why = context.Canceled
+		}
 		for _, outcome := range r.asked {
-			outcome <- errStandby
+			outcome <- why
 		}
 		r.asked = nil
 	}
@@ -58,6 +62,13 @@ func (r *requests) polls() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.role == rolePolling
+}
+
+// undecided reports whether this process does not poll, and does not know whether another one does.
+func (r *requests) undecided() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.role == roleUndecided
 }
 
 // take returns those who ask for a poll: the next one is theirs.

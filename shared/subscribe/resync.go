@@ -179,6 +179,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		return &pageError{what: "apply the resync", err: err}
 	}
 	r.applier.quarantine.trustAll()
+	r.saySucceeded(at)
 	r.metrics.resyncs.Inc()
 	r.applier.quarantine.logRejected(ctx, bad)
 	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())

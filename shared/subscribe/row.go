@@ -42,6 +42,7 @@ func (r *row) refresh(ctx context.Context) error {
 	defer cancel()
 	r.reading.Lock()
 	defer r.reading.Unlock()
+	before := r.state.current().lastSuccess
 	rows, err := r.pool.Query(ctx, selectProgress+` and feed = $2`, r.service, r.Name)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (r *row) refresh(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.state.adopt(at)
+		r.state.adopt(at, before)
 	}
 	return rows.Err()
 }

@@ -103,6 +103,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	site := &Site{service: s}
 	for _, f := range s.feeds(env) {
 		p := newPoller(s.Name, f, feed.NewClient(set.Reader.FeedToken), tuning{wait: set.Reader.PollWait, pageSize: set.Reader.PageSize}, logger)
+		p.acting = s.Current
 		if err := p.configure(env); err != nil {
 			return err
 		}

@@ -67,12 +67,14 @@ func (st *state) take(at progress) {
 	st.retune()
 }
 
-// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does.
-func (st *state) adopt(at progress) {
+// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is the last success
+// before at was read. If at has an older one, the database was taken back, as by the restore of a dump: a poll is due at once.
+func (st *state) adopt(at progress, before time.Time) {
 	st.mu.Lock()
 	polls := st.requests.polls()
-	changed := at.paused != st.copied.paused || at.resync.underWay && !st.copied.resync.underWay
-	if !polls {
+	back := polls && at.lastSuccess.Before(before)
+	changed := back || at.paused != st.copied.paused || at.resync.underWay && !st.copied.resync.underWay
+	if !polls || back {
 		st.copied = at
 	} else {
 		st.copied.set(at)
@@ -81,7 +83,10 @@ func (st *state) adopt(at progress) {
 	if polls && st.setBack(time.Now()) { // the next request is not to wait, nor is one that does
 		st.last.state, changed = pollUnproven, true
 	}
-	if at.resync.underWay && changed && polls {
+	if back {
+		st.last.state, st.rejecting = pollUnproven, at.rejected > 0
+	}
+	if back || at.resync.underWay && changed && polls {
 		st.nextPoll = time.Time{}
 	}
 	st.mu.Unlock()
@@ -140,7 +145,7 @@ func (st *state) assume(r role) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.requests.assume(r)
-	if r == roleStandby {
+	if r != rolePolling {
 		st.last.err, st.last.failures, st.nextPoll, st.pace = nil, 0, time.Time{}, pace{}
 		st.last.state, st.hold, st.cuts = pollUnproven, holdUntried, cuts{}
 	}
@@ -154,6 +159,7 @@ func (st *state) committed(from, to progress, bad []rejection) {
 	now := &st.copied
 	if succeeded(from, to) {
 		now.failingSince, now.stale = time.Time{}, false
+		st.saySucceeded(to)
 	}
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 }

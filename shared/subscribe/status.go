@@ -31,7 +31,7 @@ type Subscription struct {
 	Copy
 	RejectedEntries int `json:"rejected_entries"` // that could not be applied
 	Resync
-	Standby    bool    `json:"standby"`     // another process of this service polls
+	Standby    bool    `json:"standby"`     // this process does not poll: another one of the service does, or the database does not answer
 	CatchingUp *Pace   `json:"catching_up"` // while a poll copies; else null
 	Stream     *Stream `json:"stream"`      // null: it listens to none
 	shown
@@ -74,6 +74,7 @@ type shown struct {
 	held    bool                            // a request waits at the source, or is about to
 	set     struct{ wait, pageSize string } // at run time; empty: not
 	notHeld bool                            // requests are to wait, but the source answers at once
+	unknown bool                            // this process does not poll, and does not know whether another one does
 }
 
 // A Pace is how fast a poll copies.
@@ -108,7 +109,7 @@ func (st *state) status(now time.Time) Subscription {
 		},
 		shown: shown{
 			undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
-			held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored,
+			held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored, unknown: st.requests.undecided(),
 		},
 	}
 	actual := st.tuned

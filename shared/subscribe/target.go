@@ -28,6 +28,14 @@ type target struct {
 	log      *publish.Log // nil means the service publishes nothing
 	logger   *slog.Logger
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
+	acting   *Current      // by which the service acts, or nil
+}
+
+// saySucceeded tells the service, which may act by its copies, that this one is up to date.
+func (t *target) saySucceeded(to progress) {
+	if t.acting != nil {
+		t.acting.Polled(t.Name, to.lastSuccess)
+	}
 }
 
 // errFenced: somebody else moved the cursor.

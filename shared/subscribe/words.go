@@ -37,6 +37,9 @@ func (s Subscription) Rejected() string { return entries(s.RejectedEntries) }
 // Held tells that a request waits at the source.
 func (s Subscription) Held() bool { return s.held && s.State == Fresh && !s.Standby }
 
+// Unknown tells that this process does not poll, and cannot say whether another one does.
+func (s Subscription) Unknown() bool { return s.unknown }
+
 // NotHeld tells that requests are to wait, but the source answers at once.
 func (s Subscription) NotHeld() bool { return s.notHeld }
 
@@ -46,6 +49,8 @@ func (s Subscription) Cut() string { return s.cut }
 // next says when the source is asked next, in the few words of a page's top; empty: not at all.
 func (s *Subscription) next() string {
 	switch {
+	case s.unknown:
+		return ""
 	case s.Standby:
 		return "by another process"
 	case s.Held():

@@ -13,29 +13,35 @@ import (
 // Nothing is sent by a copy that a dump has brought back: somebody in it may have been erased since, or an order cancelled.
 func TestNothingSentByAnOldCopy(t *testing.T) {
 	t.Parallel()
-	const polled = `update subscription set last_success_at = `
-	for name, before := range map[string]bool{"restored before the start": true, "restored under a process that sends": false} {
+	for name, restored := range map[string]struct {
+		since time.Duration // the last poll of the dump
+		start bool
+	}{
+		"restored before the start": {24 * time.Hour, true}, "a dump of just before": {0, true}, "a dump by a clock that is ahead": {-time.Hour, true},
+		"restored under a process that sends": {24 * time.Hour, false}, "under a process, by a clock that was ahead": {-time.Hour, false},
+	} {
 		for _, feed := range []string{order.Feed, customer.Feed} {
 			t.Run(name+", "+feed, func(t *testing.T) {
 				t.Parallel()
 				b := newBench(t)
-				if !before {
-					b.mustWork(t)
-				}
+				b.mustWork(t)
 				b.add(t, 1, email(1))
-				exec(t, b.db, polled+`now() - interval '1 day' where feed = $1`, feed)
-				if before { // the dump may be of just before
-					exec(t, b.db, polled+`now()`)
-					b.current.Begin(time.Now())
-					exec(t, b.db, polled+`now() where feed <> $1`, feed)
+				if restored.start {
+					b.current.Begin()
+					for _, f := range b.current.Feeds {
+						if f != feed {
+							b.polled(t, f)
+						}
+					}
 				}
+				b.lastPolled(t, feed, time.Now().Add(-restored.since))
 				b.mustWork(t)
 				b.mustWork(t)
 				b.want(t, 1, "pending", 0)
 				if behind := b.current.Behind(); !slices.Equal(behind, []string{feed}) {
 					t.Errorf("the page says %q", behind)
 				}
-				exec(t, b.db, polled+`now()`)
+				b.polled(t, feed)
 				b.mustWork(t)
 				b.want(t, 1, "sent", 1)
 				if behind := b.current.Behind(); len(behind) > 0 {
@@ -53,7 +59,7 @@ func TestNothingSentByAnOldCopy(t *testing.T) {
 		if err != nil || len(due) != 1 {
 			t.Fatal(due, err)
 		}
-		for _, restore := range []string{polled + `now() - interval '1 day'`, `delete from subscription`} {
+		for _, restore := range []string{`update subscription set last_success_at = now() - interval '1 day'`, `delete from subscription`} {
 			exec(t, b.db, restore)
 			if err := b.begin(t.Context(), due[0]); !errors.Is(err, errOutdated) {
 				t.Errorf("%s: %v", restore, err)
@@ -64,7 +70,7 @@ func TestNothingSentByAnOldCopy(t *testing.T) {
 		t.Parallel()
 		b := newBench(t)
 		b.add(t, 1, email(1))
-		exec(t, b.db, polled+`now() - interval '1 day'`)
+		b.current.Begin()
 		exec(t, b.db, `insert into subscription_setting (service, feed, paused) values ('mailer', 'customers', true), ('mailer', 'orders', true)`)
 		b.mustWork(t)
 		b.want(t, 1, "sent", 1)

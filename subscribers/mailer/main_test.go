@@ -112,14 +112,32 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	}
 	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
 	b := &bench{outbox: newOutbox(set), sink: sink}
-	b.current.Begin(time.Now())
+	b.current.Begin()
 	b.db = pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))
-	exec(t, b.db, `insert into subscription (service, feed, last_success_at) values ('mailer', 'customers', now()), ('mailer', 'orders', now())`)
+	for _, feed := range b.current.Feeds {
+		b.polled(t, feed)
+	}
 	b.mailTo(t, serve(t, sink))
 	t.Cleanup(func() {
 		pgtest.WantRowCount(t, b.db, "mail", `case when state = 'pending' and not exists (select from customers c where c.id = customer_id) then 'waiting' else state end`, "uncertain")
 	})
 	return b
+}
+
+// polled says that this process has read the feed to its end.
+func (b *bench) polled(t *testing.T, feed string) {
+	t.Helper()
+	at := time.Now().UTC().Truncate(time.Millisecond)
+	b.lastPolled(t, feed, at)
+	b.current.Polled(feed, at)
+}
+
+// lastPolled lets the database say when the feed was last read to its end, as after the restore of a dump.
+func (b *bench) lastPolled(t *testing.T, feed string, at time.Time) {
+	t.Helper()
+	exec(t, b.db, `
+		insert into subscription (service, feed, last_success_at) values ('mailer', $1, $2)
+		on conflict (service, feed) do update set last_success_at = excluded.last_success_at`, feed, at)
 }
 
 // mailTo sends from now on by the server at addr.

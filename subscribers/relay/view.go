@@ -15,7 +15,7 @@ const (
 	connected = "connected"
 	blocked   = "blocked" // by the broker, which takes no message
 	away      = "away"    // there is no connection
-	standby   = "standby" // another process of this service relays
+	standby   = "standby" // this process does not relay: another one of the service does, or the database does not answer
 )
 
 // An overview is what the page shows and the API answers.

@@ -45,20 +45,28 @@ func newDepot(t *testing.T) *depot {
 	}
 	t.Cleanup(log.Close)
 	d := &depot{pool, log, Service().Feeds, &subscribe.Current{Service: name}}
+	d.current.Begin()
 	for _, f := range d.feeds {
 		d.current.Feeds = append(d.current.Feeds, f.Name)
-		d.polled(t, f.Name, time.Hour) // in time for a test that begins to act late
+		d.polled(t, f.Name)
 	}
-	d.current.Begin(time.Now())
 	return d
 }
 
-// polled says when a feed was last read to its end.
-func (d *depot) polled(t *testing.T, feed string, in time.Duration) {
+// polled says that this process has read the feed to its end.
+func (d *depot) polled(t *testing.T, feed string) {
+	t.Helper()
+	at := time.Now().UTC().Truncate(time.Millisecond)
+	d.lastPolled(t, feed, at)
+	d.current.Polled(feed, at)
+}
+
+// lastPolled lets the database say when the feed was last read to its end, as after the restore of a dump.
+func (d *depot) lastPolled(t *testing.T, feed string, at time.Time) {
 	t.Helper()
 	_, err := d.Exec(t.Context(), `
-		insert into subscription (service, feed, last_success_at) values ($1, $2, now() + $3::interval)
-		on conflict (service, feed) do update set last_success_at = excluded.last_success_at`, name, feed, in)
+		insert into subscription (service, feed, last_success_at) values ($1, $2, $3)
+		on conflict (service, feed) do update set last_success_at = excluded.last_success_at`, name, feed, at)
 	if err != nil {
 		t.Fatal(err)
 	}
