@@ -7,7 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // to silence what libraries write with it
 	"os"
 	"os/signal"
 	"path/filepath"

@@ -264,12 +264,9 @@ func asNobody(t *testing.T, dir string) func(*exec.Cmd) {
 		}
 		// go test's own folder is closed to others.
 		exe := filepath.Join(dir, "helper")
-		binary, err := os.ReadFile(cmd.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(exe, binary, 0o755); err != nil {
-			t.Fatal(err)
+		// A process that another test starts meanwhile would inherit the file while this one writes it: it could not be run.
+		if out, err := exec.CommandContext(t.Context(), "cp", cmd.Path, exe).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 		cmd.Path, cmd.Dir = exe, dir
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

@@ -26,10 +26,10 @@ type erasures struct {
 
 const lookForErased = 10 * time.Second // between two looks at the least
 
-func (e *erasures) reset() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.known, e.looked = false, time.Time{}
+func (er *erasures) reset() {
+	er.mu.Lock()
+	defer er.mu.Unlock()
+	er.known, er.looked = false, time.Time{}
 }
 
 // forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is

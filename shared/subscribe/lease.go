@@ -3,6 +3,7 @@ package subscribe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -51,7 +52,7 @@ func (l *lease) run(ctx context.Context) {
 // say tells once why this process does not poll, and every time a person asks it to.
 func (l *lease) say(ctx context.Context, said *string, why error) {
 	role := roleUndecided
-	if why == errStandby {
+	if errors.Is(why, errStandby) {
 		role = roleStandby
 	}
 	for _, p := range l.site.pollers {

@@ -5,13 +5,13 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/http"
-
-	"github.com/gin-gonic/gin"
 	"net"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gin-gonic/gin"
 )
 
 // A connFrom is a connection of a client at an address.

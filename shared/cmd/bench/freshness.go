@@ -84,7 +84,7 @@ func (f *freshness) measure(ctx context.Context, t *transport) error {
 	defer observer.stop()
 	sell, stop, err := t.start(ctx, db)
 	if stop != nil {
-		defer stop()
+		defer func() { _ = stop() }()
 	}
 	if err != nil {
 		return err

@@ -199,7 +199,7 @@ func (p *process) caughtUp(ctx context.Context, position int64) error {
 			LastError *string `json:"last_error"`
 		}
 		if err := p.get(ctx, "/subscriptions", &all); err != nil || len(all) == 0 {
-			return false, nil // it may not have started yet
+			return false, nil //nolint:nilerr // it may not have started yet
 		}
 		if all[0].LastError != nil {
 			return false, errors.New(*all[0].LastError)

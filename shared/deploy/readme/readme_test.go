@@ -105,15 +105,16 @@ func startCompany(t *testing.T, dir string, offset int) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	args := append(strings.Fields(up)[1:], "--dir", dir, "--port-offset", strconv.Itoa(offset))
+	args := strings.Fields(up)[1:]
+	args = append(args, "--dir", dir, "--port-offset", strconv.Itoa(offset))
 	company := exec.Command("go", args...)
 	company.Dir, company.Stdout, company.Stderr = root, file, file
 	inGroup(t, company)
 	if err := company.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- company.Wait() }()
+	exited := make(chan bool, 1)
+	go func() { _ = company.Wait(); exited <- true }()
 	t.Cleanup(func() {
 		_ = syscall.Kill(-company.Process.Pid, syscall.SIGINT)
 		<-exited
@@ -229,8 +230,8 @@ func TestReadmePublishes(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		exited := make(chan error, 1)
-		go func() { exited <- cmd.Wait() }()
+		exited := make(chan bool, 1)
+		go func() { _ = cmd.Wait(); exited <- true }()
 		stop = func() {
 			_ = cmd.Process.Kill()
 			<-exited
@@ -262,7 +263,11 @@ func TestReadmePublishes(t *testing.T) {
 // get returns what a URL has, or "" if it cannot be had.
 func get(t *testing.T, url string) string {
 	t.Helper()
-	resp, err := http.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return ""
 	}
