@@ -25,16 +25,20 @@ func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since i
 
 // ended reports whether a customer's credential has ended. Sales, which asks customers nothing, learns of a confirmation
 // from the first credential that was given out after it. Before that one comes, its owner can have added nothing at sales.
+// Customers learns in the same way of one that its database lacks, because a dump of before was restored.
 func (s *Side) ended(ctx context.Context, b Buyer) (bool, error) {
 	if b.Customer == uuid.Nil {
 		return false, nil
 	}
 	since, err := Since(ctx, s.pool, b.Customer)
-	if err != nil || b.Since <= since || s.app != Sales {
+	if err != nil || b.Since <= since {
 		return b.Since < since, err
 	}
-	_, err = s.pool.Exec(ctx, `insert into buyer_since (customer_id, since) values ($1, $2)
-		on conflict (customer_id) do update set since = greatest(buyer_since.since, excluded.since)`, b.Customer, b.Since)
+	keep := `insert into buyer_since (customer_id, since) values ($1, $2)`
+	if s.app == Customers { // of accounts that are there
+		keep = `insert into buyer_since (customer_id, since) select id, $2 from customer where id = $1 for key share`
+	}
+	_, err = s.pool.Exec(ctx, keep+` on conflict (customer_id) do update set since = greatest(buyer_since.since, excluded.since)`, b.Customer, b.Since)
 	if err != nil {
 		err = fmt.Errorf("keep when an address was confirmed: %w", err)
 	}

@@ -92,6 +92,26 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	}
 }
 
+// A token that ended when the address was confirmed opens nothing again once the owner has used a newer one, however the database goes back.
+func TestRestoreOverAConfirmation(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	_, p := a.json(t, "POST", "/customers", ada, 201)
+	stranger, dump := a.as(t, p.ID), pgtest.DumpFile(t, a.pool)
+	a.keepLink(t, "link", p.ID, p.Email, "now() + interval '1 minute'")
+	if resp, text := a.do(t, "POST", "/signin/link", ""); resp.StatusCode != 200 {
+		t.Fatal(resp.Status, text)
+	}
+	owner := a.as(t, p.ID)
+	pgtest.RestoreFile(t, a.pool, dump, "--single-transaction")
+	a.pool.Reset()
+	a.json(t, "GET", path(p.ID), "", 200, owner...)
+	if resp, text := a.do(t, "GET", path(p.ID), "", stranger...); resp.StatusCode != 401 {
+		t.Errorf("the token of before: %s %s", resp.Status, text)
+	}
+	a.json(t, "GET", path(p.ID), "", 200, owner...)
+}
+
 // A table that is restored alone brings nobody back.
 func TestRestoreOfATableOverAnErasure(t *testing.T) {
 	t.Parallel()
