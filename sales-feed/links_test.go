@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/mailsink"
+	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 )
 
 func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {

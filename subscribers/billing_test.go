@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -168,7 +168,7 @@ func TestBilling(t *testing.T) {
 // asks sales or shipping but for their feeds.
 func TestCancelledAfterShipping(t *testing.T) {
 	t.Parallel()
-	orders, builds, customers := newSource(t, order.Feed), newSource(t, build.Feed), newSource(t, customer.Feed)
+	orders, builds, customers := newSource(t, order.Feed), newSource(t, carbuild.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
 	env := map[string]string{
 		"FEED_URL_ORDERS": orders.url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url,
@@ -178,7 +178,7 @@ func TestCancelledAfterShipping(t *testing.T) {
 	customers.put(t, wilma, aCustomer("Wilma Windhaeuser", "Altenkirchen"))
 	orders.put(t, left, anOrder(wilma, 10_000))
 	orders.put(t, stays, anOrder(wilma, 20_000))
-	car := aBuild(wilma, build.Finished)
+	car := aBuild(wilma, carbuild.Finished)
 	car["order_id"] = left
 	builds.put(t, uuid.New(), car)
 	var shipping, billing string

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -41,7 +41,7 @@ type reader struct {
 
 func newReaders(t *testing.T) *readers {
 	r := &readers{sources: map[string]*source{}}
-	for _, name := range []string{order.Feed, customer.Feed, build.Feed, shipment.Feed} {
+	for _, name := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
 		r.sources[name] = newSource(t, name)
 	}
 	for _, s := range services() {
@@ -174,9 +174,9 @@ func goodOf(of string) entity {
 			ID: id, Version: 1, Name: "Ada", Email: "ada@example.com", CreatedAt: at, UpdatedAt: at,
 			Address: customer.Address{Street: "Ring 1", PostalCode: "50667", City: "Köln", Country: "DE"},
 		}
-	case build.Feed:
-		v = build.Build{
-			ID: id, Version: 1, Status: build.Finished, OrderID: uuid.New(), CustomerID: uuid.New(), Car: 1, Model: "volta", Options: []string{},
+	case carbuild.Feed:
+		v = carbuild.Build{
+			ID: id, Version: 1, Status: carbuild.Finished, OrderID: uuid.New(), CustomerID: uuid.New(), Car: 1, Model: "volta", Options: []string{},
 			Slot: "2026-11-23", StartedAt: &at, FinishedAt: &at, UpdatedAt: at,
 		}
 	case shipment.Feed:
@@ -195,7 +195,7 @@ func TestBadEntries(t *testing.T) {
 	t.Parallel()
 	r := newReaders(t)
 	var entities []entity
-	for _, feed := range []string{order.Feed, customer.Feed, build.Feed, shipment.Feed} {
+	for _, feed := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
 		for range 3 {
 			entities = append(entities, goodOf(feed))
 		}
@@ -220,7 +220,7 @@ func TestBadEntries(t *testing.T) {
 	} {
 		replace(order.Feed, "placed_at", `"placed_at":"`+at+`"`)
 	}
-	replace(build.Feed, "finished_at", `"finished_at":"infinity"`)
+	replace(carbuild.Feed, "finished_at", `"finished_at":"infinity"`)
 	replace(shipment.Feed, "shipped_at", `"shipped_at":"infinity"`)
 	replace(order.Feed, "status", `"status":"placed","Status":"cancelled"`)
 	replace(order.Feed, "status", `"Status":"placed"`)
@@ -331,7 +331,7 @@ func TestBadEntriesProperty(t *testing.T) {
 	const rounds, perFeed = 8, 60
 	r := newReaders(t)
 	draw := rapid.Custom(func(t *rapid.T) entity {
-		e := goodOf(rapid.SampledFrom([]string{order.Feed, order.Feed, customer.Feed, build.Feed, shipment.Feed}).Draw(t, "feed"))
+		e := goodOf(rapid.SampledFrom([]string{order.Feed, order.Feed, customer.Feed, carbuild.Feed, shipment.Feed}).Draw(t, "feed"))
 		if rapid.IntRange(0, 2).Draw(t, "good") > 0 {
 			e.payload, e.good, e.name = mutate(t, jsontext.Value(e.payload)), false, "a mutant"
 		}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -27,12 +27,12 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 		ID: uuid.New(), Version: 1, Status: order.Placed, Currency: "EUR", PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), TotalCents: 2_797_000,
 		Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 1, UnitPriceCents: 2_797_000}},
 	}
-	b := build.Build{ID: uuid.New(), Version: 1, Status: build.Finished, OrderID: o.ID, Car: 1, Model: "volta", Options: []string{}, Slot: "2026-11-23", FinishedAt: feed.OptionalTime(&built), UpdatedAt: feed.TimeOf(built)}
+	b := carbuild.Build{ID: uuid.New(), Version: 1, Status: carbuild.Finished, OrderID: o.ID, Car: 1, Model: "volta", Options: []string{}, Slot: "2026-11-23", FinishedAt: feed.OptionalTime(&built), UpdatedAt: feed.TimeOf(built)}
 	s := shipment.Shipment{ID: uuid.New(), Version: 1, Status: shipment.Shipped, BuildID: b.ID, OrderID: o.ID, ShippedAt: feed.OptionalTime(&shipped), UpdatedAt: feed.TimeOf(shipped)}
 	pool := pgtest.New(t, sql.Migrations("subscribe"), dashboard.Service.Migrations)
 	url := start(t, "dashboard", pool, map[string]string{
 		"FEED_URL_ORDERS":    ordersFeed(t, o),
-		"FEED_URL_BUILDS":    serveFeed(t, build.Feed, publish.Entry{ID: b.ID, Version: b.Version, Updated: b.UpdatedAt.Time, Payload: payload(t, b)}),
+		"FEED_URL_BUILDS":    serveFeed(t, carbuild.Feed, publish.Entry{ID: b.ID, Version: b.Version, Updated: b.UpdatedAt.Time, Payload: payload(t, b)}),
 		"FEED_URL_SHIPMENTS": serveFeed(t, shipment.Feed, publish.Entry{ID: s.ID, Version: s.Version, Updated: s.UpdatedAt.Time, Payload: payload(t, s)}),
 	})
 	const want = `"by_option":[{"option":"heat_pump","cars":1,"revenue_cents":2797000}],` +

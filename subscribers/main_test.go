@@ -23,12 +23,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )

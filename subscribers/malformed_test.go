@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
@@ -52,7 +52,7 @@ func TestMalformedItems(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	var entities []entity
 	var edits []edit
-	for _, feed := range []string{order.Feed, customer.Feed, build.Feed, shipment.Feed} {
+	for _, feed := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
 		for _, x := range [][2]string{
 			{`"version":1,"entity"`, `"version":0,"entity"`},
 			{`"version":1,"entity"`, `"version":"1","entity"`},

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -17,7 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
-func aBuild(of uuid.UUID, status build.Status) map[string]any {
+func aBuild(of uuid.UUID, status carbuild.Status) map[string]any {
 	return map[string]any{
 		"status": status, "order_id": uuid.New(), "customer_id": of, "car": 1, "model": "volta", "options": []string{},
 		"slot": "2026-11-23", "updated_at": noon,
@@ -37,7 +37,7 @@ type shipped struct {
 // becomes another; and its own feed, which says all that without naming anybody.
 func TestShipping(t *testing.T) {
 	t.Parallel()
-	builds, customers := newSource(t, build.Feed), newSource(t, customer.Feed)
+	builds, customers := newSource(t, carbuild.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
 	env := map[string]string{
 		"FEED_URL_ORDERS": newSource(t, order.Feed).url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url, "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s",
@@ -57,8 +57,8 @@ func TestShipping(t *testing.T) {
 	var label string
 	t.Run("the truck comes at once", func(t *testing.T) {
 		url = start(t, "shipping", pool, env)
-		builds.put(t, left, aBuild(wilma, build.Finished))
-		builds.put(t, planned, aBuild(wilma, build.Planned))
+		builds.put(t, left, aBuild(wilma, carbuild.Finished))
+		builds.put(t, planned, aBuild(wilma, carbuild.Planned))
 		builds.put(t, uuid.New(), map[string]any{"status": "finished", "order_id": "none"}) // refused
 		copied(t, url, builds, customers)
 		if s := is(left); s.Status != shipment.Waiting || s.Version != 1 {
@@ -85,7 +85,7 @@ func TestShipping(t *testing.T) {
 	if s := is(left); s.City != "Altenkirchen" {
 		t.Errorf("a move changed %+v", s)
 	}
-	builds.put(t, stays, aBuild(wilma, build.Finished))
+	builds.put(t, stays, aBuild(wilma, carbuild.Finished))
 	copied(t, url, builds)
 	if s := is(stays); s.Status != shipment.Ready || s.City != "Bad Neuenahr" {
 		t.Errorf("%+v", s)
@@ -123,10 +123,10 @@ func TestShipping(t *testing.T) {
 
 	// The source of builds lost all but one, which waits for another customer.
 	second, other := uuid.New(), uuid.New()
-	builds.put(t, second, aBuild(other, build.Finished))
+	builds.put(t, second, aBuild(other, carbuild.Finished))
 	copied(t, url, builds)
 	builds.startAnew(t)
-	builds.put(t, left, aBuild(wilma, build.Finished))
+	builds.put(t, left, aBuild(wilma, carbuild.Finished))
 	copied(t, url, builds)
 	if a, b := is(second), is(left); a.Status != shipment.Stopped || b.Status != shipment.Shipped {
 		t.Errorf("%+v, %+v", a, b)

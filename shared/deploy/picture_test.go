@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/topology"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 )
 
 var update = flag.Bool("update", false, "rewrite the picture of the company")

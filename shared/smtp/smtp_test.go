@@ -19,7 +19,7 @@ import (
 	"github.com/wneessen/go-mail"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/mailsink"
+	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 )
 
 const password = "hunter2%2F"

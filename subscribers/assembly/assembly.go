@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -89,18 +89,18 @@ func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Ba
 			switch {
 			case b == nil:
 				planned = append(planned, &row{Build: want})
-			case b.Status == build.Cancelled: // the order is back, as it may be when a backup of sales was restored
+			case b.Status == carbuild.Cancelled: // the order is back, as it may be when a backup of sales was restored
 				b.CustomerID, b.Model, b.Options = want.CustomerID, want.Model, want.Options
 				planned = append(planned, b)
-			case b.Status == build.Planned && !sameCar(&b.Build, &want):
+			case b.Status == carbuild.Planned && !sameCar(&b.Build, &want):
 				b.CustomerID, b.Model, b.Options = want.CustomerID, want.Model, want.Options
 				changed = append(changed, b)
 			}
 		}
 	}
 	for _, b := range known {
-		if byID[b.ID] != nil && b.Status == build.Planned {
-			b.Status, b.Due = build.Cancelled, nil
+		if byID[b.ID] != nil && b.Status == carbuild.Planned {
+			b.Status, b.Due = carbuild.Cancelled, nil
 			cancelled = append(cancelled, b)
 		}
 	}
@@ -156,15 +156,15 @@ func cars(o *order.Order) (n int) {
 }
 
 // wanted are the builds that the order is to have, one for each car.
-func wanted(o *order.Order) (builds []build.Build) {
+func wanted(o *order.Order) (builds []carbuild.Build) {
 	if o.Status != order.Placed {
 		return nil
 	}
 	for _, l := range o.Lines {
 		for range l.Quantity {
 			car := len(builds) + 1
-			builds = append(builds, build.Build{
-				ID: uuid.NewSHA1(o.ID, []byte(strconv.Itoa(car))), Status: build.Planned, OrderID: o.ID, CustomerID: o.CustomerID,
+			builds = append(builds, carbuild.Build{
+				ID: uuid.NewSHA1(o.ID, []byte(strconv.Itoa(car))), Status: carbuild.Planned, OrderID: o.ID, CustomerID: o.CustomerID,
 				Car: car, Model: l.Model, Options: append([]string{}, l.Options...),
 			})
 		}
@@ -172,6 +172,6 @@ func wanted(o *order.Order) (builds []build.Build) {
 	return builds
 }
 
-func sameCar(a, b *build.Build) bool {
+func sameCar(a, b *carbuild.Build) bool {
 	return a.CustomerID == b.CustomerID && a.Model == b.Model && slices.Equal(a.Options, b.Options)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -115,14 +115,14 @@ func (p *plant) wantSound(t rapid.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newest := map[uuid.UUID]build.Build{}
+	newest := map[uuid.UUID]carbuild.Build{}
 	var id uuid.UUID
 	var version int64
 	var updated time.Time
 	var payload []byte
 	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated, &payload}, func() error {
-		before, b := newest[id], build.Build{}
-		if err := build.Check(feed.Entry{ID: id, Version: version, Entity: payload}); err != nil {
+		before, b := newest[id], carbuild.Build{}
+		if err := carbuild.Check(feed.Entry{ID: id, Version: version, Entity: payload}); err != nil {
 			return fmt.Errorf("%s: %w", payload, err)
 		}
 		if err := json.Unmarshal(payload, &b); err != nil {
@@ -131,7 +131,7 @@ func (p *plant) wantSound(t rapid.TB) {
 		if b.ID != id || b.Version != version || version != before.Version+1 || !b.UpdatedAt.Equal(updated) || !updated.After(before.UpdatedAt.Time) {
 			return fmt.Errorf("%s comes after version %d", payload, before.Version)
 		}
-		if before.Status == build.Started && b.Status != build.Finished || before.Status == build.Finished {
+		if before.Status == carbuild.Started && b.Status != carbuild.Finished || before.Status == carbuild.Finished {
 			return fmt.Errorf("%s comes after %s", payload, before.Status)
 		}
 		newest[id] = b
@@ -152,7 +152,7 @@ func (p *plant) wantSound(t rapid.TB) {
 	}
 }
 
-func (p *plant) builds(t rapid.TB, query url.Values) []build.Build {
+func (p *plant) builds(t rapid.TB, query url.Values) []carbuild.Build {
 	t.Helper()
 	builds, err := list(context.Background(), p.pool, query)
 	if err != nil {
@@ -323,7 +323,7 @@ func TestWork(t *testing.T) {
 	p := newPlant(t, 1000, 2880)
 	p.copyPage(t, entry(t, 1, 1, order.Placed, line(stepSize+1, "volta")))
 	statuses := func() string {
-		counts := map[build.Status]int{}
+		counts := map[carbuild.Status]int{}
 		for _, b := range p.builds(t, url.Values{"limit": {"1000"}}) {
 			counts[b.Status]++
 		}
@@ -378,7 +378,7 @@ func TestClock(t *testing.T) {
 	p.copyPage(t, entry(t, 1, 1, order.Placed, line(1, "volta")))
 	p.pass(t, time.Minute)
 	p.pass(t, time.Minute)
-	if b := p.builds(t, nil)[0]; b.Status != build.Finished || !strings.HasPrefix(b.Slot, "4764") && !strings.HasPrefix(b.Slot, "4765") {
+	if b := p.builds(t, nil)[0]; b.Status != carbuild.Finished || !strings.HasPrefix(b.Slot, "4764") && !strings.HasPrefix(b.Slot, "4765") {
 		t.Errorf("%+v", b)
 	}
 	c := clock{morning, morning, 10}
@@ -470,7 +470,7 @@ func TestProperty(t *testing.T) {
 			"speed": func(rt *rapid.T) { p.Speed = rapid.SampledFrom([]speed{0.5, 1, 7}).Draw(rt, "speed") },
 		})
 		for n, e := range orders {
-			var want []build.Build
+			var want []carbuild.Build
 			if !e.Deleted {
 				var o order.Order
 				if err := json.Unmarshal(e.Entity, &o); err != nil {
@@ -478,19 +478,19 @@ func TestProperty(t *testing.T) {
 				}
 				want = wanted(&o)
 			}
-			has := map[int]build.Build{}
+			has := map[int]carbuild.Build{}
 			for _, b := range p.builds(rt, url.Values{"order_id": {orderID(n).String()}}) {
 				has[b.Car] = b
 			}
 			for _, w := range want {
 				b := has[w.Car]
-				if b.Status != build.Started && b.Status != build.Finished && (b.Status != build.Planned || !sameCar(&b, &w)) {
+				if b.Status != carbuild.Started && b.Status != carbuild.Finished && (b.Status != carbuild.Planned || !sameCar(&b, &w)) {
 					rt.Fatalf("order %d wants %+v and has %+v", n, w, b)
 				}
 				delete(has, w.Car)
 			}
 			for _, b := range has {
-				if b.Status == build.Planned {
+				if b.Status == carbuild.Planned {
 					rt.Fatalf("nobody wants %+v", b)
 				}
 			}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -59,7 +59,7 @@ func TestClockOutOfRange(t *testing.T) {
 				}
 			}
 			for _, b := range p.builds(t, nil) {
-				if b.Status != build.Finished && b.OrderID != orderID(3) {
+				if b.Status != carbuild.Finished && b.OrderID != orderID(3) {
 					t.Errorf("%+v", b)
 				}
 			}
@@ -85,7 +85,7 @@ func (p *plant) wantTimes(t *testing.T) {
 		if err := rows.Scan(&payload); err != nil {
 			t.Fatal(err)
 		}
-		var b build.Build
+		var b carbuild.Build
 		if err := json.Unmarshal(payload, &b); err != nil {
 			t.Errorf("%s: %v", payload, err)
 		}
@@ -126,7 +126,7 @@ func TestRealClockSet(t *testing.T) {
 				}
 			}
 			for _, b := range p.builds(t, nil) {
-				if b.Status != build.Finished {
+				if b.Status != carbuild.Finished {
 					t.Errorf("%+v", b)
 				}
 			}
@@ -160,7 +160,7 @@ func TestClockBeginsAgain(t *testing.T) {
 		if b.OrderID == orderID(3) && !strings.HasPrefix(b.Slot, "2027") {
 			t.Errorf("%+v", b)
 		}
-		if b.OrderID == orderID(2) && b.Status == build.Finished {
+		if b.OrderID == orderID(2) && b.Status == carbuild.Finished {
 			before++
 		}
 	}

@@ -8,17 +8,17 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // describe says what the builds feed is. Raise Version with every change of its words.
 func describe(publicURL string) feed.Description {
 	return feed.Description{
-		Name: build.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
+		Name: carbuild.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
 		Text: "The build of every ordered car as it is planned, started and finished, or cancelled, whole, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
-			var b build.Build
+			var b carbuild.Build
 			if err := json.Unmarshal(e.Entity, &b); err != nil {
 				return feed.Shown{}, fmt.Errorf("read build %s: %w", e.ID, err)
 			}
@@ -31,7 +31,7 @@ func describe(publicURL string) feed.Description {
 }
 
 // content returns a build as HTML. It is written out and no template: a page of a long history has a thousand.
-func content(b *build.Build) string {
+func content(b *carbuild.Build) string {
 	var out strings.Builder
 	write := func(texts ...string) {
 		for _, s := range texts {
@@ -53,7 +53,7 @@ func content(b *build.Build) string {
 }
 
 // car names a car by its codes: "Volta with glass roof, tow bar".
-func car(b *build.Build) string {
+func car(b *carbuild.Build) string {
 	first, size := utf8.DecodeRuneInString(b.Model)
 	name := string(unicode.ToUpper(first)) + b.Model[size:]
 	if len(b.Options) > 0 {

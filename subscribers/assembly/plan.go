@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
@@ -24,7 +24,7 @@ const (
 
 // A row is a build with what only the factory knows of it.
 type row struct {
-	build.Build
+	carbuild.Build
 	Due *time.Time `json:"due"` // when it starts or is finished, by the factory's clock; nil if neither
 }
 
@@ -100,7 +100,7 @@ func (f *factory) plan(ctx context.Context, tx pgx.Tx, builds []*row, now time.T
 			due = ready
 		}
 		for _, b := range left[:n] {
-			b.Status, b.Slot, b.Due = build.Planned, day.Format(time.DateOnly), &due
+			b.Status, b.Slot, b.Due = carbuild.Planned, day.Format(time.DateOnly), &due
 		}
 		left = left[n:]
 		return nil
@@ -146,7 +146,7 @@ func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) err
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
 		       model = excluded.model, options = excluded.options, slot = excluded.slot, started_at = excluded.started_at,
 		       finished_at = excluded.finished_at, updated_at = excluded.updated_at, due = excluded.due`, json.RawMessage(all))
-	tx.Append(build.Feed, entries...)
+	tx.Append(carbuild.Feed, entries...)
 	return err
 }
 
@@ -186,11 +186,11 @@ func step(ctx context.Context, tx *publish.Tx, factory, now time.Time) (n int, e
 	}
 	at := feed.TimeOf(now)
 	for _, b := range builds {
-		if b.Status == build.Planned {
+		if b.Status == carbuild.Planned {
 			finished := factory.Add(onTheLine)
-			b.Status, b.StartedAt, b.Due = build.Started, &at, &finished
+			b.Status, b.StartedAt, b.Due = carbuild.Started, &at, &finished
 		} else {
-			b.Status, b.FinishedAt, b.Due = build.Finished, &at, nil
+			b.Status, b.FinishedAt, b.Due = carbuild.Finished, &at, nil
 		}
 	}
 	return len(builds), save(ctx, tx, builds, now)

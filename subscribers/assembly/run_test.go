@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -152,7 +152,7 @@ func TestRun(t *testing.T) {
 		"CLOCK_SPEED": "1", "PUBLIC_URL": "https://assembly.example",
 	}
 	address, stop := run(t, env)
-	builds := func(query string) (list []build.Build) {
+	builds := func(query string) (list []carbuild.Build) {
 		t.Helper()
 		status, text := get(t, address+"/api/builds"+query, "application/json")
 		if err := json.Unmarshal([]byte(text), &list); err != nil || status != http.StatusOK {

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -27,7 +27,7 @@ var (
 	buildPage    = web.Template(pages, "build.html")
 )
 
-var statuses = []build.Status{build.Planned, build.Started, build.Finished, build.Cancelled}
+var statuses = []carbuild.Status{carbuild.Planned, carbuild.Started, carbuild.Finished, carbuild.Cancelled}
 
 const (
 	defaultBuilds = 100  // of /api/builds
@@ -38,7 +38,7 @@ const (
 
 // list returns builds as GET /api/builds does: those that changed last first, at most ?limit= of them (1 to 1000, 100 if left out),
 // of a ?status= or an ?order_id= where that is asked for.
-func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Build, error) {
+func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.Build, error) {
 	limit, where, args := defaultBuilds, []string{"true"}, []any{}
 	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -48,7 +48,7 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Buil
 		limit = n
 	}
 	if text := query.Get("status"); text != "" {
-		if !slices.Contains(statuses, build.Status(text)) {
+		if !slices.Contains(statuses, carbuild.Status(text)) {
 			return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
 		}
 		args = append(args, text)
@@ -63,7 +63,7 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]build.Buil
 		where = append(where, "order_id = $"+strconv.Itoa(len(args)))
 	}
 	found, err := some(ctx, db, strings.Join(where, " and ")+` order by updated_at desc, id limit `+strconv.Itoa(limit), args...)
-	builds := make([]build.Build, len(found))
+	builds := make([]carbuild.Build, len(found))
 	for i, b := range found {
 		builds[i] = b.Build
 	}
@@ -81,7 +81,7 @@ func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*
 
 // A shownBuild is a build as the pages show it.
 type shownBuild struct {
-	build.Build
+	carbuild.Build
 	Short, OrderShort, Words string
 	Next                     time.Time // when it is started or finished, by the real clock; zero: never
 	Percent                  int64     // of its time on the line
@@ -91,7 +91,7 @@ func shown(b *row, c clock, now time.Time) shownBuild {
 	s := shownBuild{Build: b.Build, Short: short(b.ID), OrderShort: short(b.OrderID), Words: car(&b.Build)}
 	if b.Due != nil {
 		s.Next = c.when(*b.Due)
-		if b.Status == build.Started {
+		if b.Status == carbuild.Started {
 			s.Percent = int64(100 * (1 - min(max(b.Due.Sub(c.at(now)).Seconds()/onTheLine.Seconds(), 0), 1)))
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -29,8 +29,8 @@ var Service = &subscribe.Service{
 			Check: order.Check, Apply: applyOrders,
 		},
 		{
-			Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-			Check: build.Check, Apply: applyBuilds, Optional: true,
+			Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
+			Check: carbuild.Check, Apply: applyBuilds, Optional: true,
 		},
 		{
 			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -26,11 +26,11 @@ import (
 var began = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // car returns the build of a car of order n; it finishes so long after noon.
-func car(t *testing.T, n, number int, version int64, status build.Status, finished time.Duration) feed.Entry {
+func car(t *testing.T, n, number int, version int64, status carbuild.Status, finished time.Duration) feed.Entry {
 	t.Helper()
 	of := entry(t, n, 1, "", "").ID
-	b := build.Build{ID: uuid.NewSHA1(of, fmt.Append(nil, number)), Version: version, Status: status, OrderID: of, Car: number, Model: "volta", Options: []string{}}
-	if at := began.Add(finished); status == build.Finished {
+	b := carbuild.Build{ID: uuid.NewSHA1(of, fmt.Append(nil, number)), Version: version, Status: status, OrderID: of, Car: number, Model: "volta", Options: []string{}}
+	if at := began.Add(finished); status == carbuild.Finished {
 		b.FinishedAt = feed.OptionalTime(&at)
 	}
 	return published(t, b.ID, version, b)
@@ -39,7 +39,7 @@ func car(t *testing.T, n, number int, version int64, status build.Status, finish
 // sent returns the shipment of that car.
 func sent(t *testing.T, n, number int, version int64, status shipment.Status, shipped time.Duration) feed.Entry {
 	t.Helper()
-	b := car(t, n, number, 1, build.Planned, 0)
+	b := car(t, n, number, 1, carbuild.Planned, 0)
 	s := shipment.Shipment{ID: uuid.NewSHA1(b.ID, []byte("shipment")), Version: version, Status: status, BuildID: b.ID, OrderID: entry(t, n, 1, "", "").ID}
 	if at := began.Add(shipped); status == shipment.Shipped {
 		s.ShippedAt = feed.OptionalTime(&at)
@@ -72,8 +72,8 @@ func TestStages(t *testing.T) {
 		entries []feed.Entry
 	}
 	two := page{order.Feed, []feed.Entry{entry(t, 1, 1, order.Placed, noon, line(1, "volta", 100), line(1, "ohm", 200))}}
-	both := func(status build.Status) page {
-		return page{build.Feed, []feed.Entry{car(t, 1, 1, 3, status, time.Hour), car(t, 1, 2, 3, status, 2*time.Hour)}}
+	both := func(status carbuild.Status) page {
+		return page{carbuild.Feed, []feed.Entry{car(t, 1, 1, 3, status, time.Hour), car(t, 1, 2, 3, status, 2*time.Hour)}}
 	}
 	first := page{shipment.Feed, []feed.Entry{sent(t, 1, 1, 2, shipment.Shipped, 3*time.Hour)}}
 	second := page{shipment.Feed, []feed.Entry{sent(t, 1, 2, 2, shipment.Shipped, 5*time.Hour)}}
@@ -83,22 +83,22 @@ func TestStages(t *testing.T) {
 		want  string
 	}{
 		{"placed", []page{two}, "placed"},
-		{"one of two cars is planned", []page{two, {build.Feed, []feed.Entry{car(t, 1, 1, 1, build.Planned, 0)}}}, "placed"},
-		{"planned", []page{two, both(build.Planned)}, "planned"},
-		{"builds that come before their order", []page{both(build.Planned), two}, "planned"},
-		{"one car is finished, one only planned", []page{two, {build.Feed, []feed.Entry{car(t, 1, 1, 3, build.Finished, 0), car(t, 1, 2, 1, build.Planned, 0)}}}, "planned"},
-		{"one car is finished, one started", []page{two, {build.Feed, []feed.Entry{car(t, 1, 1, 3, build.Finished, 0), car(t, 1, 2, 2, build.Started, 0)}}}, "started"},
-		{"built", []page{two, both(build.Finished)}, "built"},
-		{"one of two cars is shipped", []page{two, both(build.Finished), first}, "built"},
-		{"a shipment that waits is none", []page{two, both(build.Finished), first, {shipment.Feed, []feed.Entry{sent(t, 1, 2, 1, shipment.Waiting, 0)}}}, "built"},
-		{"shipped", []page{two, both(build.Finished), first, second}, "shipped"},
-		{"shipments before builds and order", []page{second, first, both(build.Finished), two}, "shipped"},
-		{"shipments are known sooner than that the cars are finished", []page{two, both(build.Started), first, second}, "shipped"},
-		{"everything twice", []page{two, both(build.Finished), first, second, two, both(build.Finished), first, second}, "shipped"},
-		{"a build that is deleted", []page{two, both(build.Finished), {build.Feed, []feed.Entry{{ID: car(t, 1, 2, 1, build.Planned, 0).ID, Version: 4, Deleted: true}}}}, "placed"},
-		{"a shipment that is deleted", []page{two, both(build.Finished), first, second, {shipment.Feed, []feed.Entry{{ID: sent(t, 1, 2, 1, shipment.Ready, 0).ID, Version: 3, Deleted: true}}}}, "built"},
-		{"a build that is cancelled", []page{two, both(build.Cancelled)}, "placed"},
-		{"a cancelled order, whatever is built", []page{two, both(build.Finished), {order.Feed, []feed.Entry{entry(t, 1, 2, order.Cancelled, noon, line(2, "volta", 100))}}}, "cancelled"},
+		{"one of two cars is planned", []page{two, {carbuild.Feed, []feed.Entry{car(t, 1, 1, 1, carbuild.Planned, 0)}}}, "placed"},
+		{"planned", []page{two, both(carbuild.Planned)}, "planned"},
+		{"builds that come before their order", []page{both(carbuild.Planned), two}, "planned"},
+		{"one car is finished, one only planned", []page{two, {carbuild.Feed, []feed.Entry{car(t, 1, 1, 3, carbuild.Finished, 0), car(t, 1, 2, 1, carbuild.Planned, 0)}}}, "planned"},
+		{"one car is finished, one started", []page{two, {carbuild.Feed, []feed.Entry{car(t, 1, 1, 3, carbuild.Finished, 0), car(t, 1, 2, 2, carbuild.Started, 0)}}}, "started"},
+		{"built", []page{two, both(carbuild.Finished)}, "built"},
+		{"one of two cars is shipped", []page{two, both(carbuild.Finished), first}, "built"},
+		{"a shipment that waits is none", []page{two, both(carbuild.Finished), first, {shipment.Feed, []feed.Entry{sent(t, 1, 2, 1, shipment.Waiting, 0)}}}, "built"},
+		{"shipped", []page{two, both(carbuild.Finished), first, second}, "shipped"},
+		{"shipments before builds and order", []page{second, first, both(carbuild.Finished), two}, "shipped"},
+		{"shipments are known sooner than that the cars are finished", []page{two, both(carbuild.Started), first, second}, "shipped"},
+		{"everything twice", []page{two, both(carbuild.Finished), first, second, two, both(carbuild.Finished), first, second}, "shipped"},
+		{"a build that is deleted", []page{two, both(carbuild.Finished), {carbuild.Feed, []feed.Entry{{ID: car(t, 1, 2, 1, carbuild.Planned, 0).ID, Version: 4, Deleted: true}}}}, "placed"},
+		{"a shipment that is deleted", []page{two, both(carbuild.Finished), first, second, {shipment.Feed, []feed.Entry{{ID: sent(t, 1, 2, 1, shipment.Ready, 0).ID, Version: 3, Deleted: true}}}}, "built"},
+		{"a build that is cancelled", []page{two, both(carbuild.Cancelled)}, "placed"},
+		{"a cancelled order, whatever is built", []page{two, both(carbuild.Finished), {order.Feed, []feed.Entry{entry(t, 1, 2, order.Cancelled, noon, line(2, "volta", 100))}}}, "cancelled"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -125,13 +125,13 @@ func TestLeadTimes(t *testing.T) {
 	for n := range 20 { // built after 1, 2, 3 ... 20 hours, and shipped a minute later
 		copyPage(t, pool, entry(t, n, 1, order.Placed, noon, line(2, "volta", 100)))
 		hours := time.Duration(n+1) * time.Hour
-		copyFeed(t, pool, build.Feed, car(t, n, 1, 3, build.Finished, hours), car(t, n, 2, 3, build.Finished, time.Minute))
+		copyFeed(t, pool, carbuild.Feed, car(t, n, 1, 3, carbuild.Finished, hours), car(t, n, 2, 3, carbuild.Finished, time.Minute))
 		if n > 0 {
 			copyFeed(t, pool, shipment.Feed, sent(t, n, 1, 3, shipment.Shipped, hours+time.Minute), sent(t, n, 2, 3, shipment.Shipped, time.Minute))
 		}
 	}
 	copyPage(t, pool, entry(t, 99, 1, order.Placed, "2026-11-24T12:00:00Z", line(1, "volta", 100)))
-	copyFeed(t, pool, build.Feed, car(t, 99, 1, 3, build.Finished, 24*time.Hour+1234567*time.Second))
+	copyFeed(t, pool, carbuild.Feed, car(t, 99, 1, 3, carbuild.Finished, 24*time.Hour+1234567*time.Second))
 	want := []leadTime{
 		{"placed", "built", 20, 36000, 65000}, // 10 h and 18 h
 		{"built", "shipped", 19, 60, 60},
@@ -153,7 +153,7 @@ func TestFeedsArriveAtOnce(t *testing.T) {
 	pages := map[string][][]feed.Entry{}
 	for n := range 12 {
 		pages[order.Feed] = append(pages[order.Feed], []feed.Entry{entry(t, n, 1, order.Placed, noon, line(1, "volta", 100))})
-		pages[build.Feed] = append(pages[build.Feed], []feed.Entry{car(t, n, 1, 3, build.Finished, time.Hour)})
+		pages[carbuild.Feed] = append(pages[carbuild.Feed], []feed.Entry{car(t, n, 1, 3, carbuild.Finished, time.Hour)})
 		pages[shipment.Feed] = append(pages[shipment.Feed], []feed.Entry{sent(t, n, 1, 3, shipment.Shipped, time.Hour)})
 	}
 	var all sync.WaitGroup

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/mailsink"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 // A machine is a broker of one test alone, which does it harm.

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 const processEnv = "RELAY_TEST_PROCESS" // the environment of a relay, in a process of its own

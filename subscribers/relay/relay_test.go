@@ -13,7 +13,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 // at returns the URL of a broker that stays where it is.

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
@@ -28,7 +28,7 @@ const (
 type change struct {
 	event
 	build    int // with status; or
-	status   build.Status
+	status   carbuild.Status
 	customer int // with account; or
 	account  account
 	order    int // with stands
@@ -52,7 +52,7 @@ func TestAnyArrival(t *testing.T) {
 		var feeds [3][]change
 		for range rapid.IntRange(1, 12).Draw(t, "entries of builds") {
 			n := rapid.IntRange(1, 5).Draw(t, "build")
-			status := rapid.SampledFrom([]build.Status{build.Planned, build.Started, build.Finished, build.Finished, build.Cancelled, ""}).Draw(t, "status")
+			status := rapid.SampledFrom([]carbuild.Status{carbuild.Planned, carbuild.Started, carbuild.Finished, carbuild.Finished, carbuild.Cancelled, ""}).Draw(t, "status")
 			feeds[0] = append(feeds[0], change{event: built(id(n), next(numbered("build", id(n))), status, id((n+1)/2)), build: n, status: status})
 		}
 		for range rapid.IntRange(1, 8).Draw(t, "entries of customers") {
@@ -70,7 +70,7 @@ func TestAnyArrival(t *testing.T) {
 			feeds[2] = append(feeds[2], change{event: ordered(id(n), next(numbered("order", id(n))), status), order: n, stands: status == order.Placed})
 		}
 
-		builds, accounts, model := map[int]build.Status{}, map[int]account{}, map[int]shipment.Status{}
+		builds, accounts, model := map[int]carbuild.Status{}, map[int]account{}, map[int]shipment.Status{}
 		cancelled := map[int]bool{} // orders
 		forgotten := map[int]bool{} // shipped to a customer that deleted the account then: should the account come back, the name does not
 		check := func() {
@@ -79,7 +79,7 @@ func TestAnyArrival(t *testing.T) {
 				switch account := accounts[(n+1)/2]; {
 				case is == shipment.Shipped:
 					forgotten[n] = forgotten[n] || account == deleted
-				case builds[n] != build.Finished || account == deleted || cancelled[n]:
+				case builds[n] != carbuild.Finished || account == deleted || cancelled[n]:
 					if is != shipment.Returned {
 						model[n] = shipment.Stopped
 					}
@@ -157,7 +157,7 @@ func TestAnyArrival(t *testing.T) {
 					continue
 				}
 				builds[c.build] = c.status
-				if _, made := model[c.build]; !made && c.status == build.Finished {
+				if _, made := model[c.build]; !made && c.status == carbuild.Finished {
 					model[c.build] = shipment.Waiting
 				}
 			}

@@ -15,7 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -36,7 +36,7 @@ const name = "shipping"
 // Service is shipping.
 func Service() *subscribe.Service {
 	set := new(settings)
-	current := &subscribe.Current{Service: name, Feeds: []string{build.Feed, customer.Feed, order.Feed}}
+	current := &subscribe.Current{Service: name, Feeds: []string{carbuild.Feed, customer.Feed, order.Feed}}
 	return &subscribe.Service{
 		Name: name, Title: "Shipping", Addr: "127.0.0.1:8094",
 		Text:       "a shipment per finished car, to the customer's address, and its return if the order is cancelled",
@@ -44,8 +44,8 @@ func Service() *subscribe.Service {
 		Settings:   set,
 		Feeds: []subscribe.Feed{
 			{
-				Name: build.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-				Check: build.Check, Apply: subscribe.Publishing(applyBuilds),
+				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
+				Check: carbuild.Check, Apply: subscribe.Publishing(applyBuilds),
 			},
 			{
 				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
@@ -103,7 +103,7 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 		insert into shipment (id, version, status, build_id, order_id, customer_id, car, model)
 		select s.id, 0, $4, b.id, b.order_id, b.customer_id, b.car, b.model
 		  from unnest($1::uuid[], $2::uuid[]) as s (id, build_id) join build b on b.id = s.build_id where b.status = $3
-		on conflict (build_id) do nothing`, shipments, ids, build.Finished, shipment.Waiting)
+		on conflict (build_id) do nothing`, shipments, ids, carbuild.Finished, shipment.Waiting)
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uui
 		update shipment s set version = version + 1, status = w.status, name = w.name, street = w.street, postal_code = w.postal_code,
 		       city = w.city, country = w.country, ready_at = w.at, shipped_at = null, updated_at = greatest(statement_timestamp(), updated_at + interval '1 microsecond')
 		  from wanted w where w.id = s.id and (w.status <> s.status or s.version = 0)`+published,
-		builds, customers, orders, build.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
+		builds, customers, orders, carbuild.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
 }
 
 // pickUpChunk is how many cars leave in one transaction.

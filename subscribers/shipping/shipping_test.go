@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/build"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -91,12 +91,12 @@ func newEvent(of int, id uuid.UUID, version int64, entity any) event {
 }
 
 // built is a version of build n for customer c; without a status it is deleted.
-func built(n int, version int64, status build.Status, c int) event {
+func built(n int, version int64, status carbuild.Status, c int) event {
 	id := numbered("build", n)
 	if status == "" {
 		return newEvent(0, id, version, nil)
 	}
-	return newEvent(0, id, version, build.Build{
+	return newEvent(0, id, version, carbuild.Build{
 		ID: id, Version: version, Status: status, OrderID: numbered("order", n), CustomerID: numbered("customer", c), Car: 1, Model: "volta", Options: []string{},
 	})
 }
@@ -194,7 +194,7 @@ func (d *depot) states(t rapid.TB) (list []string) {
 
 func TestShipments(t *testing.T) {
 	t.Parallel()
-	finished := []event{built(1, 3, build.Finished, 1)}
+	finished := []event{built(1, 3, carbuild.Finished, 1)}
 	for _, c := range []struct {
 		name  string
 		pages [][]event
@@ -203,7 +203,7 @@ func TestShipments(t *testing.T) {
 		{"a finished car whose customer is known", [][]event{{signedUp(1, 1, "Köln")}, finished}, []string{"ready v1: Customer 1 in Köln"}},
 		{"a car that waited for its customer", [][]event{finished, {signedUp(1, 1, "Köln")}}, []string{"ready v2: Customer 1 in Köln"}},
 		{"a customer who has not come", [][]event{finished, {signedUp(2, 1, "Köln")}, {pickup}}, []string{"waiting v1"}},
-		{"a car that is not finished", [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Planned, 1)}, {built(1, 2, build.Started, 1)}, {built(2, 2, build.Cancelled, 1)}}, nil},
+		{"a car that is not finished", [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, carbuild.Planned, 1)}, {built(1, 2, carbuild.Started, 1)}, {built(2, 2, carbuild.Cancelled, 1)}}, nil},
 		{"the truck", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {pickup}}, []string{"shipped v2: Customer 1 in Köln"}},
 		{"a customer who moves before the car is finished", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "Bonn")}, finished}, []string{"ready v1: Customer 1 in Bonn"}},
 		{"a customer who moves afterwards", [][]event{{signedUp(1, 1, "Köln")}, finished, {signedUp(1, 2, "Bonn")}, {pickup}}, []string{"shipped v2: Customer 1 in Köln"}},
@@ -211,7 +211,7 @@ func TestShipments(t *testing.T) {
 		{"one that waited", [][]event{finished, {built(1, 4, "", 0)}, {signedUp(1, 1, "Köln")}, {pickup}}, []string{"stopped v2"}},
 		{"one whose car has left", [][]event{{signedUp(1, 1, "Köln")}, finished, {pickup}, {built(1, 4, "", 0)}}, []string{"shipped v2: Customer 1 in Köln"}},
 		{"a build that comes back", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, "", 0)}, {signedUp(1, 2, "Bonn")}, finished}, []string{"ready v3: Customer 1 in Bonn"}},
-		{"a build that is not finished in another history", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, build.Started, 1)}, {pickup}}, []string{"stopped v2"}},
+		{"a build that is not finished in another history", [][]event{{signedUp(1, 1, "Köln")}, finished, {built(1, 4, carbuild.Started, 1)}, {pickup}}, []string{"stopped v2"}},
 		{"an account deleted while the car waited", [][]event{finished, {signedUp(1, 2, "")}}, []string{"stopped v2"}},
 		{"an account deleted before the car is finished", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "")}, finished, {pickup}}, []string{"stopped v1"}},
 		{"an account deleted before the truck came", [][]event{{signedUp(1, 1, "Köln")}, finished, {signedUp(1, 2, "")}, {pickup}}, []string{"stopped v2"}},
@@ -262,8 +262,8 @@ func TestKept(t *testing.T) {
 		of   event
 		kept bool
 	}{
-		{built(1, 3, build.Finished, 1), false}, {signedUp(1, 1, "Köln"), true}, {pickup, true}, {signedUp(1, 2, ""), false},
-		{built(2, 3, build.Finished, 2), false}, {signedUp(2, 1, "Köln"), true}, {signedUp(2, 2, ""), false},
+		{built(1, 3, carbuild.Finished, 1), false}, {signedUp(1, 1, "Köln"), true}, {pickup, true}, {signedUp(1, 2, ""), false},
+		{built(2, 3, carbuild.Finished, 2), false}, {signedUp(2, 1, "Köln"), true}, {signedUp(2, 2, ""), false},
 	} {
 		if err := d.do(t.Context(), step.of); err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func TestPickUp(t *testing.T) {
 	d := newDepot(t)
 	var builds []event
 	for n := range pickUpChunk + 7 {
-		builds = append(builds, built(n, 1, build.Finished, 1))
+		builds = append(builds, built(n, 1, carbuild.Finished, 1))
 	}
 	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, builds} {
 		if err := d.do(t.Context(), step...); err != nil {
@@ -307,7 +307,7 @@ func TestPickUp(t *testing.T) {
 // A build and its customer that come at the same moment do not miss each other.
 func TestFeedsTakeTurns(t *testing.T) {
 	t.Parallel()
-	first, second := built(1, 1, build.Finished, 1), signedUp(1, 1, "Köln")
+	first, second := built(1, 1, carbuild.Finished, 1), signedUp(1, 1, "Köln")
 	for _, c := range []struct {
 		name          string
 		first, second event
@@ -347,7 +347,7 @@ func TestFeedsTakeTurns(t *testing.T) {
 func TestTakeBack(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)
-	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Finished, 1)}, {pickup}, {ordered(1, 2, order.Cancelled)}} {
+	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, carbuild.Finished, 1)}, {pickup}, {ordered(1, 2, order.Cancelled)}} {
 		if err := d.do(t.Context(), step...); err != nil {
 			t.Fatal(err)
 		}
@@ -370,7 +370,7 @@ func TestRollback(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)
 	err := d.log.InTx(t.Context(), func(tx *publish.Tx) error {
-		if err := d.applyIn(t.Context(), tx, built(1, 1, build.Finished, 1)); err != nil {
+		if err := d.applyIn(t.Context(), tx, built(1, 1, carbuild.Finished, 1)); err != nil {
 			return err
 		}
 		return pgx.ErrTxClosed
@@ -395,7 +395,7 @@ func TestCode(t *testing.T) {
 func TestReadyInTheFuture(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)
-	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, build.Finished, 1)}} {
+	for _, step := range [][]event{{signedUp(1, 1, "Köln")}, {built(1, 1, carbuild.Finished, 1)}} {
 		if err := d.do(t.Context(), step...); err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 // What the faults come to in each way: what is lost, what is sold to nobody's knowledge, and what never was sold. What

@@ -16,8 +16,8 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 // TestMain lets the test's binary be the command, too: as the processes that are measured, and as a bench that is

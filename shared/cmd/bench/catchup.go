@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 // catchup measures how long a newcomer takes to have everything.

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 // A comparison is the same shop in several ways, over the same faults.

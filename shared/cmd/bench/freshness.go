@@ -12,8 +12,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 // freshness measures how long an order takes from its commit at the source until its commit in a copy.

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 func main() { daemon.Main(run) }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/mailsink"
+	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 

@@ -8,9 +8,9 @@ import (
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/service"
-	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
 type settings struct {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 

@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
-	"github.com/edison-cars/data-feeds/shared/topology"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 

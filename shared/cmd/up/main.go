@@ -14,7 +14,7 @@ import (
 	"strconv"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 func main() { daemon.Main(run) }

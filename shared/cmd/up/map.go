@@ -7,8 +7,8 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	shell "github.com/edison-cars/data-feeds/shared/service"
-	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
 const mapPort = 8079

@@ -16,8 +16,8 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	"github.com/edison-cars/data-feeds/shared/postgres"
-	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
 // restored brings the account back with the database of customers, under the running app and its replica, and while the app is

@@ -17,7 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
-	"github.com/edison-cars/data-feeds/shared/topology"
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 )
 
 func (c *crew) stopEach(t *testing.T) {

@@ -24,9 +24,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
 )
 
 var long = flag.Duration("long", 20*time.Second, "how long TestStorm breaks things")

@@ -17,8 +17,8 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	"github.com/edison-cars/data-feeds/shared/order"
-	"github.com/edison-cars/data-feeds/shared/topology"
 )
 
 // A listening is one company with an event stream, and a durable queue at the exchange of its orders.

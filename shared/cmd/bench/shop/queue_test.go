@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/edison-cars/data-feeds/shared/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 )
 
 const patient = 2 * time.Minute

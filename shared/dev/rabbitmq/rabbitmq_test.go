@@ -65,7 +65,7 @@ func TestKilled(t *testing.T) {
 	needed(t)
 	dir := t.TempDir()
 	binary := filepath.Join(t.TempDir(), "rabbitmq")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/rabbitmq").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/rabbitmq").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, until := range []string{"beam", "listening"} { // while it starts, and when it runs

@@ -1,5 +1,5 @@
-// Package build is the published contract of the builds feed: what the build of one car looks like to everybody who reads it.
-package build
+// Package carbuild is the published contract of the builds feed: what the build of one car looks like to everybody who reads it.
+package carbuild
 
 import (
 	"encoding/xml"
