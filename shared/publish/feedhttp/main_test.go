@@ -197,7 +197,8 @@ func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
 		if away.Load() { // a port that nobody listens on
 			return (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:1")
 		}
-		return dial(ctx, network, addr)
+		conn, err := dial(ctx, network, addr)
+		return fragileConn{conn, away}, err
 	}
 	breakable, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
@@ -205,6 +206,20 @@ func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
 	}
 	t.Cleanup(breakable.Close)
 	return openLog(t, breakable), away
+}
+
+// A fragileConn sends nothing while its database is down, also if it was opened before.
+type fragileConn struct {
+	net.Conn
+	away *atomic.Bool
+}
+
+func (c fragileConn) Write(b []byte) (int, error) {
+	if c.away.Load() {
+		c.Close()
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
 }
 
 func waitFor(t testing.TB, what string, is func() bool) {
