@@ -30,7 +30,7 @@ const (
 
 // A Sink keeps the newest mails: at most 10,000, and 64 MiB of them. Its fields are set before it is served.
 type Sink struct {
-	Dir    string                              // keeps them over a restart, each as an .eml file; "" means memory alone
+	Dir    string                              // keeps them over a restart, each as an .eml file that no other user of the machine can read; "" means memory alone
 	TLS    *tls.Config                         // offers STARTTLS (RFC 3207); nil offers none
 	Login  func(user, password string) bool    // offers AUTH PLAIN (RFC 4954), over TLS alone where there is TLS, and lets no other client send; nil lets every client
 	Refuse func(recipient string) *Refusal     // refuses a recipient; nil, or a nil result, takes it
@@ -50,7 +50,7 @@ func (s *Sink) Open() error {
 	if s.Dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*.eml")) // sorted: by their numbers
@@ -84,7 +84,7 @@ func (s *Sink) keep(m *Mail) error {
 	defer s.mu.Unlock()
 	m.Number = s.last + 1
 	if s.Dir != "" {
-		if err := os.WriteFile(s.file(m.Number), m.Raw, 0o644); err != nil {
+		if err := os.WriteFile(s.file(m.Number), m.Raw, 0o600); err != nil {
 			return err
 		}
 	}

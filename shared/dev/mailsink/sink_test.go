@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/smtp"
 	"net/textproto"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -139,6 +142,20 @@ func TestSink(t *testing.T) {
 	check(t, again, url)
 	if err := send(t, addr, "four", plain, "a@test.example"); err != nil || again.Mails()[3].Number != 4 {
 		t.Errorf("%v; %+v", err, again.Mails()[3])
+	}
+}
+
+// A mail may hold a link that signs in.
+func TestMailsAreReadByTheirUserAlone(t *testing.T) {
+	t.Parallel()
+	s := &Sink{Dir: filepath.Join(t.TempDir(), "mails")}
+	if err := errors.Join(s.Open(), s.keep(&Mail{Raw: []byte("Subject: Sign in\r\n\r\n")})); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fs.FileMode{s.Dir: fs.ModeDir | 0o700, s.file(1): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
 	}
 }
 
