@@ -192,7 +192,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		if errors.Is(context.Cause(ctx), errSilent) { // over HTTP/2 it is the request that was cancelled
 			err = errSilent
 		}
-		return nil, c.noAnswer(ctx, "ask "+req.URL.Redacted(), err)
+		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
 	answer := &Answer{
@@ -210,7 +210,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	}
 	err = withBody(resp, read)
 	if err != nil && !errors.Is(err, ErrPage) {
-		err = c.noAnswer(ctx, "read "+req.URL.Redacted(), err)
+		err = c.noAnswer(ctx, "read "+ShownURL(req.URL), err)
 	}
 	if err != nil {
 		return nil, err

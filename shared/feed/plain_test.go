@@ -63,6 +63,18 @@ func TestPlainHosts(t *testing.T) {
 	}
 }
 
+func TestShownURL(t *testing.T) {
+	t.Parallel()
+	for text, shown := range map[string]string{
+		"https://cars.example/feeds/orders": "https://cars.example/feeds/orders", "https://ada:secret@cars.example/x?after=0": "https://ada:xxxxx@cars.example/x?after=0",
+		"https://secret@cars.example/": "https://xxxxx@cars.example/", "https://:secret@cars.example/": "https://:xxxxx@cars.example/",
+	} {
+		if got := ShownURL(mustParse(t, text)); got != shown {
+			t.Errorf("%s is shown as %s", text, got)
+		}
+	}
+}
+
 // A redirect leads neither a token nor a user in the URL to another origin.
 func TestRedirectsKeepSecrets(t *testing.T) {
 	t.Parallel()

@@ -162,7 +162,7 @@ func (p *poller) configure(env map[string]string) (err error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ContainsAny(p.URL, "?#") {
 		return daemon.Usagef("%s takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/%s", p.variable("FEED_URL"), p.Name)
 	}
-	p.shownURL = u.Redacted()
+	p.shownURL = feed.ShownURL(u)
 	text := p.Feed.Schedule
 	if v := env[p.variable("POLL")]; v != "" {
 		text, p.state.given.source = v, "environment"

@@ -30,7 +30,7 @@ const Diverged = 3
 // options are what the command line and the environment say.
 type options struct {
 	url     string       // the feed's own, without query
-	shown   string       // url without its password
+	shown   string       // url as feed.ShownURL has it
 	after   *feed.Cursor // nil means the newest entry
 	history feed.Cursor  // of a walk that starts again
 	limit   int
@@ -178,7 +178,7 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 		return daemon.Usagef("%w", err)
 	}
 	u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = "", false, "", ""
-	o.url, o.shown = u.String(), u.Redacted()
+	o.url, o.shown = u.String(), feed.ShownURL(u)
 	return nil
 }
 

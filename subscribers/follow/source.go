@@ -116,7 +116,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
 			err = wrapped.Err
 		}
-		return nil, nil, fmt.Errorf("ask %s: %w", req.URL.Redacted(), err)
+		return nil, nil, fmt.Errorf("ask %s: %w", feed.ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
 	switch {
@@ -131,7 +131,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 	body, err := io.ReadAll(io.LimitReader(resp.Body, feed.MaxBody+1))
 	if err != nil {
 		s.other.CloseIdleConnections()
-		return nil, nil, fmt.Errorf("read %s: %w", req.URL.Redacted(), err)
+		return nil, nil, fmt.Errorf("read %s: %w", feed.ShownURL(req.URL), err)
 	}
 	if len(body) > feed.MaxBody {
 		return nil, nil, fmt.Errorf("%w: longer than %d MiB", feed.ErrPage, feed.MaxBody>>20)

@@ -60,12 +60,23 @@ func (s Services) LinkTo(host string) error {
 			return err
 		}
 		port := u.Port()
+		u.User = nil
 		if u.Host = host; port != "" {
 			u.Host += ":" + port
 		}
 		s[i].Link = u.String()
 	}
 	return nil
+}
+
+// withoutUser returns the URL without its user and password: whoever sees it has to have its own.
+func withoutUser(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.User == nil {
+		return text
+	}
+	u.User = nil
+	return u.String()
 }
 
 // What a service can be.
@@ -119,6 +130,7 @@ func connect(states []State) []State {
 	for i := range asked {
 		for j := range states[i].Reads {
 			c := &states[i].Reads[j]
+			c.URL = withoutUser(c.URL)
 			base, _, _ := strings.Cut(c.URL, "/feeds/")
 			k := sourceOf(states, c, base)
 			if k < 0 {

@@ -1,16 +1,15 @@
 package topology
 
 import (
+	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"log/slog"
-
-	"github.com/edison-cars/data-feeds/shared/web"
-
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestServices(t *testing.T) {
@@ -47,6 +46,31 @@ func TestServicesGetNoTokenInTheClear(t *testing.T) {
 	}
 }
 
+// The map shows no user and password by which it asks a service.
+func TestServicesAreShownWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	var services Services
+	if err := services.UnmarshalText([]byte("sales=http://map:hunter2@127.0.0.1:1,assembly=http://hunter2@127.0.0.1:1/x")); err != nil {
+		t.Fatal(err)
+	}
+	linked := slices.Clone(services)
+	if err := linked.LinkTo("localhost"); err != nil {
+		t.Fatal(err)
+	}
+	for _, services := range []Services{services, linked} {
+		w := NewWatch(services, "")
+		engine := web.New(slog.New(slog.DiscardHandler))
+		Route(engine, w)
+		for _, path := range []string{"/", "/api/services"} {
+			resp := httptest.NewRecorder()
+			engine.ServeHTTP(resp, httptest.NewRequest("GET", path, nil))
+			if text := resp.Body.String(); strings.Contains(text, "hunter2") || !strings.Contains(text, ":1/x") {
+				t.Errorf("%s: %s", path, text)
+			}
+		}
+	}
+}
+
 func TestConnect(t *testing.T) {
 	t.Parallel()
 	states := connect([]State{
@@ -54,7 +78,8 @@ func TestConnect(t *testing.T) {
 			{Feed: "orders", URL: "http://sales:8080/feeds/orders"},
 			{Feed: "builds", URL: "https://cars.example/feeds/builds"},
 			{Feed: "prices", URL: "https://prices.example/x/feeds/prices"},
-			{Feed: "rates", URL: "https://prices.example/x/feeds/rates"},
+			{Feed: "rates", URL: "https://warehouse:xxxxx@prices.example/x/feeds/rates"},
+			{Feed: "returns", URL: "http://warehouse:xxxxx@sales:8080/feeds/returns"},
 		}},
 		{Name: "sales", URL: "http://localhost:8080", askedAt: "http://sales:8080"}, // which does not answer
 		{Name: "assembly", askedAt: "http://assembly:8091", Publishes: []Feed{{Name: "builds", URL: "https://cars.example/feeds/builds"}}},
@@ -63,10 +88,10 @@ func TestConnect(t *testing.T) {
 	for _, c := range states[0].Reads {
 		sources = append(sources, c.Source)
 	}
-	if got := strings.Join(sources, " "); got != "sales assembly prices.example prices.example" || len(states) != 4 {
+	if got := strings.Join(sources, " "); got != "sales assembly prices.example prices.example sales" || len(states) != 4 {
 		t.Errorf("the sources are %s of %+v", got, states)
 	}
-	if f := states[1].Publishes; len(f) != 1 || f[0] != (Feed{"orders", "http://localhost:8080/feeds/orders", -1}) {
+	if f := states[1].Publishes; len(f) != 2 || f[0] != (Feed{"orders", "http://localhost:8080/feeds/orders", -1}) {
 		t.Errorf("sales publishes %+v", f)
 	}
 	if len(states[2].Publishes) != 1 || len(states[3].Publishes) != 2 || states[3].Status != Unknown {

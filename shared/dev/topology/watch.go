@@ -31,9 +31,9 @@ func NewWatch(services []Service, token string) *Watch {
 	w := &Watch{token: token, asked: services}
 	now := time.Now().UTC()
 	for _, s := range services {
-		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: s.URL}
+		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: withoutUser(s.URL)}
 		if state.URL == "" {
-			state.URL = s.URL
+			state.URL = state.askedAt
 		}
 		w.states = append(w.states, state)
 		w.transports = append(w.transports, http.DefaultTransport.(*http.Transport).Clone())
