@@ -23,7 +23,8 @@ func Erasures(settings Settings) publish.Erasures {
 	}
 	return publish.Erasures{File: file, Delete: func(ctx context.Context, tx pgx.Tx, _ string, ids []uuid.UUID) error {
 		_, err := tx.Exec(ctx, `
-			with answers as (delete from idempotency_key where customer_id = any($1))
+			with answers as (delete from idempotency_key where customer_id = any($1)),
+			     links as (delete from sign_in_link where customer_id = any($1))
 			delete from customer where id = any($1)`, ids)
 		return err
 	}}

@@ -159,6 +159,32 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 	}
 }
 
+// What is restored without the account, and so goes with none, is gone after the next start.
+func TestRestoreWithoutTheAccount(t *testing.T) {
+	t.Parallel()
+	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
+	a := startErasing(t, pool, file)
+	_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+	a.keepLink(t, "link", p.ID, p.Email, "now() + interval '1 minute'")
+	for _, statement := range []string{`create table kept_link as table sign_in_link`, `create table kept_key as table idempotency_key`} {
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if resp, body := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	_, err := pool.Exec(t.Context(), `begin; set local session_replication_role = replica; -- as pg_restore --disable-triggers
+		insert into sign_in_link table kept_link; insert into idempotency_key table kept_key; drop table kept_link, kept_key; commit`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := startErasing(t, pool, file)
+	if strings.Contains(again.dump(t), p.Email) {
+		t.Error("the database has the address")
+	}
+}
+
 // A customer who cannot be kept erased is not erased.
 func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()

@@ -190,12 +190,24 @@ func TestServicesShareATable(t *testing.T) {
 	if n := rows(t, pool, "thing"); n != 5 || rows(t, pool, "subscription") != 1 {
 		t.Errorf("%d things are left", n)
 	}
-	exec(t, pool, `update subscription set service = 'clash'`) // as the text for a renamed service says
+	exec(t, pool, `insert into erased_entity (service, feed, id) values ('test', 'things', $1)`, numbered(9))
 	clash := thingService()
 	clash.Name = "clash"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := clash.Run(ctx, env, new(journal))
+	_, renamed, found := strings.Cut(fmt.Sprint(err), "has been renamed to clash: ")
+	if !found {
+		t.Fatal(err)
+	}
+	statements, _, _ := strings.Cut(renamed, ")")
+	for statement := range strings.SplitSeq(statements, "; ") {
+		exec(t, pool, statement)
+	}
+	exec(t, pool, `insert into thing values ($1, 1, 'back')`, numbered(9)) // as by the restore of a table
 	url, _, _ := startService(t, clash, env)
-	eventually(t, "it goes on under its new name", func() bool {
-		return subscription(t, url).Cursor == s.head(t).Cursor() && status(t, url+"/readyz") == 200
+	eventually(t, "it goes on under its new name, and knows what is erased", func() bool {
+		return subscription(t, url).Cursor == s.head(t).Cursor() && status(t, url+"/readyz") == 200 && rows(t, pool, "thing") == 5
 	})
 }
 

@@ -247,8 +247,9 @@ func (t *target) tableTaken(ctx context.Context, err error) error {
 		return err
 	}
 	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
-		"give each service tables of its own, or a database of its own (if that service has been renamed to %s: "+
-		"update subscription set service = '%s' where service = '%s')", t.Table, feed, service, t.service, t.service, service)
+		"give each service tables of its own, or a database of its own (if that service has been renamed to %[4]s: "+
+		"update subscription set service = '%[4]s' where service = '%[3]s'; "+
+		"update erased_entity set service = '%[4]s' where service = '%[3]s')", t.Table, feed, service, t.service)
 }
 
 // takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
