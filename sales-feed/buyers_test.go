@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/securecookie"
@@ -341,12 +342,14 @@ func TestHandover(t *testing.T) {
 		c[name] = value
 		return c
 	}
-	old := make(chan string, 2)
+	signed := make(chan string, 3)
 	synctest.Test(t, func(t *testing.T) { // it is the year 2000
-		old <- sign(t, buyerKey, forSales, with("x", 1))
-		old <- sign(t, buyerKey, forCustomers, with("x", 1))
+		signed <- sign(t, buyerKey, forSales, with("x", 1))
+		signed <- sign(t, buyerKey, forCustomers, with("x", 1))
+		time.Sleep(100 * 365 * 24 * time.Hour)
+		signed <- sign(t, buyerKey, forSales, with("x", 1))
 	})
-	oldForSales, oldForCustomers := <-old, <-old
+	oldForSales, oldForCustomers, ofTheFuture := <-signed, <-signed, <-signed
 	guest := func(t *testing.T) {
 		t.Helper()
 		b.get(t, co.sales.URL+"/")
@@ -370,7 +373,7 @@ func TestHandover(t *testing.T) {
 	for name, value := range map[string]string{
 		"nothing": "", "text": "x", "cut off": value[:len(value)-8], "signed by nobody": base(`{"customer":"` + uuid.NewString() + `"}`),
 		"signed with another key": sign(t, buyerKey+"x", forSales, with("x", 1)), "for the other app": sign(t, buyerKey, forCustomers, with("x", 1)),
-		"too old": oldForSales, "a cookie": sign(t, buyerKey, "sales_buyer", with("x", 1)), "a token": sign(t, buyerKey, "buyer_token", with("x", 1)),
+		"too old": oldForSales, "of a clock that was wrong": ofTheFuture, "a cookie": sign(t, buyerKey, "sales_buyer", with("x", 1)), "a token": sign(t, buyerKey, "buyer_token", with("x", 1)),
 		"without a nonce": sign(t, buyerKey, forSales, with("nonce", nil)), "with another nonce": sign(t, buyerKey, forSales, with("nonce", []byte("12345678901234567890123456789012"))),
 	} {
 		t.Run("to sales: "+name, func(t *testing.T) {

@@ -24,10 +24,16 @@ const (
 	cookieTime = 365 * 24 * time.Hour
 	prefix     = "datafeed_buyer_" // of tokens; logs leave out what begins so
 
-	// RepeatTime is how long the answer to a repeated request brings the buyer's credential again. Later, an
-	// Idempotency-Key that somebody guesses opens nothing.
-	RepeatTime = time.Hour
+	repeatTime = time.Hour
+	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
 )
+
+// Repeats reports whether the answer to a repeated request, which was first answered at t, brings the buyer's credential
+// again: for an hour. Later, an Idempotency-Key that somebody guesses opens nothing.
+func Repeats(t time.Time) bool {
+	age := time.Since(t)
+	return age > -maxSkew && age < repeatTime
+}
 
 // A Buyer is as whom a browser, or the bearer of a token, buys. The zero Buyer is nobody.
 type Buyer struct {

@@ -93,7 +93,7 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	if form != nil {
 		body.Handover = form.Get("handover")
 	}
-	if s.codec(handoverTime).Decode(audience(s.app), body.Handover, &got) != nil {
+	if s.codec(handoverTime).MinAge(-int(maxSkew.Seconds())).Decode(audience(s.app), body.Handover, &got) != nil {
 		return got, s.failed("It is too old, or not one of ours.")
 	}
 	if ended, err := s.ended(c.Request.Context(), Buyer{Customer: got.Customer, Since: got.Since}); err != nil {

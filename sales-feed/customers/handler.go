@@ -3,7 +3,6 @@ package customers
 import (
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -89,11 +88,11 @@ func (h *handler) signUp(c *gin.Context) error {
 	return h.goOn(c, by)
 }
 
-// late reports whether the answer to a sign-up is repeated so late that it brings no credential: after RepeatTime, or
+// late reports whether the answer to a sign-up is repeated so late that it brings no credential: after an hour, or
 // after the address was confirmed.
 func (h *handler) late(c *gin.Context, p *customer.Customer) (bool, error) {
 	since, err := buyer.Since(c.Request.Context(), h.store.pool, p.ID)
-	return since != 0 || time.Since(p.CreatedAt.Time) >= buyer.RepeatTime, err
+	return since != 0 || !buyer.Repeats(p.CreatedAt.Time), err
 }
 
 // own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account

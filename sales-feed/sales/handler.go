@@ -3,7 +3,6 @@ package sales
 import (
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -54,7 +53,7 @@ func (h *handler) place(c *gin.Context) error {
 		return err
 	}
 	token := ""
-	if guest && time.Since(o.PlacedAt.Time) < buyer.RepeatTime {
+	if guest && buyer.Repeats(o.PlacedAt.Time) {
 		by.Buyer = buyer.Buyer{Visitor: o.CustomerID}
 		if byForm {
 			err = h.buyers.Keep(c, by.Buyer)

@@ -155,3 +155,48 @@ func TestConnectionsThatGoSilent(t *testing.T) {
 		})
 	}
 }
+
+// A source has moved, and its name leads to the new address. The old one answers as before, with what it had.
+func TestSourceThatHasMoved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var moved atomic.Bool
+		var ways [2]*way
+		var asked [2]atomic.Int32
+		for i := range ways {
+			ways[i] = &way{accepted: make(chan net.Conn, 10)}
+			server := &http.Server{ReadHeaderTimeout: time.Hour, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				asked[i].Add(1)
+				page()(rw, r)
+			})}
+			go func() { _ = server.Serve(ways[i]) }()
+			defer server.Close()
+		}
+		client := NewClient("")
+		defer client.Close()
+		client.http.Transport.(*Transport).http.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if moved.Load() {
+				return ways[1].dial(ctx, network, addr)
+			}
+			return ways[0].dial(ctx, network, addr)
+		}
+		poll := func(times int) {
+			t.Helper()
+			for range times {
+				if _, err := client.Get(t.Context(), Request{URL: "http://example.com/feeds/things", Limit: 10}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+			}
+		}
+		poll(60)
+		if n := len(ways[0].conns); n != 1 {
+			t.Errorf("%d connections within 5 minutes", n)
+		}
+		moved.Store(true)
+		poll(61)
+		if before := asked[0].Load(); before > 120 || asked[1].Load() == 0 {
+			t.Errorf("the old address was asked %d times, the new one %d times", before, asked[1].Load())
+		}
+	})
+}

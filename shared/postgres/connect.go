@@ -80,6 +80,7 @@ func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 			params[key] = value
 		}
 	}
+	params["client_encoding"] = "UTF8" // whatever is set for the role or the database: else they take the bytes for other letters
 	if schema != "" {
 		params["search_path"] = pgx.Identifier{schema}.Sanitize()
 	}
@@ -127,7 +128,7 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize())
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize()+" ENCODING 'UTF8' TEMPLATE template0")
 	switch sqlState(err) {
 	case duplicateDatabase, uniqueViolation:
 		return nil

@@ -140,18 +140,21 @@ func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string)
 	return err
 }
 
-// checkSession refuses a database that takes no writes, and a pooler that does not give each connection a session of its
+// checkSession refuses a database that takes no writes, one that does not keep text as UTF-8, and a pooler that does not give each connection a session of its
 // own: locks would stay behind in sessions of others, and settings and notifications be lost.
 func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	results, err := conn.Exec(ctx, `select pg_backend_pid(), current_setting('transaction_read_only')`).ReadAll()
+	results, err := conn.Exec(ctx, `select pg_backend_pid(), current_setting('transaction_read_only'), current_setting('server_encoding')`).ReadAll()
 	if err != nil {
 		return err
 	}
 	row := results[0].Rows[0]
 	if string(row[1]) == "on" {
 		return ErrReadOnly
+	}
+	if encoding := string(row[2]); encoding != "UTF8" {
+		return fmt.Errorf("the database %s has the encoding %s, which cannot hold every text: create one with encoding 'UTF8'", cfg.Database, encoding)
 	}
 	if string(row[0]) == fmt.Sprint(conn.PID()) { // which a pooler makes up
 		return nil

@@ -98,6 +98,39 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+// What is set for the role or the database turns no letter into others, and a database that cannot hold every text is refused.
+func TestEncoding(t *testing.T) {
+	t.Parallel()
+	base := database(t, "encoding")
+	db := open(t, postgres.Config{URL: base, Name: "sales"})
+	if _, err := db.Exec(t.Context(), `alter database encoding set client_encoding = 'LATIN1'`); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, postgres.Config{URL: with(t, base, "client_encoding", "LATIN1"), Name: "sales"})
+	var length int
+	if err := db.QueryRow(t.Context(), `select length($1::text)`, "Łukasz José").Scan(&length); err != nil || length != 11 {
+		t.Errorf("%d letters, %v", length, err)
+	}
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		name := "encoding_" + strings.ToLower(encoding)
+		if _, err := db.Exec(t.Context(), `create database `+name+` encoding '`+encoding+`' locale 'C' template template0`); err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Path = "/" + name
+		refused, err := postgres.Open(t.Context(), postgres.Config{URL: u.String(), Name: "sales", Logger: slog.New(slog.DiscardHandler)})
+		if err == nil {
+			refused.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), name+" has the encoding "+encoding) {
+			t.Errorf("%s: %v", encoding, err)
+		}
+	}
+}
+
 // Transactions that wait for a lock see what its holder has done, whatever isolation level is the default of the database.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
