@@ -30,6 +30,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -87,7 +88,7 @@ func openCompany(t *testing.T, env ...string) *company {
 	if err := errors.Join(daemon.Parse(vars, &shop), daemon.Parse(vars, &accounts)); err != nil {
 		t.Fatal(err)
 	}
-	shop.PublicURL, accounts.PublicURL = address(co.sales), address(co.customers)
+	shop.PublicURL, accounts.PublicURL = web.Site(address(co.sales)), web.Site(address(co.customers))
 	salesDatabase, accountsDatabase := pgtest.New(t, append(sales.Migrations(), sql.Migrations("access"))...),
 		pgtest.New(t, append(customers.Migrations(), sql.Migrations("access"))...)
 	co.databases = []*pgxpool.Pool{salesDatabase, accountsDatabase}

@@ -15,7 +15,6 @@ import (
 	"github.com/gorilla/securecookie"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -88,14 +87,14 @@ const (
 // A Side is what one of the two apps has of the credentials.
 type Side struct {
 	app, other App
-	otherURL   source.Site
+	otherURL   web.Site
 	pool       *pgxpool.Pool // with the table handover
 	key        []byte
 }
 
 // New returns the side of an app. otherURL is where browsers find the other one. Settings' default is a file in
 // dataDir.
-func New(app App, otherURL source.Site, s Settings, dataDir string, pool *pgxpool.Pool) (*Side, error) {
+func New(app App, otherURL web.Site, s Settings, dataDir string, pool *pgxpool.Pool) (*Side, error) {
 	key, err := s.key(dataDir)
 	if err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, 
 	c.Header("Cache-Control", "no-store")
 	web.Render(c, http.StatusOK, handoverPage, web.Page{Service: service, Title: page.Title, Nav: nav, Data: struct {
 		Page
-		URL   source.Site
+		URL   web.Site
 		Value string
 	}{page, s.otherURL, signed}})
 	return nil

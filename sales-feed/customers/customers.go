@@ -29,8 +29,8 @@ type Settings struct {
 type AccountsSettings struct {
 	Buyer         buyer.Settings
 	Mail          smtp.Settings
-	StorefrontURL source.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and where they are sent back to, and nowhere else"`
-	ErasedFile    string      `env:"ERASED_FILE" help:"list of the ids of erased accounts, which a restored dump must not bring back: apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
+	StorefrontURL web.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and where they are sent back to, and nowhere else"`
+	ErasedFile    string   `env:"ERASED_FILE" help:"list of the ids of erased accounts, which a restored dump must not bring back: apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
 }
 
 var shell = service.Service{Name: "customers", Title: "Customers", Addr: "127.0.0.1:8081", Feeds: true, Migrations: Migrations()}
@@ -53,7 +53,7 @@ var pages embed.FS
 
 // Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
-	settings.PublicURL = r.PublicURL
+	settings.PublicURL = web.Site(r.PublicURL)
 	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
 	source.Route(r, log, nav, customersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)

@@ -68,7 +68,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	settings.PublicURL = cmp.Or(settings.PublicURL, web.Site("http://"+server.Listener.Addr().String()))
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // startErasing starts the app with a list of erased ids.
@@ -34,7 +35,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	}
 	t.Cleanup(log.Close)
 	server := httptest.NewUnstartedServer(nil)
-	settings.PublicURL = "http://" + server.Listener.Addr().String()
+	settings.PublicURL = web.Site("http://" + server.Listener.Addr().String())
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, "", pool)
 	if err != nil {
 		t.Fatal(err)

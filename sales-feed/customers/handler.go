@@ -15,7 +15,7 @@ import (
 
 type handler struct {
 	store     store
-	shop      source.Site
+	shop      web.Site
 	nav       []web.Link
 	countries []country
 	buyers    *buyer.Side

@@ -61,7 +61,7 @@ type links struct {
 func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
 	return &links{
-		accounts.pool, accounts, s.Mail, s.PublicURL, logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
+		accounts.pool, accounts, s.Mail, string(s.PublicURL), logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
 		limiter(), limiter(), limiter(), limiter(), limiter(),
 	}
 }

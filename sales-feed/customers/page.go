@@ -23,7 +23,7 @@ type view struct {
 	Inputs      []input
 	Problem     *web.Problem // nil is none
 	Unconfirmed string       // what is wrong with the confirmation of a deletion
-	Shop        source.Site
+	Shop        web.Site
 	Mails       bool // are sent
 
 	Key string // of the sign-up: what makes a form that is sent twice one account

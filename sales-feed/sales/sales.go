@@ -26,7 +26,7 @@ type Settings struct {
 
 // ShopSettings are those of the sales app alone.
 type ShopSettings struct {
-	CustomersURL source.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
+	CustomersURL web.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
 	Buyer        buyer.Settings
 }
 

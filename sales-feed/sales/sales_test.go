@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -61,7 +62,7 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	settings.PublicURL = cmp.Or(settings.PublicURL, "http://"+server.Listener.Addr().String())
+	settings.PublicURL = cmp.Or(settings.PublicURL, web.Site("http://"+server.Listener.Addr().String()))
 	settings.CustomersURL = cmp.Or(settings.CustomersURL, "http://customers.example")
 	settings.Buyer.BuyerKey = cmp.Or(settings.Buyer.BuyerKey, buyerKey)
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, "", pool)

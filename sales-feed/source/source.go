@@ -6,19 +6,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/net/idna"
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -127,40 +122,4 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tab
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the synchronous standby does not confirm what is written.")
 	}
 	return nil
-}
-
-// A Site is where another app is found: http or https, without a slash at the end, and with the host and port as browsers write them.
-type Site string
-
-var errSite = errors.New("takes a URL such as http://localhost:8080")
-
-// UnmarshalText reads a URL such as http://localhost:8080.
-func (s *Site) UnmarshalText(text []byte) error {
-	u, err := url.Parse(string(text))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return errSite
-	}
-	host := strings.ToLower(u.Hostname())
-	if addr, err := netip.ParseAddr(host); err == nil {
-		host = addr.String()
-	} else if ascii, err := idna.Lookup.ToASCII(host); err == nil {
-		host = ascii
-	}
-	if host == "" || strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
-		return errSite
-	}
-	port := u.Port()
-	if port == map[string]string{"http": "80", "https": "443"}[u.Scheme] {
-		port = ""
-	}
-	u.Host = strings.TrimSuffix(net.JoinHostPort(host, port), ":")
-	*s = Site(strings.TrimSuffix(u.String(), "/"))
-	return nil
-}
-
-// Origin is its scheme, host and port (RFC 6454).
-func (s Site) Origin() string {
-	scheme, rest, _ := strings.Cut(string(s), "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return scheme + "://" + host
 }

@@ -44,7 +44,8 @@ func ExitWith(code int, err error) error { return exitError{err, code} }
 // context.Canceled; 2 when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and tokens.
 //
 // SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
-// (see parent) cancel ctx. A second signal ends the process at once, and so do 20 s without run returning.
+// (see parent) cancel ctx. A second signal ends the process at once, unless it is the first one again within a second; so do
+// 20 s without run returning.
 func Main(run Run) {
 	// A heap of a few megabytes is collected again and again. This one begins with memory that is never touched, and so never
 	// there, and is left alone until it has twice as much.
@@ -52,6 +53,9 @@ func Main(run Run) {
 	live(run, 20*time.Second)
 	runtime.KeepAlive(untouched)
 }
+
+// repeatTime is for how long the same signal is the same request to stop: timeout(1) sends it to the process and to its group.
+const repeatTime = time.Second
 
 // Run is a program: everything it has of its process are its arguments.
 type Run = func(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error
@@ -81,18 +85,26 @@ func live(run Run, stopTimeout time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	returned := make(chan struct{})
 	go func() {
+		var first os.Signal
 		select {
-		case <-signals:
+		case first = <-signals:
 		case <-parentGone:
 			fmt.Fprintln(os.Stderr, name+": the process that started this one is gone: stopping")
 		}
 		cancel()
-		select {
-		case <-returned:
-		case s := <-signals:
-			die(1, "second signal (%v): not waiting for an orderly end", s)
-		case <-time.After(stopTimeout):
-			die(1, "not stopped %v after being asked to: ending anyway", stopTimeout)
+		asked, late := time.Now(), time.After(stopTimeout)
+		for {
+			select {
+			case <-returned:
+				return
+			case s := <-signals:
+				if s == first && time.Since(asked) < repeatTime {
+					continue
+				}
+				die(1, "second signal (%v): not waiting for an orderly end", s)
+			case <-late:
+				die(1, "not stopped %v after being asked to: ending anyway", stopTimeout)
+			}
 		}
 	}()
 

@@ -38,6 +38,11 @@ func NewClient(token string) *Client {
 	}}
 }
 
+// IsToken reports whether a request can carry the token: printable ASCII characters without spaces.
+func IsToken(token string) bool {
+	return !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
 // WithinOrigin lets an [http.Client] follow a redirect within one origin (RFC 6454 section 4), 5 at most, so that no token
 // leaves it. Errors: *RedirectError.
 func WithinOrigin(r *http.Request, via []*http.Request) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -110,10 +111,10 @@ func TestServiceKilledInInitdb(t *testing.T) {
 	for _, leash := range leashes {
 		t.Run(leash.name, func(t *testing.T) {
 			t.Parallel()
-			dir := pgtest.Dir(t)
+			dir := filepath.Join(pgtest.Dir(t), "company [1]")
 			h := startHelper(t, helperArgs{Dir: dir, Name: "sales", Watchdog: leash.watchdog, Volatile: true})
 			unfinished := func() bool {
-				found, _ := filepath.Glob(filepath.Join(dir, "sales", "initdb-*", "base"))
+				found, _ := fs.Glob(os.DirFS(dir), "sales/initdb-*/base")
 				return len(found) > 0
 			}
 			eventually(t, "initdb has begun", unfinished)

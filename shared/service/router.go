@@ -39,7 +39,7 @@ type Router struct {
 // NewRouter returns a router with /login, /logout and /metrics. The settings have a PublicURL.
 func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger) (*Router, error) {
 	rules, err := access.New(set.HTTPSettings.Settings, access.Options{
-		Service: s.Name, Title: s.Title, PublicURL: set.PublicURL, Pool: pool, Logger: logger,
+		Service: s.Name, Title: s.Title, PublicURL: string(set.PublicURL), Pool: pool, Logger: logger,
 	})
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	}
 	r := &Router{
 		Anybody: engine.Group(""), Readers: engine.Group("", rules.Reader()), Operators: engine.Group("", rules.Operator()),
-		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: set.PublicURL,
+		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL),
 		title: s.Title, feeds: set.FeedSettings, access: rules,
 	}
 	rules.Route(r.Anybody)

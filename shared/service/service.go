@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -44,8 +43,8 @@ type Settings struct {
 
 // HTTPSettings say where and for whom a process answers, and what it logs.
 type HTTPSettings struct {
-	Addr      string `env:"ADDR"` // "" means that of the service
-	PublicURL string `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
+	Addr      string   `env:"ADDR"` // "" means that of the service
+	PublicURL web.Site `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
 	access.Settings
 	TLSCertFile    string      `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
 	TLSKeyFile     string      `env:"TLS_KEY_FILE" help:"PEM file of its key"`
@@ -114,6 +113,9 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	if _, err := set.Complete(); err != nil {
 		return nil, daemon.Usagef("%w", err)
 	}
+	if set.FeedMaxAge < 0 || set.FeedMaxAge%time.Second != 0 {
+		return nil, daemon.Usagef("FEED_MAX_AGE takes whole seconds from 0s")
+	}
 	if p.listener, err = web.Listen(ctx, cmp.Or(set.Addr, s.Addr)); err != nil {
 		return nil, err
 	}
@@ -150,16 +152,16 @@ func (s Service) migrations() []postgres.Migrations {
 	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
 }
 
-func publicURL(set Settings, at net.Addr) string {
+func publicURL(set Settings, at net.Addr) web.Site {
 	if set.PublicURL != "" {
-		return strings.TrimSuffix(set.PublicURL, "/")
+		return set.PublicURL
 	}
 	scheme := "http"
 	if set.TLSCertFile != "" {
 		scheme = "https"
 	}
 	_, port, _ := net.SplitHostPort(at.String())
-	return fmt.Sprintf("%s://localhost:%s", scheme, port)
+	return web.Site(fmt.Sprintf("%s://localhost:%s", scheme, port))
 }
 
 // Serve answers requests until ctx ends, then lets running ones end for up to 10 s. At level debug it logs each route first.

@@ -52,10 +52,11 @@ func TestWarnsOfShutAccess(t *testing.T) {
 
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
-	for name, value := range map[string]string{
-		"ACCESS": "half", "HOSTS": "a/b", "TOKENS": "ada:operator:hunter2", "TOKENS_FILE": "/nowhere/hunter2", "PUBLIC_URL": "hunter2",
-		"TLS_CERT_FILE": "cert.pem", "TRUSTED_PROXIES": "somebody",
+	for _, setting := range []string{
+		"ACCESS=half", "HOSTS=a/b", "TOKENS=ada:operator:hunter2", "TOKENS_FILE=/nowhere/hunter2", "PUBLIC_URL=hunter2", "PUBLIC_URL=ftp://h",
+		"PUBLIC_URL=http://u:hunter2@h", "PUBLIC_URL=http://h?x", "FEED_MAX_AGE=-1s", "FEED_MAX_AGE=500ms", "TLS_CERT_FILE=cert.pem", "TRUSTED_PROXIES=somebody",
 	} {
+		name, value, _ := strings.Cut(setting, "=")
 		_, err := open(t, map[string]string{name: value})
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "ada:operator") {
 			t.Errorf("%s=%s: %v", name, value, err)

@@ -90,7 +90,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
-	if strings.ContainsFunc(set.Reader.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !feed.IsToken(set.Reader.FeedToken) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)

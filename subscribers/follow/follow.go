@@ -83,7 +83,7 @@ func parse(args []string, env map[string]string) (*options, error) {
 	if err := daemon.Parse(env, &set); err != nil {
 		return nil, err
 	}
-	if strings.ContainsFunc(set.FeedToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !feed.IsToken(set.FeedToken) {
 		return nil, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	o.token = set.FeedToken

@@ -44,12 +44,15 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
+	if !feed.IsToken(set.Map.FeedToken) {
+		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
+	}
 	if err := set.Map.Services.Check(set.Map.FeedToken, set.Map.PlainHosts); err != nil {
 		return daemon.Usagef("SERVICES: %w", err)
 	}
 	if set.Map.LinkHost != "" {
 		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {
-			return err
+			return daemon.Usagef("LINK_HOST: %w", err)
 		}
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)

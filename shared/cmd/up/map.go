@@ -9,6 +9,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	shell "github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const mapPort = 8079
@@ -31,7 +32,7 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	if err := daemon.Parse(c.env, &set); err != nil {
 		return nil, err
 	}
-	set.Addr, set.PublicURL, set.AccessLog = at.addr, at.url(), false
+	set.Addr, set.PublicURL, set.AccessLog = at.addr, web.Site(at.url()), false
 	if c.env["ACCESS"] == "" {
 		set.Access = access.Open
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -53,13 +54,13 @@ func (s *Sink) Open() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(s.Dir, "*.eml")) // sorted: by their numbers
+	files, err := fs.Glob(os.DirFS(s.Dir), "*.eml") // sorted: by their numbers
 	for _, file := range files[max(0, len(files)-maxMails):] {
 		number := 0
-		if _, scanErr := fmt.Sscanf(filepath.Base(file), "%d.eml", &number); scanErr != nil {
+		if _, scanErr := fmt.Sscanf(file, "%d.eml", &number); scanErr != nil {
 			continue
 		}
-		raw, readErr := os.ReadFile(file)
+		raw, readErr := os.ReadFile(filepath.Join(s.Dir, file))
 		if readErr != nil {
 			err = errors.Join(err, readErr)
 			continue

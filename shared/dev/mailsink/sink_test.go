@@ -76,7 +76,7 @@ func get(t *testing.T, url string) (*http.Response, string) {
 
 func TestSink(t *testing.T) {
 	t.Parallel()
-	s := &Sink{Dir: t.TempDir(), Refuse: func(to string) *Refusal {
+	s := &Sink{Dir: filepath.Join(t.TempDir(), "mails [1]"), Refuse: func(to string) *Refusal {
 		if to == "nobody@test.example" {
 			return &Refusal{Code: 550, Message: "No mailbox"}
 		}

@@ -54,6 +54,9 @@ func (s Services) Check(token string, plain feed.PlainHosts) error {
 
 // LinkTo sets the host of all links for browsers, which may not know the services' own names. Ports stay.
 func (s Services) LinkTo(host string) error {
+	if u, err := url.Parse("http://" + host); err != nil || u.Hostname() != strings.Trim(host, "[]") {
+		return errors.New("takes the name or address of a host without a port, such as localhost or [2001:db8::7]")
+	}
 	for i := range s {
 		u, err := url.Parse(s[i].URL)
 		if err != nil {

@@ -42,14 +42,24 @@ type binaries struct {
 // first of PATH, pg_config and the usual folders that serves. A major version of 0 means any that
 // is supported.
 func findBinaries(ctx context.Context, pgbin string, major int) (string, error) {
-	if pgbin != "" {
-		found, err := inspect(ctx, pgbin)
-		if err != nil {
-			return "", fmt.Errorf("PGBIN: no usable PostgreSQL server in %s: %w", pgbin, err)
+	var found []binaries
+	var err error
+	if pgbin == "" {
+		found = search(ctx, usualFolders)
+	} else {
+		var named binaries
+		if named, err = inspect(ctx, pgbin); err != nil {
+			err = fmt.Errorf("PGBIN: no usable PostgreSQL server in %s: %w", pgbin, err)
 		}
-		return choose([]binaries{found}, major)
+		found = []binaries{named}
 	}
-	return choose(search(ctx, usualFolders), major)
+	if ctx.Err() != nil { // what could not be asked may be there
+		return "", ctx.Err()
+	}
+	if err != nil {
+		return "", err
+	}
+	return choose(found, major)
 }
 
 // choose prefers the first.

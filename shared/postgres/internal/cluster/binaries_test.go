@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -26,6 +27,13 @@ func TestBinariesOfThisMachine(t *testing.T) {
 	}
 	if named, err := findBinaries(t.Context(), folder, 0); err != nil || named != folder {
 		t.Errorf("PGBIN=%s: %s, error %v", folder, named, err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, pgbin := range []string{"", folder} {
+		if _, err := findBinaries(stopped, pgbin, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("PGBIN=%s, stopped while it looks: %v", pgbin, err)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	if c.bin, err = findBinaries(ctx, opts.Bin, major); err != nil {
-		if major != 0 {
+		if major != 0 && ctx.Err() == nil {
 			err = fmt.Errorf("%w; to start over, delete %s%s", err, folder.data, folder.andMarkers())
 		}
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -67,9 +68,9 @@ func (c *Cluster) initdb(ctx context.Context) error {
 
 // removeLeftovers deletes what a killed initdb left.
 func (c *Cluster) removeLeftovers() {
-	leftovers, _ := filepath.Glob(filepath.Join(c.folder.home, "initdb-*"))
+	leftovers, _ := fs.Glob(os.DirFS(c.folder.home), "initdb-*")
 	for _, leftover := range leftovers {
-		if err := os.RemoveAll(leftover); err != nil {
+		if err := os.RemoveAll(filepath.Join(c.folder.home, leftover)); err != nil {
 			c.opts.Logger.Warn("left-over of an unfinished initdb not deleted", "error", err)
 		}
 	}

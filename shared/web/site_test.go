@@ -1,4 +1,4 @@
-package source
+package web
 
 import "testing"
 
@@ -25,7 +25,7 @@ func TestSite(t *testing.T) {
 			t.Errorf("%q: %q %q %v", text, s, s.Origin(), err)
 		}
 	}
-	for _, text := range []string{"", "customers.example", "ftp://customers.example", "https://", "https://:443", "https://a@b", "localhost:8080", "/shop", "javascript:alert(1)", "http://", "http://u:hunter2@h", "https://a?b", "https://a#b", "https://ü ü"} {
+	for _, text := range []string{"", "customers.example", "ftp://customers.example", "https://", "https://:443", "https://a@b", "localhost:8080", "/shop", "javascript:alert(1)", "http://", "http://u:hunter2@h", "https://a?b", "https://a#b", "https://ü ü", "//h", "http://h:65536"} {
 		var s Site
 		if err := s.UnmarshalText([]byte(text)); err == nil || s != "" {
 			t.Errorf("%q is taken as %q", text, s)
