@@ -269,9 +269,8 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ..
 			return copyThings(ctx, tx, b)
 		}
 	}
-	c.poller = newPoller("test", things, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
-	c.pool = pool
-	if err := c.configure(nil); err != nil {
+	var err error
+	if c.poller, err = newPoller(pool, Options{Name: "test", PageSize: pageSize, Logger: discard}, things); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.create(context.Background()); err != nil {
