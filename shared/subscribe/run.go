@@ -120,7 +120,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	site.router, site.DB = process.Router, process.Pool
 	closeLog := func() {}
 	if s.Publishes != nil {
-		if site.Log, err = publish.Open(ctx, site.DB, logger); err != nil {
+		if site.Log, err = publish.Open(ctx, site.DB, publish.Options{Logger: logger}); err != nil {
 			return err
 		}
 		closeLog = sync.OnceFunc(site.Log.Close)
