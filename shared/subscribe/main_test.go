@@ -85,7 +85,7 @@ func newSource(t testing.TB) *source {
 // open makes it a process that has just been started.
 func (s *source) open(t rapid.TB) {
 	t.Helper()
-	log, err := publish.Open(context.Background(), s.pool, discard)
+	log, err := publish.Open(context.Background(), s.pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func newLibrary(t *testing.T) *library {
 	if _, err := pool.Exec(t.Context(), `select feed_create('books')`); err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, discard)
+	log, err := publish.Open(t.Context(), pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
