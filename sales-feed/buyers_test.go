@@ -61,7 +61,7 @@ func openCompany(t *testing.T, env ...string) *company {
 	}
 	serve := func(s *httptest.Server, app service.Service, pool *pgxpool.Pool, settings service.Settings, route func(*service.Router, *publish.Log) error) {
 		t.Helper()
-		log, err := publish.Open(t.Context(), pool, logger)
+		log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,14 +6,14 @@ import (
 	"embed"
 	"io/fs"
 
-	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/migrate"
 )
 
 //go:embed */*.sql
 var files embed.FS
 
 // Migrations returns the migrations in the folder name. It panics when there is no such folder.
-func Migrations(name string) postgres.Migrations {
+func Migrations(name string) migrate.Set {
 	sub, err := fs.Sub(files, name)
 	if err != nil {
 		panic(err)
@@ -21,5 +21,5 @@ func Migrations(name string) postgres.Migrations {
 	if found, _ := fs.Glob(sub, "*.sql"); len(found) == 0 {
 		panic("no migrations in sql/" + name)
 	}
-	return postgres.Migrations{Name: name, FS: sub}
+	return migrate.Set{Name: name, FS: sub}
 }

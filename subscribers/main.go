@@ -13,7 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/service"
-	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
@@ -25,8 +25,8 @@ import (
 )
 
 // services are all there are: a new one is a line here.
-func services() []*subscribe.Service {
-	return []*subscribe.Service{
+func services() []*subscriber.Service {
+	return []*subscriber.Service{
 		warehouse.Service(),
 		assembly.Service(),
 		dashboard.Service,
@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		return follow.Run(ctx, rest, env, stdout, os.Stderr)
 	}
 	services := services()
-	i := slices.IndexFunc(services, func(s *subscribe.Service) bool { return s.Name == name })
+	i := slices.IndexFunc(services, func(s *subscriber.Service) bool { return s.Name == name })
 	if i < 0 {
 		return daemon.Usagef("there is no service %q; without a name, subscribers lists them", name)
 	}

@@ -126,7 +126,7 @@ func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	if _, err := pool.Exec(t.Context(), `select feed_create($1)`, name); err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

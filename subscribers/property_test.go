@@ -19,6 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/sql"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
@@ -98,12 +99,12 @@ func stateAfter(t *rapid.T, history []feed.Entry) (placed, cancelled []order.Ord
 
 // A replica is a service that runs, and whose pages a test applies itself.
 type replica struct {
-	*subscribe.Service
+	*subscriber.Service
 	pool *pgxpool.Pool
 	url  string
 }
 
-func newReplica(t *testing.T, s *subscribe.Service, source string) *replica {
+func newReplica(t *testing.T, s *subscriber.Service, source string) *replica {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), s.Migrations)
 	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_SHIPMENTS": "@yearly", "LEAD_SPEED": "1"}
 	if s.Settings != nil {

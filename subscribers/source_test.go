@@ -51,7 +51,7 @@ func (s *source) startAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	if s.log, err = publish.Open(t.Context(), pool, logger); err != nil {
+	if s.log, err = publish.Open(t.Context(), pool, publish.Options{Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.log.Close)

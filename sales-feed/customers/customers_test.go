@@ -63,7 +63,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
-	log, err := publish.OpenPersonal(t.Context(), pool, logger, Erasures(settings))
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger, Erasures: Erasures(settings)})
 	if err != nil {
 		t.Fatal(err)
 	}

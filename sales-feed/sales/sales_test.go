@@ -57,7 +57,7 @@ func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 		return err
 	}
 	defer p.Close()
-	log, err := a.open(ctx, p.Pool, logger)
+	log, err := publish.Open(ctx, p.Pool, publish.Options{Logger: logger, Erasures: a.Erasures})
 	if err != nil {
 		return err
 	}
@@ -63,13 +62,6 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	defer removing.Wait()
 	defer stop()
 	return p.Serve(ctx)
-}
-
-func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*publish.Log, error) {
-	if a.Erasures.File == "" {
-		return publish.Open(ctx, pool, logger)
-	}
-	return publish.OpenPersonal(ctx, pool, logger, a.Erasures)
 }
 
 // Nav returns the links of a page: the one that it is on is current, and feeds are left out for those who may not read them.

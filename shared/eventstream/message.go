@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 // Messages are what the entries of a page are to those who consume the stream. The headers say
@@ -92,34 +93,17 @@ func hasID(entity []byte) bool {
 	return has
 }
 
-// A Message is an entry that came by the stream. Its Cursor is zero where it is not known.
-type Message struct {
-	feed.Entry
-	After      feed.Cursor // the place where its page starts: before the entry
-	Generation int64       // of the stream: see Messages
-	Err        error       // why it is none; then all else is zero
-
-	delivery amqp.Delivery
-}
-
-// Ends tells that a page ends with this entry: its Cursor is known.
-func (m *Message) Ends() bool { return m.Cursor.Position == m.Position }
-
-// Ack tells the broker that this message, and all that came before it over the same connection, are done with. Where that
-// connection is lost they come again.
-func (m *Message) Ack() { _ = m.delivery.Ack(true) }
-
 // Parse reads a message of the feed's stream.
-func Parse(name string, d amqp.Delivery) Message {
+func Parse(name string, d amqp.Delivery) subscribe.Message {
 	m, err := read(name, &d)
 	if err != nil {
-		m = Message{Err: fmt.Errorf("not a message of the feed %s: %w", name, err)}
+		m = subscribe.Message{Err: fmt.Errorf("not a message of the feed %s: %w", name, err)}
 	}
-	m.delivery = d
+	m.Acknowledge = func() { _ = d.Ack(true) }
 	return m
 }
 
-func read(name string, d *amqp.Delivery) (m Message, err error) {
+func read(name string, d *amqp.Delivery) (m subscribe.Message, err error) {
 	var of, updated, after, cursor string
 	if err = errors.Join(
 		header(d, "feed", &of), header(d, "position", &m.Position), header(d, "version", &m.Version), header(d, "updated", &updated),
@@ -152,7 +136,7 @@ func read(name string, d *amqp.Delivery) (m Message, err error) {
 	if behind != m.After {
 		m.Cursor = behind
 	}
-	return m, m.readBody(d.Body)
+	return m, readBody(&m, d.Body)
 }
 
 func header[T any](d *amqp.Delivery, name string, into *T) error {
@@ -165,7 +149,7 @@ func header[T any](d *amqp.Delivery, name string, into *T) error {
 }
 
 // readBody undoes body, but for white space around the entity's members.
-func (m *Message) readBody(body []byte) (err error) {
+func readBody(m *subscribe.Message, body []byte) (err error) {
 	const id = len(bodyHead) - len(`%s"`)
 	if len(body) <= id+36+1 || !json.Valid(body) || !bytes.HasPrefix(body, []byte(bodyHead[:id])) {
 		return errors.New("its body is no object that begins with external_id")

@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 func numbered(n int) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)) }
@@ -40,8 +41,9 @@ func TestThereAndBack(t *testing.T) {
 		{Position: 10, ID: numbered(2), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 7, 0, time.UTC), Deleted: true, Erased: true, Cursor: behind},
 	}}
 	for i, p := range Messages("things", 3, from, page) {
-		want := Message{Entry: page.Entries[i], After: from, Generation: 3, delivery: delivered(p)}
-		if got := Parse("things", delivered(p)); !reflect.DeepEqual(got, want) || got.Ends() != (i == 2) {
+		want := subscribe.Message{Entry: page.Entries[i], After: from, Generation: 3}
+		got := Parse("things", delivered(p))
+		if got.Acknowledge = nil; !reflect.DeepEqual(got, want) || got.Ends() != (i == 2) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
@@ -136,8 +138,8 @@ func TestBody(t *testing.T) {
 		`{ "entity":{"external_id":7}}`: `{"external_id":"` + id.String() + `","entity":{ "entity":{"external_id":7}}}`,
 		`{"\u0065xternal_id":"ours"}`:   `{"external_id":"` + id.String() + `","entity":{"\u0065xternal_id":"ours"}}`,
 	} {
-		var same Message
-		if err := same.readBody(body(&feed.Entry{ID: id, Entity: []byte(entity)})); err != nil || same.ID != id || !equal(t, same.Entity, []byte(entity)) {
+		var same subscribe.Message
+		if err := readBody(&same, body(&feed.Entry{ID: id, Entity: []byte(entity)})); err != nil || same.ID != id || !equal(t, same.Entity, []byte(entity)) {
 			t.Errorf("%s comes back as %s, %v", entity, same.Entity, err)
 		}
 		if got := string(body(&feed.Entry{ID: id, Entity: []byte(entity)})); got != want || !json.Valid([]byte(got)) {

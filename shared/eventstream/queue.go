@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 const (
@@ -22,10 +23,10 @@ const (
 	closeTimeout = time.Second
 )
 
-// Prefetch is how many messages a Queue has out, unacknowledged: what a page holds at most.
-const Prefetch = feed.MaxPageSize
+// prefetch is how many messages a Queue has out, unacknowledged: what a page holds at most.
+const prefetch = feed.MaxPageSize
 
-// A Queue is a reader's own: durable, on a quorum of the broker's nodes, and bound to the exchange of a feed.
+// A Queue is a reader's own, and a [subscribe.Stream]: durable, on a quorum of the broker's nodes, and bound to the exchange of a feed.
 type Queue struct {
 	Broker Broker
 	Feed   string
@@ -33,18 +34,11 @@ type Queue struct {
 	Logger *slog.Logger
 
 	mu     sync.Mutex
-	status Status
+	status subscribe.Connection
 }
 
-// A Status is how it is with the broker.
-type Status struct {
-	Listening bool
-	Since     time.Time // it is so
-	Err       error     // why it ended; nil means not yet
-}
-
-// Status is how it is now.
-func (q *Queue) Status() Status {
+// Connection returns how it is with the broker.
+func (q *Queue) Connection() subscribe.Connection {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.status
@@ -52,20 +46,20 @@ func (q *Queue) Status() Status {
 
 // Listen sends what comes to messages until ctx ends. A connection that is lost or refused is tried again, later and later; what was
 // not acknowledged comes again, and so may what was.
-func (q *Queue) Listen(ctx context.Context, messages chan<- Message) {
-	q.set(Status{Since: time.Now()})
+func (q *Queue) Listen(ctx context.Context, messages chan<- subscribe.Message) {
+	q.set(subscribe.Connection{Since: time.Now()})
 	for failures := 0; ; {
 		err := q.consume(ctx, messages)
 		if ctx.Err() != nil {
 			return
 		}
-		at := q.Status()
+		at := q.Connection()
 		if at.Listening {
 			failures = 0
 		}
 		if at.Listening || at.Err == nil {
 			q.Logger.WarnContext(ctx, "not listening to the stream; the feed is asked on schedule", "feed", q.Feed, "broker", q.Broker.Shown, "error", err)
-			at = Status{Since: time.Now()}
+			at = subscribe.Connection{Since: time.Now()}
 		}
 		at.Err = err
 		q.set(at)
@@ -78,18 +72,18 @@ func (q *Queue) Listen(ctx context.Context, messages chan<- Message) {
 	}
 }
 
-func (q *Queue) set(at Status) {
+func (q *Queue) set(at subscribe.Connection) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.status = at
 }
 
 // consume returns why it ends.
-func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
+func (q *Queue) consume(ctx context.Context, messages chan<- subscribe.Message) error {
 	var deliveries <-chan amqp.Delivery
 	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {
 		if err = q.assert(ch); err == nil {
-			err = ch.Qos(Prefetch, 0, false)
+			err = ch.Qos(prefetch, 0, false)
 		}
 		if err == nil {
 			deliveries, err = ch.Consume(q.Name, "", false, false, false, false, nil)
@@ -103,7 +97,7 @@ func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // however it hangs
 	closed := conn.Channel.NotifyClose(make(chan *amqp.Error, 1))
 	q.Logger.InfoContext(ctx, "listening to the stream", "feed", q.Feed, "broker", q.Broker.Shown, "queue", q.Name)
-	q.set(Status{Listening: true, Since: time.Now()})
+	q.set(subscribe.Connection{Listening: true, Since: time.Now()})
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
 	for {

@@ -30,7 +30,6 @@ const (
 	tooManyConnections  = "53300"
 	invalidCatalogName  = "3D000" // no such database
 	duplicateDatabase   = "42P04"
-	duplicateTable      = "42P07"
 	uniqueViolation     = "23505" // two that create it at the same moment
 	objectInUse         = "55006"
 	adminShutdown       = "57P01"

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 )
 
@@ -43,6 +44,9 @@ type Config struct {
 
 	watchdog, volatile bool // see cluster.Options
 }
+
+// Migrations is one numbered set of migrations of a database.
+type Migrations = migrate.Set
 
 // DB is a pool of connections, and the private server behind it, if there is one.
 type DB struct {
@@ -105,7 +109,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if err := checkSchema(ctx, db.Pool, migrations); err != nil {
 		return nil, err
 	}
-	if err := Migrate(ctx, db.Pool, migrations...); err != nil {
+	if err := migrate.Up(ctx, db.Pool, "", migrations...); err != nil {
 		return nil, err
 	}
 	return db, schema.claim(ctx, cfg.Name, migrations)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -67,7 +68,7 @@ func TestMigrate(t *testing.T) {
 		}}
 		errs := make(chan error)
 		for range 2 {
-			go func() { errs <- postgres.Migrate(t.Context(), pool, parts, orders) }()
+			go func() { errs <- migrate.Up(t.Context(), pool, "", parts, orders) }()
 		}
 		if err := errors.Join(<-errs, <-errs); err != nil {
 			t.Fatal(err)
@@ -85,11 +86,11 @@ func TestMigrate(t *testing.T) {
 		bad := postgres.Migrations{Name: "parts", FS: fstest.MapFS{
 			"00001_part.sql": {Data: []byte("-- +goose Up\nCREATE TABLE part (name text);\nCREATE TABLE part (name text);\n")},
 		}}
-		err := postgres.Migrate(t.Context(), pool, bad)
+		err := migrate.Up(t.Context(), pool, "", bad)
 		if err == nil || !strings.Contains(err.Error(), "migrate parts: ") || !strings.Contains(err.Error(), "00001_part.sql") {
 			t.Errorf("error: %v", err)
 		}
-		if err := postgres.Migrate(t.Context(), pool, parts); err != nil {
+		if err := migrate.Up(t.Context(), pool, "", parts); err != nil {
 			t.Errorf("after it was corrected: %v", err)
 		}
 	})

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/migrate"
 )
 
 // schemaLock is the advisory lock under which services that share a database choose their schemas.
@@ -40,9 +42,9 @@ func chooseSchema(
 	defer cancel()
 	err = conn.QueryRow(asking, `select pg_try_advisory_lock($1)`, schemaLock).Scan(&free)
 	if err == nil && !free {
-		ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
+		ctx, cancel := context.WithTimeout(ctx, migrate.Timeout)
 		defer cancel()
-		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
+		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrate.Timeout)
 		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
 			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -105,7 +106,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 	t.Run("one of an older state", func(t *testing.T) {
 		t.Parallel()
 		pool := pgtest.New(t)
-		if err := postgres.Migrate(t.Context(), pool, stock("old")); err != nil {
+		if err := migrate.Up(t.Context(), pool, "", stock("old")); err != nil {
 			t.Fatal(err)
 		}
 		wantSchema(t, pgtest.URL(pool), "new", "new", "new")
@@ -117,7 +118,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			pool := pgtest.New(t)
 			begun := stock(set)
 			begun.FS = fstest.MapFS{"00001_begun.sql": {Data: []byte("-- +goose Up\nCREATE TABLE begun ();\n")}}
-			if err := postgres.Migrate(t.Context(), pool, begun); err != nil {
+			if err := migrate.Up(t.Context(), pool, "", begun); err != nil {
 				t.Fatal(err)
 			}
 			wantSchema(t, pgtest.URL(pool), "sales", "sales", "public")

@@ -1,8 +1,37 @@
 // Package publish is the log of a database's feeds: it gives every entry its position in commit order, and commits entries together
-// with the changes of tables that they tell of.
+// with the changes of tables that they tell of. It works on the PostgreSQL of any program:
 //
-// [Open] returns the log. [Log.InTx] runs a function in a transaction, and commits what it appends by [Tx.Append] with it.
-// [Log.Commit] sends a [Change], statements and entries that are known beforehand, and groups changes that come at the same time: it is
-// the one for many writers. Readers get entries from [Log.Locate], [Log.Entries] and [Log.Versions], or from [Log.Snapshot], which
-// needs no database; package feedhttp serves them over HTTP.
+//	pool, err := pgxpool.New(ctx, url)
+//	...
+//	err = publish.Migrate(ctx, pool, publish.Options{}) // makes the tables
+//	...
+//	_, err = pool.Exec(ctx, `select feed_create('orders')`) // makes a feed
+//	...
+//	log, err := publish.Open(ctx, pool, publish.Options{})
+//	...
+//	err = log.InTx(ctx, func(tx *publish.Tx) error {
+//		tx.Append("orders", publish.Entry{ID: id, Payload: order})
+//		_, err := tx.Exec(ctx, `insert into purchase (id) values ($1)`, id)
+//		return err
+//	})
+//
+// # What it guarantees
+//
+// Positions are 1, 2, 3 ... in the order of the commits, so that a reader which asks for what comes after a position misses nothing. An
+// entry is in the log exactly if its transaction was committed. Versions of an entity are 1, 2, 3 ..., and their times grow. What the
+// log acknowledges, and what readers get, is as durable as the server is set to make a commit. The digest of an entry covers all entries
+// before it, so a cursor tells which history it comes from; [shared/feed/PROTOCOL.md] says how it is computed.
+//
+// # InTx or Commit
+//
+// [Log.InTx] runs any code in a transaction, but each holds the head of its feed while it is flushed to disk: a feed takes one such
+// commit per flush, however many writers there are. [Log.Commit] takes statements and entries that are known beforehand, and sends up to
+// 512 changes that wait at the same moment as one transaction with one flush: it is the one for many writers.
+//
+// # Reading
+//
+// [Log.Locate], [Log.Entries] and [Log.Versions] read the database, and [Log.Snapshot] tells the head and the newest entries from
+// memory. Package [github.com/edison-cars/data-feeds/shared/publish/feedhttp] serves them over HTTP.
+//
+// [shared/feed/PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md
 package publish

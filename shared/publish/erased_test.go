@@ -25,12 +25,12 @@ import (
 // openPersonal opens a log with a list, whose app keeps people in the table person.
 func openPersonal(t testing.TB, pool *pgxpool.Pool, file string, says io.Writer) (*Log, error) {
 	t.Helper()
-	l, err := OpenPersonal(t.Context(), pool, slog.New(slog.NewTextHandler(says, nil)), Erasures{
+	l, err := Open(t.Context(), pool, Options{Logger: slog.New(slog.NewTextHandler(says, nil)), Erasures: Erasures{
 		File: file, Delete: func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error {
 			_, err := tx.Exec(ctx, `delete from person where id = any($1)`, ids)
 			return err
 		},
-	})
+	}})
 	if err == nil {
 		t.Cleanup(l.Close)
 	}
@@ -325,7 +325,7 @@ func TestListAndDatabase(t *testing.T) {
 		ada, bob := uuid.New(), uuid.New()
 		open := func() *Log {
 			t.Helper()
-			l, err := OpenPersonal(t.Context(), pool, slog.New(slog.NewTextHandler(log, nil)), Erasures{File: file})
+			l, err := Open(t.Context(), pool, Options{Logger: slog.New(slog.NewTextHandler(log, nil)), Erasures: Erasures{File: file}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	osexec "os/exec"
@@ -406,7 +405,7 @@ func TestConnectionsThatBeginInSilence(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, time.Second)
+	l, err := open(t.Context(), pool, Options{}, headInterval, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -165,7 +164,7 @@ func TestCommit(t *testing.T) {
 	t.Run("after Close", func(t *testing.T) {
 		t.Parallel()
 		pool := database(t)
-		l, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+		l, err := Open(t.Context(), pool, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -118,7 +117,7 @@ func TestHeadsKeepInStep(t *testing.T) {
 	t.Parallel()
 	follower := func(t *testing.T, pool *pgxpool.Pool, interval time.Duration) *Log {
 		t.Helper()
-		l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), interval, patience)
+		l, err := open(t.Context(), pool, Options{}, interval, patience)
 		if err != nil {
 			t.Fatal(err)
 		}

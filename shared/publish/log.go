@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/migrate"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 const (
@@ -28,7 +31,8 @@ const (
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
 // database at once.
 type Log struct {
-	pool         *pgxpool.Pool
+	pool         *pgxpool.Pool // of all that only reads
+	own          *pgxpool.Pool // nil means that pool is the caller's, else it is this one
 	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
 	transactions *pgxpool.Pool // of InTx
 	logger       *slog.Logger
@@ -64,7 +68,29 @@ type Log struct {
 	reerasure *reerasure // nil means erasures do not outlive the restore of a dump
 }
 
-// Open returns the log of a database that has the migrations of sql/publish. Close it before the pool. The log makes
+// Options say where a log keeps its tables, and how it is opened.
+type Options struct {
+	// Schema has the tables of the log. Without a name, it is the first schema of the pool's search_path, and the log reads by the pool.
+	// With one, the log makes another pool of the same size to read, whose connections look for tables in this schema first, and then
+	// where those of the pool do; as do those of [Log.InTx] and [Log.Commit].
+	Schema string
+	// Logger defaults to none.
+	Logger *slog.Logger
+	// Erasures are for a database with feeds of people. Before anything of the database is served, now and whenever a dump was restored,
+	// what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased soon
+	// afterwards; it has answered with ErrUnknown.
+	Erasures Erasures
+}
+
+// Migrate makes the tables of a log, or changes older ones to what this version of the package needs. It notes what it applied in the
+// table goose_publish beside them. Several processes may call it at once. It refuses tables of a later version.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, options Options) error {
+	return migrate.Up(ctx, pool, options.Schema, migrations())
+}
+
+func migrations() migrate.Set { return sql.Migrations("publish") }
+
+// Open returns the log whose tables [Migrate] has made. It refuses older and later ones. Close it before the pool. The log makes
 // connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
 //
 // What the log acknowledges and serves is as durable as the server is set to make a commit. Where
@@ -73,33 +99,29 @@ type Log struct {
 // transaction was confirmed. There is one limit: when somebody else cancels the wait of another process's commit
 // (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to the
 // database may see, and build upon, what a failover takes away.
-func Open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*Log, error) {
-	return open(ctx, pool, logger, headInterval, patience)
+func Open(ctx context.Context, pool *pgxpool.Pool, options Options) (*Log, error) {
+	return open(ctx, pool, options, headInterval, patience)
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval, patience time.Duration, erasures ...Erasures) (_ *Log, err error) {
+func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, patience time.Duration) (*Log, error) {
+	if err := migrations().Check(ctx, pool, options.Schema); err != nil {
+		return nil, fmt.Errorf("open the log of the feeds: %w (publish.Migrate does)", err)
+	}
 	l := &Log{
-		pool: pool, logger: logger, snapshots: map[string]*Snapshot{}, metrics: newLogMetrics(),
+		logger: cmp.Or(options.Logger, slog.New(slog.DiscardHandler)), snapshots: map[string]*Snapshot{}, metrics: newLogMetrics(),
 		self: uuid.NewString(), appended: make(chan struct{}, 1),
 		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
 		patience: patience,
 	}
-	if l.transactions, err = committers(ctx, pool.Config(), ofCommitters); err != nil {
-		return nil, err
-	}
-	config := pool.Config()
-	config.MaxConns = 3
-	settings := ofCommitters + "; set lock_timeout = '" + lockTimeout + "'"
-	if l.writers, err = committers(ctx, config, settings); err != nil {
-		l.transactions.Close()
-		return nil, err
-	}
 	background := context.WithoutCancel(ctx)
 	l.committing, l.abort = context.WithCancel(background)
-	if err := l.begin(ctx, erasures); err != nil {
+	err := l.connect(ctx, pool, options.Schema)
+	if err == nil {
+		err = l.begin(ctx, options.Erasures)
+	}
+	if err != nil {
 		l.abort()
-		l.writers.Close()
-		l.transactions.Close()
+		l.disconnect()
 		return nil, err
 	}
 	ctx, l.stop = context.WithCancel(background)
@@ -108,10 +130,36 @@ func open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, interval
 	return l, nil
 }
 
-// begin applies the lists of erased ids, reads the heads and looks how durable a commit is.
-func (l *Log) begin(ctx context.Context, erasures []Erasures) error {
-	for _, e := range erasures {
-		if err := l.openList(ctx, e); err != nil {
+// connect makes the pools.
+func (l *Log) connect(ctx context.Context, pool *pgxpool.Pool, schema string) (err error) {
+	if l.pool = pool; schema != "" {
+		if l.own, err = pgxpool.NewWithConfig(ctx, migrate.Within(pool.Config(), schema)); err != nil {
+			return err
+		}
+		l.pool = l.own
+	}
+	if l.transactions, err = committers(ctx, l.pool.Config(), ofCommitters); err != nil {
+		return err
+	}
+	config := l.pool.Config()
+	config.MaxConns = 3
+	l.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+lockTimeout+"'")
+	return err
+}
+
+// disconnect closes the pools that the log has made.
+func (l *Log) disconnect() {
+	for _, pool := range []*pgxpool.Pool{l.transactions, l.writers, l.own} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}
+
+// begin applies the list of erased ids, reads the heads and looks how durable a commit is.
+func (l *Log) begin(ctx context.Context, erasures Erasures) error {
+	if erasures.File != "" {
+		if err := l.openList(ctx, erasures); err != nil {
 			return err
 		}
 	}
@@ -150,8 +198,7 @@ func (l *Log) Close() {
 	go func() {
 		defer close(ended)
 		l.leads <- struct{}{} // for ever
-		l.transactions.Close()
-		l.writers.Close()
+		l.disconnect()
 	}()
 	for range 2 {
 		select {

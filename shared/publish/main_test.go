@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,7 +40,7 @@ func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
 
 func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
 	t.Helper()
-	l, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	l, err := Open(t.Context(), pool, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func inMode(t *testing.T, pool *pgxpool.Pool, mode string) (*Log, *bytes.Buffer)
 	}
 	t.Cleanup(own.Close)
 	text := new(bytes.Buffer)
-	l, err := Open(t.Context(), own, slog.New(slog.NewTextHandler(text, nil)))
+	l, err := Open(t.Context(), own, Options{Logger: slog.New(slog.NewTextHandler(text, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -22,13 +20,6 @@ type Erasures struct {
 	File string
 	// Delete deletes what the app itself has of entities, as it does when one is erased. It has no effect outside tx.
 	Delete func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error
-}
-
-// OpenPersonal is Open for a database with feeds of people. Before anything of the database is served, now and whenever a dump was
-// restored, what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased
-// soon afterwards; it has answered with ErrUnknown.
-func OpenPersonal(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger, erasures Erasures) (*Log, error) {
-	return open(ctx, pool, logger, headInterval, patience, erasures)
 }
 
 // applyTimeout bounds one application of the list.
@@ -65,7 +56,7 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	}
 	err = l.pool.QueryRow(ctx, `
 		select coalesce(array_agg(conrelid::regclass || ' ' || conname), '{}') from pg_constraint
-		 where connamespace = current_schema()::regnamespace and conrelid <> 0`).Scan(&r.constraints)
+		 where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false))) and conrelid <> 0`).Scan(&r.constraints)
 	if err != nil {
 		return err
 	}
@@ -257,7 +248,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	var missing *string
 	err := tx.QueryRow(ctx, `
 		select min(name) from unnest($1::text[]) as name where not exists (
-		       select from pg_constraint where connamespace = current_schema()::regnamespace and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
+		       select from pg_constraint where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false))) and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
 		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	osexec "os/exec"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -30,7 +29,7 @@ func TestTablesMadeAnew(t *testing.T) {
 		},
 		"emptied": func(t *testing.T, pool *pgxpool.Pool, _ string) {
 			exec(t, pool, `drop schema public cascade; create schema public`)
-			if err := postgres.Migrate(t.Context(), pool, sql.Migrations("publish")); err != nil {
+			if err := migrate.Up(t.Context(), pool, "", sql.Migrations("publish")); err != nil {
 				t.Fatal(err)
 			}
 			exec(t, pool, `select feed_create('`+feedName+`')`)
@@ -153,7 +152,7 @@ func TestRestoredInPart(t *testing.T) {
 			if err := l.Appendable(t.Context()); web.StatusOf(err) != http.StatusServiceUnavailable {
 				t.Errorf("appendable: %v", err)
 			}
-			if other, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler)); err == nil {
+			if other, err := Open(t.Context(), pool, Options{}); err == nil {
 				if name != "no head" && name != "nothing at all" { // which is as new
 					t.Error("a process starts on it")
 				}

@@ -75,7 +75,7 @@ func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 // impatient returns a log that waits for 4 s.
 func impatient(t *testing.T, pool *pgxpool.Pool) *Log {
 	t.Helper()
-	l, err := open(t.Context(), pool, slog.New(slog.DiscardHandler), headInterval, 4*time.Second)
+	l, err := open(t.Context(), pool, Options{}, headInterval, 4*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestRestartWithAnUnconfirmedEntry(t *testing.T) {
 	if err := <-hanging; !errors.Is(err, ErrUnknown) {
 		t.Errorf("%v, want an unknown outcome", err)
 	}
-	later, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	later, err := Open(t.Context(), pool, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestCloseWhileACommitHangs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := Open(t.Context(), own, slog.New(slog.DiscardHandler))
+			l, err := Open(t.Context(), own, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -387,7 +387,7 @@ func TestWarnsOfLessDurableCommits(t *testing.T) {
 		}
 		t.Cleanup(own.Close)
 		var text strings.Builder
-		l, err := Open(t.Context(), own, slog.New(slog.NewTextHandler(&text, nil)))
+		l, err := Open(t.Context(), own, Options{Logger: slog.New(slog.NewTextHandler(&text, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}

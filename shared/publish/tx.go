@@ -97,7 +97,7 @@ func (tx *Tx) Check(ctx context.Context) error {
 		return err
 	}
 	for _, run := range all.place(nil) {
-		if _, err := tx.Exec(ctx, `select feed_check($1, $2)`, run.feed, &run); err != nil {
+		if _, err := tx.Exec(ctx, `select feed_check($1, $2::feed_entry[])`, run.feed, &run); err != nil {
 			return entryError(err)
 		}
 	}
@@ -224,7 +224,8 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
-const appendSQL = `select feed_append($1, $2, $3, $4, $5)`
+// The type of the rows tells the function of this schema from that of another one of the search_path.
+const appendSQL = `select feed_append($1, $2, $3, $4::feed_entry[], $5)`
 
 // append is the statement that appends the run, for a connection that has encodeRows.
 func (p *placed) append() statement {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
@@ -44,7 +45,7 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	tables, err := postgres.Tables(s.Migrations...)
+	tables, err := migrate.Tables(s.Migrations...)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func ask(t testing.TB, method, address string, body any) (*http.Response, string
 }
 
 // change asks, and wants a subscription back.
-func change(t testing.TB, method, address string, status int, body any) (s Subscription) {
+func change(t testing.TB, method, address string, status int, body any) (s Status) {
 	t.Helper()
 	resp, text := ask(t, method, address, body)
 	if resp.StatusCode != status || json.Unmarshal([]byte(text), &s) != nil || s.Feed == "" {
@@ -63,7 +63,7 @@ func change(t testing.TB, method, address string, status int, body any) (s Subsc
 	return s
 }
 
-func subscription(t testing.TB, server string) Subscription {
+func subscription(t testing.TB, server string) Status {
 	t.Helper()
 	return change(t, "GET", server+"/subscriptions/things", 200, nil)
 }
@@ -107,7 +107,7 @@ func TestTuning(t *testing.T) {
 	server, stop := runs(t, s, env)
 	eventually(t, "it has a copy", func() bool { return status(t, server+"/readyz") == 200 })
 	at := server + "/subscriptions/things/schedule"
-	want := func(about string, got Subscription, schedule, source, wait string, pageSize int) {
+	want := func(about string, got Status, schedule, source, wait string, pageSize int) {
 		t.Helper()
 		if got.Schedule != schedule || got.ScheduleSource != source || got.Wait != wait || got.PageSize != pageSize || len(got.NextPolls) != 5 {
 			t.Errorf("%s: %+v", about, got)
@@ -263,7 +263,7 @@ func TestPauseInTheMiddle(t *testing.T) {
 	s.put(t, 1, 95)
 	c := newCopier(t, s)
 	server := c.site(t, routeThings)
-	paused := make(chan Subscription, 1)
+	paused := make(chan Status, 1)
 	pages := 0
 	s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
 		if pages++; pages == 5 { // those before the third are applied
@@ -458,24 +458,6 @@ func TestForms(t *testing.T) {
 	resp.Body.Close()
 	if got := subscription(t, server); resp.StatusCode != 403 || got.State == Paused {
 		t.Errorf("a form of another site: %s, %+v", resp.Status, got)
-	}
-}
-
-func TestStalenessInWords(t *testing.T) {
-	for seconds, want := range map[float64]string{
-		0.5: "0.5 s", 2.5: "2.5 s", 30: "30 s", 60: "1 min", 90: "1 min 30 s", 3600: "1 h", 5400: "1 h 30 min", 86400: "1 day", 224100: "2 days 14 h", 3601: "1 h",
-	} {
-		if got := span(seconds); got != want {
-			t.Errorf("%v s: %q, not %q", seconds, got, want)
-		}
-	}
-	for perDay, want := range map[float64]string{17280: "about 17,280 requests a day", 0.142857: "about one request in 7 days", 1: "about one request in 1 day"} {
-		if got := (Cost{RequestsPerDay: perDay}).Requests(); got != want {
-			t.Errorf("%v: %q, not %q", perDay, got, want)
-		}
-	}
-	if got := fmt.Sprint((&Pace{Copied: 1200, PerSecond: 400, Left: 75}).Words()); got != "1,200 entries copied, 400 a second, about 1 min 15 s left" {
-		t.Error(got)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
@@ -151,7 +151,8 @@ func (e *pageError) Error() string {
 	return e.what + ": " + e.err.Error()
 }
 
-func (e *pageError) Unwrap() error { return e.err }
+func (e *pageError) Unwrap() error        { return e.err }
+func (e *pageError) Is(target error) bool { return target == ErrApply }
 
 // A panicError is a panic of what a service has given to the engine.
 type panicError struct {
@@ -161,8 +162,12 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.in, e.value) }
 
+// unquoted describes a panic of Go itself, and of another one only the type of its value, which may quote anything.
 func (e *panicError) unquoted() string {
-	return e.in + " panicked: " + web.Panicked(e.value)
+	if err, ok := e.value.(runtime.Error); ok {
+		return e.in + " panicked: " + err.Error()
+	}
+	return fmt.Sprintf("%s panicked: a value of type %T", e.in, e.value)
 }
 
 // unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased.

@@ -32,6 +32,9 @@ func (t tuning) cost(held bool) Cost {
 	return t.schedule.cost
 }
 
+// Held reports whether the source holds requests until there is something new.
+func (c Cost) Held() bool { return c.Expected == heldExpected }
+
 // rounded keeps six decimals.
 func rounded(v float64) float64 { return math.Round(v*1e6) / 1e6 }
 

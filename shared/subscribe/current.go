@@ -22,7 +22,7 @@ type Current struct {
 	behind []string
 }
 
-// Begin begins again: this process polls since then, or no more. The engine calls it for the Current of a [Service].
+// Begin begins again: this process polls since then, or no more. The engine calls it for the Current of [Options].
 func (c *Current) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

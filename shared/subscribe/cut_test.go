@@ -150,7 +150,7 @@ func TestRequestsThatWaitAreCutOff(t *testing.T) {
 				}
 			}
 			eventually(t, "a request is cut off", func() bool { fresh(); return polls("cut") > 0 })
-			eventually(t, "the next ones wait for less", func() bool { fresh(); return c.shows().Cut() == "1s" })
+			eventually(t, "the next ones wait for less", func() bool { fresh(); return c.shows().Detail.Cut == "1s" })
 			cut, good := polls("cut"), polls("succeeded")
 			eventually(t, "they are not cut off", func() bool { fresh(); return polls("succeeded") >= good+4 })
 			if n := polls("cut"); n > cut {
@@ -208,8 +208,8 @@ func TestRefusedWhileWaiting(t *testing.T) {
 		&feed.StatusError{Status: 403}, feed.ErrPage, feed.ErrDiverged,
 	} {
 		f := fetched{Request: feed.Request{Wait: 25 * time.Second}, err: err}
-		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Cut() != "" {
-			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Cut())
+		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Detail.Cut != "" {
+			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Detail.Cut)
 		}
 	}
 	// Where none waits, the schedule holds, until a longer one is tried again.
@@ -220,7 +220,7 @@ func TestRefusedWhileWaiting(t *testing.T) {
 	if next := c.state.nextPoll; !next.Equal(now.Add(forgetCuts)) {
 		t.Errorf("the next poll is at %v, %v from now", next, next.Sub(now))
 	}
-	if s := c.status(now); s.Held() || s.Cut() != "0s" || s.Cost.RequestsPerDay > 1 || !strings.Contains(s.Wait, "25s") {
+	if s := c.status(now); s.Detail.Held || s.Detail.Cut != "0s" || s.Cost.RequestsPerDay > 1 || !strings.Contains(s.Wait, "25s") {
 		t.Errorf("it shows %+v", s)
 	}
 }

@@ -1,15 +1,47 @@
-// Package subscribe is a reader's half of a data feed: it polls a source on a schedule, applies what is new to the
-// service's own database, and tells how fresh the copy is. A service says only which feeds it reads, what it does
-// with a batch of entities, and what its pages show: see [Service], [Feed] and [Batch].
+// Package subscribe keeps copies of feeds in a program's own database. It polls each source on a schedule, applies what is new, and
+// says how fresh the copy is. While a source is down, the copy serves on.
 //
-// A page of the feed and the cursor behind it are stored in one transaction, so that a poll can be broken off anywhere.
-// What Apply gets is newer than the copy, or everything again after a resync: it acts on state, not on events. One process
-// of a service polls, the one that has the lease; the others serve, and take over when it ends.
+// A program has a pool of connections, calls [Migrate], makes a [Subscriber] with [New], and runs it:
 //
-// The files are read in this order: service.go (what a service declares), poll.go (from the fire of a schedule to the
-// commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll begins), lease.go (which process polls),
-// fetch.go and wait.go (requests to the source), target.go, apply.go and upsert.go (what is written), quarantine.go, doubt.go
-// and blame.go (entries that cannot be applied), erased.go, resync.go, row.go and progress.go (what the database has of a
-// subscription), state.go, health.go, status.go and metrics.go (how it is), listen.go (entries by an event stream), and then
-// run.go, site.go, api.go, pages.go and rejected.go (the service's process and its pages).
+//	if err := subscribe.Migrate(ctx, pool); err != nil {
+//		return err
+//	}
+//	s, err := subscribe.New(ctx, pool, subscribe.Options{Name: "shop"}, subscribe.Feed{
+//		Name: "books", URL: "https://books.example/feeds/books", Schedule: "@every 10s",
+//		Table: "book", Columns: []string{"title"},
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	s.Run(ctx)
+//
+// A [Feed] with Columns is a pure copy. One with Apply writes whatever tables the program likes, and one with Entries passes every
+// version on. The subscriber reads no environment, opens no port and registers nothing. It is a [prometheus.Collector];
+// package subscribehttp has its pages and JSON.
+//
+// # Guarantees
+//
+//   - The copy is a prefix of the feed's history, and finally all of it. The rows of a page and the cursor behind it are stored in one
+//     transaction: a crash anywhere repeats or skips nothing.
+//   - Apply gets entities that are newer than their rows, or all of them again after a resync: it acts on state, not on events.
+//   - Of several processes with a subscriber of the same name, the one that holds the lease polls. The others stand by, and one takes over within
+//     seconds.
+//   - A bad entry is rejected, and holds up no other one: see [Subscription.Rejected]. A fault of the database or of the program
+//     rejects nothing.
+//   - If the source has another history, such as after the restore of a backup, the feed is read again while the copy serves.
+//   - A copy never reports an as_of later than the state it holds.
+//   - No log line quotes an entry or a password.
+//
+// # Reading order
+//
+// feed.go (what a program declares), subscriber.go and subscription.go (what it can ask for), migrate.go, poll.go (from the fire of
+// a schedule to the commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll begins), lease.go (which process polls),
+// fetch.go and wait.go (requests to the source), target.go, apply.go, upsert.go and publish.go (what is written), quarantine.go, doubt.go,
+// blame.go and rejected.go (entries that cannot be applied), erased.go, resync.go, row.go and progress.go (what the database has of a
+// subscription), state.go, health.go, status.go and metrics.go (how it is), listen.go (entries that a [Stream] pushes).
+//
+// The file [README.md] tells how to tune and watch a subscriber, and [PROTOCOL.md] what goes over the wire.
+//
+// [README.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/subscribe/README.md
+// [PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md
 package subscribe

@@ -34,6 +34,7 @@ func (st *state) due(now, streamAt time.Time) (next time.Time) {
 func (st *state) after(err error, now time.Time) time.Time {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	defer st.tell()
 	was := st.last.err
 	st.last.err, st.pace = err, pace{}
 	st.metrics.polled(err)

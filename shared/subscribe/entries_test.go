@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -53,16 +51,6 @@ func (s *source) heard() (all []string) {
 	return all
 }
 
-// Where the service cannot pass on what the source said, the source is not at fault, and the request may be repeated.
-func TestPollThatIsNotPassedOn(t *testing.T) {
-	t.Parallel()
-	err := pollProblem(t.Context(), &entriesError{feed.Cursor{}, errors.New("the broker is down")})
-	problem, ok := errors.AsType[*web.Problem](err)
-	if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" || !strings.Contains(problem.Detail, "the broker is down") {
-		t.Errorf("%+v", err)
-	}
-}
-
 func TestEntries(t *testing.T) {
 	t.Parallel()
 
@@ -89,7 +77,7 @@ func TestEntries(t *testing.T) {
 		l := newListener(t, s)
 		l.fail = errors.New("the broker is down")
 		err := l.poll(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "pass on the page after 0: the broker is down") || !strings.Contains(inWords(err), "could not be passed on") || !l.stored(t).cursor.IsStart() {
+		if err == nil || !strings.Contains(err.Error(), "pass on the page after 0: the broker is down") || !strings.Contains(Outside.Trouble(err), "could not be passed on") || !l.stored(t).cursor.IsStart() {
 			t.Errorf("%v, at %s", err, l.stored(t).cursor)
 		}
 		hear := l.Entries
@@ -139,31 +127,4 @@ func TestEntries(t *testing.T) {
 			t.Errorf("heard %q", l.heard)
 		}
 	})
-}
-
-func TestAny(t *testing.T) {
-	t.Parallel()
-	s := &Service{
-		Feeds: []Feed{{Name: "orders", URL: "http://localhost:8080/feeds/orders"}},
-		Any:   func(name string) Feed { return Feed{Name: name} },
-	}
-	for _, test := range []struct{ set, want string }{
-		{"", "orders"}, {"FEED_URL_ORDERS", "orders"}, {"FEED_URL_BUILDS", "builds"}, {"FEED_URL_CAR_PARTS FEED_URL_ORDERS FEED_TOKEN", "car-parts orders"},
-	} {
-		env := map[string]string{"FEED_URL_NOTHING": ""}
-		for name := range strings.FieldsSeq(test.set) {
-			env[name] = "http://localhost:1/feeds/x"
-		}
-		var names []string
-		for _, f := range s.feeds(env) {
-			names = append(names, f.Name)
-		}
-		if got := strings.Join(names, " "); got != test.want {
-			t.Errorf("with %q it takes %q, not %q", test.set, got, test.want)
-		}
-	}
-	s.Any = nil
-	if got := s.feeds(map[string]string{"FEED_URL_BUILDS": "x"}); len(got) != 1 || got[0].Name != "orders" {
-		t.Errorf("another service takes %+v", got)
-	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -158,7 +157,7 @@ func TestErasedStaysErased(t *testing.T) {
 			t.Helper()
 			e.ID, e.Position, e.Updated, e.Cursor = numbered(1), position, time.Now(), feed.At(position, digest)
 			c.stream = c.newStream(nil)
-			if err := c.stream.applyHeard(t.Context(), at, []eventstream.Message{{Entry: e, After: at.cursor}}); err != nil {
+			if err := c.stream.applyHeard(t.Context(), at, []Message{{Entry: e, After: at.cursor}}); err != nil {
 				t.Fatal(err)
 			}
 			at = c.stored(t)

@@ -2,7 +2,6 @@ package subscribe
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,7 +41,7 @@ func (c *copier) mustTune(t rapid.TB, schedule string, now time.Time) {
 	t.Helper()
 	err := c.row.untune(context.Background(), now)
 	if schedule != "" {
-		err = c.row.tune(context.Background(), wish{Schedule: schedule}, now)
+		err = c.row.tune(context.Background(), TuneRequest{Schedule: schedule}, now)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -53,10 +52,13 @@ func (c *copier) mustTune(t rapid.TB, schedule string, now time.Time) {
 func offline(t rapid.TB, pool *pgxpool.Pool, wait time.Duration) *copier {
 	t.Helper()
 	c := new(copier)
-	c.poller = newPoller("test", Feed{Name: "things", URL: "http://source.example/feeds/things", Schedule: "@every 5s", Table: "thing", Apply: copyThings},
-		feed.NewClient(""), tuning{pageSize: 10, wait: wait}, discard)
-	c.pool = pool
-	if err := errors.Join(c.configure(nil), c.create(context.Background())); err != nil {
+	var err error
+	c.poller, err = newPoller(pool, Options{Name: "test", PageSize: 10, Wait: wait, Logger: discard},
+		Feed{Name: "things", URL: "http://source.example/feeds/things", Schedule: "@every 5s", Table: "thing", Apply: copyThings})
+	if err == nil {
+		err = c.create(context.Background())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.row.load(context.Background()); err != nil {
@@ -168,7 +170,7 @@ func set(t rapid.TB, c *copier, assignments string) {
 	}
 }
 
-func (m *model) wantShown(t *rapid.T, s Subscription, now time.Time) {
+func (m *model) wantShown(t *rapid.T, s Status, now time.Time) {
 	t.Helper()
 	same := func(shown *time.Time, want time.Time) bool {
 		return shown == nil && want.IsZero() || shown != nil && shown.Equal(want.Truncate(time.Millisecond))
@@ -179,7 +181,7 @@ func (m *model) wantShown(t *rapid.T, s Subscription, now time.Time) {
 	if !s.Standby && (s.LastError != nil) && m.failing.IsZero() {
 		t.Fatalf("it shows the error %s, but no poll has failed", *s.LastError)
 	}
-	top, header := s.freshness(), s.header()
+	top, header := Outside.Freshness(s), Outside.Header(s)
 	if failing := !m.failing.IsZero(); failing != strings.Contains(top.Failing, "fail") || failing != strings.Contains(header, "failing_since") ||
 		strings.HasPrefix(top.Failing, "but ") != (failing && s.State == Fresh) {
 		t.Fatalf("failing: %t; the page says %q, the header %s", failing, top.Failing, header)
@@ -229,7 +231,7 @@ func TestScheduleWhileTheSourceIsDown(t *testing.T) {
 			}
 		}
 		s := c.status(noon.Add(time.Hour))
-		if top := s.freshness(); s.State != Fresh || !strings.HasPrefix(top.Failing, "but polls fail since ") || !strings.HasPrefix(top.Note, "The source answered 503") {
+		if top := Outside.Freshness(s); s.State != Fresh || !strings.HasPrefix(top.Failing, "but polls fail since ") || !strings.HasPrefix(top.Note, "The source answered 503") {
 			t.Errorf("it is %s, %+v", s.State, top)
 		}
 		if n := testutil.ToFloat64(only{c.poller, c.metrics.failing}); n < 60 {
@@ -319,7 +321,7 @@ func TestFailingOutlivesTheProcess(t *testing.T) {
 	again := s.copier(t, c.pool, 10)
 	defer again.fetcher.client.Close()
 	again.stored(t)
-	if shown := again.shows(); shown.FailingSince == nil || !shown.FailingSince.Equal(first) || shown.header() == "" {
+	if shown := again.shows(); shown.FailingSince == nil || !shown.FailingSince.Equal(first) || Outside.Header(shown) == "" {
 		t.Errorf("after a restart it shows failing since %v, not %v", shown.FailingSince, first)
 	}
 	again.state.assume(rolePolling)

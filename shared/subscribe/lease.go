@@ -5,14 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -28,10 +25,7 @@ const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds 
 
 // A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock, which ends with
 // its connection. A process that loses it unnoticed is fenced: it cannot move a cursor that another process has moved.
-type lease struct {
-	site   *Site
-	logger *slog.Logger
-}
+type lease struct{ *Subscriber }
 
 // run polls whenever this process may, until ctx ends.
 func (l *lease) run(ctx context.Context) {
@@ -52,14 +46,14 @@ func (l *lease) run(ctx context.Context) {
 // say tells once why this process does not poll, and every time a person asks it to.
 func (l *lease) say(ctx context.Context, said *string, why error) {
 	role := roleUndecided
-	if errors.Is(why, errStandby) {
+	if errors.Is(why, ErrStandby) {
 		role = roleStandby
 	}
-	for _, p := range l.site.pollers {
+	for _, p := range l.pollers {
 		p.state.assume(role)
 	}
 	if constant(why) != *said {
-		l.logger.WarnContext(ctx, "not polling, only serving", "reason", why)
+		l.options.Logger.WarnContext(ctx, "not polling, only serving", "reason", why)
 		*said = constant(why)
 	}
 }
@@ -67,7 +61,12 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 // hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
 // those of the other process are.
 func (l *lease) hold(ctx context.Context, said *string) error {
-	config := l.site.DB.Config()
+	config := l.pool.Config()
+	if config.BeforeConnect != nil { // such as a password that lasts an hour
+		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+			return err
+		}
+	}
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return err
@@ -86,10 +85,10 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 		return err
 	}
 	polling, stop := context.WithCancel(ctx)
-	if release := l.site.service.Release; release != nil {
+	if release := l.options.Release; release != nil {
 		defer release()
 	}
-	if current := l.site.service.Current; current != nil {
+	if current := l.options.Current; current != nil {
 		defer current.Begin() // what it said was of the time that has ended
 	}
 	var all sync.WaitGroup
@@ -100,22 +99,22 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 			return fmt.Errorf("the connection for the lock is lost: %w", err)
 		} else if got && !mine {
 			if *said != "" {
-				l.logger.InfoContext(ctx, "polling")
+				l.options.Logger.InfoContext(ctx, "polling")
 				*said = ""
 			}
-			if current := l.site.service.Current; current != nil {
+			if current := l.options.Current; current != nil {
 				current.Begin()
 			}
-			for _, p := range l.site.pollers {
+			for _, p := range l.pollers {
 				all.Go(func() { p.run(polling) })
 			}
-			if l.site.service.Work != nil {
+			if l.options.Work != nil {
 				all.Go(func() { l.work(polling) })
 			}
 			mine = true
 		}
 		if !mine {
-			l.say(ctx, said, errStandby)
+			l.say(ctx, said, ErrStandby)
 		}
 		select {
 		case <-ctx.Done():
@@ -138,18 +137,18 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
 	if !mine {
-		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock(`+lockKey+`)`, l.site.service.Name).Scan(&mine); err != nil {
+		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock(`+lockKey+`)`, l.options.Name).Scan(&mine); err != nil {
 			return false, err
 		}
 	}
 	free := map[*poller]time.Time{} // and when each had succeeded last, before the rows are read
-	for _, p := range l.site.pollers {
+	for _, p := range l.pollers {
 		if p.row.reading.TryLock() { // else it is being read, and this must not wait for that
 			defer p.row.reading.Unlock()
 			free[p] = p.state.current().lastSuccess
 		}
 	}
-	rows, err := conn.Query(ctx, selectProgress, l.site.service.Name)
+	rows, err := conn.Query(ctx, selectProgress, l.options.Name)
 	if err != nil {
 		return false, err
 	}
@@ -185,7 +184,7 @@ func (l *lease) work(ctx context.Context) {
 			said = ""
 		case constant(err) != said:
 			said = constant(err)
-			l.logger.WarnContext(ctx, "background work failed", "error", web.Unquoted(err))
+			l.options.Logger.WarnContext(ctx, "background work failed", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -196,13 +195,14 @@ func (l *lease) work(ctx context.Context) {
 }
 
 func (l *lease) workOnce(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.site.service.WorkTimeout, workTimeout))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.options.WorkTimeout, workTimeout))
 	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			l.logger.ErrorContext(ctx, "work panicked", "panic", web.Panicked(v), "stack", string(debug.Stack()))
-			err = fmt.Errorf("work panicked: %s", web.Panicked(v))
+			panicked := &panicError{"work", v}
+			l.options.Logger.ErrorContext(ctx, "work panicked", "panic", panicked.unquoted(), "stack", string(debug.Stack()))
+			err = errors.New(panicked.unquoted())
 		}
 	}()
-	return l.site.service.Work(ctx, l.site)
+	return l.options.Work(ctx)
 }

@@ -204,7 +204,7 @@ func TestReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 		url, _, log := start(t, env)
-		eventually(t, "it says why it does not poll", func() bool { return strings.Contains(log.String(), errStandby.Error()) })
+		eventually(t, "it says why it does not poll", func() bool { return strings.Contains(log.String(), ErrStandby.Error()) })
 		if shown := subscription(t, url); !shown.Standby {
 			t.Errorf("%+v", shown)
 		}

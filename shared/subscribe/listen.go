@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
@@ -15,6 +14,36 @@ const (
 	pageTimeout = time.Second // for the rest of a page that has begun to come by the stream
 	askInterval = time.Second // at least, between a poll and one because of the stream
 )
+
+// A Stream brings new entries of a feed as soon as they are there, such as a queue of a message broker.
+type Stream interface {
+	// Listen sends what comes to the subscriber until ctx ends. It connects again by itself.
+	Listen(ctx context.Context, messages chan<- Message)
+	// Connection returns how the stream is now.
+	Connection() Connection
+}
+
+// A Message is an entry that came by a stream.
+type Message struct {
+	feed.Entry              // its Cursor is zero where it is not known
+	After       feed.Cursor // the place where its page starts: before the entry
+	Generation  int64       // of the stream: another one where the feed comes again from its first entry
+	Err         error       // why it is none; then all else but Ack is zero
+	Acknowledge func()      // says that this message, and all that came before it over the same connection, are done with; nil if nobody needs to know
+}
+
+// Ends reports whether a page ends with this entry: its Cursor is known.
+func (m *Message) Ends() bool { return m.Cursor.Position == m.Position }
+
+// A Connection is how a [Stream] is.
+type Connection struct {
+	Listening bool
+	Since     time.Time // it is so
+	Err       error     // why it ended; nil means not yet
+}
+
+// streamBuffer is how many messages wait to be applied: what a page holds at most.
+const streamBuffer = feed.MaxPageSize
 
 // A stream has the copy hear of new entries by an event stream, as soon as they are there. The feed is the truth: what goes on where
 // the copy is, page by page, is applied as a page of the feed is; after anything else the feed is asked, and until it has answered
@@ -26,23 +55,23 @@ type stream struct {
 	applier *applier
 	fetcher *fetcher
 
-	queue   *eventstream.Queue
-	arrived chan eventstream.Message
+	from    Stream
+	arrived chan Message
 
 	// Of the goroutine that polls:
-	pending    []eventstream.Message // they go on where the copy is, without a hole
-	since      time.Time             // what is pending is
-	last       *eventstream.Message  // that was taken and not acknowledged; nil means none
-	generation int64                 // of the last one; 0: there was none
-	adrift     bool                  // what comes does not count, until a poll has succeeded
-	polled     time.Time             // that last did
-	askAt      time.Time             // when to ask the feed because of the stream; zero: there is no reason to
+	pending    []Message // they go on where the copy is, without a hole
+	since      time.Time // what is pending is
+	last       *Message  // that was taken and not acknowledged; nil means none
+	generation int64     // of the last one; 0: there was none
+	adrift     bool      // what comes does not count, until a poll has succeeded
+	polled     time.Time // that last did
+	askAt      time.Time // when to ask the feed because of the stream; zero: there is no reason to
 
 	counts streamCounts
 }
 
-func (p *poller) newStream(queue *eventstream.Queue) *stream {
-	return &stream{target: p.target, state: p.state, applier: p.applier, fetcher: p.fetcher, queue: queue}
+func (p *poller) newStream(from Stream) *stream {
+	return &stream{target: p.target, state: p.state, applier: p.applier, fetcher: p.fetcher, from: from}
 }
 
 // streamCounts are those since this process polls.
@@ -58,12 +87,12 @@ func (l *stream) listen(ctx context.Context) (stop func()) {
 	if l == nil {
 		return func() {}
 	}
-	l.arrived = make(chan eventstream.Message, eventstream.Prefetch)
+	l.arrived = make(chan Message, streamBuffer)
 	l.pending, l.last, l.generation, l.askAt = nil, nil, 0, time.Time{}
 	l.adrift = true // history comes first, by the feed
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
-	listening.Go(func() { l.queue.Listen(ctx, l.arrived) })
+	listening.Go(func() { l.from.Listen(ctx, l.arrived) })
 	return func() {
 		cancel()
 		listening.Wait()
@@ -71,7 +100,7 @@ func (l *stream) listen(ctx context.Context) (stop func()) {
 }
 
 // messages returns nil, by which nothing ever comes, where there is no stream.
-func (l *stream) messages() <-chan eventstream.Message {
+func (l *stream) messages() <-chan Message {
 	if l == nil {
 		return nil
 	}
@@ -86,7 +115,7 @@ func (l *stream) hear(ctx context.Context) {
 	for len(l.arrived) > 0 {
 		l.receive(<-l.arrived)
 	}
-	var done *eventstream.Message // with all before it
+	var done *Message // with all before it
 	at := l.state.current()
 	l.trim(at)
 	if n := l.whole(); n > 0 {
@@ -104,13 +133,13 @@ func (l *stream) hear(ctx context.Context) {
 	} else {
 		done, l.last = l.last, nil
 	}
-	if done != nil { // once: a broker takes a second one amiss
-		done.Ack()
+	if done != nil && done.Acknowledge != nil { // once: a broker takes a second one amiss
+		done.Acknowledge()
 	}
 }
 
 // receive adds a message to what is pending, if it goes on there.
-func (l *stream) receive(m eventstream.Message) {
+func (l *stream) receive(m Message) {
 	at := l.state.current()
 	l.last = &m
 	l.count()
@@ -141,7 +170,7 @@ func (l *stream) receive(m eventstream.Message) {
 }
 
 // goesOn tells whether the message is the next one on the page of that before, or the first on the page behind it.
-func goesOn(before, m *eventstream.Message) bool {
+func goesOn(before, m *Message) bool {
 	if before.Ends() {
 		return m.After == before.Cursor
 	}
@@ -205,7 +234,7 @@ func (l *stream) heardOut(err error, now time.Time) {
 }
 
 // applyHeard applies messages that end where a page does, as one page.
-func (l *stream) applyHeard(ctx context.Context, at progress, messages []eventstream.Message) error {
+func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message) error {
 	last := messages[len(messages)-1]
 	page := &feed.Page{Cursor: last.Cursor, UpToDate: true, Head: last.Cursor}
 	for _, m := range messages {
@@ -235,10 +264,15 @@ func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) 
 	if err != nil {
 		return err
 	}
-	if of := answer.Page.Entries; len(of) != 1 || malformed(of[0]) || eventstream.MessageID(l.Name, &of[0]) != eventstream.MessageID(l.Name, &e) {
+	if of := answer.Page.Entries; len(of) != 1 || malformed(of[0]) || !sameEntry(of[0], e) {
 		return fmt.Errorf("the feed has something else than the stream after %s", cursor)
 	}
 	return nil
+}
+
+// sameEntry reports whether a is b, which has no other content then: an entry is published once.
+func sameEntry(a, b feed.Entry) bool {
+	return a.ID == b.ID && a.Position == b.Position && a.Version == b.Version && a.Updated.Equal(b.Updated) && a.Deleted == b.Deleted
 }
 
 func (l *stream) count() {
@@ -247,8 +281,8 @@ func (l *stream) count() {
 	l.counts.had, l.counts.at = l.counts.had+1, time.Now()
 }
 
-// A Stream is how it is with the event stream of a feed. All counts are those since this process polls.
-type Stream struct {
+// A StreamStatus is how it is with the stream of a feed. All counts are those since this process polls.
+type StreamStatus struct {
 	State         string     `json:"state"`           // "listening", "down" or, while this process does not poll, "standby"
 	Since         *time.Time `json:"since"`           // it is so; null on standby
 	LastError     *string    `json:"last_error"`      // why it is down; else null
@@ -257,24 +291,24 @@ type Stream struct {
 	Gaps          int64      `json:"gaps"`            // how often the feed was asked, since messages did not go on where the copy was
 }
 
-// States of a Stream.
+// States of a stream.
 const (
 	Listening = "listening"
 	Down      = "down"
 	Standby   = "standby"
 )
 
-func (l *stream) status(standby bool) *Stream {
+func (l *stream) status(standby bool) *StreamStatus {
 	if l == nil {
 		return nil
 	}
 	l.counts.mu.Lock()
 	defer l.counts.mu.Unlock()
-	s := &Stream{State: Standby, Messages: l.counts.had, LastMessageAt: timeOrNull(l.counts.at.UTC().Truncate(time.Millisecond)), Gaps: l.counts.gaps}
+	s := &StreamStatus{State: Standby, Messages: l.counts.had, LastMessageAt: timeOrNull(l.counts.at.UTC().Truncate(time.Millisecond)), Gaps: l.counts.gaps}
 	if standby {
 		return s
 	}
-	q := l.queue.Status()
+	q := l.from.Connection()
 	s.Since = timeOrNull(q.Since.UTC().Truncate(time.Millisecond))
 	if s.State = Down; q.Listening {
 		s.State = Listening

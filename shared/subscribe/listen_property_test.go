@@ -13,7 +13,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
@@ -25,7 +24,7 @@ type studio struct {
 	client     *feed.Client
 	cursor     feed.Cursor
 	generation int64
-	wire       []eventstream.Message
+	wire       []Message
 }
 
 // page returns the next one, and moves behind it if it goes out.
@@ -55,11 +54,11 @@ func TestStreamProperty(t *testing.T) {
 		radio := &studio{source: s, client: feed.NewClient(""), generation: 1}
 		defer radio.client.Close()
 		var c *copier
-		var delivered []eventstream.Message
+		var delivered []Message
 		restart := func() {
 			c = s.copier(rt, pool, 4)
-			c.stream = c.newStream(&eventstream.Queue{Feed: "things"})
-			c.stream.adrift, c.stream.arrived = true, make(chan eventstream.Message, 1000)
+			c.stream = c.newStream(nil)
+			c.stream.adrift, c.stream.arrived = true, make(chan Message, 1000)
 			if _, err := c.row.load(context.Background()); err != nil {
 				rt.Fatal(err)
 			}
@@ -98,9 +97,9 @@ func TestStreamProperty(t *testing.T) {
 		}
 		relay := func(t *rapid.T, limit, cutOff int, killed bool) {
 			radio.page(t, limit, func(from feed.Cursor, page *feed.Page) bool {
-				all := eventstream.Messages("things", radio.generation, from, page)
+				all := Outside.Messages("things", radio.generation, from, page)
 				for _, p := range all[:len(all)-min(len(all), cutOff)] {
-					radio.wire = append(radio.wire, eventstream.Parse("things", amqp.Delivery{Headers: p.Headers, Body: p.Body}))
+					radio.wire = append(radio.wire, Outside.Parse("things", amqp.Delivery{Headers: p.Headers, Body: p.Body}))
 				}
 				return !killed
 			})
@@ -144,7 +143,7 @@ func TestStreamProperty(t *testing.T) {
 			},
 			"garble": func(t *rapid.T) {
 				if rapid.IntRange(0, 5).Draw(t, "often") == 0 {
-					radio.wire = append(radio.wire, eventstream.Parse("things", amqp.Delivery{Body: []byte(`{"external_id":1}`)}))
+					radio.wire = append(radio.wire, Outside.Parse("things", amqp.Delivery{Body: []byte(`{"external_id":1}`)}))
 				}
 			},
 			"deliver": func(t *rapid.T) { deliver(t, rapid.IntRange(0, len(radio.wire)).Draw(t, "messages")) },

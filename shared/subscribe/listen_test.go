@@ -18,7 +18,6 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
-	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
@@ -84,7 +83,7 @@ func (x *sender) next(t *testing.T) (all []amqp.Publishing) {
 	t.Helper()
 	for len(all) == 0 {
 		x.page(t, feed.MaxPageSize, func(from feed.Cursor, page *feed.Page) bool {
-			all = eventstream.Messages(x.exchange, x.generation, from, page)
+			all = Outside.Messages(x.exchange, x.generation, from, page)
 			return true
 		})
 	}
@@ -137,10 +136,11 @@ func (s *source) hearer(t *testing.T, url, exchange string, prepare func(*copier
 	if h.logger, err = daemon.Logger(h.log, "debug"); err != nil {
 		t.Fatal(err)
 	}
-	h.stream = h.newStream(&eventstream.Queue{Feed: exchange, Name: "test." + exchange, Logger: h.logger})
-	if err := h.stream.queue.Broker.UnmarshalText([]byte(url)); err != nil {
+	queue, err := Outside.Queue(url, exchange, "test."+exchange, h.logger)
+	if err != nil {
 		t.Fatal(err)
 	}
+	h.stream = h.newStream(queue)
 	if prepare != nil {
 		prepare(h.copier)
 	}
@@ -177,7 +177,7 @@ func (h *hearer) hasHeard(t *testing.T, messages int64) {
 	eventually(t, fmt.Sprintf("%d messages have come", messages), func() bool { return h.now().Messages >= messages })
 }
 
-func (h *hearer) now() *Stream { return h.status(time.Now()).Stream }
+func (h *hearer) now() *StreamStatus { return h.status(time.Now()).Stream }
 
 func queueLength(t *testing.T, ch *amqp.Channel, queue string) int {
 	t.Helper()

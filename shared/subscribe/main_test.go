@@ -85,7 +85,7 @@ func newSource(t testing.TB) *source {
 // open makes it a process that has just been started.
 func (s *source) open(t rapid.TB) {
 	t.Helper()
-	log, err := publish.Open(context.Background(), s.pool, discard)
+	log, err := publish.Open(context.Background(), s.pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,9 +269,8 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ..
 			return copyThings(ctx, tx, b)
 		}
 	}
-	c.poller = newPoller("test", things, feed.NewClient(""), tuning{pageSize: pageSize}, discard)
-	c.pool = pool
-	if err := c.configure(nil); err != nil {
+	var err error
+	if c.poller, err = newPoller(pool, Options{Name: "test", PageSize: pageSize, Logger: discard}, things); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.create(context.Background()); err != nil {

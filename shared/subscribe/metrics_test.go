@@ -13,8 +13,8 @@ func TestMetricsOfTwoFeeds(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
 	for _, name := range []string{"orders", "builds"} {
-		p := newPoller("test", Feed{Name: name, URL: "http://source.example/feeds/" + name, Schedule: "@every 5s"}, nil, tuning{}, discard)
-		if err := p.configure(nil); err != nil {
+		p, err := newPoller(nil, Options{Name: "test", Logger: discard}, Feed{Name: name, URL: "http://source.example/feeds/" + name, Schedule: "@every 5s"})
+		if err != nil {
 			t.Fatal(err)
 		}
 		p.state.copied.asOf = time.Now()

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestPoll(t *testing.T) {
@@ -201,15 +199,13 @@ func (c *copier) writes(t testing.TB) (n int64) {
 func TestPollBehindAnother(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPoller("test", Feed{Name: "things", URL: "http://source.example/feeds/things", Schedule: "@every 5s"}, nil, tuning{}, discard)
-		if err := p.configure(nil); err != nil {
+		p, err := newPoller(nil, Options{Name: "test", Logger: discard}, Feed{Name: "things", URL: "http://source.example/feeds/things", Schedule: "@every 5s"})
+		if err != nil {
 			t.Fatal(err)
 		}
 		p.state.assume(rolePolling)
 		began := time.Now()
-		err := p.requests.pollNow(t.Context())
-		problem, ok := errors.AsType[*web.Problem](pollProblem(t.Context(), err))
-		if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" {
+		if err := p.requests.pollNow(t.Context()); !errors.Is(err, ErrBusy) {
 			t.Errorf("%v", err)
 		}
 		if took := time.Since(began); took > 10*time.Second {

@@ -1,22 +1,24 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
-	dbTimeout     = time.Minute        // for one transaction
-	stopTimeout   = 5 * time.Second    // for that which runs at the stop
-	readTimeout   = web.RequestTimeout // for the row of a subscription: those who answer a request wait for it
-	maxRetryAfter = time.Hour          // the longest that a source can keep a reader away
+	dbTimeout     = time.Minute     // for one transaction
+	stopTimeout   = 5 * time.Second // for that which runs at the stop
+	readTimeout   = 8 * time.Second // for the row of a subscription: answers to requests wait for it
+	maxRetryAfter = time.Hour       // the longest that a source can keep a reader away
 	maxWait       = 30 * time.Second
 	progressEvery = 5 * time.Second // of the log while much is copied
 )
@@ -31,28 +33,46 @@ type poller struct {
 	quarantine *quarantine
 	applier    *applier
 	resyncer   *resyncer
-	stream     *stream // nil means it listens to no stream
+	stream     *stream // nil means it listens to none
 	metrics    *pollerMetrics
 }
 
-func newPoller(service string, f Feed, client *feed.Client, given tuning, logger *slog.Logger) *poller {
-	given.source = "default"
+func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
+	f.URL = strings.TrimSuffix(f.URL, "/")
+	if err := CheckURL(f.URL); err != nil {
+		return nil, fmt.Errorf("its URL %w", err)
+	}
+	u, _ := url.Parse(f.URL) // as CheckURL has
+	if err := options.PlainHosts.Check(u, options.Token != "", "PlainHosts"); err != nil {
+		return nil, err
+	}
 	if f.Columns != nil {
 		f.Apply = func(ctx context.Context, tx pgx.Tx, batch *Batch) error {
 			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
 		}
 	}
-	t := &target{Feed: f, pure: f.Columns != nil, service: service, logger: logger, timeout: dbTimeout}
+	t := &target{
+		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feed.ShownURL(u), pool: pool, log: options.Log,
+		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
+	}
+	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}
+	var err error
+	if given.schedule, err = ParseSchedule(f.Schedule, t.key()); err != nil {
+		return nil, err
+	}
 	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
-	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given}
+	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given, tuned: given, changed: make(chan struct{})}
 	p.row = &row{target: t, state: p.state}
-	p.fetcher = &fetcher{target: t, state: p.state, client: client}
+	p.fetcher = &fetcher{target: t, state: p.state, client: feed.NewClient(options.Token)}
 	p.applier = &applier{
 		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
 		metrics: p.metrics,
 	}
 	p.resyncer = &resyncer{target: t, row: p.row, state: p.state, fetcher: p.fetcher, applier: p.applier, metrics: p.metrics}
-	return p
+	if f.Stream != nil {
+		p.stream = p.newStream(f.Stream)
+	}
+	return p, nil
 }
 
 // finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit

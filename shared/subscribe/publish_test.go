@@ -101,7 +101,7 @@ func (s *source) echoer(t testing.TB, pool *pgxpool.Pool) *copier {
 // publishes makes c publish, and gives what ends it.
 func (c *copier) publishes(t rapid.TB) (end func()) {
 	t.Helper()
-	log, err := publish.Open(context.Background(), c.pool, discard)
+	log, err := publish.Open(context.Background(), c.pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestPublishing(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 25)
 		c := newEchoer(t, s)
-		other, err := publish.Open(t.Context(), c.pool, discard)
+		other, err := publish.Open(t.Context(), c.pool, publish.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func (s *source) putNameless(t testing.TB, n int) {
 }
 
 // listed returns the rejected entries as the API does.
-func listed(t testing.TB, server *httptest.Server) (list []rejectedEntry) {
+func listed(t testing.TB, server *httptest.Server) (list []RejectedEntry) {
 	t.Helper()
 	resp, text := get(t, server.URL+"/subscriptions/things/rejected", "application/json")
 	if err := json.Unmarshal([]byte(text), &list); err != nil || resp.StatusCode != 200 || !strings.HasPrefix(text, "[") {
@@ -34,6 +34,9 @@ func listed(t testing.TB, server *httptest.Server) (list []rejectedEntry) {
 	}
 	return list
 }
+
+// rejectedPage is how many entries a page of them holds.
+const rejectedPage = 200
 
 func retries(t testing.TB, address, want string) {
 	t.Helper()
@@ -213,7 +216,7 @@ func TestPageOfRejectedEntries(t *testing.T) {
 	seen := map[uuid.UUID]bool{}
 	for next, pages := at, 0; next != ""; pages++ {
 		resp, text := get(t, next, "application/json")
-		var list []rejectedEntry
+		var list []RejectedEntry
 		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) == 0 || len(list) > rejectedPage || pages > 2 {
 			t.Fatalf("page %d, %s: %s: %v", pages, next, text, err)
 		}

@@ -3,12 +3,9 @@ package subscribe
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A role is what this process does for a service that may have several.
@@ -32,21 +29,13 @@ type requests struct {
 // errInterrupted ends a request that waits, when there is something else to do.
 var errInterrupted = errors.New("interrupted")
 
-var errStandby = errors.New("another process of this service polls")
-
-var errBusy = &web.Problem{
-	Status: http.StatusServiceUnavailable,
-	Detail: "Another poll of this feed is under way. Try again in 5 s.",
-	Header: http.Header{"Retry-After": {"5"}},
-}
-
 // assume notes which process polls. A process without the lease refuses the polls that it was asked for.
 func (r *requests) assume(role role) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.role = role
 	if role != rolePolling {
-		why := errStandby
+		why := ErrStandby
 		if role == roleUndecided {
 			why = context.Canceled
 		}
@@ -79,13 +68,13 @@ func (r *requests) take() (asked []chan error) {
 	return asked
 }
 
-// pollNow polls at once, and returns how that ended; or errBusy if another poll takes so long that this one has not begun.
+// pollNow polls at once, and returns how that ended, a failure as a [*PollError]; or ErrBusy if another poll takes so long that this one has not begun.
 func (r *requests) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	r.mu.Lock()
 	if r.role == roleStandby {
 		r.mu.Unlock()
-		return errStandby
+		return ErrStandby
 	}
 	r.asked = append(r.asked, outcome)
 	r.mu.Unlock()
@@ -95,10 +84,13 @@ func (r *requests) pollNow(ctx context.Context) error {
 	for {
 		select {
 		case err := <-outcome:
-			return err
+			if err == nil || errors.Is(err, ErrStandby) || errors.Is(err, context.Canceled) {
+				return err
+			}
+			return &PollError{err}
 		case <-busy.C:
 			if r.takeBack(outcome) {
-				return errBusy
+				return ErrBusy
 			}
 		case <-ctx.Done():
 			return ctx.Err()

@@ -229,27 +229,6 @@ func TestRunRefuses(t *testing.T) {
 	})
 }
 
-func TestConfigure(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		env                   map[string]string
-		url, schedule, source string
-	}{
-		{nil, "http://127.0.0.1:1/feeds/things", "@every 1s", "default"},
-		{map[string]string{"FEED_URL_THINGS": "", "POLL_THINGS": ""}, "http://127.0.0.1:1/feeds/things", "@every 1s", "default"},
-		{map[string]string{"FEED_URL_THINGS": "https://cars.example/feeds/things/"}, "https://cars.example/feeds/things", "@every 1s", "default"},
-		{map[string]string{"POLL_THINGS": "*/5 * * * *"}, "http://127.0.0.1:1/feeds/things", "*/5 * * * *", "environment"},
-	} {
-		p := newPoller("test", thingService().Feeds[0], nil, tuning{}, discard)
-		if err := p.configure(c.env); err != nil {
-			t.Error(err)
-		}
-		if p.URL != c.url || p.state.given.schedule.String() != c.schedule || p.state.given.source != c.source {
-			t.Errorf("%v: %s, %s by %s", c.env, p.URL, p.state.given.schedule, p.state.given.source)
-		}
-	}
-}
-
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var help bytes.Buffer

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -20,9 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -38,19 +35,7 @@ func countThings(s *Site) func(*http.Request) (any, error) {
 // site serves the copy.
 func (c *copier) site(t testing.TB, routes func(*Site)) *httptest.Server {
 	t.Helper()
-	shell := service.Service{Name: "test", Title: "Test"}
-	var set settings
-	if err := daemon.Parse(map[string]string{"ACCESS": "open", "ACCESS_LOG": "false"}, &set); err != nil {
-		t.Fatal(err)
-	}
-	set.PublicURL = "http://localhost"
-	router, err := service.NewRouter(shell, set.Settings, c.pool, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Site{DB: c.pool, service: &Service{Title: "Test", Routes: routes}, router: router, pollers: []*poller{c.poller}}
-	s.route()
-	server := httptest.NewServer(router.Engine)
+	server := httptest.NewServer(Outside.Serve(t, &Subscriber{pool: c.pool, pollers: []*poller{c.poller}}, c.pool, routes))
 	t.Cleanup(server.Close)
 	return server
 }
@@ -283,7 +268,10 @@ func TestPasswordOfTheSource(t *testing.T) {
 			honest.ServeHTTP(w, r)
 		})
 		c := newCopier(t, s)
-		if err := c.configure(map[string]string{"FEED_URL_THINGS": strings.Replace(s.feedURL(), "//", "//"+secret+"@", 1)}); err != nil {
+		things := c.Feed
+		things.URL = strings.Replace(s.feedURL(), "//", "//"+secret+"@", 1)
+		var err error
+		if c.poller, err = newPoller(c.pool, Options{Name: "test", PageSize: 10, Logger: discard}, things); err != nil {
 			t.Fatal(err)
 		}
 		server := c.site(t, routeThings)
@@ -415,49 +403,4 @@ func TestDownloadsThatAreNotRead(t *testing.T) {
 	if resp, text := get(t, server.URL+"/api/things", "*/*"); resp.StatusCode != http.StatusOK {
 		t.Errorf("%s: %s", resp.Status, text)
 	}
-}
-
-// Requests of one client beyond its share are refused, and leave room for those of another one.
-func TestShareOfReads(t *testing.T) {
-	t.Parallel()
-	c := newCopier(t, newSource(t))
-	release := make(chan struct{})
-	queued := make(chan *web.Slots, 1)
-	server := c.site(t, func(s *Site) {
-		queued <- s.queued
-		s.JSON("/api/slow", func(*http.Request) (any, error) {
-			<-release
-			return 1, nil
-		})
-	})
-	finish := sync.OnceFunc(func() { close(release) })
-	t.Cleanup(finish)
-	slots := <-queued
-	ask := func(from string) int {
-		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
-		resp, err := client.Get(server.URL + "/api/slow")
-		if err != nil {
-			t.Error(err)
-			return 0
-		}
-		_ = resp.Body.Close()
-		return resp.StatusCode
-	}
-	var all sync.WaitGroup
-	for range maxQueued / 4 {
-		all.Go(func() { ask("127.0.0.1") })
-	}
-	eventually(t, "its share is taken", func() bool { return slots.Taken() == maxQueued/4 })
-	if status := ask("127.0.0.1"); status != http.StatusTooManyRequests {
-		t.Fatalf("beyond its share a client gets %d", status)
-	}
-	all.Go(func() {
-		if status := ask("127.0.0.2"); status != http.StatusOK && status != http.StatusServiceUnavailable {
-			t.Errorf("another client gets %d", status)
-		}
-	})
-	eventually(t, "another client waits", func() bool { return slots.Taken() == maxQueued/4+1 })
-	finish()
-	all.Wait()
 }

@@ -47,7 +47,8 @@ type state struct {
 	nextPoll  time.Time // past while one runs
 	hold      hold
 	cuts      cuts
-	pace      pace // of the poll under way
+	pace      pace          // of the poll under way
+	changed   chan struct{} // closed when awaitCaughtUp is to look again
 }
 
 func (st *state) tuning() tuning {
@@ -65,6 +66,37 @@ func (st *state) take(at progress) {
 	}
 	st.copied, st.rejecting = at, at.rejected > 0
 	st.retune()
+}
+
+// awaitCaughtUp waits until the last poll has succeeded or, where another process polls, the copy is fresh.
+func (st *state) awaitCaughtUp(ctx context.Context) error {
+	for {
+		st.mu.Lock()
+		changed := st.changed
+		var done bool
+		switch {
+		case st.copied.paused, st.copied.resync.underWay, st.requests.undecided():
+		case st.requests.polls():
+			done = st.last.state == pollSucceeded
+		default:
+			done = !st.stale(time.Now())
+		}
+		st.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tell has awaitCaughtUp look again. st.mu is locked.
+func (st *state) tell() {
+	close(st.changed)
+	st.changed = make(chan struct{})
 }
 
 // adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is the last success
@@ -89,6 +121,7 @@ func (st *state) adopt(at progress, before time.Time) {
 	if back || at.resync.underWay && changed && polls {
 		st.nextPoll = time.Time{}
 	}
+	st.tell()
 	st.mu.Unlock()
 	if changed {
 		st.requests.rouse()
@@ -144,6 +177,7 @@ func (st *state) current() progress {
 func (st *state) assume(r role) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	defer st.tell()
 	st.requests.assume(r)
 	if r != rolePolling {
 		st.last.err, st.last.failures, st.nextPoll, st.pace = nil, 0, time.Time{}, pace{}

@@ -2,16 +2,11 @@ package subscribe
 
 import (
 	"errors"
-	"fmt"
 	"math"
-	"net"
-	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // States of a copy.
@@ -23,18 +18,18 @@ const (
 	Paused    = "paused"
 )
 
-// A Subscription is how one feed's copy is, as /subscriptions shows it.
-type Subscription struct {
+// A Status is how the copy of one feed is.
+type Status struct {
 	Feed string `json:"feed"`
 	URL  string `json:"url"`
 	Polling
 	Copy
 	RejectedEntries int `json:"rejected_entries"` // that could not be applied
 	Resync
-	Standby    bool    `json:"standby"`     // this process does not poll: another one of the service does, or the database does not answer
-	CatchingUp *Pace   `json:"catching_up"` // while a poll copies; else null
-	Stream     *Stream `json:"stream"`      // null: it listens to none
-	shown
+	Standby    bool          `json:"standby"`     // this process does not poll: another one of the service does, or the database does not answer
+	CatchingUp *Pace         `json:"catching_up"` // while a poll copies; else null
+	Stream     *StreamStatus `json:"stream"`      // null: it listens to none
+	Detail     Detail        `json:"-"`
 }
 
 // Polling is when and how a feed is polled.
@@ -66,15 +61,20 @@ type Resync struct {
 	ResyncSince  *time.Time `json:"resync_since"`  // when the resync under way began; null: none is
 }
 
-// shown is what only the pages say.
-type shown struct {
-	trouble string                          // last_error in a sentence for people
-	cut     string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
-	undated bool                            // there is a copy, but the clock was set back since
-	held    bool                            // a request waits at the source, or is about to
-	set     struct{ wait, pageSize string } // at run time; empty: not
-	notHeld bool                            // requests are to wait, but the source answers at once
-	unknown bool                            // this process does not poll, and does not know whether another one does
+// Detail is what a page may say beside.
+type Detail struct {
+	Err      error                           // of this process' last poll; nil if it succeeded
+	Cut      string                          // for how long a request waits since longer ones are cut off on their way; empty: none was
+	Undated  bool                            // there is a copy, but its age is not known: the clock was set back since
+	Held     bool                            // a request waits at the source, or is about to
+	NotHeld  bool                            // requests are to wait, but the source answers at once
+	Optional bool                            // as its feed is
+	Unknown  bool                            // this process does not poll, and does not know whether another one does
+	Set      struct{ Wait, PageSize string } // at run time; empty: not
+	Given    struct {                        // what holds if nothing is set at run time
+		Schedule, Wait string
+		PageSize       int
+	}
 }
 
 // A Pace is how fast a poll copies.
@@ -84,17 +84,17 @@ type Pace struct {
 	Left      float64 `json:"seconds_left,omitempty"`
 }
 
-func (p *poller) status(now time.Time) Subscription {
+func (p *poller) status(now time.Time) Status {
 	s := p.state.status(now)
 	s.Stream = p.stream.status(s.Standby)
 	return s
 }
 
-func (st *state) status(now time.Time) Subscription {
+func (st *state) status(now time.Time) Status {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	asOf := believed(st.copied.asOf, now)
-	s := Subscription{
+	s := Status{
 		Feed: st.Name, URL: st.shownURL, RejectedEntries: st.copied.rejected, Standby: !st.requests.polls(),
 		Polling: Polling{
 			Schedule: st.tuned.schedule.String(), ScheduleSource: st.tuned.source, Wait: st.tuned.wait.String(), PageSize: st.tuned.pageSize,
@@ -107,25 +107,26 @@ func (st *state) status(now time.Time) Subscription {
 		Resync: Resync{
 			Generation: st.copied.generation, ResyncedAt: timeOrNull(since(st.copied.resyncedAt, now)), ResyncReason: st.copied.resyncReason,
 		},
-		shown: shown{
-			undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
-			held:    st.wait(now) > 0 && st.hold == holdKept, notHeld: st.wait(now) > 0 && st.hold == holdIgnored, unknown: st.requests.undecided(),
+		Detail: Detail{
+			Err: st.last.err, Optional: st.Optional, Undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
+			Held: st.wait(now) > 0 && st.hold == holdKept, NotHeld: st.wait(now) > 0 && st.hold == holdIgnored, Unknown: st.requests.undecided(),
 		},
 	}
 	actual := st.tuned
 	if actual.wait = st.wait(now); actual.wait < st.tuned.wait {
-		s.cut = actual.wait.String()
+		s.Detail.Cut = actual.wait.String()
 	}
 	s.Cost = actual.cost(st.hold != holdIgnored)
+	s.Detail.Given.Schedule, s.Detail.Given.Wait, s.Detail.Given.PageSize = st.given.schedule.String(), st.given.wait.String(), st.given.pageSize
 	if at := st.copied; at.wait != nil {
-		s.set.wait = at.wait.String()
+		s.Detail.Set.Wait = at.wait.String()
 	}
 	if at := st.copied; at.pageSize != nil {
-		s.set.pageSize = strconv.Itoa(*at.pageSize)
+		s.Detail.Set.PageSize = strconv.Itoa(*at.pageSize)
 	}
 	if st.last.err != nil {
 		text := st.last.err.Error()
-		s.LastError, s.trouble = &text, inWords(st.last.err)
+		s.LastError = &text
 		if st.nextPoll.After(now) { // the back-off's
 			next := now.Add(st.nextPoll.Sub(now)).UTC().Round(time.Millisecond) // by the clock as it is set now
 			s.NextPolls = append([]time.Time{next}, st.tuned.schedule.NextN(next, 4)...)
@@ -151,64 +152,4 @@ func (st *state) status(now time.Time) Subscription {
 		s.State = Stale
 	}
 	return s
-}
-
-// inWords says what a failed poll means to those who read the copy; the details stand in last_error.
-func inWords(err error) string {
-	var status *feed.StatusError
-	var network net.Error
-	var noAnswer *feed.NoAnswerError
-	var redirect *feed.RedirectError
-	var entries *entriesError
-	var page *pageError
-	switch {
-	case errors.As(err, &entries):
-		return "What the source said could not be passed on."
-	case errors.As(err, &page):
-		return "What the source said could not be applied."
-	case errors.Is(err, feed.ErrDiverged):
-		return "The source has another history than this copy."
-	case errors.Is(err, feed.ErrPage):
-		return "The source sent something that is not a page of this feed."
-	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
-		return "The source wants a token that it knows: FEED_TOKEN, or the password in the feed’s URL."
-	case errors.As(err, &status) && status.Status == http.StatusForbidden:
-		return "The token that the source was asked with is not for this feed."
-	case errors.As(err, &status):
-		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
-	case errors.As(err, &network) && network.Timeout():
-		return "The source does not answer in time."
-	case errors.As(err, &redirect):
-		return "The source redirects to another place: its address may have changed."
-	case errors.As(err, &noAnswer):
-		return "The source cannot be reached."
-	default:
-		return "The last poll failed."
-	}
-}
-
-// freshness is the same for the top of a page.
-func (s *Subscription) freshness() web.Freshness {
-	f := web.Freshness{
-		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
-		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.set.wait, SetPageSize: s.set.pageSize,
-	}
-	if s.AsOf != nil {
-		f.AsOf = *s.AsOf
-	}
-	if f.Failing, f.Undated = s.Failing(), s.undated; f.Failing != "" && s.State == Fresh {
-		f.Failing = "but " + f.Failing
-	}
-	var notes []string
-	switch {
-	case s.trouble != "" && len(s.NextPolls) > 0:
-		notes = append(notes, s.trouble+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
-	case s.LagEntries > 0 && s.State != Paused && s.State != Fresh:
-		notes = append(notes, "Copying: the source is ahead.")
-	}
-	if s.RejectedEntries > 0 {
-		notes = append(notes, "Without "+entries(s.RejectedEntries)+" that could not be applied.")
-	}
-	f.Note = strings.Join(notes, " ")
-	return f
 }

@@ -104,7 +104,8 @@ type entriesError struct {
 func (e *entriesError) Error() string {
 	return fmt.Sprintf("pass on the page after %s: %v", e.from, e.err)
 }
-func (e *entriesError) Unwrap() error { return e.err }
+func (e *entriesError) Unwrap() error        { return e.err }
+func (e *entriesError) Is(target error) bool { return target == ErrEntries }
 
 // Newer returns the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
 // row is older than what was, and may be of another history: then the rejected version counts.
@@ -250,11 +251,4 @@ func (t *target) tableTaken(ctx context.Context, err error) error {
 		"give each service tables of its own, or a database of its own (if that service has been renamed to %[4]s: "+
 		"update subscription set service = '%[4]s' where service = '%[3]s'; "+
 		"update erased_entity set service = '%[4]s' where service = '%[3]s')", t.Table, feed, service, t.service)
-}
-
-// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
-func (t *target) takeOver(ctx context.Context, migrations string) error {
-	_, err := t.pool.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = $3`,
-		t.service, migrations, t.Name)
-	return err
 }

@@ -3,12 +3,10 @@ package subscribe
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A tuning says when and how to poll.
@@ -24,28 +22,48 @@ func (t tuning) sameTimes(other tuning) bool {
 	return t.schedule.text == other.schedule.text && t.wait == other.wait
 }
 
-// A wish is how somebody wants a feed polled from now on.
-type wish struct {
+// A TuneRequest says how a feed is to be polled from now on.
+type TuneRequest struct {
 	Schedule string  `json:"schedule"`
-	Wait     *string `json:"wait"`      // nil, as PageSize: as the environment says
+	Wait     *string `json:"wait"`      // nil, as PageSize: as Options say
 	PageSize *int    `json:"page_size"` // entries
 }
 
 // maxScheduleText is how long an expression may be, in bytes.
 const maxScheduleText = 200
 
-// What the fields of a wish take.
+// What the fields of a TuneRequest take.
 var takes = map[string]string{
 	"schedule":  `takes a cron expression such as "*/5 * * * *", or "@every 30s"`,
 	"wait":      `takes whole seconds from "0s" to "30s"`,
 	"page_size": fmt.Sprintf("takes a whole number from 1 to %d", feed.MaxPageSize),
 }
 
-// tune makes the wish the rule, in force at once and after a restart. A bad one changes nothing: it is a problem (422) that says
-// of each field what is wrong.
-func (r *row) tune(ctx context.Context, w wish, now time.Time) error {
-	var wrong []web.FieldError
-	bad := func(field, detail string) { wrong = append(wrong, web.FieldError{Field: field, Detail: detail}) }
+// A TuneError says of each field of a [TuneRequest] what is wrong with it.
+type TuneError struct{ Fields []FieldError }
+
+// A FieldError is what is wrong with a field, by its JSON name.
+type FieldError struct{ Field, Detail string }
+
+func (e *TuneError) Error() string {
+	var text []string
+	for _, f := range e.Fields {
+		text = append(text, f.Field+": "+f.Detail)
+	}
+	return strings.Join(text, "; ")
+}
+
+// BadField returns the error for a field that has a value of another type, or nil if a TuneRequest has no such field.
+func BadField(field string) *TuneError {
+	if takes[field] == "" {
+		return nil
+	}
+	return &TuneError{[]FieldError{{field, takes[field]}}}
+}
+
+func (r *row) tune(ctx context.Context, w TuneRequest, now time.Time) error {
+	var wrong []FieldError
+	bad := func(field, detail string) { wrong = append(wrong, FieldError{field, detail}) }
 	var schedule Schedule
 	switch text := strings.TrimSpace(w.Schedule); {
 	case text == "":
@@ -61,7 +79,7 @@ func (r *row) tune(ctx context.Context, w wish, now time.Time) error {
 	var wait *int
 	if w.Wait != nil {
 		d, err := time.ParseDuration(strings.TrimSpace(*w.Wait))
-		if err != nil || !validWait(d) {
+		if err != nil || !ValidWait(d) {
 			bad("wait", takes["wait"])
 		}
 		seconds := int(d / time.Second)
@@ -71,7 +89,7 @@ func (r *row) tune(ctx context.Context, w wish, now time.Time) error {
 		bad("page_size", takes["page_size"])
 	}
 	if wrong != nil {
-		return untuned(wrong...)
+		return &TuneError{wrong}
 	}
 	text := schedule.String()
 	to := progress{setting: setting{schedule: &text, pageSize: w.PageSize}}
@@ -100,16 +118,10 @@ func (st *state) retuned(to progress, now time.Time) (tuned *time.Time, stale bo
 	return tuned, st.stale(now)
 }
 
-// untune makes the environment's settings, or the defaults, the rule again.
 func (r *row) untune(ctx context.Context, now time.Time) error {
 	tuned, stale := r.state.retuned(progress{}, now)
 	return r.set(ctx, setTuning, nil, nil, nil, tuned, stale)
 }
 
-func untuned(wrong ...web.FieldError) *web.Problem {
-	problem := web.Errorf(http.StatusUnprocessableEntity, "Nothing was changed.")
-	problem.Errors = wrong
-	return problem
-}
-
-func validWait(d time.Duration) bool { return d >= 0 && d <= maxWait && d%time.Second == 0 }
+// ValidWait reports whether a request may wait so long at a source.
+func ValidWait(d time.Duration) bool { return d >= 0 && d <= maxWait && d%time.Second == 0 }

@@ -44,7 +44,7 @@ func (c *copier) holds() bool {
 	return c.requests.interrupt != nil
 }
 
-func (c *copier) shows() Subscription { return c.status(time.Now()) }
+func (c *copier) shows() Status { return c.status(time.Now()) }
 
 // at is the position that the process itself knows of.
 func (c *copier) at() int64 { return c.shows().Cursor.Position }

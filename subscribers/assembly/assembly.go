@@ -17,14 +17,15 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
 // Service is assembly.
-func Service() *subscribe.Service {
+func Service() *subscriber.Service {
 	f := new(factory)
-	return &subscribe.Service{
+	return &subscriber.Service{
 		Name: "assembly", Title: "Assembly", Addr: "127.0.0.1:8091",
 		Text:       "plans a build per ordered car, builds it, publishes builds",
 		Migrations: sql.Migrations("assembly"),
@@ -37,8 +38,8 @@ func Service() *subscribe.Service {
 			}),
 		}},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{describe(publicURL)} },
-		Work:      func(ctx context.Context, s *subscribe.Site) error { return f.work(ctx, s.DB, s.Log, now()) },
-		Routes: func(s *subscribe.Site) {
+		Work:      func(ctx context.Context, s *subscriber.Site) error { return f.work(ctx, s.DB, s.Log, now()) },
+		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Builds", overviewPage, func(r *http.Request) (any, error) { return f.overview(r.Context(), s.DB, now()) })
 			s.Page("/builds/:id", "Build", buildPage, func(r *http.Request) (any, error) { return f.show(r.Context(), s.DB, r.PathValue("id"), now()) })
 			s.JSON("/api/builds", func(r *http.Request) (any, error) { return list(r.Context(), s.DB, r.URL.Query()) })

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -46,7 +45,7 @@ func newPlant(t *testing.T, capacity capacity, speed speed) *plant {
 		factory: factory{capacity, speed}, now: morning,
 		pool: pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), sql.Migrations("assembly")),
 	}
-	log, err := publish.Open(t.Context(), p.pool, slog.New(slog.DiscardHandler))
+	log, err := publish.Open(t.Context(), p.pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +440,7 @@ func TestProperty(t *testing.T) {
 		}
 		p.log.Close()
 		var err error
-		if p.log, err = publish.Open(context.Background(), p.pool, slog.New(slog.DiscardHandler)); err != nil {
+		if p.log, err = publish.Open(context.Background(), p.pool, publish.Options{}); err != nil {
 			rt.Fatal(err)
 		}
 		p.now = morning

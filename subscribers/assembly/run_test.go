@@ -109,7 +109,7 @@ func newShop(t *testing.T) *shop {
 	if _, err := pool.Exec(t.Context(), `select feed_create('orders')`); err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

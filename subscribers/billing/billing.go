@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -20,7 +21,7 @@ import (
 )
 
 // Service is billing.
-var Service = &subscribe.Service{
+var Service = &subscriber.Service{
 	Name: "billing", Title: "Billing", Addr: "127.0.0.1:8093",
 	Text:       "an invoice per order, a credit note when a cancelled order did not leave or came back, numbered without gaps",
 	Migrations: sql.Migrations("billing"),
@@ -38,7 +39,7 @@ var Service = &subscribe.Service{
 			Check: shipment.Check, Apply: applyShipments, Optional: true,
 		},
 	},
-	Routes: func(s *subscribe.Site) {
+	Routes: func(s *subscriber.Site) {
 		s.Page("/", "Invoices", page, func(r *http.Request) (any, error) { return overview(r, s.DB) })
 		s.Page("/invoices/:number", "Invoice", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, invoice) })
 		s.Page("/credit-notes/:number", "Credit note", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, creditNote) })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -19,7 +20,7 @@ import (
 )
 
 // Service is the dashboard.
-var Service = &subscribe.Service{
+var Service = &subscriber.Service{
 	Name: "dashboard", Title: "Dashboard", Addr: "127.0.0.1:8092",
 	Text:       "statistics: revenue, orders and cars by day, model and option, and how long they take",
 	Migrations: sql.Migrations("dashboard"),
@@ -37,7 +38,7 @@ var Service = &subscribe.Service{
 			Check: shipment.Check, Apply: applyShipments, Optional: true,
 		},
 	},
-	Routes: func(s *subscribe.Site) {
+	Routes: func(s *subscriber.Site) {
 		query := func(r *http.Request) (any, error) { return stats(r, s.DB) }
 		s.Page("/", "Sales", page, query)
 		s.JSON("/api/stats", query)

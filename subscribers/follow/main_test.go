@@ -65,7 +65,7 @@ func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) 
 	if _, err := pool.Exec(t.Context(), `select feed_create('things')`); err != nil {
 		t.Fatal(err)
 	}
-	log, err := publish.Open(t.Context(), pool, discard)
+	log, err := publish.Open(t.Context(), pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -26,10 +27,10 @@ type settings struct {
 const name = "mailer"
 
 // Service returns the mailer.
-func Service() *subscribe.Service {
+func Service() *subscriber.Service {
 	set := new(settings)
 	o := newOutbox(set)
-	return &subscribe.Service{
+	return &subscriber.Service{
 		Name: name, Title: "Mailer", Addr: "127.0.0.1:8095",
 		Text:       "a confirmation e-mail per order over SMTP",
 		Migrations: sql.Migrations("mailer"),
@@ -45,13 +46,13 @@ func Service() *subscribe.Service {
 				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},
-		Work: func(ctx context.Context, s *subscribe.Site) error {
+		Work: func(ctx context.Context, s *subscriber.Site) error {
 			o.db = s.DB
 			return o.work(ctx)
 		},
 		WorkTimeout: oneMail + 5*time.Minute,
 		Current:     &o.current,
-		Routes: func(s *subscribe.Site) {
+		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, set, o.outage.now(), o.current.Behind())
 			})

@@ -61,7 +61,7 @@ func (s *sources) renew(t *testing.T) {
 	t.Helper()
 	logger, pool := slog.New(slog.DiscardHandler), pgtest.New(t, sql.Migrations("publish"))
 	exec(t, pool, `select feed_create('orders'), feed_create('customers')`)
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

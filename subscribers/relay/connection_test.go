@@ -19,6 +19,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 // A connection that is cut in the middle of a page, at any byte: every entry arrives, and first in order.
@@ -138,11 +139,11 @@ func TestHeartbeatsAlone(t *testing.T) {
 	q := eventstream.Queue{Broker: broker, Feed: "heartbeats", Name: "heartbeats-alone", Logger: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); q.Listen(ctx, make(chan eventstream.Message)) }()
+	go func() { defer close(ended); q.Listen(ctx, make(chan subscribe.Message)) }()
 	p := newSource(t, "heartbeats").relay(t, newDatabase(t), through.url, nil)
 	for _, silent := range []bool{false, true, false} {
 		through.silent.Store(silent)
-		eventually(t, "the queue says how it is", func() bool { return q.Status().Listening != silent })
+		eventually(t, "the queue says how it is", func() bool { return q.Connection().Listening != silent })
 	}
 	eventually(t, "the relay is connected", func() bool { return p.stream(t).State == connected })
 	through.silent.Store(true)

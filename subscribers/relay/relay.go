@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -32,11 +33,11 @@ type relay struct {
 }
 
 // Service returns the relay.
-func Service() *subscribe.Service {
+func Service() *subscriber.Service {
 	r := &relay{streams: map[string]*stream{}}
 	orders := r.feed(order.Feed)
 	orders.URL = "http://localhost:8080/feeds/orders"
-	return &subscribe.Service{
+	return &subscriber.Service{
 		Name: "relay", Title: "Relay", Addr: "127.0.0.1:8096",
 		Text:       "republishes feeds to RabbitMQ",
 		Migrations: sql.Migrations("relay"),
@@ -45,8 +46,8 @@ func Service() *subscribe.Service {
 		Any:        r.feed,
 		Work:       r.work,
 		Release:    r.release,
-		Routes: func(s *subscribe.Site) {
-			for _, sub := range s.Subscriptions() {
+		Routes: func(s *subscriber.Site) {
+			for _, sub := range s.Subscriber.Status() {
 				s.Metrics(r.streams[sub.Feed].collectors()...)
 			}
 			s.Page("/", "Streams", overviewPage, func(req *http.Request) (any, error) { return r.overview(req.Context(), s) })
@@ -67,9 +68,9 @@ func (r *relay) feed(name string) subscribe.Feed {
 }
 
 // work keeps every stream connected, also while its feed has nothing new. What it says is logged when it changes.
-func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
+func (r *relay) work(ctx context.Context, site *subscriber.Site) error {
 	var all []error
-	for _, sub := range site.Subscriptions() {
+	for _, sub := range site.Subscriber.Status() {
 		if err := r.streams[sub.Feed].keep(ctx, time.Now()); err != nil {
 			all = append(all, fmt.Errorf("RabbitMQ at %s, exchange %s: %w", r.set.Broker.Shown, sub.Feed, err))
 		}

@@ -55,7 +55,7 @@ func (s *source) renew(t *testing.T) {
 	t.Helper()
 	logger, pool := slog.New(slog.DiscardHandler), pgtest.New(t, sql.Migrations("publish"))
 	exec1(t, pool, `select feed_create($1)`, s.name)
-	log, err := publish.Open(t.Context(), pool, logger)
+	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

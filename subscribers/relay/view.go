@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 )
 
 // States of a stream.
@@ -50,7 +50,7 @@ func (v view) Badge() string {
 	return map[string]string{connected: "enough", blocked: "low", away: "low"}[v.State]
 }
 
-func (r *relay) overview(ctx context.Context, site *subscribe.Site) (o overview, err error) {
+func (r *relay) overview(ctx context.Context, site *subscriber.Site) (o overview, err error) {
 	o.Broker, o.Streams = r.set.Broker.Shown, []view{}
 	rows, err := site.DB.Query(ctx, `select feed, generation, position, messages, date_trunc('milliseconds', confirmed_at) from stream`)
 	if err != nil {
@@ -65,7 +65,7 @@ func (r *relay) overview(ctx context.Context, site *subscribe.Site) (o overview,
 	}); err != nil {
 		return o, err
 	}
-	for _, sub := range site.Subscriptions() {
+	for _, sub := range site.Subscriber.Status() {
 		v := stored[sub.Feed]
 		v.Feed, v.Exchange, v.Behind, v.Generation = sub.Feed, sub.Feed, sub.LagEntries, max(v.Generation, 1)
 		if v.ConfirmedAt != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -34,10 +35,10 @@ type settings struct {
 const name = "shipping"
 
 // Service is shipping.
-func Service() *subscribe.Service {
+func Service() *subscriber.Service {
 	set := new(settings)
 	current := &subscribe.Current{Service: name, Feeds: []string{carbuild.Feed, customer.Feed, order.Feed}}
-	return &subscribe.Service{
+	return &subscriber.Service{
 		Name: name, Title: "Shipping", Addr: "127.0.0.1:8094",
 		Text:       "a shipment per finished car, to the customer's address, and its return if the order is cancelled",
 		Migrations: sql.Migrations("shipping"),
@@ -58,11 +59,11 @@ func Service() *subscribe.Service {
 			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
-		Work: func(ctx context.Context, s *subscribe.Site) error {
+		Work: func(ctx context.Context, s *subscriber.Site) error {
 			return errors.Join(pickUp(ctx, s.Log, current, set.Pickup), takeBack(ctx, s.Log, set.Return))
 		},
 		Current: current,
-		Routes: func(s *subscribe.Site) {
+		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) {
 				stages, err := overview(r.Context(), s.DB)
 				return shown{current.Behind(), stages}, err

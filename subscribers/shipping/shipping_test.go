@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -39,7 +38,7 @@ type depot struct {
 func newDepot(t *testing.T) *depot {
 	t.Helper()
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), sql.Migrations("shipping"))
-	log, err := publish.Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	log, err := publish.Open(t.Context(), pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -44,9 +45,9 @@ func (s *speed) UnmarshalText(text []byte) error {
 }
 
 // Service is the warehouse.
-func Service() *subscribe.Service {
+func Service() *subscriber.Service {
 	set := new(settings)
-	return &subscribe.Service{
+	return &subscriber.Service{
 		Name: "warehouse", Title: "Warehouse", Addr: "127.0.0.1:8090",
 		Text:       "reserves parts by bill of materials, orders new pieces below the reorder point",
 		Migrations: sql.Migrations("warehouse"),
@@ -58,8 +59,8 @@ func Service() *subscribe.Service {
 				return apply(ctx, tx, batch, set.LeadSpeed)
 			},
 		}},
-		Work: func(ctx context.Context, s *subscribe.Site) error { return book(ctx, s.DB, time.Now()) },
-		Routes: func(s *subscribe.Site) {
+		Work: func(ctx context.Context, s *subscriber.Site) error { return book(ctx, s.DB, time.Now()) },
+		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
 			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })

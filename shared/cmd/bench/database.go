@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -40,7 +40,7 @@ func (b *bench) openCluster(ctx context.Context, name string, conns int,
 		return nil, err
 	}
 	defer db.Close() // a template has no sessions
-	return c, postgres.Migrate(ctx, db.Pool, migrations...)
+	return c, migrate.Up(ctx, db.Pool, "", migrations...)
 }
 
 // openSource starts a server of sales.
@@ -91,7 +91,7 @@ func (b *bench) fill(ctx context.Context, n int) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	log, err := publish.Open(ctx, b.source.Pool, slog.New(slog.DiscardHandler))
+	log, err := publish.Open(ctx, b.source.Pool, publish.Options{})
 	if err != nil {
 		return err
 	}

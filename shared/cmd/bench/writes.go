@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,7 +53,7 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 			return chart{}, err
 		}
 	}
-	log, err := publish.Open(ctx, w.source.Pool, slog.New(slog.DiscardHandler))
+	log, err := publish.Open(ctx, w.source.Pool, publish.Options{})
 	if err != nil {
 		return chart{}, err
 	}

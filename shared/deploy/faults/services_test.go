@@ -20,7 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
@@ -105,7 +105,7 @@ func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 		},
 	}[name]
 	if run == nil {
-		service := map[string]*subscribe.Service{
+		service := map[string]*subscriber.Service{
 			"warehouse": warehouse.Service(), "assembly": assembly.Service(), "dashboard": dashboard.Service, "billing": billing.Service,
 			"shipping": shipping.Service(), "mailer": mailer.Service(), "relay": relay.Service(),
 		}[name]

@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/internal/cluster"
 )
@@ -201,7 +202,7 @@ func (s *server) template(ctx context.Context, migrations []postgres.Migrations)
 			return err
 		}
 		defer db.Close()
-		return postgres.Migrate(ctx, db.Pool, migrations...) // without a claim to the tables
+		return migrate.Up(ctx, db.Pool, "", migrations...) // without a claim to the tables
 	}))
 	return name, made.(func() error)()
 }

@@ -62,7 +62,7 @@ func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
 
 func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
 	t.Helper()
-	l, err := Open(t.Context(), pool, slog.New(slog.DiscardHandler))
+	l, err := Open(t.Context(), pool, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/subscribers/relay"
@@ -80,7 +81,7 @@ func subscribeFeed(ctx context.Context, kind string, set *settings, env map[stri
 		}
 	}
 	name := cmp.Or(set.Name, "copy") // and of its queue, where it listens to a stream
-	service := &subscribe.Service{Name: name, Title: name, Migrations: Migrations(), Feeds: []subscribe.Feed{orders}}
+	service := &subscriber.Service{Name: name, Title: name, Migrations: Migrations(), Feeds: []subscribe.Feed{orders}}
 	return service.Run(ctx, env, os.Stderr)
 }
 

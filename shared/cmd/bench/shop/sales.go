@@ -78,7 +78,7 @@ func (s *sales) serve(ctx context.Context, kind string, env map[string]string, r
 		sell, err = s.byStream(ctx)
 	default:
 		var log *publish.Log
-		if log, err = publish.Open(ctx, s.db, s.logger); err == nil {
+		if log, err = publish.Open(ctx, s.db, publish.Options{Logger: s.logger}); err == nil {
 			defer log.Close()
 			sell, err = s.byFeed(log, env, engine, registry)
 		}

@@ -5,56 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/postgres"
 )
-
-// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors, settings
-// and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that share a database
-// need names of their own, as do their Migrations and the feeds that they publish: a service whose table is taken does not start.
-type Service struct {
-	Name       string // "warehouse": its database, its folder, and what it is called on the command line
-	Title      string // "Warehouse"
-	Text       string // one line: what it does
-	Addr       string // host:port that it listens on by default
-	Migrations postgres.Migrations
-	Feeds      []Feed
-	Routes     func(*Site) // adds its pages and JSON; nil is none
-
-	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
-	// instead of Feeds. Nil: it takes Feeds.
-	Any func(name string) Feed
-
-	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
-	// filled before anything else runs.
-	Settings any
-	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one
-	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
-	// logged, and Work called again.
-	Work        func(context.Context, *Site) error
-	WorkTimeout time.Duration // 0: 5 minutes
-	// Current is begun over whenever this process begins to poll; nil is none.
-	Current *Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
-	// another process polls. Nil is none.
-	Release func()
-
-	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
-	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of Publishing, all else by Site.Log.
-	Publishes func(publicURL string) []feed.Description
-}
 
 // A Feed is one that a service copies.
 type Feed struct {
-	Name     string // "orders": FEED_URL_ORDERS and POLL_ORDERS set where it is and when to ask
-	URL      string // by default
-	Schedule string // by default: see ParseSchedule
+	Name     string // "orders": unique in its subscriber
+	URL      string // http://localhost:8080/feeds/orders
+	Schedule string // when to ask the source, unless another one is set at run time: see ParseSchedule
+	// ScheduleSource says in [Status] where Schedule comes from, such as "environment"; empty means "default".
+	ScheduleSource string
+
+	// Stream brings new entries sooner than the schedule; nil means none does. The feed stays the truth.
+	Stream Stream
 
 	// Table is where Apply keeps one row for each entity that the source has: with the columns id (uuid, unique) and version
 	// (bigint). By it the engine knows what is newer than the copy, and in the end of a resync what the source no longer has.

@@ -1,10 +1,9 @@
-package subscribe
+package subscriber
 
 import (
 	"bytes"
 	"cmp"
 	"context"
-	"embed"
 	"encoding/csv"
 	"fmt"
 	"html/template"
@@ -13,7 +12,6 @@ import (
 	"net/http"
 	pathpkg "path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,16 +23,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/subscribe/subscribehttp"
 	"github.com/edison-cars/data-feeds/shared/web"
-)
-
-//go:embed *.html
-var pages embed.FS
-
-var (
-	subscriptionsPage   = web.Template(pages, "subscriptions.html")
-	schedulePage        = web.Template(pages, "schedule.html")
-	rejectedEntriesPage = web.Template(pages, "rejected.html")
 )
 
 // A Site is where a service shows its copy: pages that say how fresh it is, and JSON that does so in its headers.
@@ -42,9 +33,11 @@ type Site struct {
 	DB  *pgxpool.Pool
 	Log *publish.Log // of the feeds that the service publishes; nil if it publishes none
 
+	Subscriber *subscribe.Subscriber
+
 	router  *service.Router
 	service *Service
-	pollers []*poller
+	pages   *subscribehttp.Pages
 	queued  *web.Slots          // requests that read the database, for what they show, or wait for that
 	reads   *semaphore.Weighted // of these, those that read
 	paths   []string            // of the service's pages
@@ -59,12 +52,12 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
 	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
-		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
+		subs := s.Subscriber.Status() // before the query: what it reads may be newer than they say, never older
 		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
-		web.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
+		web.Render(c, http.StatusOK, t, s.pages.Layout(c, title, subs, data))
 		return nil
 	}))
 }
@@ -72,13 +65,13 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
-		subs := s.subscriptions() // before the query, as above
+		subs := s.Subscriber.Status() // before the query, as above
 		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
 		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", sub.header())
+			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c, http.StatusOK, data)
@@ -91,20 +84,17 @@ func (s *Site) Metrics(collectors ...prometheus.Collector) {
 	s.router.Metrics.MustRegister(collectors...)
 }
 
-// Subscriptions are how the service's feeds are, in the order of the environment or of Service.Feeds.
-func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
-
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
 	web.GET(s.router.Operators, path, web.HandleLong(func(c *gin.Context) error {
-		subs := s.subscriptions() // before the query, as above
+		subs := s.Subscriber.Status() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
 		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", sub.header())
+			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
@@ -183,51 +173,15 @@ func request(c *gin.Context) *http.Request {
 	return c.Request
 }
 
-// header is a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail
-// it has failing_since, too.
-func (s *Subscription) header() string {
-	h := s.Feed + "; state=" + s.State
-	if s.AsOf != nil {
-		h += `; as_of="` + s.AsOf.UTC().Format(web.TimeFormat) + `"`
-	}
-	if s.FailingSince != nil {
-		h += `; failing_since="` + s.FailingSince.UTC().Format(web.TimeFormat) + `"`
-	}
-	if s.RejectedEntries > 0 {
-		h += "; rejected=" + strconv.Itoa(s.RejectedEntries)
-	}
-	return h
-}
-
-func (s *Site) layout(c *gin.Context, title string, subs []Subscription, data any) web.Page {
-	page := web.Page{Service: s.service.Title, Title: title, Data: data, Nav: s.nav()}
-	for i := range page.Nav {
-		link := &page.Nav[i]
-		link.Current = link.URL == c.Request.URL.Path || link.URL != "/" && strings.HasPrefix(c.Request.URL.Path, link.URL+"/")
-	}
-	for _, sub := range subs {
-		page.Freshness = append(page.Freshness, sub.freshness())
-	}
-	return page
-}
-
 func (s *Site) nav() []web.Link {
 	return slices.Concat([]web.Link{{Text: "Overview", URL: "/"}}, s.shown, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds)
-}
-
-func (s *Site) subscriptions() []Subscription {
-	now, list := time.Now().UTC(), make([]Subscription, len(s.pollers))
-	for i, p := range s.pollers {
-		list[i] = p.status(now)
-	}
-	return list
 }
 
 // ready returns nil if a copy can be served: one that is there, however old, in a database that answers, and lets its tables
 // be read.
 func (s *Site) ready(ctx context.Context) error {
-	for i, sub := range s.subscriptions() {
-		if sub.AsOf == nil && !sub.undated && !s.pollers[i].Optional {
+	for _, sub := range s.Subscriber.Status() {
+		if sub.AsOf == nil && !sub.Detail.Undated && !sub.Detail.Optional {
 			return web.Errorf(http.StatusServiceUnavailable, "Not ready: there is no copy of the feed %s yet.", sub.Feed)
 		}
 	}
@@ -235,11 +189,19 @@ func (s *Site) ready(ctx context.Context) error {
 	return cmp.Or(err, postgres.Unlocked(ctx, s.DB, postgres.Read, s.router.Tables))
 }
 
-func (s *Site) route() {
+// NewSite returns the site of the service, without routes. A service that publishes has a log.
+func NewSite(s *Service, router *service.Router, log *publish.Log) *Site {
+	return &Site{DB: router.Pool, Log: log, service: s, router: router}
+}
+
+// Route routes health, the pages of the subscriber, and what the service shows.
+func (s *Site) Route(to *subscribe.Subscriber) {
+	s.Subscriber = to
 	s.reads = semaphore.NewWeighted(max(int64(s.DB.Config().MaxConns)/2, 1))
 	s.queued = web.NewSlots("requests that read the copy", web.Bound{All: maxQueued, Client: maxQueued / 4})
 	s.router.Health(s.ready)
-	s.routeSubscriptions()
+	s.pages = subscribehttp.New(s.Subscriber, subscribehttp.Config{Title: s.service.Title, Nav: s.nav})
+	s.pages.Route(s.router.Readers, s.router.Operators)
 	if s.service.Routes != nil {
 		s.service.Routes(s)
 	}
@@ -249,4 +211,15 @@ func (s *Site) route() {
 	if !slices.Contains(s.paths, "/") {
 		web.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
+}
+
+// publish serves the service's own feeds.
+func (s *Site) publish() {
+	feeds := s.service.Publishes(s.router.PublicURL)
+	if len(feeds) == 1 {
+		s.feeds = []web.Link{{Text: "Feed", URL: "/feeds/" + feeds[0].Name}}
+	} else {
+		s.feeds = []web.Link{{Text: "Feeds", URL: "/feeds"}}
+	}
+	s.router.Publish(s.Log, s.nav(), feeds...)
 }

@@ -1,0 +1,224 @@
+// Package migrate makes and changes the tables of a database by numbered goose migrations in plain SQL.
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"hash/crc64"
+	"io/fs"
+	"regexp"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+const (
+	// Timeout bounds a set of migrations: an index on a large table takes its time.
+	Timeout       = 30 * time.Minute
+	unlockTimeout = 10 * time.Second
+)
+
+// SQLSTATE codes.
+const (
+	duplicateTable  = "42P07"
+	duplicateSchema = "42P06"
+	uniqueViolation = "23505" // two that create it at the same moment
+)
+
+// A Set is one numbered set of goose migrations in plain SQL.
+type Set struct {
+	Name string // its versions are in the table goose_<Name>
+	FS   fs.FS  // the root holds 00001_x.sql, 00002_y.sql ...
+}
+
+func (s Set) table() string { return "goose_" + s.Name }
+
+// Up applies what is missing of each set, in the order given, to a schema, which it creates if it is missing. Without a name, it is the
+// first schema of the pool's search_path. Several replicas may call Up at once: all but one wait, up to five minutes. A set may take 30
+// minutes. Up refuses tables of a later version than the set knows.
+func Up(ctx context.Context, pool *pgxpool.Pool, schema string, sets ...Set) error {
+	if schema != "" {
+		if err := create(ctx, pool, schema); err != nil {
+			return fmt.Errorf("create the schema %s: %w", schema, err)
+		}
+		own, err := pgxpool.NewWithConfig(ctx, Within(pool.Config(), schema))
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		pool = own
+	}
+	for _, s := range sets {
+		if err := s.up(ctx, pool); err != nil {
+			return fmt.Errorf("migrate %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// create creates the schema if it is missing. A role that may not create one can use one that exists.
+func create(ctx context.Context, pool *pgxpool.Pool, schema string) error {
+	var exists bool
+	err := pool.QueryRow(ctx, `select exists (select from pg_namespace where nspname = $1)`, schema).Scan(&exists)
+	if err != nil || exists {
+		return err
+	}
+	_, err = pool.Exec(ctx, `create schema `+pgx.Identifier{schema}.Sanitize())
+	if isCode(err, duplicateSchema) || isCode(err, uniqueViolation) {
+		return nil
+	}
+	return err
+}
+
+// Within returns the configuration, changed so that its connections look for tables and functions in the schema first, and then where
+// they did before. With "" nothing changes.
+func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
+	if schema == "" {
+		return config
+	}
+	after := config.ConnConfig.AfterConnect
+	config.ConnConfig.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if after != nil {
+			if err := after(ctx, conn); err != nil {
+				return err
+			}
+		}
+		return conn.ExecParams(ctx, `select set_config('search_path', concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), false)`,
+			[][]byte{[]byte(pgx.Identifier{schema}.Sanitize())}, nil, nil, nil).Read().Err
+	}
+	return config
+}
+
+// A sessionLocker does not wait for ever to give back the lock, which goose does without the deadline of its caller.
+type sessionLocker struct{ lock.SessionLocker }
+
+func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, unlockTimeout)
+	defer cancel()
+	return l.SessionLocker.SessionUnlock(ctx, conn)
+}
+
+func (s Set) up(ctx context.Context, pool *pgxpool.Pool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	state, err := s.state(ctx, pool, "")
+	if err != nil {
+		return err
+	}
+	if state.has > state.last {
+		return state.newer()
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	locker, err := lock.NewPostgresSessionLocker(
+		lock.WithLockID(lockID(state.schema+"."+s.table())), lock.WithLockTimeout(1, 300)) // a try per second
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, s.FS,
+		goose.WithTableName(s.table()), goose.WithSessionLocker(sessionLocker{locker}), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	partial, ok := errors.AsType[*goose.PartialError](err)
+	switch {
+	case ok && isCode(err, duplicateTable):
+		return fmt.Errorf("%s: %w; services that share a schema need tables with names of their own",
+			partial.Failed.Source.Path, partial.Err)
+	case ok:
+		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
+	}
+	return err
+}
+
+// lockID is the key of the advisory lock under which a set is applied to one schema.
+func lockID(name string) int64 {
+	return int64(crc64.Checksum([]byte(name), crc64.MakeTable(crc64.ECMA))) //nolint:gosec // any 64 bits are a key
+}
+
+func isCode(err error, code string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == code
+}
+
+// A state is how far a set was applied to a schema.
+type state struct {
+	schema    string
+	has, last int64 // the version of the tables, 0 if there are none, and the last version of the set
+}
+
+func (s Set) state(ctx context.Context, pool *pgxpool.Pool, schema string) (at state, err error) {
+	files, err := fs.Glob(s.FS, "*.sql")
+	if err != nil {
+		return at, err
+	}
+	for _, file := range files {
+		version, err := goose.NumericComponent(file)
+		if err != nil {
+			return at, err
+		}
+		at.last = max(at.last, version)
+	}
+	var there bool
+	err = pool.QueryRow(ctx, `
+		select schema, exists (select from pg_tables where schemaname = schema and tablename = $2)
+		  from coalesce(nullif($1, ''), current_schema(), '') as schema`, schema, s.table()).Scan(&at.schema, &there)
+	if err == nil && there {
+		table := pgx.Identifier{at.schema, s.table()}
+		err = pool.QueryRow(ctx, `select coalesce(max(version_id), 0) from `+table.Sanitize()).Scan(&at.has)
+	}
+	return at, err
+}
+
+func (s state) newer() error {
+	return fmt.Errorf("the tables in the schema %s are of version %d, and this program knows versions up to %d: use a newer program",
+		s.schema, s.has, s.last)
+}
+
+// Check returns an error unless exactly the migrations of the set are applied to the schema, which "" is as in [Up].
+func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) error {
+	switch state, err := s.state(ctx, pool, schema); {
+	case err != nil:
+		return err
+	case state.has > state.last:
+		return state.newer()
+	case state.has == 0:
+		return fmt.Errorf("the schema %s has none of the tables: migrate it first", cmp.Or(state.schema, "of search_path"))
+	case state.has < state.last:
+		return fmt.Errorf("the tables in the schema %s are of version %d, and this program needs version %d: migrate them first",
+			state.schema, state.has, state.last)
+	}
+	return nil
+}
+
+var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)
+
+// Tables returns the names of the tables that the migrations create. There may be others in a schema that is shared.
+func Tables(sets ...Set) ([]string, error) {
+	var tables []string
+	for _, s := range sets {
+		files, err := fs.Glob(s.FS, "*.sql")
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			text, err := fs.ReadFile(s.FS, file)
+			if err != nil {
+				return nil, err
+			}
+			for _, found := range createTable.FindAllSubmatch(text, -1) {
+				tables = append(tables, string(found[1]))
+			}
+		}
+	}
+	return tables, nil
+}

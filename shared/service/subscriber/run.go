@@ -1,0 +1,255 @@
+// Package subscriber is the shell of a subscriber's process: settings, database, pages and the subscriber itself.
+package subscriber
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/eventstream"
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/sql"
+)
+
+// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors, settings
+// and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that share a database
+// need names of their own, as do their Migrations and the feeds that they publish: a service whose table is taken does not start.
+type Service struct {
+	Name       string // "warehouse": its database, its folder, and what it is called on the command line
+	Title      string // "Warehouse"
+	Text       string // one line: what it does
+	Addr       string // host:port that it listens on by default
+	Migrations postgres.Migrations
+	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
+	Routes     func(*Site)      // adds its pages and JSON; nil is none
+
+	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
+	// instead of Feeds. Nil: it takes Feeds.
+	Any func(name string) subscribe.Feed
+
+	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
+	// filled before anything else runs.
+	Settings any
+	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one
+	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
+	// logged, and Work called again.
+	Work        func(context.Context, *Site) error
+	WorkTimeout time.Duration // 0: 5 minutes
+	// Current is begun over whenever this process begins to poll; nil is none.
+	Current *subscribe.Current
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
+	// another process polls. Nil is none.
+	Release func()
+
+	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
+	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of [subscribe.Publishing], all else by Site.Log.
+	Publishes func(publicURL string) []feed.Description
+}
+
+// settings are those of every subscriber, beside those of every process.
+type settings struct {
+	service.Settings
+	Reader readerSettings
+}
+
+type readerSettings struct {
+	FeedToken  string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PlainHosts feed.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
+	PageSize   int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait   time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+}
+
+// shell describes the service's process.
+func (s *Service) shell() service.Service {
+	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations()}
+}
+
+// Help prints the service's settings.
+func (s *Service) Help(w io.Writer) {
+	fmt.Fprintf(w, "%s: %s\n\nSettings (environment):\n", s.Name, s.Text)
+	of := []any{readerSettings{}}
+	if s.Settings != nil {
+		of = append(of, s.Settings)
+	}
+	for _, f := range s.Feeds {
+		any := ""
+		if s.Any != nil {
+			any = ", unless others are given: FEED_URL_NAME, POLL_NAME and STREAM_NAME for the feed name"
+		}
+		of = append(of,
+			daemon.Setting{Name: variable("FEED_URL", f.Name), Default: f.URL, Help: "the feed " + f.Name + any},
+			daemon.Setting{Name: variable("POLL", f.Name), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
+			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
+	}
+	s.shell().Help(w, of...)
+}
+
+// feeds are those that the service copies in this environment.
+func (s *Service) feeds(env map[string]string) []subscribe.Feed {
+	var given []subscribe.Feed
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if of, ok := strings.CutPrefix(name, "FEED_URL_"); ok && s.Any != nil && env[name] != "" {
+			given = append(given, s.Any(strings.ToLower(strings.ReplaceAll(of, "_", "-"))))
+		}
+	}
+	if given == nil {
+		return slices.Clone(s.Feeds)
+	}
+	return given
+}
+
+// variable returns the environment variable of one feed: POLL_ORDERS.
+func variable(prefix, feed string) string {
+	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(feed, "-", "_"))
+}
+
+// Run runs the service until ctx ends: then it finishes the page that it is applying, if that takes no more than 5 s,
+// and stops.
+func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writer) error {
+	set := settings{}
+	if err := daemon.Parse(env, &set); err != nil {
+		return err
+	}
+	if s.Settings != nil {
+		if err := daemon.Parse(env, s.Settings); err != nil {
+			return err
+		}
+	}
+	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
+		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
+	}
+	if !feed.IsToken(set.Reader.FeedToken) {
+		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
+	}
+	logger, err := daemon.Logger(stdout, set.LogLevel)
+	if err != nil {
+		return err
+	}
+	if !subscribe.ValidWait(set.Reader.PollWait) {
+		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to 30s")
+	}
+	feeds := s.feeds(env)
+	for i := range feeds {
+		if err := s.configure(&feeds[i], env, set.Reader, logger); err != nil {
+			return err
+		}
+	}
+	process, err := service.Open(ctx, s.shell(), set.Settings, logger)
+	if err != nil {
+		return err
+	}
+	defer process.Close()
+	var log *publish.Log
+	closeLog := func() {}
+	if s.Publishes != nil {
+		if log, err = publish.Open(ctx, process.Pool, publish.Options{Logger: logger}); err != nil {
+			return err
+		}
+		closeLog = sync.OnceFunc(log.Close)
+		defer closeLog()
+	}
+	site := NewSite(s, process.Router, log)
+	if err := s.takeOver(ctx, site.DB, feeds); err != nil {
+		return fmt.Errorf("take over subscriptions from an older version: %w", err)
+	}
+	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), feeds...)
+	if err != nil {
+		return err
+	}
+	process.Metrics.MustRegister(sub)
+
+	ctx, stop := context.WithCancel(ctx)
+	var polling sync.WaitGroup
+	defer func() {
+		stop()
+		defer time.AfterFunc(stopTimeout, closeLog).Stop() // it gives up commits that hang
+		polling.Wait()
+	}()
+	site.Route(sub)
+	polling.Go(func() { sub.Run(ctx) })
+	return process.Serve(ctx)
+}
+
+const stopTimeout = 5 * time.Second // for what runs at the stop
+
+// options returns those of the service's subscriber.
+func (s *Service) options(site *Site, set readerSettings, logger *slog.Logger) subscribe.Options {
+	o := subscribe.Options{
+		Name: s.Name, Logger: logger, Token: set.FeedToken, PlainHosts: set.PlainHosts, Wait: set.PollWait, PageSize: set.PageSize,
+		Log: site.Log, WorkTimeout: s.WorkTimeout, Current: s.Current, Release: s.Release,
+	}
+	if s.Work != nil {
+		o.Work = func(ctx context.Context) error {
+			if err := s.Work(ctx, site); err != nil {
+				return errors.New(web.Unquoted(err)) // it goes to the log
+			}
+			return nil
+		}
+	}
+	return o
+}
+
+// configure takes the feed's URL, schedule and stream from the environment.
+func (s *Service) configure(f *subscribe.Feed, env map[string]string, set readerSettings, logger *slog.Logger) error {
+	f.URL = strings.TrimSuffix(cmp.Or(env[variable("FEED_URL", f.Name)], f.URL), "/")
+	if err := subscribe.CheckURL(f.URL); err != nil {
+		return daemon.Usagef("%s %w", variable("FEED_URL", f.Name), err)
+	}
+	u, err := url.Parse(f.URL)
+	if err == nil {
+		err = set.PlainHosts.Check(u, set.FeedToken != "", "PLAIN_HOSTS")
+	}
+	if err != nil {
+		return daemon.Usagef("%s: %w", variable("FEED_URL", f.Name), err)
+	}
+	if v := env[variable("POLL", f.Name)]; v != "" {
+		f.Schedule, f.ScheduleSource = v, "environment"
+	}
+	if _, err := subscribe.ParseSchedule(f.Schedule, ""); err != nil {
+		return daemon.Usagef("%s: %w", variable("POLL", f.Name), err)
+	}
+	if v := env[variable("STREAM", f.Name)]; v != "" {
+		queue := &eventstream.Queue{Feed: f.Name, Name: s.Name + "." + f.Name, Logger: logger}
+		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
+			return daemon.Usagef("%s %w", variable("STREAM", f.Name), err)
+		}
+		f.Stream = queue
+	}
+	return nil
+}
+
+// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
+func (s *Service) takeOver(ctx context.Context, db *pgxpool.Pool, feeds []subscribe.Feed) error {
+	var names []string
+	for _, f := range feeds {
+		names = append(names, f.Name)
+	}
+	_, err := db.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = any($3)`,
+		s.Name, s.Migrations.Name, names)
+	return err
+}
+
+func (s *Service) migrations() []postgres.Migrations {
+	all := []postgres.Migrations{sql.Migrations("subscribe")}
+	if s.Publishes != nil {
+		all = append(all, sql.Migrations("publish"))
+	}
+	return append(all, s.Migrations)
+}

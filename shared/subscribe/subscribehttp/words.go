@@ -1,0 +1,216 @@
+package subscribehttp
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+// A Status is how a copy is, in the words of the pages.
+type Status struct{ subscribe.Status }
+
+// Trouble returns the last error in a sentence, or nothing if the last poll succeeded.
+func (s Status) Trouble() string {
+	if s.Detail.Err == nil {
+		return ""
+	}
+	return inWords(s.Detail.Err)
+}
+
+// Failing says since when polls fail; empty: they do not.
+func (s Status) Failing() string {
+	if s.FailingSince == nil {
+		return ""
+	}
+	at := s.FailingSince.Format("15:04:05") + " UTC"
+	if time.Since(*s.FailingSince) > day/2 {
+		at = s.FailingSince.Format("2 Jan, ") + at
+	}
+	if s.State == subscribe.Paused {
+		return "the last polls failed, from " + at + " on"
+	}
+	return "polls fail since " + at
+}
+
+// Rejected counts the entries that could not be applied.
+func (s Status) Rejected() string { return entries(s.RejectedEntries) }
+
+// Held tells that a request waits at the source.
+func (s Status) Held() bool { return s.Detail.Held && s.State == subscribe.Fresh && !s.Standby }
+
+// next says when the source is asked next, in the few words of a page's top; empty: not at all.
+func (s Status) next() string {
+	switch {
+	case s.Detail.Unknown:
+		return ""
+	case s.Standby:
+		return "by another process"
+	case s.Held():
+		return "now, waiting at the source"
+	case len(s.NextPolls) == 0:
+		return ""
+	case time.Until(s.NextPolls[0]) < day:
+		return s.NextPolls[0].Format("15:04:05") + " UTC"
+	}
+	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
+}
+
+// UnderWay tells that it will soon be otherwise.
+func (s Status) UnderWay() bool {
+	return s.State != subscribe.Paused && (s.CatchingUp != nil || s.LastError == nil && (s.AsOf == nil || s.LagEntries > 0 || s.ResyncSince != nil))
+}
+
+// Requests says how many there are.
+func (s Status) Requests() string {
+	c := s.Cost
+	if c.RequestsPerDay >= 2 {
+		return "about " + web.Num(int64(math.Round(c.RequestsPerDay))) + " requests a day"
+	}
+	if c.RequestsPerDay == 0 {
+		return "hardly ever a request"
+	}
+	return "about one request in " + span(day.Seconds()/c.RequestsPerDay)
+}
+
+// Staleness says how long something new stays unknown.
+func (s Status) Staleness() string {
+	c := s.Cost
+	if c.Held() {
+		return "milliseconds, " + span(c.Worst) + " at most"
+	}
+	return span(c.Expected) + " on average, " + span(c.Worst) + " at most"
+}
+
+// Copying says how far and how fast a poll copies.
+func (s Status) Copying() string {
+	p := s.CatchingUp
+	words := entries(p.Copied) + " copied"
+	if p.PerSecond > 0 {
+		words += ", " + web.Num(int64(p.PerSecond)) + " a second"
+	}
+	if p.Left > 0 {
+		words += ", about " + span(p.Left) + " left"
+	}
+	return words
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return web.Num(int64(n)) + " entries"
+}
+
+// span writes seconds in its two largest units: 2.5 s, 1 h 30 min, 2 days 14 h.
+func span(seconds float64) string {
+	d := time.Duration(math.Round(seconds*1000)) * time.Millisecond
+	if d < time.Minute {
+		return fmt.Sprintf("%.3g s", d.Seconds())
+	}
+	units := []struct {
+		size time.Duration
+		name string
+	}{{day, " days"}, {time.Hour, " h"}, {time.Minute, " min"}, {time.Second, " s"}}
+	for i, u := range units {
+		if d < u.size {
+			continue
+		}
+		n := d / u.size
+		words := fmt.Sprint(int64(n)) + u.name
+		if n == 1 && u.size == day {
+			words = "1 day"
+		}
+		if i+1 < len(units) {
+			if rest := d % u.size / units[i+1].size; rest > 0 {
+				words += fmt.Sprintf(" %d%s", rest, units[i+1].name)
+			}
+		}
+		return words
+	}
+	return ""
+}
+
+const day = 24 * time.Hour
+
+// inWords says what a failed poll means to those who read the copy; the details stand in last_error.
+func inWords(err error) string {
+	var status *feed.StatusError
+	var network net.Error
+	var noAnswer *feed.NoAnswerError
+	var redirect *feed.RedirectError
+	switch {
+	case errors.Is(err, subscribe.ErrEntries):
+		return "What the source said could not be passed on."
+	case errors.Is(err, subscribe.ErrApply):
+		return "What the source said could not be applied."
+	case errors.Is(err, feed.ErrDiverged):
+		return "The source has another history than this copy."
+	case errors.Is(err, feed.ErrPage):
+		return "The source sent something that is not a page of this feed."
+	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
+		return "The source wants a token that it knows: FEED_TOKEN, or the password in the feed’s URL."
+	case errors.As(err, &status) && status.Status == http.StatusForbidden:
+		return "The token that the source was asked with is not for this feed."
+	case errors.As(err, &status):
+		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
+	case errors.As(err, &network) && network.Timeout():
+		return "The source does not answer in time."
+	case errors.As(err, &redirect):
+		return "The source redirects to another place: its address may have changed."
+	case errors.As(err, &noAnswer):
+		return "The source cannot be reached."
+	default:
+		return "The last poll failed."
+	}
+}
+
+// Freshness returns the same for the top of a page.
+func (s Status) Freshness() web.Freshness {
+	f := web.Freshness{
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
+		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.Detail.Set.Wait, SetPageSize: s.Detail.Set.PageSize,
+	}
+	if s.AsOf != nil {
+		f.AsOf = *s.AsOf
+	}
+	if f.Failing, f.Undated = s.Failing(), s.Detail.Undated; f.Failing != "" && s.State == subscribe.Fresh {
+		f.Failing = "but " + f.Failing
+	}
+	var notes []string
+	switch {
+	case s.Detail.Err != nil && len(s.NextPolls) > 0:
+		notes = append(notes, s.Trouble()+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
+	case s.LagEntries > 0 && s.State != subscribe.Paused && s.State != subscribe.Fresh:
+		notes = append(notes, "Copying: the source is ahead.")
+	}
+	if s.RejectedEntries > 0 {
+		notes = append(notes, "Without "+entries(s.RejectedEntries)+" that could not be applied.")
+	}
+	f.Note = strings.Join(notes, " ")
+	return f
+}
+
+// Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail
+// it has failing_since, too.
+func (s Status) Header() string {
+	h := s.Feed + "; state=" + s.State
+	if s.AsOf != nil {
+		h += `; as_of="` + s.AsOf.UTC().Format(web.TimeFormat) + `"`
+	}
+	if s.FailingSince != nil {
+		h += `; failing_since="` + s.FailingSince.UTC().Format(web.TimeFormat) + `"`
+	}
+	if s.RejectedEntries > 0 {
+		h += "; rejected=" + strconv.Itoa(s.RejectedEntries)
+	}
+	return h
+}

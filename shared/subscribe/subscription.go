@@ -1,0 +1,124 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A Subscription is that to one feed: what people and programs may ask of it while it is polled, in any process of the subscriber.
+type Subscription struct{ p *poller }
+
+// Status returns how the copy is.
+func (s *Subscription) Status() Status { return s.p.status(time.Now().UTC()) }
+
+// Errors of [Subscription].
+var (
+	ErrStandby     = errors.New("another process of this service polls")
+	ErrBusy        = errors.New("another poll of this feed is under way")
+	ErrNotRejected = errors.New("no version of this entity is rejected")
+	ErrApplying    = errors.New("entries of this feed are being applied")
+)
+
+// Causes of a [PollError], by [errors.Is], beside what a source does.
+var (
+	ErrApply   = errors.New("a page cannot be applied")
+	ErrEntries = errors.New("a page cannot be passed on") // by Feed.Entries
+)
+
+// A PollError is that of a poll, unlike that of asking for one.
+type PollError struct{ Err error }
+
+func (e *PollError) Error() string { return e.Err.Error() }
+func (e *PollError) Unwrap() error { return e.Err }
+
+// Poll polls now, until the copy is up to date, though the subscription is paused or the source has failed. It returns a [*PollError] if that failed,
+// [ErrBusy] if another poll takes longer than 8 s, [ErrStandby] if another process polls, and [context.Canceled] if this one
+// stopped polling.
+func (s *Subscription) Poll(ctx context.Context) error {
+	if err := s.p.row.refresh(ctx); err != nil { // else it would wait for a database that is down
+		return err
+	}
+	if err := s.p.requests.pollNow(ctx); err != nil {
+		return err
+	}
+	return s.p.row.refresh(ctx) // it may have rejected entries
+}
+
+// Pause stops polling, also in other processes and after a restart. The copy serves on.
+func (s *Subscription) Pause(ctx context.Context) error { return s.p.row.set(ctx, `paused = true`) }
+
+// Resume ends a pause.
+func (s *Subscription) Resume(ctx context.Context) error { return s.p.row.set(ctx, `paused = false`) }
+
+// Resync begins to read the feed again from its start, while the copy serves as it is. A resync that is under way goes on.
+func (s *Subscription) Resync(ctx context.Context) error { return s.p.resync(ctx) }
+
+// Tune has the feed polled as the request says, at once and after a restart, in all processes. It returns a [*TuneError], and changes
+// nothing, if the request is not valid.
+func (s *Subscription) Tune(ctx context.Context, to TuneRequest) error {
+	return s.p.row.tune(ctx, to, time.Now())
+}
+
+// ResetTuning has the feed polled again as [Options] and [Feed] say.
+func (s *Subscription) ResetTuning(ctx context.Context) error {
+	return s.p.row.untune(ctx, time.Now())
+}
+
+// Rejected returns the first entries, at most limit, that could not be applied, in the order of the feed: of those behind the
+// given position and entity. Before the first one is position -1.
+func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
+	list, err := s.p.quarantine.rejectedEntries(ctx, position, entity, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the rejected entries of %s: %w", s.p.Name, err)
+	}
+	return list, nil
+}
+
+// Retry applies a rejected entry again. It returns [ErrNotRejected], [ErrApplying] or, if the entry is refused again, a [*RetryError].
+func (s *Subscription) Retry(ctx context.Context, entity uuid.UUID) error {
+	err := s.p.quarantine.retry(ctx, entity)
+	return errors.Join(err, s.p.row.refresh(ctx))
+}
+
+// RetryAll applies all rejected entries again, each in a transaction of its own, in the order of the feed. It returns how many were
+// applied and how many refused again, or [ErrApplying].
+func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err error) {
+	for last := (RejectedEntry{Position: -1}); ; {
+		list, err := s.Rejected(ctx, last.Position, last.EntityID, 1)
+		if err != nil {
+			return 0, 0, err
+		}
+		if len(list) == 0 {
+			return applied, refused, s.p.row.refresh(ctx)
+		}
+		last = list[0]
+		err = s.p.quarantine.retry(ctx, last.EntityID)
+		_, again := errors.AsType[*RetryError](err)
+		switch {
+		case errors.Is(err, ErrNotRejected): // meanwhile
+		case again:
+			refused++
+		case err != nil:
+			return 0, 0, err
+		default:
+			applied++
+		}
+	}
+}
+
+// Drop forgets a rejected entry, or returns [ErrNotRejected]. The next version of the entity is applied.
+func (s *Subscription) Drop(ctx context.Context, entity uuid.UUID) error {
+	tag, err := s.p.pool.Exec(ctx, `
+		delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3`, s.p.service, s.p.Name, entity)
+	if err != nil {
+		return fmt.Errorf("drop the rejected entry of %s: %w", entity, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNotRejected
+	}
+	return s.p.row.refresh(ctx)
+}
