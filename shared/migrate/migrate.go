@@ -184,20 +184,20 @@ func (s state) newer() error {
 		s.schema, s.has, s.last)
 }
 
-// Check returns an error unless exactly the migrations of the set are applied to the schema, which "" is as in [Up].
-func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) error {
-	switch state, err := s.state(ctx, pool, schema); {
+// Check returns the name of the schema, which "" is as in [Up], and an error unless exactly the migrations of the set are applied to it.
+func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) (string, error) {
+	state, err := s.state(ctx, pool, schema)
+	switch {
 	case err != nil:
-		return err
 	case state.has > state.last:
-		return state.newer()
+		err = state.newer()
 	case state.has == 0:
-		return fmt.Errorf("the schema %s has none of the tables: migrate it first", cmp.Or(state.schema, "of search_path"))
+		err = fmt.Errorf("the schema %s has none of the tables: migrate it first", cmp.Or(state.schema, "of search_path"))
 	case state.has < state.last:
-		return fmt.Errorf("the tables in the schema %s are of version %d, and this program needs version %d: migrate them first",
+		err = fmt.Errorf("the tables in the schema %s are of version %d, and this program needs version %d: migrate them first",
 			state.schema, state.has, state.last)
 	}
-	return nil
+	return state.schema, err
 }
 
 var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)

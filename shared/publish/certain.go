@@ -32,6 +32,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 		switch {
 		case err == nil:
 			l.remember(at.runs)
+			l.peers.tell()
 			l.metrics.appends.Observe(time.Since(start).Seconds())
 			return at, nil
 		case lostSwap(err):

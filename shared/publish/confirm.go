@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -13,6 +14,54 @@ var errUnconfirmed = fmt.Errorf("the synchronous standby has not confirmed it ye
 type confirmation struct {
 	done chan struct{}
 	err  error // when done
+}
+
+// confirmations shares them among all that wait for one.
+type confirmations struct {
+	write func() error // commits a transaction that writes WAL
+
+	mu      sync.Mutex
+	running bool          // one is under way
+	next    *confirmation // the one after it; nil means nobody waits for it
+}
+
+// wait returns when a transaction that began after the call is committed. It wraps errUnconfirmed.
+func (all *confirmations) wait(ctx context.Context) error {
+	all.mu.Lock()
+	if all.next == nil {
+		all.next = &confirmation{done: make(chan struct{})}
+	}
+	c := all.next
+	if !all.running {
+		all.running = true
+		go all.run()
+	}
+	all.mu.Unlock()
+	select {
+	case <-c.done:
+		if c.err != nil {
+			return fmt.Errorf("%w (%w)", errUnconfirmed, c.err)
+		}
+		return nil
+	case <-ctx.Done():
+		return errUnconfirmed
+	}
+}
+
+// run makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the server.
+func (all *confirmations) run() {
+	for {
+		all.mu.Lock()
+		c := all.next
+		if all.next = nil; c == nil {
+			all.running = false
+			all.mu.Unlock()
+			return
+		}
+		all.mu.Unlock()
+		c.err = all.write()
+		close(c.done)
+	}
 }
 
 // Confirm returns when all changes of the feeds that its caller has read in the database are as durable as the server
@@ -67,55 +116,18 @@ func (l *Log) Ready(ctx context.Context) error {
 	if !standby {
 		return nil
 	}
-	return l.confirm(ctx)
-}
-
-// confirm returns when a transaction that began after the call is committed. It wraps errUnconfirmed.
-func (l *Log) confirm(ctx context.Context) error {
-	l.mu.Lock()
-	if l.next == nil {
-		l.next = &confirmation{done: make(chan struct{})}
-	}
-	c := l.next
-	if !l.confirming {
-		l.confirming = true
-		go l.confirmAll()
-	}
-	l.mu.Unlock()
-	select {
-	case <-c.done:
-		if c.err != nil {
-			return fmt.Errorf("%w (%w)", errUnconfirmed, c.err)
-		}
-		return nil
-	case <-ctx.Done():
-		return errUnconfirmed
-	}
-}
-
-// confirmAll makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the
-// server.
-func (l *Log) confirmAll() {
-	for {
-		l.mu.Lock()
-		c := l.next
-		if l.next = nil; c == nil {
-			l.confirming = false
-			l.mu.Unlock()
-			return
-		}
-		l.mu.Unlock()
-		if c.err = l.writeWAL(l.committing); c.err != nil && l.committing.Err() == nil {
-			l.logger.Warn("entries of the database are not served: the synchronous standby cannot be asked to confirm them", "error", c.err)
-		}
-		close(c.done)
-	}
+	return l.confirmations.wait(ctx)
 }
 
 // writeWAL commits a transaction that changes nothing. It waits for as long as the server has it under way.
-func (l *Log) writeWAL(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (l *Log) writeWAL() (err error) {
+	ctx, cancel := context.WithCancel(l.committing)
 	defer cancel()
+	defer func() {
+		if err != nil && l.committing.Err() == nil {
+			l.logger.Warn("entries of the database are not served: the synchronous standby cannot be asked to confirm them", "error", err)
+		}
+	}()
 	connecting, connected := context.WithTimeout(ctx, l.patience)
 	conn, err := l.writers.Acquire(connecting)
 	connected()

@@ -11,7 +11,54 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/migrate"
 )
+
+// pools are the connections of a log.
+type pools struct {
+	pool         *pgxpool.Pool // of all that only reads
+	own          *pgxpool.Pool // nil means that pool is the caller's, else it is this one
+	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
+	transactions *pgxpool.Pool // of InTx
+}
+
+// connect makes the pools.
+func (p *pools) connect(ctx context.Context, pool *pgxpool.Pool, schema string) (err error) {
+	if p.pool = pool; schema != "" {
+		if p.own, err = pgxpool.NewWithConfig(ctx, migrate.Within(pool.Config(), schema)); err != nil {
+			return err
+		}
+		p.pool = p.own
+	}
+	if p.transactions, err = committers(ctx, p.pool.Config(), ofCommitters); err != nil {
+		return err
+	}
+	config := p.pool.Config()
+	config.MaxConns = 3
+	p.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+lockTimeout+"'")
+	return err
+}
+
+// disconnect closes the pools that the log has made.
+func (p *pools) disconnect() {
+	for _, pool := range []*pgxpool.Pool{p.transactions, p.writers, p.own} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}
+
+// reset makes all connections new: what they know of the schema may be of another history.
+func (p *pools) reset() {
+	p.pool.Reset()
+	p.resetWriting()
+}
+
+func (p *pools) resetWriting() {
+	p.writers.Reset()
+	p.transactions.Reset()
+}
 
 // ofCommitters makes the server tell of a cancelled wait, and a transaction that waits for the head see what its holder has done.
 const ofCommitters = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error';
@@ -113,11 +160,6 @@ var stale = []string{"XX000", "0A000", "26000", "42P01", "42704", "42883", "22P0
 // dropStale makes all connections new after an error that may come from what they remember of the schema.
 func (l *Log) dropStale(err error) {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains(stale, pgErr.Code) || errors.Is(err, errStale) {
-		l.resetPools()
+		l.resetWriting()
 	}
-}
-
-func (l *Log) resetPools() {
-	l.writers.Reset()
-	l.transactions.Reset()
 }

@@ -5,13 +5,13 @@
 //	...
 //	err = publish.Migrate(ctx, pool, publish.Options{}) // makes the tables
 //	...
-//	_, err = pool.Exec(ctx, `select feed_create('orders')`) // makes a feed
+//	_, err = pool.Exec(ctx, `select feed_create('books')`) // makes a feed
 //	...
 //	log, err := publish.Open(ctx, pool, publish.Options{})
 //	...
 //	err = log.InTx(ctx, func(tx *publish.Tx) error {
-//		tx.Append("orders", publish.Entry{ID: id, Payload: order})
-//		_, err := tx.Exec(ctx, `insert into purchase (id) values ($1)`, id)
+//		tx.Append("books", publish.Entry{ID: id, Payload: book})
+//		_, err := tx.Exec(ctx, `insert into book (id) values ($1)`, id)
 //		return err
 //	})
 //

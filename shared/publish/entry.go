@@ -19,11 +19,14 @@ const MaxPayload = 256 << 10
 // libraries that read JSON have limits from 1000 levels on.
 const MaxDepth = 500
 
+// maxYear is the last one that RFC 3339 can say.
+const maxYear = 9999
+
 // An Entry is one version of one entity, to be appended to a feed. One that breaks a rule is refused by an [EntryError].
 type Entry struct {
 	ID      uuid.UUID // not zero
-	Version int64     // 1, 2, 3 ... of this entity, tombstones included, given under its row's lock
-	Updated time.Time // microseconds count; must grow strictly with Version, also where the clock was set back; years 1 to 9999
+	Version int64     // 1, 2, 3 ... of this entity, tombstones included; 0 means the next one
+	Updated time.Time // microseconds count; must grow strictly with Version; years 1 to 9999; zero means now, or later where Version needs it
 	Payload []byte    // the entity as a JSON object, not to be changed afterwards; nil makes the entry a tombstone: the entity is deleted
 }
 

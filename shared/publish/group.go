@@ -13,6 +13,17 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// A queue is where changes wait for a group.
+type queue struct {
+	changes chan *Change
+	leads   chan struct{} // has something in it while somebody commits a group
+	closing chan struct{}
+}
+
+func newQueue() queue {
+	return queue{changes: make(chan *Change), leads: make(chan struct{}, 1), closing: make(chan struct{})}
+}
+
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel
 // in one packet and share one flush to disk. None waits for more to come, and a change that fails takes no other down
 // with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened,
@@ -33,11 +44,11 @@ func (l *Log) Commit(ctx context.Context, change *Change) error {
 	}
 	l.wrote.Store(time.Now().UnixNano())
 	select {
-	case l.leads <- struct{}{}:
+	case l.queue.leads <- struct{}{}:
 		change.taken.Store(true)
 		l.lead(change)
-	case l.queue <- change:
-	case <-l.closing:
+	case l.queue.changes <- change:
+	case <-l.queue.closing:
 		return ErrClosed
 	case <-ctx.Done():
 		return errQueue(ctx)
@@ -67,12 +78,12 @@ func (l *Log) lead(change *Change) {
 			select {}
 		}
 	}()
-	a := arrivals{queue: l.queue, tick: make(chan struct{}, 1)}
+	a := arrivals{queue: l.queue.changes, tick: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(l.committing, 2*l.patience)
 	defer cancel()
 	unknown := l.commitGroup(ctx, []*Change{change}, &a)
 	if a.left == nil && !unknown {
-		<-l.leads
+		<-l.queue.leads
 		return
 	}
 	go func() {
@@ -83,7 +94,7 @@ func (l *Log) lead(change *Change) {
 			l.lead(a.left)
 			return
 		}
-		<-l.leads
+		<-l.queue.leads
 	}()
 }
 
@@ -299,7 +310,12 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 		}
 	}
 	if !lock {
-		runs = pendingOf(group).place(l.heads())
+		heads := l.heads()
+		all, err := pendingOf(group).number(ctx, l.writers)
+		if err != nil {
+			return group, nil, err
+		}
+		runs = all.place(heads)
 		for i := range runs {
 			if err := p.add(ctx, runs[i].append(), noOwner); err != nil {
 				return group, nil, err

@@ -160,15 +160,30 @@ func TestHeadsKeepInStep(t *testing.T) {
 		t.Parallel()
 		pool := database(t)
 		l := follower(t, pool, 20*time.Millisecond)
-		waitFor(t, "it to know that it is alone", l.alone.Load)
+		waitFor(t, "it to know that it is alone", l.peers.alone.Load)
 		other := follower(t, pool, time.Hour)
-		waitFor(t, "it to know of the other", func() bool { return !l.alone.Load() })
+		waitFor(t, "it to know of the other", func() bool { return !l.peers.alone.Load() })
 		commit(t, l)
 		waitFor(t, "the entry of the other process", func() bool { return other.head(t).Position == 1 })
 		for _, pid := range listeners(t, pool) {
 			exec(t, pool, `select pg_terminate_backend($1)`, pid)
 		}
-		waitFor(t, "it to know that it is alone again", l.alone.Load) // the other looks again in an hour
+		waitFor(t, "it to know that it is alone again", l.peers.alone.Load) // the other looks again in an hour
+	})
+	t.Run("a log in another schema is another one", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		if err := Migrate(t.Context(), pool, Options{Schema: "other"}); err != nil {
+			t.Fatal(err)
+		}
+		l := follower(t, pool, 20*time.Millisecond)
+		other, err := open(t.Context(), pool, Options{Schema: "other"}, 20*time.Millisecond, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(other.Close)
+		waitFor(t, "both to listen", func() bool { return len(listeners(t, pool)) == 2 })
+		waitFor(t, "both to know that they are alone", func() bool { return l.peers.alone.Load() && other.peers.alone.Load() })
 	})
 	t.Run("by looking, when notifications get lost", func(t *testing.T) {
 		t.Parallel()

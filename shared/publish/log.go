@@ -10,10 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/migrate"
@@ -31,41 +29,23 @@ const (
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
 // database at once.
 type Log struct {
-	pool         *pgxpool.Pool // of all that only reads
-	own          *pgxpool.Pool // nil means that pool is the caller's, else it is this one
-	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
-	transactions *pgxpool.Pool // of InTx
-	logger       *slog.Logger
-
-	mu        sync.Mutex
-	snapshots map[string]*Snapshot // an append succeeds only onto the true head
-	epoch     int                  // counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another history
-	looked    time.Time            // when the database was last asked for the heads
-	looking   singleflight.Group
+	pools
+	memory
+	queue         queue         // of changes
+	confirmations confirmations // by a synchronous standby
+	peers         *peers
+	reerasure     *reerasure // nil means erasures do not outlive the restore of a dump
+	logger        *slog.Logger
+	metrics       logMetrics
 
 	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
 	noRoom atomic.Bool  // the last change failed for lack of it
 
-	standby    bool          // the database waits for a synchronous standby, as it said when it was last asked
-	confirming bool          // a confirmation is under way
-	next       *confirmation // the one after it; nil means nobody waits for it
-
-	metrics  logMetrics
-	self     string      // in notifications
-	alone    atomic.Bool // no other process listens
-	appended chan struct{}
-
-	queue    chan *Change
-	closing  chan struct{}
-	leads    chan struct{} // has something in it while somebody commits a group
-	stop     context.CancelFunc
-	watching sync.WaitGroup
-
 	patience   time.Duration   // as the constant
 	committing context.Context // ends when Close waits no longer for the commits under way
 	abort      context.CancelFunc
-
-	reerasure *reerasure // nil means erasures do not outlive the restore of a dump
+	stop       context.CancelFunc // ends what runs beside them
+	watching   sync.WaitGroup
 }
 
 // Options say where a log keeps its tables, and how it is opened.
@@ -104,19 +84,18 @@ func Open(ctx context.Context, pool *pgxpool.Pool, options Options) (*Log, error
 }
 
 func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, patience time.Duration) (*Log, error) {
-	if err := migrations().Check(ctx, pool, options.Schema); err != nil {
+	schema, err := migrations().Check(ctx, pool, options.Schema)
+	if err != nil {
 		return nil, fmt.Errorf("open the log of the feeds: %w (publish.Migrate does)", err)
 	}
 	l := &Log{
-		logger: cmp.Or(options.Logger, slog.New(slog.DiscardHandler)), snapshots: map[string]*Snapshot{}, metrics: newLogMetrics(),
-		self: uuid.NewString(), appended: make(chan struct{}, 1),
-		queue: make(chan *Change), closing: make(chan struct{}), leads: make(chan struct{}, 1),
-		patience: patience,
+		memory: memory{snapshots: map[string]*Snapshot{}}, queue: newQueue(), peers: newPeers(schema),
+		logger: cmp.Or(options.Logger, slog.New(slog.DiscardHandler)), metrics: newLogMetrics(), patience: patience,
 	}
+	l.confirmations.write = l.writeWAL
 	background := context.WithoutCancel(ctx)
 	l.committing, l.abort = context.WithCancel(background)
-	err := l.connect(ctx, pool, options.Schema)
-	if err == nil {
+	if err = l.connect(ctx, pool, options.Schema); err == nil {
 		err = l.begin(ctx, options.Erasures)
 	}
 	if err != nil {
@@ -126,34 +105,8 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	}
 	ctx, l.stop = context.WithCancel(background)
 	l.watching.Go(func() { l.follow(ctx, interval) })
-	l.watching.Go(func() { l.announce(ctx) })
+	l.watching.Go(func() { l.peers.announce(ctx, l.pool) })
 	return l, nil
-}
-
-// connect makes the pools.
-func (l *Log) connect(ctx context.Context, pool *pgxpool.Pool, schema string) (err error) {
-	if l.pool = pool; schema != "" {
-		if l.own, err = pgxpool.NewWithConfig(ctx, migrate.Within(pool.Config(), schema)); err != nil {
-			return err
-		}
-		l.pool = l.own
-	}
-	if l.transactions, err = committers(ctx, l.pool.Config(), ofCommitters); err != nil {
-		return err
-	}
-	config := l.pool.Config()
-	config.MaxConns = 3
-	l.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+lockTimeout+"'")
-	return err
-}
-
-// disconnect closes the pools that the log has made.
-func (l *Log) disconnect() {
-	for _, pool := range []*pgxpool.Pool{l.transactions, l.writers, l.own} {
-		if pool != nil {
-			pool.Close()
-		}
-	}
 }
 
 // begin applies the list of erased ids, reads the heads and looks how durable a commit is.
@@ -193,11 +146,11 @@ func (l *Log) WroteWithin(d time.Duration) bool {
 // commits that the database does not confirm: what became of them stays unknown. It waits a second more for what still
 // runs.
 func (l *Log) Close() {
-	close(l.closing)
+	close(l.queue.closing)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		l.leads <- struct{}{} // for ever
+		l.queue.leads <- struct{}{} // for ever
 		l.disconnect()
 	}()
 	for range 2 {
@@ -282,6 +235,10 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 			return nil, err
 		}
 	}
+	pending, err := pending.number(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	runs := pending.place(heads)
 	var last []statement
 	if erasing {
@@ -294,7 +251,7 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	for i := range runs {
 		last = append(last, runs[i].append())
 	}
-	err := committed(conn, sendLast(ctx, conn.Conn(), last))
+	err = committed(conn, sendLast(ctx, conn.Conn(), last))
 	if erasing && err != nil {
 		err = listedError{err}
 	}

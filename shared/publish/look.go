@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -128,40 +129,40 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	}
 	l.mu.Unlock()
 	if seen.standby && (seen.news || seen.diverged) {
-		if err := l.confirm(ctx); err != nil {
+		if err := l.confirmations.wait(ctx); err != nil {
 			return seen.heads, err
 		}
 	}
-	l.takeOver(ctx, seen)
+	if l.takeOver(ctx, seen, l.logger) {
+		l.reset()
+	}
 	return seen.heads, nil
 }
 
-// takeOver moves what is remembered on to the heads that were seen.
-func (l *Log) takeOver(ctx context.Context, seen *look) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	diverged := false
+// takeOver moves what is remembered on to the heads that were seen. It reports whether they are of another history.
+func (m *memory) takeOver(ctx context.Context, seen *look, logger *slog.Logger) (diverged bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for name, t := range seen.before {
-		if !seen.extends[name] && l.snapshots[name] == t { // else it was appended to in the meantime: the next look will tell
-			l.logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
+		if !seen.extends[name] && m.snapshots[name] == t { // else it was appended to in the meantime: the next look will tell
+			logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
 				"feed", name, "remembered", t.Cursor().String(), "found", seen.heads[name].Cursor().String())
-			delete(l.snapshots, name)
+			delete(m.snapshots, name)
 			close(t.moved)
 			diverged = true
 		}
 	}
 	for name, head := range seen.heads {
-		if t := l.snapshots[name]; t == nil || seen.extends[name] && head.Position > t.Position {
-			l.setSnapshot(name, head, nil)
+		if t := m.snapshots[name]; t == nil || seen.extends[name] && head.Position > t.Position {
+			m.setSnapshot(name, head, nil)
 		}
 	}
-	l.looked = seen.at
+	m.looked = seen.at
 	if diverged {
-		l.epoch++
-		for name, t := range l.snapshots {
-			l.setSnapshot(name, t.Head, nil)
+		m.epoch++
+		for name, t := range m.snapshots {
+			m.setSnapshot(name, t.Head, nil)
 		}
-		l.pool.Reset() // what its connections know of the schema may be of the other history, too
-		l.resetPools()
 	}
+	return diverged
 }

@@ -232,6 +232,9 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 			return nil, err
 		}
 	}
+	if back, err = back.number(ctx, tx); err != nil {
+		return nil, err
+	}
 	runs := back.place(heads)
 	for i := range runs {
 		appending := runs[i].append()
@@ -294,20 +297,14 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 // have been restored in part.
 func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
-		select entity_id, max(version), max(updated) from feed_entry where feed = $1 and entity_id = any($2)
+		select entity_id from feed_entry where feed = $1 and entity_id = any($2)
 		 group by entity_id having bool_or(salt is not null) order by entity_id`, name, ids)
 	if err != nil {
 		return err
 	}
 	var id uuid.UUID
-	var version int64
-	var updated time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated}, func() error {
-		now := time.Now()
-		if !now.After(updated) {
-			now = updated.Add(time.Microsecond)
-		}
-		back.Erase(name, id, version+1, now)
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
+		back.Erase(name, id, 0, time.Time{})
 		return nil
 	})
 	if err != nil || len(ids) == 0 || l.reerasure.Delete == nil {

@@ -96,6 +96,10 @@ func (tx *Tx) Check(ctx context.Context) error {
 	if err := encodeRows(ctx, tx.Conn()); err != nil {
 		return err
 	}
+	all, err := all.number(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for _, run := range all.place(nil) {
 		if _, err := tx.Exec(ctx, `select feed_check($1, $2::feed_entry[])`, run.feed, &run); err != nil {
 			return entryError(err)
@@ -167,6 +171,70 @@ func (p pending) place(heads map[string]Head) []placed {
 	return runs
 }
 
+// number returns the entries with the versions and times that were left out: the version after the last one of the entity, and now, or
+// a microsecond after the last one's time where the clock is not later. The heads that the entries are appended to must be known before
+// db is asked: if another writer appends the entity in between, the swap of the head is lost.
+func (p pending) number(ctx context.Context, db querier) (pending, error) {
+	now, numbered := time.Now().UTC().Truncate(time.Microsecond), maps.Clone(p)
+	for name, records := range p {
+		var ids [][16]byte
+		for i := range records {
+			if records[i].Version == 0 || records[i].Updated.IsZero() {
+				ids = append(ids, records[i].ID)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		last, err := lastVersions(ctx, db, name, ids)
+		if err != nil {
+			return nil, err
+		}
+		records = slices.Clone(records)
+		for i := range records {
+			r := &records[i]
+			r.follow(last[r.ID], now)
+			last[r.ID] = r.Entry
+		}
+		numbered[name] = records
+	}
+	return numbered, nil
+}
+
+// follow fills in the version and the time that were left out.
+func (r *record) follow(last Entry, now time.Time) {
+	if r.Version == 0 {
+		r.Version = last.Version + 1
+	}
+	if !r.Updated.IsZero() {
+		return
+	}
+	r.Updated = now
+	if !now.After(last.Updated) {
+		r.Updated = last.Updated.Add(time.Microsecond)
+	}
+	if r.Updated.Year() > maxYear {
+		r.Updated = last.Updated // which feed_check refuses
+	}
+}
+
+// lastVersions returns version and time of the last entries of the entities that the feed has.
+func lastVersions(ctx context.Context, db querier, name string, ids [][16]byte) (map[uuid.UUID]Entry, error) {
+	rows, err := db.Query(ctx, `
+		select id, last.version, last.updated from unnest($2::uuid[]) as id cross join lateral (
+		       select version, updated from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as last`, name, ids)
+	if err != nil {
+		return nil, err
+	}
+	last := map[uuid.UUID]Entry{}
+	var e Entry
+	_, err = pgx.ForEachRow(rows, []any{&e.ID, &e.Version, &e.Updated}, func() error {
+		last[e.ID] = e
+		return nil
+	})
+	return last, err
+}
+
 // check refuses what could never be taken out of the log again: an entry that no page can carry, or no reader understands.
 func (p pending) check() error {
 	for name, records := range p {
@@ -185,7 +253,7 @@ func (r *record) check() string {
 	switch year := r.Updated.Year(); {
 	case r.ID == uuid.Nil:
 		return "has the UUID zero, which is no entity's"
-	case year < 1 || year > 9999 || r.Updated.IsZero():
+	case year < 1 || year > maxYear:
 		return "has a time that is not of the years 1 to 9999"
 	case r.kind == kindDelete:
 		return ""

@@ -31,20 +31,24 @@ func TestVersionsFollowEachOther(t *testing.T) {
 		"several at once":                     {nil, []Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 2, 2), versioned(uuid.Nil, 3, 3)}, ""},
 		"a tombstone, and the entity is back": {[]Entry{versioned(uuid.Nil, 1, 1), {Version: 2, Updated: start.Add(2 * time.Second)}}, []Entry{versioned(uuid.Nil, 3, 3)}, ""},
 
-		"the first is no 1":              {nil, []Entry{versioned(uuid.Nil, 2, 1)}, "version 2 of %s for feed \"things\" is the first of its entity: versions are 1, 2, 3 ..."},
-		"version 0":                      {nil, []Entry{versioned(uuid.Nil, 0, 1)}, "version 0 of %s for feed \"things\" is the first of its entity: versions are 1, 2, 3 ..."},
-		"a negative version":             {nil, []Entry{versioned(uuid.Nil, -1, 1)}, "version -1 of %s for feed \"things\" is the first of its entity: versions are 1, 2, 3 ..."},
-		"a hole":                         {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 3, 3)}, "version 3 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
-		"an older one":                   {[]Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 2, 2)}, []Entry{versioned(uuid.Nil, 1, 3)}, "version 1 of %s for feed \"things\" comes after version 2 of its entity: versions are 1, 2, 3 ..."},
-		"the same again":                 {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 1, 2)}, "version 1 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
-		"the same time":                  {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 2, 1)}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:01, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
-		"within the same microsecond":    {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 2, Updated: start.Add(time.Second + 999)}}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:01, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
-		"an earlier time":                {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 2, 0)}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:00, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
-		"a tombstone of an earlier time": {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 2, Updated: start}}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:00, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
-		"back as version 1":              {[]Entry{versioned(uuid.Nil, 1, 1), {Version: 2, Updated: start.Add(2 * time.Second)}}, []Entry{versioned(uuid.Nil, 1, 3)}, "version 1 of %s for feed \"things\" comes after version 2 of its entity: versions are 1, 2, 3 ..."},
-		"a hole within a transaction":    {nil, []Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 3, 3)}, "version 3 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
-		"twice in a transaction":         {nil, []Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 1, 2)}, "version 1 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
-		"no time":                        {nil, []Entry{{Version: 1, Payload: []byte(`{}`)}}, "version 1 of %s for feed \"things\" has a time that is not of the years 1 to 9999"},
+		"the first is no 1":               {nil, []Entry{versioned(uuid.Nil, 2, 1)}, "version 2 of %s for feed \"things\" is the first of its entity: versions are 1, 2, 3 ..."},
+		"a negative version":              {nil, []Entry{versioned(uuid.Nil, -1, 1)}, "version -1 of %s for feed \"things\" is the first of its entity: versions are 1, 2, 3 ..."},
+		"a hole":                          {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 3, 3)}, "version 3 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
+		"an older one":                    {[]Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 2, 2)}, []Entry{versioned(uuid.Nil, 1, 3)}, "version 1 of %s for feed \"things\" comes after version 2 of its entity: versions are 1, 2, 3 ..."},
+		"the same again":                  {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 1, 2)}, "version 1 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
+		"the same time":                   {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 2, 1)}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:01, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
+		"within the same microsecond":     {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 2, Updated: start.Add(time.Second + 999)}}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:01, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
+		"an earlier time":                 {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 2, 0)}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:00, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
+		"a tombstone of an earlier time":  {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 2, Updated: start}}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:00, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
+		"back as version 1":               {[]Entry{versioned(uuid.Nil, 1, 1), {Version: 2, Updated: start.Add(2 * time.Second)}}, []Entry{versioned(uuid.Nil, 1, 3)}, "version 1 of %s for feed \"things\" comes after version 2 of its entity: versions are 1, 2, 3 ..."},
+		"a hole within a transaction":     {nil, []Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 3, 3)}, "version 3 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
+		"twice in a transaction":          {nil, []Entry{versioned(uuid.Nil, 1, 1), versioned(uuid.Nil, 1, 2)}, "version 1 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
+		"no version, and an earlier time": {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{versioned(uuid.Nil, 0, 0)}, "version 2 of %s for feed \"things\" is of 2026-11-23 08:00:00, which is not later than 2026-11-23 08:00:01, the time of the version before it"},
+		"no time, and a hole":             {[]Entry{versioned(uuid.Nil, 1, 1)}, []Entry{{Version: 3}}, "version 3 of %s for feed \"things\" comes after version 1 of its entity: versions are 1, 2, 3 ..."},
+		"no time after the last one": {
+			[]Entry{{Version: 1, Updated: time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)}}, []Entry{{Version: 2}},
+			"version 2 of %s for feed \"things\" is of 9999-12-31 23:59:59.999999, which is not later than 9999-12-31 23:59:59.999999, the time of the version before it",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +116,65 @@ func TestVersionsFollowEachOther(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is left out of an entry follows from the last version of its entity, whatever others append at the same time.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	for how, write := range map[string]func(context.Context, *Log, Entry) error{
+		"Commit": func(ctx context.Context, l *Log, e Entry) error {
+			c := NewChange()
+			c.Append(feedName, e)
+			return l.Commit(ctx, c)
+		},
+		"InTx": func(ctx context.Context, l *Log, e Entry) error {
+			return l.InTx(ctx, func(tx *Tx) error {
+				tx.Append(feedName, e)
+				return nil
+			})
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			logs := []*Log{openLog(t, pool), openLog(t, pool)}
+			now, id, early := time.Now().Truncate(time.Microsecond), uuid.New(), uuid.New()
+			if err := write(t.Context(), logs[0], Entry{ID: early, Payload: []byte(`{}`)}); err != nil {
+				t.Fatal(err)
+			}
+			future := now.Add(time.Hour)
+			appendAll(t, logs[0], []Entry{{ID: id, Version: 1, Updated: future, Payload: []byte(`{}`)}})
+			const writes = 20
+			errs := make(chan error)
+			for n := range writes {
+				go func() { errs <- write(t.Context(), logs[n%2], Entry{ID: id, Payload: []byte(`{}`)}) }()
+			}
+			for range writes {
+				if err := <-errs; err != nil {
+					t.Error(err)
+				}
+			}
+			for i, row := range logged(t, pool)[1:] {
+				if row.id != id || row.version != int64(i+1) {
+					t.Errorf("entry %d is version %d", i+2, row.version)
+				}
+			}
+			var first, last time.Time
+			err := pool.QueryRow(t.Context(), `select min(updated), max(updated) from feed_entry`).Scan(&first, &last)
+			if err != nil || first.Before(now) || first.After(time.Now()) || !last.Equal(future.Add(writes*time.Microsecond)) {
+				t.Errorf("the times are %s and %s, and it is %s: %v", first, last, now, err)
+			}
+			appendAll(t, logs[0], []Entry{{ID: early}, {ID: early, Payload: []byte(`{}`)}})
+			err = logs[1].InTx(t.Context(), func(tx *Tx) error {
+				tx.Append(feedName, Entry{ID: early, Payload: []byte(`{}`)})
+				tx.Erase(feedName, early, 0, time.Time{})
+				return tx.Check(t.Context())
+			})
+			if log := logged(t, pool); err != nil || log[len(log)-1].version != 5 {
+				t.Errorf("the erasure is version %d: %v", log[len(log)-1].version, err)
+			}
+		})
+	}
 }
 
 func rowsOf(t *testing.T, l *Log) (n int) {

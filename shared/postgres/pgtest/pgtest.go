@@ -65,29 +65,50 @@ func Run(m *testing.M) int {
 // of migrations runs once per process; every further database is a copy.
 func New(t testing.TB, migrations ...postgres.Migrations) *pgxpool.Pool {
 	t.Helper()
-	s, err := running()
-	if err != nil {
-		t.Fatal("pgtest: ", err)
-	}
-	ctx := t.Context()
-	template, err := s.template(ctx, migrations)
-	if err != nil {
-		t.Fatal("pgtest: ", err)
-	}
-	name := "test_" + strconv.FormatInt(s.databases.Add(1), 10)
-	if err := s.create(ctx, name, template); err != nil {
-		t.Fatal("pgtest: ", err)
-	}
-	db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name})
+	pool, drop, err := open(t.Context(), migrations)
 	if err != nil {
 		t.Fatal("pgtest: ", err)
 	}
 	t.Cleanup(func() {
-		// The context of the test is over.
-		_, err := s.admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)")
-		if err != nil {
+		if err := drop(); err != nil {
 			t.Error("pgtest: ", err)
 		}
+	})
+	return pool
+}
+
+// Example is New for an Example, which has no testing.TB. It panics if it fails, as drop does, which drops the database.
+func Example(migrations ...postgres.Migrations) (pool *pgxpool.Pool, drop func()) {
+	pool, dropped, err := open(context.Background(), migrations)
+	if err != nil {
+		panic(err)
+	}
+	return pool, func() {
+		if err := dropped(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func open(ctx context.Context, migrations []postgres.Migrations) (pool *pgxpool.Pool, drop func() error, err error) {
+	s, err := running()
+	if err != nil {
+		return nil, nil, err
+	}
+	template, err := s.template(ctx, migrations)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := "test_" + strconv.FormatInt(s.databases.Add(1), 10)
+	if err := s.create(ctx, name, template); err != nil {
+		return nil, nil, err
+	}
+	db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name})
+	if err != nil {
+		return nil, nil, err
+	}
+	return db.Pool, func() error {
+		_, err := s.admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") // the context of the test is over
 		closed := make(chan struct{})
 		go func() {
 			db.Pool.Close()
@@ -96,10 +117,10 @@ func New(t testing.TB, migrations ...postgres.Migrations) *pgxpool.Pool {
 		select {
 		case <-closed:
 		case <-time.After(closeTimeout):
-			t.Errorf("pgtest: the test ends with %d connections that were not given back", db.Stat().AcquiredConns())
+			err = errors.Join(err, fmt.Errorf("the test ends with %d connections that were not given back", db.Stat().AcquiredConns()))
 		}
-	})
-	return db.Pool
+		return err
+	}, nil
 }
 
 // URL is the connection URL of the pool's database, for another process of this user.

@@ -1,0 +1,162 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	notifyDelay    = time.Millisecond      // the readers who wait here come first
+	notifyInterval = 10 * time.Millisecond // between two notifications of the other processes
+	listenLock     = 0x66656564            // of the advisory lock that all hold who listen
+	lockOfChannel  = `(hashtext($2) & 2147483647)`
+)
+
+// peers are the other processes that have a log in the same schema.
+type peers struct {
+	self     string      // in notifications
+	channel  string      // of LISTEN and NOTIFY
+	alone    atomic.Bool // no other process listens
+	appended chan struct{}
+}
+
+func newPeers(schema string) *peers {
+	return &peers{
+		self: uuid.NewString(), channel: fmt.Sprintf("datafeed_feed_appended_%08x", crc32.ChecksumIEEE([]byte(schema))),
+		appended: make(chan struct{}, 1),
+	}
+}
+
+// tell has announce let the others know that something was appended.
+func (p *peers) tell() {
+	select {
+	case p.appended <- struct{}{}:
+	default:
+	}
+}
+
+// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since
+// a notification may be lost with the process that was to send it, or with the connection that was to hear it.
+func (l *Log) follow(ctx context.Context, interval time.Duration) {
+	for quiet := false; ; {
+		err := l.listen(ctx, interval, &quiet)
+		if ctx.Err() != nil {
+			return
+		}
+		if !quiet {
+			l.logger.WarnContext(ctx, "not hearing of other processes' entries, only looking for them", "error", err)
+			quiet = true
+		}
+		sleep(ctx, interval)
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = l.refresh(looking, l.pool) // the next request that needs the heads gets the error
+		cancel()
+	}
+}
+
+// listen follows on a connection of its own, which no reader can hold up, until that breaks.
+func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) error {
+	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
+	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
+	cancel()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	defer l.peers.alone.Store(false)
+	if err := l.peers.enter(ctx, conn); err != nil {
+		return err
+	}
+	for counted := (time.Time{}); ; {
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, err := l.refresh(looking, conn)
+		if errors.Is(err, errUnconfirmed) {
+			err = nil // the next look waits for it again
+		} else if err == nil && time.Since(counted) >= interval {
+			counted = time.Now()
+			err = l.peers.count(looking, conn)
+		}
+		cancel()
+		if err != nil {
+			return err
+		}
+		*quiet = false
+		if err := l.peers.hear(ctx, conn, interval); err != nil {
+			return err
+		}
+	}
+}
+
+// enter has the connection hear of what other processes append, and them hear that there is one more: each holds the lock together
+// with the others.
+func (p *peers) enter(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "listen "+p.channel); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, `select pg_advisory_lock_shared($1, `+lockOfChannel+`), pg_notify($2, $3)`, listenLock, p.channel, p.self)
+	return err
+}
+
+// count notes whether any other process listens.
+func (p *peers) count(ctx context.Context, conn *pgx.Conn) error {
+	var alone bool
+	err := conn.QueryRow(ctx, `
+		select count(*) = 1 from pg_locks l join pg_database d on d.oid = p.database
+		 where d.datname = current_database() and locktype = 'advisory' and classid = $1
+		       and objid::bigint = `+lockOfChannel+` and objsubid = 2`, listenLock, p.channel).Scan(&alone)
+	p.alone.Store(err == nil && alone)
+	return err
+}
+
+// hear returns when another process has appended, or after the interval.
+func (p *peers) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, interval)
+	defer cancel()
+	for {
+		n, err := conn.WaitForNotification(waiting)
+		switch {
+		case err == nil && n.Payload == p.self: // this process knows already
+		case err == nil:
+			p.alone.Store(false)
+			return nil
+		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// announce tells the other processes that something was appended: after the commit, as NOTIFY in a transaction makes it wait
+// for all others that do so.
+func (p *peers) announce(ctx context.Context, pool *pgxpool.Pool) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.appended:
+		}
+		if p.alone.Load() {
+			continue
+		}
+		sleep(ctx, notifyDelay)
+		sending, cancel := context.WithTimeout(ctx, refreshTimeout)
+		_, _ = pool.Exec(sending, `select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`, p.channel, p.self) // they look, too
+		cancel()
+		sleep(ctx, notifyInterval)
+	}
+}
