@@ -17,39 +17,40 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // routeSubscriptions adds what shows and changes subscriptions: JSON for programs; pages and forms for people, who get a page
 // back: after a change by 303, after a refusal in its place.
 func (s *Site) routeSubscriptions() {
-	web.GET(s.router.Readers, "/subscriptions", func(c *gin.Context) {
+	webserver.GET(s.router.Readers, "/subscriptions", func(c *gin.Context) {
 		c.Header("Vary", "Accept")
 		subs := s.subscriptions()
-		if web.PrefersHTML(c) {
+		if web.PrefersHTML(c.Request) {
 			s.showSubscriptions(c, http.StatusOK, "Subscriptions", subs, nil)
 			return
 		}
 		answer(c, http.StatusOK, subs)
 	})
 	const at = "/subscriptions/:feed"
-	web.GET(s.router.Readers, at, s.on(s.subscription, nil))
-	web.GET(s.router.Readers, at+"/schedule", s.on(s.schedule, nil))
+	webserver.GET(s.router.Readers, at, s.on(s.subscription, nil))
+	webserver.GET(s.router.Readers, at+"/schedule", s.on(s.schedule, nil))
 	s.router.Operators.PUT(at+"/schedule", s.on(s.putSchedule, nil))
 	s.router.Operators.DELETE(at+"/schedule", s.on(s.deleteSchedule, nil))
 	s.router.Operators.POST(at+"/schedule", s.on(s.postSchedule, s.showForm))
-	s.router.Operators.POST(at+"/poll", web.HandleLong(s.find(s.poll, s.showFeed)))
+	s.router.Operators.POST(at+"/poll", webserver.HandleLong(s.find(s.poll, s.showFeed)))
 	s.router.Operators.POST(at+"/pause", s.on(s.pause, s.showFeed))
 	s.router.Operators.POST(at+"/resume", s.on(s.resume, s.showFeed))
 	s.router.Operators.POST(at+"/resync", s.on(s.resync, s.showFeed))
-	web.GET(s.router.Operators, at+"/rejected", s.on(s.rejected, nil))
-	s.router.Operators.POST(at+"/rejected/retry", web.HandleLong(s.find(s.retryAll, s.showRejected)))
+	webserver.GET(s.router.Operators, at+"/rejected", s.on(s.rejected, nil))
+	s.router.Operators.POST(at+"/rejected/retry", webserver.HandleLong(s.find(s.retryAll, s.showRejected)))
 	s.router.Operators.POST(at+"/rejected/:id/retry", s.on(s.retry, s.showRejected))
 	s.router.Operators.POST(at+"/rejected/:id/drop", s.on(s.drop, s.showRejected))
 }
 
 // on hands the poller of the feed to h. What h refuses, refused shows to a browser; nil means as any problem.
 func (s *Site) on(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) gin.HandlerFunc {
-	return web.Handle(s.find(h, refused))
+	return webserver.Handle(s.find(h, refused))
 }
 
 func (s *Site) find(h func(*gin.Context, *poller) error, refused func(*gin.Context, *poller, *web.Problem) error) func(*gin.Context) error {
@@ -60,7 +61,7 @@ func (s *Site) find(h func(*gin.Context, *poller) error, refused func(*gin.Conte
 				continue
 			}
 			err := h(c, p)
-			if problem, ok := errors.AsType[*web.Problem](err); ok && refused != nil && web.PrefersHTML(c) {
+			if problem, ok := errors.AsType[*web.Problem](err); ok && refused != nil && web.PrefersHTML(c.Request) {
 				c.Header("Cache-Control", "no-store")
 				return refused(c, p, problem)
 			}
@@ -76,12 +77,12 @@ func answer(c *gin.Context, status int, v any) {
 	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
 		c.Header("Cache-Control", "private, no-cache")
 	}
-	web.JSON(c, status, v)
+	web.JSON(c.Writer, c.Request, status, v)
 }
 
 // changed answers that it is done: with the subscription, or by the way to the page that shows it and the notice.
 func changed(c *gin.Context, p *poller, status int, notice string) error {
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		seeOther(c, p, "", url.Values{"done": {notice}})
 		return nil
 	}
@@ -97,7 +98,7 @@ func seeOther(c *gin.Context, p *poller, path string, query url.Values) {
 func pathOf(feed string) string { return "/subscriptions/" + url.PathEscape(feed) }
 
 func (s *Site) subscription(c *gin.Context, p *poller) error {
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		return s.showFeed(c, p, nil)
 	}
 	answer(c, http.StatusOK, p.status(time.Now().UTC()))
@@ -105,7 +106,7 @@ func (s *Site) subscription(c *gin.Context, p *poller) error {
 }
 
 func (s *Site) schedule(c *gin.Context, p *poller) error {
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		return s.showForm(c, p, nil)
 	}
 	answer(c, http.StatusOK, p.status(time.Now().UTC()))

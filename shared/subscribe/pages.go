@@ -8,6 +8,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // notices say what a form has done.
@@ -47,7 +48,7 @@ func (s *Site) showSubscriptions(c *gin.Context, status int, title string, subs 
 			page.Refresh = 2
 		}
 	}
-	web.Render(c, status, subscriptionsPage, page)
+	webserver.Render(c, status, subscriptionsPage, page)
 }
 
 // A form is that of a schedule: as it is in force, or as it was refused.
@@ -84,6 +85,6 @@ func (s *Site) showForm(c *gin.Context, p *poller, problem *web.Problem) error {
 		entered := c.Request.PostForm
 		f.Schedule, f.Wait, f.PageSize = entered.Get("schedule"), entered.Get("wait"), entered.Get("page_size")
 	}
-	web.Render(c, statusOf(problem), schedulePage, s.layout(c, title, []Subscription{f.Subscription}, f))
+	webserver.Render(c, statusOf(problem), schedulePage, s.layout(c, title, []Subscription{f.Subscription}, f))
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A rejectedEntry is one that could not be applied while its neighbours were: the newest such version of its entity.
@@ -151,7 +152,7 @@ func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 }
 
 func (s *Site) rejected(c *gin.Context, p *poller) error {
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		return s.showRejected(c, p, nil)
 	}
 	list, next, err := p.rejectedPage(c)
@@ -233,7 +234,7 @@ func (s *Site) retryAll(c *gin.Context, p *poller) error {
 }
 
 func (n retried) answer(c *gin.Context, p *poller) error {
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		seeOther(c, p, "/rejected", url.Values{
 			"applied": {strconv.Itoa(n.Applied)}, "rejected": {strconv.Itoa(n.Rejected)},
 		})
@@ -278,7 +279,7 @@ func (s *Site) drop(c *gin.Context, p *poller) error {
 	if err := p.row.refresh(c.Request.Context()); err != nil {
 		return err
 	}
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		seeOther(c, p, "/rejected", url.Values{"dropped": {"1"}})
 		return nil
 	}
@@ -301,6 +302,6 @@ func (s *Site) showRejected(c *gin.Context, p *poller, problem *web.Problem) err
 	if q.Entries, q.Next, err = p.rejectedPage(c); err != nil {
 		return err
 	}
-	web.Render(c, statusOf(problem), rejectedEntriesPage, s.layout(c, "Rejected entries of "+p.Name, []Subscription{q.Subscription}, q))
+	webserver.Render(c, statusOf(problem), rejectedEntriesPage, s.layout(c, "Rejected entries of "+p.Name, []Subscription{q.Subscription}, q))
 	return nil
 }

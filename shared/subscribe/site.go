@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 //go:embed *.html
@@ -58,20 +59,20 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	if path != "/" && !strings.ContainsAny(path, ":*") {
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
-	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query: what it reads may be newer than they say, never older
 		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
-		web.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
+		webserver.Render(c, http.StatusOK, t, s.layout(c, title, subs, data))
 		return nil
 	}))
 }
 
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
-	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		data, err := s.read(c, query)
 		if err != nil {
@@ -81,7 +82,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 			c.Writer.Header().Add("Datafeed-Copy", sub.header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
-		web.JSON(c, http.StatusOK, data)
+		web.JSON(c.Writer, c.Request, http.StatusOK, data)
 		return nil
 	}))
 }
@@ -97,7 +98,7 @@ func (s *Site) Subscriptions() []Subscription { return s.subscriptions() }
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.router.Operators, path, web.HandleLong(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.HandleLong(func(c *gin.Context) error {
 		subs := s.subscriptions() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -160,7 +161,7 @@ func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (dat
 // left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before its
 // client is sent anything: one that reads slowly keeps no turn from others.
 func (s *Site) inTurn(c *gin.Context, read func() error) error {
-	leave, err := s.queued.Take(web.ClientKey(c))
+	leave, err := s.queued.Take(web.ClientKey(c.Request))
 	if err != nil {
 		return err
 	}
@@ -247,6 +248,6 @@ func (s *Site) route() {
 		s.publish()
 	}
 	if !slices.Contains(s.paths, "/") {
-		web.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
+		webserver.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
 }

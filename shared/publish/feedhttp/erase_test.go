@@ -1,7 +1,6 @@
 package feedhttp
 
 import (
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	. "github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // personal returns a server of the same feed, of people.
@@ -20,9 +18,8 @@ func personal(t testing.TB, l *Log, private bool) (*httptest.Server, *Source) {
 	t.Helper()
 	d := description
 	d.Personal = true
-	source, engine := NewSource(l, Config{Name: "Test", PublicURL: publicURL, Private: private}, d), web.New(slog.New(slog.DiscardHandler))
-	source.Route(engine)
-	server := httptest.NewServer(engine)
+	source := New(l, Options{Name: "Test", PublicURL: publicURL, Private: private}, d)
+	server := httptest.NewServer(source)
 	t.Cleanup(server.Close)
 	return server, source
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	. "github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -40,7 +39,7 @@ func database(t testing.TB) *pgxpool.Pool {
 }
 
 // sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
-func sourceOf(l *Log, config Config, d feed.Description) *Source {
+func sourceOf(l *Log, options Options, d feed.Description) *Source {
 	show, made := d.Show, false
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		if !made {
@@ -48,7 +47,7 @@ func sourceOf(l *Log, config Config, d feed.Description) *Source {
 		}
 		return show(e)
 	}
-	s := NewSource(l, config, d)
+	s := New(l, options, d)
 	made = true
 	return s
 }
@@ -90,9 +89,7 @@ const publicURL = "http://source.example"
 // serve returns a server of the feeds of a log.
 func serve(t testing.TB, l *Log) *httptest.Server {
 	t.Helper()
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(New(l, Options{Name: "Test", PublicURL: publicURL}, description))
 	t.Cleanup(server.Close)
 	return server
 }

@@ -16,12 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	. "github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -63,13 +65,13 @@ func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description
 		r.shown.Add(1)
 		return description.Show(e)
 	}
-	r.Source = sourceOf(l, Config{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
+	r.Source = sourceOf(l, Options{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
 	logger := slog.New(slog.DiscardHandler)
-	engine := web.New(logger)
-	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil {
+	engine := webserver.New(logger)
+	if err := (webserver.Proxies{"127.0.0.1"}).Trust(engine); err != nil {
 		t.Fatal(err)
 	}
-	r.Route(engine)
+	webserver.GET(engine, "/feeds/*path", gin.WrapH(r.Source))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +79,7 @@ func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description
 	r.url = "http://" + ln.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go func() { r.served <- web.ServeListener(ctx, ln, engine, logger) }()
+	go func() { r.served <- webserver.ServeListener(ctx, ln, engine, logger) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-r.served; err != nil {

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // malformed reports whether s is not text as a database takes it: UTF-8 without NUL.
@@ -17,7 +19,7 @@ func malformed(s string) bool { return strings.IndexByte(s, 0) >= 0 || !utf8.Val
 // checkText refuses a path and a query that are not text. What cannot be an address is none.
 func checkText(u *url.URL) error {
 	if malformed(u.Path) {
-		return nothingHere()
+		return web.NothingHere()
 	}
 	plain := func(r rune) bool { return r > 0 && r < utf8.RuneSelf && r != '%' }
 	if strings.IndexFunc(u.RawQuery, func(r rune) bool { return !plain(r) }) < 0 {
@@ -31,16 +33,14 @@ func checkText(u *url.URL) error {
 func checkValues(values url.Values, kind string) error {
 	for name, all := range values {
 		if malformed(name) {
-			return Errorf(http.StatusBadRequest, "The name of a %s takes UTF-8 text without NUL.", kind)
+			return web.Errorf(http.StatusBadRequest, "The name of a %s takes UTF-8 text without NUL.", kind)
 		}
 		if slices.ContainsFunc(all, malformed) {
-			return Errorf(http.StatusBadRequest, "The %s %.100s takes UTF-8 text without NUL.", kind, name)
+			return web.Errorf(http.StatusBadRequest, "The %s %.100s takes UTF-8 text without NUL.", kind, name)
 		}
 	}
 	return nil
 }
-
-func nothingHere() error { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
 
 // readWhole takes all of the request's body into memory, and refuses forms and JSON that are not text.
 func readWhole(req *http.Request) error {
@@ -58,7 +58,7 @@ func readWhole(req *http.Request) error {
 		return checkValues(form, "field")
 	case "application/json":
 		if !utf8.Valid(body) { // RFC 8259 section 8.1
-			return Errorf(http.StatusBadRequest, "The body takes UTF-8 text.")
+			return web.Errorf(http.StatusBadRequest, "The body takes UTF-8 text.")
 		}
 	}
 	return nil
