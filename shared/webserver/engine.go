@@ -69,7 +69,12 @@ func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 		ctx, cancel := context.WithTimeout(whole.Context(), web.RequestTimeout)
 		defer cancel()
 		c.Request = whole.WithContext(ctx)
-		defer func() { c.Request = whole }() // the end of that context is not the client's leaving
+		defer func() { // the end of that context is not the client's leaving
+			if client := web.ClientOf(c.Request); client != nil && web.ClientOf(whole) == nil {
+				whole = web.WithClient(whole, client) // h has found it out
+			}
+			c.Request = whole
+		}()
 		return h(c)
 	})
 }
