@@ -29,7 +29,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -138,12 +137,11 @@ func serveFeed(t *testing.T, name string, entries ...publish.Entry) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(logger)
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
+	handler := feedhttp.New(log, feedhttp.Options{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
 		Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name,
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
-	}).Route(engine)
-	server := httptest.NewServer(engine)
+	})
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return server.URL + "/feeds/" + name
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -55,12 +54,10 @@ func (s *source) startAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.log.Close)
-	engine := web.New(logger)
-	feedhttp.NewSource(s.log, feedhttp.Config{Name: "Source", PublicURL: "http://source.example"}, feed.Description{
+	var handler http.Handler = feedhttp.New(s.log, feedhttp.Options{Name: "Source", PublicURL: "http://source.example"}, feed.Description{
 		Name: s.feed, Title: s.feed, ID: "tag:edison-cars.example,2026:" + s.feed, Personal: s.feed == customer.Feed,
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
-	}).Route(engine)
-	var handler http.Handler = engine
+	})
 	s.handler.Store(&handler)
 	s.versions = map[uuid.UUID]int64{}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const (
@@ -129,7 +130,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 	identity, err := access.Look(c)
 	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
 	scheme, token, _ := strings.Cut(c.GetHeader("Authorization"), " ")
-	p.reader = identity.Role == access.Reader && (strings.EqualFold(scheme, "Bearer") || !web.PrefersHTML(c)) // browsers are led to the login
+	p.reader = identity.Role == access.Reader && (strings.EqualFold(scheme, "Bearer") || !web.PrefersHTML(c.Request)) // browsers are led to the login
 	signed, ours := strings.CutPrefix(token, prefix)
 	if strings.EqualFold(scheme, "Bearer") && (ours || identity.Role == access.Nobody) {
 		if !ours && err != nil {
@@ -219,7 +220,7 @@ func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any)
 // onWire returns the name under which browsers have a cookie. With the prefix no other host of the same domain, and no page without
 // TLS, can give a browser the cookie of another buyer, who would see what it buys.
 func onWire(c *gin.Context, name string) string {
-	if web.HTTPS(c) {
+	if webserver.HTTPS(c) {
 		return "__Host-" + name
 	}
 	return name
@@ -227,6 +228,6 @@ func onWire(c *gin.Context, name string) string {
 
 func set(c *gin.Context, name, value string, maxAge time.Duration, sameSite http.SameSite) {
 	http.SetCookie(c.Writer, &http.Cookie{
-		Name: onWire(c, name), Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: web.HTTPS(c), SameSite: sameSite,
+		Name: onWire(c, name), Value: value, Path: "/", MaxAge: int(maxAge.Seconds()), HttpOnly: true, Secure: webserver.HTTPS(c), SameSite: sameSite,
 	})
 }

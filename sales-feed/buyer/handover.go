@@ -15,6 +15,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const (
@@ -58,10 +59,10 @@ func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, 
 	if err != nil {
 		return fmt.Errorf("sign a hand-over: %w", err)
 	}
-	web.FormsMayLeadTo(c, s.otherURL.Origin())
+	web.FormsMayLeadTo(c.Writer.Header(), s.otherURL.Origin())
 	c.Header("Referrer-Policy", "strict-origin") // with same-origin, the form's Origin would be null
 	c.Header("Cache-Control", "no-store")
-	web.Render(c, http.StatusOK, handoverPage, web.Page{Service: service, Title: page.Title, Nav: nav, Data: struct {
+	webserver.Render(c, http.StatusOK, handoverPage, web.Page{Service: service, Title: page.Title, Nav: nav, Data: struct {
 		Page
 		URL   web.Site
 		Value string
@@ -71,7 +72,7 @@ func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, 
 
 // Route routes the hand-overs that pages of the other app post.
 func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) {
-	web.PostFrom(r, "/handover", s.otherURL.Origin(), web.Handle(func(c *gin.Context) error {
+	webserver.PostFrom(r, "/handover", s.otherURL.Origin(), webserver.Handle(func(c *gin.Context) error {
 		got, err := s.receive(c)
 		if err != nil {
 			return err
@@ -151,7 +152,7 @@ func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 		return nil, fmt.Errorf("sign a nonce: %w", err)
 	}
 	sameSite := http.SameSiteLaxMode
-	if web.HTTPS(c) { // it has to come along with a POST from the other app's site
+	if webserver.HTTPS(c) { // it has to come along with a POST from the other app's site
 		sameSite = http.SameSiteNoneMode
 	}
 	set(c, s.begunCookie(), signed, signInTime+handoverTime, sameSite)

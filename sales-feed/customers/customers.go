@@ -17,6 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // Settings of the customers app.
@@ -62,21 +63,21 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	}
 	accounts := store{r.Pool, log}
 	h := &handler{accounts, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, accounts, r.Logger)}
-	web.GET(r.Anybody, "/", web.Handle(h.form))
-	web.GET(r.Anybody, "/signup", web.Handle(h.form))
+	webserver.GET(r.Anybody, "/", webserver.Handle(h.form))
+	webserver.GET(r.Anybody, "/signup", webserver.Handle(h.form))
 	buyers.Route(r.Anybody, h.handover)
-	web.GET(r.Anybody, "/signin", web.Handle(h.signInForm))
-	r.Anybody.POST("/signin", web.Handle(h.sendLink))
-	web.GET(r.Anybody, "/signin/:secret", web.Handle(h.showLink))
-	r.Anybody.POST("/signin/:secret", web.Handle(h.useLink))
-	r.Anybody.POST("/signout", web.Handle(h.signOut))
-	web.GET(r.Anybody, "/account", web.Handle(h.account))
-	web.GET(r.Anybody, "/deleted", web.Handle(h.deleted))
-	r.Anybody.POST("/customers", web.Handle(h.signUp))
-	web.GET(r.Anybody, "/customers/:id", web.Handle(h.show))
-	r.Anybody.PUT("/customers/:id", web.Handle(h.change))
-	r.Anybody.POST("/customers/:id", web.Handle(h.change))
-	r.Anybody.DELETE("/customers/:id", web.Handle(h.delete))
-	r.Anybody.POST("/customers/:id/delete", web.Handle(h.deleteByForm))
+	webserver.GET(r.Anybody, "/signin", webserver.Handle(h.signInForm))
+	r.Anybody.POST("/signin", webserver.Handle(h.sendLink))
+	webserver.GET(r.Anybody, "/signin/:secret", webserver.Handle(h.showLink))
+	r.Anybody.POST("/signin/:secret", webserver.Handle(h.useLink))
+	r.Anybody.POST("/signout", webserver.Handle(h.signOut))
+	webserver.GET(r.Anybody, "/account", webserver.Handle(h.account))
+	webserver.GET(r.Anybody, "/deleted", webserver.Handle(h.deleted))
+	r.Anybody.POST("/customers", webserver.Handle(h.signUp))
+	webserver.GET(r.Anybody, "/customers/:id", webserver.Handle(h.show))
+	r.Anybody.PUT("/customers/:id", webserver.Handle(h.change))
+	r.Anybody.POST("/customers/:id", webserver.Handle(h.change))
+	r.Anybody.DELETE("/customers/:id", webserver.Handle(h.delete))
+	r.Anybody.POST("/customers/:id/delete", webserver.Handle(h.deleteByForm))
 	return nil
 }

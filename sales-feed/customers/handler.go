@@ -136,7 +136,7 @@ func (h *handler) show(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		_, saved := c.GetQuery("saved")
 		h.renderAccount(c, p, accountOf(p), by.Owns(id), saved, nil)
 		return nil
@@ -214,7 +214,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 			Status: http.StatusUnprocessableEntity, Detail: "The account was not deleted.",
 			Errors: []web.FieldError{{Field: "confirm", Detail: "must be ticked"}},
 		}
-		if !web.PrefersHTML(c) {
+		if !web.PrefersHTML(c.Request) {
 			return wrong
 		}
 		h.renderAccount(c, p, accountOf(p), true, false, wrong)
@@ -231,7 +231,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 // refused returns a problem that is the form's sender's to solve, in a browser, by the same form.
 func refused(c *gin.Context, err error) *web.Problem {
 	p, ok := errors.AsType[*web.Problem](err)
-	if !ok || p.Status != http.StatusUnprocessableEntity && p.Status != http.StatusPreconditionFailed || !web.PrefersHTML(c) {
+	if !ok || p.Status != http.StatusUnprocessableEntity && p.Status != http.StatusPreconditionFailed || !web.PrefersHTML(c.Request) {
 		return nil
 	}
 	return p
@@ -244,10 +244,10 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", tag)
 	if get := c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead; get && web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
-		web.NotModified(c)
+		web.NotModified(c.Writer)
 		return
 	}
-	web.JSON(c, status, p)
+	web.JSON(c.Writer, c.Request, status, p)
 }
 
 // answerWithToken answers with the customer as JSON, with a token that is good since the address was confirmed.
@@ -259,7 +259,7 @@ func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Custom
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-store")
 	c.Header("ETag", source.ETag(p.Version))
-	web.JSON(c, status, struct {
+	web.JSON(c.Writer, c.Request, status, struct {
 		*customer.Customer
 		BuyerToken string `json:"buyer_token"`
 	}{p, token})

@@ -86,7 +86,7 @@ var (
 // processor from it. Only A to Z are the same as a to z, whatever the locale of
 // the database: another letter may lower to one of them, and be part of somebody else's domain.
 func (l *links) request(c *gin.Context, email string) error {
-	if err := l.clients.Check(c, ofClient); err != nil {
+	if err := l.clients.Check(c.Request, ofClient); err != nil {
 		return err
 	}
 	l.send(c.Request.Context(), email, false, `lower(email collate "C") = lower($1 collate "C") and $2::uuid is null`, nil, maxPause/10+mathrand.N(maxPause*9/10))
@@ -95,7 +95,7 @@ func (l *links) request(c *gin.Context, email string) error {
 
 // welcome mails, in the background, a link that confirms the address of an account that has just signed up.
 func (l *links) welcome(c *gin.Context, p *customer.Customer) {
-	if l.sends() && l.signingUps.Check(c, ofSigningUp) == nil {
+	if l.sends() && l.signingUps.Check(c.Request, ofSigningUp) == nil {
 		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID, 0)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 var (
@@ -96,5 +97,5 @@ func (h *handler) render(c *gin.Context, t *template.Template, title string, v v
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-store")
-	web.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: source.Nav(c, h.nav), Data: v})
+	webserver.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: source.Nav(c, h.nav), Data: v})
 }

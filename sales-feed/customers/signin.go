@@ -118,8 +118,8 @@ func (h *handler) sendLink(c *gin.Context) error {
 	if err := h.links.request(c, to.Email); err != nil {
 		return err
 	}
-	if !web.PrefersHTML(c) {
-		web.JSON(c, http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
+	if !web.PrefersHTML(c.Request) {
+		web.JSON(c.Writer, c.Request, http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
 		return nil
 	}
 	v := h.view(account{}, nil)
@@ -161,7 +161,7 @@ func (h *handler) useLink(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if !web.PrefersHTML(c) {
+	if !web.PrefersHTML(c.Request) {
 		return h.answerWithToken(c, http.StatusOK, p, since)
 	}
 	by := buyer.Buyer{Customer: p.ID, Since: since}

@@ -113,7 +113,7 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
-	if web.PrefersHTML(c) {
+	if web.PrefersHTML(c.Request) {
 		view := shown(o)
 		view.Own, view.Feed = by.Owns(o.CustomerID), source.MayRead(c)
 		render(c, status, orderPage, "Order "+view.Short, view)
@@ -121,13 +121,13 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	}
 	c.Header("ETag", etag(o))
 	if c.Request.Method != http.MethodPost && web.MatchesETag(c.Request.Header.Values("If-None-Match"), etag(o), true) {
-		web.NotModified(c)
+		web.NotModified(c.Writer)
 		return
 	}
 	if token != "" {
 		c.Header("Cache-Control", "no-store")
 	}
-	web.JSON(c, status, struct {
+	web.JSON(c.Writer, c.Request, status, struct {
 		*order.Order
 		BuyerToken string `json:"buyer_token,omitempty"`
 	}{o, token})

@@ -205,8 +205,8 @@ func (h *handler) list(c *gin.Context) error {
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
-	if !web.PrefersHTML(c) {
-		web.JSON(c, http.StatusOK, orders)
+	if !web.PrefersHTML(c.Request) {
+		web.JSON(c.Writer, c.Request, http.StatusOK, orders)
 		return nil
 	}
 	page := struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // Settings of the sales app.
@@ -58,19 +59,19 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 		return err
 	}
 	h := &handler{store{r.Pool, log}, settings, buyers}
-	web.GET(r.Anybody, "/", web.Handle(h.storefront))
-	r.Anybody.POST("/signin", web.Handle(h.signIn))
-	r.Anybody.POST("/signout", web.Handle(h.signOut))
+	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
+	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
+	r.Anybody.POST("/signout", webserver.Handle(h.signOut))
 	buyers.Route(r.Anybody, h.handover)
-	web.GET(r.Anybody, "/models", h.models)
-	web.GET(r.Anybody, "/orders", web.Handle(h.list))
-	r.Anybody.POST("/orders", web.Handle(h.place))
-	web.GET(r.Anybody, "/orders/:id", web.Handle(h.show))
-	r.Anybody.POST("/orders/:id/cancel", web.Handle(h.cancel))
+	webserver.GET(r.Anybody, "/models", h.models)
+	webserver.GET(r.Anybody, "/orders", webserver.Handle(h.list))
+	r.Anybody.POST("/orders", webserver.Handle(h.place))
+	webserver.GET(r.Anybody, "/orders/:id", webserver.Handle(h.show))
+	r.Anybody.POST("/orders/:id/cancel", webserver.Handle(h.cancel))
 	return nil
 }
 
 func (h *handler) models(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
-	web.JSON(c, http.StatusOK, catalogue)
+	web.JSON(c.Writer, c.Request, http.StatusOK, catalogue)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const patience = 60 * time.Second // for a step in the browser
@@ -132,8 +133,8 @@ func TestLoginInABrowser(t *testing.T) {
 		e := engine(t, site.Access)
 		page := web.Template(fstest.MapFS{"page.html": {Data: []byte(`{{define "main"}}<form method="post" action="/people?from=form">
 <input name="name"><textarea name="note"></textarea><input type="hidden" name="hidden" value="&lt;b&gt;"><button>Change</button></form>{{end}}`)}}, "page.html")
-		web.GET(e, "/form", site.Operator(), func(c *gin.Context) {
-			web.Render(c, 200, page, web.Page{Service: "Warehouse", Title: "Form"})
+		webserver.GET(e, "/form", site.Operator(), func(c *gin.Context) {
+			webserver.Render(c, 200, page, web.Page{Service: "Warehouse", Title: "Form"})
 		})
 		server := httptest.NewServer(e)
 		t.Cleanup(server.Close)

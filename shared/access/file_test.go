@@ -20,6 +20,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -439,12 +440,12 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t, gone, stays)
-			e := web.New(w.Logger)
+			e := webserver.New(w.Logger)
 			e.Use(w.Identify())
 			waiting := make(chan struct{}, 4)
 			happened := make(chan struct{})
 			readers := e.Group("", w.Reader())
-			readers.GET("/feeds/:feed", web.HandleLong(func(c *gin.Context) error {
+			readers.GET("/feeds/:feed", webserver.HandleLong(func(c *gin.Context) error {
 				ctx := c.Request.Context()
 				if c.Query("stream") != "" {
 					c.Writer.WriteHeaderNow()
@@ -460,12 +461,12 @@ func TestRevokedReadersWaitNoLonger(t *testing.T) {
 				return nil
 			}))
 			ctx, stop := context.WithCancel(t.Context())
-			ln, err := web.Listen(ctx, "127.0.0.1:0")
+			ln, err := webserver.Listen(ctx, "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			var serve sync.WaitGroup
-			serve.Go(func() { _ = web.ServeListener(ctx, ln, e, w.Logger) })
+			serve.Go(func() { _ = webserver.ServeListener(ctx, ln, e, w.Logger) })
 			defer serve.Wait()
 			defer stop()
 			type ended struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const (
@@ -68,9 +69,9 @@ func (f *form) valid() bool {
 
 // Route adds the login and the logout of operators.
 func (a *Access) Route(r gin.IRoutes) {
-	web.GET(r, "/login", web.Handle(a.showLogin))
-	r.POST("/login", web.Handle(a.logIn))
-	r.POST("/logout", web.Handle(a.logOut))
+	webserver.GET(r, "/login", webserver.Handle(a.showLogin))
+	r.POST("/login", webserver.Handle(a.logIn))
+	r.POST("/logout", webserver.Handle(a.logOut))
 }
 
 // leadToLogin answers a browser that has no session.
@@ -119,12 +120,12 @@ func (a *Access) show(c *gin.Context, status int, page login) {
 		c.Writer.Header()["Www-Authenticate"] = a.bearer
 	}
 	c.Header("Cache-Control", "no-store")
-	web.Render(c, status, loginPage, web.Page{Service: a.Title, Title: "Log in", Data: page})
+	webserver.Render(c, status, loginPage, web.Page{Service: a.Title, Title: "Log in", Data: page})
 }
 
 // refused returns why nobody can log in by this request, or "".
 func (a *Access) refused(c *gin.Context) string {
-	if h, ok := parseHost(c.Request.Host); !web.HTTPS(c) && (!ok || !h.loopback() || proxied(c.Request)) { // a proxy may send any Host
+	if h, ok := parseHost(c.Request.Host); !webserver.HTTPS(c) && (!ok || !h.loopback() || proxied(c.Request)) { // a proxy may send any Host
 		return "This connection is not encrypted: a token, and then the session, could be read on their way. Use https: set TLS_CERT_FILE and " +
 			"TLS_KEY_FILE, or list in TRUSTED_PROXIES the proxy that has the certificate and let it send X-Forwarded-Proto. " +
 			"On the machine itself, use http://localhost, without a proxy."
@@ -175,7 +176,7 @@ func (a *Access) logIn(c *gin.Context) error {
 	}
 	known := a.tokens.Load().find(strings.TrimSpace(c.PostForm("token")))
 	if known == nil || known.Role != Operator { // nobody locks an operator out, who may share an address with others
-		err := a.attempts.Check(c, 1)
+		err := a.attempts.Check(c.Request, 1)
 		if err == nil {
 			err = a.allAttempts.CheckAll(1)
 		}
@@ -203,10 +204,10 @@ func (a *Access) logIn(c *gin.Context) error {
 		return err
 	}
 	a.Logger.InfoContext(c.Request.Context(), "operator logged in", "operator", known.Name, "client", c.ClientIP())
-	a.setCookie(c, web.HTTPS(c), id, int(sessionTime.Seconds()))
+	a.setCookie(c, webserver.HTTPS(c), id, int(sessionTime.Seconds()))
 	if page.Form != nil {
 		page.Name = known.Name
-		web.SetSession(c, func() string { return known.Name })
+		webserver.SetSession(c, func() string { return known.Name })
 		a.show(c, http.StatusOK, page)
 		return nil
 	}
@@ -216,7 +217,7 @@ func (a *Access) logIn(c *gin.Context) error {
 
 func (a *Access) logOut(c *gin.Context) error {
 	for _, https := range []bool{true, false} {
-		if https && !web.HTTPS(c) { // a browser would not take it
+		if https && !webserver.HTTPS(c) { // a browser would not take it
 			continue
 		}
 		sent, err := c.Request.Cookie(a.cookieName(https))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -95,8 +96,8 @@ func start(t *testing.T, s Settings, o Options, made map[string]string, trusted 
 
 func engine(t *testing.T, a *Access, trusted ...string) *gin.Engine {
 	t.Helper()
-	e := web.New(a.Logger, web.AccessLog(a.Logger))
-	if err := web.Proxies(trusted).Trust(e); err != nil {
+	e := webserver.New(a.Logger, webserver.AccessLog(a.Logger))
+	if err := webserver.Proxies(trusted).Trust(e); err != nil {
 		t.Fatal(err)
 	}
 	e.Use(a.Identify())
@@ -106,21 +107,21 @@ func engine(t *testing.T, a *Access, trusted ...string) *gin.Engine {
 	}
 	page := web.Template(fstest.MapFS{"page.html": {Data: []byte(`{{define "main"}}people{{end}}`)}}, "page.html")
 	for _, path := range []string{"/livez", "/readyz", "/open"} {
-		web.GET(e, path, say)
+		webserver.GET(e, path, say)
 	}
 	readers, operators := e.Group("", a.Reader()), e.Group("", a.Operator())
-	web.GET(readers, "/feeds", say)
-	web.GET(readers, "/feeds/:feed", say)
-	web.GET(readers, "/metrics", say)
-	web.GET(operators, "/people", say)
-	operators.POST("/people", web.Handle(func(c *gin.Context) error {
+	webserver.GET(readers, "/feeds", say)
+	webserver.GET(readers, "/feeds/:feed", say)
+	webserver.GET(readers, "/metrics", say)
+	webserver.GET(operators, "/people", say)
+	operators.POST("/people", webserver.Handle(func(c *gin.Context) error {
 		_ = c.Request.ParseForm()
 		c.String(http.StatusOK, "<%s>", c.Request.PostForm.Encode())
 		return nil
 	}))
 	operators.PUT("/people", say)
-	web.GET(operators, "/page", func(c *gin.Context) {
-		web.Render(c, http.StatusOK, page, web.Page{Service: "Warehouse", Title: "People"})
+	webserver.GET(operators, "/page", func(c *gin.Context) {
+		webserver.Render(c, http.StatusOK, page, web.Page{Service: "Warehouse", Title: "People"})
 	})
 	a.Route(e)
 	return e

@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A claim is what a request brings to be let in.
@@ -58,7 +59,7 @@ func claimOf(c *gin.Context) (*claim, error) {
 		k.looked = true
 		k.found, k.err = k.access.session(c.Request.Context(), k.id)
 		if k.found != nil {
-			web.SetReader(c, k.found.Name)
+			webserver.SetReader(c, k.found.Name)
 		}
 	}
 	if k.found != nil {
@@ -90,7 +91,7 @@ func (a *Access) operator(hash sum) *token {
 
 // Identify is for the whole engine. It refuses requests for hosts that are not ours with 421, all but those for health, and lets
 // [Of] find the identity. It refuses nobody else.
-func (a *Access) Identify() gin.HandlerFunc { return web.HandleLong(a.identify) }
+func (a *Access) Identify() gin.HandlerFunc { return webserver.HandleLong(a.identify) }
 
 func (a *Access) identify(c *gin.Context) error {
 	req := c.Request
@@ -102,14 +103,14 @@ func (a *Access) identify(c *gin.Context) error {
 	}
 	brought := a.claim(req)
 	if brought.token != nil {
-		web.SetReader(c, brought.token.Name)
+		webserver.SetReader(c, brought.token.Name)
 	}
 	if req.Header["Cookie"] != nil {
-		if sent, err := req.Cookie(a.cookieName(web.HTTPS(c))); err == nil && sent.Value != "" {
+		if sent, err := req.Cookie(a.cookieName(webserver.HTTPS(c))); err == nil && sent.Value != "" {
 			withCookie := *brought
 			withCookie.cookie = &cookie{access: a, id: sha256.Sum256([]byte(sent.Value))}
 			brought = &withCookie
-			web.SetSession(c, func() string { return loggedIn(c) })
+			webserver.SetSession(c, func() string { return loggedIn(c) })
 		}
 	}
 	if brought != nothing {
@@ -159,7 +160,7 @@ func (a *Access) claim(req *http.Request) *claim {
 // password and its name or nothing as user, by an operator's session, or by open access. A token in the URL does not count.
 // Where the route has a parameter feed, a reader's token has to be for that feed.
 func (a *Access) Reader() gin.HandlerFunc {
-	return web.HandleLong(func(c *gin.Context) error {
+	return webserver.HandleLong(func(c *gin.Context) error {
 		has, err := claimOf(c)
 		switch {
 		case has.Role >= Reader:
@@ -179,7 +180,7 @@ func (a *Access) Reader() gin.HandlerFunc {
 // Operator lets operators in: by `Authorization: Bearer TOKEN`, by a session, or by open access. Browsers are led to the login, and
 // back; what a form has sent when the session had ended can be sent again then.
 func (a *Access) Operator() gin.HandlerFunc {
-	return web.HandleLong(func(c *gin.Context) error {
+	return webserver.HandleLong(func(c *gin.Context) error {
 		has, err := claimOf(c)
 		switch {
 		case has.Role == Operator:
@@ -214,7 +215,7 @@ func bind(c *gin.Context, has *claim) {
 // byBrowser reports whether a person may log in: a page is asked for, and not by a program that has a token.
 func byBrowser(c *gin.Context) bool {
 	scheme, _, _ := strings.Cut(c.GetHeader("Authorization"), " ")
-	return web.PrefersHTML(c) && !strings.EqualFold(scheme, "Bearer")
+	return web.PrefersHTML(c.Request) && !strings.EqualFold(scheme, "Bearer")
 }
 
 func (a *Access) unauthorized(has *claim, challenge []string, needs string) *web.Problem {

@@ -13,7 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -160,8 +160,8 @@ func TestRules(t *testing.T) {
 func TestWithoutIdentifyNobodyIsLetIn(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Open, Options{})
-	e := web.New(site.Logger)
-	web.GET(e.Group("", site.Reader()), "/feeds", func(c *gin.Context) { c.String(200, "feeds") })
+	e := webserver.New(site.Logger)
+	webserver.GET(e.Group("", site.Reader()), "/feeds", func(c *gin.Context) { c.String(200, "feeds") })
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/feeds", nil)
 	r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1"
 	r.Header.Set("Authorization", "Bearer "+site.tokens["ada:operator"])

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const (
@@ -138,16 +138,16 @@ type live struct {
 
 type waited struct {
 	token  sum // its hash
-	ending *web.Ending
+	ending *webserver.Ending
 }
 
 // ending returns the Ending of the requests of a session of a token.
-func (l *live) ending(id, token sum) *web.Ending {
+func (l *live) ending(id, token sum) *webserver.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w, ok := l.byHash[id]
 	if !ok {
-		w = waited{token, web.NewEnding()}
+		w = waited{token, webserver.NewEnding()}
 		l.byHash[id] = w
 	}
 	return w.ending

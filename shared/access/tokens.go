@@ -16,7 +16,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // tokenPrefix makes a token known for what it is, wherever it turns up.
@@ -47,7 +47,7 @@ type token struct {
 	Identity
 	feeds  []string // that a reader may read; nil means all
 	hash   sum
-	ending *web.Ending // of requests with the token: it comes when the token is revoked
+	ending *webserver.Ending // of requests with the token: it comes when the token is revoked
 	// What a request may do with the token. As a password it has a reader's rights at most: browsers send it by themselves.
 	asBearer, asPassword *claim
 }
@@ -112,7 +112,7 @@ func (t Tokens) with(text string) (Tokens, error) {
 func (t Tokens) add(item string) error {
 	name, rest, _ := strings.Cut(item, ":")
 	role, hash, _ := strings.Cut(rest, ":")
-	known := &token{Identity: Identity{Name: name, Role: Reader}, ending: web.NewEnding()}
+	known := &token{Identity: Identity{Name: name, Role: Reader}, ending: webserver.NewEnding()}
 	if role == "operator" {
 		known.Role = Operator
 	} else if feeds, ok := strings.CutPrefix(role, "reader="); ok {

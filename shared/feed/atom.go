@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"encoding/xml"
 	"time"
 
@@ -62,7 +63,7 @@ func (d *Document) Atom() ([]byte, error) {
 	doc := atomDocument{
 		AtomFeed: feeds.AtomFeed{
 			Xmlns: nsAtom, Title: d.Title, Subtitle: d.Text, Id: d.ID, Updated: rfc3339(time.Unix(0, 0)),
-			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: "Edison Cars"}},
+			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: cmp.Or(d.Author, d.Title)}},
 		},
 		NSTombstone: nsTombstone, NSHistory: nsHistory, NSDatafeed: nsDatafeed,
 		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: d.UpToDate},

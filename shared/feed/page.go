@@ -3,10 +3,8 @@
 package feed
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"html"
 	"time"
 
 	"github.com/google/uuid"
@@ -94,7 +92,8 @@ type Description struct {
 	Title string // for people: "Edison Cars: orders"
 	Text  string // one sentence
 	ID    string // an IRI that never changes (RFC 4287 section 4.2.6)
-	// Show puts an entry that is no tombstone into words. Nil shows the entity's id and its JSON.
+	// Show puts an entry that is no tombstone into words. Nil makes words, HTML and XML of the entity's members;
+	// the title is that member or name, or else the id.
 	Show func(Entry) (Shown, error)
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.
@@ -123,11 +122,12 @@ const (
 type Document struct {
 	Description
 	Page
-	Home  string // the source's front page, absolute
-	Self  string // this document's URL, absolute
-	Next  string // where a replay goes on, absolute; set also when nothing lies there yet
-	View  View
-	Links []Link // without self
+	Author string // "" stands for the title
+	Home   string // the source's front page, absolute
+	Self   string // this document's URL, absolute
+	Next   string // where a replay goes on, absolute; set also when nothing lies there yet
+	View   View
+	Links  []Link // without self
 	// Archive marks an archive document (RFC 5005 section 4): entries will neither join nor leave it.
 	Archive bool
 }
@@ -142,15 +142,6 @@ func (d *Description) Words(e Entry) Shown {
 		return Shown{Title: fmt.Sprintf("Entry %d", e.Position), HTML: "<p>This entry cannot be put into words.</p>"}
 	}
 	return shown
-}
-
-// plain shows an entry of which nothing is known but that it is JSON.
-func plain(e Entry) Shown {
-	text := bytes.NewBuffer(nil)
-	if json.Indent(text, e.Entity, "", "  ") != nil {
-		text = bytes.NewBuffer(e.Entity)
-	}
-	return Shown{Title: e.ID.String(), HTML: "<pre>" + html.EscapeString(text.String()) + "</pre>"}
 }
 
 // NewestFirst tells whether the entries stand in descending order.

@@ -1,7 +1,6 @@
 package publish_test
 
 import (
-	"log/slog"
 	"net/http"
 	"testing"
 
@@ -9,15 +8,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestMain(m *testing.M) {
 	publish.Handler = func(l *publish.Log, private bool, feeds ...feed.Description) http.Handler {
-		engine := web.New(slog.New(slog.DiscardHandler))
-		config := feedhttp.Config{Name: "Test", PublicURL: "http://source.example", Private: private}
-		feedhttp.NewSource(l, config, feeds...).Route(engine)
-		return engine
+		return feedhttp.New(l, feedhttp.Options{Name: "Test", PublicURL: "http://source.example", Private: private}, feeds...)
 	}
 	pgtest.Main(m)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A Router takes the routes of a process: each under the rule who may use it.
@@ -49,12 +50,12 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	registry := web.NewMetrics()
-	observers := []gin.HandlerFunc{web.CountRequests(registry)}
+	registry := webserver.NewMetrics()
+	observers := []gin.HandlerFunc{webserver.CountRequests(registry)}
 	if set.AccessLog {
-		observers = append(observers, web.AccessLog(logger))
+		observers = append(observers, webserver.AccessLog(logger))
 	}
-	engine := web.New(logger, observers...)
+	engine := webserver.New(logger, observers...)
 	if err := set.TrustedProxies.Trust(engine); err != nil {
 		return nil, err
 	}
@@ -68,18 +69,21 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 		title: s.Title, feeds: set.FeedSettings, access: rules,
 	}
 	rules.Route(r.Anybody)
-	web.Metrics(r.Readers, registry)
+	webserver.Metrics(r.Readers, registry)
 	return r, nil
 }
 
-// Health routes /livez and /readyz, which answer anybody; see [web.Health].
-func (r *Router) Health(ready func(context.Context) error) { web.Health(r.Anybody, ready) }
+// Health routes /livez and /readyz, which answer anybody; see [webserver.Health].
+func (r *Router) Health(ready func(context.Context) error) { webserver.Health(r.Anybody, ready) }
 
 // Publish routes the feeds of the log. nav are the links of their pages.
 func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) {
-	source := feedhttp.NewSource(log, feedhttp.Config{
-		Name: r.title, PublicURL: r.PublicURL, Nav: nav, MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits,
+	source := feedhttp.New(log, feedhttp.Options{
+		PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
+		MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits, Logger: r.Logger,
 	}, feeds...)
-	source.Route(r.Readers)
+	for _, path := range []string{"/feeds", "/feeds/:feed", "/feeds/:feed/newer", "/feeds/:feed/:id", "/problems/history-diverged"} {
+		webserver.GET(r.Readers, path, gin.WrapH(source))
+	}
 	r.Metrics.MustRegister(log, source)
 }

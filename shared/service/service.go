@@ -20,6 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -46,11 +47,11 @@ type HTTPSettings struct {
 	Addr      string   `env:"ADDR"` // "" means that of the service
 	PublicURL web.Site `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
 	access.Settings
-	TLSCertFile    string      `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
-	TLSKeyFile     string      `env:"TLS_KEY_FILE" help:"PEM file of its key"`
-	TrustedProxies web.Proxies `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,192.0.2.7"`
-	AccessLog      bool        `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
-	LogLevel       string      `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	TLSCertFile    string            `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
+	TLSKeyFile     string            `env:"TLS_KEY_FILE" help:"PEM file of its key"`
+	TrustedProxies webserver.Proxies `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,192.0.2.7"`
+	AccessLog      bool              `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
+	LogLevel       string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // FeedSettings are those of a service that publishes feeds.
@@ -116,10 +117,10 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	if set.FeedMaxAge < 0 || set.FeedMaxAge%time.Second != 0 {
 		return nil, daemon.Usagef("FEED_MAX_AGE takes whole seconds from 0s")
 	}
-	if p.listener, err = web.Listen(ctx, cmp.Or(set.Addr, s.Addr)); err != nil {
+	if p.listener, err = webserver.Listen(ctx, cmp.Or(set.Addr, s.Addr)); err != nil {
 		return nil, err
 	}
-	secured, err := web.ListenTLS(p.listener, set.TLSCertFile, set.TLSKeyFile, logger)
+	secured, err := webserver.ListenTLS(p.listener, set.TLSCertFile, set.TLSKeyFile, logger)
 	if err != nil {
 		return nil, daemon.Usagef("%w", err)
 	}
@@ -169,7 +170,7 @@ func (p *Process) Serve(ctx context.Context) error {
 	for _, route := range p.Engine.Routes() {
 		p.Logger.DebugContext(ctx, "route", "method", route.Method, "path", route.Path)
 	}
-	return web.ServeListener(ctx, p.listener, p.Engine, p.Logger)
+	return webserver.ServeListener(ctx, p.listener, p.Engine, p.Logger)
 }
 
 // Close closes what Open has opened.

@@ -3,7 +3,6 @@ package subscribe_test
 import (
 	"context"
 	"log"
-	"log/slog"
 	"net/http"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -41,7 +40,7 @@ func Example_pages() {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(s)
-	pages := subscribehttp.New(s, subscribehttp.Config{Title: "CRM"}).Handler(slog.Default())
+	pages := subscribehttp.New(s, subscribehttp.Options{Title: "CRM"})
 	mux := http.NewServeMux()
 	mux.Handle("/subscriptions", pages)
 	mux.Handle("/subscriptions/", pages)

@@ -27,7 +27,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -89,11 +88,10 @@ func (s *source) open(t rapid.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(discard)
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	engine := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", Text: "Things.", ID: "tag:edison-cars.example,2026:things",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
-	}).Route(engine)
+	})
 	if s.log != nil {
 		s.log.Close()
 	}

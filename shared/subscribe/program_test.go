@@ -28,7 +28,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/subscribe/subscribehttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -66,12 +65,8 @@ func (l *library) open(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.addr = ln.Addr().String()
-	engine := web.New(discard)
-	feedhttp.NewSource(l.log, feedhttp.Config{Name: "Library", PublicURL: "http://" + l.addr}, feed.Description{
-		Name: "books", Title: "Books", Text: "Books.", ID: "tag:library.example,2026:books",
-		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A book"}, nil },
-	}).Route(engine)
-	l.server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: engine, ReadHeaderTimeout: time.Minute}}
+	source := feedhttp.New(l.log, feedhttp.Options{PublicURL: "http://" + l.addr}, feed.Description{Name: "books"})
+	l.server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: source, ReadHeaderTimeout: time.Minute}}
 	l.server.Start()
 }
 
@@ -190,7 +185,7 @@ func TestSubscribersInAProgram(t *testing.T) {
 		t.Errorf("metrics: %d, %v", len(families), err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/subscriptions/", subscribehttp.New(pure, subscribehttp.Config{Title: "Shop"}).Handler(discard))
+	mux.Handle("/subscriptions/", subscribehttp.New(pure, subscribehttp.Options{Title: "Shop", Logger: discard}))
 	for accept, want := range map[string]string{"text/html": "<title>", "application/json": `"state":"fresh"`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/subscriptions/books", nil)
 		request.Header.Set("Accept", accept)

@@ -1,16 +1,15 @@
 package web
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/gin-gonic/gin"
 )
 
 // PrefersHTML reports whether the client would rather have text/html than JSON. On a tie (also `*/*` and no Accept at
 // all) it would not, unless it names text/html and JSON only by a wildcard.
-func PrefersHTML(c *gin.Context) bool {
-	accept := strings.Join(c.Request.Header.Values("Accept"), ",")
+func PrefersHTML(r *http.Request) bool {
+	accept := strings.Join(r.Header.Values("Accept"), ",")
 	return Negotiate(accept, "application/json", "application/problem+json", "text/html") == "text/html"
 }
 

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"path"
 	"time"
-
-	"github.com/gin-gonic/gin"
 )
 
 //go:embed assets
@@ -60,25 +58,31 @@ func Fingerprint(fsys fs.FS) string {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
-// RouteAssets adds the style and the scripts of the pages, below /assets. An engine of [New] has them.
-func RouteAssets(r gin.IRoutes) {
+// AssetPaths returns the paths of the style and the scripts of the pages, all in /assets/.
+func AssetPaths() (paths []string) {
 	for name := range assetTags {
-		GET(r, "/assets/"+name, serveAsset)
+		paths = append(paths, "/assets/"+name)
 	}
+	return paths
 }
 
-func serveAsset(c *gin.Context) {
-	name := path.Base(c.FullPath())
+// ServeAsset answers a request for one of [AssetPaths]. Any other path is an error.
+func ServeAsset(w http.ResponseWriter, r *http.Request) error {
+	dir, name := path.Split(r.URL.Path)
+	tag, ok := assetTags[name]
+	if !ok || dir != "/assets/" {
+		return NothingHere()
+	}
 	body, err := assets.ReadFile("assets/" + name)
 	if err != nil {
-		fail(c, fmt.Errorf("read asset: %w", err))
-		return
+		return fmt.Errorf("read asset: %w", err)
 	}
-	h := c.Writer.Header()
-	h.Set("Etag", `"`+assetTags[name]+`"`)
+	h := w.Header()
+	h.Set("Etag", `"`+tag+`"`)
 	h.Set("Cache-Control", "no-cache")
-	if c.Query("v") == assetTags[name] {
+	if r.URL.Query().Get("v") == tag {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
-	http.ServeContent(c.Writer, c.Request, name, time.Time{}, bytes.NewReader(body))
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
+	return nil
 }

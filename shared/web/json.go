@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	jsonv1 "github.com/go-json-experiment/json/v1"
@@ -33,12 +32,12 @@ func EncodeJSON(v any) ([]byte, error) {
 }
 
 // JSON answers with v as [EncodeJSON] has it. It panics if v has no JSON.
-func JSON(c *gin.Context, status int, v any) {
+func JSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	body, err := EncodeJSON(v)
 	if err != nil {
 		panic(err)
 	}
-	Send(c, status, "application/json; charset=utf-8", body)
+	Send(w, r, status, "application/json; charset=utf-8", body)
 }
 
 // DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). What the two sides could

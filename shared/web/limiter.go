@@ -4,12 +4,10 @@ import (
 	"container/list"
 	"math"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"golang.org/x/time/rate"
 )
 
@@ -65,8 +63,8 @@ func (l *Limiter) bucket(key string) *rate.Limiter {
 }
 
 // Check is Allow for the client that asks; where it may not, the error is a 429 with Retry-After.
-func (l *Limiter) Check(c *gin.Context, units int) error {
-	return l.check(ClientKey(c), units)
+func (l *Limiter) Check(r *http.Request, units int) error {
+	return l.check(ClientKey(r), units)
 }
 
 // CheckAll is Check of what all clients have together.
@@ -81,25 +79,4 @@ func (l *Limiter) check(key string, units int) error {
 	p := Errorf(http.StatusTooManyRequests, "This client asks for more than its share of what takes work. Try again in %s s.", seconds)
 	p.Header = http.Header{"Retry-After": {seconds}}
 	return p
-}
-
-// ClientKey is the reader's name, or else the address: of IPv6 the /64, since a client has all of one.
-func ClientKey(c *gin.Context) string {
-	if name := Reader(c); name != "" {
-		return name
-	}
-	addr, err := netip.ParseAddr(c.ClientIP())
-	if err != nil {
-		return ""
-	}
-	return clientAddr(addr).String()
-}
-
-// clientAddr stands for all addresses that one client may have.
-func clientAddr(addr netip.Addr) netip.Addr {
-	if addr = addr.Unmap(); addr.Is6() {
-		network, _ := addr.Prefix(64)
-		addr = network.Addr()
-	}
-	return addr
 }

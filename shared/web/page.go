@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/gin-gonic/gin"
 )
 
 // HTMLType is the Content-Type of a page.
@@ -23,6 +21,7 @@ var problemPage = Template(pages, "problem.html")
 
 // Page is what the layout shows around a page's own part, which finds its data at .Data.
 type Page struct {
+	Brand      string // whose service it is, e.g. "Edison"; may be empty
 	Service    string // name of the service, e.g. "Sales"
 	Title      string
 	Nav        []Link
@@ -82,16 +81,15 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 	return t
 }
 
-// Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
-// no-cache unless it is set already; a page of an operator who is logged in is kept by no shared cache.
-func Render(c *gin.Context, status int, t *template.Template, p Page) {
-	p.Operator = operatorOf(c)
+// Render answers with a page. If the template fails, it returns an error and has not answered. Cache-Control is no-cache unless it
+// is set already; a page of an operator who is logged in is kept by no shared cache.
+func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Template, p Page) error {
+	p.Operator = operatorOf(r)
 	body, err := Execute(t, p)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
-	h := c.Writer.Header()
+	h := w.Header()
 	if p.Operator != "" {
 		h.Del("Etag") // of the page as others see it
 		if h.Get("Cache-Control") != "no-store" {
@@ -104,7 +102,8 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	if p.Refresh > 0 {
 		h.Set("Refresh", strconv.Itoa(p.Refresh))
 	}
-	Send(c, status, HTMLType, body)
+	Send(w, r, status, HTMLType, body)
+	return nil
 }
 
 // Execute returns the bytes of a page, of the type text/html in UTF-8.
@@ -114,48 +113,4 @@ func Execute(t *template.Template, p Page) ([]byte, error) {
 		return nil, fmt.Errorf("render page %q: %w", p.Title, err)
 	}
 	return body.Bytes(), nil
-}
-
-// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD. A
-// client that does not take it, 64 KiB within 30 s, is cut off.
-func Send(c *gin.Context, status int, contentType string, body []byte) {
-	h := c.Writer.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	SendBody(c, status, body)
-}
-
-// SendBody is Send where Content-Type and Content-Length are set already.
-func SendBody(c *gin.Context, status int, body []byte) {
-	c.Status(status)
-	if c.Request.Method == http.MethodHead {
-		c.Writer.WriteHeaderNow()
-		return
-	}
-	if c.Request.ProtoMajor >= 2 {
-		w := streamWriter{c.Writer}
-		_, _ = w.Write(body) // the client is gone if it fails
-		w.finish()
-		return
-	}
-	write := func() { _, _ = c.Writer.Write(body) } // likewise
-	if conn, ok := c.Request.Context().Value(connKey{}).(*impatientConn); ok {
-		conn.together(write)
-	} else {
-		write()
-	}
-}
-
-// Data takes from the answer the fields that are for who shows a document, where it is data for programs.
-func Data(c *gin.Context) {
-	h := c.Writer.Header()
-	delete(h, "Content-Security-Policy")
-	delete(h, "Referrer-Policy")
-}
-
-// NotModified answers 304, without the fields that are for who shows a document (RFC 9110 section 15.4.5).
-func NotModified(c *gin.Context) {
-	Data(c)
-	delete(c.Writer.Header(), "X-Content-Type-Options")
-	c.Status(http.StatusNotModified)
 }

@@ -19,7 +19,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -62,9 +61,20 @@ func (p *Problem) Error() string {
 
 func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
 
-// problemOf says how to answer err; nil means that nobody is there to read an answer.
-func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
-	ctx := c.Request.Context()
+// NotAllowed is the problem of a method that an address does not take.
+func NotAllowed(allow, method string) *Problem {
+	p := Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", allow, method)
+	p.Header = http.Header{"Allow": {allow}}
+	return p
+}
+
+// NothingHere is the problem of an address that leads to nothing.
+func NothingHere() *Problem { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
+
+// ProblemOf returns the problem to answer err with: err itself, or a 503 where the database is down or the time is up, or a 500. It
+// logs the latter two. It returns nil if the client is gone.
+func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
+	ctx := r.Context()
 	p := problemIn(err)
 	switch {
 	case p != nil:
@@ -72,7 +82,7 @@ func problemOf(c *gin.Context, err error, logger *slog.Logger) *Problem {
 	case ctx.Err() != nil && isAway(err):
 		return nil
 	}
-	where := []any{"method", c.Request.Method, "path", c.Request.URL.Path, "error", Unquoted(err)}
+	where := []any{"method", r.Method, "path", r.URL.Path, "error", Unquoted(err)}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
 		p = Errorf(http.StatusServiceUnavailable, "The service cannot use its database at the moment. Try again in a few seconds.")
@@ -102,7 +112,7 @@ func problemIn(err error) *Problem {
 	return nil
 }
 
-// StatusOf returns the status that Handle answers the error with.
+// StatusOf returns the status of the answer to the error: see [ProblemOf].
 func StatusOf(err error) int {
 	if p := problemIn(err); p != nil {
 		return cmp.Or(p.Status, http.StatusInternalServerError)
@@ -138,12 +148,21 @@ func isAway(err error) bool {
 	}, func(away error) bool { return errors.Is(err, away) })
 }
 
-// write answers with the problem: for a browser a page, else application/problem+json.
-func (p *Problem) write(c *gin.Context) {
+// Refuse answers err as [ProblemOf] has it. It breaks the connection if the client is gone.
+func Refuse(w http.ResponseWriter, r *http.Request, err error, logger *slog.Logger, look Page) {
+	p := ProblemOf(r, err, logger)
+	if p == nil {
+		panic(http.ErrAbortHandler)
+	}
+	p.Write(w, r, look)
+}
+
+// Write answers with the problem: for a browser a page with the brand, service and navigation of look, else application/problem+json.
+func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 	full := *p
 	full.Status = cmp.Or(p.Status, http.StatusInternalServerError)
 	full.Title = full.title()
-	h := c.Writer.Header()
+	h := w.Header()
 	// What the handler said of the answer that it did not give.
 	for _, name := range []string{"Accept-Ranges", "Content-Encoding", "Content-Length", "Content-Disposition", "Etag", "Last-Modified", "Location"} {
 		h.Del(name)
@@ -155,19 +174,20 @@ func (p *Problem) write(c *gin.Context) {
 	enc.SetEscapeHTML(false) // people copy URLs from it
 	err := enc.Encode(full)
 	body, contentType := b.Bytes(), "application/problem+json"
-	if err == nil && PrefersHTML(c) {
+	if err == nil && PrefersHTML(r) {
 		page := struct {
 			Problem
 			Login string // "" means it would not help
 		}{Problem: full}
-		if full.Status == http.StatusUnauthorized && c.Request.Method == http.MethodGet {
-			page.Login = "/login?next=" + url.QueryEscape(c.Request.URL.RequestURI())
+		if full.Status == http.StatusUnauthorized && r.Method == http.MethodGet {
+			page.Login = "/login?next=" + url.QueryEscape(r.URL.RequestURI())
 		}
-		body, err = Execute(problemPage, Page{Service: "Cars", Title: full.Title, Operator: operatorOf(c), Data: page})
+		look.Title, look.Operator, look.Data = full.Title, operatorOf(r), page
+		body, err = Execute(problemPage, look)
 		contentType = HTMLType
 	}
 	if err != nil {
 		panic(err) // strings and a number in a template of our own
 	}
-	Send(c, full.Status, contentType, body)
+	Send(w, r, full.Status, contentType, body)
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -14,10 +15,10 @@ import (
 // malformed reports whether s is not text as a database takes it: UTF-8 without NUL.
 func malformed(s string) bool { return strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) }
 
-// checkText refuses a path and a query that are not text. What cannot be an address is none.
-func checkText(u *url.URL) error {
+// CheckText refuses a path and a query that are not text. What cannot be an address is none.
+func CheckText(u *url.URL) error {
 	if malformed(u.Path) {
-		return nothingHere()
+		return NothingHere()
 	}
 	plain := func(r rune) bool { return r > 0 && r < utf8.RuneSelf && r != '%' }
 	if strings.IndexFunc(u.RawQuery, func(r rune) bool { return !plain(r) }) < 0 {
@@ -40,14 +41,15 @@ func checkValues(values url.Values, kind string) error {
 	return nil
 }
 
-func nothingHere() error { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
-
-// readWhole takes all of the request's body into memory, and refuses forms and JSON that are not text.
-func readWhole(req *http.Request) error {
+// ReadWhole takes all of the request's body into memory, and refuses forms and JSON that are not text.
+func ReadWhole(req *http.Request) error {
 	if req.Body == nil || req.ContentLength == 0 {
 		return nil
 	}
 	body, err := io.ReadAll(req.Body)
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", large.Limit)
+	}
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -113,12 +112,11 @@ func newShop(t *testing.T) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(logger)
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
+	handler := feedhttp.New(log, feedhttp.Options{Name: "Sales", PublicURL: "http://sales.example"}, feed.Description{
 		Name: order.Feed, Title: "Orders", ID: "tag:edison-cars.example,2026:orders",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An order"}, nil },
-	}).Route(engine)
-	s := &shop{httptest.NewServer(engine), log}
+	})
+	s := &shop{httptest.NewServer(handler), log}
 	t.Cleanup(func() {
 		s.Close()
 		log.Close()

@@ -29,7 +29,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -70,24 +70,25 @@ func newLog(t *testing.T, readers access.Settings) (*publish.Log, http.Handler) 
 		t.Fatal(err)
 	}
 	t.Cleanup(log.Close)
-	engine := web.New(discard)
+	engine := webserver.New(discard)
 	rules, err := access.New(readers, access.Options{Service: "test", Logger: discard})
 	if err != nil {
 		t.Fatal(err)
 	}
 	engine.Use(rules.Identify(), rules.Reader())
-	web.GET(engine, "/", func(c *gin.Context) { c.String(http.StatusOK, "Welcome") })
-	web.GET(engine, "/news", func(c *gin.Context) {
+	webserver.GET(engine, "/", func(c *gin.Context) { c.String(http.StatusOK, "Welcome") })
+	webserver.GET(engine, "/news", func(c *gin.Context) {
 		c.Data(http.StatusOK, feed.TypeJSONFeed, []byte(`{"version":"https://jsonfeed.org/version/1.1","title":"News","items":[]}`))
 	})
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	source := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", ID: "tag:edison-cars.example,2026:things",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var v thing
 			err := json.Unmarshal(e.Entity, &v)
 			return feed.Shown{Title: v.Name, XML: &v}, err
 		},
-	}).Route(engine)
+	})
+	webserver.GET(engine, "/feeds/*path", gin.WrapH(source))
 	return log, engine
 }
 

@@ -28,7 +28,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -66,14 +65,13 @@ func (s *sources) renew(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(log.Close)
-	engine := web.New(logger)
 	describe := func(name string) feed.Description {
 		return feed.Description{
 			Name: name, Title: name, ID: "tag:edison-cars.example,2026:" + name, Personal: name == customer.Feed,
 			Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 		}
 	}
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, describe(order.Feed), describe(customer.Feed)).Route(engine)
+	engine := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, describe(order.Feed), describe(customer.Feed))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pool, s.log, s.engine = pool, log, engine

@@ -18,7 +18,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/publish/feedhttp"
-	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -60,11 +59,10 @@ func (s *source) renew(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(log.Close)
-	engine := web.New(logger)
-	feedhttp.NewSource(log, feedhttp.Config{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
+	engine := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: s.name, Title: "Things", ID: "tag:edison-cars.example,2026:things",
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "A thing"}, nil },
-	}).Route(engine)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log, s.engine, s.history, s.versions = log, engine, nil, map[int]int64{}

@@ -21,7 +21,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 func serveStructs(ctx context.Context, databaseURL string, stdout io.Writer) error {
@@ -33,12 +33,12 @@ func serveStructs(ctx context.Context, databaseURL string, stdout io.Writer) err
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.GET("/orders", marshalOrders(db.Pool))
-	ln, err := web.Listen(ctx, "127.0.0.1:0")
+	ln, err := webserver.Listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(stdout, ln.Addr())
-	return web.ServeListener(ctx, ln, engine, slog.New(slog.DiscardHandler))
+	return webserver.ServeListener(ctx, ln, engine, slog.New(slog.DiscardHandler))
 }
 
 // An item is an order in a list, with what the feed says of it.

@@ -199,7 +199,7 @@ func free(t *testing.T, port int) bool {
 	return err == nil
 }
 
-// The source that README.md shows is built as it stands there, and its feed can be read.
+// The source that README.md shows is built as it stands there, in a module of its own, and its feed can be read in every format.
 func TestReadmePublishes(t *testing.T) {
 	t.Parallel()
 	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindStringSubmatch(readme(t))
@@ -219,7 +219,10 @@ func TestReadmePublishes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(strings.ReplaceAll(block[1], "localhost:9000", addr)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", "build", "-C", root, "-o", dir+"/library", dir+"/main.go").CombinedOutput(); err != nil {
+	requireUs(t, dir)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", "library", ".")
+	build.Dir, build.Env = dir, append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	database := pgtest.URL(pgtest.New(t))
@@ -256,6 +259,36 @@ func TestReadmePublishes(t *testing.T) {
 	for _, want := range []string{`"position":1,"version":1,"entity":{"title":"Emma"}`, `"next":"http://` + addr + `/feeds/books?after=1-`, `"up_to_date":true`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s is not in %s", want, got)
+		}
+	}
+	for path, want := range map[string]string{
+		"":              `"entity":{"title":"Emma"}`,
+		"?after=0":      `"title":"Emma"`,
+		".atom?after=0": `<entity xmlns="https://datafeed.example/ns/entity"><title>Emma</title></entity>`,
+		".html":         "<dt>title</dt><dd>Emma</dd>",
+	} {
+		got := get(t, "http://"+addr+"/feeds/books"+path)
+		if !strings.Contains(got, want) || strings.Contains(strings.ToLower(got), "edison") {
+			t.Errorf("%s without %s, or with a word of ours: %s", path, want, got)
+		}
+	}
+}
+
+// requireUs makes dir a module that takes this one from where it is, with the versions that this one takes.
+func requireUs(t *testing.T, dir string) {
+	t.Helper()
+	here, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = regexp.MustCompile(`(?m)^module (.*)$`).ReplaceAll(text, []byte("module library.example\n\nrequire $1 v0.0.0\n\nreplace $1 => "+here))
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

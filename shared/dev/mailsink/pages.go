@@ -9,6 +9,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 //go:embed *.html
@@ -24,14 +25,14 @@ const shownMails = 200
 
 // Route adds the pages: the mails, newest first, each of them, and the same as JSON.
 func (s *Sink) Route(r gin.IRoutes) {
-	web.GET(r, "/", s.list)
-	web.GET(r, "/api/mails", func(c *gin.Context) {
+	webserver.GET(r, "/", s.list)
+	webserver.GET(r, "/api/mails", func(c *gin.Context) {
 		c.Header("Cache-Control", "private, no-cache")
-		web.JSON(c, http.StatusOK, s.received())
+		web.JSON(c.Writer, c.Request, http.StatusOK, s.received())
 	})
-	web.GET(r, "/mails/:number", web.Handle(s.show))
-	web.GET(r, "/mails/:number/html", web.Handle(s.showHTML))
-	web.GET(r, "/mails/:number/raw", web.Handle(s.showRaw))
+	webserver.GET(r, "/mails/:number", webserver.Handle(s.show))
+	webserver.GET(r, "/mails/:number/html", webserver.Handle(s.showHTML))
+	webserver.GET(r, "/mails/:number/raw", webserver.Handle(s.showRaw))
 }
 
 // A received mail knows the others with its Message-ID.
@@ -76,7 +77,7 @@ func (s *Sink) list(c *gin.Context) {
 			l.Duplicates++
 		}
 	}
-	web.Render(c, http.StatusOK, mailsPage, page("Mails", l))
+	webserver.Render(c, http.StatusOK, mailsPage, page("Mails", l))
 }
 
 func (s *Sink) find(c *gin.Context) (received, error) {
@@ -98,7 +99,7 @@ func (s *Sink) show(c *gin.Context) error {
 	if title == "" {
 		title = "Mail without a subject"
 	}
-	web.Render(c, http.StatusOK, mailPage, page(title, m))
+	webserver.Render(c, http.StatusOK, mailPage, page(title, m))
 	return nil
 }
 
@@ -112,7 +113,7 @@ func (s *Sink) showHTML(c *gin.Context) error {
 		return web.Errorf(http.StatusNotFound, "This mail has no HTML part.")
 	}
 	c.Header("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-	web.Send(c, http.StatusOK, web.HTMLType, []byte(m.HTML))
+	web.Send(c.Writer, c.Request, http.StatusOK, web.HTMLType, []byte(m.HTML))
 	return nil
 }
 
@@ -121,6 +122,6 @@ func (s *Sink) showRaw(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	web.Send(c, http.StatusOK, "text/plain; charset=utf-8", m.Raw)
+	web.Send(c.Writer, c.Request, http.StatusOK, "text/plain; charset=utf-8", m.Raw)
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const plain = "Message-ID: <%s@test.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello,\r\n.dot\r\n"
@@ -44,7 +44,7 @@ func serve(t *testing.T, s *Sink) (addr, url string) {
 			t.Error(err)
 		}
 	})
-	engine := web.New(logger)
+	engine := webserver.New(logger)
 	s.Route(engine)
 	pages := httptest.NewServer(engine)
 	t.Cleanup(pages.Close)

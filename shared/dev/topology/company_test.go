@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 func TestServices(t *testing.T) {
@@ -59,7 +59,7 @@ func TestServicesAreShownWithoutSecrets(t *testing.T) {
 	}
 	for _, services := range []Services{services, linked} {
 		w := NewWatch(services, "")
-		engine := web.New(slog.New(slog.DiscardHandler))
+		engine := webserver.New(slog.New(slog.DiscardHandler))
 		Route(engine, w)
 		for _, path := range []string{"/", "/api/services"} {
 			resp := httptest.NewRecorder()
@@ -105,7 +105,7 @@ func TestFailingCopy(t *testing.T) {
 	w := NewWatch([]Service{{Name: "warehouse", URL: "http://localhost:8090"}}, "")
 	since := time.Now().UTC().Add(-7 * time.Minute)
 	w.states[0].Status, w.states[0].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "fresh", AsOf: &since, Failing: &since}}
-	engine := web.New(slog.New(slog.DiscardHandler))
+	engine := webserver.New(slog.New(slog.DiscardHandler))
 	Route(engine, w)
 	get := func(path string) string {
 		resp := httptest.NewRecorder()
@@ -134,7 +134,7 @@ func TestPage(t *testing.T) {
 	noon, trouble := time.Now().UTC().Add(-7*time.Minute), "ask: <refused>"
 	w.states[0].Status, w.states[0].Detail, w.states[0].Since = Down, "It cannot be reached.", noon
 	w.states[1].Status, w.states[1].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "stale", AsOf: &noon, Schedule: "@every 5s", LastError: &trouble, NextPolls: []time.Time{noon}}}
-	engine := web.New(slog.New(slog.DiscardHandler))
+	engine := webserver.New(slog.New(slog.DiscardHandler))
 	Route(engine, w)
 	get := func(path string) *httptest.ResponseRecorder {
 		resp := httptest.NewRecorder()

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 //go:embed *.html *.svg map.css
@@ -48,7 +49,7 @@ type view struct {
 // Route adds the page of the company at /, the same as JSON at /api/services, and its health.
 func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
-	web.GET(r, "/", func(c *gin.Context) {
+	webserver.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
 		v := view{Drawing: draw(states), Style: path, States: states, Token: w.token != "", Still: c.Query("refresh") == "off"}
 		for _, s := range states {
@@ -63,15 +64,15 @@ func Route(r gin.IRoutes, w *Watch) {
 		if !v.Still {
 			page.Refresh = refresh
 		}
-		web.Render(c, http.StatusOK, mapPage, page)
+		webserver.Render(c, http.StatusOK, mapPage, page)
 	})
-	web.GET(r, "/api/services", func(c *gin.Context) {
+	webserver.GET(r, "/api/services", func(c *gin.Context) {
 		c.Header("Cache-Control", "private, no-cache")
-		web.JSON(c, http.StatusOK, w.States())
+		web.JSON(c.Writer, c.Request, http.StatusOK, w.States())
 	})
-	web.GET(r, "/map.css", func(c *gin.Context) {
+	webserver.GET(r, "/map.css", func(c *gin.Context) {
 		c.Header("Cache-Control", "public, max-age=31536000, immutable")
-		web.Send(c, http.StatusOK, "text/css; charset=utf-8", style)
+		web.Send(c.Writer, c.Request, http.StatusOK, "text/css; charset=utf-8", style)
 	})
 }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A service that refuses the map's token, or its lack of one, is up, and what is known of its copies counts no longer.
@@ -39,7 +39,7 @@ func TestServiceThatRefusesTheMap(t *testing.T) {
 			defer server.Close()
 			w := NewWatch([]Service{{Name: "warehouse", URL: server.URL}}, x.token)
 			defer w.leave(0)
-			engine := web.New(slog.New(slog.DiscardHandler))
+			engine := webserver.New(slog.New(slog.DiscardHandler))
 			Route(engine, w)
 			says := func(wants bool, parts ...string) {
 				t.Helper()

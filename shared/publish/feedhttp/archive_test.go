@@ -13,18 +13,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
-func lives(n int) (entries []Entry) {
+func lives(n int) (entries []publish.Entry) {
 	for i := range n {
 		e := thing(numbered(i), 1)
 		if i > 0 && entries[i-1].Payload != nil {
 			last := entries[i-1]
 			switch {
 			case i%11 == 10:
-				e = Entry{ID: last.ID, Version: last.Version + 1, Updated: last.Updated.Add(1500 * time.Microsecond)}
+				e = publish.Entry{ID: last.ID, Version: last.Version + 1, Updated: last.Updated.Add(1500 * time.Microsecond)}
 			case i%7 == 6:
 				e = thing(last.ID, last.Version+1)
 			}
@@ -34,12 +34,12 @@ func lives(n int) (entries []Entry) {
 	return entries
 }
 
-func appendAll(t testing.TB, l *Log, entries []Entry) {
+func appendAll(t testing.TB, l *publish.Log, entries []publish.Entry) {
 	t.Helper()
 	if len(entries) == 0 {
 		return
 	}
-	err := l.InTx(t.Context(), func(tx *Tx) error {
+	err := l.InTx(t.Context(), func(tx *publish.Tx) error {
 		tx.Append(feedName, entries...)
 		return nil
 	})
@@ -97,7 +97,7 @@ type state struct {
 	deleted bool
 }
 
-func statesOf(entries []Entry) map[state]int {
+func statesOf(entries []publish.Entry) map[state]int {
 	states := map[state]int{}
 	for _, e := range entries {
 		states[state{e.ID.URN(), e.Updated, e.Payload == nil}]++

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestCacheIsBounded(t *testing.T) {
@@ -133,9 +131,7 @@ func watched(t *testing.T, entries int, first func()) (*httptest.Server, *atomic
 		first()
 		return description.Show(e)
 	}
-	engine := web.New(slog.New(slog.DiscardHandler))
-	sourceOf(l, Config{Name: "Test", PublicURL: publicURL}, d).Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(sourceOf(l, Options{Name: "Test", PublicURL: publicURL}, d))
 	t.Cleanup(server.Close)
 	return server, shown
 }

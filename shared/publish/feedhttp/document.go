@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gin-gonic/gin"
-
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -69,7 +67,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}
 	d := &feed.Document{
-		Description: r.Description, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
+		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
 			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
@@ -120,7 +118,7 @@ func (s *Source) etag(r *request, sp *span) string {
 	}
 	by := []any{s.rendering[r.Name]}
 	if r.mediaType == feed.TypeHTML {
-		by = append(by, s.Name, s.Nav)
+		by = append(by, s.Brand, s.Name, s.Nav)
 	}
 	erasures := int64(0)
 	if r.Personal {
@@ -184,7 +182,8 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		}
 		data.Entries = append(data.Entries, entry)
 	}
-	page := web.Page{Service: s.Name, Title: d.Title, Nav: slices.Clone(s.Nav)}
+	page := s.look()
+	page.Title, page.Nav = d.Title, slices.Clone(s.Nav)
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
 		if !data.Newest {
@@ -223,24 +222,22 @@ type indexEntry struct {
 	Entries int64       `json:"entries"`
 }
 
-func (s *Source) serveIndex(c *gin.Context) error {
+func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 	list := make([]indexEntry, 0, len(s.feeds))
 	for _, d := range s.feeds {
-		t, err := s.log.Snapshot(c.Request.Context(), d.Name)
+		t, err := s.log.Snapshot(r.Context(), d.Name)
 		if err != nil {
 			return err
 		}
 		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position})
 	}
-	c.Header("Vary", "Accept")
-	c.Header("Cache-Control", "no-cache")
-	if s.Private {
-		c.Header("Cache-Control", "private, no-cache")
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Cache-Control", noCache(s.Private))
+	if web.PrefersHTML(r) {
+		page := s.look()
+		page.Title, page.Alternates, page.Data = "Feeds", s.discovery(), list
+		return web.Render(w, r, http.StatusOK, indexPage, page)
 	}
-	if web.PrefersHTML(c) {
-		web.Render(c, http.StatusOK, indexPage, web.Page{Service: s.Name, Title: "Feeds", Nav: s.Nav, Alternates: s.discovery(), Data: list})
-		return nil
-	}
-	web.JSON(c, http.StatusOK, list)
+	web.JSON(w, r, http.StatusOK, list)
 	return nil
 }

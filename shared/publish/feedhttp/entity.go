@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -55,21 +54,21 @@ func kindOf(version int64, deleted, erased bool) string {
 }
 
 // serveEntity answers with the versions of one entity, newest first.
-func (s *Source) serveEntity(c *gin.Context) error {
-	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == c.Param("feed") })
-	id, err := uuid.Parse(c.Param("id"))
-	if i < 0 || err != nil || id.String() != c.Param("id") {
+func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entity string) error {
+	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
+	id, err := uuid.Parse(entity)
+	if i < 0 || err != nil || id.String() != entity {
 		return noEntity(s.PublicURL)
 	}
 	d := s.feeds[i]
-	if err := s.cold.Check(c, 1); err != nil {
+	if err := s.cold.Check(r, 1); err != nil {
 		return err
 	}
-	html := web.PrefersHTML(c)
+	html := web.PrefersHTML(r)
 	var tag string
 	var body []byte // nil means the client has it
-	err = s.turns.take(c.Request.Context(), web.ClientKey(c), func() error {
-		list, err := s.versions(c.Request.Context(), d.Name, id)
+	err = s.turns.take(r.Context(), web.ClientKey(r), func() error {
+		list, err := s.versions(r.Context(), d.Name, id)
 		if err != nil {
 			return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 		}
@@ -77,7 +76,7 @@ func (s *Source) serveEntity(c *gin.Context) error {
 			return noEntity(s.PublicURL)
 		}
 		tag = s.entityTag(d, list, html)
-		if !web.MatchesETag(c.Request.Header.Values("If-None-Match"), tag, true) {
+		if !web.MatchesETag(r.Header.Values("If-None-Match"), tag, true) {
 			body, err = s.entityBody(d, id, list, html)
 		}
 		return err
@@ -85,19 +84,16 @@ func (s *Source) serveEntity(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Header("Vary", "Accept")
-	c.Header("Cache-Control", "no-cache")
-	if s.Private || d.Personal {
-		c.Header("Cache-Control", "private, no-cache")
-	}
-	c.Header("ETag", tag)
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", noCache(s.Private || d.Personal))
 	switch {
 	case body == nil:
-		web.NotModified(c)
+		web.NotModified(w)
 	case html:
-		web.Send(c, http.StatusOK, web.HTMLType, body)
+		web.Send(w, r, http.StatusOK, web.HTMLType, body)
 	default:
-		web.Send(c, http.StatusOK, "application/json; charset=utf-8", body)
+		web.Send(w, r, http.StatusOK, "application/json; charset=utf-8", body)
 	}
 	return nil
 }
@@ -120,7 +116,9 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersion, html bool) ([]byte, error) {
 	if html {
 		title, view := s.showEntity(d, id, list)
-		return web.Execute(entityPage, web.Page{Service: s.Name, Title: title, Nav: s.Nav, Alternates: s.discovery(), Data: view})
+		page := s.look()
+		page.Title, page.Alternates, page.Data = title, s.discovery(), view
+		return web.Execute(entityPage, page)
 	}
 	return web.EncodeJSON(list)
 }
@@ -139,7 +137,7 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 	}
 	by := []any{html, s.rendering[d.Name]}
 	if html {
-		by = append(by, s.Name, s.Nav, s.PublicURL, d.Title)
+		by = append(by, s.Brand, s.Name, s.Nav, s.PublicURL, d.Title)
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %d %d", by, list[0].Cursor, len(list), erased))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
@@ -264,18 +262,17 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 
 // serveNewer leads from the page before=CURSOR of the view for people to the one after it, which that page cannot name: its
 // bytes do not change with what is appended.
-func (s *Source) serveNewer(c *gin.Context) error {
-	req, err := s.parse(c, key{})
+func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string) error {
+	req, err := s.parse(name, key{path: "/feeds/" + name, query: r.URL.RawQuery})
 	if err == nil {
-		err = s.cold.Check(c, 1)
+		err = s.cold.Check(r, 1)
 	}
 	if err != nil {
 		return err
 	}
-	req.path = "/feeds/" + c.Param("feed")
 	full := int64(feed.PageSize)
 	end := (max(req.cursor.Position-1, 0)/full + 1) * full // of the page that holds the cursor's entry
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), readTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTimeout)
 	defer cancel()
 	at, err := s.log.Locate(ctx, req.Name, feed.Cursor{}, full, end+1)
 	if err != nil {
@@ -286,7 +283,7 @@ func (s *Source) serveNewer(c *gin.Context) error {
 	if next, known := at.Places[end+1]; req.view == feed.Older && end <= newest && known {
 		to = s.at(req, feed.Older, feed.At(end+1, next.Digest))
 	}
-	c.Header("Cache-Control", "no-cache")
-	c.Redirect(http.StatusTemporaryRedirect, to)
+	w.Header().Set("Cache-Control", "no-cache")
+	http.Redirect(w, r, to, http.StatusTemporaryRedirect)
 	return nil
 }

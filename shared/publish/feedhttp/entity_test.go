@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 const browser = "text/html,application/xhtml+xml,*/*;q=0.8"
@@ -27,7 +27,7 @@ func TestEntity(t *testing.T) {
 	first, second := thing(id, 1), thing(id, 2)
 	first.Payload = []byte(`{"name":"<a>","tags":["x"],"gone":null}`)
 	second.Payload = []byte(`{"name":"<b>","tags":["x",{"y":1}]}`)
-	appendAll(t, l, []Entry{thing(numbered(1), 1), first, thing(numbered(3), 1), second, thing(id, 3)})
+	appendAll(t, l, []publish.Entry{thing(numbered(1), 1), first, thing(numbered(3), 1), second, thing(id, 3)})
 
 	t.Run("as JSON, newest version first", func(t *testing.T) {
 		resp, body := get(t, server, "GET", path)
@@ -77,7 +77,7 @@ func TestEntity(t *testing.T) {
 			func() {
 				exec(t, pool, `update feed_entry set payload = null, salt = null where feed = $1 and entity_id = $2 and version = 2`, feedName, id)
 			},
-			func() { appendAll(t, l, []Entry{{ID: id, Version: 4, Updated: thing(id, 4).Updated}}) },
+			func() { appendAll(t, l, []publish.Entry{{ID: id, Version: 4, Updated: thing(id, 4).Updated}}) },
 		} {
 			change()
 			for _, accept := range []string{browser, "application/json"} {
@@ -102,7 +102,7 @@ func TestEntity(t *testing.T) {
 		}
 	})
 	t.Run("the newest versions only, where there are too many", func(t *testing.T) {
-		var many []Entry
+		var many []publish.Entry
 		for v := range int64(maxVersions + 5) {
 			many = append(many, thing(numbered(9), v+1))
 		}
@@ -171,7 +171,7 @@ func TestPagingTowardsTheHead(t *testing.T) {
 		}
 		head, seen, path := 430, positions(page)[0], ""
 		for range 20 {
-			var more []Entry
+			var more []publish.Entry
 			for i := range 70 {
 				more = append(more, thing(numbered(10_000+head+i), 1))
 			}

@@ -1,7 +1,6 @@
 package feedhttp
 
 import (
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,18 +10,16 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // personal returns a server of the same feed, of people.
-func personal(t testing.TB, l *Log, private bool) (*httptest.Server, *Source) {
+func personal(t testing.TB, l *publish.Log, private bool) (*httptest.Server, *Source) {
 	t.Helper()
 	d := description
 	d.Personal = true
-	source, engine := NewSource(l, Config{Name: "Test", PublicURL: publicURL, Private: private}, d), web.New(slog.New(slog.DiscardHandler))
-	source.Route(engine)
-	server := httptest.NewServer(engine)
+	source := New(l, Options{Name: "Test", PublicURL: publicURL, Private: private}, d)
+	server := httptest.NewServer(source)
 	t.Cleanup(server.Close)
 	return server, source
 }
@@ -32,12 +29,12 @@ func TestErase(t *testing.T) {
 	pool := database(t)
 	l := openLog(t, pool)
 	ada, bob := uuid.New(), uuid.New()
-	person := func(id uuid.UUID, version int64, name string) Entry {
+	person := func(id uuid.UUID, version int64, name string) publish.Entry {
 		e := thing(id, version)
 		e.Payload = []byte(`{"name":"` + name + `"}`)
 		return e
 	}
-	appendAll(t, l, []Entry{person(ada, 1, "Ada"), person(bob, 1, "Bob"), person(ada, 2, "Ada Lovelace")})
+	appendAll(t, l, []publish.Entry{person(ada, 1, "Ada"), person(bob, 1, "Bob"), person(ada, 2, "Ada Lovelace")})
 	fill(t, l, 250)
 	server, source := personal(t, l, false)
 	replica, _ := personal(t, openLog(t, pool), false)
@@ -59,7 +56,7 @@ func TestErase(t *testing.T) {
 		get(t, replica, "GET", "/feeds/things"+path)
 	}
 
-	change := NewChange()
+	change := publish.NewChange()
 	change.Erase(feedName, ada, 3, start.Add(3*time.Second))
 	if err := l.Commit(t.Context(), change); err != nil {
 		t.Fatal(err)

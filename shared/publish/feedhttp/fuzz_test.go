@@ -7,7 +7,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,18 +17,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A target is a source of 230 entries that is asked without a network, so that headers and URLs reach it that no HTTP
 // client would send. cursors are those at each position.
 type target struct {
-	engine  *gin.Engine
+	source  *Source
 	cursors []string
 	clients int // each request comes from another one: what a client may ask for has a limit
 }
@@ -39,8 +36,7 @@ func newTarget(f *testing.F) *target {
 	pool := database(f)
 	l := openLog(f, pool)
 	appendAll(f, l, lives(230))
-	t := &target{engine: web.New(slog.New(slog.DiscardHandler)), cursors: []string{"0"}}
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(t.engine)
+	t := &target{source: New(l, Options{Name: "Test", PublicURL: publicURL}, description), cursors: []string{"0"}}
 	for position := range int64(230) {
 		t.cursors = append(t.cursors, cursorAt(f, pool, position+1).String())
 	}
@@ -58,7 +54,7 @@ func (t *target) ask(ctx context.Context, w http.ResponseWriter, path, query str
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}
-	t.engine.ServeHTTP(w, r)
+	t.source.ServeHTTP(w, r)
 }
 
 func (t *target) answer(path, query string, header ...string) *httptest.ResponseRecorder {

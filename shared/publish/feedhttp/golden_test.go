@@ -14,33 +14,33 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // goldenLog makes a log that is the same to the byte in every run: three things, the first changed, the second deleted.
 func goldenLog(t testing.TB) *httptest.Server {
 	t.Helper()
-	entries := []Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
-	return serve(t, logWithSalts(t, func(tx *Tx) { tx.Append(feedName, entries...) }))
+	entries := []publish.Entry{thing(numbered(1), 1), thing(numbered(2), 1), thing(numbered(1), 2), thing(numbered(3), 1), {ID: numbered(2), Version: 2, Updated: start.Add(1500_123_000)}}
+	return serve(t, logWithSalts(t, func(tx *publish.Tx) { tx.Append(feedName, entries...) }))
 }
 
 // goldenErasure does the same with a feed of people: two things, the first of which is erased.
 func goldenErasure(t testing.TB) *httptest.Server {
 	t.Helper()
 	l := logWithSalts(t,
-		func(tx *Tx) { tx.Append(feedName, thing(numbered(1), 1), thing(numbered(2), 1)) },
-		func(tx *Tx) { tx.Erase(feedName, numbered(1), 2, start.Add(1500_123_000)) },
+		func(tx *publish.Tx) { tx.Append(feedName, thing(numbered(1), 1), thing(numbered(2), 1)) },
+		func(tx *publish.Tx) { tx.Erase(feedName, numbered(1), 2, start.Add(1500_123_000)) },
 	)
 	server, _ := personal(t, l, false)
 	return server
 }
 
 // logWithSalts returns a log with entries whose salts are not random.
-func logWithSalts(t testing.TB, changes ...func(*Tx)) *Log {
+func logWithSalts(t testing.TB, changes ...func(*publish.Tx)) *publish.Log {
 	t.Helper()
 	pool := database(t)
 	for _, change := range changes {
-		err := openLog(t, pool).InTx(t.Context(), func(tx *Tx) error {
+		err := openLog(t, pool).InTx(t.Context(), func(tx *publish.Tx) error {
 			change(tx)
 			return nil
 		})

@@ -1,16 +1,18 @@
 package feedhttp
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -21,19 +23,22 @@ import (
 //go:embed *.html
 var pages embed.FS
 
-// Config says how a source serves its feeds.
-type Config struct {
-	Name      string        // the service's, for the pages
-	PublicURL string        // where readers find the source: all links are built from it
+// Options say how a source serves its feeds.
+type Options struct {
+	PublicURL string        // where readers find the source, as https://things.example: all links are built from it
+	Author    string        // of the feeds; by default the title of each
+	Brand     string        // stands before Name on the pages; may be empty
+	Name      string        // of the service, on the pages; by default Feeds
 	Nav       []web.Link    // of the pages
 	MaxAge    time.Duration // how long caches may answer for what can still change, in whole seconds; 0: they ask every time
 	Private   bool          // readers need a token: no shared cache keeps what they get
 	Limits    web.Limits    // of what readers hold at once; the zero value is the defaults
+	Logger    *slog.Logger  // takes the errors that readers are not told; by default [slog.Default]
 }
 
-// A Source serves the feeds of one database over HTTP.
+// A Source serves the feeds of one database over HTTP. It is an [http.Handler] and a [prometheus.Collector].
 type Source struct {
-	Config
+	Options
 	log       *publish.Log
 	feeds     []feed.Description
 	rendering map[string]string // of the feeds, by name
@@ -54,39 +59,77 @@ const (
 	coldBurst     = 10_000
 )
 
-// NewSource returns a source of feeds of the log. It panics on limits that are not as [web.Limits.Complete] has them.
-func NewSource(log *publish.Log, config Config, feeds ...feed.Description) *Source {
-	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
+// New returns a source of feeds of the log. A feed without a title has its name as the title, and one without an ID its URL. New
+// panics on limits that are not as [web.Limits.Complete] has them.
+func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
+	options.PublicURL = strings.TrimSuffix(options.PublicURL, "/")
+	options.Name = cmp.Or(options.Name, "Feeds")
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
 	resources, err := lru.New[key, *resource](maxResources)
 	if err != nil {
 		panic(err) // the size is positive
 	}
-	if config.Limits, err = config.Limits.Complete(); err != nil {
+	if options.Limits, err = options.Limits.Complete(); err != nil {
 		panic(err)
 	}
+	feeds = slices.Clone(feeds)
 	renderings := map[string]string{}
-	for _, d := range feeds {
-		renderings[d.Name] = rendering(d)
+	for i := range feeds {
+		d := &feeds[i]
+		d.Title = cmp.Or(d.Title, d.Name)
+		d.ID = cmp.Or(d.ID, options.PublicURL+"/feeds/"+d.Name)
+		renderings[d.Name] = rendering(*d, options.Author)
 	}
-	waiting, streams := web.NewSlots("requests that wait", config.Limits.Waiting), web.NewSlots("event streams", config.Limits.Streams)
+	waiting, streams := web.NewSlots("requests that wait", options.Limits.Waiting), web.NewSlots("event streams", options.Limits.Streams)
 	return &Source{
-		Config: config, log: log, feeds: feeds, rendering: renderings, resources: resources, cache: newCache(cacheBytes),
+		Options: options, log: log, feeds: feeds, rendering: renderings, resources: resources, cache: newCache(cacheBytes),
 		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
-		turns: newTurns(config.Limits.Rendering, log.WroteWithin), metrics: newSourceMetrics(waiting, streams),
+		turns: newTurns(options.Limits.Rendering, log.WroteWithin), metrics: newSourceMetrics(waiting, streams),
 	}
 }
 
-// Route adds the feeds' routes, all below /feeds, and what the type of a problem leads to. Answers may wait: each bounds what it
-// reads by readTimeout. r may be of any gin engine: one that [web.New] did not make gets the same answers and refusals, but decides
-// by itself about header fields such as Content-Security-Policy and about the methods that gin cannot route, and needs
-// [web.RouteAssets] for the style of the pages.
-func (s *Source) Route(r gin.IRoutes) {
-	web.GETOnly(r, "/feeds", web.HandleLong(s.serveIndex))
-	web.GETOnly(r, "/feeds/:feed", web.HandleLong(s.counted))
-	web.GETOnly(r, "/feeds/:feed/newer", web.HandleLong(s.serveNewer))
-	web.GETOnly(r, "/feeds/:feed/:id", web.HandleLong(s.serveEntity))
-	web.GETOnly(r, divergedPath, func(c *gin.Context) { c.String(http.StatusOK, divergedText) })
+// ServeHTTP answers at /feeds, below it, at /problems/history-diverged, where the type of a problem leads, and in /assets/, where the
+// pages have their style. It takes any router that leaves the path of the request as it is. Answers may wait: each bounds what it
+// reads by readTimeout. A client counts for the limits by its [web.ClientKey].
+func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	web.Secure(w.Header())
+	if err := s.serve(w, r); err != nil {
+		web.Refuse(w, r, err, s.Logger, web.Page{Brand: s.Brand, Service: s.Name})
+	}
 }
+
+// serve answers, or returns an error before it has begun to.
+func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
+	name, below := strings.CutPrefix(r.URL.Path, "/feeds/")
+	name, entity, ofEntity := strings.Cut(name, "/")
+	switch {
+	case below && (name == "" || ofEntity && (entity == "" || strings.Contains(entity, "/"))):
+		return web.NothingHere()
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return web.NotAllowed("GET, HEAD", r.Method)
+	case r.URL.Path == "/feeds":
+		return s.serveIndex(w, r)
+	case r.URL.Path == divergedPath:
+		web.Send(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte(divergedText))
+		return nil
+	case !below:
+		return web.ServeAsset(w, r)
+	case entity == "newer":
+		return s.serveNewer(w, r, name)
+	case ofEntity:
+		return s.serveEntity(w, r, name, entity)
+	}
+	err := s.serveFeed(w, r, name)
+	if err != nil {
+		s.metrics.refused(web.StatusOf(err))
+	}
+	return err
+}
+
+// look returns a page of the source without a title and content.
+func (s *Source) look() web.Page { return web.Page{Brand: s.Brand, Service: s.Name, Nav: s.Nav} }
 
 // An answer is where a resource lies in the log, and what its header says of that.
 type answer struct {
@@ -100,7 +143,7 @@ type answer struct {
 
 // answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same,
 // any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
-func (s *Source) answer(ctx context.Context, res *resource, client *gin.Context) (*answer, error) {
+func (s *Source) answer(ctx context.Context, res *resource, client *http.Request) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
 		if t := s.log.Remembered(res.Name); t != nil && t.Epoch == a.snapshot.Epoch {
@@ -166,38 +209,38 @@ func (s *Source) forget(epoch int) {
 
 // serveFeed answers in the order of what it costs: a bad request from its text, 304 from memory, and only then with the
 // entries.
-func (s *Source) serveFeed(c *gin.Context) error {
-	res, err := s.resource(c)
+func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) error {
+	res, err := s.resource(r, name)
 	if err != nil {
 		return err
 	}
 	if res.mediaType == feed.TypeEvents {
-		return s.serveEvents(c, res)
+		return s.serveEvents(w, r, res)
 	}
-	a, err := s.answer(c.Request.Context(), res, c)
-	if prefer := c.Request.Header["Prefer"]; prefer != nil && err == nil && !a.final {
-		a, err = s.wait(c, res, a, preferredWait(prefer))
+	a, err := s.answer(r.Context(), res, r)
+	if prefer := r.Header["Prefer"]; prefer != nil && err == nil && !a.final {
+		a, err = s.wait(w, r, res, a, preferredWait(prefer))
 	}
 	if err != nil {
 		return err
 	}
-	h := c.Writer.Header()
+	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, a.etag, a.cacheControl
 	if a.lastModified != nil {
 		h["Last-Modified"] = a.lastModified
 	}
-	if notModified(c.Request.Header, a) {
+	if notModified(r.Header, a) {
 		res.notModified.Inc()
-		web.NotModified(c)
+		web.NotModified(w)
 		return nil
 	}
-	doc, err := s.coded(c.Request.Context(), c, &res.request, a)
+	doc, err := s.coded(r.Context(), r, &res.request, a)
 	if err != nil {
 		return err
 	}
 	h["Content-Type"], h["Link"] = doc.contentType, doc.link
 	if res.mediaType != feed.TypeHTML {
-		web.Data(c)
+		web.Data(h)
 	}
 	if doc.coding != nil {
 		h["Content-Encoding"] = doc.coding
@@ -205,22 +248,13 @@ func (s *Source) serveFeed(c *gin.Context) error {
 	h["Content-Length"] = doc.length
 	res.ok.Inc()
 	s.metrics.bytes.Add(float64(len(doc.body)))
-	web.SendBody(c, http.StatusOK, doc.body)
+	web.SendBody(w, r, http.StatusOK, doc.body)
 	return nil
-}
-
-// counted counts what serveFeed refuses.
-func (s *Source) counted(c *gin.Context) error {
-	err := s.serveFeed(c)
-	if err != nil {
-		s.metrics.refused(web.StatusOf(err))
-	}
-	return err
 }
 
 // coded returns the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
 // client that asks first; nil is nobody.
-func (s *Source) coded(ctx context.Context, client *gin.Context, r *request, a *answer) (*cached, error) {
+func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
 		return doc, nil
@@ -288,7 +322,7 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	var directives []string
 	switch {
 	case r.Personal:
-		return "private, no-cache"
+		return noCache(true)
 	case sp.sealed:
 		return who + ", max-age=31536000, immutable"
 	case s.Private:
@@ -303,6 +337,14 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 		directives = append(directives, "no-cache")
 	}
 	return strings.Join(directives, ", ")
+}
+
+// noCache returns the value of Cache-Control for what caches ask about every time, and for what only the client's own may keep.
+func noCache(private bool) string {
+	if private {
+		return "private, no-cache"
+	}
+	return "no-cache"
 }
 
 const (

@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http/httptest"
 	"sync/atomic"
@@ -19,8 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	. "github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -40,7 +38,7 @@ func database(t testing.TB) *pgxpool.Pool {
 }
 
 // sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
-func sourceOf(l *Log, config Config, d feed.Description) *Source {
+func sourceOf(l *publish.Log, options Options, d feed.Description) *Source {
 	show, made := d.Show, false
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		if !made {
@@ -48,7 +46,7 @@ func sourceOf(l *Log, config Config, d feed.Description) *Source {
 		}
 		return show(e)
 	}
-	s := NewSource(l, config, d)
+	s := New(l, options, d)
 	made = true
 	return s
 }
@@ -60,9 +58,9 @@ func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
 	}
 }
 
-func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
+func openLog(t testing.TB, pool *pgxpool.Pool) *publish.Log {
 	t.Helper()
-	l, err := Open(t.Context(), pool, Options{})
+	l, err := publish.Open(t.Context(), pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,33 +86,31 @@ var description = feed.Description{
 const publicURL = "http://source.example"
 
 // serve returns a server of the feeds of a log.
-func serve(t testing.TB, l *Log) *httptest.Server {
+func serve(t testing.TB, l *publish.Log) *httptest.Server {
 	t.Helper()
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description).Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(New(l, Options{Name: "Test", PublicURL: publicURL}, description))
 	t.Cleanup(server.Close)
 	return server
 }
 
 var start = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 
-func thing(id uuid.UUID, version int64) Entry {
-	return Entry{ID: id, Version: version, Updated: start.Add(time.Duration(version) * time.Second), Payload: fmt.Appendf(nil, `{"name":"%s <&> %d"}`, id.String()[:4], version)}
+func thing(id uuid.UUID, version int64) publish.Entry {
+	return publish.Entry{ID: id, Version: version, Updated: start.Add(time.Duration(version) * time.Second), Payload: fmt.Appendf(nil, `{"name":"%s <&> %d"}`, id.String()[:4], version)}
 }
 
 // put is a change that appends the entry and writes a row beside it.
-func put(e Entry) *Change {
-	c := NewChange()
+func put(e publish.Entry) *publish.Change {
+	c := publish.NewChange()
 	c.Exec(`insert into thing (id, version) values ($1, $2) on conflict (id) do update set version = excluded.version`, e.ID, e.Version)
 	c.Append(feedName, e)
 	return c
 }
 
 // fill appends n entries of n entities, the ids being the same in every run.
-func fill(t testing.TB, l *Log, n int) {
+func fill(t testing.TB, l *publish.Log, n int) {
 	t.Helper()
-	err := l.InTx(t.Context(), func(tx *Tx) error {
+	err := l.InTx(t.Context(), func(tx *publish.Tx) error {
 		for i := range n {
 			tx.Append(feedName, thing(numbered(i+1), 1))
 		}
@@ -189,7 +185,7 @@ func (p *poller) poll(t interface{ Fatal(...any) }) {
 }
 
 // fragile returns a log whose database can be taken away: no new connection is made while the switch is on.
-func fragile(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Bool) {
+func fragile(t *testing.T, pool *pgxpool.Pool) (*publish.Log, *atomic.Bool) {
 	t.Helper()
 	config, away := pool.Config(), new(atomic.Bool)
 	dial := config.ConnConfig.DialFunc
@@ -250,7 +246,7 @@ func restore(t testing.TB, pool *pgxpool.Pool, position, more int) {
 }
 
 // head returns the end of the feed as the log remembers it.
-func head(t testing.TB, l *Log) *Snapshot {
+func head(t testing.TB, l *publish.Log) *publish.Snapshot {
 	t.Helper()
 	at := l.Remembered(feedName)
 	if at == nil {
@@ -260,7 +256,7 @@ func head(t testing.TB, l *Log) *Snapshot {
 }
 
 // awaitStale returns when the log, whose database is down, answers no longer from what it remembers.
-func awaitStale(t testing.TB, l *Log) {
+func awaitStale(t testing.TB, l *publish.Log) {
 	t.Helper()
 	waitFor(t, "the heads to be too old", func() bool {
 		_, err := l.Snapshot(t.Context(), feedName)

@@ -3,7 +3,6 @@ package feedhttp
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,9 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a time
@@ -91,7 +90,7 @@ func startCache(t *testing.T, origin string) string {
 
 func listen(t *testing.T, addr string) net.Listener {
 	t.Helper()
-	ln, err := web.Listen(t.Context(), addr)
+	ln, err := webserver.Listen(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,15 +141,13 @@ type process struct {
 }
 
 // start serves the feed on addr until the next one does, or the test ends.
-func (p *process) start(t *testing.T, config Config) *Log {
+func (p *process) start(t *testing.T, options Options) *publish.Log {
 	t.Helper()
-	l, err := Open(t.Context(), p.pool, slog.New(slog.DiscardHandler))
+	l, err := publish.Open(t.Context(), p.pool, publish.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, config, description).Route(engine)
-	server := httptest.NewUnstartedServer(p.asked.count(engine))
+	server := httptest.NewUnstartedServer(p.asked.count(New(l, options, description)))
 	server.Listener.Close()
 	server.Listener = listen(t, p.addr)
 	server.Start()

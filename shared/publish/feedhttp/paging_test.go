@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // pageJSON is what a client of the JSON format reads.
@@ -40,7 +40,7 @@ func TestPaging(t *testing.T) {
 	server := serve(t, l)
 	for _, n := range []int{0, 1, 99, 100, 101, 199, 200, 201, 250} {
 		if grow := n - len(logged(t, pool)); grow > 0 {
-			err := l.InTx(t.Context(), func(tx *Tx) error {
+			err := l.InTx(t.Context(), func(tx *publish.Tx) error {
 				for i := range grow {
 					tx.Append(feedName, thing(numbered(1000*n+i), 1))
 				}
@@ -105,7 +105,7 @@ func TestPaging(t *testing.T) {
 		poisoned := database(t)
 		log := openLog(t, poisoned)
 		server := serve(t, log)
-		if err := log.Commit(t.Context(), put(Entry{ID: numbered(1), Version: 1, Updated: start, Payload: []byte(`{"name":1}`)})); err != nil {
+		if err := log.Commit(t.Context(), put(publish.Entry{ID: numbered(1), Version: 1, Updated: start, Payload: []byte(`{"name":1}`)})); err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html"} {

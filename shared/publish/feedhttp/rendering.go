@@ -36,9 +36,9 @@ var program = sync.OnceValue(func() string {
 
 // rendering stands, in ETags, for how entries become documents of the feed: it changes with the program and, as settings may
 // change words without it, with what becomes of an entry that says nothing.
-func rendering(d feed.Description) string {
+func rendering(d feed.Description, author string) string {
 	entry := feed.Entry{Position: 1, ID: uuid.NameSpaceOID, Version: 1, Updated: time.Unix(0, 0).UTC(), Entity: []byte(`{}`)}
-	return fmt.Sprintf("%s %x", program(), sha256.Sum256(documents(&feed.Document{Description: d, Page: feed.Page{Entries: []feed.Entry{entry}}})))
+	return fmt.Sprintf("%s %x", program(), sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
 }
 
 // documents returns the document as Atom and JSON, or nil where Show cannot take the entry.

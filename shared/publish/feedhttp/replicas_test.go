@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // ownPool returns another pool on the same database, as another process has it.
@@ -31,7 +31,7 @@ func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
-	var logs [2]*Log
+	var logs [2]*publish.Log
 	var servers [2]*httptest.Server
 	for i := range logs {
 		logs[i] = openLog(t, ownPool(t, pool))
@@ -51,7 +51,7 @@ func TestReplicas(t *testing.T) {
 				if (w/2+i)%3 > 0 {
 					err = l.Commit(ctx, put(e))
 				} else {
-					err = l.InTx(ctx, func(tx *Tx) error { tx.Append(feedName, e); return nil })
+					err = l.InTx(ctx, func(tx *publish.Tx) error { tx.Append(feedName, e); return nil })
 				}
 				if err != nil {
 					failed <- fmt.Errorf("writer %d, entry %d: %w", w, i, err)

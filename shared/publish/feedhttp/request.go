@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -58,13 +57,13 @@ const (
 )
 
 // resource finds out what is asked for. That of a URL asked before is at hand.
-func (s *Source) resource(c *gin.Context) (*resource, error) {
-	h := c.Request.Header
-	k := key{path: c.Request.URL.Path, query: c.Request.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
+func (s *Source) resource(r *http.Request, name string) (*resource, error) {
+	h := r.Header
+	k := key{path: r.URL.Path, query: r.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
 	if res, ok := s.resources.Get(k); ok {
 		return res, nil
 	}
-	req, err := s.parse(c, k)
+	req, err := s.parse(name, k)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +99,9 @@ func joined(fields []string) string {
 	return strings.Join(fields, ",")
 }
 
-func (s *Source) parse(c *gin.Context, k key) (*request, error) {
-	name, req := c.Param("feed"), &request{path: c.Request.URL.Path, coding: acceptedCoding(k.acceptEncoding)}
+// parse reads what k asks of the feed of the name, which may have a suffix.
+func (s *Source) parse(name string, k key) (*request, error) {
+	req := &request{path: k.path, coding: acceptedCoding(k.acceptEncoding)}
 	for _, x := range suffixes {
 		if base, ok := strings.CutSuffix(name, x.suffix); ok {
 			name, req.mediaType = base, x.mediaType
@@ -113,7 +113,7 @@ func (s *Source) parse(c *gin.Context, k key) (*request, error) {
 		return nil, web.Errorf(http.StatusNotFound, "There is no feed of this name here. %s/feeds lists the feeds.", s.PublicURL)
 	}
 	req.Description = s.feeds[i]
-	if err := req.parseQuery(c); err != nil {
+	if err := req.parseQuery(k.query); err != nil {
 		return nil, err
 	}
 	if req.mediaType == "" {
@@ -154,8 +154,8 @@ func negotiate(accept string) string {
 	return web.Negotiate(accept, feed.TypeJSONFeed, feed.TypeJSON, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
 }
 
-func (r *request) parseQuery(c *gin.Context) error {
-	query, err := url.ParseQuery(c.Request.URL.RawQuery)
+func (r *request) parseQuery(raw string) error {
+	query, err := url.ParseQuery(raw)
 	if err != nil {
 		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
 	}

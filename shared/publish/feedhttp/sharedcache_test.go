@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A copier keeps a copy of a feed, and starts again where the source tells it that the history diverged.
@@ -107,11 +107,11 @@ func TestSharedCache(t *testing.T) {
 	origin.Close()
 	source := &process{addr: origin.Addr().String(), pool: pool, asked: asked{n: map[string]int{}}}
 	cacheURL := startCache(t, source.addr)
-	config := Config{Name: "Test", PublicURL: cacheURL}
+	config := Options{Name: "Test", PublicURL: cacheURL}
 	l := source.start(t, config)
-	grow := func(l *Log, from, to int) {
+	grow := func(l *publish.Log, from, to int) {
 		t.Helper()
-		err := l.InTx(t.Context(), func(tx *Tx) error {
+		err := l.InTx(t.Context(), func(tx *publish.Tx) error {
 			for i := from; i < to; i++ {
 				tx.Append(feedName, thing(numbered(i), 1))
 			}
@@ -272,7 +272,7 @@ func TestSharedCacheRevalidates(t *testing.T) {
 	origin.Close()
 	source := &process{addr: origin.Addr().String(), pool: database(t), asked: asked{n: map[string]int{}}}
 	cacheURL := startCache(t, source.addr)
-	l := source.start(t, Config{Name: "Test", PublicURL: cacheURL, MaxAge: time.Second})
+	l := source.start(t, Options{Name: "Test", PublicURL: cacheURL, MaxAge: time.Second})
 	fill(t, l, 130)
 	cache := &httptest.Server{URL: cacheURL}
 	for _, path := range []string{"/feeds/things", "/feeds/things?after=" + cursorAt(t, source.pool, 100).String() + "&limit=100"} {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -345,11 +344,9 @@ func TestColdWorkIsLimited(t *testing.T) {
 	t.Parallel()
 	l := openLog(t, database(t))
 	fill(t, l, 50)
-	source := NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description)
+	source := New(l, Options{Name: "Test", PublicURL: publicURL}, description)
 	source.cold = web.NewLimiter(1, 3)
-	engine := web.New(slog.New(slog.DiscardHandler))
-	source.Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(source)
 	t.Cleanup(server.Close)
 	page := func(n int) string { return fmt.Sprintf("/feeds/things.json?after=0&limit=%d", n) }
 	tags := map[int]string{}
@@ -375,12 +372,10 @@ func TestColdWorkIsLimited(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	l := openLog(t, database(t))
-	source := NewSource(l, Config{Name: "Test", PublicURL: publicURL}, description)
+	source := New(l, Options{Name: "Test", PublicURL: publicURL}, description)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(l, source)
-	engine := web.New(slog.New(slog.DiscardHandler))
-	source.Route(engine)
-	server := httptest.NewServer(engine)
+	server := httptest.NewServer(source)
 	t.Cleanup(server.Close)
 	fill(t, l, 20)
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {

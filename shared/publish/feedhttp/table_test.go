@@ -3,7 +3,6 @@ package feedhttp
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -12,17 +11,15 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // serveAs is serve with other settings.
-func serveAs(t testing.TB, l *Log, config Config, feeds ...feed.Description) *httptest.Server {
+func serveAs(t testing.TB, l *publish.Log, options Options, feeds ...feed.Description) *httptest.Server {
 	t.Helper()
-	config.Name, config.PublicURL = "Test", publicURL
-	engine := web.New(slog.New(slog.DiscardHandler))
-	NewSource(l, config, feeds...).Route(engine)
-	server := httptest.NewServer(engine)
+	options.Name, options.PublicURL = "Test", publicURL
+	server := httptest.NewServer(New(l, options, feeds...))
 	t.Cleanup(server.Close)
 	return server
 }
@@ -35,9 +32,9 @@ func TestAnswers(t *testing.T) {
 	appendAll(t, l, lives(230))
 	at := func(position int64) string { return cursorAt(t, pool, position).String() }
 	served := map[string]*httptest.Server{
-		"public": serve(t, l), "tokens": serveAs(t, l, Config{Private: true}, description),
-		"CDN":              serveAs(t, l, Config{MaxAge: 5 * time.Second}, description),
-		"tokens and a CDN": serveAs(t, l, Config{Private: true, MaxAge: 5 * time.Second}, description),
+		"public": serve(t, l), "tokens": serveAs(t, l, Options{Private: true}, description),
+		"CDN":              serveAs(t, l, Options{MaxAge: 5 * time.Second}, description),
+		"tokens and a CDN": serveAs(t, l, Options{Private: true, MaxAge: 5 * time.Second}, description),
 	}
 	const sealed, tail, newest = "/feeds/things?after=0&limit=100", "/feeds/things?after=0&limit=1000", "/feeds/things"
 	older := "/feeds/things?before=" + at(101)
@@ -108,7 +105,7 @@ func TestListOfFeeds(t *testing.T) {
 	l := openLog(t, pool)
 	others := description
 	others.Name, others.Title, others.Text = "others", "Others", "What is none of the things."
-	server := serveAs(t, l, Config{}, description, others)
+	server := serveAs(t, l, Options{}, description, others)
 	fill(t, l, 7)
 	_, body := get(t, server, "GET", "/feeds")
 	want := fmt.Sprintf(`[{"feed":"things","title":"Things","description":"Everything that is a thing.","url":"%[1]s/feeds/things","head":"%[2]s","entries":7},`+
@@ -201,7 +198,7 @@ func TestShowThatPanics(t *testing.T) {
 	}
 	l := openLog(t, database(t))
 	fill(t, l, 2)
-	server := serveAs(t, l, Config{}, d)
+	server := serveAs(t, l, Options{}, d)
 	if resp, body := get(t, server, "GET", "/feeds/things"); resp.StatusCode != 200 || !strings.Contains(body, "Thing ") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
@@ -230,7 +227,7 @@ func TestETagChangesWithTheDescription(t *testing.T) {
 	} {
 		d := description
 		change(&d)
-		server := serveAs(t, l, Config{}, d)
+		server := serveAs(t, l, Options{}, d)
 		for _, path := range []string{"/feeds/things.json?after=0&limit=10", "/feeds/things.atom", "/feeds/things.html"} {
 			resp, _ := get(t, server, "GET", path)
 			if tag := resp.Header.Get("ETag"); tag == "" || tags[tag] {

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
-
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -41,24 +39,24 @@ func preferredWait(fields []string) time.Duration {
 // wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the limit of
 // requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a server ignore a
 // preference): a reader then polls on its schedule.
-func (s *Source) wait(c *gin.Context, res *resource, a *answer, limit time.Duration) (*answer, error) {
+func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
 	}
-	ctx, applied := c.Request.Context(), []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
-	if !nothingNew(c.Request.Header, res, a) {
-		c.Writer.Header()["Preference-Applied"] = applied
+	ctx, applied := r.Context(), []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if !nothingNew(r.Header, res, a) {
+		w.Header()["Preference-Applied"] = applied
 		return a, nil
 	}
-	release, err := s.waiting.Take(web.ClientKey(c))
+	release, err := s.waiting.Take(web.ClientKey(r))
 	if err != nil {
 		return a, nil
 	}
 	defer release()
-	c.Writer.Header()["Preference-Applied"] = applied
+	w.Header()["Preference-Applied"] = applied
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for over := false; !over && nothingNew(c.Request.Header, res, a); {
+	for over := false; !over && nothingNew(r.Header, res, a); {
 		s.renderAhead(res, a.snapshot)
 		select {
 		case <-a.snapshot.Moved():
@@ -95,39 +93,36 @@ func nothingNew(h http.Header, res *resource, a *answer) bool {
 
 // serveEvents streams the entries after a cursor, or those to come, as server-sent events. It ends when the client leaves, at
 // the stop of the server, and when the history is another: who comes again hears of that.
-func (s *Source) serveEvents(c *gin.Context, res *resource) error {
-	ctx := c.Request.Context()
-	chunk, err := s.firstChunk(c, res)
+func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resource) error {
+	chunk, err := s.firstChunk(r, res)
 	if err != nil {
 		return err
 	}
-	a, err := s.answer(ctx, chunk, c)
+	a, err := s.answer(r.Context(), chunk, r)
 	if err != nil {
 		return err
 	}
-	release, err := s.streams.Take(web.ClientKey(c))
+	release, err := s.streams.Take(web.ClientKey(r))
 	if err != nil {
 		return err
 	}
 	defer release()
-	h := c.Writer.Header()
+	h := w.Header()
 	h["Vary"] = varyBoth
 	h.Set("Content-Type", feed.TypeEvents)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // else nginx holds the events back
 	res.ok.Inc()
-	c.Status(http.StatusOK)
-	if c.Request.Method == http.MethodHead {
-		c.Writer.WriteHeaderNow()
-		return nil
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		s.events(w, r, chunk, a)
 	}
-	s.events(c, chunk, a)
 	return nil
 }
 
 // firstChunk is the part of the stream that begins where the request says.
-func (s *Source) firstChunk(c *gin.Context, res *resource) (*resource, error) {
-	if id := c.GetHeader("Last-Event-ID"); id != "" {
+func (s *Source) firstChunk(r *http.Request, res *resource) (*resource, error) {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		cursor, err := feed.ParseCursor(id)
 		if err != nil {
 			return nil, web.Errorf(http.StatusBadRequest, "The header field Last-Event-ID: %v.", err)
@@ -138,7 +133,7 @@ func (s *Source) firstChunk(c *gin.Context, res *resource) (*resource, error) {
 	case feed.Older:
 		return nil, web.Errorf(http.StatusBadRequest, "The parameter before does not go with an event stream, which goes forward: after=CURSOR says from where.")
 	case feed.Newest:
-		t, err := s.log.Snapshot(c.Request.Context(), res.Name)
+		t, err := s.log.Snapshot(r.Context(), res.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -160,13 +155,13 @@ func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
 }
 
 // events sends chunk after chunk, from the first on, which lies at a.
-func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
-	ctx, out := c.Request.Context(), http.NewResponseController(c.Writer)
+func (s *Source) events(w http.ResponseWriter, r *http.Request, chunk *resource, a *answer) {
+	ctx, out := r.Context(), http.NewResponseController(w)
 	send := func(body []byte) error {
 		if err := out.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
 			return err
 		}
-		if _, err := c.Writer.Write(body); err != nil {
+		if _, err := w.Write(body); err != nil {
 			return err
 		}
 		return out.Flush()
@@ -177,7 +172,7 @@ func (s *Source) events(c *gin.Context, chunk *resource, a *answer) {
 	for sent := err; sent == nil; a, err = s.answer(ctx, chunk, nil) {
 		var doc *cached
 		if err == nil && a.from < a.to {
-			doc, err = s.coded(ctx, c, &chunk.request, a)
+			doc, err = s.coded(ctx, r, &chunk.request, a)
 		}
 		var moved <-chan struct{}
 		var again <-chan time.Time

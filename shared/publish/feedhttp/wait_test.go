@@ -16,12 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	. "github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -46,30 +48,30 @@ type running struct {
 	served chan error
 }
 
-func run(t *testing.T, l *Log) *running {
+func run(t *testing.T, l *publish.Log) *running {
 	t.Helper()
 	return runWithin(t, l, web.Limits{})
 }
 
-func runWithin(t *testing.T, l *Log, limits web.Limits) *running {
+func runWithin(t *testing.T, l *publish.Log, limits web.Limits) *running {
 	t.Helper()
 	return runAs(t, l, limits, description)
 }
 
-func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description) *running {
+func runAs(t *testing.T, l *publish.Log, limits web.Limits, description feed.Description) *running {
 	t.Helper()
 	r, d := &running{served: make(chan error, 1)}, description
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
 		r.shown.Add(1)
 		return description.Show(e)
 	}
-	r.Source = sourceOf(l, Config{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
+	r.Source = sourceOf(l, Options{Name: "Test", PublicURL: publicURL, Limits: limits}, d)
 	logger := slog.New(slog.DiscardHandler)
-	engine := web.New(logger)
-	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil {
+	engine := webserver.New(logger)
+	if err := (webserver.Proxies{"127.0.0.1"}).Trust(engine); err != nil {
 		t.Fatal(err)
 	}
-	r.Route(engine)
+	webserver.GET(engine, "/feeds/*path", gin.WrapH(r.Source))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +79,7 @@ func runAs(t *testing.T, l *Log, limits web.Limits, description feed.Description
 	r.url = "http://" + ln.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go func() { r.served <- web.ServeListener(ctx, ln, engine, logger) }()
+	go func() { r.served <- webserver.ServeListener(ctx, ln, engine, logger) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-r.served; err != nil {
@@ -104,7 +106,7 @@ func (r *running) waitForWaiters(t *testing.T, n int) {
 	waitFor(t, fmt.Sprint(n, " requests that wait"), func() bool { return testutil.ToFloat64(r.metrics.waiting) == float64(n) })
 }
 
-func commit(t *testing.T, l *Log) {
+func commit(t *testing.T, l *publish.Log) {
 	t.Helper()
 	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
 		t.Error(err)

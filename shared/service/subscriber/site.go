@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/subscribe/subscribehttp"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A Site is where a service shows its copy: pages that say how fresh it is, and JSON that does so in its headers.
@@ -51,20 +52,20 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	if path != "/" && !strings.ContainsAny(path, ":*") {
 		s.shown = append(s.shown, web.Link{Text: title, URL: path})
 	}
-	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query: what it reads may be newer than they say, never older
 		data, err := s.read(c, query)
 		if err != nil {
 			return fmt.Errorf("read for page %s: %w", path, err)
 		}
-		web.Render(c, http.StatusOK, t, s.pages.Layout(c, title, subs, data))
+		webserver.Render(c, http.StatusOK, t, s.pages.Layout(c.Request, title, subs, data))
 		return nil
 	}))
 }
 
 // JSON adds an address that answers what query gives; the path is as in Page.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
-	web.GET(s.router.Operators, path, web.Handle(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
 		data, err := s.read(c, query)
 		if err != nil {
@@ -74,7 +75,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
 		}
 		c.Header("Cache-Control", "private, no-cache")
-		web.JSON(c, http.StatusOK, data)
+		web.JSON(c.Writer, c.Request, http.StatusOK, data)
 		return nil
 	}))
 }
@@ -87,7 +88,7 @@ func (s *Site) Metrics(collectors ...prometheus.Collector) {
 // CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
 // go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
-	web.GET(s.router.Operators, path, web.HandleLong(func(c *gin.Context) error {
+	webserver.GET(s.router.Operators, path, webserver.HandleLong(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
 		rows, err := query(request(c))
 		if err != nil {
@@ -150,7 +151,7 @@ func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (dat
 // left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before its
 // client is sent anything: one that reads slowly keeps no turn from others.
 func (s *Site) inTurn(c *gin.Context, read func() error) error {
-	leave, err := s.queued.Take(web.ClientKey(c))
+	leave, err := s.queued.Take(web.ClientKey(c.Request))
 	if err != nil {
 		return err
 	}
@@ -200,8 +201,21 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 	s.reads = semaphore.NewWeighted(max(int64(s.DB.Config().MaxConns)/2, 1))
 	s.queued = web.NewSlots("requests that read the copy", web.Bound{All: maxQueued, Client: maxQueued / 4})
 	s.router.Health(s.ready)
-	s.pages = subscribehttp.New(s.Subscriber, subscribehttp.Config{Title: s.service.Title, Nav: s.nav})
-	s.pages.Route(s.router.Readers, s.router.Operators)
+	s.pages = subscribehttp.New(s.Subscriber, subscribehttp.Options{
+		Brand: webserver.Brand, Title: s.service.Title, Nav: s.nav, Logger: s.router.Logger,
+	})
+	for _, route := range s.pages.Routes() {
+		to := s.router.Readers
+		if route.Operator {
+			to = s.router.Operators
+		}
+		path := strings.NewReplacer("{", ":", "}", "").Replace(route.Path)
+		if route.Method == http.MethodGet {
+			webserver.GET(to, path, gin.WrapH(s.pages))
+		} else {
+			to.Handle(route.Method, path, gin.WrapH(s.pages))
+		}
+	}
 	if s.service.Routes != nil {
 		s.service.Routes(s)
 	}
@@ -209,7 +223,7 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 		s.publish()
 	}
 	if !slices.Contains(s.paths, "/") {
-		web.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
+		webserver.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -19,46 +18,114 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// Route adds what shows and changes the subscriptions, at /subscriptions: JSON for programs; pages and forms for people, who get a page
-// back: after a change by 303, after a refusal in its place. What shows them is for readers, what changes them and shows
-// entries for operators: both routers are of one engine, which leads others than those away.
-func (p *Pages) Route(readers, operators gin.IRoutes) {
-	const at = "/subscriptions/:feed"
-	web.GET(readers, "/subscriptions", p.showAll)
-	web.GET(readers, at, p.on(p.subscription, nil))
-	web.GET(readers, at+"/schedule", p.on(p.schedule, nil))
-	operators.PUT(at+"/schedule", p.on(p.putSchedule, nil))
-	operators.DELETE(at+"/schedule", p.on(p.deleteSchedule, nil))
-	operators.POST(at+"/schedule", p.on(p.postSchedule, p.showForm))
-	operators.POST(at+"/poll", web.HandleLong(p.find(p.poll, p.showFeed)))
-	operators.POST(at+"/pause", p.on(p.pause, p.showFeed))
-	operators.POST(at+"/resume", p.on(p.resume, p.showFeed))
-	operators.POST(at+"/resync", p.on(p.resync, p.showFeed))
-	web.GET(operators, at+"/rejected", p.on(p.rejected, nil))
-	operators.POST(at+"/rejected/retry", web.HandleLong(p.find(p.retryAll, p.showRejected)))
-	operators.POST(at+"/rejected/:id/retry", p.on(p.retry, p.showRejected))
-	operators.POST(at+"/rejected/:id/drop", p.on(p.drop, p.showRejected))
+// A Route is an address of the pages.
+type Route struct {
+	Method, Path string // of an [http.ServeMux]: GET, which is HEAD as well, and /subscriptions/{feed}
+	// Operator: it shows entries, or changes something.
+	Operator bool
+	handler  func(http.ResponseWriter, *http.Request) error
+}
+
+// Routes are those of the pages: for a router that allows not everybody everything. Each leads to [Pages.ServeHTTP].
+func (p *Pages) Routes() []Route {
+	const at = "/subscriptions/{feed}"
+	return []Route{
+		{"GET", "/subscriptions", false, inTime(p.showAll)},
+		{"GET", at, false, p.on(p.subscription, nil)},
+		{"GET", at + "/schedule", false, p.on(p.schedule, nil)},
+		{"PUT", at + "/schedule", true, p.on(p.putSchedule, nil)},
+		{"DELETE", at + "/schedule", true, p.on(p.deleteSchedule, nil)},
+		{"POST", at + "/schedule", true, p.on(p.postSchedule, p.showForm)},
+		{"POST", at + "/poll", true, p.find(p.poll, p.showFeed)},
+		{"POST", at + "/pause", true, p.on(p.pause, p.showFeed)},
+		{"POST", at + "/resume", true, p.on(p.resume, p.showFeed)},
+		{"POST", at + "/resync", true, p.on(p.resync, p.showFeed)},
+		{"GET", at + "/rejected", true, p.on(p.rejected, nil)},
+		{"POST", at + "/rejected/retry", true, p.find(p.retryAll, p.showRejected)},
+		{"POST", at + "/rejected/{id}/retry", true, p.on(p.retry, p.showRejected)},
+		{"POST", at + "/rejected/{id}/drop", true, p.on(p.drop, p.showRejected)},
+	}
+}
+
+// maxBody is how long a body may be: a schedule is shorter.
+const maxBody = 64 << 10
+
+// ServeHTTP answers at /subscriptions, below it, and, for the style of the pages, in /assets/: JSON for programs; pages and forms for
+// people, who get a page back: after a change by 303, after a refusal in its place. It refuses forms of other origins, but lets
+// anybody else change what it shows: the caller keeps strangers away.
+func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	web.Secure(w.Header())
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	p.mux.ServeHTTP(w, r)
+}
+
+// route returns what serves the routes, and refuses all else.
+func (p *Pages) route() *http.ServeMux {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	crossOrigin := http.NewCrossOriginProtection()
+	for _, route := range p.Routes() {
+		methods[route.Path] = append(methods[route.Path], route.Method)
+		p.handle(mux, route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) error {
+			if crossOrigin.Check(r) != nil {
+				return web.Errorf(http.StatusForbidden, "A page of another origin may not send this.")
+			}
+			return route.handler(w, r)
+		})
+	}
+	for path, allowed := range methods {
+		allow := strings.Replace(strings.Join(allowed, ", "), "GET", "GET, HEAD", 1)
+		p.handle(mux, path, func(_ http.ResponseWriter, r *http.Request) error { return web.NotAllowed(allow, r.Method) })
+	}
+	p.handle(mux, "GET /assets/", web.ServeAsset)
+	p.handle(mux, "/", func(http.ResponseWriter, *http.Request) error { return web.NothingHere() })
+	return mux
+}
+
+// handle answers the errors of h.
+func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *http.Request) error) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			web.Refuse(w, r, err, p.options.Logger, web.Page{Brand: p.options.Brand, Service: p.options.Title})
+		}
+	})
+}
+
+// inTime bounds the time that h has, once the body is there.
+func inTime(h func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := web.ReadWhole(r); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), web.RequestTimeout)
+		defer cancel()
+		return h(w, r.WithContext(ctx))
+	}
 }
 
 // A handler answers a request for a subscription.
-type handler func(*gin.Context, *subscribe.Subscription) error
+type handler func(http.ResponseWriter, *http.Request, *subscribe.Subscription) error
 
-// on hands the subscription to h. What h refuses, refused shows to a browser; nil means as any problem.
-func (p *Pages) on(h handler, refused func(*gin.Context, *subscribe.Subscription, *web.Problem) error) gin.HandlerFunc {
-	return web.Handle(p.find(h, refused))
+// A refusal answers a browser with the page that its request came from, and the problem.
+type refusal func(http.ResponseWriter, *http.Request, *subscribe.Subscription, *web.Problem) error
+
+// on is find in the time of a request that does not wait.
+func (p *Pages) on(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
+	return inTime(p.find(h, refused))
 }
 
-func (p *Pages) find(h handler, refused func(*gin.Context, *subscribe.Subscription, *web.Problem) error) func(*gin.Context) error {
-	return func(c *gin.Context) error {
-		c.Header("Vary", "Accept")
-		s := p.subscriber.Subscription(c.Param("feed"))
+// find hands the subscription to h. What h refuses, refused shows to a browser; nil means as any problem.
+func (p *Pages) find(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Vary", "Accept")
+		s := p.subscriber.Subscription(r.PathValue("feed"))
 		if s == nil {
-			return web.Errorf(http.StatusNotFound, "%s does not subscribe to a feed of this name.", p.config.Title)
+			return web.Errorf(http.StatusNotFound, "%s does not subscribe to a feed of this name.", p.options.Title)
 		}
-		err := problem(h(c, s))
-		if problem, ok := errors.AsType[*web.Problem](err); ok && refused != nil && web.PrefersHTML(c) {
-			c.Header("Cache-Control", "no-store")
-			return refused(c, s, problem)
+		err := problem(h(w, r, s))
+		if problem, ok := errors.AsType[*web.Problem](err); ok && refused != nil && web.PrefersHTML(r) {
+			w.Header().Set("Cache-Control", "no-store")
+			return refused(w, r, s, problem)
 		}
 		return err
 	}
@@ -95,53 +162,53 @@ func problem(err error) error {
 var errNotRejected = web.Errorf(http.StatusNotFound, "No version of this entity is rejected.")
 
 // answer returns JSON: of a question to be asked again, of a change not to be kept.
-func answer(c *gin.Context, status int, v any) {
-	c.Header("Cache-Control", "no-store")
-	if c.Request.Method == http.MethodGet || c.Request.Method == http.MethodHead {
-		c.Header("Cache-Control", "private, no-cache")
+func answer(w http.ResponseWriter, r *http.Request, status int, v any) {
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		w.Header().Set("Cache-Control", "private, no-cache")
 	}
-	web.JSON(c, status, v)
+	web.JSON(w, r, status, v)
 }
 
 // changed answers that it is done: with the subscription, or by the way to the page that shows it and the notice.
-func changed(c *gin.Context, s *subscribe.Subscription, status int, notice string) error {
-	if web.PrefersHTML(c) {
-		seeOther(c, s, "", url.Values{"done": {notice}})
+func changed(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, status int, notice string) error {
+	if web.PrefersHTML(r) {
+		seeOther(w, r, s, "", url.Values{"done": {notice}})
 		return nil
 	}
-	answer(c, status, s.Status())
+	answer(w, r, status, s.Status())
 	return nil
 }
 
-func seeOther(c *gin.Context, s *subscribe.Subscription, path string, query url.Values) {
-	c.Header("Cache-Control", "no-store")
-	c.Redirect(http.StatusSeeOther, pathOf(s.Status().Feed)+path+"?"+query.Encode())
+func seeOther(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, path string, query url.Values) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, pathOf(s.Status().Feed)+path+"?"+query.Encode(), http.StatusSeeOther)
 }
 
 func pathOf(feed string) string { return "/subscriptions/" + url.PathEscape(feed) }
 
-func (p *Pages) subscription(c *gin.Context, s *subscribe.Subscription) error {
-	if web.PrefersHTML(c) {
-		return p.showFeed(c, s, nil)
+func (p *Pages) subscription(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if web.PrefersHTML(r) {
+		return p.showFeed(w, r, s, nil)
 	}
-	answer(c, http.StatusOK, s.Status())
+	answer(w, r, http.StatusOK, s.Status())
 	return nil
 }
 
-func (p *Pages) schedule(c *gin.Context, s *subscribe.Subscription) error {
-	if web.PrefersHTML(c) {
-		return p.showForm(c, s, nil)
+func (p *Pages) schedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if web.PrefersHTML(r) {
+		return p.showForm(w, r, s, nil)
 	}
-	answer(c, http.StatusOK, s.Status())
+	answer(w, r, http.StatusOK, s.Status())
 	return nil
 }
 
-func (p *Pages) putSchedule(c *gin.Context, s *subscribe.Subscription) error {
-	if err := wantType(c, "application/json"); err != nil {
+func (p *Pages) putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := wantType(r, "application/json"); err != nil {
 		return err
 	}
-	var w subscribe.TuneRequest
-	if err := web.DecodeJSON(c.Request.Body, &w); err != nil {
+	var tune subscribe.TuneRequest
+	if err := web.DecodeJSON(r.Body, &tune); err != nil {
 		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return err
 		}
@@ -150,65 +217,65 @@ func (p *Pages) putSchedule(c *gin.Context, s *subscribe.Subscription) error {
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
 	}
-	if err := s.Tune(c.Request.Context(), w); err != nil {
+	if err := s.Tune(r.Context(), tune); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusOK, "tuned")
+	return changed(w, r, s, http.StatusOK, "tuned")
 }
 
-func (p *Pages) deleteSchedule(c *gin.Context, s *subscribe.Subscription) error {
-	if err := s.ResetTuning(c.Request.Context()); err != nil {
+func (p *Pages) deleteSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := s.ResetTuning(r.Context()); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusOK, "reset")
+	return changed(w, r, s, http.StatusOK, "reset")
 }
 
 // postSchedule takes the form: a field that is left empty is one that is left out.
-func (p *Pages) postSchedule(c *gin.Context, s *subscribe.Subscription) error {
-	if err := wantType(c, "application/x-www-form-urlencoded"); err != nil {
+func (p *Pages) postSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := wantType(r, "application/x-www-form-urlencoded"); err != nil {
 		return err
 	}
-	if err := c.Request.ParseForm(); err != nil {
+	if err := r.ParseForm(); err != nil {
 		if _, ok := errors.AsType[*web.Problem](err); ok {
 			return err
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, "The body is not a form: %v.", err)
 	}
-	form := c.Request.PostForm
+	form := r.PostForm
 	if form.Has("reset") {
-		return p.deleteSchedule(c, s)
+		return p.deleteSchedule(w, r, s)
 	}
-	w := subscribe.TuneRequest{Schedule: form.Get("schedule")}
+	tune := subscribe.TuneRequest{Schedule: form.Get("schedule")}
 	if text := form.Get("wait"); text != "" {
-		w.Wait = &text
+		tune.Wait = &text
 	}
 	if text := form.Get("page_size"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			n = 0 // refused with the field's name
 		}
-		w.PageSize = &n
+		tune.PageSize = &n
 	}
-	if err := s.Tune(c.Request.Context(), w); err != nil {
+	if err := s.Tune(r.Context(), tune); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusOK, "tuned")
+	return changed(w, r, s, http.StatusOK, "tuned")
 }
 
-func wantType(c *gin.Context, want string) error {
-	if got, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type")); got != want {
-		p := web.Errorf(http.StatusUnsupportedMediaType, "%s takes %s here.", c.Request.Method, want)
+func wantType(r *http.Request, want string) error {
+	if got, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); got != want {
+		p := web.Errorf(http.StatusUnsupportedMediaType, "%s takes %s here.", r.Method, want)
 		p.Header = http.Header{"Accept": {want}} // RFC 9110 section 15.5.16
 		return p
 	}
 	return nil
 }
 
-func (p *Pages) poll(c *gin.Context, s *subscribe.Subscription) error {
-	if err := s.Poll(c.Request.Context()); err != nil {
-		return pollProblem(c.Request.Context(), err)
+func (p *Pages) poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := s.Poll(r.Context()); err != nil {
+		return pollProblem(r.Context(), err)
 	}
-	return changed(c, s, http.StatusOK, "polled")
+	return changed(w, r, s, http.StatusOK, "polled")
 }
 
 // pollProblem says how a poll failed.
@@ -240,23 +307,23 @@ func pollProblem(ctx context.Context, err error) error {
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
 }
 
-func (p *Pages) pause(c *gin.Context, s *subscribe.Subscription) error {
-	if err := s.Pause(c.Request.Context()); err != nil {
+func (p *Pages) pause(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := s.Pause(r.Context()); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusOK, "paused")
+	return changed(w, r, s, http.StatusOK, "paused")
 }
 
-func (p *Pages) resume(c *gin.Context, s *subscribe.Subscription) error {
-	if err := s.Resume(c.Request.Context()); err != nil {
+func (p *Pages) resume(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := s.Resume(r.Context()); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusOK, "resumed")
+	return changed(w, r, s, http.StatusOK, "resumed")
 }
 
-func (p *Pages) resync(c *gin.Context, s *subscribe.Subscription) error {
-	if err := s.Resync(c.Request.Context()); err != nil {
+func (p *Pages) resync(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if err := s.Resync(r.Context()); err != nil {
 		return err
 	}
-	return changed(c, s, http.StatusAccepted, "resyncing")
+	return changed(w, r, s, http.StatusAccepted, "resyncing")
 }

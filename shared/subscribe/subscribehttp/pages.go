@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/gin-gonic/gin"
-
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -22,40 +20,40 @@ var (
 	rejectedEntriesPage = web.Template(templates, "rejected.html")
 )
 
-// Config says how the pages look.
-type Config struct {
-	Title string            // of the program that subscribes: "Warehouse"
-	Nav   func() []web.Link // links on each page; nil means that to the subscriptions
+// Options say how the pages look.
+type Options struct {
+	Brand  string            // stands before Title on the pages; may be empty
+	Title  string            // of the program that subscribes: "Warehouse"
+	Nav    func() []web.Link // links on each page; nil means that to the subscriptions
+	Logger *slog.Logger      // takes the errors that people are not told; by default [slog.Default]
 }
 
-// Pages show and change the subscriptions of a subscriber.
+// Pages show and change the subscriptions of a subscriber. They are an [http.Handler] for any router.
 type Pages struct {
 	subscriber *subscribe.Subscriber
-	config     Config
+	options    Options
+	mux        *http.ServeMux
 }
 
 // New returns the pages of the subscriber.
-func New(s *subscribe.Subscriber, config Config) *Pages {
-	if config.Nav == nil {
-		config.Nav = func() []web.Link { return []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}} }
+func New(s *subscribe.Subscriber, options Options) *Pages {
+	if options.Nav == nil {
+		options.Nav = func() []web.Link { return []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}} }
 	}
-	return &Pages{s, config}
-}
-
-// Handler returns a handler of all requests below /subscriptions and, for the pages' style, /assets. It lets anybody change what
-// it shows: the caller keeps strangers away from it.
-func (p *Pages) Handler(logger *slog.Logger) http.Handler {
-	engine := web.New(logger)
-	p.Route(engine, engine)
-	return engine
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	p := &Pages{subscriber: s, options: options}
+	p.mux = p.route()
+	return p
 }
 
 // Layout returns a page of the title with how fresh the copies are at its top.
-func (p *Pages) Layout(c *gin.Context, title string, copies []subscribe.Status, data any) web.Page {
-	page := web.Page{Service: p.config.Title, Title: title, Data: data, Nav: p.config.Nav()}
+func (p *Pages) Layout(r *http.Request, title string, copies []subscribe.Status, data any) web.Page {
+	page := web.Page{Brand: p.options.Brand, Service: p.options.Title, Title: title, Data: data, Nav: p.options.Nav()}
 	for i := range page.Nav {
 		link := &page.Nav[i]
-		link.Current = link.URL == c.Request.URL.Path || link.URL != "/" && strings.HasPrefix(c.Request.URL.Path, link.URL+"/")
+		link.Current = link.URL == r.URL.Path || link.URL != "/" && strings.HasPrefix(r.URL.Path, link.URL+"/")
 	}
 	for _, s := range copies {
 		page.Freshness = append(page.Freshness, Status{s}.Freshness())
@@ -80,20 +78,19 @@ type view struct {
 	Problem       *web.Problem // why it was not
 }
 
-func (p *Pages) showAll(c *gin.Context) {
-	c.Header("Vary", "Accept")
+func (p *Pages) showAll(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Vary", "Accept")
 	copies := p.subscriber.Status()
-	if web.PrefersHTML(c) {
-		p.showSubscriptions(c, "Subscriptions", copies, nil)
-		return
+	if web.PrefersHTML(r) {
+		return p.showSubscriptions(w, r, "Subscriptions", copies, nil)
 	}
-	answer(c, http.StatusOK, copies)
+	answer(w, r, http.StatusOK, copies)
+	return nil
 }
 
-func (p *Pages) showFeed(c *gin.Context, s *subscribe.Subscription, problem *web.Problem) error {
+func (p *Pages) showFeed(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
 	status := s.Status()
-	p.showSubscriptions(c, "Subscription to "+status.Feed, []subscribe.Status{status}, problem)
-	return nil
+	return p.showSubscriptions(w, r, "Subscription to "+status.Feed, []subscribe.Status{status}, problem)
 }
 
 func statusOf(problem *web.Problem) int {
@@ -103,9 +100,9 @@ func statusOf(problem *web.Problem) int {
 	return cmp.Or(problem.Status, http.StatusInternalServerError)
 }
 
-func (p *Pages) showSubscriptions(c *gin.Context, title string, copies []subscribe.Status, problem *web.Problem) {
-	v := view{Notice: notices[c.Query("done")], Problem: problem}
-	page := p.Layout(c, title, copies, nil)
+func (p *Pages) showSubscriptions(w http.ResponseWriter, r *http.Request, title string, copies []subscribe.Status, problem *web.Problem) error {
+	v := view{Notice: notices[r.URL.Query().Get("done")], Problem: problem}
+	page := p.Layout(r, title, copies, nil)
 	for _, s := range copies {
 		v.Subscriptions = append(v.Subscriptions, Status{s})
 		if (Status{s}).UnderWay() && problem == nil {
@@ -113,7 +110,7 @@ func (p *Pages) showSubscriptions(c *gin.Context, title string, copies []subscri
 		}
 	}
 	page.Data = v
-	web.Render(c, statusOf(problem), subscriptionsPage, page)
+	return web.Render(w, r, statusOf(problem), subscriptionsPage, page)
 }
 
 // A form is that of a schedule: as it is in force, or as it was refused.
@@ -135,16 +132,15 @@ func (f form) Wrong(field string) string {
 	return ""
 }
 
-func (p *Pages) showForm(c *gin.Context, s *subscribe.Subscription, problem *web.Problem) error {
+func (p *Pages) showForm(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
 	f := form{Subscription: Status{s.Status()}, Problem: problem}
 	title := "Tune " + f.Subscription.Feed
 	if problem == nil {
 		f.Schedule, f.Wait, f.PageSize = f.Subscription.Schedule, f.Subscription.Detail.Set.Wait, f.Subscription.Detail.Set.PageSize
 	} else {
 		title = "Error: " + title
-		entered := c.Request.PostForm
+		entered := r.PostForm
 		f.Schedule, f.Wait, f.PageSize = entered.Get("schedule"), entered.Get("wait"), entered.Get("page_size")
 	}
-	web.Render(c, statusOf(problem), schedulePage, p.Layout(c, title, []subscribe.Status{f.Subscription.Status}, f))
-	return nil
+	return web.Render(w, r, statusOf(problem), schedulePage, p.Layout(r, title, []subscribe.Status{f.Subscription.Status}, f))
 }

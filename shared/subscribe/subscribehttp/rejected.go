@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -39,28 +38,28 @@ func parseMark(text string) (m mark, err error) {
 	return m, nil
 }
 
-func (p *Pages) rejected(c *gin.Context, s *subscribe.Subscription) error {
-	if web.PrefersHTML(c) {
-		return p.showRejected(c, s, nil)
+func (p *Pages) rejected(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if web.PrefersHTML(r) {
+		return p.showRejected(w, r, s, nil)
 	}
-	list, next, err := rejectedPage(c, s)
+	list, next, err := rejectedPage(r, s)
 	if err != nil {
 		return err
 	}
 	if next != "" {
-		c.Header("Link", "<"+next+`>; rel="next"`)
+		w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
-	answer(c, http.StatusOK, append([]subscribe.RejectedEntry{}, list...))
+	answer(w, r, http.StatusOK, append([]subscribe.RejectedEntry{}, list...))
 	return nil
 }
 
 // rejectedPage returns the entries that the request asks for, and the address of those after them.
-func rejectedPage(c *gin.Context, s *subscribe.Subscription) (list []subscribe.RejectedEntry, next string, err error) {
-	after, err := parseMark(c.Query("after"))
+func rejectedPage(r *http.Request, s *subscribe.Subscription) (list []subscribe.RejectedEntry, next string, err error) {
+	after, err := parseMark(r.URL.Query().Get("after"))
 	if err != nil {
 		return nil, "", err
 	}
-	if list, err = s.Rejected(c.Request.Context(), after.position, after.id, pageLength+1); err != nil {
+	if list, err = s.Rejected(r.Context(), after.position, after.id, pageLength+1); err != nil {
 		return nil, "", err
 	}
 	if len(list) > pageLength {
@@ -77,33 +76,33 @@ type retried struct {
 	Rejected int `json:"rejected"`
 }
 
-func (p *Pages) retry(c *gin.Context, s *subscribe.Subscription) error {
-	id, err := uuid.Parse(c.Param("id"))
+func (p *Pages) retry(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	id, err := uuid.Parse(r.PathValue("id"))
 	if err != nil {
 		return errNotRejected
 	}
-	if err := s.Retry(c.Request.Context(), id); err != nil {
+	if err := s.Retry(r.Context(), id); err != nil {
 		return err
 	}
-	return retried{Applied: 1}.answer(c, s)
+	return retried{Applied: 1}.answer(w, r, s)
 }
 
-func (p *Pages) retryAll(c *gin.Context, s *subscribe.Subscription) error {
-	applied, refused, err := s.RetryAll(c.Request.Context())
+func (p *Pages) retryAll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	applied, refused, err := s.RetryAll(r.Context())
 	if err != nil {
 		return err
 	}
-	return retried{applied, refused}.answer(c, s)
+	return retried{applied, refused}.answer(w, r, s)
 }
 
-func (n retried) answer(c *gin.Context, s *subscribe.Subscription) error {
-	if web.PrefersHTML(c) {
-		seeOther(c, s, "/rejected", url.Values{
+func (n retried) answer(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if web.PrefersHTML(r) {
+		seeOther(w, r, s, "/rejected", url.Values{
 			"applied": {strconv.Itoa(n.Applied)}, "rejected": {strconv.Itoa(n.Rejected)},
 		})
 		return nil
 	}
-	answer(c, http.StatusOK, n)
+	answer(w, r, http.StatusOK, n)
 	return nil
 }
 
@@ -126,19 +125,19 @@ func notice(query url.Values) string {
 	return "Tried again: " + strings.Join(parts, "; ") + "."
 }
 
-func (p *Pages) drop(c *gin.Context, s *subscribe.Subscription) error {
-	id, err := uuid.Parse(c.Param("id"))
+func (p *Pages) drop(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	id, err := uuid.Parse(r.PathValue("id"))
 	if err != nil {
 		return errNotRejected
 	}
-	if err := s.Drop(c.Request.Context(), id); err != nil {
+	if err := s.Drop(r.Context(), id); err != nil {
 		return err
 	}
-	if web.PrefersHTML(c) {
-		seeOther(c, s, "/rejected", url.Values{"dropped": {"1"}})
+	if web.PrefersHTML(r) {
+		seeOther(w, r, s, "/rejected", url.Values{"dropped": {"1"}})
 		return nil
 	}
-	c.Status(http.StatusNoContent)
+	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
@@ -151,12 +150,12 @@ type rejectedView struct {
 	Problem      *web.Problem
 }
 
-func (p *Pages) showRejected(c *gin.Context, s *subscribe.Subscription, problem *web.Problem) error {
-	q := rejectedView{Subscription: Status{s.Status()}, Problem: problem, Notice: notice(c.Request.URL.Query())}
+func (p *Pages) showRejected(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
+	q := rejectedView{Subscription: Status{s.Status()}, Problem: problem, Notice: notice(r.URL.Query())}
 	var err error
-	if q.Entries, q.Next, err = rejectedPage(c, s); err != nil {
+	if q.Entries, q.Next, err = rejectedPage(r, s); err != nil {
 		return err
 	}
-	web.Render(c, statusOf(problem), rejectedEntriesPage, p.Layout(c, "Rejected entries of "+q.Subscription.Feed, []subscribe.Status{q.Subscription.Status}, q))
-	return nil
+	return web.Render(w, r, statusOf(problem), rejectedEntriesPage,
+		p.Layout(r, "Rejected entries of "+q.Subscription.Feed, []subscribe.Status{q.Subscription.Status}, q))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // byCalls sells by synchronous calls: sales asks all consumers at once and commits last. An order that one of them
@@ -71,12 +72,12 @@ func (s *sales) each(ctx context.Context, client *http.Client, method string, o 
 
 // serveCalls is a consumer that is called.
 func (c *consumer) serveCalls(ctx context.Context, ready func(any)) error {
-	ln, err := web.Listen(ctx, c.Addr)
+	ln, err := webserver.Listen(ctx, c.Addr)
 	if err != nil {
 		return err
 	}
-	engine := web.New(c.logger)
-	engine.PUT("/orders/:id", web.Handle(func(g *gin.Context) error {
+	engine := webserver.New(c.logger)
+	engine.PUT("/orders/:id", webserver.Handle(func(g *gin.Context) error {
 		body, err := io.ReadAll(g.Request.Body)
 		if err == nil {
 			err = c.write(g.Request.Context(), body, Put)
@@ -86,7 +87,7 @@ func (c *consumer) serveCalls(ctx context.Context, ready func(any)) error {
 		}
 		return err
 	}))
-	engine.DELETE("/orders/:id", web.Handle(func(g *gin.Context) error {
+	engine.DELETE("/orders/:id", webserver.Handle(func(g *gin.Context) error {
 		_, err := c.db.Exec(g.Request.Context(), `delete from orders where id = $1`, g.Param("id"))
 		if err == nil {
 			g.Status(http.StatusNoContent)
@@ -94,5 +95,5 @@ func (c *consumer) serveCalls(ctx context.Context, ready func(any)) error {
 		return err
 	}))
 	ready(ln.Addr())
-	return web.ServeListener(ctx, ln, engine, c.logger)
+	return webserver.ServeListener(ctx, ln, engine, c.logger)
 }

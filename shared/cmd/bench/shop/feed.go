@@ -17,6 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
 
@@ -27,8 +28,8 @@ func (s *sales) byFeed(log *publish.Log, env map[string]string, engine *gin.Engi
 	if err := daemon.Parse(env, &limits); err != nil {
 		return nil, err
 	}
-	source := feedhttp.NewSource(log, feedhttp.Config{Name: "Bench", PublicURL: PublicURL, Limits: limits}, Description)
-	source.Route(engine)
+	source := feedhttp.New(log, feedhttp.Options{Name: "Bench", PublicURL: PublicURL, Limits: limits}, Description)
+	webserver.GET(engine, "/feeds/*path", gin.WrapH(source))
 	registry.MustRegister(log, source)
 	own := prometheus.NewRegistry()
 	own.MustRegister(source)

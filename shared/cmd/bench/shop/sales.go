@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // The routes of a sales app.
@@ -57,14 +58,14 @@ func (s *sales) commit(ctx context.Context, o *order.Order) (body []byte, commit
 
 // serve serves a sales app of the kind until ctx ends.
 func (s *sales) serve(ctx context.Context, kind string, env map[string]string, ready func(addr any)) error {
-	ln, err := web.Listen(ctx, cmp.Or(s.Addr, "127.0.0.1:0"))
+	ln, err := webserver.Listen(ctx, cmp.Or(s.Addr, "127.0.0.1:0"))
 	if err != nil {
 		return err
 	}
 	defer ln.Close()
-	registry := web.NewMetrics() // on, as in a real one
-	engine := web.New(s.logger, web.CountRequests(registry))
-	if err := (web.Proxies{"127.0.0.1"}).Trust(engine); err != nil { // for clients of their own
+	registry := webserver.NewMetrics() // on, as in a real one
+	engine := webserver.New(s.logger, webserver.CountRequests(registry))
+	if err := (webserver.Proxies{"127.0.0.1"}).Trust(engine); err != nil { // for clients of their own
 		return err
 	}
 	defer s.link.Close()
@@ -86,7 +87,7 @@ func (s *sales) serve(ctx context.Context, kind string, env map[string]string, r
 	if err != nil {
 		return err
 	}
-	engine.POST(SalesPath+":id", web.Handle(func(c *gin.Context) error {
+	engine.POST(SalesPath+":id", webserver.Handle(func(c *gin.Context) error {
 		id, err := uuid.Parse(c.Param("id"))
 		if err != nil {
 			return web.Errorf(http.StatusNotFound, "An order has a UUID.")
@@ -101,7 +102,7 @@ func (s *sales) serve(ctx context.Context, kind string, env map[string]string, r
 		engine.GET(SentPath, number(s.count.Load))
 	}
 	ready(ln.Addr())
-	return web.ServeListener(ctx, ln, engine, s.logger)
+	return webserver.ServeListener(ctx, ln, engine, s.logger)
 }
 
 func number(of func() int64) gin.HandlerFunc {

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"context"
@@ -12,13 +12,15 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestProblem(t *testing.T) {
 	t.Parallel()
-	full := &Problem{
+	full := &web.Problem{
 		Type: "/problems/invalid-order", Title: "Invalid order", Status: http.StatusUnprocessableEntity, Detail: "2 fields are wrong.",
-		Errors: []FieldError{{Field: "lines[0].model", Detail: "<unknown>"}, {Field: "customer_id", Detail: "not a UUID"}},
+		Errors: []web.FieldError{{Field: "lines[0].model", Detail: "<unknown>"}, {Field: "customer_id", Detail: "not a UUID"}},
 		Header: http.Header{"Link": {`</orders>; rel="help"`}},
 	}
 	url, logged := newServer(t, func(r *gin.Engine) {
@@ -44,7 +46,7 @@ func TestProblem(t *testing.T) {
 	t.Run("as a page", func(t *testing.T) {
 		t.Parallel()
 		resp, body := ask(t, "POST", url+"/orders", nil, "Accept", "text/html")
-		if resp.StatusCode != 422 || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Link") == "" {
+		if resp.StatusCode != 422 || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Link") == "" {
 			t.Errorf("%d %v", resp.StatusCode, resp.Header)
 		}
 		for _, part := range []string{"<h1>Invalid order</h1>", "2 fields are wrong.", "<code>lines[0].model</code> &lt;unknown&gt;"} {
@@ -69,7 +71,7 @@ func TestProblem(t *testing.T) {
 func TestPlainProblemHasNoEmptyMembers(t *testing.T) {
 	t.Parallel()
 	url, _ := newServer(t, func(r *gin.Engine) {
-		r.GET("/", Handle(func(*gin.Context) error { return Errorf(http.StatusGone, "") }))
+		r.GET("/", Handle(func(*gin.Context) error { return web.Errorf(http.StatusGone, "") }))
 	})
 	_, body := ask(t, "GET", url, nil)
 	var members map[string]any

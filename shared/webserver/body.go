@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 )
 
 // largeBodies bounds the requests whose body is larger than smallBody, as far as it has come, until they are answered.
-var largeBodies = Bound{All: 64, Client: 16}
+var largeBodies = web.Bound{All: 64, Client: 16}
 
 // A body is a request's. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer than
 // bodyTimeout, 400 if it breaks off, 429 or 503 if it is larger than smallBody and there are too many such ones.
@@ -24,12 +26,12 @@ type body struct {
 	io.ReadCloser
 	conn    *impatientConn // nil if not known
 	small   int            // bytes of it that may come without a slot
-	large   *Slots
+	large   *web.Slots
 	client  string // see ClientKey
 	release func() // nil without a slot
 }
 
-func boundBody(w http.ResponseWriter, r *http.Request, large *Slots, client string) *body {
+func boundBody(w http.ResponseWriter, r *http.Request, large *web.Slots, client string) *body {
 	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	conn, _ := r.Context().Value(acceptedKey{}).(*impatientConn)
@@ -50,7 +52,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.small -= n; b.small < 0 && b.release == nil {
 		release, full := b.large.Take(b.client)
-		if refused, ok := errors.AsType[*Problem](full); ok {
+		if refused, ok := errors.AsType[*web.Problem](full); ok {
 			refused.Header.Set("Connection", "close") // net/http would wait for the rest
 			return 0, refused
 		}
@@ -64,15 +66,15 @@ func (b *body) Read(p []byte) (int, error) {
 	case large:
 		err = tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		slow := Errorf(http.StatusRequestTimeout, "A request body has to arrive within %d seconds.", int(bodyTimeout.Seconds()))
+		slow := web.Errorf(http.StatusRequestTimeout, "A request body has to arrive within %d seconds.", int(bodyTimeout.Seconds()))
 		slow.Header = http.Header{"Connection": {"close"}} // RFC 9110 section 15.5.9
 		err = slow
 	default:
-		err = fmt.Errorf("%w (%w)", Errorf(http.StatusBadRequest, "The request body broke off."), err)
+		err = fmt.Errorf("%w (%w)", web.Errorf(http.StatusBadRequest, "The request body broke off."), err)
 	}
 	return n, err
 }
 
-func tooLarge() *Problem {
-	return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", maxBody)
+func tooLarge() *web.Problem {
+	return web.Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", maxBody)
 }

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // Health adds /livez, which answers 200 while the process serves, and /readyz, which answers 200 while ready returns no
@@ -23,8 +25,8 @@ func Health(r gin.IRoutes, ready func(context.Context) error) {
 			return nil, ready(ctx)
 		})
 		if err != nil {
-			p := *Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
-			if problem, ok := errors.AsType[*Problem](err); ok {
+			p := *web.Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
+			if problem, ok := errors.AsType[*web.Problem](err); ok {
 				p = *problem // which may be everybody's
 			}
 			p.Header = http.Header{"Retry-After": {"1"}}

@@ -1,20 +1,21 @@
-// Package web is what every HTTP server of the company shares: a gin engine that fails safely,
-// problems (RFC 9457), content negotiation, a server that stops gracefully, and the pages' layout and style.
-package web
+// Package webserver is the HTTP server of every process: a gin engine that fails safely, its access log, metrics and health, and a
+// listener that bounds connections and stops gracefully. What an answer is made of lies in package web, which knows no router.
+package webserver
 
 import (
 	"context"
 	"errors"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
@@ -33,49 +34,20 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
 	r.Use(streams, secure, answer(logger), guard(http.NewCrossOriginProtection()))
-	r.NoRoute(HandleLong(func(*gin.Context) error { return nothingHere() }))
+	r.NoRoute(HandleLong(func(*gin.Context) error { return web.NothingHere() }))
 	r.NoMethod(HandleLong(func(c *gin.Context) error {
-		return notAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)
+		return web.NotAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)
 	}))
-	RouteAssets(r)
+	for _, path := range web.AssetPaths() {
+		GET(r, path, HandleLong(func(c *gin.Context) error { return web.ServeAsset(c.Writer, c.Request) }))
+	}
 	return r
-}
-
-func notAllowed(allow, method string) *Problem {
-	p := Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", allow, method)
-	p.Header = http.Header{"Allow": {allow}}
-	return p
 }
 
 // GET routes GET and HEAD of path to h; net/http drops the body of an answer to HEAD.
 func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
 	r.GET(path, h...)
 	r.HEAD(path, h...)
-}
-
-// GETOnly is [GET] for a path that takes no other method. An engine of [New] refuses these by itself; on any other engine GETOnly
-// routes them to a 405 with Allow.
-func GETOnly(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
-	GET(r, path, h...)
-	if isOurs(r) {
-		return
-	}
-	refuse := Handle(func(c *gin.Context) error { return notAllowed("GET, HEAD", c.Request.Method) })
-	r.Match([]string{
-		http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace,
-	}, path, refuse)
-}
-
-// isOurs reports whether [New] made the engine of r.
-func isOurs(r gin.IRoutes) bool {
-	var chain gin.HandlersChain
-	switch r := r.(type) {
-	case *gin.Engine:
-		chain = r.Handlers
-	case *gin.RouterGroup:
-		chain = r.Handlers
-	}
-	return slices.ContainsFunc(chain, func(h gin.HandlerFunc) bool { return funcName(h) == secureName })
 }
 
 func funcName(h gin.HandlerFunc) string {
@@ -85,22 +57,24 @@ func funcName(h gin.HandlerFunc) string {
 // secureName is in the chain of every handler of an engine of [New], and of no other.
 var secureName = funcName(secure)
 
-// RequestTimeout is how long a handler has from when the request is there as a whole: see [Handle].
-const RequestTimeout = 8 * time.Second
-
 // Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down or the time is
 // up, and as nothing where the client is gone. No later handler of the chain runs. The context of the request that h gets ends 8 s
 // after its body has arrived. On an engine that [New] did not make, the errors that are logged go to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
-		if err := readWhole(whole); err != nil {
+		if err := web.ReadWhole(whole); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(whole.Context(), RequestTimeout)
+		ctx, cancel := context.WithTimeout(whole.Context(), web.RequestTimeout)
 		defer cancel()
 		c.Request = whole.WithContext(ctx)
-		defer func() { c.Request = whole }() // the end of that context is not the client's leaving
+		defer func() { // the end of that context is not the client's leaving
+			if client := web.ClientOf(c.Request); client != nil && web.ClientOf(whole) == nil {
+				whole = web.WithClient(whole, client) // h has found it out
+			}
+			c.Request = whole
+		}()
 		return h(c)
 	})
 }
@@ -119,28 +93,39 @@ func fail(c *gin.Context, err error) {
 	_ = c.Error(err) // it only hands back what it stored
 	c.Abort()
 	if !slices.Contains(c.HandlerNames(), secureName) { // nobody up the chain answers with it
-		refuse(c, problemOf(c, err, slog.Default()))
+		refuse(c, web.ProblemOf(c.Request, err, slog.Default()))
 	}
 }
 
-const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
-	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+func secure(c *gin.Context) { web.Secure(c.Writer.Header()) }
 
-// FormsMayLeadTo lets the forms of the page that is answered with end in a redirect to another origin, too, such as
-// https://cars.example: browsers hold that against form-action.
-func FormsMayLeadTo(c *gin.Context, origin string) {
-	c.Header("Content-Security-Policy", strings.Replace(contentSecurityPolicy, "form-action 'self'", "form-action 'self' "+origin, 1))
+// Brand stands before the service's name on every page.
+const Brand = "Edison"
+
+// Render answers with a page of the brand, as [web.Render] does, or as for any error if the template fails.
+func Render(c *gin.Context, status int, t *template.Template, p web.Page) {
+	p.Brand = Brand
+	if err := web.Render(c.Writer, c.Request, status, t, p); err != nil {
+		fail(c, err)
+	}
 }
 
-// Header fields that all answers share: Set would allocate each.
-var policyField, optionsField, referrerField = []string{contentSecurityPolicy}, []string{"nosniff"}, []string{"same-origin"}
-
-func secure(c *gin.Context) {
-	h := c.Writer.Header()
-	h["Content-Security-Policy"] = policyField
-	h["X-Content-Type-Options"] = optionsField
-	h["Referrer-Policy"] = referrerField
+// clientOf returns what is known of the client, to be changed.
+func clientOf(c *gin.Context) *web.Client {
+	client := web.ClientOf(c.Request)
+	if client == nil {
+		client = new(web.Client)
+		c.Request = web.WithClient(c.Request, client)
+	}
+	return client
 }
+
+// SetReader names the client of the request, which has proved by a token or a session to be that one.
+func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
+
+// SetSession makes the pages of the answer offer an operator to log out. name returns the operator's name, or "" if the session has
+// ended.
+func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
 // answer turns the errors and panics of the handlers after it into answers.
 func answer(logger *slog.Logger) gin.HandlerFunc {
@@ -154,23 +139,23 @@ func answer(logger *slog.Logger) gin.HandlerFunc {
 				panic(p)
 			}
 			logger.ErrorContext(c.Request.Context(), "handler panicked", "method", c.Request.Method,
-				"path", c.Request.URL.Path, "panic", Panicked(p), "stack", string(debug.Stack()))
+				"path", c.Request.URL.Path, "panic", web.Panicked(p), "stack", string(debug.Stack()))
 			c.Abort()
-			refuse(c, Errorf(http.StatusInternalServerError, ""))
+			refuse(c, web.Errorf(http.StatusInternalServerError, ""))
 		}()
 		c.Next()
 		if last := c.Errors.Last(); last != nil {
-			refuse(c, problemOf(c, last.Err, logger))
+			refuse(c, web.ProblemOf(c.Request, last.Err, logger))
 		}
 	}
 }
 
 // refuse answers with the problem if the answer can still be chosen, else breaks the connection.
-func refuse(c *gin.Context, p *Problem) {
+func refuse(c *gin.Context, p *web.Problem) {
 	if p == nil || c.Writer.Written() {
 		panic(http.ErrAbortHandler)
 	}
-	p.write(c)
+	p.Write(c.Writer, c.Request, web.Page{Brand: Brand, Service: "Cars"})
 }
 
 // PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of no third one.
@@ -181,7 +166,7 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	}
 	r.POST(path, foreign, func(c *gin.Context) {
 		if crossOrigin.Check(c.Request) != nil {
-			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and begin there.", origin))
+			fail(c, web.Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and begin there.", origin))
 		}
 	}, h)
 }
@@ -193,20 +178,20 @@ var foreignName = funcName(foreign)
 
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
-	large := NewSlots("requests with large bodies", largeBodies)
+	large := web.NewSlots("requests with large bodies", largeBodies)
 	return func(c *gin.Context) {
 		req := c.Request
 		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
-			body := boundBody(unwrap(c.Writer), req, large, ClientKey(c))
+			body := boundBody(unwrap(c.Writer), req, large, web.ClientKey(c.Request))
 			req.Body = body
 			defer body.done()
 		}
-		err := checkText(req.URL)
+		err := web.CheckText(req.URL)
 		switch {
 		case err != nil:
 			fail(c, err)
 		case crossOrigin.Check(req) != nil && !slices.Contains(c.HandlerNames(), foreignName):
-			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this."))
+			fail(c, web.Errorf(http.StatusForbidden, "A page of another origin may not send this."))
 		case req.ContentLength > maxBody:
 			fail(c, tooLarge())
 		default:

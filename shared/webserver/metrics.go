@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"maps"
@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // NewMetrics returns a registry with the metrics of the Go runtime and of the process.
@@ -57,7 +59,7 @@ func CountRequests(registry prometheus.Registerer) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		class := 0
 		defer func() {
-			countersOf(series{c.FullPath(), Reader(c)})[class].Inc()
+			countersOf(series{c.FullPath(), web.Reader(c.Request)})[class].Inc()
 		}()
 		c.Next()
 		class = min(max(c.Writer.Status()/100-1, 1), 4)

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -39,7 +41,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return impatient{ln, newOpenConns(MaxConnections())}, nil
+	return impatient{ln, newOpenConns(web.MaxConnections())}, nil
 }
 
 // ServeListener is Serve on a listener, which it closes.
@@ -52,7 +54,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		ConnContext:       withConn,
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())
+			return web.WithStopping(context.WithoutCancel(ctx), ctx.Done())
 		},
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
@@ -95,24 +97,6 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	return nil
 }
 
-type stopping struct{}
-
-type endingKey struct{}
-
-// Stopping returns, in the context of a request, what is closed when the server is to stop or the request to end, see [Ending]: a
-// handler that waits must end then. Elsewhere it is nil, and never closed.
-func Stopping(ctx context.Context) <-chan struct{} {
-	if ends, ok := ctx.Value(endingKey{}).(<-chan struct{}); ok {
-		return ends
-	}
-	return serverStopping(ctx)
-}
-
-func serverStopping(ctx context.Context) <-chan struct{} {
-	done, _ := ctx.Value(stopping{}).(<-chan struct{})
-	return done
-}
-
 // An Ending ends requests that wait before their server stops, such as those with a token that is revoked.
 type Ending struct {
 	ended chan struct{}
@@ -126,10 +110,10 @@ func NewEnding() *Ending { return &Ending{ended: make(chan struct{})} }
 // End ends the requests of Bind. Call it once.
 func (e *Ending) End() { close(e.ended) }
 
-// Bind returns the request with a context in which [Stopping] is closed by End, too.
+// Bind returns the request with a context in which [web.Stopping] is closed by End, too.
 func (e *Ending) Bind(req *http.Request) *http.Request {
 	ctx := req.Context()
-	return req.WithContext(context.WithValue(ctx, endingKey{}, e.either(serverStopping(ctx))))
+	return req.WithContext(web.WithStopping(ctx, e.either(web.Stopping(ctx))))
 }
 
 // either returns the channel that the stop of a server and End close. All requests to the server share it.

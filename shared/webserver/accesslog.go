@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"log/slog"
@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // maxLogged bounds, in bytes, what a line of the log takes from a client's text.
@@ -32,7 +34,7 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 				slog.Int("bytes", max(c.Writer.Size(), 0)),
 				slog.Float64("duration_ms", math.Round(time.Since(start).Seconds()*1e6)/1e3),
 				slog.String("client", c.ClientIP()),
-				slog.String("reader", Reader(c)),
+				slog.String("reader", web.Reader(c.Request)),
 				slog.String("user_agent", cut(req.UserAgent())),
 			}
 			if !complete { // a panic breaks the connection

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"encoding/json"
@@ -13,20 +13,22 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // specimen renders testdata/specimen.html, which shows every part of the style, inside the whole layout.
 func specimen(t *testing.T) (*http.Response, string) {
 	t.Helper()
-	page := Template(os.DirFS("testdata"), "specimen.html")
+	page := web.Template(os.DirFS("testdata"), "specimen.html")
 	now := time.Now()
 	url, _ := newServer(t, func(r *gin.Engine) {
 		GET(r, "/", func(c *gin.Context) {
-			Render(c, http.StatusOK, page, Page{
+			Render(c, http.StatusOK, page, web.Page{
 				Service: "Sales", Title: "Specimen", Refresh: 5,
-				Nav:        []Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
-				Alternates: []Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
-				Freshness: []Freshness{
+				Nav:        []web.Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
+				Alternates: []web.Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
+				Freshness: []web.Freshness{
 					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
 					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached.", URL: "/subscriptions/builds", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "25s"},
 					{Feed: "customers", State: "stale", URL: "/subscriptions/customers", Schedule: "@hourly", Wait: "0s"},
@@ -44,7 +46,7 @@ func specimen(t *testing.T) (*http.Response, string) {
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	resp, body := specimen(t)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Cache-Control") != "no-cache" || resp.Header.Get("Refresh") != "5" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Cache-Control") != "no-cache" || resp.Header.Get("Refresh") != "5" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
 	for _, part := range []string{
@@ -71,8 +73,8 @@ func TestLayout(t *testing.T) {
 		t.Errorf("inline code or style: %q", inline)
 	}
 	for _, asset := range regexp.MustCompile(`/assets/[^"?]+`).FindAllString(body, -1) {
-		if _, err := assetURL(strings.TrimPrefix(asset, "/assets/")); err != nil {
-			t.Error(err)
+		if !slices.Contains(web.AssetPaths(), asset) {
+			t.Errorf("no asset %s", asset)
 		}
 	}
 }
@@ -80,8 +82,8 @@ func TestLayout(t *testing.T) {
 // The specimen is of use only while it is complete.
 func TestSpecimenShowsTheWholeStyle(t *testing.T) {
 	t.Parallel()
-	used := classesUsed(t, "testdata/specimen.html", "layout.html", "problem.html")
-	sheet, err := os.ReadFile("assets/style.css")
+	used := classesUsed(t, "testdata/specimen.html", "../web/layout.html", "../web/problem.html")
+	sheet, err := os.ReadFile("../web/assets/style.css")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,14 +122,14 @@ func classesUsed(t *testing.T, files ...string) []string {
 
 func TestRender(t *testing.T) {
 	t.Parallel()
-	page := Template(fstest.MapFS{"page.html": {Data: []byte(
+	page := web.Template(fstest.MapFS{"page.html": {Data: []byte(
 		`{{define "nav"}}<nav>own</nav>{{end}}{{define "main"}}<p>{{.Data.Name}}</p>{{end}}`)}}, "page.html")
 	url, logged := newServer(t, func(r *gin.Engine) {
 		r.GET("/set", func(c *gin.Context) {
 			c.Header("Cache-Control", "max-age=60")
-			Render(c, http.StatusAccepted, page, Page{Data: map[string]any{"Name": "<b>"}})
+			Render(c, http.StatusAccepted, page, web.Page{Data: map[string]any{"Name": "<b>"}})
 		})
-		r.GET("/broken", func(c *gin.Context) { Render(c, http.StatusOK, page, Page{Title: "Broken", Data: 1}) })
+		r.GET("/broken", func(c *gin.Context) { Render(c, http.StatusOK, page, web.Page{Title: "Broken", Data: 1}) })
 	})
 	resp, body := ask(t, "GET", url+"/set", nil)
 	if resp.StatusCode != http.StatusAccepted || resp.Header.Get("Cache-Control") != "max-age=60" || !strings.Contains(body, "<p>&lt;b&gt;</p>") || !strings.Contains(body, "<nav>own</nav>") {
@@ -147,12 +149,12 @@ func TestTemplateRefusesAPageWithoutMain(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	Template(fstest.MapFS{"page.html": {Data: []byte("text")}}, "page.html")
+	web.Template(fstest.MapFS{"page.html": {Data: []byte("text")}}, "page.html")
 }
 
 func TestPageOfAnOperator(t *testing.T) {
 	t.Parallel()
-	page := Template(fstest.MapFS{"page.html": {Data: []byte(`{{define "main"}}here{{end}}`)}}, "page.html")
+	page := web.Template(fstest.MapFS{"page.html": {Data: []byte(`{{define "main"}}here{{end}}`)}}, "page.html")
 	url, _ := newServer(t, func(r *gin.Engine) {
 		session := func(c *gin.Context) {
 			c.Header("ETag", `"of-all"`)
@@ -161,8 +163,8 @@ func TestPageOfAnOperator(t *testing.T) {
 			}
 			c.Header("Cache-Control", c.Query("cache"))
 		}
-		GET(r, "/", session, func(c *gin.Context) { Render(c, http.StatusOK, page, Page{Service: "Sales", Title: "Page"}) })
-		GET(r, "/gone", session, Handle(func(*gin.Context) error { return Errorf(http.StatusGone, "It was here.") }))
+		GET(r, "/", session, func(c *gin.Context) { Render(c, http.StatusOK, page, web.Page{Service: "Sales", Title: "Page"}) })
+		GET(r, "/gone", session, Handle(func(*gin.Context) error { return web.Errorf(http.StatusGone, "It was here.") }))
 	})
 	for _, x := range []struct{ name, target, shown, cache, etag string }{
 		{"without a session", "/", "", "no-cache", `"of-all"`},

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"errors"
@@ -27,10 +27,11 @@ func (p *Proxies) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Trust makes c.ClientIP and [HTTPS] believe these proxies, and nobody else. Call it before routes are added.
+// Trust makes c.ClientIP, [web.ClientKey] and [HTTPS] believe these proxies, and nobody else. Call it before routes are added.
 func (p Proxies) Trust(r *gin.Engine) error {
 	if len(p) > 0 {
-		r.Use(p.noteHTTPS)
+		r.Handlers = slices.Insert(r.Handlers, 0, p.note)
+		r.Use() // gin makes its answers to unknown paths anew
 	}
 	r.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	return r.SetTrustedProxies(p)
@@ -42,9 +43,10 @@ func HTTPS(c *gin.Context) bool { return c.Request.TLS != nil || c.GetBool(https
 
 type httpsKey struct{}
 
-// noteHTTPS notes for [HTTPS] that a proxy of p says https. Where several proxies say something, all have to say it: a client may
-// have sent the first one's.
-func (p Proxies) noteHTTPS(c *gin.Context) {
+// note notes for [web.ClientKey] where the client's address comes from, and for [HTTPS] that a proxy of p says https. Where several
+// proxies say something, all have to say it: a client may have sent the first one's.
+func (p Proxies) note(c *gin.Context) {
+	clientOf(c).Addr = c.ClientIP
 	said := c.Request.Header["X-Forwarded-Proto"]
 	if len(said) == 0 {
 		return

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"io"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // observed serves with an access log and metrics, as the sales app does.
@@ -22,10 +24,10 @@ func observed(t *testing.T, routes func(*gin.Engine)) (url string, logged *logBu
 	GET(engine, "/feeds/orders", Handle(func(c *gin.Context) error { // for the holders of a token, which name:secret stands for
 		name, _, _ := strings.Cut(strings.TrimPrefix(c.GetHeader("Authorization"), "Bearer "), ":")
 		if name == "" {
-			return Errorf(http.StatusUnauthorized, "")
+			return web.Errorf(http.StatusUnauthorized, "")
 		}
 		SetReader(c, name)
-		c.String(http.StatusOK, "<%s>", Reader(c))
+		c.String(http.StatusOK, "<%s>", web.Reader(c.Request))
 		return nil
 	}))
 	Metrics(engine, registry)

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"net"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // openConns are the connections of a listener. They are bounded, in all and per client, so that files remain for what is not a
@@ -28,7 +30,7 @@ func newOpenConns(most int) *openConns {
 // admit reports whether there may be one more connection, and closes another one where that makes room for it.
 func (o *openConns) admit(c *impatientConn) bool {
 	if addr, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		c.client = clientAddr(addr.AddrPort().Addr())
+		c.client = web.ClientAddr(addr.AddrPort().Addr())
 	}
 	o.mu.Lock()
 	var gives *impatientConn

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"bufio"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A pipeListener hands out connections in memory, so that a test can let hours pass.
@@ -139,7 +141,7 @@ func TestSlowAnswer(t *testing.T) {
 					return errors.New("cut off")
 				case <-time.After(time.Hour):
 				}
-				Send(c, http.StatusOK, "text/plain", []byte("at last"))
+				web.Send(c.Writer, c.Request, http.StatusOK, "text/plain", []byte("at last"))
 				return nil
 			}))
 		})
@@ -169,7 +171,7 @@ func TestSlowReader(t *testing.T) {
 		return func(r *gin.Engine) {
 			r.GET("/", func(c *gin.Context) {
 				start := time.Now()
-				Send(c, http.StatusOK, "text/plain", page)
+				web.Send(c.Writer, c.Request, http.StatusOK, "text/plain", page)
 				left <- time.Since(start)
 			})
 			r.GET("/json", func(c *gin.Context) {

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"bufio"
@@ -12,12 +12,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // logBuffer keeps what is logged; the server writes to it from its own goroutines.
@@ -72,7 +75,7 @@ func ask(t *testing.T, method, url string, body io.Reader, header ...string) (*h
 	return resp, string(text)
 }
 
-func wantProblem(t *testing.T, resp *http.Response, body string, status int) Problem {
+func wantProblem(t *testing.T, resp *http.Response, body string, status int) web.Problem {
 	t.Helper()
 	if resp.StatusCode != status {
 		t.Errorf("status %d, want %d: %s", resp.StatusCode, status, body)
@@ -83,7 +86,7 @@ func wantProblem(t *testing.T, resp *http.Response, body string, status int) Pro
 	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
 		t.Errorf("Cache-Control %q", got)
 	}
-	var p Problem
+	var p web.Problem
 	if err := json.Unmarshal([]byte(body), &p); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
@@ -95,6 +98,8 @@ func wantProblem(t *testing.T, resp *http.Response, body string, status int) Pro
 
 func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Parallel()
+	policy := http.Header{}
+	web.Secure(policy)
 	url, _ := newServer(t, func(r *gin.Engine) {
 		GET(r, "/cars", func(c *gin.Context) { c.String(http.StatusOK, "cars") })
 		r.POST("/orders", func(c *gin.Context) { c.Status(http.StatusCreated) })
@@ -121,7 +126,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Run("a browser gets a page", func(t *testing.T) {
 		t.Parallel()
 		resp, body := ask(t, "GET", url+"/orders", nil, "Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Content-Type") != HTMLType || resp.Header.Get("Allow") != "POST" {
+		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Allow") != "POST" {
 			t.Errorf("%d %v", resp.StatusCode, resp.Header)
 		}
 		if !strings.Contains(body, "<h1>Method Not Allowed</h1>") {
@@ -133,7 +138,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		for _, path := range []string{"/cars", "/nowhere", "/orders", "/assets/style.css"} {
 			resp, _ := ask(t, "GET", url+path, nil)
 			for name, want := range map[string]string{
-				"Content-Security-Policy": contentSecurityPolicy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
+				"Content-Security-Policy": policy.Get("Content-Security-Policy"), "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
 			} {
 				if got := resp.Header.Get(name); got != want {
 					t.Errorf("%s: %s: %q", path, name, got)
@@ -145,13 +150,13 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	t.Parallel()
-	page := Template(pages, "problem.html")
+	page := web.Template(os.DirFS("../web"), "problem.html")
 	url, _ := newServer(t, func(r *gin.Engine) {
 		GET(r, "/page", func(c *gin.Context) {
-			long := Problem{Title: "long", Detail: strings.Repeat("x", 100_000)}
-			Render(c, http.StatusOK, page, Page{Title: "long", Data: long})
+			long := web.Problem{Title: "long", Detail: strings.Repeat("x", 100_000)}
+			Render(c, http.StatusOK, page, web.Page{Title: "long", Data: long})
 		})
-		GET(r, "/refused", Handle(func(*gin.Context) error { return Errorf(http.StatusConflict, "no") }))
+		GET(r, "/refused", Handle(func(*gin.Context) error { return web.Errorf(http.StatusConflict, "no") }))
 	})
 	for _, path := range []string{"/page", "/refused", "/nowhere", "/assets/style.css"} {
 		get, body := ask(t, "GET", url+path, nil)
@@ -359,10 +364,7 @@ func TestAssets(t *testing.T) {
 	if again.StatusCode != http.StatusNotModified || none != "" {
 		t.Errorf("with its ETag: %d", again.StatusCode)
 	}
-	versioned, err := assetURL("style.css")
-	if err != nil {
-		t.Fatal(err)
-	}
+	versioned := "/assets/style.css?v=" + strings.Trim(resp.Header.Get("ETag"), `"`)
 	if resp, _ := ask(t, "GET", url+versioned, nil); resp.Header.Get("Cache-Control") != "public, max-age=31536000, immutable" {
 		t.Errorf("%s: %v", versioned, resp.Header)
 	}
@@ -449,4 +451,26 @@ func TestLargeBodiesAtOnce(t *testing.T) {
 			conn.Close()
 		}
 	})
+}
+
+func TestTooManyRequests(t *testing.T) {
+	t.Parallel()
+	l := web.NewLimiter(1, 3)
+	url, _ := newServer(t, func(r *gin.Engine) {
+		r.GET("/cold", Handle(func(c *gin.Context) error {
+			if err := l.Check(c.Request, 3); err != nil {
+				return err
+			}
+			c.Status(http.StatusNoContent)
+			return nil
+		}))
+	})
+	if resp, _ := ask(t, "GET", url+"/cold", nil); resp.StatusCode != http.StatusNoContent {
+		t.Error(resp.Status)
+	}
+	resp, body := ask(t, "GET", url+"/cold", nil)
+	wantProblem(t, resp, body, http.StatusTooManyRequests)
+	if after := resp.Header.Get("Retry-After"); after != "3" {
+		t.Errorf("Retry-After %q", after)
+	}
 }

@@ -1,4 +1,4 @@
-package web
+package webserver
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A client that takes less than stallBytes of an answer within stallTimeout is cut off. Answers may still wait, and
@@ -124,11 +126,8 @@ func (c *impatientConn) together(write func()) {
 	}
 }
 
-// Keys of the context of a request.
-type (
-	connKey     struct{} // *impatientConn, unless there is TLS
-	acceptedKey struct{} // *impatientConn
-)
+// acceptedKey is the key of the *impatientConn in the context of a request.
+type acceptedKey struct{}
 
 // withConn is http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
@@ -140,7 +139,7 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	if _, secure := c.(*tls.Conn); secure { // its packets are not those of the connection
 		return ctx
 	}
-	return context.WithValue(ctx, connKey{}, impatient)
+	return web.WithTogether(ctx, impatient.together)
 }
 
 // accepted returns the connection as it was accepted, or nil if that was not by [Listen].

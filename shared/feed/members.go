@@ -1,0 +1,150 @@
+package feed
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/xml"
+	"html"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// nsMembers is the namespace of the XML that is made of an entity's members.
+const nsMembers = nsDatafeed + "/entity"
+
+// maxNested is how deep arrays and objects are shown as such: what is deeper is shown as JSON.
+const maxNested = 50
+
+// A member is a value of an entity, with its name in the object that has it.
+type member struct {
+	name  string
+	text  string   // of a string, number or boolean, and of what is nested too deep; "" of null
+	kind  byte     // of its first token: { [ n or another
+	inner []member // of an object or array
+}
+
+// membersOf reads an entity, whose members keep their order. What is no JSON is one text.
+func membersOf(entity []byte) member {
+	dec := jsontext.NewDecoder(bytes.NewReader(entity), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if m, err := readMember(dec, "", 0); err == nil {
+		return m
+	}
+	return member{text: string(entity)}
+}
+
+func readMember(dec *jsontext.Decoder, name string, depth int) (m member, err error) {
+	m = member{name: name, kind: byte(dec.PeekKind())}
+	if m.kind != '{' && m.kind != '[' || depth == maxNested {
+		value, err := dec.ReadValue()
+		if err != nil {
+			return m, err
+		}
+		switch m.text = string(value); m.kind {
+		case 'n':
+			m.text = ""
+		case '"':
+			text, _ := jsontext.AppendUnquote(nil, value) // it is a string; what is not UTF-8 in it becomes U+FFFD
+			m.text = string(text)
+		}
+		return m, nil
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return m, err
+	}
+	for dec.PeekKind() != '}' && dec.PeekKind() != ']' {
+		name := "item"
+		if m.kind == '{' {
+			token, err := dec.ReadToken()
+			if err != nil {
+				return m, err
+			}
+			name = token.String()
+		}
+		inner, err := readMember(dec, name, depth+1)
+		if err != nil {
+			return m, err
+		}
+		m.inner = append(m.inner, inner)
+	}
+	_, err = dec.ReadToken()
+	return m, err
+}
+
+// plain shows an entry of which nothing is known but that it is JSON.
+func plain(e Entry) Shown {
+	m := membersOf(e.Entity)
+	title := map[string]string{}
+	for _, x := range m.inner {
+		if x.kind == '"' && m.kind == '{' {
+			title[x.name] = x.text
+		}
+	}
+	var b strings.Builder
+	m.writeHTML(&b)
+	return Shown{Title: cmp.Or(title["title"], title["name"], e.ID.String()), HTML: b.String(), XML: m}
+}
+
+// writeHTML writes an object as a description list, an array as a list, and any other value as text.
+func (m member) writeHTML(b *strings.Builder) {
+	switch {
+	case m.inner == nil:
+		b.WriteString(html.EscapeString(m.text))
+	case m.kind == '{':
+		b.WriteString("<dl>")
+		for _, x := range m.inner {
+			b.WriteString("<dt>" + html.EscapeString(x.name) + "</dt><dd>")
+			x.writeHTML(b)
+			b.WriteString("</dd>")
+		}
+		b.WriteString("</dl>")
+	default:
+		b.WriteString("<ul>")
+		for _, x := range m.inner {
+			b.WriteString("<li>")
+			x.writeHTML(b)
+			b.WriteString("</li>")
+		}
+		b.WriteString("</ul>")
+	}
+}
+
+// MarshalXML writes a member as an element of its name, or as <member name="..."> where XML has no such name; an item of an array
+// is an element <item>, and null is one with nil="true".
+func (m member) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
+	return m.encode(e, xml.StartElement{Name: xml.Name{Space: nsMembers, Local: "entity"}})
+}
+
+func (m member) encode(e *xml.Encoder, start xml.StartElement) error {
+	if m.kind == 'n' {
+		start.Attr = append(start.Attr, xml.Attr{Name: xml.Name{Local: "nil"}, Value: "true"})
+	}
+	if err := e.EncodeToken(start); err != nil {
+		return err
+	}
+	if err := e.EncodeToken(xml.CharData(m.text)); err != nil {
+		return err
+	}
+	for _, x := range m.inner {
+		inner := xml.StartElement{Name: xml.Name{Local: x.name}}
+		if !isXMLName(x.name) {
+			inner = xml.StartElement{Name: xml.Name{Local: "member"}, Attr: []xml.Attr{{Name: xml.Name{Local: "name"}, Value: x.name}}}
+		}
+		if err := x.encode(e, inner); err != nil {
+			return err
+		}
+	}
+	return e.EncodeToken(start.End())
+}
+
+// isXMLName reports whether every parser of XML takes the name for that of an element: letters of ASCII, then digits and -_. too,
+// but not xml at its start.
+func isXMLName(name string) bool {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
+		if !letter && (i == 0 || !(r >= '0' && r <= '9' || r == '-' || r == '.')) {
+			return false
+		}
+	}
+	return name != "" && !strings.HasPrefix(strings.ToLower(name), "xml")
+}

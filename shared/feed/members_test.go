@@ -1,0 +1,80 @@
+package feed
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A feed without Show is made of the members of its entities, whatever these are.
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	id := uuid.NewSHA1(uuid.NameSpaceOID, []byte("thing"))
+	for name, x := range map[string]struct{ entity, title, html, xml string }{
+		"a name": {
+			`{"name":"Ada & <Co>","n":1.50}`, "Ada & <Co>",
+			"<dl><dt>name</dt><dd>Ada &amp; &lt;Co&gt;</dd><dt>n</dt><dd>1.50</dd></dl>", "<name>Ada &amp; &lt;Co&gt;</name><n>1.50</n>",
+		},
+		"a title before a name": {`{"name":"x","title":"T"}`, "T", "", "<name>x</name><title>T</title>"},
+		"no text as a name":     {`{"name":7,"title":""}`, id.String(), "", "<name>7</name><title></title>"},
+		"nested": {
+			`{"lines":[{"sku":"a","n":[1,[2]]},{}],"to":{"city":"Paris"}}`, id.String(),
+			"<dl><dt>lines</dt><dd><ul><li><dl><dt>sku</dt><dd>a</dd><dt>n</dt><dd><ul><li>1</li><li><ul><li>2</li></ul></li></ul></dd></dl></li><li></li></ul></dd>" +
+				"<dt>to</dt><dd><dl><dt>city</dt><dd>Paris</dd></dl></dd></dl>",
+			"<lines><item><sku>a</sku><n><item>1</item><item><item>2</item></item></n></item><item></item></lines><to><city>Paris</city></to>",
+		},
+		"null and booleans": {`{"a":null,"b":true}`, id.String(), "<dl><dt>a</dt><dd></dd><dt>b</dt><dd>true</dd></dl>", `<a nil="true"></a><b>true</b>`},
+		"names that are none in XML": {
+			`{"a b":1,"1":2,"":3,"xmlns":4,"ü":5,"<x>":6,"a:b":7,"\u0001":8,"XMLfoo":9,"-":10}`, id.String(), "",
+			`<member name="a b">1</member><member name="1">2</member><member name="">3</member><member name="xmlns">4</member><member name="ü">5</member>` +
+				`<member name="&lt;x&gt;">6</member><member name="a:b">7</member><member name="` + "\uFFFD" + `">8</member><member name="XMLfoo">9</member><member name="-">10</member>`,
+		},
+		"names that XML has":     {`{"a-b_c.1":1,"_":2}`, id.String(), "", "<a-b_c.1>1</a-b_c.1><_>2</_>"},
+		"unicode":                {`{"name":"Zo\u00eb 🚗 \ud83d\ude97 \u0000\u001b]"}`, "Zoë 🚗 🚗 \x00\x1b]", "", "<name>Zoë 🚗 🚗 \uFFFD\uFFFD]</name>"},
+		"half a surrogate":       {`{"name":"a\ud800b"}`, "a\uFFFDb", "", "<name>a\uFFFDb</name>"},
+		"a name twice":           {`{"a":1,"a":2}`, id.String(), "", "<a>1</a><a>2</a>"},
+		"an array":               {`["a",{"name":"x"}]`, id.String(), "<ul><li>a</li><li><dl><dt>name</dt><dd>x</dd></dl></li></ul>", "<item>a</item><item><name>x</name></item>"},
+		"a string":               {`"<b>"`, id.String(), "&lt;b&gt;", "&lt;b&gt;"},
+		"nothing":                {`{}`, id.String(), "", ""},
+		"no JSON":                {`{"a":<`, id.String(), "{&#34;a&#34;:&lt;", "{&#34;a&#34;:&lt;"},
+		"a number that is large": {`{"n":123456789012345678901234567890}`, id.String(), "", "<n>123456789012345678901234567890</n>"},
+		"deeper than is shown":   {strings.Repeat("[", 60) + strings.Repeat("]", 60), id.String(), "", "<item>" + strings.Repeat("[", 10) + strings.Repeat("]", 10) + "</item>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			entry := Entry{Position: 1, ID: id, Version: 1, Updated: time.Unix(0, 0), Entity: []byte(x.entity)}
+			doc := Document{Description: Description{Name: "things", Title: "Things", ID: "tag:things.example,2026:things"}, Page: Page{Entries: []Entry{entry}}}
+			shown := doc.Words(entry)
+			if shown.Title != x.title || x.html != "" && shown.HTML != x.html {
+				t.Errorf("title %q, HTML %s", shown.Title, shown.HTML)
+			}
+			atom, err := doc.Atom()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(atom), x.xml) || !strings.Contains(string(atom), `<entity xmlns="https://datafeed.example/ns/entity"`) {
+				t.Errorf("Atom without %s: %s", x.xml, atom)
+			}
+			var tree struct {
+				Entity struct {
+					Inner string `xml:",innerxml"`
+				} `xml:"https://datafeed.example/ns/entity entity"`
+			}
+			if err := xml.Unmarshal(atom, &struct {
+				Entry any `xml:"entry"`
+			}{&tree}); err != nil {
+				t.Errorf("%v: %s", err, atom)
+			}
+			if !json.Valid([]byte(x.entity)) {
+				return
+			}
+			if body, err := doc.JSON(); err != nil || !json.Valid(body) {
+				t.Errorf("JSON: %v %s", err, body)
+			}
+		})
+	}
+}

@@ -1,0 +1,71 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+)
+
+// A Client is what is known of the client of a request beside the request itself: see [WithClient].
+type Client struct {
+	Reader   string        // the client's name, which it has proved to have; "" if it has none
+	Addr     func() string // the client's address, if it is not the connection's, as behind a proxy; may be nil
+	Operator func() string // the name of the operator who is logged in, or ""; may be nil; called only if there is a page
+}
+
+type clientKey struct{}
+
+// WithClient returns the request with what is known of its client: limits, the access log and metrics count by the client's name or
+// else its address, and pages offer an operator to log out.
+func WithClient(r *http.Request, client *Client) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), clientKey{}, client))
+}
+
+// ClientOf returns the client that [WithClient] added to the request, or nil.
+func ClientOf(r *http.Request) *Client {
+	client, _ := r.Context().Value(clientKey{}).(*Client)
+	return client
+}
+
+// Reader returns the name of the client, or "" if it has none.
+func Reader(r *http.Request) string {
+	if client := ClientOf(r); client != nil {
+		return client.Reader
+	}
+	return ""
+}
+
+// ClientKey is the reader's name, or else the address: of IPv6 the /64, since a client has all of one.
+func ClientKey(r *http.Request) string {
+	client := ClientOf(r)
+	if client != nil && client.Reader != "" {
+		return client.Reader
+	}
+	var addr netip.Addr
+	if client != nil && client.Addr != nil {
+		addr, _ = netip.ParseAddr(client.Addr())
+	} else if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		addr = peer.Addr()
+	}
+	if !addr.IsValid() {
+		return ""
+	}
+	return ClientAddr(addr).String()
+}
+
+// ClientAddr stands for all addresses that one client may have.
+func ClientAddr(addr netip.Addr) netip.Addr {
+	if addr = addr.Unmap(); addr.Is6() {
+		network, _ := addr.Prefix(64)
+		addr = network.Addr()
+	}
+	return addr
+}
+
+// operatorOf returns the name of the operator who is logged in, or "".
+func operatorOf(r *http.Request) string {
+	if client := ClientOf(r); client != nil && client.Operator != nil {
+		return client.Operator()
+	}
+	return ""
+}

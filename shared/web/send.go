@@ -1,0 +1,88 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// RequestTimeout is how long a request may take that does not wait for anything.
+const RequestTimeout = 8 * time.Second
+
+const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// Header fields that all answers share: Set would allocate each.
+var policyField, optionsField, referrerField = []string{contentSecurityPolicy}, []string{"nosniff"}, []string{"same-origin"}
+
+// Secure sets the header fields of an answer that bound what a browser does with it.
+func Secure(h http.Header) {
+	h["Content-Security-Policy"] = policyField
+	h["X-Content-Type-Options"] = optionsField
+	h["Referrer-Policy"] = referrerField
+}
+
+// FormsMayLeadTo lets the forms of the page that is answered with end in a redirect to another origin, too, such as
+// https://cars.example: browsers hold that against form-action.
+func FormsMayLeadTo(h http.Header, origin string) {
+	h.Set("Content-Security-Policy", strings.Replace(contentSecurityPolicy, "form-action 'self'", "form-action 'self' "+origin, 1))
+}
+
+// Data takes from the answer the fields that are for who shows a document, where it is data for programs.
+func Data(h http.Header) {
+	delete(h, "Content-Security-Policy")
+	delete(h, "Referrer-Policy")
+}
+
+// NotModified answers 304, without the fields that are for who shows a document (RFC 9110 section 15.4.5).
+func NotModified(w http.ResponseWriter) {
+	Data(w.Header())
+	delete(w.Header(), "X-Content-Type-Options")
+	w.WriteHeader(http.StatusNotModified)
+}
+
+// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD.
+func Send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	SendBody(w, r, status, body)
+}
+
+// SendBody is Send where Content-Type and Content-Length are set already.
+func SendBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return
+	}
+	write := func() { _, _ = w.Write(body) } // the client is gone if it fails
+	if together, ok := r.Context().Value(togetherKey{}).(func(func())); ok && r.ProtoMajor < 2 {
+		together(write)
+	} else {
+		write()
+	}
+}
+
+type togetherKey struct{}
+
+// WithTogether returns a context of requests, whose answers [SendBody] writes by together: it makes what is written one packet, as
+// far as it can.
+func WithTogether(ctx context.Context, together func(write func())) context.Context {
+	return context.WithValue(ctx, togetherKey{}, together)
+}
+
+type stoppingKey struct{}
+
+// WithStopping returns the context of a request that is to end when stop is closed: see [Stopping].
+func WithStopping(ctx context.Context, stop <-chan struct{}) context.Context {
+	return context.WithValue(ctx, stoppingKey{}, stop)
+}
+
+// Stopping returns, in the context of a request, what is closed when the request is to end, as before a stop of the server: a handler
+// that waits must end then. Elsewhere it is nil, and never closed.
+func Stopping(ctx context.Context) <-chan struct{} {
+	stop, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
+	return stop
+}
