@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	// A queue keeps so many messages at most, the newest, and so long without a consumer: a consumer that missed more reads the feed.
+	// A queue keeps at most this many messages, the newest, and exists this long without a consumer. A consumer that
+	// missed more reads the feed.
 	maxMessages = 10_000
 	expiry      = 7 * 24 * time.Hour
 
-	assertEvery  = 10 * time.Second // that queue, exchange and binding are there
+	assertEvery  = 10 * time.Second // between two declarations of the queue, exchange and binding
 	closeTimeout = time.Second
 )
 
@@ -44,8 +45,8 @@ func (q *Queue) Connection() subscribe.Connection {
 	return q.status
 }
 
-// Listen sends what comes to messages until ctx ends. A connection that is lost or refused is tried again, later and later; what was
-// not acknowledged comes again, and so may what was.
+// Listen sends received messages to messages until ctx ends. It reconnects with growing pauses. Messages that were not
+// acknowledged are delivered again, and acknowledged ones may be.
 func (q *Queue) Listen(ctx context.Context, messages chan<- subscribe.Message) {
 	q.set(subscribe.Connection{Since: time.Now()})
 	for failures := 0; ; {
@@ -78,7 +79,7 @@ func (q *Queue) set(at subscribe.Connection) {
 	q.status = at
 }
 
-// consume returns why it ends.
+// consume receives messages over one connection, and returns why it ended.
 func (q *Queue) consume(ctx context.Context, messages chan<- subscribe.Message) error {
 	var deliveries <-chan amqp.Delivery
 	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {
@@ -94,7 +95,7 @@ func (q *Queue) consume(ctx context.Context, messages chan<- subscribe.Message) 
 		return err
 	}
 	defer conn.Drop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // however it hangs
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // even if it hangs
 	closed := conn.Channel.NotifyClose(make(chan *amqp.Error, 1))
 	q.Logger.InfoContext(ctx, "listening to the stream", "feed", q.Feed, "broker", q.Broker.Shown, "queue", q.Name)
 	q.set(subscribe.Connection{Listening: true, Since: time.Now()})
@@ -126,7 +127,7 @@ func (q *Queue) consume(ctx context.Context, messages chan<- subscribe.Message) 
 			select {
 			case messages <- Parse(q.Feed, d):
 			case <-ctx.Done():
-			case err := <-closed: // what it had out comes again
+			case err := <-closed: // unacknowledged messages are delivered again
 				return lost(err)
 			}
 		}
@@ -140,7 +141,7 @@ func lost(err *amqp.Error) error {
 	return fmt.Errorf("the connection was lost: %w", err)
 }
 
-// assert makes what is missing. An exchange that somebody deleted took its bindings along, and says nothing.
+// assert declares the queue, exchange and binding. A deleted exchange loses its bindings without notice.
 func (q *Queue) assert(ch *amqp.Channel) error {
 	if err := ch.ExchangeDeclare(q.Feed, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("make the exchange %s: %w", q.Feed, err)

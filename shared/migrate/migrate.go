@@ -35,7 +35,7 @@ const (
 
 // A Set is one numbered set of goose migrations in plain SQL.
 type Set struct {
-	Name string // its versions are in the table goose_<Name>
+	Name string // the table goose_<Name> records its versions
 	FS   fs.FS  // the root holds 00001_x.sql, 00002_y.sql ...
 }
 
@@ -97,7 +97,7 @@ func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
 	return config
 }
 
-// A sessionLocker does not wait for ever to give back the lock, which goose does without the deadline of its caller.
+// A sessionLocker bounds the time to release the lock, which goose does without the caller's deadline.
 type sessionLocker struct{ lock.SessionLocker }
 
 func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
@@ -119,7 +119,7 @@ func (s Set) up(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	locker, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(lockID(state.schema+"."+s.table())), lock.WithLockTimeout(1, 300)) // a try per second
+		lock.WithLockID(lockID(state.schema+"."+s.table())), lock.WithLockTimeout(1, 300)) // one try per second
 	if err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) (stri
 
 var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)
 
-// Tables returns the names of the tables that the migrations create. There may be others in a schema that is shared.
+// Tables returns the names of the tables that the migrations create. A shared schema may have others.
 func Tables(sets ...Set) ([]string, error) {
 	var tables []string
 	for _, s := range sets {

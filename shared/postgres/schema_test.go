@@ -174,7 +174,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 		if err == nil {
 			db.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), "create the schema third for this one") {
+		if err == nil || !strings.Contains(err.Error(), "create the schema third, since other services use this database") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -203,7 +203,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			if err == nil {
 				db.Close()
 			}
-			if err == nil || !strings.Contains(err.Error(), "there is no schema of the search_path, nowhere") {
+			if err == nil || !strings.Contains(err.Error(), "no schema of the search_path, nowhere") {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -82,7 +82,7 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 }
 
 // Render answers with a page. If the template fails, it returns an error and has not answered. Cache-Control is no-cache unless it
-// is set already; a page of an operator who is logged in is kept by no shared cache.
+// is set already; a page of an operator who is logged in is stored by no cache.
 func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Template, p Page) error {
 	p.Operator = operatorOf(r)
 	body, err := Execute(t, p)
@@ -91,10 +91,8 @@ func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Temp
 	}
 	h := w.Header()
 	if p.Operator != "" {
-		h.Del("Etag") // of the page as others see it
-		if h.Get("Cache-Control") != "no-store" {
-			h.Set("Cache-Control", "private, no-cache")
-		}
+		h.Del("Etag")                      // of the page as others see it
+		h.Set("Cache-Control", "no-store") // Back does not show it after the logout
 	}
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")

@@ -48,7 +48,7 @@ func ReadWhole(req *http.Request) error {
 	}
 	body, err := io.ReadAll(req.Body)
 	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", large.Limit)
+		return Errorf(http.StatusRequestEntityTooLarge, "The request body may have at most %d bytes.", large.Limit)
 	}
 	if err != nil {
 		return err
