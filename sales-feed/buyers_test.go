@@ -241,7 +241,7 @@ func TestSignInFromTheShop(t *testing.T) {
 	b.signUp(t, "ada@example.com")
 	b.wants(t, 200, "You are signed in")
 	b.handOver(t)
-	b.wants(t, 200, "You buy as customer", "Sign out")
+	b.wants(t, 200, "You are signed in as customer", "Sign out")
 	account := regexp.MustCompile(`href="([^"]+/customers/[^"]+)"`).FindStringSubmatch(b.page)[1]
 	after := b.buy(t, co)
 	b.get(t, co.sales.URL+"/orders")
@@ -259,7 +259,7 @@ func TestSignInFromTheShop(t *testing.T) {
 		b.get(t, co.sales.URL+"/")
 		b.post(t, "/signout", nil)
 		b.handOver(t)
-		b.wants(t, 200, "You buy as a guest")
+		b.wants(t, 200, "You are buying as a guest")
 		if b.at.String() != co.sales.URL+"/" {
 			t.Errorf("at %s", b.at)
 		}
@@ -275,18 +275,18 @@ func TestSignInFromTheShop(t *testing.T) {
 		b.wants(t, 200, "Sign up")
 		b.signUp(t, "bob@example.com")
 		b.handOver(t)
-		b.wants(t, 200, "You buy as customer")
+		b.wants(t, 200, "You are signed in as customer")
 		if strings.Contains(b.page, account) {
 			t.Error("it is the same account")
 		}
 		b.signIn(t, co) // goes straight on
 		b.wants(t, 200, "You are signed in")
 		b.handOver(t)
-		b.wants(t, 200, "You buy as customer")
+		b.wants(t, 200, "You are signed in as customer")
 		b.get(t, co.customers.URL+"/account")
 		b.post(t, "/signout", nil)
 		b.handOver(t)
-		b.wants(t, 200, "You buy as a guest")
+		b.wants(t, 200, "You are buying as a guest")
 	})
 	t.Run("a deleted account opens nothing", func(t *testing.T) {
 		b.signIn(t, co)
@@ -354,7 +354,7 @@ func TestHandover(t *testing.T) {
 	guest := func(t *testing.T) {
 		t.Helper()
 		b.get(t, co.sales.URL+"/")
-		b.wants(t, 200, "You buy as a guest")
+		b.wants(t, 200, "You are buying as a guest")
 	}
 	refused := func(t *testing.T, who *browser, to, value string) {
 		t.Helper()
@@ -365,7 +365,7 @@ func TestHandover(t *testing.T) {
 		}
 		jar := len(who.client.Jar.Cookies(who.at))
 		who.post(t, to, url.Values{"handover": {value}})
-		who.wants(t, 403, "Nothing has changed.", "do it again there")
+		who.wants(t, 403, "Nothing has changed.", "try again there")
 		if now := len(who.client.Jar.Cookies(who.at)); now != jar {
 			t.Errorf("%d cookies, before %d", now, jar)
 		}
@@ -395,7 +395,7 @@ func TestHandover(t *testing.T) {
 			}
 			refused(t, other, toSales, value)
 			other.get(t, co.sales.URL+"/")
-			other.wants(t, 200, "You buy as a guest")
+			other.wants(t, 200, "You are buying as a guest")
 		}
 	})
 	t.Run("from a page of another origin", func(t *testing.T) {

@@ -104,7 +104,7 @@ func TestManyLinksAtOnce(t *testing.T) {
 		b := newBrowser(t)
 		b.get(t, co.customers.URL+"/signup")
 		b.signUp(t, fmt.Sprintf("ada%d@example.com", i))
-		b.wants(t, 200, "by a link that we send by mail")
+		b.wants(t, 200, "request a link by e-mail")
 	}
 	close(open)
 	mailed(t, sink, n)
@@ -118,7 +118,7 @@ func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	stranger, owner := newBrowser(t), newBrowser(t)
 	stranger.get(t, co.customers.URL+"/signup")
 	stranger.signUp(t, "ada@example.com")
-	const inMail, onPage = "The link confirms the address, and signs out every other browser", "Was it you who signed up?"
+	const inMail, onPage = "The link confirms the address, and signs out every other browser", "Did you sign up yourself?"
 	welcome := mailed(t, sink, 1)
 	owner.get(t, co.customers.URL+"/signin")
 	owner.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
@@ -233,12 +233,12 @@ func TestConfirmationEndsCredentials(t *testing.T) {
 		stranger.post(t, "/orders", url.Values{"model": {"ohm"}, "quantity": {"1"}})
 		stranger.wants(t, 401, "Nothing was changed or bought.")
 		stranger.get(t, co.sales.URL+"/")
-		stranger.wants(t, 200, "You buy as a guest")
+		stranger.wants(t, 200, "You are buying as a guest")
 		stranger.buy(t, co)
 
 		owner.signIn(t, co)
 		owner.handOver(t)
-		owner.wants(t, 200, "You buy as customer", account)
+		owner.wants(t, 200, "You are signed in as customer", account)
 		after := owner.buy(t, co)
 		owner.get(t, co.sales.URL+"/orders")
 		owner.wants(t, 200, before, after)
@@ -258,7 +258,7 @@ func TestConfirmationEndsCredentials(t *testing.T) {
 		b.handOver(t)
 		b.wants(t, 200, "Ada Lovelace")
 		b.get(t, co.sales.URL+"/")
-		b.wants(t, 200, "You buy as customer", account)
+		b.wants(t, 200, "You are signed in as customer", account)
 		b.get(t, co.sales.URL+"/orders")
 		b.wants(t, 200, asGuest)
 	})
@@ -316,7 +316,7 @@ func TestSignInByLink(t *testing.T) {
 	first := newBrowser(t)
 	first.get(t, co.customers.URL+"/signup")
 	first.signUp(t, "ada@example.com")
-	first.wants(t, 200, "Ada Lovelace", "by a link that we send by mail")
+	first.wants(t, 200, "Ada Lovelace", "request a link by e-mail")
 	welcome := mailed(t, sink, 1)
 	if len(welcome.To) != 1 || welcome.To[0] != "ada@example.com" || strings.Contains(string(welcome.Raw), "Lovelace") || !strings.Contains(welcome.Text, "has signed up") {
 		t.Errorf("%v %s", welcome.To, welcome.Raw)
@@ -353,7 +353,7 @@ func TestSignInByLink(t *testing.T) {
 	b.post(t, link, nil)
 	b.wants(t, 200, "You are signed in") // and came from the shop
 	b.handOver(t)
-	b.wants(t, 200, "You buy as customer", account)
+	b.wants(t, 200, "You are signed in as customer", account)
 	if at, confirmed := accountOf(t, co, b); at != account || !confirmed {
 		t.Errorf("%s, %s, %v", at, account, confirmed)
 	}
@@ -361,9 +361,9 @@ func TestSignInByLink(t *testing.T) {
 		t.Helper()
 		other := newBrowser(t)
 		other.get(t, link)
-		other.wants(t, 404, "This link does not work any more")
+		other.wants(t, 404, "This link is no longer valid")
 		other.post(t, link, nil)
-		other.wants(t, 404, "This link does not work any more")
+		other.wants(t, 404, "This link is no longer valid")
 		other.get(t, co.customers.URL+"/account")
 		other.wants(t, 200, "Sign in")
 	}
@@ -403,7 +403,7 @@ func TestSignInByLink(t *testing.T) {
 		other := newBrowser(t)
 		other.get(t, link)
 		other.post(t, link, nil)
-		other.wants(t, 404, "This link does not work any more")
+		other.wants(t, 404, "This link is no longer valid")
 	})
 	t.Run("of a deleted account", func(t *testing.T) {
 		first.get(t, co.customers.URL+"/signin")
@@ -488,11 +488,11 @@ func TestWithoutMails(t *testing.T) {
 	b := newBrowser(t)
 	for _, path := range []string{"/signin", "/signup"} {
 		b.get(t, co.customers.URL+path)
-		b.wants(t, 200, "No mails are sent here.")
+		b.wants(t, 200, "This shop sends no e-mail.")
 	}
 	b.post(t, "/signin", url.Values{"email": {"ada@example.com"}})
-	b.wants(t, 503, "No mails are sent here.")
+	b.wants(t, 503, "This shop sends no e-mail.")
 	b.get(t, co.customers.URL+"/signup")
 	b.signUp(t, "ada@example.com")
-	b.wants(t, 200, "no other one can be signed in")
+	b.wants(t, 200, "no other browser can be signed in")
 }

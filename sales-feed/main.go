@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	return sales.Run(ctx, settings, stdout)
 }
 
-// parse reads what an app is told: no arguments, and its settings.
+// parse reads an app's settings, and refuses arguments.
 func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
 	err := service.Arguments("sales-feed", args, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
@@ -69,7 +69,7 @@ Makes a token for a reader of feeds, or for an operator, and prints it once, wit
   --feeds FEEDS   feeds that a reader may read, such as orders,builds (default all)
 `
 
-// printToken makes a token, prints it, and the entry for the list of tokens.
+// printToken prints a new token and its entry for the list of tokens.
 func printToken(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("token", flag.ContinueOnError)
 	flags.SetOutput(stdout)
@@ -86,7 +86,7 @@ func printToken(args []string, stdout io.Writer) error {
 	}
 	role := "reader"
 	flags.Visit(func(f *flag.Flag) {
-		if f.Name == "feeds" { // if it is empty, as a variable may be that is not set, it is no feed, and not all of them
+		if f.Name == "feeds" { // an empty value, such as an unset variable, means no feed, not all feeds
 			role += "=" + strings.ReplaceAll(*feeds, ",", "+")
 		}
 	})

@@ -81,7 +81,7 @@ func TestBilling(t *testing.T) {
 	if list := ledgerOf(t, url); len(list) > 0 {
 		t.Fatalf("invoiced without the customer: %+v", list)
 	}
-	if _, _, body := get(t, url+"/", "text/html"); !strings.Contains(body, "Orders that wait for their customer") || !strings.Contains(body, ids[5].String()) {
+	if _, _, body := get(t, url+"/", "text/html"); !strings.Contains(body, "Orders waiting for their customer") || !strings.Contains(body, ids[5].String()) {
 		t.Errorf("the page does not show what waits:\n%s", body)
 	}
 
@@ -210,7 +210,7 @@ func TestCancelledAfterShipping(t *testing.T) {
 	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000", "credit_note 20000"}) || status() != shipment.Shipped {
 		t.Errorf("%q, %s", got, status())
 	}
-	if _, _, body := get(t, billing+"/invoices/000001", "text/html"); !strings.Contains(body, "The credit note follows when it is back.") {
+	if _, _, body := get(t, billing+"/invoices/000001", "text/html"); !strings.Contains(body, "The credit note follows when the car is back.") {
 		t.Errorf("the invoice:\n%s", body)
 	}
 	if _, _, body := get(t, billing+"/invoices/000002", "text/html"); strings.Contains(body, "The credit note follows") {

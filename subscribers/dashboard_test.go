@@ -72,7 +72,7 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
-	for query, says := range map[string]string{"": "From order to delivery", "?to=2026-11-23": "<td data-label=\"Median\" class=\"num\">60 min</td>", "?to=2026-11-22": "No order that stands was placed on these days"} {
+	for query, says := range map[string]string{"": "From order to delivery", "?to=2026-11-23": "<td data-label=\"Median\" class=\"num\">60 min</td>", "?to=2026-11-22": "No orders on these days"} {
 		if status, _, body := get(t, url+"/"+query, "text/html"); status != 200 || !strings.Contains(body, says) {
 			t.Errorf("%s: %d: %s", query, status, body)
 		}

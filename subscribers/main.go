@@ -24,7 +24,7 @@ import (
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
 
-// services are all there are: a new one is a line here.
+// services lists all services. A new one is added here.
 func services() []*subscribe.Service {
 	return []*subscribe.Service{
 		warehouse.Service(),
@@ -76,6 +76,6 @@ func list(w io.Writer) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", s.Name, s.Addr, strings.Join(feeds, ","), s.Text)
 	}
 	fmt.Fprintln(tw, "\nRun one by its name; NAME --help lists its settings.")
-	fmt.Fprintln(tw, "follow URL prints the entries of any feed as they come; follow --help says how.")
+	fmt.Fprintln(tw, "follow URL prints the entries of any feed as they arrive; see follow --help.")
 	return tw.Flush()
 }

@@ -117,7 +117,7 @@ func TestShipping(t *testing.T) {
 			t.Errorf("the account is deleted, and %s in %q", word, in)
 		}
 	}
-	if status, _, body := get(t, url+label, "text/html"); status != 200 || !strings.Contains(body, "The address was forgotten") {
+	if status, _, body := get(t, url+label, "text/html"); status != 200 || !strings.Contains(body, "The address was erased") {
 		t.Errorf("the label, %d:\n%s", status, body)
 	}
 

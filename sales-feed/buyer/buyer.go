@@ -1,7 +1,7 @@
-// Package buyer is how a buyer shows sales and customers that an order or an account is theirs: by a signed cookie in
-// the browser, or by a signed token, which is a secret that the API gives once. Both apps sign with one key, so that
-// neither asks the other one anything. A browser that signs in at customers is handed over to sales by a signed value:
-// see [Side.Send].
+// Package buyer holds the credentials of buyers, by which sales and customers know whose an order or an account is: a
+// signed cookie in the browser, or a signed token that the API returns once. Both apps sign with one key, so neither
+// has to ask the other. A browser that signs in at customers is handed over to sales by a signed value: see
+// [Side.Send].
 package buyer
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const (
 	cookieTime = 365 * 24 * time.Hour
-	prefix     = "datafeed_buyer_" // of tokens; logs leave out what begins so
+	prefix     = "datafeed_buyer_" // of tokens; logs redact values that begin with it
 
 	repeatTime = time.Hour
 	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
@@ -34,14 +34,14 @@ func Repeats(t time.Time) bool {
 	return age > -maxSkew && age < repeatTime
 }
 
-// A Buyer is as whom a browser, or the bearer of a token, buys. The zero Buyer is nobody.
+// A Buyer is the identity with which a browser or an API client buys. The zero Buyer has none.
 type Buyer struct {
 	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
 	Since    int64     `json:"since,omitzero"`    // when the account's e-mail address was confirmed, Unix microseconds; 0: it was not. A later confirmation ends the credential
 	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that no customer has; a browser keeps it when it signs in
 }
 
-// ID returns the id that an order of the buyer carries, or Nil for nobody.
+// ID returns the id that an order of the buyer carries, or Nil if the buyer has no identity.
 func (b Buyer) ID() uuid.UUID {
 	if b.Customer != uuid.Nil {
 		return b.Customer
@@ -49,21 +49,21 @@ func (b Buyer) ID() uuid.UUID {
 	return b.Visitor
 }
 
-// Owns reports whether what carries the id is the buyer's.
+// Owns reports whether orders or accounts with the id belong to the buyer.
 func (b Buyer) Owns(id uuid.UUID) bool {
 	return id != uuid.Nil && (id == b.Customer || id == b.Visitor)
 }
 
-// A Party is as whom a request was sent: a buyer, an operator, both or nobody.
+// A Party is the sender of a request: a buyer, an operator, both or neither.
 type Party struct {
 	Buyer
 	Operator bool
 	Ended    uuid.UUID // the customer of a cookie that has ended, see ErrEnded; else Nil
-	Unknown  error     // why nothing tells whether Operator is true: the session cannot be looked up; else nil
-	reader   bool      // a token of a reader of feeds came, that is no buyer's credential
+	Unknown  error     // why Operator could not be determined: the session cannot be looked up; else nil
+	reader   bool      // the request has a feed reader's token, which is no buyer's credential
 }
 
-// Refusal returns err, with which a request is refused that is no operator's; or Unknown, if it may be one.
+// Refusal returns err, which refuses a request of a sender that is no operator, or Unknown if the sender may be one.
 func (p Party) Refusal(err error) error { return cmp.Or(p.Unknown, err) }
 
 func (p Party) nobody() bool { return p.Buyer == Buyer{} && !p.Operator }
@@ -75,16 +75,16 @@ func (p Party) refusedAsNobody(err error) error {
 	return p.Refusal(err)
 }
 
-// An App is one of the two that know buyers.
+// An App is one of the two that accept buyers' credentials.
 type App string
 
-// The apps.
+// The two apps.
 const (
 	Sales     App = "sales"
 	Customers App = "customers"
 )
 
-// A Side is what one of the two apps has of the credentials.
+// A Side is one app's half of the exchange of credentials.
 type Side struct {
 	app, other App
 	otherURL   web.Site
@@ -92,7 +92,7 @@ type Side struct {
 	key        []byte
 }
 
-// New returns the side of an app. otherURL is where browsers find the other one. Settings' default is a file in
+// New returns the side of app. otherURL is the address of the other app for browsers. By default the key is a file in
 // dataDir.
 func New(app App, otherURL web.Site, s Settings, dataDir string, pool *pgxpool.Pool) (*Side, error) {
 	key, err := s.key(dataDir)
@@ -106,7 +106,8 @@ func New(app App, otherURL web.Site, s Settings, dataDir string, pool *pgxpool.P
 	return &Side{app, other, otherURL, pool, []byte(key)}, nil
 }
 
-// codec signs values of a purpose, which nothing takes for values of another one, or older than maxAge (0: of any age).
+// codec returns a codec that signs values for one purpose. Values of another purpose, or older than maxAge (0: no
+// limit), do not verify.
 func (s *Side) codec(maxAge time.Duration) *securecookie.SecureCookie {
 	return securecookie.New(s.key, nil).SetSerializer(securecookie.JSONEncoder{}).MaxAge(int(maxAge.Seconds()))
 }
@@ -117,14 +118,14 @@ func (s *Side) sign(purpose string, value any) (string, error) {
 
 const tokenPurpose = "buyer_token"
 
-// Token returns the secret by which the API knows the buyer.
+// Token returns the secret that identifies the buyer to the API.
 func (s *Side) Token(b Buyer) (string, error) {
 	signed, err := s.sign(tokenPurpose, b)
 	return prefix + signed, err
 }
 
-// Of returns as whom a request was sent: the buyer of its token, else of its cookie. A token that is not valid, or has
-// ended, is a 401; of a cookie that has ended the visitor is left.
+// Of returns the sender of a request: the buyer of its token, or else of its cookie. It refuses an invalid or ended
+// token with 401. An ended cookie still identifies its visitor.
 func (s *Side) Of(c *gin.Context) (Party, error) {
 	identity, err := access.Look(c)
 	p := Party{Operator: identity.Role >= access.Operator, Unknown: err}
@@ -136,7 +137,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 			return Party{}, err
 		}
 		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
-			return Party{}, unauthorized("The token is not valid: send the buyer's own as Authorization: Bearer, or none.")
+			return Party{}, unauthorized("The token is not valid: send the buyer's token as Authorization: Bearer, or none.")
 		}
 		ended, err := s.ended(c.Request.Context(), p.Buyer)
 		if ended {
@@ -154,7 +155,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 	return p, err
 }
 
-// Require is Of, and fails with [ErrNobody] for nobody.
+// Require is like Of, and returns [ErrNobody] if the request has no credential.
 func (s *Side) Require(c *gin.Context) (Party, error) {
 	p, err := s.Of(c)
 	if err == nil && p.nobody() {
@@ -164,19 +165,19 @@ func (s *Side) Require(c *gin.Context) (Party, error) {
 }
 
 var (
-	// ErrNobody refuses a request without a credential. It does not tell whether there is what was asked for.
-	ErrNobody = unauthorized("This is for its buyer: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
-	errReader = web.Errorf(http.StatusForbidden, "The token is a reader's, for feeds. This needs the buyer's own or an operator's, as Authorization: Bearer.")
-	// ErrOperator refuses what operators may read, and not do.
-	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, and no operator. Nothing was changed.")
+	// ErrNobody refuses a request without a credential. It does not reveal whether the order or account exists.
+	ErrNobody = unauthorized("Only its buyer may see this: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
+	errReader = web.Errorf(http.StatusForbidden, "The token is a feed reader's. This needs the buyer's or an operator's token as Authorization: Bearer.")
+	// ErrOperator refuses an operator what only a buyer may do.
+	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, not an operator. Nothing was changed.")
 )
 
-// ErrNamed returns what refuses an order for a customer who is named without that customer's credential.
+// ErrNamed returns the refusal of an order that names a customer without that customer's credential.
 func (p Party) ErrNamed() error {
 	if p.nobody() {
-		return p.refusedAsNobody(unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Without customer_id you buy as a guest. Nothing was bought."))
+		return p.refusedAsNobody(unauthorized("To buy as this customer, send the customer's token as Authorization: Bearer. Leave out customer_id to buy as a guest. Nothing was bought."))
 	}
-	return p.Refusal(web.Errorf(http.StatusForbidden, "The credential is another buyer's. Without customer_id the order is in that buyer's name. Nothing was bought."))
+	return p.Refusal(web.Errorf(http.StatusForbidden, "The credential is another buyer's. Leave out customer_id to buy as that buyer. Nothing was bought."))
 }
 
 func unauthorized(detail string) error {
@@ -185,15 +186,16 @@ func unauthorized(detail string) error {
 	return p
 }
 
-// cookie returns the name of the app's cookie. Cookies know no ports: on one host each app gets the other one's, too.
+// cookie returns the name of the app's cookie. Cookies ignore ports, so on one host each app also receives the other
+// app's.
 func (s *Side) cookie() string { return string(s.app) + "_buyer" }
 
-// Keep lets the browser be the buyer from now on.
+// Keep makes the browser the buyer's from now on.
 func (s *Side) Keep(c *gin.Context, b Buyer) error {
 	return s.write(c, s.cookie(), cookieTime, b)
 }
 
-// Forget makes the browser nobody's, and ends a hand-over that it has begun.
+// Forget signs the browser out, and ends a hand-over that it has begun.
 func (s *Side) Forget(c *gin.Context) {
 	for _, name := range []string{s.cookie(), s.begunCookie()} {
 		set(c, name, "", -time.Second, http.SameSiteLaxMode)
@@ -216,8 +218,8 @@ func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any)
 	return s.codec(maxAge).Decode(name, cookie.Value, into)
 }
 
-// onWire returns the name under which browsers have a cookie. With the prefix no other host of the same domain, and no page without
-// TLS, can give a browser the cookie of another buyer, who would see what it buys.
+// onWire returns the name of a cookie as browsers store it. The prefix keeps other hosts of the same domain, and pages
+// without TLS, from setting another buyer's cookie, which would show that buyer what the browser buys.
 func onWire(c *gin.Context, name string) string {
 	if web.HTTPS(c) {
 		return "__Host-" + name

@@ -22,26 +22,26 @@ const (
 	signInTime   = 30 * time.Minute // to sign up, or to find the link in the mail
 )
 
-// A Handover is what one app tells the other one of a browser. It works once, within a minute, at the app that it is
-// for, and only from a page of the other one.
+// A Handover tells one app what the other knows of a browser. It is valid once, for a minute, at the app that it names,
+// and only from a page of the other app.
 type Handover struct {
 	ID       uuid.UUID `json:"id"`
 	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
-	Customer uuid.UUID `json:"customer,omitzero"` // to sales: as whom the browser has signed in
+	Customer uuid.UUID `json:"customer,omitzero"` // to sales: the customer that has signed in
 	Since    int64     `json:"since,omitzero"`    // to sales: of the customer's credential
-	News     bool      `json:"news,omitzero"`     // to sales: it tells of Since, and signs no browser in that is not signed in as the customer
-	SignOut  bool      `json:"sign_out,omitzero"` // the browser is nobody's from now on
+	News     bool      `json:"news,omitzero"`     // to sales: reports Since, and does not sign in a browser that is not signed in as the customer
+	SignOut  bool      `json:"sign_out,omitzero"` // the browser has signed out
 
-	Visitor uuid.UUID `json:"-"` // as whom the browser bought when it began; it is not sent, but known at sales
+	Visitor uuid.UUID `json:"-"` // the visitor that the browser was when it began; not sent, since sales has it
 }
 
-// begun is what sales keeps in a cookie of a browser that begins to sign in.
+// begun is the content of the cookie that sales gives a browser when it begins to sign in.
 type begun struct {
 	Nonce   string    `json:"nonce"`
 	Visitor uuid.UUID `json:"visitor,omitzero"`
 }
 
-// A Page says what a hand-over is about, for a browser that runs no scripts.
+// A Page is the text of a hand-over's page, for browsers that run no scripts.
 type Page struct{ Title, Text, Button string }
 
 //go:embed handover.html
@@ -51,7 +51,7 @@ var handoverPage = web.Template(pages, "handover.html")
 
 func audience(app App) string { return "handover_to_" + string(app) }
 
-// Send answers with a page that posts the hand-over to the other app, by itself where scripts run.
+// Send answers with a page that posts the hand-over to the other app. Where scripts run, the page does so by itself.
 func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, page Page) error {
 	h.ID = uuid.New()
 	signed, err := s.sign(audience(s.other), h)
@@ -69,7 +69,7 @@ func (s *Side) Send(c *gin.Context, h Handover, service string, nav []web.Link, 
 	return nil
 }
 
-// Route routes the hand-overs that pages of the other app post.
+// Route adds the route to which pages of the other app post hand-overs.
 func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) {
 	web.PostFrom(r, "/handover", s.otherURL.Origin(), web.Handle(func(c *gin.Context) error {
 		got, err := s.receive(c)
@@ -81,7 +81,7 @@ func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) 
 	}))
 }
 
-// receive returns the hand-over that was posted, and uses it up.
+// receive verifies the hand-over that was posted, and marks it as used.
 func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	var body struct {
 		Handover string `json:"handover"`
@@ -94,18 +94,18 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 		body.Handover = form.Get("handover")
 	}
 	if s.codec(handoverTime).MinAge(-int(maxSkew.Seconds())).Decode(audience(s.app), body.Handover, &got) != nil {
-		return got, s.failed("It is too old, or not one of ours.")
+		return got, s.failed("It has expired, or was not made by this company.")
 	}
 	if ended, err := s.ended(c.Request.Context(), Buyer{Customer: got.Customer, Since: got.Since}); err != nil {
 		return got, err
 	} else if ended {
-		return got, s.failed("The e-mail address of the account was confirmed since.")
+		return got, s.failed("The e-mail address of the account has been confirmed since then.")
 	}
 	if s.app == Sales && !got.SignOut && !got.News {
 		var b begun
 		err := s.read(c, s.begunCookie(), signInTime+handoverTime, &b)
 		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {
-			return got, s.failed("It was begun in another browser, or too long ago.")
+			return got, s.failed("It began in another browser, or too long ago.")
 		}
 		got.Visitor = b.Visitor
 	}
@@ -123,12 +123,12 @@ func (s *Side) failed(why string) error {
 		shop += ", " + string(s.otherURL) + "/,"
 	}
 	return &web.Problem{
-		Status: http.StatusForbidden, Title: "This way of signing in or out does not work any more",
-		Detail: why + " Nothing has changed. Go to " + shop + " and do it again there.",
+		Status: http.StatusForbidden, Title: "This sign-in or sign-out has expired",
+		Detail: why + " Nothing has changed. Go to " + shop + " and try again there.",
 	}
 }
 
-// use reports whether the hand-over is used for the first time.
+// use marks the hand-over as used, and reports whether it was unused.
 func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	tag, err := s.pool.Exec(ctx, `
 		with expired as (delete from handover where used_at < now() - 2 * $2::interval)
@@ -139,11 +139,11 @@ func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	return tag.RowsAffected() == 1, nil
 }
 
-// begunCookie returns the name of the cookie of a sign-in that has begun: at sales, with the nonce; at customers, with
+// begunCookie returns the name of the cookie for a sign-in that has begun. At sales it holds the nonce, at customers
 // the nonce's digest.
 func (s *Side) begunCookie() string { return string(s.app) + "_handover" }
 
-// Begin lets the browser begin to sign in, at sales, and returns the nonce's digest.
+// Begin starts a sign-in at sales, and returns the nonce's digest.
 func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 	b := begun{rand.Text(), visitor}
 	signed, err := s.sign(s.begunCookie(), b)
@@ -151,7 +151,7 @@ func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 		return nil, fmt.Errorf("sign a nonce: %w", err)
 	}
 	sameSite := http.SameSiteLaxMode
-	if web.HTTPS(c) { // it has to come along with a POST from the other app's site
+	if web.HTTPS(c) { // the cookie must come along with a POST from the other app's site
 		sameSite = http.SameSiteNoneMode
 	}
 	set(c, s.begunCookie(), signed, signInTime+handoverTime, sameSite)
@@ -159,12 +159,12 @@ func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 	return digest[:], nil
 }
 
-// Remember keeps at customers that the browser has begun to sign in at sales.
+// Remember stores at customers that the browser began to sign in at sales.
 func (s *Side) Remember(c *gin.Context, nonce []byte) error {
 	return s.write(c, s.begunCookie(), signInTime, nonce)
 }
 
-// Remembered returns what [Side.Remember] kept, or nil.
+// Remembered returns the nonce's digest that [Side.Remember] stored, or nil.
 func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
 	if s.read(c, s.begunCookie(), signInTime, &nonce) != nil {
 		return nil
@@ -172,5 +172,5 @@ func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
 	return nonce
 }
 
-// End ends what the browser has begun.
+// End forgets the sign-in that the browser has begun.
 func (s *Side) End(c *gin.Context) { set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode) }

@@ -15,10 +15,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// Settings of what signs the credentials.
+// Settings of the key that signs the credentials.
 type Settings struct {
-	BuyerKey     Key    `env:"BUYER_KEY" help:"secret of at least 32 characters that signs what buyers show, the same for sales and customers and all their replicas; defaults to the one in BUYER_KEY_FILE"`
-	BuyerKeyFile string `env:"BUYER_KEY_FILE" help:"file of that secret; defaults to DATA_DIR/buyer.key, which the first process makes"`
+	BuyerKey     Key    `env:"BUYER_KEY" help:"secret of at least 32 characters that signs buyers' credentials, the same for sales, customers and all their replicas; defaults to the one in BUYER_KEY_FILE"`
+	BuyerKeyFile string `env:"BUYER_KEY_FILE" help:"file with that secret; defaults to DATA_DIR/buyer.key, which the first process creates"`
 }
 
 // A Key is a secret of at least 32 characters.
@@ -28,7 +28,7 @@ const minKey = 32 // bytes
 
 var errKey = errors.New("takes a secret of at least 32 characters without white space, such as openssl rand -hex 32 prints")
 
-// UnmarshalText reads a key. The error does not hold it.
+// UnmarshalText reads a key. The error does not contain it.
 func (k *Key) UnmarshalText(text []byte) error {
 	if len(text) < minKey || strings.ContainsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		return errKey
@@ -37,8 +37,7 @@ func (k *Key) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// key returns the key, from the environment or from its file. The default file, in dataDir, is made where it is
-// missing.
+// key returns the key from the environment or from its file. The default file, in dataDir, is created if it is missing.
 func (s Settings) key(dataDir string) (key Key, err error) {
 	switch {
 	case s.BuyerKey != "" && s.BuyerKeyFile != "":
@@ -52,9 +51,9 @@ func (s Settings) key(dataDir string) (key Key, err error) {
 	key, err = readKey(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = makeKey(path); err != nil {
-			return "", fmt.Errorf("make the buyers' key, or set BUYER_KEY: %w", err)
+			return "", fmt.Errorf("create the buyers' key, or set BUYER_KEY: %w", err)
 		}
-		key, err = readKey(path) // another process may have been faster
+		key, err = readKey(path) // another process may have made it first
 	}
 	return key, err
 }
@@ -70,7 +69,7 @@ func readKey(path string) (key Key, err error) {
 	return key, nil
 }
 
-// makeKey makes a file with a new key, whole or not at all. It leaves one alone that is there.
+// makeKey writes a file with a new key, completely or not at all. It keeps a file that exists.
 func makeKey(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

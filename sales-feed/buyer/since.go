@@ -8,13 +8,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ErrEnded refuses a credential that was given out before the e-mail address of its account was confirmed: somebody
-// else may have signed up with the address.
-var ErrEnded = unauthorized("This browser or token is signed out: the e-mail address of its account was confirmed since. Nothing was changed or bought. " +
-	"Sign in by a link in a mail. A POST to the link is answered with a new token.")
+// ErrEnded refuses a credential that was issued before the e-mail address of its account was confirmed: a stranger may
+// have signed up with the address.
+var ErrEnded = unauthorized("This browser or token is signed out because the e-mail address of its account has been confirmed since. Nothing was changed or bought. " +
+	"Sign in with a link by e-mail. A POST to the link returns a new token.")
 
-// Since returns when the e-mail address of an account was confirmed, as far as the app knows, in Unix microseconds; or
-// 0, if it never was.
+// Since returns when the account's e-mail address was confirmed, as far as this app knows, in Unix microseconds, or 0
+// if it was not.
 func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since int64, err error) {
 	err = pool.QueryRow(ctx, `select coalesce(max(since), 0) from buyer_since where customer_id = $1`, customer).Scan(&since)
 	if err != nil {
@@ -23,9 +23,9 @@ func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since i
 	return since, err
 }
 
-// ended reports whether a customer's credential has ended. Sales, which asks customers nothing, learns of a confirmation
-// from the first credential that was given out after it. Before that one comes, its owner can have added nothing at sales.
-// Customers learns in the same way of one that its database lacks, because a dump of before was restored.
+// ended reports whether a customer's credential has ended. Sales does not ask customers: it learns of a confirmation
+// from the first credential that was issued after it. Before that, the account's owner cannot have stored anything at
+// sales. Customers learns in the same way of a confirmation that its database lacks after a restore from an older dump.
 func (s *Side) ended(ctx context.Context, b Buyer) (bool, error) {
 	if b.Customer == uuid.Nil {
 		return false, nil
@@ -35,12 +35,12 @@ func (s *Side) ended(ctx context.Context, b Buyer) (bool, error) {
 		return b.Since < since, err
 	}
 	keep := `insert into buyer_since (customer_id, since) values ($1, $2)`
-	if s.app == Customers { // of accounts that are there
+	if s.app == Customers { // only of accounts that exist
 		keep = `insert into buyer_since (customer_id, since) select id, $2 from customer where id = $1 for key share`
 	}
 	_, err = s.pool.Exec(ctx, keep+` on conflict (customer_id) do update set since = greatest(buyer_since.since, excluded.since)`, b.Customer, b.Since)
 	if err != nil {
-		err = fmt.Errorf("keep when an address was confirmed: %w", err)
+		err = fmt.Errorf("store when an address was confirmed: %w", err)
 	}
 	return false, err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// An account is what a customer says, at the sign-up and with each change.
+// An account is what a customer enters at the sign-up and with each change.
 type account struct {
 	Name    string           `json:"name"`
 	Email   string           `json:"email"`
@@ -27,7 +27,7 @@ func readForm(form url.Values) account {
 	}}
 }
 
-// normalize writes the account as any other that says the same would be.
+// normalize brings equal accounts into one form.
 func (a *account) normalize() {
 	for _, f := range a.fields() {
 		*f.value = strings.TrimSpace(*f.value)
@@ -38,9 +38,9 @@ func (a *account) normalize() {
 const maxEmail = 254 // characters: RFC 5321 section 4.5.3.1.3, less the brackets
 
 type field struct {
-	name         string // in JSON; in forms, what stands after its last dot
+	name         string // in JSON; a form's field has the part after the last dot
 	label        string
-	autocomplete string // as in the form field of this purpose in HTML
+	autocomplete string // the token of the HTML attribute
 	value        *string
 	max          int // characters
 }
@@ -56,23 +56,23 @@ func (a *account) fields() []field {
 	}
 }
 
-// check returns a problem that lists every field that is wrong.
+// check returns a problem that lists every wrong field, or nil.
 func (a *account) check() error {
 	var wrong []web.FieldError
 	for _, f := range a.fields() {
 		var detail string
 		checkText := customer.CheckText
 		if f.value == &a.Name {
-			checkText = customer.CheckName // it goes into mails
+			checkText = customer.CheckName // mails contain it
 		}
 		n, err := utf8.RuneCountInString(*f.value), checkText(*f.value)
 		switch {
 		case f.value == &a.Address.Country && !isCountry(*f.value):
-			detail = "must be a country's code of ISO 3166-1 with two letters, such as DE"
+			detail = "must be a two-letter country code (ISO 3166-1) such as DE"
 		case n == 0:
 			detail = "must not be empty"
 		case n > f.max:
-			detail = fmt.Sprintf("must have %d characters at most", f.max)
+			detail = fmt.Sprintf("must have at most %d characters", f.max)
 		case err != nil:
 			detail = err.Error()
 		case f.value == &a.Email && !isAddrSpec(*f.value):
@@ -88,7 +88,8 @@ func (a *account) check() error {
 	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "Something is missing or wrong. Nothing was saved.", Errors: wrong}
 }
 
-// isAddrSpec: an address alone (RFC 5322 section 3.4.1), without a name and brackets, of a length that can be sent to.
+// isAddrSpec reports whether s is an address (RFC 5322 section 3.4.1) without a display name and brackets, and short
+// enough to send to.
 func isAddrSpec(s string) bool {
 	if utf8.RuneCountInString(s) > maxEmail {
 		return false

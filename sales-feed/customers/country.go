@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/language/display"
 )
 
-// codes are those of ISO 3166-1 alpha-2: the language package also knows regions that are none of them.
+// codes are the country codes of ISO 3166-1 alpha-2. The language package also knows regions that are not countries.
 const codes = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ " +
 	"CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR " +
 	"GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP " +
@@ -22,7 +22,7 @@ func isCountry(code string) bool { return slices.Contains(strings.Fields(codes),
 
 type country struct{ Code, Name string }
 
-// countries returns all countries by their English names.
+// countries returns all countries with their English names.
 func countries() []country {
 	var list []country
 	for code := range strings.FieldsSeq(codes) {

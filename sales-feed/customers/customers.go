@@ -1,8 +1,9 @@
-// Package customers is the customers app: it keeps the accounts, and publishes every version of them on the customers feed,
-// from which a deleted one is erased. It knows none of those who read it, and of the shop no more than its address.
+// Package customers is the customers app: it keeps the accounts, and publishes every version of them on the customers
+// feed, from which a deleted account is erased. It does not know the readers of the feed, and of the shop only its
+// address.
 //
-// An account is its buyer's: a cookie in the browser that signed up, a token for the API, and links by mail that sign in
-// elsewhere open it; see package buyer. Operators may read it.
+// An account is accessed by its buyer: with a cookie in the browser that signed up, a token for the API, or a link by
+// mail that signs in elsewhere; see package buyer. Operators may read it.
 package customers
 
 import (
@@ -25,12 +26,12 @@ type Settings struct {
 	AccountsSettings
 }
 
-// AccountsSettings are those of the customers app alone.
+// AccountsSettings are the settings that only the customers app has.
 type AccountsSettings struct {
 	Buyer         buyer.Settings
 	Mail          smtp.Settings
-	StorefrontURL web.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and where they are sent back to, and nowhere else"`
-	ErasedFile    string   `env:"ERASED_FILE" help:"list of the ids of erased accounts, which a restored dump must not bring back: apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
+	StorefrontURL web.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and the only site to which they return"`
+	ErasedFile    string   `env:"ERASED_FILE" help:"file with the ids of erased accounts, so that a restored dump does not bring them back; keep it apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
 }
 
 var shell = service.Service{Name: "customers", Title: "Customers", Addr: "127.0.0.1:8081", Feeds: true, Migrations: Migrations()}
@@ -45,13 +46,13 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	}}.Run(ctx, settings.Settings, stdout)
 }
 
-// Migrations are those of the customers database.
+// Migrations returns the migrations of the customers database.
 func Migrations() []postgres.Migrations { return source.Migrations("customers") }
 
 //go:embed *.html *.txt
 var pages embed.FS
 
-// Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
+// Route adds all routes of the app. The handlers of an account check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = web.Site(r.PublicURL)
 	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}

@@ -15,7 +15,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// Erasures say where the ids of deleted accounts are kept, and how such an account is deleted again that a restored dump brings back.
+// Erasures returns where the ids of deleted accounts are kept, and how an account that a restored dump brings back is
+// deleted again.
 func Erasures(settings Settings) publish.Erasures {
 	file := settings.ErasedFile
 	if file == "" {
@@ -30,12 +31,12 @@ func Erasures(settings Settings) publish.Erasures {
 	}}
 }
 
-// errNotErased returns a problem that says so if the list of erased ids could not be written, or err if that is another one.
+// errNotErased returns a problem if err is that the list of erased ids could not be written, else err.
 func errNotErased(err error) error {
 	if !errors.Is(err, publish.ErrNotListed) {
 		return err
 	}
-	p := web.Errorf(http.StatusServiceUnavailable, "The account cannot be erased at the moment: the list of erased accounts cannot be written. Nothing was deleted; try again later.")
+	p := web.Errorf(http.StatusServiceUnavailable, "The account cannot be erased at the moment because the list of erased accounts cannot be written. Nothing was deleted; try again later.")
 	p.Header = http.Header{"Retry-After": {"60"}}
 	return p
 }

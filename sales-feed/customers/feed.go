@@ -14,7 +14,7 @@ import (
 func customersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: customer.Feed, Title: "Edison Cars: customers", ID: "tag:edison-cars.example,2026:customers",
-		Text:     "Every customer, whole, as of the sign-up and of each change, in commit order. A customer who deletes the account is erased from it.",
+		Text:     "Every customer, complete, at the sign-up and at each change, in commit order. Deleted accounts are erased from it.",
 		Personal: true,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			p := new(customer.Customer)

@@ -22,7 +22,7 @@ type handler struct {
 	links     *links
 }
 
-// form shows the form to sign up. A browser that comes from the shop and is signed in here goes back at once.
+// form shows the form to sign up. A browser that comes from the shop and is signed in here returns to the shop at once.
 func (h *handler) form(c *gin.Context) error {
 	if h.buyers.Remembered(c) != nil {
 		if by, err := h.signedIn(c); err != nil || by.Customer != uuid.Nil {
@@ -70,9 +70,9 @@ func (h *handler) signUp(c *gin.Context) error {
 		err = web.Errorf(http.StatusUnprocessableEntity, "")
 	}
 	if wrong := refused(c, err); wrong != nil {
-		if wrong.Errors == nil { // it was used
+		if wrong.Errors == nil { // the key was used
 			key = uuid.NewString()
-			wrong = web.Errorf(wrong.Status, "You have signed up by this form before. Sign in to that account, or send the form again to sign up once more.")
+			wrong = web.Errorf(wrong.Status, "You have already signed up with this form. Sign in to that account, or send the form again to create another one.")
 		}
 		h.renderSignUp(c, a, key, wrong)
 		return nil
@@ -88,15 +88,15 @@ func (h *handler) signUp(c *gin.Context) error {
 	return h.goOn(c, by)
 }
 
-// late reports whether the answer to a sign-up is repeated so late that it brings no credential: after an hour, or
-// after the address was confirmed.
+// late reports whether the repeated answer to a sign-up has no credential: after an hour, or after the address was
+// confirmed.
 func (h *handler) late(c *gin.Context, p *customer.Customer) (bool, error) {
 	since, err := buyer.Since(c.Request.Context(), h.store.pool, p.ID)
 	return since != 0 || !buyer.Repeats(p.CreatedAt.Time), err
 }
 
-// own returns as whom a request was sent, and the account that the path names, for its buyer and operators. The account
-// need not be there.
+// own returns the sender of a request and the id of the account that the path names, if the sender is its buyer or an
+// operator. The account may not exist.
 func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) {
 	if by, err = h.buyers.Require(c); err != nil {
 		return by, id, err
@@ -107,7 +107,7 @@ func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) 
 	return by, id, nil
 }
 
-// ownOnly is own for the buyer alone.
+// ownOnly is like own, for the buyer only.
 func (h *handler) ownOnly(c *gin.Context) (buyer.Buyer, error) {
 	by, id, err := h.own(c)
 	if err == nil && !by.Owns(id) {
@@ -116,7 +116,7 @@ func (h *handler) ownOnly(c *gin.Context) (buyer.Buyer, error) {
 	return by.Buyer, err
 }
 
-// gone returns the error of a credential of an account that is deleted: the same as of one that never was.
+// gone returns the error for a credential of a deleted account: the same as for an account that never existed.
 func gone(err error) error {
 	if errors.Is(err, errDeleted) {
 		return errNoCustomer
@@ -145,7 +145,7 @@ func (h *handler) show(c *gin.Context) error {
 	return nil
 }
 
-// change takes JSON, or the form of the account's page.
+// change changes an account by JSON or by the form of its page.
 func (h *handler) change(c *gin.Context) error {
 	by, err := h.ownOnly(c)
 	if err != nil {
@@ -192,7 +192,7 @@ func (h *handler) delete(c *gin.Context) error {
 	return nil
 }
 
-// deleteByForm deletes an account if that was confirmed.
+// deleteByForm deletes an account if the form confirms it.
 func (h *handler) deleteByForm(c *gin.Context) error {
 	by, err := h.ownOnly(c)
 	if err != nil {
@@ -228,7 +228,7 @@ func (h *handler) deleteByForm(c *gin.Context) error {
 	return nil
 }
 
-// refused returns a problem that is the form's sender's to solve, in a browser, by the same form.
+// refused returns a problem that the sender of the form can solve; a browser shows it with the form.
 func refused(c *gin.Context, err error) *web.Problem {
 	p, ok := errors.AsType[*web.Problem](err)
 	if !ok || p.Status != http.StatusUnprocessableEntity && p.Status != http.StatusPreconditionFailed || !web.PrefersHTML(c) {
@@ -250,7 +250,7 @@ func answer(c *gin.Context, status int, p *customer.Customer) {
 	web.JSON(c, status, p)
 }
 
-// answerWithToken answers with the customer as JSON, with a token that is good since the address was confirmed.
+// answerWithToken answers with the customer as JSON, and with a token for the confirmation at since.
 func (h *handler) answerWithToken(c *gin.Context, status int, p *customer.Customer, since int64) error {
 	token, err := h.buyers.Token(buyer.Buyer{Customer: p.ID, Since: since})
 	if err != nil {

@@ -29,33 +29,33 @@ import (
 
 const (
 	linkTime   = 30 * time.Minute
-	linkPrefix = "datafeed_signin_" // logs leave out what begins so
-	maxLinks   = 5                  // in a mail: accounts may have the same address
+	linkPrefix = "datafeed_signin_" // logs redact values that begin with it
+	maxLinks   = 5                  // in one mail, since accounts may share an address
 	mailTime   = time.Minute
-	maxPause   = time.Second // from a request to its mails at most
-	maxMailing = 8           // mails at once
-	maxWaiting = 1000        // of those that wait for that; what is more is not sent
+	maxPause   = time.Second // from a request to its mails
+	maxMailing = 8           // mails that are sent at the same time
+	maxWaiting = 1000        // mails that wait to be sent; further ones are dropped
 
-	// A mail costs units of which there is one a second, and an hour's at once.
+	// One mail costs some of a budget that grows by one unit a second, up to an hour's.
 	hour        = 3600
-	ofAddress   = hour / 5  // mails to an address
-	ofClient    = hour / 20 // requests of a client
-	ofSigningUp = hour / 60 // sign-ups of a client
+	ofAddress   = hour / 5  // mails to one address
+	ofClient    = hour / 20 // requests of one client
+	ofSigningUp = hour / 60 // sign-ups of one client
 )
 
-// links are what signs in elsewhere: sent by mail, good for half an hour, once.
+// links signs buyers in elsewhere: by links that are mailed, and valid once, for half an hour.
 type links struct {
 	pool      *pgxpool.Pool
 	accounts  store
 	mail      smtp.Settings
 	publicURL string
 	logger    *slog.Logger
-	waiting   chan struct{} // has something in it for each mail that is to be sent
-	mailing   chan struct{} // for each that is being sent
+	waiting   chan struct{} // has an element for each mail that waits
+	mailing   chan struct{} // has an element for each mail that is being sent
 
-	clients, signingUps *web.Limiter // requests and sign-ups of a client
-	addresses           *web.Limiter // mails to an address that is confirmed: those to no other address count
-	mailboxes, welcomes *web.Limiter // mails to a mailbox by addresses that are not, for requests and for sign-ups
+	clients, signingUps *web.Limiter // by client
+	addresses           *web.Limiter // mails by confirmed address
+	mailboxes, welcomes *web.Limiter // mails by mailbox to unconfirmed addresses, for requests and for sign-ups
 }
 
 func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
@@ -66,25 +66,25 @@ func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 	}
 }
 
-// standing is the condition on a link that it has not expired. One that expires later than a link that is sent now was sent by a
-// clock that was wrong.
+// standing is the condition that a link has not expired. A link that expires later than one sent now was sent by a
+// wrong clock.
 const standing = `expires_at > now() and expires_at <= now() + $2::interval + interval '1 minute'`
 
-// sends reports whether there is a mail server.
+// sends reports whether a mail server is configured.
 func (l *links) sends() bool { return l.mail.Server.String() != "" }
 
 var (
-	errNoMails = web.Errorf(http.StatusServiceUnavailable, "No mails are sent here. Sign in with the browser that signed up, or use the token that the API gave.")
+	errNoMails = web.Errorf(http.StatusServiceUnavailable, "This shop sends no e-mail. Sign in with the browser in which you signed up, or use the token that the API returned.")
 	errNoLink  = &web.Problem{
-		Status: http.StatusNotFound, Title: "This link does not work any more",
-		Detail: "It works once, for half an hour, and only for the address that it was sent to. Go to the start page and ask for another one.",
+		Status: http.StatusNotFound, Title: "This link is no longer valid",
+		Detail: "A link works once, within half an hour, and only for the address to which it was sent. Go to the start page and request another one.",
 	}
 )
 
-// request mails, in the background, a link for each account with the address, to the address as the account has it. The
-// answer does not tell whether there is one, nor does its time: the mails come a random pause later, and take no
-// processor from it. Only A to Z are the same as a to z, whatever the locale of
-// the database: another letter may lower to one of them, and be part of somebody else's domain.
+// request mails a link for each account with the address, in the background. Neither the answer nor its time reveals
+// whether there is one: the mails follow after a random pause, and are made apart from the answer. Only A to Z equal a
+// to z, whatever the locale of the database: another letter may lower to one of them, and belong to a stranger's
+// domain.
 func (l *links) request(c *gin.Context, email string) error {
 	if err := l.clients.Check(c, ofClient); err != nil {
 		return err
@@ -93,19 +93,19 @@ func (l *links) request(c *gin.Context, email string) error {
 	return nil
 }
 
-// welcome mails, in the background, a link that confirms the address of an account that has just signed up.
+// welcome mails a link that confirms the address of a new account, in the background.
 func (l *links) welcome(c *gin.Context, p *customer.Customer) {
 	if l.sends() && l.signingUps.Check(c, ofSigningUp) == nil {
 		l.send(c.Request.Context(), p.Email, true, `email = $1 and id = $2`, &p.ID, 0)
 	}
 }
 
-// send mails links, in the background after a pause, to the accounts that the condition holds for.
+// send mails links to the accounts that meet the condition, in the background after a pause.
 func (l *links) send(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID, pause time.Duration) {
 	select {
 	case l.waiting <- struct{}{}:
 	default:
-		l.logger.WarnContext(ctx, "sign-in mail not sent: too many wait")
+		l.logger.WarnContext(ctx, "sign-in mail dropped: too many are waiting")
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -132,7 +132,7 @@ type holder struct {
 
 func (l *links) deliver(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
 	rows, err := l.pool.Query(ctx, `select id, email, email_confirmed, created_at from customer where `+condition+`
-		order by email_confirmed desc, id desc limit `+fmt.Sprint(maxLinks), email, id) // no sign-ups of others hide a confirmed account
+		order by email_confirmed desc, id desc limit `+fmt.Sprint(maxLinks), email, id) // a stranger's sign-ups do not hide a confirmed account
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 	return err
 }
 
-// present returns the holders without those who were erased, whom a restored table may have brought back.
+// present returns the holders that were not erased. A restored table may contain erased ones.
 func (l *links) present(ctx context.Context, holders []holder) (present []holder, err error) {
 	for _, h := range holders {
 		switch _, err := l.accounts.get(ctx, h.ID); {
@@ -173,7 +173,7 @@ func (l *links) present(ctx context.Context, holders []holder) (present []holder
 	return present, nil
 }
 
-// allow reports whether one more mail may go to the address of accounts, and counts it.
+// allow counts one more mail to the address, and reports whether it may be sent.
 func (l *links) allow(address string, confirmed, welcome bool) bool {
 	limiter, key := l.mailboxes, smtp.Mailbox(address)
 	switch {
@@ -187,18 +187,18 @@ func (l *links) allow(address string, confirmed, welcome bool) bool {
 }
 
 type link struct {
-	Account  string // enough of its id
+	Account  string // the end of its id
 	SignedUp time.Time
 	URL      string
 }
 
 var mailText = template.Must(template.ParseFS(pages, "signin.txt"))
 
-// sendTo mails a link for each of the accounts to the address that they have.
+// sendTo mails a link for each of the accounts to their address.
 func (l *links) sendTo(ctx context.Context, session *smtp.Session, address string, holders []holder, welcome bool) error {
 	var view struct {
 		Welcome  bool
-		Unproven bool // somebody else may have signed up with the address
+		Unproven bool // the account's owner may not be the address's
 		Links    []link
 	}
 	view.Welcome = welcome
@@ -225,7 +225,7 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 	}
 	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	m.FromMailAddress((*mail.Address)(&l.mail.From))
-	m.ToMailAddress(&mail.Address{Address: to}) // nobody has confirmed the name
+	m.ToMailAddress(&mail.Address{Address: to}) // without the name, which is not confirmed
 	m.Subject("Sign in at Edison Cars")
 	if welcome {
 		m.Subject("Your account at Edison Cars")
@@ -235,14 +235,14 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834 section 5
 	m.SetBodyString(gomail.TypeTextPlain, text.String())
 	if _, err = session.Send(m, nil); err != nil {
-		if refusal, ok := errors.AsType[*smtp.Refusal](err); ok { // its text may name the recipient
+		if refusal, ok := errors.AsType[*smtp.Refusal](err); ok { // the refusal's text may contain the recipient
 			err = errors.New(refusal.Short())
 		}
 	}
 	return err
 }
 
-// find returns the account of a link and the address that it was sent to, and leaves the link as it is.
+// find returns the account of a link and the address that it was sent to. The link stays valid.
 func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email string, err error) {
 	hash := sha256.Sum256([]byte(secret))
 	err = l.pool.QueryRow(ctx, `select customer_id, email from sign_in_link where hash = $1 and `+standing, hash[:], linkTime).Scan(&id, &email)
@@ -252,12 +252,12 @@ func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email st
 	return id, email, err
 }
 
-// deleteLink leaves alone the link to an address that the account has no more: its holder gets no credential that is good
-// since another address was confirmed.
+// deleteLink deletes a link unless it was sent to an earlier address of the account: such a link must give no
+// credential, since it proves nothing about the current address.
 const deleteLink = `delete from sign_in_link using customer
 	where hash = $1 and customer.id = customer_id and customer.email = sign_in_link.email and ` + standing
 
-// use uses a link up.
+// use marks a link as used.
 func (l *links) use(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
 	tag, err := l.pool.Exec(ctx, deleteLink, hash[:], linkTime)
@@ -267,7 +267,7 @@ func (l *links) use(ctx context.Context, secret string) error {
 	return err
 }
 
-// useBy uses a link up by a change, which fails with [publish.ErrGuard] if the link is gone.
+// useBy uses a link in a change, which fails with [publish.ErrGuard] if the link is gone.
 func (l *links) useBy(change *publish.Change, secret string) {
 	hash := sha256.Sum256([]byte(secret))
 	change.Exec(`with used as (`+deleteLink+` returning 1) select feed_guard(count(*) = 1) from used`, hash[:], linkTime)

@@ -18,32 +18,32 @@ var (
 	accountPage = web.Template(pages, "account.html", "fields.html")
 )
 
-// A view is what a page shows: a form with what was typed, and what is wrong with it.
+// A view is the data of a page: a form with its input and its problems.
 type view struct {
 	Inputs      []input
-	Problem     *web.Problem // nil is none
-	Unconfirmed string       // what is wrong with the confirmation of a deletion
+	Problem     *web.Problem // or nil
+	Unconfirmed string       // the problem of a deletion's confirmation
 	Shop        web.Site
-	Mails       bool // are sent
+	Mails       bool // a mail server is configured
 
-	Key string // of the sign-up: what makes a form that is sent twice one account
+	Key string // of the sign-up: a form that is sent twice makes one account
 
-	Customer *customer.Customer // of an account
-	Short    string             // of its id
-	Own      bool               // its buyer sees it, not an operator
+	Customer *customer.Customer // of an account's page
+	Short    string             // the end of its id
+	Own      bool               // the client is its buyer, not an operator
 	Saved    bool
 
-	Sent, Deleted bool   // of a sign-in: a mail may be on its way; what this browser had is deleted
-	Secret        string // of a link: "" is none
-	Unproven      bool   // somebody else may have signed up with the address that the link was sent to
+	Sent, Deleted bool   // of a sign-in: a mail may follow; the account of this browser was deleted
+	Secret        string // of a link, or ""
+	Unproven      bool   // the account's owner may not be the address's
 }
 
-// An input is a field of an account in a form.
+// An input is a field of an account's form.
 type input struct {
 	Name, Label, Type, Autocomplete, Value string
 	Max                                    int
-	Countries                              []country // to choose from; nil where one types
-	Wrong                                  string    // "" is nothing
+	Countries                              []country // of a select; else nil
+	Wrong                                  string    // the field's problem, or ""
 }
 
 func (h *handler) view(a account, wrong *web.Problem) view {

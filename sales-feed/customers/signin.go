@@ -13,7 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// handover takes a browser that comes from the shop to sign in, or that was signed out there.
+// handover receives a browser from the shop that begins to sign in, or that signed out there.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.SignOut {
 		h.buyers.Forget(c)
@@ -23,12 +23,11 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if err := h.buyers.Remember(c, got.Nonce); err != nil {
 		return err
 	}
-	c.Redirect(http.StatusSeeOther, "/signup") // a post from another site brings no cookies along, what follows it does
+	c.Redirect(http.StatusSeeOther, "/signup") // a POST from another site carries no cookies, the redirected request does
 	return nil
 }
 
-// goOn hands the browser of a customer who has signed in over to the shop, if it came from there; else it shows the
-// account.
+// goOn hands a signed-in browser over to the shop if it came from there, or else shows the account.
 func (h *handler) goOn(c *gin.Context, by buyer.Buyer) error {
 	nonce := h.buyers.Remembered(c)
 	if nonce == nil {
@@ -37,7 +36,7 @@ func (h *handler) goOn(c *gin.Context, by buyer.Buyer) error {
 	}
 	h.buyers.End(c)
 	return h.send(c, buyer.Handover{Nonce: nonce, Customer: by.Customer, Since: by.Since}, buyer.Page{
-		Title: "You are signed in", Text: "The shop learns no more of you than a number.", Button: "Go on to the shop",
+		Title: "You are signed in", Text: "The shop learns only your customer number.", Button: "Go on to the shop",
 	})
 }
 
@@ -45,7 +44,7 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 	return h.buyers.Send(c, handover, "Customers", source.Nav(c, h.nav), page)
 }
 
-// signedIn returns the customer that the browser is, or nobody.
+// signedIn returns the customer as which the browser is signed in, or the zero Buyer.
 func (h *handler) signedIn(c *gin.Context) (buyer.Buyer, error) {
 	by, err := h.buyers.Of(c)
 	if err != nil || by.Customer == uuid.Nil {
@@ -58,7 +57,7 @@ func (h *handler) signedIn(c *gin.Context) (buyer.Buyer, error) {
 	return by.Buyer, err
 }
 
-// account leads a browser to the account that it is signed in to.
+// account redirects a browser to the account that it is signed in to.
 func (h *handler) account(c *gin.Context) error {
 	by, err := h.signedIn(c)
 	if err != nil {
@@ -72,15 +71,15 @@ func (h *handler) account(c *gin.Context) error {
 	return h.goOn(c, by)
 }
 
-// signOut makes the browser nobody's, here and at the shop.
+// signOut signs the browser out, here and at the shop.
 func (h *handler) signOut(c *gin.Context) error {
 	h.buyers.Forget(c)
 	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
-		Title: "You are signed out", Text: "The shop may still know this browser.", Button: "Sign out there, too",
+		Title: "You are signed out", Text: "This browser may still be signed in at the shop.", Button: "Sign out there, too",
 	})
 }
 
-// deleted is the page after the deletion of an account.
+// deleted shows the page after the deletion of an account.
 func (h *handler) deleted(c *gin.Context) error {
 	v := h.view(account{}, nil)
 	v.Deleted = true
@@ -93,7 +92,7 @@ func (h *handler) signInForm(c *gin.Context) error {
 	return nil
 }
 
-// sendLink mails a link to each account with the address, and answers the same if there is none.
+// sendLink mails a link to each account with the address. The answer is the same if there is no account.
 func (h *handler) sendLink(c *gin.Context) error {
 	var to struct {
 		Email string `json:"email"`
@@ -128,7 +127,8 @@ func (h *handler) sendLink(c *gin.Context) error {
 	return nil
 }
 
-// showLink leaves the link as it is: what looks into mails may follow it.
+// showLink shows a button that uses the link. It does not use the link itself: a program that scans mails may follow
+// it.
 func (h *handler) showLink(c *gin.Context) error {
 	id, _, err := h.links.find(c.Request.Context(), c.Param("secret"))
 	if err != nil {
@@ -151,8 +151,8 @@ func (h *handler) showLink(c *gin.Context) error {
 	return nil
 }
 
-// useLink signs in by a link, which shows that the account's e-mail address is its own. If it was not confirmed before, all
-// other credentials end.
+// useLink signs in by a link, which proves that the account's e-mail address belongs to its holder. If the address was
+// not confirmed before, all other credentials end.
 func (h *handler) useLink(c *gin.Context) error {
 	p, since, first, err := h.store.confirm(c.Request.Context(), h.links, c.Param("secret"))
 	if errors.Is(gone(err), errNoCustomer) {
@@ -170,7 +170,7 @@ func (h *handler) useLink(c *gin.Context) error {
 	}
 	if first && h.buyers.Remembered(c) == nil {
 		return h.send(c, buyer.Handover{Customer: p.ID, Since: since, News: true}, buyer.Page{
-			Title: "Your address is confirmed", Text: "Every other browser and token is signed out of your account. The shop has yet to hear of it.", Button: "Go on",
+			Title: "Your address is confirmed", Text: "All other browsers and tokens are signed out of your account. The shop still has to be told.", Button: "Go on",
 		})
 	}
 	return h.goOn(c, by)

@@ -20,13 +20,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// store keeps the customers; every change of one is an entry of the customers feed.
+// store keeps the customers. Each change of a customer is an entry of the customers feed.
 type store struct {
 	pool *pgxpool.Pool
 	log  *publish.Log
 }
 
-// signUp writes a new customer, once for each idempotency key ("" is none).
+// signUp stores a new customer, once for each idempotency key ("" is none).
 func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
 	a.normalize()
 	first := false
@@ -58,7 +58,7 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	if err != nil || first {
 		return p, err
 	}
-	// An earlier answer, which a restored dump may have brought back.
+	// If the account was deleted, a restored dump has brought the key back, and the request is a new one.
 	if _, err = s.get(ctx, p.ID); !errors.Is(err, errDeleted) {
 		return p, err
 	}
@@ -68,9 +68,9 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	return s.signUp(ctx, a, key)
 }
 
-// change changes the name, e-mail or address. ifMatch (nil is none) are the fields of that name, one of
-// whose entity tags the customer must have now. If the customer already equals a, nothing is written. Another e-mail address is not
-// confirmed.
+// change changes the name, e-mail or address. ifMatch (nil means none) are the If-Match fields: one of their entity tags
+// must match the current customer. If the customer already equals a, nothing is written. A new e-mail address is
+// unconfirmed.
 func (s *store) change(ctx context.Context, by buyer.Buyer, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()
 	if err := a.check(); err != nil {
@@ -86,8 +86,8 @@ func (s *store) change(ctx context.Context, by buyer.Buyer, a account, ifMatch [
 	})
 }
 
-// good fails with [buyer.ErrEnded] if a credential has ended. If it has not when a version was read, a change of that
-// version comes before what ends it.
+// good returns [buyer.ErrEnded] if the credential has ended. If it had not when a version was read, a change based on
+// that version commits before the confirmation that ends it.
 func (s *store) good(ctx context.Context, by buyer.Buyer) error {
 	since, err := buyer.Since(ctx, s.pool, by.Customer)
 	if err == nil && by.Since < since {
@@ -96,16 +96,16 @@ func (s *store) good(ctx context.Context, by buyer.Buyer) error {
 	return err
 }
 
-// confirm uses a link up, which confirms the e-mail address that it was sent to, and ends the credentials that were given
-// out before: all happens, or nothing. It returns since when the address is confirmed, and whether it was not before. It
-// fails with errNoLink if the link is gone or the customer has another address now.
+// confirm uses a link: it confirms the e-mail address to which the link was sent, and ends all earlier credentials, in
+// one transaction. It returns when the address was confirmed, and whether this was the first time. It returns errNoLink
+// if the link is gone, or the customer has another address now.
 func (s *store) confirm(ctx context.Context, l *links, secret string) (p *customer.Customer, since int64, first bool, err error) {
 	id, _, err := l.find(ctx, secret)
 	if err != nil {
 		return nil, 0, false, err
 	}
 	p, err = s.update(ctx, id, nil, func(p *customer.Customer) error {
-		_, email, err := l.find(ctx, secret) // again: another request may have used it
+		_, email, err := l.find(ctx, secret) // again, since another request may have used it
 		if err == nil && p.Email != email {
 			err = errNoLink
 		}
@@ -128,8 +128,8 @@ func (s *store) confirm(ctx context.Context, l *links, secret string) (p *custom
 	return p, since, first, err
 }
 
-// update publishes what edit makes of a customer, unless that is the same, and does what the others add to the change in
-// the same transaction. ifMatch is as for change.
+// update publishes the customer that edit returns, unless it is unchanged, and adds the others' statements to the same
+// transaction. ifMatch is as for change.
 func (s *store) update(
 	ctx context.Context, id uuid.UUID, ifMatch []string, edit func(*customer.Customer) error, others ...func(*publish.Change),
 ) (*customer.Customer, error) {
@@ -158,14 +158,13 @@ func (s *store) update(
 			add(change)
 		}
 		change.Append(customer.Feed, entry)
-		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // else somebody changed it first: look again
+		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) { // changed in the meantime: look again
 			return p, err
 		}
 	}
 }
 
-// delete deletes the customer of a credential and all that was ever said of them, here and on the feed. ifMatch is as for
-// change.
+// delete deletes the customer of a credential and all of its data, here and on the feed. ifMatch is as for change.
 func (s *store) delete(ctx context.Context, by buyer.Buyer, ifMatch []string) error {
 	for id := by.Customer; ; {
 		p, err := s.match(ctx, id, ifMatch)
@@ -196,10 +195,10 @@ func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID
 	return nil
 }
 
-// match returns a customer that has one of the entity tags.
+// match returns the customer if one of the entity tags matches it.
 func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*customer.Customer, error) {
 	p, err := s.get(ctx, id)
-	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), true) { // only a proxy makes it weak, and it names the version all the same
+	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), true) { // only a proxy weakens it, and it still names the version
 		return nil, web.Errorf(http.StatusPreconditionFailed, "The account has changed: it is at version %d. Nothing was saved.", p.Version)
 	}
 	return p, err
@@ -209,11 +208,11 @@ var (
 	errNoCustomer = web.Errorf(http.StatusNotFound, "There is no such account.")
 	errDeleted    = &web.Problem{
 		Status: http.StatusGone, Title: "This account is deleted",
-		Detail: "Nothing of it is kept here, and the customers feed tells everybody who has copied it.",
+		Detail: "Its data is erased here, and the customers feed tells every copy to erase it.",
 	}
 )
 
-// get returns a customer, or a problem: that there is none, or that the account is deleted.
+// get returns a customer, or a problem if there is none or the account is deleted.
 func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()

@@ -4,7 +4,7 @@ import "slices"
 
 const currency = "EUR"
 
-// A Model is a car that is for sale.
+// A Model is a car on sale.
 type Model struct {
 	Model      string   `json:"model"`
 	Name       string   `json:"name"`
@@ -14,7 +14,7 @@ type Model struct {
 	RangeKM    int      `json:"-"`
 }
 
-// An Option is what a buyer can add to a car.
+// An Option is an extra that a buyer can add to a car.
 type Option struct {
 	Option     string `json:"option"`
 	Name       string `json:"name"`
@@ -31,7 +31,7 @@ var (
 	thirdBench = Option{"third_row", "Third row of seats", 150_000}
 )
 
-// catalogue is what Edison sells, at its prices of today.
+// catalogue lists all models and options with their current prices.
 var catalogue = []Model{
 	{"volta", "Edison Volta", 2_699_000, []Option{longRange, heatPump, glassRoof}, "The city car: short outside, tall inside, charged while you shop.", 340},
 	{"joule", "Edison Joule", 3_450_000, []Option{longRange, heatPump, towBar}, "The van for those who work: a pallet through the side door.", 300},
@@ -47,7 +47,7 @@ func findModel(model string) (*Model, bool) {
 	return &catalogue[i], true
 }
 
-// Option finds an option of the model.
+// Option returns the option of the model with that code, and reports whether it exists.
 func (m *Model) Option(option string) (*Option, bool) {
 	i := slices.IndexFunc(m.Options, func(o Option) bool { return o.Option == option })
 	if i < 0 {

@@ -17,7 +17,7 @@ import (
 func ordersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: order.Feed, Title: "Edison Cars: orders", ID: "tag:edison-cars.example,2026:orders",
-		Text: "Every order that was placed or cancelled, whole, in commit order.",
+		Text: "Every order, complete, each time it is placed or cancelled, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			o := order.Order{Lines: make([]order.Line, 0, 4)}
 			if err := json.Unmarshal(e.Entity, &o); err != nil {
@@ -32,7 +32,7 @@ func ordersFeed(publicURL string) feed.Description {
 	}
 }
 
-// content returns an order as HTML. It is written out and no template: a page of a long history has a thousand.
+// content returns an order as HTML. It uses no template because a page of a long history has a thousand orders.
 func content(o *shownOrder) string {
 	status := html.EscapeString(string(o.Status))
 	var b strings.Builder
@@ -59,9 +59,9 @@ func content(o *shownOrder) string {
 // A shownOrder is an order with the names of today's catalogue.
 type shownOrder struct {
 	*order.Order
-	Short   string // enough of the id to talk about it
-	Own     bool   // it is shown to its buyer
-	Feed    bool   // it is shown to a client that may read the feed
+	Short   string // the end of the id, enough to refer to it
+	Own     bool   // the client is its buyer
+	Feed    bool   // the client may read the feed
 	Summary string // "2 Edison Volta, 1 Edison Ohm"
 	Lines   []shownLine
 }
@@ -72,10 +72,10 @@ type shownLine struct {
 	OptionNames string
 }
 
-// PriceCents is that of all cars of the line.
+// PriceCents is the price of all cars of the line.
 func (l shownLine) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
-// shown finds the names; what is not for sale any more goes by its code.
+// shown adds the names of the catalogue. A model or option that is no longer on sale keeps its code as name.
 func shown(o *order.Order) *shownOrder {
 	s := &shownOrder{Order: o, Short: source.Short(o.ID), Lines: make([]shownLine, 0, len(o.Lines))}
 	var summary strings.Builder

@@ -25,8 +25,8 @@ var (
 	orderPage      = web.Template(pages, "order.html")
 )
 
-// place sells to the buyer whose credential the request has; without one, to a new visitor, who gets one. It sells to a
-// customer who is named only with that customer's credential, or an operator's.
+// place places an order for the buyer whose credential the request has, or for a new visitor, who gets a credential. An
+// order may name a customer only with that customer's credential or an operator's.
 func (h *handler) place(c *gin.Context) error {
 	p, key, byForm, err := readPurchase(c)
 	if err != nil {
@@ -34,7 +34,7 @@ func (h *handler) place(c *gin.Context) error {
 	}
 	by, err := h.buyers.Of(c)
 	if err == nil && by.Ended != uuid.Nil {
-		err = buyer.ErrEnded // it would buy as a guest
+		err = buyer.ErrEnded // otherwise the order would be a guest's
 	}
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (h *handler) place(c *gin.Context) error {
 		own := by.ID().String()
 		p.CustomerID = &own
 	} else if p.CustomerID != nil && !by.Operator {
-		if named, err := source.ParseUUID(*p.CustomerID); err == nil && !by.Owns(named) { // else it is a 422
+		if named, err := source.ParseUUID(*p.CustomerID); err == nil && !by.Owns(named) { // an invalid id is answered with 422 later
 			return by.ErrNamed()
 		}
 	}
@@ -94,7 +94,7 @@ func (h *handler) cancel(c *gin.Context) error {
 	return nil
 }
 
-// find returns the order that the path names, for its buyer and operators.
+// find returns the order that the path names, to its buyer and to operators.
 func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err error) {
 	if by, err = h.buyers.Require(c); err != nil {
 		return by, nil, err
@@ -109,11 +109,12 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 	return by, o, err
 }
 
-// answer answers with the order: to a browser as a page, else as JSON, with the buyer's token unless that is "".
+// answer answers with the order: a page for browsers, else JSON, which has the buyer's token unless it is "".
 func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
 	if web.PrefersHTML(c) {
+		c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 		view := shown(o)
 		view.Own, view.Feed = by.Owns(o.CustomerID), source.MayRead(c)
 		render(c, status, orderPage, "Order "+view.Short, view)
@@ -133,7 +134,7 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	}{o, token})
 }
 
-// readPurchase reads JSON, or the storefront's form; and the idempotency key.
+// readPurchase reads JSON or the storefront's form, and the idempotency key.
 func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
 	p = new(purchase)
 	form, err := source.ReadBody(c, p, "an order")
@@ -142,7 +143,7 @@ func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err err
 	}
 	quantity, err := strconv.Atoi(form.Get("quantity"))
 	if err != nil {
-		quantity = 0 // refused with the field's name
+		quantity = 0 // refused later, with the field's name
 	}
 	line := purchaseLine{Model: form.Get("model"), Options: form["options"], Quantity: quantity}
 	return &purchase{Lines: []purchaseLine{line}}, form.Get("idempotency_key"), true, nil

@@ -20,18 +20,18 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// listed is how many orders a page of the list holds.
+// listed is the number of orders on a page of the list.
 const listed = 50
 
-// A filter says which orders to list; the zero filter, all of them.
+// A filter selects orders for the list. The zero filter selects all.
 type filter struct {
 	Status   string
 	Model    string
 	From, To string    // the first and the last day on which they were placed, UTC, as 2026-11-23
-	Before   uuid.UUID // only orders with smaller ids, which are those that came before it
+	Before   uuid.UUID // only orders with smaller ids, which were placed earlier
 }
 
-// readFilter reads the query of a list. A parameter without a value is one that is not there, as forms send it.
+// readFilter reads the query of a list. It ignores parameters without a value, which forms send.
 func readFilter(rawQuery string) (f filter, err error) {
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
@@ -58,7 +58,7 @@ func readFilter(rawQuery string) (f filter, err error) {
 	} {
 		values := query[p.name]
 		if len(values) > 1 {
-			return f, web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", p.name)
+			return f, web.Errorf(http.StatusBadRequest, "The parameter %s may be given only once.", p.name)
 		}
 		if len(values) == 0 || values[0] == "" {
 			continue
@@ -99,13 +99,13 @@ func (f filter) URL() string {
 	return "/orders?" + query.Encode()
 }
 
-// Newest is the same filter from its newest order on.
+// Newest returns the same filter without Before.
 func (f filter) Newest() filter {
 	f.Before = uuid.Nil
 	return f
 }
 
-// list returns the newest orders of the filter, limit at most: those of these buyers, or of all if buyers is nil.
+// list returns up to limit of the filter's orders, newest first: those of the buyers, or all if buyers is nil.
 func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit int) ([]*order.Order, error) {
 	var where []string
 	var args []any
@@ -121,7 +121,7 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit in
 	}
 	switch order.Status(f.Status) {
 	case order.Cancelled:
-		where = append(where, "status = 'cancelled'") // as the index has it
+		where = append(where, "status = 'cancelled'") // the condition of the partial index
 	case order.Placed:
 		where = append(where, "status = 'placed'")
 	}
@@ -132,7 +132,7 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit in
 		}
 		only("lines @> $%d", string(contained))
 	}
-	// Ids begin with the time at which they were made, a moment after placed_at: they find the days by the primary key.
+	// Ids begin with the time of their creation, moments after placed_at, so the primary key finds orders by day.
 	const apart = time.Hour
 	if f.From != "" {
 		from, _ := time.Parse(time.DateOnly, f.From)
@@ -166,7 +166,8 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit in
 	return orders, s.log.Confirm(ctx)
 }
 
-// firstID is not greater than any UUID of version 7 (RFC 9562 section 5.7) that was made at t or later.
+// firstID returns an id that is not greater than any UUID of version 7 (RFC 9562 section 5.7) that was made at t or
+// later.
 func firstID(t time.Time) (id uuid.UUID) {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(max(t.UnixMilli(), 0)))
@@ -174,11 +175,11 @@ func firstID(t time.Time) (id uuid.UUID) {
 	return id
 }
 
-// list answers with a page of orders, newest first: all for an operator, else the buyer's own.
+// list answers with a page of orders, newest first: all orders for an operator, else the buyer's own.
 func (h *handler) list(c *gin.Context) error {
 	by, err := h.buyers.Require(c)
 	if err == nil {
-		err = by.Unknown // a buyer's own orders are not what an operator asks for
+		err = by.Unknown // if it may be an operator's, the buyer's own orders would be the wrong list
 	}
 	if err != nil {
 		return err
@@ -209,10 +210,11 @@ func (h *handler) list(c *gin.Context) error {
 		web.JSON(c, http.StatusOK, orders)
 		return nil
 	}
+	c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 	page := struct {
 		filter
 		Filtered, First bool
-		All             bool // buyers' orders
+		All             bool // the list is of all buyers
 		Feed            bool // the client may read the feed
 		Statuses        []string
 		Models          []Model

@@ -1,5 +1,5 @@
-// Package sales is the sales app: it sells cars, and publishes every order on the orders feed. It knows none of those
-// who read it. Of buyers it knows what they can show: see package buyer.
+// Package sales is the sales app: it sells cars, and publishes every order on the orders feed. It does not know the
+// readers of the feed. It identifies buyers by their credentials: see package buyer.
 package sales
 
 import (
@@ -24,9 +24,9 @@ type Settings struct {
 	ShopSettings
 }
 
-// ShopSettings are those of the sales app alone.
+// ShopSettings are the settings that only the sales app has.
 type ShopSettings struct {
-	CustomersURL web.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"where visitors sign up and sign in: browsers are sent there, and come back from there; sales itself asks nothing there"`
+	CustomersURL web.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"the customers app: browsers are sent there to sign up and sign in, and return from there; sales itself sends it no requests"`
 	Buyer        buyer.Settings
 }
 
@@ -42,7 +42,7 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	}}.Run(ctx, settings.Settings, stdout)
 }
 
-// Migrations are those of the sales database.
+// Migrations returns the migrations of the sales database.
 func Migrations() []postgres.Migrations { return source.Migrations("sales") }
 
 //go:embed *.html
@@ -50,7 +50,7 @@ var pages embed.FS
 
 var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
 
-// Route adds all that the app answers. What belongs to a buyer is guarded by its handler.
+// Route adds all routes of the app. The handlers of a buyer's orders check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)

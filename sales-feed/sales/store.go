@@ -21,7 +21,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A purchase is what a buyer asks for. Prices are none of it: they come from the catalogue.
+// A purchase is the order that a buyer requests. It has no prices: they come from the catalogue.
 type purchase struct {
 	CustomerID *string        `json:"customer_id"` // nil means a new visitor
 	Lines      []purchaseLine `json:"lines"`
@@ -38,7 +38,7 @@ const (
 	maxQuantity = 50
 )
 
-// order makes the order of a purchase at now, or a problem that lists every field that is wrong.
+// order returns the order that the purchase makes at now, or a problem that lists every wrong field.
 func (p *purchase) order(now time.Time) (*order.Order, error) {
 	var wrong []web.FieldError
 	if len(p.Lines) == 0 || len(p.Lines) > maxLines {
@@ -61,7 +61,7 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 		}
 		m, ok := findModel(l.Model)
 		if !ok {
-			refuse(field+"model", "is not for sale; GET /models lists the models")
+			refuse(field+"model", "is not on sale; GET /models lists the models")
 			continue
 		}
 		line := order.Line{Model: m.Model, Options: l.Options, Quantity: l.Quantity, UnitPriceCents: m.PriceCents}
@@ -90,7 +90,7 @@ func incomplete(wrong []web.FieldError) *web.Problem {
 	return &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "The order is not complete. Nothing was bought.", Errors: wrong}
 }
 
-// normalize writes the purchase as any other that asks for the same would be: options sorted, UUID in lower case.
+// normalize brings equal purchases into one form: options sorted, the UUID in lower case.
 func (p *purchase) normalize() {
 	if p.CustomerID != nil {
 		lower := strings.ToLower(*p.CustomerID)
@@ -104,13 +104,13 @@ func (p *purchase) normalize() {
 	}
 }
 
-// store keeps the orders; every change of one is an entry of the orders feed.
+// store keeps the orders. Each change of an order is an entry of the orders feed.
 type store struct {
 	pool *pgxpool.Pool
 	log  *publish.Log
 }
 
-// place writes a new order, once for each idempotency key ("" is none).
+// place stores a new order, once for each idempotency key ("" is none).
 func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
 	p.normalize()
 	return source.Once(ctx, s.pool, s.log, key, p, func(hash []byte) (*order.Order, error) {
@@ -140,11 +140,11 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 	})
 }
 
-// cancel cancels an order, given as it was just now. ifMatch (nil is none) are the fields of that name, one of whose entity tags the
-// order must have now. Cancelling a cancelled order changes nothing.
+// cancel cancels an order, given as it was just read. ifMatch (nil means none) are the If-Match fields: one of their entity
+// tags must match the current order. Cancelling a cancelled order changes nothing.
 func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_ *order.Order, err error) {
 	for id := o.ID; ; {
-		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // only a proxy makes it weak, and it names the version all the same
+		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // only a proxy weakens it, and it still names the version
 			return nil, web.Errorf(http.StatusPreconditionFailed, "The order has changed: it is at version %d, %s.", o.Version, o.Status)
 		}
 		if o.Status == order.Cancelled {
@@ -165,7 +165,7 @@ func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_
 		switch err = s.log.Commit(ctx, change); {
 		case errors.Is(err, publish.ErrUnknown):
 			return nil, source.UnknownOutcome("/orders/"+id.String(), "", false)
-		case errors.Is(err, publish.ErrGuard): // somebody else changed it first: look again
+		case errors.Is(err, publish.ErrGuard): // changed in the meantime: look again
 			if o, err = s.get(ctx, id); err != nil {
 				return nil, err
 			}
@@ -191,7 +191,7 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 		return err
 	})
 	none := errors.Is(err, pgx.ErrNoRows)
-	if err == nil || none { // it may have yet to be restored
+	if err == nil || none { // it may not be restored yet
 		err = s.log.Confirm(ctx)
 	}
 	switch {

@@ -11,7 +11,7 @@ import (
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 )
 
-// storefront shows the cars. A browser that is nobody's becomes a visitor's.
+// storefront shows the cars. A browser without a credential gets a visitor's.
 func (h *handler) storefront(c *gin.Context) error {
 	by, err := h.buyers.Of(c)
 	if err != nil {
@@ -33,12 +33,12 @@ func (h *handler) storefront(c *gin.Context) error {
 	if by.Customer != uuid.Nil {
 		view.Customer, view.Account = source.Short(by.Customer), string(h.settings.CustomersURL)+"/customers/"+by.Customer.String()
 	}
-	c.Header("Cache-Control", "no-store") // it holds what is good for one order
+	c.Header("Cache-Control", "no-store") // the page has a key that is valid for one order
 	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", view)
 	return nil
 }
 
-// signIn hands the browser over to the customers app, where the buyer signs up or in.
+// signIn hands the browser over to the customers app, where the buyer signs in or up.
 func (h *handler) signIn(c *gin.Context) error {
 	by, err := h.buyers.Of(c)
 	if err != nil {
@@ -49,11 +49,11 @@ func (h *handler) signIn(c *gin.Context) error {
 		return err
 	}
 	return h.send(c, buyer.Handover{Nonce: nonce}, buyer.Page{
-		Title: "Sign in", Text: "Accounts are kept by our customers app. It brings you back here.", Button: "Go on",
+		Title: "Sign in", Text: "Accounts are kept by our customers app, which will bring you back here.", Button: "Go on",
 	})
 }
 
-// signOut makes the browser a new visitor's, here and at the customers app.
+// signOut signs the browser out, here and at the customers app. It becomes a new visitor.
 func (h *handler) signOut(c *gin.Context) error {
 	h.buyers.Forget(c)
 	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
@@ -65,8 +65,8 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 	return h.buyers.Send(c, handover, "Sales", source.Nav(c, nav), page)
 }
 
-// handover takes the browser of a buyer who has signed in, or out, at the customers app. What a visitor has bought
-// before stays the visitor's: the browser keeps that id, too, until it is signed out.
+// handover receives a browser that has signed in or out at the customers app. Earlier orders of the visitor remain the
+// visitor's: the browser keeps that id, too, until it signs out.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.SignOut {
 		h.buyers.Forget(c)
@@ -87,7 +87,8 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	return nil
 }
 
-// news leads a browser back to customers. It has brought the news that earlier credentials have ended: its own goes on.
+// news receives the confirmation that ended earlier credentials, and sends the browser back to customers, still signed
+// in.
 func (h *handler) news(c *gin.Context, got buyer.Handover) error {
 	by, err := h.buyers.Of(c)
 	if err != nil {

@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// KeyAge is how long an Idempotency-Key is kept at least, from the first answer on: a client that was away over a week-end or
-// a holiday may still repeat its request.
+// KeyAge is the minimum time for which an Idempotency-Key is kept after its first answer. A client that was offline
+// over a weekend or a holiday can still repeat its request.
 const KeyAge = 7 * 24 * time.Hour
 
 const (
-	keysAtOnce    = 500                    // are removed in a transaction at most
+	keysAtOnce    = 500                    // removed in one transaction at most
 	pauseOfKeys   = 100 * time.Millisecond // between two transactions
-	intervalOfOld = time.Minute            // from when no old key was left until the next look
+	intervalOfOld = time.Minute            // until the next check, once no old key is left
 )
 
 // removeOldKeys removes idempotency keys that are older than KeyAge, until ctx ends.
@@ -38,8 +38,8 @@ func removeOldKeys(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger)
 	}
 }
 
-// removeKeys removes some of the keys that are older than KeyAge, the oldest first, and returns how many. While another
-// process does it, that is none.
+// removeKeys removes up to keysAtOnce keys older than KeyAge, the oldest first, and returns their number, which is 0
+// while another process removes keys.
 func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
@@ -49,7 +49,7 @@ func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 			return err
 		}
 		var b pgx.Batch
-		b.Queue(`set local synchronous_commit = off`) // a key that comes back is removed again
+		b.Queue(`set local synchronous_commit = off`) // a key that reappears after a crash is removed again
 		b.Queue(`delete from idempotency_key where key = any(array(
 			select key from idempotency_key where created_at < now() - $1::interval order by created_at limit $2))`, KeyAge, keysAtOnce).Exec(
 			func(done pgconn.CommandTag) error {

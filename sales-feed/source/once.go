@@ -19,15 +19,15 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// ReadTimeout is how long a read of the database may take.
+// ReadTimeout bounds one read of the database.
 const ReadTimeout = 10 * time.Second
 
 const maxKey = 255
 
-// Once does what a request asks for, once for each Idempotency-Key ("" is none): a request that repeats a key gets the
-// first answer again, for KeyAge at least, another request under the same key a problem. do has to insert key, hash and its answer as JSON
-// into the table idempotency_key in the transaction that does it. The first answer is repeated only when it is as
-// durable as it was to be.
+// Once executes a request at most once per Idempotency-Key ("" means no key). A repeated request gets the first answer
+// again, for at least KeyAge. A different request with the same key gets a problem. In the transaction that executes
+// the request, do must insert the key, the hash and its answer as JSON into the table idempotency_key. The first answer
+// is repeated only when it is durable.
 func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {
 	if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return nil, web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d printable ASCII characters.", maxKey)
@@ -52,14 +52,14 @@ func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key 
 			return first, nil
 		}
 		answer, err := do(hash[:])
-		// The same request, twice at once: the other one was first, or failed after all.
+		// The same request came twice at the same time: the other one was first, or has failed.
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); !ok || pgErr.ConstraintName != "idempotency_key_pkey" {
 			return answer, err
 		}
 	}
 }
 
-// answered returns the first answer to a key, or nil if the key is new.
+// answered returns the first answer to the key, or nil if the key is new.
 func answered[T any](ctx context.Context, pool *pgxpool.Pool, key string, hash []byte) (*T, error) {
 	var firstHash, answer []byte
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)

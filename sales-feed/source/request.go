@@ -15,8 +15,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// ReadBody reads a JSON body into v, or gives the fields of a form, which is nil for JSON. what is asked for is called
-// by its name in the problem: "an order".
+// ReadBody decodes a JSON body into v, or returns the fields of a form; form is nil for JSON. what names the content in
+// problems, such as "an order".
 func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	mediaType, _, _ := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	switch mediaType {
@@ -38,7 +38,7 @@ func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	return nil, p
 }
 
-// ParseUUID takes the one spelling with 36 characters.
+// ParseUUID accepts only the form with 36 characters.
 func ParseUUID(s string) (uuid.UUID, error) {
 	if len(s) != 36 {
 		return uuid.UUID{}, errors.New("a UUID has 36 characters")
@@ -46,32 +46,32 @@ func ParseUUID(s string) (uuid.UUID, error) {
 	return uuid.Parse(s)
 }
 
-// Short is enough of an id to talk about it.
+// Short returns the end of an id, enough to refer to it.
 func Short(id uuid.UUID) string { return id.String()[28:] }
 
-// ETag is the entity tag of a version.
+// ETag returns the entity tag of a version.
 func ETag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-// UnknownOutcome returns the problem of a request of which it is not known whether it happened, or may yet happen: what
-// it was to change is at path. keyed says that the request has an Idempotency-Key; twice says what sending it again
-// without one may do, such as "order twice", or is empty if that is harmless.
+// UnknownOutcome returns the problem for a request whose commit outcome is unknown. path is where the client can look.
+// keyed says that the request has an Idempotency-Key; twice says what repeating it without one may do, such as "order
+// twice", or is empty if that is harmless.
 func UnknownOutcome(path, twice string, keyed bool) error {
-	advice := fmt.Sprintf("It may yet happen: look at %s. Sending the same again is safe.", path)
+	advice := fmt.Sprintf("It may still happen: check %s. Repeating the request is safe.", path)
 	switch {
 	case keyed:
-		advice = "Send the same again with the same Idempotency-Key: that is safe."
+		advice = "Repeat the request with the same Idempotency-Key: that is safe."
 	case twice != "":
-		advice = fmt.Sprintf("It may yet happen: look at %s before you send it again, which may %s.", path, twice)
+		advice = fmt.Sprintf("It may still happen: check %s before you repeat the request, which may %s.", path, twice)
 	}
-	p := web.Errorf(http.StatusServiceUnavailable, "The database did not confirm in time whether this happened. %s", advice)
+	p := web.Errorf(http.StatusServiceUnavailable, "The database did not confirm in time whether the request was executed. %s", advice)
 	p.Header = http.Header{"Location": {path}}
 	return p
 }
 
-// Now is the time in what a database keeps of it: UTC, microseconds.
+// Now returns the time as PostgreSQL stores it: UTC, in microseconds.
 func Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// Later returns t, or the moment after before if the clock went backwards.
+// Later returns t, or one microsecond after before if the clock went backwards.
 func Later(t, before time.Time) time.Time {
 	if t.After(before) {
 		return t

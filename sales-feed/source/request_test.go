@@ -24,13 +24,13 @@ func TestUnknownOutcome(t *testing.T) {
 		keyed bool
 		says  string
 	}{
-		{"order twice", true, "Send the same again with the same Idempotency-Key: that is safe."},
+		{"order twice", true, "Repeat the request with the same Idempotency-Key: that is safe."},
 		{"order twice", false, "It may yet happen: look at /orders/1 before you send it again, which may order twice."},
 		{"", false, "It may yet happen: look at /orders/1. Sending the same again is safe."},
 	} {
 		p, ok := errors.AsType[*web.Problem](UnknownOutcome("/orders/1", test.twice, test.keyed))
 		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/1" ||
-			p.Detail != "The database did not confirm in time whether this happened. "+test.says {
+			p.Detail != "The database did not confirm in time whether the request was executed. "+test.says {
 			t.Errorf("%+v: %+v", test, p)
 		}
 	}

@@ -1,4 +1,4 @@
-// Package source is what the source apps share: how a server that publishes feeds lives, and how it reads requests.
+// Package source is the base of the source apps: how they start, and how they read requests.
 package source
 
 import (
@@ -25,15 +25,15 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// An App is a source app that can run.
+// An App is a source app.
 type App struct {
 	service.Service
-	Erasures publish.Erasures // where feeds say something of people; else zero
-	// Route adds what the app answers. The settings of the router are complete.
+	Erasures publish.Erasures // of personal feeds; else zero
+	// Route adds the app's routes. The settings of the router are complete.
 	Route func(*service.Router, *publish.Log) error
 }
 
-// Migrations are those of the database of the app with this name.
+// Migrations returns the migrations of the database of the named app.
 func Migrations(name string) []postgres.Migrations {
 	return []postgres.Migrations{sql.Migrations("publish"), sql.Migrations(name)}
 }
@@ -72,7 +72,7 @@ func (a App) open(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) 
 	return publish.OpenPersonal(ctx, pool, logger, a.Erasures)
 }
 
-// Nav returns the links of a page: the one that it is on is current, and feeds are left out for those who may not read them.
+// Nav returns the links of a page, with the current page marked, and without feeds for clients that may not read them.
 func Nav(c *gin.Context, links []web.Link) []web.Link {
 	links = slices.DeleteFunc(slices.Clone(links), func(l web.Link) bool {
 		return strings.HasPrefix(l.URL, "/feeds/") && !MayRead(c)
@@ -86,7 +86,7 @@ func Nav(c *gin.Context, links []web.Link) []web.Link {
 // MayRead reports whether the client may read feeds.
 func MayRead(c *gin.Context) bool { return access.Of(c).Role >= access.Reader }
 
-// Route adds what every source app answers: its feeds and its health. nav are the links of its pages.
+// Route adds the routes of every source app: its feeds and its health. nav are the links on its pages.
 func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.Description) {
 	var names []string
 	for _, d := range feeds {
@@ -96,9 +96,9 @@ func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.De
 	r.Publish(log, nav, feeds...)
 }
 
-const standbyTimeout = time.Second // for the synchronous standby to confirm a commit, until the app is not ready
+const standbyTimeout = time.Second // for the synchronous standby to confirm a commit; the app is not ready after it
 
-// ready returns nil if the app can write its tables, and publish, now, and the synchronous standby, if there is one, confirms it.
+// ready returns nil if the app can write its tables and publish, and its synchronous standby, if any, confirms commits.
 func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tables []string) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
@@ -119,7 +119,7 @@ func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tab
 	ctx, cancel := context.WithTimeout(ctx, standbyTimeout)
 	defer cancel()
 	if log.Ready(ctx) != nil {
-		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the synchronous standby does not confirm what is written.")
+		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the synchronous standby does not confirm commits.")
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package access decides what a request may do: it checks the Host, tokens, sessions and the address of the client.
+// Package access authorizes requests by their Host, tokens, sessions and client address.
 package access
 
 import (
@@ -17,50 +17,50 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A Role is what an identity may do. Each role includes the ones before it.
+// A Role is a set of rights. Each role includes the rights of the ones before it.
 type Role int
 
-// The roles.
+// The roles, from the least rights to the most.
 const (
 	Nobody   Role = iota // no token and no session: health, storefront, sign-up
 	Reader               // feeds, by grant, and metrics
-	Operator             // everything that shows people or changes something, but for what belongs to a buyer
+	Operator             // everything that shows people or changes something, except what belongs to a buyer
 )
 
-// An Identity is as whom a request was sent.
+// An Identity is the role, and the name of the token, with which a request was sent.
 type Identity struct {
 	Name string // of the token; "" for Nobody and for open access
 	Role Role
 }
 
-// Of is [Look] for what refuses nobody: a session that cannot be looked up does not count.
+// Of is like [Look], for handlers that serve everybody: it ignores a session that cannot be looked up.
 func Of(c *gin.Context) Identity {
 	found, _ := Look(c)
 	return found
 }
 
-// Look returns the identity of a request, from its token, its session or open access. If the session cannot be looked up, it
-// returns the identity without the session, and an error: the request may be an operator's.
+// Look returns the identity of a request, from its token, its session or open access. If the session cannot be looked
+// up, it returns the identity without the session, and an error: the request may be an operator's.
 func Look(c *gin.Context) (Identity, error) {
 	found, err := claimOf(c)
 	return found.Identity, err
 }
 
-// Settings say who may do what on a server.
+// Settings configure the access to a server.
 type Settings struct {
-	Access     Mode   `env:"ACCESS" envDefault:"closed" help:"closed, or open: programs and browsers on this machine may do all that an operator may, without a token"`
+	Access     Mode   `env:"ACCESS" envDefault:"closed" help:"closed, or open: programs and browsers on this machine have an operator's rights without a token"`
 	Hosts      Hosts  `env:"HOSTS" help:"names and addresses, beside PUBLIC_URL's and localhost, by which clients reach this server: feeds.example,10.0.0.7"`
 	Tokens     Tokens `env:"TOKENS" help:"tokens of readers and operators: NAME:operator:HASH,NAME:reader:HASH,NAME:reader=FEED+FEED:HASH, as sales-feed token prints them"`
-	TokensFile string `env:"TOKENS_FILE" help:"file with such tokens, one a line, # before comments; read again within 5 s of a change"`
+	TokensFile string `env:"TOKENS_FILE" help:"file with such tokens, one per line, # starts a comment; reread within 5 s of a change"`
 }
 
-// A Mode says what clients without a token may do.
+// A Mode sets the rights of clients without a token.
 type Mode int
 
 // The modes.
 const (
-	Closed Mode = iota // nothing that needs a role
-	Open               // on this machine, without a proxy, all that an operator may
+	Closed Mode = iota // no rights
+	Open               // an operator's rights on this machine, without a proxy
 )
 
 // UnmarshalText reads closed or open.
@@ -76,44 +76,44 @@ func (m *Mode) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Options are what a server is.
+// Options describe a server.
 type Options struct {
-	Service   string        // "warehouse": its sessions are worth nothing at another service
+	Service   string        // "warehouse": its sessions are not valid at another service
 	Title     string        // "Warehouse", of the login page
-	PublicURL string        // whose host is one of the server's; may be empty
-	Pool      *pgxpool.Pool // of a database that has the migrations of sql/access; nil keeps sessions in memory
+	PublicURL string        // its host is one of the server's; may be empty
+	Pool      *pgxpool.Pool // of a database with the migrations of sql/access; nil means sessions are kept in memory
 	Logger    *slog.Logger
 }
 
 const (
-	lookAgain   = 2 * time.Second        // between two looks at the file of tokens
-	settles     = 200 * time.Millisecond // in which a file that is being written changes again
+	lookAgain   = 2 * time.Second        // between two checks of the file of tokens
+	settles     = 200 * time.Millisecond // after a change of the file, until it counts as complete
 	sweepsAgain = 10 * time.Minute       // between two removals of sessions that have ended
 )
 
-// Access is what the routes of a server ask. All of its methods but Run may be called at the same time.
+// Access holds the rules of a server. All methods except Run may be called concurrently.
 type Access struct {
 	Options
 	mode     Mode
 	hosts    map[host]bool
-	listed   Tokens // by the environment
+	listed   Tokens // from the environment
 	file     string
 	sessions sessions
 	live     live
-	tokens   atomic.Pointer[Tokens] // those that are valid now
+	tokens   atomic.Pointer[Tokens] // the valid ones
 
-	attempts, allAttempts *web.Limiter // to log in that failed
+	attempts, allAttempts *web.Limiter // failed logins
 	bearer, both          []string     // WWW-Authenticate
 
 	mu      sync.Mutex
 	revoked [][]byte // hashes of tokens whose sessions are to be removed
 
-	// Of Run alone:
-	content string // of file, as tokens has it
-	warned  string // of what is wrong with file
+	// For Run only:
+	content string // of file, when tokens was set
+	warned  string // the last warning about file
 }
 
-// New returns the rules of a server. The error says what is wrong with the settings, and repeats no token and no hash.
+// New returns the access rules of a server. Its errors contain no token and no hash.
 func New(s Settings, o Options) (*Access, error) {
 	a := &Access{
 		Options: o, mode: s.Access, hosts: map[host]bool{}, listed: s.Tokens, file: s.TokensFile,
@@ -157,20 +157,20 @@ func New(s Settings, o Options) (*Access, error) {
 	return a, nil
 }
 
-// Shut reports whether nobody may read or operate: access is closed and no token is listed.
+// Shut reports whether no client has any role: access is closed and no token is listed.
 func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
 
-// Open reports whether every client on this machine may read everything, and no token is listed that may read less:
-// caches may then keep feeds for everybody.
+// Open reports whether every client on this machine may read everything, and no token is listed that may read less.
+// Then shared caches may keep feeds.
 func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
 
-// Run reads the file of tokens again when it has changed, and removes sessions that have ended, until ctx ends.
+// Run rereads the file of tokens when it changes, and removes ended sessions, until ctx ends.
 func (a *Access) Run(ctx context.Context) {
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
 	looked := make(chan struct{}, 1)
 	var tidying sync.WaitGroup
-	tidying.Go(func() { a.tidy(ctx, looked) }) // apart: a database that is slow delays no revocation
+	tidying.Go(func() { a.tidy(ctx, looked) }) // separate, so that a slow database delays no revocation
 	defer tidying.Wait()
 	for {
 		select {
@@ -181,13 +181,14 @@ func (a *Access) Run(ctx context.Context) {
 			a.live.keep(func(_ sum, w waited) bool { return a.operator(w.token) != nil })
 			select {
 			case looked <- struct{}{}:
-			default: // it is still busy
+			default: // tidy is busy
 			}
 		}
 	}
 }
 
-// tidy removes sessions that have ended, and ends what waits by them. After each look at the file it removes those of revoked tokens.
+// tidy removes ended sessions, and ends the requests that wait with them. After each check of the file it removes those
+// of revoked tokens.
 func (a *Access) tidy(ctx context.Context, looked <-chan struct{}) {
 	again := time.NewTicker(sweepsAgain)
 	defer again.Stop()
@@ -203,7 +204,7 @@ func (a *Access) tidy(ctx context.Context, looked <-chan struct{}) {
 			return
 		case <-looked:
 			if len(a.toRemove()) > 0 {
-				_ = a.sweep(ctx) // it comes again
+				_ = a.sweep(ctx) // it is retried later
 			}
 			a.live.look(ctx, a.sessions)
 		case <-again.C:
@@ -212,7 +213,8 @@ func (a *Access) tidy(ctx context.Context, looked <-chan struct{}) {
 	}
 }
 
-// readAgain takes what the file of tokens says now. Where it cannot be read, is empty or is not written to its end, the tokens stay.
+// readAgain updates the tokens from the file. If the file is unreadable, empty or incomplete, the tokens stay as they
+// are.
 func (a *Access) readAgain(ctx context.Context) {
 	if a.file == "" {
 		return
@@ -229,7 +231,7 @@ func (a *Access) readAgain(ctx context.Context) {
 	if err != nil {
 		if a.warned != err.Error() {
 			a.warned = err.Error()
-			a.Logger.WarnContext(ctx, "tokens file not usable, the tokens before stay valid", "file", a.file, "error", err)
+			a.Logger.WarnContext(ctx, "tokens file not usable, keeping the earlier tokens", "file", a.file, "error", err)
 		}
 		return
 	}
@@ -244,7 +246,7 @@ func (a *Access) readAgain(ctx context.Context) {
 	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byPrefix), "revoked", len(gone))
 }
 
-// settled reads the file of tokens. A change counts if the file stays the same for a moment.
+// settled returns the file's content once it has stayed the same for a moment.
 func (a *Access) settled(ctx context.Context) (string, error) {
 	text, err := readFile(a.file)
 	if err != nil || text == a.content {
@@ -262,7 +264,7 @@ func (a *Access) settled(ctx context.Context) (string, error) {
 	return again, err
 }
 
-// revoke makes sweep remove the sessions of tokens.
+// revoke marks the sessions of the tokens for removal by sweep.
 func (a *Access) revoke(gone []*token) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -277,14 +279,14 @@ func (a *Access) toRemove() [][]byte {
 	return a.revoked
 }
 
-// sweep removes sessions that have ended, and those of revoked tokens.
+// sweep removes ended sessions, and those of revoked tokens.
 func (a *Access) sweep(ctx context.Context) error {
 	revoked := a.toRemove()
 	err := a.sessions.sweep(ctx, revoked)
 	if err == nil {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.revoked = a.revoked[len(revoked):] // the others are revoked since
+		a.revoked = a.revoked[len(revoked):] // tokens revoked in the meantime stay
 	}
 	return err
 }

@@ -148,7 +148,7 @@ func TestLoginInABrowser(t *testing.T) {
 			t.Error("the page shows the token")
 		}
 		b.do(t, fill("token", site.tokens["warehouse:reader"]))
-		b.load(t, click("main button"), 403, "/login", "This is the token of a reader")
+		b.load(t, click("main button"), 403, "/login", "token, for programs that read feeds")
 		b.do(t, fill("token", ada))
 		b.load(t, click("main button"), 200, "/form?a=b&c=%C3%BC", "ada", "Log out")
 
@@ -171,6 +171,7 @@ func TestLoginInABrowser(t *testing.T) {
 
 		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/form", "ada")
 		b.load(t, click(".logout button"), 200, "/login?out", "You are logged out.")
+		b.load(t, chromedp.NavigateBack(), 200, "/login?next=%2Fform", "Operator’s token") // not the page of before
 		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/login?next=%2Fform", "Operator’s token")
 	})
 }

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Hosts are names and addresses by which clients reach a server.
+// Hosts are names and addresses of a server.
 type Hosts []string
 
 var errHosts = errors.New("takes a list of host names and addresses such as feeds.example,10.0.0.7")
 
-// UnmarshalText reads a list separated by commas or white space. A port is ignored.
+// UnmarshalText reads a list separated by commas or white space. Ports are ignored.
 func (h *Hosts) UnmarshalText(text []byte) error {
 	*h = items(string(text))
 	for _, item := range *h {
@@ -30,13 +30,13 @@ func (h *Hosts) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A host is a name, in lower case and without the dot of the root, or an address.
+// A host is an address, or a name in lower case without a dot at the end.
 type host struct {
 	name string
 	addr netip.Addr
 }
 
-// listedHost reads a host as people write it: IPv6 without brackets, and a name in letters of any language.
+// listedHost parses a host as written in settings: IPv6 without brackets, a name in letters of any language.
 func listedHost(s string) (host, bool) {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		return host{addr: addr.Unmap()}, true
@@ -51,8 +51,8 @@ func listedHost(s string) (host, bool) {
 	return parseHost(s)
 }
 
-// parseHost reads a header field Host (RFC 9110 section 7.2) without its port. ok is false if no client of a server of ours
-// sends it.
+// parseHost parses the Host field (RFC 9110 section 7.2) and drops the port. ok is false if no legitimate client sends
+// it.
 func parseHost(s string) (h host, ok bool) {
 	name, port, _ := strings.Cut(s, ":")
 	if strings.HasPrefix(s, "[") {
@@ -71,7 +71,7 @@ func parseHost(s string) (h host, ok bool) {
 		return h, false
 	}
 	name = strings.TrimSuffix(name, ".")
-	if name != "" && digits(name[len(name)-1:]) { // no name ends so: the last label of one is not a number
+	if name != "" && digits(name[len(name)-1:]) { // the last label of a name is not a number
 		if addr, err := netip.ParseAddr(name); err == nil {
 			return host{addr: addr}, true
 		}
@@ -86,37 +86,38 @@ func parseHost(s string) (h host, ok bool) {
 
 func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
-// loopback reports whether browsers find the host on their own machine.
+// loopback reports whether browsers resolve the host to their own machine.
 func (h host) loopback() bool {
 	return h.addr.IsLoopback() || h.name == "localhost" || strings.HasSuffix(h.name, ".localhost")
 }
 
-// ours reports whether a request is for this server, by its Host: a page of another name whose address was changed to this one
-// (DNS rebinding) may send nothing.
+// ours reports whether the Host is this server's. It stops DNS rebinding, where another name is made to resolve to this
+// server.
 func (a *Access) ours(field string) bool {
 	h, ok := parseHost(field)
 	return ok && (h.loopback() || a.hosts[h])
 }
 
-// local reports whether a client of this machine sends the request for itself. Its Host is loopback's: a proxy that tells nothing of
-// itself, as HAProxy's default is, sends that of the world.
+// local reports whether a client on this machine sent the request without a proxy. The Host must be loopback's: a proxy
+// that adds no header field, as HAProxy by default, still forwards the public Host.
 func local(req *http.Request) bool {
 	peer, err := netip.ParseAddrPort(req.RemoteAddr)
 	h, ok := parseHost(req.Host)
 	return err == nil && peer.Addr().Unmap().IsLoopback() && ok && h.loopback() && !proxied(req)
 }
 
-// proxied reports whether anything tells of a proxy. nginx speaks HTTP/1.0 unless it is told otherwise, up to 1.29.6. Clients
-// send a whole URL to proxies alone (RFC 9112 section 3.2.2); its host counts, and not that in Host, which a proxy may have checked.
+// proxied reports whether the request shows any sign of a proxy. nginx uses HTTP/1.0 by default up to 1.29.6. Clients
+// send an absolute URL only to proxies (RFC 9112 section 3.2.2); it takes precedence over the Host field, which a proxy
+// may have checked.
 func proxied(req *http.Request) bool {
 	if !req.ProtoAtLeast(1, 1) || req.URL.Host != "" {
 		return true
 	}
 	for name := range req.Header {
-		if strings.Contains(name, "_") { // as in x_real_ip
+		if strings.Contains(name, "_") { // for example x_real_ip
 			name = textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
 		}
-		if name == "X-Requested-With" || strings.HasPrefix(name, "X-Prometheus-") { // of clients
+		if name == "X-Requested-With" || strings.HasPrefix(name, "X-Prometheus-") { // sent by clients
 			continue
 		}
 		if slices.ContainsFunc(ofProxies, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
@@ -126,7 +127,7 @@ func proxied(req *http.Request) bool {
 	return false
 }
 
-// ofProxies are what the names of header fields begin with that proxies add. Most begin with X-, and clients send hardly any such one.
+// ofProxies are prefixes of header fields that proxies add. Most begin with X-, which clients hardly ever send.
 var ofProxies = []string{
 	"X-", "Forwarded", "Via", "Proxy-", "Client-Ip", "Clientip", "Client-Cert", "True-Client-Ip", "Cluster-Client-Ip", "Remote-", "Real-Ip", "Early-Data", "Ssl-", "Http-",
 	"Front-End-Https", "Max-Forwards", "Surrogate-", "Cdn-", "Cf-", "Cloudfront-", "Fastly-", "Akamai-", "Ali-", "Eagle", "Fly-", "Incap-", "Ngrok-", "Sozu-", "Tailscale-",

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	maxPath   = 2000     // bytes of a path that the login leads to
-	maxSent   = 64 << 10 // bytes of a form that is kept over the login
+	maxPath   = 2000     // bytes of the path after the login
+	maxSent   = 64 << 10 // bytes of a form that is kept during the login
 	maxFields = 200      // of such a form
 )
 
@@ -27,31 +27,31 @@ var pages embed.FS
 
 var loginPage = web.Template(pages, "login.html")
 
-// A login is what the page of the login shows.
+// A login is the content of the login page.
 type login struct {
-	Next    string // where it leads; a local path, or ""
-	Form    *form  // that was sent without a session; nil means none
-	Ended   bool   // a form came without a session
+	Next    string // the local path after the login, or ""
+	Form    *form  // that was sent without a session; or nil
+	Ended   bool   // the form was sent without a session
 	Out     bool   // the operator has logged out
-	Problem string // why there is no session
-	Refused string // why nobody can log in here
-	Name    string // as whom the operator has logged in, while there is a form to be sent again
+	Problem string // the reason why the login failed
+	Refused string // the reason why a login is impossible here
+	Name    string // the operator that has logged in, while a form waits to be sent again
 }
 
-// A form is one that a browser has sent without a session.
+// A form is a form that a browser sent without a session.
 type form struct {
 	To   string // path
-	Back string // path of the page that it is on, or ""
-	Body string // as it was sent
+	Back string // path of its page, or ""
+	Body string // URL-encoded
 }
 
-// Fields returns the names and values of the form, in any order of the names.
+// Fields returns the names and values of the form.
 func (f *form) Fields() url.Values {
-	fields, _ := url.ParseQuery(f.Body) // see valid
+	fields, _ := url.ParseQuery(f.Body) // valid has checked it
 	return fields
 }
 
-// valid reports whether the form may be sent again: to this server, with text that is not too much.
+// valid reports whether the form may be sent again: to this server, and within the limits.
 func (f *form) valid() bool {
 	fields, err := url.ParseQuery(f.Body)
 	count := 0
@@ -66,14 +66,14 @@ func (f *form) valid() bool {
 	return err == nil && len(f.Body) <= maxSent && count <= maxFields && localPath(f.To) && (f.Back == "" || localPath(f.Back))
 }
 
-// Route adds the login and the logout of operators.
+// Route adds the routes for login and logout of operators.
 func (a *Access) Route(r gin.IRoutes) {
 	web.GET(r, "/login", web.Handle(a.showLogin))
 	r.POST("/login", web.Handle(a.logIn))
 	r.POST("/logout", web.Handle(a.logOut))
 }
 
-// leadToLogin answers a browser that has no session.
+// leadToLogin sends a browser without a session to the login page.
 func (a *Access) leadToLogin(c *gin.Context) error {
 	c.Header("Cache-Control", "no-store")
 	defer c.Abort()
@@ -101,7 +101,7 @@ func (a *Access) leadToLogin(c *gin.Context) error {
 	return nil
 }
 
-// backTo returns the path of the page of ours that sent the request, or "".
+// backTo returns the path of the page that sent the request, if it is one of this server, or "".
 func backTo(req *http.Request) string {
 	from, err := url.Parse(req.Referer())
 	if err != nil || from.Host != req.Host || !localPath(from.RequestURI()) {
@@ -110,7 +110,7 @@ func backTo(req *http.Request) string {
 	return from.RequestURI()
 }
 
-// show answers with the page of the login, or why there is none.
+// show answers with the login page, or with the reason why a login is impossible.
 func (a *Access) show(c *gin.Context, status int, page login) {
 	if page.Refused = a.refused(c); page.Refused != "" {
 		status = http.StatusForbidden
@@ -122,15 +122,15 @@ func (a *Access) show(c *gin.Context, status int, page login) {
 	web.Render(c, status, loginPage, web.Page{Service: a.Title, Title: "Log in", Data: page})
 }
 
-// refused returns why nobody can log in by this request, or "".
+// refused returns the reason why a login by this request is impossible, or "".
 func (a *Access) refused(c *gin.Context) string {
-	if h, ok := parseHost(c.Request.Host); !web.HTTPS(c) && (!ok || !h.loopback() || proxied(c.Request)) { // a proxy may send any Host
-		return "This connection is not encrypted: a token, and then the session, could be read on their way. Use https: set TLS_CERT_FILE and " +
-			"TLS_KEY_FILE, or list in TRUSTED_PROXIES the proxy that has the certificate and let it send X-Forwarded-Proto. " +
+	if h, ok := parseHost(c.Request.Host); !web.HTTPS(c) && (!ok || !h.loopback() || proxied(c.Request)) { // a proxy may set any Host
+		return "This connection is not encrypted: others could read the token and the session. Use https: set TLS_CERT_FILE and " +
+			"TLS_KEY_FILE, or list the proxy that has the certificate in TRUSTED_PROXIES and let it send X-Forwarded-Proto. " +
 			"On the machine itself, use http://localhost, without a proxy."
 	}
 	if !a.tokens.Load().operators() {
-		return "No operator has a token here yet. `go run ./sales-feed token --operator NAME` makes one: list its entry in TOKENS or TOKENS_FILE. " +
+		return "No operator's token is listed yet. Make one with `go run ./sales-feed token --operator NAME`, and list its entry in TOKENS or TOKENS_FILE. " +
 			"Or, for all programs and browsers on this machine, set ACCESS=open."
 	}
 	return ""
@@ -150,7 +150,7 @@ func (a *Access) showLogin(c *gin.Context) error {
 	return nil
 }
 
-// redirect leads on after the login.
+// redirect redirects to the page after the login.
 func redirect(c *gin.Context, next string) {
 	if next == "" {
 		next = "/"
@@ -174,7 +174,7 @@ func (a *Access) logIn(c *gin.Context) error {
 		return nil
 	}
 	known := a.tokens.Load().find(strings.TrimSpace(c.PostForm("token")))
-	if known == nil || known.Role != Operator { // nobody locks an operator out, who may share an address with others
+	if known == nil || known.Role != Operator { // an operator is not locked out by other clients at the same address
 		err := a.attempts.Check(c, 1)
 		if err == nil {
 			err = a.allAttempts.CheckAll(1)
@@ -194,7 +194,7 @@ func (a *Access) logIn(c *gin.Context) error {
 		return nil
 	case known.Role != Operator:
 		a.Logger.WarnContext(c.Request.Context(), "login refused", "client", c.ClientIP(), "reader", known.Name)
-		page.Problem = "This is the token of a reader, for programs that read feeds: they send it as Bearer, or as the password of Basic. Log in with an operator's token."
+		page.Problem = "This is a reader's token, for programs that read feeds: they send it as Bearer, or as the password of Basic. Log in with an operator's token."
 		a.show(c, http.StatusForbidden, page)
 		return nil
 	}
@@ -216,7 +216,7 @@ func (a *Access) logIn(c *gin.Context) error {
 
 func (a *Access) logOut(c *gin.Context) error {
 	for _, https := range []bool{true, false} {
-		if https && !web.HTTPS(c) { // a browser would not take it
+		if https && !web.HTTPS(c) { // browsers would refuse the cookie
 			continue
 		}
 		sent, err := c.Request.Cookie(a.cookieName(https))
@@ -233,7 +233,7 @@ func (a *Access) logOut(c *gin.Context) error {
 	return nil
 }
 
-// cookieName differs from service to service: browsers send a cookie to all ports of a host.
+// cookieName returns a name per service, since browsers send a cookie to all ports of a host.
 func (a *Access) cookieName(https bool) string {
 	if https {
 		return "__Host-" + a.Service + "_session"

@@ -93,8 +93,8 @@ func TestLoginIsRefused(t *testing.T) {
 		"a hash":              {hash, 401, "not valid"},
 		"a part of one":       {site.tokens["ada:operator"][:20], 401, "not valid"},
 		"another case":        {strings.ToLower(site.tokens["ada:operator"]), 401, "not valid"},
-		"a reader's":          {site.tokens["warehouse:reader"], 403, "token of a reader, for programs"},
-		"a reader's of feeds": {site.tokens["scarce:reader=orders+builds"], 403, "token of a reader, for programs"},
+		"a reader's":          {site.tokens["warehouse:reader"], 403, "token, for programs that read feeds"},
+		"a reader's of feeds": {site.tokens["scarce:reader=orders+builds"], 403, "token, for programs that read feeds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -277,7 +277,7 @@ func TestFormOfAnEndedSession(t *testing.T) {
 	if r.status != 401 || r.header.Get("WWW-Authenticate") != bearerOnly || r.header.Get("Cache-Control") != "no-store" {
 		t.Error(r)
 	}
-	r.wantWords(t, "Your session has ended, and nothing was changed.", "you can send your form again")
+	r.wantWords(t, "Your session has ended, and nothing was changed.", "Log in to send your form")
 
 	fields := hidden(t, r.body, "/login")
 	fields.Set("token", "wrong")
@@ -291,7 +291,7 @@ func TestFormOfAnEndedSession(t *testing.T) {
 	if r.status != 200 || r.header.Get("Set-Cookie") == "" || r.header.Get("Cache-Control") != "no-store" {
 		t.Fatal(r)
 	}
-	r.wantWords(t, "Your form has not been sent yet.", "<button>Send it again</button>", `href="/page?x=1"`, `<span>ada</span>`)
+	r.wantWords(t, "Your form has not been sent yet.", "<button>Send the form</button>", `href="/page?x=1"`, `<span>ada</span>`)
 	if strings.Contains(r.body, "<script") {
 		t.Error("a script may send it")
 	}

@@ -12,22 +12,22 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A claim is what a request brings to be let in.
+// A claim holds the credentials of a request.
 type claim struct {
 	Identity
-	token   *token  // of the Identity; nil means none
-	invalid bool    // there is a token that is not valid
-	cookie  *cookie // nil means none. If its session is valid, that is what counts.
+	token   *token  // of the Identity, or nil
+	invalid bool    // the request has an invalid token
+	cookie  *cookie // or nil. A valid session takes precedence.
 }
 
-// Claims without anything that differs from one request to another.
+// Claims without any data of a request.
 var (
 	nothing      = &claim{}
 	invalidToken = &claim{invalid: true}
 	openAccess   = &claim{Identity: Identity{Role: Operator}}
 )
 
-// A cookie is the one of a session, which is looked up once if the request needs it.
+// A cookie is a session's cookie. The session is looked up at most once, when the request needs it.
 type cookie struct {
 	access *Access
 	id     sum
@@ -47,7 +47,8 @@ func broughtBy(c *gin.Context) *claim {
 	return nothing
 }
 
-// claimOf returns what counts of a request. If the session cannot be looked up, it returns the rest and an error.
+// claimOf returns the valid credentials of a request. If the session cannot be looked up, it returns the others and an
+// error.
 func claimOf(c *gin.Context) (*claim, error) {
 	brought := broughtBy(c)
 	k := brought.cookie
@@ -67,7 +68,7 @@ func claimOf(c *gin.Context) (*claim, error) {
 	return brought, k.err
 }
 
-// session returns the claim of a session, or nil if there is no such session or no longer.
+// session returns the claim of a session, or nil if the session does not exist or has ended.
 func (a *Access) session(ctx context.Context, id sum) (*claim, error) {
 	found, err := a.sessions.find(ctx, id)
 	hash, ok := found[id]
@@ -80,7 +81,7 @@ func (a *Access) session(ctx context.Context, id sum) (*claim, error) {
 	return nil, nil
 }
 
-// operator returns the operator's token that has the hash, or nil.
+// operator returns the operator's token with the hash, or nil.
 func (a *Access) operator(hash sum) *token {
 	if known := a.tokens.Load().byHash(hash); known != nil && known.Role == Operator {
 		return known
@@ -88,8 +89,8 @@ func (a *Access) operator(hash sum) *token {
 	return nil
 }
 
-// Identify is for the whole engine. It refuses requests for hosts that are not ours with 421, all but those for health, and lets
-// [Of] find the identity. It refuses nobody else.
+// Identify is middleware for the whole engine. It answers requests for other hosts with 421, except those for health,
+// and prepares the identity for [Of]. It refuses no other request.
 func (a *Access) Identify() gin.HandlerFunc { return web.HandleLong(a.identify) }
 
 func (a *Access) identify(c *gin.Context) error {
@@ -98,7 +99,7 @@ func (a *Access) identify(c *gin.Context) error {
 		return nil
 	}
 	if !a.ours(req.Host) {
-		return web.Errorf(http.StatusMisdirectedRequest, "This server is not %.100q. HOSTS lists the names that it has beside PUBLIC_URL's and localhost.", req.Host)
+		return web.Errorf(http.StatusMisdirectedRequest, "This server does not serve %.100q. Besides PUBLIC_URL's host and localhost it serves those in HOSTS.", req.Host)
 	}
 	brought := a.claim(req)
 	if brought.token != nil {
@@ -118,7 +119,7 @@ func (a *Access) identify(c *gin.Context) error {
 	return nil
 }
 
-// loggedIn returns the name of the operator whose session the request has, or "".
+// loggedIn returns the name of the operator that is logged in, or "".
 func loggedIn(c *gin.Context) string {
 	if k := broughtBy(c).cookie; k != nil {
 		if _, _ = claimOf(c); k.found != nil {
@@ -128,7 +129,8 @@ func loggedIn(c *gin.Context) string {
 	return ""
 }
 
-// claim returns what a request brings beside a session. A token counts, valid or not, more than open access.
+// claim returns the credentials of a request except its session. A token takes precedence over open access, even an
+// invalid one.
 func (a *Access) claim(req *http.Request) *claim {
 	fields := req.Header["Authorization"]
 	if len(fields) == 0 {
@@ -155,9 +157,9 @@ func (a *Access) claim(req *http.Request) *claim {
 	return invalidToken
 }
 
-// Reader lets readers and operators in: by `Authorization: Bearer TOKEN` (RFC 6750), by Basic (RFC 7617) with the token as
-// password and its name or nothing as user, by an operator's session, or by open access. A token in the URL does not count.
-// Where the route has a parameter feed, a reader's token has to be for that feed.
+// Reader is middleware that admits readers and operators: by `Authorization: Bearer TOKEN` (RFC 6750), by Basic (RFC
+// 7617) with the token as password and its name or nothing as user, by an operator's session, or by open access. Tokens
+// in URLs are ignored. If the route has a parameter feed, a reader's token must be granted that feed.
 func (a *Access) Reader() gin.HandlerFunc {
 	return web.HandleLong(func(c *gin.Context) error {
 		has, err := claimOf(c)
@@ -176,15 +178,15 @@ func (a *Access) Reader() gin.HandlerFunc {
 	})
 }
 
-// Operator lets operators in: by `Authorization: Bearer TOKEN`, by a session, or by open access. Browsers are led to the login, and
-// back; what a form has sent when the session had ended can be sent again then.
+// Operator is middleware that admits operators: by `Authorization: Bearer TOKEN`, by a session, or by open access. It
+// sends browsers to the login and back. A form that was sent after the session had ended can be sent again then.
 func (a *Access) Operator() gin.HandlerFunc {
 	return web.HandleLong(func(c *gin.Context) error {
 		has, err := claimOf(c)
 		switch {
 		case has.Role == Operator:
 			if has.token != nil {
-				c.Header("Cache-Control", "private, no-cache") // unless the handler says something else
+				c.Header("Cache-Control", "private, no-cache") // the handler may set another one
 			}
 			bind(c, has)
 			return nil
@@ -199,7 +201,7 @@ func (a *Access) Operator() gin.HandlerFunc {
 	})
 }
 
-// bind ends the request with its session or its token, if it waits then. Open access costs nothing.
+// bind ends a waiting request when its session or token ends. Open access needs none of this.
 func bind(c *gin.Context, has *claim) {
 	if has.token == nil {
 		return
@@ -211,7 +213,7 @@ func bind(c *gin.Context, has *claim) {
 	c.Request = ending.Bind(c.Request)
 }
 
-// byBrowser reports whether a person may log in: a page is asked for, and not by a program that has a token.
+// byBrowser reports whether the request can lead to a login: it asks for a page, and has no token.
 func byBrowser(c *gin.Context) bool {
 	scheme, _, _ := strings.Cut(c.GetHeader("Authorization"), " ")
 	return web.PrefersHTML(c) && !strings.EqualFold(scheme, "Bearer")
@@ -227,7 +229,8 @@ func (a *Access) unauthorized(has *claim, challenge []string, needs string) *web
 	return p
 }
 
-// localPath reports whether a redirect to s stays on this server: s is a path, maybe with a query, as browsers understand it, too.
+// localPath reports whether a redirect to s stays on this server: s is a path, optionally with a query, also in the way
+// browsers parse it.
 func localPath(s string) bool {
 	if len(s) > maxPath || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") ||
 		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) {

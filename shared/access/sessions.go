@@ -15,24 +15,24 @@ import (
 
 const (
 	sessionTime     = 12 * time.Hour
-	databaseTimeout = 2 * time.Second // for a statement about sessions
+	databaseTimeout = 2 * time.Second // of a statement about sessions
 )
 
-// A session that ends later than one that begins now was begun by a clock that was wrong: it has ended.
+// A session that ends later than one that begins now was stored by a wrong clock, and counts as ended.
 const latestEnd = `now() + make_interval(secs => $3) + interval '1 minute'`
 
-// Sessions are those of the operators who have logged in to one service. An id is the SHA-256 of what the browser has.
+// Sessions are the operators' sessions at one service. An id is the SHA-256 of the cookie's value.
 type sessions interface {
-	// add begins a session, of the login with a token that has the hash. It ends after sessionTime.
+	// add begins a session for the token with the hash. It ends after sessionTime.
 	add(ctx context.Context, id, token sum) error
-	// find returns the hashes of the tokens of those of the sessions that have not ended.
+	// find returns, for the sessions that have not ended, the hashes of their tokens.
 	find(ctx context.Context, ids ...sum) (tokens map[sum]sum, err error)
 	remove(ctx context.Context, id sum) error
-	// sweep removes the sessions that have ended, and those of tokens that are revoked.
+	// sweep removes ended sessions and those of revoked tokens.
 	sweep(ctx context.Context, revoked [][]byte) error
 }
 
-// inDatabase keeps sessions in the table of sql/access.
+// inDatabase stores sessions in the table of sql/access.
 type inDatabase struct {
 	pool    *pgxpool.Pool
 	service string
@@ -84,7 +84,7 @@ func (d inDatabase) sweep(ctx context.Context, revoked [][]byte) error {
 	return err
 }
 
-// inMemory keeps sessions as long as the process lives.
+// inMemory keeps sessions for the life of the process.
 type inMemory struct {
 	mu     sync.Mutex
 	byHash map[sum]memorized
@@ -130,18 +130,18 @@ func (m *inMemory) sweep(_ context.Context, revoked [][]byte) error {
 	return nil
 }
 
-// live ends what waits by a session that has ended: by logout, at whatever replica, after sessionTime, or with its token.
+// live ends requests that wait when their session ends: by logout at any replica, after sessionTime, or with its token.
 type live struct {
 	mu     sync.Mutex
-	byHash map[sum]waited // sessions that requests came with, until they have ended
+	byHash map[sum]waited // sessions of recent requests, until they end
 }
 
 type waited struct {
-	token  sum // its hash
+	token  sum // hash of the token
 	ending *web.Ending
 }
 
-// ending returns the Ending of the requests of a session of a token.
+// ending returns the Ending of the session's requests.
 func (l *live) ending(id, token sum) *web.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,7 +153,7 @@ func (l *live) ending(id, token sum) *web.Ending {
 	return w.ending
 }
 
-// keep ends the requests of the sessions that are not to be kept.
+// keep ends the requests of all sessions that kept rejects.
 func (l *live) keep(kept func(id sum, w waited) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -166,7 +166,8 @@ func (l *live) keep(kept func(id sum, w waited) bool) {
 	})
 }
 
-// look ends the requests of the sessions that the store does not find any more. After an error they are for the next look.
+// look ends the requests of the sessions that the store no longer has. If the store fails, they are checked again next
+// time.
 func (l *live) look(ctx context.Context, store sessions) {
 	l.mu.Lock()
 	ids := slices.Collect(maps.Keys(l.byHash))
@@ -178,7 +179,7 @@ func (l *live) look(ctx context.Context, store sessions) {
 	if err != nil {
 		return
 	}
-	gone := map[sum]bool{} // of those that were asked for: others may have begun since
+	gone := map[sum]bool{} // of the sessions asked for: others may have begun since
 	for _, id := range ids {
 		_, there := found[id]
 		gone[id] = !there

@@ -19,7 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// tokenPrefix makes a token known for what it is, wherever it turns up.
+// tokenPrefix identifies a token wherever it appears.
 const tokenPrefix = "datafeed_"
 
 const (
@@ -27,8 +27,8 @@ const (
 	maxFile  = 1 << 20 // bytes of a file of tokens
 )
 
-// NewToken returns a random token of 130 bits, fit for headers and URLs, and its hash as [Tokens] take it. SHA-256 without
-// salt and stretching is enough for what nobody can guess.
+// NewToken returns a random token of 130 bits, usable in headers and URLs, and its hash in the form that [Tokens] read.
+// SHA-256 without salt and stretching suffices for a random secret.
 func NewToken() (token, hash string) {
 	token = tokenPrefix + rand.Text()
 	s := sha256.Sum256([]byte(token))
@@ -37,9 +37,10 @@ func NewToken() (token, hash string) {
 
 type sum = [sha256.Size]byte
 
-// Tokens are those of readers and operators. The zero value is none.
+// Tokens are the listed tokens of readers and operators. The zero value lists none.
 type Tokens struct {
-	// byPrefix finds a token by the first 8 bytes of its hash. How long that takes tells nothing: nobody can choose a hash.
+	// byPrefix indexes tokens by the first 8 bytes of their hash. The time of a lookup reveals nothing, since a client
+	// cannot choose a hash.
 	byPrefix map[uint64]*token
 }
 
@@ -47,24 +48,25 @@ type token struct {
 	Identity
 	feeds  []string // that a reader may read; nil means all
 	hash   sum
-	ending *web.Ending // of requests with the token: it comes when the token is revoked
-	// What a request may do with the token. As a password it has a reader's rights at most: browsers send it by themselves.
+	ending *web.Ending // of the token's requests, when the token is revoked
+	// The rights of requests with the token. As a password it has at most a reader's rights, since browsers send
+	// passwords by themselves.
 	asBearer, asPassword *claim
 }
 
-// nobodys is compared with where there is no such token.
+// nobodys is compared with if no token has the prefix.
 var nobodys token
 
 var tokenName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 
 var (
 	errToken = errors.New("is not of the form NAME:operator:HASH, NAME:reader:HASH or NAME:reader=FEED+FEED:HASH, as `sales-feed token` prints it")
-	errTwice = errors.New("has the hash of an earlier one: each token is listed once")
+	errTwice = errors.New("repeats the hash of an earlier entry: each token may be listed only once")
 )
 
 // UnmarshalText reads a list of NAME:ROLE:HASH, separated by commas or white space. ROLE is operator, reader or
-// reader=FEED+FEED, HASH the SHA-256 of a token in hex. A name may be there several times, so that its owner can change from one
-// token to the next. The error does not repeat what it read.
+// reader=FEED+FEED; HASH is the SHA-256 of a token in hex. A name may be listed several times, so that its owner can
+// change tokens without a gap. Errors do not repeat the input.
 func (t *Tokens) UnmarshalText(text []byte) error {
 	list := Tokens{byPrefix: map[uint64]*token{}}
 	for i, item := range items(string(text)) {
@@ -84,14 +86,14 @@ func items(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// with returns the tokens together with those in the text of a file.
+// with returns the tokens together with those listed in text.
 func (t Tokens) with(text string) (Tokens, error) {
 	all := Tokens{byPrefix: maps.Clone(t.byPrefix)}
 	if all.byPrefix == nil {
 		all.byPrefix = map[uint64]*token{}
 	}
 	if text != "" && !strings.HasSuffix(text, "\n") {
-		return t, errors.New("its last line does not end: it may not be written as a whole")
+		return t, errors.New("its last line has no line end: the file may be incomplete")
 	}
 	number := 0
 	for line := range strings.Lines(text) {
@@ -134,7 +136,7 @@ func (t Tokens) add(item string) error {
 	return nil
 }
 
-// keep makes the tokens that were there before, and are the same, the ones of before, and returns those of before that are gone.
+// keep reuses the entries of before that are unchanged, and returns those that are gone.
 func (t Tokens) keep(before *Tokens) (gone []*token) {
 	for key, old := range before.byPrefix {
 		now := t.byPrefix[key]
@@ -149,7 +151,7 @@ func (t Tokens) keep(before *Tokens) (gone []*token) {
 
 func prefix(hash sum) uint64 { return binary.BigEndian.Uint64(hash[:8]) }
 
-// find returns what is listed of a token, or nil, in a time that does not depend on the hashes.
+// find returns the entry of a token, or nil, in a time that does not depend on the hashes.
 func (t *Tokens) find(text string) *token {
 	if len(text) > maxToken {
 		return nil
@@ -169,7 +171,7 @@ func (t *Tokens) byHash(hash sum) *token {
 	return known
 }
 
-// mayRead reports whether the token opens a feed, named as in the path of its documents.
+// mayRead reports whether the token is granted the feed, named as in URLs.
 func (t *token) mayRead(feed string) bool {
 	if t.feeds == nil || slices.Contains(t.feeds, feed) {
 		return true
@@ -182,7 +184,7 @@ func (t *token) mayRead(feed string) bool {
 	return false
 }
 
-// operators reports whether an operator is listed, who could log in.
+// operators reports whether any operator is listed.
 func (t *Tokens) operators() bool {
 	for _, known := range t.byPrefix {
 		if known.Role == Operator {
@@ -192,13 +194,13 @@ func (t *Tokens) operators() bool {
 	return false
 }
 
-// readFile returns the tokens in a file.
+// readFile returns the content of a file of tokens.
 func readFile(name string) (string, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return "", err
 	}
-	if !info.Mode().IsRegular() { // to read a pipe may take for ever
+	if !info.Mode().IsRegular() { // reading a pipe may block for ever
 		return "", fmt.Errorf("%s is not a regular file", name)
 	}
 	f, err := os.Open(name)

@@ -1,4 +1,4 @@
-// Package carbuild is the published contract of the builds feed: what the build of one car looks like to everybody who reads it.
+// Package carbuild is the published contract of the builds feed: the progress of each car's build.
 package carbuild
 
 import (
@@ -13,11 +13,11 @@ import (
 // Feed is the name of the feed that publishes builds.
 const Feed = "builds"
 
-// A Status is where a build stands.
+// A Status is the state of a build.
 type Status string
 
-// The statuses of a build: planned, started, finished in this order; only what has not started can be cancelled, and is
-// planned again where its order comes back.
+// The statuses of a build, in this order: planned, started, finished. Only a planned build can be cancelled; it is
+// planned again if its order returns.
 const (
 	Planned   Status = "planned"
 	Started   Status = "started"
@@ -25,7 +25,7 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// A Build is the whole state of the build of one car at one version.
+// A Build is the state of the build of one car at one version.
 type Build struct {
 	XMLName    xml.Name   `json:"-" xml:"https://edison-cars.example/ns/build build"`
 	ID         uuid.UUID  `json:"id" xml:"id"` // version 5: of the order and the number of the car in it
@@ -44,5 +44,5 @@ type Build struct {
 
 var rules = contract.Of[Build]()
 
-// Check returns a [*contract.Error], or nil if the entry is a tombstone or a build as this contract says.
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

@@ -1,5 +1,5 @@
-// Package contract checks entities of a feed against the Go struct that is their published contract, the same for all
-// readers: what passes, PostgreSQL and Go decode alike, whichever way a reader takes.
+// Package contract checks the entities of a feed against the Go struct that is their published contract. The check is
+// the same for all readers: PostgreSQL and Go decode what passes to the same values.
 package contract
 
 import (
@@ -16,20 +16,19 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// Bounds of an entity as a whole, members that the contract does not know included. They lie far below what
-// PostgreSQL's jsonb takes.
+// Bounds of an entity, including members that the contract does not define. They are far below the limits of
+// PostgreSQL's jsonb.
 const (
 	maxSize   = 1 << 20 // bytes
 	maxDepth  = 100
 	maxNumber = 100 // characters of a number
 	maxPower  = 1000
-	maxDigits = 1 << 20 // that all numbers of an entity add where they are written without an exponent, as PostgreSQL does
+	maxDigits = 1 << 20 // of all numbers of an entity together, written without exponents as PostgreSQL does
 )
 
-// An Error says what of an entity is not as its contract says. It quotes nothing of the entity, so that it can be
-// logged.
+// An Error says how an entity breaks its contract. It contains nothing of the entity, so that it can be logged.
 type Error struct {
-	Member string // its path: "lines[0].quantity"; empty: the entity as a whole
+	Member string // its path, "lines[0].quantity", or empty for the entity as a whole
 	Detail string // "must be a whole number from 1 to 500"
 }
 
@@ -40,7 +39,7 @@ func (e *Error) Error() string {
 	return e.Member + " " + e.Detail
 }
 
-// within adds what the member lies in.
+// within prefixes the error's path with name.
 func within(name string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch {
@@ -57,25 +56,24 @@ func within(name string, err error) error {
 
 func wrong(format string, args ...any) error { return &Error{Detail: fmt.Sprintf(format, args...)} }
 
-// A Contract is what the entities of one feed are checked against.
+// A Contract is the specification of the entities of one feed.
 type Contract struct{ root *rule }
 
-// Of makes the contract that a struct describes by its types and the tags json and check. Every member has to be there,
-// once, under its very name, and is not null, unless its field is a pointer or a boolean, which is then nil or false;
-// other members may hold anything. The tag check says of
+// Of returns the contract that a struct defines by its types and the tags json and check. Every member must be present,
+// once, under its exact name, and must not be null, unless its field is a pointer or a boolean, which is then nil or
+// false. Other members may have any value. The tag check defines
 //
-//   - a whole number its range: "1..500", or "1.." up to the greatest int64;
-//   - a text its length in characters: "0..100"; or its values: "placed|cancelled"; or "date", which is a day such as 2026-11-23;
-//   - a list its length: "1..20". What it says of the elements stands in the tag each.
+//   - the range of a whole number: "1..500", or "1.." up to the greatest int64;
+//   - the length of a text in characters: "0..100"; or its values: "placed|cancelled"; or "date", a day such as 2026-11-23;
+//   - the length of a list: "1..20". The tag each defines its elements.
 //
-// A UUID is one in its form of 36 characters, a time one of RFC 3339 that lies in the years 1 to 9999 in UTC. The
-// members id and version are those of the entry. Of panics where a field has no bounds, or a type that it does not
-// know.
+// UUIDs have 36 characters. Times are of RFC 3339, in the years 1 to 9999 in UTC. The members id and version must equal
+// the entry's. Of panics if a field has no bounds or a type that it does not support.
 func Of[T any]() *Contract {
 	return &Contract{newRule(reflect.TypeFor[T](), "", "")}
 }
 
-// Check returns an [Error], or nil if the entry is a tombstone or its entity is as the contract says.
+// Check returns an [Error], or nil if the entry is a tombstone or its entity meets the contract.
 func (c *Contract) Check(e feed.Entry) error {
 	if e.Deleted {
 		return nil
@@ -97,18 +95,18 @@ func (c *Contract) Check(e feed.Entry) error {
 	return err
 }
 
-// decoders have memory for the names of an object.
+// decoders are pooled for their memory of names.
 var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(new(bytes.Buffer)) }}
 
 // A reader reads one entity.
 type reader struct {
 	*jsontext.Decoder
 	entry   *feed.Entry
-	escapes bool // there may be a NUL
-	digits  int  // that exponents stand for
+	escapes bool // the text may contain an escaped NUL
+	digits  int  // that exponents stand for, in all
 }
 
-// value reads a value, or a member's name.
+// value reads a value or a member's name.
 func (r *reader) value() (jsontext.Value, error) {
 	v, err := r.ReadValue()
 	if err != nil {
@@ -117,7 +115,7 @@ func (r *reader) value() (jsontext.Value, error) {
 	return v, nil
 }
 
-// malformed says what is wrong with JSON: an error of jsontext may quote names and text.
+// malformed returns an error without the text of jsontext's, which may quote the entity.
 func malformed(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return wrong("has a member twice")
@@ -125,7 +123,7 @@ func malformed(err error) error {
 	return wrong("is not valid JSON in UTF-8")
 }
 
-// text returns the value of a quoted text. Escapes are rare.
+// text returns the value of a JSON string.
 func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1], nil
@@ -140,7 +138,7 @@ func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 	return text, nil
 }
 
-// object reads an object, and calls member with the name of each of its members, whose value comes next.
+// object reads an object, and calls member with the name of each member; member reads its value.
 func (r *reader) object(member func(name []byte) error) error {
 	if _, err := r.ReadToken(); err != nil {
 		return malformed(err)
@@ -162,7 +160,7 @@ func (r *reader) object(member func(name []byte) error) error {
 	return err
 }
 
-// any reads a value of which the contract says nothing: readers hand it on to PostgreSQL with the rest.
+// any reads a value that the contract does not define: readers pass it on to PostgreSQL.
 func (r *reader) any() error {
 	switch r.PeekKind() {
 	case '{', '[':
@@ -188,7 +186,7 @@ func (r *reader) any() error {
 	return err
 }
 
-// list reads an array, and calls element with the index of each of its elements, which comes next.
+// list reads an array, and calls element with the index of each element; element reads it.
 func (r *reader) list(element func(i int) error) error {
 	if _, err := r.ReadToken(); err != nil {
 		return malformed(err)
@@ -202,7 +200,7 @@ func (r *reader) list(element func(i int) error) error {
 	return err
 }
 
-// anyNumber refuses what PostgreSQL's numeric does not take, and what becomes many times larger there.
+// anyNumber refuses numbers that PostgreSQL's numeric cannot hold, or that become many times longer there.
 func (r *reader) anyNumber(v jsontext.Value) error {
 	if len(v) > maxNumber {
 		return wrong("holds a number of more than %d characters", maxNumber)

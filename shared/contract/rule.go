@@ -17,13 +17,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A rule is what the contract says of a value.
+// A rule is the contract of one value.
 type rule struct {
 	read     func(*reader) error
 	optional bool // it may be null or missing
 }
 
-// newRule makes the rule of a type; check and each are the tags of its field.
+// newRule returns the rule of a type; check and each are the tags of its field.
 func newRule(t reflect.Type, check, each string) *rule {
 	switch {
 	case t == reflect.TypeFor[uuid.UUID]():
@@ -54,7 +54,7 @@ type field struct {
 	*rule
 }
 
-// object reads the members that the struct has: nested objects, too, know their names exactly.
+// object returns the rule of a struct. Names are matched exactly, in nested objects too.
 func object(t reflect.Type) *rule {
 	var fields []field
 	for f := range t.Fields() {
@@ -96,7 +96,7 @@ func object(t reflect.Type) *rule {
 	}}
 }
 
-// member reads the value of a member. Of an entity, id and version are those of its entry.
+// member reads the value of a member. The entity's own id and version must equal the entry's.
 func (f *field) member(r *reader, root bool) error {
 	if f.optional && r.PeekKind() == 'n' {
 		_, err := r.value()
@@ -127,7 +127,7 @@ func list(element *rule, check string) *rule {
 		n := int64(0)
 		err := r.list(func(i int) error {
 			if n++; n > most {
-				return wrong("must have %d elements at most", most)
+				return wrong("must have at most %d elements", most)
 			}
 			if err := element.read(r); err != nil {
 				return within("["+strconv.Itoa(i)+"]", err)
@@ -135,7 +135,7 @@ func list(element *rule, check string) *rule {
 			return nil
 		})
 		if err == nil && n < least {
-			err = wrong("must have %d elements at least", least)
+			err = wrong("must have at least %d elements", least)
 		}
 		return err
 	}}
@@ -143,10 +143,10 @@ func list(element *rule, check string) *rule {
 
 var kinds = map[jsontext.Kind]string{'"': "a text", '0': "a number"}
 
-// scalar reads a value of a kind.
+// scalar returns the rule of a value of the given kind.
 func scalar(kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule {
 	return &rule{read: func(r *reader) error {
-		if k := r.PeekKind(); k != kind && k != 0 { // 0 is no JSON, as value will say
+		if k := r.PeekKind(); k != kind && k != 0 { // 0: not JSON, which value reports
 			return wrong("must be %s", kinds[kind])
 		}
 		v, err := r.value()
@@ -194,7 +194,7 @@ func number(check string) *rule {
 	})
 }
 
-// bounds reads "1..20"; without the second it is greatest.
+// bounds parses "1..20"; without the second number it is greatest.
 func bounds(check string, greatest int64) (least, most int64) {
 	low, high, ok := strings.Cut(check, "..")
 	least, err := strconv.ParseInt(low, 10, 64)
@@ -233,11 +233,11 @@ func readDate(_ *reader, v jsontext.Value) error {
 
 const (
 	longestTime = len(`"2006-01-02T15:04:05.999999999999+00:00"`)
-	farthest    = 15 * time.Hour // from UTC, as PostgreSQL has it, less one
+	farthest    = 15 * time.Hour // from UTC: PostgreSQL's limit, less one
 )
 
-// readTime takes what both Go and PostgreSQL read, and read as the same microsecond of the years 1 to 9999. Go also takes hours
-// of one digit, a comma, and any minutes of a zone.
+// readTime accepts times that Go and PostgreSQL read as the same microsecond of the years 1 to 9999. Go alone also
+// accepts hours of one digit, a comma, and any minutes of a zone.
 func readTime(_ *reader, v jsontext.Value) error {
 	var at time.Time
 	if len(v) > longestTime || at.UnmarshalJSON(v) != nil {
@@ -248,7 +248,7 @@ func readTime(_ *reader, v jsontext.Value) error {
 	}
 	_, offset := at.Zone()
 	year := at.UTC().Round(time.Microsecond).Year()
-	written := at.Year() // of which PostgreSQL takes no 0, whatever the zone makes of it
+	written := at.Year() // PostgreSQL refuses a written year 0, whatever the zone
 	if away := time.Duration(offset) * time.Second; min(year, written) < 1 || year > 9999 || max(away, -away) > farthest {
 		return errTime()
 	}

@@ -1,5 +1,5 @@
-// Package customer is the published contract of the customers feed: what a customer looks like to everybody who reads it.
-// The feed is a personal one: a customer who deletes the account is a tombstone, and all that was said of them is erased.
+// Package customer is the published contract of the customers feed. The feed is personal: when a customer deletes the
+// account, the feed has a tombstone, and the earlier entries are erased.
 package customer
 
 import (
@@ -14,22 +14,22 @@ import (
 // Feed is the name of the feed that publishes customers.
 const Feed = "customers"
 
-// A Customer is the whole state of one customer at one version.
+// A Customer is the state of one customer at one version.
 type Customer struct {
 	XMLName xml.Name  `json:"-" xml:"https://edison-cars.example/ns/customer customer"`
 	ID      uuid.UUID `json:"id" xml:"id"` // version 7
 	Version int64     `json:"version" xml:"version" check:"1.."`
-	Name    string    `json:"name" xml:"name" check:"0..200"`   // for mails to others: see [CheckName]
+	Name    string    `json:"name" xml:"name" check:"0..200"`   // before it is put into a mail: see [CheckName]
 	Email   string    `json:"email" xml:"email" check:"0..254"` // an addr-spec (RFC 5322 section 3.4.1)
-	// EmailConfirmed is true once somebody has used a link that was mailed to Email; absent is false. Until then
-	// nothing that the customer says goes to that address: it may be a stranger's.
+	// EmailConfirmed is true after the customer used a link that was mailed to Email; absent means false. Until then no
+	// data of the customer is sent to that address, which may be a stranger's.
 	EmailConfirmed bool      `json:"email_confirmed" xml:"email_confirmed"`
 	Address        Address   `json:"address" xml:"address"`
 	CreatedAt      feed.Time `json:"created_at" xml:"created_at"`
 	UpdatedAt      feed.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }
 
-// An Address is where invoices and cars go.
+// An Address is the address for invoices and cars.
 type Address struct {
 	Street     string `json:"street" xml:"street" check:"0..200"` // with the house number
 	PostalCode string `json:"postal_code" xml:"postal_code" check:"0..20"`
@@ -39,5 +39,5 @@ type Address struct {
 
 var rules = contract.Of[Customer]()
 
-// Check returns a [*contract.Error], or nil if the entry is a tombstone or a customer as this contract says.
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

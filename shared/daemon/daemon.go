@@ -1,4 +1,4 @@
-// Package daemon is the life of a process: its settings, its log, its start and its orderly end.
+// Package daemon runs a process: it reads its settings, sets up its log, and ends it cleanly.
 package daemon
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// ErrUsage marks what the user of the command line or of the environment has to correct: exit code 2.
+// ErrUsage marks errors in the command line or the environment. The exit code is 2.
 var ErrUsage = errors.New("usage")
 
 type usageError struct{ error }
@@ -25,7 +25,7 @@ type usageError struct{ error }
 func (usageError) Is(target error) bool { return target == ErrUsage }
 func (e usageError) Unwrap() error      { return e.error }
 
-// Usagef is fmt.Errorf for an error that is ErrUsage without saying so in its text.
+// Usagef is like fmt.Errorf, for an error that matches ErrUsage.
 func Usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
@@ -37,7 +37,7 @@ type exitError struct {
 
 func (e exitError) Unwrap() error { return e.error }
 
-// ExitWith is err with an exit code of the program's own, 3 to 125.
+// ExitWith returns err with an exit code of the program's own, 3 to 125.
 func ExitWith(code int, err error) error { return exitError{err, code} }
 
 // Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
@@ -47,7 +47,8 @@ func ExitWith(code int, err error) error { return exitError{err, code} }
 // (see parent) cancel ctx. A second signal ends the process at once, unless it is the first one again within a second; so do
 // 20 s without run returning.
 func Main(run Run) {
-	// A heap of a few megabytes is collected again and again. This one begins with memory that is never touched, and so never
+	// A heap of a few megabytes is collected again and again. This allocation is never touched, so it takes no memory,
+	// but delays collections until the heap has doubled.
 	// there, and is left alone until it has twice as much.
 	untouched := make([]byte, 16<<20)
 	live(run, 20*time.Second)
@@ -57,11 +58,11 @@ func Main(run Run) {
 // repeatTime is for how long the same signal is the same request to stop: timeout(1) sends it to the process and to its group.
 const repeatTime = time.Second
 
-// Run is a program: everything it has of its process are its arguments.
+// Run is a program. It gets everything of its process by its arguments.
 type Run = func(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error
 
 func live(run Run, stopTimeout time.Duration) {
-	log.SetOutput(io.Discard) // where net/http quotes what comes behind an answer: entries, if a source states too short a length
+	log.SetOutput(io.Discard) // net/http logs bytes behind an answer with a wrong length, which may be entries
 	name, env := filepath.Base(os.Args[0]), environ(os.Environ())
 	die := func(code int, format string, args ...any) {
 		fmt.Fprintln(os.Stderr, name+": "+redact(fmt.Sprintf(format, args...)))
@@ -78,7 +79,7 @@ func live(run Run, stopTimeout time.Duration) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, stop...)
 	if env[StopWithParent] != "" {
-		// A log that nobody reads any more must not kill before the orderly end does: writes fail instead.
+		// A closed log must not kill the process before its clean end: writes fail instead.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	}
 
@@ -101,9 +102,9 @@ func live(run Run, stopTimeout time.Duration) {
 				if s == first && time.Since(asked) < repeatTime {
 					continue
 				}
-				die(1, "second signal (%v): not waiting for an orderly end", s)
+				die(1, "second signal (%v): not waiting for a clean stop", s)
 			case <-late:
-				die(1, "not stopped %v after being asked to: ending anyway", stopTimeout)
+				die(1, "not stopped within %v: exiting anyway", stopTimeout)
 			}
 		}
 	}()

@@ -170,8 +170,8 @@ func TestStop(t *testing.T) {
 		{"SIGHUP", "waits", []syscall.Signal{syscall.SIGHUP}, 0, ""},
 		{"the cancellation is no error", "passes on the cancellation", []syscall.Signal{syscall.SIGTERM}, 0, ""},
 		{"a second signal ends it at once", "hangs", []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}, 1, "second signal"},
-		{"a signal to the process and to its group is one", "hangs", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "not stopped 3s after being asked to"},
-		{"one that hangs is ended", "hangs", []syscall.Signal{syscall.SIGTERM}, 1, "not stopped 3s after being asked to"},
+		{"a signal to the process and to its group is one", "hangs", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1, "not stopped within 3s"},
+		{"one that hangs is ended", "hangs", []syscall.Signal{syscall.SIGTERM}, 1, "not stopped within 3s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

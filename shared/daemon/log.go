@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Logger writes to w one line of key=value per record of at least level: debug, info, warn or error; "" is info.
-// Times are UTC. Passwords in URLs and tokens do not get through.
+// Logger returns a logger that writes one line of key=value per record of at least level: debug, info, warn or error;
+// "" is info. Times are UTC. Tokens and the passwords of URLs are redacted.
 func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	var min slog.Level
 	switch strings.ToLower(level) {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// StopWithParent is the environment variable by which a parent asks a program to stop when it is gone.
-// Its value is the parent's process id; 1 stands for the parent at the start.
+// StopWithParent is the environment variable by which a parent makes a program stop when the parent is gone. Its value
+// is the parent's process id; 1 is the parent at the start.
 const StopWithParent = "EDISON_STOP_WITH_PARENT"
 
 const parentPoll = 250 * time.Millisecond
@@ -48,19 +48,19 @@ func parent(env map[string]string) (<-chan struct{}, error) {
 	return gone, nil
 }
 
-// cachedByGo is the folder of an executable that `go run` keeps in its build cache: <hash>-d.
+// cachedByGo matches the folder of an executable in the build cache of `go run`: <hash>-d.
 var cachedByGo = regexp.MustCompile(`^[0-9a-f]{64}-d$`)
 
-// builtByGoRun: `go run` executes <temporary folder>/go-build*/b001/exe/NAME or, built before,
-// <build cache>/xx/<hash>-d/NAME.
+// builtByGoRun reports whether `go run` started the executable, as <temporary folder>/go-build*/b001/exe/NAME or, from
+// its cache, <build cache>/xx/<hash>-d/NAME.
 func builtByGoRun(executable string) bool {
 	dir := filepath.Dir(executable)
 	return cachedByGo.MatchString(filepath.Base(dir)) ||
 		filepath.Base(dir) == "exe" && strings.HasPrefix(filepath.Base(filepath.Dir(filepath.Dir(dir))), "go-build")
 }
 
-// orphan says that what now is the parent adopted a program that `go run` had started. In a container
-// `go run` itself may be process 1.
+// orphan reports whether the present parent has adopted the process, because the `go run` that started it is gone. In a
+// container `go run` itself may be process 1.
 func orphan(ppid int) bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", ppid)) // Linux only
 	comm := strings.TrimSpace(string(b))

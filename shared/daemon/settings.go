@@ -14,25 +14,25 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// Setting is one environment variable of a program.
+// A Setting is one environment variable of a program.
 type Setting struct {
 	Name    string
 	Default string // "" where there is none
 	Help    string // one line
 }
 
-// Parse sets the fields of the struct that into points to from the variables in vars, by the tags
-// `env:"NAME" envDefault:"VALUE"`; a variable set to nothing takes its default. The error is ErrUsage and says,
-// one variable a line, what each takes.
+// Parse sets the fields of the struct that into points to from vars, by the tags `env:"NAME" envDefault:"VALUE"`. An
+// empty variable gets its default. The error matches ErrUsage, and says for each wrong variable, on a line of its own,
+// which values are valid.
 func Parse(vars map[string]string, into any) error {
 	if vars == nil {
-		vars = map[string]string{} // nil would stand for the process's own
+		vars = map[string]string{} // nil would mean the environment of the process
 	}
 	err := env.ParseWithOptions(into, env.Options{Environment: vars})
 	if err == nil {
 		return nil
 	}
-	// The library's errors name Go fields: each variable alone, for its own error, tells which one it is.
+	// The library's errors name Go fields. Each variable is parsed alone so that its error is known.
 	t := reflect.TypeOf(into)
 	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
 		return err
@@ -57,7 +57,7 @@ func Parse(vars map[string]string, into any) error {
 	return Usagef("%s", strings.Join(lines, "\n"))
 }
 
-// describe repeats a value only if its type cannot hold a secret.
+// describe repeats a value only if its type cannot contain a secret.
 func describe(name, value string, bad env.ParseError) string {
 	t := bad.Type
 	if t.Kind() == reflect.Pointer {
@@ -93,8 +93,8 @@ func takes(t reflect.Type) string {
 	}
 }
 
-// Help prints settings, one aligned line each: name, default, help. Each of them is a struct as Parse takes it,
-// with the tag `help:"..."` beside the others, a pointer to one, a Setting or a []Setting. One without help is left out.
+// Help prints settings, one aligned line each: name, default, help. Each argument is a struct as Parse takes it, with
+// an additional tag `help:"..."`, a pointer to one, a Setting or a []Setting. Settings without help are left out.
 func Help(w io.Writer, of ...any) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, o := range of {

@@ -1,5 +1,5 @@
-// Package eventstream is the wire of an event stream beside a feed: its messages, and the queue by which a reader hears them. The feed is
-// the truth; the stream has what is new, sooner.
+// Package eventstream defines the messages of an event stream beside a feed, and the queue from which a reader receives
+// them. The feed remains the record; the stream has new entries sooner.
 package eventstream
 
 import (
@@ -15,20 +15,21 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
-	heartbeat      = 5 * time.Second  // a broker that is silent for three of them is gone
+	heartbeat      = 5 * time.Second  // a broker that is silent for three of them counts as down
 	maxDelay       = 30 * time.Second // between two tries to connect
 )
 
-// A Broker is where RabbitMQ is.
+// A Broker is the address of a RabbitMQ.
 type Broker struct {
 	url   string
 	Shown string // without the password
 }
 
-// UnmarshalText reads the URL of a RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS. An error does not repeat it.
+// UnmarshalText reads the URL of a RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS. Errors do
+// not repeat it.
 func (b *Broker) UnmarshalText(text []byte) error {
 	uri, err := amqp.ParseURI(string(text))
-	if err != nil { // which may repeat the password
+	if err != nil { // its text may contain the password
 		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
 	}
 	b.url = string(text)
@@ -47,7 +48,7 @@ type Conn struct {
 	raw     net.Conn
 }
 
-// Connect returns a connection that setUp has prepared, within five seconds. The broker knows it by its name.
+// Connect returns a connection prepared by setUp, within five seconds. The broker shows it under name.
 func (b *Broker) Connect(ctx context.Context, name string, setUp func(*amqp.Channel) error) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -58,7 +59,7 @@ func (b *Broker) Connect(ctx context.Context, name string, setUp func(*amqp.Chan
 		Dial: func(network, addr string) (conn net.Conn, err error) {
 			if conn, err = new(net.Dialer).DialContext(ctx, network, addr); err == nil {
 				c.raw = conn
-				err = conn.SetDeadline(time.Now().Add(connectTimeout)) // until the handshake is done
+				err = conn.SetDeadline(time.Now().Add(connectTimeout)) // until the handshake is complete
 			}
 			return conn, err
 		},
@@ -77,10 +78,10 @@ func (b *Broker) Connect(ctx context.Context, name string, setUp func(*amqp.Chan
 	return c, nil
 }
 
-// Drop ends the connection at once, however it hangs.
+// Drop ends the connection at once, even if it hangs.
 func (c *Conn) Drop() { c.raw.Close() }
 
-// Backoff is how long after so many failures to connect, 1 or more, nothing is tried: up to 30 s, with jitter.
+// Backoff returns the pause after the given number of failures in a row, 1 or more: up to 30 s, with jitter.
 func Backoff(failures int) time.Duration {
 	d := min(time.Second<<min(failures-1, 10), maxDelay)
 	return d/2 + rand.N(d/2+1)

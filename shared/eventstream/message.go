@@ -13,26 +13,26 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// Messages are what the entries of a page are to those who consume the stream. The headers say
+// Messages returns the messages of a page's entries. Their headers are
 //
-//	feed        its name, which is the exchange's, too
+//	feed        the feed's name, which is also the exchange's
 //	position    of the entry in the feed: 1, 2, 3 ... without gaps
 //	version     of the entity
-//	updated     when that was made: RFC 3339, UTC, to the microsecond
-//	deleted     the entity is gone
-//	erased      it is gone for good: no later message of its id counts; left out where it is not
+//	updated     the time of the version: RFC 3339, UTC, in microseconds
+//	deleted     whether the entity was deleted
+//	erased      true if the entity was erased: later messages with its id are void; left out otherwise
 //	after       the place in the feed where the page starts
-//	cursor      a place in the feed that is not beyond the entry: a consumer that has this message and all before it loses nothing by going on
-//	            from there; on the last message of a page it is the place right behind the entry, else the same as after
-//	generation  1, or more where the feed goes out again from its first entry: the source has another history, somebody asked for
-//	            it, or the relay ended before it knew that the first page was out
+//	cursor      a place in the feed at or before the end of the entry: a consumer with this message and all earlier ones
+//	            can continue from there. On the last message of a page it is the place after the entry, else after
+//	generation  1, or more if the feed is sent again from its first entry: the source has another history, a resync was
+//	            requested, or the relay ended before it recorded that the first page was confirmed
 //
-// The message id is the same whenever the same entry goes out again, and another one's in another history.
+// The message id stays the same when an entry is sent again, and differs in another history.
 func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) []amqp.Publishing {
 	all := make([]amqp.Publishing, len(page.Entries))
 	for i := range page.Entries {
 		e, cursor := &page.Entries[i], from
-		if e.Position == page.Cursor.Position { // else what follows is malformed, and left out
+		if e.Position == page.Cursor.Position { // otherwise malformed entries follow, which are left out
 			cursor = page.Cursor
 		}
 		all[i] = amqp.Publishing{
@@ -50,13 +50,13 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 	return all
 }
 
-// MessageID is the message's of an entry. It is made of the time without the zeros at its end.
+// MessageID returns the id of an entry's message. It ignores zeros at the end of the time.
 func MessageID(name string, e *feed.Entry) uuid.UUID {
 	return uuid.NewSHA1(e.ID, fmt.Appendf(nil, "%s %d %d %s %t", name, e.Position, e.Version, e.Updated.UTC().Format(time.RFC3339Nano), e.Deleted))
 }
 
-// body is the entity as it was published, with the member external_id, its id, in front; the entity stands in a member of its own,
-// entity, where it has such a member itself, or begins with one of that name. Of a tombstone it says the version.
+// body returns the published entity with its id as first member, external_id. An entity that has a member external_id, or
+// whose first member is entity, becomes the value of a member entity. The body of a tombstone has the version.
 func body(e *feed.Entry) []byte {
 	head := fmt.Appendf(nil, bodyHead, e.ID)
 	if e.Deleted {
@@ -87,26 +87,26 @@ func hasID(entity []byte) bool {
 		return false
 	}
 	var members map[string]json.RawMessage
-	_ = json.Unmarshal(entity, &members) // it is an object, or no page
+	_ = json.Unmarshal(entity, &members) // an entity of a page is an object
 	_, has := members["external_id"]
 	return has
 }
 
-// A Message is an entry that came by the stream. Its Cursor is zero where it is not known.
+// A Message is an entry received from the stream. Its Cursor is zero if it is not known.
 type Message struct {
 	feed.Entry
-	After      feed.Cursor // the place where its page starts: before the entry
+	After      feed.Cursor // the place where its page starts, before the entry
 	Generation int64       // of the stream: see Messages
-	Err        error       // why it is none; then all else is zero
+	Err        error       // why the message is invalid; then all else is zero
 
 	delivery amqp.Delivery
 }
 
-// Ends tells that a page ends with this entry: its Cursor is known.
+// Ends reports whether the entry is the last of its page; then its Cursor is known.
 func (m *Message) Ends() bool { return m.Cursor.Position == m.Position }
 
-// Ack tells the broker that this message, and all that came before it over the same connection, are done with. Where that
-// connection is lost they come again.
+// Ack acknowledges this message and all earlier ones of the same connection. If that connection is lost, they are
+// delivered again.
 func (m *Message) Ack() { _ = m.delivery.Ack(true) }
 
 // Parse reads a message of the feed's stream.
@@ -140,7 +140,7 @@ func read(name string, d *amqp.Delivery) (m Message, err error) {
 		return m, fmt.Errorf("it is of %q", of)
 	}
 	if m.Updated, err = time.Parse(time.RFC3339Nano, updated); err != nil {
-		return m, errors.New("its header updated is no time")
+		return m, errors.New("its header updated is not a time")
 	}
 	var behind feed.Cursor
 	if err = errors.Join(m.After.UnmarshalText([]byte(after)), behind.UnmarshalText([]byte(cursor))); err != nil {
@@ -164,11 +164,11 @@ func header[T any](d *amqp.Delivery, name string, into *T) error {
 	return nil
 }
 
-// readBody undoes body, but for white space around the entity's members.
+// readBody reverses body, except for white space around the entity's members.
 func (m *Message) readBody(body []byte) (err error) {
 	const id = len(bodyHead) - len(`%s"`)
 	if len(body) <= id+36+1 || !json.Valid(body) || !bytes.HasPrefix(body, []byte(bodyHead[:id])) {
-		return errors.New("its body is no object that begins with external_id")
+		return errors.New("its body is not an object that begins with external_id")
 	}
 	if m.ID, err = uuid.ParseBytes(body[id : id+36]); err != nil {
 		return errors.New("its external_id is no UUID")

@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	// A queue keeps so many messages at most, the newest, and so long without a consumer: a consumer that missed more reads the feed.
+	// A queue keeps at most this many messages, the newest, and exists this long without a consumer. A consumer that
+	// missed more reads the feed.
 	maxMessages = 10_000
 	expiry      = 7 * 24 * time.Hour
 
-	assertEvery  = 10 * time.Second // that queue, exchange and binding are there
+	assertEvery  = 10 * time.Second // between two declarations of the queue, exchange and binding
 	closeTimeout = time.Second
 )
 
-// Prefetch is how many messages a Queue has out, unacknowledged: what a page holds at most.
+// Prefetch is the number of unacknowledged messages of a Queue: the size of the largest page.
 const Prefetch = feed.MaxPageSize
 
-// A Queue is a reader's own: durable, on a quorum of the broker's nodes, and bound to the exchange of a feed.
+// A Queue is a reader's own queue: durable, a quorum queue, and bound to the exchange of a feed.
 type Queue struct {
 	Broker Broker
 	Feed   string
@@ -36,22 +37,22 @@ type Queue struct {
 	status Status
 }
 
-// A Status is how it is with the broker.
+// A Status is the state of the connection to the broker.
 type Status struct {
 	Listening bool
-	Since     time.Time // it is so
-	Err       error     // why it ended; nil means not yet
+	Since     time.Time // of the state
+	Err       error     // why the connection ended or failed; nil means it did not
 }
 
-// Status is how it is now.
+// Status returns the current status.
 func (q *Queue) Status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.status
 }
 
-// Listen sends what comes to messages until ctx ends. A connection that is lost or refused is tried again, later and later; what was
-// not acknowledged comes again, and so may what was.
+// Listen sends received messages to messages until ctx ends. It reconnects with growing pauses. Messages that were not
+// acknowledged are delivered again, and acknowledged ones may be.
 func (q *Queue) Listen(ctx context.Context, messages chan<- Message) {
 	q.set(Status{Since: time.Now()})
 	for failures := 0; ; {
@@ -84,7 +85,7 @@ func (q *Queue) set(at Status) {
 	q.status = at
 }
 
-// consume returns why it ends.
+// consume receives messages over one connection, and returns why it ended.
 func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 	var deliveries <-chan amqp.Delivery
 	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {
@@ -100,7 +101,7 @@ func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 		return err
 	}
 	defer conn.Drop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // however it hangs
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, conn.Drop) })() // even if it hangs
 	closed := conn.Channel.NotifyClose(make(chan *amqp.Error, 1))
 	q.Logger.InfoContext(ctx, "listening to the stream", "feed", q.Feed, "broker", q.Broker.Shown, "queue", q.Name)
 	q.set(Status{Listening: true, Since: time.Now()})
@@ -132,7 +133,7 @@ func (q *Queue) consume(ctx context.Context, messages chan<- Message) error {
 			select {
 			case messages <- Parse(q.Feed, d):
 			case <-ctx.Done():
-			case err := <-closed: // what it had out comes again
+			case err := <-closed: // unacknowledged messages are delivered again
 				return lost(err)
 			}
 		}
@@ -146,7 +147,7 @@ func lost(err *amqp.Error) error {
 	return fmt.Errorf("the connection was lost: %w", err)
 }
 
-// assert makes what is missing. An exchange that somebody deleted took its bindings along, and says nothing.
+// assert declares the queue, exchange and binding. A deleted exchange loses its bindings without notice.
 func (q *Queue) assert(ch *amqp.Channel) error {
 	if err := ch.ExchangeDeclare(q.Feed, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("make the exchange %s: %w", q.Feed, err)

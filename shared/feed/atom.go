@@ -14,8 +14,8 @@ const (
 	nsDatafeed  = "https://datafeed.example/ns"
 )
 
-// atomDocument is an Atom feed with our extension; its own fields shadow those of gorilla/feeds, which has one
-// link only and no extensions.
+// atomDocument is an Atom feed with our extension. Its own fields shadow those of gorilla/feeds, which has only one
+// link and no extensions.
 type atomDocument struct {
 	feeds.AtomFeed
 	NSTombstone string           `xml:"xmlns:at,attr"`

@@ -13,7 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// MaxBody is the most bytes that a client takes of one page, before and after decompression.
+// MaxBody is the limit of bytes that a client accepts for one page, before and after decompression.
 const MaxBody = 64 << 20
 
 // accepted are the content codings that withBody reads (RFC 9110 section 8.4.1).
@@ -21,10 +21,10 @@ const accepted = "zstd, gzip"
 
 var errTooLong = fmt.Errorf("longer than %d MiB", MaxBody>>20)
 
-// maxKept is the size up to which a buffer waits for the next page.
+// maxKept is the size up to which a buffer is kept for the next page.
 const maxKept = 8 << 20
 
-// buffers hold a page while it is made or read.
+// buffers hold pages while they are encoded or decoded.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func putBuffer(b *[]byte) {
@@ -33,8 +33,8 @@ func putBuffer(b *[]byte) {
 	}
 }
 
-// withBody hands the decoded body to use, which may keep nothing of it. The body comes in whole first, so that what breaks on
-// the way is the network's error, and what cannot be decoded wraps ErrPage.
+// withBody passes the decoded body to use, which must not keep it. The body is read completely first, so that a broken
+// transfer is an error of the network, and content that cannot be decoded wraps ErrPage.
 func withBody(resp *http.Response, use func(body []byte) error) error {
 	raw, plain := buffers.Get().(*[]byte), buffers.Get().(*[]byte)
 	defer putBuffer(raw)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A source is given up when no answer begins within silence, or none is complete within patience; besides the time that it
-// was asked to wait.
+// A request fails when no answer begins within silence, or none is complete within patience, in addition to the wait
+// that was requested.
 const (
 	silence  = 15 * time.Second
 	patience = time.Minute
@@ -30,8 +30,8 @@ type Client struct {
 	token string
 }
 
-// NewClient returns a client that follows redirects within one origin only and gives up on a source that is
-// silent for longer than a page may take. It sends the token (RFC 6750; "" means none), unless the feed's URL has a user.
+// NewClient returns a client that follows redirects within one origin only. It sends the token (RFC 6750; "" means
+// none), unless the feed's URL has a user.
 func NewClient(token string) *Client {
 	return &Client{token: token, http: &http.Client{
 		Transport: NewTransport(), CheckRedirect: WithinOrigin,
@@ -43,8 +43,8 @@ func IsToken(token string) bool {
 	return !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// WithinOrigin lets an [http.Client] follow a redirect within one origin (RFC 6454 section 4), 5 at most, so that no token
-// leaves it. Errors: *RedirectError.
+// WithinOrigin is the CheckRedirect of an [http.Client]. It follows up to 5 redirects within one origin (RFC 6454
+// section 4), so that no token is sent to another one. It returns *RedirectError.
 func WithinOrigin(r *http.Request, via []*http.Request) error {
 	switch {
 	case origin(r.URL) != origin(via[0].URL):
@@ -63,24 +63,24 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + hostName(u.Hostname()) + " " + port
 }
 
-// Close closes the connections that are kept for the next request.
+// Close closes the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// An Answer is what a source said to one poll.
+// An Answer is a source's answer to one poll.
 type Answer struct {
-	Page *Page     // nil means not modified since the ETag that was sent (304)
-	ETag string    // of the page, to send with the next request for the same URL; may be empty
-	AsOf time.Time // the source vouches that nothing older was left out: when it was asked less the answer's Age (RFC 9111 section 4.2.3); milliseconds
-	// Waits: the source honours Wait. One that does not answers at once, news or not.
+	Page *Page     // nil means not modified since the ETag (304)
+	ETag string    // to send with the next request for the same URL; may be empty
+	AsOf time.Time // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
+	// Waits reports that the source honours Wait. Another source always answers at once.
 	Waits bool
 }
 
 // A StatusError is an answer that is neither a page nor 304.
 type StatusError struct {
 	Status     int
-	Detail     string        // from the source's problem (RFC 9457), else empty
-	RetryAfter time.Duration // as the source asked for (RFC 9110 section 10.2.3); 0: it did not
-	History    Cursor        // on 410: what the walk from the start is to carry as Request.History; zero: nothing
+	Detail     string        // of the source's problem document (RFC 9457), or empty
+	RetryAfter time.Duration // of the answer (RFC 9110 section 10.2.3), or 0
+	History    Cursor        // on 410, the Request.History for the restart from the beginning; zero means none
 }
 
 func (e *StatusError) Error() string {
@@ -91,12 +91,12 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// A RedirectError is a redirect of the source that is not followed.
+// A RedirectError is a redirect that was not followed.
 type RedirectError struct{ reason string }
 
 func (e *RedirectError) Error() string { return e.reason }
 
-// A NoAnswerError means that the source gave no answer, or not all of one: by the network, by TLS, or since it redirects elsewhere.
+// A NoAnswerError is a request without a complete answer: because of the network, TLS, or a redirect to another origin.
 type NoAnswerError struct {
 	doing string
 	err   error
@@ -106,18 +106,18 @@ func (e *NoAnswerError) Error() string { return e.doing + ": " + e.err.Error() }
 
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
-// ErrDiverged means that the source's history does not contain the cursor (410): the reader's copy comes from
-// another history.
+// ErrDiverged means that the source's history does not contain the cursor (410): the copy was made from another
+// history.
 var ErrDiverged = errors.New("the source has another history than this copy")
 
-// A Request asks for a replay page: entries oldest first.
+// A Request requests a replay page: entries oldest first.
 type Request struct {
-	URL     string        // the feed's own, without query
+	URL     string        // of the feed, without query
 	After   Cursor        // the place where the page starts
-	Limit   int           // entries at most: 1 to 1000
-	History Cursor        // of the walk that a StatusError started; zero: none
-	ETag    string        // of an earlier answer for the same page, so that the source may say that nothing changed; may be empty
-	Wait    time.Duration // how long the source may hold the answer until there is news (RFC 7240 section 4.3): whole seconds, at most 30
+	Limit   int           // the most entries: 1 to 1000
+	History Cursor        // of a restart after a StatusError; zero means none
+	ETag    string        // of an earlier answer for the same page, for a 304; may be empty
+	Wait    time.Duration // how long the source may wait for new entries (RFC 7240 section 4.3): whole seconds, at most 30
 }
 
 // PageURL returns the URL of the page.
@@ -129,8 +129,8 @@ func (r *Request) PageURL() string {
 	return page
 }
 
-// Get asks for a page. Where the source fails at the request with the ETag, it asks without. Errors: ErrDiverged, *StatusError,
-// ErrPage or *NoAnswerError.
+// Get requests a page. If the source fails at a request with an ETag, Get repeats it without. It returns ErrDiverged,
+// *StatusError, ErrPage or *NoAnswerError.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	answer, err := c.page(ctx, r)
 	status, failed := errors.AsType[*StatusError](err)
@@ -154,7 +154,7 @@ func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
 	return answer, nil
 }
 
-// Head asks where the feed at url ends. Errors are those of Get.
+// Head returns the end of the feed at url. Errors are those of Get.
 func (c *Client) Head(ctx context.Context, url string) (head Cursor, err error) {
 	_, err = c.ask(ctx, url, "", 0, func(body []byte) (err error) {
 		head, err = parseHead(body)
@@ -163,7 +163,8 @@ func (c *Client) Head(ctx context.Context, url string) (head Cursor, err error) 
 	return head, err
 }
 
-// ask returns the answer without its page: read takes the body, which it must not keep, of what is not a 304.
+// ask returns the answer without its page. It passes the body, unless the status is 304, to read, which must not keep
+// it.
 func (c *Client) ask(ctx context.Context, address, etag string, wait time.Duration, read func([]byte) error) (*Answer, error) {
 	wait = min(wait, maxWait).Truncate(time.Second)
 	ctx, cancel := context.WithTimeout(ctx, patience+wait)
@@ -191,10 +192,10 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	resp, err := c.http.Do(req)
 	silent.Stop()
 	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
+		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats the method and the URL
 			err = wrapped.Err
 		}
-		if errors.Is(context.Cause(ctx), errSilent) { // over HTTP/2 it is the request that was cancelled
+		if errors.Is(context.Cause(ctx), errSilent) { // with HTTP/2, the request was cancelled
 			err = errSilent
 		}
 		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
@@ -223,7 +224,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	return answer, nil
 }
 
-// noAnswer has the next request use a new connection, unless the caller has ended this one.
+// noAnswer makes the next request use a new connection, unless the caller has cancelled this one.
 func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
 	if ctx.Err() == nil || errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		c.http.CloseIdleConnections()
@@ -231,16 +232,15 @@ func (c *Client) noAnswer(ctx context.Context, doing string, err error) error {
 	return &NoAnswerError{doing, err}
 }
 
-// maxETag is the most characters of an ETag that a client sends back: servers bound the header of a request, at 8 kB
-// often.
+// maxETag is the length of the longest ETag that a client sends back: servers limit header fields, often to 8 kB.
 const maxETag = 1000
 
-// entityTag is one entity tag of ASCII (RFC 9110 section 8.8.3). What else may stand in If-None-Match, * or a list, asks
-// something else, and a source may say for ever that nothing changed.
+// entityTag matches one entity tag of ASCII (RFC 9110 section 8.8.3). Other values of If-None-Match, * or a list, have
+// other meanings, and a source could answer 304 for ever.
 var entityTag = regexp.MustCompile(`^(W/)?"[!#-~]*"$`)
 
-// usableETag returns the entity tag, or "" if it is none, is too long or has characters that are not ASCII, which not everything
-// on the way hands on: then the page is asked for as if it had none.
+// usableETag returns the entity tag, or "" if it is invalid, too long, or not ASCII, which not all intermediaries pass
+// on.
 func usableETag(etag string) string {
 	if len(etag) > maxETag || !entityTag.MatchString(etag) {
 		return ""
@@ -253,7 +253,8 @@ func asOf(resp *http.Response, asked time.Time) time.Time {
 	return asked.UTC().Add(-age).Truncate(time.Millisecond)
 }
 
-// Refusal returns the error of an answer that is neither a page nor 304: a *StatusError, which is wrapped by ErrDiverged on 410.
+// Refusal returns the error for an answer that is neither a page nor 304: a *StatusError, wrapped by ErrDiverged on
+// 410.
 func Refusal(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
@@ -274,7 +275,7 @@ func Refusal(resp *http.Response) error {
 
 var startLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?start"?(?:[\s;,]|$)`) // RFC 8288
 
-// startHistory returns the parameter history of the link with rel="start"; zero if there is none.
+// startHistory returns the parameter history of the link with rel="start", or zero if there is none.
 func startHistory(links []string) (history Cursor) {
 	if m := startLink.FindStringSubmatch(strings.Join(links, ", ")); m != nil {
 		if start, err := url.Parse(m[1]); err == nil {
@@ -284,7 +285,7 @@ func startHistory(links []string) (history Cursor) {
 	return history
 }
 
-// retryAfter reads both forms of the header: seconds and a date. What is neither, or past, gives 0.
+// retryAfter parses both forms of the field: seconds and a date. It returns 0 for other values and past dates.
 func retryAfter(value string, now time.Time) time.Duration {
 	if d, ok := deltaSeconds(value); ok {
 		return d
@@ -295,7 +296,7 @@ func retryAfter(value string, now time.Time) time.Duration {
 	return 0
 }
 
-// deltaSeconds reads a number of seconds; more than 31 bits count as that many (RFC 9111 section 1.2.2).
+// deltaSeconds parses a number of seconds, capped at 31 bits (RFC 9111 section 1.2.2).
 func deltaSeconds(value string) (d time.Duration, ok bool) {
 	n, err := strconv.ParseUint(value, 10, 31)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {

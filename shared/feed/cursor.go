@@ -7,22 +7,22 @@ import (
 	"strconv"
 )
 
-// A Digest is the running SHA-256 of a feed up to one entry. It stands for the whole history before that place.
+// A Digest is the running SHA-256 of a feed up to one entry. It identifies the whole history before that place.
 type Digest [32]byte
 
-// A Cursor names a place in a feed and the history that leads to it: `<position>-<first 12 hex digits of the
-// digest at that position>`, for example `4200-9f3c1a2b7d04`. The zero Cursor, written `0`, is the start of
-// every feed. Clients treat it as opaque. Cursors compare with ==.
+// A Cursor identifies a place in a feed and the history before it: `<position>-<first 12 hex digits of the digest at
+// that position>`, for example `4200-9f3c1a2b7d04`. The zero Cursor, written `0`, is the start of every feed. Clients
+// treat cursors as opaque. Cursors compare with ==.
 type Cursor struct {
-	Position int64 // 0 or more; how many entries lie before this place
+	Position int64 // the number of entries before this place
 	prefix   [6]byte
 }
 
-// ErrCursor is what ParseCursor wraps for text that is not a cursor.
+// ErrCursor is wrapped by the error of ParseCursor.
 var ErrCursor = errors.New(`not a cursor: it takes "0" or <position>-<12 lower-case hex digits>, as a page of the feed gave it`)
 
-// At returns the cursor of the place right after the entry at position, whose running digest is digest.
-// Position 0 has one cursor whatever the digest: the start.
+// At returns the cursor of the place after the entry at position, where the running digest is digest. At position 0 it
+// is the start, whatever the digest.
 func At(position int64, digest Digest) Cursor {
 	c := Cursor{Position: position}
 	if position > 0 {
@@ -31,10 +31,10 @@ func At(position int64, digest Digest) Cursor {
 	return c
 }
 
-// Matches tells whether the cursor's history is one whose digest at the cursor's position is digest.
+// Matches reports whether digest is the digest of the cursor's history at its position.
 func (c Cursor) Matches(digest Digest) bool { return c == At(c.Position, digest) }
 
-// IsStart tells whether the cursor is the start of the feed.
+// IsStart reports whether the cursor is the start of the feed.
 func (c Cursor) IsStart() bool { return c.Position == 0 }
 
 func (c Cursor) String() string {
@@ -44,8 +44,8 @@ func (c Cursor) String() string {
 	return strconv.FormatInt(c.Position, 10) + "-" + hex.EncodeToString(c.prefix[:])
 }
 
-// ParseCursor reads what String wrote, and nothing else: no sign, no leading zero, no upper case.
-// The error wraps ErrCursor.
+// ParseCursor parses exactly the text that String returns: without sign, leading zeros or upper case. Its error wraps
+// ErrCursor.
 func ParseCursor(s string) (Cursor, error) {
 	if s == "0" {
 		return Cursor{}, nil
@@ -70,7 +70,7 @@ func (c *Cursor) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// clip keeps a stranger's text short enough for an error message.
+// clip shortens text from outside for an error message.
 func clip(s string) string {
 	if len(s) > 40 {
 		return s[:40] + "…"

@@ -11,7 +11,7 @@ import (
 
 const jsonFeedVersion = "https://jsonfeed.org/version/1.1"
 
-// jsonDocument is a JSON Feed 1.1 with our extension, but for its items, which come last.
+// jsonDocument is a JSON Feed 1.1 with our extension, without its items, which are appended last.
 type jsonDocument struct {
 	feeds.JSONFeed
 	Datafeed jsonPage `json:"_datafeed"`
@@ -26,8 +26,8 @@ type jsonPage struct {
 	Head     *Cursor `json:"head,omitempty"`
 }
 
-// JSON returns the document as JSON Feed 1.1. Everything that a replay needs stands in the extension `_datafeed`; the entities
-// are, byte for byte, what was written.
+// JSON returns the document as JSON Feed 1.1. All that a replay needs is in the extension `_datafeed`. Entities are
+// byte for byte as they were written.
 func (d *Document) JSON() ([]byte, error) {
 	doc := jsonDocument{
 		JSONFeed: feeds.JSONFeed{
@@ -60,8 +60,8 @@ func (d *Document) JSON() ([]byte, error) {
 	return bytes.Clone(b), nil
 }
 
-// appendItem writes an item of JSON Feed 1.1. By hand: a page of a long history is made by the thousand entries, and most of
-// it is there already.
+// appendItem appends an item of JSON Feed 1.1. It is written by hand for speed: pages of a long history have a thousand
+// entries each, most of whose bytes exist already.
 func (d *Document) appendItem(b []byte, e Entry) []byte {
 	b = append(b, `{"id":"`...)
 	b = append(b, e.ID.URN()...)
@@ -99,17 +99,17 @@ func tombstoneTitle(e Entry) string {
 	return "Deleted"
 }
 
-// appendMember leaves out what is empty.
+// appendMember appends a member unless its value is empty.
 func appendMember(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
-	b, _ = jsontext.AppendQuote(append(b, name...), value) // what is not UTF-8 becomes U+FFFD, and an error
+	b, _ = jsontext.AppendQuote(append(b, name...), value) // invalid UTF-8 becomes U+FFFD, with an error that does not matter
 	return b
 }
 
-// Events returns the entries as server-sent events (HTML Living Standard, section 9.2): each with its cursor as the id and, as
-// the data, the item that it is in JSON.
+// Events returns the entries as server-sent events (HTML Living Standard, section 9.2). Each has its cursor as id, and
+// as data its item in JSON.
 func (d *Document) Events() ([]byte, error) {
 	var b []byte
 	for _, e := range d.Entries {
@@ -117,7 +117,7 @@ func (d *Document) Events() ([]byte, error) {
 		data := len(b)
 		b = d.appendItem(b, e)
 		for i := data; i < len(b); i++ {
-			if b[i] == '\n' || b[i] == '\r' { // between two tokens of the entity, and here the end of the data
+			if b[i] == '\n' || b[i] == '\r' { // allowed between two tokens of the entity, but the end of the data here
 				b[i] = ' '
 			}
 		}

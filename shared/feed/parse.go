@@ -13,11 +13,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrPage is what ParsePage wraps when a body is not the page that was asked for: torn, of another format,
-// or with positions that do not follow each other.
+// ErrPage is wrapped by the error of ParsePage for a body that is not the requested page: it is incomplete, of another
+// format, or its positions are not consecutive.
 var ErrPage = errors.New("not a page of this feed")
 
-// jsonReplay is what a reader takes of a replay page.
+// jsonReplay has the members of a replay page that a reader needs.
 type jsonReplay[Item any] struct {
 	Version  string `json:"version"`
 	Datafeed *struct {
@@ -41,12 +41,12 @@ type jsonItem struct {
 	} `json:"_datafeed"`
 }
 
-// asWritten: an entity that the log has taken does not fail its whole page.
+// asWritten accepts every entity that the log accepts, so that one entity does not fail its page.
 var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// ParsePage reads a replay page that starts at after and checks that it is whole: positions follow each other
-// from after on, and the page's cursor is that of its last entry. An item that cannot be read, other than by its position, is an
-// entry that is [Entry.Malformed]. It keeps nothing of body. All errors wrap ErrPage.
+// ParsePage parses a replay page that starts at after. It checks that the page is complete: positions are consecutive
+// from after on, and the page's cursor is that of its last entry. An item that cannot be read, except for its position,
+// becomes an entry that is [Entry.Malformed]. ParsePage does not keep body. All errors wrap ErrPage.
 func ParsePage(body []byte, after Cursor) (*Page, error) {
 	var doc jsonReplay[jsonItem]
 	if json.Unmarshal(body, &doc, asWritten) == nil {
@@ -54,7 +54,7 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 			return page, nil
 		}
 	}
-	var items jsonReplay[jsontext.Value] // to be read one by one, which takes longer
+	var items jsonReplay[jsontext.Value] // one by one, which takes longer
 	body = flat(body)
 	if err := json.Unmarshal(body, &items, asWritten); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
@@ -62,17 +62,18 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 	return items.page(after, func(item *jsontext.Value, position int64) (Entry, error) { return parseItem(*item, position), nil })
 }
 
-// maxDepth is how deep a page is read. The decoder takes 10,000 levels, and a malformed item is shown in a list.
+// maxDepth is the depth to which a page is read. The decoder's limit is 10,000, and malformed items are wrapped in
+// arrays.
 const maxDepth = 9_990
 
-// tooDeep stands for what is nested deeper. An item that holds it is malformed.
+// tooDeep replaces values that are nested deeper. An item that contains it is malformed.
 const tooDeep = `"nested too deep: 6b1f9c52-0e6c-4d0c-9d35-4e5f7f8d2a10"`
 
-// flat returns the body with tooDeep in place of each array or object below maxDepth, which would fail the whole page. It
-// returns the body itself if there is none.
+// flat returns the body with tooDeep in place of each array or object below maxDepth, which would fail the whole page;
+// without any, it returns the body itself.
 func flat(body []byte) []byte {
 	var out []byte
-	depth, kept, quoted := 0, 0, false // out holds what of body[:kept] is to stay
+	depth, kept, quoted := 0, 0, false // out is body[:kept] with the replacements
 	for i := 0; i < len(body); i++ {
 		switch c := body[i]; {
 		case quoted && c == '\\':
@@ -96,9 +97,10 @@ func flat(body []byte) []byte {
 	return append(out, body[kept:]...)
 }
 
-// undecodable returns an error of decoding without the values that it quotes, and the names within entities: it may be logged.
+// undecodable returns a decoding error without values, and without names of entities' members, so that it may be
+// logged.
 func undecodable(err error) error {
-	if wrong, ok := errors.AsType[*json.SemanticError](err); ok { // the path to the value has names of ours alone
+	if wrong, ok := errors.AsType[*json.SemanticError](err); ok { // the path has only the protocol's names
 		return &json.SemanticError{ByteOffset: wrong.ByteOffset, JSONPointer: wrong.JSONPointer, JSONKind: wrong.JSONKind, GoType: wrong.GoType}
 	}
 	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
@@ -107,7 +109,7 @@ func undecodable(err error) error {
 	return errors.New("no JSON")
 }
 
-// parseHead reads from the newest entries where the feed ends.
+// parseHead returns the end of the feed from a page of the newest entries.
 func parseHead(body []byte) (head Cursor, err error) {
 	var doc jsonReplay[jsontext.Value]
 	if err := json.Unmarshal(flat(body), &doc, asWritten); err != nil {
@@ -119,7 +121,7 @@ func parseHead(body []byte) (head Cursor, err error) {
 	return *doc.Datafeed.Head, nil
 }
 
-// page reads each item by entry, which is told the position that is due.
+// page reads each item by entry, which gets the expected position.
 func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry, error)) (*Page, error) {
 	if doc.Version != jsonFeedVersion || doc.Datafeed == nil {
 		return nil, fmt.Errorf("%w: expected JSON Feed 1.1 with the extension _datafeed", ErrPage)
@@ -164,7 +166,7 @@ func (item *jsonItem) entry(int64) (Entry, error) {
 
 var errID = errors.New("its id is no UUID")
 
-// identify sets the ID, and says what is wrong with the entry.
+// identify sets the ID, or returns an error.
 func (e *Entry) identify(id string) (err error) {
 	e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:"))
 	switch object := bytes.HasPrefix(e.Entity, []byte("{")); {
@@ -182,9 +184,9 @@ func (e *Entry) identify(id string) (err error) {
 	return nil
 }
 
-// Malformed says, without a word of it, what is wrong with the item that this entry was on its page, or nil if it can be read.
-// Where it cannot, the entry holds what there is: Position, Version (0: not known) and ID, which is made of the item's text where
-// that has no UUID. Entity is the item itself as the only element of an array, and so never taken for an entity.
+// Malformed returns what is wrong with the item that became this entry, without quoting it, or nil if it could be read.
+// A malformed entry has a Position, its Version or 0, and its ID, or one derived from its text. Its Entity is the item
+// as the only element of an array, which is never a valid entity.
 func (e *Entry) Malformed() error {
 	if !bytes.HasPrefix(e.Entity, []byte("[")) {
 		return nil
@@ -195,7 +197,7 @@ func (e *Entry) Malformed() error {
 	return errors.New("it could not be read")
 }
 
-// parseItem reads an item of which the position that is due is known: one that does not say its own has that.
+// parseItem parses an item with the expected position, which an item without a position gets.
 func parseItem(item jsontext.Value, position int64) Entry {
 	e, placed, err := readItem(item)
 	if !placed {
@@ -208,7 +210,7 @@ func parseItem(item jsontext.Value, position int64) Entry {
 	return e
 }
 
-// readItem reads an item member by member, and says what is wrong with it. placed: it has a position.
+// readItem reads an item member by member. placed reports whether it has a position.
 func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	var item struct {
 		ID       jsontext.Value `json:"id"`

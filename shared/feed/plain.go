@@ -10,12 +10,12 @@ import (
 	"unicode"
 )
 
-// PlainHosts are hosts of a private network, to which tokens and passwords may be sent without TLS, as they may to loopback.
+// PlainHosts are hosts of a private network, to which tokens and passwords may be sent without TLS, as to loopback.
 type PlainHosts []string
 
 var errHosts = errors.New("takes names or addresses of hosts without ports, separated by spaces or commas, such as sales,customers")
 
-// UnmarshalText reads names or addresses of hosts, separated by spaces or commas.
+// UnmarshalText parses names or addresses of hosts, separated by spaces or commas.
 func (p *PlainHosts) UnmarshalText(text []byte) error {
 	*p = nil
 	for _, host := range strings.FieldsFunc(string(text), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
@@ -27,8 +27,8 @@ func (p *PlainHosts) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Check returns an error if a request for the http or https URL would carry FEED_TOKEN or, in its place, the URL's user beyond
-// this machine without TLS, to a host that is none of p. setting is the name of what sets p.
+// Check returns an error if a request for the URL would send FEED_TOKEN, or the URL's user, without TLS to a host that
+// is neither on this machine nor in p. setting is the name of the setting of p.
 func (p PlainHosts) Check(u *url.URL, token bool, setting string) error {
 	secret := "FEED_TOKEN"
 	if u.User != nil {
@@ -58,5 +58,5 @@ func ShownURL(u *url.URL) string {
 	return u.Redacted()
 }
 
-// hostName returns the host as hosts are compared.
+// hostName returns the host in the form in which hosts are compared.
 func hostName(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }

@@ -2,16 +2,16 @@ package feed
 
 import "time"
 
-// TimeFormat is how times are written on the wire, in UTC: RFC 3339 with six digits of the second.
+// TimeFormat is the format of times on the wire: RFC 3339 in UTC, with six digits of the second.
 const TimeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// A Time is a time in a published contract. As text, in JSON and in XML, it is in TimeFormat.
+// A Time is a time in a published contract. Its text, JSON and XML are in TimeFormat.
 type Time struct{ time.Time }
 
-// TimeOf returns t as contracts have it.
+// TimeOf returns t as a Time.
 func TimeOf(t time.Time) Time { return Time{t.UTC()} }
 
-// OptionalTime returns t as contracts have it, or nil if t is nil.
+// OptionalTime returns t as a Time, or nil if t is nil.
 func OptionalTime(t *time.Time) *Time {
 	if t == nil {
 		return nil
@@ -22,7 +22,7 @@ func OptionalTime(t *time.Time) *Time {
 
 // MarshalText implements [encoding.TextMarshaler].
 func (t Time) MarshalText() ([]byte, error) {
-	if text, err := t.UTC().MarshalText(); err != nil { // the years 0 to 9999
+	if text, err := t.UTC().MarshalText(); err != nil { // fails outside of the years 0 to 9999
 		return text, err
 	}
 	return t.UTC().AppendFormat(nil, TimeFormat), nil

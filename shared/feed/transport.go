@@ -11,17 +11,17 @@ import (
 // has moved is asked at its old address for no longer, though that may answer for ever.
 const lifetime = 5 * time.Minute
 
-// A Transport sends requests as an [http.Transport] does, over connections no older than 5 minutes, and can leave all of them behind.
-// That is to be done after a request that failed: a connection that is dead, as behind a forwarder that forgot it, is used else until
-// the system gives it up, which takes a quarter of an hour, over HTTP/2 by every request.
+// A Transport sends requests like an [http.Transport], over connections no older than 5 minutes, and can abandon all of
+// them. Do that after a failed request: a dead connection, for example behind a forwarder that forgot it, would be used
+// until the system gives it up after a quarter of an hour; with HTTP/2, by every request.
 type Transport struct {
 	mu    sync.Mutex
 	http  *http.Transport
 	since time.Time // none of its connections was opened before
 }
 
-// NewTransport returns a Transport. A connection over HTTP/2 on which nothing comes for 10 s is tried by a PING, and is closed
-// if that has no answer within 5 s.
+// NewTransport returns a Transport. An HTTP/2 connection without data for 10 s is checked by a PING, and closed if that
+// has no answer within 5 s.
 func NewTransport() *Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
@@ -40,7 +40,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return now.RoundTrip(r)
 }
 
-// CloseIdleConnections closes the connections that are kept for the next request. Those in use are not used for another one.
+// CloseIdleConnections closes the idle connections. Those in use are closed after their request.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

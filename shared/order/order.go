@@ -1,4 +1,4 @@
-// Package order is the published contract of the orders feed: what an order looks like to everybody who reads it.
+// Package order is the published contract of the orders feed.
 package order
 
 import (
@@ -13,7 +13,7 @@ import (
 // Feed is the name of the feed that publishes orders.
 const Feed = "orders"
 
-// A Status is where an order stands.
+// A Status is the state of an order.
 type Status string
 
 // The statuses of an order. A cancelled order stays cancelled.
@@ -22,7 +22,7 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// An Order is the whole state of one order at one version. Its cars are 10,000 at most, and their price is 10^13 cents.
+// An Order is the state of one order at one version. It has at most 10,000 cars, and a price of at most 10^13 cents.
 type Order struct {
 	XMLName    xml.Name  `json:"-" xml:"https://edison-cars.example/ns/order order"`
 	ID         uuid.UUID `json:"id" xml:"id"` // version 7: grows with the time of the sale
@@ -46,5 +46,5 @@ type Line struct {
 
 var rules = contract.Of[Order]()
 
-// Check returns a [*contract.Error], or nil if the entry is a tombstone or an order as this contract says.
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

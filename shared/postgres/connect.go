@@ -28,10 +28,10 @@ const (
 const (
 	cannotConnectNow    = "57P03" // starting up or shutting down
 	tooManyConnections  = "53300"
-	invalidCatalogName  = "3D000" // no such database
+	invalidCatalogName  = "3D000" // the database does not exist
 	duplicateDatabase   = "42P04"
 	duplicateTable      = "42P07"
-	uniqueViolation     = "23505" // two that create it at the same moment
+	uniqueViolation     = "23505" // two processes created it at the same time
 	objectInUse         = "55006"
 	adminShutdown       = "57P01"
 	readOnlyTransaction = "25006"
@@ -39,11 +39,11 @@ const (
 	maintenanceDatabase = "postgres"
 )
 
-// errURL never quotes the URL: it may hold a password.
+// errURL does not quote the URL, which may contain a password.
 var errURL = errors.New("the PostgreSQL URL is not valid: it takes the form postgres://user:password@host:5432/database, " +
 	"with special characters in the password percent-encoded")
 
-// parseURL adds our defaults to what the URL says. A schema, where there is one, becomes the search_path.
+// parseURL parses the URL and adds our defaults. A schema, if given, becomes the search_path.
 func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 	_, rest, ok := strings.Cut(url, "://")
 	if !ok {
@@ -52,7 +52,7 @@ func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 	rest, _, _ = strings.Cut(rest, "?")
 	authority, path, _ := strings.Cut(rest, "/")
 	if strings.Count(authority, "@") > 1 || strings.Contains(path, "@") {
-		return nil, errURL // a part of the password would pass for host or database
+		return nil, errURL // a part of the password would be read as host or database
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
@@ -88,7 +88,7 @@ func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// reach returns when the database takes connections and writes; it creates the database when it is missing.
+// reach returns when the database accepts connections and writes. It creates a missing database.
 func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error {
 	deadline := time.Now().Add(reachTimeout)
 	for said := false; ; {
@@ -116,7 +116,7 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if sqlState(err) != invalidCatalogName {
 		return err
 	}
-	// A database that is known but has no files is missing, too, and the detail tells.
+	// A database whose files are missing has this code too, with a detail.
 	if missing, _ := errors.AsType[*pgconn.PgError](err); missing.Detail != "" {
 		return fmt.Errorf("the database %s is damaged: %w: %s", cfg.Database, err, missing.Detail)
 	}
@@ -136,9 +136,9 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	return err
 }
 
-// worthWaiting tells a server that may come up from one that says no.
+// worthWaiting distinguishes a server that may come up from one that refuses.
 func worthWaiting(err error) bool {
-	if errors.Is(err, ErrReadOnly) { // until the standby is promoted
+	if errors.Is(err, ErrReadOnly) { // the standby may be promoted
 		return true
 	}
 	switch sqlState(err) {

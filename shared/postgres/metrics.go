@@ -8,11 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// scrapeTimeout bounds the query of a scrape.
+// scrapeTimeout bounds the query of one scrape.
 const scrapeTimeout = 2 * time.Second
 
-// NewMetrics returns a collector of what is invisible else and ends badly: what keeps VACUUM from removing dead rows, and
-// notifications that a listener does not read. A scrape whose query takes longer than two seconds goes without.
+// NewMetrics returns a collector for conditions that are otherwise invisible and end badly: what keeps VACUUM from
+// removing dead rows, and notifications that a listener does not read. If its query takes longer than two seconds, a
+// scrape has none of these metrics.
 func NewMetrics(pool *pgxpool.Pool) prometheus.Collector {
 	gauge := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &metrics{
@@ -31,19 +32,20 @@ type metrics struct {
 	age, transactions, queue *prometheus.Desc
 }
 
-// Describe is a prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.age
 	ch <- m.transactions
 	ch <- m.queue
 }
 
-// Collect is a prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	var age, transactions, queue float64
-	// A session of another database holds back nothing here, but a standby does that feeds back its snapshots. VACUUM ignores itself.
+	// A session of another database holds nothing back here, but a standby with hot_standby_feedback does. VACUUM
+	// ignores itself.
 	err := m.pool.QueryRow(ctx, `
 		with holder (xmin, began) as (
 			select x.xmin, xact_start
@@ -59,7 +61,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		       pg_notification_queue_usage()
 		  from holder where xmin is not null`).Scan(&age, &transactions, &queue)
 	if err != nil {
-		return // /readyz says that the database does not answer
+		return // /readyz reports a database that does not answer
 	}
 	for desc, v := range map[*prometheus.Desc]float64{m.age: max(age, 0), m.transactions: max(transactions, 0), m.queue: queue} {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v)

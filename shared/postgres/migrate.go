@@ -15,17 +15,17 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// migrateTimeout bounds a set of migrations: an index on a large table takes its time.
+// migrateTimeout bounds one set of migrations, which may build an index on a large table.
 const migrateTimeout = 30 * time.Minute
 
-// Migrations is one numbered set of goose migrations in plain SQL.
+// Migrations is a numbered set of goose migrations in plain SQL.
 type Migrations struct {
-	Name string // its versions are in the table goose_<Name>
+	Name string // the table goose_<Name> records its versions
 	FS   fs.FS  // the root holds 00001_x.sql, 00002_y.sql ...
 }
 
-// Migrate applies what is missing of each set, in the order given. Several replicas may call it at
-// once: all but one wait, up to five minutes. A set may take 30 minutes.
+// Migrate applies the missing migrations of each set, in the order given. Replicas may call it concurrently: all but
+// one wait, up to five minutes. A set may take 30 minutes.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) error {
 	for _, m := range migrations {
 		if err := m.apply(ctx, pool); err != nil {
@@ -35,7 +35,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations ...Migrations) 
 	return nil
 }
 
-// A sessionLocker does not wait for ever to give back the lock, which goose does without the deadline of its caller.
+// A sessionLocker bounds the time to release the lock, which goose does without the caller's deadline.
 type sessionLocker struct{ lock.SessionLocker }
 
 func (l sessionLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
@@ -49,7 +49,7 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	defer cancel()
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // a try per second
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // one try per second
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (m Migrations) apply(ctx context.Context, pool *pgxpool.Pool) (err error) {
 
 var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)
 
-// Tables returns the names of the tables that the migrations create. There may be others in a schema that is shared.
+// Tables returns the names of the tables that the migrations create. A shared schema may have others.
 func Tables(migrations ...Migrations) ([]string, error) {
 	var tables []string
 	for _, m := range migrations {

@@ -1,5 +1,5 @@
-// Package postgres opens a service's database: on the server that a URL names, or on a private one
-// that runs only as long as the service.
+// Package postgres opens a service's database: on the server of a URL, or on a private server for the life of the
+// service.
 package postgres
 
 import (
@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	closeTimeout = 10 * time.Second // for connections to be given back
+	closeTimeout = 10 * time.Second // for connections to be returned
 )
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 
-// DefaultDir is where private servers live, and what else services keep in files, if nobody chooses a folder.
+// DefaultDir is the default folder of private servers and of other files of services.
 const DefaultDir = ".edison"
 
-// Config says which database.
+// Config describes a database.
 type Config struct {
-	// URL is the postgres:// URL of a server. Empty: a private server. Where it names no database,
-	// Name is used. The database is created when it is missing.
+	// URL is the postgres:// URL of a server; empty: a private server. If it names no database, Name is used. A missing
+	// database is created.
 	URL string
-	// Name is the service's: database, folder of the private server and application_name.
+	// Name is the service's name: database, folder of the private server and application_name.
 	Name string
-	// Dir is where private servers live, the one of Name in Dir/Name. Defaults to ".edison"; only then a
-	// server that root starts, whose user cannot enter that, has its data under /var/lib/edison-cars.
+	// Dir is the folder of private servers; the one of Name is in Dir/Name. The default is ".edison". With the default
+	// only, a server started by root whose user cannot enter Dir has its data under /var/lib/edison-cars.
 	Dir string
-	// Bin is the folder of the PostgreSQL binaries for a private server. Defaults to PATH, what
-	// pg_config says and the usual folders.
+	// Bin is the folder of the PostgreSQL binaries of a private server. By default they are searched in PATH, by
+	// pg_config and in the usual folders.
 	Bin string
 	// Logger defaults to none.
 	Logger *slog.Logger
@@ -44,16 +44,16 @@ type Config struct {
 	watchdog, volatile bool // see cluster.Options
 }
 
-// DB is a pool of connections, and the private server behind it, if there is one.
+// A DB is a pool of connections, with its private server, if any.
 type DB struct {
 	*pgxpool.Pool
 	cluster *cluster.Cluster
 	logger  *slog.Logger
 }
 
-// Open starts the private server if there is no URL, connects, applies the migrations in the order
-// given and returns a pool. It waits up to 30 s for a server that does not answer yet or takes no writes. A connection
-// pooler in between has to give each connection a session of its own.
+// Open starts the private server if there is no URL, connects, applies the migrations in the order given, and returns a
+// pool. It waits up to 30 s for a server that does not answer yet or does not accept writes. A connection pooler must
+// give each connection a session of its own.
 func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err error) {
 	if !namePattern.MatchString(cfg.Name) {
 		return nil, fmt.Errorf("open database: the name %q is not 1 to 63 letters, digits, - and _", cfg.Name)
@@ -94,7 +94,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	}
 	defer schema.close()
 	if schema.name != "" {
-		db.logger.Info("other services use this database: keeping the tables in a schema of their own", "schema", schema.name)
+		db.logger.Info("other services use this database: using a schema of its own", "schema", schema.name)
 		if poolConfig, err = parseURL(url, cfg.Name, schema.name); err != nil {
 			return nil, err
 		}
@@ -111,8 +111,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	return db, schema.claim(ctx, cfg.Name, migrations)
 }
 
-// Close closes the pool, then stops the private server and returns when that is gone. Queries get
-// 10 s to end.
+// Close closes the pool, then stops the private server and returns when that is gone. Running queries get 10 s.
 func (db *DB) Close() {
 	if db.Pool != nil {
 		closed := make(chan struct{})
@@ -131,8 +130,8 @@ func (db *DB) Close() {
 	}
 }
 
-// Remove deletes all data of the private server of cfg.Name, so that the next one begins over. It fails
-// while a service uses it.
+// Remove deletes all data of the private server of cfg.Name, so that the next one starts empty. It fails while a
+// service uses it.
 func Remove(cfg Config) error {
 	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, DefaultDir), cfg.Name))
 }

@@ -313,7 +313,7 @@ func TestRootInAClosedFolder(t *testing.T) {
 	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
 	}
-	if text := startHelper(t, helperArgs{Name: "sales"}, here).failure(t); !strings.Contains(text, "there was a database") {
+	if text := startHelper(t, helperArgs{Name: "sales"}, here).failure(t); !strings.Contains(text, "is gone: mount its volume") {
 		t.Errorf("error where the data was removed: %s", text)
 	}
 	if err := postgres.Remove(postgres.Config{Dir: filepath.Dir(home), Name: "sales"}); err != nil {

@@ -11,19 +11,20 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// schemaLock is the advisory lock under which services that share a database choose their schemas.
+// schemaLock is the advisory lock for choosing the schemas of services that share a database.
 const schemaLock = 0x736368656d61
 
-// A schema is where a service keeps its tables in a database that it may share with others. The first service has the one that
-// the database's search_path names, as a rule public; each other service has one of its own name. Whose a schema is stands in
-// the comment of the table of its migrations' versions. A service that has tables stays with them, whichever other comes or goes.
+// A schema is the schema of a service's tables in a database that services may share. The first service gets the first
+// schema of search_path, normally public; each other service gets one with its own name. The owner of a schema is
+// recorded in the comment of its table of migration versions. A service with tables keeps its schema, whichever
+// services come or go.
 type schema struct {
-	conn *pgx.Conn // holds the lock, so that one service after the other migrates
-	name string    // "" means that of search_path
+	conn *pgx.Conn // holds the lock, so that services migrate one after another
+	name string    // "" means the first of search_path
 }
 
-// chooseSchema returns the schema of the service called name. The lock is held until close. Where the URL says search_path, that
-// holds.
+// chooseSchema returns the schema of the service. It holds the lock until close. A search_path in the URL takes
+// precedence.
 func chooseSchema(
 	ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations, logger *slog.Logger,
 ) (*schema, error) {
@@ -42,7 +43,7 @@ func chooseSchema(
 	if err == nil && !free {
 		ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 		defer cancel()
-		logger.WarnContext(ctx, "waiting for another process that prepares its tables in this database", "for_at_most", migrateTimeout)
+		logger.WarnContext(ctx, "waiting for another process that migrates its tables in this database", "for_at_most", migrateTimeout)
 		if _, err = conn.Exec(ctx, `set lock_timeout = 0`); err == nil {
 			_, err = conn.Exec(ctx, `select pg_advisory_lock($1)`, schemaLock)
 		}
@@ -59,16 +60,16 @@ func chooseSchema(
 	return s, nil
 }
 
-// A candidate is a schema that exists, and how many sets of migrations of this and of other services it has.
+// A candidate is an existing schema, with the number of migration sets of this service and of others.
 type candidate struct {
 	Schema       string
 	First        bool // of search_path
 	Mine, Others int
 }
 
-// choose finds the schema of the service whose last set of migrations is own, or makes one. Of several that have its tables the
-// first of search_path is the one. That changes without the service's doing: "$user" is another schema once there is one of the
-// role's name.
+// choose finds the schema of the service whose last set of migrations is own, or creates one. If several have its
+// tables, it takes the first of search_path. That may change without the service's doing: "$user" becomes another
+// schema when one with the role's name is created.
 func (s *schema) choose(ctx context.Context, name, own string) error {
 	rows, err := s.conn.Query(ctx, `
 		select n.nspname, coalesce(n.nspname = current_schema(), false), count(*) filter (where mine), count(*) filter (where not mine)
@@ -108,17 +109,17 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 	s.name = name
 	switch {
 	case taken:
-		return fmt.Errorf("the schema %s has tables of another service: name one for this service by search_path in the URL", name)
-	case exists: // and may be all that the role is allowed to have
+		return fmt.Errorf("the schema %s has tables of another service: set another schema by search_path in the URL", name)
+	case exists: // the role may not be allowed to use another one
 		return nil
 	}
 	if _, err = s.conn.Exec(ctx, `create schema `+pgx.Identifier{name}.Sanitize()); err != nil {
-		return fmt.Errorf("other services use this database, create the schema %s for this one: %w", name, err)
+		return fmt.Errorf("create the schema %s, since other services use this database: %w", name, err)
 	}
 	return nil
 }
 
-// checkSchema returns an error if there are migrations, and no schema for their tables.
+// checkSchema returns an error if there are migrations but no schema for their tables.
 func checkSchema(ctx context.Context, pool *pgxpool.Pool, migrations []Migrations) error {
 	if len(migrations) == 0 {
 		return nil
@@ -129,12 +130,12 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool, migrations []Migration
 	var path string
 	err := pool.QueryRow(ctx, `select current_schema() is not null, current_setting('search_path')`).Scan(&exists, &path)
 	if err == nil && !exists {
-		err = fmt.Errorf("there is no schema of the search_path, %s: create one, or name another by search_path in the URL", path)
+		err = fmt.Errorf("no schema of the search_path, %s, exists: create one, or set another by search_path in the URL", path)
 	}
 	return err
 }
 
-// claim notes that the service has the schema.
+// claim records that the service has the schema.
 func (s *schema) claim(ctx context.Context, name string, migrations []Migrations) error {
 	if s.conn == nil {
 		return nil
@@ -163,5 +164,5 @@ func (s *schema) close() {
 	_ = s.conn.Close(ctx)
 }
 
-// saysSearchPath reports whether a URL sets search_path, by itself or among the options.
+// saysSearchPath reports whether a URL sets search_path, directly or among the options.
 func saysSearchPath(url string) bool { return strings.Contains(url, "search_path") }

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	checkTimeout     = 10 * time.Second // for what Open asks a session
-	pingTimeout      = 5 * time.Second  // for a pool to find out that an idle connection is dead
+	checkTimeout     = 10 * time.Second // of the checks of a session in Open
+	pingTimeout      = 5 * time.Second  // for a pool to detect a dead idle connection
 	readOnlyLifetime = time.Second      // of a connection to a server that was read-only when it was opened
 )
 
@@ -27,9 +27,9 @@ const (
 	spoiled  = "datafeed_spoiled"   // true: see spoils
 )
 
-// spoils are the SQLSTATE codes after which a connection is not used again: what it knows of the database may be of one
-// that is gone, as after a restore in place, or the server it leads to takes no writes any more, as after a failover.
-// At worst each connection fails once.
+// spoils are the SQLSTATE codes after which a connection is not used again: its caches may belong to a database that is
+// gone, as after a restore in place, or its server may not accept writes any more, as after a failover. Each connection
+// fails at most once.
 var spoils = []string{
 	"XX000", // internal error, such as: cache lookup failed for type
 	"0A000", // cached plan must not change result type
@@ -40,17 +40,17 @@ var spoils = []string{
 	readOnlyTransaction,
 }
 
-// configureSessions makes every connection of the pool, and every other one that is opened with its configuration, set
-// the parameters of the URL and our defaults, and leave the pool once it is spoiled.
+// configureSessions makes every connection of the pool, and others with its configuration, set the parameters of the
+// URL and our defaults, and leave the pool once they are spoiled.
 func configureSessions(cfg *pgxpool.Config) {
 	params := cfg.ConnConfig.RuntimeParams
-	// What a process that hangs, or a host that is gone, keeps from others is bounded: locks, and a place in line.
+	// A process that hangs, or a host that is gone, must not hold locks, or a place in a queue, for ever.
 	for name, value := range map[string]string{"lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s"} {
 		if _, ok := params[name]; !ok {
 			params[name] = value
 		}
 	}
-	params["default_transaction_isolation"] = "read committed" // what waits for a lock must see what its holder has done
+	params["default_transaction_isolation"] = "read committed" // a statement that waited for a lock must see the changes of its holder
 	set := takeSettable(params)
 	cfg.ConnConfig.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		ctx, cancel := context.WithTimeout(ctx, cfg.ConnConfig.ConnectTimeout)
@@ -61,7 +61,7 @@ func configureSessions(cfg *pgxpool.Config) {
 	}
 	cfg.ConnConfig.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		if slices.Contains(spoils, err.Code) {
-			conn.CustomData()[spoiled] = true // not closed: the transaction may go on behind a savepoint
+			conn.CustomData()[spoiled] = true // not closed: the transaction may continue after a savepoint
 		}
 		return cmp.Or(err.SeverityUnlocalized, err.Severity) != "FATAL"
 	}
@@ -69,12 +69,12 @@ func configureSessions(cfg *pgxpool.Config) {
 	cfg.PingTimeout = pingTimeout
 }
 
-// atStart are the parameters that PgBouncer takes in the packet that opens a connection. It refuses all others there.
+// atStart are the only parameters that PgBouncer accepts when a connection is opened.
 var atStart = []string{
 	"application_name", "client_encoding", "datestyle", "intervalstyle", "options", "replication", "standard_conforming_strings", "timezone",
 }
 
-// takeSettable takes from params what can be set later, and returns the statements that do.
+// takeSettable removes from params those that can be set later, and returns the statements that set them.
 func takeSettable(params map[string]string) string {
 	var set strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(params)) {
@@ -89,8 +89,8 @@ func takeSettable(params map[string]string) string {
 
 func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
 
-// usable reports whether a connection may be used again. A server that was read-only when the connection was opened may
-// be writable now, but the session stays as it is: PostgreSQL tells both without being asked.
+// usable reports whether a connection may be used again. A session that was opened on a read-only server stays
+// read-only, even if the server becomes writable: PostgreSQL reports both without being asked.
 func usable(conn *pgconn.PgConn) bool {
 	data := conn.CustomData()
 	opened, _ := data[openedAt].(time.Time)
@@ -98,10 +98,10 @@ func usable(conn *pgconn.PgConn) bool {
 	return data[spoiled] == nil && (!readOnly || time.Since(opened) < readOnlyLifetime)
 }
 
-// ErrReadOnly is returned where a database has to take writes and does not.
+// ErrReadOnly says that a database that must accept writes does not.
 var ErrReadOnly = errors.New("the database is read-only: it is a standby, or default_transaction_read_only is on")
 
-// Writable returns nil if a transaction could write now, and [ErrReadOnly] if the database does not let it.
+// Writable returns nil if a transaction could write now, or [ErrReadOnly] if the database does not allow it.
 func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	return pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		var readOnly bool
@@ -114,18 +114,18 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 }
 
-// A Use is what a transaction does with a table, by the lock that it takes.
+// A Use is the use of a table by a transaction, named after its lock.
 type Use string
 
-// What a lock of somebody else can keep a transaction from.
+// The uses that a lock of another session can prevent.
 const (
 	Read  Use = "access share"
 	Write Use = "row exclusive"
 )
 
-// Unlocked returns nil if each of these tables of the pool's schema that it may use so could be used now. Where a
-// transaction of somebody else holds a lock against that, it waits until ctx ends. It holds one lock at a time, and none
-// for others to wait for.
+// Unlocked returns nil if each of these tables of the pool's schema could be used in this way now. If another session
+// holds a lock against it, Unlocked waits until ctx ends. It holds at most one lock at a time, and no lock for which
+// others wait.
 func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string) error {
 	privilege := map[Use]string{Read: "select", Write: "update"}[use]
 	_, err := pool.Exec(ctx, `
@@ -140,8 +140,8 @@ func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string)
 	return err
 }
 
-// checkSession refuses a database that takes no writes, one that does not keep text as UTF-8, and a pooler that does not give each connection a session of its
-// own: locks would stay behind in sessions of others, and settings and notifications be lost.
+// checkSession refuses a database that does not accept writes or does not store text as UTF-8, and a pooler that does
+// not give each connection a session of its own: locks would remain in others' sessions, and settings and notifications would be lost.
 func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -156,7 +156,7 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 	if encoding := string(row[2]); encoding != "UTF8" {
 		return fmt.Errorf("the database %s has the encoding %s, which cannot hold every text: create one with encoding 'UTF8'", cfg.Database, encoding)
 	}
-	if string(row[0]) == fmt.Sprint(conn.PID()) { // which a pooler makes up
+	if string(row[0]) == fmt.Sprint(conn.PID()) { // which a pooler invents
 		return nil
 	}
 	second, err := pgx.ConnectConfig(ctx, cfg)
@@ -174,8 +174,8 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 var errShared = errors.New("the connection pooler gives two open connections one session of the server: " +
 	"set it to session pooling (PgBouncer: pool_mode = session), or connect to PostgreSQL directly")
 
-// shareSessions reports whether a connection answers from a session that was the other's, or from two. They do not ask by
-// turns: two sessions that are given by turns would look like one for each.
+// shareSessions reports whether two connections share one session, or one connection has several. Their queries
+// do not alternate: a pooler that alternates two sessions would appear to give one to each.
 func shareSessions(ctx context.Context, a, b *pgconn.PgConn) (bool, error) {
 	owner := map[string]*pgconn.PgConn{}
 	for range 5 {

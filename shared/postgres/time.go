@@ -6,14 +6,14 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The times that a time.Time read from the database lies between: those that JSON can say (RFC 3339). The first one is zero.
+// The limits of times read from the database: those that JSON can express (RFC 3339). The first one is the zero time.
 var (
 	earliest = time.Time{}
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 )
 
-// boundTimes lets pgx read infinity, and years that no JSON takes, as the nearest time that it does: a row with such a time,
-// as a clock that was wrong or a hand left it, can be read, and shown, as any other.
+// boundTimes makes pgx read infinity, and years that JSON cannot express, as the nearest limit, so that a row with such
+// a time, written by a wrong clock or by hand, can be read like any other.
 func boundTimes(m *pgtype.Map) {
 	m.RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: new(boundedCodec)})
 }
@@ -22,7 +22,7 @@ type boundedCodec struct{ pgtype.TimestamptzCodec }
 
 func (c *boundedCodec) PlanScan(m *pgtype.Map, oid uint32, format int16, target any) pgtype.ScanPlan {
 	switch target.(type) {
-	case *pgtype.Timestamptz: // which takes any
+	case *pgtype.Timestamptz: // accepts any time
 	case pgtype.TimestamptzScanner:
 		if plan := c.TimestamptzCodec.PlanScan(m, oid, format, new(pgtype.Timestamptz)); plan != nil {
 			return boundedPlan{plan}

@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// encodeUUIDs lets pgx encode a uuid.UUID as the 16 bytes that it is, and not, as any driver.Valuer, by way of a text; and a
-// slice of them in one go.
+// encodeUUIDs makes pgx encode a uuid.UUID as its 16 bytes, not as text like other driver.Valuers, and a slice of them
+// at once.
 func encodeUUIDs(m *pgtype.Map) {
 	wrap := func(value any) (pgtype.WrappedEncodePlanNextSetter, any, bool) {
 		id, ok := value.(uuid.UUID)
@@ -38,8 +38,8 @@ func (c *uuidsCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value a
 
 type uuidsPlan struct{}
 
-// Encode writes the binary form of an array: dimensions, whether there are nulls, the elements' type, then length and lower bound of
-// the one dimension, then length and bytes of each element.
+// Encode writes the binary form of an array: dimensions, whether there are nulls, the elements' type; length and lower
+// bound of the dimension; then length and bytes of each element.
 func (uuidsPlan) Encode(value any, buf []byte) ([]byte, error) {
 	ids := value.([]uuid.UUID)
 	for _, word := range [...]int{min(len(ids), 1), 0, pgtype.UUIDOID} {

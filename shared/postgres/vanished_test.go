@@ -78,14 +78,14 @@ func TestDataVanished(t *testing.T) {
 		// What is left after each case is put aside, and the folder is what it was before.
 		f.shell(t, "cp -a . ../saved")
 		for name, x := range map[string]struct{ script, says string }{
-			"the data is gone":                        {"rm -r sales/data", "there was a database in"},
-			"the data folder is empty":                {"rm -r sales/data/*", "there was a database in"},
+			"the data is gone":                        {"rm -r sales/data", "the database in"},
+			"the data folder is empty":                {"rm -r sales/data/*", "the database in"},
 			"PG_VERSION is gone":                      {"rm sales/data/PG_VERSION", "holds files but no database"},
 			"the data is gone but for one file":       {"find sales/data -type f ! -name PG_VERSION -delete", "could not access"},
-			"the service's folder is gone":            {"rm -r sales", "there was a database in"},
-			"the service's folder is empty":           {"find sales -mindepth 1 -delete", "there was a database in"},
-			"all but the service's folder is gone":    {"rm -r sales.exists sales/data", "there was a database in"},
-			"the volume is not mounted":               {"find . -mindepth 1 -delete; touch ../dir-sales.exists", "there was a database in"},
+			"the service's folder is gone":            {"rm -r sales", "the database in"},
+			"the service's folder is empty":           {"find sales -mindepth 1 -delete", "the database in"},
+			"all but the service's folder is gone":    {"rm -r sales.exists sales/data", "the database in"},
+			"the volume is not mounted":               {"find . -mindepth 1 -delete; touch ../dir-sales.exists", "the database in"},
 			"the data is a link to what is not there": {"rm -r sales/data; ln -s /nowhere/data sales/data", "leads to /nowhere/data, which does not exist"},
 			"PG_VERSION is empty":                     {": > sales/data/PG_VERSION", "it holds no version"},
 			"PG_VERSION is garbage":                   {"printf '\\000\\001x' > sales/data/PG_VERSION", "it holds no version"},

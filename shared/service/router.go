@@ -16,9 +16,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A Router takes the routes of a process: each under the rule who may use it.
+// A Router takes the routes of a process, grouped by the role that they require.
 type Router struct {
-	Anybody   gin.IRoutes // no token; a route that belongs to a buyer asks for the buyer's credential itself
+	Anybody   gin.IRoutes // no role; the handlers of a buyer's routes check the buyer's credential themselves
 	Readers   gin.IRoutes // a reader's or an operator's token
 	Operators gin.IRoutes // an operator's token or session
 
@@ -28,7 +28,7 @@ type Router struct {
 	Tables  []string      // of the process in its database
 	Logger  *slog.Logger
 
-	// PublicURL is where clients reach the process, without a slash at the end.
+	// PublicURL is the address of the process for clients, without a slash at the end.
 	PublicURL string
 
 	title  string
@@ -36,7 +36,7 @@ type Router struct {
 	access *access.Access
 }
 
-// NewRouter returns a router with /login, /logout and /metrics. The settings have a PublicURL.
+// NewRouter returns a router with /login, /logout and /metrics. The settings must have a PublicURL.
 func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger) (*Router, error) {
 	rules, err := access.New(set.HTTPSettings.Settings, access.Options{
 		Service: s.Name, Title: s.Title, PublicURL: string(set.PublicURL), Pool: pool, Logger: logger,
@@ -71,10 +71,10 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	return r, nil
 }
 
-// Health routes /livez and /readyz, which answer anybody; see [web.Health].
+// Health adds /livez and /readyz, which are open to everybody; see [web.Health].
 func (r *Router) Health(ready func(context.Context) error) { web.Health(r.Anybody, ready) }
 
-// Publish routes the feeds of the log. nav are the links of their pages.
+// Publish adds the feeds of the log. nav are the links on their pages.
 func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) {
 	source := feedhttp.NewSource(log, feedhttp.Config{
 		Name: r.title, PublicURL: r.PublicURL, Nav: nav, MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits,

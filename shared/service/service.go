@@ -1,5 +1,5 @@
-// Package service is the shell of every process of the company: its settings, log, listener, access, database, metrics and
-// health, and its orderly end. What is common to all processes is written here, and nowhere else.
+// Package service is the shell of every process of the company: settings, log, listener, access, database, metrics,
+// health and clean stop. Code that all processes share belongs here.
 package service
 
 import (
@@ -23,50 +23,51 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A Service describes a process before it runs.
+// A Service describes a process.
 type Service struct {
 	Name  string // on the command line, of its database, its data folder and its cookies: "sales"
 	Title string // on its pages: "Sales"
 	Addr  string // host:port that it listens on, unless ADDR sets another one
 	Feeds bool   // it publishes feeds
 
-	// Migrations are those of its database, in order. A service without any has no database.
+	// Migrations are those of its database, in order; without any, it has no database.
 	Migrations []postgres.Migrations
 }
 
-// Settings are those that every process reads from its environment. [Service.Help] leaves out the ones that a service has no use for.
+// Settings are the settings that every process reads from its environment. [Service.Help] leaves out those that a
+// service does not use.
 type Settings struct {
 	HTTPSettings
 	FeedSettings
 	DatabaseSettings
 }
 
-// HTTPSettings say where and for whom a process answers, and what it logs.
+// HTTPSettings configure the server and the log.
 type HTTPSettings struct {
-	Addr      string   `env:"ADDR"` // "" means that of the service
+	Addr      string   `env:"ADDR"` // "" means the service's default
 	PublicURL web.Site `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
 	access.Settings
-	TLSCertFile    string      `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; goes with TLS_KEY_FILE; read again when it changes"`
+	TLSCertFile    string      `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; requires TLS_KEY_FILE; reread when it changes"`
 	TLSKeyFile     string      `env:"TLS_KEY_FILE" help:"PEM file of its key"`
-	TrustedProxies web.Proxies `env:"TRUSTED_PROXIES" help:"addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed: 10.0.0.0/8,192.0.2.7"`
-	AccessLog      bool        `env:"ACCESS_LOG" envDefault:"true" help:"true or false: a line in the log for each request"`
+	TrustedProxies web.Proxies `env:"TRUSTED_PROXIES" help:"addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: 10.0.0.0/8,192.0.2.7"`
+	AccessLog      bool        `env:"ACCESS_LOG" envDefault:"true" help:"true or false: log each request"`
 	LogLevel       string      `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
-// FeedSettings are those of a service that publishes feeds.
+// FeedSettings configure a service that publishes feeds.
 type FeedSettings struct {
-	FeedMaxAge time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may answer for the end of a feed without asking, such as 2s where a CDN should collapse pollers"`
+	FeedMaxAge time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may reuse the end of a feed without revalidation, such as 2s for a CDN that collapses polls"`
 	web.Limits
 }
 
-// DatabaseSettings are those of a service with a database.
+// DatabaseSettings configure a service with a database.
 type DatabaseSettings struct {
-	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private one if left out"`
-	DataDir     string `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison if left out"`
-	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; found by itself if left out"`
+	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private server by default"`
+	DataDir     string `env:"DATA_DIR" help:"folder of the private PostgreSQL; .edison by default"`
+	PGBin       string `env:"PGBIN" help:"folder of PostgreSQL's binaries; searched for by default"`
 }
 
-// Help prints the settings of the service and the given ones of its own, in the forms that [daemon.Help] takes.
+// Help prints the settings of the service, and own settings in the forms that [daemon.Help] takes.
 func (s Service) Help(w io.Writer, own ...any) {
 	all := append([]any{daemon.Setting{Name: "ADDR", Default: s.Addr, Help: "host:port to listen on"}, HTTPSettings{}}, own...)
 	if s.Feeds {
@@ -78,7 +79,8 @@ func (s Service) Help(w io.Writer, own ...any) {
 	daemon.Help(w, all...)
 }
 
-// Arguments refuses arguments of the command NAME, which takes none. For --help it calls help and returns [flag.ErrHelp].
+// Arguments returns an error if the command NAME was given arguments, which it does not take. For --help it calls help
+// and returns [flag.ErrHelp].
 func Arguments(name string, args []string, stdout io.Writer, help func()) error {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stdout)
@@ -92,7 +94,7 @@ func Arguments(name string, args []string, stdout io.Writer, help func()) error 
 	return nil
 }
 
-// A Process is a service that is about to answer requests.
+// A Process is a service that is ready to serve.
 type Process struct {
 	*Router
 
@@ -102,7 +104,7 @@ type Process struct {
 	background sync.WaitGroup
 }
 
-// Open listens, opens the database and migrates it. What the process answers is added to its [Router], before [Process.Serve].
+// Open opens the listener and the database, and migrates it. Add routes to its [Router] before [Process.Serve].
 func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ *Process, err error) {
 	p := &Process{stop: func() {}}
 	defer func() {
@@ -164,7 +166,7 @@ func publicURL(set Settings, at net.Addr) web.Site {
 	return web.Site(fmt.Sprintf("%s://localhost:%s", scheme, port))
 }
 
-// Serve answers requests until ctx ends, then lets running ones end for up to 10 s. At level debug it logs each route first.
+// Serve answers requests until ctx ends, then gives running ones 10 s to end. At level debug it first logs each route.
 func (p *Process) Serve(ctx context.Context) error {
 	for _, route := range p.Engine.Routes() {
 		p.Logger.DebugContext(ctx, "route", "method", route.Method, "path", route.Path)
@@ -172,7 +174,7 @@ func (p *Process) Serve(ctx context.Context) error {
 	return web.ServeListener(ctx, p.listener, p.Engine, p.Logger)
 }
 
-// Close closes what Open has opened.
+// Close closes what Open opened.
 func (p *Process) Close() {
 	p.stop()
 	p.background.Wait()

@@ -1,5 +1,5 @@
-// Package shipment is the published contract of the shipments feed: how far the shipment of one finished car is. It says
-// nothing of the person whom it goes to.
+// Package shipment is the published contract of the shipments feed: the progress of each car's shipment. It contains
+// nothing about the recipient.
 package shipment
 
 import (
@@ -14,11 +14,11 @@ import (
 // Feed is the name of the feed that publishes shipments.
 const Feed = "shipments"
 
-// A Status is where a shipment stands.
+// A Status is the state of a shipment.
 type Status string
 
-// The statuses of a shipment: waiting for the customer's address, ready to leave, shipped; stopped before it left; or returned,
-// which is back after it left, as its order was cancelled.
+// The statuses of a shipment: waiting for the customer's address; ready to leave; shipped; stopped before it left;
+// returned, because its order was cancelled after it left.
 const (
 	Waiting  Status = "waiting"
 	Ready    Status = "ready"
@@ -27,7 +27,7 @@ const (
 	Returned Status = "returned"
 )
 
-// A Shipment is the whole state of the shipment of one car at one version.
+// A Shipment is the state of the shipment of one car at one version.
 type Shipment struct {
 	XMLName   xml.Name   `json:"-" xml:"https://edison-cars.example/ns/shipment shipment"`
 	ID        uuid.UUID  `json:"id" xml:"id"` // version 5: of the build
@@ -41,5 +41,5 @@ type Shipment struct {
 
 var rules = contract.Of[Shipment]()
 
-// Check returns a [*contract.Error], or nil if the entry is a tombstone or a shipment as this contract says.
+// Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A Greeting is the name that a mail server is greeted with; "" is one that this machine has. Postfix refuses a name that is no
-// full one at the recipient, and in every mail.
+// A Greeting is the name with which the client greets a mail server; "" is a name of this machine. Postfix refuses a
+// name that is not fully qualified at every recipient.
 type Greeting string
 
 var (
@@ -33,7 +33,7 @@ func (g *Greeting) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// from is the name for a connection from the local address (RFC 5321 section 4.1.1.1).
+// from returns the name for a connection from the local address (RFC 5321 section 4.1.1.1).
 func (g Greeting) from(local net.Addr) string {
 	if g != "" {
 		return string(g)
@@ -51,7 +51,7 @@ func (g Greeting) from(local net.Addr) string {
 	return "[IPv6:" + tcp.IP.String() + "]"
 }
 
-// full reports whether the name may be one of the DNS, and not of this machine alone.
+// full reports whether the name may be a fully qualified domain name.
 func full(name string) bool {
 	return strings.Contains(name, ".") && hostname.MatchString(name) && net.ParseIP(name) == nil && len(name) <= 253 &&
 		!strings.HasSuffix(name, ".localdomain") && !strings.HasSuffix(name, ".local")

@@ -12,28 +12,28 @@ import (
 )
 
 var (
-	errUTF8 = errors.New("the mail server does not take addresses beyond ASCII (SMTPUTF8)")
-	errFrom = errors.New("MAIL_FROM: the mail server does not take addresses beyond ASCII (SMTPUTF8)")
+	errUTF8 = errors.New("the mail server does not accept addresses beyond ASCII (SMTPUTF8)")
+	errFrom = errors.New("MAIL_FROM: the mail server does not accept addresses beyond ASCII (SMTPUTF8)")
 )
 
 // An Outcome is how an attempt to send a mail ended.
 type Outcome int
 
-// How an attempt ends.
+// The outcomes of an attempt.
 const (
 	Sent      Outcome = iota
 	Refused           // temporarily
-	Failed            // refused for good
-	Doubtful          // refused for good, by a [*Refusal] that may be meant for every mail
-	Setup             // the sender is refused, or the connection lost between two mails: no mail's fault
-	Uncertain         // the end of the mail was sent, and no reply came: it may have arrived
-	Trouble           // with the connection: the mail was not sent
-	Stopped           // begin failed: the mail was not sent, and the session is of no use any more
+	Failed            // refused permanently
+	Doubtful          // refused permanently, by a [*Refusal] that may concern every mail
+	Setup             // the sender was refused, or the connection lost between two mails: no mail's fault
+	Uncertain         // the mail was sent completely, without a reply: it may have arrived
+	Trouble           // the connection failed: the mail was not sent
+	Stopped           // begin failed: the mail was not sent, and the session is unusable
 )
 
-// Send sends a mail that has one address each in From and To. The error is nil if and only if it was sent; it may name
-// the recipient. Right before the mail's end, from which on nobody knows whether it arrives, Send calls begin, unless
-// that is nil; where begin fails, its error is returned.
+// Send sends a mail that has one address each in From and To. The error is nil if and only if it was sent; its text may
+// contain the recipient. Right before the end of the mail, after which the outcome may be unknown, Send calls begin
+// unless it is nil. If begin fails, Send returns its error.
 func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
 	var raw bytes.Buffer
 	if _, err := m.WriteTo(&raw); err != nil {
@@ -76,41 +76,41 @@ func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
 	return Sent, nil
 }
 
-// negative reports whether err is anything but a positive reply, of which the first digit tells whatever the others are
-// (RFC 5321 section 4.2.1). A mail that was taken so is not sent again.
+// negative reports whether err is anything but a positive reply. Its first digit decides, whatever the others are (RFC
+// 5321 section 4.2.1): an accepted mail is not sent again.
 func negative(err error) bool {
 	reply, ok := errors.AsType[*textproto.Error](err)
 	return err != nil && (!ok || reply.Code/100 != 2)
 }
 
-// A Refusal is a reply that is no success. Its text may name the recipient.
+// A Refusal is a negative reply. Its text may contain the recipient.
 type Refusal struct {
-	stage string // "RCPT", "DATA" or "end": after which command it came
+	stage string // the command that it replies to: "RCPT", "DATA" or "end"
 	code  int
 	text  string
 }
 
-// Error is the reply.
+// Error returns the reply.
 func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.code, r.text) }
 
-// Short is the reply's code and the command that it came after, without its text.
+// Short returns the reply's code and its command, without its text.
 func (r *Refusal) Short() string {
 	code := strings.TrimSpace(fmt.Sprint(r.code, " ", enhanced.FindString(r.text)))
 	return code + " after " + r.stage
 }
 
-// enhanced is the subject and detail of a reply (RFC 3463): 5.7.1.
-// The subject 0 says nothing.
+// enhanced matches the subject and detail of an enhanced status code (RFC 3463), such as 5.7.1. Subject 0 is no
+// information.
 var enhanced = regexp.MustCompile(`^[45]\.([1-9]\d{0,2})\.(\d{1,3})(\s|$)`)
 
-// ofMail reports whether the reply speaks of this recipient's mailbox or this mail's content, and so of no other mail.
+// ofMail reports whether the reply concerns this recipient's mailbox or this mail's content, and so no other mail.
 func (r *Refusal) ofMail() bool {
 	match := enhanced.FindStringSubmatch(r.text)
 	if match == nil {
 		return false
 	}
 	switch match[1] {
-	case "1": // addressing; but 7 and 8 are of the sender's address
+	case "1": // addressing; 7 and 8 concern the sender's address
 		return match[2] != "7" && match[2] != "8"
 	case "2", "6": // mailbox, content
 		return true
@@ -118,8 +118,8 @@ func (r *Refusal) ofMail() bool {
 	return false
 }
 
-// OfMailbox reports whether the reply is what a server says of a mailbox (RFC 5321 section 4.2.3), if it is not more
-// exact. But some say the same where they do not take mails for other hosts.
+// OfMailbox reports whether the reply is the general one about a mailbox (RFC 5321 section 4.2.3). Some servers also
+// use it to refuse mails for other hosts.
 func (r *Refusal) OfMailbox() bool {
 	return r.code >= 550 && r.code <= 553 && !enhanced.MatchString(r.text)
 }
@@ -127,7 +127,7 @@ func (r *Refusal) OfMailbox() bool {
 // Closes reports whether the server closes the connection with this reply (RFC 5321 section 3.8).
 func (r *Refusal) Closes() bool { return r.code == 421 }
 
-// judge tells a [Refusal] from a lost connection, and makes the session fit for the next mail.
+// judge distinguishes a [Refusal] from a lost connection, and prepares the session for the next mail.
 func (c *Session) judge(stage string, err error, lost Outcome) (Outcome, error) {
 	reply, ok := errors.AsType[*textproto.Error](err)
 	if !ok {
@@ -135,7 +135,7 @@ func (c *Session) judge(stage string, err error, lost Outcome) (Outcome, error) 
 	}
 	r := &Refusal{stage, reply.Code, reply.Msg}
 	if r.Closes() || c.client.Reset() != nil {
-		c.abort() // which the next mail will notice
+		c.abort() // the next mail detects it
 	}
 	switch {
 	case r.code < 500:

@@ -17,14 +17,14 @@ const (
 	dialTimeout  = 10 * time.Second
 	replyTimeout = time.Minute
 	endTimeout   = 10 * time.Minute // for the reply to the end of a mail: RFC 5321 section 4.5.3.2.6
-	stopTimeout  = 5 * time.Second  // for what runs at the stop
-	maxReplies   = 1 << 20          // bytes, TLS included, that a server may send between two of its time limits
+	stopTimeout  = 5 * time.Second  // for running commands after the stop
+	maxReplies   = 1 << 20          // bytes, including TLS, that a server may send between two deadlines
 
 	// SendTimeout is the longest time that [Session.Send] takes: for MAIL, RCPT and DATA, and for the end of the mail.
 	SendTimeout = 3*replyTimeout + endTimeout
 )
 
-// A Session is a connection to the mail server that may send mails, one after the other.
+// A Session is a connection to the mail server that sends mails one after another.
 type Session struct {
 	client *smtp.Client
 	ctx    context.Context
@@ -32,13 +32,13 @@ type Session struct {
 	unhook func() bool
 }
 
-// A bounded connection reads so many bytes: else a server that does not stop fills the memory.
+// A bounded connection limits the bytes that it reads, so that a server cannot fill the memory.
 type bounded struct {
 	net.Conn
 	left atomic.Int64
 }
 
-var errReplies = fmt.Errorf("its replies are longer than %d bytes", maxReplies)
+var errReplies = fmt.Errorf("its replies exceed %d bytes", maxReplies)
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.Conn.Read(p)
@@ -48,8 +48,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Dial returns a session, which the caller closes. Its errors tell nothing of a mail, and no password. No reply is
-// waited for longer than a minute, or ten at the end of a mail; when ctx ends, all that is left of the session has 5 s.
+// Dial returns a session, which the caller closes. Its errors contain no data of a mail, and no password. Each reply
+// may take a minute, or ten at the end of a mail. When ctx ends, the session has 5 s left.
 func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	s := &set.Server
 	plain, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", s.addr)
@@ -78,7 +78,7 @@ func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	}
 	encrypted := s.tls
 	if offered, _ := c.client.Extension("STARTTLS"); offered && !s.tls {
-		secure.InsecureSkipVerify = s.loopback() // nobody is between, and such servers sign their own certificates
+		secure.InsecureSkipVerify = s.loopback() // the connection stays on this machine, where servers sign their own certificates
 		if err = c.client.StartTLS(secure); err != nil {
 			return nil, fmt.Errorf("STARTTLS: %w", err)
 		}
@@ -109,7 +109,7 @@ func (s *Server) login(c *Session, encrypted bool) error {
 	return nil
 }
 
-// allow sets how long what comes next may take; after ctx has ended, that is what is left.
+// allow sets the deadline of the next command, but not beyond the time left after ctx has ended.
 func (c *Session) allow(d time.Duration) {
 	c.conn.left.Store(maxReplies)
 	_ = c.conn.SetDeadline(time.Now().Add(d))
@@ -118,14 +118,14 @@ func (c *Session) allow(d time.Duration) {
 	}
 }
 
-// Close says goodbye.
+// Close sends QUIT and closes the connection.
 func (c *Session) Close() {
 	c.allow(replyTimeout)
 	_ = c.client.Quit()
 	c.abort()
 }
 
-// abort cuts the connection: a mail of which the end was not sent is none.
+// abort closes the connection. A mail that was not sent completely is discarded by the server.
 func (c *Session) abort() {
 	c.unhook()
 	_ = c.conn.Close()

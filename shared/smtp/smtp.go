@@ -1,5 +1,5 @@
-// Package smtp sends mails by a mail server (RFC 5321): its settings, connections with deadlines, and how an attempt to
-// send a mail ended.
+// Package smtp sends mails to a mail server (RFC 5321): settings, connections with deadlines, and the outcome of each
+// attempt.
 package smtp
 
 import (
@@ -15,10 +15,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Settings name the mail server and the sender. Their tags are for the package daemon.
+// Settings name the mail server and the sender. Their tags are for package daemon.
 type Settings struct {
-	Server Server   `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS), the user left out where it asks for none; no mail is sent if left out"`
-	Helo   Greeting `env:"SMTP_HELO" help:"name that the mail server is greeted with (EHLO); if left out the machine's, where that is a full one, else the address that it connects from"`
+	Server Server   `env:"SMTP_URL" help:"mail server: smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465 (TLS); user and password are optional; without it no mail is sent"`
+	Helo   Greeting `env:"SMTP_HELO" help:"name for the greeting (EHLO); by default the machine's name if it is fully qualified, else the address of the connection"`
 	From   Sender   `env:"MAIL_FROM" envDefault:"Edison Cars <orders@edison-cars.example>" help:"sender of the mails"`
 }
 
@@ -30,16 +30,16 @@ var (
 	errServer = errors.New("takes the URL of a mail server, smtp://user:password@host:587 or smtps://user:password@host:465")
 )
 
-// A Server is a mail server, as SMTP_URL gives it. The zero Server is none.
+// A Server is the mail server of SMTP_URL. The zero Server means there is none.
 type Server struct {
 	addr           string // host:port
 	host           string
-	tls            bool // from the start (RFC 8314); else STARTTLS where it is offered
+	tls            bool // from the start (RFC 8314); else STARTTLS if the server offers it
 	user, password string
 	roots          *x509.CertPool // nil means the system's
 }
 
-// UnmarshalText reads the URL. Its errors do not repeat it.
+// UnmarshalText reads the URL. Errors do not repeat it.
 func (s *Server) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		return nil
@@ -66,7 +66,7 @@ func (s *Server) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String is the URL without user and password, or "" if there is no server.
+// String returns the URL without user and password, or "" if there is no server.
 func (s *Server) String() string {
 	switch {
 	case s.addr == "":
@@ -86,7 +86,7 @@ func (s *Server) loopback() bool {
 // A Sender is an address with a name (RFC 5322 section 3.4).
 type Sender mail.Address
 
-// UnmarshalText reads both.
+// UnmarshalText reads an address with or without a name.
 func (s *Sender) UnmarshalText(text []byte) error {
 	a, err := mail.ParseAddress(string(text))
 	if err != nil {
@@ -97,8 +97,8 @@ func (s *Sender) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Address returns an e-mail address, given without name and brackets, as every mail server takes it: its domain is in
-// ASCII, where the whole address can be. It fails with [ErrAddress].
+// Address returns an e-mail address in the form that every mail server accepts: the domain in ASCII if the whole
+// address can be. It returns [ErrAddress] if the text is not an address without name and brackets.
 func Address(email string) (string, error) {
 	a, err := mail.ParseAddress("<" + email + ">")
 	if err != nil || a.Address != email {
@@ -107,8 +107,8 @@ func Address(email string) (string, error) {
 	return asciiDomain(email), nil
 }
 
-// Mailbox returns the same text for all addresses that seem to reach one mailbox: upper and lower case, the forms of a
-// domain, what follows a "+", and dots before the "@" make no difference. It is no address to send to.
+// Mailbox returns the same text for all addresses that seem to reach the same mailbox: it ignores upper case, the form
+// of the domain, the part after "+", and dots before "@". The text is no address to send to.
 func Mailbox(email string) string {
 	local, domain := split(norm.NFKC.String(email))
 	local, _, _ = strings.Cut(local, "+")
@@ -118,7 +118,7 @@ func Mailbox(email string) string {
 	return strings.ToLower(strings.ReplaceAll(local, ".", "") + "@" + domain)
 }
 
-// split returns what stands before and after the last "@".
+// split returns the parts before and after the last "@".
 func split(address string) (local, domain string) {
 	at := strings.LastIndex(address, "@")
 	return address[:max(at, 0)], address[at+1:]
@@ -126,9 +126,8 @@ func split(address string) (local, domain string) {
 
 func ascii(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0 }
 
-// asciiDomain writes the domain of an address as every mail server takes it: ada@bücher.example is
-// ada@xn--bcher-kva.example. An address whose other part goes beyond ASCII needs a server that takes such ones anyway,
-// and stays as it is.
+// asciiDomain returns an address with its domain in ASCII: ada@bücher.example becomes ada@xn--bcher-kva.example. An
+// address with a local part beyond ASCII stays as it is, since it needs a server that accepts such domains anyway.
 func asciiDomain(address string) string {
 	local, domain := split(address)
 	if !ascii(local) || ascii(domain) {

@@ -64,7 +64,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case large:
 		err = tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		slow := Errorf(http.StatusRequestTimeout, "A request body has to arrive within %d seconds.", int(bodyTimeout.Seconds()))
+		slow := Errorf(http.StatusRequestTimeout, "The request body must arrive within %d seconds.", int(bodyTimeout.Seconds()))
 		slow.Header = http.Header{"Connection": {"close"}} // RFC 9110 section 15.5.9
 		err = slow
 	default:
@@ -74,5 +74,5 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func tooLarge() *Problem {
-	return Errorf(http.StatusRequestEntityTooLarge, "A request body may hold %d bytes at most.", maxBody)
+	return Errorf(http.StatusRequestEntityTooLarge, "The request body may have at most %d bytes.", maxBody)
 }

@@ -181,7 +181,7 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	}
 	r.POST(path, foreign, func(c *gin.Context) {
 		if crossOrigin.Check(c.Request) != nil {
-			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and begin there.", origin))
+			fail(c, Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and start there.", origin))
 		}
 	}, h)
 }

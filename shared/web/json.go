@@ -94,7 +94,7 @@ func uniqueKeys(dec *json.Decoder) error {
 		if key, ok := token.(string); ok && len(open) > 0 {
 			if top := &open[len(open)-1]; top.keys != nil && !top.value {
 				if lower := strings.ToLower(key); key != lower || top.keys[lower] {
-					return fmt.Errorf("field %.40q is there twice or not in lower case", key)
+					return fmt.Errorf("field %.40q is given twice or not in lower case", key)
 				}
 				top.keys[key], top.value = true, true
 				continue

@@ -78,7 +78,7 @@ func (l *Limiter) check(key string, units int) error {
 		return nil
 	}
 	seconds := strconv.Itoa(int(math.Ceil(retryAfter.Seconds())))
-	p := Errorf(http.StatusTooManyRequests, "This client asks for more than its share of what takes work. Try again in %s s.", seconds)
+	p := Errorf(http.StatusTooManyRequests, "Rate limit exceeded. Try again in %s s.", seconds)
 	p.Header = http.Header{"Retry-After": {seconds}}
 	return p
 }

@@ -13,11 +13,11 @@ import (
 // files (RLIMIT_NOFILE, which Go raises at the start as far as it may) and the cores (GOMAXPROCS); see [Limits.Complete].
 type Limits struct {
 	// Beyond Waiting a request is answered without waiting.
-	Waiting Bound `env:"MAX_WAITING" help:"requests that may wait (Prefer: wait) at once, in all/of one client: 10000/2500; by default half of the connections that the limit of open files allows, and a quarter of these"`
+	Waiting Bound `env:"MAX_WAITING" help:"requests that may wait (Prefer: wait) at the same time, in all/per client: 10000/2500; by default half of the connections that the limit of open files allows, and a quarter of these"`
 	// Beyond Streams a request for one is refused: 429 if its client has its share, else 503.
-	Streams Bound `env:"MAX_STREAMS" help:"event streams that may be open at once, in all/of one client; by default an eighth of the connections, and a quarter of these"`
+	Streams Bound `env:"MAX_STREAMS" help:"event streams that may be open at the same time, in all/per client; by default an eighth of the connections, and a quarter of these"`
 	// Beyond Rendering a page waits for its turn, for a bounded time.
-	Rendering int `env:"MAX_RENDERING" help:"pages of feeds that may be rendered at once; by default half of the cores, at least 1"`
+	Rendering int `env:"MAX_RENDERING" help:"pages of feeds that may be rendered at the same time; by default half of the cores, at least 1"`
 }
 
 // A Bound says how many there may be at once.
@@ -32,7 +32,7 @@ func (b *Bound) UnmarshalText(text []byte) error {
 		m, err = strconv.ParseUint(client, 10, 31)
 	}
 	if err != nil || m < 1 || m > n {
-		return errors.New("takes how many there may be in all, or in all and of one client, such as 1000 or 1000/250")
+		return errors.New("takes the limit in all, or in all and per client, such as 1000 or 1000/250")
 	}
 	*b = Bound{int(n), int(m)}
 	return nil
@@ -54,7 +54,7 @@ func (l Limits) Complete() (Limits, error) {
 		l.Rendering = max(runtime.GOMAXPROCS(0)/2, 1)
 	}
 	if l.Waiting.All+l.Streams.All >= connections {
-		return l, fmt.Errorf("MAX_WAITING and MAX_STREAMS are %d together: the limit of open files, %d, allows %d connections, and some have to remain",
+		return l, fmt.Errorf("MAX_WAITING and MAX_STREAMS are %d together, but the limit of open files, %d, allows %d connections, and some must remain",
 			l.Waiting.All+l.Streams.All, openFiles(), connections)
 	}
 	return l, nil

@@ -83,7 +83,7 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 }
 
 // Render answers with a page, or as for any error if the template fails, as it executes it first. Cache-Control is
-// no-cache unless it is set already; a page of an operator who is logged in is kept by no shared cache.
+// no-cache unless it is set already; a page of an operator who is logged in is stored by no cache.
 func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	p.Operator = operatorOf(c)
 	body, err := Execute(t, p)
@@ -94,9 +94,7 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	h := c.Writer.Header()
 	if p.Operator != "" {
 		h.Del("Etag") // of the page as others see it
-		if h.Get("Cache-Control") != "no-store" {
-			h.Set("Cache-Control", "private, no-cache")
-		}
+		h.Set("Cache-Control", "no-store") // Back does not show it after the logout
 	}
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")

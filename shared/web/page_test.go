@@ -167,8 +167,8 @@ func TestPageOfAnOperator(t *testing.T) {
 	for _, x := range []struct{ name, target, shown, cache, etag string }{
 		{"without a session", "/", "", "no-cache", `"of-all"`},
 		{"a session that has ended", "/?as=", "", "no-cache", `"of-all"`},
-		{"a session", "/?as=ada", "ada", "private, no-cache", ""},
-		{"a page that was public", "/?as=ada&cache=max-age%3D60", "ada", "private, no-cache", ""},
+		{"a session", "/?as=ada", "ada", "no-store", ""},
+		{"a page that was public", "/?as=ada&cache=max-age%3D60", "ada", "no-store", ""},
 		{"a page that is not kept", "/?as=ada&cache=no-store", "ada", "no-store", ""},
 		{"a problem", "/gone?as=ada", "ada", "no-store", ""},
 		{"a problem without a session", "/gone", "", "no-store", ""},

@@ -34,7 +34,7 @@ func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("address %s is in use: another service runs there; ADDR sets another address", addr)
+		return nil, fmt.Errorf("address %s is in use by another process; set ADDR to another address", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
@@ -86,7 +86,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := server.Shutdown(patience); err != nil {
-		logger.WarnContext(ctx, "requests cut off at the stop", "error", err)
+		logger.WarnContext(ctx, "requests were cut off at the stop", "error", err)
 		_ = server.Close()
 	}
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {

@@ -17,7 +17,7 @@ func TestServeNamesAnAddressInUse(t *testing.T) {
 	ln := listen(t)
 	addr := ln.Addr().String()
 	err := Serve(t.Context(), addr, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	if err == nil || !strings.HasPrefix(err.Error(), "address "+addr+" is in use: ") {
+	if err == nil || !strings.HasPrefix(err.Error(), "address "+addr+" is in use by another process;") {
 		t.Error(err)
 	}
 	err = Serve(t.Context(), "127.0.0.1:no-port", http.NotFoundHandler(), slog.New(slog.DiscardHandler))

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A Site is where browsers and programs find a server: http or https, without a slash at the end, and with the host and port as browsers write them.
+// A Site is the address of a server for browsers and programs: http or https, without a slash at the end, host and port
+// as browsers write them.
 type Site string
 
 var errSite = errors.New("takes a URL such as http://localhost:8080")
@@ -45,7 +46,7 @@ func (s *Site) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Origin is its scheme, host and port (RFC 6454).
+// Origin returns its scheme, host and port (RFC 6454).
 func (s Site) Origin() string {
 	scheme, rest, _ := strings.Cut(string(s), "://")
 	host, _, _ := strings.Cut(rest, "/")

@@ -26,10 +26,10 @@ func (s *Slots) Take(client string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byName[client] >= s.bound.Client {
-		return nil, tryAgain(http.StatusTooManyRequests, "This client has %d %s, and may have no more at once.", s.bound.Client, s.what)
+		return nil, tryAgain(http.StatusTooManyRequests, "This client has %d %s, which is its limit.", s.bound.Client, s.what)
 	}
 	if s.taken >= s.bound.All {
-		return nil, tryAgain(http.StatusServiceUnavailable, "There are %d %s, and no more at once.", s.bound.All, s.what)
+		return nil, tryAgain(http.StatusServiceUnavailable, "There are %d %s, which is the limit.", s.bound.All, s.what)
 	}
 	s.taken++
 	s.byName[client]++

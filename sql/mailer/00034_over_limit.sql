@@ -1,7 +1,7 @@
 -- +goose Up
 
--- The mails that wait as their address has had enough of them, for their count: the reason is that of the Go constant overLimit.
-create index mail_over_limit on mail (order_id) where state = 'pending' and reason = 'Its address has got as many mails within the hour as MAIL_LIMIT allows.';
+-- Mails whose address has reached the limit, for their count. The reason is the Go constant overLimit.
+create index mail_over_limit on mail (order_id) where state = 'pending' and reason = 'Its address has reached MAIL_LIMIT for this hour.';
 
 -- +goose Down
 drop index mail_over_limit;

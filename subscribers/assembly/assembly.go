@@ -1,4 +1,4 @@
-// Package assembly plans a build for every ordered car, builds it, and publishes how far each build is.
+// Package assembly plans a build for every ordered car, builds it, and publishes its progress.
 package assembly
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// Service is assembly.
+// Service returns the assembly service.
 func Service() *subscribe.Service {
 	f := new(factory)
 	return &subscribe.Service{
@@ -46,10 +46,10 @@ func Service() *subscribe.Service {
 	}
 }
 
-// A factory is the settings that it works by.
+// A factory holds the settings of production.
 type factory struct {
-	Capacity capacity `env:"CAPACITY" envDefault:"20" help:"cars that it can build in a day, 1 to 100000"`
-	Speed    speed    `env:"CLOCK_SPEED" envDefault:"2880" help:"how many times faster than real time it works, 0.01 to 10000: at 2880 a day takes 30 s, 1 is real time"`
+	Capacity capacity `env:"CAPACITY" envDefault:"20" help:"cars that the factory can build in a day, 1 to 100000"`
+	Speed    speed    `env:"CLOCK_SPEED" envDefault:"2880" help:"how many times faster than real time the factory works, 0.01 to 10000: 1 is real time, at 2880 a day takes 30 s"`
 }
 
 type capacity int
@@ -66,8 +66,8 @@ func (c *capacity) UnmarshalText(text []byte) error {
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// apply plans a build for every car of the orders in the batch, and cancels the builds that nobody wants any more, unless they have
-// started.
+// apply plans a build for every car of the orders in the batch, and cancels the builds that no order has any more,
+// unless they have started.
 func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch, now time.Time) error {
 	orders, err := copyOrders(ctx, tx, batch)
 	if err != nil {
@@ -89,7 +89,7 @@ func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Ba
 			switch {
 			case b == nil:
 				planned = append(planned, &row{Build: want})
-			case b.Status == carbuild.Cancelled: // the order is back, as it may be when a backup of sales was restored
+			case b.Status == carbuild.Cancelled: // the order returned, for example after sales was restored from a backup
 				b.CustomerID, b.Model, b.Options = want.CustomerID, want.Model, want.Options
 				planned = append(planned, b)
 			case b.Status == carbuild.Planned && !sameCar(&b.Build, &want):
@@ -113,8 +113,8 @@ func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Ba
 	return save(ctx, tx, slices.Concat(cancelled, changed, planned), now)
 }
 
-// copyOrders takes down the orders of the batch, and gives them. It refuses an order of more cars than the table allows, and several
-// orders of more than maxCars.
+// copyOrders stores the orders of the batch, and returns them. It refuses an order with more cars than the table
+// allows, and several orders with more than maxCars.
 func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]order.Order, error) {
 	orders := make([]order.Order, len(batch.Entities))
 	numbers := make([]int, len(orders))
@@ -138,13 +138,13 @@ func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]order
 }
 
 const (
-	// maxQuantity bounds what is summed up; the table orders bounds the sum.
+	// maxQuantity bounds each number before they are summed; the table orders bounds the sum.
 	maxQuantity = 10_000
-	// maxCars is how many cars the orders of a batch may have, unless it is a single one.
+	// maxCars is the limit of cars in a batch of several orders.
 	maxCars = 20_000
 )
 
-// cars returns -1 for quantities that make no sense.
+// cars returns the number of cars, or -1 if a quantity is invalid.
 func cars(o *order.Order) (n int) {
 	for _, l := range o.Lines {
 		if l.Quantity < 1 || l.Quantity > maxQuantity || n > maxQuantity {
@@ -155,7 +155,7 @@ func cars(o *order.Order) (n int) {
 	return n
 }
 
-// wanted are the builds that the order is to have, one for each car.
+// wanted returns the builds that the order should have, one for each car.
 func wanted(o *order.Order) (builds []carbuild.Build) {
 	if o.Status != order.Placed {
 		return nil

@@ -23,8 +23,8 @@ func (s *speed) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// The factory's time lies between these: it began with the company, and it begins again as real time when it comes to the year 5000,
-// where a clock at 2880 is after a year. Days are planned far ahead of it, and the feed takes years up to 9999.
+// The factory's time stays between these. It starts with the company, and restarts as real time in the year 5000, which
+// a clock at speed 2880 reaches after a year. Days are planned far ahead of it, and the feed allows years up to 9999.
 var (
 	earliest = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(5000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -32,24 +32,25 @@ var (
 
 func told(t time.Time) bool { return !t.Before(earliest) && t.Before(latest) }
 
-// maxSkew is how far the clocks of two machines may differ. A time that is later than that is of a clock that was set back.
+// maxSkew is the tolerated difference between the clocks of two machines. A later time was stored before a clock was
+// set back.
 const maxSkew = time.Minute
 
-// A clock tells the factory's time, which is UTC. It began as real time, and goes on while nobody looks.
+// A clock returns the factory's time, in UTC. It started as real time, and runs even while no process looks at it.
 type clock struct {
-	real, factory time.Time // the factory's time then
-	speed         float64   // seconds of the factory in a real one
+	real, factory time.Time // two times of the same moment
+	speed         float64   // factory seconds per real second
 }
 
-// at returns the factory's time at a real one.
+// at returns the factory's time at a real time.
 func (c clock) at(real time.Time) time.Time {
 	seconds, rest := math.Modf(max(real.Sub(c.real).Seconds(), 0) * c.speed)
 	return time.Unix(c.factory.Unix()+int64(seconds), int64(c.factory.Nanosecond())+int64(rest*1e9)).UTC().Truncate(time.Microsecond)
 }
 
-// when returns the real time of one of the factory's.
+// when returns the real time at a time of the factory.
 func (c clock) when(factory time.Time) time.Time {
-	seconds := float64(factory.Unix()-c.factory.Unix()) + float64(factory.Nanosecond()-c.factory.Nanosecond())/1e9 // a Duration would end after 292 years
+	seconds := float64(factory.Unix()-c.factory.Unix()) + float64(factory.Nanosecond()-c.factory.Nanosecond())/1e9 // a Duration overflows after 292 years
 	const most = float64(math.MaxInt64 / 2)
 	return c.real.Add(time.Duration(max(min(seconds/c.speed*float64(time.Second), most), -most)))
 }
@@ -60,7 +61,7 @@ type database interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
-// readClock returns the zero clock if none is stored, or one that cannot be read.
+// readClock returns the stored clock, or the zero clock if there is none or it is invalid.
 func readClock(ctx context.Context, db database) (c clock, err error) {
 	err = db.QueryRow(ctx, `
 		select real_at, factory_at, speed from clock where isfinite(real_at) and isfinite(factory_at) and speed > 0 and speed < 'infinity'`).
@@ -74,8 +75,9 @@ func readClock(ctx context.Context, db database) (c clock, err error) {
 	return c, nil
 }
 
-// from returns the clock that follows c at now. If c runs at another speed than f, or the real clock was set back, the next one
-// goes on from the time that c shows. If c shows no valid time, the next one begins at the real time, and begun is true.
+// from returns the clock that follows c at now. If the speed is another one, or the real clock was set back, the next
+// clock continues from the time that c shows. If c shows no valid time, the next clock starts at real time, and begun
+// is true.
 func (f *factory) from(c clock, now time.Time) (next clock, begun bool) {
 	shows := c.at(now)
 	switch should := float64(f.Speed); {
@@ -90,7 +92,7 @@ func (f *factory) from(c clock, now time.Time) (next clock, begun bool) {
 	return c, false
 }
 
-// clock returns the clock that follows the stored one at now, and stores it.
+// clock stores and returns the clock that follows the stored one at now.
 func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock, error) {
 	c, err := readClock(ctx, db)
 	if next, _ := f.from(c, now); err != nil || next == c {
@@ -100,7 +102,7 @@ func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock,
 		if _, err := tx.Exec(ctx, `lock table clock in exclusive mode`); err != nil {
 			return err
 		}
-		stored, err := readClock(ctx, tx) // somebody else may have been faster
+		stored, err := readClock(ctx, tx) // another process may have stored it
 		if err != nil {
 			return err
 		}
@@ -121,15 +123,15 @@ func (f *factory) clock(ctx context.Context, db database, now time.Time) (clock,
 	return c, nil
 }
 
-// hold notes what the clock shows whenever something happens by it: a real clock that is set back later does not take it back.
-// A transaction holds the clock before it changes builds: the clock's row is locked before the rows of row_count.
+// hold stores the time that the clock shows at an event, so that a real clock that is set back later does not set it
+// back. A transaction holds the clock before it changes builds: the clock's row is locked before the rows of row_count.
 func hold(ctx context.Context, tx pgx.Tx, c clock, now time.Time) error {
 	_, err := tx.Exec(ctx, `update clock set real_at = $1, factory_at = $2 where real_at < $1 and speed = $3`, now, c.at(now), c.speed)
 	return err
 }
 
-// rebase takes to the time of a clock that begins again what was due by the old one: in the same order and distances, the next step
-// at once. The days from then on are free, but for the cars that are planned for them.
+// rebase moves the due times of the old clock to a clock that has restarted. Order and distances stay; the next step is
+// due at once. The days after it are free except for the cars planned for them.
 func rebase(ctx context.Context, tx pgx.Tx, now time.Time) error {
 	var b pgx.Batch
 	b.Queue(`update build set due = $1::timestamptz + (due - (select min(due) from build)) where due is not null`, now)

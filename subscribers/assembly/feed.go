@@ -12,11 +12,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// describe says what the builds feed is. Raise Version with every change of its words.
+// describe returns the description of the builds feed. Increase Version with every change of its texts.
 func describe(publicURL string) feed.Description {
 	return feed.Description{
 		Name: carbuild.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
-		Text: "The build of every ordered car as it is planned, started and finished, or cancelled, whole, in commit order.",
+		Text: "The build of every ordered car, complete, each time it is planned, started, finished or cancelled, in commit order.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var b carbuild.Build
 			if err := json.Unmarshal(e.Entity, &b); err != nil {
@@ -30,7 +30,7 @@ func describe(publicURL string) feed.Description {
 	}
 }
 
-// content returns a build as HTML. It is written out and no template: a page of a long history has a thousand.
+// content returns a build as HTML. It uses no template because a page of a long history has a thousand builds.
 func content(b *carbuild.Build) string {
 	var out strings.Builder
 	write := func(texts ...string) {
@@ -52,7 +52,7 @@ func content(b *carbuild.Build) string {
 	return out.String()
 }
 
-// car names a car by its codes: "Volta with glass roof, tow bar".
+// car returns a car's name by its codes: "Volta with glass roof, tow bar".
 func car(b *carbuild.Build) string {
 	first, size := utf8.DecodeRuneInString(b.Model)
 	name := string(unicode.ToUpper(first)) + b.Model[size:]
@@ -62,7 +62,7 @@ func car(b *carbuild.Build) string {
 	return strings.ReplaceAll(name, "_", " ")
 }
 
-// short is enough of an id to talk about it.
+// short returns the end of an id, enough to refer to it.
 func short(id fmt.Stringer) string {
 	text := id.String()
 	return text[len(text)-8:]

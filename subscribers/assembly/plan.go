@@ -15,17 +15,17 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// By the factory's clock a car's parts are got ready before it starts, which is how long its order can be cancelled at least; then it
-// is on the line.
+// Durations by the factory's clock: a car's parts are prepared before it starts, which is the least time for cancelling
+// its order; then it is on the line.
 const (
 	preparation = 8 * time.Hour
 	onTheLine   = 16 * time.Hour
 )
 
-// A row is a build with what only the factory knows of it.
+// A row is a build with the columns that are not published.
 type row struct {
 	carbuild.Build
-	Due *time.Time `json:"due"` // when it starts or is finished, by the factory's clock; nil if neither
+	Due *time.Time `json:"due"` // when it starts or finishes, by the factory's clock; nil if it does neither
 }
 
 const columns = `id, version, status, order_id, customer_id, car, model, options, slot, started_at, finished_at, updated_at, due`
@@ -43,7 +43,7 @@ func scanRow(r pgx.CollectableRow) (*row, error) {
 	return &b, err
 }
 
-// buildsOf returns the builds of the orders, and keeps others from changing them.
+// buildsOf returns the builds of the orders, and locks them.
 func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error) {
 	rows, err := tx.Query(ctx, `select `+columns+` from build where order_id = any($1) order by order_id, car for update`, orders)
 	if err != nil {
@@ -52,7 +52,7 @@ func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// free returns the slots of builds.
+// free releases the slots of builds.
 func free(ctx context.Context, tx pgx.Tx, builds []*row) error {
 	if len(builds) == 0 {
 		return nil
@@ -71,7 +71,8 @@ func slots(builds []*row) []string {
 	return days
 }
 
-// plan gives each of the builds, in their order, the earliest day that has room. One call at a time: the engine applies in turns.
+// plan assigns each of the builds, in their order, to the earliest day with a free slot. Calls do not overlap: the
+// engine applies one page after another.
 func (f *factory) plan(ctx context.Context, tx pgx.Tx, builds []*row, now time.Time) error {
 	if len(builds) == 0 {
 		return nil
@@ -117,7 +118,7 @@ func (f *factory) plan(ctx context.Context, tx pgx.Tx, builds []*row, now time.T
 	return err
 }
 
-// save makes a new version of each of the builds, and publishes it.
+// save stores and publishes a new version of each build.
 func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) error {
 	if len(builds) == 0 {
 		return nil
@@ -150,7 +151,7 @@ func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) err
 	return err
 }
 
-// stepSize is how many builds make their step in one transaction.
+// stepSize is the number of builds that one transaction starts or finishes.
 const stepSize = 500
 
 // work starts and finishes the builds that are due.
@@ -173,8 +174,8 @@ func (f *factory) work(ctx context.Context, db *pgxpool.Pool, log *publish.Log, 
 	return err
 }
 
-// step takes builds from planned to started, or from started to finished, and gives how many. Those that somebody else is
-// changing come next time.
+// step starts planned builds or finishes started ones that are due, and returns their number. It skips builds that
+// another transaction has locked until the next time.
 func step(ctx context.Context, tx *publish.Tx, factory, now time.Time) (n int, err error) {
 	rows, err := tx.Query(ctx, `select `+columns+` from build where due <= $1 order by due, id limit $2 for update skip locked`, factory, stepSize)
 	if err != nil {

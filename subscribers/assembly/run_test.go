@@ -172,7 +172,7 @@ func TestRun(t *testing.T) {
 	eventually(t, "one is cancelled", func() bool { return len(builds("?status=cancelled")) == 1 })
 	id := builds("?order_id=" + kept.ID.String())[0].ID.String()
 	for path, has := range map[string][]string{
-		"/":             {`<strong>orders: fresh</strong>`, `<caption>Planned, the next to start first`, "Volta with glass roof", `It works in real time`, `<a href="/feeds/builds"`, id},
+		"/":             {`<strong>orders: fresh</strong>`, `<caption>Planned, next to start first`, "Volta with glass roof", `It is real time`, `<a href="/feeds/builds"`, id},
 		"/builds/" + id: {`<h1>Build`, `Volta with glass roof`, "<dt>Starts</dt>", kept.ID.String(), `/feeds/builds/` + id},
 	} {
 		status, text := get(t, address+path, "text/html")

@@ -36,8 +36,8 @@ const (
 	shownBuilds   = 12   // of each stage
 )
 
-// list returns builds as GET /api/builds does: those that changed last first, at most ?limit= of them (1 to 1000, 100 if left out),
-// of a ?status= or an ?order_id= where that is asked for.
+// list returns builds as GET /api/builds does: the last changed first, at most ?limit= (1 to 1000, default 100),
+// filtered by ?status= or ?order_id=.
 func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.Build, error) {
 	limit, where, args := defaultBuilds, []string{"true"}, []any{}
 	if text := query.Get("limit"); text != "" {
@@ -70,7 +70,7 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.B
 	return builds, err
 }
 
-// some returns the builds that the end of a statement selects.
+// some returns the builds that the end of a SELECT statement selects.
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
 	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
 	if err != nil {
@@ -79,12 +79,12 @@ func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// A shownBuild is a build as the pages show it.
+// A shownBuild is a build with the data that only pages show.
 type shownBuild struct {
 	carbuild.Build
 	Short, OrderShort, Words string
-	Next                     time.Time // when it is started or finished, by the real clock; zero: never
-	Percent                  int64     // of its time on the line
+	Next                     time.Time // when it starts or finishes, by the real clock; zero: never
+	Percent                  int64     // of its time on the line that has passed
 }
 
 func shown(b *row, c clock, now time.Time) shownBuild {
@@ -108,13 +108,13 @@ type slotDay struct {
 
 type overview struct {
 	Counts                     map[string]int64
-	Clock                      time.Time // the factory's
+	Clock                      time.Time // the factory's time
 	Speed                      float64
 	RealTime                   bool
 	DayTakes                   string
 	Capacity                   int64
 	Days                       []slotDay
-	Waiting                    int64 // cars that are planned for a later day than those
+	Waiting                    int64 // cars planned for a later day
 	InProgress, Next, Finished []shownBuild
 }
 
@@ -164,7 +164,7 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 	return o, nil
 }
 
-// readDays reads the occupancy of today and the days after it, by the factory's clock.
+// readDays reads the occupancy of today and the following days, by the factory's clock.
 func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
 	today := o.Clock.Format(time.DateOnly)
 	rows, err := db.Query(ctx, `
@@ -206,7 +206,7 @@ func (f *factory) show(ctx context.Context, db *pgxpool.Pool, text string, now t
 
 func noBuild() error { return web.Errorf(http.StatusNotFound, "There is no such build.") }
 
-// span writes a duration in the unit that fits: 8.6 s, 12 min, 3 h.
+// span formats a duration with a suitable unit: 8.6 s, 12 min, 3 h.
 func span(d time.Duration) string {
 	value, unit := d.Seconds(), "s"
 	switch {

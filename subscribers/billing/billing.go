@@ -1,5 +1,5 @@
-// Package billing issues an invoice per order, and a credit note when a cancelled order did not leave or came back. It acts on the
-// state of three feeds that arrive in any order: an order waits until its customer has come.
+// Package billing issues an invoice per order, and a credit note when the cars of a cancelled order did not leave or
+// came back. It acts on the state of three feeds that arrive in any order: an order waits for its customer.
 package billing
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// Service is billing.
+// Service is the billing service.
 var Service = &subscribe.Service{
 	Name: "billing", Title: "Billing", Addr: "127.0.0.1:8093",
-	Text:       "an invoice per order, a credit note when a cancelled order did not leave or came back, numbered without gaps",
+	Text:       "issues an invoice per order, and a credit note once a cancelled order did not leave or came back, numbered without gaps",
 	Migrations: sql.Migrations("billing"),
 	Feeds: []subscribe.Feed{
 		{
@@ -54,7 +54,7 @@ var (
 	documentPage = web.Template(pages, "document.html")
 )
 
-// lock makes the feeds take turns, and keeps the number.
+// lock serializes the feeds' transactions, and numbers the documents.
 const lock = `select from last_number for update`
 
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
@@ -70,7 +70,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	b.Queue(`
 		update orders o set invoice = i.number from document i
 		 where o.id = any($1) and o.invoice is null and i.order_id = o.id and i.kind = $2
-		   and not exists (select from document c where c.credits = i.number)`, batch.IDs(), invoice) // of an order that is back
+		   and not exists (select from document c where c.credits = i.number)`, batch.IDs(), invoice) // of an order that is no longer cancelled
 	credit(&b, slices.Concat(batch.IDs(), batch.Deleted))
 	invoiceOrders(&b, batch.IDs(), nil)
 	return tx.SendBatch(ctx, &b).Close()
@@ -100,7 +100,7 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	if err != nil {
 		return err
 	}
-	before, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) // theirs are the cars that may be out no longer
+	before, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) // their orders' cars may have come back
 	if err != nil {
 		return err
 	}
@@ -114,14 +114,14 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	return tx.SendBatch(ctx, &b).Close()
 }
 
-// vatPercent is the German rate, contained in every price.
+// vatPercent is the German rate, included in every price.
 const vatPercent = 19
 
-// issuedAt is the date of a document: none is dated before one with a lower number, also when the clock was set back.
+// issuedAt is the date of a new document, never before that of a lower number, even when the clock was set back.
 const issuedAt = `greatest(statement_timestamp(), (select issued_at from document order by number desc limit 1))`
 
-// invoiceOrders issues the invoices of orders, of those with the ids and of those customers', that stand and have none, if the
-// customer has come. It freezes all that the invoice says.
+// invoiceOrders issues the missing invoices of the orders with the ids and of the customers' orders, for orders that
+// are not cancelled and whose customer is known. An invoice keeps a copy of all that it states.
 func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 	b.Queue(`
 		with due as (
@@ -142,8 +142,8 @@ func invoiceOrders(b *pgx.Batch, ids, customers []uuid.UUID) {
 		ids, customers, order.Placed, invoice, vatPercent)
 }
 
-// credit issues a credit note for the invoice of each of these orders that does not stand any more, or not as it was invoiced. While a car of an order is out, by the copy of shipments, the invoice of the order
-// stays: the credit note follows when the car is back.
+// credit issues a credit note for the invoice of each of these orders that was cancelled or changed. While a car of the
+// order is out, by the copy of shipments, the invoice stays: the credit note follows when the car is back.
 func credit(b *pgx.Batch, orders []uuid.UUID) {
 	b.Queue(`
 		with due as (

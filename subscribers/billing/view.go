@@ -26,22 +26,22 @@ const (
 
 // A document as lists and the API show it.
 type document struct {
-	Number     int64     `json:"number"` // 1, 2, 3 ... over invoices and credit notes
+	Number     int64     `json:"number"` // 1, 2, 3 ..., shared by invoices and credit notes
 	Kind       string    `json:"kind"`
 	OrderID    uuid.UUID `json:"order_id"`
 	CustomerID uuid.UUID `json:"customer_id"`
 	Name       string    `json:"customer_name"`
 	NetCents   int64     `json:"net_cents"`
 	VATCents   int64     `json:"vat_cents"`
-	TotalCents int64     `json:"total_cents"` // what VAT is contained in
+	TotalCents int64     `json:"total_cents"` // including VAT
 	Currency   string    `json:"currency"`
 	IssuedAt   time.Time `json:"issued_at"`
-	Credits    *int64    `json:"credits"`     // the invoice that a credit note takes back
-	CreditedBy *int64    `json:"credited_by"` // the credit note that takes an invoice back; null: it stands
+	Credits    *int64    `json:"credits"`     // the invoice that a credit note cancels
+	CreditedBy *int64    `json:"credited_by"` // the credit note that cancels an invoice; null: none
 	Credited   bool      `json:"credited"`
 }
 
-// URL is where the document's page is.
+// URL returns the path of the document's page.
 func (d *document) URL() string { return documentURL(d.Kind, d.Number) }
 
 func documentURL(kind string, number int64) string {
@@ -51,7 +51,7 @@ func documentURL(kind string, number int64) string {
 	return "/invoices/" + shown(number)
 }
 
-// Shown is the number as documents show it.
+// Shown returns the number as documents show it.
 func (d *document) Shown() string { return shown(d.Number) }
 
 func shown(number int64) string { return fmt.Sprintf("%06d", number) }
@@ -62,14 +62,14 @@ const documentColumns = `
 
 const documents = ` from document d left join document c on c.credits = d.number `
 
-// A page of documents is this long at most.
+// Limits of a page of documents.
 const (
 	pageLimit = 50
 	apiLimit  = 1000
 )
 
-// listDocuments returns the newest documents first, at most limit of them. The request may say limit=N for fewer, before=NUMBER for older
-// ones, and order_id=UUID for those of one order.
+// listDocuments returns up to limit documents, newest first. The request may set limit=N for fewer, before=NUMBER for
+// older ones, and order_id=UUID for those of one order.
 func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, error) {
 	asked := r.URL.Query()
 	before, err := positive(asked, "before", 1<<62)
@@ -100,7 +100,7 @@ func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, er
 	return list, err
 }
 
-// positive returns a parameter from 1 to most, most if it is left out.
+// positive returns a parameter from 1 to most, or most if it is missing.
 func positive(asked url.Values, name string, most int64) (int64, error) {
 	text := asked.Get(name)
 	if text == "" {
@@ -113,7 +113,7 @@ func positive(asked url.Values, name string, most int64) (int64, error) {
 	return n, nil
 }
 
-// An order that waits for its customer, or for good as the account was deleted before the customer was here.
+// A waitingOrder is an order whose customer is not known yet, or never will be because the account was deleted before.
 type waitingOrder struct {
 	ID              uuid.UUID
 	PlacedAt        time.Time
@@ -129,11 +129,11 @@ type data struct {
 	Currency                       string
 	WaitingOrders                  []waitingOrder
 	Documents                      []document
-	Older                          string // the number to go on before; empty: there are no more
-	Newest                         bool   // the page begins with the newest
+	Older                          string // the parameter of the next page; empty: there is none
+	Newest                         bool   // this is the first page
 }
 
-// StandingCents is what is invoiced and not credited.
+// StandingCents returns the sum of all invoices without a credit note.
 func (d *data) StandingCents() int64 { return d.InvoicedCents - d.CreditedCents }
 
 func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
@@ -156,7 +156,7 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	return d, err
 }
 
-// waitingOrders returns at most pageLimit of them, the oldest first.
+// waitingOrders returns up to pageLimit waiting orders, the oldest first.
 func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
 	rows, err := db.Query(ctx, `
 		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
@@ -168,35 +168,35 @@ func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
 }
 
-// A paper is a whole document.
+// A paper is a complete document.
 type paper struct {
 	document
 	Reason, Street, PostalCode, City, Country string
 	PlacedAt                                  time.Time
 	VATPercent                                int
 	Lines                                     []line
-	CreditDue                                 bool // the order does not stand, and the credit note follows when its cars are back
+	CreditDue                                 bool // the order was cancelled, and the credit note follows when its cars are back
 }
 
 type line struct{ order.Line }
 
-// Car names the model, "Edison Volta" for volta: the codes of the catalogue are made of words.
+// Car returns the model's name, "Edison Volta" for volta: the catalogue's codes are made of words.
 func (l line) Car() string {
 	return "Edison " + web.Capital(words(l.Model))
 }
 
-// OptionNames are the options' words.
+// OptionNames returns the names of the options.
 func (l line) OptionNames() string { return words(strings.Join(l.Options, ", ")) }
 
 func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
 
-// PriceCents is that of all cars of the line.
+// PriceCents is the price of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
-// Credit tells that the document takes an invoice back.
+// Credit reports whether the document is a credit note.
 func (p *paper) Credit() bool { return p.Kind == creditNote }
 
-// Other is the page of the invoice's credit note, or of the credit note's invoice; empty: there is none.
+// Other returns the path of the invoice's credit note, or of the credit note's invoice; empty: there is none.
 func (p *paper) Other() string {
 	switch {
 	case p.Credits != nil:
@@ -207,7 +207,7 @@ func (p *paper) Other() string {
 	return ""
 }
 
-// OtherShown is the number of that one.
+// OtherShown returns the number of that document.
 func (p *paper) OtherShown() string { return p.Other()[strings.LastIndexByte(p.Other(), '/')+1:] }
 
 func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error) {

@@ -10,12 +10,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A step is how much time a column of the charts stands for.
+// A step is the time that one column of the charts covers.
 type step struct {
 	Name  string // day
 	begin func(time.Time) time.Time
 	next  func(time.Time) time.Time
-	days  int // about
+	days  int // approximately
 }
 
 var steps = []step{
@@ -27,16 +27,16 @@ var steps = []step{
 
 const (
 	minColumns = 14 // without a filter
-	maxColumns = 92 // by which the step is chosen
+	maxColumns = 92 // the smallest step with no more columns is chosen
 )
 
-// A timeline has the sums of each step from the first day with orders to the last; none if no day has any.
+// A timeline has the sums of each step from the first day with orders to the last, or none if there are no orders.
 type timeline struct {
 	Step    step
 	Periods []daySum // Day is the first of the period
 }
 
-// Timeline returns the timeline with the smallest step that has room.
+// Timeline returns the timeline with the smallest step that fits.
 func (s *statistics) Timeline() (l timeline) {
 	if len(s.ByDay) == 0 {
 		return l
@@ -67,11 +67,11 @@ func (s *statistics) Timeline() (l timeline) {
 }
 
 func (d daySum) date() time.Time {
-	date, _ := time.Parse(time.DateOnly, d.Day) // as PostgreSQL wrote it
+	date, _ := time.Parse(time.DateOnly, d.Day) // the format that PostgreSQL writes
 	return date
 }
 
-// NewestFirst returns the periods with orders.
+// NewestFirst returns the periods that have orders.
 func (l timeline) NewestFirst() (list []daySum) {
 	for _, p := range slices.Backward(l.Periods) {
 		if p.Orders > 0 {
@@ -81,31 +81,31 @@ func (l timeline) NewestFirst() (list []daySum) {
 	return list
 }
 
-// A chart is of columns.
+// A chart is a column chart.
 type chart struct {
 	Title    string // Revenue by day
 	Columns  []column
-	Top, Mid string // of the scale, which begins at 0
+	Top, Mid string // labels of the scale, which begins at 0
 	Best     column
 }
 
 type column struct {
-	Day, Text string // its value
-	Height    string // of 100
+	Day, Text string // a day and its value
+	Height    string // in percent
 	value     int64
 }
 
 func (c chart) First() column { return c.Columns[0] }
 func (c chart) Last() column  { return c.Columns[len(c.Columns)-1] }
 
-// Revenue and Orders draw the timeline.
+// Revenue returns the chart of the revenue.
 func (s *statistics) Revenue() chart {
 	return s.Timeline().draw("Revenue", func(d daySum) int64 { return d.RevenueCents }, func(cents int64) string {
 		return strings.TrimSuffix(web.Money(cents, s.Currency), ".00")
 	})
 }
 
-// Sold is the chart of the orders.
+// Sold returns the chart of the orders.
 func (s *statistics) Sold() chart {
 	return s.Timeline().draw("Orders", func(d daySum) int64 { return d.Orders }, web.Num)
 }
@@ -125,8 +125,8 @@ func (l timeline) draw(what string, value func(daySum) int64, text func(int64) s
 	return c
 }
 
-// roundUp returns the end of a scale for values up to v, whose half is a round number too: 2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 60,
-// 80, 100, 120 ...
+// roundUp returns the end of a scale for values up to v. Its half is a round number, too: 2, 4, 6, 8, 10, 12, 16, 20,
+// 30, 40, 60, 80, 100, 120 ...
 func roundUp(v int64) int64 {
 	for _, top := range []int64{2, 4, 6, 8} {
 		if v <= top {
@@ -143,7 +143,7 @@ func roundUp(v int64) int64 {
 	return v
 }
 
-// A bar is one of a list, beside the longest of it.
+// A bar is one bar of a list, relative to the longest.
 type bar struct {
 	Label, Value string
 	Part, Of     int64
@@ -162,22 +162,22 @@ func bars(n int, at func(int) (label string, value int64)) []bar {
 	return list
 }
 
-// Models, Options and Stages give the bars of the page.
+// Models returns the cars sold per model.
 func (s *statistics) Models() []bar {
 	return bars(len(s.ByModel), func(i int) (string, int64) { return s.ByModel[i].Model, s.ByModel[i].Cars })
 }
 
-// Options returns, per option, the cars that have it.
+// Options returns the cars sold per option.
 func (s *statistics) Options() []bar {
 	return bars(len(s.ByOption), func(i int) (string, int64) { return s.ByOption[i].Option, s.ByOption[i].Cars })
 }
 
-// Stages returns how many orders are in each stage.
+// Stages returns the orders per stage.
 func (s *statistics) Stages() []bar {
 	return bars(len(s.ByStage), func(i int) (string, int64) { return s.ByStage[i].Stage, s.ByStage[i].Orders })
 }
 
-// Open returns the orders of which not all cars have left.
+// Open returns the number of orders with cars that have not left.
 func (s *statistics) Open() (open int64) {
 	for _, by := range s.ByStage {
 		if by.Stage != "shipped" {
@@ -187,10 +187,10 @@ func (s *statistics) Open() (open int64) {
 	return open
 }
 
-// Median and P90 write a lead time in its largest unit, to two digits as it is known.
+// Median returns the median in its largest unit, with two digits.
 func (l leadTime) Median() string { return duration(l.MedianSeconds) }
 
-// P90 is the time that nine of ten orders took no longer than.
+// P90 returns the 90th percentile in its largest unit, with two digits.
 func (l leadTime) P90() string { return duration(l.P90Seconds) }
 
 func duration(seconds int64) string {

@@ -15,7 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// readAtOnce is how many orders of a download are in memory.
+// readAtOnce is the number of orders that a download holds in memory.
 const readAtOnce = 2000
 
 type csvOrder struct {
@@ -28,8 +28,8 @@ type csvOrder struct {
 	BuiltAt, ShippedAt *time.Time
 }
 
-// ordersCSV returns the orders of a filter, the oldest first. Between two reads it holds no connection, however slow the client is:
-// an order that changes meanwhile is as it was when it was read.
+// ordersCSV returns the orders of a filter, the oldest first. It holds no connection between two reads, however slow
+// the client is. An order that changes during the download appears as it was when it was read.
 func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error], error) {
 	return func(r *http.Request) (iter.Seq2[[]string, error], error) {
 		f, err := readFilter(r)
@@ -94,7 +94,7 @@ func timestamp(t *time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// text keeps a spreadsheet from taking what came by a feed for a formula.
+// text keeps spreadsheets from interpreting text of a feed as a formula.
 func text(s string) string {
 	if strings.IndexAny(s, "=+-@\t\r") == 0 {
 		return "'" + s

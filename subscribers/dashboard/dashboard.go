@@ -1,5 +1,5 @@
-// Package dashboard keeps the statistics: revenue, orders and cars by day, model and option, how far the orders are, and how
-// long they take.
+// Package dashboard keeps statistics: revenue, orders and cars by day, model and option, the stages of orders, and
+// their lead times.
 package dashboard
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// Service is the dashboard.
+// Service is the dashboard service.
 var Service = &subscribe.Service{
 	Name: "dashboard", Title: "Dashboard", Addr: "127.0.0.1:8092",
 	Text:       "statistics: revenue, orders and cars by day, model and option, and how long they take",
@@ -50,7 +50,7 @@ var pages embed.FS
 
 var page = web.Template(pages, "dashboard.html")
 
-// applyOrders replaces the orders that changed and their lines.
+// applyOrders replaces the orders that changed, and their lines.
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	return recount(ctx, tx, append(batch.IDs(), batch.Deleted...), func(b *pgx.Batch) {
 		batch.Queue(b, `
@@ -102,7 +102,7 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	})
 }
 
-// ordersOf returns the orders that the batch is about; before selects those of the rows as they are.
+// ordersOf returns the orders that the batch affects. The query before selects those of the present rows.
 func ordersOf(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, before string) ([]uuid.UUID, error) {
 	rows, err := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
 		batch.JSON(), append(batch.IDs(), batch.Deleted...))

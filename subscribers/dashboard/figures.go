@@ -7,12 +7,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// recountKey is of the advisory lock that lets one feed at a time change the figures: an order and its builds may arrive at the
-// same moment.
+// recountKey is the key of the advisory lock that serializes changes of the figures: an order and its builds may arrive
+// at the same time.
 const recountKey = 0x666967757265
 
-// recount makes a change and keeps the figures right: what the orders with these ids amounted to is taken off, what they amount
-// to afterwards is added.
+// recount runs a change and keeps the figures correct: it subtracts the orders with these ids before the change and
+// adds them after it.
 func recount(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, change func(*pgx.Batch)) error {
 	var b pgx.Batch
 	b.Queue(`select pg_advisory_xact_lock($1)`, int64(recountKey))
@@ -23,7 +23,7 @@ func recount(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, change func(*pgx.B
 	return tx.SendBatch(ctx, &b).Close()
 }
 
-// stage sets how far orders are: as far as the slowest of their cars.
+// stage sets the stage of orders, which is that of their slowest car.
 const stage = `
 	update orders set stage = now.stage, built_at = now.built_at, shipped_at = now.shipped_at
 	  from (
@@ -44,8 +44,8 @@ const stage = `
 	  ) as now
 	 where orders.id = now.id and (orders.stage, orders.built_at, orders.shipped_at) is distinct from (now.stage, now.built_at, now.shipped_at)`
 
-// count adds what orders amount to, or takes it off where $2 is -1. The cancelled ones are only counted. Lead times are rounded
-// to two digits, so that they are few.
+// count adds orders to the figures, or subtracts them if $2 is -1. Of cancelled orders it keeps only the number. It
+// rounds lead times to two digits to limit the number of rows.
 const count = `
 	with changed as (
 		select *, (placed_at at time zone 'UTC')::date as day from orders where id = any($1)

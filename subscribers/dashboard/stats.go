@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// statistics are over the orders that stand; the cancelled ones are only counted.
+// statistics are over all orders that are not cancelled. Cancelled orders are only counted.
 type statistics struct {
 	filter       `json:"-"`
 	RevenueCents int64       `json:"revenue_cents"`
@@ -25,9 +25,9 @@ type statistics struct {
 	Cancelled    int64       `json:"cancelled"`
 	Cars         int64       `json:"cars"`
 	ByModel      []modelSum  `json:"by_model"`  // most cars first
-	ByDay        []daySum    `json:"by_day"`    // UTC, oldest first, days without orders left out
+	ByDay        []daySum    `json:"by_day"`    // UTC, oldest first, without days that have no orders
 	ByOption     []optionSum `json:"by_option"` // most cars first
-	ByStage      []stageSum  `json:"by_stage"`  // all of the stages
+	ByStage      []stageSum  `json:"by_stage"`  // all stages
 	LeadTimes    []leadTime  `json:"lead_times"`
 }
 
@@ -46,23 +46,24 @@ type daySum struct {
 
 type optionSum struct {
 	Option       string `json:"option"`
-	Cars         int64  `json:"cars"`          // that have it
-	RevenueCents int64  `json:"revenue_cents"` // from those cars, the rest of them included
+	Cars         int64  `json:"cars"`          // that have the option
+	RevenueCents int64  `json:"revenue_cents"` // of those cars, including their other options
 }
 
-// A stageSum counts the orders whose slowest car is so far.
+// A stageSum counts the orders whose slowest car is in the stage.
 type stageSum struct {
 	Stage  string `json:"stage"` // placed, planned, started, built, shipped
 	Orders int64  `json:"orders"`
 }
 
-// A leadTime says how long whole orders took, in seconds rounded to two digits; there is none without such orders.
+// A leadTime is the time that complete orders took, in seconds rounded to two digits. It is left out without such
+// orders.
 type leadTime struct {
 	From          string `json:"from"` // placed or built
 	To            string `json:"to"`   // built or shipped
 	Orders        int64  `json:"orders"`
 	MedianSeconds int64  `json:"median_seconds"`
-	P90Seconds    int64  `json:"p90_seconds"` // nine of ten orders took no longer
+	P90Seconds    int64  `json:"p90_seconds"` // 90 of 100 orders took no longer
 }
 
 var (
@@ -70,7 +71,7 @@ var (
 	leads  = []string{"placed-built", "built-shipped", "placed-shipped"}
 )
 
-// A filter selects the orders that were placed from one day to another, both included, UTC. Empty: from the first, to the last.
+// A filter selects the orders placed from one day to another, both included, UTC. Empty: no limit.
 type filter struct{ From, To string }
 
 func readFilter(r *http.Request) (f filter, err error) {
@@ -85,9 +86,9 @@ func readFilter(r *http.Request) (f filter, err error) {
 	}{{"from", &f.From, "a day such as 2026-11-23"}, {"to", &f.To, "a day such as 2026-11-23, not before that of from"}} {
 		values := query[p.name]
 		if len(values) > 1 {
-			return f, web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", p.name)
+			return f, web.Errorf(http.StatusBadRequest, "The parameter %s may be given only once.", p.name)
 		}
-		if len(values) == 0 || values[0] == "" { // as forms send it
+		if len(values) == 0 || values[0] == "" { // forms send empty parameters
 			continue
 		}
 		if _, err := time.Parse(time.DateOnly, values[0]); err != nil || values[0] < "0001" || values[0] < f.From {
@@ -98,12 +99,12 @@ func readFilter(r *http.Request) (f filter, err error) {
 	return f, nil
 }
 
-// days returns the filter as two values of PostgreSQL's type date.
+// days returns the filter as two dates of PostgreSQL.
 func (f filter) days() (from, to string) {
 	return cmp.Or(f.From, "-infinity"), cmp.Or(f.To, "infinity")
 }
 
-// Query returns the filter as the query of a URL, with its question mark.
+// Query returns the filter as a URL's query, with the question mark.
 func (f filter) Query() string {
 	query := url.Values{}
 	for name, day := range map[string]string{"from": f.From, "to": f.To} {
@@ -151,7 +152,7 @@ func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// readNames reads what is not by day.
+// readNames reads the figures that are not by day.
 func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	from, to := s.days()
 	rows, err := tx.Query(ctx, `
@@ -197,10 +198,10 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// A span is how long some orders took.
+// A span is a time and the number of orders that took it.
 type span struct{ seconds, orders int64 }
 
-// percentile returns the shortest span that p of 100 orders took no longer than; the spans grow.
+// percentile returns the shortest span that p of 100 orders did not exceed. spans are in ascending order.
 func percentile(spans []span, p int64) int64 {
 	total, sum := int64(0), int64(0)
 	for _, s := range spans {

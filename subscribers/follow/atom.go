@@ -18,7 +18,7 @@ const (
 	nsDatafeed = "https://datafeed.example/ns"
 )
 
-// An atomFeed is what a replay needs of an Atom document: the extension, and tombstones (RFC 6721).
+// An atomFeed has the elements of an Atom document that a replay needs: the extension, and tombstones (RFC 6721).
 type atomFeed struct {
 	XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
 	Page    *struct {
@@ -45,10 +45,10 @@ type atomEntry struct {
 	id       string
 	updated  time.Time
 	place    atomPlace
-	from, to int64 // of the entity in the document; equal: it has none
+	from, to int64 // the entity's bytes in the document; equal if there is none
 }
 
-// UnmarshalXML takes the first element of a foreign namespace for the entity.
+// UnmarshalXML reads the first element of a foreign namespace as the entity.
 func (e *atomEntry) UnmarshalXML(d *xml.Decoder, _ xml.StartElement) error {
 	for {
 		from := d.InputOffset()
@@ -92,7 +92,7 @@ func decodeAtom(body []byte) (*atomFeed, error) {
 	return &doc, nil
 }
 
-// parseAtom reads a replay page, each entity as XML, in the order of the positions. All errors wrap feed.ErrPage.
+// parseAtom parses a replay page, with each entity as XML, in the order of the positions. All errors wrap feed.ErrPage.
 func parseAtom(body []byte) (*feed.Page, error) {
 	doc, err := decodeAtom(body)
 	if err != nil {

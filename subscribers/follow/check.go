@@ -10,9 +10,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A checker holds a feed to its promises, page by page.
+// A checker checks the promises of a feed, page by page.
 type checker struct {
-	versions *lru.Cache[uuid.UUID, version] // the newest of the entities seen last
+	versions *lru.Cache[uuid.UUID, version] // the newest versions of recently seen entities
 }
 
 type version struct {
@@ -30,10 +30,10 @@ func newChecker() *checker {
 	return &checker{versions}
 }
 
-// forget is for another history.
+// forget prepares the checker for another history.
 func (c *checker) forget() { c.versions.Purge() }
 
-// check tells what promise the answer to r breaks, in either format. All errors wrap feed.ErrPage.
+// check returns which promise the answer to r breaks, or nil, in either format. All errors wrap feed.ErrPage.
 func (c *checker) check(r *feed.Request, p *feed.Page) error {
 	broken := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", feed.ErrPage, fmt.Sprintf(format, args...))

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,29 +19,29 @@ import (
 )
 
 const (
-	maxWait  = 30 * time.Second // a source waits no longer
+	maxWait  = 30 * time.Second // the longest wait of a source
 	minEvery = 100 * time.Millisecond
 )
 
-// Diverged is the exit code where the source has another history than the cursor of --after.
+// Diverged is the exit code if the source has another history than the cursor of --after.
 const Diverged = 3
 
-// options are what the command line and the environment say.
+// options are the settings of the command line and the environment.
 type options struct {
-	url     string       // the feed's own, without query
+	url     string       // of the feed, without query
 	shown   string       // url as feed.ShownURL has it
 	after   *feed.Cursor // nil means the newest entry
-	history feed.Cursor  // of a walk that starts again
+	history feed.Cursor  // of a restart from the beginning
 	limit   int
-	wait    time.Duration // 0: do not
+	wait    time.Duration // 0: no long polls
 	every   time.Duration
 	atom    bool
 	once    bool
 	token   string
-	plain   feed.PlainHosts // where the token may go without TLS
+	plain   feed.PlainHosts // hosts that get the token without TLS
 }
 
-// Help prints what the command takes.
+// Help prints the usage.
 func Help(w io.Writer) {
 	fmt.Fprint(w, `follow prints the entries of a feed as they come, one line of JSON each, and checks what the feed promises: positions
 without gaps, pages that continue each other, the versions of an entity in order.
@@ -52,12 +51,12 @@ without gaps, pages that continue each other, the versions of an entity in order
 Flags:
 `)
 	daemon.Help(w,
-		daemon.Setting{Name: "--after CURSOR", Default: "newest", Help: "start behind this place; 0 is the whole history"},
+		daemon.Setting{Name: "--after CURSOR", Default: "newest", Help: "start after this cursor; 0 prints the whole history"},
 		daemon.Setting{Name: "--once", Help: "stop when up to date"},
-		daemon.Setting{Name: "--wait[=DURATION]", Default: "30s", Help: "let the source hold the answer until there is news, 1s to 30s; --wait=false: poll"},
-		daemon.Setting{Name: "--every DURATION", Default: "5s", Help: "poll this often where the source does not wait"},
+		daemon.Setting{Name: "--wait[=DURATION]", Default: "30s", Help: "let the source wait for new entries before it answers, 1s to 30s; --wait=false: poll"},
+		daemon.Setting{Name: "--every DURATION", Default: "5s", Help: "interval of polls if the source does not wait"},
 		daemon.Setting{Name: "--limit N", Default: strconv.Itoa(feed.PageSize), Help: "entries to ask for at once, 1 to " + strconv.Itoa(feed.MaxPageSize)},
-		daemon.Setting{Name: "--plain-hosts HOSTS", Help: "hosts of a private network to which FEED_TOKEN and passwords may be sent without TLS, as they may to localhost"},
+		daemon.Setting{Name: "--plain-hosts HOSTS", Help: "hosts of a private network to which FEED_TOKEN and passwords may be sent without TLS, as to localhost"},
 		daemon.Setting{Name: "--atom", Help: "read the feed as Atom; the entity is then a string of XML"})
 	fmt.Fprint(w, "\nSettings (environment):\n")
 	daemon.Help(w, settings{})
@@ -74,10 +73,10 @@ Exit codes: 0 stopped by Ctrl-C or a closed pipe, or up to date (--once); 1 the 
 }
 
 type settings struct {
-	FeedToken string `env:"FEED_TOKEN" help:"token that the source knows its reader by"`
+	FeedToken string `env:"FEED_TOKEN" help:"token for the source, if it requires one"`
 }
 
-// parse reads the command line: flags may stand on both sides of the URL.
+// parse reads the command line. Flags may come before or after the URL.
 func parse(args []string, env map[string]string) (*options, error) {
 	o, set := &options{wait: maxWait}, settings{}
 	if err := daemon.Parse(env, &set); err != nil {
@@ -156,7 +155,7 @@ func (o *options) setWait(s string) error {
 	return nil
 }
 
-// setURL takes the feed's URL and gives the parameters that it knows to set.
+// setURL sets the feed's URL, and passes the query parameters that it knows to set.
 func (o *options) setURL(text string, set func(name, value string) error) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -182,8 +181,8 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 	return nil
 }
 
-// Run prints the feed that args name on stdout, and what there is to tell besides on stderr, until ctx ends, stdout is closed or,
-// with --once, everything is printed.
+// Run prints the entries of the feed that args name to stdout, and messages to stderr, until ctx ends, stdout is closed
+// or, with --once, all entries are printed.
 func Run(ctx context.Context, args []string, env map[string]string, stdout, stderr io.Writer) error {
 	o, err := parse(args, env)
 	if errors.Is(err, flag.ErrHelp) {
@@ -195,7 +194,7 @@ func Run(ctx context.Context, args []string, env map[string]string, stdout, stde
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if file, ok := stdout.(*os.File); ok {
-		signal.Ignore(syscall.SIGPIPE) // which would be the end of the process, and `go run` would tell
+		signal.Ignore(syscall.SIGPIPE) // it would end the process, and `go run` would report it
 		go whenClosed(file, func() { cancel(errClosed) })
 	}
 	source := newSource(o)

@@ -16,11 +16,11 @@ import (
 
 const (
 	maxBackoff    = 30 * time.Second
-	maxRetryAfter = time.Hour // the longest that a source can keep a reader away
+	maxRetryAfter = time.Hour // the longest Retry-After that is obeyed
 	minPause      = time.Second
 )
 
-// A follower goes along a feed.
+// A follower follows a feed.
 type follower struct {
 	*options
 	source  *source
@@ -29,19 +29,19 @@ type follower struct {
 	say     func(format string, args ...any)
 
 	placed   bool        // at is set
-	at       feed.Cursor // what comes before it is printed
+	at       feed.Cursor // all entries before it are printed
 	etag     string      // of the last answer for at
 	upToDate bool
-	news     bool // in the last answer
-	waits    bool // the source does, by its last answer
+	news     bool // the last answer had entries
+	waits    bool // the last answer says that the source supports long polls
 
-	answered   bool   // ever
+	answered   bool   // at least once
 	failures   int    // in a row
-	complained string // the last failure, as told; "" means all is well
-	polls      bool   // that was told
+	complained string // the last failure that was reported; "" means none
+	polls      bool   // it was reported that the source does not wait
 }
 
-// run goes on until it is done, or ctx is.
+// run polls until it is done, or until ctx ends.
 func (f *follower) run(ctx context.Context) error {
 	for {
 		asked := time.Now()
@@ -61,7 +61,7 @@ func (f *follower) run(ctx context.Context) error {
 			f.say("up to date at %s", f.at)
 			return nil
 		case f.wait > 0 && f.waits:
-			if !f.news { // one that gives up early is not asked all the time
+			if !f.news { // a source that answers a long poll early is not asked without a pause
 				pause = min(minPause, f.every) - time.Since(asked)
 			}
 		default:
@@ -79,7 +79,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
-// stopped: what was to be complete is not.
+// stopped returns an error if --once was interrupted before the end of the feed.
 func (f *follower) stopped(ctx context.Context) error {
 	if f.once {
 		return fmt.Errorf("stopped at %s, before it was up to date", f.at)
@@ -87,7 +87,7 @@ func (f *follower) stopped(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// poll prints a page.
+// poll requests and prints one page.
 func (f *follower) poll(ctx context.Context) error {
 	if !f.placed {
 		head, err := f.source.head(ctx)
@@ -97,7 +97,7 @@ func (f *follower) poll(ctx context.Context) error {
 		f.place(head)
 	}
 	r := feed.Request{URL: f.url, After: f.at, Limit: f.limit, History: f.history, ETag: f.etag, Wait: f.wait}
-	back := f.failures > 0 // then the first answer is news, and to be told at once
+	back := f.failures > 0 // after failures, the first answer is reported at once
 	if f.once || back {
 		r.Wait = 0
 	}
@@ -125,7 +125,7 @@ func (f *follower) poll(ctx context.Context) error {
 	return nil
 }
 
-// place says where to begin, in a feed that ends at head.
+// place sets where to begin in a feed that ends at head.
 func (f *follower) place(head feed.Cursor) {
 	f.placed, f.answered, f.etag = true, true, ""
 	if f.after != nil {
@@ -143,7 +143,7 @@ func (f *follower) succeeded() {
 	f.answered, f.failures, f.complained = true, 0, ""
 }
 
-// failed tells of a failure and gives the pause before the next try; the error is one that another try does not cure.
+// failed reports a failure and returns the pause before the next try, or an error if another try is of no use.
 func (f *follower) failed(err error) (time.Duration, error) {
 	status, refused := errors.AsType[*feed.StatusError](err)
 	switch {
@@ -154,7 +154,7 @@ func (f *follower) failed(err error) (time.Duration, error) {
 			"Going on from where it ends now", f.at)
 		f.placed = false
 		f.checked.forget()
-	case errors.Is(err, feed.ErrPage) && !errors.Is(err, io.ErrUnexpectedEOF): // that is a connection which broke
+	case errors.Is(err, feed.ErrPage) && !errors.Is(err, io.ErrUnexpectedEOF): // that is a broken connection
 		return 0, fmt.Errorf("%s BREAKS ITS PROMISES after %s: %w", f.shown, f.at, err)
 	case refused && status.Status == http.StatusUnauthorized:
 		return 0, fmt.Errorf("%s: %w The environment variable FEED_TOKEN takes the token", f.shown, err)
@@ -174,7 +174,7 @@ func (f *follower) failed(err error) (time.Duration, error) {
 	return pause, nil
 }
 
-// passing tells a status that another try may cure.
+// passing reports whether another try may succeed after the status.
 func passing(status int) bool {
 	return status >= 500 || slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}, status)
 }

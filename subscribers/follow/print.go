@@ -16,10 +16,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A line is an entry as it is printed.
+// A line is the printed form of an entry.
 type line struct {
 	Position int64        `json:"position"`
-	Cursor   *feed.Cursor `json:"cursor,omitempty"` // of a page's last entry: the wire has no other
+	Cursor   *feed.Cursor `json:"cursor,omitempty"` // only of a page's last entry: pages have no other cursor
 	Version  int64        `json:"version"`
 	Updated  feed.Time    `json:"updated"`
 	Deleted  bool         `json:"deleted"`
@@ -28,7 +28,7 @@ type line struct {
 	Entity   any          `json:"entity,omitempty"` // raw JSON, or XML as a string
 }
 
-// A printer writes whole lines only.
+// A printer writes whole lines.
 type printer struct {
 	w      io.Writer
 	xml    bool
@@ -36,7 +36,7 @@ type printer struct {
 	encode *json.Encoder
 }
 
-const writeSize = 32 << 10 // bytes, give or take a line
+const writeSize = 32 << 10 // bytes, plus up to one line
 
 func newPrinter(w io.Writer, xml bool) *printer {
 	p := &printer{w: w, xml: xml}
@@ -46,11 +46,12 @@ func newPrinter(w io.Writer, xml bool) *printer {
 }
 
 var (
-	errClosed = errors.New("stdout is closed") // nobody reads the lines any more
+	errClosed = errors.New("stdout is closed") // the reader of the pipe has gone
 	errWrite  = errors.New("cannot write")
 )
 
-// print prints the page; once ctx is done, it stops behind a line. Errors: errClosed, errWrite, feed.ErrPage, or that of ctx.
+// print prints the page. When ctx ends, it stops after the current line. It returns errClosed, errWrite, feed.ErrPage
+// or the error of ctx.
 func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	for i, e := range page.Entries {
 		l := line{Position: e.Position, Version: e.Version, Updated: feed.TimeOf(e.Updated), Deleted: e.Deleted, Erased: e.Erased, ID: e.ID}
@@ -84,7 +85,8 @@ func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	return nil
 }
 
-// whenClosed calls then when the reader of a pipe has gone: a feed where nothing happens would not notice.
+// whenClosed calls then when the reader of a pipe has gone, which writes would not notice while the feed has nothing
+// new.
 func whenClosed(f *os.File, then func()) {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {

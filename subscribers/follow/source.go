@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A source answers from one feed: JSON pages by the client that all subscribers use, the rest by one of its own.
+// A source requests pages of one feed: JSON pages by the client of all subscribers, Atom and heads by its own.
 type source struct {
 	*options
 	mediaType string
@@ -24,7 +24,7 @@ type source struct {
 	other     *http.Client
 }
 
-const timeout = 30 * time.Second // for an answer, besides the time that it waits
+const timeout = 30 * time.Second // of an answer, in addition to the wait
 
 func newSource(o *options) *source {
 	s := &source{
@@ -42,7 +42,7 @@ func (s *source) close() {
 	s.other.CloseIdleConnections()
 }
 
-// errNoFeed: what came is no feed of this protocol.
+// errNoFeed says that the answer is not a feed of this protocol.
 var errNoFeed = errors.New("not a feed of this protocol")
 
 // head returns the end of the feed.
@@ -75,7 +75,7 @@ func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
 	return *at, nil
 }
 
-// page asks for a replay page.
+// page requests a replay page.
 func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error) {
 	if !s.atom {
 		return s.json.Get(ctx, r)
@@ -91,7 +91,7 @@ func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error)
 	return answer, err
 }
 
-// ask returns the body of an answer in the source's format; nil where nothing changed.
+// ask returns the body of an answer in the source's format, or nil if nothing changed.
 func (s *source) ask(ctx context.Context, address, etag string, wait time.Duration) (http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout+wait)
 	defer cancel()
@@ -113,7 +113,7 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 	resp, err := s.other.Do(req)
 	if err != nil {
 		s.other.CloseIdleConnections()                         // one of them may be dead
-		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL
+		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats the method and the URL
 			err = wrapped.Err
 		}
 		return nil, nil, fmt.Errorf("ask %s: %w", feed.ShownURL(req.URL), err)

@@ -19,12 +19,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A confirmation is the mail for an order, as it is now.
+// A confirmation is the mail for the current version of an order.
 type confirmation struct {
 	OrderID    uuid.UUID
 	CustomerID uuid.UUID
 	attempts   int // so far
-	uncertain  int // of them, ended without a reply
+	uncertain  int // attempts that ended without a reply
 	ComposedAt time.Time
 	old        bool // it was composed more than giveUp ago
 	name       string
@@ -44,7 +44,7 @@ type line struct {
 	order.Line
 }
 
-// Car names what was ordered in words: the catalogue is not in the feed.
+// Car describes the car in words made of its codes: the feed does not have the catalogue.
 func (l line) Car() string {
 	car := "Edison " + web.Capital(l.Model)
 	if len(l.Options) > 0 {
@@ -57,11 +57,11 @@ func (l line) Car() string {
 	return car
 }
 
-// PriceCents is that of all cars of the line.
+// PriceCents is the price of all cars of the line.
 func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
-// Name returns the customer's name, or "" if the mail must not hold it: the address may be a stranger's, or the name a
-// link.
+// Name returns the customer's name, or "" if the mail must not contain it: the address may be a stranger's, or the name
+// a link.
 func (c *confirmation) Name() string {
 	if !c.confirmed || customer.CheckName(c.name) != nil {
 		return ""
@@ -69,7 +69,7 @@ func (c *confirmation) Name() string {
 	return c.name
 }
 
-// Short is enough of the order's id to talk about it.
+// Short returns the end of the order's id, enough to refer to it.
 func (c *confirmation) Short() string { return short(c.OrderID) }
 
 func short(id uuid.UUID) string {
@@ -79,7 +79,7 @@ func short(id uuid.UUID) string {
 
 func (c *confirmation) Subject() string { return "Your order " + c.Short() + " at Edison Cars" }
 
-// messageID is the same for every attempt to send the confirmation of an order.
+// messageID returns the same Message-ID for every attempt to confirm the order.
 func messageID(orderID uuid.UUID) string {
 	return "order-" + orderID.String() + ".confirmation@edison-cars.example"
 }
@@ -89,8 +89,8 @@ var (
 	confirmationHTML = template.Must(template.New("confirmation.html").Funcs(web.Functions()).ParseFS(pages, "confirmation.html"))
 )
 
-// compose writes the mail (RFC 5322), the same bytes whenever order, customer and sender are the same. It fails where the
-// address is none.
+// compose writes the mail (RFC 5322). Order, customer and sender determine its bytes. It returns an error if the
+// address is invalid.
 func (c *confirmation) compose(from *smtp.Sender) (*gomail.Msg, error) {
 	to, err := smtp.Address(c.email)
 	if err != nil {

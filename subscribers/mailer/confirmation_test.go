@@ -61,7 +61,7 @@ func TestConfirmation(t *testing.T) {
 	}
 	want := `Dear Zoë Müller 1,
 
-thank you for your order. This is what we have noted:
+thank you for your order. Here are its details:
 
 2 x Edison Volta with heat pump, long range
     €27,970.00 each, €55,940.00 in all
@@ -73,7 +73,7 @@ Placed on 23 November 2026 at 12:00 UTC
 
 Your Edison Cars team
 
-This mail was sent by itself; nobody reads an answer to it.
+This is an automatic message. Please do not reply.
 `
 	if text != want {
 		t.Errorf("%s", text)

@@ -10,31 +10,31 @@ import (
 	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
-// maxDoubtful mails that are refused one after the other, and none that is taken, end a run: a server may shut out a client that
-// does not stop.
+// maxDoubtful is the number of refusals in a row, with no mail accepted, that ends a run: a server may block a client
+// that continues.
 const maxDoubtful = 20
 
-// A run is what became of the mails of one session.
+// A run holds the outcomes of one session.
 type run struct {
-	passed   bool // the server took one
-	failing  bool // by no mail's fault
+	passed   bool // the server accepted at least one mail
+	failing  bool // an error that is no mail's fault occurred
 	doubtful []doubt
-	closed   int     // mails in a row at which the server has closed the connection
-	unfit    []error // of mails whose row the database refuses
+	closed   int     // mails in a row at which the server closed the connection
+	unfit    []error // errors of mails whose row the database refuses
 }
 
-// A doubt is a mail that was refused for good, by its own fault or that of the set-up.
+// A doubt is a permanently refused mail: because of the mail itself, or because of the set-up.
 type doubt struct {
 	*confirmation
 	why *smtp.Refusal
 }
 
-// judge says whose fault the doubtful refusals of a run are. A reply that speaks of the mailbox is the mail's own, and no doubt.
-// Of all others the neighbours tell: where the server has taken another mail in the same session, the set-up is right, and who was
-// refused is given up. Where it has taken none, its replies may be meant for this sender, greeting or network: then the mails wait,
-// nothing is booked to them, and all are tried again with the next ones. A single mail whose mailbox is refused without an
-// enhanced code is given up, unless the next one to another address fares alike: then both wait. What this does not see: a set-up
-// that is refused for some domains alone.
+// judge decides whether the mails or the set-up caused the doubtful refusals of a run. A reply about the mailbox is the
+// mail's fault, and never doubtful. For the other replies the neighbours decide. If the server accepted another mail in
+// the same session, the set-up is right, and the refused mails are given up. If it accepted none, its replies may be
+// about the sender, the greeting or the network: then the mails wait, no failure is counted, and all are tried again
+// later. A single mail whose mailbox is refused without an enhanced code is given up, unless the next one to another
+// address is refused, too: then both wait. A set-up that only some domains refuse is not detected.
 func (o *outbox) judge(ctx context.Context, r *run) error {
 	var err error
 	alone := len(r.doubtful) == 1 && r.doubtful[0].why.OfMailbox() && (o.alone == nil || o.alone.email == r.doubtful[0].email)
@@ -50,7 +50,7 @@ func (o *outbox) judge(ctx context.Context, r *run) error {
 	if r.passed || alone {
 		for _, d := range r.doubtful {
 			if err := o.note(ctx, d.confirmation, smtp.Failed, d.why); err != nil {
-				return fmt.Errorf("note what became of the mail for order %s: %w", d.OrderID, err)
+				return fmt.Errorf("store the outcome of the mail for order %s: %w", d.OrderID, err)
 			}
 		}
 		r.doubtful = nil
@@ -67,11 +67,11 @@ func (o *outbox) judge(ctx context.Context, r *run) error {
 	if r.failing {
 		return err
 	}
-	// The text of the reply may name a recipient.
-	return errors.Join(o.outage.again(fmt.Errorf("mail server %s takes no mail: %s", &o.set.Server, r.doubtful[0].why.Short())), err)
+	// The reply's text may contain a recipient.
+	return errors.Join(o.outage.again(fmt.Errorf("mail server %s accepts no mail: %s", &o.set.Server, r.doubtful[0].why.Short())), err)
 }
 
-// revive takes back that a mail was given up. What became of its order and its customer since then counts.
+// revive undoes that a mail was given up, unless its order or customer has changed since.
 func (o *outbox) revive(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
@@ -83,13 +83,14 @@ func (o *outbox) revive(ctx context.Context, m *confirmation) error {
 	})
 }
 
-// fail notes that nothing can be sent at the moment, by no mail's fault.
+// fail records that no mail can be sent at the moment, which is no mail's fault.
 func (o *outbox) fail(ctx context.Context, mails []*confirmation, why error) error {
 	return errors.Join(o.outage.again(fmt.Errorf("mail server %s: %w", &o.set.Server, why)), o.wait(ctx, mails, why))
 }
 
-// wait says of mails why they are not sent, and books nothing to them: also the five days of a temporary refusal begin over, unless
-// the mail may have arrived, and so must stay as it is. They go behind all others that are due.
+// wait stores why the mails are not sent, without counting a failure. It also restarts the five days of a temporary
+// refusal, unless the mail may have arrived, in which case its text must not change. The mails queue behind all others
+// that are due.
 func (o *outbox) wait(ctx context.Context, mails []*confirmation, why error) error {
 	ids := make([][16]byte, len(mails))
 	for i, m := range mails {

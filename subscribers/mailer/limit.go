@@ -8,15 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// overLimit is why a mail waits whose address has had enough of them.
-const overLimit = "Its address has got as many mails within the hour as MAIL_LIMIT allows."
+// overLimit is the reason of a mail whose address has reached the limit.
+const overLimit = "Its address has reached MAIL_LIMIT for this hour."
 
-// uncount takes back that these mails were sent, which the server has refused.
+// uncount undoes the count of mails that the server refused.
 const uncount = `
 	delete from recent_mail r using mail m
 	 where m.order_id = any($1) and m.state = 'sending' and r.order_id = m.order_id and r.began_at = m.sending_since`
 
-// next returns the mails that are to be sent now.
+// next returns the mails to be sent now.
 func (o *outbox) next(ctx context.Context) ([]*confirmation, error) {
 	for {
 		due, err := o.due(ctx)
@@ -29,8 +29,8 @@ func (o *outbox) next(ctx context.Context) ([]*confirmation, error) {
 	}
 }
 
-// withinLimit returns those of the due mails that their addresses may get now. Of the others, those wait whose address
-// has had enough already; the rest is due again in the next run.
+// withinLimit returns the due mails that their addresses may get now. The others wait if their address has reached the
+// limit already, or else are due again in the next run.
 func (o *outbox) withinLimit(ctx context.Context, due []*confirmation) (allowed []*confirmation, err error) {
 	mailboxes := make([][]byte, len(due))
 	for i, m := range due {
@@ -47,7 +47,7 @@ func (o *outbox) withinLimit(ctx context.Context, due []*confirmation) (allowed 
 	had, until := map[string]int{}, map[string]time.Time{} // by mailbox
 	var mailbox []byte
 	var n int
-	var t *time.Time // nil means fewer than the limit
+	var t *time.Time // nil means below the limit
 	_, err = pgx.ForEachRow(rows, []any{&mailbox, &n, &t}, func() error {
 		had[string(mailbox)] = n
 		if t != nil {

@@ -1,4 +1,4 @@
-// Package mailer sends a confirmation of every order by e-mail, once.
+// Package mailer sends an e-mail confirmation of every order, once.
 package mailer
 
 import (
@@ -20,18 +20,18 @@ import (
 
 type settings struct {
 	smtp.Settings
-	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails that go to one address within an hour; further ones wait; 0 is no limit"`
+	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails to one address per hour; further ones wait; 0 is no limit"`
 }
 
 const name = "mailer"
 
-// Service returns the mailer.
+// Service returns the mailer service.
 func Service() *subscribe.Service {
 	set := new(settings)
 	o := newOutbox(set)
 	return &subscribe.Service{
 		Name: name, Title: "Mailer", Addr: "127.0.0.1:8095",
-		Text:       "a confirmation e-mail per order over SMTP",
+		Text:       "sends a confirmation of every order by e-mail",
 		Migrations: sql.Migrations("mailer"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{
@@ -71,11 +71,11 @@ var (
 	mailPage     = web.Template(pages, "mail.html")
 )
 
-// outboxLock is taken by every transaction that changes the outbox: the two feeds are applied at the same time, and each of them,
-// and what sends, must see what the others have done.
+// outboxLock is taken by every transaction that changes the outbox. The two feeds are applied at the same time, and
+// each of them, and the sender, must see the changes of the others.
 const outboxLock = `select pg_advisory_xact_lock(7236833)`
 
-// settle says of the unsent mails of these orders and customers what is to become of them.
+// settle sets the state of the unsent mails of these orders and customers.
 const settle = `
 	update mail set state = s.state from (
 		select m.order_id, case when o.id is null or d.id is not null then 'withdrawn' when o.status = 'placed' then 'pending' else 'cancelled' end
@@ -109,7 +109,8 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	return tx.SendBatch(ctx, &b).Close()
 }
 
-// applyCustomers forgets those who have deleted their account. A customer who has another address now gets the mails that the old one was refused.
+// applyCustomers deletes what is stored of customers that deleted their account. If a customer has a new address, it
+// gets the mails that the old one refused.
 func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	ids := batch.IDs()
 	var b pgx.Batch

@@ -7,17 +7,17 @@ import (
 
 const maxPause = 5 * time.Minute
 
-// An outage is what keeps all mails from being sent: the mail server is down, or the set-up is wrong. It is booked to no mail. The
-// zero outage is none.
+// An outage keeps all mails from being sent: the mail server is down, or the set-up is wrong. It counts as no mail's
+// failure. The zero outage means there is none.
 type outage struct {
 	mu    sync.Mutex
 	since time.Time
 	err   error
 	pause time.Duration
-	next  time.Time // when it is tried again
+	next  time.Time // when the next try is due
 }
 
-// A failure is an outage as it is at one moment; the zero one is none.
+// A failure is a snapshot of an outage. The zero failure means there is none.
 type failure struct {
 	Since, Next time.Time
 	Text        string
@@ -32,7 +32,7 @@ func (o *outage) now() failure {
 	return failure{o.since.UTC(), o.next.UTC(), inOneLine(o.err)}
 }
 
-// waits returns the error if it is not yet time to try again.
+// waits returns the outage's error if the next try is not due yet, or nil.
 func (o *outage) waits() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -42,7 +42,7 @@ func (o *outage) waits() error {
 	return nil
 }
 
-// again notes that it was tried in vain, and returns err.
+// again records another failed try, and returns err.
 func (o *outage) again(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

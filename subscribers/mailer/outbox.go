@@ -23,34 +23,35 @@ const (
 	maxDue     = 500
 	firstDelay = 5 * time.Second
 	maxDelay   = time.Hour
-	giveUp     = 5 * 24 * time.Hour // a mail that is refused temporarily, or gets no reply, again and again: RFC 5321 section 4.5.4.1
-	maxCut     = 10                 // attempts at a mail that get no reply, while the server takes others
-	// A process that lost its place may still be at it for so long.
+	giveUp     = 5 * 24 * time.Hour // for a mail that is refused temporarily, or gets no reply: RFC 5321 section 4.5.4.1
+	maxCut     = 10                 // attempts without a reply, while the server accepts other mails
+	// A process that has lost the lease may still be sending for this time.
 	takeOverAfter = 10 * time.Second
-	// For so long an outcome is tried to be noted: while the database starts again, say.
+	// For this time it is tried to store an outcome, for example while the database restarts.
 	noteTimeout = 10 * time.Second
-	dbTimeout   = time.Minute // for one transaction
-	// A mail may take so long from MAIL on: what is being sent when the time of work ends would be cut off, and sent again.
+	dbTimeout   = time.Minute // of one transaction
+	// The longest time for one mail, from MAIL on. A mail is not begun if the work's time would end before: it would be
+	// cut off, and sent again.
 	oneMail   = smtp.SendTimeout + dbTimeout
 	noteRetry = 250 * time.Millisecond
 )
 
-// An outbox sends what is due.
+// An outbox sends the mails that are due.
 type outbox struct {
 	db      *pgxpool.Pool
 	set     *settings
 	outage  outage
 	current subscribe.Current
-	alone   *confirmation // given up as the only one of its run, and the server has taken none since; nil means there is none such
+	alone   *confirmation // the only mail of its run, given up, with none accepted since; nil if there is none
 }
 
 func newOutbox(set *settings) *outbox {
 	return &outbox{set: set, current: subscribe.Current{Service: name, Feeds: []string{order.Feed, customer.Feed}}}
 }
 
-const lostReply = "The connection or this process was lost before the mail server replied: the mail may have arrived. It is sent again with the same Message-ID."
+const lostReply = "The connection or this process failed before the mail server replied: the mail may have arrived. It is sent again with the same Message-ID."
 
-// work sends all mails that are due, one after the other, over one connection.
+// work sends all due mails, one after another, over one connection.
 func (o *outbox) work(ctx context.Context) error {
 	if err := o.takeOver(ctx); err != nil {
 		return fmt.Errorf("find mails that were being sent: %w", err)
@@ -75,7 +76,7 @@ func (o *outbox) work(ctx context.Context) error {
 	return errors.Join(err, errors.Join(r.unfit...), o.judge(ctx, r))
 }
 
-// sendSome sends mails over one connection, and returns those that are left for another one.
+// sendSome sends mails over one connection, and returns those that need another one.
 func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (left []*confirmation, err error) {
 	c, err := o.set.Dial(ctx)
 	if err != nil {
@@ -83,10 +84,10 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		return nil, o.fail(ctx, due, err)
 	}
 	defer c.Close()
-	taken := false // a mail, over this connection
+	taken := false // over this connection
 	for i, m := range due {
 		if until, limited := ctx.Deadline(); limited && time.Until(until) < oneMail {
-			return nil, ctx.Err() // the rest is due again at once
+			return nil, ctx.Err() // the remaining mails stay due
 		}
 		if ctx.Err() != nil || !r.passed && len(r.doubtful) == maxDoubtful || len(r.unfit) == maxDoubtful {
 			return nil, ctx.Err()
@@ -94,8 +95,8 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		result, err := o.send(ctx, c, m)
 		switch {
 		case result == smtp.Stopped && errors.Is(err, errOutdated):
-			return nil, nil // what is due now says the database
-		case result == smtp.Setup && taken: // the server takes no more over one connection
+			return nil, nil // the database determines what is due now
+		case result == smtp.Setup && taken: // the server accepts no more mails on one connection
 			return due[i:], nil
 		case result == smtp.Setup:
 			r.failing = true
@@ -103,9 +104,9 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		case result == smtp.Trouble:
 			return nil, errors.Join(fmt.Errorf("mail server %s: %w", &o.set.Server, err), o.note(ctx, m, result, err))
 		case result == smtp.Stopped && refusedRow(err) != "":
-			why := fmt.Sprintf("The database refuses to note that it is being sent (SQLSTATE %s).", refusedRow(err))
+			why := fmt.Sprintf("The database refuses to store that it is being sent (SQLSTATE %s).", refusedRow(err))
 			r.unfit = append(r.unfit, fmt.Errorf("mail for order %s: %s", m.OrderID, why))
-			_ = o.postpone(ctx, m, why) // which it may refuse, too: then it is the first one of the next run
+			_ = o.postpone(ctx, m, why) // if this fails too, the mail is the first one of the next run
 			return due[i+1:], nil
 		case result == smtp.Stopped:
 			return nil, err
@@ -115,7 +116,7 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 			continue
 		}
 		if err := o.note(ctx, m, result, err); err != nil {
-			return nil, fmt.Errorf("note what became of the mail for order %s: %w", m.OrderID, err)
+			return nil, fmt.Errorf("store the outcome of the mail for order %s: %w", m.OrderID, err)
 		}
 		taken = taken || result == smtp.Sent
 		r.passed = r.passed || taken
@@ -127,7 +128,7 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 		case r.closed+1 == maxDoubtful:
 			r.failing = true
 			return nil, o.fail(ctx, due[i+1:], why)
-		default: // it may be for this mail
+		default: // possibly the mail's fault
 			r.closed++
 			return due[i+1:], nil
 		}
@@ -138,7 +139,7 @@ func (o *outbox) sendSome(ctx context.Context, due []*confirmation, r *run) (lef
 	return nil, nil
 }
 
-// refusedRow returns the SQLSTATE by which the database refuses this mail's row, and goes on to answer; or "".
+// refusedRow returns the SQLSTATE with which the database refuses this mail's row while it still answers, or "".
 func refusedRow(err error) string {
 	refused, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || refused.SeverityUnlocalized != "ERROR" {
@@ -151,8 +152,8 @@ func refusedRow(err error) string {
 	return refused.Code
 }
 
-// takeOver counts as uncertain what another process, or this one before a restart, was sending, and forgets the mails
-// before the last hour.
+// takeOver marks mails as uncertain that another process, or this one before a restart, was sending, and forgets the
+// counts that are older than an hour.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -172,11 +173,12 @@ func (o *outbox) takeOver(ctx context.Context) error {
 	})
 }
 
-// notErased is the condition on a mail m that its customer was not erased: restored tables may have brought both back.
+// notErased is the condition that the customer of mail m was not erased: restored tables may have brought it back.
 const notErased = `not exists (select from erased_entity where service = '` + name + `' and feed = '` + customer.Feed + `' and id = m.customer_id)`
 
-// due returns the mails to be sent now, those that wait longest first. The clock was wrong when a mail was put off for
-// longer than any has to wait, or composed later than now. A mail's age is that by the database's clock, as its times are.
+// due returns the mails to be sent now, the longest waiting first. A mail that is postponed beyond any delay, or
+// composed in the future, is due too: it was stored by a wrong clock. Ages are by the database's clock, which set the
+// times.
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
@@ -202,9 +204,9 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	})
 }
 
-// errOutdated: meanwhile the order was cancelled, or the customer has changed, is gone, or has got as many mails as are
-// allowed, or the database was taken back.
-var errOutdated = errors.New("the mail is not to be sent any more as it was composed")
+// errOutdated says that the order or the customer changed since the mail was composed, or that the address has reached
+// the limit, or that the database was restored.
+var errOutdated = errors.New("the mail must not be sent as it was composed")
 
 func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (smtp.Outcome, error) {
 	msg, err := m.compose(&o.set.From)
@@ -217,7 +219,7 @@ func (o *outbox) send(ctx context.Context, c *smtp.Session, m *confirmation) (sm
 	return c.Send(msg, func() error { return o.begin(ctx, m) })
 }
 
-// begin makes durable that a mail is being sent, and what it says.
+// begin stores durably that a mail is being sent, and its content.
 func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		if behind, err := o.current.Look(ctx, tx); err != nil || len(behind) > 0 {
@@ -240,7 +242,7 @@ func (o *outbox) begin(ctx context.Context, m *confirmation) error {
 	})
 }
 
-// note makes durable how the attempt ended. Neither the stop nor a database that starts again keeps it from that: else a mail that
+// note stores durably how the attempt ended, even during the stop or a restart of the database: otherwise a mail that
 // has arrived would be sent again.
 func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
@@ -258,11 +260,11 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 	case result == smtp.Uncertain:
 		reason = lostReply
 	case result == smtp.Trouble && m.old && o.sentSince(ctx, m.ComposedAt):
-		state, reason = "failed", "The connection was lost for five days, at last: "+inOneLine(why)+". Other mails were sent."
+		state, reason = "failed", "The connection was lost for five days, most recently: "+inOneLine(why)+". Other mails were sent."
 	case result == smtp.Trouble:
 		reason = "Mail server: " + inOneLine(why)
 	case m.old && o.sentSince(ctx, m.ComposedAt):
-		state, reason = "failed", "Refused for five days, at last: "+inOneLine(why)
+		state, reason = "failed", "Refused for five days, most recently: "+inOneLine(why)
 	default:
 		reason = inOneLine(why)
 	}
@@ -295,13 +297,14 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 	}
 }
 
-// sentSince reports whether the server has taken a mail since then: else it is not this mail that is refused.
+// sentSince reports whether the server has accepted a mail since t. If not, a refusal may not be this mail's fault.
 func (o *outbox) sentSince(ctx context.Context, t time.Time) (is bool) {
 	err := o.db.QueryRow(ctx, `select exists (select from mail where sent_at > $1 and sent_at <= now() + interval '1 minute')`, t).Scan(&is)
 	return err == nil && is
 }
 
-// postpone books a failure to the mail that was being sent: it may be its content that the server, or the database, does not bear.
+// postpone counts a failure of the mail that was being sent: its content may be what the server or the database
+// refuses.
 func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
@@ -322,7 +325,7 @@ func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	})
 }
 
-// delay is how long a mail waits after so many attempts before.
+// delay returns how long a mail waits after the given number of attempts.
 func delay(attempts int) time.Duration {
 	return min(firstDelay<<min(attempts, 16), maxDelay)
 }
@@ -334,7 +337,7 @@ func flag(b bool) int {
 	return 0
 }
 
-// inOneLine is what a stranger's server says, made fit to be kept and shown.
+// inOneLine returns the text of a server's error, in a form that can be stored and shown.
 func inOneLine(err error) string {
 	text := []rune(strings.Join(strings.FieldsFunc(strings.ToValidUTF8(err.Error(), "?"), func(r rune) bool { return r <= ' ' || r == 0x7f }), " "))
 	return string(text[:min(len(text), 500)])

@@ -18,23 +18,23 @@ const (
 	maxShown  = 50   // by the page
 )
 
-// A listed mail says nothing of the customer but the id.
+// A listed mail contains no data of the customer but the id.
 type listed struct {
 	OrderID    uuid.UUID  `json:"order_id"`
 	CustomerID uuid.UUID  `json:"customer_id"`
 	State      string     `json:"state"` // "waiting" for the customer, "pending", "sending", "sent", "failed", "skipped", "cancelled" or "withdrawn"
 	Attempts   int        `json:"attempts"`
-	Uncertain  int        `json:"uncertain"` // attempts of which nobody knows whether the mail arrived
+	Uncertain  int        `json:"uncertain"` // attempts with unknown outcome
 	PlacedAt   time.Time  `json:"placed_at"`
 	SentAt     *time.Time `json:"sent_at"`
-	NextTryAt  *time.Time `json:"next_try_at"` // of a pending one
+	NextTryAt  *time.Time `json:"next_try_at"` // of a pending mail
 	MessageID  string     `json:"message_id"`
 }
 
-// Short is enough of the order's id to talk about it.
+// Short returns the end of the order's id, enough to refer to it.
 func (m listed) Short() string { return short(m.OrderID) }
 
-// StateText is the state in words.
+// StateText returns the state in words.
 func (m listed) StateText() string { return stateTexts[m.State] }
 
 var stateTexts = map[string]string{
@@ -42,7 +42,7 @@ var stateTexts = map[string]string{
 	"skipped": "skipped", "cancelled": "order cancelled", "withdrawn": "withdrawn",
 }
 
-// Badge is the class of the state's badge.
+// Badge returns the class of the state's badge.
 func (m listed) Badge() string {
 	switch m.State {
 	case "sent":
@@ -60,7 +60,7 @@ const selectListed = `
 	       m.placed_at, m.sent_at, case when m.state = 'pending' and c.id is not null then m.due_at end, m.reason
 	  from mail m left join customers c on c.id = m.customer_id`
 
-// A row of the page also says why; a server's reply may name the customer's address.
+// A row is a mail on the page, with the reason of its state; a server's reply may contain the customer's address.
 type row struct {
 	listed
 	Reason string
@@ -85,7 +85,7 @@ func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// readMails returns the newest orders' mails.
+// readMails returns the mails of the newest orders.
 func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
 	rows, err := readRows(ctx, db, limit)
 	list := make([]listed, len(rows))
@@ -95,12 +95,12 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 	return list, err
 }
 
-// An overview is what the page shows.
+// An overview is the content of the page.
 type overview struct {
-	Server  string   // "" means none is set
-	Limit   uint16   // 0 is none
-	Failure failure  // of this process, if it is the one that sends
-	Behind  []string // feeds without which it sends nothing
+	Server  string   // "" means not configured
+	Limit   uint16   // 0: none
+	Failure failure  // only in the process that sends
+	Behind  []string // feeds that must be current before a mail is sent
 	Counts  struct {
 		All, Sent, Waiting, Pending, OverLimit, Failed, Skipped, Withdrawn, Uncertain int64
 	}
@@ -122,10 +122,10 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failur
 		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 
-// A shown mail is one with what it says.
+// A shown mail is a mail with its content.
 type shown struct {
 	row
-	Recipient, Name, Body *string // nil if not sent yet, or forgotten
+	Recipient, Name, Body *string // nil if not sent yet, or erased
 }
 
 func readMail(ctx context.Context, db *pgxpool.Pool, orderID string) (m shown, err error) {

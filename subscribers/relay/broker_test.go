@@ -75,7 +75,7 @@ func TestBrokerFaults(t *testing.T) {
 			v := p.stream(t)
 			return v.State == away && v.Detail != nil && v.PendingSince != nil && p.metric(t, "relay_connected") == 0
 		})
-		if status, page := p.get(t, "/", "text/html"); status != 200 || !strings.Contains(page, "not connected") || !strings.Contains(page, "nothing of it is lost") {
+		if status, page := p.get(t, "/", "text/html"); status != 200 || !strings.Contains(page, "not connected") || !strings.Contains(page, "nothing is lost") {
 			t.Errorf("%d %s", status, page)
 		}
 		m.start(t)

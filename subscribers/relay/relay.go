@@ -1,5 +1,5 @@
-// Package relay republishes feeds to RabbitMQ: an event stream for those who want to hear at once and speak AMQP, of a source that
-// knows nothing of it.
+// Package relay republishes feeds to RabbitMQ, for consumers that speak AMQP or need each entry within milliseconds.
+// The source does not know it.
 package relay
 
 import (
@@ -25,13 +25,13 @@ type settings struct {
 	Broker eventstream.Broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
 }
 
-// A relay has a stream per feed.
+// A relay has one stream per feed.
 type relay struct {
 	set     settings
 	streams map[string]*stream
 }
 
-// Service returns the relay.
+// Service returns the relay service.
 func Service() *subscribe.Service {
 	r := &relay{streams: map[string]*stream{}}
 	orders := r.feed(order.Feed)
@@ -66,7 +66,7 @@ func (r *relay) feed(name string) subscribe.Feed {
 	return subscribe.Feed{Name: name, Schedule: "@every 5s", Optional: true, Entries: s.relay}
 }
 
-// work keeps every stream connected, also while its feed has nothing new. What it says is logged when it changes.
+// work keeps every stream connected, even while its feed has nothing new. Its error is logged when it changes.
 func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
 	var all []error
 	for _, sub := range site.Subscriptions() {
@@ -77,7 +77,7 @@ func (r *relay) work(ctx context.Context, site *subscribe.Site) error {
 	return errors.Join(all...)
 }
 
-// release closes the connections in good order.
+// release closes the connections cleanly.
 func (r *relay) release() {
 	var all sync.WaitGroup
 	for _, s := range r.streams {
@@ -86,10 +86,10 @@ func (r *relay) release() {
 	all.Wait()
 }
 
-// dbTimeout bounds what the database is asked while a page is sent.
+// dbTimeout bounds the database's work while a page is sent.
 const dbTimeout = time.Minute
 
-// relay sends the entries of a page, and returns when RabbitMQ has confirmed them all.
+// relay sends the entries of a page, and returns when RabbitMQ has confirmed all of them.
 func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 	ctx, cancel := inGoodOrder(ctx)
 	defer cancel()
@@ -100,7 +100,7 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 		s.from, s.confirmed = from, 0
 	}
 	var generation int64
-	// A feed that went out before, and begins with its first entry, goes out again.
+	// A page that begins with the first entry, of a feed that was sent before, begins another generation.
 	asking, done := context.WithTimeout(ctx, dbTimeout)
 	err := db.QueryRow(asking, `
 		insert into stream as s (feed) values ($1) on conflict (feed) do update
@@ -126,19 +126,19 @@ func (s *stream) relay(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, 
 		err = errors.Join(err, dbErr)
 	}
 	if err == nil {
-		s.confirmed = 0 // who brings the same page again wants it to go out again
+		s.confirmed = 0 // a caller that passes the same page again wants it sent again
 	}
 	s.settled(err)
 	return err
 }
 
-// resumes: the page is the one that was broken off, or the same grown longer.
+// resumes reports whether the page is the one that was interrupted, possibly with more entries.
 func (s *stream) resumes(from feed.Cursor, page *feed.Page) bool {
 	n := s.confirmed
 	return n > 0 && from == s.from && n <= len(page.Entries) && eventstream.MessageID(s.feed, &page.Entries[n-1]) == s.last
 }
 
-// stopTimeout is what a stop leaves for what is under way to be confirmed.
+// stopTimeout is the time for pending confirmations at the stop.
 const stopTimeout = 5 * time.Second
 
 // inGoodOrder returns a context that ends stopTimeout after ctx.

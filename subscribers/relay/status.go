@@ -37,7 +37,7 @@ func (s *stream) lost(err error, now time.Time) {
 	s.nextTry = now
 }
 
-// due: there is no connection, and one may be tried.
+// due reports whether the stream is not connected, and a try to connect is due.
 func (s *stream) due(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *stream) isBlocked() bool {
 	return s.status.blocked != ""
 }
 
-// count notes that so many messages were confirmed.
+// count adds n confirmed messages.
 func (s *stream) count(n int, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +72,7 @@ func (s *stream) count(n int, now time.Time) {
 	s.sent.Add(float64(n))
 }
 
-// pending notes that a page waits to be confirmed.
+// pending records that a page waits for confirmation.
 func (s *stream) pending(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *stream) pending(now time.Time) {
 	}
 }
 
-// settled notes that it is confirmed, or that it was broken off.
+// settled records that the page was confirmed, or interrupted by err.
 func (s *stream) settled(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +92,7 @@ func (s *stream) settled(err error) {
 	}
 }
 
-// trouble returns what is wrong, or nil.
+// trouble returns the current problem, or nil.
 func (s *stream) trouble(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,10 +107,10 @@ func (s *stream) trouble(now time.Time) error {
 	return nil
 }
 
-// A rate counts what was confirmed in the last minute, by the second.
+// A rate counts the messages confirmed in the last minute, by second.
 type rate struct {
 	seconds [60]int
-	at      int64 // the second that was counted last
+	at      int64 // the last second that was counted
 }
 
 func (r *rate) add(n int, now time.Time) {

@@ -17,24 +17,24 @@ import (
 
 const (
 	closeTimeout   = time.Second
-	confirmTimeout = 30 * time.Second // without a confirmation, while the broker has not said that it blocks us
+	confirmTimeout = 30 * time.Second // for the next confirmation, unless the broker has blocked the connection
 	maxUnconfirmed = feed.MaxPageSize
 )
 
-// A stream is a feed on its way into an exchange, over a connection of its own.
+// A stream sends one feed to an exchange, over its own connection.
 type stream struct {
 	feed   string
 	broker *eventstream.Broker
 
 	working sync.Mutex // held while messages go out, or a connection is made
 	conn    *connection
-	// Of the page that goes out:
+	// Of the page that is being sent:
 	from      feed.Cursor
 	confirmed int       // messages
-	last      uuid.UUID // id of the last of them
-	unnoted   int       // messages that are confirmed, which the database does not know
-	// How many messages may be unconfirmed: one after a failure, then twice as many each time. So a queue that refuses messages holds up
-	// the stream, but the others do not get a page again and again.
+	last      uuid.UUID // the id of the last confirmed message
+	unnoted   int       // confirmed messages that the database does not count yet
+	// window is the limit of unconfirmed messages: one after a failure, then doubled after each success. A queue that
+	// refuses messages stops the stream, but does not flood the other queues with repeated pages.
 	window int
 
 	mu       sync.Mutex
@@ -45,20 +45,20 @@ type stream struct {
 	sent     prometheus.Counter
 }
 
-// A status is how it is with the broker.
+// A status is the state of the connection to the broker.
 type status struct {
-	since   time.Time   // it is so
-	conn    *connection // nil if there is none
-	blocked string      // by the broker: why; empty: not
-	pending time.Time   // since when a page has not been confirmed; zero: none is under way
-	err     error       // why the last try failed
+	since   time.Time   // of the state
+	conn    *connection // nil means not connected
+	blocked string      // the broker's reason for blocking; empty: not blocked
+	pending time.Time   // since when a page waits for confirmation; zero: no page does
+	err     error       // of the last try
 }
 
 func newStream(name string, b *eventstream.Broker) *stream {
 	return &stream{
 		feed: name, broker: b, window: 1, status: status{since: time.Now()},
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "relay_messages_total", Help: "Messages that RabbitMQ has confirmed to this process.", ConstLabels: prometheus.Labels{"feed": name},
+			Name: "relay_messages_total", Help: "Messages of this process that RabbitMQ has confirmed.", ConstLabels: prometheus.Labels{"feed": name},
 		}),
 	}
 }
@@ -67,10 +67,10 @@ type connection struct {
 	*eventstream.Conn
 	confirms <-chan amqp.Confirmation
 	closed   <-chan *amqp.Error
-	roused   chan struct{} // it is blocked, or no longer
+	roused   chan struct{} // signals that the connection was blocked or unblocked
 }
 
-// connect makes the exchange, too, so that queues can be bound to it before there is an entry.
+// connect also declares the exchange, so that queues can be bound to it before the first entry.
 func (s *stream) connect(ctx context.Context) (err error) {
 	if s.conn != nil && !s.conn.Channel.IsClosed() {
 		return nil
@@ -107,7 +107,7 @@ func (s *stream) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// disconnect leaves nothing behind, however the connection hangs.
+// disconnect closes the connection at once, even if it hangs.
 func (s *stream) disconnect() {
 	if s.conn != nil {
 		s.conn.Drop()
@@ -115,18 +115,18 @@ func (s *stream) disconnect() {
 	}
 }
 
-// release closes the connection in good order, if the broker answers soon.
+// release closes the connection cleanly if the broker answers soon.
 func (s *stream) release() {
 	s.working.Lock()
 	defer s.working.Unlock()
 	if s.conn != nil {
-		_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout)) // the broker sees to it, otherwise
+		_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout)) // otherwise the broker notices by itself
 		s.lost(errors.New("the connection was closed"), time.Now())
 		s.disconnect()
 	}
 }
 
-// keep connects where that is due, and says what is wrong.
+// keep connects if that is due, and returns the current problem.
 func (s *stream) keep(ctx context.Context, now time.Time) error {
 	if s.working.TryLock() {
 		defer s.working.Unlock()
@@ -135,13 +135,13 @@ func (s *stream) keep(ctx context.Context, now time.Time) error {
 			s.disconnect()
 		}
 		if s.due(now) {
-			_ = s.connect(ctx) // the status has it
+			_ = s.connect(ctx) // its error is in the status
 		}
 	}
 	return s.trouble(now)
 }
 
-// failure says why the channel was closed.
+// failure returns the reason why the channel was closed.
 func (c *connection) failure() error {
 	if err := <-c.closed; err != nil {
 		return fmt.Errorf("the connection was lost: %w", err)
@@ -149,7 +149,7 @@ func (c *connection) failure() error {
 	return errors.New("the connection was closed")
 }
 
-// send sends the messages from the first one that is not confirmed on, in order.
+// send sends all messages from the first unconfirmed one, in order.
 func (s *stream) send(ctx context.Context, all []amqp.Publishing) error {
 	if err := s.connect(ctx); err != nil {
 		return err
@@ -160,7 +160,7 @@ func (s *stream) send(ctx context.Context, all []amqp.Publishing) error {
 		if err != nil {
 			s.window = 1
 			s.lost(err, time.Now())
-			s.disconnect() // what is on its way may arrive, and be sent again
+			s.disconnect() // messages under way may still arrive, and are sent again
 			return err
 		}
 		s.count(n, time.Now())
@@ -169,11 +169,11 @@ func (s *stream) send(ctx context.Context, all []amqp.Publishing) error {
 	return nil
 }
 
-// sendSome returns how many messages were confirmed before the first one that was not.
+// sendSome returns the number of messages that were confirmed before the first one that was not.
 func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirmed int, err error) {
 	c := s.conn
 	written := make(chan error, 1)
-	go func() { // a broker that blocks us does not read
+	go func() { // a broker that blocks the connection does not read
 		var err error
 		for i := 0; i < len(some) && err == nil; i++ {
 			err = c.Channel.PublishWithContext(ctx, s.feed, "", false, false, some[i])
@@ -182,7 +182,7 @@ func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirme
 	}()
 	defer func() {
 		if err != nil {
-			c.Drop() // which ends a write that hangs
+			c.Drop() // ends a write that hangs
 		}
 		writeErr := <-written
 		if err == nil {
@@ -200,14 +200,14 @@ func (s *stream) sendSome(ctx context.Context, some []amqp.Publishing) (confirme
 				return confirmed, c.failure()
 			}
 			if !m.Ack {
-				return confirmed, errors.New("a message was refused: a queue may be full")
+				return confirmed, errors.New("RabbitMQ refused a message: a queue may be full")
 			}
 			confirmed++
 			silent.Reset(confirmTimeout)
 		case <-c.roused:
 			silent.Reset(confirmTimeout)
 		case <-silent.C:
-			if s.isBlocked() { // it will say when it is not
+			if s.isBlocked() { // the broker will report the end of it
 				silent.Reset(confirmTimeout)
 				continue
 			}

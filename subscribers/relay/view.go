@@ -13,39 +13,39 @@ import (
 // States of a stream.
 const (
 	connected = "connected"
-	blocked   = "blocked" // by the broker, which takes no message
-	away      = "away"    // there is no connection
-	standby   = "standby" // this process does not relay: another one of the service does, or the database does not answer
+	blocked   = "blocked" // by the broker, which accepts no messages
+	away      = "away"    // not connected
+	standby   = "standby" // another process of the service relays, or the database does not answer
 )
 
-// An overview is what the page shows and the API answers.
+// An overview is the content of the page and of the API's answer.
 type overview struct {
 	Broker  string `json:"broker"` // without the password
 	Streams []view `json:"streams"`
 }
 
-// A view is how one stream is.
+// A view is the state of one stream.
 type view struct {
 	Feed         string     `json:"feed"`
 	Exchange     string     `json:"exchange"`
 	State        string     `json:"state"`
-	Since        *time.Time `json:"since"`  // it is connected, or has not been; null on standby
-	Detail       *string    `json:"detail"` // what is wrong; null: nothing
+	Since        *time.Time `json:"since"`  // of being connected or not; null on standby
+	Detail       *string    `json:"detail"` // the current problem; null: none
 	Generation   int64      `json:"generation"`
-	Position     int64      `json:"position"` // of the entry that was confirmed last
+	Position     int64      `json:"position"` // of the last confirmed entry
 	Behind       int64      `json:"lag_entries"`
-	Messages     int64      `json:"messages"`             // confirmed in all, repetitions too
-	LastMinute   int        `json:"messages_last_minute"` // of those by this process
-	ConfirmedAt  *time.Time `json:"last_confirm_at"`      // null: none was
-	PendingSince *time.Time `json:"pending_since"`        // a page has not been confirmed since; null: none is under way
+	Messages     int64      `json:"messages"`             // confirmed in all, including repetitions
+	LastMinute   int        `json:"messages_last_minute"` // of those, by this process
+	ConfirmedAt  *time.Time `json:"last_confirm_at"`      // null: never
+	PendingSince *time.Time `json:"pending_since"`        // since when a page waits for confirmation; null: no page does
 }
 
-// StateText is the state in words.
+// StateText returns the state in words.
 func (v view) StateText() string {
 	return map[string]string{connected: "connected", blocked: "blocked by the broker", away: "not connected", standby: "by another process"}[v.State]
 }
 
-// Badge is the class of the state's badge.
+// Badge returns the class of the state's badge.
 func (v view) Badge() string {
 	return map[string]string{connected: "enough", blocked: "low", away: "low"}[v.State]
 }
@@ -77,7 +77,7 @@ func (r *relay) overview(ctx context.Context, site *subscribe.Site) (o overview,
 	return o, nil
 }
 
-// show adds how it is with the broker.
+// show adds the state of the connection.
 func (s *stream) show(v *view, elsewhere bool, now time.Time) {
 	if v.State = standby; elsewhere {
 		return
@@ -108,7 +108,7 @@ func timeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-// collectors are the stream's metrics.
+// collectors returns the stream's metrics.
 func (s *stream) collectors() []prometheus.Collector {
 	gauge := func(name, help string, value func(status) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"feed": s.feed}}, func() float64 {
@@ -122,7 +122,7 @@ func (s *stream) collectors() []prometheus.Collector {
 		s.sent,
 		gauge("relay_connected", "1 while there is a connection to RabbitMQ.", func(at status) float64 { return truth[at.conn != nil] }),
 		gauge("relay_blocked", "1 while RabbitMQ takes no message, as when it is low on memory or disk.", func(at status) float64 { return truth[at.blocked != ""] }),
-		gauge("relay_unconfirmed_seconds", "How long the page under way has not been confirmed; 0: none is.", func(at status) float64 {
+		gauge("relay_unconfirmed_seconds", "How long the current page has waited for confirmation; 0 if there is none.", func(at status) float64 {
 			if at.pending.IsZero() {
 				return 0
 			}

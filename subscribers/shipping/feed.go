@@ -14,7 +14,7 @@ import (
 func shipmentsFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: shipment.Feed, Title: "Edison Cars: shipments", ID: "tag:edison-cars.example,2026:shipments",
-		Text: "How far the shipment of every finished car is, whole, in commit order. It names nobody.",
+		Text: "The shipment of every finished car, complete, at each change, in commit order. It contains no personal data.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var s shipment.Shipment
 			if err := json.Unmarshal(e.Entity, &s); err != nil {
@@ -31,7 +31,7 @@ func shipmentsFeed(publicURL string) feed.Description {
 	}
 }
 
-// short is enough of an id to talk about it.
+// short returns the end of an id, enough to refer to it.
 func short(id uuid.UUID) string {
 	text := id.String()
 	return text[len(text)-8:]

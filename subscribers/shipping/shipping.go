@@ -1,6 +1,6 @@
-// Package shipping sends every finished car to its customer, at the address of the moment when both are known: a build that is
-// finished before its customer has come waits. Once its order is cancelled, a car that has not left stays, and one that has left
-// comes back.
+// Package shipping sends every finished car to its customer, at the address that is known when the car is ready. A car
+// that is finished before its customer is known waits. When its order is cancelled, a car that has not left stays, and
+// one that has left comes back.
 package shipping
 
 import (
@@ -27,19 +27,19 @@ import (
 )
 
 type settings struct {
-	Pickup time.Duration `env:"PICKUP" envDefault:"10s" help:"how long a car stands ready before the truck takes it"`
-	Return time.Duration `env:"RETURN" envDefault:"20s" help:"how long a car that has left takes to come back once its order is cancelled"`
+	Pickup time.Duration `env:"PICKUP" envDefault:"10s" help:"how long a car is ready before the truck picks it up"`
+	Return time.Duration `env:"RETURN" envDefault:"20s" help:"how long a car that has left takes to return once its order is cancelled"`
 }
 
 const name = "shipping"
 
-// Service is shipping.
+// Service returns the shipping service.
 func Service() *subscribe.Service {
 	set := new(settings)
 	current := &subscribe.Current{Service: name, Feeds: []string{carbuild.Feed, customer.Feed, order.Feed}}
 	return &subscribe.Service{
 		Name: name, Title: "Shipping", Addr: "127.0.0.1:8094",
-		Text:       "a shipment per finished car, to the customer's address, and its return if the order is cancelled",
+		Text:       "ships each finished car to its customer, and takes it back if the order is cancelled",
 		Migrations: sql.Migrations("shipping"),
 		Settings:   set,
 		Feeds: []subscribe.Feed{
@@ -81,7 +81,8 @@ var (
 	labelPage = web.Template(pages, "label.html")
 )
 
-// lock makes the feeds and the truck take turns: so a build and its customer that come at the same moment do not miss each other.
+// lock serializes the transactions of the feeds and of the pick-up, so that a build and its customer that arrive at the
+// same time find each other.
 const lock = `select pg_advisory_xact_lock(hashtext('shipment'))`
 
 func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
@@ -110,7 +111,7 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil, nil)
 }
 
-// shipmentID derives the id of a build's shipment.
+// shipmentID derives a shipment's id from its build's.
 func shipmentID(buildID uuid.UUID) uuid.UUID { return uuid.NewSHA1(buildID, []byte(shipment.Feed)) }
 
 func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
@@ -135,7 +136,7 @@ func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch)
 	return settle(ctx, tx, nil, slices.Concat(batch.IDs(), batch.Deleted), nil)
 }
 
-// applyOrders notes which orders stand. An order that the source no longer has is as a cancelled one.
+// applyOrders stores which orders are cancelled. An order that the source no longer has counts as cancelled.
 func applyOrders(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
 	ids := slices.Concat(batch.IDs(), batch.Deleted)
 	var b pgx.Batch
@@ -159,9 +160,9 @@ func applyOrders(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 
 const published = ` returning s.id, s.version, s.status, s.build_id, s.order_id, s.shipped_at, s.updated_at`
 
-// settle brings what is not out, of these builds, customers and orders, to where the copies say that it stands: stopped without a
-// finished build, or when the account was deleted or the order cancelled, but returned if it was out before; ready once the
-// customer is known, and then with the address of this moment.
+// settle updates the shipments of these builds, customers and orders that are not out. A shipment is stopped if its
+// build is not finished, its account deleted or its order cancelled, or returned if it was out before. It is ready once
+// the customer is known, and then gets the current address.
 func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uuid.UUID) error {
 	return publishChanges(ctx, tx, `
 		with found as (
@@ -184,11 +185,11 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uui
 		builds, customers, orders, carbuild.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
 }
 
-// pickUpChunk is how many cars leave in one transaction.
+// pickUpChunk is the number of cars that leave in one transaction.
 const pickUpChunk = 500
 
-// pickUp lets go what has been ready for so long, or is ready in the future, by a clock that was wrong. While the copies are not current
-// nothing leaves: the order may be cancelled.
+// pickUp ships cars that have been ready for the given time, or are ready in the future because of a wrong clock.
+// Nothing leaves while the copies are not current, since the order may be cancelled.
 func pickUp(ctx context.Context, log *publish.Log, current *subscribe.Current, after time.Duration) error {
 	return log.InTx(ctx, func(tx *publish.Tx) error {
 		if _, err := tx.Exec(ctx, lock); err != nil {
@@ -206,7 +207,8 @@ func pickUp(ctx context.Context, log *publish.Log, current *subscribe.Current, a
 	})
 }
 
-// takeBack takes back what is to return for so long, or is from the future on, by a clock that was wrong.
+// takeBack returns cars that have been on their way back for the given time, or since a time in the future because of a
+// wrong clock.
 func takeBack(ctx context.Context, log *publish.Log, after time.Duration) error {
 	return log.InTx(ctx, func(tx *publish.Tx) error {
 		if _, err := tx.Exec(ctx, lock); err != nil {
@@ -222,7 +224,7 @@ func takeBack(ctx context.Context, log *publish.Log, after time.Duration) error 
 	})
 }
 
-// publishChanges appends the shipments that the statement gives as they are now.
+// publishChanges appends the current state of the shipments that the statement returns.
 func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args ...any) error {
 	rows, err := tx.Query(ctx, statement, args...)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A parcel is a shipment as pages and the API show it.
+// A parcel is a shipment as the pages and the API show it.
 type parcel struct {
 	ID         uuid.UUID       `json:"id"`
 	Version    int64           `json:"version"`
@@ -28,7 +28,7 @@ type parcel struct {
 	CustomerID uuid.UUID       `json:"customer_id"`
 	Car        int             `json:"car"` // 1, 2, 3 ... within the order
 	Model      string          `json:"model"`
-	Name       *string         `json:"name"` // with the address: null where the table says so
+	Name       *string         `json:"name"` // with the address; null in states without one
 	Street     *string         `json:"street"`
 	PostalCode *string         `json:"postal_code"`
 	City       *string         `json:"city"`
@@ -42,21 +42,21 @@ const parcels = `
 	select id, version, status, build_id, order_id, customer_id, car, model, name, street, postal_code, city, country, ready_at, shipped_at, updated_at
 	  from shipment `
 
-// Short is enough of the id to talk about it; so are those of its order and its build.
+// Short, ShortOrder and ShortBuild return the ends of ids, enough to refer to them.
 func (p *parcel) Short() string      { return short(p.ID) }
 func (p *parcel) ShortOrder() string { return short(p.OrderID) }
 func (p *parcel) ShortBuild() string { return short(p.BuildID) }
 
-// ModelName is "Volta" for volta: the codes of the catalogue are made of words.
+// ModelName returns the model's name, "Volta" for volta: the catalogue's codes are made of words.
 func (p *parcel) ModelName() string {
 	return web.Capital(strings.ReplaceAll(p.Model, "_", " "))
 }
 
-// apiLimit is how many shipments the API gives at most, and by default. All of them are on the feed.
+// apiLimit is the maximum and default number of shipments in an answer of the API. The feed has all of them.
 const apiLimit = 1000
 
-// listAsked returns the shipments that changed last, newest first. The request may say limit=N for fewer, status=ready, say, and
-// order_id=UUID.
+// listAsked returns the shipments that changed last, newest first. The request may set limit=N for fewer,
+// status=STATUS, and order_id=UUID.
 func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
 	asked, limit := r.URL.Query(), apiLimit
 	if text := asked.Get("limit"); text != "" {
@@ -98,23 +98,23 @@ func scanParcel(row pgx.CollectableRow) (parcel, error) {
 	return p, err
 }
 
-// A stage is where shipments stand: how many, and those that came there last.
+// A stage is a status with its number of shipments, and the latest of them.
 type stage struct {
 	Status  shipment.Status
 	Count   int64
 	Parcels []parcel
 }
 
-// stageLimit is how many shipments of a stage the page shows.
+// stageLimit is the number of shipments per stage on the page.
 const stageLimit = 25
 
-// shown is what the page shows.
+// shown is the content of the page.
 type shown struct {
-	Behind []string // feeds without which no car leaves; of this process, if it is the one that polls
+	Behind []string // feeds that must be current before a car leaves; only in the process that polls
 	Stages []stage
 }
 
-// overview returns the stages in the order of a shipment's way.
+// overview returns the stages in the order that a shipment passes them.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
 	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
 		s := stage{Status: status}
@@ -134,7 +134,7 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 	return stages, nil
 }
 
-// A label is what sticks on a car.
+// A label is the label on a car.
 type label struct {
 	parcel
 	Code code
@@ -160,13 +160,13 @@ func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
 	return &label{p, drawn}, err
 }
 
-// A code is a QR code as the path of an SVG, a unit per module.
+// A code is a QR code as an SVG path, with one unit per module.
 type code struct {
-	Size int // with the quiet zone
+	Size int // including the quiet zone
 	Path string
 }
 
-// quiet is the zone around a code, in modules (ISO/IEC 18004 section 6.3.8).
+// quiet is the width of the empty zone around a code, in modules (ISO/IEC 18004 section 6.3.8).
 const quiet = 4
 
 func draw(text string) (code, error) {

@@ -18,13 +18,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// listed is how many rows a page of a list holds.
+// listed is the number of rows on a page of a list.
 const listed = 100
 
-// newest stands for the first page of a list.
+// newest is the value of before for the first page of a list.
 const newest = math.MaxInt64
 
-// before reads the parameter of that name, a number that the rows of a page are below.
+// before reads the query parameter "before": a page holds rows with smaller numbers.
 func before(r *http.Request) (int64, error) {
 	text := r.URL.Query().Get("before")
 	if text == "" {
@@ -32,19 +32,19 @@ func before(r *http.Request) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		return 0, web.Errorf(http.StatusBadRequest, "The parameter before takes a whole number from 1, such as the last one of the page before.")
+		return 0, web.Errorf(http.StatusBadRequest, "The parameter before takes a whole number from 1, such as the last one of the previous page.")
 	}
 	return n, nil
 }
 
-// A movement is one change of the stock of a part, and what the stock was after it.
+// A movement is one change of the stock of a part, with the stock after it.
 type movement struct {
 	ID            int64      `json:"id"`
 	Part          string     `json:"part"`
 	At            time.Time  `json:"moved_at"`
 	OrderID       *uuid.UUID `json:"order_id,omitempty"`
 	Purchase      *int64     `json:"purchase,omitempty"`
-	OnHand        int64      `json:"on_hand"` // changes
+	OnHand        int64      `json:"on_hand"` // its change
 	Reserved      int64      `json:"reserved"`
 	OnOrder       int64      `json:"on_order"`
 	OnHandAfter   int64      `json:"on_hand_after"`
@@ -52,7 +52,7 @@ type movement struct {
 	OnOrderAfter  int64      `json:"on_order_after"`
 }
 
-// Why says what the movement came of.
+// Why returns the reason of the movement.
 func (m movement) Why() string {
 	switch {
 	case m.OrderID != nil && m.Reserved < 0:
@@ -67,7 +67,7 @@ func (m movement) Why() string {
 	return "Stock counted"
 }
 
-// Change says what changed, and by how many pieces.
+// Change returns the kind of change and the number of pieces.
 func (m movement) Change() string {
 	var changes []string
 	for _, c := range []struct {
@@ -86,11 +86,11 @@ func (m movement) Change() string {
 // A movementList is a page of movements, newest first.
 type movementList struct {
 	Movements []movement
-	Newest    bool  // it is the first page
-	Before    int64 // the id that the next page goes on from; 0: there is none
+	Newest    bool  // this is the first page
+	Before    int64 // the parameter of the next page; 0: there is none
 }
 
-// readMovements returns the movements of a part, or of all parts if it is "", that came before the parameter before.
+// readMovements returns a page of the movements of a part, or of all parts if it is "".
 func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movementList, err error) {
 	before, err := before(r)
 	if err != nil {
@@ -148,7 +148,7 @@ func readHistory(r *http.Request, db *pgxpool.Pool) (h history, err error) {
 	return h, err
 }
 
-// Least and Most are what a drawing of the page goes from and to.
+// Least and Most are the ends of the drawing's vertical axis.
 func (l movementList) Least() int64 {
 	least := int64(math.MaxInt64)
 	for _, m := range l.Movements {
@@ -157,7 +157,7 @@ func (l movementList) Least() int64 {
 	return least
 }
 
-// Most is more than Least.
+// Most is greater than Least.
 func (l movementList) Most() int64 {
 	most := l.Least() + 1
 	for _, m := range l.Movements {
@@ -166,12 +166,12 @@ func (l movementList) Most() int64 {
 	return most
 }
 
-// First and Last give the movements between which a drawing of the page is.
+// First and Last are the oldest and the newest movement of the drawing.
 func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
 func (l movementList) Last() movement  { return l.Movements[0] }
 
-// OnHandLine and ReservedLine draw the stock over time as the data of an SVG path: steps in a square of 100 by 100,
-// the newest a little before its end.
+// OnHandLine and ReservedLine draw the stock over time as path data of an SVG: steps in a square of 100 by 100, the
+// newest slightly before its right edge.
 func (l movementList) OnHandLine() string {
 	return l.line(func(m movement) int64 { return m.OnHandAfter })
 }

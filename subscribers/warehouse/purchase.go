@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A purchase is of new pieces of one part.
+// A purchase is an order of new pieces of one part at its supplier.
 type purchase struct {
 	Number    int64      `json:"number"` // 1, 2, 3 ...
 	Part      string     `json:"part"`
@@ -18,14 +18,15 @@ type purchase struct {
 	Quantity  int64      `json:"quantity"`
 	OrderedAt time.Time  `json:"ordered_at"`
 	DueAt     time.Time  `json:"due_at"`
-	ArrivedAt *time.Time `json:"arrived_at"` // null: it is under way
+	ArrivedAt *time.Time `json:"arrived_at"` // null: it has not arrived
 }
 
-// maxSkew is how far the clocks of two machines may differ. What was ordered later than that was ordered by a clock that was wrong.
+// maxSkew is the tolerated difference between the clocks of two machines. A purchase later than that was made by a
+// wrong clock.
 const maxSkew = time.Minute
 
-// book books what was due until now, each purchase once: the pieces are on hand, and on order no longer. The time of a purchase
-// that was ordered in the future runs from now. One of which nobody knows how long it takes, since its time is infinite, has come.
+// book books the purchases that have arrived by now, each once: it moves their pieces from on order to on hand. A
+// purchase from the future is due its lead time from now on. A purchase with an infinite arrival time is due at once.
 func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
 	_, err := db.Exec(ctx, `
 		update purchase set ordered_at = $1, due_at = case when isfinite(ordered_at) and isfinite(due_at)
@@ -69,7 +70,7 @@ func collectPurchases(rows pgx.Rows, err error) ([]purchase, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[purchase])
 }
 
-// underWay returns the next to arrive.
+// underWay returns the next purchases to arrive.
 func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, error) {
 	return collectPurchases(db.Query(ctx, selectPurchase+`where arrived_at is null order by due_at, number limit $1`, limit))
 }
@@ -77,11 +78,11 @@ func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, err
 // A purchaseList is a page of the purchases, newest first.
 type purchaseList struct {
 	Purchases []purchase
-	Newest    bool  // it is the first page
-	Before    int64 // the number that the next page goes on from; 0: there is none
+	Newest    bool  // this is the first page
+	Before    int64 // the parameter of the next page; 0: there is none
 }
 
-// readPurchases returns the purchases with numbers below the parameter before.
+// readPurchases returns a page of purchases.
 func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
 	before, err := before(r)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A part as the page and the API show it, in pieces.
+// A part is a part as the page and the API show it. Quantities are in pieces.
 type part struct {
 	Part         string `json:"part"`
 	Name         string `json:"name"`
@@ -17,15 +17,15 @@ type part struct {
 	Reserved     int64  `json:"reserved"`
 	OnOrder      int64  `json:"on_order"`
 	ReorderPoint int64  `json:"reorder_point"`
-	Lot          int64  `json:"lot"`      // new pieces are ordered in multiples of it
+	Lot          int64  `json:"lot"`      // purchases are multiples of it
 	Supplier     string `json:"supplier"` // its name
 	LeadDays     int    `json:"lead_days"`
 }
 
-// Available returns the pieces, on hand or on order, that nobody has reserved.
+// Available returns the pieces, on hand or on order, that are not reserved.
 func (p part) Available() int64 { return p.OnHand + p.OnOrder - p.Reserved }
 
-// Short returns the pieces that are reserved but not on hand.
+// Short returns the reserved pieces that are not on hand.
 func (p part) Short() int64 { return max(p.Reserved-p.OnHand, 0) }
 
 const selectPart = `
@@ -47,7 +47,7 @@ type data struct {
 	Orders    int64
 	Reserved  int64
 	OnOrder   int64
-	Short     int64 // parts, not pieces
+	Short     int64 // number of parts
 }
 
 func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
@@ -81,7 +81,7 @@ type supplier struct {
 
 type supplierList struct {
 	Suppliers []supplier
-	Faster    string // how many times faster than their lead times they deliver; empty: they do not
+	Faster    string // how many times faster than their lead times suppliers deliver; empty: not faster
 }
 
 func suppliers(ctx context.Context, db *pgxpool.Pool) ([]supplier, error) {

@@ -1,4 +1,4 @@
-// Package warehouse reserves the parts of every ordered car, orders new pieces when too few are left, and books their
+// Package warehouse reserves the parts of every ordered car, orders new pieces when stock is low, and books their
 // arrival.
 package warehouse
 
@@ -19,13 +19,13 @@ import (
 )
 
 type settings struct {
-	LeadSpeed speed `env:"LEAD_SPEED" envDefault:"20000" help:"how many times faster than in real life suppliers deliver: 1 for days that are days; by default a day takes 4 s"`
+	LeadSpeed speed `env:"LEAD_SPEED" envDefault:"20000" help:"how many times faster than real time suppliers deliver: 1 is real time; by default a day takes 4 s"`
 }
 
 // speed is from 0.001 to 1000000.
 type speed float64
 
-// words give the speed unless it is that of real life.
+// words returns the speed, or "" if it is that of real life.
 func (s speed) words() string {
 	if s == 1 {
 		return ""
@@ -33,7 +33,7 @@ func (s speed) words() string {
 	return strconv.FormatFloat(float64(s), 'f', -1, 64)
 }
 
-// UnmarshalText reads a speed; the error says what it takes.
+// UnmarshalText reads a speed. The error states the range.
 func (s *speed) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseFloat(string(text), 64)
 	if err != nil || !(v >= 0.001 && v <= 1e6) {
@@ -43,7 +43,7 @@ func (s *speed) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Service is the warehouse.
+// Service returns the warehouse service.
 func Service() *subscribe.Service {
 	set := new(settings)
 	return &subscribe.Service{
@@ -91,10 +91,10 @@ var (
 	suppliersPage = web.Template(pages, "suppliers.html")
 )
 
-// lockStock lets one transaction at a time change the stock, so that each part's movements follow from one another.
+// lockStock serializes the transactions that change stock, so that each part's movements form a sequence.
 const lockStock = `select from part order by part for update`
 
-// apply makes the reservations those of the orders that changed, then orders what has become short.
+// apply brings the reservations in line with the orders that changed, then orders parts that are short.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
 	var b pgx.Batch
 	b.Queue(lockStock)

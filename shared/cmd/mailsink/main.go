@@ -1,4 +1,4 @@
-// Command mailsink takes every mail, delivers none, and shows them on a page: for development.
+// Command mailsink accepts every mail, delivers none, and shows them on a page: for development.
 package main
 
 import (

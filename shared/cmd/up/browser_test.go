@@ -67,7 +67,7 @@ func (v *visit) signUp(t *testing.T) {
 	b.fill(t, "main form", "name", "Grace Hopper", "email", "grace@example.com", "street", "Harbour Street 9", "postal_code", "D02 XY45", "city", "Dublin", "country", "IE")
 	b.click(t, `main form button`)
 	b.click(t, `form[data-submit] button`)
-	if err := b.says("You buy as customer"); err != nil {
+	if err := b.says("You are signed in as customer"); err != nil {
 		t.Fatal(err)
 	}
 	b.blameless(t, "signing up")
@@ -231,7 +231,7 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	b.open(t, link)
 	v.look(t, b, looks)
 	b.goes(t, `form[action^="/signin/"] button`, `form[action="/signout"]`)
-	if err := b.says("You buy as customer"); err != nil {
+	if err := b.says("You are signed in as customer"); err != nil {
 		t.Fatal(err)
 	}
 	b.load(t, 201, chromedp.Click(chromedp.CSS("#ampere button")))
@@ -252,7 +252,7 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	b.refused(t, 404, chromedp.Navigate(link))
 	v.look(t, b, looks)
 	b.open(t, v.url(customersApp)+"/account")
-	if err := b.says("The browser that signed up stays signed in"); err != nil {
+	if err := b.says("The browser in which you signed up stays signed in"); err != nil {
 		t.Error(err)
 	}
 	v.look(t, b, looks)

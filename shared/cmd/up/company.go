@@ -15,13 +15,13 @@ import (
 
 const (
 	readyTimeout = 60 * time.Second
-	stopTimeout  = 15 * time.Second // less than the 20 s after which up itself is ended
+	stopTimeout  = 15 * time.Second // less than the 20 s after which up itself is killed
 )
 
-// company is the services while they run.
+// A company is the running services.
 type company struct {
 	root, dir string // absolute
-	dataDir   string // DATA_DIR of the services: dir, or "" where nobody has chosen it
+	dataDir   string // DATA_DIR of the services: dir, or "" for their default
 	env       map[string]string
 	out       *console
 	services  []service
@@ -29,7 +29,7 @@ type company struct {
 	portOffset int
 }
 
-// run starts all services and returns when all have stopped: after ctx is cancelled, or since all died.
+// run starts all services, and returns when all have stopped: because ctx was cancelled, or because all died.
 func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -63,7 +63,7 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	}
 }
 
-// url is that of a service, "" if there is no such one.
+// url returns the URL of a service, or "" if there is none of that name.
 func (c *company) url(name string) string {
 	for _, s := range c.services {
 		if s.name == name {
@@ -80,7 +80,7 @@ func (c *company) welcome() {
 	}
 }
 
-// closed returns what to know, and to do, where ACCESS=closed.
+// closed returns what to tell the user if ACCESS=closed.
 func (c *company) closed() (lines []string) {
 	if c.env["ACCESS"] != "closed" {
 		return nil
@@ -96,13 +96,13 @@ func (c *company) closed() (lines []string) {
 	return lines
 }
 
-// keep runs one service until ctx is cancelled. When it dies before, it says so and watches out for
-// one started by hand. By what there are more services alive than before, goes to change: -1 or 1.
+// keep runs one service until ctx is cancelled. If the service dies before, keep reports that, and watches for one that
+// is started by hand. It sends to change -1 when the service dies and 1 when it answers again.
 func (c *company) keep(ctx context.Context, s service, ready chan<- service, change chan<- int) {
 	cmd := exec.Command(filepath.Join(c.dir, "bin", filepath.Base(s.args[0])), s.args[1:]...)
 	cmd.Dir = c.root
 	cmd.Env = c.environ(s)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C in the terminal reaches up alone
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C in the terminal must reach up only
 	r, w, err := os.Pipe()
 	if err == nil {
 		cmd.Stdout, cmd.Stderr = w, w
@@ -120,7 +120,7 @@ func (c *company) keep(ctx context.Context, s service, ready chan<- service, cha
 			_ = cmd.Wait()
 			select {
 			case <-drained:
-			case <-time.After(time.Second): // something it has started holds the pipe
+			case <-time.After(time.Second): // a process that it started holds the pipe open
 			}
 			close(exited)
 		}()
@@ -163,7 +163,7 @@ func tell[T any](ctx context.Context, to chan<- T, what T) {
 	}
 }
 
-// stop asks the service to end and, when it does not, ends it and what is in its process group.
+// stop asks the service to end. If it does not in time, stop kills it with its process group.
 func (c *company) stop(s service, cmd *exec.Cmd, exited <-chan struct{}) {
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -175,7 +175,7 @@ func (c *company) stop(s service, cmd *exec.Cmd, exited <-chan struct{}) {
 	}
 }
 
-// awaitReady tells when the service is ready; a late one is told of and waited for further.
+// awaitReady reports when the service is ready. It reports a late one, and waits on.
 func (c *company) awaitReady(ctx context.Context, s service, ready chan<- service) {
 	late := time.After(readyTimeout)
 	for !isReady(ctx, s) {
@@ -191,7 +191,7 @@ func (c *company) awaitReady(ctx context.Context, s service, ready chan<- servic
 	tell(ctx, ready, s)
 }
 
-// watch tells when a service that died answers again, and when it does no longer.
+// watch reports when a service that died answers again, and when that one ends.
 func (c *company) watch(ctx context.Context, s service, change chan<- int) {
 	back := false
 	for {
@@ -221,7 +221,7 @@ func (c *company) watch(ctx context.Context, s service, change chan<- int) {
 func isReady(ctx context.Context, s service) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if s.name == broker { // it listens when it is
+	if s.name == broker { // RabbitMQ is up when it listens
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
 		return err == nil && conn.Close() == nil
 	}

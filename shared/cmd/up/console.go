@@ -12,13 +12,13 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// self is the name before up's own lines.
+// self is the name before lines of up itself.
 const self = "up"
 
-// maxLine is how many bytes of one line are kept together; what is longer goes on in a new line.
+// maxLine is the limit of bytes in one line; a longer one is continued on a new line.
 const maxLine = 1 << 20
 
-// console writes lines of several sources, each line whole and with its source's name before it.
+// A console writes lines of several sources. It writes each line as a whole, after its source's name.
 type console struct {
 	mu     sync.Mutex
 	w      io.Writer
@@ -31,12 +31,12 @@ func newConsole(w io.Writer, env map[string]string) *console {
 	f, ok := w.(*os.File)
 	c := &console{w: w, colour: ok && isatty.IsTerminal(f.Fd()) && env["NO_COLOR"] == "" && env["TERM"] != "dumb"}
 	c.reserve(self)
-	c.reserve("dashboard") // as wide as it gets: what comes before the list of services is aligned too
+	c.reserve("dashboard") // the widest name, so that lines before the list of services are aligned, too
 	c.reserve(shoppersName)
 	return c
 }
 
-// reserve makes room, and a colour of its own, for a name.
+// reserve makes room for a name, and gives it a colour.
 func (c *console) reserve(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +55,7 @@ func (c *console) write(name string, line []byte) {
 	if c.colour {
 		prefix = fmt.Sprintf("\x1b[%dm%s\x1b[0m", c.colourOf(name), prefix)
 	}
-	_, _ = c.w.Write(fmt.Appendf(nil, "%s%s\n", prefix, line)) // one call: a line is never torn
+	_, _ = c.w.Write(fmt.Appendf(nil, "%s%s\n", prefix, line)) // in one call, so that a line stays whole
 }
 
 func (c *console) colourOf(name string) int {
@@ -70,7 +70,7 @@ func (c *console) colourOf(name string) int {
 	return 0
 }
 
-// copy writes what r gives, line by line, until its end.
+// copy writes the lines of r until its end.
 func (c *console) copy(name string, r io.Reader) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var line []byte

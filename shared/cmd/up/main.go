@@ -1,5 +1,5 @@
-// Command up runs the whole company: the source apps and every subscriber, each a process of its own with a
-// private PostgreSQL, and itself the map of them.
+// Command up runs the whole company: the source apps and every subscriber, each in its own process with a private
+// PostgreSQL, and a map of them.
 package main
 
 import (
@@ -107,7 +107,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	dataDir := opts.dir // none: the services' own default, which is the same folder
+	dataDir := opts.dir // "" means the services' default, which is the same folder
 	if opts.dir == "" {
 		opts.dir = filepath.Join(root, ".edison")
 	}
@@ -155,7 +155,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	return c.run(ctx, opts.ordersPerMinute)
 }
 
-// moduleRoot is the nearest folder with a go.mod, from the current one upwards.
+// moduleRoot returns the nearest folder with a go.mod, from the current one upwards.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 const mapPort = 8079
 
-// serveMap shows the services on one page until ctx ends; wait returns when that is over.
+// serveMap serves the map until ctx ends; wait returns when that is over.
 func (c *company) serveMap(ctx context.Context, at service) (wait func(), err error) {
 	r, w := io.Pipe()
 	logger, err := daemon.Logger(w, "warn")
@@ -23,7 +23,7 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	}
 	var services []topology.Service
 	for _, s := range c.services {
-		if s.name != sink && s.name != broker { // which have no part in any feed
+		if s.name != sink && s.name != broker { // neither publishes or reads a feed
 			services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
 		}
 	}

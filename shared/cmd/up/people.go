@@ -18,19 +18,19 @@ import (
 const (
 	moveOneIn   = 20               // purchases
 	leaveOneIn  = 100              // purchases
-	meanSettled = 20 * time.Second // from a purchase to what follows from it
-	signUpTime  = 3 * time.Second  // who waits longer buys as a guest
+	meanSettled = 20 * time.Second // from a purchase to its consequences
+	signUpTime  = 3 * time.Second  // after this a person buys as a guest
 )
 
-// person is one of the shoppers.
+// A person is one of the shoppers.
 type person struct {
 	account account
-	key     string // of the sign-up
+	key     string // Idempotency-Key of the sign-up
 	guest   credential
-	member  credential // of the account; zero: there is none
+	member  credential // of the account; zero: none
 }
 
-// A credential is what an app's API has given a buyer.
+// A credential is the id and token that an app's API returned.
 type credential struct {
 	ID    uuid.UUID `json:"id"` // of the account; Nil for a guest
 	Token string    `json:"buyer_token"`
@@ -42,7 +42,7 @@ type account struct {
 	Address customer.Address `json:"address"`
 }
 
-// people are all invented.
+// people returns all invented people.
 func people() (all []*person) {
 	for line := range strings.SplitSeq(directory, "\n") {
 		f := strings.Split(line, ", ")
@@ -96,7 +96,7 @@ Aoife Brannigan, 7 Harbour Row, T12 X70A, Cork, IE
 Cormac Devlin, 19 Mill Lane, D08 E2P1, Dublin, IE
 Petra Novak, Cvetna ulica 13, 1000, Ljubljana, SI`
 
-// remember reads who has an account, so that nobody signs up again at each start.
+// remember loads the accounts, so that a restart needs no new sign-ups.
 func (s *shoppers) remember() {
 	text, err := os.ReadFile(s.accountsFile)
 	var members map[string]credential
@@ -111,7 +111,7 @@ func (s *shoppers) remember() {
 	}
 }
 
-// note keeps what a person has now. The file is for this user alone.
+// note stores the accounts. Only this user may read the file.
 func (s *shoppers) note(p *person, member credential) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,8 +131,8 @@ func (s *shoppers) note(p *person, member credential) {
 	}
 }
 
-// credential returns that by which a person buys: the account's, which is made where there is none. Without the customers
-// app people buy as guests, with nothing at first.
+// credential returns the credential with which a person buys: the account's, after a sign-up if there is none yet.
+// While the customers app is down, people buy as guests, at first without a credential.
 func (s *shoppers) credential(ctx context.Context, p *person) credential {
 	s.mu.Lock()
 	member, guest := p.member, p.guest
@@ -150,7 +150,7 @@ func (s *shoppers) credential(ctx context.Context, p *person) credential {
 	return member
 }
 
-// live is what follows from a purchase: now and then somebody moves house or deletes the account.
+// live does what follows a purchase: at times a person changes the address, or deletes the account.
 func (s *shoppers) live(ctx context.Context, p *person, by credential) {
 	moves, leaves := rand.N(moveOneIn) == 0, rand.N(leaveOneIn) == 0
 	if by.ID == uuid.Nil || !moves && !leaves || !wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanSettled))) {
@@ -174,7 +174,7 @@ func (s *shoppers) live(ctx context.Context, p *person, by credential) {
 	}
 }
 
-// account asks the customers app once; 0: it does not answer.
+// account sends one request to the customers app. It returns status 0 if there is no answer.
 func (s *shoppers) account(ctx context.Context, method, path, key, token string, what, into any) (status int) {
 	var body []byte
 	if what != nil {

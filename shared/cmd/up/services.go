@@ -20,11 +20,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// service is one process of the company.
+// A service is one process of the company.
 type service struct {
 	name string
-	text string   // what it does, one line
-	args []string // of the command after `go run`: package, arguments
+	text string   // its purpose in one line
+	args []string // arguments of `go run`: the package, then the program's
 	addr string
 
 	reads []string // feeds
@@ -42,15 +42,16 @@ const (
 	customersApp = "customers"
 )
 
-// sources says which service publishes which feed.
+// sources lists which service publishes which feed.
 var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
 
-// links are the variables by which a service links to a page of another one.
+// links are the variables with which a service links to a page of another.
 var links = []struct{ service, variable, to string }{{sales, "CUSTOMERS_URL", customersApp}, {customersApp, "STOREFRONT_URL", sales}}
 
-// build puts the binaries of all services into dir/bin.
+// build compiles all services into dir/bin.
 func build(ctx context.Context, root, dir string) error {
-	// -buildvcs=false: a commit alone links nothing again, and git may be missing or refuse another user's checkout.
+	// -buildvcs=false: a new commit alone needs no new link step, and git may be missing or refuse another user's
+	// checkout.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin")+"/", "./sales-feed", "./subscribers", "./"+sinkPackage, "./"+brokerPackage)
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -63,14 +64,15 @@ func build(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// The mail sink takes the mails of mailer and customers, unless SMTP_URL names a mail server.
+// The mail sink receives the mails of mailer and customers, unless SMTP_URL names a mail server.
 const (
 	sink        = "mailsink"
 	sinkPackage = "shared/cmd/mailsink"
 	sinkPort    = 1025 // of SMTP
 )
 
-// The event stream: the relay republishes feeds to the broker, unless AMQP_URL names another one, and one service listens.
+// The event stream: the relay republishes feeds to the broker, unless AMQP_URL names another one, and one service
+// listens.
 const (
 	relay         = "relay"
 	broker        = "rabbitmq"
@@ -78,7 +80,7 @@ const (
 	listens       = "dashboard" // to the orders
 )
 
-// listServices is sales, customers, what the subscribers' binary lists, the mail sink, and the broker: all there are.
+// listServices lists all services: sales, customers, those of the subscribers' binary, the mail sink, and the broker.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
 	all := []service{
 		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
@@ -102,14 +104,15 @@ func listServices(ctx context.Context, dir string, portOffset int) ([]service, e
 	return all, nil
 }
 
-// withStream leaves out of all services what only --stream brings, or what AMQP_URL makes needless.
+// withStream returns the services to run: without the stream's unless --stream is set, and without the broker if
+// AMQP_URL is.
 func withStream(all []service, stream bool, amqpURL string) []service {
 	return slices.DeleteFunc(slices.Clone(all), func(s service) bool {
 		return s.name == relay && !stream || s.name == broker && (!stream || amqpURL != "")
 	})
 }
 
-// parseList reads lines of NAME ADDR FEED,FEED TEXT; a line whose second word is no address is a heading.
+// parseList parses lines of NAME ADDR FEED,FEED TEXT. A line whose second word is not an address is a heading.
 func parseList(list string) []service {
 	var found []service
 	for line := range strings.Lines(list) {
@@ -126,7 +129,7 @@ func parseList(list string) []service {
 	return found
 }
 
-// portsFree waits a moment for the services of an up that was killed.
+// portsFree waits a moment for the ports of an up that was killed.
 func portsFree(ctx context.Context, services []service) error {
 	var taken []string
 	for deadline := time.Now().Add(3 * time.Second); ; {
@@ -151,7 +154,7 @@ func portsFree(ctx context.Context, services []service) error {
 }
 
 func free(ctx context.Context, addr string) error {
-	// A listener for all addresses, or for another one of localhost, need not stand in the way of Listen.
+	// A listener on all addresses, or on another one of localhost, may not prevent Listen.
 	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
 		conn.Close()
 		return errors.New("something answers there already")
@@ -166,7 +169,7 @@ func free(ctx context.Context, addr string) error {
 	return l.Close()
 }
 
-// lockDir makes dir and holds it for this up. The kernel gives it back however up ends.
+// lockDir creates and locks dir for this up. The kernel releases the lock when up ends.
 func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -200,16 +203,16 @@ func lock(path string) (f *os.File, unlock func(), err error) {
 		return nil, nil, fmt.Errorf("%s is in use by process %s", filepath.Dir(path), strings.TrimSpace(string(pid)))
 	}
 	return f, func() {
-		// Close alone keeps the lock as long as a child that is just being started shares the file.
+		// after Close alone, a child that is just being started would keep the lock
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 		f.Close()
 	}, nil
 }
 
-// deleteData deletes the data of the services, or nothing if one of them is running.
+// deleteData deletes the data of the services, unless one of them is running.
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
-		_, unlock, err := lock(filepath.Join(dir, s.name, "lock")) // which its private PostgreSQL holds
+		_, unlock, err := lock(filepath.Join(dir, s.name, "lock")) // its private PostgreSQL holds the lock
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
@@ -222,7 +225,7 @@ func deleteData(dir string, services []service) error {
 			return fmt.Errorf("--fresh: %w", err)
 		}
 	}
-	for _, file := range []string{"buyer.key", shoppersFile} { // credentials of what is gone
+	for _, file := range []string{"buyer.key", shoppersFile} { // credentials for the deleted data
 		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("--fresh: %w", err)
 		}
@@ -230,7 +233,7 @@ func deleteData(dir string, services []service) error {
 	return nil
 }
 
-// settings are the variables that up sets for a service.
+// settings returns the variables that up sets for a service.
 func (c *company) settings(s service) []string {
 	set := []string{"ADDR=" + s.addr}
 	if s.name != broker {
@@ -246,14 +249,14 @@ func (c *company) settings(s service) []string {
 	case (s.name == "mailer" || s.name == customersApp) && c.env["SMTP_URL"] == "":
 		set = append(set, "SMTP_URL=smtp://"+smtp)
 		if s.name == "mailer" && c.env["MAIL_LIMIT"] == "" {
-			set = append(set, "MAIL_LIMIT=0") // nobody gets the mails
+			set = append(set, "MAIL_LIMIT=0") // the mails are not delivered
 		}
 	case s.name == relay:
 		if c.env["AMQP_URL"] == "" {
 			set = append(set, "AMQP_URL="+c.url(broker))
 		}
 		if c.env["POLL_WAIT"] == "" {
-			set = append(set, "POLL_WAIT=25s") // a stream is for those who are in a hurry
+			set = append(set, "POLL_WAIT=25s") // the relay serves consumers that want entries at once
 		}
 	case s.name == listens && c.url(broker) != "" && c.env["STREAM_ORDERS"] == "":
 		set = append(set, "STREAM_ORDERS="+c.url(broker))
@@ -278,7 +281,8 @@ func (c *company) settings(s service) []string {
 	return set
 }
 
-// environ is the environment of a service: the one of up, but for what each service has of its own, the settings, and an access log only if asked for.
+// environ returns the environment of a service: that of up, without the variables that differ per service, and with the
+// settings. The access log is off by default.
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
@@ -287,19 +291,19 @@ func (c *company) environ(s service) []string {
 		}
 	}
 	if c.env["ACCESS_LOG"] == "" {
-		list = append(list, "ACCESS_LOG=false") // the polls would drown the rest
+		list = append(list, "ACCESS_LOG=false") // polls would hide other lines
 	}
 	if s.name == listens && c.url(relay) != "" && c.env["STREAM_ORDERS"] == "" {
-		list = append(list, "STREAM_ORDERS="+c.env["AMQP_URL"]) // a secret, unlike settings
+		list = append(list, "STREAM_ORDERS="+c.env["AMQP_URL"]) // contains a secret, unlike settings
 	}
-	list = append(list, c.settings(s)...) // the last one counts
+	list = append(list, c.settings(s)...) // later values take precedence
 	return append(list, fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
 }
 
-// tuning are inherited variables that a restart by hand needs too; none of them is secret.
+// tuning are inherited variables that a restart by hand needs, too. None is secret.
 var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "RETURN", "LEAD_SPEED"}
 
-// byHand is the shell command that starts a service as up did.
+// byHand returns the shell command that starts a service as up did.
 func (c *company) byHand(s service) string {
 	set := c.settings(s)
 	for _, k := range slices.Sorted(maps.Keys(c.env)) {
@@ -319,7 +323,7 @@ func (c *company) byHand(s service) string {
 		words = append(words, k+"="+quote(v))
 	}
 	if c.env["FEED_TOKEN"] != "" {
-		words = append(words, `FEED_TOKEN="${FEED_TOKEN:?}"`) // a secret: the other terminal has to have it
+		words = append(words, `FEED_TOKEN="${FEED_TOKEN:?}"`) // a secret, to be set in the other terminal
 	}
 	words = append(words, "go", "run")
 	return strings.Join(append(words, s.args...), " ")

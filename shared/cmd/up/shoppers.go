@@ -18,20 +18,20 @@ import (
 
 const (
 	shoppersName   = "shoppers"
-	atOnce         = 64               // orders under way; further shoppers wait
+	atOnce         = 64               // orders at the same time; further shoppers wait
 	cancelOneIn    = 12               // orders
 	meanRegret     = 10 * time.Second // from an order to its cancellation
 	retryInterval  = time.Second      // plus or minus a half
 	requestTimeout = 10 * time.Second
 )
 
-// shoppers are invented people who sign up at customers and buy cars at sales, through their public APIs.
+// shoppers are invented people that sign up at customers and buy cars at sales, through their public APIs.
 type shoppers struct {
 	shop     string // URL of sales
-	accounts string // URL of customers; empty: nobody signs up
+	accounts string // URL of customers; empty: all buy as guests
 	people   []*person
 
-	accountsFile string        // who has one, over a restart
+	accountsFile string        // keeps the accounts across restarts
 	mean         time.Duration // between two orders
 	out          *console
 	http         *http.Client
@@ -39,14 +39,14 @@ type shoppers struct {
 	mu            sync.Mutex
 	salesAway     outage
 	customersAway outage
-	refused       map[int]bool // status codes told of
+	refused       map[int]bool // status codes that were reported
 }
 
-// outage is what the shoppers know of an app.
+// An outage is the shoppers' knowledge about an app.
 type outage struct {
-	name, then string // what they do meanwhile
+	name, then string // the app, and what shoppers do without it
 	away       bool
-	since      time.Time // that it is down, or back
+	since      time.Time // of the outage or of its end
 }
 
 type car struct {
@@ -66,7 +66,7 @@ type basket struct {
 	Lines []line `json:"lines"`
 }
 
-// shoppersFile is in the company's folder.
+// shoppersFile is the name of the accounts' file in the company's folder.
 const shoppersFile = "shoppers.json"
 
 func newShoppers(shop, accounts, dir string, ordersPerMinute int, out *console) *shoppers {
@@ -83,8 +83,8 @@ func newShoppers(shop, accounts, dir string, ordersPerMinute int, out *console) 
 	}
 }
 
-// run sends orders as a Poisson process until ctx is cancelled. While sales is down the orders under way
-// wait, and those that would have come meanwhile do not come.
+// run sends orders as a Poisson process until ctx is cancelled. While sales is down, pending orders wait, and no new
+// ones begin.
 func (s *shoppers) run(ctx context.Context) {
 	s.remember()
 	var models []car
@@ -122,7 +122,7 @@ func (s *shoppers) run(ctx context.Context) {
 			if rand.N(cancelOneIn) == 0 && wait(ctx, time.Duration(rand.ExpFloat64()*float64(meanRegret))) {
 				s.do(ctx, http.MethodPost, "/orders/"+id+"/cancel", token, nil)
 			}
-			if by.Token == "" { // the guest has a token from now on
+			if by.Token == "" { // the guest has a token now
 				s.mu.Lock()
 				p.guest.Token = token
 				s.mu.Unlock()
@@ -132,10 +132,11 @@ func (s *shoppers) run(ctx context.Context) {
 	}
 }
 
-// buy returns the id of the order, and the token of its buyer, a new one if token is "". !ok when sales refused it or ctx was cancelled.
+// buy returns the order's id and its buyer's token, a new one if token is "". ok is false if sales refused the order or
+// ctx was cancelled.
 func (s *shoppers) buy(ctx context.Context, token string, models []car) (id, buyerToken string, ok bool) {
 	var b basket
-	for range 1 + rand.N(6)/5 { // one in six buys two kinds
+	for range 1 + rand.N(6)/5 { // one in six buys two models
 		m := models[rand.N(len(models))]
 		l := line{Model: m.Model, Options: []string{}, Quantity: 1 + rand.N(8)/7}
 		for _, o := range m.Options {
@@ -161,8 +162,8 @@ func (s *shoppers) buy(ctx context.Context, token string, models []car) (id, buy
 	return order.ID, cmp.Or(token, order.BuyerToken), true
 }
 
-// do repeats the request, always with the same Idempotency-Key, until sales answers it. !ok when that
-// answer is a refusal or ctx is cancelled.
+// do repeats the request with the same Idempotency-Key until sales answers. ok is false if the answer is a refusal or
+// ctx was cancelled.
 func (s *shoppers) do(ctx context.Context, method, path, token string, body []byte) (answer []byte, ok bool) {
 	key := uuid.NewString()
 	for {
@@ -209,8 +210,8 @@ func (s *shoppers) once(ctx context.Context, method, url, key, token string, bod
 	return resp.StatusCode, answer, err
 }
 
-// tell says once that an app is down, and once that it is up again. A request that began before the one says
-// nothing about the other.
+// tell reports once that an app is down, and once that it is up again. It ignores a request that began before the last
+// change.
 func (s *shoppers) tell(o *outage, began time.Time, away bool, status int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +238,7 @@ func (s *shoppers) tellRefusal(request string, status int, answer []byte) {
 	}
 }
 
-// wait is false if ctx is cancelled before d is over.
+// wait reports whether d passed before ctx was cancelled.
 func wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -9,20 +9,20 @@ import (
 	"github.com/emersion/go-message/mail"
 )
 
-// A Mail is one that the sink has taken.
+// A Mail is a received mail.
 type Mail struct {
 	Number     int       `json:"number"` // 1, 2, 3 ... in the order of arrival
 	MessageID  string    `json:"message_id"`
-	From       string    `json:"from"` // of the envelope, as To
+	From       string    `json:"from"` // of the envelope, like To
 	To         []string  `json:"to"`
 	Subject    string    `json:"subject"`
 	ReceivedAt time.Time `json:"received_at"` // UTC, seconds
-	Text       string    `json:"text"`        // of the part text/plain; empty: there is none
-	HTML       string    `json:"html"`        // of the part text/html; not safe to embed
-	Raw        []byte    `json:"-"`           // as it came, behind the header lines of the sink
+	Text       string    `json:"text"`        // the text/plain part, or empty
+	HTML       string    `json:"html"`        // the text/html part, or empty; not safe to embed
+	Raw        []byte    `json:"-"`           // as received, after the header lines that the sink adds
 }
 
-// parse reads what it can of a mail.
+// parse parses a mail as far as possible.
 func parse(raw []byte) *Mail {
 	m := &Mail{Raw: raw}
 	r, err := mail.CreateReader(bytes.NewReader(raw))

@@ -19,10 +19,10 @@ var (
 	mailPage  = web.Template(pages, "mail.html")
 )
 
-// shownMails is how many the first page lists.
+// shownMails is the number of mails on the first page.
 const shownMails = 200
 
-// Route adds the pages: the mails, newest first, each of them, and the same as JSON.
+// Route adds the pages, and the same content as JSON.
 func (s *Sink) Route(r gin.IRoutes) {
 	web.GET(r, "/", s.list)
 	web.GET(r, "/api/mails", func(c *gin.Context) {
@@ -34,14 +34,14 @@ func (s *Sink) Route(r gin.IRoutes) {
 	web.GET(r, "/mails/:number/raw", web.Handle(s.showRaw))
 }
 
-// A received mail knows the others with its Message-ID.
+// A received mail has its place among the mails with the same Message-ID.
 type received struct {
 	*Mail
 	Copy   int `json:"copy"`   // 1 for the first with this Message-ID, 2 for the second ...
 	Copies int `json:"copies"` // with this Message-ID
 }
 
-// received returns the mails newest first.
+// received returns the mails, newest first.
 func (s *Sink) received() []received {
 	mails := s.Mails()
 	list, copies := make([]received, 0, len(mails)), map[string]int{}
@@ -61,7 +61,7 @@ func (s *Sink) received() []received {
 type listing struct {
 	Mails      []received // the newest
 	Kept       int
-	Duplicates int // mails whose Message-ID an older one has
+	Duplicates int // mails with the Message-ID of an older one
 }
 
 func page(title string, data any) web.Page {
@@ -102,7 +102,7 @@ func (s *Sink) show(c *gin.Context) error {
 	return nil
 }
 
-// showHTML shows the part as a mail program would, in a document that can do and load nothing.
+// showHTML shows the HTML part as a mail program would, in a document that cannot run or load anything.
 func (s *Sink) showHTML(c *gin.Context) error {
 	m, err := s.find(c)
 	if err != nil {

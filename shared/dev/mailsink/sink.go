@@ -1,4 +1,5 @@
-// Package mailsink is a mail server for development and tests: it takes every mail, delivers none, and shows them on a page.
+// Package mailsink is a mail server for development and tests: it accepts every mail, delivers none, and shows them on
+// a page.
 package mailsink
 
 import (
@@ -23,19 +24,19 @@ import (
 )
 
 const (
-	maxMail    = 1 << 20  // bytes of one
-	maxMails   = 10_000   // that are kept; the oldest go first
-	maxBytes   = 64 << 20 // of all of them
+	maxMail    = 1 << 20  // bytes per mail
+	maxMails   = 10_000   // stored mails; the oldest are dropped first
+	maxBytes   = 64 << 20 // of all stored mails
 	maxSilence = time.Minute
 )
 
-// A Sink keeps the newest mails: at most 10,000, and 64 MiB of them. Its fields are set before it is served.
+// A Sink stores the newest mails: at most 10,000, and 64 MiB. Set its fields before it serves.
 type Sink struct {
-	Dir    string                              // keeps them over a restart, each as an .eml file that no other user of the machine can read; "" means memory alone
-	TLS    *tls.Config                         // offers STARTTLS (RFC 3207); nil offers none
-	Login  func(user, password string) bool    // offers AUTH PLAIN (RFC 4954), over TLS alone where there is TLS, and lets no other client send; nil lets every client
-	Refuse func(recipient string) *Refusal     // refuses a recipient; nil, or a nil result, takes it
-	After  func(mail *Mail) (refused *Refusal) // refuses a mail after its last line, and does not keep it; as Refuse
+	Dir    string                              // stores them as .eml files that only this user can read; "" means only in memory
+	TLS    *tls.Config                         // offers STARTTLS (RFC 3207); nil means no TLS
+	Login  func(user, password string) bool    // offers AUTH PLAIN (RFC 4954), if there is TLS only over TLS, and requires it; nil means no login
+	Refuse func(recipient string) *Refusal     // refuses a recipient unless it is nil or returns nil
+	After  func(mail *Mail) (refused *Refusal) // refuses a mail after its last line, as Refuse does; a refused mail is not stored
 
 	mu    sync.Mutex
 	mails []*Mail // oldest first
@@ -43,10 +44,10 @@ type Sink struct {
 	last  int
 }
 
-// A Refusal is an answer of SMTP (RFC 5321 section 4.2): temporary with a code of 400 to 499, permanent from 500 on.
+// A Refusal is an SMTP reply (RFC 5321 section 4.2): temporary with a code of 400 to 499, permanent from 500 on.
 type Refusal = smtp.SMTPError
 
-// Open reads the mails that Dir keeps, and makes it if need be.
+// Open creates Dir if necessary, and reads its mails.
 func (s *Sink) Open() error {
 	if s.Dir == "" {
 		return nil
@@ -54,7 +55,7 @@ func (s *Sink) Open() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
-	files, err := fs.Glob(os.DirFS(s.Dir), "*.eml") // sorted: by their numbers
+	files, err := fs.Glob(os.DirFS(s.Dir), "*.eml") // sorted by number
 	for _, file := range files[max(0, len(files)-maxMails):] {
 		number := 0
 		if _, scanErr := fmt.Sscanf(file, "%d.eml", &number); scanErr != nil {
@@ -72,14 +73,14 @@ func (s *Sink) Open() error {
 	return err
 }
 
-// Mails returns those that are kept, oldest first.
+// Mails returns the stored mails, oldest first.
 func (s *Sink) Mails() []*Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.mails)
 }
 
-// keep takes a mail for good.
+// keep stores a mail.
 func (s *Sink) keep(m *Mail) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +107,7 @@ func (s *Sink) add(m *Mail) {
 	}
 }
 
-// Serve takes mails at ln until ctx ends.
+// Serve receives mails at ln until ctx ends.
 func (s *Sink) Serve(ctx context.Context, ln net.Listener, logger *slog.Logger) error {
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
 		return &session{sink: s, welcome: s.Login == nil}, nil
@@ -123,7 +124,7 @@ func (s *Sink) Serve(ctx context.Context, ln net.Listener, logger *slog.Logger) 
 	return nil
 }
 
-// A session is a connection, and the mail that it is about to send.
+// A session is a connection with its current mail.
 type session struct {
 	sink    *Sink
 	welcome bool
@@ -165,10 +166,10 @@ func (c *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	return nil
 }
 
-// Data fails, and so keeps nothing, where the connection is lost before the mail's last line.
+// Data stores nothing if the connection is lost before the mail's last line.
 func (c *session) Data(r io.Reader) error {
 	var raw bytes.Buffer
-	// What a server that delivers adds (RFC 5321 section 4.4); the envelope is known by it.
+	// The header lines of a final delivery (RFC 5321 section 4.4), which record the envelope.
 	fmt.Fprintf(&raw, "Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: by localhost (mailsink); %s\r\n",
 		c.from, strings.Join(c.to, ", "), time.Now().UTC().Format(time.RFC1123Z))
 	if _, err := raw.ReadFrom(r); err != nil {

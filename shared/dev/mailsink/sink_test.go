@@ -83,7 +83,7 @@ func TestSink(t *testing.T) {
 		return nil
 	}}
 	addr, url := serve(t, s)
-	if _, page := get(t, url+"/"); !strings.Contains(page, "No mail has come yet") {
+	if _, page := get(t, url+"/"); !strings.Contains(page, "No mail has arrived yet") {
 		t.Error(page)
 	}
 	if _, body := get(t, url+"/api/mails"); strings.TrimSpace(body) != "[]" {

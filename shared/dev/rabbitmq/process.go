@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// A folder is where a server lives, held by this process.
+// A folder is the place of one server, locked by this process.
 type folder struct {
 	dir       string // absolute
 	lock, log *os.File
@@ -33,7 +33,7 @@ func openFolder(dir string) (_ *folder, err error) {
 	if f.lock, err = os.OpenFile(filepath.Join(f.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
 	}
-	// The kernel gives it back however this process ends.
+	// the kernel releases the lock when this process ends
 	if err = syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		pid, _ := io.ReadAll(f.lock)
 		return nil, fmt.Errorf("%s is in use by process %s", f.dir, strings.TrimSpace(string(pid)))
@@ -58,10 +58,10 @@ func (f *folder) close() {
 	}
 }
 
-// leashScript reads from a pipe which only this process can write to, and kills its process group when that is closed.
+// leashScript reads from a pipe that only this process can write to. When the pipe closes, it kills its process group.
 const leashScript = `read -r nothing; kill -s KILL 0`
 
-// A group is a process group that ends with this process, however that ends.
+// A group is a process group that ends with this process, even after SIGKILL.
 type group struct {
 	leader *exec.Cmd
 	leash  io.Closer
@@ -77,7 +77,7 @@ func newGroup() (*group, error) {
 	return &group{leader, leash}, err
 }
 
-// kill is SIGKILL for all of the group.
+// kill sends SIGKILL to the group.
 func (g *group) kill() {
 	if g.leader.ProcessState == nil {
 		_ = syscall.Kill(-g.leader.Process.Pid, syscall.SIGKILL)
@@ -86,7 +86,7 @@ func (g *group) kill() {
 	}
 }
 
-// A child is a process of a group.
+// A child is a process of the group.
 type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{}

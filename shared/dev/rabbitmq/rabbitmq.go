@@ -1,5 +1,5 @@
-// Package rabbitmq runs a private RabbitMQ from the binaries on the machine, for development, tests and measurements: on loopback alone,
-// with its data in a folder of its own, and gone when the process that started it is gone, even after SIGKILL.
+// Package rabbitmq runs a private RabbitMQ from the machine's binaries, for development, tests and benchmarks: on
+// loopback only, with its data in its own folder, and only for the life of the process that started it.
 package rabbitmq
 
 import (
@@ -19,23 +19,23 @@ import (
 const (
 	startTimeout = 2 * time.Minute
 	stopTimeout  = 10 * time.Second
-	maxTail      = 2000 // bytes of the log in an error
+	maxTail      = 2000 // bytes of the log in errors
 )
 
-// ErrMissing is what Find says where RabbitMQ is not installed.
+// ErrMissing is returned by Find if RabbitMQ is not installed.
 var ErrMissing = errors.New("RabbitMQ is not installed: install it with `apt-get install rabbitmq-server` (Debian, Ubuntu) or `brew install rabbitmq` (macOS)")
 
-// Binaries are RabbitMQ's and Erlang's.
+// Binaries are the programs of RabbitMQ and Erlang.
 type Binaries struct {
-	Version           string // "RabbitMQ 3.10.8", or "RabbitMQ" where that cannot be told
+	Version           string // "RabbitMQ 3.10.8", or "RabbitMQ" if the version is unknown
 	server, ctl, epmd string
 }
 
 var versioned = regexp.MustCompile(`rabbitmq_server-([\d.]+)`)
 
-// Find returns ErrMissing if there is no RabbitMQ, or no epmd, which Erlang wants beside it.
+// Find returns ErrMissing if RabbitMQ, or the epmd that it needs, is missing.
 func Find() (*Binaries, error) {
-	// Debian's programs in the PATH take nobody but root, and change to a user of their own.
+	// Debian's programs in PATH only run as root, and switch to their own user.
 	b := &Binaries{
 		Version: "RabbitMQ", epmd: lookPath("epmd"),
 		server: lookPath("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"), ctl: lookPath("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmqctl"),
@@ -60,16 +60,16 @@ func lookPath(names ...string) string {
 	return ""
 }
 
-// Config says where a server lives.
+// A Config configures a server.
 type Config struct {
-	Dir  string // of its data and log; made if missing
-	Addr string // 127.0.0.1:port for AMQP; a free one if empty
+	Dir  string // of its data and log; created if missing
+	Addr string // 127.0.0.1:port for AMQP; empty: a free one
 }
 
-// A Server is a RabbitMQ that runs.
+// A Server is a running RabbitMQ.
 type Server struct {
 	Addr string // 127.0.0.1:port
-	URL  string // for those who speak AMQP 0-9-1
+	URL  string // for AMQP 0-9-1
 
 	*folder
 	env   []string
@@ -79,7 +79,7 @@ type Server struct {
 	epmd  *child
 }
 
-// Start returns when the server takes connections. It is up to Stop or Kill to end it.
+// Start returns when the server accepts connections. The caller ends it with Stop or Kill.
 func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	found, err := Find()
 	if err != nil {
@@ -120,7 +120,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.epmd, err = s.group.start(s.env, s.log, found.epmd, "-port", epmdPort, "-address", "127.0.0.1"); err != nil {
 		return nil, err
 	}
-	if err = s.listens(ctx, s.epmd, epmdAddr); err != nil { // else Erlang starts one that outlives everybody
+	if err = s.listens(ctx, s.epmd, epmdAddr); err != nil { // otherwise Erlang starts an epmd that outlives all
 		return nil, err
 	}
 	if s.node, err = s.group.start(s.env, s.log, found.server); err != nil {
@@ -129,7 +129,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, s.listens(ctx, s.node, s.Addr)
 }
 
-// environ is all that RabbitMQ's programs know: nothing of the machine's own configuration.
+// environ returns the complete environment of RabbitMQ's programs, without the machine's own configuration.
 func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, error) {
 	distAddr, err := freeAddr(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, 
 	}, nil
 }
 
-// listens returns when the child takes connections there.
+// listens returns when the child accepts connections at addr.
 func (s *Server) listens(ctx context.Context, c *child, addr string) error {
 	for {
 		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
@@ -170,7 +170,7 @@ func (s *Server) listens(ctx context.Context, c *child, addr string) error {
 // Exited is closed when the server has ended.
 func (s *Server) Exited() <-chan struct{} { return s.node.exited }
 
-// Failure says how the server ended, if nobody stopped it.
+// Failure returns why the server ended by itself.
 func (s *Server) Failure() error {
 	ended := s.epmd
 	if s.node != nil {
@@ -184,7 +184,7 @@ func (s *Server) tail() string {
 	return strings.TrimSpace(string(text[max(0, len(text)-maxTail):]))
 }
 
-// Stop lets the server end in good order, which takes seconds, and returns when it is gone.
+// Stop stops the server cleanly, which takes seconds, and returns when it is gone.
 func (s *Server) Stop() {
 	_ = s.node.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -194,7 +194,7 @@ func (s *Server) Stop() {
 	s.Kill()
 }
 
-// Kill is SIGKILL for all processes of the server. What it has confirmed is in the folder, for the next one.
+// Kill sends SIGKILL to all processes of the server. Confirmed messages remain in the folder.
 func (s *Server) Kill() {
 	if s.group != nil {
 		s.group.kill()
@@ -207,7 +207,7 @@ func (s *Server) Kill() {
 	s.close()
 }
 
-// Signal sends a signal to all processes of the server: SIGSTOP makes it hang.
+// Signal sends a signal to all processes of the server. SIGSTOP makes it hang.
 func (s *Server) Signal(sig syscall.Signal) error {
 	return syscall.Kill(-s.group.leader.Process.Pid, sig)
 }
@@ -223,7 +223,7 @@ func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// freeAddr returns an address of this machine on which nothing listens.
+// freeAddr returns a free address on loopback.
 func freeAddr(ctx context.Context) (string, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package topology shows the whole company on one page: its services, what each publishes and reads, and how that goes right
-// now. It knows nothing of them but where they are: all else they say when they are asked.
+// Package topology shows the whole company on one page: its services, the feeds that each publishes and reads, and
+// their current state. It knows only the services' addresses, and asks them for everything else.
 package topology
 
 import (
@@ -13,18 +13,18 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A Service is one to be asked.
+// A Service is a service to watch.
 type Service struct {
 	Name string // "warehouse"
 	URL  string // http://localhost:8090
-	Link string // the same for a browser; empty: URL
-	Text string // one line: what it does; may be empty
+	Link string // the URL for browsers; empty: URL
+	Text string // its purpose in one line; may be empty
 }
 
-// Services are written NAME=URL,NAME=URL.
+// Services are given as NAME=URL,NAME=URL.
 type Services []Service
 
-// UnmarshalText reads the services.
+// UnmarshalText parses a list of services.
 func (s *Services) UnmarshalText(text []byte) error {
 	for part := range strings.SplitSeq(string(text), ",") {
 		name, at, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -37,8 +37,8 @@ func (s *Services) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Check returns an error if the token, or a user in a URL, would be sent without TLS to a service that is not on this machine or a
-// plain host.
+// Check returns an error if the token, or a user in a URL, would be sent without TLS to a service that is neither on
+// this machine nor a plain host.
 func (s Services) Check(token string, plain feed.PlainHosts) error {
 	for _, service := range s {
 		u, err := url.Parse(service.URL)
@@ -52,7 +52,7 @@ func (s Services) Check(token string, plain feed.PlainHosts) error {
 	return nil
 }
 
-// LinkTo sets the host of all links for browsers, which may not know the services' own names. Ports stay.
+// LinkTo sets the host of all links, for browsers that cannot resolve the services' names. Ports stay.
 func (s Services) LinkTo(host string) error {
 	if u, err := url.Parse("http://" + host); err != nil || u.Hostname() != strings.Trim(host, "[]") {
 		return errors.New("takes the name or address of a host without a port, such as localhost or [2001:db8::7]")
@@ -82,42 +82,42 @@ func withoutUser(text string) string {
 	return u.String()
 }
 
-// What a service can be.
+// The statuses of a service.
 const (
 	Up       = "up"
-	NotReady = "not ready" // it answers, but cannot serve: mostly its database is down
+	NotReady = "not ready" // it answers, but cannot serve: usually its database is down
 	Down     = "down"
-	Unknown  = "unknown" // not asked yet, or not one that is asked
+	Unknown  = "unknown" // not asked yet, or outside the company
 )
 
-// A State is how a service was when it was last asked. What it publishes and reads is what it said last, however it is.
+// A State is the state of a service when it was last asked. The feeds and copies are from its last answer about them.
 type State struct {
 	Name      string    `json:"service"`
-	URL       string    `json:"url"` // for a browser
+	URL       string    `json:"url"` // for browsers
 	Text      string    `json:"description,omitempty"`
 	Status    string    `json:"status"`
-	Since     time.Time `json:"since"`            // it is of this status
-	Detail    string    `json:"detail,omitempty"` // why it is not up, or tells nothing of its feeds and copies
+	Since     time.Time `json:"since"`            // of this status
+	Detail    string    `json:"detail,omitempty"` // why it is not up, or does not show its feeds and copies
 	Publishes []Feed    `json:"publishes"`
 	Reads     []Copy    `json:"reads"`
 
-	askedAt string // its URL as the readers of its feeds may know it
-	refuses bool   // it asks for a token, or another one, and does not tell of feeds or copies
+	askedAt string // its URL, as its readers may know it
+	refuses bool   // it requires a token, or another one, for its feeds or copies
 }
 
-// A Feed is one that a service publishes, as its /feeds says.
+// A Feed is a feed that a service lists at /feeds.
 type Feed struct {
 	Name    string `json:"feed"`
 	URL     string `json:"url"`
 	Entries int64  `json:"entries"` // -1: unknown
 }
 
-// A Copy is one that a service has of a feed, as its /subscriptions says.
+// A Copy is a copy that a service lists at /subscriptions.
 type Copy struct {
 	Feed      string      `json:"feed"`
 	URL       string      `json:"url"`
-	Source    string      `json:"source"` // service, or host where that is none of the company
-	State     string      `json:"state"`  // as there; "unknown" while the service is down
+	Source    string      `json:"source"` // the service, or the host if it is not of the company
+	State     string      `json:"state"`  // as listed; "unknown" while the service is down
 	AsOf      *time.Time  `json:"as_of"`
 	Failing   *time.Time  `json:"failing_since"`
 	Behind    int64       `json:"lag_entries"`
@@ -126,8 +126,8 @@ type Copy struct {
 	LastError *string     `json:"last_error"`
 }
 
-// connect finds out whose feeds are read: of a service that is asked, or of one outside, which joins the list. A feed that is read is
-// one that is published, whether its service says so at the moment or not.
+// connect finds the service of each feed that is read. A source outside the company joins the list. A feed that is read
+// counts as published, even while its service does not list it.
 func connect(states []State) []State {
 	asked := len(states)
 	for i := range asked {
@@ -167,7 +167,7 @@ func sourceOf(states []State, c *Copy, base string) int {
 	return -1
 }
 
-// feed returns the index of a feed that the service publishes, -1 for none.
+// feed returns the index of the feed, or -1 if the service does not publish it.
 func (s *State) feed(name string) int {
 	for i, f := range s.Publishes {
 		if f.Name == name {
@@ -177,7 +177,7 @@ func (s *State) feed(name string) int {
 	return -1
 }
 
-// inWords says why a service does not answer.
+// inWords returns why a service does not answer.
 func inWords(err error) string {
 	var slow interface{ Timeout() bool }
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {

@@ -144,7 +144,7 @@ func TestPage(t *testing.T) {
 	resp := get("/")
 	body := resp.Body.String()
 	for _, part := range []string{
-		`<p class="banner bad" role="status"><strong>sales: down.</strong> The others go on.</p>`,
+		`<p class="banner bad" role="status"><strong>sales: down.</strong> The other services are not affected.</p>`,
 		`<a href="http://localhost:8080"><text class="name" x="16" y="30">sales</text></a>`, "down since " + noon.Format("15:04:05"), "It cannot be reached.",
 		`<a href="http://localhost:8080/feeds/orders">`, `publishes <tspan class="feed">orders</tspan>`, "sells &lt;cars&gt;",
 		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 7 min ago", `<path class="arrow stale"`,
@@ -157,7 +157,7 @@ func TestPage(t *testing.T) {
 	if resp.Header().Get("Refresh") != "2" || strings.Contains(body, " style=") {
 		t.Errorf("Refresh: %s; %s", resp.Header().Get("Refresh"), body)
 	}
-	if still := get("/?refresh=off"); still.Header().Get("Refresh") != "" || !strings.Contains(still.Body.String(), `<a href="/">Let it follow</a>`) {
+	if still := get("/?refresh=off"); still.Header().Get("Refresh") != "" || !strings.Contains(still.Body.String(), `<a href="/">Turn them on</a>`) {
 		t.Errorf("it does not stand still: %v", still.Header())
 	}
 	if css := get("/map.css"); css.Code != 200 || !strings.HasPrefix(css.Header().Get("Content-Type"), "text/css") {

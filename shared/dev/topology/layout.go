@@ -7,58 +7,59 @@ import (
 	"strings"
 )
 
-// All lengths are in units of the drawing: pixels where it is not scaled.
+// All lengths are in units of the drawing: pixels at scale 1.
 const (
 	boxWidth   = 236
 	headHeight = 66 // of a box: name and status
-	rowHeight  = 46 // a copy or a feed
+	rowHeight  = 46 // of a copy or a feed
 	rowGap     = 8
 	columnGap  = 72
 	boxGap     = 24
-	laneHeight = 8 // what an arrow takes that passes a column
+	laneHeight = 8 // of an arrow that passes a column
 	margin     = 10
 	sweeps     = 8
 )
 
-// A drawing is the services as boxes in columns: each stands right of those whose feeds it reads, as far left as that allows.
+// A drawing arranges the services as boxes in columns. Each stands to the right of the services whose feeds it reads,
+// as far left as possible.
 type drawing struct {
 	Width, Height int
 	Boxes         []*box
 	Arrows        []arrow
 }
 
-// A box is a service; below its head a row for each copy, then one for each feed.
+// A box is a service. Below its head it has a row per copy, then a row per feed.
 type box struct {
 	*State
 	cell
 }
 
-// RowY is where in the box a row begins: its copies come first, then its feeds.
+// RowY returns where the row of a copy begins in the box.
 func (b *box) RowY(i int) int { return headHeight + i*(rowHeight+rowGap) }
 
-// FeedY is the same for a feed.
+// FeedY returns where the row of a feed begins.
 func (b *box) FeedY(i int) int { return b.RowY(len(b.Reads) + i) }
 
 // An arrow leads from a feed to a copy of it.
 type arrow struct{ State, Path, Head string }
 
-// A cell takes up space in a column: a box, or a lane for the arrows of a feed that pass.
+// A cell takes space in a column: a box, or a lane for the arrows of a feed that pass it.
 type cell struct {
 	X, Y, Height int
-	left, right  []*cell // that arrows come from and lead to
+	left, right  []*cell // cells from which arrows come, and to which arrows lead
 }
 
 func (c *cell) middle() int { return c.Y + c.Height/2 }
 
-// A way is what an arrow goes from left to right: from its feed through lanes to the copy.
+// A way is the course of an arrow from its feed through lanes to the copy.
 type way struct {
 	from, to *box
 	feed     int
-	copy     string // of which feed
+	copy     string // the feed's name
 	lanes    []*cell
 }
 
-// before is the cell left of the way's end.
+// before returns the cell left of the way's end.
 func (w *way) before() *cell {
 	if len(w.lanes) > 0 {
 		return w.lanes[len(w.lanes)-1]
@@ -81,7 +82,7 @@ func draw(states []State) *drawing {
 	}
 	ways := d.ways(columns, level, index)
 	d.place(columns)
-	for _, b := range d.Boxes { // a copy whose arrow comes from above stands above
+	for _, b := range d.Boxes { // a copy whose arrow comes from above is above the others
 		from := map[string]int{}
 		for _, w := range ways {
 			if w.to == b {
@@ -93,12 +94,12 @@ func draw(states []State) *drawing {
 	for _, w := range ways {
 		d.Arrows = append(d.Arrows, w.arrow())
 	}
-	usual := []string{"fresh", Unknown} // the rest is drawn above it
+	usual := []string{"fresh", Unknown} // other states are drawn on top
 	slices.SortStableFunc(d.Arrows, func(a, b arrow) int { return -cmp.Compare(slices.Index(usual, a.State), slices.Index(usual, b.State)) })
 	return d
 }
 
-// levels says how far right each service stands. Services that read each other's feeds stand in some order.
+// levels returns the column of each service. Services that read each other's feeds get some order.
 func levels(states []State, index map[string]int) []int {
 	level, visited := make([]int, len(states)), make([]int, len(states))
 	const underWay, done = 1, 2
@@ -125,7 +126,7 @@ func levels(states []State, index map[string]int) []int {
 	return level
 }
 
-// ways finds the way of each arrow. Those of one feed share a lane in each column that they pass.
+// ways returns the way of each arrow. The arrows of one feed share a lane in each column that they pass.
 func (d *drawing) ways(columns [][]*cell, level []int, index map[string]int) (ways []*way) {
 	type place struct {
 		feed   string
@@ -162,7 +163,7 @@ func join(left, right *cell) {
 	left.right, right.left = append(left.right, right), append(right.left, left)
 }
 
-// place gives each cell its place: columns from left to right, and in a column each cell near to those that it is joined with.
+// place positions the cells: columns from left to right, and in a column each cell near its neighbours.
 func (d *drawing) place(columns [][]*cell) {
 	height := 0
 	for i, column := range columns {
@@ -199,7 +200,7 @@ func mean(c *cell, joined []*cell) int {
 	return sum / len(joined)
 }
 
-// stack puts a column's cells one below the other, in the middle of a height, and gives their own.
+// stack places a column's cells below one another, centred in the height, and returns their own height.
 func stack(column []*cell, height int) int {
 	own := -boxGap
 	for _, c := range column {
@@ -219,7 +220,7 @@ func (w *way) arrow() arrow {
 	var path strings.Builder
 	fmt.Fprintf(&path, "M%d %d", x, y)
 	curve := func(toX, toY int) {
-		bend := max(columnGap/2, (x-toX)/3) // a way back swings out
+		bend := max(columnGap/2, (x-toX)/3) // an arrow to the left bends outward
 		fmt.Fprintf(&path, "C%d %d %d %d %d %d", x+bend, y, toX-bend, toY, toX, toY)
 		x, y = toX, toY
 	}

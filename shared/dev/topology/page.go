@@ -25,27 +25,27 @@ var (
 	style   = func() []byte {
 		css, err := files.ReadFile("map.css")
 		if err != nil {
-			panic(err) // embedded
+			panic(err) // the template is embedded
 		}
 		return css
 	}()
 )
 
-// refresh is after how many seconds the page loads itself again.
+// refresh is the interval in seconds at which the page reloads itself.
 const refresh = 2
 
-// A view is what the page shows.
+// A view is the content of the page.
 type view struct {
 	Drawing *drawing
-	Style   string // path of its style
+	Style   string // path of the stylesheet
 	States  []State
-	Away    []State // those that are not up
-	Refuse  []State // those that do not tell the map of their feeds and copies
+	Away    []State // services that are not up
+	Refuse  []State // services that do not show the map their feeds and copies
 	Token   bool    // the map has a token
-	Still   bool    // the page does not load itself again
+	Still   bool    // the page does not reload itself
 }
 
-// Route adds the page of the company at /, the same as JSON at /api/services, and its health.
+// Route adds the page at /, its JSON at /api/services, and health.
 func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	web.GET(r, "/", func(c *gin.Context) {
@@ -75,8 +75,8 @@ func Route(r gin.IRoutes, w *Watch) {
 	})
 }
 
-// Picture draws services as an SVG image of its own: where they are, and whose feeds they read, by the URLs of the services and
-// their copies. It says nothing of a particular moment.
+// Picture returns an SVG image of the services and the feeds that they read, with links to services and copies, without
+// their current state.
 func Picture(states []State) ([]byte, error) {
 	for i := range states {
 		s := &states[i]
@@ -88,10 +88,10 @@ func Picture(states []State) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// Class is the status as the style knows it.
+// Class returns the CSS class of the status.
 func (s State) Class() string { return strings.ReplaceAll(s.Status, " ", "-") }
 
-// Words says how the service is, or on which port if that is not the question.
+// Words returns the service's status in words, or its port in a picture without states.
 func (s State) Words() string {
 	switch s.Status {
 	case "":
@@ -111,7 +111,7 @@ func (s State) Words() string {
 	return s.Status + " since " + s.Since.Format("15:04:05")
 }
 
-// Class is the state as the style knows it: a fresh copy whose polls fail is drawn as a stale one.
+// Class returns the CSS class of the state. A fresh copy whose polls fail is drawn as stale.
 func (c Copy) Class() string {
 	if c.Failing != nil && c.State == "fresh" {
 		return "stale"
@@ -119,7 +119,7 @@ func (c Copy) Class() string {
 	return c.State
 }
 
-// Words says how the copy is.
+// Words returns the copy's state in words.
 func (c Copy) Words() string {
 	switch {
 	case c.State == "" || c.State == Unknown:
@@ -134,7 +134,7 @@ func (c Copy) Words() string {
 	return c.State + ", " + web.Ago(*c.AsOf)
 }
 
-// Next says when the source is asked next.
+// Next returns when the source is polled next, in words.
 func (c Copy) Next() string {
 	if len(c.NextPolls) == 0 {
 		return "–"
@@ -145,7 +145,7 @@ func (c Copy) Next() string {
 	return c.NextPolls[0].Format("15:04:05") + " UTC"
 }
 
-// Words says how much is in the feed.
+// Words returns the number of entries in words.
 func (f Feed) Words() string {
 	switch {
 	case f.Entries < 0:

@@ -19,8 +19,8 @@ func TestServiceThatRefusesTheMap(t *testing.T) {
 		status            int
 	}{
 		{"no token", "", "They need a token: start the map with FEED_TOKEN", http.StatusUnauthorized},
-		{"another token", "datafeed_OTHER", "FEED_TOKEN is no token that they know", http.StatusUnauthorized},
-		{"a token for other feeds", "datafeed_OTHER", "or one for other feeds", http.StatusForbidden},
+		{"another token", "datafeed_OTHER", "They do not list FEED_TOKEN", http.StatusUnauthorized},
+		{"a token for other feeds", "datafeed_OTHER", "or only for other feeds", http.StatusForbidden},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()

@@ -12,21 +12,21 @@ import (
 
 const (
 	interval = time.Second
-	timeout  = 3 * time.Second // longer than what /readyz gives a database
+	timeout  = 3 * time.Second // longer than /readyz waits for a database
 	maxBody  = 1 << 20
 )
 
-// A Watch asks the services again and again, each on its own, so that a slow one keeps none of the others.
+// A Watch polls the services, each independently, so that a slow one does not delay the others.
 type Watch struct {
 	token      string
-	transports []*http.Transport // of the services in their order, each used by its own goroutine alone
+	transports []*http.Transport // one per service, each used only by that service's goroutine
 
 	mu     sync.Mutex
-	states []State // in the order of the services
+	states []State // one per service
 	asked  []Service
 }
 
-// NewWatch makes a watch of services. The token, if there is one, goes to all of them: it is for those whose feeds need one.
+// NewWatch returns a watch of the services. The token, if any, is sent to all of them.
 func NewWatch(services []Service, token string) *Watch {
 	w := &Watch{token: token, asked: services}
 	now := time.Now().UTC()
@@ -62,7 +62,7 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// States returns all services, and behind them the sources outside that one of them reads.
+// States returns all services, followed by sources outside the company that they read.
 func (w *Watch) States() []State {
 	w.mu.Lock()
 	states := slices.Clone(w.states)
@@ -105,7 +105,7 @@ func (w *Watch) ask(ctx context.Context, i int) {
 		var problem struct {
 			Detail string `json:"detail"`
 		}
-		_ = json.Unmarshal(ready.body, &problem) // without, the status code has to do
+		_ = json.Unmarshal(ready.body, &problem) // without a problem document the status code is shown
 		if s.Status, s.Detail = NotReady, problem.Detail; s.Detail == "" {
 			s.Detail = "It answers " + http.StatusText(ready.status) + "."
 		}
@@ -120,7 +120,7 @@ func (w *Watch) ask(ctx context.Context, i int) {
 	replace(&s.Reads, copies)
 }
 
-// replace keeps what is known when there is no answer. 404 is one: the service publishes, or reads, nothing.
+// replace keeps the earlier list if there is no answer. A 404 means that the service publishes, or reads, nothing.
 func replace[T any](list *[]T, a answer) {
 	var fresh []T
 	if a.err == nil && a.status == http.StatusNotFound || a.status == http.StatusOK && json.Unmarshal(a.body, &fresh) == nil {
@@ -128,20 +128,20 @@ func replace[T any](list *[]T, a answer) {
 	}
 }
 
-// An answer is what came of a request.
+// An answer is the result of a request.
 type answer struct {
 	status int
 	body   []byte
 	err    error
 }
 
-// refused reports whether an answer asks for a token, or for another one.
+// refused reports whether the answer requires a token, or another one.
 func refused(a answer) bool {
 	return a.err == nil && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
 }
 
-// leave has the next request to a service use a new connection: one that is dead, as behind a forwarder that forgot it, is used
-// else until the system gives it up, over HTTP/2 by every request.
+// leave makes the next request to a service use a new connection. A dead one, for example behind a forwarder that
+// forgot it, would otherwise be used until the system gives it up; with HTTP/2, by every request.
 func (w *Watch) leave(i int) {
 	before := w.transports[i]
 	w.transports[i] = before.Clone()

@@ -17,7 +17,7 @@ import (
 
 const oldestMajor = 14
 
-// ErrNoBinaries is the error of Start on a machine without a PostgreSQL server.
+// ErrNoBinaries is returned by Start if the machine has no PostgreSQL server.
 var ErrNoBinaries = errors.New("no PostgreSQL server found on this machine: install one " +
 	"(Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), " +
 	"or set PGBIN to the folder of its binaries, or set DATABASE_URL to a running server")
@@ -38,9 +38,8 @@ type binaries struct {
 	major  int
 }
 
-// findBinaries returns the folder that holds initdb and postgres: pgbin if it is set, else the
-// first of PATH, pg_config and the usual folders that serves. A major version of 0 means any that
-// is supported.
+// findBinaries returns the folder of initdb and postgres: pgbin if it is set, else the first supported one of PATH,
+// pg_config and the usual folders. A major version of 0 means any that is supported.
 func findBinaries(ctx context.Context, pgbin string, major int) (string, error) {
 	var found []binaries
 	var err error
@@ -62,7 +61,7 @@ func findBinaries(ctx context.Context, pgbin string, major int) (string, error) 
 	return choose(found, major)
 }
 
-// choose prefers the first.
+// choose returns the folder of the first binaries that are supported and of the major version, if that is not 0.
 func choose(found []binaries, major int) (string, error) {
 	if len(found) == 0 {
 		return "", ErrNoBinaries
@@ -76,10 +75,10 @@ func choose(found []binaries, major int) (string, error) {
 	if major != 0 {
 		need = fmt.Sprintf("%d, which made the data", major)
 	}
-	return "", fmt.Errorf("PostgreSQL %d in %s cannot be used: needed is version %s", found[0].major, found[0].folder, need)
+	return "", fmt.Errorf("PostgreSQL %d in %s cannot be used: version %s is required", found[0].major, found[0].folder, need)
 }
 
-// search lists the binaries of this machine, in the order of preference.
+// search lists the binaries on this machine in order of preference.
 func search(ctx context.Context, globs []string) []binaries {
 	var found []binaries
 	add := func(folder string) {

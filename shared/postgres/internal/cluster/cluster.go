@@ -1,7 +1,7 @@
-// Package cluster runs one private PostgreSQL server that lives no longer than this process.
+// Package cluster runs a private PostgreSQL server for the life of this process.
 //
-// The server listens on a Unix socket in a folder that only its own user may enter, and it is
-// stopped when the process ends, however it ends.
+// The server listens on a Unix socket in a folder that only its own user may enter. It is stopped when the process
+// ends, even by SIGKILL.
 package cluster
 
 import (
@@ -20,17 +20,17 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
-// Options says which server to run.
+// Options configure a server.
 type Options struct {
-	Dir      string       // the server's folder, made when missing
-	Fallback bool         // nobody has chosen Dir: where the server's user cannot enter it, the data goes under /var/lib/edison-cars
+	Dir      string       // the server's folder, created if missing
+	Fallback bool         // Dir is the default: if the server's user cannot enter it, the data goes under /var/lib/edison-cars
 	Bin      string       // folder of the PostgreSQL binaries; empty: searched for
-	Volatile bool         // for tests: faster, but a crash of the machine may break the data
-	Watchdog bool         // watch over this process's life by a pipe even where the kernel can
+	Volatile bool         // for tests: faster, but a crash of the machine may corrupt the data
+	Watchdog bool         // watch this process by a pipe even if the kernel offers a better way
 	Logger   *slog.Logger // required
 }
 
-// Cluster is a running server. It is started again when it ends by itself.
+// A Cluster is a running server. It is restarted if it ends by itself.
 type Cluster struct {
 	opts   Options
 	folder *folder
@@ -39,10 +39,10 @@ type Cluster struct {
 	done   chan struct{}
 }
 
-// Start makes the database cluster when there is none yet, and returns when its server takes
-// connections. Cancelling ctx gives up; afterwards it has no effect. A folder that another process
-// has started a server in is an error that names that process. A folder that has had a database and
-// has none now is an error, too: Remove lets it begin over.
+// Start creates the database cluster if there is none, and returns when its server accepts connections. Cancelling ctx
+// interrupts Start; afterwards it has no effect. Start returns an error if another process runs a server in the folder,
+// and names that process. It also returns an error if the folder once had a database and has none now; Remove allows a
+// new one.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	folder, err := openFolder(opts)
 	if err != nil {
@@ -83,8 +83,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// URL is the connection URL of a database of the server, for this process and for others of the
-// same user.
+// URL returns the connection URL of a database, for this process and for others of the same user.
 func (c *Cluster) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -95,22 +94,20 @@ func (c *Cluster) URL(database string) string {
 	return u.String()
 }
 
-// Folder is where the server keeps its data and its log: Options.Dir unless its user cannot enter
-// that.
+// Folder returns the folder of the server's data and log: Options.Dir, unless its user cannot enter that.
 func (c *Cluster) Folder() string { return c.folder.home }
 
-// Bin is the folder of the server's binaries.
+// Bin returns the folder of the server's binaries.
 func (c *Cluster) Bin() string { return c.bin }
 
-// Stop ends open sessions, stops the server and returns when it is gone. It may be called again.
+// Stop ends open sessions, stops the server, and returns when it is gone. It may be called repeatedly.
 func (c *Cluster) Stop() {
 	c.cancel()
 	<-c.done
 	c.folder.close()
 }
 
-// Remove deletes the data of the server that was started in dir, all but the lock file. It fails
-// when the server is running.
+// Remove deletes the data of the server in dir, except the lock file. It fails while the server is running.
 func Remove(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -129,7 +126,7 @@ func Remove(dir string) error {
 		}
 		defer lock.Close()
 	}
-	// The server of a process that ended a moment ago still writes.
+	// The server of a process that has just ended may still write.
 	if err := awaitNoServer(filepath.Join(f.home, "data")); err != nil {
 		return err
 	}
@@ -150,7 +147,7 @@ func Remove(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, marker := range f.markers() { // the last: until then, what is left is no fresh start
+	for _, marker := range f.markers() { // the markers go last: until then the folder still says that it had a database
 		if removeErr := os.Remove(marker); !errors.Is(removeErr, os.ErrNotExist) {
 			err = errors.Join(err, removeErr)
 		}
@@ -158,7 +155,7 @@ func Remove(dir string) error {
 	return err
 }
 
-// supervise keeps a server running until life ends, then stops it.
+// supervise keeps the server running until life ends, then stops it.
 func (c *Cluster) supervise(life context.Context, server *process) {
 	defer close(c.done)
 	log := c.opts.Logger.With("folder", c.folder.home)
@@ -171,7 +168,7 @@ func (c *Cluster) supervise(life context.Context, server *process) {
 			return
 		case <-server.exited:
 		}
-		log.Error("private PostgreSQL ended by itself, starting it again", "error", server.failure())
+		log.Error("private PostgreSQL ended, restarting it", "error", server.failure())
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
@@ -183,7 +180,7 @@ func (c *Cluster) supervise(life context.Context, server *process) {
 			}
 			var err error
 			if server, err = c.launch(life); err != nil && life.Err() == nil {
-				log.Error("private PostgreSQL does not start, trying again", "error", err)
+				log.Error("private PostgreSQL does not start, retrying", "error", err)
 			}
 		}
 		log.Info("private PostgreSQL runs again")

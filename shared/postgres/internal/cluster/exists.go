@@ -15,8 +15,8 @@ const markerText = `A database of this service exists. A start that does not fin
 without a word. To begin over, delete this file and the data.
 `
 
-// markersOf lists where a file says that the folder has had a database: in it, beside it and, where the folder above it is a
-// volume, beside that. A volume further up is not marked: see unmounted.
+// markersOf lists the files that record that the folder has had a database: in it, beside it and, if the folder above
+// is a volume, beside that. A volume further up is not marked: see unmounted.
 func markersOf(dir string) []string {
 	above, name := filepath.Dir(dir), filepath.Base(dir)
 	return []string{filepath.Join(dir, "exists"), dir + ".exists", above + "-" + name + ".exists"}
@@ -29,7 +29,7 @@ func (f *folder) markers() []string {
 	return append(markersOf(f.dir), markersOf(f.home)...)
 }
 
-// mark leaves the files that say that there is a database, as far as this process may write there.
+// mark writes these files, as far as this process may.
 func (f *folder) mark() {
 	for i, path := range f.markers() {
 		if i%3 == 2 && (i > 2 || !slices.Contains(mounted(), filepath.Dir(f.dir))) || exists(path) {
@@ -46,7 +46,7 @@ func (f *folder) mark() {
 	}
 }
 
-// mayBegin returns an error where there has been a database before, or may be one that is not to be seen now.
+// mayBegin returns an error if the folder had a database before, or may have one that is not mounted now.
 func (f *folder) mayBegin() error {
 	info, err := os.Lstat(f.data)
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
@@ -64,7 +64,7 @@ func (f *folder) mayBegin() error {
 			f.data, f.andMarkers())
 	}
 	if marked := f.andMarkers(); marked != "" {
-		return fmt.Errorf("there was a database in %s, and it is gone: mount its volume or restore it from a backup; to start over, delete%s",
+		return fmt.Errorf("the database in %s is gone: mount its volume or restore it from a backup; to start over, delete%s",
 			f.data, strings.TrimPrefix(marked, " and"))
 	}
 	if volume := unmounted(f.data); volume != "" {
@@ -73,7 +73,7 @@ func (f *folder) mayBegin() error {
 	return nil
 }
 
-// andMarkers names the markers that are there, in the form " and A and B".
+// andMarkers returns the markers that exist, in the form " and A and B".
 func (f *folder) andMarkers() (text string) {
 	for _, path := range f.markers() {
 		if _, err := os.Lstat(path); err == nil {
@@ -83,7 +83,7 @@ func (f *folder) andMarkers() (text string) {
 	return text
 }
 
-// unmounted is the volume that /etc/fstab has at or above the path and that is not mounted, or "" if there is none.
+// unmounted returns the volume at or above the path that /etc/fstab lists and that is not mounted, or "".
 func unmounted(path string) string {
 	table, _ := os.ReadFile("/etc/fstab")
 	return missingVolume(path, mountPoints(string(table), 1), mounted())
@@ -98,7 +98,7 @@ func missingVolume(path string, volumes, mounted []string) string {
 	return ""
 }
 
-// mountPoints reads the column of an fstab(5) or of /proc/self/mountinfo that holds the mount points.
+// mountPoints reads the column of mount points from an fstab(5) or /proc/self/mountinfo.
 func mountPoints(table string, column int) (paths []string) {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)

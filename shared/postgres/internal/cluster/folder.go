@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	fallbackRoot  = "/var/lib/edison-cars" // of data whose own folder the server's user cannot enter
-	oldPrefix     = "/var/tmp/edison-"     // where such data was before
+	fallbackRoot  = "/var/lib/edison-cars" // for data whose own folder the server's user cannot enter
+	oldPrefix     = "/var/tmp/edison-"     // the place of such data in earlier versions
 	lockName      = "lock"
-	maxSocketPath = 103 // bytes, the least of the systems' limits
+	maxSocketPath = 103 // bytes: the smallest limit of all systems
 )
 
-// folder is where one server lives, held by this process.
+// A folder is the place of one server, locked by this process.
 type folder struct {
 	lock    *os.File
-	account *syscall.Credential // the user that the server runs as; nil means that of this process
+	account *syscall.Credential // the server's user; nil means this process's
 	dir     string              // absolute: Options.Dir
-	home    string              // absolute: dir, or what stands for it under fallbackRoot
+	home    string              // absolute: dir, or its replacement under fallbackRoot
 	data    string              // the database cluster, in home
 	socket  string              // folder of the socket: home, or one with a shorter path
 }
@@ -91,7 +91,7 @@ func (f *folder) close() {
 	f.lock.Close()
 }
 
-// lockFolder takes the folder for this process; the kernel gives it back when the process ends.
+// lockFolder locks the folder for this process. The kernel releases the lock when the process ends.
 func lockFolder(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -114,8 +114,8 @@ func lockFolder(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// serverAccount returns the user that the server of the folder runs as, since PostgreSQL refuses root: the
-// owner of the folder, else the user postgres or nobody. It returns nil if this process is not root's.
+// serverAccount returns the user of the folder's server, since PostgreSQL refuses root: the owner of the folder, else
+// the user postgres or nobody. It returns nil if this process is not root's.
 func serverAccount(dir string) (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -132,7 +132,7 @@ func serverAccount(dir string) (*syscall.Credential, error) {
 		if err != nil {
 			continue
 		}
-		// On macOS, nobody has the id -2.
+		// on macOS, the user nobody has the id -2
 		uid, err := strconv.ParseInt(account.Uid, 10, 64)
 		if err != nil {
 			return nil, err
@@ -146,8 +146,8 @@ func serverAccount(dir string) (*syscall.Credential, error) {
 	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as")
 }
 
-// enterable is dir if the account can work in it. Else it is a folder under fallbackRoot that belongs to dir, where fallback
-// allows that or dir's data is there already; the link data in dir leads to it.
+// enterable returns dir if the account can use it, or else dir's replacement under fallbackRoot, if fallback allows
+// that or the replacement already has dir's data. The link data in dir leads to it.
 func enterable(dir string, account *syscall.Credential, fallback bool) (string, error) {
 	elsewhere, link := fallbackHome(dir), filepath.Join(dir, "data")
 	target, _ := os.Readlink(link)
@@ -161,7 +161,7 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	case strings.HasPrefix(target, fallbackRoot+"/") || strings.HasPrefix(target, oldPrefix):
 		return "", fmt.Errorf("%s leads to %s, the data of another folder, as %s was moved or copied: to keep the data, move %s to %s "+
 			"and delete the link; to start over, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
-	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and made again
+	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and created again
 	default:
 		reason := try(dir, account)
 		if reason == nil {
@@ -187,7 +187,7 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	return elsewhere, try(elsewhere, account)
 }
 
-// bring moves the data of dir from where it was before to where it is now.
+// bring moves the data of dir from its place in earlier versions.
 func bring(dir string) error {
 	before, now, link := oldHome(dir), fallbackHome(dir), filepath.Join(dir, "data")
 	switch {
@@ -210,14 +210,14 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// fallbackHome is the folder under fallbackRoot that belongs to dir, and to no other one.
+// fallbackHome returns the replacement of dir under fallbackRoot, which no other folder shares.
 func fallbackHome(dir string) string {
 	return filepath.Join(fallbackRoot, filepath.Base(dir)+"-"+shortHash(dir))
 }
 
 func oldHome(dir string) string { return oldPrefix + shortHash(dir) }
 
-// temporary says why what is in the folder does not last, or "" if it does.
+// temporary returns the reason why the folder's content does not last, or "".
 func temporary(folder string) string {
 	resolved, err := filepath.EvalSymlinks(folder)
 	if err != nil {
@@ -242,8 +242,8 @@ func try(dir string, account *syscall.Credential) error {
 	return cmd.Run()
 }
 
-// claim makes a folder that only the account may enter. One that is there already must belong to
-// the account or to this process: in a folder like /tmp anybody could have made it.
+// claim creates a folder that only the account may enter. An existing one must belong to the account or to this
+// process: in a folder like /tmp, any user could have created it.
 func claim(dir string, account *syscall.Credential) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

@@ -15,21 +15,21 @@ import (
 
 const (
 	logName    = "postgres.log"
-	maxLogSize = 16 << 20 // bytes, looked at when a process starts
+	maxLogSize = 16 << 20 // bytes, checked when a process starts
 	tailLines  = 12
 )
 
-// process is a started initdb or server.
+// A process is a running initdb or server.
 type process struct {
 	name     string
 	cmd      *exec.Cmd
 	log      string
-	logStart int64         // where in the log this run begins, in bytes
+	logStart int64         // where this run begins in the log, in bytes
 	exited   chan struct{} // closed when the process is gone; then err is set
 	err      error
 }
 
-// start starts a program of PostgreSQL, which gets the signal death when this process ends.
+// start starts a program of PostgreSQL. It gets the signal death when this process ends.
 func (c *Cluster) start(death syscall.Signal, line ...string) (*process, error) {
 	p := &process{name: filepath.Base(line[0]), log: filepath.Join(c.folder.home, logName), exited: make(chan struct{})}
 	log, err := c.openLog(p.log)
@@ -74,8 +74,8 @@ func (c *Cluster) openLog(path string) (*os.File, error) {
 	return log, err
 }
 
-// command returns a program that runs with the server's user, a process group of its own, which a Ctrl-C in the
-// terminal does not reach, and an environment that sets nothing for PostgreSQL.
+// command returns a program with the server's user, a process group of its own, which Ctrl-C in the terminal does not
+// reach, and an environment without settings of PostgreSQL.
 func (c *Cluster) command(line ...string) *exec.Cmd {
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = c.folder.home
@@ -89,14 +89,14 @@ func (c *Cluster) command(line ...string) *exec.Cmd {
 	return cmd
 }
 
-// startOnThread starts cmd on a thread that lives until cmd has ended, as dieWithThread needs.
+// startOnThread starts cmd on a thread that lives until cmd has ended, as dieWithThread requires.
 func startOnThread(cmd *exec.Cmd) (ended <-chan error, err error) {
 	started, waited := make(chan error), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		// What a shell starts in the background ignores SIGINT and SIGQUIT, and its children would
-		// until they set handlers; a signal that is handled here has its default effect in them.
+		// A program that a shell starts in the background ignores SIGINT and SIGQUIT, and so do its children until they
+		// set handlers. A signal that is handled here has its default effect in them.
 		handled := make(chan os.Signal, 1)
 		signal.Notify(handled, syscall.SIGINT, syscall.SIGQUIT)
 		err := cmd.Start()
@@ -110,8 +110,8 @@ func startOnThread(cmd *exec.Cmd) (ended <-chan error, err error) {
 	return waited, err
 }
 
-// stop stops a server and returns when it is gone. Open sessions end; unless it is to be immediate,
-// the server also writes a checkpoint, so that the next start need not recover.
+// stop stops a server, ends its sessions, and returns when it is gone. Unless it is immediate, the server writes a
+// checkpoint, so that the next start needs no recovery.
 func (p *process) stop(immediate bool) {
 	type step struct {
 		signal  syscall.Signal
@@ -133,7 +133,7 @@ func (p *process) stop(immediate bool) {
 	<-p.exited
 }
 
-// failure says how a process ended that was not told to.
+// failure returns why a process ended by itself.
 func (p *process) failure() error {
 	end := "exit status 0"
 	if p.err != nil {
@@ -142,7 +142,7 @@ func (p *process) failure() error {
 	return fmt.Errorf("%s ended with %s; its log:\n%s", p.name, end, p.logTail())
 }
 
-// logTail is the last lines that this run wrote.
+// logTail returns the last lines that this run wrote.
 func (p *process) logTail() string {
 	text, err := func() ([]byte, error) {
 		f, err := os.Open(p.log)

@@ -24,14 +24,14 @@ const (
 	startingUp         = "57P03" // SQLSTATE, or shutting down
 	tooManyConnections = "53300"
 
-	staleTimeout = 30 * time.Second // for the server of a process that ended a moment ago
+	staleTimeout = 30 * time.Second // for the server of a process that has just ended
 	startTimeout = 2 * time.Minute  // for crash recovery
 )
 
-// staleServer is what PostgreSQL says while the server of a process that ended is still going down.
+// staleServer matches PostgreSQL's message while the server of an ended process is still shutting down.
 var staleServer = regexp.MustCompile(`lock file ".*" already exists|pre-existing shared memory block`)
 
-// initdb makes the data folder under another name first, so that one that is there is complete.
+// initdb creates the data folder under a temporary name, so that an existing one is complete.
 func (c *Cluster) initdb(ctx context.Context) error {
 	unfinished, err := os.MkdirTemp(c.folder.home, "initdb-")
 	if err != nil {
@@ -66,18 +66,18 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	return nil
 }
 
-// removeLeftovers deletes what a killed initdb left.
+// removeLeftovers deletes the remains of a killed initdb.
 func (c *Cluster) removeLeftovers() {
 	leftovers, _ := fs.Glob(os.DirFS(c.folder.home), "initdb-*")
 	for _, leftover := range leftovers {
 		if err := os.RemoveAll(filepath.Join(c.folder.home, leftover)); err != nil {
-			c.opts.Logger.Warn("left-over of an unfinished initdb not deleted", "error", err)
+			c.opts.Logger.Warn("remains of an unfinished initdb not deleted", "error", err)
 		}
 	}
 }
 
-// launch starts the server and returns when it takes connections. It waits for one that is still
-// going down in the same folder.
+// launch starts the server and returns when it accepts connections. It waits for a server that is still shutting down
+// in the same folder.
 func (c *Cluster) launch(ctx context.Context) (*process, error) {
 	deadline := time.Now().Add(staleTimeout)
 	for {
@@ -93,7 +93,7 @@ func (c *Cluster) launch(ctx context.Context) (*process, error) {
 		if err := c.releaseLocks(); err != nil {
 			return nil, err
 		}
-		// Not SIGINT: a server that recovers from a crash of its own may wait for ever after that.
+		// Not SIGINT: after it, a server that recovers from a crash of its own may wait for ever.
 		p, err := c.start(syscall.SIGQUIT, c.serverLine()...)
 		if err != nil {
 			return nil, err
@@ -124,13 +124,13 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// serverLine is the server's command line. It overrules the configuration files in the data folder.
+// serverLine returns the server's command line, which overrides the configuration files in the data folder.
 func (c *Cluster) serverLine() []string {
 	settings := []string{
 		"listen_addresses=", "port=" + port,
 		"unix_socket_directories=" + c.folder.socket, "unix_socket_permissions=0700",
 		"logging_collector=off", "log_destination=stderr",
-		"log_min_messages=log", // no errors of statements: they may quote rows, and are the client's to tell
+		"log_min_messages=log", // errors of statements may quote rows, and are the client's to report
 		"timezone=UTC", "log_timezone=UTC", "synchronous_commit=on",
 	}
 	if c.opts.Volatile {
@@ -145,7 +145,7 @@ func (c *Cluster) serverLine() []string {
 	return line
 }
 
-// ready returns when the server takes connections, or an error when it ends before.
+// ready returns when the server accepts connections, or an error if it ends before.
 func (c *Cluster) ready(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -171,8 +171,8 @@ func (c *Cluster) ready(ctx context.Context, p *process) error {
 
 func (c *Cluster) pidFile() string { return filepath.Join(c.folder.data, pidName) }
 
-// owner is the process id of the server that holds the data, which may be an older one that is
-// still going down; 0 if there is none.
+// owner returns the process id of the server that has the data, possibly an older one that is still shutting down, or
+// 0.
 func owner(pidFile string) int {
 	text, _ := os.ReadFile(pidFile)
 	first, _, _ := strings.Cut(string(text), "\n")
@@ -192,7 +192,8 @@ func (c *Cluster) ping(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-// dataVersion is the major version that made the data, 0 if there is none yet. It is an error if there was data before.
+// dataVersion returns the major version of the data, or 0 if there is none yet. It returns an error if there was data
+// before.
 func (c *Cluster) dataVersion() (int, error) {
 	path := filepath.Join(c.folder.data, "PG_VERSION")
 	text, err := os.ReadFile(path)

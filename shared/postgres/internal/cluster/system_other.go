@@ -13,13 +13,13 @@ const kernelWatches = false
 
 func dieWithThread(*syscall.SysProcAttr, syscall.Signal) {}
 
-// inMemory reports whether the folder is lost when the machine stops.
+// inMemory reports whether the folder's content is lost when the machine stops.
 func inMemory(string) bool { return false }
 
-// mounted lists the mount points, or nothing if they cannot be told.
+// mounted lists the mount points, or nothing if they are unknown.
 func mounted() []string { return nil }
 
-// servers lists the servers of PostgreSQL that run on the data folder.
+// servers lists the PostgreSQL processes that run on the data folder.
 func servers(data string) (pids []int) {
 	list, _ := exec.Command("ps", "-axww", "-o", "pid=,args=").Output()
 	for line := range strings.Lines(string(list)) {

@@ -13,9 +13,9 @@ const (
 	watchdogScript = `read -r released || kill -s "$1" "$2"`
 )
 
-// startWatched starts a program with a watchdog beside it: a shell that reads from a pipe which
-// only this process can write to, and sends the signal death when the pipe closes without a word.
-// The program waits behind a gate, a second such pipe, until its watchdog is there.
+// startWatched starts a program and a watchdog beside it: a shell that reads from a pipe that only this process can
+// write to, and sends the signal death when the pipe closes without a word. The program waits at a gate, a second such
+// pipe, until its watchdog runs.
 func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...string) (cmd *exec.Cmd, ended <-chan error, err error) {
 	cmd = c.command(append([]string{"/bin/sh", "-c", gateScript, "sh"}, line...)...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -29,7 +29,7 @@ func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...strin
 	leash, dogEnded, err := startReading(dog)
 	if err != nil {
 		gate.Close()
-		<-gated //nolint:errcheck // the gate is shut: it ends without starting the program
+		<-gated //nolint:errcheck // the gate is closed: it ends without starting the program
 		return nil, nil, fmt.Errorf("start the watchdog: %w", err)
 	}
 	released := make(chan error, 1)
@@ -37,15 +37,15 @@ func (c *Cluster) startWatched(death syscall.Signal, log *os.File, line ...strin
 		err := <-gated
 		fmt.Fprintln(leash, "released")
 		leash.Close()
-		<-dogEnded //nolint:errcheck // however it ended, it holds nothing any more
+		<-dogEnded //nolint:errcheck // it holds no resources any more
 		released <- err
 	}()
-	// Without the word, the program ends and says so.
+	// Without the word, the program ends with a message.
 	fmt.Fprintln(gate, "go")
 	return cmd, released, nil
 }
 
-// startReading starts cmd reading from a pipe, and returns the pipe's other end.
+// startReading starts cmd with its input from a pipe, and returns the pipe's other end.
 func startReading(cmd *exec.Cmd) (pipe *os.File, ended <-chan error, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
