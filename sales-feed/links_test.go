@@ -118,7 +118,7 @@ func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	stranger, owner := newBrowser(t), newBrowser(t)
 	stranger.get(t, co.customers.URL+"/signup")
 	stranger.signUp(t, "ada@example.com")
-	const inMail, onPage = "The link confirms the address, and signs out every other browser", "Did you sign up yourself?"
+	const inMail, onPage = "The link confirms the address, and signs out all other browsers", "Did you sign up yourself?"
 	welcome := mailed(t, sink, 1)
 	owner.get(t, co.customers.URL+"/signin")
 	owner.post(t, "/signin", url.Values{"email": {"ada@example.com"}})

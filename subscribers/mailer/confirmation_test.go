@@ -109,7 +109,7 @@ func TestStrangeNames(t *testing.T) {
 			if len(header) != 11 || header.Get("Bcc") != "" {
 				t.Errorf("%d fields: %v", len(header), header)
 			}
-			if !strings.HasPrefix(text, "Dear ") || !strings.Contains(text, "This mail was sent by itself") || strings.Contains(html, "<script") {
+			if !strings.HasPrefix(text, "Dear ") || !strings.Contains(text, "This is an automatic message") || strings.Contains(html, "<script") {
 				t.Errorf("%s\n%s", text, html)
 			}
 			for line := range strings.Lines(string(arrivals(b.sink, 1)[0].Raw)) {
