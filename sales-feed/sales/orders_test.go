@@ -137,7 +137,7 @@ func TestListRefuses(t *testing.T) {
 	s := open(t)
 	for query, says := range map[string]string{
 		"status=paid":                    "status takes one of placed, cancelled",
-		"status=placed&status=cancelled": "status may be given once",
+		"status=placed&status=cancelled": "status may be given only once",
 		"model=zeppelin":                 "model takes one of volta, joule",
 		"from=yesterday":                 "from takes a day",
 		"from=2026-02-30":                "from takes a day",

@@ -25,8 +25,8 @@ func TestUnknownOutcome(t *testing.T) {
 		says  string
 	}{
 		{"order twice", true, "Repeat the request with the same Idempotency-Key: that is safe."},
-		{"order twice", false, "It may yet happen: look at /orders/1 before you send it again, which may order twice."},
-		{"", false, "It may yet happen: look at /orders/1. Sending the same again is safe."},
+		{"order twice", false, "It may still happen: check /orders/1 before you repeat the request, which may order twice."},
+		{"", false, "It may still happen: check /orders/1. Repeating the request is safe."},
 	} {
 		p, ok := errors.AsType[*web.Problem](UnknownOutcome("/orders/1", test.twice, test.keyed))
 		if !ok || p.Status != 503 || p.Header.Get("Retry-After") != "" || p.Header.Get("Location") != "/orders/1" ||

@@ -386,7 +386,7 @@ func TestServerThatDoesNotStart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "needed is version 9") {
+	if _, err := postgres.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "version 9") {
 		t.Errorf("the error of data of another version: %v", err)
 	}
 }

@@ -202,7 +202,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			if err == nil {
 				db.Close()
 			}
-			if err == nil || !strings.Contains(err.Error(), "there is no schema of the search_path, nowhere") {
+			if err == nil || !strings.Contains(err.Error(), "no schema of the search_path, nowhere") {
 				t.Errorf("error %v", err)
 			}
 		})

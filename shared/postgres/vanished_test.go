@@ -89,7 +89,7 @@ func TestDataVanished(t *testing.T) {
 			"the data is a link to what is not there": {"rm -r sales/data; ln -s /nowhere/data sales/data", "leads to /nowhere/data, which does not exist"},
 			"PG_VERSION is empty":                     {": > sales/data/PG_VERSION", "it holds no version"},
 			"PG_VERSION is garbage":                   {"printf '\\000\\001x' > sales/data/PG_VERSION", "it holds no version"},
-			"PG_VERSION is another one":               {"echo 99 > sales/data/PG_VERSION", "needed is version 99, which made the data"},
+			"PG_VERSION is another one":               {"echo 99 > sales/data/PG_VERSION", "version 99, which made the data, is required"},
 			"PG_VERSION is a folder":                  {"rm sales/data/PG_VERSION; mkdir sales/data/PG_VERSION", "is a directory"},
 			"the data is a file":                      {"rm -r sales/data; : > sales/data", "not a directory"},
 			"global is gone":                          {"rm -r sales/data/global", "pg_control"},

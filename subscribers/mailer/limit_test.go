@@ -253,7 +253,7 @@ func TestLimitOnThePage(t *testing.T) {
 		return strings.Contains(body, overLimit)
 	})
 	status, body := p.get(t, "/", "text/html")
-	if status != http.StatusOK || !strings.Contains(body, "An address gets 1 mail within an hour") || !strings.Contains(body, "over the limit</dt><dd>1</dd>") || len(sink.Mails()) != 1 {
+	if status != http.StatusOK || !strings.Contains(body, "An address gets up to 1 mail per hour") || !strings.Contains(body, "Over the limit</dt><dd>1</dd>") || len(sink.Mails()) != 1 {
 		t.Errorf("%d mails; %d %s", len(sink.Mails()), status, body)
 	}
 }

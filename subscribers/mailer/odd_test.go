@@ -247,9 +247,9 @@ func TestCutAlways(t *testing.T) {
 	}{
 		"after the last line":                      {".", true, maxCut, "No reply to 10 attempts, though the mail may have arrived."},
 		"after the last line, as at all others":    {".", false, 0, "may have arrived"},
-		"at the recipient, for days":               {"RCPT", true, maxCut, "The connection was lost for five days, at last: EOF."},
+		"at the recipient, for days":               {"RCPT", true, maxCut, "The connection was lost for five days, most recently: EOF."},
 		"at the recipient, as at all others":       {"RCPT", false, 0, "Mail server: EOF"},
-		"before the mail, for days":                {"DATA", true, maxCut, "The connection was lost for five days, at last: EOF."},
+		"before the mail, for days":                {"DATA", true, maxCut, "The connection was lost for five days, most recently: EOF."},
 		"before the mail, for days, as all others": {"DATA", false, 0, "Mail server: EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -134,7 +134,7 @@ func TestRefusals(t *testing.T) {
 		b.mustWork(t)
 		exec(t, b.db, `update mail set composed_at = composed_at - interval '121 hours'`)
 		b.mustWork(t)
-		if m := b.want(t, 1, "failed", 0); !strings.HasPrefix(m.Reason, "Refused for five days, at last: 451") {
+		if m := b.want(t, 1, "failed", 0); !strings.HasPrefix(m.Reason, "Refused for five days, most recently: 451") {
 			t.Errorf("%+v", m)
 		}
 	})

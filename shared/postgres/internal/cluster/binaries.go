@@ -73,7 +73,7 @@ func choose(found []binaries, major int) (string, error) {
 	}
 	need := fmt.Sprintf("%d or newer", oldestMajor)
 	if major != 0 {
-		need = fmt.Sprintf("%d, which made the data", major)
+		need = fmt.Sprintf("%d, which made the data,", major)
 	}
 	return "", fmt.Errorf("PostgreSQL %d in %s cannot be used: version %s is required", found[0].major, found[0].folder, need)
 }

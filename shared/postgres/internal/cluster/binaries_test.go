@@ -48,7 +48,7 @@ func TestChoose(t *testing.T) {
 		{"the first that is new enough", found, 0, "/17", ""},
 		{"the version that made the data", found, 15, "/15", ""},
 		{"no version that made the data", found, 16, "", "16, which made the data"},
-		{"too old", found[:1], 0, "", "PostgreSQL 13 in /13 cannot be used: needed is version 14 or newer"},
+		{"too old", found[:1], 0, "", "PostgreSQL 13 in /13 cannot be used: version 14 or newer is required"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := choose(test.found, test.major)
