@@ -93,7 +93,7 @@ func Render(c *gin.Context, status int, t *template.Template, p Page) {
 	}
 	h := c.Writer.Header()
 	if p.Operator != "" {
-		h.Del("Etag") // of the page as others see it
+		h.Del("Etag")                      // of the page as others see it
 		h.Set("Cache-Control", "no-store") // Back does not show it after the logout
 	}
 	if h.Get("Cache-Control") == "" {
