@@ -333,7 +333,7 @@ func TestSignInByLink(t *testing.T) {
 	unknown := b.page
 	b.get(t, co.customers.URL+"/signin")
 	b.post(t, "/signin", url.Values{"email": {" Ada@example.com "}})
-	b.wants(t, 200, "a mail is on its way")
+	b.wants(t, 200, "we have sent it a link")
 	if b.page != unknown {
 		t.Error("the answer tells whether there is an account")
 	}
@@ -424,7 +424,7 @@ func TestSignInByLink(t *testing.T) {
 		for range 6 {
 			b.get(t, co.customers.URL+"/signin")
 			b.post(t, "/signin", url.Values{"email": {"bob@example.com"}})
-			b.wants(t, 200, "a mail is on its way")
+			b.wants(t, 200, "we have sent it a link")
 		}
 		links(t, mailed(t, sink, 11), 2)
 		b.post(t, "/signin", url.Values{"email": {"bob"}})

@@ -118,12 +118,12 @@ func (h *handler) sendLink(c *gin.Context) error {
 		return err
 	}
 	if !web.PrefersHTML(c) {
-		web.JSON(c, http.StatusAccepted, gin.H{"detail": "If there is an account with this address, a mail is on its way."})
+		web.JSON(c, http.StatusAccepted, gin.H{"detail": "If there is an account with this address, we have sent it a link."})
 		return nil
 	}
 	v := h.view(account{}, nil)
 	v.Sent = true
-	h.render(c, signInPage, "Look into your mails", v)
+	h.render(c, signInPage, "Check your e-mail", v)
 	return nil
 }
 

@@ -208,7 +208,7 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	v.look(t, b, looks)
 	b.fill(t, `form[action="/signin"]`, "email", "grace@example.com")
 	b.click(t, `form[action="/signin"] button`)
-	if err := b.says("a mail is on its way"); err != nil {
+	if err := b.says("we have sent it a link"); err != nil {
 		t.Fatal(err)
 	}
 	v.look(t, b, looks)
