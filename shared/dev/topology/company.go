@@ -72,7 +72,7 @@ func (s Services) LinkTo(host string) error {
 	return nil
 }
 
-// withoutUser returns the URL without its user and password: whoever sees it has to have its own.
+// withoutUser returns the URL without its user and password, which are only the map's.
 func withoutUser(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.User == nil {
