@@ -24,7 +24,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-const patience = 4 * time.Minute
+const patience = 6 * time.Minute
 
 // built is the folder of the binaries, which are built once for all companies: no deadline waits for a compiler.
 var built struct {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	startTimeout = 2 * time.Minute
+	startTimeout = 5 * time.Minute // a machine that is busy needs minutes
 	stopTimeout  = 10 * time.Second
 	maxTail      = 2000 // bytes of the log in errors
 )
