@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 		{`"options":["heat_pump"]`, `"options":null`, "lines[0].options must be an array"},
 		{`"options":["heat_pump"]`, `"options":[1]`, "lines[0].options[0] must be a text"},
 		{`"options":["heat_pump"]`, `"options":[""]`, "lines[0].options[0] must have 1 to 100 characters"},
-		{`"options":["heat_pump"]`, `"options":["a"` + strings.Repeat(`,"a"`, 20) + `]`, "lines[0].options must have 20 elements at most"},
+		{`"options":["heat_pump"]`, `"options":["a"` + strings.Repeat(`,"a"`, 20) + `]`, "lines[0].options must have at most 20 elements"},
 		{`"lines":[`, `"lines":[{},`, "lines[0].model is missing"},
 		{`"lines":[`, `"lines":[null,`, "lines[0] must be an object"},
 		{`"currency":"EUR"`, `"currency":"EUR","news":"a\u0000"`, "holds the character NUL"},
