@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -85,11 +86,12 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 
 // URL returns the connection URL of a database, for this process and for others of the same user.
 func (c *Cluster) URL(database string) string {
+	query := url.Values{"host": {c.folder.socket}, "port": {port}, "sslmode": {"disable"}}.Encode()
 	u := url.URL{
 		Scheme:   "postgres",
 		User:     url.User(superuser),
 		Path:     "/" + database,
-		RawQuery: url.Values{"host": {c.folder.socket}, "port": {port}, "sslmode": {"disable"}}.Encode(),
+		RawQuery: strings.ReplaceAll(query, "+", "%20"), // in a PostgreSQL URL, a plus is no space
 	}
 	return u.String()
 }
