@@ -55,7 +55,7 @@ func openCompany(t *testing.T, env ...string) *company {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	logger, err := daemon.Logger(t.Output(), "warn")
+	logger, err := daemon.Logger(untilEnd{t}, "warn")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -739,4 +739,14 @@ func TestLoginOnRefusals(t *testing.T) {
 	if b.wants(t, 404); strings.Contains(b.page, "/login") {
 		t.Error(b.page)
 	}
+}
+
+// untilEnd writes to the output of a test until it ends: a mail may be sent in the background after that.
+type untilEnd struct{ t *testing.T }
+
+func (u untilEnd) Write(p []byte) (int, error) {
+	if u.t.Context().Err() != nil {
+		return len(p), nil
+	}
+	return u.t.Output().Write(p)
 }

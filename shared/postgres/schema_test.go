@@ -173,7 +173,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 		if err == nil {
 			db.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), "create the schema third for this one") {
+		if err == nil || !strings.Contains(err.Error(), "create the schema third, since other services use this database") {
 			t.Errorf("error %v", err)
 		}
 	})
