@@ -55,7 +55,7 @@ func openCompany(t *testing.T, env ...string) *company {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	logger, err := daemon.Logger(untilEnd{t}, "warn")
+	logger, err := daemon.Logger(pgtest.Output(t), "warn")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -738,17 +738,5 @@ func TestLoginOnRefusals(t *testing.T) {
 	b.get(t, co.sales.URL+"/nothing")
 	if b.wants(t, 404); strings.Contains(b.page, "/login") {
 		t.Error(b.page)
-	}
-}
-
-// untilEnd writes to the output of a test until it ends: a mail may be sent in the background after that.
-type untilEnd struct{ t *testing.T }
-
-func (u untilEnd) Write(p []byte) (int, error) {
-	select {
-	case <-u.t.Context().Done():
-		return len(p), nil
-	default:
-		return u.t.Output().Write(p)
 	}
 }

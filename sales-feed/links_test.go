@@ -15,6 +15,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
@@ -31,7 +32,7 @@ func openSinkLater(t *testing.T, open <-chan struct{}) (sink *mailsink.Sink, smt
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(t.Output(), "warn")
+	logger, err := daemon.Logger(pgtest.Output(t), "warn")
 	if err != nil {
 		t.Fatal(err)
 	}

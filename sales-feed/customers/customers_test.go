@@ -59,7 +59,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	if err := daemon.Parse(vars, &settings); err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(t.Output(), "warn")
+	logger, err := daemon.Logger(pgtest.Output(t), "warn")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func openPost(t *testing.T, a *app) *post {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(t.Output(), "warn")
+	logger, err := daemon.Logger(pgtest.Output(t), "warn")
 	if err != nil {
 		t.Fatal(err)
 	}

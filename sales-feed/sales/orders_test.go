@@ -111,6 +111,9 @@ func TestList(t *testing.T) {
 	t.Run("the page keeps its filters and its place", func(t *testing.T) {
 		t.Parallel()
 		resp, page := s.do(t, "GET", "/orders?status=placed&model=volta&from=2026-11-22", "", append(operator, "Accept", "text/html")...)
+		if resp.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("Back shows the orders after the sign-out: %v", resp.Header)
+		}
 		want := "before=" + orders[62].ID.String() + "&amp;from=2026-11-22&amp;model=volta&amp;status=placed" // the 50th placed
 		for _, part := range []string{`<option selected>placed</option>`, `<option value="volta" selected>`, `value="2026-11-22"`, `href="/orders?` + want, `rel="alternate"`} {
 			if !strings.Contains(page, part) {

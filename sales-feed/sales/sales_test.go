@@ -378,7 +378,11 @@ func TestCancel(t *testing.T) {
 		t.Errorf("the second time: %d %+v", resp.StatusCode, again)
 	}
 	// Sales knows nothing of what became of the cars: the page says what is true of all.
-	if _, page := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html"); !strings.Contains(page, "cars that have left must come back. The invoice is credited in full once no car is out.") ||
+	resp, page := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html")
+	if resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("Back shows the order after the sign-out: %v", resp.Header)
+	}
+	if !strings.Contains(page, "cars that have left must come back. The invoice is credited in full once no car is out.") ||
 		strings.Contains(page, "nothing to pay") || strings.Contains(page, "Nothing will be built") {
 		t.Errorf("the page of the cancelled order: %s", page)
 	}
