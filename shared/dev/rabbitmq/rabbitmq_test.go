@@ -152,9 +152,10 @@ func processes(t *testing.T, dir string) (found []string) {
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(10 * time.Millisecond) {
+	const patience = startTimeout + time.Minute // a start may use all of its time
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within two minutes: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
