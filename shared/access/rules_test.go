@@ -287,7 +287,7 @@ func TestRulesAllocate(t *testing.T) {
 		most          float64
 	}{
 		"open":     {Open, "", 2},                                     // gin's map of what is set
-		"a token":  {Closed, "Bearer " + made["warehouse:reader"], 6}, // that, the name, the request with its context
+		"a token":  {Closed, "Bearer " + made["warehouse:reader"], 7}, // that, the client, twice the request with its context
 		"password": {Closed, basic("", made["warehouse:reader"]), 10}, // that, and what is decoded
 	} {
 		s.Access = x.mode

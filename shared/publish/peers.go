@@ -115,7 +115,7 @@ func (p *peers) enter(ctx context.Context, conn *pgx.Conn) error {
 func (p *peers) count(ctx context.Context, conn *pgx.Conn) error {
 	var alone bool
 	err := conn.QueryRow(ctx, `
-		select count(*) = 1 from pg_locks l join pg_database d on d.oid = p.database
+		select count(*) = 1 from pg_locks l join pg_database d on d.oid = l.database
 		 where d.datname = current_database() and locktype = 'advisory' and classid = $1
 		       and objid::bigint = `+lockOfChannel+` and objsubid = 2`, listenLock, p.channel).Scan(&alone)
 	p.alone.Store(err == nil && alone)

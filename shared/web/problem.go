@@ -125,7 +125,7 @@ func StatusOf(err error) int {
 
 // awaySQLStates are the SQLSTATE codes, and the beginnings of such, of what trying again later may cure.
 var awaySQLStates = []string{
-	"08", "53", "57P", "58", // connection lost, resources short, server starting or stopping, its files not to be used
+	"08", "40", "53", "57P", "58", // connection lost, deadlock, resources short, server starting or stopping, its files not to be used
 	"25006", "25P0", "55P03", "57014", // read-only after a failover, and what takes too long
 	"0A000", "22P03", "26000", "42P01", "42883", "XX000", // a restore in place: the connection is not used again
 }

@@ -55,7 +55,7 @@ func Send(w http.ResponseWriter, r *http.Request, status int, contentType string
 func SendBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
-		return
+		body = nil
 	}
 	write := func() { _, _ = w.Write(body) } // the client is gone if it fails
 	if together, ok := r.Context().Value(togetherKey{}).(func(func())); ok && r.ProtoMajor < 2 {

@@ -379,7 +379,7 @@ func TestLargeBodiesAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ln := serveInMemory(t, plain, func(r *gin.Engine) {
-			if err := r.SetTrustedProxies([]string{"0.0.0.0/0"}); err != nil {
+			if err := (Proxies{"0.0.0.0/0"}).Trust(r); err != nil {
 				t.Fatal(err)
 			}
 			r.TrustedPlatform = "X-Test-Client"
