@@ -155,6 +155,8 @@ func problem(err error) error {
 		return later("Entries of this feed are being applied. Try again later; a resync tries all rejected entries again by itself.")
 	case errors.Is(err, subscribe.ErrBusy):
 		return later("Another poll of this feed is under way. Try again in 5 s.")
+	case errors.Is(err, subscribe.ErrStandby):
+		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	}
 	return err
 }
@@ -290,8 +292,6 @@ func pollProblem(ctx context.Context, err error) error {
 	switch {
 	case !failed && !errors.Is(err, context.Canceled), ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
 		return err
-	case errors.Is(err, subscribe.ErrStandby):
-		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	case errors.Is(err, context.Canceled):
 		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")
 	case errors.Is(err, subscribe.ErrEntries): // such as a broker's that is down
