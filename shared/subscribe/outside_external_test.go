@@ -20,7 +20,7 @@ import (
 
 var _ = setOutside()
 
-// setOutside gives the tests in the package what imports it.
+// setOutside sets, for the tests of the package, the functions of packages that import it.
 func setOutside() struct{} {
 	o := &subscribe.Outside
 	o.Run = func(ctx context.Context, s *subscribe.Service, env map[string]string, stdout io.Writer) error {

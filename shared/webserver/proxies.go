@@ -31,7 +31,7 @@ func (p *Proxies) UnmarshalText(text []byte) error {
 func (p Proxies) Trust(r *gin.Engine) error {
 	if len(p) > 0 {
 		r.Handlers = slices.Insert(r.Handlers, 0, p.note)
-		r.Use() // gin makes its answers to unknown paths anew
+		r.Use() // gin prepares its answers to unknown paths again
 	}
 	r.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	return r.SetTrustedProxies(p)
