@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,6 +112,45 @@ func TestManyLinksAtOnce(t *testing.T) {
 	}
 	close(open)
 	mailed(t, sink, n)
+}
+
+// A stop does not lose a mail that an answer promised, neither one that pauses nor one that the mail server delays.
+func TestMailsAtTheStop(t *testing.T) {
+	t.Parallel()
+	open := make(chan struct{})
+	sink, smtpURL := openSinkLater(t, open)
+	cmd := exec.Command(build(t), "customers")
+	cmd.Env = []string{"SMTP_URL=" + smtpURL, "ERASED_FILE=" + filepath.Join(t.TempDir(), "customers.erased")}
+	process, url := start(t, cmd, pgtest.URL(pgtest.New(t)))
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	post := func(path, body string, want int) {
+		t.Helper()
+		resp, err := client.Post(url+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != want {
+			answer, _ := io.ReadAll(resp.Body)
+			t.Fatalf("%s: %s %s", path, resp.Status, answer)
+		}
+	}
+	const account = `{"name": "Ada", "email": "ada@example.com", "address": {"street": "St James Square 12", "postal_code": "SW1Y 4JH", "city": "London", "country": "GB"}}`
+	post("/customers", account, http.StatusCreated)
+	post("/signin", `{"email": "ada@example.com"}`, http.StatusAccepted)
+	client.CloseIdleConnections()
+	if err := process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for refused := false; !refused && t.Context().Err() == nil; {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+		if refused = err != nil; !refused {
+			_ = conn.Close()
+		}
+	}
+	close(open)
+	mailed(t, sink, 2)
 }
 
 // Somebody else may have signed up with an address. Its owner hears of it before a link is used, and until it is confirmed.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -166,6 +167,18 @@ func (a *app) entries(t *testing.T) []feed.Entry {
 		}
 	}
 	return answer.Page.Entries
+}
+
+// A key that came while the clock of the database was behind is new.
+func TestIdempotencyKeyOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, Migrations()...)
+	pgtest.SetClock(t, pool, -8*24*time.Hour, "idempotency_key", "created_at")
+	start(t, pool).json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "a")
+	var age time.Duration
+	if err := pool.QueryRow(t.Context(), `select pg_catalog.now() - created_at from idempotency_key`).Scan(&age); err != nil || age > time.Hour {
+		t.Errorf("it is %v old, %v", age, err)
+	}
 }
 
 const ada = `{"name":"Ada Lovelace","email":"ada@example.com","address":{"street":"St James Square 12","postal_code":"SW1Y 4JH","city":"London","country":"GB"}}`

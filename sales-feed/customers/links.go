@@ -25,6 +25,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 const (
@@ -108,18 +109,29 @@ func (l *links) send(ctx context.Context, email string, welcome bool, condition 
 		l.logger.WarnContext(ctx, "sign-in mail dropped: too many are waiting")
 		return
 	}
-	ctx = context.WithoutCancel(ctx)
-	go func() {
+	webserver.Background(ctx, func(ctx context.Context) {
 		defer func() { <-l.waiting }()
-		time.Sleep(pause)
-		l.mailing <- struct{}{}
-		defer func() { <-l.mailing }()
-		ctx, cancel := context.WithTimeout(ctx, mailTime)
-		defer cancel()
-		if err := l.deliver(ctx, email, welcome, condition, id); err != nil {
+		select {
+		case <-time.After(pause):
+		case <-web.Stopping(ctx):
+		}
+		if err := l.deliverNext(ctx, email, welcome, condition, id); err != nil {
 			l.logger.WarnContext(ctx, "sign-in mail not sent", "error", err)
 		}
-	}()
+	})
+}
+
+// deliverNext is deliver once fewer than maxMailing mails are being sent.
+func (l *links) deliverNext(ctx context.Context, email string, welcome bool, condition string, id *uuid.UUID) error {
+	select {
+	case l.mailing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-l.mailing }()
+	ctx, cancel := context.WithTimeout(ctx, mailTime)
+	defer cancel()
+	return l.deliver(ctx, email, welcome, condition, id)
 }
 
 // A holder is an account that gets a link.

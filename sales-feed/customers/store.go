@@ -50,7 +50,8 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt.Time, p.UpdatedAt.Time)
 		if key != "" {
-			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id) values ($1, $2, $3, $4)`, key, hash, entry.Payload, id)
+			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id, created_at) values ($1, $2, $3, $4, greatest(now(), $5))`,
+				key, hash, entry.Payload, id, source.SteadyTime())
 		}
 		change.Append(customer.Feed, entry)
 		return p, s.commit(ctx, change, id, "sign up twice", key != "")

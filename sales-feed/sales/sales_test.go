@@ -289,6 +289,19 @@ func TestPlaceRefuses(t *testing.T) {
 	}
 }
 
+// A key that came while the clock of the database was behind is new.
+func TestIdempotencyKeyOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, Migrations()...)
+	pgtest.SetClock(t, pool, -8*24*time.Hour, "idempotency_key", "created_at")
+	s := openOn(t, parsed(t, nil), pool)
+	s.buy(t, twoOhms, "Idempotency-Key", "a")
+	var age time.Duration
+	if err := pool.QueryRow(t.Context(), `select pg_catalog.now() - created_at from idempotency_key`).Scan(&age); err != nil || age > time.Hour {
+		t.Errorf("it is %v old, %v", age, err)
+	}
+}
+
 func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	s := open(t)

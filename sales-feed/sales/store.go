@@ -127,7 +127,8 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 			o.ID, o.Version, o.Status, o.CustomerID, o.Lines, o.TotalCents, o.Currency, o.PlacedAt.Time, o.UpdatedAt.Time)
 		if key != "" {
-			change.Exec(`insert into idempotency_key (key, request_hash, answer) values ($1, $2, $3)`, key, hash, entry.Payload)
+			change.Exec(`insert into idempotency_key (key, request_hash, answer, created_at) values ($1, $2, $3, greatest(now(), $4))`,
+				key, hash, entry.Payload, source.SteadyTime())
 		}
 		change.Append(order.Feed, entry)
 		switch err = s.log.Commit(ctx, change); {

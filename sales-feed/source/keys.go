@@ -20,6 +20,14 @@ const (
 	intervalOfOld = time.Minute            // until the next check, once no old key is left
 )
 
+// began is when the process began by the machine's clock.
+var began = time.Now()
+
+// SteadyTime returns the time by the machine's clock as it was when the process began, whatever it was set to since. By
+// the later one of it and now() a key is new, and by the earlier one it is old: a clock that is wrong for a while, of
+// the database or of the machine, does not make an answer be forgotten early.
+func SteadyTime() time.Time { return began.Add(time.Since(began)) }
+
 // removeOldKeys removes idempotency keys that are older than KeyAge, until ctx ends.
 func removeOldKeys(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) {
 	for ctx.Err() == nil {
@@ -51,7 +59,7 @@ func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 		var b pgx.Batch
 		b.Queue(`set local synchronous_commit = off`) // a key that reappears after a crash is removed again
 		b.Queue(`delete from idempotency_key where key = any(array(
-			select key from idempotency_key where created_at < now() - $1::interval order by created_at limit $2))`, KeyAge, keysAtOnce).Exec(
+			select key from idempotency_key where created_at < least(now(), $1) - $2::interval order by created_at limit $3))`, SteadyTime(), KeyAge, keysAtOnce).Exec(
 			func(done pgconn.CommandTag) error {
 				n = done.RowsAffected()
 				return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -72,6 +73,22 @@ func TestRemoveKeys(t *testing.T) {
 			remove(0)
 			if left := strings.Join(keys(), " "); left != "young-7 young-6 young-5 young-4 young-3 young-2 young-1 young-0" {
 				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}
+
+// The age of a key is not that by a clock which is wrong for a while: of the database, or of the machine since the start.
+func TestKeysAndAWrongClock(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]time.Duration{"ahead": 8 * 24 * time.Hour, "far ahead": 70 * 365 * 24 * time.Hour, "behind": -8 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("sales"))
+			exec(t, pool, `insert into idempotency_key (key, request_hash, answer) values ('kept', '', '')`)
+			pgtest.SetClock(t, pool, wrong, "idempotency_key", "created_at")
+			if n, err := removeKeys(t.Context(), pool); err != nil || n != 0 {
+				t.Errorf("%d keys are removed, %v", n, err)
 			}
 		})
 	}

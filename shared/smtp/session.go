@@ -17,7 +17,7 @@ const (
 	dialTimeout  = 10 * time.Second
 	replyTimeout = time.Minute
 	endTimeout   = 10 * time.Minute // for the reply to the end of a mail: RFC 5321 section 4.5.3.2.6
-	stopTimeout  = 5 * time.Second  // for running commands after the stop
+	stopTimeout  = 5 * time.Second  // for all running commands after the stop
 	maxReplies   = 1 << 20          // bytes, including TLS, that a server may send between two deadlines
 
 	// SendTimeout is the longest time that [Session.Send] takes: for MAIL, RCPT and DATA, and for the end of the mail.
@@ -30,6 +30,7 @@ type Session struct {
 	ctx    context.Context
 	conn   *bounded
 	unhook func() bool
+	last   atomic.Pointer[time.Time] // until when it lasts, once ctx has ended
 }
 
 // A bounded connection limits the bytes that it reads, so that a server cannot fill the memory.
@@ -112,9 +113,13 @@ func (s *Server) login(c *Session, encrypted bool) error {
 // allow sets the deadline of the next command, but not beyond the time left after ctx has ended.
 func (c *Session) allow(d time.Duration) {
 	c.conn.left.Store(maxReplies)
-	_ = c.conn.SetDeadline(time.Now().Add(d))
-	if c.ctx.Err() != nil {
-		_ = c.conn.SetDeadline(time.Now().Add(stopTimeout))
+	if c.ctx.Err() == nil {
+		_ = c.conn.SetDeadline(time.Now().Add(d))
+	}
+	if c.ctx.Err() != nil { // also if it has just ended
+		last := time.Now().Add(stopTimeout)
+		c.last.CompareAndSwap(nil, &last)
+		_ = c.conn.SetDeadline(*c.last.Load())
 	}
 }
 

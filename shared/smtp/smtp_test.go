@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,15 +9,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
@@ -156,13 +160,62 @@ func sendOne(t *testing.T, set *Settings) (Outcome, error) {
 		return Trouble, err
 	}
 	defer c.Close()
+	return c.Send(message(t), nil)
+}
+
+func message(t *testing.T) *mail.Msg {
+	t.Helper()
 	m := mail.NewMsg()
 	if err := errors.Join(m.From("shop@edison-cars.example"), m.To("zoe@mail.example")); err != nil {
 		t.Fatal(err)
 	}
 	m.Subject("A test")
 	m.SetBodyString(mail.TypeTextPlain, "Hello")
-	return c.Send(m, nil)
+	return m
+}
+
+// A session lasts 5 s after the stop: the reply to the command that runs is awaited, and all others have what is left.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		conn, server := net.Pipe()
+		ctx, stop := context.WithCancel(t.Context())
+		var stopped time.Time
+		go func() {
+			_, _ = io.WriteString(server, "220 mail.example\r\n")
+			for lines := bufio.NewScanner(server); lines.Scan(); {
+				switch command, _, _ := strings.Cut(lines.Text(), " "); command {
+				case "EHLO", "MAIL", "RCPT":
+					_, _ = io.WriteString(server, "250 mail.example\r\n")
+				case "DATA":
+					_, _ = io.WriteString(server, "354 go on\r\n")
+				case ".":
+					time.Sleep(time.Second) // the reply is awaited
+					stopped = time.Now()
+					stop()
+					time.Sleep(stopTimeout - time.Second)
+					_, _ = io.WriteString(server, "250 it has the mail\r\n")
+				}
+			}
+		}()
+		c := &Session{ctx: ctx, conn: &bounded{Conn: conn}}
+		c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
+		c.allow(replyTimeout)
+		var err error
+		if c.client, err = smtp.NewClient(c.conn, "mail.example"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.client.Hello("shop.example"); err != nil {
+			t.Fatal(err)
+		}
+		if outcome, err := c.Send(message(t), nil); err != nil {
+			t.Errorf("the mail that was under way: outcome %d, %v", outcome, err)
+		}
+		c.Close() // QUIT has no reply
+		if took := time.Since(stopped); took != stopTimeout {
+			t.Errorf("it lasts %v", took)
+		}
+	})
 }
 
 func TestTransport(t *testing.T) {

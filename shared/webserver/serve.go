@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	grace       = 10 * time.Second // for requests that run to go on after the stop
+	grace       = 10 * time.Second // for requests and tasks that run to go on after the stop
 	idleTimeout = 2 * time.Minute  // for a client to send the next request
 )
 
-// Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests end for up to 10 s
-// and returns nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
+// Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests and their tasks, see
+// [Background], end for up to 10 s and returns nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
 // most (431).
 func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger) error {
 	ln, err := Listen(ctx, addr)
@@ -46,6 +46,10 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 
 // ServeListener is Serve on a listener, which it closes.
 func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger *slog.Logger) error {
+	tasks := &tasks{}
+	tasks.ctx, tasks.abort = context.WithCancel(context.WithoutCancel(ctx))
+	defer tasks.Wait()
+	defer tasks.abort()
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -54,7 +58,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		ConnContext:       withConn,
 		BaseContext: func(net.Listener) context.Context {
-			return web.WithStopping(context.WithoutCancel(ctx), ctx.Done())
+			return context.WithValue(web.WithStopping(context.WithoutCancel(ctx), ctx.Done()), tasksKey{}, tasks)
 		},
 	}
 	var silent sync.Map // connections that have not sent a request yet: Shutdown would give each of them 5 s
@@ -94,7 +98,36 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	}
+	defer context.AfterFunc(patience, tasks.abort)()
+	tasks.Wait()
 	return nil
+}
+
+// tasks are those that a server has to wait for.
+type tasks struct {
+	sync.WaitGroup
+	ctx   context.Context
+	abort func()
+}
+
+type tasksKey struct{}
+
+// Background runs f, a task of a request that goes on after the answer. A server that stops waits for it as for a
+// running request, and then ends its context. Use it for all that an answer promises; a task that pauses does so until
+// [web.Stopping] at most.
+func Background(ctx context.Context, f func(context.Context)) {
+	of, _ := ctx.Value(tasksKey{}).(*tasks)
+	ctx = context.WithoutCancel(ctx)
+	if of == nil {
+		go f(ctx)
+		return
+	}
+	of.Go(func() {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(of.ctx, cancel)()
+		f(ctx)
+	})
 }
 
 // An Ending ends requests that wait before their server stops, such as those with a token that is revoked.

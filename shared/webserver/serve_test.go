@@ -85,6 +85,47 @@ func TestGracefulStop(t *testing.T) {
 	_ = again.Close()
 }
 
+// A server that stops waits for what its requests left to the background, tells it, and ends it after a while.
+func TestBackgroundAtTheStop(t *testing.T) {
+	t.Parallel()
+	for name, hangs := range map[string]bool{"a task that pauses": false, "a task that hangs": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{})
+			handler := http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+				Background(req.Context(), func(ctx context.Context) {
+					defer close(ended)
+					<-web.Stopping(ctx)
+					if ctx.Err() != nil {
+						t.Error("its context ends with the request or at once with the stop:", ctx.Err())
+					}
+					if hangs {
+						<-ctx.Done()
+					}
+				})
+			})
+			ln := listen(t)
+			ctx, stop := context.WithCancel(t.Context())
+			served := make(chan error, 1)
+			go func() { served <- ServeListener(ctx, ln, handler, slog.New(slog.DiscardHandler)) }()
+			resp, err := http.Get("http://" + ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			stop()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-ended:
+			default:
+				t.Error("it stopped while the task ran")
+			}
+		})
+	}
+}
+
 // waitUntilRefused polls until addr takes no more connections.
 func waitUntilRefused(t *testing.T, addr string) {
 	t.Helper()

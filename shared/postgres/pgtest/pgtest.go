@@ -126,6 +126,23 @@ func open(ctx context.Context, migrations []postgres.Migrations) (pool *pgxpool.
 // URL is the connection URL of the pool's database, for another process of this user.
 func URL(pool *pgxpool.Pool) string { return pool.Config().ConnString() }
 
+// SetClock makes the clock of the pool's database wrong for later connections, and for the column of the table whose
+// default is now().
+func SetClock(t testing.TB, pool *pgxpool.Pool, by time.Duration, table, column string) {
+	t.Helper()
+	for _, statement := range []string{
+		`create schema if not exists clock`,
+		fmt.Sprintf(`create or replace function clock.now() returns timestamptz stable language sql as 'select pg_catalog.now() + interval ''%d seconds'''`, by/time.Second),
+		`alter table ` + table + ` alter ` + column + ` set default clock.now()`,
+		`alter database ` + pool.Config().ConnConfig.Database + ` set search_path = clock, pg_catalog, public`,
+	} {
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool.Reset()
+}
+
 // Dir is a temporary folder for postgres.Config.Dir which the user of a private server can enter,
 // also when the tests run as root. It is deleted at the end of the test.
 func Dir(t testing.TB) string {
