@@ -111,6 +111,10 @@ func engine(t *testing.T, a *Access, trusted ...string) *gin.Engine {
 	readers, operators := e.Group("", a.Reader()), e.Group("", a.Operator())
 	web.GET(readers, "/feeds", say)
 	web.GET(readers, "/feeds/:feed", say)
+	seal := func(c *gin.Context) { c.Header("Cache-Control", "private, max-age=31536000, immutable") }
+	web.GET(readers, "/feeds/:feed/sealed", seal, say)
+	web.GET(readers, "/feeds/:feed/unchanged", seal, web.NotModified)
+	web.GET(operators, "/sealed", seal, say)
 	web.GET(readers, "/metrics", say)
 	web.GET(operators, "/people", say)
 	operators.POST("/people", web.Handle(func(c *gin.Context) error {

@@ -60,6 +60,7 @@ func claimOf(c *gin.Context) (*claim, error) {
 		k.found, k.err = k.access.session(c.Request.Context(), k.id)
 		if k.found != nil {
 			web.SetReader(c, k.found.Name)
+			web.Unstored(c) // Back does not show the answer after the logout
 		}
 	}
 	if k.found != nil {

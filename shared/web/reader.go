@@ -1,6 +1,10 @@
 package web
 
-import "github.com/gin-gonic/gin"
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
 
 type readerKey struct{}
 
@@ -10,6 +14,18 @@ func SetReader(c *gin.Context, name string) { c.Set(readerKey{}, name) }
 
 // Reader returns the name that [SetReader] gave the client, or "" if it has none.
 func Reader(c *gin.Context) string { return c.GetString(readerKey{}) }
+
+// Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
+func Unstored(c *gin.Context) { c.Writer = unstoredWriter{c.Writer} }
+
+type unstoredWriter struct{ gin.ResponseWriter }
+
+func (w unstoredWriter) WriteHeader(status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w unstoredWriter) Unwrap() http.ResponseWriter { return unwrap(w.ResponseWriter) }
 
 type sessionKey struct{}
 
