@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -24,7 +23,7 @@ func Health(r gin.IRoutes, ready func(context.Context) error) {
 		})
 		if err != nil {
 			p := *Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
-			if problem, ok := errors.AsType[*Problem](err); ok {
+			if problem := problemIn(err); problem != nil {
 				p = *problem // which may be everybody's
 			}
 			p.Header = http.Header{"Retry-After": {"1"}}
