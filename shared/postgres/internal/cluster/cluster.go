@@ -111,7 +111,7 @@ func (c *Cluster) Stop() {
 
 // Remove deletes the data of the server in dir, except the lock file. It fails while the server is running.
 func Remove(dir string) error {
-	dir, err := filepath.Abs(dir)
+	dir, err := resolved(dir)
 	if err != nil {
 		return err
 	}
