@@ -213,6 +213,20 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
+// What a shell has for psql leads a private server's service nowhere else.
+func TestVariablesForOtherServers(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	h := startHelper(t, helperArgs{Dir: dir, Name: "sales", Volatile: true}, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "PGSERVICE=nowhere", "PGSERVICEFILE=/nowhere", "PGOPTIONS=-c search_path=nowhere -c default_transaction_read_only=on",
+			"PGTARGETSESSIONATTRS=standby", "PGCONNECT_TIMEOUT=x", "PGMINPROTOCOLVERSION=x", "PGHOST=nowhere.example", "PGUSER=nobody", "PGDATA=/nowhere")
+	})
+	if data := h.data(t); data != filepath.Join(dir, "sales", "data") {
+		t.Errorf("data in %s", data)
+	}
+	h.end(t, 1)
+}
+
 func TestOrdinaryUser(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.Dir(t)
