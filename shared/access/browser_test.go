@@ -171,8 +171,15 @@ func TestLoginInABrowser(t *testing.T) {
 		b.load(t, click("main button"), 200, "/people?from=form", "<hidden=%3Cb%3E&name=Ada+%26+Grace+%2B1&note=first%0D%0Asecond+%3D+%C3%BC>")
 
 		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/form", "ada")
+		for _, path := range []string{"/sealed", "/people"} { // which are no pages
+			b.load(t, chromedp.Navigate(server.URL+path), 200, path, "ada operator")
+		}
+		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/form", "ada")
 		b.load(t, click(".logout button"), 200, "/login?out", "You are logged out.")
 		b.load(t, chromedp.NavigateBack(), 200, "/login?next=%2Fform", "Operator’s token") // not the page of before
+		b.load(t, chromedp.NavigateBack(), 200, "/login?next=%2Fpeople", "Operator’s token")
+		b.load(t, chromedp.NavigateBack(), 200, "/login?next=%2Fsealed", "Operator’s token")
+		b.load(t, chromedp.Navigate(server.URL+"/sealed"), 200, "/login?next=%2Fsealed", "Operator’s token")
 		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/login?next=%2Fform", "Operator’s token")
 	})
 }

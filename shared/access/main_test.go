@@ -112,6 +112,10 @@ func engine(t *testing.T, a *Access, trusted ...string) *gin.Engine {
 	readers, operators := e.Group("", a.Reader()), e.Group("", a.Operator())
 	webserver.GET(readers, "/feeds", say)
 	webserver.GET(readers, "/feeds/:feed", say)
+	seal := func(c *gin.Context) { c.Header("Cache-Control", "private, max-age=31536000, immutable") }
+	webserver.GET(readers, "/feeds/:feed/sealed", seal, say)
+	webserver.GET(readers, "/feeds/:feed/unchanged", seal, func(c *gin.Context) { web.NotModified(c.Writer) })
+	webserver.GET(operators, "/sealed", seal, say)
 	webserver.GET(readers, "/metrics", say)
 	webserver.GET(operators, "/people", say)
 	operators.POST("/people", webserver.Handle(func(c *gin.Context) error {

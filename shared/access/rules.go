@@ -61,6 +61,7 @@ func claimOf(c *gin.Context) (*claim, error) {
 		k.found, k.err = k.access.session(c.Request.Context(), k.id)
 		if k.found != nil {
 			webserver.SetReader(c, k.found.Name)
+			webserver.Unstored(c) // Back does not show the answer after the logout
 		}
 	}
 	if k.found != nil {

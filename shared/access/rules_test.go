@@ -134,8 +134,22 @@ func TestRules(t *testing.T) {
 	})
 	t.Run("the answer to an operator is for nobody else", func(t *testing.T) {
 		t.Parallel()
-		for _, header := range [][]string{site.as("ada:operator"), {"Cookie", session}} {
-			if r := site.ask(t, "GET", "/people", "", header...); r.header.Get("Cache-Control") != "private, no-cache" {
+		if r := site.ask(t, "GET", "/people", "", site.as("ada:operator")...); r.header.Get("Cache-Control") != "private, no-cache" {
+			t.Error(r.header)
+		}
+	})
+	t.Run("the answer to a session is stored by no cache", func(t *testing.T) {
+		t.Parallel()
+		for _, path := range []string{"/people", "/page", "/feeds", "/feeds/orders/sealed", "/feeds/orders/unchanged", "/metrics", "/sealed"} {
+			for _, method := range []string{"GET", "HEAD"} {
+				r := site.ask(t, method, path, "", "Cookie", session)
+				if r.status >= 400 || !slices.Equal(r.header.Values("Cache-Control"), []string{"no-store"}) {
+					t.Error(method, path, r.status, r.header)
+				}
+			}
+		}
+		for _, header := range [][]string{site.as("ada:operator"), append(site.as("ada:operator"), "Cookie", session+"x")} {
+			if r := site.ask(t, "GET", "/feeds/orders/sealed", "", header...); r.header.Get("Cache-Control") != "private, max-age=31536000, immutable" {
 				t.Error(r.header)
 			}
 		}

@@ -213,6 +213,20 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
+// What a shell has for psql leads a private server's service nowhere else.
+func TestVariablesForOtherServers(t *testing.T) {
+	t.Parallel()
+	dir := pgtest.Dir(t)
+	h := startHelper(t, helperArgs{Dir: dir, Name: "sales", Volatile: true}, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "PGSERVICE=nowhere", "PGSERVICEFILE=/nowhere", "PGOPTIONS=-c search_path=nowhere -c default_transaction_read_only=on",
+			"PGTARGETSESSIONATTRS=standby", "PGCONNECT_TIMEOUT=x", "PGMINPROTOCOLVERSION=x", "PGHOST=nowhere.example", "PGUSER=nobody", "PGDATA=/nowhere")
+	})
+	if data := h.data(t); data != filepath.Join(dir, "sales", "data") {
+		t.Errorf("data in %s", data)
+	}
+	h.end(t, 1)
+}
+
 func TestOrdinaryUser(t *testing.T) {
 	t.Parallel()
 	dir := pgtest.Dir(t)
@@ -280,11 +294,20 @@ func TestRootInAClosedFolder(t *testing.T) {
 	}
 	run(2)
 
+	// So does a folder that is reached by another path.
+	other := filepath.Join(pgtest.Dir(t), "link")
+	if err := os.Symlink(dir, other); err != nil {
+		t.Fatal(err)
+	}
+	by := startHelper(t, helperArgs{Name: "sales"}, func(cmd *exec.Cmd) { cmd.Dir, cmd.Env = other, append(cmd.Env, "PWD="+other) })
+	by.data(t)
+	by.end(t, 3)
+
 	// A folder that was deleted and made again finds its data.
 	if err := os.RemoveAll(filepath.Join(dir, ".edison")); err != nil {
 		t.Fatal(err)
 	}
-	run(3)
+	run(4)
 
 	// Data in the place where it was once is brought along.
 	old := "/var/tmp/edison-" + filepath.Base(filepath.Dir(data))[len("sales-"):]
@@ -300,9 +323,9 @@ func TestRootInAClosedFolder(t *testing.T) {
 		}
 	}
 	before(true)
-	run(4)
-	before(false) // killed before the link was changed
 	run(5)
+	before(false) // killed before the link was changed
+	run(6)
 	before(true)
 	if err := os.RemoveAll(old); err != nil { // the system has cleaned
 		t.Fatal(err)

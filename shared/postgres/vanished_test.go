@@ -113,6 +113,15 @@ func TestDataVanished(t *testing.T) {
 				f.shell(t, "find . -mindepth 1 -delete; rm -f ../dir-sales.exists; cp -a ../saved/. .")
 			})
 		}
+		t.Run("the volume that a link leads to is not mounted, "+account.name, func(t *testing.T) {
+			f.shell(t, "ln -s dir ../link; find . -mindepth 1 -delete; touch ../dir-sales.exists")
+			link := *f
+			link.dir = filepath.Join(filepath.Dir(f.dir), "link")
+			if text := link.start(t).failure(t); !strings.Contains(text, "the database in "+f.dir+"/sales/data is gone") {
+				t.Errorf("it says %s", text)
+			}
+			f.shell(t, "find . -mindepth 1 -delete; rm ../link ../dir-sales.exists; cp -a ../saved/. .")
+		})
 		t.Run("what is restored goes on, "+account.name, func(t *testing.T) {
 			f.shell(t, "mv sales/data ../aside")
 			f.start(t).failure(t)

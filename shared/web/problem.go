@@ -75,7 +75,7 @@ func NothingHere() *Problem { return Errorf(http.StatusNotFound, "There is nothi
 // logs the latter two. It returns nil if the client is gone.
 func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	ctx := r.Context()
-	p := problemIn(err)
+	p := ProblemIn(err)
 	switch {
 	case p != nil:
 		return p
@@ -99,8 +99,8 @@ type passing interface {
 	RetryAfter() time.Duration
 }
 
-// problemIn returns the problem that err is or wraps, a 503 for a passing error, or nil if there is none.
-func problemIn(err error) *Problem {
+// ProblemIn returns the problem that err is or wraps, a 503 for a passing error, or nil if there is none.
+func ProblemIn(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
@@ -114,7 +114,7 @@ func problemIn(err error) *Problem {
 
 // StatusOf returns the status of the answer to the error: see [ProblemOf].
 func StatusOf(err error) int {
-	if p := problemIn(err); p != nil {
+	if p := ProblemIn(err); p != nil {
 		return cmp.Or(p.Status, http.StatusInternalServerError)
 	}
 	if isAway(err) {

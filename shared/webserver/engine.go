@@ -127,6 +127,18 @@ func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
 // ended.
 func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
+// Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
+func Unstored(c *gin.Context) { c.Writer = unstoredWriter{c.Writer} }
+
+type unstoredWriter struct{ gin.ResponseWriter }
+
+func (w unstoredWriter) WriteHeader(status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w unstoredWriter) Unwrap() http.ResponseWriter { return unwrap(w.ResponseWriter) }
+
 // answer turns the errors and panics of the handlers after it into answers.
 func answer(logger *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {

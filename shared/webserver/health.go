@@ -2,7 +2,6 @@ package webserver
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -26,7 +25,7 @@ func Health(r gin.IRoutes, ready func(context.Context) error) {
 		})
 		if err != nil {
 			p := *web.Errorf(http.StatusServiceUnavailable, "Not ready: the database does not answer.")
-			if problem, ok := errors.AsType[*web.Problem](err); ok {
+			if problem := web.ProblemIn(err); problem != nil {
 				p = *problem // which may be everybody's
 			}
 			p.Header = http.Header{"Retry-After": {"1"}}

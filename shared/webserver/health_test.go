@@ -3,11 +3,13 @@ package webserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
@@ -22,14 +24,20 @@ func TestHealth(t *testing.T) {
 			}
 			return nil
 		})
+		Health(r.Group("/restoring"), func(context.Context) error { return fmt.Errorf("secret: %w", restoring{}) })
 	})
 	for _, path := range []string{"/livez", "/readyz"} {
 		if resp, body := ask(t, "GET", url+path, nil); resp.StatusCode != http.StatusOK || body != "ok\n" {
 			t.Errorf("%s: %d %q", path, resp.StatusCode, body)
 		}
 	}
+	resp, body := ask(t, "GET", url+"/restoring/readyz", nil)
+	wantProblem(t, resp, body, http.StatusServiceUnavailable)
+	if strings.Contains(body, "secret") || !strings.Contains(body, restoring{}.Error()) {
+		t.Error(body)
+	}
 	away.Store(true)
-	resp, body := ask(t, "GET", url+"/readyz", nil)
+	resp, body = ask(t, "GET", url+"/readyz", nil)
 	wantProblem(t, resp, body, http.StatusServiceUnavailable)
 	if strings.Contains(body, "secret") || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%v %s", resp.Header, body)
@@ -38,6 +46,12 @@ func TestHealth(t *testing.T) {
 		t.Errorf("a process without its database is not alive: %d", resp.StatusCode)
 	}
 }
+
+// restoring is an error of a library that says itself when to ask again.
+type restoring struct{}
+
+func (restoring) Error() string             { return "The database is being restored." }
+func (restoring) RetryAfter() time.Duration { return 5 * time.Second }
 
 // However many ask at once, ready runs once for all of them: they take no more connections from the requests that sell.
 func TestHealthAskedByMany(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestServeNamesAnAddressInUse(t *testing.T) {

@@ -156,7 +156,7 @@ func TestFresh(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, unlock, err := lock(filepath.Join(dir, "warehouse", "lock"))
+	_, unlock, err := lock(filepath.Join(dir, "warehouse", "lock"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,6 +214,23 @@ func TestTwoOfUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// A lock that cannot be taken, such as in a folder of somebody else, is no reason to look for an up or a service to stop.
+func TestLockOfNobody(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"up.lock", "sales/lock"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, ofUp := lockDir(dir)
+	for path, err := range map[string]error{"up.lock": ofUp, "sales/lock": deleteData(dir, []service{{name: "sales"}})} {
+		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "stop ") {
+			t.Error(err)
+		}
+	}
 }
 
 // The sink delivers no mails: only a real mail server's addresses have a limit.

@@ -174,9 +174,9 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, unlock, err := lock(filepath.Join(dir, "up.lock"))
+	f, unlock, err := lock(filepath.Join(dir, "up.lock"), "stop that up, or run a second company beside it with --port-offset N --dir DIR")
 	if err != nil {
-		return nil, fmt.Errorf("%w: stop that up, or run a second company beside it with --port-offset N --dir DIR", err)
+		return nil, err
 	}
 	err = f.Truncate(0)
 	if err == nil {
@@ -189,7 +189,8 @@ func lockDir(dir string) (unlock func(), err error) {
 	return unlock, nil
 }
 
-func lock(path string) (f *os.File, unlock func(), err error) {
+// lock locks the file for this process. advice says what to do while another process has the lock.
+func lock(path, advice string) (f *os.File, unlock func(), err error) {
 	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, nil, err
@@ -200,7 +201,7 @@ func lock(path string) (f *os.File, unlock func(), err error) {
 			return nil, nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		pid, _ := os.ReadFile(path)
-		return nil, nil, fmt.Errorf("%s is in use by process %s", filepath.Dir(path), strings.TrimSpace(string(pid)))
+		return nil, nil, fmt.Errorf("%s is in use by process %s: %s", filepath.Dir(path), strings.TrimSpace(string(pid)), advice)
 	}
 	return f, func() {
 		// after Close alone, a child that is just being started would keep the lock
@@ -212,11 +213,11 @@ func lock(path string) (f *os.File, unlock func(), err error) {
 // deleteData deletes the data of the services, unless one of them is running.
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
-		_, unlock, err := lock(filepath.Join(dir, s.name, "lock")) // its private PostgreSQL holds the lock
+		_, unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("--fresh: %w: stop %s first", err, s.name)
+			return fmt.Errorf("--fresh: %w", err)
 		}
 		unlock()
 	}

@@ -464,6 +464,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 				if keep := resp.Header.Get("Cache-Control"); resp.StatusCode == http.StatusOK && !strings.Contains(keep, "private") && keep != "no-store" {
 					t.Errorf("%s: %s may be kept by shared caches: %q", service, route, keep)
 				}
+				resp = c.answer(t, service, route, path, c.session(t, service))
+				if keep := resp.Header.Get("Cache-Control"); resp.StatusCode == http.StatusOK && keep != "no-store" {
+					t.Errorf("%s: %s is kept by the browser of an operator: %q", service, route, keep)
+				}
 			}
 			got := c.status(t, service, route, path, func(r *http.Request) { r.Host = "evil.example" })
 			if exempt := strings.HasSuffix(route, "/livez") || strings.HasSuffix(route, "/readyz") || strings.HasPrefix(route, "GET /assets/"); exempt != (got != http.StatusMisdirectedRequest) {

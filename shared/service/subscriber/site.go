@@ -100,8 +100,8 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		c.Header("Cache-Control", "private, no-cache")
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
 		c.Header("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": pathpkg.Base(c.Request.URL.Path)}))
+		c.Status(http.StatusOK)
 		if c.Request.Method == http.MethodHead {
-			c.Status(http.StatusOK)
 			return nil
 		}
 		var part bytes.Buffer

@@ -43,8 +43,14 @@ type Cluster struct {
 // Start creates the database cluster if there is none, and returns when its server accepts connections. Cancelling ctx
 // interrupts Start; afterwards it has no effect. Start returns an error if another process runs a server in the folder,
 // and names that process. It also returns an error if the folder once had a database and has none now; Remove allows a
-// new one.
+// new one. Start removes PostgreSQL's variables, such as PGSERVICE and PGOPTIONS, from the environment of this process: they are
+// for other servers.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") && name != "PGBIN" {
+			os.Unsetenv(name)
+		}
+	}
 	folder, err := openFolder(opts)
 	if err != nil {
 		return nil, err
@@ -111,7 +117,7 @@ func (c *Cluster) Stop() {
 
 // Remove deletes the data of the server in dir, except the lock file. It fails while the server is running.
 func Remove(dir string) error {
-	dir, err := filepath.Abs(dir)
+	dir, err := resolved(dir)
 	if err != nil {
 		return err
 	}

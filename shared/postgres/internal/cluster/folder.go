@@ -31,11 +31,11 @@ type folder struct {
 }
 
 func openFolder(opts Options) (_ *folder, err error) {
-	dir, err := filepath.Abs(opts.Dir)
-	if err != nil {
+	if err := os.MkdirAll(filepath.Dir(opts.Dir), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	dir, err := resolved(opts.Dir)
+	if err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -80,6 +80,20 @@ func openFolder(opts Options) (_ *folder, err error) {
 		}
 	}
 	return f, nil
+}
+
+// resolved returns dir as an absolute path without symbolic links above dir itself: by whichever path a folder is reached, its
+// data, its markers and its volume are the same.
+func resolved(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if errors.Is(err, os.ErrNotExist) {
+		return dir, nil
+	}
+	return filepath.Join(above, filepath.Base(dir)), err
 }
 
 func (f *folder) socketFile() string { return filepath.Join(f.socket, ".s.PGSQL."+port) }
@@ -219,16 +233,16 @@ func oldHome(dir string) string { return oldPrefix + shortHash(dir) }
 
 // temporary returns the reason why the folder's content does not last, or "".
 func temporary(folder string) string {
-	resolved, err := filepath.EvalSymlinks(folder)
+	folder, err := filepath.EvalSymlinks(folder)
 	if err != nil {
 		return ""
 	}
 	for _, t := range []string{"/tmp", "/var/tmp", os.TempDir()} {
-		if t, err := filepath.EvalSymlinks(t); err == nil && strings.HasPrefix(resolved+"/", t+"/") {
+		if t, err := filepath.EvalSymlinks(t); err == nil && strings.HasPrefix(folder+"/", t+"/") {
 			return "it is in " + t
 		}
 	}
-	if inMemory(resolved) {
+	if inMemory(folder) {
 		return "it is in memory"
 	}
 	return ""
