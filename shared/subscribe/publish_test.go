@@ -315,7 +315,7 @@ func TestPublishing(t *testing.T) {
 		s.put(t, 1, 2)
 		c := newCopier(t, s)
 		c.Apply = Publishing(echoThings)
-		if err := c.poll(t.Context()); err == nil || !strings.Contains(err.Error(), "see Service.Publishes") {
+		if err := c.poll(t.Context()); err == nil || !strings.Contains(err.Error(), "see Options.Log") {
 			t.Errorf("%v", err)
 		}
 	})

@@ -167,7 +167,7 @@ func TestRunWithAToken(t *testing.T) {
 
 func TestRunRefuses(t *testing.T) {
 	t.Parallel()
-	badURL := "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/things"
+	badURL := "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/orders"
 	for _, c := range []struct{ name, value, says string }{
 		{"PAGE_SIZE", "0", "PAGE_SIZE takes a whole number from 1 to 1000"},
 		{"PAGE_SIZE", "1001", "PAGE_SIZE takes a whole number from 1 to 1000"},

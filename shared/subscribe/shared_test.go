@@ -351,12 +351,6 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 	}
 	s.put(t, 26, 40)
 	complete(40)
-
-	clash := publishing("three")
-	clash.Migrations.FS = fstest.MapFS{"00001_feed.sql": {Data: []byte("-- +goose Up\nselect feed_create('one');\n")}}
-	if err := clash.Run(t.Context(), env, new(journal)); err == nil || !strings.Contains(err.Error(), "migrate three: ") {
-		t.Errorf("with a feed that another one has: %v", err)
-	}
 }
 
 func newClient(t testing.TB) *feed.Client {

@@ -134,7 +134,7 @@ func SetClock(t testing.TB, pool *pgxpool.Pool, by time.Duration, table, column 
 		`create schema if not exists clock`,
 		fmt.Sprintf(`create or replace function clock.now() returns timestamptz stable language sql as 'select pg_catalog.now() + interval ''%d seconds'''`, by/time.Second),
 		`alter table ` + table + ` alter ` + column + ` set default clock.now()`,
-		`alter database ` + pool.Config().ConnConfig.Database + ` set search_path = clock, pg_catalog, public`,
+		`alter database ` + pool.Config().ConnConfig.Database + ` set search_path = public, clock, pg_catalog`,
 	} {
 		if _, err := pool.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)
