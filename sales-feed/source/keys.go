@@ -59,7 +59,8 @@ func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 		var b pgx.Batch
 		b.Queue(`set local synchronous_commit = off`) // a key that reappears after a crash is removed again
 		b.Queue(`delete from idempotency_key where key = any(array(
-			select key from idempotency_key where created_at < least(now(), $1) - $2::interval order by created_at limit $3))`, SteadyTime(), KeyAge, keysAtOnce).Exec(
+			select key from idempotency_key where created_at < least(now(), $1) - $2::interval order by created_at limit $3))`,
+			SteadyTime(), KeyAge, keysAtOnce).Exec(
 			func(done pgconn.CommandTag) error {
 				n = done.RowsAffected()
 				return nil

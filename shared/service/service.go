@@ -167,7 +167,8 @@ func publicURL(set Settings, at net.Addr) web.Site {
 	return web.Site(fmt.Sprintf("%s://localhost:%s", scheme, port))
 }
 
-// Serve answers requests until ctx ends, then gives running ones 10 s to end. At level debug it first logs each route.
+// Serve answers requests until ctx ends, then gives running ones and their tasks 10 s to end. At level debug it first
+// logs each route.
 func (p *Process) Serve(ctx context.Context) error {
 	for _, route := range p.Engine.Routes() {
 		p.Logger.DebugContext(ctx, "route", "method", route.Method, "path", route.Path)

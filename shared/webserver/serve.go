@@ -20,8 +20,8 @@ const (
 )
 
 // Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests and their tasks, see
-// [Background], end for up to 10 s and returns nil. An error tells that addr cannot be listened on. A client has 10 s for the header of a request, of 64 KiB at
-// most (431).
+// [Background], end for up to 10 s and returns nil. An error tells that addr cannot be listened on. A client has 10 s
+// for the header of a request, of 64 KiB at most (431).
 func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger) error {
 	ln, err := Listen(ctx, addr)
 	if err != nil {
