@@ -22,14 +22,14 @@ func Example() {
 	}
 	defer pool.Close()
 	if err := subscribe.Migrate(ctx, pool); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	s, err := subscribe.New(ctx, pool, subscribe.Options{Name: "crm"}, subscribe.Feed{
 		Name: "orders", URL: "http://localhost:8080/feeds/orders", Schedule: "@every 10s",
 		Table: "purchase", Columns: []string{"customer_id", "status"}, // beside id and version
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	s.Run(ctx)
 }

@@ -367,7 +367,7 @@ func TestDependencies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range strings.Fields(string(list)) {
+	for path := range strings.FieldsSeq(string(list)) {
 		for _, not := range []string{"html/template", "github.com/gin-gonic/", "github.com/rabbitmq/", "github.com/edison-cars/data-feeds/shared/web"} {
 			if strings.HasPrefix(path, not) {
 				t.Errorf("it imports %s", path)

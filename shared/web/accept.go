@@ -1,3 +1,5 @@
+// Package web has what answers are made of, for any router: problems (RFC 9457), content negotiation, pages with their style, and limits
+// per client. Package webserver has the server.
 package web
 
 import (

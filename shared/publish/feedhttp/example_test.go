@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,11 +25,11 @@ func Example() {
 	}
 	defer pool.Close()
 	if err := publish.Migrate(ctx, pool, publish.Options{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	entries, err := publish.Open(ctx, pool, publish.Options{})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	defer entries.Close()
 	feeds := feedhttp.New(entries, feedhttp.Options{PublicURL: "https://notes.example", Author: "Notes Ltd", Name: "Notes"}, feed.Description{
@@ -41,5 +42,6 @@ func Example() {
 		mux.Handle(path, feeds)
 	}
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	log.Print(http.ListenAndServe("127.0.0.1:8080", mux))
+	server := &http.Server{Addr: "127.0.0.1:8080", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	log.Print(server.ListenAndServe())
 }

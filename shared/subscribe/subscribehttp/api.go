@@ -1,3 +1,5 @@
+// Package subscribehttp shows the subscriptions of a [subscribe.Subscriber] and changes them: pages for people and JSON for programs, in
+// one [http.Handler].
 package subscribehttp
 
 import (
