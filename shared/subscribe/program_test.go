@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,14 +186,35 @@ func TestSubscribersInAProgram(t *testing.T) {
 		t.Errorf("metrics: %d, %v", len(families), err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/subscriptions/", subscribehttp.New(pure, subscribehttp.Options{Title: "Shop", Logger: discard}))
-	for accept, want := range map[string]string{"text/html": "<title>", "application/json": `"state":"fresh"`} {
-		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/subscriptions/books", nil)
-		request.Header.Set("Accept", accept)
+	pages := subscribehttp.New(pure, subscribehttp.Options{Title: "Shop", Logger: discard})
+	mux.Handle("/subscriptions/", pages)
+	mux.Handle("/assets/", pages)
+	const form = "application/x-www-form-urlencoded"
+	for _, x := range []struct {
+		method, path, body string
+		header             []string
+		status             int
+		says               string
+	}{
+		{"GET", "/subscriptions/books", "", []string{"Accept", "text/html"}, 200, "<title>Subscription to books · Shop</title>"},
+		{"GET", "/subscriptions/books", "", nil, 200, `"state":"fresh"`},
+		{"HEAD", "/subscriptions/books", "", nil, 200, ""},
+		{"GET", "/subscriptions/films", "", nil, 404, "Shop does not subscribe to a feed of this name."},
+		{"GET", "/subscriptions/books/nowhere", "", nil, 404, "There is nothing at this address."},
+		{"DELETE", "/subscriptions/books/rejected", "", nil, 405, "This address takes GET, HEAD, not DELETE."},
+		{"POST", "/subscriptions/books/resync", "", []string{"Origin", "https://other.example"}, 403, "A page of another origin may not send this."},
+		{"POST", "/subscriptions/books/schedule", "schedule=never", []string{"Content-Type", form}, 422, `"field":"schedule"`},
+		{"POST", "/subscriptions/books/schedule", strings.Repeat("x", 65<<10), []string{"Content-Type", form}, 413, "at most 65536 bytes"},
+		{"GET", "/assets/style.css", "", nil, 200, ":root"},
+	} {
+		request := httptest.NewRequestWithContext(t.Context(), x.method, x.path, strings.NewReader(x.body))
+		for pair := range slices.Chunk(x.header, 2) {
+			request.Header.Set(pair[0], pair[1])
+		}
 		answer := httptest.NewRecorder()
 		mux.ServeHTTP(answer, request)
-		if text := answer.Body.String(); answer.Code != http.StatusOK || !strings.Contains(text, want) {
-			t.Errorf("%s: %d %s", accept, answer.Code, text)
+		if text := answer.Body.String(); answer.Code != x.status || !strings.Contains(text, x.says) || strings.Contains(strings.ToLower(text), "edison") {
+			t.Errorf("%s %s: %d %s", x.method, x.path, answer.Code, text)
 		}
 	}
 
