@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,10 +29,13 @@ func clientAt(ip string) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
 }
 
-// hold opens connections of 127.0.0.1 that each send the text and leave the rest to the server, until the test ends.
-func hold(t *testing.T, addr, text string) {
+// hold opens connections of 127.0.0.1 that each send the text and leave the rest to the server, until the test ends. It returns how
+// often each status was answered, and as "" how many requests were held.
+func hold(t *testing.T, addr, text string) map[string]int {
 	t.Helper()
 	var opening sync.WaitGroup
+	var mu sync.Mutex
+	statuses := map[string]int{}
 	turns := make(chan struct{}, 32)
 	for range greedy {
 		opening.Go(func() {
@@ -45,11 +49,16 @@ func hold(t *testing.T, addr, text string) {
 			_, _ = io.WriteString(conn, text)
 			if strings.HasPrefix(text, "GET") { // until the server has seen it
 				_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-				_, _ = bufio.NewReader(conn).ReadByte()
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				status, _, _ := strings.Cut(strings.TrimPrefix(line, "HTTP/1.1 "), " ")
+				mu.Lock()
+				statuses[status]++
+				mu.Unlock()
 			}
 		})
 	}
 	opening.Wait()
+	return statuses
 }
 
 // Whatever one client holds of a process with few files, another one buys, reads and waits, and health answers.
@@ -58,17 +67,24 @@ func TestOverload(t *testing.T) {
 	binary := build(t)
 	for name, text := range map[string]string{
 		"connections without a request": "",
-		"requests that wait":            "GET /feeds/orders?after=0 HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n",
-		"event streams":                 "GET /feeds/orders HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
-		"headers that do not end":       "POST /orders HTTP/1.1\r\nHost: x\r\nX",
-		"bodies that do not come":       "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n",
+		"requests that wait":            "GET /feeds/orders HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nPrefer: wait=30\r\n\r\n",
+		"event streams":                 "GET /feeds/orders HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
+		"headers that do not end":       "POST /orders HTTP/1.1\r\nHost: localhost\r\nX",
+		"bodies that do not come":       "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %q", openFiles, binary))
 			_, url := start(t, cmd, pgtest.URL(pgtest.New(t)))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			hold(t, strings.TrimPrefix(url, "http://"), text)
+			statuses := hold(t, strings.TrimPrefix(url, "http://"), text)
+			t.Log("answered:", statuses)
+			held := statuses[""] + statuses["200"]
+			for status := range statuses {
+				if held == 0 || !slices.Contains([]string{"", "200", "304", "429", "503"}, status) {
+					t.Errorf("answered: %v", statuses)
+				}
+			}
 			other := clientAt("127.0.0.2")
 			for _, path := range []string{"/livez", "/readyz", "/feeds/orders", "/"} {
 				if err := answers(ctx, other, url+path); err != nil {

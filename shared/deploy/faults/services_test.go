@@ -170,7 +170,7 @@ func ask(method, address, accept string, form url.Values) (status int, header ht
 var all = []string{"sales", "customers", "assembly", "shipping", "warehouse", "dashboard", "billing", "mailer", "relay"}
 
 var (
-	routed  = regexp.MustCompile(`(?:web\.GET\(r(?:\.\w+)?, |s\.(?:Page|JSON|CSV)\()"([^"]+)"`)
+	routed  = regexp.MustCompile(`(?:webserver\.GET\(r(?:\.\w+)?, |s\.(?:Page|JSON|CSV)\()"([^"]+)"`)
 	publish = map[string]string{"sales": "orders", "customers": "customers", "assembly": "builds", "shipping": "shipments"}
 )
 
