@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		return err
 	}
 	defer p.Close()
-	p.Health(func(context.Context) error { return nil })
+	p.Health(sink.Ready)
 	sink.Route(p.Operators)
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return sink.Serve(ctx, mails, logger) })

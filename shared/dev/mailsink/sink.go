@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -91,6 +94,22 @@ func (s *Sink) keep(m *Mail) error {
 		}
 	}
 	s.add(m)
+	return nil
+}
+
+// Ready returns a problem (503) if Dir takes no mail now, as when it is full or gone.
+func (s *Sink) Ready(context.Context) error {
+	if s.Dir == "" {
+		return nil
+	}
+	file, err := os.CreateTemp(s.Dir, "*.ready")
+	if err == nil {
+		_, err = file.Write(make([]byte, 4<<10))
+		err = errors.Join(err, file.Close(), os.Remove(file.Name()))
+	}
+	if err != nil {
+		return web.Errorf(http.StatusServiceUnavailable, "Not ready: no mail can be stored.")
+	}
 	return nil
 }
 

@@ -160,6 +160,34 @@ func TestMailsAreReadByTheirUserAlone(t *testing.T) {
 }
 
 // A mail whose end does not come is none, nor is one that is too long.
+// A sink that cannot store a mail is not ready, until it can again.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	s := &Sink{Dir: filepath.Join(t.TempDir(), "mails")}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"opened", s.Open, true},
+		{"gone", func() error { return os.RemoveAll(s.Dir) }, false},
+		{"back", func() error { return os.Mkdir(s.Dir, 0o700) }, true},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Ready(t.Context()); (err == nil) != step.want {
+			t.Errorf("%s: %v", step.name, err)
+		}
+	}
+	if files, err := os.ReadDir(s.Dir); err != nil || len(files) > 0 {
+		t.Errorf("it leaves %v, %v", files, err)
+	}
+	if err := new(Sink).Ready(t.Context()); err != nil {
+		t.Errorf("in memory: %v", err)
+	}
+}
+
 func TestTornMail(t *testing.T) {
 	t.Parallel()
 	s := new(Sink)
