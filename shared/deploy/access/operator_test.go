@@ -16,8 +16,8 @@ import (
 )
 
 // Where access is closed, an operator sees what a subscriber has rejected, and tries it again once its reason is gone: by the API with
-// a token, and by the page after the login. Nobody else does.
-func TestRetryByAnOperator(t *testing.T) {
+// a token, and by the page after the login. Nobody else does. By pages, the operator also tunes, pauses, resumes and resyncs.
+func TestDayOfAnOperator(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")
 	}
@@ -127,6 +127,14 @@ func TestRetryByAnOperator(t *testing.T) {
 	if ids := rejected(); !has(byPage) || len(ids) != 0 {
 		t.Errorf("after the retry by the page: rejected: %v", ids)
 	}
+	const at = "/subscriptions/orders"
+	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders")
+	b.do(t, chromedp.SetValue(chromedp.CSS("main [name=schedule]"), "@every 7s"))
+	b.load(t, chromedp.Click(chromedp.CSS("main .actions button")), 200, at+"?done=tuned", "this is how the feed is polled from now on", "@every 7s")
+	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/pause"] button`)), 200, at+"?done=paused", "Paused: the source is not asked")
+	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resume"] button`)), 200, at+"?done=resumed", "Resumed: the source is asked")
+	b.do(t, chromedp.Click(chromedp.CSS("main details summary")))
+	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resync"] button`)), 200, at+"?done=resyncing", "read again, from its first entry")
 	b.load(t, chromedp.Click(chromedp.CSS(".logout button")), 200, "/login?out", "You are logged out.")
 }
 
