@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,7 @@ func TestCommands(t *testing.T) {
 		switch name := filepath.Base(path); {
 		case err != nil:
 			return err
-		case e.IsDir() && name == ".git", e.IsDir() && name == ".edison":
+		case e.IsDir() && slices.Contains([]string{".git", ".edison", "vendor"}, name):
 			return fs.SkipDir
 		case e.IsDir(), filepath.Ext(name) != ".md" && name != "Taskfile.yml":
 			return nil
