@@ -219,6 +219,9 @@ func TestReadmePublishes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(strings.ReplaceAll(block[1], "localhost:9000", addr)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat("../../../vendor"); err == nil {
+		t.Skip("modules are vendored: a module of its own cannot use them")
+	}
 	requireUs(t, dir)
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", "library", ".")
 	build.Dir, build.Env = dir, append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
