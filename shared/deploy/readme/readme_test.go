@@ -224,7 +224,7 @@ func TestReadmePublishes(t *testing.T) {
 	}
 	requireUs(t, dir)
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", "library", ".")
-	build.Dir, build.Env = dir, append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	build.Dir, build.Env = dir, append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
