@@ -43,7 +43,7 @@ func NotModified(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNotModified)
 }
 
-// Send answers with the body. It gives the length too, which net/http cannot know of the body that it drops for HEAD.
+// Send answers with the body, and with its length, which net/http does not know where it drops the body for HEAD.
 func Send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)

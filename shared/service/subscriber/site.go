@@ -46,7 +46,8 @@ type Site struct {
 	shown   []web.Link          // to those of the pages that are not at / and have no wildcard
 }
 
-// Page adds a page that shows what query gives, and a link to it to the navigation where its path has no wildcard. A path may hold wildcards, `/invoices/:number`: the request's PathValue gives them.
+// Page adds a page that shows what query returns. Pages without a wildcard in their path get a link in the navigation. The values of
+// wildcards, as in `/invoices/:number`, are in the request's PathValue.
 func (s *Site) Page(path, title string, t *template.Template, query func(*http.Request) (any, error)) {
 	s.paths = append(s.paths, path)
 	if path != "/" && !strings.ContainsAny(path, ":*") {

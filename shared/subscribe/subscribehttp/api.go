@@ -23,12 +23,12 @@ import (
 // A Route is an address of the pages.
 type Route struct {
 	Method, Path string // of an [http.ServeMux]: GET, which is HEAD as well, and /subscriptions/{feed}
-	// Operator: it shows entries, or changes something.
+	// Operator is true if the answer shows entries, or the request changes something.
 	Operator bool
 	handler  func(http.ResponseWriter, *http.Request) error
 }
 
-// Routes are those of the pages: for a router that allows not everybody everything. Each leads to [Pages.ServeHTTP].
+// Routes returns the addresses of the pages, for routers with access rules: route each one to p.
 func (p *Pages) Routes() []Route {
 	const at = "/subscriptions/{feed}"
 	return []Route{
@@ -84,7 +84,7 @@ func (p *Pages) route() *http.ServeMux {
 	return mux
 }
 
-// handle answers the errors of h.
+// handle routes the pattern to h, and answers the error that h returns.
 func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *http.Request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
@@ -93,7 +93,7 @@ func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseW
 	})
 }
 
-// inTime bounds the time that h has, once the body is there.
+// inTime reads the body, and then calls h with the deadline of a request that does not wait.
 func inTime(h func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := web.ReadWhole(r); err != nil {
@@ -111,12 +111,12 @@ type handler func(http.ResponseWriter, *http.Request, *subscribe.Subscription) e
 // A refusal answers a browser with the page that its request came from, and the problem.
 type refusal func(http.ResponseWriter, *http.Request, *subscribe.Subscription, *web.Problem) error
 
-// on is find in the time of a request that does not wait.
+// on is find with the deadline of [inTime].
 func (p *Pages) on(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
 	return inTime(p.find(h, refused))
 }
 
-// find hands the subscription to h. What h refuses, refused shows to a browser; nil means as any problem.
+// find calls h with the subscription. If h returns a problem, refused shows it to a browser; nil means the page of any problem.
 func (p *Pages) find(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Vary", "Accept")
