@@ -430,6 +430,56 @@ func TestHandover(t *testing.T) {
 			t.Error(statuses)
 		}
 	})
+	for _, from := range []string{"sales", "customers"} {
+		t.Run("a sign-out from "+from+" ends the sign-in of its own browser alone", func(t *testing.T) {
+			account := co.customers.URL + "/account"
+			begins, ends, audience := co.sales.URL+"/", co.customers.URL, forCustomers
+			if from == "customers" {
+				begins, ends, audience = account, co.sales.URL, forSales
+			}
+			of := func() *browser {
+				b := newBrowser(t)
+				b.signIn(t, co)
+				b.signUp(t, uuid.NewString()+"@example.com")
+				b.handOver(t)
+				b.wants(t, 200, "You are signed in as customer")
+				return b
+			}
+			signedIn := func(b *browser) {
+				t.Helper()
+				b.get(t, account)
+				b.wants(t, 200, "Ada Lovelace")
+				b.get(t, co.sales.URL+"/")
+				b.wants(t, 200, "You are signed in as customer")
+			}
+			own, other := of(), of()
+			own.get(t, begins)
+			own.post(t, "/signout", nil)
+			to, value := own.handover(t)
+			if to != ends+"/handover" {
+				t.Errorf("it leads to %s", to)
+			}
+			page := own.at
+			other.at = page
+			other.post(t, to, url.Values{"handover": {value}})
+			other.wants(t, 403, "another browser", "Nothing has changed.")
+			signedIn(other)
+			for _, nonce := range [][]byte{nil, {}, []byte("12345678901234567890123456789012")} {
+				other.at = page
+				other.post(t, to, url.Values{"handover": {sign(t, buyerKey, audience, claims{"id": uuid.New(), "sign_out": true, "nonce": nonce})}})
+				other.wants(t, 403, "another browser")
+				signedIn(other)
+			}
+			own.at = page
+			own.post(t, to, url.Values{"handover": {value}})
+			own.wants(t, 200, "You are buying as a guest")
+			own.get(t, account)
+			own.wants(t, 200, "Sign in")
+			own.at = page
+			own.post(t, to, url.Values{"handover": {value}})
+			own.wants(t, 403, "Nothing has changed.")
+		})
+	}
 	t.Run("to customers it works once, with all replicas", func(t *testing.T) {
 		one := newBrowser(t)
 		one.get(t, co.sales.URL+"/")

@@ -290,6 +290,12 @@ func mutate(t *rapid.T, v jsontext.Value) string {
 	switch deeper := values[i][0] == '{' || values[i][0] == '['; {
 	case deeper && action < 6:
 		values[i] = mutate(t, jsontext.Value(values[i]))
+	case names == nil && action == 9: // a list that is shorter
+		values = slices.Delete(values, i, i+1)
+	case names == nil && action == 8: // longer
+		values = append(values, values[i])
+	case names == nil && action == 7: // as long as nobody expects
+		values = slices.Repeat(values, 300)
 	case names == nil || action < 5:
 		values[i] = rapid.SampledFrom(nasty).Draw(t, "value")
 	case action == 5:

@@ -198,7 +198,7 @@ func (s *Side) Keep(c *gin.Context, b Buyer) error {
 
 // Forget signs the browser out, and ends a hand-over that it has begun.
 func (s *Side) Forget(c *gin.Context) {
-	for _, name := range []string{s.cookie(), s.begunCookie()} {
+	for _, name := range []string{s.cookie(), s.begunCookie(), s.pairCookie()} {
 		set(c, name, "", -time.Second, http.SameSiteLaxMode)
 	}
 }

@@ -27,7 +27,7 @@ const (
 // and only from a page of the other app.
 type Handover struct {
 	ID       uuid.UUID `json:"id"`
-	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
+	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales; of a sign-out: of the sign-in that it ends
 	Customer uuid.UUID `json:"customer,omitzero"` // to sales: the customer that has signed in
 	Since    int64     `json:"since,omitzero"`    // to sales: of the customer's credential
 	News     bool      `json:"news,omitzero"`     // to sales: reports Since, and does not sign in a browser that is not signed in as the customer
@@ -110,6 +110,11 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 		}
 		got.Visitor = b.Visitor
 	}
+	if got.SignOut {
+		if paired := s.Paired(c); paired == nil || subtle.ConstantTimeCompare(paired, got.Nonce) != 1 {
+			return got, s.failed("It began in another browser, or this one has signed in again since.")
+		}
+	}
 	if first, err := s.use(c.Request.Context(), got.ID); err != nil {
 		return got, err
 	} else if !first {
@@ -151,11 +156,7 @@ func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign a nonce: %w", err)
 	}
-	sameSite := http.SameSiteLaxMode
-	if webserver.HTTPS(c) { // the cookie must come along with a POST from the other app's site
-		sameSite = http.SameSiteNoneMode
-	}
-	set(c, s.begunCookie(), signed, signInTime+handoverTime, sameSite)
+	set(c, s.begunCookie(), signed, signInTime+handoverTime, withHandovers(c))
 	digest := sha256.Sum256([]byte(b.Nonce))
 	return digest[:], nil
 }
@@ -173,5 +174,33 @@ func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
 	return nonce
 }
 
-// End forgets the sign-in that the browser has begun.
-func (s *Side) End(c *gin.Context) { set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode) }
+// withHandovers is the SameSite of cookies that have to come along with a POST from a page of the other app, which may be of another site.
+func withHandovers(c *gin.Context) http.SameSite {
+	if webserver.HTTPS(c) {
+		return http.SameSiteNoneMode
+	}
+	return http.SameSiteLaxMode
+}
+
+// pairCookie returns the name of the cookie that both apps give a browser when it signs in at one for the other. It
+// holds the digest of that sign-in's nonce, so that a sign-out ends only what the same browser has at the other app.
+func (s *Side) pairCookie() string { return string(s.app) + "_pair" }
+
+// Pair ends the sign-in that the browser has begun, and stores the digest of its nonce for [Side.Paired].
+func (s *Side) Pair(c *gin.Context, nonce []byte) error {
+	set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode)
+	signed, err := s.sign(s.pairCookie(), nonce)
+	if err != nil {
+		return fmt.Errorf("sign a nonce: %w", err)
+	}
+	set(c, s.pairCookie(), signed, cookieTime, withHandovers(c))
+	return nil
+}
+
+// Paired returns the digest that [Side.Pair] stored when the browser last signed in at both apps, or nil.
+func (s *Side) Paired(c *gin.Context) (nonce []byte) {
+	if s.read(c, s.pairCookie(), cookieTime, &nonce) != nil {
+		return nil
+	}
+	return nonce
+}

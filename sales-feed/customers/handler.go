@@ -43,7 +43,11 @@ func (h *handler) signUp(c *gin.Context) error {
 		return err
 	}
 	if form == nil {
-		p, err := h.store.signUp(c.Request.Context(), a, c.GetHeader("Idempotency-Key"))
+		key, err := source.IdempotencyKey(c)
+		if err != nil {
+			return err
+		}
+		p, err := h.store.signUp(c.Request.Context(), a, key)
 		if err != nil {
 			return err
 		}

@@ -37,9 +37,11 @@ const (
 	maxMailing = 8           // mails that are sent at the same time
 	maxWaiting = 1000        // mails that wait to be sent; further ones are dropped
 
-	// One mail costs some of a budget that grows by one unit a second, up to an hour's.
+	// An address gets five mails an hour, of each kind. They are counted in the database, for all replicas.
+	perAddress = time.Hour / 5
+
+	// A client's request costs some of a budget that grows by one unit a second, up to an hour's.
 	hour        = 3600
-	ofAddress   = hour / 5  // mails to one address
 	ofClient    = hour / 20 // requests of one client
 	ofSigningUp = hour / 60 // sign-ups of one client
 )
@@ -55,15 +57,13 @@ type links struct {
 	mailing   chan struct{} // has an element for each mail that is being sent
 
 	clients, signingUps *web.Limiter // by client
-	addresses           *web.Limiter // mails by confirmed address
-	mailboxes, welcomes *web.Limiter // mails by mailbox to unconfirmed addresses, for requests and for sign-ups
 }
 
 func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 	limiter := func() *web.Limiter { return web.NewLimiter(1, hour) }
 	return &links{
 		accounts.pool, accounts, s.Mail, string(s.PublicURL), logger, make(chan struct{}, maxMailing+maxWaiting), make(chan struct{}, maxMailing),
-		limiter(), limiter(), limiter(), limiter(), limiter(),
+		limiter(), limiter(),
 	}
 }
 
@@ -165,9 +165,11 @@ func (l *links) deliver(ctx context.Context, email string, welcome bool, conditi
 		byAddress[h.Email] = append(byAddress[h.Email], h)
 	}
 	for address, of := range byAddress {
-		if l.allow(address, of[0].Confirmed, welcome) {
-			err = errors.Join(err, l.sendTo(ctx, session, address, of, welcome))
+		allowed, err2 := l.allow(ctx, address, of[0].Confirmed, welcome)
+		if allowed {
+			err2 = l.sendTo(ctx, session, address, of, welcome)
 		}
+		err = errors.Join(err, err2)
 	}
 	return err
 }
@@ -185,17 +187,28 @@ func (l *links) present(ctx context.Context, holders []holder) (present []holder
 	return present, nil
 }
 
-// allow counts one more mail to the address, and reports whether it may be sent.
-func (l *links) allow(address string, confirmed, welcome bool) bool {
-	limiter, key := l.mailboxes, smtp.Mailbox(address)
+// allow counts one more mail to the address, and reports whether it may be sent. Mails to unconfirmed addresses are
+// counted by mailbox, for requests and for sign-ups apart.
+func (l *links) allow(ctx context.Context, address string, confirmed, welcome bool) (bool, error) {
+	key := "mailbox " + smtp.Mailbox(address)
 	switch {
 	case welcome:
-		limiter = l.welcomes
+		key = "welcome " + smtp.Mailbox(address)
 	case confirmed:
-		limiter, key = l.addresses, address
+		key = "address " + address
 	}
-	_, ok := limiter.Allow(key, ofAddress)
-	return ok
+	hash := sha256.Sum256([]byte(key))
+	// What is used up beyond an hour from now was counted by a wrong clock.
+	tag, err := l.pool.Exec(ctx, `
+		with over as (delete from mail_budget where key <> $1 and (used_until < now() or used_until > now() + interval '2 hours'))
+		insert into mail_budget as b (key, used_until) values ($1, now() + $2::interval)
+		on conflict (key) do update
+		   set used_until = case when b.used_until between now() and now() + interval '1 hour' then b.used_until else now() end + $2::interval
+		 where b.used_until <= now() + interval '1 hour' - $2::interval or b.used_until > now() + interval '1 hour'`, hash[:], perAddress)
+	if err != nil {
+		return false, fmt.Errorf("count the mails to an address: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
 }
 
 type link struct {

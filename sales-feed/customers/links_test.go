@@ -246,6 +246,47 @@ func TestLinkLimit(t *testing.T) {
 	})
 }
 
+// What an address gets is counted for all processes, also those to come, and is given again with time.
+func TestMailBudget(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	process := func() *links { return &links{pool: a.pool} }
+	mails := func(times int) (allowed int) {
+		t.Helper()
+		for range times {
+			ok, err := process().allow(t.Context(), "ada@example.com", true, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok {
+				allowed++
+			}
+		}
+		return allowed
+	}
+	if n := mails(8); n != 5 {
+		t.Errorf("%d mails at once", n)
+	}
+	for change, want := range map[string]int{"used_until - interval '25 minutes'": 2, "now() - interval '3 days'": 5, "now() + interval '3 days'": 5, "timestamptz 'infinity'": 5} {
+		if _, err := a.pool.Exec(t.Context(), `update mail_budget set used_until = `+change); err != nil {
+			t.Fatal(err)
+		}
+		if n := mails(8); n != want {
+			t.Errorf("%d mails after %s, want %d", n, change, want)
+		}
+	}
+	if _, err := a.pool.Exec(t.Context(), `update mail_budget set used_until = now() - interval '1 second'`); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := process().allow(t.Context(), "bob@example.com", false, false); !ok || err != nil {
+		t.Error(ok, err)
+	}
+	var rows int
+	if err := a.pool.QueryRow(t.Context(), `select count(*) from mail_budget`).Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("%d rows are kept, %v", rows, err)
+	}
+}
+
 // A link signs in for half an hour and no longer, whatever the clock showed when it was sent.
 func TestLinkTime(t *testing.T) {
 	t.Parallel()

@@ -34,7 +34,9 @@ func (h *handler) goOn(c *gin.Context, by buyer.Buyer) error {
 		c.Redirect(http.StatusSeeOther, path(by.Customer))
 		return nil
 	}
-	h.buyers.End(c)
+	if err := h.buyers.Pair(c, nonce); err != nil {
+		return err
+	}
 	return h.send(c, buyer.Handover{Nonce: nonce, Customer: by.Customer, Since: by.Since}, buyer.Page{
 		Title: "You are signed in", Text: "The shop learns only your customer number.", Button: "Go on to the shop",
 	})
@@ -71,10 +73,15 @@ func (h *handler) account(c *gin.Context) error {
 	return h.goOn(c, by)
 }
 
-// signOut signs the browser out, here and at the shop.
+// signOut signs the browser out, here and, if it signed in for the shop, there.
 func (h *handler) signOut(c *gin.Context) error {
+	paired := h.buyers.Paired(c)
 	h.buyers.Forget(c)
-	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
+	if paired == nil {
+		c.Redirect(http.StatusSeeOther, "/signin")
+		return nil
+	}
+	return h.send(c, buyer.Handover{SignOut: true, Nonce: paired}, buyer.Page{
 		Title: "You are signed out", Text: "This browser may still be signed in at the shop.", Button: "Sign out there, too",
 	})
 }

@@ -10,6 +10,41 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
+// A sign-up is acknowledged when a synchronous standby has it, also where it is only found in the database.
+func TestRepeatedSignUpWithoutStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	pool, cancels := pgtest.CountCancels(t, primary.Open("customers", Migrations()...))
+	a := start(t, pool)
+	signUp := func(a *app, want int) (id string) {
+		t.Helper()
+		resp, body := a.do(t, "POST", "/customers", ada, "Content-Type", "application/json", "Idempotency-Key", "k")
+		if resp.StatusCode != want {
+			t.Errorf("%d %s, want %d", resp.StatusCode, body, want)
+		}
+		return resp.Header.Get("Location")
+	}
+	standby.Stop()
+	signUp(a, http.StatusServiceUnavailable)
+	primary.Exec(`select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`) // now it is there to be read
+	signUp(a, http.StatusServiceUnavailable)
+	restarted := start(t, primary.Open("customers"))
+	signUp(restarted, http.StatusServiceUnavailable)
+	if n := cancels.Load(); n > 0 {
+		t.Errorf("%d CancelRequests were sent", n)
+	}
+	standby.Start()
+	var first string
+	for deadline := time.Now().Add(time.Minute); first == "" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if resp, _ := a.do(t, "GET", "/readyz", ""); resp.StatusCode == http.StatusOK {
+			first = signUp(a, http.StatusCreated)
+		}
+	}
+	if again := signUp(restarted, http.StatusCreated); first == "" || again != first {
+		t.Errorf("it signed up as %q and as %q", first, again)
+	}
+}
+
 // A sign-up is acknowledged when a synchronous standby has it.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()

@@ -138,8 +138,11 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
 	p = new(purchase)
 	form, err := source.ReadBody(c, p, "an order")
+	if err == nil && form == nil {
+		key, err = source.IdempotencyKey(c)
+	}
 	if err != nil || form == nil {
-		return p, c.GetHeader("Idempotency-Key"), false, err
+		return p, key, false, err
 	}
 	quantity, err := strconv.Atoi(form.Get("quantity"))
 	if err != nil {

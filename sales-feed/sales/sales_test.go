@@ -318,6 +318,15 @@ func TestIdempotencyKey(t *testing.T) {
 	if _, other := s.buy(t, twoOhms, "Idempotency-Key", "b"); other.ID == first.ID {
 		t.Error("another key is the same order")
 	}
+	two, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/orders", strings.NewReader(twoOhms))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.Header = http.Header{"Content-Type": {"application/json"}, "Idempotency-Key": {"d", "e"}}
+	asOperator(two)
+	if resp, err := http.DefaultTransport.RoundTrip(two); err != nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("with two keys: %v, %v", resp, err)
+	}
 	resp, body := s.do(t, "POST", "/orders", strings.Replace(twoOhms, `"quantity":2`, `"quantity":3`, 1), "Content-Type", "application/json", "Idempotency-Key", "a")
 	if resp.StatusCode != 422 || !strings.Contains(body, "Idempotency-Key") {
 		t.Errorf("another order under the same key: %d %s", resp.StatusCode, body)

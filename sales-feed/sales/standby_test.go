@@ -23,7 +23,8 @@ import (
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)
-	s := openOn(t, parsed(t, nil), primary.Open("sales", Migrations()...))
+	pool, cancels := pgtest.CountCancels(t, primary.Open("sales", Migrations()...))
+	s := openOn(t, parsed(t, nil), pool)
 	const body = `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`
 	_, first := s.buy(t, body)
 	wantReady(t, s, http.StatusOK)
@@ -34,7 +35,7 @@ func TestSynchronousStandby(t *testing.T) {
 		*http.Response
 		body string
 	}
-	buying := func(header ...string) <-chan answer {
+	buyingAt := func(s *shop, header ...string) <-chan answer {
 		answered := make(chan answer, 1)
 		go func() {
 			resp, body := s.do(t, "POST", "/orders", body, append([]string{"Content-Type", "application/json"}, header...)...)
@@ -42,6 +43,7 @@ func TestSynchronousStandby(t *testing.T) {
 		}()
 		return answered
 	}
+	buying := func(header ...string) <-chan answer { return buyingAt(s, header...) }
 	keyed := buying("Idempotency-Key", "k")
 	for deadline := time.Now().Add(time.Minute); !slices.ContainsFunc(primary.Waiting(), isAppend); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -64,6 +66,12 @@ func TestSynchronousStandby(t *testing.T) {
 	wantReady(t, s, http.StatusServiceUnavailable)
 	restarted := openOn(t, parsed(t, nil), primary.Open("sales")) // which serves nothing without the standby
 	wantReady(t, restarted, http.StatusServiceUnavailable)
+	if a := <-buyingAt(restarted, "Idempotency-Key", "k"); a.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the repeated order at a process that has just started: %d %s", a.StatusCode, a.body)
+	}
+	if n := cancels.Load(); n > 0 {
+		t.Errorf("%d CancelRequests were sent", n)
+	}
 	standby.Start()
 	wantReady(t, s, http.StatusOK)
 	wantReady(t, restarted, http.StatusOK)

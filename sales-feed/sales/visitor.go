@@ -53,10 +53,16 @@ func (h *handler) signIn(c *gin.Context) error {
 	})
 }
 
-// signOut signs the browser out, here and at the customers app. It becomes a new visitor.
+// signOut signs the browser out, here and, if it signed in there for the shop, at the customers app. It becomes a new
+// visitor.
 func (h *handler) signOut(c *gin.Context) error {
+	paired := h.buyers.Paired(c)
 	h.buyers.Forget(c)
-	return h.send(c, buyer.Handover{SignOut: true}, buyer.Page{
+	if paired == nil {
+		c.Redirect(http.StatusSeeOther, "/")
+		return nil
+	}
+	return h.send(c, buyer.Handover{SignOut: true, Nonce: paired}, buyer.Page{
 		Title: "You are signed out of the shop", Text: "Your account is still open in this browser.", Button: "Sign out there, too",
 	})
 }
@@ -79,7 +85,9 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.News {
 		return h.news(c, got)
 	}
-	h.buyers.End(c)
+	if err := h.buyers.Pair(c, got.Nonce); err != nil {
+		return err
+	}
 	if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Since: got.Since, Visitor: got.Visitor}); err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func TestVisitor(t *testing.T) {
 		}
 	})
 	t.Run("one who signs out is another guest", func(t *testing.T) {
-		if resp, _ := b.do(t, "POST", "/signout", ""); resp.StatusCode != http.StatusOK || len(b.cookies) > 0 {
+		if resp, _ := b.do(t, "POST", "/signout", ""); resp.StatusCode != http.StatusSeeOther || len(b.cookies) > 0 {
 			t.Errorf("%d %v, cookies %v", resp.StatusCode, resp.Header, b.cookies)
 		}
 		if o := b.buys(t); o.CustomerID == first.CustomerID {

@@ -38,6 +38,16 @@ func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	return nil, p
 }
 
+// IdempotencyKey returns the key of the request's header, "" if it has none. Two keys are refused: it is not known which of them the client would
+// send again.
+func IdempotencyKey(c *gin.Context) (string, error) {
+	keys := c.Request.Header.Values("Idempotency-Key")
+	if len(keys) > 1 {
+		return "", web.Errorf(http.StatusBadRequest, "The header field Idempotency-Key is there %d times. Send one. Nothing was done.", len(keys))
+	}
+	return c.GetHeader("Idempotency-Key"), nil
+}
+
 // ParseUUID accepts only the form with 36 characters.
 func ParseUUID(s string) (uuid.UUID, error) {
 	if len(s) != 36 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -419,6 +420,43 @@ func TestListAndDatabase(t *testing.T) {
 			t.Errorf("the log says %s", &says)
 		}
 	})
+}
+
+// A process that holds the list's lock and does not go on, as one that is stopped, is not waited for: nothing is erased, and it is tried again.
+func TestErasedListIsLocked(t *testing.T) {
+	t.Parallel()
+	l := &erasedList{path: filepath.Join(t.TempDir(), "erased")}
+	if _, err := l.create(true); err != nil {
+		t.Fatal(err)
+	}
+	before := l.length()
+	holder, err := os.Open(l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if err := syscall.Flock(int(holder.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	added := []erasedID{{feed: "things", id: uuid.New()}}
+	for name, step := range map[string]func() error{
+		"read": func() error { _, _, err := l.read(); return err },
+		"add":  func() error { _, _, err := l.add(added); return err },
+	} {
+		began := time.Now()
+		if err := step(); err == nil || time.Since(began) < listLockTimeout || l.length() != before {
+			t.Errorf("%s: %v after %v, the list has %d bytes", name, err, time.Since(began), l.length())
+		}
+	}
+	if err := syscall.Flock(int(holder.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.add(added); err != nil {
+		t.Error(err)
+	}
+	if ids, _, err := l.read(); err != nil || len(ids) != 1 {
+		t.Errorf("%v, %v", ids, err)
+	}
 }
 
 func TestErasedList(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -78,7 +77,7 @@ func (l *Log) lead(change *Change) {
 			select {}
 		}
 	}()
-	a := arrivals{queue: l.queue.changes, tick: make(chan struct{}, 1)}
+	a := arrivals{queue: l.queue.changes}
 	ctx, cancel := context.WithTimeout(l.committing, 2*l.patience)
 	defer cancel()
 	unknown := l.commitGroup(ctx, []*Change{change}, &a)
@@ -122,37 +121,24 @@ func (l *Log) headsFree() bool {
 
 // arrivals are the changes that come while a group is sent.
 type arrivals struct {
-	queue   <-chan *Change
-	tick    chan struct{}
-	ticking bool    // something is to come from tick
-	came    bool    // something from queue, since
-	left    *Change // the first of the next group
+	queue <-chan *Change
+	left  *Change // the first of the next group
 }
 
-// next returns a change that fits; nil means for now, none does. Those whose group has just ended are about to come again, and
-// each is taken when it comes; who has not come when all that can run have had their turn is not waited for.
+// next returns a change that waits and fits, or nil.
 func (a *arrivals) next(fits func(*Change) bool) *Change {
 	for {
-		if !a.ticking {
-			a.ticking, a.came = true, false
-			go func() {
-				runtime.Gosched()
-				a.tick <- struct{}{}
-			}()
-		}
 		select {
 		case c := <-a.queue:
-			switch a.came = true; {
+			switch {
 			case !fits(c):
 				a.left = c
 				return nil
 			case c.taken.CompareAndSwap(false, true):
 				return c
 			}
-		case <-a.tick:
-			if a.ticking = false; !a.came {
-				return nil
-			}
+		default:
+			return nil
 		}
 	}
 }

@@ -55,8 +55,7 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 			"that this database was restored from has to be erased again by hand", "file", erasures.File, "erasures", erased)
 	}
 	err = l.pool.QueryRow(ctx, `
-		select coalesce(array_agg(conrelid::regclass || ' ' || conname), '{}') from pg_constraint
-		 where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false))) and conrelid <> 0`).Scan(&r.constraints)
+		select coalesce(array_agg(name), '{}') from (`+constraintNames+`) as all_names`).Scan(&r.constraints)
 	if err != nil {
 		return err
 	}
@@ -246,12 +245,16 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	return back, err
 }
 
+// constraintNames selects the tables' constraints, as TABLE CONSTRAINT.
+const constraintNames = `
+	select relname || ' ' || conname as name from pg_constraint join pg_class on pg_class.oid = conrelid
+	 where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false)))`
+
 // complete returns an error while a restore is under way: the constraints of a table come after its rows.
 func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	var missing *string
 	err := tx.QueryRow(ctx, `
-		select min(name) from unnest($1::text[]) as name where not exists (
-		       select from pg_constraint where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false))) and conrelid <> 0 and conrelid::regclass || ' ' || conname = name)`,
+		select min(name) from (select unnest($1::text[]) as name except `+constraintNames+`) as missing`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
 		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
@@ -42,33 +41,10 @@ var writers = map[string]func(context.Context, *Log, Entry) error{
 	},
 }
 
-// A spy notes CancelRequests.
-type spy struct {
-	net.Conn
-	cancels *atomic.Int32
-}
-
-func (s spy) Write(p []byte) (int, error) {
-	if len(p) >= 12 && binary.BigEndian.Uint32(p[4:]) == cancelRequest {
-		s.cancels.Add(1)
-	}
-	return s.Conn.Write(p)
-}
-
 // spied returns a log on the pool's database, and counts the CancelRequests of its connections.
 func spied(t *testing.T, pool *pgxpool.Pool) (*Log, *atomic.Int32) {
 	t.Helper()
-	config, cancels := pool.Config(), new(atomic.Int32)
-	dial := config.ConnConfig.DialFunc
-	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		return spy{conn, cancels}, err
-	}
-	own, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(own.Close)
+	own, cancels := pgtest.CountCancels(t, pool)
 	return impatient(t, own), cancels
 }
 
@@ -173,6 +149,62 @@ func TestSynchronousStandby(t *testing.T) {
 			if after := logged(t, standby.Open("things")); len(after) != len(served) {
 				t.Errorf("after the failover the log has %d entries, want %d", len(after), len(served))
 			}
+		})
+	}
+}
+
+// Whatever ends a connection, no CancelRequest is sent for it: it may be committing.
+func TestNoCancelRequests(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(ctx context.Context, l *Log, statement string) error{
+		"Commit": func(ctx context.Context, l *Log, statement string) error {
+			change := NewChange()
+			change.Exec(statement)
+			change.Append(feedName, thing(uuid.New(), 1))
+			return l.Commit(ctx, change)
+		},
+		"InTx": func(ctx context.Context, l *Log, statement string) error {
+			return l.InTx(ctx, func(tx *Tx) error {
+				tx.Append(feedName, thing(uuid.New(), 1))
+				_, err := tx.Exec(ctx, statement)
+				return err
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			primary, standby, pool := replicated(t)
+			l, cancels := spied(t, pool)
+			wantNone := func(after string) {
+				t.Helper()
+				time.Sleep(100 * time.Millisecond) // pgx sends it in the background
+				if n := cancels.Load(); n > 0 {
+					t.Errorf("after %s: %d CancelRequests were sent", after, n)
+				}
+			}
+			if err := write(t.Context(), l, `select pg_terminate_backend(pg_backend_pid())`); err == nil {
+				t.Error("a session that was terminated has committed")
+			}
+			wantNone("the end of the session")
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if err := write(ctx, l, `select pg_sleep(3)`); name == "InTx" && err == nil {
+				t.Error("it did not end with its context")
+			}
+			wantNone("the end of the context")
+			if err := write(t.Context(), l, `select pg_sleep(20)`); err == nil {
+				t.Error("it did not end in time")
+			}
+			wantNone("the end of the log's patience")
+			standby.Stop()
+			hanging := make(chan error, 1)
+			go func() { hanging <- write(context.Background(), l, `select`) }()
+			awaitHanging(t, primary)
+			l.Close()
+			if err := <-hanging; !errors.Is(err, ErrUnknown) {
+				t.Errorf("what hung at the close: %v", err)
+			}
+			wantNone("the close")
 		})
 	}
 }

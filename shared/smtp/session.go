@@ -57,15 +57,13 @@ func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Session{ctx: ctx, conn: &bounded{Conn: plain}}
+	c := newSession(ctx, plain)
 	var conn net.Conn = c.conn
-	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
 	defer func() {
 		if err != nil {
 			c.abort()
 		}
 	}()
-	c.allow(replyTimeout)
 	secure := &tls.Config{ServerName: s.host, RootCAs: s.roots, MinVersion: tls.VersionTLS12}
 	if s.tls {
 		conn = tls.Client(conn, secure)
@@ -89,6 +87,14 @@ func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 		return c, nil
 	}
 	return c, s.login(c, encrypted)
+}
+
+// newSession returns a session over a connection to a server that has replyTimeout to greet and to take the client's greetings.
+func newSession(ctx context.Context, conn net.Conn) *Session {
+	c := &Session{ctx: ctx, conn: &bounded{Conn: conn}}
+	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
+	c.allow(replyTimeout)
+	return c
 }
 
 func (s *Server) login(c *Session, encrypted bool) error {

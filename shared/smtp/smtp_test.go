@@ -198,9 +198,7 @@ func TestStop(t *testing.T) {
 				}
 			}
 		}()
-		c := &Session{ctx: ctx, conn: &bounded{Conn: conn}}
-		c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })
-		c.allow(replyTimeout)
+		c := newSession(ctx, conn)
 		var err error
 		if c.client, err = smtp.NewClient(c.conn, "mail.example"); err != nil {
 			t.Fatal(err)
@@ -216,6 +214,51 @@ func TestStop(t *testing.T) {
 			t.Errorf("it lasts %v", took)
 		}
 	})
+}
+
+// A server that falls silent holds a mail up for a minute, or for ten at the end of the mail; then the next one has its turn.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]time.Duration{
+		"greeting": replyTimeout, "EHLO": replyTimeout, "MAIL": replyTimeout, "RCPT": replyTimeout, "DATA": replyTimeout, ".": endTimeout, "QUIT": replyTimeout,
+	} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				conn, server := net.Pipe()
+				defer server.Close()
+				go func() {
+					if at == "greeting" {
+						return
+					}
+					_, _ = io.WriteString(server, "220 mail.example\r\n")
+					for lines := bufio.NewScanner(server); lines.Scan(); {
+						command, _, _ := strings.Cut(lines.Text(), " ")
+						reply := map[string]string{"EHLO": "250 mail.example", "MAIL": "250 go on", "RCPT": "250 go on", "DATA": "354 go on", ".": "250 it has the mail"}[command]
+						if command != at && reply != "" {
+							_, _ = io.WriteString(server, reply+"\r\n")
+						}
+					}
+				}()
+				began := time.Now()
+				c := newSession(t.Context(), conn)
+				var err error
+				if c.client, err = smtp.NewClient(c.conn, "mail.example"); err == nil {
+					if err = c.client.Hello("shop.example"); err == nil {
+						_, err = c.Send(message(t), nil)
+					}
+					c.Close()
+				}
+				if (err == nil) != (at == "QUIT") {
+					t.Errorf("the outcome is %v", err)
+				}
+				if took := time.Since(began); took < want || took > want+replyTimeout { // the other minute is that of the QUIT
+					t.Errorf("it took %v", took)
+				}
+				c.abort()
+			})
+		})
+	}
 }
 
 func TestTransport(t *testing.T) {

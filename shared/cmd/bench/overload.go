@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -34,7 +36,8 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	if err := o.fill(ctx, o.history); err != nil {
 		return chart{}, err
 	}
-	s, err := o.startSource(ctx, nil)
+	reader, hash := access.NewToken()
+	s, err := o.startApp(ctx, hash)
 	if err != nil {
 		return chart{}, err
 	}
@@ -42,7 +45,7 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	var p50, p95, pages [2][]float64
 	for round := range o.rounds {
 		for i, walkers := range []int{0, walkers} {
-			delays, walked, err := o.sell(ctx, s, walkers, round)
+			delays, walked, err := o.sell(ctx, s, reader, walkers, round)
 			if err != nil {
 				return chart{}, err
 			}
@@ -60,9 +63,53 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
+// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose token has the hash.
+func (o *overload) startApp(ctx context.Context, hash string) (*process, error) {
+	addr, err := freeAddr(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := o.start(ctx, salesKind, o.source.Config().ConnString(), map[string]string{"ADDR": addr, "PUBLIC_URL": shop.PublicURL, "HOSTS": "127.0.0.1",
+		"DATA_DIR": filepath.Join(o.dir, "app"), "TRUSTED_PROXIES": "127.0.0.1", "TOKENS": "walker:reader:" + hash, "LOG_LEVEL": "warn", "ACCESS_LOG": "false"})
+	if err != nil {
+		return nil, err
+	}
+	return s, eventually(ctx, func() (bool, error) {
+		select {
+		case <-s.ended:
+			return false, s.complaint()
+		default:
+		}
+		resp, err := http.Get("http://" + addr + "/readyz") //nolint:noctx // it ends by itself
+		if err != nil {
+			return false, nil //nolint:nilerr // it may not have started yet
+		}
+		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+	})
+}
+
+// order buys as a guest, by the API.
+func (p *process) order(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr+"/orders", strings.NewReader(`{"lines": [{"model": "ohm", "quantity": 1}]}`))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusCreated {
+		err = fmt.Errorf("an order: %s: %.200q", resp.Status, body)
+	}
+	return err
+}
+
 // sell sells while so many walk, and returns the milliseconds that each order took from the moment at which it was due,
 // and the pages that were walked in a second.
-func (o *overload) sell(ctx context.Context, s *process,
+func (o *overload) sell(ctx context.Context, s *process, reader string,
 	walkers, round int) (delays []float64, pages float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.duration+patience)
 	defer cancel()
@@ -71,12 +118,12 @@ func (o *overload) sell(ctx context.Context, s *process,
 	var walked atomic.Int64
 	all, walking := errgroup.WithContext(walking)
 	for i := range walkers {
-		all.Go(func() error { return walk(walking, s.addr, i, round, &walked) })
+		all.Go(func() error { return walk(walking, s.addr, reader, i, round, &walked) })
 	}
 	began := time.Now()
 	delays = make([]float64, int(ordersPerSecond*o.duration.Seconds()))
 	err = atRandom(ctx, len(delays), func(ctx context.Context, i int, due time.Time) error {
-		_, err := s.sell(ctx, shop.NewID())
+		err := s.order(ctx)
 		delays[i] = milliseconds(time.Since(due))
 		return err
 	})
@@ -95,7 +142,7 @@ func walkLimit(walker, round, again int) int {
 }
 
 // walk reads the feed again and again until ctx ends, as a client of its own.
-func walk(ctx context.Context, addr string, walker, round int, pages *atomic.Int64) error {
+func walk(ctx context.Context, addr, reader string, walker, round int, pages *atomic.Int64) error {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	for again := 0; ctx.Err() == nil; again++ {
@@ -105,6 +152,7 @@ func walk(ctx context.Context, addr string, walker, round int, pages *atomic.Int
 			if err != nil {
 				return err
 			}
+			req.Header.Set("Authorization", "Bearer "+reader)
 			req.Header.Set("Accept-Encoding", "gzip")
 			req.Header.Set("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", walker))
 			resp, err := transport.RoundTrip(req)

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"os"
 
+	"github.com/edison-cars/data-feeds/sales-feed/sales"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
 // serveArg makes the program one of the processes that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
@@ -14,6 +18,7 @@ const serveArg = "serve"
 const (
 	nginxKind   = "nginx" // serves a folder, or is a shared cache of the server at upstreamEnv
 	structsKind = "structs"
+	salesKind   = "sales" // the app itself, at ADDR
 	feedKind    = shop.SalesByFeed
 )
 
@@ -26,6 +31,14 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		return serveNginx(ctx, of, env[upstreamEnv], stdout)
 	case structsKind:
 		return serveStructs(ctx, of, stdout)
+	case salesKind:
+		var settings sales.Settings
+		env["DATABASE_URL"] = of
+		if err := daemon.Parse(env, &settings); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, env["ADDR"])
+		return sales.Run(ctx, settings, os.Stderr)
 	}
 	return shop.Serve(ctx, kind, of, env, stdout)
 }

@@ -177,8 +177,12 @@ type status struct {
 	LastError string    `json:"last_error"`
 	Stream    *stream   `json:"stream"`
 
-	Generation   int       `json:"generation"`
-	FailingSince time.Time `json:"failing_since"`
+	Generation    int       `json:"generation"`
+	FailingSince  time.Time `json:"failing_since"`
+	LastSuccessAt time.Time `json:"last_success_at"`
+	ResyncSince   time.Time `json:"resync_since"`
+	Schedule      string    `json:"schedule"`
+	Wait          string    `json:"wait"`
 }
 
 // stream is what it says of the event stream that it hears.

@@ -70,6 +70,16 @@ func (c *crew) restored(t *testing.T, p uuid.UUID, dump string) {
 		return err
 	})
 	c.nowhere(t, url)
+	c.dump(t, filepath.Join(c.dir, "newcomer", "billing"), "billing", func(table string, row []byte) {
+		for _, word := range []string{theName, theEmail, theStreet, newStreet} {
+			if bytes.Contains(bytes.ToLower(row), []byte(strings.ToLower(word))) {
+				t.Errorf("the table %s of who reads for the first time has %s", table, word)
+			}
+		}
+	})
+	if said := newcomer.text(t); strings.Contains(said, theName) || strings.Contains(said, theEmail) {
+		t.Errorf("who reads for the first time logs the person:\n%s", said)
+	}
 	_ = newcomer.Process.Signal(syscall.SIGTERM)
 	<-newcomer.exited
 }

@@ -110,7 +110,7 @@ func (b *bench) search(t *testing.T, words ...string) (places []string) {
 		})
 	}
 	for _, s := range b.withDatabase() {
-		b.dump(t, s.name, func(table string, row []byte) { look("table "+s.name+"."+table, row) })
+		b.dump(t, filepath.Join(b.dir, s.name), s.name, func(table string, row []byte) { look("table "+s.name+"."+table, row) })
 		log, err := os.ReadFile(filepath.Join(b.dir, s.name, "postgres.log"))
 		if err != nil {
 			t.Fatal(err)
@@ -134,22 +134,22 @@ func (b *bench) sites() map[string]string {
 	return all
 }
 
-// dump returns what pg_dump writes, line by line.
-func (b *bench) dump(t *testing.T, service string, visit func(table string, row []byte)) {
+// dump returns what pg_dump writes of a database whose server is in dir, line by line.
+func (b *bench) dump(t *testing.T, dir, database string, visit func(table string, row []byte)) {
 	t.Helper()
-	opts, err := os.ReadFile(filepath.Join(b.dir, service, "data", "postmaster.opts"))
+	opts, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.opts"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	postgres, _, _ := strings.Cut(string(opts), ` "-D"`)
-	host, port, err := socket(filepath.Join(b.dir, service))
+	host, port, err := socket(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(filepath.Dir(postgres), "pg_dump"), "-h", host, "-p", port, "-U", "postgres", service)
+	cmd := exec.Command(filepath.Join(filepath.Dir(postgres), "pg_dump"), "-h", host, "-p", port, "-U", "postgres", database)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("pg_dump %s: %v", service, err)
+		t.Fatalf("pg_dump %s: %v", database, err)
 	}
 	table, tables := "", 0
 	for lines := bufio.NewReader(bytes.NewReader(out)); err == nil; {
@@ -165,6 +165,6 @@ func (b *bench) dump(t *testing.T, service string, visit func(table string, row 
 		}
 	}
 	if tables < 3 {
-		t.Errorf("the dump of %s has %s tables", service, strconv.Itoa(tables))
+		t.Errorf("the dump of %s has %s tables", database, strconv.Itoa(tables))
 	}
 }

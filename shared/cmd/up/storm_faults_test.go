@@ -27,6 +27,7 @@ var faults = map[string]func(s *storm, t *testing.T, name string){
 	"kill a session of":          (*storm).killSession,
 	"kill the server of":         (*storm).killServer,
 	"stop the standby beside":    (*storm).stopStandby,
+	"freeze the standby beside":  (*storm).freezeStandby,
 	"cut all connections beside": func(s *storm, _ *testing.T, _ string) { s.proxy.cut() },
 	"kill RabbitMQ beside":       (*storm).killBroker,
 	"freeze the server of":       (*storm).freeze,
@@ -35,15 +36,19 @@ var faults = map[string]func(s *storm, t *testing.T, name string){
 	"set another schedule for":   (*storm).tune,
 }
 
-// rage injects one fault after the other, for at least d. In the end no fault is left.
+// rage injects one fault after the other, for at least d, and at least a third of the kinds: what it does three times injects them all. In the
+// end no fault is left.
 func (s *storm) rage(t *testing.T, d time.Duration) {
 	t.Helper()
 	s.proxy.rage()
-	kinds := slices.Sorted(maps.Keys(faults))
-	rand.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	until := time.Now().Add(d)
-	for i := 0; time.Now().Before(until); i++ {
-		fault := kinds[i%len(kinds)]
+	for i := 0; i < (len(faults)+2)/3 || time.Now().Before(until); i++ {
+		if len(s.faults) == 0 {
+			s.faults = slices.Sorted(maps.Keys(faults))
+			rand.Shuffle(len(s.faults), func(i, j int) { s.faults[i], s.faults[j] = s.faults[j], s.faults[i] })
+		}
+		fault := s.faults[0]
+		s.faults = s.faults[1:]
 		name := slices.Sorted(maps.Keys(s.nodes))[rand.N(len(s.nodes))]
 		t.Log(fault, name)
 		faults[fault](s, t, name)
@@ -53,7 +58,27 @@ func (s *storm) rage(t *testing.T, d time.Duration) {
 
 func (s *storm) killAndBegin(t *testing.T, name string) {
 	s.kill(t, name)
+	if name == sales {
+		s.serveAlone(t)
+	}
 	s.begin(t, name)
+}
+
+// serveAlone waits until every subscriber says that its source fails, and that it is ready nevertheless.
+func (s *storm) serveAlone(t *testing.T) {
+	t.Helper()
+	for name, addr := range s.subscribers() {
+		eventually(t, func() error {
+			now, err := statusAt("http://" + addr)
+			if err == nil && now.FailingSince.IsZero() && strings.HasPrefix(now.Schedule, "@every ") {
+				err = fmt.Errorf("%s does not say that %s fails: %+v", name, sales, now)
+			}
+			if err == nil {
+				_, _, err = get("http://"+addr+"/readyz", "*/*")
+			}
+			return err
+		})
+	}
 }
 
 func (s *storm) killSession(t *testing.T, name string) {
@@ -82,19 +107,26 @@ func (s *storm) killServer(t *testing.T, name string) {
 	n.server.Start()
 }
 
-// stopStandby lets the synchronous standby of sales confirm nothing for up to 15 s: sales gives up a commit after 10.
-func (s *storm) stopStandby(t *testing.T, _ string) {
+// stopStandby ends the synchronous standby of sales for up to 15 s: sales gives up a commit after 10.
+func (s *storm) stopStandby(*testing.T, string) {
+	s.standby.Stop()
+	time.Sleep(rand.N(15 * time.Second))
+	s.standby.Start()
+}
+
+// freezeStandby lets it confirm nothing, for as long.
+func (s *storm) freezeStandby(t *testing.T, _ string) {
 	thaw := s.standby.Freeze(t)
 	time.Sleep(rand.N(15 * time.Second))
 	thaw()
 }
 
-// freeze stops all processes of a node's server for up to 3 s.
+// freeze stops all processes of a node's server for up to 12 s, which is longer than anything waits for it.
 func (s *storm) freeze(t *testing.T, name string) {
 	t.Helper()
 	if server := s.nodes[name].server; server != nil {
 		thaw := server.Freeze(t)
-		time.Sleep(rand.N(3 * time.Second))
+		time.Sleep(rand.N(12 * time.Second))
 		thaw()
 		return
 	}
@@ -110,7 +142,7 @@ func (s *storm) freeze(t *testing.T, name string) {
 		stop(pid)
 		frozen = append(frozen, pid)
 	}
-	time.Sleep(rand.N(3 * time.Second))
+	time.Sleep(rand.N(12 * time.Second))
 	for _, pid := range frozen {
 		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}

@@ -40,6 +40,7 @@ type storm struct {
 	broker  *rabbitmq.Server // nil means there is none on this machine
 	standby *pgtest.Server   // of sales, synchronous
 	stopped func()           // ends the shoppers, if there are any
+	faults  []string         // kinds that are to come before one comes again
 }
 
 // A node is a service that the storm kills and starts again, with a private PostgreSQL unless it has a server.

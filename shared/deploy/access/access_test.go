@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/gorilla/securecookie"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -343,6 +344,25 @@ type asker struct {
 	as   func(*http.Request) // makes the request that of the asker
 }
 
+// forgedBuyer has the cookies of a browser in which the buyer is signed in, but for their signature, which is by another key.
+func forgedBuyer(t *testing.T, b buyer) func(*http.Request) {
+	t.Helper()
+	codec := securecookie.New([]byte(strings.Repeat("k", 32)), nil).SetSerializer(securecookie.JSONEncoder{})
+	cookies := map[string]string{}
+	for _, name := range []string{"sales_buyer", "customers_buyer"} {
+		signed, err := codec.Encode(name, map[string]string{"customer": b.customer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cookies[name] = signed
+	}
+	return func(r *http.Request) {
+		for name, value := range cookies {
+			r.AddCookie(&http.Cookie{Name: name, Value: value})
+		}
+	}
+}
+
 func bearer(token string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
 }
@@ -449,6 +469,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 						r.AddCookie(&http.Cookie{Name: name, Value: strings.Repeat("A", 26)})
 					}
 				}}, "nobody"},
+				{asker{"a forged buyer", forgedBuyer(t, ada)}, "nobody"},
 				{asker{"an operator", bearer(c.tokens["operator"])}, "operator"},
 			} {
 				if a.name == "a proxy" && strings.HasSuffix(route, " /login") { // it wants https of it
@@ -510,6 +531,15 @@ func TestWhoMayDoWhat(t *testing.T) {
 		for _, service := range services {
 			for name, as := range map[string]func(*http.Request){"its session": sessions[service], "the token": bearer(c.tokens["revoked"])} {
 				eventually(t, service+": "+name+" has ended", func() bool { return c.status(t, service, "GET", "/metrics", as) == http.StatusUnauthorized })
+				for _, route := range c.routes[service] {
+					r := ruleOf(rules, service, route)
+					if r == nil || slices.Contains(r.who, "anybody") {
+						continue
+					}
+					if got, want := c.status(t, service, route, ada.path(service, route), as), r.expected(route, "nobody", 0); !want.ok(got) {
+						t.Errorf("%s: %s by %s: %d; want %s", service, route, name, got, want.text)
+					}
+				}
 			}
 		}
 	})
@@ -576,6 +606,7 @@ func TestOpenAccess(t *testing.T) {
 	rules := readRules(t)
 	c := startCompany(t, "open", services...)
 	ada := c.signUp(t, "Ada")
+	forged := forgedBuyer(t, ada)
 	for _, service := range services {
 		for _, route := range c.routes[service] {
 			r := ruleOf(rules, service, route)
@@ -592,6 +623,10 @@ func TestOpenAccess(t *testing.T) {
 				"somebody behind a proxy":      {func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.7") }, "nobody"},
 				"somebody behind Forwarded":    {func(r *http.Request) { r.Header.Set("Forwarded", "for=192.0.2.7") }, "nobody"},
 				"somebody behind Via":          {func(r *http.Request) { r.Header.Set("Via", "1.1 cache") }, "nobody"},
+				"somebody behind X-Real-IP":    {func(r *http.Request) { r.Header.Set("X-Real-IP", "192.0.2.7") }, "nobody"},
+				"somebody behind underscores":  {func(r *http.Request) { r.Header["X_FORWARDED_FOR"] = []string{"192.0.2.7"} }, "nobody"},
+				"somebody behind Cloudflare":   {func(r *http.Request) { r.Header.Set("CF-Connecting-IP", "192.0.2.7") }, "nobody"},
+				"a buyer that is forged":       {func(r *http.Request) { forged(r); r.Header.Set("Via", "1.1 cache") }, "nobody"},
 				"a reader on the same machine": {bearer(c.tokens["reader"]), "reader"},
 			} {
 				if got, want := c.status(t, service, route, path, x.as), r.expected(route, x.counts, nobodys); !want.ok(got) {

@@ -135,6 +135,7 @@ func TestDayOfAnOperator(t *testing.T) {
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resume"] button`)), 200, at+"?done=resumed", "Resumed: the source is asked")
 	b.do(t, chromedp.Click(chromedp.CSS("main details summary")))
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resync"] button`)), 200, at+"?done=resyncing", "read again, from its first entry")
+	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders") // which does not load itself again, as the page before does
 	b.load(t, chromedp.Click(chromedp.CSS(".logout button")), 200, "/login?out", "You are logged out.")
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,9 @@ func TestForeseen(t *testing.T) {
 		answered <- heard{string(text), err}
 	}()
 	r.waitForWaiters(t, 1)
+	waitFor(t, "what it waits for is to be foreseen", func() bool {
+		return slices.ContainsFunc(r.resources.Values(), func(res *resource) bool { return res.awaited.Load() != nil })
+	})
 	wantSilence := func() {
 		t.Helper()
 		select {
