@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,10 +18,11 @@ type queue struct {
 	changes chan *Change
 	leads   chan struct{} // has something in it while somebody commits a group
 	closing chan struct{}
+	once    *sync.Once // of the close
 }
 
 func newQueue() queue {
-	return queue{changes: make(chan *Change), leads: make(chan struct{}, 1), closing: make(chan struct{})}
+	return queue{changes: make(chan *Change), leads: make(chan struct{}, 1), closing: make(chan struct{}), once: new(sync.Once)}
 }
 
 // Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel

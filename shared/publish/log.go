@@ -144,8 +144,10 @@ func (l *Log) WroteWithin(d time.Duration) bool {
 
 // Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the
 // commits that the database does not confirm: what became of them stays unknown. It waits a second more for what still
-// runs.
-func (l *Log) Close() {
+// runs. Closing a closed log does nothing.
+func (l *Log) Close() { l.queue.once.Do(l.close) }
+
+func (l *Log) close() {
 	close(l.queue.closing)
 	ended := make(chan struct{})
 	go func() {
