@@ -108,7 +108,7 @@ func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err e
 		w.rounds, w.duration = 1, 100*time.Millisecond
 		r.rounds, r.share = 1, 100
 		p.rounds, p.duration, p.waiters = 1, time.Second/2, 200
-		o.rounds, o.history, o.duration = 1, 2000, time.Second/2
+		o.rounds, o.history, o.duration = 1, 200, 2*time.Second
 	}
 	charts, err = b.measure(ctx, map[string]part{"writes": w.run, "reads": r.run, "wait": p.run, "overload": o.run})
 	return machine, charts, err
