@@ -121,6 +121,8 @@ type company struct {
 	routes    map[string][]string // METHOD path
 	tokens    map[string]string   // of "reader", "orders", "operator" and "revoked"
 	file      string              // TOKENS_FILE
+	env       []string            // of all of them, beside what each one needs
+	logs      map[string]*journal
 }
 
 // programs are the commands of the services.
@@ -151,8 +153,13 @@ func build(t *testing.T) string {
 
 func startCompany(t *testing.T, access string, services ...string) *company {
 	t.Helper()
+	return startCompanyWith(t, nil, access, services...)
+}
+
+func startCompanyWith(t *testing.T, env []string, access string, services ...string) *company {
+	t.Helper()
 	c := &company{
-		bin: build(t), urls: map[string]string{}, databases: map[string]string{}, routes: map[string][]string{},
+		env: env, logs: map[string]*journal{}, bin: build(t), urls: map[string]string{}, databases: map[string]string{}, routes: map[string][]string{},
 		tokens: map[string]string{}, file: filepath.Join(t.TempDir(), "tokens"),
 	}
 	for _, name := range []string{"reader", "orders", "operator", "revoked"} {
@@ -197,14 +204,18 @@ func (c *company) start(t *testing.T, service string, env map[string]string) {
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
+	cmd.Env = append(cmd.Env, c.env...)
 	log := &journal{}
+	c.logs[service] = log
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s, at its stop: %v", service, err)
+		}
 		if t.Failed() {
 			t.Logf("%s: %s", service, log)
 		}
