@@ -464,9 +464,9 @@ func TestHandover(t *testing.T) {
 			other.post(t, to, url.Values{"handover": {value}})
 			other.wants(t, 403, "another browser", "Nothing has changed.")
 			signedIn(other)
-			for _, nonce := range [][]byte{nil, {}, []byte("12345678901234567890123456789012")} {
+			for _, nonces := range [][][]byte{{}, {nil}, {{}}, {[]byte("12345678901234567890123456789012")}} {
 				other.at = page
-				other.post(t, to, url.Values{"handover": {sign(t, buyerKey, audience, claims{"id": uuid.New(), "sign_out": true, "nonce": nonce})}})
+				other.post(t, to, url.Values{"handover": {sign(t, buyerKey, audience, claims{"id": uuid.New(), "sign_out": nonces})}})
 				other.wants(t, 403, "another browser")
 				signedIn(other)
 			}
@@ -789,4 +789,98 @@ func TestLoginOnRefusals(t *testing.T) {
 	if b.wants(t, 404); strings.Contains(b.page, "/login") {
 		t.Error(b.page)
 	}
+}
+
+// A sign-out says nothing wrong, and ends what the browser has at the other app, whatever it did there meanwhile.
+func TestSignOut(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t)
+	account := co.customers.URL + "/account"
+	of := func(t *testing.T) *browser {
+		t.Helper()
+		b := newBrowser(t)
+		b.signIn(t, co)
+		b.signUp(t, uuid.NewString()+"@example.com")
+		b.handOver(t)
+		b.wants(t, 200, "You are signed in as customer")
+		return b
+	}
+	out := func(t *testing.T, b *browser) {
+		t.Helper()
+		b.get(t, co.sales.URL+"/")
+		b.wants(t, 200, "You are buying as a guest")
+		b.get(t, account)
+		b.wants(t, 200, "To sign in another browser")
+	}
+	pages := map[string]string{"sales": co.sales.URL + "/", "customers": account}
+	t.Run("after the account was deleted", func(t *testing.T) {
+		b := of(t)
+		b.get(t, account)
+		b.post(t, b.at.Path+"/delete", url.Values{"confirm": {"yes"}})
+		b.wants(t, 200, "This account is deleted", "Back to the shop")
+		b.post(t, "/signout", nil)
+		b.handOver(t)
+		b.wants(t, 200, "You are buying as a guest")
+		out(t, b)
+	})
+	t.Run("of a browser that never came from the shop, after the account was deleted", func(t *testing.T) {
+		b := newBrowser(t)
+		b.get(t, co.customers.URL+"/signup")
+		b.signUp(t, uuid.NewString()+"@example.com")
+		b.post(t, b.at.Path+"/delete", url.Values{"confirm": {"yes"}})
+		b.wants(t, 200, "This account is deleted", "Back to the shop")
+		b.post(t, "/signout", nil)
+		b.wants(t, 200, "You are buying as a guest")
+	})
+	for at, page := range pages {
+		t.Run("at "+at+", after later sign-ins that did not come back to the shop", func(t *testing.T) {
+			b := of(t)
+			for range 3 {
+				b.signIn(t, co)
+				b.wants(t, 200, "You are signed in")
+			}
+			b.get(t, page)
+			b.post(t, "/signout", nil)
+			b.handOver(t)
+			b.wants(t, 200, "You are buying as a guest")
+			out(t, b)
+		})
+	}
+	t.Run("at customers, after the sign-in that did not come back to the shop", func(t *testing.T) {
+		b := newBrowser(t)
+		b.signIn(t, co)
+		b.signUp(t, uuid.NewString()+"@example.com")
+		b.get(t, account)
+		b.post(t, "/signout", nil)
+		b.handOver(t)
+		b.wants(t, 200, "You are buying as a guest")
+		out(t, b)
+	})
+	for first, page := range pages {
+		t.Run("at both, first at "+first, func(t *testing.T) {
+			b := of(t)
+			b.get(t, page)
+			b.post(t, "/signout", nil) // and the page is closed
+			second := pages["sales"]
+			if first == "sales" {
+				second = account
+			}
+			b.get(t, second)
+			b.post(t, "/signout", nil)
+			b.handOver(t)
+			b.wants(t, 200)
+			out(t, b)
+		})
+	}
+	t.Run("at the shop, and customers was signed in to alone meanwhile", func(t *testing.T) {
+		b := of(t)
+		b.get(t, account)
+		b.post(t, "/signout", nil) // and the page is closed
+		b.get(t, co.customers.URL+"/signup")
+		b.signUp(t, uuid.NewString()+"@example.com")
+		b.get(t, co.sales.URL+"/")
+		b.post(t, "/signout", nil)
+		b.handOver(t)
+		b.wants(t, 200, "Ada Lovelace", "Sign out") // which is the truth
+	})
 }

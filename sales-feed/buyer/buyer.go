@@ -196,11 +196,21 @@ func (s *Side) Keep(c *gin.Context, b Buyer) error {
 	return s.write(c, s.cookie(), cookieTime, b)
 }
 
-// Forget signs the browser out, and ends a hand-over that it has begun.
+// Forget signs the browser out, and ends a hand-over that it has begun. What it has at the other app can still be ended
+// by [Side.SignOut].
 func (s *Side) Forget(c *gin.Context) {
-	for _, name := range []string{s.cookie(), s.begunCookie(), s.pairCookie()} {
+	for _, name := range []string{s.cookie(), s.begunCookie()} {
 		set(c, name, "", -time.Second, http.SameSiteLaxMode)
 	}
+}
+
+// SignOut is [Side.Forget], and returns what a hand-over needs to sign the same browser out at the other app, or nil if
+// it did not sign in there and here.
+func (s *Side) SignOut(c *gin.Context) (paired [][]byte) {
+	paired = s.Paired(c)
+	s.Forget(c)
+	set(c, s.pairCookie(), "", -time.Second, http.SameSiteLaxMode)
+	return paired
 }
 
 func (s *Side) write(c *gin.Context, name string, maxAge time.Duration, value any) error {

@@ -8,6 +8,7 @@ import (
 	"embed"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -27,11 +28,11 @@ const (
 // and only from a page of the other app.
 type Handover struct {
 	ID       uuid.UUID `json:"id"`
-	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales; of a sign-out: of the sign-in that it ends
+	Nonce    []byte    `json:"nonce,omitzero"`    // SHA-256 of the nonce in a cookie of the browser that began to sign in at sales
 	Customer uuid.UUID `json:"customer,omitzero"` // to sales: the customer that has signed in
 	Since    int64     `json:"since,omitzero"`    // to sales: of the customer's credential
 	News     bool      `json:"news,omitzero"`     // to sales: reports Since, and does not sign in a browser that is not signed in as the customer
-	SignOut  bool      `json:"sign_out,omitzero"` // the browser has signed out
+	SignOut  [][]byte  `json:"sign_out,omitzero"` // the browser has signed out: the digests of [Side.Paired]
 
 	Visitor uuid.UUID `json:"-"` // the visitor that the browser was when it began; not sent, since sales has it
 }
@@ -102,7 +103,7 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	} else if ended {
 		return got, s.failed("The e-mail address of the account has been confirmed since then.")
 	}
-	if s.app == Sales && !got.SignOut && !got.News {
+	if s.app == Sales && got.SignOut == nil && !got.News {
 		var b begun
 		err := s.read(c, s.begunCookie(), signInTime+handoverTime, &b)
 		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {
@@ -110,9 +111,12 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 		}
 		got.Visitor = b.Visitor
 	}
-	if got.SignOut {
-		if paired := s.Paired(c); paired == nil || subtle.ConstantTimeCompare(paired, got.Nonce) != 1 {
-			return got, s.failed("It began in another browser, or this one has signed in again since.")
+	if got.SignOut != nil {
+		common := func(digest []byte) bool {
+			return slices.ContainsFunc(got.SignOut, func(ended []byte) bool { return subtle.ConstantTimeCompare(digest, ended) == 1 })
+		}
+		if paired := s.Paired(c); paired != nil && !slices.ContainsFunc(paired, common) {
+			return got, s.failed("It began in another browser.")
 		}
 	}
 	if first, err := s.use(c.Request.Context(), got.ID); err != nil {
@@ -183,13 +187,18 @@ func withHandovers(c *gin.Context) http.SameSite {
 }
 
 // pairCookie returns the name of the cookie that both apps give a browser when it signs in at one for the other. It
-// holds the digest of that sign-in's nonce, so that a sign-out ends only what the same browser has at the other app.
+// holds the digests of the nonces of such sign-ins, so that a sign-out ends only what the same browser has at the other
+// app.
 func (s *Side) pairCookie() string { return string(s.app) + "_pair" }
 
-// Pair ends the sign-in that the browser has begun, and stores the digest of its nonce for [Side.Paired].
+const maxPaired = 8 // sign-ins of a browser that customers has completed, and that did not come back to sales
+
+// Pair ends the sign-in that the browser has begun, and adds the digest of its nonce to [Side.Paired]. The earlier ones
+// stay: the browser may never come to sales with the new one.
 func (s *Side) Pair(c *gin.Context, nonce []byte) error {
 	set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode)
-	signed, err := s.sign(s.pairCookie(), nonce)
+	all := append([][]byte{nonce}, s.Paired(c)...)
+	signed, err := s.sign(s.pairCookie(), all[:min(len(all), maxPaired)])
 	if err != nil {
 		return fmt.Errorf("sign a nonce: %w", err)
 	}
@@ -197,10 +206,10 @@ func (s *Side) Pair(c *gin.Context, nonce []byte) error {
 	return nil
 }
 
-// Paired returns the digest that [Side.Pair] stored when the browser last signed in at both apps, or nil.
-func (s *Side) Paired(c *gin.Context) (nonce []byte) {
-	if s.read(c, s.pairCookie(), cookieTime, &nonce) != nil {
+// Paired returns the digests that [Side.Pair] stored since the browser last signed out, or nil.
+func (s *Side) Paired(c *gin.Context) (nonces [][]byte) {
+	if s.read(c, s.pairCookie(), cookieTime, &nonces) != nil {
 		return nil
 	}
-	return nonce
+	return nonces
 }

@@ -15,8 +15,12 @@ import (
 
 // handover receives a browser from the shop that begins to sign in, or that signed out there.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
-	if got.SignOut {
-		h.buyers.Forget(c)
+	if got.SignOut != nil {
+		if h.buyers.Paired(c) == nil {
+			c.Redirect(http.StatusSeeOther, "/account") // where it sees whether it is signed in here alone
+			return nil
+		}
+		h.buyers.SignOut(c)
 		c.Redirect(http.StatusSeeOther, string(h.shop)+"/")
 		return nil
 	}
@@ -75,13 +79,12 @@ func (h *handler) account(c *gin.Context) error {
 
 // signOut signs the browser out, here and, if it signed in for the shop, there.
 func (h *handler) signOut(c *gin.Context) error {
-	paired := h.buyers.Paired(c)
-	h.buyers.Forget(c)
+	paired := h.buyers.SignOut(c)
 	if paired == nil {
-		c.Redirect(http.StatusSeeOther, "/signin")
+		c.Redirect(http.StatusSeeOther, string(h.shop)+"/")
 		return nil
 	}
-	return h.send(c, buyer.Handover{SignOut: true, Nonce: paired}, buyer.Page{
+	return h.send(c, buyer.Handover{SignOut: paired}, buyer.Page{
 		Title: "You are signed out", Text: "This browser may still be signed in at the shop.", Button: "Sign out there, too",
 	})
 }

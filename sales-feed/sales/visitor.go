@@ -56,13 +56,12 @@ func (h *handler) signIn(c *gin.Context) error {
 // signOut signs the browser out, here and, if it signed in there for the shop, at the customers app. It becomes a new
 // visitor.
 func (h *handler) signOut(c *gin.Context) error {
-	paired := h.buyers.Paired(c)
-	h.buyers.Forget(c)
+	paired := h.buyers.SignOut(c)
 	if paired == nil {
 		c.Redirect(http.StatusSeeOther, "/")
 		return nil
 	}
-	return h.send(c, buyer.Handover{SignOut: true, Nonce: paired}, buyer.Page{
+	return h.send(c, buyer.Handover{SignOut: paired}, buyer.Page{
 		Title: "You are signed out of the shop", Text: "Your account is still open in this browser.", Button: "Sign out there, too",
 	})
 }
@@ -74,8 +73,10 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 // handover receives a browser that has signed in or out at the customers app. Earlier orders of the visitor remain the
 // visitor's: the browser keeps that id, too, until it signs out.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
-	if got.SignOut {
-		h.buyers.Forget(c)
+	if got.SignOut != nil {
+		if h.buyers.Paired(c) != nil {
+			h.buyers.SignOut(c)
+		}
 		c.Redirect(http.StatusSeeOther, "/")
 		return nil
 	}
