@@ -224,6 +224,24 @@ func asAPI(t *testing.T, method, address, token, body string, header ...string) 
 	return resp.StatusCode, answer.ID, answer.Token, string(whole)
 }
 
+// differentSites sends what a browser sends where sales and customers are of different sites: their pages' forms carry only the
+// cookies that are marked for it.
+type differentSites struct{}
+
+func (differentSites) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodPost && req.Header.Get("Sec-Fetch-Site") == "same-site" {
+		req = req.Clone(req.Context())
+		cookies := req.Cookies()
+		req.Header.Del("Cookie")
+		for _, sent := range cookies {
+			if slices.Contains([]string{"sales_handover", "sales_pair", "customers_pair"}, sent.Name) {
+				req.AddCookie(sent)
+			}
+		}
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
 // A confirmation ends whatever was given out before, at both apps.
 func TestConfirmationEndsCredentials(t *testing.T) {
 	t.Parallel()
@@ -288,23 +306,33 @@ func TestConfirmationEndsCredentials(t *testing.T) {
 		stranger.get(t, co.sales.URL+"/orders/"+after)
 		stranger.wants(t, 404)
 	})
-	t.Run("but of no browser that confirms", func(t *testing.T) {
-		b := newBrowser(t)
-		asGuest := b.buy(t, co)
-		b.signIn(t, co)
-		b.signUp(t, "bob@example.com")
-		b.handOver(t)
-		account, _ := accountOf(t, co, b)
-		b.get(t, links(t, mailed(t, sink, 2), 1)[0])
-		b.post(t, b.at.Path, nil)
-		b.wants(t, 200, "Your address is confirmed")
-		b.handOver(t)
-		b.wants(t, 200, "Ada Lovelace")
-		b.get(t, co.sales.URL+"/")
-		b.wants(t, 200, "You are signed in as customer", account)
-		b.get(t, co.sales.URL+"/orders")
-		b.wants(t, 200, asGuest)
-	})
+	for i, transport := range []http.RoundTripper{http.DefaultTransport, differentSites{}} {
+		t.Run(fmt.Sprintf("but of no browser that confirms, with %T", transport), func(t *testing.T) {
+			b := newBrowser(t)
+			b.client.Transport = transport
+			asGuest := b.buy(t, co)
+			b.signIn(t, co)
+			b.signUp(t, fmt.Sprintf("bob%d@example.com", i))
+			b.handOver(t)
+			account, _ := accountOf(t, co, b)
+			b.get(t, links(t, mailed(t, sink, 2+i), 1)[0])
+			b.post(t, b.at.Path, nil)
+			b.wants(t, 200, "Your address is confirmed")
+			b.handOver(t)
+			b.wants(t, 200, "Ada Lovelace")
+			for range 2 {
+				b.get(t, co.sales.URL+"/")
+				b.wants(t, 200, "You are signed in as customer", account)
+			}
+			b.get(t, co.sales.URL+"/orders")
+			b.wants(t, 200, asGuest)
+			b.get(t, co.sales.URL+"/")
+			b.post(t, "/signout", nil)
+			b.handOver(t)
+			b.get(t, co.customers.URL+account)
+			b.wants(t, 401)
+		})
+	}
 	t.Run("of the program that signed up", func(t *testing.T) {
 		const cy = `{"name":"Cy","email":"cy@example.com","address":{"street":"St James Square 12","postal_code":"SW1Y 4JH","city":"London","country":"GB"}}`
 		const ohm = `{"lines":[{"model":"ohm","quantity":1}]}`
@@ -318,7 +346,7 @@ func TestConfirmationEndsCredentials(t *testing.T) {
 		if status != 201 {
 			t.Fatal(status, text)
 		}
-		status, _, token, text := asAPI(t, http.MethodPost, links(t, mailed(t, sink, 3), 1)[0], "", "")
+		status, _, token, text := asAPI(t, http.MethodPost, links(t, mailed(t, sink, 4), 1)[0], "", "")
 		if status != 200 || token == "" {
 			t.Fatal(status, text)
 		}

@@ -178,6 +178,24 @@ func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
 	return nonce
 }
 
+// newsCookie returns the name of the cookie for news that a browser has brought.
+func (s *Side) newsCookie() string { return string(s.app) + "_news" }
+
+// Hear stores news of a customer for the request to which the browser is redirected: a POST from another site carries no
+// buyer's cookie.
+func (s *Side) Hear(c *gin.Context, news Buyer) error {
+	return s.write(c, s.newsCookie(), handoverTime, news)
+}
+
+// Heard returns the news that [Side.Hear] stored, and removes them, or returns nil.
+func (s *Side) Heard(c *gin.Context) (news *Buyer) {
+	if s.read(c, s.newsCookie(), handoverTime, &news) != nil {
+		return nil
+	}
+	set(c, s.newsCookie(), "", -time.Second, http.SameSiteLaxMode)
+	return news
+}
+
 // withHandovers is the SameSite of cookies that have to come along with a POST from a page of the other app, which may be of another site.
 func withHandovers(c *gin.Context) http.SameSite {
 	if webserver.HTTPS(c) {

@@ -17,6 +17,9 @@ func (h *handler) storefront(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	if news := h.buyers.Heard(c); news != nil {
+		return h.news(c, by, news)
+	}
 	if by.Buyer == (buyer.Buyer{}) || by.Ended != uuid.Nil {
 		if by.Visitor == uuid.Nil {
 			by.Visitor = uuid.New()
@@ -84,7 +87,11 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 		return errors.New("a hand-over from customers names no customer")
 	}
 	if got.News {
-		return h.news(c, got)
+		if err := h.buyers.Hear(c, buyer.Buyer{Customer: got.Customer, Since: got.Since}); err != nil {
+			return err
+		}
+		c.Redirect(http.StatusSeeOther, "/")
+		return nil
 	}
 	if err := h.buyers.Pair(c, got.Nonce); err != nil {
 		return err
@@ -98,16 +105,14 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 
 // news receives the confirmation that ended earlier credentials, and sends the browser back to customers, still signed
 // in.
-func (h *handler) news(c *gin.Context, got buyer.Handover) error {
-	by, err := h.buyers.Of(c)
-	if err != nil {
-		return err
-	}
-	if by.Ended == got.Customer {
-		if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Since: got.Since, Visitor: by.Visitor}); err != nil {
+func (h *handler) news(c *gin.Context, by buyer.Party, news *buyer.Buyer) error {
+	if by.Ended == news.Customer {
+		news.Visitor = by.Visitor
+		if err := h.buyers.Keep(c, *news); err != nil {
 			return err
 		}
 	}
+	c.Header("Cache-Control", "no-store")
 	c.Redirect(http.StatusSeeOther, string(h.settings.CustomersURL)+"/account")
 	return nil
 }
