@@ -111,6 +111,8 @@ type browser struct {
 	page   string
 	at     *url.URL
 	status int
+	policy string // Content-Security-Policy of page
+	shown  *url.URL
 }
 
 func newBrowser(t *testing.T) *browser {
@@ -145,6 +147,7 @@ func (b *browser) send(t *testing.T, method, address string, form url.Values, he
 		t.Fatal(err)
 	}
 	b.page, b.at, b.status = string(text), resp.Request.URL, resp.StatusCode
+	b.policy, b.shown = resp.Header.Get("Content-Security-Policy"), b.at
 }
 
 func (b *browser) get(t *testing.T, address string) {
@@ -163,8 +166,24 @@ func (b *browser) post(t *testing.T, address string, form url.Values) {
 	if to.Host == b.at.Host {
 		site = "same-origin"
 	}
+	if b.at == b.shown { // else the test has put the browser on a page that it does not show
+		page, actions := *b.at, formActions.FindString(b.policy)
+		allowed := func(u *url.URL) {
+			if origin := u.Scheme + "://" + u.Host; u.Host != page.Host && !strings.Contains(actions+" ", " "+origin+" ") {
+				t.Errorf("a form of %s leads to %s, which browsers refuse: %s", &page, u, b.policy)
+			}
+		}
+		allowed(to)
+		b.client.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+			allowed(req.URL)
+			return nil
+		}
+		defer func() { b.client.CheckRedirect = nil }()
+	}
 	b.send(t, http.MethodPost, to.String(), form, "Origin", b.at.Scheme+"://"+b.at.Host, "Sec-Fetch-Site", site)
 }
+
+var formActions = regexp.MustCompile(`form-action [^;]*`)
 
 func (b *browser) wants(t *testing.T, status int, parts ...string) {
 	t.Helper()
@@ -823,14 +842,19 @@ func TestSignOut(t *testing.T) {
 		b.wants(t, 200, "You are buying as a guest")
 		out(t, b)
 	})
-	t.Run("of a browser that never came from the shop, after the account was deleted", func(t *testing.T) {
+	t.Run("of a browser that never came from the shop, and after the account was deleted", func(t *testing.T) {
 		b := newBrowser(t)
-		b.get(t, co.customers.URL+"/signup")
-		b.signUp(t, uuid.NewString()+"@example.com")
-		b.post(t, b.at.Path+"/delete", url.Values{"confirm": {"yes"}})
-		b.wants(t, 200, "This account is deleted", "Back to the shop")
+		signUp := func() {
+			t.Helper()
+			b.get(t, co.customers.URL+"/signup")
+			b.signUp(t, uuid.NewString()+"@example.com")
+		}
+		signUp()
 		b.post(t, "/signout", nil)
-		b.wants(t, 200, "You are buying as a guest")
+		b.wants(t, 200, "To sign in another browser")
+		signUp()
+		b.post(t, b.at.Path+"/delete", url.Values{"confirm": {"yes"}})
+		b.wants(t, 200, "This account is deleted", `<a class="button" href="`+co.sales.URL+`/">Back to the shop</a>`)
 	})
 	for at, page := range pages {
 		t.Run("at "+at+", after later sign-ins that did not come back to the shop", func(t *testing.T) {

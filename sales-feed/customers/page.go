@@ -35,6 +35,7 @@ type view struct {
 	Saved    bool
 
 	Sent, Deleted bool   // of a sign-in: a mail may follow; the account of this browser was deleted
+	Paired        bool   // the browser may still be signed in at the shop
 	Secret        string // of a link, or ""
 	Unproven      bool   // the account's owner may not be the address's
 }

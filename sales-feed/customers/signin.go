@@ -81,7 +81,7 @@ func (h *handler) account(c *gin.Context) error {
 func (h *handler) signOut(c *gin.Context) error {
 	paired := h.buyers.SignOut(c)
 	if paired == nil {
-		c.Redirect(http.StatusSeeOther, string(h.shop)+"/")
+		c.Redirect(http.StatusSeeOther, "/signin")
 		return nil
 	}
 	return h.send(c, buyer.Handover{SignOut: paired}, buyer.Page{
@@ -89,10 +89,11 @@ func (h *handler) signOut(c *gin.Context) error {
 	})
 }
 
-// deleted shows the page after the deletion of an account.
+// deleted shows the page after the deletion of an account. It leads to the shop, by a sign-out there if the browser signed in
+// there with the account.
 func (h *handler) deleted(c *gin.Context) error {
 	v := h.view(account{}, nil)
-	v.Deleted = true
+	v.Deleted, v.Paired = true, h.buyers.Paired(c) != nil
 	h.render(c, signInPage, "This account is deleted", v)
 	return nil
 }
