@@ -11,7 +11,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
@@ -145,9 +145,9 @@ func TestShipping(t *testing.T) {
 // wantFeed reads shipping's feed from its start: every version once and in order, the newest as the API says.
 func wantFeed(t *testing.T, url string, want []shipped) {
 	t.Helper()
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	got, err := client.Get(t.Context(), feed.Request{URL: url + "/feeds/shipments", Limit: 100})
+	got, err := client.Get(t.Context(), feedclient.Request{URL: url + "/feeds/shipments", Limit: 100})
 	if err != nil || !got.Page.UpToDate {
 		t.Fatalf("%+v %v", got, err)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -157,7 +158,7 @@ func (a *app) form(t *testing.T, path string, fields url.Values) (*http.Response
 // entries replays the feed. Every entry is as the contract says.
 func (a *app) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: a.URL + "/feeds/customers", Limit: feed.MaxPageSize})
+	answer, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: a.URL + "/feeds/customers", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -147,7 +148,7 @@ func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response,
 // entries replays the orders feed. Every entry is as the contract says.
 func (s *shop) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
+	answer, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
 	}

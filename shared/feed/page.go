@@ -1,5 +1,5 @@
-// Package feed is the wire between a source and its readers: entries, pages, cursors, their encodings as Atom
-// (RFC 4287) and JSON Feed 1.1, and the HTTP client that reads them. It knows nothing of what the entries say.
+// Package feed is the wire between a source and its readers: entries, pages, cursors, and their encodings as Atom
+// (RFC 4287) and JSON Feed 1.1. It knows nothing of what the entries say.
 package feed
 
 import (

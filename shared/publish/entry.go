@@ -12,7 +12,7 @@ import (
 )
 
 // MaxPayload is the most bytes of an entry's payload. The view of the newest entries, which has up to 199 of them, then
-// still is a page that a reader takes ([feed.MaxBody]); of a replay, a reader can ask for shorter pages.
+// still is a page that a reader takes (feedclient.MaxBody); of a replay, a reader can ask for shorter pages.
 const MaxPayload = 256 << 10
 
 // MaxDepth is how deep objects and arrays of a payload may be nested, itself included. A page adds four levels, and

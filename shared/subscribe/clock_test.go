@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -190,7 +190,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 	}
 	// A wait during which the clock is set back.
 	now := time.Now()
-	f := fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{AsOf: now.Add(time.Hour), Waits: true}}
+	f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{AsOf: now.Add(time.Hour), Waits: true}}
 	if to := c.fetcher.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
 		t.Errorf("at %v it is as of %v", now, to.asOf)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -204,10 +205,10 @@ func TestRefusedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	c := offline(t, healthDatabase(t), 25*time.Second)
 	for _, err := range []error{
-		&feed.StatusError{Status: http.StatusTooManyRequests}, &feed.StatusError{Status: 503, RetryAfter: time.Minute},
-		&feed.StatusError{Status: 403}, feed.ErrPage, feed.ErrDiverged,
+		&feedclient.StatusError{Status: http.StatusTooManyRequests}, &feedclient.StatusError{Status: 503, RetryAfter: time.Minute},
+		&feedclient.StatusError{Status: 403}, feed.ErrPage, feedclient.ErrDiverged,
 	} {
-		f := fetched{Request: feed.Request{Wait: 25 * time.Second}, err: err}
+		f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, err: err}
 		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Detail.Cut != "" {
 			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Detail.Cut)
 		}

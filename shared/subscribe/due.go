@@ -6,7 +6,7 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // due returns when the next poll is due; zero is now. streamAt is when the stream wants the feed to be asked; zero: it does not.
@@ -57,7 +57,7 @@ func (st *state) after(err error, now time.Time) time.Time {
 	st.last.state, st.hold = pollFailed, holdUntried
 	wait := st.tuned.schedule.backoff(st.last.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)
-	if status := new(feed.StatusError); errors.As(err, &status) {
+	if status := new(feedclient.StatusError); errors.As(err, &status) {
 		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
 	}
 	st.nextPoll = now.Add(wait)

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
@@ -189,7 +190,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 		t.Fatal(err)
 	}
-	page, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.feedURL(), Limit: 4})
+	page, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: s.feedURL(), Limit: 4})
 	if err != nil {
 		t.Fatal(err)
 	}

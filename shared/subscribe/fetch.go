@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A fetcher asks the source for pages, each as large as the source and the copy bear.
 type fetcher struct {
 	*target
 	state  *state
-	client *feed.Client
+	client *feedclient.Client
 
 	mu   sync.Mutex
 	size pageSize
@@ -24,14 +25,14 @@ type fetcher struct {
 
 // A fetched page, or what came instead.
 type fetched struct {
-	feed.Request
-	*feed.Answer
+	feedclient.Request
+	*feedclient.Answer
 	err error
 }
 
 // fetch asks for page after page, each of size entries at most, until nothing is left, while those before are
 // applied. It ends with ctx, and with an error.
-func (fr *fetcher) fetch(ctx context.Context, r feed.Request, size func() int) <-chan fetched {
+func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() int) <-chan fetched {
 	pages := make(chan fetched, 1)
 	go func() {
 		defer close(pages)
@@ -82,7 +83,7 @@ func (fr *fetcher) halve(entries int) {
 // shrink makes the next request ask for half as much as the one that failed, where it may be for its size: the page may be
 // larger than what a client or a proxy takes, or take the source too long. A failure that is no page tells that at once, any
 // other one when it is not the first.
-func (fr *fetcher) shrink(r feed.Request, err error) {
+func (fr *fetcher) shrink(r feedclient.Request, err error) {
 	if r.Wait == 0 && (errors.Is(err, feed.ErrPage) || fr.state.fails() > 0 && ofSize(err)) {
 		fr.halve(r.Limit)
 	}
@@ -90,7 +91,7 @@ func (fr *fetcher) shrink(r feed.Request, err error) {
 
 // ofSize reports whether a request that asks for less may fare better.
 func ofSize(err error) bool {
-	if status, ok := errors.AsType[*feed.StatusError](err); ok {
+	if status, ok := errors.AsType[*feedclient.StatusError](err); ok {
 		return status.Status >= http.StatusInternalServerError || status.Status == http.StatusRequestEntityTooLarge
 	}
 	network, ok := errors.AsType[*net.OpError](err)
@@ -98,7 +99,7 @@ func ofSize(err error) bool {
 }
 
 // shownPage is the URL of a page without a password.
-func (fr *fetcher) shownPage(r feed.Request) string {
+func (fr *fetcher) shownPage(r feedclient.Request) string {
 	r.URL = fr.shownURL
 	return r.PageURL()
 }

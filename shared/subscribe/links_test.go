@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot go, by a
@@ -53,7 +53,7 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 			}))
 			defer proxy.Close()
 			c := newCopier(t, s)
-			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feed.NewClient("datafeed_A")
+			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feedclient.New("datafeed_A")
 			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			c.mustPoll(t)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -260,7 +261,7 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 // confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
 // may be of another history, and only begin like the copy's.
 func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
-	answer, err := l.fetcher.client.Get(ctx, feed.Request{URL: l.URL, After: cursor, Limit: 1})
+	answer, err := l.fetcher.client.Get(ctx, feedclient.Request{URL: l.URL, After: cursor, Limit: 1})
 	if err != nil {
 		return err
 	}

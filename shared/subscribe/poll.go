@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // The way of a poll, in the order of this file:
@@ -85,9 +86,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	}
 	if !at.resync.underWay {
 		err = p.copyPages(ctx, at, scheduled)
-		gone, diverged := errors.AsType[*feed.StatusError](err)
+		gone, diverged := errors.AsType[*feedclient.StatusError](err)
 		switch {
-		case diverged && errors.Is(err, feed.ErrDiverged):
+		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
 		case !errors.Is(err, errFenced):
 			return err
@@ -134,7 +135,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 
 // tryPages applies pages until the copy is up to date, or until one fails.
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
-	r := feed.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
+	r := feedclient.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
 	if at.etagURL == p.fetcher.shownPage(r) && p.state.fails() == 0 { // it may be the ETag at which the source fails
 		r.ETag = at.etag
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -52,7 +52,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 		}
 	}
 	t := &target{
-		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feed.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
 	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}
@@ -63,7 +63,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given, tuned: given, changed: make(chan struct{})}
 	p.row = &row{target: t, state: p.state}
-	p.fetcher = &fetcher{target: t, state: p.state, client: feed.NewClient(options.Token)}
+	p.fetcher = &fetcher{target: t, state: p.state, client: feedclient.New(options.Token)}
 	p.applier = &applier{
 		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
 		metrics: p.metrics,

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -90,7 +91,7 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 		q.looked = at.cursor
 	}
 	for i := range lookPages {
-		r := feed.Request{URL: q.URL, Limit: feed.PageSize}
+		r := feedclient.Request{URL: q.URL, Limit: feed.PageSize}
 		if i > 0 {
 			r.After, r.Limit = q.looked, fetcher.limit()
 		}
@@ -111,11 +112,11 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 
 // seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
 // page, and nothing has passed since the process was started.
-func (q *quarantine) seeWitness(ctx context.Context, client *feed.Client, err error) (found bool) {
+func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) (found bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
 		return false
 	}
-	answer, err := client.Get(ctx, feed.Request{URL: q.URL, Limit: feed.PageSize})
+	answer, err := client.Get(ctx, feedclient.Request{URL: q.URL, Limit: feed.PageSize})
 	if err != nil {
 		return false
 	}

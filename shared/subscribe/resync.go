@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // resyncChunk is how many entities of a resync are applied at once.
@@ -30,7 +31,7 @@ type resyncer struct {
 // transaction makes the copy what the resync has seen.
 
 // begin begins one, or begins it again; gone is the source's answer that it has another history, nil means it has not.
-func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusError) error {
+func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
 		history = gone.History
@@ -61,8 +62,8 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range r.fetcher.fetch(fetching, feed.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
-		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
+	for f := range r.fetcher.fetch(fetching, feedclient.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
+		if gone, ok := errors.AsType[*feedclient.StatusError](f.err); ok && errors.Is(f.err, feedclient.ErrDiverged) {
 			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
 		}
 		switch stop := r.state.mayGoOn(ctx, scheduled); {

@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // resync asks for a walk, as a user does.
@@ -344,7 +344,7 @@ func TestWalk(t *testing.T) {
 			}
 			honest.ServeHTTP(w, r)
 		})
-		if err := c.poll(t.Context()); err == nil || errors.Is(err, feed.ErrDiverged) {
+		if err := c.poll(t.Context()); err == nil || errors.Is(err, feedclient.ErrDiverged) {
 			t.Fatalf("%v", err)
 		}
 		if at := c.stored(t); at.resync.cursor.Position != 20 || !maps.Equal(c.things(t), copied) {

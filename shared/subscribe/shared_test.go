@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -340,7 +341,7 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 		t.Helper()
 		for name, url := range map[string]string{"one": one, "two": two} {
 			eventually(t, name+" has copied and published all", func() bool {
-				page, err := newClient(t).Get(t.Context(), feed.Request{URL: url + "/feeds/" + name, Limit: feed.MaxPageSize})
+				page, err := newClient(t).Get(t.Context(), feedclient.Request{URL: url + "/feeds/" + name, Limit: feed.MaxPageSize})
 				return err == nil && page.Page.UpToDate && len(page.Page.Entries) == n && rows(t, pool, name+"_thing") == n
 			})
 		}
@@ -353,8 +354,8 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 	complete(40)
 }
 
-func newClient(t testing.TB) *feed.Client {
-	c := feed.NewClient("")
+func newClient(t testing.TB) *feedclient.Client {
+	c := feedclient.New("")
 	t.Cleanup(c.Close)
 	return c
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -27,7 +28,7 @@ type Options struct {
 
 	Token string // that the sources know the subscriber by; a feed whose URL has a user is asked by that
 	// PlainHosts are hosts to which Token, and a password in a feed's URL, may be sent without TLS, as they may to localhost.
-	PlainHosts feed.PlainHosts
+	PlainHosts feedclient.PlainHosts
 	Wait       time.Duration // how long a request waits at the source for something new: whole seconds, 0 to 30 s
 	PageSize   int           // entries to ask for at once, 1 to 1000; 0 means 1000
 

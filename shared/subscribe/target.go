@@ -23,7 +23,7 @@ type target struct {
 	Feed
 	pure     bool   // it has Columns: see there
 	service  string // of which it is
-	shownURL string // as feed.ShownURL has it
+	shownURL string // as feedclient.ShownURL has it
 	pool     *pgxpool.Pool
 	log      *publish.Log // nil means the service publishes nothing
 	logger   *slog.Logger

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // forgetCuts is after how long a request waits as long as is set again, where such ones were cut off before.
@@ -44,9 +45,9 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 // broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next request
 // waits for less.
 func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
-	status, answered := errors.AsType[*feed.StatusError](f.err)
+	status, answered := errors.AsType[*feedclient.StatusError](f.err)
 	switch {
-	case f.Wait == 0, errors.Is(f.err, feed.ErrDiverged), errors.Is(f.err, feed.ErrPage):
+	case f.Wait == 0, errors.Is(f.err, feedclient.ErrDiverged), errors.Is(f.err, feed.ErrPage):
 		return f.err
 	case answered && (status.RetryAfter > 0 || status.Status < http.StatusInternalServerError && status.Status != http.StatusRequestTimeout):
 		return f.err

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
@@ -168,9 +169,9 @@ type poller struct {
 }
 
 func (p *poller) poll(t interface{ Fatal(...any) }) {
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	for {
-		answer, err := client.Get(context.Background(), feed.Request{URL: p.url, After: p.cursor, Limit: p.limit})
+		answer, err := client.Get(context.Background(), feedclient.Request{URL: p.url, After: p.cursor, Limit: p.limit})
 		if err != nil {
 			t.Fatal(err)
 		}

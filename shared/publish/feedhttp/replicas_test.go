@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -131,10 +132,10 @@ type alternating struct {
 
 // next reads a page.
 func (r *alternating) next(ctx context.Context) error {
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
 	r.asked++
-	answer, err := client.Get(ctx, feed.Request{URL: r.urls[r.asked%len(r.urls)] + "/feeds/" + feedName, After: r.cursor, Limit: r.limit})
+	answer, err := client.Get(ctx, feedclient.Request{URL: r.urls[r.asked%len(r.urls)] + "/feeds/" + feedName, After: r.cursor, Limit: r.limit})
 	if err != nil {
 		return err
 	}

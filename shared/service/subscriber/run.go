@@ -20,6 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -71,7 +72,7 @@ type settings struct {
 
 type readerSettings struct {
 	FeedToken  string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PlainHosts feed.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
+	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
 	PageSize   int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
 	PollWait   time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
@@ -135,7 +136,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
-	if !feed.IsToken(set.Reader.FeedToken) {
+	if !feedclient.IsToken(set.Reader.FeedToken) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -285,9 +286,9 @@ func (p *Pages) poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscr
 // pollProblem says how a poll failed.
 func pollProblem(ctx context.Context, err error) error {
 	_, failed := errors.AsType[*subscribe.PollError](err)
-	var status *feed.StatusError
+	var status *feedclient.StatusError
 	var network net.Error
-	var noAnswer *feed.NoAnswerError
+	var noAnswer *feedclient.NoAnswerError
 	_, database := errors.AsType[*pgconn.PgError](err)
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
@@ -303,7 +304,7 @@ func pollProblem(ctx context.Context, err error) error {
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
-	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
+	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feedclient.ErrDiverged):
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
