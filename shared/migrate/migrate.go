@@ -180,7 +180,8 @@ func (s Set) state(ctx context.Context, pool *pgxpool.Pool, schema string) (at s
 }
 
 func (s state) newer() error {
-	return fmt.Errorf("the tables in the schema %s are of version %d, and this program knows versions up to %d: use a newer program",
+	return fmt.Errorf("the tables in the schema %s are of version %d, and this program knows versions up to %d: they are of a newer program, "+
+		"or of one from before the first release, whose tables this one does not take over; use that program, or an empty database",
 		s.schema, s.has, s.last)
 }
 

@@ -54,13 +54,13 @@ func TestClockSetBack(t *testing.T) {
 		c.mustTune(t, "@hourly", noon)
 		c.succeed(t, noon)
 		c.fail(noon.Add(time.Second))
-		exec(t, c.pool, `update subscription set walk_since = $1, resynced_at = $1, walk_cursor = '0'`, noon)
+		exec(t, c.pool, `update subscription set resync_since = $1, resynced_at = $1, resync_cursor = '0'`, noon)
 		c = offline(t, c.pool, 0) // after a restart
 		s := c.status(eleven)
 		if s.State != Resyncing || s.AsOf != nil || s.LastSuccessAt != nil || s.FailingSince.After(eleven) || s.ResyncSince.After(eleven) || s.ResyncedAt.After(eleven) {
 			t.Errorf("it shows %+v", s)
 		}
-		exec(t, c.pool, `update subscription set walk_cursor = null`)
+		exec(t, c.pool, `update subscription set resync_cursor = null`)
 		c.stored(t)
 		if s := c.status(eleven); s.State != Stale {
 			t.Errorf("it is %s", s.State)
@@ -207,7 +207,7 @@ func TestStoredTimesThatNoClockShows(t *testing.T) {
 	has(t, pool, 5)
 	things := 5
 	for _, column := range []string{
-		"subscription.as_of", "subscription.last_success_at", "subscription.failing_since", "subscription.resynced_at", "subscription.walk_since",
+		"subscription.as_of", "subscription.last_success_at", "subscription.failing_since", "subscription.resynced_at", "subscription.resync_since",
 		"subscription_setting.tuned_at", "subscription_setting.stale_tuned",
 	} {
 		for _, value := range []string{"infinity", "-infinity", "20000-01-01", "4000-01-01 BC"} {

@@ -157,7 +157,7 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
 		b.Queue(`
-			update walked_entity set entity = null
+			update resynced_entity set entity = null
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
@@ -190,7 +190,7 @@ func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 // forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the resync.
 func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
-		update walked_entity w set entity = null from erased_entity e
+		update resynced_entity w set entity = null from erased_entity e
 		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, t.service, t.Name)
 	return err
 }

@@ -342,7 +342,7 @@ func TestAnotherHistory(t *testing.T) {
 		t.Errorf("in the end it shows %+v", shown)
 	}
 	var left int
-	if err := c.pool.QueryRow(t.Context(), `select count(*) from walked_entity`).Scan(&left); err != nil || left != 0 {
+	if err := c.pool.QueryRow(t.Context(), `select count(*) from resynced_entity`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d rows of the walk are left (%v)", left, err)
 	}
 	s.put(t, 1, 50)

@@ -311,7 +311,7 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 // move queues what moves the cursor. It fails where that is not where it was, or a resync has begun, and with it the whole transaction.
 func (a *applier) move(b *pgx.Batch, from, to progress) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
+		update subscription set cursor = case when cursor = $3 and resync_cursor is null then $4 end, -- else null, which it cannot be
 		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`

@@ -56,7 +56,7 @@ func (at *progress) set(other progress) {
 
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
-	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason, past,
+	       resync_cursor, resync_history, resync_reason, resync_since, generation, resynced_at, resynced_reason, past,
 	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
 	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed)
 	  from subscription s join subscription_setting using (service, feed)

@@ -44,10 +44,10 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	defer cancel()
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set walk_cursor = '0', walk_history = $3, walk_reason = $4, walk_since = now(),
+			update subscription set resync_cursor = '0', resync_history = $3, resync_reason = $4, resync_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
 			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone != nil)
-		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name)
+		first.Queue(`delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin a resync: %w", err)
@@ -114,10 +114,10 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
 	return r.inTx(ctx, func(first *pgx.Batch) {
-		first.Queue(`update subscription set walk_cursor = $4 where service = $1 and feed = $2 and walk_cursor = $3`,
+		first.Queue(`update subscription set resync_cursor = $4 where service = $1 and feed = $2 and resync_cursor = $3`,
 			r.service, r.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
-			insert into walked_entity (service, feed, id, version, position, updated, entity)
+			insert into resynced_entity (service, feed, id, version, position, updated, entity)
 			select distinct on (id) $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[])
 			       as e (id, version, position, updated, entity) order by id, position desc -- a malformed one comes behind what it was before
 			on conflict (service, feed, id) do update
@@ -138,11 +138,11 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	var bad []rejection
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
+			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
-			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
-			       resynced_at = now(), resync_reason = walk_reason
-			 where service = $1 and feed = $2 and walk_cursor = $3`,
+			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
+			       resynced_at = now(), resynced_reason = resync_reason
+			 where service = $1 and feed = $2 and resync_cursor = $3`,
 			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if err := r.forgetNoted(ctx, tx); err != nil {
@@ -168,7 +168,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
+		if _, err := tx.Exec(ctx, `delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, r.service, r.Name); err != nil {
@@ -191,7 +191,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
-			select id, version, position, updated, entity from walked_entity
+			select id, version, position, updated, entity from resynced_entity
 			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
 		if err != nil {
 			return 0, nil, err
@@ -234,8 +234,8 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t
-		 where not exists (select from walked_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
-		 union select id from walked_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
+		 where not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
+		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
 	if err != nil {
 		return 0, nil, err
 	}

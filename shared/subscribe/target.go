@@ -224,9 +224,9 @@ func (t *target) create(ctx context.Context) error {
 	defer cancel()
 	var b pgx.Batch
 	b.Queue(`
-		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(),
-		       walk_reason = 'The copy has another table now.'
-		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, t.service, t.Name, t.Table)
+		update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
+		       resync_reason = 'The copy has another table now.'
+		 where service = $1 and feed = $2 and table_name <> $3 and resync_cursor is null`, t.service, t.Name, t.Table)
 	b.Queue(`
 		insert into subscription (service, feed, table_name)
 		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)

@@ -73,7 +73,7 @@ func (p *inProcess) copied(t *testing.T, server *pgtest.Server) {
 		if err != nil {
 			return err
 		}
-		copied, err := value(server.URL("warehouse"), `select cursor || coalesce(walk_cursor, '') from subscription where feed = 'orders'`)
+		copied, err := value(server.URL("warehouse"), `select cursor || coalesce(resync_cursor, '') from subscription where feed = 'orders'`)
 		if err == nil && copied != head {
 			err = fmt.Errorf("the copy is at %s, the feed at %s\n%s", copied, head, p.logs["warehouse"])
 		}

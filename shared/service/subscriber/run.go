@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -71,10 +69,10 @@ type settings struct {
 }
 
 type readerSettings struct {
-	FeedToken  string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	FeedToken  string                `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
-	PageSize   int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	PollWait   time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	PageSize   int                   `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
 
 // shell describes the service's process.
@@ -167,9 +165,6 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		defer closeLog()
 	}
 	site := NewSite(s, process.Router, log)
-	if err := s.takeOver(ctx, site.DB, feeds); err != nil {
-		return fmt.Errorf("take over subscriptions from an older version: %w", err)
-	}
 	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), feeds...)
 	if err != nil {
 		return err
@@ -234,17 +229,6 @@ func (s *Service) configure(f *subscribe.Feed, env map[string]string, set reader
 		f.Stream = queue
 	}
 	return nil
-}
-
-// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
-func (s *Service) takeOver(ctx context.Context, db *pgxpool.Pool, feeds []subscribe.Feed) error {
-	var names []string
-	for _, f := range feeds {
-		names = append(names, f.Name)
-	}
-	_, err := db.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = any($3)`,
-		s.Name, s.Migrations.Name, names)
-	return err
 }
 
 func (s *Service) migrations() []postgres.Migrations {
