@@ -50,9 +50,3 @@ create table clock (
 );
 
 select feed_create('builds');
-
--- +goose Down
-delete from feed_entry where feed = 'builds';
-delete from feed where name = 'builds';
-select drop_row_count('build');
-drop table clock, slot, build, orders;

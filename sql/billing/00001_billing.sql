@@ -78,9 +78,3 @@ create table shipment (
     status   text   not null
 );
 create index on shipment (order_id) where status = 'shipped';
-
--- +goose Down
-select drop_row_count('orders');
-select drop_row_count('document');
-drop table shipment, deleted_customer, customer, orders, document, last_number;
-drop function refuse_change;

@@ -56,8 +56,3 @@ create table mail_budget (
 );
 
 select feed_create('customers');
-
--- +goose Down
-delete from feed_entry where feed = 'customers';
-delete from feed where name = 'customers';
-drop table mail_budget, buyer_since, sign_in_link, handover, idempotency_key, customer;

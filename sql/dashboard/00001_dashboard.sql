@@ -53,6 +53,3 @@ create table figure (
     revenue_cents bigint not null,
     primary key (day, kind, name)
 );
-
--- +goose Down
-drop table figure, shipment, build, order_line, orders;

@@ -102,11 +102,3 @@ end
 $$;
 -- +goose StatementEnd
 create trigger waiting_truncate before truncate on customers for each statement execute function count_all_waiting();
-
--- +goose Down
-drop trigger waiting_insert on customers;
-drop trigger waiting_delete on customers;
-drop trigger waiting_truncate on customers;
-drop function count_waiting, count_all_waiting;
-select drop_row_count('mail');
-drop table recent_mail, mail, deleted_customer, customers, orders;

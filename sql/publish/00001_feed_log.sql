@@ -123,7 +123,3 @@ begin
 end
 $$;
 -- +goose StatementEnd
-
--- +goose Down
-drop function feed_guard, feed_append, feed_check, feed_create;
-drop table feed_entry, feed;

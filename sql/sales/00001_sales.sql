@@ -38,8 +38,3 @@ create table buyer_since (
 );
 
 select feed_create('orders');
-
--- +goose Down
-delete from feed_entry where feed = 'orders';
-delete from feed where name = 'orders';
-drop table buyer_since, handover, idempotency_key, orders;

@@ -64,9 +64,3 @@ create index on shipment (returning_since) where returning_since is not null;
 select keep_row_count('shipment', 'status');
 
 select feed_create('shipments');
-
--- +goose Down
-delete from feed_entry where feed = 'shipments';
-delete from feed where name = 'shipments';
-select drop_row_count('shipment');
-drop table shipment, cancelled_order, orders, deleted_customer, customer, build;

@@ -133,17 +133,3 @@ begin
 end
 $$;
 -- +goose StatementEnd
-
--- drop_row_count undoes keep_row_count.
--- +goose StatementBegin
-create function drop_row_count(relation text) returns void language plpgsql as $$
-begin
-    execute format('drop trigger row_count_insert on %1$I; drop trigger row_count_update on %1$I; drop trigger row_count_delete on %1$I;
-        drop trigger row_count_truncate on %1$I; delete from row_count where relation = %1$L', relation);
-end
-$$;
--- +goose StatementEnd
-
--- +goose Down
-drop function keep_row_count, drop_row_count, count_rows;
-drop table row_count, erased_entity, rejected_entry, resynced_entity, subscription_setting, subscription;

@@ -108,8 +108,3 @@ insert into bill_of_materials (item, part, quantity) values
 
 insert into movement (part, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after)
 select part, on_hand, reserved, on_order, on_hand, reserved, on_order from part order by part;
-
--- +goose Down
-select drop_row_count('purchase');
-select drop_row_count('orders');
-drop table movement, purchase, reservation, orders, bill_of_materials, part, supplier;
