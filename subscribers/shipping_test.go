@@ -33,8 +33,8 @@ type shipped struct {
 	City    string
 }
 
-// Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not; a source that
-// becomes another; and its own feed, which says all that without naming anybody.
+// Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not;
+// a source that becomes another; and its own feed, which says all that without naming anybody.
 func TestShipping(t *testing.T) {
 	t.Parallel()
 	builds, customers := newSource(t, carbuild.Feed), newSource(t, customer.Feed)

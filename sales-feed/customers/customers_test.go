@@ -105,8 +105,8 @@ func (a *app) as(t *testing.T, id uuid.UUID) []string {
 	return []string{"Authorization", "Bearer " + token}
 }
 
-// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is that of the
-// customer whose account it asks for.
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is
+// that of the customer whose account it asks for.
 func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
@@ -662,7 +662,8 @@ func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish
 	return r.Engine
 }
 
-// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other
+// is nobody's.
 func asOperator(req *http.Request) {
 	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
 	if req.Header.Del("X-Access"); !open {

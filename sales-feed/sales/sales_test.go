@@ -98,7 +98,8 @@ var (
 	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 
-// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the test's customer's.
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the
+// test's customer's.
 func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -549,7 +550,8 @@ func TestRestoredInPart(t *testing.T) {
 	wantReady(t, s, http.StatusOK)
 }
 
-// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other
+// is nobody's.
 func asOperator(req *http.Request) {
 	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
 	if req.Header.Del("X-Access"); !open {

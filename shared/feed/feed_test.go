@@ -214,8 +214,8 @@ func TestParsePageRefuses(t *testing.T) {
 	}
 }
 
-// readAlike holds ParsePage against encoding/json: it takes nothing that this refuses, and reads the same. It gives the page, or
-// nil.
+// readAlike holds ParsePage against encoding/json: it takes nothing that this refuses, and reads the same. It gives the
+// page, or nil.
 func readAlike(t *testing.T, body []byte) *Page {
 	t.Helper()
 	p, err := ParsePage(body, Cursor{})

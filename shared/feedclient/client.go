@@ -1,4 +1,5 @@
-// Package feedclient reads feeds over HTTP: with ETags, waiting requests, compression, and limits on what a source may send.
+// Package feedclient reads feeds over HTTP: with ETags, waiting requests, compression, and limits on what a source may
+// send.
 package feedclient
 
 import (

@@ -228,7 +228,8 @@ func TestClientRedirects(t *testing.T) {
 	}
 }
 
-// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
+// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its
+// own.
 func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answer, took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

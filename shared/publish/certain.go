@@ -118,8 +118,8 @@ func guarded(err error) error {
 	return err
 }
 
-// An EntryError is the log's refusal of an entry: one that no page can carry or no reader understands, or that does not follow
-// the entity's last version. Its text quotes nothing of the payload.
+// An EntryError is the log's refusal of an entry: one that no page can carry or no reader understands, or that does not
+// follow the entity's last version. Its text quotes nothing of the payload.
 type EntryError struct {
 	Feed    string
 	ID      uuid.UUID
@@ -170,8 +170,8 @@ func unquoted(err error) error {
 	return err
 }
 
-// settle finds out whether one of the attempts was committed (nil means none), whether one is still possible, and where the
-// heads are now. It asks a database that is down again and again, until ctx ends or the time for one write is over.
+// settle finds out whether one of the attempts was committed (nil means none), whether one is still possible, and where
+// the heads are now. It asks a database that is down again and again, until ctx ends or the time for one write is over.
 // What it finds counts only when it is confirmed.
 //
 // A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the

@@ -81,9 +81,9 @@ func (l *Log) Confirm(ctx context.Context) error {
 	return err
 }
 
-// Appendable returns nil if a change could append to each feed now, these among them: the database has all of it, and nothing that is
-// erased, it lets [Log.Commit] have a connection, and no transaction of somebody else holds its head. It waits for those that hold one
-// when it is called until ctx ends. It locks no row itself, and writes nothing.
+// Appendable returns nil if a change could append to each feed now, these among them: the database has all of it, and
+// nothing that is erased, it lets [Log.Commit] have a connection, and no transaction of somebody else holds its head.
+// It waits for those that hold one when it is called until ctx ends. It locks no row itself, and writes nothing.
 func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 	seen, err := l.look(ctx, l.pool)
 	if err != nil {

@@ -45,8 +45,9 @@ func (c *rowsCodec) PlanEncode(_ *pgtype.Map, _ uint32, _ int16, value any) pgty
 // epoch is where PostgreSQL's times begin.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// Encode writes the binary form of an array of rows: dimensions, whether there are nulls, the type of a row, then length and lower
-// bound of the one dimension, then each row with its length in front: the number of its columns, then type, length and value of each.
+// Encode writes the binary form of an array of rows: dimensions, whether there are nulls, the type of a row, then
+// length and lower bound of the one dimension, then each row with its length in front: the number of its columns, then
+// type, length and value of each.
 func (c *rowsCodec) Encode(value any, b []byte) ([]byte, error) {
 	p := value.(*placed)
 	n := len(p.records)

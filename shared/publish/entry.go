@@ -22,7 +22,8 @@ const MaxDepth = 500
 // maxYear is the last one that RFC 3339 can say.
 const maxYear = 9999
 
-// An Entry is one version of one entity, to be appended to a feed. One that breaks a rule is refused by an [EntryError].
+// An Entry is one version of one entity, to be appended to a feed. One that breaks a rule is refused by an
+// [EntryError].
 type Entry struct {
 	ID      uuid.UUID // not zero
 	Version int64     // 1, 2, 3 ... of this entity, tombstones included; 0 means the next one
@@ -64,8 +65,8 @@ func saltedHash(salt, payload []byte) (sum [32]byte) {
 	return sum
 }
 
-// digest returns the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload
-// hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
+// digest returns the running digest after r: sha256 over the digest before it, kind, entity id, version, time and
+// payload hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
 func (r *record) digest(before feed.Digest) feed.Digest {
 	b := make([]byte, 0, 32+1+16+8+8+32)
 	b = append(b, before[:]...)

@@ -17,8 +17,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrNotListed is wrapped where an erasure was refused, because its id could not be written to the list of erased ids. Nothing has
-// happened.
+// ErrNotListed is wrapped where an erasure was refused, because its id could not be written to the list of erased ids.
+// Nothing has happened.
 var ErrNotListed = errors.New("the list of erased ids cannot be written")
 
 const (
@@ -29,8 +29,8 @@ const (
 `
 )
 
-// An erasedList is a file that lies outside of the database, with a line for each id that was erased. Several processes may append to
-// it at once. It only grows: its length tells whether there is something new.
+// An erasedList is a file that lies outside of the database, with a line for each id that was erased. Several processes
+// may append to it at once. It only grows: its length tells whether there is something new.
 type erasedList struct {
 	path string
 	size atomic.Int64 // when it was last looked at
@@ -47,7 +47,8 @@ type erasedID struct {
 	line int // its number
 }
 
-// create makes the file if it does not exist and may be made; else that it is missing is an error. It reports whether it made it.
+// create makes the file if it does not exist and may be made; else that it is missing is an error. It reports whether
+// it made it.
 func (l *erasedList) create(mayMake bool) (made bool, err error) {
 	flags := os.O_RDWR | os.O_APPEND
 	_, err = os.Stat(l.path)
@@ -113,7 +114,8 @@ func (l *erasedList) open(flags, lock int) (*os.File, error) {
 	}
 }
 
-// read returns the ids on the list and its length. A last line that a crash has cut off is left out: nobody was told that it counts.
+// read returns the ids on the list and its length. A last line that a crash has cut off is left out: nobody was told
+// that it counts.
 func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
@@ -185,7 +187,8 @@ func parseErased(line string) (e erasedID, ok bool, err error) {
 // errReplaced: the file was replaced while it was written, as by an editor.
 var errReplaced = errors.New("it was replaced in the meantime")
 
-// add appends ids and flushes them to disk; from and to are the lengths of the list before and after. All errors wrap ErrNotListed.
+// add appends ids and flushes them to disk; from and to are the lengths of the list before and after. All errors wrap
+// ErrNotListed.
 func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 	var lines bytes.Buffer
 	now := time.Now().UTC().Format(time.RFC3339)
@@ -238,8 +241,8 @@ func (l *erasedList) append(lines []byte) (from, to int64, err error) {
 	return from, end + int64(len(lines)), nil
 }
 
-// repair takes away a last line that a crash has cut off, and returns where the file then ends. lead ends a last line that is whole
-// but for its end.
+// repair takes away a last line that a crash has cut off, and returns where the file then ends. lead ends a last line
+// that is whole but for its end.
 func repair(f *os.File, size int64) (end int64, lead string, err error) {
 	var tail []byte
 	for n := int64(listTail); ; n *= 8 { // a crash may leave a hole of any length

@@ -17,10 +17,11 @@ var (
 
 // Unavailable errors are wrapped where the database cannot be read or written for a while.
 var (
-	// ErrIncomplete means that the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
+	// ErrIncomplete means that the tables do not belong together, as while a restore is under way, or after one of a
+	// part of a dump.
 	ErrIncomplete = &Unavailable{"The database is being restored, or was restored in part. Try again in a few seconds.", 5 * time.Second}
-	// ErrBehind means that a hot standby, to which the connections may lead in a failover, has yet to replay what the primary has
-	// confirmed. Only a primary tells that the history is another one.
+	// ErrBehind means that a hot standby, to which the connections may lead in a failover, has yet to replay what the
+	// primary has confirmed. Only a primary tells that the history is another one.
 	ErrBehind = &Unavailable{"The database is a standby that does not have all of the feed yet. Try again in a few seconds.", 5 * time.Second}
 	// ErrUnapplied means that the database has something that the list of erased ids says is erased, or may have.
 	ErrUnapplied = &Unavailable{

@@ -33,11 +33,11 @@ func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 // A Snapshot is the end of a feed as this process knows it. It does not change; another one takes its place.
 type Snapshot struct {
 	Head
-	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most readers ask for no
-	// others. Nobody may change them.
+	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most
+	// readers ask for no others. Nobody may change them.
 	Recent []feed.Entry
-	// Epoch counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another
-	// history.
+	// Epoch counts how often all that was made of the log had to be forgotten: after an erasure, and when the database
+	// had another history.
 	Epoch int
 
 	moved chan struct{}

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// The log brings no server, pages or HTTP client to a program, and few packages: pgx, goose and Prometheus with what these need.
+// The log brings no server, pages or HTTP client to a program, and few packages: pgx, goose and Prometheus with what
+// these need.
 func TestDependencies(t *testing.T) {
 	t.Parallel()
 	list, err := osexec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()

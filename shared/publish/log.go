@@ -50,28 +50,29 @@ type Log struct {
 
 // Options say where a log keeps its tables, and how it is opened.
 type Options struct {
-	// Schema has the tables of the log. Without a name, it is the first schema of the pool's search_path, and the log reads by the pool.
-	// With one, the log makes another pool of the same size to read, whose connections look for tables in this schema first, and then
-	// where those of the pool do; as do those of [Log.InTx] and [Log.Commit].
+	// Schema has the tables of the log. Without a name, it is the first schema of the pool's search_path, and the log
+	// reads by the pool. With one, the log makes another pool of the same size to read, whose connections look for
+	// tables in this schema first, and then where those of the pool do; as do those of [Log.InTx] and [Log.Commit].
 	Schema string
 	// Logger defaults to none.
 	Logger *slog.Logger
-	// Erasures are for a database with feeds of people. Before anything of the database is served, now and whenever a dump was restored,
-	// what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased soon
-	// afterwards; it has answered with ErrUnknown.
+	// Erasures are for a database with feeds of people. Before anything of the database is served, now and whenever a
+	// dump was restored, what the list says is erased again. A process that appends to the list and does not commit
+	// leaves an id that is erased soon afterwards; it has answered with ErrUnknown.
 	Erasures Erasures
 }
 
-// Migrate makes the tables of a log, or changes older ones to what this version of the package needs. It notes what it applied in the
-// table goose_publish beside them. Several processes may call it at once. It refuses tables of a later version.
+// Migrate makes the tables of a log, or changes older ones to what this version of the package needs. It notes what it
+// applied in the table goose_publish beside them. Several processes may call it at once. It refuses tables of a later
+// version.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, options Options) error {
 	return migrate.Up(ctx, pool, options.Schema, migrations())
 }
 
 func migrations() migrate.Set { return sql.Migrations("publish") }
 
-// Open returns the log whose tables [Migrate] has made. It refuses older and later ones. Close it before the pool. The log makes
-// connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
+// Open returns the log whose tables [Migrate] has made. It refuses older and later ones. Close it before the pool. The
+// log makes connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
 //
 // What the log acknowledges and serves is as durable as the server is set to make a commit. Where
 // synchronous_standby_names is set, that is so over a failover to the synchronous standby: a commit that is not
@@ -166,10 +167,10 @@ func (l *Log) close() {
 	l.watching.Wait()
 }
 
-// InTx runs fn in a read committed transaction and commits it together with what fn appended to feeds. When another writer was faster
-// in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction. After an
-// error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx
-// does not cancel a commit that is under way; InTx waits up to 10 s for it.
+// InTx runs fn in a read committed transaction and commits it together with what fn appended to feeds. When another
+// writer was faster in the same feed, everything is undone and fn runs again: it must have no effect outside the
+// transaction. After an error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped
+// fn. The end of ctx does not cancel a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	l.wrote.Store(time.Now().UnixNano())
 	listed := false

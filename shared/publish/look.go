@@ -29,8 +29,8 @@ type look struct {
 	news     bool            // some head is not the one remembered
 }
 
-// isWhole is true of a row f of the table feed if its log ends where it says. It reads the last entry by the index, however
-// long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the whole log.
+// isWhole is true of a row f of the table feed if its log ends where it says. It reads the last entry by the index,
+// however long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the whole log.
 const isWhole = `(coalesce((select position from feed_entry where feed = f.name order by position desc limit 1), 0) <= f.position
 	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
 
@@ -94,8 +94,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	return seen, nil
 }
 
-// Read calls read with a connection to a database that has all that this process has acknowledged: a hot standby, to which
-// connections may lead in a failover, that has yet to replay some of it is an error.
+// Read calls read with a connection to a database that has all that this process has acknowledged: a hot standby, to
+// which connections may lead in a failover, that has yet to replay some of it is an error.
 func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
 	return l.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		if err := l.caughtUp(ctx, conn.Conn()); err != nil {
@@ -105,7 +105,8 @@ func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
 	})
 }
 
-// caughtUp returns errBehind if the connection leads to a standby that is. A primary tells that it is one without being asked.
+// caughtUp returns errBehind if the connection leads to a standby that is. A primary tells that it is one without being
+// asked.
 func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 	if conn.PgConn().ParameterStatus("in_hot_standby") == "off" {
 		return nil

@@ -43,8 +43,8 @@ func (p *peers) tell() {
 	}
 }
 
-// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since
-// a notification may be lost with the process that was to send it, or with the connection that was to hear it.
+// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again,
+// since a notification may be lost with the process that was to send it, or with the connection that was to hear it.
 func (l *Log) follow(ctx context.Context, interval time.Duration) {
 	for quiet := false; ; {
 		err := l.listen(ctx, interval, &quiet)
@@ -99,8 +99,8 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 	}
 }
 
-// enter has the connection hear of what other processes append, and them hear that there is one more: each holds the lock together
-// with the others.
+// enter has the connection hear of what other processes append, and them hear that there is one more: each holds the
+// lock together with the others.
 func (p *peers) enter(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
@@ -141,8 +141,8 @@ func (p *peers) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration
 	}
 }
 
-// announce tells the other processes that something was appended: after the commit, as NOTIFY in a transaction makes it wait
-// for all others that do so.
+// announce tells the other processes that something was appended: after the commit, as NOTIFY in a transaction makes it
+// wait for all others that do so.
 func (p *peers) announce(ctx context.Context, pool *pgxpool.Pool) {
 	for {
 		select {

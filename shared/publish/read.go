@@ -24,9 +24,9 @@ type Location struct {
 	Places map[int64]Place // by position
 }
 
-// Locate looks for the cursor. Places has those of the positions that the feed has, and the last multiple of size and the last but two.
-// It returns nothing that a failover could take away, [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] before
-// what is erased is gone.
+// Locate looks for the cursor. Places has those of the positions that the feed has, and the last multiple of size and
+// the last but two. It returns nothing that a failover could take away, [ErrBehind] if a standby may not have the
+// cursor yet, and [ErrUnapplied] before what is erased is gone.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.erased(ctx, func() (err error) {
 		at, err = l.locate(ctx, name, cursor, size, positions)
@@ -87,8 +87,8 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 	return head, listed, recovering, places, err
 }
 
-// Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if the feed has
-// another entry at to, or more or fewer erasures than given.
+// Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if
+// the feed has another entry at to, or more or fewer erasures than given.
 func (l *Log) Entries(ctx context.Context, name string, from int64, to feed.Cursor, erasures int64) (entries []feed.Entry, err error) {
 	return entries, l.erased(ctx, func() (err error) {
 		entries, err = l.readEntries(ctx, name, from, to, erasures)
@@ -115,8 +115,8 @@ func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.
 
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null`
 
-// collectEntries reads rows of entryColumns and one more column, of which that of the last row stays in last. An erased payload is
-// returned as the tombstone that took it away.
+// collectEntries reads rows of entryColumns and one more column, of which that of the last row stays in last. An erased
+// payload is returned as the tombstone that took it away.
 func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
@@ -138,8 +138,8 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []fe
 	return entries, err
 }
 
-// Versions returns the entries of one entity, newest first, at most limit of them, or none if the feed has none. It returns nothing
-// that a failover could take away.
+// Versions returns the entries of one entity, newest first, at most limit of them, or none if the feed has none. It
+// returns nothing that a failover could take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
 	err = l.erased(ctx, func() (err error) {
 		entries, err = l.readVersions(ctx, name, id, limit)

@@ -15,8 +15,8 @@ import (
 
 // Erasures say how what was erased stays erased when an older dump of the database is restored.
 type Erasures struct {
-	// File is the path of the list of erased ids. It lies outside of the database and its backups; all processes that write to the
-	// database share it. Each erasure is on disk there before it is committed.
+	// File is the path of the list of erased ids. It lies outside of the database and its backups; all processes that
+	// write to the database share it. Each erasure is on disk there before it is committed.
 	File string
 	// Delete deletes what the app itself has of entities, as it does when one is erased. It has no effect outside tx.
 	Delete func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error
@@ -81,8 +81,8 @@ func (l *Log) erased(ctx context.Context, read func() error) error {
 	return ErrUnapplied
 }
 
-// View has read look at one state of the database for an entity of a feed: one in which nothing is left of what the list says is
-// erased. read reports whether it has found something of the entity. It may run again.
+// View has read look at one state of the database for an entity of a feed: one in which nothing is left of what the
+// list says is erased. read reports whether it has found something of the entity. It may run again.
 func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
 	return l.erased(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -106,8 +106,8 @@ func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func
 	})
 }
 
-// notErased returns ErrUnapplied if one of the entities, of which the database still says something, is on the list: as after the
-// restore of a single table.
+// notErased returns ErrUnapplied if one of the entities, of which the database still says something, is on the list: as
+// after the restore of a single table.
 func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	if l.reerasure == nil {
 		return nil
@@ -148,8 +148,8 @@ func (l *Log) apply(ctx context.Context) error {
 	return nil
 }
 
-// applyList makes the database what the list says, and the list what the database knows, in one transaction that several processes
-// may run at once. It opens a connection: one from before a restore may know tables that are gone.
+// applyList makes the database what the list says, and the list what the database knows, in one transaction that
+// several processes may run at once. It opens a connection: one from before a restore may know tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
 	config := l.pool.Config()
 	neverCancel(config.ConnConfig)
@@ -296,8 +296,8 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 	return to, err
 }
 
-// eraseAgain erases the entities: by a tombstone those of which the feed says anything, and all in what the app has, as a dump may
-// have been restored in part.
+// eraseAgain erases the entities: by a tombstone those of which the feed says anything, and all in what the app has, as
+// a dump may have been restored in part.
 func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		select entity_id from feed_entry where feed = $1 and entity_id = any($2)
@@ -333,7 +333,8 @@ type listedError struct{ error }
 
 func (e listedError) Unwrap() error { return e.error }
 
-// commitErasure runs a change that erases, in a transaction of its own: what can fail has to fail before the ids are on the list.
+// commitErasure runs a change that erases, in a transaction of its own: what can fail has to fail before the ids are on
+// the list.
 func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 	return l.InTx(ctx, func(tx *Tx) error {
 		for _, s := range c.statements {

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// lacking are the SQLSTATE codes, and the beginnings of such, of a server that may lack something, such as room on its disk. It has
-// no code for a quota that is used up, but that of an internal error.
+// lacking are the SQLSTATE codes, and the beginnings of such, of a server that may lack something, such as room on its
+// disk. It has no code for a quota that is used up, but that of an internal error.
 var lacking = []string{"53", "58", "XX000"}
 
 // noteRoom notes whether the last change failed since the server lacks something, and returns err.
@@ -26,8 +26,8 @@ func (l *Log) noteRoom(err error) error {
 	return err
 }
 
-// Room returns nil if the database has room for changes, as far as it is known. After a change that failed for lack of it,
-// Room looks whether there is some now: it writes some 300 kB to a table that it drops.
+// Room returns nil if the database has room for changes, as far as it is known. After a change that failed for lack of
+// it, Room looks whether there is some now: it writes some 300 kB to a table that it drops.
 func (l *Log) Room(ctx context.Context) error {
 	if !l.noRoom.Load() {
 		return nil

@@ -21,17 +21,17 @@ import (
 // pending are the entries that a transaction will append, by feed.
 type pending map[string][]record
 
-// Append adds entries to a feed by this transaction. It only collects: they get their positions by the last statement of the
-// transaction, in the packet that ends it. Nothing is appended if it rolls back.
+// Append adds entries to a feed by this transaction. It only collects: they get their positions by the last statement
+// of the transaction, in the packet that ends it. Nothing is appended if it rolls back.
 func (p pending) Append(feedName string, entries ...Entry) {
 	for _, e := range entries {
 		p[feedName] = append(p[feedName], newRecord(e))
 	}
 }
 
-// Erase deletes an entity of a personal feed and all that the feed ever said of it: it appends a tombstone, and the same
-// transaction takes payload and salt from the entity's entries. Every cursor stays valid. version and updated are the
-// tombstone's, as in [Entry].
+// Erase deletes an entity of a personal feed and all that the feed ever said of it: it appends a tombstone, and the
+// same transaction takes payload and salt from the entity's entries. Every cursor stays valid. version and updated are
+// the tombstone's, as in [Entry].
 func (p pending) Erase(feedName string, id uuid.UUID, version int64, updated time.Time) {
 	r := newRecord(Entry{ID: id, Version: version, Updated: updated})
 	r.erase = true
@@ -45,8 +45,8 @@ type Tx struct {
 	outer *Tx // nil means it is not nested
 }
 
-// Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its Commit on, and
-// is gone with its Rollback.
+// Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its
+// Commit on, and is gone with its Rollback.
 func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
 	inner, err := tx.Tx.Begin(ctx)
 	if err != nil {
@@ -69,8 +69,9 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	return nil
 }
 
-// Check returns an *EntryError for what was appended so far and cannot be committed, or nil. It is for a caller that wants to know
-// before the end; what others append until then may still be in the way. After an error the transaction has to be rolled back.
+// Check returns an *EntryError for what was appended so far and cannot be committed, or nil. It is for a caller that
+// wants to know before the end; what others append until then may still be in the way. After an error the transaction
+// has to be rolled back.
 func (tx *Tx) Check(ctx context.Context) error {
 	all, ids := pending{}, map[uuid.UUID]bool{}
 	for name, records := range tx.pending {
@@ -127,8 +128,8 @@ func NewChange() *Change {
 	return &Change{pending: pending{}, done: make(chan error, 1)}
 }
 
-// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection prepares
-// each text once and keeps it, so what varies belongs into args.
+// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection
+// prepares each text once and keeps it, so what varies belongs into args.
 func (c *Change) Exec(sql string, args ...any) {
 	c.statements = append(c.statements, statement{sql, args})
 }
@@ -171,9 +172,10 @@ func (p pending) place(heads map[string]Head) []placed {
 	return runs
 }
 
-// number returns the entries with the versions and times that were left out: the version after the last one of the entity, and now, or
-// a microsecond after the last one's time where the clock is not later. The heads that the entries are appended to must be known before
-// db is asked: if another writer appends the entity in between, the swap of the head is lost.
+// number returns the entries with the versions and times that were left out: the version after the last one of the
+// entity, and now, or a microsecond after the last one's time where the clock is not later. The heads that the entries
+// are appended to must be known before db is asked: if another writer appends the entity in between, the swap of the
+// head is lost.
 func (p pending) number(ctx context.Context, db querier) (pending, error) {
 	now, numbered := time.Now().UTC().Truncate(time.Microsecond), maps.Clone(p)
 	for name, records := range p {
@@ -235,7 +237,8 @@ func lastVersions(ctx context.Context, db querier, name string, ids [][16]byte) 
 	return last, err
 }
 
-// check refuses what could never be taken out of the log again: an entry that no page can carry, or no reader understands.
+// check refuses what could never be taken out of the log again: an entry that no page can carry, or no reader
+// understands.
 func (p pending) check() error {
 	for name, records := range p {
 		for i := range records {

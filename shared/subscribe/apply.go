@@ -32,7 +32,8 @@ type turn struct {
 	err  error // when done
 }
 
-// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed, others are written.
+// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed,
+// others are written.
 const maxTurns = 3
 
 // turns are those under way, in order: one, or up to most where one may go on beside the next.
@@ -41,7 +42,8 @@ type turns struct {
 	all  []*turn
 }
 
-// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that none goes on.
+// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that
+// none goes on.
 func (t *turns) wait(left int) (err error) {
 	for len(t.all) > 0 && (len(t.all) > left || isDone(t.all[0])) {
 		<-t.all[0].done
@@ -62,8 +64,9 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// guess returns what the copy knows of entries, which is nothing, without a look at it; nil means one is due. After a page of new entities
-// only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
+// guess returns what the copy knows of entries, which is nothing, without a look at it; nil means one is due. After a
+// page of new entities only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the
+// careful second try looks.
 func (a *applier) guess(entries []feed.Entry) *known {
 	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
 	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
@@ -72,8 +75,8 @@ func (a *applier) guess(entries []feed.Entry) *known {
 	return noneKnown()
 }
 
-// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is
-// newer than the copy.
+// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see
+// themselves what is newer than the copy.
 func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
 	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
@@ -125,8 +128,8 @@ func isDone(t *turn) bool {
 	}
 }
 
-// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page before keeps
-// its own meanwhile.
+// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page
+// before keeps its own meanwhile.
 func (a *applier) mostTurns() int {
 	if !a.pure || a.state.fails() > 0 {
 		return 1

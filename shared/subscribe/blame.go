@@ -17,8 +17,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
-// what may be wrong with one: a quota that is used up, a volume that became read-only.
+// fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for
+// most of what may be wrong with one: a quota that is used up, a volume that became read-only.
 var fileSources = []string{"md.c", "fd.c", "buffile.c"}
 
 // databaseAtFault: the database could not do its work, whatever the entry: it is down, full or read-only.
@@ -38,7 +38,8 @@ func databaseAtFault(err error) bool {
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
 }
 
-// passing: the error may be one of the moment, whatever the entry: somebody else was in the way, or the database was slow.
+// passing: the error may be one of the moment, whatever the entry: somebody else was in the way, or the database was
+// slow.
 func passing(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlock and the like, lock, time, temporary files
@@ -47,8 +48,8 @@ func passing(err error) bool {
 	return slow
 }
 
-// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
-// made of it for a feed of the service, or SQLSTATE classes 22 and 23.
+// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of
+// what Apply made of it for a feed of the service, or SQLSTATE classes 22 and 23.
 func badData(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
@@ -90,8 +91,9 @@ func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore fu
 	}, err
 }
 
-// limitAttempt ends an attempt that takes too long though none of its statements does, in such a way that the transaction goes on:
-// by a cancel request and, where Apply waits for something else, by the context. end returns the attempt's outcome.
+// limitAttempt ends an attempt that takes too long though none of its statements does, in such a way that the
+// transaction goes on: by a cancel request and, where Apply waits for something else, by the context. end returns the
+// attempt's outcome.
 func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context.Context, end func(failed error) error) {
 	limited, cancel := context.WithTimeout(ctx, step+step/2)
 	began, ended := time.Now(), make(chan struct{})

@@ -15,8 +15,8 @@ type Cost struct {
 	Worst          float64 `json:"worst_staleness"`    // and at most
 }
 
-// What a request brings that waits: the source answers as soon as there is something new, and looks for it once a second should
-// it not be told.
+// What a request brings that waits: the source answers as soon as there is something new, and looks for it once a
+// second should it not be told.
 const (
 	heldExpected = 0.001
 	heldWorst    = 1
@@ -52,8 +52,8 @@ func costOf(s cron.Schedule) Cost {
 // calendarDays is after how many days dates fall on the same days of the week again: 28 years, until 2100.
 const calendarDays = 28*365 + 7
 
-// costOfCron measures the gaps between two fires. An entry comes at any moment: a gap g is met with a weight of g, and is waited
-// out for g/2.
+// costOfCron measures the gaps between two fires. An entry comes at any moment: a gap g is met with a weight of g, and
+// is waited out for g/2.
 func costOfCron(s *cron.SpecSchedule) Cost {
 	first, last, fires, inDay, squares := timesOfDay(s)
 	sum, sumSquares, worst, count := 0.0, 0.0, inDay, 0.0
@@ -83,7 +83,8 @@ func dayMatches(s *cron.SpecSchedule, on time.Time) bool {
 	return either && s.Month>>on.Month()&1 == 1
 }
 
-// timesOfDay returns the seconds of a day at which s fires first and last, how often it does, the longest gap between and the sum of their squares.
+// timesOfDay returns the seconds of a day at which s fires first and last, how often it does, the longest gap between
+// and the sum of their squares.
 func timesOfDay(s *cron.SpecSchedule) (first, last, fires, longest, squares float64) {
 	for h := s.Hour &^ starBit; h != 0; h &= h - 1 {
 		for m := s.Minute &^ starBit; m != 0; m &= m - 1 {

@@ -10,9 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Current tells whether a service may do by its copies what cannot be undone, such as sending a mail: this process brought each up to
-// date since it polls, and the database was not taken back in the meantime, as by the restore of a dump. Else the copies may
-// lack a cancellation or an erasure. While a source is down later, or a copy is paused, they are current.
+// A Current tells whether a service may do by its copies what cannot be undone, such as sending a mail: this process
+// brought each up to date since it polls, and the database was not taken back in the meantime, as by the restore of a
+// dump. Else the copies may lack a cancellation or an erasure. While a source is down later, or a copy is paused, they
+// are current.
 type Current struct {
 	Service string
 	Feeds   []string
@@ -29,15 +30,16 @@ func (c *Current) Begin() {
 	c.polled, c.behind = map[string]time.Time{}, nil
 }
 
-// Polled says that this process has brought the copy of a feed up to date, and committed at as its last success. The engine calls it.
-// What the database alone says may be of another process with another clock, and of a dump.
+// Polled says that this process has brought the copy of a feed up to date, and committed at as its last success. The
+// engine calls it. What the database alone says may be of another process with another clock, and of a dump.
 func (c *Current) Polled(feed string, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.polled[feed] = at
 }
 
-// Look returns the feeds whose copies are not current. Call it in the transaction that acts by them: a restore waits for its end.
+// Look returns the feeds whose copies are not current. Call it in the transaction that acts by them: a restore waits
+// for its end.
 func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, err error) {
 	c.mu.Lock()
 	polled := maps.Clone(c.polled) // before the rows are read, which may be of a later poll

@@ -40,8 +40,8 @@ http {
 }
 `
 
-// startNginx starts one that answers 504 where the source at origin is silent for two seconds. It ends with this process,
-// however that ends.
+// startNginx starts one that answers 504 where the source at origin is silent for two seconds. It ends with this
+// process, however that ends.
 func startNginx(t *testing.T, origin string) (url string) {
 	t.Helper()
 	nginx, err := osexec.LookPath("nginx")
@@ -132,8 +132,8 @@ func startForwarder(t *testing.T, origin string) (url string) {
 	return "http://" + ln.Addr().String()
 }
 
-// What is on the way to the source cuts requests off that wait: they wait for less, the copy stays fresh, and nobody is told of
-// a failure that is none; of a source that dies they are.
+// What is on the way to the source cuts requests off that wait: they wait for less, the copy stays fresh, and nobody is
+// told of a failure that is none; of a source that dies they are.
 func TestRequestsThatWaitAreCutOff(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T, string) string{"nginx": startNginx, "connections that are reset": startForwarder} {

@@ -9,7 +9,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// maxDoubts is how often an entry alone has to fail for a reason that may pass, and for as long as a page may take, to be at fault.
+// maxDoubts is how often an entry alone has to fail for a reason that may pass, and for as long as a page may take, to
+// be at fault.
 const maxDoubts = 3
 
 // A doubtful version of an entity failed for such a reason while others passed.
@@ -85,8 +86,8 @@ func (q *quarantine) trustAll() {
 // step is how long a statement of a page may take that is applied in parts.
 func (q *quarantine) step() time.Duration { return q.timeout / 6 }
 
-// A doubtError is that of a page on which an entry may be at fault that has failed for a reason that may pass. It wraps none: of
-// what a transaction does that fails so, all would be done again.
+// A doubtError is that of a page on which an entry may be at fault that has failed for a reason that may pass. It wraps
+// none: of what a transaction does that fails so, all would be done again.
 type doubtError struct {
 	position int64
 	reason   string

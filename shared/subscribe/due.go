@@ -9,8 +9,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// due returns when the next poll is due; zero is now. streamAt is when the stream wants the feed to be asked; zero: it does not.
-// Where the clock was set back, what was planned by it as it was before does not count.
+// due returns when the next poll is due; zero is now. streamAt is when the stream wants the feed to be asked; zero: it
+// does not. Where the clock was set back, what was planned by it as it was before does not count.
 func (st *state) due(now, streamAt time.Time) (next time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -80,8 +80,8 @@ func (st *state) afterCut() {
 	}
 }
 
-// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the
-// number of the stream, how many entries it asked for.
+// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection,
+// the number of the stream, how many entries it asked for.
 var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)
 
 // constant returns the text of an error without that, so that an error that comes again is logged once.

@@ -14,7 +14,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// erasures are what a poller knows of the table erased_entity. A feed that never erased anything is spared a look there for each page.
+// erasures are what a poller knows of the table erased_entity. A feed that never erased anything is spared a look there
+// for each page.
 type erasures struct {
 	*target
 	mu    sync.Mutex
@@ -32,9 +33,10 @@ func (er *erasures) reset() {
 	er.known, er.looked = false, time.Time{}
 }
 
-// forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is
-// a tombstone. So an erased id stays erased whatever comes later, as from a source that was restored from a backup, an old cache or a
-// stream. What was noted stays noted when the page is not applied in the end: it is true of the source.
+// forget notes the entities that the page says are erased, and returns the page without what it says of any that is:
+// such an entry is a tombstone. So an erased id stays erased whatever comes later, as from a source that was restored
+// from a backup, an old cache or a stream. What was noted stays noted when the page is not applied in the end: it is
+// true of the source.
 func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
 	if page == nil || len(page.Entries) == 0 {
 		return page, nil
@@ -79,8 +81,8 @@ func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, er
 	return &own, nil
 }
 
-// eraseAgain applies a deletion of what the service has of entities that are erased, as after the restore of a single table: no page
-// says it again.
+// eraseAgain applies a deletion of what the service has of entities that are erased, as after the restore of a single
+// table: no page says it again.
 func (a *applier) eraseAgain(ctx context.Context) error {
 	if time.Since(a.erasures.looked) < lookForErased {
 		return nil
@@ -187,7 +189,8 @@ func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 	return erased, err
 }
 
-// forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the resync.
+// forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the
+// resync.
 func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		update resynced_entity w set entity = null from erased_entity e

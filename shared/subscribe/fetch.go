@@ -80,9 +80,9 @@ func (fr *fetcher) halve(entries int) {
 	fr.resize(func(size *pageSize, _ int) { *size = pageSize{size: max(entries/2, 1), unread: entries} })
 }
 
-// shrink makes the next request ask for half as much as the one that failed, where it may be for its size: the page may be
-// larger than what a client or a proxy takes, or take the source too long. A failure that is no page tells that at once, any
-// other one when it is not the first.
+// shrink makes the next request ask for half as much as the one that failed, where it may be for its size: the page may
+// be larger than what a client or a proxy takes, or take the source too long. A failure that is no page tells that at
+// once, any other one when it is not the first.
 func (fr *fetcher) shrink(r feedclient.Request, err error) {
 	if r.Wait == 0 && (errors.Is(err, feed.ErrPage) || fr.state.fails() > 0 && ofSize(err)) {
 		fr.halve(r.Limit)

@@ -52,8 +52,8 @@ func (u *upsert) appendBinary(to []byte, e feed.Entry, values []jsontext.Value) 
 // epoch is where PostgreSQL's times begin.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// appendField appends a value in the type's binary form, if it is written as everybody writes one: the type's own function need not
-// be asked what it makes of it.
+// appendField appends a value in the type's binary form, if it is written as everybody writes one: the type's own
+// function need not be asked what it makes of it.
 func appendField(to []byte, oid uint32, v jsontext.Value) ([]byte, error) {
 	switch oid {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.JSONOID:

@@ -100,8 +100,8 @@ func (m *model) state() string {
 	return Fresh
 }
 
-// Whatever happens to a copy in whatever order, all that is shown of it is true: in JSON, in words, in metrics and by whichever
-// process.
+// Whatever happens to a copy in whatever order, all that is shown of it is true: in JSON, in words, in metrics and by
+// whichever process.
 func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 	t.Parallel()
 	pool := healthDatabase(t)

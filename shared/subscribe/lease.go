@@ -18,13 +18,14 @@ const (
 	silenceEnds   = "5s"            // a session, at the server
 )
 
-// lockKey is the key of the advisory lock of the service with the name $1, a hash of it and of the schema that its tables are in:
-// services that share a database each have a lock, also those of one name in two schemas, and the replicas of a service have
-// the same one.
+// lockKey is the key of the advisory lock of the service with the name $1, a hash of it and of the schema that its
+// tables are in: services that share a database each have a lock, also those of one name in two schemas, and the
+// replicas of a service have the same one.
 const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
-// A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock, which ends with
-// its connection. A process that loses it unnoticed is fenced: it cannot move a cursor that another process has moved.
+// A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock,
+// which ends with its connection. A process that loses it unnoticed is fenced: it cannot move a cursor that another
+// process has moved.
 type lease struct{ *Subscriber }
 
 // run polls whenever this process may, until ctx ends.
@@ -58,8 +59,8 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 	}
 }
 
-// hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
-// those of the other process are.
+// hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only
+// looks how far those of the other process are.
 func (l *lease) hold(ctx context.Context, said *string) error {
 	config := l.pool.Config()
 	if config.BeforeConnect != nil { // such as a password that lasts an hour
@@ -124,7 +125,8 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 	}
 }
 
-// setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
+// setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup
+// parameter.)
 func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
@@ -132,7 +134,8 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
+// look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have
+// changed.
 func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()

@@ -13,8 +13,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot go, by a
-// proxy that serves it under a prefix, and no source sends it, and its token, to another origin.
+// A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot
+// go, by a proxy that serves it under a prefix, and no source sends it, and its token, to another origin.
 func TestLinksLeadNowhereElse(t *testing.T) {
 	t.Parallel()
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is asked for, of another origin", r.URL) }))

@@ -46,10 +46,10 @@ type Connection struct {
 // streamBuffer is how many messages wait to be applied: what a page holds at most.
 const streamBuffer = feed.MaxPageSize
 
-// A stream has the copy hear of new entries by an event stream, as soon as they are there. The feed is the truth: what goes on where
-// the copy is, page by page, is applied as a page of the feed is; after anything else the feed is asked, and until it has answered
-// nothing of the stream counts. So whatever a message says, and whether it comes at all, the copy is what the polls alone would make
-// it.
+// A stream has the copy hear of new entries by an event stream, as soon as they are there. The feed is the truth: what
+// goes on where the copy is, page by page, is applied as a page of the feed is; after anything else the feed is asked,
+// and until it has answered nothing of the stream counts. So whatever a message says, and whether it comes at all, the
+// copy is what the polls alone would make it.
 type stream struct {
 	*target
 	state   *state
@@ -258,8 +258,8 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 	return nil
 }
 
-// confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
-// may be of another history, and only begin like the copy's.
+// confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the
+// cursor. It may be of another history, and only begin like the copy's.
 func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
 	answer, err := l.fetcher.client.Get(ctx, feedclient.Request{URL: l.URL, After: cursor, Limit: 1})
 	if err != nil {

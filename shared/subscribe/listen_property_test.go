@@ -42,8 +42,8 @@ func (s *studio) page(t rapid.TB, limit int, out func(from feed.Cursor, page *fe
 	}
 }
 
-// Whatever the stream says, repeats, leaves out and mixes of several histories, and wherever polls come in between: the copy is, after
-// each step, what the source had at its cursor, and in the end what the source has.
+// Whatever the stream says, repeats, leaves out and mixes of several histories, and wherever polls come in between: the
+// copy is, after each step, what the source had at its cursor, and in the end what the source has.
 func TestStreamProperty(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

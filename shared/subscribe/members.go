@@ -14,8 +14,8 @@ func (e *entityError) Unwrap() error { return e.error }
 
 var errNoObject = &entityError{errors.New("the entity is no JSON object")}
 
-// read puts the columns' members of an entity into values, of one that is there twice the last; nil is null, or missing. That the
-// entity is valid JSON was seen when its page was read.
+// read puts the columns' members of an entity into values, of one that is there twice the last; nil is null, or
+// missing. That the entity is valid JSON was seen when its page was read.
 func (u *upsert) read(entity []byte, values []jsontext.Value) error {
 	clear(values)
 	s := scanner{entity}

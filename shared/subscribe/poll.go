@@ -67,9 +67,9 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor behind
-// it, so that it can be broken off anywhere. Where the source has another history, a resync begins. A poll that somebody asked
-// for, unlike one on schedule, does not wait at the source, and minds no pause.
+// poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor
+// behind it, so that it can be broken off anywhere. Where the source has another history, a resync begins. A poll that
+// somebody asked for, unlike one on schedule, does not wait at the source, and minds no pause.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	at, err := p.row.begin(ctx, scheduled)
 	if err == nil {
@@ -102,8 +102,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	return p.resyncer.goOn(ctx, at, scheduled)
 }
 
-// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied makes
-// the next poll ask for a smaller one; if all of it was refused, for a larger one, since others on it may pass.
+// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be
+// applied makes the next poll ask for a smaller one; if all of it was refused, for a larger one, since others on it may
+// pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
@@ -180,8 +181,8 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	return cmp.Or(p.state.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
 }
 
-// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
-// still is committed first. (After a failure none does: what they may have been to each other ends there.)
+// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on
+// both: it still is committed first. (After a failure none does: what they may have been to each other ends there.)
 func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
 	page, err := a.erasures.forget(ctx, page)
 	if err != nil {
@@ -261,7 +262,8 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	return nil
 }
 
-// tryCommit moves the cursor and applies the entries in one transaction: carefully means in parts, to find those at fault.
+// tryCommit moves the cursor and applies the entries in one transaction: carefully means in parts, to find those at
+// fault.
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {
@@ -308,7 +310,8 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 	return bad, err
 }
 
-// move queues what moves the cursor. It fails where that is not where it was, or a resync has begun, and with it the whole transaction.
+// move queues what moves the cursor. It fails where that is not where it was, or a resync has begun, and with it the
+// whole transaction.
 func (a *applier) move(b *pgx.Batch, from, to progress) {
 	sql := `
 		update subscription set cursor = case when cursor = $3 and resync_cursor is null then $4 end, -- else null, which it cannot be

@@ -75,8 +75,8 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	return p, nil
 }
 
-// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
-// may wait for a synchronous standby that is down.
+// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a
+// commit may wait for a synchronous standby that is down.
 func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() {

@@ -18,12 +18,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
-// database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
-// other one is the witness: one that the copy has taken before, which is tried again.
+// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the database
+// answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the service may be at
+// fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the other
+// one is the witness: one that the copy has taken before, which is tried again.
 
-// A quarantine keeps entries that cannot be applied away from the copy, and tells whether they or the service are at fault.
+// A quarantine keeps entries that cannot be applied away from the copy, and tells whether they or the service are at
+// fault.
 type quarantine struct {
 	*target
 	passed  atomic.Bool                // the feed's Check has passed an entry
@@ -80,9 +81,9 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 // lookPages is how many pages one poll looks at to see whether the check passes any of their entries.
 const lookPages = 10
 
-// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any. It
-// matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way it goes on
-// with the next poll.
+// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any.
+// It matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way
+// it goes on with the next poll.
 func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress, err error) (passes bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || q.passed.Load() {
 		return false
@@ -110,8 +111,8 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 	return q.passed.Load()
 }
 
-// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
-// page, and nothing has passed since the process was started.
+// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused
+// all of a page, and nothing has passed since the process was started.
 func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) (found bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
 		return false
@@ -137,9 +138,9 @@ func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, 
 	return false
 }
 
-// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
-// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
+// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the others
+// passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still takes
+// what it has taken before; one, where that is not known, if it breaks a rule for data.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -181,8 +182,8 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step. What has run into that before is tried last, and alone.
+// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them,
+// for reject. No statement may take longer than step. What has run into that before is tried last, and alone.
 func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := q.check(entries)
 	restore, err := limitSteps(ctx, tx, step)
@@ -208,8 +209,8 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 	return bad, err
 }
 
-// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
-// the other one has given up since: as long as one more passes.
+// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as
+// a name that the other one has given up since: as long as one more passes.
 func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
 	for more := true; more; refused = still {
 		more, still = false, nil
@@ -230,8 +231,8 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 	return still, nil
 }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
-// failed is why it did while the database goes on to answer; err is why that does not.
+// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to
+// be kept. failed is why it did while the database goes on to answer; err is why that does not.
 func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {

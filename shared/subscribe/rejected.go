@@ -57,8 +57,8 @@ func (e *RetryError) Error() string { return "it was refused again: " + e.Reason
 
 const lockNotAvailable = "55P03"
 
-// retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. It
-// returns a [*RetryError] if the entry is refused again.
+// retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the
+// copy's row. It returns a [*RetryError] if the entry is refused again.
 func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()

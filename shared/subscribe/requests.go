@@ -68,7 +68,8 @@ func (r *requests) take() (asked []chan error) {
 	return asked
 }
 
-// pollNow polls at once, and returns how that ended, a failure as a [*PollError]; or ErrBusy if another poll takes so long that this one has not begun.
+// pollNow polls at once, and returns how that ended, a failure as a [*PollError]; or ErrBusy if another poll takes so
+// long that this one has not begun.
 func (r *requests) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	r.mu.Lock()

@@ -26,9 +26,9 @@ type resyncer struct {
 	metrics *pollerMetrics
 }
 
-// A resync reads the feed again, from its start to its end: after the source's history became another, or because somebody asked
-// for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
-// transaction makes the copy what the resync has seen.
+// A resync reads the feed again, from its start to its end: after the source's history became another, or because
+// somebody asked for it. It only takes down the newest version of each entity, while the copy goes on serving as it is;
+// in the end, one transaction makes the copy what the resync has seen.
 
 // begin begins one, or begins it again; gone is the source's answer that it has another history, nil means it has not.
 func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.StatusError) error {
@@ -126,10 +126,10 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	}, func(pgx.Tx) error { return nil })
 }
 
-// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that it has is
-// applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is: the stop breaks
-// it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
-// their own, and those of rejected entries are changed last.
+// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that
+// it has is applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is:
+// the stop breaks it off, and the next start does it again. Meanwhile only what would move the cursor waits for it:
+// settings have rows of their own, and those of rejected entries are changed last.
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
@@ -229,8 +229,8 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 	return still, err
 }
 
-// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know more of
-// that than a row.
+// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know
+// more of that than a row.
 func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t

@@ -58,8 +58,8 @@ func (r *row) refresh(ctx context.Context) error {
 	return rows.Err()
 }
 
-// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
-// Settings have rows of their own, which no transaction holds that applies entries.
+// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does
+// within a second. Settings have rows of their own, which no transaction holds that applies entries.
 func (r *row) set(ctx context.Context, assignments string, args ...any) error {
 	_, err := r.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
 		append([]any{r.service, r.Name}, args...)...)
@@ -69,8 +69,8 @@ func (r *row) set(ctx context.Context, assignments string, args ...any) error {
 	return r.refresh(ctx)
 }
 
-// begin returns how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
-// looks, and by the cursor when it does not move.
+// begin returns how far the copy is. Between two requests that wait nothing is read: what others change is heard of by
+// the lease's looks, and by the cursor when it does not move.
 func (r *row) begin(ctx context.Context, scheduled bool) (progress, error) {
 	r.state.mu.Lock()
 	at, known := r.state.copied, scheduled && r.state.last.state == pollSucceeded && r.state.hold == holdKept

@@ -19,7 +19,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of refused.
+// serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of
+// refused.
 func serviceNamed(name string) *Service {
 	s, table := thingService(), name+"_thing"
 	s.Name = name

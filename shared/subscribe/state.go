@@ -31,8 +31,8 @@ const (
 	holdIgnored             // the last one was answered at once with nothing new
 )
 
-// A state is how a subscription is now: how far the copy is, by which settings it is polled, and how the last poll ended. What
-// shows the copy and what polls read it at the same time.
+// A state is how a subscription is now: how far the copy is, by which settings it is polled, and how the last poll
+// ended. What shows the copy and what polls read it at the same time.
 type state struct {
 	*target
 	requests *requests
@@ -99,8 +99,9 @@ func (st *state) tell() {
 	st.changed = make(chan struct{})
 }
 
-// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is the last success
-// before at was read. If at has an older one, the database was taken back, as by the restore of a dump: a poll is due at once.
+// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is
+// the last success before at was read. If at has an older one, the database was taken back, as by the restore of a
+// dump: a poll is due at once.
 func (st *state) adopt(at progress, before time.Time) {
 	st.mu.Lock()
 	polls := st.requests.polls()

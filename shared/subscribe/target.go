@@ -107,8 +107,8 @@ func (e *entriesError) Error() string {
 func (e *entriesError) Unwrap() error        { return e.err }
 func (e *entriesError) Is(target error) bool { return target == ErrEntries }
 
-// Newer returns the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
-// row is older than what was, and may be of another history: then the rejected version counts.
+// Newer returns the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that
+// was rejected, the row is older than what was, and may be of another history: then the rejected version counts.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
 	known := noneKnown()
@@ -122,8 +122,8 @@ type known struct{ rows, rejected map[uuid.UUID]int64 }
 
 func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
 
-// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
-// is left out where nothing is rejected.)
+// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and
+// the second is left out where nothing is rejected.)
 func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
@@ -173,8 +173,8 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 
 func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
 
-// inTx runs f in a transaction. The statements that first queues travel with what begins it. Where the service publishes, all runs
-// again when somebody else appended first: it has no effect but in the transaction.
+// inTx runs f in a transaction. The statements that first queues travel with what begins it. Where the service
+// publishes, all runs again when somebody else appended first: it has no effect but in the transaction.
 func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
 	if t.log != nil {
 		return t.log.InTx(ctx, func(tx *publish.Tx) error {
@@ -215,10 +215,10 @@ func (t *target) answers(ctx context.Context) bool {
 // key tells a service's schedule of a feed from those of others: see ParseSchedule.
 func (t *target) key() string { return t.service + "/" + t.Name }
 
-// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
-// table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
-// read again for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
-// a synchronous standby, and the copy can be served without it.
+// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in
+// the same table: each would take the other's rows for its own. A table that takes the place of another one may be
+// empty: the feed is read again for it. Where there is nothing to change nothing is written, not even a lock of a row:
+// a commit that writes waits for a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()

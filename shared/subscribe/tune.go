@@ -107,8 +107,8 @@ const setTuning = `
 	    select coalesce(last_success_at, '-infinity') from subscription where service = $1 and feed = $2
 	) else stale_tuned end`
 
-// retuned returns now if a tuning to what is set in to changes when polls are due, else nil, and whether the copy is stale by
-// the tuning in force. If it is, no other makes it fresh.
+// retuned returns now if a tuning to what is set in to changes when polls are due, else nil, and whether the copy is
+// stale by the tuning in force. If it is, no other makes it fresh.
 func (st *state) retuned(to progress, now time.Time) (tuned *time.Time, stale bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -13,14 +13,16 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// copyFrom is how many new rows are worth a COPY, which takes half of what a statement for each takes but a round trip more.
+// copyFrom is how many new rows are worth a COPY, which takes half of what a statement for each takes but a round trip
+// more.
 const copyFrom = 20
 
-// Upsert makes the rows of a table what the batch says, without a statement of the service's. Beside id and version, which are the
-// entry's, it fills the columns from the members of the same names, as jsonb_to_recordset does: PostgreSQL reads their text as the
-// column's type; what is null or missing becomes null; a column of type json or jsonb takes any value. Arrays of PostgreSQL are not
-// made. Other columns of the table keep what they have, or get their default. Rows of entities that are deleted are deleted. In a first
-// copy it is twice as fast as a statement that reads JSON: what is new goes in by COPY.
+// Upsert makes the rows of a table what the batch says, without a statement of the service's. Beside id and version,
+// which are the entry's, it fills the columns from the members of the same names, as jsonb_to_recordset does:
+// PostgreSQL reads their text as the column's type; what is null or missing becomes null; a column of type json or
+// jsonb takes any value. Arrays of PostgreSQL are not made. Other columns of the table keep what they have, or get
+// their default. Rows of entities that are deleted are deleted. In a first copy it is twice as fast as a statement that
+// reads JSON: what is new goes in by COPY.
 func (b *Batch) Upsert(ctx context.Context, tx pgx.Tx, table string, columns ...string) error {
 	u, err := newUpsert(ctx, tx.Conn(), table, columns)
 	if err != nil {
@@ -101,8 +103,8 @@ func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
 	return nil
 }
 
-// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as text. It sorts
-// entries as the primary key is, which then finds the pages that it needs in the processor's cache.
+// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as
+// text. It sorts entries as the primary key is, which then finds the pages that it needs in the processor's cache.
 func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) error {
 	slices.SortFunc(entries, func(a, b feed.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	sql := `copy ` + u.into + ` from stdin`

@@ -15,8 +15,8 @@ import (
 // forgetCuts is after how long a request waits as long as is set again, where such ones were cut off before.
 const forgetCuts = 15 * time.Minute
 
-// errCut is the end of a request that waited, by something on its way, such as a proxy that has heard nothing for too long. It
-// says nothing of the source: the next poll, which is due at once and does not wait, does.
+// errCut is the end of a request that waited, by something on its way, such as a proxy that has heard nothing for too
+// long. It says nothing of the source: the next poll, which is due at once and does not wait, does.
 var errCut = errors.New("cut off while it waited")
 
 // cuts are what is known of requests that wait and are cut off on their way.
@@ -42,8 +42,8 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
 }
 
-// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next request
-// waits for less.
+// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next
+// request waits for less.
 func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
 	status, answered := errors.AsType[*feedclient.StatusError](f.err)
 	switch {

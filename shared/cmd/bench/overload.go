@@ -63,7 +63,8 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose token has the hash.
+// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose
+// token has the hash.
 func (o *overload) startApp(ctx context.Context, hash string) (*process, error) {
 	addr, err := freeAddr(ctx)
 	if err != nil {

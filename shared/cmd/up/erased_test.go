@@ -105,7 +105,9 @@ func (c *crew) erase(t *testing.T) {
 	}
 	release := c.holdWalk(t, "billing", bystander)
 	c.post(t, c.url("billing")+"/subscriptions/customers/resync", "", http.StatusAccepted, nil)
-	eventually(t, func() error { return c.has(t, "billing", `select exists (select from resynced_entity where id = $1)`, p) })
+	eventually(t, func() error {
+		return c.has(t, "billing", `select exists (select from resynced_entity where id = $1)`, p)
+	})
 
 	before := strings.Join(c.search(t, theName, theEmail, theStreet, newStreet), "\n")
 	for _, place := range []string{

@@ -21,8 +21,8 @@ const (
 	fillTimeout = 30 * time.Second
 )
 
-// A cache keeps documents as they go out, each under its entity tag, which stands for every byte of it. When it is full,
-// what was not asked for the longest goes first.
+// A cache keeps documents as they go out, each under its entity tag, which stands for every byte of it. When it is
+// full, what was not asked for the longest goes first.
 type cache struct {
 	limit int64
 
@@ -82,8 +82,8 @@ func (c *cache) drop() {
 	c.size = 0
 }
 
-// get returns the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which goes on
-// when they leave.
+// get returns the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which
+// goes on when they leave.
 func (c *cache) get(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (*cached, error) {
 	if doc := c.lookup(tag); doc != nil {
 		return doc, nil
@@ -157,8 +157,8 @@ func acceptedCoding(field string) string {
 	return best
 }
 
-// codedTag is the entity tag of the same document in a coding: it has other bytes. It is written as no proxy writes it, whose
-// tag of the document as it is in this coding is another one.
+// codedTag is the entity tag of the same document in a coding: it has other bytes. It is written as no proxy writes it,
+// whose tag of the document as it is in this coding is another one.
 func codedTag(tag, coding string) string {
 	if coding == codingIdentity {
 		return tag
@@ -166,7 +166,8 @@ func codedTag(tag, coding string) string {
 	return strings.TrimSuffix(tag, `"`) + "." + coding + `"`
 }
 
-// A page of a thousand entries takes these levels less time than its rendering, and better ones save it two parts in a hundred.
+// A page of a thousand entries takes these levels less time than its rendering, and better ones save it two parts in a
+// hundred.
 const (
 	zstdLevel = zstd.SpeedFastest
 	gzipLevel = 5

@@ -24,8 +24,8 @@ const maxVersions = 1000
 
 var entityPage = web.Template(pages, "entity.html")
 
-// An entityVersion is an entry, as the versions of one entity are listed. An erased payload makes it a tombstone, as it does
-// on the feed.
+// An entityVersion is an entry, as the versions of one entity are listed. An erased payload makes it a tombstone, as it
+// does on the feed.
 type entityVersion struct {
 	Position int64           `json:"position"`
 	Cursor   feed.Cursor     `json:"cursor"`
@@ -260,8 +260,8 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 	return leaves
 }
 
-// serveNewer leads from the page before=CURSOR of the view for people to the one after it, which that page cannot name: its
-// bytes do not change with what is appended.
+// serveNewer leads from the page before=CURSOR of the view for people to the one after it, which that page cannot name:
+// its bytes do not change with what is appended.
 func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string) error {
 	req, err := s.parse(name, key{path: "/feeds/" + name, query: r.URL.RawQuery})
 	if err == nil {

@@ -59,8 +59,8 @@ const (
 	coldBurst     = 10_000
 )
 
-// New returns a source of feeds of the log. A feed without a title has its name as the title, and one without an ID its URL. New
-// panics on limits that are not as [web.Limits.Complete] has them.
+// New returns a source of feeds of the log. A feed without a title has its name as the title, and one without an ID its
+// URL. New panics on limits that are not as [web.Limits.Complete] has them.
 func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	options.PublicURL = strings.TrimSuffix(options.PublicURL, "/")
 	options.Name = cmp.Or(options.Name, "Feeds")
@@ -90,9 +90,9 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	}
 }
 
-// ServeHTTP answers at /feeds, below it, at /problems/history-diverged, where the type of a problem leads, and in /assets/, where the
-// pages have their style. It takes any router that leaves the path of the request as it is. Answers may wait: each bounds what it
-// reads by readTimeout. A client counts for the limits by its [web.ClientKey].
+// ServeHTTP answers at /feeds, below it, at /problems/history-diverged, where the type of a problem leads, and in
+// /assets/, where the pages have their style. It takes any router that leaves the path of the request as it is. Answers
+// may wait: each bounds what it reads by readTimeout. A client counts for the limits by its [web.ClientKey].
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
 	if err := s.serve(w, r); err != nil {
@@ -141,8 +141,9 @@ type answer struct {
 	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
-// answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same,
-// any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
+// answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same, any
+// other until something is appended. client is who asks first, and has a limit on what takes the database; nil is
+// nobody.
 func (s *Source) answer(ctx context.Context, res *resource, client *http.Request) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
@@ -252,8 +253,8 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	return nil
 }
 
-// coded returns the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
-// client that asks first; nil is nobody.
+// coded returns the document in the answer's coding: from the cache, or rendered and compressed once, when it is the
+// turn of the client that asks first; nil is nobody.
 func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
@@ -267,7 +268,8 @@ func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a 
 	return s.made(ctx, key, r, a)
 }
 
-// made is coded for what is not in the cache. What needs no turn is at hand: a few entries, which somebody may wait for.
+// made is coded for what is not in the cache. What needs no turn is at hand: a few entries, which somebody may wait
+// for.
 func (s *Source) made(ctx context.Context, client string, r *request, a *answer) (*cached, error) {
 	turn := func(ctx context.Context, work func() error) error { return s.turns.take(ctx, client, work) }
 	if a.entries != nil {
@@ -339,7 +341,8 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	return strings.Join(directives, ", ")
 }
 
-// noCache returns the value of Cache-Control for what caches ask about every time, and for what only the client's own may keep.
+// noCache returns the value of Cache-Control for what caches ask about every time, and for what only the client's own
+// may keep.
 func noCache(private bool) string {
 	if private {
 		return "private, no-cache"

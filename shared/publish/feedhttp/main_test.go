@@ -38,7 +38,8 @@ func database(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
-// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
+// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made,
+// description answers.
 func sourceOf(l *publish.Log, options Options, d feed.Description) *Source {
 	show, made := d.Show, false
 	d.Show = func(e feed.Entry) (feed.Shown, error) {

@@ -51,8 +51,8 @@ func (m *sourceMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.bytes, m.hits, m.misses, m.waiting, m.streams}
 }
 
-// Describe and Collect make a source a prometheus.Collector: requests by feed, format and status, bytes, cache hits, and
-// who is waiting.
+// Describe and Collect make a source a prometheus.Collector: requests by feed, format and status, bytes, cache hits,
+// and who is waiting.
 func (s *Source) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collectors() {
 		c.Describe(ch)

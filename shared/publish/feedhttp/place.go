@@ -28,8 +28,8 @@ type span struct {
 	end      feed.Cursor // at to
 	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
 	sealed   bool        // a full page, and the one after it is full too: its bytes are final
-	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one before
-	// its first entry.
+	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one
+	// before its first entry.
 	archive bool
 	earlier *feed.Cursor // where the archive before the span starts; nil means there is none
 	entries []feed.Entry // nil means they are to be read
@@ -58,7 +58,8 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// atHand returns the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
+// atHand returns the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for
+// any other.
 func (s selection) atHand(t *publish.Snapshot) *span {
 	if s.view != feed.Replay {
 		return nil

@@ -14,7 +14,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// program is a hash of the program that runs: all code and templates that turn entries into documents. Replicas of one build agree.
+// program is a hash of the program that runs: all code and templates that turn entries into documents. Replicas of one
+// build agree.
 var program = sync.OnceValue(func() string {
 	h := sha256.New()
 	file, err := os.Open("/proc/self/exe") // where there is one it is what runs, though another one may have taken its path
@@ -34,8 +35,8 @@ var program = sync.OnceValue(func() string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 })
 
-// rendering stands, in ETags, for how entries become documents of the feed: it changes with the program and, as settings may
-// change words without it, with what becomes of an entry that says nothing.
+// rendering stands, in ETags, for how entries become documents of the feed: it changes with the program and, as
+// settings may change words without it, with what becomes of an entry that says nothing.
 func rendering(d feed.Description, author string) string {
 	entry := feed.Entry{Position: 1, ID: uuid.NameSpaceOID, Version: 1, Updated: time.Unix(0, 0).UTC(), Entity: []byte(`{}`)}
 	return fmt.Sprintf("%s %x", program(), sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))

@@ -27,8 +27,8 @@ func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 	return own
 }
 
-// Two replicas write and serve one feed at once: one log without a gap; a reader that asks now the one and now the other misses
-// nothing and sees nothing twice; and both give the same bytes and header fields.
+// Two replicas write and serve one feed at once: one log without a gap; a reader that asks now the one and now the
+// other misses nothing and sees nothing twice; and both give the same bytes and header fields.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

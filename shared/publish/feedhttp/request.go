@@ -126,8 +126,8 @@ func (s *Source) parse(name string, k key) (*request, error) {
 	return req, nil
 }
 
-// named are the types by which clients ask for a feed, the first on a tie, and the representation that each gets. Feed readers
-// ask for RSS, or just XML, and read Atom, too; old browsers name application/xml beside application/xhtml+xml.
+// named are the types by which clients ask for a feed, the first on a tie, and the representation that each gets. Feed
+// readers ask for RSS, or just XML, and read Atom, too; old browsers name application/xml beside application/xhtml+xml.
 var named = []struct{ mediaType, gets string }{
 	{feed.TypeAtom, feed.TypeAtom},
 	{"application/rss+xml", feed.TypeAtom},
@@ -141,8 +141,8 @@ var named = []struct{ mediaType, gets string }{
 	{feed.TypeEvents, feed.TypeEvents},
 }
 
-// negotiate returns the representation that the value of an Accept field likes best, or "" if it takes none. What it takes by a
-// wildcard only is JSON Feed rather than Atom.
+// negotiate returns the representation that the value of an Accept field likes best, or "" if it takes none. What it
+// takes by a wildcard only is JSON Feed rather than Atom.
 func negotiate(accept string) string {
 	var types []string
 	for _, n := range named {

@@ -99,8 +99,8 @@ func copyOf(ctx context.Context, r feedclient.Request) (copied []row, err error)
 	}
 }
 
-// Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored backup,
-// while the cache still holds pages of the lost history, each of them ends with the restored one.
+// Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored
+// backup, while the cache still holds pages of the lost history, each of them ends with the restored one.
 func TestSharedCache(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

@@ -16,8 +16,8 @@ const (
 	busyFor     = time.Second      // after a write: others are to be expected
 )
 
-// turns bound the pages that are read, rendered and compressed at once: that takes a core, the database and memory, and sales need
-// them, too. While something is written to the log, each turn is followed by a pause as long as itself.
+// turns bound the pages that are read, rendered and compressed at once: that takes a core, the database and memory, and
+// sales need them, too. While something is written to the log, each turn is followed by a pause as long as itself.
 type turns struct {
 	free   *semaphore.Weighted
 	queued *web.Slots

@@ -27,9 +27,10 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors, settings
-// and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that share a database
-// need names of their own, as do their Migrations and the feeds that they publish: a service whose table is taken does not start.
+// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors,
+// settings and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that
+// share a database need names of their own, as do their Migrations and the feeds that they publish: a service whose
+// table is taken does not start.
 type Service struct {
 	Name       string // "warehouse": its database, its folder, and what it is called on the command line
 	Title      string // "Warehouse"
@@ -39,26 +40,27 @@ type Service struct {
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
 
-	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
-	// instead of Feeds. Nil: it takes Feeds.
+	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the
+	// environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
 
-	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
-	// filled before anything else runs.
+	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It
+	// is filled before anything else runs.
 	Settings any
-	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one
-	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
-	// logged, and Work called again.
+	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call
+	// at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An
+	// error is logged, and Work called again.
 	Work        func(context.Context, *Site) error
 	WorkTimeout time.Duration // 0: 5 minutes
 	// Current is begun over whenever this process begins to poll; nil is none.
 	Current *subscribe.Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
-	// another process polls. Nil is none.
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the
+	// stop, or since another process polls. Nil is none.
 	Release func()
 
-	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
-	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of [subscribe.Publishing], all else by Site.Log.
+	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A
+	// migration of the service makes each by `select feed_create('NAME')`. Apply appends to them by way of
+	// [subscribe.Publishing], all else by Site.Log.
 	Publishes func(publicURL string) []feed.Description
 }
 

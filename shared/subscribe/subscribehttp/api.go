@@ -1,5 +1,5 @@
-// Package subscribehttp shows the subscriptions of a [subscribe.Subscriber] and changes them: pages for people and JSON for programs, in
-// one [http.Handler].
+// Package subscribehttp shows the subscriptions of a [subscribe.Subscriber] and changes them: pages for people and JSON
+// for programs, in one [http.Handler].
 package subscribehttp
 
 import (
@@ -53,9 +53,9 @@ func (p *Pages) Routes() []Route {
 // maxBody is how long a body may be: a schedule is shorter.
 const maxBody = 64 << 10
 
-// ServeHTTP answers at /subscriptions, below it, and, for the style of the pages, in /assets/: JSON for programs; pages and forms for
-// people, who get a page back: after a change by 303, after a refusal in its place. It refuses forms of other origins, but lets
-// anybody else change what it shows: the caller keeps strangers away.
+// ServeHTTP answers at /subscriptions, below it, and, for the style of the pages, in /assets/: JSON for programs; pages
+// and forms for people, who get a page back: after a change by 303, after a refusal in its place. It refuses forms of
+// other origins, but lets anybody else change what it shows: the caller keeps strangers away.
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -117,7 +117,8 @@ func (p *Pages) on(h handler, refused refusal) func(http.ResponseWriter, *http.R
 	return inTime(p.find(h, refused))
 }
 
-// find calls h with the subscription. If h returns a problem, refused shows it to a browser; nil means the page of any problem.
+// find calls h with the subscription. If h returns a problem, refused shows it to a browser; nil means the page of any
+// problem.
 func (p *Pages) find(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Vary", "Accept")

@@ -22,7 +22,8 @@ func TestRefusedToken(t *testing.T) {
 	}
 }
 
-// A request for a poll that may be repeated says so: another one took too long, or the service cannot pass on what the source said.
+// A request for a poll that may be repeated says so: another one took too long, or the service cannot pass on what the
+// source said.
 func TestPollsToRepeat(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]string{

@@ -200,8 +200,8 @@ func (s Status) Freshness() web.Freshness {
 	return f
 }
 
-// Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail
-// it has failing_since, too.
+// Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh;
+// as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail it has failing_since, too.
 func (s Status) Header() string {
 	h := s.Feed + "; state=" + s.State
 	if s.AsOf != nil {
