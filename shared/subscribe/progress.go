@@ -8,13 +8,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// progress is how far the copy of a feed is, as the database has it, and what was set at run time.
+// progress is how far the copy of a feed is, and its settings, as stored in the database.
 type progress struct {
 	cursor       feed.Cursor
 	etag         string
 	etagURL      string
 	headPosition int64
-	past         *int64    // nil means not seen yet; see Batch.Past
+	past         *int64    // nil means that the end was not seen yet; see Batch.Past
 	asOf         time.Time // zero: never
 	lastSuccess  time.Time // zero: never
 	failingSince time.Time // the first failure after the last success; zero: there was none
@@ -46,7 +46,7 @@ type resyncProgress struct {
 	since           time.Time
 }
 
-// set takes over what others than the poll under way change.
+// set takes over what others have changed since the poll under way began.
 func (at *progress) set(other progress) {
 	at.setting, at.resync, at.rejected = other.setting, other.resync, other.rejected
 	if at.lastSuccess.Equal(other.lastSuccess) { // else a poll has succeeded since

@@ -13,7 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// resyncChunk is how many entities of a resync are applied at once.
+// resyncChunk is the number of entities that the end of a resync applies at once.
 const resyncChunk = 1000
 
 // A resyncer reads a feed again from its start.
@@ -26,11 +26,12 @@ type resyncer struct {
 	metrics *pollerMetrics
 }
 
-// A resync reads the feed again, from its start to its end: after the source's history became another, or because
-// somebody asked for it. It only takes down the newest version of each entity, while the copy goes on serving as it is;
-// in the end, one transaction makes the copy what the resync has seen.
+// A resync reads the feed again, from its start to its end: because the source's history is another one, or because
+// somebody asked for it. It only notes the newest version of each entity, while the copy serves as it is. At the end,
+// one transaction makes the copy what the resync has noted.
 
-// begin begins one, or begins it again; gone is the source's answer that it has another history, nil means it has not.
+// begin begins a resync, or begins the one under way again. gone is the source's answer that its history is another
+// one, or nil.
 func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
@@ -56,7 +57,7 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	return nil
 }
 
-// goOn goes on with the resync, and ends it.
+// goOn continues a resync and ends it.
 func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error {
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -89,7 +90,7 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	return ctx.Err()
 }
 
-// note takes down the newest versions on a page, and moves the resync behind it.
+// note stores the newest versions on a page, and moves the resync's cursor behind it.
 func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
 	var ids []uuid.UUID
 	var versions, positions []int64
@@ -126,13 +127,13 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	}, func(pgx.Tx) error { return nil })
 }
 
-// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that
-// it has is applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is:
-// the stop breaks it off, and the next start does it again. Meanwhile only what would move the cursor waits for it:
-// settings have rows of their own, and those of rejected entries are changed last.
+// end makes the copy what the resync has noted. Apply gets as deletions what the source no longer has, and then all
+// entities again, in the order of the feed. All of it becomes visible at once, however long it takes: a stop rolls it
+// back, and the next start does it again. Meanwhile only what would move the cursor waits: settings have rows of their
+// own, and rejected entries are changed last.
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
-		r.applier.quarantine.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
+		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
 	}
 	var applied, gone int
 	var bad []rejection
@@ -149,7 +150,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			return err
 		}
 		var badGone []rejection
-		if r.Apply != nil { // first, since what is gone may have a name that another one has now
+		if r.Apply != nil { // first, since a deleted entity may have a unique name that another one has now
 			if gone, badGone, err = r.deleteGone(ctx, tx); err != nil {
 				return err
 			}
@@ -157,7 +158,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		if applied, bad, err = r.applyNoted(ctx, tx); err != nil {
 			return err
 		}
-		if r.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
+		if r.Apply != nil { // a feed with Entries has notes of rejected entries only, so there are no others to judge by
 			if err := r.applier.quarantine.judge(ctx, tx, applied, bad, false); err != nil {
 				return err
 			}
@@ -217,7 +218,7 @@ func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad 
 	}
 }
 
-// againNoted tries once more what has failed, when all else is as the source has it.
+// againNoted tries refused entries once more, after all else is as the source has it.
 func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
@@ -229,8 +230,8 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 	return still, err
 }
 
-// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know
-// more of that than a row.
+// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may keep
+// more of such an entity than its row.
 func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t
@@ -240,7 +241,7 @@ func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []r
 		return 0, nil, err
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
-		e.Deleted = true // without version: any of this history is newer, where that is refused
+		e.Deleted = true // without a version: any version of this history is newer, if the deletion is refused
 		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {
