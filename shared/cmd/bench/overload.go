@@ -20,7 +20,7 @@ import (
 
 const walkers = 16
 
-// overload measures how long an order takes while clients walk through the history of the feed, each in pages that
+// overload measures how long an order at the sales app takes while clients walk through the history of the feed, each in pages that
 // nobody has asked for before.
 type overload struct {
 	*bench
