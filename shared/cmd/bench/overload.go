@@ -20,8 +20,8 @@ import (
 
 const walkers = 16
 
-// overload measures how long an order at the sales app takes while clients walk through the history of the feed, each in pages that
-// nobody has asked for before.
+// overload measures how long an order at the sales app takes while clients walk through the history of the feed, each
+// in pages that nobody has asked for before.
 type overload struct {
 	*bench
 	history  int // entries
