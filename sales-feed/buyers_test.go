@@ -769,7 +769,8 @@ func TestOperatorsWhileSessionsAreAway(t *testing.T) {
 
 var feedLink = regexp.MustCompile(`<a [^>]*href="/feeds/`)
 
-// A page leads to a feed only those who may read it: to all others the browser would show a form for a name and a password.
+// A page leads to a feed only those who may read it: to all others the browser would show a form for a name and a
+// password.
 func TestLinksToFeeds(t *testing.T) {
 	t.Parallel()
 	co := openCompany(t)

@@ -10,7 +10,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// Of two sales processes on one database one removes what is old, while a key within its age still gets the first answer.
+// Of two sales processes on one database one removes what is old, while a key within its age still gets the first
+// answer.
 func TestOldKeysAreRemoved(t *testing.T) {
 	t.Parallel()
 	binary, pool := build(t), pgtest.New(t)

@@ -153,7 +153,8 @@ func TestMailsAtTheStop(t *testing.T) {
 	mailed(t, sink, 2)
 }
 
-// Somebody else may have signed up with an address. Its owner hears of it before a link is used, and until it is confirmed.
+// Somebody else may have signed up with an address. Its owner hears of it before a link is used, and until it is
+// confirmed.
 func TestLinkToTheAccountOfAStranger(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)

@@ -29,8 +29,8 @@ func clientAt(ip string) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
 }
 
-// hold opens connections of 127.0.0.1 that each send the text and leave the rest to the server, until the test ends. It returns how
-// often each status was answered, and as "" how many requests were held.
+// hold opens connections of 127.0.0.1 that each send the text and leave the rest to the server, until the test ends. It
+// returns how often each status was answered, and as "" how many requests were held.
 func hold(t *testing.T, addr, text string) map[string]int {
 	t.Helper()
 	var opening sync.WaitGroup

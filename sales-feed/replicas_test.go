@@ -20,6 +20,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -124,13 +125,13 @@ func TestTwoSales(t *testing.T) {
 	}
 
 	seen, times := feed.Cursor{}, map[uuid.UUID]int{}
-	reader := feed.NewClient("")
+	reader := feedclient.New("")
 	t.Cleanup(reader.Close)
 	fromVictim := 0
 	for i, over := 0, false; !over && !t.Failed(); i++ {
 		done := sold.Load() == buyers*each // before it reads on
 		url := []string{goes, stays}[i%2]
-		answer, err := reader.Get(ctx, feed.Request{URL: url + "/feeds/orders", After: seen, Limit: 10})
+		answer, err := reader.Get(ctx, feedclient.Request{URL: url + "/feeds/orders", After: seen, Limit: 10})
 		if err != nil {
 			if url == stays || sold.Load() < buyers*each/2 {
 				t.Fatal(err)

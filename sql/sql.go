@@ -1,5 +1,5 @@
-// Package sql holds the schema: numbered goose migrations, a folder per database, and one each for what every
-// source (publish), every subscriber (subscribe) and every service that operators log in to (access) keeps in its database.
+// Package sql holds the schema: numbered goose migrations, a folder per database, and one each for what every source
+// (publish), every subscriber (subscribe) and every service that operators log in to (access) keeps in its database.
 package sql
 
 import (

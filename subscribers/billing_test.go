@@ -52,8 +52,8 @@ func ledgerOf(t *testing.T, url string) []billed {
 	return list
 }
 
-// Billing through its feeds: with refused entries beside the good ones, a customer who comes late, moves and leaves, and sources
-// that become others.
+// Billing through its feeds: with refused entries beside the good ones, a customer who comes late, moves and leaves,
+// and sources that become others.
 func TestBilling(t *testing.T) {
 	t.Parallel()
 	orders, customers := newSource(t, order.Feed), newSource(t, customer.Feed)
@@ -164,8 +164,8 @@ func TestBilling(t *testing.T) {
 	}
 }
 
-// An order that is cancelled after its car has left: shipping takes the car back, and only then billing credits it, which never
-// asks sales or shipping but for their feeds.
+// An order that is cancelled after its car has left: shipping takes the car back, and only then billing credits it,
+// which never asks sales or shipping but for their feeds.
 func TestCancelledAfterShipping(t *testing.T) {
 	t.Parallel()
 	orders, builds, customers := newSource(t, order.Feed), newSource(t, carbuild.Feed), newSource(t, customer.Feed)

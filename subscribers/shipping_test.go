@@ -11,7 +11,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
@@ -33,8 +33,8 @@ type shipped struct {
 	City    string
 }
 
-// Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not; a source that
-// becomes another; and its own feed, which says all that without naming anybody.
+// Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not;
+// a source that becomes another; and its own feed, which says all that without naming anybody.
 func TestShipping(t *testing.T) {
 	t.Parallel()
 	builds, customers := newSource(t, carbuild.Feed), newSource(t, customer.Feed)
@@ -145,9 +145,9 @@ func TestShipping(t *testing.T) {
 // wantFeed reads shipping's feed from its start: every version once and in order, the newest as the API says.
 func wantFeed(t *testing.T, url string, want []shipped) {
 	t.Helper()
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	got, err := client.Get(t.Context(), feed.Request{URL: url + "/feeds/shipments", Limit: 100})
+	got, err := client.Get(t.Context(), feedclient.Request{URL: url + "/feeds/shipments", Limit: 100})
 	if err != nil || !got.Page.UpToDate {
 		t.Fatalf("%+v %v", got, err)
 	}

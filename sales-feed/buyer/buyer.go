@@ -28,8 +28,8 @@ const (
 	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
 )
 
-// Repeats reports whether the answer to a repeated request, which was first answered at t, brings the buyer's credential
-// again: for an hour. Later, an Idempotency-Key that somebody guesses opens nothing.
+// Repeats reports whether the answer to a repeated request, which was first answered at t, brings the buyer's
+// credential again: for an hour. Later, an Idempotency-Key that somebody guesses opens nothing.
 func Repeats(t time.Time) bool {
 	age := time.Since(t)
 	return age > -maxSkew && age < repeatTime

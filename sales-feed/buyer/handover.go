@@ -196,7 +196,8 @@ func (s *Side) Heard(c *gin.Context) (news *Buyer) {
 	return news
 }
 
-// withHandovers is the SameSite of cookies that have to come along with a POST from a page of the other app, which may be of another site.
+// withHandovers is the SameSite of cookies that have to come along with a POST from a page of the other app, which may
+// be of another site.
 func withHandovers(c *gin.Context) http.SameSite {
 	if webserver.HTTPS(c) {
 		return http.SameSiteNoneMode

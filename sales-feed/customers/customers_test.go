@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -104,8 +105,8 @@ func (a *app) as(t *testing.T, id uuid.UUID) []string {
 	return []string{"Authorization", "Bearer " + token}
 }
 
-// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is that of the
-// customer whose account it asks for.
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is
+// that of the customer whose account it asks for.
 func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
@@ -157,7 +158,7 @@ func (a *app) form(t *testing.T, path string, fields url.Values) (*http.Response
 // entries replays the feed. Every entry is as the contract says.
 func (a *app) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: a.URL + "/feeds/customers", Limit: feed.MaxPageSize})
+	answer, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: a.URL + "/feeds/customers", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -661,7 +662,8 @@ func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish
 	return r.Engine
 }
 
-// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other
+// is nobody's.
 func asOperator(req *http.Request) {
 	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
 	if req.Header.Del("X-Access"); !open {

@@ -93,7 +93,8 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	}
 }
 
-// A token that ended when the address was confirmed opens nothing again once the owner has used a newer one, however the database goes back.
+// A token that ended when the address was confirmed opens nothing again once the owner has used a newer one, however
+// the database goes back.
 func TestRestoreOverAConfirmation(t *testing.T) {
 	t.Parallel()
 	a := open(t)

@@ -69,8 +69,8 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	return s.signUp(ctx, a, key)
 }
 
-// change changes the name, e-mail or address. ifMatch (nil means none) are the If-Match fields: one of their entity tags
-// must match the current customer. If the customer already equals a, nothing is written. A new e-mail address is
+// change changes the name, e-mail or address. ifMatch (nil means none) are the If-Match fields: one of their entity
+// tags must match the current customer. If the customer already equals a, nothing is written. A new e-mail address is
 // unconfirmed.
 func (s *store) change(ctx context.Context, by buyer.Buyer, a account, ifMatch []string) (*customer.Customer, error) {
 	a.normalize()

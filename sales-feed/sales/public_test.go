@@ -11,7 +11,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // parsed returns the settings that the variables make.
@@ -58,13 +58,13 @@ func TestFeedTokens(t *testing.T) {
 	})
 	t.Run("a subscriber reads with it, or with it in the URL", func(t *testing.T) {
 		for token, url := range map[string]string{token: s.URL, "": strings.Replace(s.URL, "//", "//warehouse:"+token+"@", 1), "other": strings.Replace(s.URL, "//", "//:"+token+"@", 1)} {
-			answer, err := feed.NewClient(token).Get(t.Context(), feed.Request{URL: url + "/feeds/orders", Limit: 10})
+			answer, err := feedclient.New(token).Get(t.Context(), feedclient.Request{URL: url + "/feeds/orders", Limit: 10})
 			if err != nil || len(answer.Page.Entries) != 1 {
 				t.Error(err)
 			}
 		}
-		_, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: 10})
-		if status, ok := errors.AsType[*feed.StatusError](err); !ok || status.Status != http.StatusUnauthorized {
+		_, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: s.URL + "/feeds/orders", Limit: 10})
+		if status, ok := errors.AsType[*feedclient.StatusError](err); !ok || status.Status != http.StatusUnauthorized {
 			t.Error(err)
 		}
 	})

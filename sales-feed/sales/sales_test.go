@@ -22,6 +22,7 @@ import (
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -97,7 +98,8 @@ var (
 	operator = []string{"Authorization", "", "X-Access", "open"}
 )
 
-// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the test's customer's.
+// do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is the
+// test's customer's.
 func (s *shop) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -147,7 +149,7 @@ func (s *shop) buy(t *testing.T, body string, header ...string) (*http.Response,
 // entries replays the orders feed. Every entry is as the contract says.
 func (s *shop) entries(t *testing.T) []feed.Entry {
 	t.Helper()
-	answer, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
+	answer, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: s.URL + "/feeds/orders", Limit: feed.MaxPageSize})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -548,7 +550,8 @@ func TestRestoredInPart(t *testing.T) {
 	wantReady(t, s, http.StatusOK)
 }
 
-// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other is nobody's.
+// asOperator leaves a request without a token to open access, if it says so or is one for feeds or metrics. Any other
+// is nobody's.
 func asOperator(req *http.Request) {
 	open := req.Header.Get("X-Access") == "open" || strings.HasPrefix(req.URL.Path, "/feeds") || req.URL.Path == "/metrics"
 	if req.Header.Del("X-Access"); !open {

@@ -93,8 +93,8 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// An acknowledged order is never missing or old: where the connections lead to a hot standby that has yet to replay it, as in a
-// failover, the answer is a 503, also right after the change.
+// An acknowledged order is never missing or old: where the connections lead to a hot standby that has yet to replay it,
+// as in a failover, the answer is a 503, also right after the change.
 func TestStandbyThatIsBehind(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)

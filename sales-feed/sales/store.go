@@ -141,8 +141,8 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 	})
 }
 
-// cancel cancels an order, given as it was just read. ifMatch (nil means none) are the If-Match fields: one of their entity
-// tags must match the current order. Cancelling a cancelled order changes nothing.
+// cancel cancels an order, given as it was just read. ifMatch (nil means none) are the If-Match fields: one of their
+// entity tags must match the current order. Cancelling a cancelled order changes nothing.
 func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_ *order.Order, err error) {
 	for id := o.ID; ; {
 		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // only a proxy weakens it, and it still names the version

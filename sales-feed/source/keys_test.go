@@ -78,7 +78,8 @@ func TestRemoveKeys(t *testing.T) {
 	}
 }
 
-// The age of a key is not that by a clock which is wrong for a while: of the database, or of the machine since the start.
+// The age of a key is not that by a clock which is wrong for a while: of the database, or of the machine since the
+// start.
 func TestKeysAndAWrongClock(t *testing.T) {
 	t.Parallel()
 	for name, wrong := range map[string]time.Duration{"ahead": 8 * 24 * time.Hour, "far ahead": 70 * 365 * 24 * time.Hour, "behind": -8 * 24 * time.Hour} {

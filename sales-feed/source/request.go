@@ -38,8 +38,8 @@ func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	return nil, p
 }
 
-// IdempotencyKey returns the key of the request's header, "" if it has none. Two keys are refused: it is not known which of them the client would
-// send again.
+// IdempotencyKey returns the key of the request's header, "" if it has none. Two keys are refused: it is not known
+// which of them the client would send again.
 func IdempotencyKey(c *gin.Context) (string, error) {
 	keys := c.Request.Header.Values("Idempotency-Key")
 	if len(keys) > 1 {

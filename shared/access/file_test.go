@@ -303,8 +303,8 @@ func TestWaitingEndsWithItsSession(t *testing.T) {
 	}
 }
 
-// A database that does not answer keeps nothing alive by the session of a token that is gone. When it answers again, the other
-// sessions that have ended since are found, too.
+// A database that does not answer keeps nothing alive by the session of a token that is gone. When it answers again,
+// the other sessions that have ended since are found, too.
 func TestRevokedSessionsWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t, sql.Migrations("access"))

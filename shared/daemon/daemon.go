@@ -40,12 +40,12 @@ func (e exitError) Unwrap() error { return e.error }
 // ExitWith returns err with an exit code of the program's own, 3 to 125.
 func ExitWith(code int, err error) error { return exitError{err, code} }
 
-// Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled,
-// context.Canceled; 2 when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and tokens.
+// Main runs a program and exits: 0 when run returns nil, flag.ErrHelp or, once ctx is cancelled, context.Canceled; 2
+// when it returns ErrUsage; as ExitWith says; else 1. The error goes to stderr, without passwords in URLs and tokens.
 //
-// SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched
-// (see parent) cancel ctx. A second signal ends the process at once, unless it is the first one again within a second; so do
-// 20 s without run returning.
+// SIGINT, SIGTERM, SIGHUP (unless ignored, as under nohup) and the end of the parent where it is watched (see parent)
+// cancel ctx. A second signal ends the process at once, unless it is the first one again within a second; so do 20 s
+// without run returning.
 func Main(run Run) {
 	// A heap of a few megabytes is collected again and again. This allocation is never touched, so it takes no memory,
 	// but delays collections until the heap has doubled.
@@ -55,7 +55,8 @@ func Main(run Run) {
 	runtime.KeepAlive(untouched)
 }
 
-// repeatTime is for how long the same signal is the same request to stop: timeout(1) sends it to the process and to its group.
+// repeatTime is for how long the same signal is the same request to stop: timeout(1) sends it to the process and to its
+// group.
 const repeatTime = time.Second
 
 // Run is a program. It gets everything of its process by its arguments.

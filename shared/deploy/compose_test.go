@@ -17,7 +17,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -168,7 +168,7 @@ func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 	if err := asked.UnmarshalText([]byte(value(s, "SERVICES"))); err != nil {
 		t.Fatal(err)
 	}
-	var plain feed.PlainHosts
+	var plain feedclient.PlainHosts
 	if err := plain.UnmarshalText([]byte(value(s, "PLAIN_HOSTS"))); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func checkFeed(t *testing.T, project *types.Project, name, at, token, plain stri
 	if !knows(source, token) {
 		t.Errorf("the feed %s is asked for with a token that %s does not know", name, u.Host)
 	}
-	var hosts feed.PlainHosts
+	var hosts feedclient.PlainHosts
 	if err := hosts.UnmarshalText([]byte(plain)); err != nil {
 		t.Fatal(err)
 	}

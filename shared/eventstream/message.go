@@ -56,8 +56,8 @@ func MessageID(name string, e *feed.Entry) uuid.UUID {
 	return uuid.NewSHA1(e.ID, fmt.Appendf(nil, "%s %d %d %s %t", name, e.Position, e.Version, e.Updated.UTC().Format(time.RFC3339Nano), e.Deleted))
 }
 
-// body returns the published entity with its id as first member, external_id. An entity that has a member external_id, or
-// whose first member is entity, becomes the value of a member entity. The body of a tombstone has the version.
+// body returns the published entity with its id as first member, external_id. An entity that has a member external_id,
+// or whose first member is entity, becomes the value of a member entity. The body of a tombstone has the version.
 func body(e *feed.Entry) []byte {
 	head := fmt.Appendf(nil, bodyHead, e.ID)
 	if e.Deleted {

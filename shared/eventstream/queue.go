@@ -27,7 +27,8 @@ const (
 // prefetch is how many messages a Queue has out, unacknowledged: what a page holds at most.
 const prefetch = feed.MaxPageSize
 
-// A Queue is a reader's own, and a [subscribe.Stream]: durable, on a quorum of the broker's nodes, and bound to the exchange of a feed.
+// A Queue is a reader's own, and a [subscribe.Stream]: durable, on a quorum of the broker's nodes, and bound to the
+// exchange of a feed.
 type Queue struct {
 	Broker Broker
 	Feed   string

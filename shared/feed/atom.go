@@ -56,9 +56,9 @@ type atomTombstone struct {
 	Place atomPlace
 }
 
-// Atom returns the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true" in our extension where they are erased. Each entry
-// has content for people and, beside it, the entity as an XML element of its own namespace. An archive document is marked
-// as one (RFC 5005 section 4).
+// Atom returns the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true"
+// in our extension where they are erased. Each entry has content for people and, beside it, the entity as an XML
+// element of its own namespace. An archive document is marked as one (RFC 5005 section 4).
 func (d *Document) Atom() ([]byte, error) {
 	doc := atomDocument{
 		AtomFeed: feeds.AtomFeed{

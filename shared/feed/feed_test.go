@@ -17,6 +17,8 @@ import (
 	"pgregory.net/rapid"
 )
 
+const emptyPage = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"0","up_to_date":true,"head":"0"},"items":[]}`
+
 func TestParseCursor(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"0", "1-000000000000", "4200-9f3c1a2b7d04", "9223372036854775807-ffffffffffff"} {
@@ -212,8 +214,8 @@ func TestParsePageRefuses(t *testing.T) {
 	}
 }
 
-// readAlike holds ParsePage against encoding/json: it takes nothing that this refuses, and reads the same. It gives the page, or
-// nil.
+// readAlike holds ParsePage against encoding/json: it takes nothing that this refuses, and reads the same. It gives the
+// page, or nil.
 func readAlike(t *testing.T, body []byte) *Page {
 	t.Helper()
 	p, err := ParsePage(body, Cursor{})
@@ -395,7 +397,7 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 	if page, err := ParsePage([]byte(strings.Replace(good, `"next":"`, `"next":7,"then":"`, 1)), Cursor{}); err != nil || !reflect.DeepEqual(page, whole) {
 		t.Errorf("a link that no reader needs: %+v, %v", page, err)
 	}
-	head, err := parseHead([]byte(strings.Replace(good, `"version":3`, `"version":"3"`, 1)))
+	head, err := ParseHead([]byte(strings.Replace(good, `"version":3`, `"version":"3"`, 1)))
 	if err != nil || head != At(5, Digest{5}) {
 		t.Errorf("the feed of a malformed item ends at %s, %v", head, err)
 	}
@@ -441,7 +443,7 @@ func TestParsePageOfDeepItems(t *testing.T) {
 		if !reflect.DeepEqual(page.Entries[1], whole.Entries[1]) {
 			t.Errorf("%s, %d levels: its neighbour is %+v", x.open, x.levels, page.Entries[1])
 		}
-		if head, err := parseHead(text); err != nil || head != At(5, Digest{5}) {
+		if head, err := ParseHead(text); err != nil || head != At(5, Digest{5}) {
 			t.Errorf("%s, %d levels: the feed ends at %s, %v", x.open, x.levels, head, err)
 		}
 	}

@@ -3,6 +3,7 @@ package feed
 import (
 	"bytes"
 	"strconv"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -46,8 +47,12 @@ func (d *Document) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	scratch := buffers.Get().(*[]byte)
-	defer putBuffer(scratch)
+	scratch := scratches.Get().(*[]byte)
+	defer func() {
+		if cap(*scratch) <= maxScratch {
+			scratches.Put(scratch)
+		}
+	}()
 	b := append(append((*scratch)[:0], frame[:len(frame)-1]...), `,"items":[`...)
 	for i, e := range d.Entries {
 		if i > 0 {
@@ -59,6 +64,11 @@ func (d *Document) JSON() ([]byte, error) {
 	*scratch = b
 	return bytes.Clone(b), nil
 }
+
+// scratches hold documents while they are written.
+var scratches = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxScratch = 8 << 20 // bytes of one that is kept for the next document
 
 // appendItem appends an item of JSON Feed 1.1. It is written by hand for speed: pages of a long history have a thousand
 // entries each, most of whose bytes exist already.

@@ -109,8 +109,8 @@ func (m member) writeHTML(b *strings.Builder) {
 	}
 }
 
-// MarshalXML writes a member as an element of its name, or as <member name="..."> where XML has no such name; an item of an array
-// is an element <item>, and null is one with nil="true".
+// MarshalXML writes a member as an element of its name, or as <member name="..."> where XML has no such name; an item
+// of an array is an element <item>, and null is one with nil="true".
 func (m member) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	return m.encode(e, xml.StartElement{Name: xml.Name{Space: nsMembers, Local: "entity"}})
 }
@@ -137,8 +137,8 @@ func (m member) encode(e *xml.Encoder, start xml.StartElement) error {
 	return e.EncodeToken(start.End())
 }
 
-// isXMLName reports whether every parser of XML takes the name for that of an element: letters of ASCII, then digits and -_. too,
-// but not xml at its start.
+// isXMLName reports whether every parser of XML takes the name for that of an element: letters of ASCII, then digits
+// and -_. too, but not xml at its start.
 func isXMLName(name string) bool {
 	for i, r := range name {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'

@@ -1,5 +1,5 @@
-// Package feed is the wire between a source and its readers: entries, pages, cursors, their encodings as Atom
-// (RFC 4287) and JSON Feed 1.1, and the HTTP client that reads them. It knows nothing of what the entries say.
+// Package feed is the wire between a source and its readers: entries, pages, cursors, and their encodings as Atom
+// (RFC 4287) and JSON Feed 1.1. It knows nothing of what the entries say.
 package feed
 
 import (
@@ -47,8 +47,8 @@ type Page struct {
 	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
 }
 
-// Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer than an erasure.
-// A malformed entry that comes later is there beside it, as one of that version at least.
+// Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer
+// than an erasure. A malformed entry that comes later is there beside it, as one of that version at least.
 func (p *Page) Latest() []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
 	malformed := map[uuid.UUID]int{}

@@ -109,8 +109,8 @@ func undecodable(err error) error {
 	return errors.New("no JSON")
 }
 
-// parseHead returns the end of the feed from a page of the newest entries.
-func parseHead(body []byte) (head Cursor, err error) {
+// ParseHead returns the end of the feed from a page of the newest entries.
+func ParseHead(body []byte) (head Cursor, err error) {
 	var doc jsonReplay[jsontext.Value]
 	if err := json.Unmarshal(flat(body), &doc, asWritten); err != nil {
 		return head, fmt.Errorf("%w: %w", ErrPage, undecodable(err))

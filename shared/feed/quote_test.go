@@ -23,7 +23,7 @@ func TestErrorsQuoteNothing(t *testing.T) {
 			`"Lovelace","version"`, `"Lovelace","entity"`,
 		} {
 			body := strings.Replace(good, part, bad, 1)
-			for _, err := range []error{parse(body, ParsePage), parse(body, func(b []byte, _ Cursor) (Cursor, error) { return parseHead(b) })} {
+			for _, err := range []error{parse(body, ParsePage), parse(body, func(b []byte, _ Cursor) (Cursor, error) { return ParseHead(b) })} {
 				if err != nil && strings.Contains(err.Error(), secret) {
 					t.Errorf("%s in the place of %s: %v", bad, part, err)
 				}

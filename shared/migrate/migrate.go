@@ -41,9 +41,9 @@ type Set struct {
 
 func (s Set) table() string { return "goose_" + s.Name }
 
-// Up applies what is missing of each set, in the order given, to a schema, which it creates if it is missing. Without a name, it is the
-// first schema of the pool's search_path. Several replicas may call Up at once: all but one wait, up to five minutes. A set may take 30
-// minutes. Up refuses tables of a later version than the set knows.
+// Up applies what is missing of each set, in the order given, to a schema, which it creates if it is missing. Without a
+// name, it is the first schema of the pool's search_path. Several replicas may call Up at once: all but one wait, up to
+// five minutes. A set may take 30 minutes. Up refuses tables of a later version than the set knows.
 func Up(ctx context.Context, pool *pgxpool.Pool, schema string, sets ...Set) error {
 	if schema != "" {
 		if err := create(ctx, pool, schema); err != nil {
@@ -78,8 +78,8 @@ func create(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 	return err
 }
 
-// Within returns the configuration, changed so that its connections look for tables and functions in the schema first, and then where
-// they did before. With "" nothing changes.
+// Within returns the configuration, changed so that its connections look for tables and functions in the schema first,
+// and then where they did before. With "" nothing changes.
 func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
 	if schema == "" {
 		return config
@@ -180,11 +180,13 @@ func (s Set) state(ctx context.Context, pool *pgxpool.Pool, schema string) (at s
 }
 
 func (s state) newer() error {
-	return fmt.Errorf("the tables in the schema %s are of version %d, and this program knows versions up to %d: use a newer program",
+	return fmt.Errorf("the tables in the schema %s are of version %d, and this program knows versions up to %d: they are of a newer program, "+
+		"or of one from before the first release, whose tables this one does not take over; use that program, or an empty database",
 		s.schema, s.has, s.last)
 }
 
-// Check returns the name of the schema, which "" is as in [Up], and an error unless exactly the migrations of the set are applied to it.
+// Check returns the name of the schema, which "" is as in [Up], and an error unless exactly the migrations of the set
+// are applied to it.
 func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) (string, error) {
 	state, err := s.state(ctx, pool, schema)
 	switch {

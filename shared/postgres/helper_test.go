@@ -264,7 +264,8 @@ func asNobody(t *testing.T, dir string) func(*exec.Cmd) {
 		}
 		// go test's own folder is closed to others.
 		exe := filepath.Join(dir, "helper")
-		// A process that another test starts meanwhile would inherit the file while this one writes it: it could not be run.
+		// A process that another test starts meanwhile would inherit the file while this one writes it: it could not be
+		// run.
 		if out, err := exec.CommandContext(t.Context(), "cp", cmd.Path, exe).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -28,8 +28,8 @@ func scrape(t *testing.T, pool *pgxpool.Pool) map[string]float64 {
 	return found
 }
 
-// What holds back VACUUM is seen, whatever it is, and so is a listener that does not read; a database that does not answer
-// does not hold up a scrape.
+// What holds back VACUUM is seen, whatever it is, and so is a listener that does not read; a database that does not
+// answer does not hold up a scrape.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	db := open(t, postgres.Volatile(postgres.Config{Dir: pgtest.Dir(t), Name: "measured"}), parts)

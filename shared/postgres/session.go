@@ -141,7 +141,8 @@ func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string)
 }
 
 // checkSession refuses a database that does not accept writes or does not store text as UTF-8, and a pooler that does
-// not give each connection a session of its own: locks would remain in others' sessions, and settings and notifications would be lost.
+// not give each connection a session of its own: locks would remain in others' sessions, and settings and notifications
+// would be lost.
 func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()

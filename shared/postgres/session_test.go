@@ -98,7 +98,8 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-// What is set for the role or the database turns no letter into others, and a database that cannot hold every text is refused.
+// What is set for the role or the database turns no letter into others, and a database that cannot hold every text is
+// refused.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
 	base := database(t, "encoding")
@@ -131,7 +132,8 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
-// Transactions that wait for a lock see what its holder has done, whatever isolation level is the default of the database.
+// Transactions that wait for a lock see what its holder has done, whatever isolation level is the default of the
+// database.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	base := database(t, "isolation")

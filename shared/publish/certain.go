@@ -13,18 +13,18 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// An attempt is one packet that was to end a transaction.
+// An attempt is one packet that was sent to end a transaction.
 type attempt struct {
 	runs    []placed
-	changes []*Change // of a group
+	changes []*Change // nil unless it was a group's
 }
 
-// sent: something was sent that could commit.
+// sent reports whether something was sent that could commit.
 func (a attempt) sent() bool { return len(a.runs) > 0 }
 
-// persist tries to write until the outcome is certain, and gives the attempt that was committed.
+// persist calls try until the outcome is certain, and returns the attempt that was committed.
 func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error)) (attempt, error) {
-	var unknown []attempt // whose connection was lost
+	var unknown []attempt // attempts whose connection was lost
 	lock, start := false, time.Now()
 	for n := 1; ; n++ {
 		at, err := try(lock)
@@ -40,11 +40,11 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 		case connectionLost(err):
 			l.logger.Warn("commit outcome unknown, asking the database", "attempt", n, "error", err)
 			unknown = append(unknown, at)
-			lock = false // an attempt that is still under way must lose its swap against the next one
-		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or the head locked for too long
+			lock = false // an attempt that is still under way must lose against the next one
+		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or a head that was locked for too long
 		case len(unknown) == 0:
 			return attempt{}, incomplete(err)
-		default: // perhaps only because an earlier attempt landed: what it inserted is there
+		default: // the reason may be what an earlier attempt inserted
 			again = false
 		}
 		won, possible, settleErr := l.settle(ctx, unknown)
@@ -67,7 +67,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 	}
 }
 
-// final wraps an error after which nothing has happened and another attempt would not help.
+// final wraps an error after which nothing has happened and another attempt does not help.
 type final struct{ error }
 
 func (e final) Unwrap() error { return e.error }
@@ -79,13 +79,13 @@ func (e final) orNil() error {
 	return e
 }
 
-// lostSwap: another writer appended first.
+// lostSwap reports whether another writer appended first.
 func lostSwap(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.Code == "40001" && pgErr.TableName == "feed"
 }
 
-// connectionLost: what was sent may have been committed or not.
+// connectionLost reports whether the outcome of what was sent is unknown.
 func connectionLost(err error) bool {
 	if errors.As(err, &final{}) {
 		return false
@@ -101,7 +101,7 @@ func isCode(err error, code string) bool {
 	return ok && pgErr.Code == code
 }
 
-// incomplete wraps ErrIncomplete around the error of an append onto a log that does not end at the head.
+// incomplete wraps ErrIncomplete around the error of an append to a log that does not end at the head.
 func incomplete(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if ok && (pgErr.ConstraintName == "feed_entry_pkey" || pgErr.Code == "55000" && pgErr.TableName == "feed") {
@@ -110,7 +110,7 @@ func incomplete(err error) error {
 	return err
 }
 
-// guarded returns ErrGuard for an error of feed_guard.
+// guarded returns ErrGuard for an error of feed_guard, and any other error as it is.
 func guarded(err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "P0002" && pgErr.TableName == "feed" {
 		return ErrGuard
@@ -118,14 +118,14 @@ func guarded(err error) error {
 	return err
 }
 
-// An EntryError is the log's refusal of an entry: one that no page can carry or no reader understands, or that does not follow
-// the entity's last version. Its text quotes nothing of the payload.
+// An EntryError is the log's refusal of an entry that no page can carry, that no reader can parse, or that does not
+// follow the entity's last version. Its text quotes nothing of the payload.
 type EntryError struct {
 	Feed    string
 	ID      uuid.UUID
 	Version int64
 	wrong   string
-	err     error // of the database; nil means it was not asked
+	err     error // the database's error; nil means that the log refused the entry itself
 }
 
 func (e *EntryError) Error() string {
@@ -134,7 +134,7 @@ func (e *EntryError) Error() string {
 
 func (e *EntryError) Unwrap() error { return e.err }
 
-// entryError returns an *EntryError for an error of feed_check, any other as it is.
+// entryError returns an *EntryError for an error of feed_check, and any other error as it is.
 func entryError(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pgErr.Code != "23000" || pgErr.ConstraintName != "feed_check" {
@@ -150,7 +150,7 @@ func entryError(err error) error {
 	return e
 }
 
-// A refusal is an error of the server whose text does not quote what was sent, unlike the server's.
+// A refusal is an error of the server with a text that does not quote what was sent.
 type refusal struct{ *pgconn.PgError }
 
 func (r refusal) Error() string {
@@ -170,13 +170,13 @@ func unquoted(err error) error {
 	return err
 }
 
-// settle finds out whether one of the attempts was committed (nil means none), whether one is still possible, and where the
-// heads are now. It asks a database that is down again and again, until ctx ends or the time for one write is over.
-// What it finds counts only when it is confirmed.
+// settle finds out whether one of the attempts was committed (won is nil if none was), whether one is still possible,
+// and where the heads are now. If the database is down it asks again, until ctx ends or the time for one write is over.
+// What it finds counts only once it is confirmed.
 //
-// A packet that is still under way cannot land unseen: it appends onto the head that it was made for, and so does the
-// next attempt. Only one of them can succeed; the other loses the swap and is settled again. Once the head has moved
-// on, it never comes back.
+// A packet that is still under way cannot land unnoticed. It appends to the head that it was made for, and so does the
+// next attempt: only one of them can succeed, and the other loses the swap and is settled again. A head that has moved
+// never comes back.
 func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
@@ -199,8 +199,8 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 	}
 }
 
-// find looks for the attempts in the log. One run speaks for all of its transaction. The heads, read before the search,
-// tell what is still possible after it.
+// find searches the log for the attempts. One run is enough to identify a transaction. The heads, read before the
+// search, show what is still possible after it.
 func (l *Log) find(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
 	if !slices.ContainsFunc(attempts, attempt.sent) {
 		return nil, false, nil

@@ -10,19 +10,19 @@ import (
 // errUnconfirmed is wrapped when the database holds something that its synchronous standby has not confirmed in time.
 var errUnconfirmed = fmt.Errorf("the synchronous standby has not confirmed it yet: %w", context.DeadlineExceeded)
 
-// A confirmation is a transaction that writes WAL: once it is committed, so is all that could be read before it began.
+// A confirmation is a transaction that writes WAL. Once it is confirmed, so is all that could be read before it began.
 type confirmation struct {
 	done chan struct{}
-	err  error // when done
+	err  error // set before done is closed
 }
 
-// confirmations shares them among all that wait for one.
+// confirmations shares confirmations among the callers that wait for one.
 type confirmations struct {
 	write func() error // commits a transaction that writes WAL
 
 	mu      sync.Mutex
-	running bool          // one is under way
-	next    *confirmation // the one after it; nil means nobody waits for it
+	running bool          // a confirmation is under way
+	next    *confirmation // the confirmation after it; nil means that no caller waits for it
 }
 
 // wait returns when a transaction that began after the call is committed. It wraps errUnconfirmed.
@@ -48,7 +48,7 @@ func (all *confirmations) wait(ctx context.Context) error {
 	}
 }
 
-// run makes one confirmation at a time, as long as anybody waits for one: of those that hang, one is in the server.
+// run makes one confirmation at a time while callers wait. So at most one hangs in the server.
 func (all *confirmations) run() {
 	for {
 		all.mu.Lock()
@@ -64,10 +64,9 @@ func (all *confirmations) run() {
 	}
 }
 
-// Confirm returns when all changes of the feeds that its caller has read in the database are as durable as the server
-// is set to make a commit, at the latest when ctx ends. A program calls it before it answers from what it read as if it
-// had just been committed, such as with the first answer to a repeated request. It asks nothing of a database that
-// waits for no synchronous standby.
+// Confirm returns when all changes of the feeds that the caller has read in the database are as durable as a commit, at
+// the latest when ctx ends. Call it before answering from what was read as if it had just been committed, such as with
+// the first answer to a repeated request. It sends nothing to a database that has no synchronous standby.
 func (l *Log) Confirm(ctx context.Context) error {
 	l.mu.Lock()
 	needless := !l.standby && time.Since(l.looked) < maxStale
@@ -81,9 +80,9 @@ func (l *Log) Confirm(ctx context.Context) error {
 	return err
 }
 
-// Appendable returns nil if a change could append to each feed now, these among them: the database has all of it, and nothing that is
-// erased, it lets [Log.Commit] have a connection, and no transaction of somebody else holds its head. It waits for those that hold one
-// when it is called until ctx ends. It locks no row itself, and writes nothing.
+// Appendable returns nil if a change could be appended to each feed now: the database is complete and has nothing that
+// is erased, a connection for [Log.Commit] is free, and no other transaction holds a head. It waits until ctx ends for
+// transactions that hold one when it is called. It locks no row and writes nothing.
 func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 	seen, err := l.look(ctx, l.pool)
 	if err != nil {
@@ -94,7 +93,7 @@ func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 			return noFeed(name)
 		}
 	}
-	var holders []string // a transaction that has locked a row of a table keeps one of these locks on the table
+	var holders []string // a transaction that has locked a row of a table holds one of these locks on the table
 	const find = `
 		select coalesce(array_agg(distinct virtualtransaction), '{}') from pg_locks
 		 where granted and relation = 'feed'::regclass and database = (select oid from pg_database where datname = current_database())
@@ -107,8 +106,8 @@ func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 	}
 }
 
-// Ready returns nil if a commit would be confirmed now, at the latest when ctx ends. It asks nothing of a database that
-// waits for no synchronous standby.
+// Ready returns nil if a commit would be confirmed now, at the latest when ctx ends. It sends nothing to a database
+// that has no synchronous standby.
 func (l *Log) Ready(ctx context.Context) error {
 	l.mu.Lock()
 	standby := l.standby
@@ -119,7 +118,7 @@ func (l *Log) Ready(ctx context.Context) error {
 	return l.confirmations.wait(ctx)
 }
 
-// writeWAL commits a transaction that changes nothing. It waits for as long as the server has it under way.
+// writeWAL commits a transaction that changes nothing. It waits as long as the server takes.
 func (l *Log) writeWAL() (err error) {
 	ctx, cancel := context.WithCancel(l.committing)
 	defer cancel()
@@ -140,8 +139,9 @@ func (l *Log) writeWAL() (err error) {
 	return committed(conn, err)
 }
 
-// watch calls gone when the server has no process with this id, or another server has taken its place and has none,
-// until ctx ends: the answer from a machine that is gone may be awaited for a quarter of an hour.
+// watch calls gone when the server has no process with this id any more, or when another server without it has taken
+// its place. It ends with ctx. Without watch, the answer of a machine that is gone would be awaited for a quarter of an
+// hour.
 func (l *Log) watch(ctx context.Context, pid uint32, gone func()) {
 	for sleep(ctx, l.patience); ctx.Err() == nil; sleep(ctx, l.patience) {
 		asking, cancel := context.WithTimeout(ctx, refreshTimeout)
@@ -153,8 +153,7 @@ func (l *Log) watch(ctx context.Context, pid uint32, gone func()) {
 	}
 }
 
-// durable returns when the position of the feed is one that this process may serve. It wraps errUnconfirmed if that is
-// not so in time.
+// durable returns when this process may serve the position of the feed. It wraps errUnconfirmed if that takes too long.
 func (l *Log) durable(ctx context.Context, name string, position int64) error {
 	if t, _ := l.remembered(name); t != nil && t.Position >= position {
 		return nil

@@ -60,7 +60,8 @@ func (p *pools) resetWriting() {
 	p.transactions.Reset()
 }
 
-// ofCommitters makes the server tell of a cancelled wait, and a transaction that waits for the head see what its holder has done.
+// ofCommitters makes the server tell of a cancelled wait, and a transaction that waits for the head see what its holder
+// has done.
 const ofCommitters = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error';
 	set default_transaction_isolation = 'read committed'`
 
@@ -153,8 +154,8 @@ func release(conn *pgxpool.Conn) {
 // errStale is wrapped where a connection does not know the type of the log's rows any more.
 var errStale = errors.New("the tables were made again")
 
-// stale are the SQLSTATE codes of errors that come when tables, types or functions were made again, as by the restore of
-// a backup, while a connection remembers the old ones.
+// stale are the SQLSTATE codes of errors that come when tables, types or functions were made again, as by the restore
+// of a backup, while a connection remembers the old ones.
 var stale = []string{"XX000", "0A000", "26000", "42P01", "42704", "42883", "22P03"}
 
 // dropStale makes all connections new after an error that may come from what they remember of the schema.

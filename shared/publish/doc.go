@@ -1,5 +1,5 @@
-// Package publish is the log of a database's feeds: it gives every entry its position in commit order, and commits entries together
-// with the changes of tables that they tell of. It works on the PostgreSQL of any program:
+// Package publish is the log of a database's feeds: it gives every entry its position in commit order, and commits
+// entries together with the changes of tables that they tell of. It works on the PostgreSQL of any program:
 //
 //	pool, err := pgxpool.New(ctx, url)
 //	...

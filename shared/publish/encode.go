@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// rowsType is the type of an argument that holds whole rows of the log.
+// rowsType is the type of an argument that holds rows of the log.
 const rowsType = "_feed_entry"
 
 // encodeRows makes the connection encode *placed as rows of the log.
@@ -26,10 +26,10 @@ func encodeRows(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// A rowsCodec only encodes.
+// A rowsCodec encodes rows of the log.
 type rowsCodec struct {
 	pgtype.ArrayCodec
-	row uint32 // OID of the type of a row
+	row uint32 // OID of the row type
 }
 
 func (*rowsCodec) FormatSupported(format int16) bool { return format == pgtype.BinaryFormatCode }
@@ -42,11 +42,12 @@ func (c *rowsCodec) PlanEncode(_ *pgtype.Map, _ uint32, _ int16, value any) pgty
 	return nil
 }
 
-// epoch is where PostgreSQL's times begin.
+// epoch is the zero of PostgreSQL's times.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// Encode writes the binary form of an array of rows: dimensions, whether there are nulls, the type of a row, then length and lower
-// bound of the one dimension, then each row with its length in front: the number of its columns, then type, length and value of each.
+// Encode writes the binary form of an array of rows: dimensions, whether there are nulls, the type of a row, then
+// length and lower bound of the one dimension, then each row with its length in front: the number of its columns, then
+// type, length and value of each.
 func (c *rowsCodec) Encode(value any, b []byte) ([]byte, error) {
 	p := value.(*placed)
 	n := len(p.records)

@@ -11,18 +11,20 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// MaxPayload is the most bytes of an entry's payload. The view of the newest entries, which has up to 199 of them, then
-// still is a page that a reader takes ([feed.MaxBody]); of a replay, a reader can ask for shorter pages.
+// MaxPayload is the size limit of an entry's payload in bytes. With it, the view of the newest entries, which has up to
+// 199 of them, is within the limit of a reader's page (feedclient.MaxBody). Readers of a replay can ask for shorter
+// pages.
 const MaxPayload = 256 << 10
 
-// MaxDepth is how deep objects and arrays of a payload may be nested, itself included. A page adds four levels, and
-// libraries that read JSON have limits from 1000 levels on.
+// MaxDepth is the limit of the nesting of objects and arrays in a payload, itself included. A page adds four levels,
+// and JSON libraries have limits from 1000 levels on.
 const MaxDepth = 500
 
-// maxYear is the last one that RFC 3339 can say.
+// maxYear is the last year that RFC 3339 can express.
 const maxYear = 9999
 
-// An Entry is one version of one entity, to be appended to a feed. One that breaks a rule is refused by an [EntryError].
+// An Entry is one version of one entity, to be appended to a feed. An entry that breaks a rule is refused by an
+// [EntryError].
 type Entry struct {
 	ID      uuid.UUID // not zero
 	Version int64     // 1, 2, 3 ... of this entity, tombstones included; 0 means the next one
@@ -36,13 +38,13 @@ const (
 	kindDelete = "delete"
 )
 
-// A record is an entry with everything of it that does not depend on its position.
+// A record is an entry with all that does not depend on its position.
 type record struct {
 	Entry
 	kind  string
-	erase bool // a tombstone that takes with it what was said of the entity before
+	erase bool // a tombstone that also erases the entity's earlier entries
 	salt  []byte
-	hash  [32]byte // sha256(salt || payload): what the digest covers, so that payload and salt can be erased
+	hash  [32]byte // sha256(salt || payload): the digest covers this hash, so that payload and salt can be erased
 }
 
 func newRecord(e Entry) record {
@@ -64,8 +66,8 @@ func saltedHash(salt, payload []byte) (sum [32]byte) {
 	return sum
 }
 
-// digest returns the running digest after r: sha256 over the digest before it, kind, entity id, version, time and payload
-// hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
+// digest returns the running digest after r: sha256 over the digest before it, kind, entity id, version, time and
+// payload hash, each of a fixed width, numbers big-endian, time in microseconds since 1970.
 func (r *record) digest(before feed.Digest) feed.Digest {
 	b := make([]byte, 0, 32+1+16+8+8+32)
 	b = append(b, before[:]...)

@@ -17,37 +17,38 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrNotListed is wrapped where an erasure was refused, because its id could not be written to the list of erased ids. Nothing has
-// happened.
+// ErrNotListed is wrapped if an erasure was refused because its id could not be written to the list of erased ids.
+// Nothing has happened.
 var ErrNotListed = errors.New("the list of erased ids cannot be written")
 
 const (
-	listLockTimeout = 2 * time.Second // for another process that reads or writes the list
-	listTail        = 512             // bytes, in which the last line is looked for first
+	listLockTimeout = 2 * time.Second // for another process that has locked the list
+	listTail        = 512             // bytes from the end in which the last line is searched first
 	listHead        = `# Ids that were erased from feeds: time, feed, id. They are erased again where a restored dump brings them back.
 # Only ever add to this file, and never restore an older state of it.
 `
 )
 
-// An erasedList is a file that lies outside of the database, with a line for each id that was erased. Several processes may append to
-// it at once. It only grows: its length tells whether there is something new.
+// An erasedList is a file outside the database, with a line for each erased id. Several processes may append to it at
+// once. It only grows, so its length shows whether it has something new.
 type erasedList struct {
 	path string
-	size atomic.Int64 // when it was last looked at
+	size atomic.Int64 // as last seen
 
 	mu       sync.Mutex
-	ids      map[erasedID]bool // without lines, when it was last read; nil means it was not
-	readSize int64             // then
+	ids      map[erasedID]bool // without line numbers, as last read; nil means never read
+	readSize int64             // at that reading
 }
 
 // An erasedID is a line of the list.
 type erasedID struct {
 	feed string
 	id   uuid.UUID
-	line int // its number
+	line int // the line's number
 }
 
-// create makes the file if it does not exist and may be made; else that it is missing is an error. It reports whether it made it.
+// create creates the file if it is missing and mayMake is set. Otherwise a missing file is an error. create reports
+// whether it has created the file.
 func (l *erasedList) create(mayMake bool) (made bool, err error) {
 	flags := os.O_RDWR | os.O_APPEND
 	_, err = os.Stat(l.path)
@@ -92,7 +93,7 @@ func syncFolder(path string) error {
 	return d.Sync()
 }
 
-// open opens the file and locks it, until it is closed.
+// open opens the file and locks it until it is closed.
 func (l *erasedList) open(flags, lock int) (*os.File, error) {
 	if info, err := os.Stat(l.path); err == nil && !info.Mode().IsRegular() { // a device may have no end, and a pipe no beginning
 		return nil, fmt.Errorf("the list of erased ids %s is not a regular file", l.path)
@@ -113,7 +114,8 @@ func (l *erasedList) open(flags, lock int) (*os.File, error) {
 	}
 }
 
-// read returns the ids on the list and its length. A last line that a crash has cut off is left out: nobody was told that it counts.
+// read returns the ids on the list and its length. It ignores a last line that a crash has cut off: it was not
+// acknowledged.
 func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
@@ -140,7 +142,7 @@ func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 	return ids, int64(len(text)), nil
 }
 
-// has reports whether one of the ids is on the list as it is now, or as it last was if the file cannot be reached.
+// has reports whether one of the ids is on the list, by its last known state if the file cannot be read.
 func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,7 +157,7 @@ func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	return slices.ContainsFunc(ids, func(id uuid.UUID) bool { return l.ids[erasedID{feed: feed, id: id}] }), nil
 }
 
-// know adds ids to those that are known to be on the list. It wants l.mu locked.
+// know adds ids to those known to be on the list. l.mu is locked.
 func (l *erasedList) know(ids []erasedID) {
 	for _, e := range ids {
 		l.ids[erasedID{feed: strings.Clone(e.feed), id: e.id}] = true
@@ -182,10 +184,11 @@ func parseErased(line string) (e erasedID, ok bool, err error) {
 	return e, true, nil
 }
 
-// errReplaced: the file was replaced while it was written, as by an editor.
+// errReplaced means that the file was replaced while it was written, as by an editor.
 var errReplaced = errors.New("it was replaced in the meantime")
 
-// add appends ids and flushes them to disk; from and to are the lengths of the list before and after. All errors wrap ErrNotListed.
+// add appends ids and flushes them to disk. from and to are the lengths of the list before and after. All errors wrap
+// ErrNotListed.
 func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 	var lines bytes.Buffer
 	now := time.Now().UTC().Format(time.RFC3339)
@@ -229,7 +232,7 @@ func (l *erasedList) append(lines []byte) (from, to int64, err error) {
 	if _, err = f.Write(lines); err == nil {
 		err = f.Sync()
 	}
-	if err != nil { // what is refused must not stay: it would be erased later
+	if err != nil { // a refused id must not stay on the list: it would be erased later
 		return 0, 0, errors.Join(err, f.Truncate(end))
 	}
 	if now, err := os.Stat(l.path); err != nil || !os.SameFile(before, now) {
@@ -238,8 +241,8 @@ func (l *erasedList) append(lines []byte) (from, to int64, err error) {
 	return from, end + int64(len(lines)), nil
 }
 
-// repair takes away a last line that a crash has cut off, and returns where the file then ends. lead ends a last line that is whole
-// but for its end.
+// repair removes a last line that a crash has cut off, and returns the new end of the file. lead completes a last line
+// that lacks only its newline.
 func repair(f *os.File, size int64) (end int64, lead string, err error) {
 	var tail []byte
 	for n := int64(listTail); ; n *= 8 { // a crash may leave a hole of any length
@@ -262,7 +265,7 @@ func repair(f *os.File, size int64) (end int64, lead string, err error) {
 	return end, "", f.Truncate(end)
 }
 
-// length returns how long the list is, as it last was if the file cannot be reached.
+// length returns the length of the list, as last seen if the file cannot be read.
 func (l *erasedList) length() int64 {
 	if info, err := os.Stat(l.path); err == nil && info.Mode().IsRegular() {
 		l.size.Store(info.Size())

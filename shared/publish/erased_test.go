@@ -91,8 +91,8 @@ func holds(t testing.TB, pool *pgxpool.Pool, word string) (rows int) {
 	return rows
 }
 
-// A dump that is restored over an erasure brings nobody back: not under a process that runs, not in one that noticed nothing, and
-// not at the next start.
+// A dump that is restored over an erasure brings nobody back: not under a process that runs, not in one that noticed
+// nothing, and not at the next start.
 func TestErasureOutlivesARestore(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"step by step": nil, "in one transaction": {"--single-transaction"}, "in parallel": {"--jobs=2"}} {
@@ -422,7 +422,8 @@ func TestListAndDatabase(t *testing.T) {
 	})
 }
 
-// A process that holds the list's lock and does not go on, as one that is stopped, is not waited for: nothing is erased, and it is tried again.
+// A process that holds the list's lock and does not go on, as one that is stopped, is not waited for: nothing is
+// erased, and it is tried again.
 func TestErasedListIsLocked(t *testing.T) {
 	t.Parallel()
 	l := &erasedList{path: filepath.Join(t.TempDir(), "erased")}

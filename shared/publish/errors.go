@@ -8,29 +8,30 @@ import (
 var (
 	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
 	ErrGuard = errors.New("changed by somebody else in the meantime")
-	// ErrUnknown is wrapped when the database did not confirm a commit in time, or the connection was lost in it and
-	// the database stayed away: the transaction may have happened, may yet happen, or not.
+	// ErrUnknown is wrapped if the database did not confirm a commit in time, or if the connection was lost during the
+	// commit and the database stayed away. The transaction may have happened, may yet happen, or not.
 	ErrUnknown = errors.New("commit outcome unknown")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")
 )
 
-// Unavailable errors are wrapped where the database cannot be read or written for a while.
+// Unavailable errors are returned while the database cannot be read or written.
 var (
-	// ErrIncomplete means that the tables do not belong together, as while a restore is under way, or after one of a part of a dump.
+	// ErrIncomplete means that the tables do not belong together, as during a restore, or after the restore of a part
+	// of a dump.
 	ErrIncomplete = &Unavailable{"The database is being restored, or was restored in part. Try again in a few seconds.", 5 * time.Second}
-	// ErrBehind means that a hot standby, to which the connections may lead in a failover, has yet to replay what the primary has
-	// confirmed. Only a primary tells that the history is another one.
+	// ErrBehind means that a hot standby, to which connections may lead in a failover, has yet to replay what the
+	// primary has confirmed. Only a primary shows that the history is another one.
 	ErrBehind = &Unavailable{"The database is a standby that does not have all of the feed yet. Try again in a few seconds.", 5 * time.Second}
 	// ErrUnapplied means that the database has something that the list of erased ids says is erased, or may have.
 	ErrUnapplied = &Unavailable{
 		"The database was restored, and what had been erased is being erased again. Try again in a few seconds.", 2 * time.Second,
 	}
-	// ErrChanged means that something was erased between two reads of one page, or the database was restored.
+	// ErrChanged means that something was erased between two reads of one page, or that the database was restored.
 	ErrChanged = &Unavailable{"The feed changed while this page was read. Try again.", time.Second}
 )
 
-// An Unavailable error ends by itself. Its text is a sentence that anybody may be shown.
+// An Unavailable error ends by itself. Its text is a sentence that may be shown to anybody.
 type Unavailable struct {
 	text  string
 	after time.Duration
@@ -38,5 +39,5 @@ type Unavailable struct {
 
 func (u *Unavailable) Error() string { return u.text }
 
-// RetryAfter returns after which time it is worth asking again.
+// RetryAfter returns the time after which the caller may try again.
 func (u *Unavailable) RetryAfter() time.Duration { return u.after }

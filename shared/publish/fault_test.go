@@ -420,8 +420,8 @@ func TestConnectionsThatBeginInSilence(t *testing.T) {
 	waitFor(t, "a write", func() bool { return l.Commit(t.Context(), put(thing(uuid.New(), 1))) == nil })
 }
 
-// A server whose connections are all taken by others, while the pool still has one of its own: nothing can be committed, and
-// Appendable says so.
+// A server whose connections are all taken by others, while the pool still has one of its own: nothing can be
+// committed, and Appendable says so.
 func TestConnectionsTakenByOthers(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

@@ -16,7 +16,7 @@ import (
 // A queue is where changes wait for a group.
 type queue struct {
 	changes chan *Change
-	leads   chan struct{} // has something in it while somebody commits a group
+	leads   chan struct{} // holds an element while a group is being committed
 	closing chan struct{}
 	once    *sync.Once // of the close
 }
@@ -25,12 +25,12 @@ func newQueue() queue {
 	return queue{changes: make(chan *Change), leads: make(chan struct{}, 1), closing: make(chan struct{}), once: new(sync.Once)}
 }
 
-// Commit runs the change as one transaction, together with those that are waiting at the same moment: up to 512 travel
-// in one packet and share one flush to disk. None waits for more to come, and a change that fails takes no other down
-// with it. Commit returns when the outcome is certain, or after 30 s at most; after an error nothing has happened,
-// unless it wraps ErrUnknown. It wraps context.DeadlineExceeded for a change that waited 10 s for those before it, and
-// has SQLSTATE 55P03 for one that met a row which somebody else held for 2 s. A change is committed once and not used
-// again.
+// Commit runs the change as one transaction, together with others that wait at the same moment: up to 512 are sent in
+// one packet and share one flush to disk. No change waits for more to come, and a change that fails does not fail the
+// others. Commit returns when the outcome is certain, or after 30 s at most. After an error nothing has happened,
+// unless the error wraps ErrUnknown. The error wraps context.DeadlineExceeded if the change waited 10 s for those
+// before it, and has SQLSTATE 55P03 if another transaction held a row for 2 s. A change is committed once and must not
+// be used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
 		return errors.New("a change has to append to a feed")
@@ -69,11 +69,12 @@ func errQueue(ctx context.Context) error {
 	return fmt.Errorf("wait for the changes before this one: %w", ctx.Err())
 }
 
-// lead commits the group that begins with the change, which is taken. A change that comes while nobody leads does, so
-// that one that comes alone waits for no other goroutine. What is left then goes on in another goroutine.
+// lead commits the group that begins with the change. A change that comes while no group is being committed leads the
+// next one, so that a single change waits for no other goroutine. The changes that are left over continue in another
+// goroutine.
 func (l *Log) lead(change *Change) {
 	defer func() {
-		if v := recover(); v != nil { // the caller may survive it, but those that wait for the group would wait for ever
+		if v := recover(); v != nil { // the caller may survive the panic, but the others of the group would wait for ever
 			l.logger.Error("a commit panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 			go panic(v)
 			select {}
@@ -99,8 +100,8 @@ func (l *Log) lead(change *Change) {
 	}()
 }
 
-// awaitHeads returns when no transaction holds the heads: that of a commit which hangs holds one until it is over.
-// Until then nobody leads, and callers that arrive are told in time that nothing has happened.
+// awaitHeads returns when no transaction holds the heads. A commit that hangs holds a head until it is over. Until then
+// no group is committed, and callers learn in time that nothing has happened.
 func (l *Log) awaitHeads() {
 	for wait := 10 * time.Millisecond; l.committing.Err() == nil && !l.headsFree(); wait = min(2*wait, time.Second) {
 		sleep(l.committing, wait)
@@ -121,13 +122,13 @@ func (l *Log) headsFree() bool {
 	return err == nil
 }
 
-// arrivals are the changes that come while a group is sent.
+// arrivals are the changes that come while a group is being sent.
 type arrivals struct {
 	queue <-chan *Change
 	left  *Change // the first of the next group
 }
 
-// next returns a change that waits and fits, or nil.
+// next returns a change that waits and fits, or nil if there is none.
 func (a *arrivals) next(fits func(*Change) bool) *Change {
 	for {
 		select {
@@ -145,15 +146,14 @@ func (a *arrivals) next(fits func(*Change) bool) *Change {
 	}
 }
 
-// maxBlamed is how many changes of a group are taken out one by one before it is halved.
+// maxBlamed is the number of failing changes that are taken out one by one before the group is halved.
 const maxBlamed = 2
 
 var errHalve = errors.New("too many changes of the group fail")
 
-// commitGroup commits the group without those that fail. The one whose own statement fails is known, and taken out;
-// behind any other failure the group is halved. Failed changes are answered last, once the others are visible.
-// Those who come while it is sent for the first time are taken along; more may be nil. It reports whether an
-// outcome is unknown.
+// commitGroup commits the group without the changes that fail. A change whose own statement fails is taken out; after
+// any other failure the group is halved. Failed changes are answered last, when the others are visible. Changes that
+// come during the first attempt join the group; more may be nil. commitGroup reports whether an outcome is unknown.
 func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) (unknown bool) {
 	rest, blamed, tries := group, map[*Change]error{}, 0
 	won, err := l.persist(ctx, func(lock bool) (attempt, error) {
@@ -170,7 +170,7 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 			}
 			blamed[rest[bad.index]] = guarded(unquoted(bad.error))
 			rest = slices.Delete(slices.Clone(rest), bad.index, bad.index+1)
-			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // later, an earlier attempt may still land: that must be settled
+			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // in later attempts, an earlier one may still land, and that has to be settled
 				break
 			}
 		}
@@ -179,7 +179,7 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 	unknown = errors.Is(err, ErrUnknown)
 	for _, c := range won.changes {
 		c.done <- nil
-		delete(blamed, c) // blamed only because an earlier attempt had landed
+		delete(blamed, c) // an earlier attempt had landed
 	}
 	rest = slices.DeleteFunc(slices.Clone(rest), func(c *Change) bool { return slices.Contains(won.changes, c) })
 	switch half := len(rest) / 2; {
@@ -200,7 +200,7 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 	return unknown
 }
 
-// divisible: nothing has happened, and a part of the group may succeed where the whole failed.
+// divisible reports whether nothing has happened and a part of the group may succeed.
 func divisible(err error) bool {
 	if errors.Is(err, ErrUnknown) || errors.As(err, new(*pgconn.ConnectError)) {
 		return false
@@ -208,7 +208,7 @@ func divisible(err error) bool {
 	return errors.Is(err, errHalve) || errors.As(err, new(*pgconn.PgError)) && !connectionLost(err)
 }
 
-// A changeError says which change of a group failed by a statement of its own.
+// A changeError is the error of a change's own statement.
 type changeError struct {
 	index int
 	error
@@ -217,7 +217,7 @@ type changeError struct {
 func (e *changeError) Unwrap() error { return e.error }
 
 // trySend sends the group, and more, as one packet without BEGIN and COMMIT, which PostgreSQL runs as one transaction.
-// With lock the statements go ahead in a transaction that is open, and the appends follow when the heads are locked.
+// With lock it sends the statements in an open transaction, and the appends after the heads are locked.
 func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arrivals) (sent []*Change, runs []placed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
@@ -256,7 +256,7 @@ func ownerOf(group []*Change, e *EntryError) int {
 	return noOwner
 }
 
-// pendingOf returns what the changes append.
+// pendingOf returns what the changes append, together.
 func pendingOf(group []*Change) pending {
 	all := pending{}
 	for _, c := range group {
@@ -267,8 +267,8 @@ func pendingOf(group []*Change) pending {
 	return all
 }
 
-// send sends the group and, unless the heads are to be locked, what it appends. It blames the change whose statement
-// fails.
+// send sends the group and, unless the heads are to be locked, its appends. If a change's statement fails, the error
+// names the change.
 func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Change, more *arrivals) (_ []*Change, runs []placed, err error) {
 	for i, c := range group {
 		if err := prepare(ctx, conn, c.statements); err != nil {
@@ -281,10 +281,10 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 	p := newPacket(ctx, conn)
 	defer func() {
 		if err != nil {
-			_ = p.pipeline.Close() // closes the connection if anything is on its way
+			_ = p.pipeline.Close() // closes the connection if anything was sent
 		}
 	}()
-	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // which asks nothing while it sends
+	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // prepare asks the server nothing while the packet is open
 	for i := 0; i < len(group); i++ {
 		for _, s := range group[i].statements {
 			if err := p.add(ctx, s, i); err != nil {

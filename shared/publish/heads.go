@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	headInterval   = time.Second     // between two looks at the heads of the database, whatever is heard
-	maxStale       = 2 * time.Second // a head that was not looked at for longer is not answered from
-	refreshTimeout = 2 * time.Second // for one look
+	headInterval   = time.Second     // between two readings of the heads, in addition to notifications
+	maxStale       = 2 * time.Second // a head read longer ago than that is not used for answers
+	refreshTimeout = 2 * time.Second // for one reading
 )
 
-// A Head is the end of a feed: the position of its last entry, 0 if it has none, and the digest there; and how often
-// something was erased before it.
+// A Head is the end of a feed: the position and digest of its last entry, 0 if it has none, and the number of erasures
+// before it.
 type Head struct {
 	Position int64
 	Digest   feed.Digest
@@ -30,29 +30,29 @@ type Head struct {
 // Cursor returns the cursor of the head.
 func (h Head) Cursor() feed.Cursor { return feed.At(h.Position, h.Digest) }
 
-// A Snapshot is the end of a feed as this process knows it. It does not change; another one takes its place.
+// A Snapshot is the end of a feed as this process knows it. It never changes; a newer one replaces it.
 type Snapshot struct {
 	Head
-	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most readers ask for no
-	// others. Nobody may change them.
+	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most
+	// readers ask for no others. They must not be changed.
 	Recent []feed.Entry
-	// Epoch counts how often all that was made of the log had to be forgotten: after an erasure, and when the database had another
-	// history.
+	// Epoch counts how often everything made from the log had to be dropped: after an erasure, and after the database
+	// got another history.
 	Epoch int
 
 	moved chan struct{}
 
 	mu       sync.Mutex
-	foreseen []func(next *Snapshot) // called while the next one is being committed
+	foreseen []func(next *Snapshot) // called while the next snapshot is being committed
 }
 
-// Moved returns a channel that is closed when another snapshot has taken the place of s, as after an append.
+// Moved returns a channel that is closed when a newer snapshot has replaced s, as after an append.
 func (s *Snapshot) Moved() <-chan struct{} { return s.moved }
 
-// maxForeseen bounds what is done of use before a commit.
+// maxForeseen limits the functions that are called before a commit.
 const maxForeseen = 8
 
-// Foresee has do called with the snapshot that is to follow s while its commit is under way. The commit may still fail.
+// Foresee has do called with the snapshot that follows s while its commit is under way. The commit may still fail.
 func (s *Snapshot) Foresee(do func(next *Snapshot)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *Snapshot) Foresee(do func(next *Snapshot)) {
 	}
 }
 
-// foresee makes use of the time that a commit takes.
+// foresee calls the functions of Foresee while the commit is under way.
 func (m *memory) foresee(runs []placed) {
 	for i := range runs {
 		t, _ := m.remembered(runs[i].feed)
@@ -84,17 +84,17 @@ func (m *memory) foresee(runs []placed) {
 	}
 }
 
-// A memory is what this process knows of the heads.
+// A memory is what this process knows about the heads.
 type memory struct {
 	mu        sync.Mutex
 	snapshots map[string]*Snapshot // an append succeeds only onto the true head
 	epoch     int                  // as in Snapshot
-	looked    time.Time            // when the database was last asked for the heads
+	looked    time.Time            // when the heads were last read
 	looking   singleflight.Group
-	standby   bool // the database waits for a synchronous standby, as it said when it was last asked
+	standby   bool // the database has a synchronous standby, as of the last reading
 }
 
-// setSnapshot wants m.mu locked.
+// setSnapshot replaces the snapshot of a feed. m.mu is locked.
 func (m *memory) setSnapshot(name string, head Head, recent []feed.Entry) {
 	old := m.snapshots[name]
 	if old != nil && old.Erasures != head.Erasures {
@@ -112,7 +112,7 @@ func (m *memory) remember(runs []placed) {
 	m.mu.Lock()
 	for i := range runs {
 		head := runs[i].head()
-		if t := m.snapshots[runs[i].feed]; t == nil || head.Position > t.Position { // a later one may have been faster
+		if t := m.snapshots[runs[i].feed]; t == nil || head.Position > t.Position { // a later commit may have been faster
 			var before []feed.Entry
 			if t != nil && t.Head == runs[i].from {
 				before = t.Recent
@@ -134,7 +134,7 @@ func (m *memory) heads() map[string]Head {
 	return heads
 }
 
-// Snapshot returns the end of the feed from memory, or from the database if nobody looked there for 2 s.
+// Snapshot returns the end of the feed from memory, or from the database if the last reading is older than 2 s.
 func (l *Log) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 	t, fresh := l.remembered(name)
 	if t != nil && fresh {
@@ -161,7 +161,7 @@ func (l *Log) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 	return t, nil
 }
 
-// Remembered returns the last snapshot of the feed, or nil if there is none. It asks nothing of the database.
+// Remembered returns the last snapshot of the feed without a query, or nil if there is none.
 func (l *Log) Remembered(name string) *Snapshot {
 	s, _ := l.remembered(name)
 	return s
@@ -173,16 +173,16 @@ func (m *memory) remembered(name string) (t *Snapshot, fresh bool) {
 	return m.snapshots[name], time.Since(m.looked) < maxStale
 }
 
-// maxRecent is how many entries of a feed are at hand.
+// maxRecent is the number of entries of a feed that are kept in memory.
 const maxRecent = feed.PageSize
 
-// behind returns the newest of the entries of before and of the run, of which before ends where the run begins.
+// behind returns the newest entries of before and the run. before ends where the run begins.
 func (p *placed) behind(before []feed.Entry) []feed.Entry {
 	first := max(len(p.records)-maxRecent, 0)
 	recent := before[max(len(before)+len(p.records)-first-maxRecent, 0):]
 	for i := first; i < len(p.records); i++ {
 		r, position := &p.records[i], p.from.Position+int64(i)+1
-		recent = append(recent, feed.Entry{ // nobody reads beyond the end of before
+		recent = append(recent, feed.Entry{ // append writes only beyond the end of before, which no reader uses
 			Position: position, ID: r.ID, Version: r.Version, Updated: r.Updated, Deleted: r.kind == kindDelete, Erased: r.erase, Entity: r.Payload,
 			Cursor: feed.At(position, feed.Digest(p.digests[i])),
 		})

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // nested returns an object of so many levels.
@@ -74,9 +74,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %d %.200s", path, resp.StatusCode, body)
 		}
 	}
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	answer, err := client.Get(t.Context(), feed.Request{URL: server.URL + "/feeds/things", Limit: 100})
+	answer, err := client.Get(t.Context(), feedclient.Request{URL: server.URL + "/feeds/things", Limit: 100})
 	if err != nil || len(answer.Page.Entries) != want {
 		t.Fatalf("%v, want a page of %d entries", err, want)
 	}

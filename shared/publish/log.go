@@ -20,10 +20,10 @@ import (
 
 const (
 	maxGroup     = 512              // changes in one packet
-	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and for what became of it
-	lockTimeout  = "2s"             // for a row that another transaction holds: a commit that hangs holds the head
-	closeTimeout = time.Second      // for what is under way at Close, before it is given up and after that
-	maxAttempts  = 10               // of one packet, over lost swaps, lost connections and deadlocks
+	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and to find out its outcome
+	lockTimeout  = "2s"             // for a row that another transaction has locked: a commit that hangs keeps the head locked
+	closeTimeout = time.Second      // for what is under way at Close, before it is given up, and once more after that
+	maxAttempts  = 10               // of one packet, after a lost swap, a lost connection or a deadlock
 )
 
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same
@@ -34,51 +34,54 @@ type Log struct {
 	queue         queue         // of changes
 	confirmations confirmations // by a synchronous standby
 	peers         *peers
-	reerasure     *reerasure // nil means erasures do not outlive the restore of a dump
+	reerasure     *reerasure // nil means that erasures do not outlive the restore of a dump
 	logger        *slog.Logger
 	metrics       logMetrics
 
 	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
-	noRoom atomic.Bool  // the last change failed for lack of it
+	noRoom atomic.Bool  // the last change failed since the database had no room
 
 	patience   time.Duration   // as the constant
-	committing context.Context // ends when Close waits no longer for the commits under way
+	committing context.Context // ends when Close no longer waits for the commits under way
 	abort      context.CancelFunc
-	stop       context.CancelFunc // ends what runs beside them
+	stop       context.CancelFunc // ends the background work
 	watching   sync.WaitGroup
 }
 
 // Options say where a log keeps its tables, and how it is opened.
 type Options struct {
-	// Schema has the tables of the log. Without a name, it is the first schema of the pool's search_path, and the log reads by the pool.
-	// With one, the log makes another pool of the same size to read, whose connections look for tables in this schema first, and then
-	// where those of the pool do; as do those of [Log.InTx] and [Log.Commit].
+	// Schema is the schema of the log's tables. If it is empty, it is the first schema of the pool's search_path, and
+	// the log reads through the pool. Otherwise the log opens another pool of the same size for reading. The
+	// connections of that pool, and those of [Log.InTx] and [Log.Commit], look for tables in Schema first, and then
+	// where those of the caller's pool do.
 	Schema string
 	// Logger defaults to none.
 	Logger *slog.Logger
-	// Erasures are for a database with feeds of people. Before anything of the database is served, now and whenever a dump was restored,
-	// what the list says is erased again. A process that appends to the list and does not commit leaves an id that is erased soon
-	// afterwards; it has answered with ErrUnknown.
+	// Erasures are for a database with personal feeds. Before anything of the database is served, at the start and
+	// after each restore of a dump, the log erases again what the list says is erased. If a process appends an id to
+	// the list and does not commit, the id is erased soon afterwards; that process has returned ErrUnknown.
 	Erasures Erasures
 }
 
-// Migrate makes the tables of a log, or changes older ones to what this version of the package needs. It notes what it applied in the
-// table goose_publish beside them. Several processes may call it at once. It refuses tables of a later version.
+// Migrate creates the tables of a log, or changes older ones to what this version of the package needs. It records what
+// it has applied in the table goose_publish beside them. Several processes may call it at once. It refuses tables of a
+// later version.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, options Options) error {
 	return migrate.Up(ctx, pool, options.Schema, migrations())
 }
 
 func migrations() migrate.Set { return sql.Migrations("publish") }
 
-// Open returns the log whose tables [Migrate] has made. It refuses older and later ones. Close it before the pool. The log makes
-// connections of its own, as the pool does: up to as many for [Log.InTx], and 4.
+// Open returns the log whose tables [Migrate] has made. It refuses tables of an older or a later version. Close the log
+// before the pool. The log opens connections of its own, configured like those of the pool: up to as many for
+// [Log.InTx], and 4 more.
 //
-// What the log acknowledges and serves is as durable as the server is set to make a commit. Where
-// synchronous_standby_names is set, that is so over a failover to the synchronous standby: a commit that is not
-// confirmed in time is an ErrUnknown, it is never cancelled, and what was only read in the database counts when a later
-// transaction was confirmed. There is one limit: when somebody else cancels the wait of another process's commit
-// (pg_cancel_backend, or the end of that process's connection by an administrator), other programs that write to the
-// database may see, and build upon, what a failover takes away.
+// What the log acknowledges and serves is as durable as the server's settings make a commit. If
+// synchronous_standby_names is set, that includes a failover to the synchronous standby: a commit that is not confirmed
+// in time is an ErrUnknown and is never cancelled, and what was only read from the database counts once a later
+// transaction was confirmed. There is one limit. If somebody else cancels the wait of another process's commit, by
+// pg_cancel_backend or by ending its connection, other programs that write to the database may see, and build upon,
+// what a failover takes away.
 func Open(ctx context.Context, pool *pgxpool.Pool, options Options) (*Log, error) {
 	return open(ctx, pool, options, headInterval, patience)
 }
@@ -109,7 +112,7 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	return l, nil
 }
 
-// begin applies the list of erased ids, reads the heads and looks how durable a commit is.
+// begin applies the list of erased ids, reads the heads, and checks how durable a commit is.
 func (l *Log) begin(ctx context.Context, erasures Erasures) error {
 	if erasures.File != "" {
 		if err := l.openList(ctx, erasures); err != nil {
@@ -142,9 +145,9 @@ func (l *Log) WroteWithin(d time.Duration) bool {
 	return time.Now().UnixNano()-l.wrote.Load() < int64(d)
 }
 
-// Close lets the changes that were accepted end, and what InTx runs, and takes no more. After a second it gives up the
-// commits that the database does not confirm: what became of them stays unknown. It waits a second more for what still
-// runs. Closing a closed log does nothing.
+// Close refuses new changes, and lets those that were accepted, and the running calls of InTx, end. After a second it
+// gives up the commits that the database does not confirm: their outcome stays unknown. It waits one more second for
+// what still runs. Closing a closed log does nothing.
 func (l *Log) Close() { l.queue.once.Do(l.close) }
 
 func (l *Log) close() {
@@ -152,7 +155,7 @@ func (l *Log) close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		l.queue.leads <- struct{}{} // for ever
+		l.queue.leads <- struct{}{} // never received again: no group is led any more
 		l.disconnect()
 	}()
 	for range 2 {
@@ -166,10 +169,10 @@ func (l *Log) close() {
 	l.watching.Wait()
 }
 
-// InTx runs fn in a read committed transaction and commits it together with what fn appended to feeds. When another writer was faster
-// in the same feed, everything is undone and fn runs again: it must have no effect outside the transaction. After an
-// error nothing has happened, unless it wraps ErrUnknown. It is ErrGuard where feed_guard stopped fn. The end of ctx
-// does not cancel a commit that is under way; InTx waits up to 10 s for it.
+// InTx runs fn in a read committed transaction and commits it together with what fn appended to feeds. If another
+// writer was faster in the same feed, InTx rolls back and runs fn again, so fn must have no effect outside the
+// transaction. After an error nothing has happened, unless the error wraps ErrUnknown. The error is ErrGuard if
+// feed_guard stopped fn. The end of ctx does not cancel a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	l.wrote.Store(time.Now().UnixNano())
 	listed := false
@@ -203,8 +206,9 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	return l.noteRoom(err)
 }
 
-// end appends what is pending and commits the transaction that is open on conn, in one packet. With lock it first
-// waits for the heads, which then are true. Without entries nobody can tell later what became of it.
+// end appends what is pending and commits the open transaction of conn, in one packet. With lock it locks the heads
+// first, so that the append cannot fail for them. If nothing is appended, the outcome of a lost commit cannot be found
+// out later.
 func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending) ([]placed, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
@@ -260,13 +264,13 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	return runs, err
 }
 
-// check refuses entries that must not get into the log.
+// check refuses entries that break a rule of the log.
 func (l *Log) check(ctx context.Context, pending pending) error {
 	for name := range pending {
 		if t, _ := l.remembered(name); t != nil {
 			continue
 		}
-		heads, err := l.refresh(ctx, l.pool) // a migration may have made the feed since
+		heads, err := l.refresh(ctx, l.pool) // a migration may have created the feed since
 		if err != nil {
 			return err
 		}
@@ -277,8 +281,8 @@ func (l *Log) check(ctx context.Context, pending pending) error {
 	return pending.check()
 }
 
-// lockHeads locks the head rows of the feeds until the transaction ends, and gives the heads. The server ends the
-// transaction when this client stalls.
+// lockHeads locks the head rows of the feeds until the transaction ends, and returns the heads. The server ends the
+// transaction if this client stalls.
 func lockHeads(ctx context.Context, conn *pgxpool.Conn, feeds []string) (map[string]Head, error) {
 	var b pgx.Batch
 	b.Queue(`set local idle_in_transaction_session_timeout = '5s'`)
@@ -295,7 +299,7 @@ func lockHeads(ctx context.Context, conn *pgxpool.Conn, feeds []string) (map[str
 	return collectHeads(rows)
 }
 
-// rollback ends what is open on conn.
+// rollback rolls back the open transaction of conn, if there is one.
 func rollback(conn *pgxpool.Conn) {
 	if pgConn := conn.Conn().PgConn(); !pgConn.IsClosed() && pgConn.TxStatus() != 'I' {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A reader that takes `id > last` from a sequence loses A: its number is drawn before B's and appears after it.
@@ -62,9 +63,9 @@ type poller struct {
 }
 
 func (p *poller) poll(t interface{ Fatal(...any) }) {
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	for {
-		answer, err := client.Get(context.Background(), feed.Request{URL: p.url, After: p.cursor, Limit: p.limit})
+		answer, err := client.Get(context.Background(), feedclient.Request{URL: p.url, After: p.cursor, Limit: p.limit})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,14 +13,14 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A querier is a pool or a connection of one's own.
+// A querier is a pool or a connection.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// A look is what the database said of the heads.
+// A look is a reading of the heads from the database.
 type look struct {
-	at       time.Time // when it was asked
+	at       time.Time // when it was read
 	before   map[string]*Snapshot
 	heads    map[string]Head
 	extends  map[string]bool // the feeds whose head extends the one remembered
@@ -29,12 +29,13 @@ type look struct {
 	news     bool            // some head is not the one remembered
 }
 
-// isWhole is true of a row f of the table feed if its log ends where it says. It reads the last entry by the index, however
-// long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the whole log.
+// isWhole is true for a row f of the table feed if the log has its last entry at the head. It reads the last entry
+// through the index, however long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the
+// whole log.
 const isWhole = `(coalesce((select position from feed_entry where feed = f.name order by position desc limit 1), 0) <= f.position
 	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
 
-// look reads the heads, of a database that is whole and in which nothing is left of what the list says is erased.
+// look reads the heads. It fails if the database is incomplete, or has something that the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 	return seen, l.erased(ctx, func() (err error) {
 		seen, err = l.readHeads(ctx, db)
@@ -94,8 +95,8 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	return seen, nil
 }
 
-// Read calls read with a connection to a database that has all that this process has acknowledged: a hot standby, to which
-// connections may lead in a failover, that has yet to replay some of it is an error.
+// Read calls read with a connection to a database that has everything that this process has acknowledged. It fails if
+// the connection leads to a hot standby that has yet to replay some of it, as in a failover.
 func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
 	return l.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		if err := l.caughtUp(ctx, conn.Conn()); err != nil {
@@ -105,7 +106,8 @@ func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
 	})
 }
 
-// caughtUp returns errBehind if the connection leads to a standby that is. A primary tells that it is one without being asked.
+// caughtUp returns errBehind if the connection leads to a standby that is behind. A primary reports that it is one at
+// the connection.
 func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 	if conn.PgConn().ParameterStatus("in_hot_standby") == "off" {
 		return nil
@@ -114,10 +116,10 @@ func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// refresh reads the heads, and returns them as they are in the database. What this process remembers moves on with
-// them. Where a head does not extend the one remembered, as after the restore of a backup, another history begins.
-// Where commits wait for a synchronous standby, what is new counts only when it has confirmed a later commit: until
-// then the error is errUnconfirmed, and what is remembered stays.
+// refresh reads the heads and returns them as they are in the database. It updates what this process remembers. If a
+// head does not extend the remembered one, as after the restore of a backup, another history begins. If commits wait
+// for a synchronous standby, what is new counts only after the standby has confirmed a later commit: until then refresh
+// returns errUnconfirmed and changes nothing.
 func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
 	seen, err := l.look(ctx, db)
 	if err != nil {
@@ -139,12 +141,12 @@ func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) 
 	return seen.heads, nil
 }
 
-// takeOver moves what is remembered on to the heads that were seen. It reports whether they are of another history.
+// takeOver updates what is remembered by the heads that were read. It reports whether they are of another history.
 func (m *memory) takeOver(ctx context.Context, seen *look, logger *slog.Logger) (diverged bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, t := range seen.before {
-		if !seen.extends[name] && m.snapshots[name] == t { // else it was appended to in the meantime: the next look will tell
+		if !seen.extends[name] && m.snapshots[name] == t { // else the feed was appended to meanwhile: the next reading shows it
 			logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
 				"feed", name, "remembered", t.Cursor().String(), "found", seen.heads[name].Cursor().String())
 			delete(m.snapshots, name)

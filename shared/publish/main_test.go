@@ -74,7 +74,8 @@ var description = feed.Description{
 
 const publicURL = "http://source.example"
 
-// Handler returns the handler of a log's feeds. What makes it imports this package, so a file of the external test package sets it.
+// Handler returns the handler of a log's feeds. What makes it imports this package, so a file of the external test
+// package sets it.
 var Handler func(l *Log, private bool, feeds ...feed.Description) http.Handler
 
 // serve returns a server of the feeds of a log.
@@ -120,7 +121,8 @@ func cursorAt(t testing.TB, pool *pgxpool.Pool, position int64) feed.Cursor {
 	return feed.At(position, d)
 }
 
-// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
+// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a
+// thing.
 func lives(n int) (entries []Entry) {
 	for i := range n {
 		e := thing(numbered(i), 1)
@@ -222,8 +224,8 @@ type row struct {
 	version  int64
 }
 
-// logged reads the log and fails the test if positions have gaps, if a digest is not the one that follows from the entry
-// and the digest before it, or if the head is not at the end.
+// logged reads the log and fails the test if positions have gaps, if a digest is not the one that follows from the
+// entry and the digest before it, or if the head is not at the end.
 func logged(t testing.TB, pool *pgxpool.Pool) (log []row) {
 	t.Helper()
 	ctx := context.Background()

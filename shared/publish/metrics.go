@@ -22,15 +22,15 @@ func newLogMetrics() logMetrics {
 	}
 }
 
-// Describe and Collect make a log a prometheus.Collector: the time appends take, how many changes share one, and where
-// the feeds end.
+// Describe implements [prometheus.Collector]. The metrics are the time of appends, the changes per group, and the
+// positions of the heads.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	l.metrics.appends.Describe(ch)
 	l.metrics.group.Describe(ch)
 	ch <- l.metrics.head
 }
 
-// Collect is as Describe says.
+// Collect implements [prometheus.Collector].
 func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	l.metrics.appends.Collect(ch)
 	l.metrics.group.Collect(ch)

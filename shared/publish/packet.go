@@ -9,17 +9,17 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// flushSize is how many bytes of arguments are encoded before PostgreSQL gets them to work on.
+// flushSize is the number of bytes of arguments after which a part of the packet is sent, for PostgreSQL to work on.
 const flushSize = 8 << 10
 
-// A packet is statements on their way: PostgreSQL works on the first while the next are encoded; nothing of them counts
-// before its end.
+// A packet is a sequence of statements that is being sent. PostgreSQL works on the first ones while the next are
+// encoded. None takes effect before the end of the packet.
 type packet struct {
 	conn     *pgx.Conn
 	pipeline *pgconn.Pipeline
 	encoder  pgx.ExtendedQueryBuilder
-	owners   []int // of the statements: the index of the change, none's is noOwner
-	size     int   // bytes of arguments that wait to be sent
+	owners   []int // the index of each statement's change, or noOwner
+	size     int   // bytes of arguments not yet sent
 }
 
 const noOwner = -1
@@ -28,7 +28,7 @@ func newPacket(ctx context.Context, conn *pgx.Conn) packet {
 	return packet{conn: conn, pipeline: conn.PgConn().StartPipeline(ctx)}
 }
 
-// prepare asks the server about the statements that the connection does not know.
+// prepare prepares the statements that the connection does not know.
 func prepare(ctx context.Context, conn *pgx.Conn, statements []statement) error {
 	for _, s := range statements {
 		if _, err := conn.Prepare(ctx, s.sql, s.sql); err != nil {
@@ -38,7 +38,7 @@ func prepare(ctx context.Context, conn *pgx.Conn, statements []statement) error 
 	return nil
 }
 
-// add adds a statement that is prepared.
+// add adds a prepared statement.
 func (p *packet) add(ctx context.Context, s statement, owner int) error {
 	description, err := p.conn.Prepare(ctx, s.sql, s.sql)
 	if err == nil {
@@ -65,19 +65,19 @@ func (p *packet) add(ctx context.Context, s statement, owner int) error {
 	return p.pipeline.Flush()
 }
 
-// unencodable keeps the part of pgx's error that names the argument, and leaves out the rest, which quotes its value.
+// unencodable keeps the part of pgx's error that names the argument, and drops the rest, which quotes the value.
 func unencodable(err error) error {
 	text, _, _ := strings.Cut(err.Error(), ":")
 	return fmt.Errorf("an argument is not of the type that its statement takes: %s", text)
 }
 
-// exec adds a statement of the log's own, without arguments and results.
+// exec adds a statement of the log's own that has no arguments and no results.
 func (p *packet) exec(sql string) {
 	p.pipeline.SendQueryParams(sql, nil, nil, nil, nil)
 	p.owners = append(p.owners, noOwner)
 }
 
-// send sends the rest, which ends the packet, and reads all answers.
+// send sends the rest of the packet and reads all answers.
 func (p *packet) send() error {
 	err := p.pipeline.Sync()
 	if err == nil {
@@ -89,7 +89,7 @@ func (p *packet) send() error {
 	return err
 }
 
-// sendLast sends the last statements of the transaction that is open, which are prepared, and its end.
+// sendLast sends the last, prepared statements of the open transaction together with its end.
 func sendLast(ctx context.Context, conn *pgx.Conn, last []statement) error {
 	p := newPacket(ctx, conn)
 	p.exec("set local lock_timeout = '" + lockTimeout + "'")
@@ -103,7 +103,7 @@ func sendLast(ctx context.Context, conn *pgx.Conn, last []statement) error {
 	return p.send()
 }
 
-// results reads the answers, after which the packet is over.
+// results reads the answers and ends the packet.
 func (p *packet) results() error {
 	for _, owner := range p.owners {
 		if err := result(p.pipeline); err != nil {

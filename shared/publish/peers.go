@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	notifyDelay    = time.Millisecond      // the readers who wait here come first
+	notifyDelay    = time.Millisecond      // readers that wait at this process are served first
 	notifyInterval = 10 * time.Millisecond // between two notifications of the other processes
-	listenLock     = 0x66656564            // of the advisory lock that all hold who listen
+	listenLock     = 0x66656564            // the key of the advisory lock that all processes that listen hold
 	lockOfChannel  = `(hashtext($2) & 2147483647)`
 )
 
-// peers are the other processes that have a log in the same schema.
+// peers are the other processes with a log in the same schema.
 type peers struct {
-	self     string      // in notifications
+	self     string      // the payload of this process's notifications
 	channel  string      // of LISTEN and NOTIFY
 	alone    atomic.Bool // no other process listens
 	appended chan struct{}
@@ -35,7 +35,7 @@ func newPeers(schema string) *peers {
 	}
 }
 
-// tell has announce let the others know that something was appended.
+// tell makes announce notify the other processes.
 func (p *peers) tell() {
 	select {
 	case p.appended <- struct{}{}:
@@ -43,8 +43,8 @@ func (p *peers) tell() {
 	}
 }
 
-// follow keeps the heads in step with what other processes append: it is told by NOTIFY, and looks again and again, since
-// a notification may be lost with the process that was to send it, or with the connection that was to hear it.
+// follow updates the heads when other processes append. A NOTIFY tells it. It also reads the heads at an interval,
+// since a notification is lost if its sender dies or the listening connection breaks.
 func (l *Log) follow(ctx context.Context, interval time.Duration) {
 	for quiet := false; ; {
 		err := l.listen(ctx, interval, &quiet)
@@ -62,7 +62,7 @@ func (l *Log) follow(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// listen follows on a connection of its own, which no reader can hold up, until that breaks.
+// listen follows on a connection of its own, which no reader can block, until it breaks.
 func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) error {
 	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
 	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
@@ -83,7 +83,7 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
 		_, err := l.refresh(looking, conn)
 		if errors.Is(err, errUnconfirmed) {
-			err = nil // the next look waits for it again
+			err = nil // the next reading waits for it again
 		} else if err == nil && time.Since(counted) >= interval {
 			counted = time.Now()
 			err = l.peers.count(looking, conn)
@@ -99,8 +99,7 @@ func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) e
 	}
 }
 
-// enter has the connection hear of what other processes append, and them hear that there is one more: each holds the lock together
-// with the others.
+// enter makes the connection listen, and lets the other processes know: all that listen hold the same lock.
 func (p *peers) enter(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
@@ -141,8 +140,8 @@ func (p *peers) hear(ctx context.Context, conn *pgx.Conn, interval time.Duration
 	}
 }
 
-// announce tells the other processes that something was appended: after the commit, as NOTIFY in a transaction makes it wait
-// for all others that do so.
+// announce notifies the other processes after a commit. A NOTIFY inside the transaction would make it wait for all
+// others that notify.
 func (p *peers) announce(ctx context.Context, pool *pgxpool.Pool) {
 	for {
 		select {
@@ -155,7 +154,7 @@ func (p *peers) announce(ctx context.Context, pool *pgxpool.Pool) {
 		}
 		sleep(ctx, notifyDelay)
 		sending, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, _ = pool.Exec(sending, `select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`, p.channel, p.self) // they look, too
+		_, _ = pool.Exec(sending, `select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`, p.channel, p.self) // if it fails, they read the heads anyway
 		cancel()
 		sleep(ctx, notifyInterval)
 	}

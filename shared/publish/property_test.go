@@ -16,8 +16,8 @@ import (
 )
 
 // Whatever the interleaving of transactions that stay open, roll back, or commit in another order than they began, of
-// group commits and of readers with any page size: each reader ends with exactly the committed set, in commit order, and
-// what it saw on the way was always the beginning of that.
+// group commits and of readers with any page size: each reader ends with exactly the committed set, in commit order,
+// and what it saw on the way was always the beginning of that.
 func TestReadersEndWithTheCommittedSet(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

@@ -17,16 +17,16 @@ type Place struct {
 	Updated time.Time // of the entry
 }
 
-// A Location is where a cursor lies in a feed. All of it is of one moment.
+// A Location is the place of a cursor in a feed, all of one moment.
 type Location struct {
 	Head   Head
-	Known  bool            // the feed has the cursor
+	Known  bool            // the feed contains the cursor
 	Places map[int64]Place // by position
 }
 
-// Locate looks for the cursor. Places has those of the positions that the feed has, and the last multiple of size and the last but two.
-// It returns nothing that a failover could take away, [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] before
-// what is erased is gone.
+// Locate finds the cursor. Places has the given positions that the feed contains, and the last multiple of size and the
+// last but two. Locate returns nothing that a failover could take away. It returns [ErrBehind] if a standby may not
+// have the cursor yet, and [ErrUnapplied] while something erased is left.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.erased(ctx, func() (err error) {
 		at, err = l.locate(ctx, name, cursor, size, positions)
@@ -39,7 +39,7 @@ func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size 
 	return at, l.durable(ctx, name, at.Head.Position)
 }
 
-// locate asks by one statement, which sees one snapshot of the database.
+// locate uses one statement, which sees one snapshot of the database.
 func (l *Log) locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
 	rows, err := l.pool.Query(ctx, `
 		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, pg_is_in_recovery(), e.position, e.digest, e.updated
@@ -87,8 +87,8 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 	return head, listed, recovering, places, err
 }
 
-// Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if the feed has
-// another entry at to, or more or fewer erasures than given.
+// Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if
+// the feed has another entry at to, or another number of erasures than given.
 func (l *Log) Entries(ctx context.Context, name string, from int64, to feed.Cursor, erasures int64) (entries []feed.Entry, err error) {
 	return entries, l.erased(ctx, func() (err error) {
 		entries, err = l.readEntries(ctx, name, from, to, erasures)
@@ -115,8 +115,8 @@ func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.
 
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null`
 
-// collectEntries reads rows of entryColumns and one more column, of which that of the last row stays in last. An erased payload is
-// returned as the tombstone that took it away.
+// collectEntries reads rows of entryColumns and one more column, and stores that column of the last row in last. It
+// returns an entry whose payload is erased as the tombstone that erased it.
 func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
@@ -138,8 +138,8 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []fe
 	return entries, err
 }
 
-// Versions returns the entries of one entity, newest first, at most limit of them, or none if the feed has none. It returns nothing
-// that a failover could take away.
+// Versions returns at most limit entries of one entity, newest first, or none. It returns nothing that a failover could
+// take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
 	err = l.erased(ctx, func() (err error) {
 		entries, err = l.readVersions(ctx, name, id, limit)
@@ -147,7 +147,7 @@ func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int
 	})
 	if err == nil && len(entries) > 0 {
 		err = l.durable(ctx, name, entries[0].Position)
-	} else if err == nil { // perhaps it has yet to be restored
+	} else if err == nil { // it may have yet to be restored
 		_, err = l.look(ctx, l.pool)
 	}
 	return entries, err

@@ -13,28 +13,29 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Erasures say how what was erased stays erased when an older dump of the database is restored.
+// Erasures say how erased entities stay erased when an older dump of the database is restored.
 type Erasures struct {
-	// File is the path of the list of erased ids. It lies outside of the database and its backups; all processes that write to the
-	// database share it. Each erasure is on disk there before it is committed.
+	// File is the path of the list of erased ids. It lies outside the database and its backups, and all processes that
+	// write to the database share it. Each id is flushed to it before the erasure is committed.
 	File string
-	// Delete deletes what the app itself has of entities, as it does when one is erased. It has no effect outside tx.
+	// Delete deletes what the app itself has of entities, as it does when one is erased. It must have no effect outside
+	// tx.
 	Delete func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error
 }
 
-// applyTimeout bounds one application of the list.
+// applyTimeout limits one application of the list.
 const applyTimeout = time.Minute
 
 // reerasure keeps the feeds as the list says.
 type reerasure struct {
 	Erasures
 	list        erasedList
-	constraints []string // of all tables, when the log was opened
+	constraints []string // of all tables, as of the opening of the log
 	applying    singleflight.Group
-	failure     string // of the last application; "" is none
+	failure     string // of the last application, or ""
 }
 
-// openList begins with the list, or makes it for a database that was never used with one.
+// openList opens the list, or creates it for a database that was never used with one.
 func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
 	var used bool
@@ -63,12 +64,12 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	return l.applyList(ctx)
 }
 
-// follows reports whether a feed is as the list says, by the length that the list had when it last was so.
+// follows reports whether a feed is as the list says. listed is the length that the list had when it last was.
 func (l *Log) follows(listed int64) bool {
 	return l.reerasure == nil || listed == l.reerasure.list.length()
 }
 
-// erased calls read, and again when the list was applied where read returns ErrUnapplied.
+// erased calls read. If read returns ErrUnapplied, erased applies the list and calls it again.
 func (l *Log) erased(ctx context.Context, read func() error) error {
 	for range maxAttempts {
 		if err := read(); !errors.Is(err, ErrUnapplied) {
@@ -81,8 +82,8 @@ func (l *Log) erased(ctx context.Context, read func() error) error {
 	return ErrUnapplied
 }
 
-// View has read look at one state of the database for an entity of a feed: one in which nothing is left of what the list says is
-// erased. read reports whether it has found something of the entity. It may run again.
+// View calls read with one state of the database in which an entity of a feed has nothing left that is erased. read
+// reports whether it has found something of the entity. It may be called again.
 func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
 	return l.erased(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -106,8 +107,8 @@ func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func
 	})
 }
 
-// notErased returns ErrUnapplied if one of the entities, of which the database still says something, is on the list: as after the
-// restore of a single table.
+// notErased returns ErrUnapplied if one of the entities, of which the database still has something, is on the list, as
+// after the restore of a single table.
 func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	if l.reerasure == nil {
 		return nil
@@ -121,7 +122,7 @@ func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	return nil
 }
 
-// apply applies the list, once for all that ask at the same moment. All errors wrap ErrUnapplied.
+// apply applies the list, once for all callers at the same moment. All errors wrap ErrUnapplied.
 func (l *Log) apply(ctx context.Context) error {
 	applied := l.reerasure.applying.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
@@ -148,8 +149,9 @@ func (l *Log) apply(ctx context.Context) error {
 	return nil
 }
 
-// applyList makes the database what the list says, and the list what the database knows, in one transaction that several processes
-// may run at once. It opens a connection: one from before a restore may know tables that are gone.
+// applyList makes the database what the list says, and adds to the list what the database knows to be erased. It uses
+// one transaction, which several processes may run at once. It opens a new connection: one from before a restore may
+// have cached tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
 	config := l.pool.Config()
 	neverCancel(config.ConnConfig)
@@ -187,7 +189,7 @@ func pendingInTx(ctx context.Context, conn *pgx.Conn, do func(context.Context, p
 	})
 }
 
-// applyIn returns the tombstones that it appends.
+// applyIn returns the tombstones that are to be appended.
 func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C" for update`)
 	if err != nil {
@@ -245,12 +247,12 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	return back, err
 }
 
-// constraintNames selects the tables' constraints, as TABLE CONSTRAINT.
+// constraintNames selects the tables' constraints as TABLE CONSTRAINT.
 const constraintNames = `
 	select relname || ' ' || conname as name from pg_constraint join pg_class on pg_class.oid = conrelid
 	 where connamespace in (select oid from pg_namespace where nspname = any(current_schemas(false)))`
 
-// complete returns an error while a restore is under way: the constraints of a table come after its rows.
+// complete returns an error during a restore: a table's constraints are restored after its rows.
 func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	var missing *string
 	err := tx.QueryRow(ctx, `
@@ -265,7 +267,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// learn adds what the database knows to be erased to the list, and returns its length.
+// learn adds to the list what the database knows to be erased, and returns the list's length.
 func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool, size int64) (int64, error) {
 	var unlisted []erasedID
 	for name, head := range heads {
@@ -290,14 +292,14 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 		return size, nil
 	}
 	from, to, err := l.reerasure.list.add(unlisted)
-	if from != size { // something was added since it was read: it is applied the next time
+	if from != size { // something was added since the list was read: it is applied the next time
 		to = size
 	}
 	return to, err
 }
 
-// eraseAgain erases the entities: by a tombstone those of which the feed says anything, and all in what the app has, as a dump may
-// have been restored in part.
+// eraseAgain erases the entities again: it appends a tombstone if the feed says anything of one, and deletes what the
+// app has in any case, since a dump may have been restored in part.
 func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		select entity_id from feed_entry where feed = $1 and entity_id = any($2)
@@ -316,7 +318,7 @@ func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name stri
 	return l.reerasure.Delete(ctx, tx, name, ids)
 }
 
-// erases returns what the transaction erases.
+// erases returns the ids that the transaction erases.
 func (p pending) erases() (ids []erasedID) {
 	for name, records := range p {
 		for i := range records {
@@ -328,12 +330,13 @@ func (p pending) erases() (ids []erasedID) {
 	return ids
 }
 
-// A listedError is one behind which the ids are on the list, and so will be erased.
+// A listedError means that the ids are on the list already, and so will be erased.
 type listedError struct{ error }
 
 func (e listedError) Unwrap() error { return e.error }
 
-// commitErasure runs a change that erases, in a transaction of its own: what can fail has to fail before the ids are on the list.
+// commitErasure runs a change that erases in a transaction of its own: whatever can fail has to fail before the ids are
+// on the list.
 func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 	return l.InTx(ctx, func(tx *Tx) error {
 		for _, s := range c.statements {
@@ -348,7 +351,7 @@ func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 
 const listedSQL = `update feed set listed = $2 where listed = $1 and name = any($3)`
 
-// addToList writes what a transaction erases to the list, and returns the statement that says so in the database.
+// addToList writes the ids that a transaction erases to the list, and returns the statement that records its length.
 func (l *Log) addToList(p pending) (statement, error) {
 	from, to, err := l.reerasure.list.add(p.erases())
 	return statement{listedSQL, []any{from, to, p.feeds()}}, err

@@ -99,7 +99,8 @@ func runProgram(t *testing.T, program string, args ...string) {
 	}
 }
 
-// Tables that do not belong together, as after the restore of one of them, are neither served as a shorter history nor written to.
+// Tables that do not belong together, as after the restore of one of them, are neither served as a shorter history nor
+// written to.
 func TestRestoredInPart(t *testing.T) {
 	t.Parallel()
 	for name, restore := range map[string]string{

@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// lacking are the SQLSTATE codes, and the beginnings of such, of a server that may lack something, such as room on its disk. It has
-// no code for a quota that is used up, but that of an internal error.
+// lacking are the SQLSTATE codes, or their beginnings, of a server that may lack room on its disk or another resource.
+// It reports an exhausted quota as an internal error.
 var lacking = []string{"53", "58", "XX000"}
 
-// noteRoom notes whether the last change failed since the server lacks something, and returns err.
+// noteRoom notes whether the last change failed for lack of a resource, and returns err.
 func (l *Log) noteRoom(err error) error {
 	pgErr, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -26,8 +26,8 @@ func (l *Log) noteRoom(err error) error {
 	return err
 }
 
-// Room returns nil if the database has room for changes, as far as it is known. After a change that failed for lack of it,
-// Room looks whether there is some now: it writes some 300 kB to a table that it drops.
+// Room returns nil if the database has room for changes, as far as this process knows. After a change that failed for
+// lack of room, it checks whether there is room now: it writes some 300 kB to a table that it drops.
 func (l *Log) Room(ctx context.Context) error {
 	if !l.noRoom.Load() {
 		return nil

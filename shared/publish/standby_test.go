@@ -211,7 +211,8 @@ func TestNoCancelRequests(t *testing.T) {
 	}
 }
 
-// A failover while a commit hangs, or after its writer was answered: what was acknowledged is there, once, and nothing else is served.
+// A failover while a commit hangs, or after its writer was answered: what was acknowledged is there, once, and nothing
+// else is served.
 func TestFailoverWhileACommitHangs(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -437,8 +438,8 @@ func bodyOf(r io.Reader) string {
 	return string(body)
 }
 
-// While the connections lead to a hot standby that has yet to replay entries, as in a failover, no reader hears of another history,
-// and no page ends before what was served.
+// While the connections lead to a hot standby that has yet to replay entries, as in a failover, no reader hears of
+// another history, and no page ends before what was served.
 func TestStandbyThatIsBehind(t *testing.T) {
 	t.Parallel()
 	primary, standby, pool := replicated(t)

@@ -18,35 +18,35 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// pending are the entries that a transaction will append, by feed.
+// pending are the entries that a transaction is going to append, by feed.
 type pending map[string][]record
 
-// Append adds entries to a feed by this transaction. It only collects: they get their positions by the last statement of the
-// transaction, in the packet that ends it. Nothing is appended if it rolls back.
+// Append adds entries to a feed in this transaction. It only collects them: the last statement of the transaction gives
+// them their positions. Nothing is appended if the transaction rolls back.
 func (p pending) Append(feedName string, entries ...Entry) {
 	for _, e := range entries {
 		p[feedName] = append(p[feedName], newRecord(e))
 	}
 }
 
-// Erase deletes an entity of a personal feed and all that the feed ever said of it: it appends a tombstone, and the same
-// transaction takes payload and salt from the entity's entries. Every cursor stays valid. version and updated are the
-// tombstone's, as in [Entry].
+// Erase deletes an entity of a personal feed, and all that the feed ever said of it. It appends a tombstone, and the
+// same transaction removes payload and salt from the entity's entries. Every cursor stays valid. version and updated
+// are those of the tombstone, as in [Entry].
 func (p pending) Erase(feedName string, id uuid.UUID, version int64, updated time.Time) {
 	r := newRecord(Entry{ID: id, Version: version, Updated: updated})
 	r.erase = true
 	p[feedName] = append(p[feedName], r)
 }
 
-// A Tx is an open transaction that may append to feeds. Log.InTx makes them, and ends them.
+// A Tx is an open transaction that may append to feeds. [Log.InTx] begins and ends it.
 type Tx struct {
 	pgx.Tx
 	pending
-	outer *Tx // nil means it is not nested
+	outer *Tx // nil means that it is not nested
 }
 
-// Begin starts a nested transaction, which is a savepoint, and again a *Tx: what is appended by it counts from its Commit on, and
-// is gone with its Rollback.
+// Begin starts a nested transaction, a savepoint, which is a *Tx, too. What is appended in it counts from its Commit
+// on, and is dropped by its Rollback.
 func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
 	inner, err := tx.Tx.Begin(ctx)
 	if err != nil {
@@ -69,8 +69,9 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	return nil
 }
 
-// Check returns an *EntryError for what was appended so far and cannot be committed, or nil. It is for a caller that wants to know
-// before the end; what others append until then may still be in the way. After an error the transaction has to be rolled back.
+// Check returns an *EntryError for an entry appended so far that cannot be committed, or nil. It is for a caller that
+// wants to know early; entries of other writers may still get in the way. After an error the transaction has to be
+// rolled back.
 func (tx *Tx) Check(ctx context.Context) error {
 	all, ids := pending{}, map[uuid.UUID]bool{}
 	for name, records := range tx.pending {
@@ -79,7 +80,7 @@ func (tx *Tx) Check(ctx context.Context) error {
 			ids[r.ID] = true
 		}
 	}
-	for at := tx.outer; at != nil; at = at.outer { // of the others, what was checked before and has the same entities
+	for at := tx.outer; at != nil; at = at.outer { // entries of outer transactions that were checked before and are of the same entities
 		for name, records := range at.pending {
 			same := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return !ids[r.ID] })
 			if len(same) > 0 && all[name] != nil {
@@ -108,12 +109,12 @@ func (tx *Tx) Check(ctx context.Context) error {
 	return nil
 }
 
-// A Change is a transaction whose statements are known before it starts, so that it can travel with others in one
-// packet: see Log.Commit. It must append to at least one feed.
+// A Change is a transaction whose statements are known before it starts, so that it can be sent with others in one
+// packet: see [Log.Commit]. It must append to at least one feed.
 type Change struct {
 	pending
 	statements []statement
-	taken      atomic.Bool // into a group, or given up by its caller
+	taken      atomic.Bool // by a group, or its caller has given up
 	done       chan error
 }
 
@@ -127,13 +128,13 @@ func NewChange() *Change {
 	return &Change{pending: pending{}, done: make(chan error, 1)}
 }
 
-// Exec adds a statement. Its result is not looked at: wrap in `select feed_guard(...)` what must hold. A connection prepares
-// each text once and keeps it, so what varies belongs into args.
+// Exec adds a statement. Its result is ignored: wrap conditions in `select feed_guard(...)`. A connection prepares each
+// text once and keeps it, so pass values that vary as args.
 func (c *Change) Exec(sql string, args ...any) {
 	c.statements = append(c.statements, statement{sql, args})
 }
 
-// A placed run of entries of one feed: where it begins, and the digests that the entries get there.
+// A placed is a run of entries of one feed with the place where it begins and the digests that the entries get there.
 type placed struct {
 	feed    string
 	from    Head
@@ -145,7 +146,7 @@ func (p *placed) head() Head {
 	return Head{p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1]), p.from.Erasures + int64(len(p.erased()))}
 }
 
-// erased are the entities whose entries lose what they say.
+// erased returns the entities whose entries lose their payload.
 func (p *placed) erased() (ids [][16]byte) {
 	for i := range p.records {
 		if p.records[i].erase {
@@ -155,8 +156,8 @@ func (p *placed) erased() (ids [][16]byte) {
 	return ids
 }
 
-// place returns the entries their positions and digests, behind the given heads; feeds in name order, so that two
-// transactions never wait for each other.
+// place gives the entries positions and digests, after the given heads. Feeds are in the order of their names, so that
+// two transactions never wait for each other.
 func (p pending) place(heads map[string]Head) []placed {
 	var runs []placed
 	for _, name := range p.feeds() {
@@ -171,9 +172,10 @@ func (p pending) place(heads map[string]Head) []placed {
 	return runs
 }
 
-// number returns the entries with the versions and times that were left out: the version after the last one of the entity, and now, or
-// a microsecond after the last one's time where the clock is not later. The heads that the entries are appended to must be known before
-// db is asked: if another writer appends the entity in between, the swap of the head is lost.
+// number fills in the versions and times that were left out: the version after the entity's last one, and now, or a
+// microsecond after the last time if the clock is not later. The caller must know the heads before number queries db:
+// if another writer appends the entity in between, the swap of the head fails.
+// head is lost.
 func (p pending) number(ctx context.Context, db querier) (pending, error) {
 	now, numbered := time.Now().UTC().Truncate(time.Microsecond), maps.Clone(p)
 	for name, records := range p {
@@ -201,7 +203,7 @@ func (p pending) number(ctx context.Context, db querier) (pending, error) {
 	return numbered, nil
 }
 
-// follow fills in the version and the time that were left out.
+// follow fills in the version and time that were left out.
 func (r *record) follow(last Entry, now time.Time) {
 	if r.Version == 0 {
 		r.Version = last.Version + 1
@@ -214,7 +216,7 @@ func (r *record) follow(last Entry, now time.Time) {
 		r.Updated = last.Updated.Add(time.Microsecond)
 	}
 	if r.Updated.Year() > maxYear {
-		r.Updated = last.Updated // which feed_check refuses
+		r.Updated = last.Updated // feed_check refuses that
 	}
 }
 
@@ -235,7 +237,8 @@ func lastVersions(ctx context.Context, db querier, name string, ids [][16]byte) 
 	return last, err
 }
 
-// check refuses what could never be taken out of the log again: an entry that no page can carry, or no reader understands.
+// check refuses entries that could never be removed from the log again: those that no page can carry or no reader can
+// parse.
 func (p pending) check() error {
 	for name, records := range p {
 		for i := range records {
@@ -248,7 +251,7 @@ func (p pending) check() error {
 	return nil
 }
 
-// check says what is wrong with the record, without quoting it; "" is nothing.
+// check returns what is wrong with the record, without quoting it, or "".
 func (r *record) check() string {
 	switch year := r.Updated.Year(); {
 	case r.ID == uuid.Nil:
@@ -287,15 +290,15 @@ func depth(text []byte) (deepest int) {
 	return deepest
 }
 
-// asWritten: what RFC 8259 allows, if it does not recommend it.
+// asWritten accepts what RFC 8259 allows but discourages.
 var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
-// The type of the rows tells the function of this schema from that of another one of the search_path.
+// The type of the rows selects the function of this schema, if the search_path has another one.
 const appendSQL = `select feed_append($1, $2, $3, $4::feed_entry[], $5)`
 
-// append is the statement that appends the run, for a connection that has encodeRows.
+// append returns the statement that appends the run, for a connection prepared by encodeRows.
 func (p *placed) append() statement {
 	return statement{appendSQL, []any{p.feed, p.from.Position, p.from.Digest[:], p, p.erased()}}
 }

@@ -89,7 +89,8 @@ func (set *Settings) Dial(ctx context.Context) (_ *Session, err error) {
 	return c, s.login(c, encrypted)
 }
 
-// newSession returns a session over a connection to a server that has replyTimeout to greet and to take the client's greetings.
+// newSession returns a session over a connection to a server that has replyTimeout to greet and to take the client's
+// greetings.
 func newSession(ctx context.Context, conn net.Conn) *Session {
 	c := &Session{ctx: ctx, conn: &bounded{Conn: conn}}
 	c.unhook = context.AfterFunc(ctx, func() { c.allow(0) })

@@ -216,7 +216,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// A server that falls silent holds a mail up for a minute, or for ten at the end of the mail; then the next one has its turn.
+// A server that falls silent holds a mail up for a minute, or for ten at the end of the mail; then the next one has its
+// turn.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	for at, want := range map[string]time.Duration{

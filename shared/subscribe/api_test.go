@@ -461,8 +461,8 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// The last transaction of a resync may be long. Meanwhile requests that pause, resume, tune or look do not wait, and what they
-// set is in force afterwards.
+// The last transaction of a resync may be long. Meanwhile requests that pause, resume, tune or look do not wait, and
+// what they set is in force afterwards.
 func TestChangesDuringTheEndOfAResync(t *testing.T) {
 	t.Parallel()
 	const size = 20000

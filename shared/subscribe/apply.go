@@ -14,7 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// An applier applies pages: each with the cursor behind it, or neither.
+// An applier applies pages. It stores a page's rows and the cursor behind it in one transaction.
 type applier struct {
 	*target
 	state      *state
@@ -22,26 +22,28 @@ type applier struct {
 	quarantine *quarantine
 	erasures   *erasures
 	metrics    *pollerMetrics
-	allNew     atomic.Bool // the copy knew nothing of what was on the last page
+	allNew     atomic.Bool // the copy had no row for any entity of the last page
 }
 
-// A turn is a page's, to be applied.
+// A turn is the application of one page.
 type turn struct {
 	ids  map[uuid.UUID]bool
 	done chan struct{}
-	err  error // when done
+	err  error // set before done is closed
 }
 
-// maxTurns is how many pages of a pure copy are applied at once: while one waits until those before it are committed, others are written.
+// maxTurns is the number of pages of a pure copy that are applied at the same time. While one page waits until the
+// pages before it are committed, the next ones are written.
 const maxTurns = 3
 
-// turns are those under way, in order: one, or up to most where one may go on beside the next.
+// turns are the pages that are being applied, in the order of the feed. most is how many may be at the same time.
 type turns struct {
 	most int
 	all  []*turn
 }
 
-// wait waits until no more than so many are under way, and gives the first error of those that have ended: behind that none goes on.
+// wait waits until at most left pages are being applied. It returns the first error of those that have ended; after an
+// error it waits for all of them.
 func (t *turns) wait(left int) (err error) {
 	for len(t.all) > 0 && (len(t.all) > left || isDone(t.all[0])) {
 		<-t.all[0].done
@@ -62,8 +64,9 @@ func overlap(a, b map[uuid.UUID]bool) bool {
 	return false
 }
 
-// guess returns what the copy knows of entries, which is nothing, without a look at it; nil means one is due. After a page of new entities
-// only, a pure copy takes for granted that the next is such a one: where not, COPY fails, and the careful second try looks.
+// guess returns an empty known, without a query, if the entries are probably new to the copy: a pure copy assumes that
+// after a page of new entities the next page is one, too. It returns nil if the copy must be queried. If the guess is
+// wrong, COPY fails, and the second attempt queries.
 func (a *applier) guess(entries []feed.Entry) *known {
 	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
 	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
@@ -72,8 +75,8 @@ func (a *applier) guess(entries []feed.Entry) *known {
 	return noneKnown()
 }
 
-// upsertAtOnce does it for a pure copy by one packet, which PostgreSQL takes for one transaction: the statements see themselves what is
-// newer than the copy.
+// upsertAtOnce applies a small page of a pure copy in one round trip. PostgreSQL runs the batch as one transaction, and
+// each statement compares versions itself.
 func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
 	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
@@ -93,7 +96,7 @@ func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, 
 	})
 }
 
-// succeeded reports whether a poll ended on the way.
+// succeeded reports whether the page between from and to ended a poll.
 func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
 
 const notNullViolation = "23502"
@@ -108,7 +111,7 @@ func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
 	return ids
 }
 
-// fenced looks whether the cursor was still where it moved from.
+// fenced returns errFenced if the statement did not move the cursor, since another process has moved it.
 func fenced(tag pgconn.CommandTag) error {
 	if tag.RowsAffected() == 0 {
 		return errFenced
@@ -125,8 +128,8 @@ func isDone(t *turn) bool {
 	}
 }
 
-// mostTurns is one unless the copy is pure and the last poll did not fail. A connection is left: who waits for the page before keeps
-// its own meanwhile.
+// mostTurns returns 1 unless the copy is pure and the last poll succeeded. It leaves one connection of the pool to
+// others, since each page keeps its own while it waits for the page before it.
 func (a *applier) mostTurns() int {
 	if !a.pure || a.state.fails() > 0 {
 		return 1

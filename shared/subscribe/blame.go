@@ -17,11 +17,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// fileSources are the source files of PostgreSQL that read and write the files of tables. It has no code of its own for most of
-// what may be wrong with one: a quota that is used up, a volume that became read-only.
+// fileSources are the source files of PostgreSQL that read and write table files. PostgreSQL has no SQLSTATE of its own
+// for most of their errors, such as an exhausted quota or a volume that became read-only.
 var fileSources = []string{"md.c", "fd.c", "buffile.c"}
 
-// databaseAtFault: the database could not do its work, whatever the entry: it is down, full or read-only.
+// databaseAtFault reports whether the database failed, whatever the entry: it is down, full or read-only.
 func databaseAtFault(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -29,7 +29,7 @@ func databaseAtFault(err error) bool {
 	}
 	switch pgErr.Code[:min(2, len(pgErr.Code))] {
 	case "08", "53", "58": // connection; out of disk, memory or connections; I/O
-		return pgErr.Code != "53400" // a limit that is set for each session
+		return pgErr.Code != "53400" // a limit that is set per session
 	}
 	switch pgErr.Code {
 	case "25006", "XX001", "XX002": // read-only, damaged data and index
@@ -38,17 +38,18 @@ func databaseAtFault(err error) bool {
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
 }
 
-// passing: the error may be one of the moment, whatever the entry: somebody else was in the way, or the database was slow.
+// passing reports whether the error may pass, whatever the entry: another transaction was in the way, or the database
+// was slow.
 func passing(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlock and the like, lock, time, temporary files
+		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlocks and the like, locks, timeouts, temporary files
 	}
 	_, slow := errors.AsType[*slowError](err)
 	return slow
 }
 
-// badData: the error is one of the data in an entry, as far as can be told of it alone: of the check, of decoding, of what Apply
-// made of it for a feed of the service, or SQLSTATE classes 22 and 23.
+// badData reports whether the error is one of the entry's data, as far as the error alone shows: of the check, of
+// decoding, of what Apply publishes, or of SQLSTATE classes 22 and 23.
 func badData(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "22") || strings.HasPrefix(pgErr.Code, "23")
@@ -61,7 +62,7 @@ func badData(err error) bool {
 	return check || syntax || wrongType || entity || appended
 }
 
-// ofOthers reports whether the database refused a row because of other rows, which may become others.
+// ofOthers reports whether the database refused a row because of other rows, which may change.
 func ofOthers(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
@@ -69,8 +70,8 @@ func ofOthers(err error) bool {
 
 const answerTimeout = 5 * time.Second
 
-// limitSteps makes a statement of tx that takes too long fail by itself, which shows that the database answers, and,
-// before that, one that waits for a lock, which is nobody's fault. restore undoes that.
+// limitSteps makes a slow statement of tx fail, which shows that the database answers. A statement that waits for a
+// lock fails earlier, since no entry is at fault. restore resets the limits.
 func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore func() error, err error) {
 	var statement, lock string
 	err = tx.QueryRow(ctx, `
@@ -90,8 +91,9 @@ func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore fu
 	}, err
 }
 
-// limitAttempt ends an attempt that takes too long though none of its statements does, in such a way that the transaction goes on:
-// by a cancel request and, where Apply waits for something else, by the context. end returns the attempt's outcome.
+// limitAttempt ends an attempt that takes too long although none of its statements does. The transaction can continue:
+// a statement is cancelled by a cancel request, and an Apply that waits for something else by the context. end returns
+// the outcome of the attempt.
 func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context.Context, end func(failed error) error) {
 	limited, cancel := context.WithTimeout(ctx, step+step/2)
 	began, ended := time.Now(), make(chan struct{})
@@ -103,7 +105,7 @@ func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context
 		defer cancel()
 		late := !timer.Stop()
 		if late {
-			<-ended // else it may end a later statement
+			<-ended // else the request may cancel a later statement
 		}
 		switch {
 		case databaseAtFault(failed):
@@ -119,22 +121,22 @@ type slowError struct{ limit time.Duration }
 
 func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
 
-// An applyError is one of Apply. Its text quotes no entry: it goes into the log and into last_error. That of the
-// cause may.
+// An applyError is an error of Apply. Its text quotes no entry, since it is logged and shown as last_error. The text of
+// its cause may.
 type applyError struct{ cause error }
 
 func (e *applyError) Error() string { return unquoted(e.cause) }
 func (e *applyError) Unwrap() error { return e.cause }
 
-// whole returns the text of the reason, entry and all.
+// whole returns the text of the reason, which may quote the entry.
 func whole(reason error) string {
-	if apply, ok := reason.(*applyError); ok { //nolint:errorlint // what call gave, not what it wraps
+	if apply, ok := reason.(*applyError); ok { //nolint:errorlint // the error that call returned, not one that it wraps
 		reason = apply.cause
 	}
 	return reason.Error()
 }
 
-// A pageError is that of a page which could not be applied. Its text quotes no entry.
+// A pageError is the error of a page that could not be applied. Its text quotes no entry.
 type pageError struct {
 	what    string
 	entries int64 // on the page
@@ -154,7 +156,7 @@ func (e *pageError) Error() string {
 func (e *pageError) Unwrap() error        { return e.err }
 func (e *pageError) Is(target error) bool { return target == ErrApply }
 
-// A panicError is a panic of what a service has given to the engine.
+// A panicError is a panic of a function of the service.
 type panicError struct {
 	in    string
 	value any
@@ -162,7 +164,8 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.in, e.value) }
 
-// unquoted describes a panic of Go itself, and of another one only the type of its value, which may quote anything.
+// unquoted describes a panic of Go itself. Of another panic it names only the type of the value, which may quote
+// anything.
 func (e *panicError) unquoted() string {
 	if err, ok := e.value.(runtime.Error); ok {
 		return e.in + " panicked: " + err.Error()
@@ -170,8 +173,8 @@ func (e *panicError) unquoted() string {
 	return fmt.Sprintf("%s panicked: a value of type %T", e.in, e.value)
 }
 
-// unquoted tells what is wrong with a bad entry without a word of it: what is logged stays when the entity is erased.
-// The whole reason is in rejected_entry, and goes with the entry.
+// unquoted says what is wrong with an entry without quoting it: log lines stay when the entity is erased. The whole
+// reason is in rejected_entry, which goes with the entry.
 func unquoted(err error) string {
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()
@@ -184,8 +187,8 @@ func unquoted(err error) string {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
-		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL, which may say anything under any code
-		case databaseAtFault(err), class == "40", class == "55", class == "42", class == "54", class == "57": // none of these is about data
+		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL may say anything under any code
+		case databaseAtFault(err), class == "40", class == "55", class == "42", class == "54", class == "57": // these are not about data
 			return pgErr.Error()
 		}
 		return fmt.Sprintf("refused by the database, table %q, column %q, constraint %q (SQLSTATE %s)",
@@ -197,7 +200,7 @@ func unquoted(err error) string {
 	if panicked, ok := errors.AsType[*panicError](err); ok {
 		return panicked.unquoted()
 	}
-	if timeout, ok := errors.AsType[net.Error](err); ok { // that of a context, too
+	if timeout, ok := errors.AsType[net.Error](err); ok { // also of a context
 		return timeout.Error()
 	}
 	for _, known := range []error{errNoFeed, ErrTooMuch, context.Canceled} {

@@ -172,7 +172,8 @@ func TestBlameOfOne(t *testing.T) {
 	}
 }
 
-// Entries in the end of a feed that Apply refuses, and no others, are at fault if the copy takes again what it has taken before.
+// Entries in the end of a feed that Apply refuses, and no others, are at fault if the copy takes again what it has
+// taken before.
 func TestBlameOfTheLast(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

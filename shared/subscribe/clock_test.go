@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -54,13 +54,13 @@ func TestClockSetBack(t *testing.T) {
 		c.mustTune(t, "@hourly", noon)
 		c.succeed(t, noon)
 		c.fail(noon.Add(time.Second))
-		exec(t, c.pool, `update subscription set walk_since = $1, resynced_at = $1, walk_cursor = '0'`, noon)
+		exec(t, c.pool, `update subscription set resync_since = $1, resynced_at = $1, resync_cursor = '0'`, noon)
 		c = offline(t, c.pool, 0) // after a restart
 		s := c.status(eleven)
 		if s.State != Resyncing || s.AsOf != nil || s.LastSuccessAt != nil || s.FailingSince.After(eleven) || s.ResyncSince.After(eleven) || s.ResyncedAt.After(eleven) {
 			t.Errorf("it shows %+v", s)
 		}
-		exec(t, c.pool, `update subscription set walk_cursor = null`)
+		exec(t, c.pool, `update subscription set resync_cursor = null`)
 		c.stored(t)
 		if s := c.status(eleven); s.State != Stale {
 			t.Errorf("it is %s", s.State)
@@ -190,7 +190,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 	}
 	// A wait during which the clock is set back.
 	now := time.Now()
-	f := fetched{Request: feed.Request{Wait: 25 * time.Second}, Answer: &feed.Answer{AsOf: now.Add(time.Hour), Waits: true}}
+	f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{AsOf: now.Add(time.Hour), Waits: true}}
 	if to := c.fetcher.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
 		t.Errorf("at %v it is as of %v", now, to.asOf)
 	}
@@ -207,7 +207,7 @@ func TestStoredTimesThatNoClockShows(t *testing.T) {
 	has(t, pool, 5)
 	things := 5
 	for _, column := range []string{
-		"subscription.as_of", "subscription.last_success_at", "subscription.failing_since", "subscription.resynced_at", "subscription.walk_since",
+		"subscription.as_of", "subscription.last_success_at", "subscription.failing_since", "subscription.resynced_at", "subscription.resync_since",
 		"subscription_setting.tuned_at", "subscription_setting.stale_tuned",
 	} {
 		for _, value := range []string{"infinity", "-infinity", "20000-01-01", "4000-01-01 BC"} {

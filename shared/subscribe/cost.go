@@ -8,15 +8,15 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// A Cost is what a way of polling costs the source, and what it brings the copy, while all goes well.
+// A Cost is what a schedule costs the source, and how stale the copy is by it, while nothing fails.
 type Cost struct {
 	RequestsPerDay float64 `json:"requests_per_day"`   // on average over the years, while there is nothing new
 	Expected       float64 `json:"expected_staleness"` // seconds from an entry's commit until it is asked for, on average
 	Worst          float64 `json:"worst_staleness"`    // and at most
 }
 
-// What a request brings that waits: the source answers as soon as there is something new, and looks for it once a second should
-// it not be told.
+// A waiting request is answered as soon as there is something new. The source also checks once a second, in case it was
+// not notified.
 const (
 	heldExpected = 0.001
 	heldWorst    = 1
@@ -24,7 +24,7 @@ const (
 
 const day = 24 * time.Hour
 
-// cost returns that of a tuning whose source holds requests if held.
+// cost returns the cost of the tuning. held says that the source holds waiting requests.
 func (t tuning) cost(held bool) Cost {
 	if t.wait > 0 && held {
 		return Cost{RequestsPerDay: rounded(float64(day) / float64(t.wait)), Expected: heldExpected, Worst: heldWorst}
@@ -35,7 +35,7 @@ func (t tuning) cost(held bool) Cost {
 // Held reports whether the source holds requests until there is something new.
 func (c Cost) Held() bool { return c.Expected == heldExpected }
 
-// rounded keeps six decimals.
+// rounded rounds to six decimals.
 func rounded(v float64) float64 { return math.Round(v*1e6) / 1e6 }
 
 func costOf(s cron.Schedule) Cost {
@@ -49,11 +49,11 @@ func costOf(s cron.Schedule) Cost {
 	return Cost{}
 }
 
-// calendarDays is after how many days dates fall on the same days of the week again: 28 years, until 2100.
+// calendarDays is the number of days after which dates fall on the same days of the week again: 28 years, until 2100.
 const calendarDays = 28*365 + 7
 
-// costOfCron measures the gaps between two fires. An entry comes at any moment: a gap g is met with a weight of g, and is waited
-// out for g/2.
+// costOfCron measures the gaps between fires. An entry may come at any moment: it falls into a gap of length g with a
+// probability proportional to g, and then waits for g/2 on average.
 func costOfCron(s *cron.SpecSchedule) Cost {
 	first, last, fires, inDay, squares := timesOfDay(s)
 	sum, sumSquares, worst, count := 0.0, 0.0, inDay, 0.0
@@ -73,7 +73,8 @@ func costOfCron(s *cron.SpecSchedule) Cost {
 	return Cost{RequestsPerDay: rounded(count / sum * day.Seconds()), Expected: rounded(sumSquares / sum / 2), Worst: worst}
 }
 
-// dayMatches: where neither the day of the month nor that of the week is a star, one of them is enough.
+// dayMatches reports whether the schedule fires on the day. If both the day of the month and the day of the week are
+// restricted, one of them is enough.
 func dayMatches(s *cron.SpecSchedule, on time.Time) bool {
 	ofMonth, ofWeek := s.Dom>>on.Day()&1 == 1, s.Dow>>on.Weekday()&1 == 1
 	either := ofMonth || ofWeek
@@ -83,7 +84,8 @@ func dayMatches(s *cron.SpecSchedule, on time.Time) bool {
 	return either && s.Month>>on.Month()&1 == 1
 }
 
-// timesOfDay returns the seconds of a day at which s fires first and last, how often it does, the longest gap between and the sum of their squares.
+// timesOfDay returns the first and last second of a day at which s fires, the number of fires, the longest gap between
+// two, and the sum of the squares of all gaps.
 func timesOfDay(s *cron.SpecSchedule) (first, last, fires, longest, squares float64) {
 	for h := s.Hour &^ starBit; h != 0; h &= h - 1 {
 		for m := s.Minute &^ starBit; m != 0; m &= m - 1 {

@@ -10,34 +10,37 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Current tells whether a service may do by its copies what cannot be undone, such as sending a mail: this process brought each up to
-// date since it polls, and the database was not taken back in the meantime, as by the restore of a dump. Else the copies may
-// lack a cancellation or an erasure. While a source is down later, or a copy is paused, they are current.
+// A Current says whether a service may act on its copies in a way that cannot be undone, such as sending a mail. It may
+// if this process has brought each copy up to date since it began to poll, and the database was not set back since, as
+// by the restore of a dump. Otherwise the copies may lack a cancellation or an erasure. Copies stay current while a
+// source is down later, or while a copy is paused.
 type Current struct {
 	Service string
 	Feeds   []string
 
 	mu     sync.Mutex
-	polled map[string]time.Time // when this process brought each copy up to date last, since it polls
+	polled map[string]time.Time // when this process last brought each copy up to date, since it began to poll
 	behind []string
 }
 
-// Begin begins again: this process polls since then, or no more. The engine calls it for the Current of [Options].
+// Begin forgets the polls: this process has begun or ceased to poll. The engine calls it for the Current of [Options].
 func (c *Current) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.polled, c.behind = map[string]time.Time{}, nil
 }
 
-// Polled says that this process has brought the copy of a feed up to date, and committed at as its last success. The engine calls it.
-// What the database alone says may be of another process with another clock, and of a dump.
+// Polled notes that this process has brought the copy of a feed up to date, and has committed at as the time of its
+// last success. The engine calls it. What the database says may come from another process with another clock, or from a
+// dump.
 func (c *Current) Polled(feed string, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.polled[feed] = at
 }
 
-// Look returns the feeds whose copies are not current. Call it in the transaction that acts by them: a restore waits for its end.
+// Look returns the feeds whose copies are not current. Call it in the transaction that acts on the copies: a restore
+// waits for its end.
 func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, err error) {
 	c.mu.Lock()
 	polled := maps.Clone(c.polled) // before the rows are read, which may be of a later poll
@@ -48,9 +51,9 @@ func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, er
 	if err != nil {
 		return nil, err
 	}
-	behind = slices.Clone(c.Feeds) // also those without a row, as while a restore is under way
+	behind = slices.Clone(c.Feeds) // also those without a row, as during a restore
 	var name string
-	var success *time.Time // of a poll
+	var success *time.Time // the last successful poll
 	var paused bool
 	_, err = pgx.ForEachRow(rows, []any{&name, &success, &paused}, func() error {
 		at, ok := polled[name]
@@ -68,7 +71,7 @@ func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, er
 	return behind, err
 }
 
-// Behind returns what Look did last since Begin, for a page.
+// Behind returns the result of the last Look since Begin, for a page.
 func (c *Current) Behind() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

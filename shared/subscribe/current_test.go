@@ -7,7 +7,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// A copy is current from the end of a poll of this process on, whatever that found, and not by what the database says alone.
+// A copy is current from the end of a poll of this process on, whatever that found, and not by what the database says
+// alone.
 func TestCurrent(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -49,7 +50,8 @@ func TestCurrent(t *testing.T) {
 	want("after a poll since the restore", true)
 }
 
-// A running service whose database was taken back polls at once, however seldom it is to, and says how old the copy is until then.
+// A running service whose database was taken back polls at once, however seldom it is to, and says how old the copy is
+// until then.
 func TestRestoreUnderASeldomPoll(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

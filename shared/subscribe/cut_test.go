@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -39,8 +40,8 @@ http {
 }
 `
 
-// startNginx starts one that answers 504 where the source at origin is silent for two seconds. It ends with this process,
-// however that ends.
+// startNginx starts one that answers 504 where the source at origin is silent for two seconds. It ends with this
+// process, however that ends.
 func startNginx(t *testing.T, origin string) (url string) {
 	t.Helper()
 	nginx, err := osexec.LookPath("nginx")
@@ -131,8 +132,8 @@ func startForwarder(t *testing.T, origin string) (url string) {
 	return "http://" + ln.Addr().String()
 }
 
-// What is on the way to the source cuts requests off that wait: they wait for less, the copy stays fresh, and nobody is told of
-// a failure that is none; of a source that dies they are.
+// What is on the way to the source cuts requests off that wait: they wait for less, the copy stays fresh, and nobody is
+// told of a failure that is none; of a source that dies they are.
 func TestRequestsThatWaitAreCutOff(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T, string) string{"nginx": startNginx, "connections that are reset": startForwarder} {
@@ -204,10 +205,10 @@ func TestRefusedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	c := offline(t, healthDatabase(t), 25*time.Second)
 	for _, err := range []error{
-		&feed.StatusError{Status: http.StatusTooManyRequests}, &feed.StatusError{Status: 503, RetryAfter: time.Minute},
-		&feed.StatusError{Status: 403}, feed.ErrPage, feed.ErrDiverged,
+		&feedclient.StatusError{Status: http.StatusTooManyRequests}, &feedclient.StatusError{Status: 503, RetryAfter: time.Minute},
+		&feedclient.StatusError{Status: 403}, feed.ErrPage, feedclient.ErrDiverged,
 	} {
-		f := fetched{Request: feed.Request{Wait: 25 * time.Second}, err: err}
+		f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, err: err}
 		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Detail.Cut != "" {
 			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Detail.Cut)
 		}

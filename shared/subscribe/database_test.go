@@ -62,8 +62,8 @@ func TestFullDisk(t *testing.T) {
 	c.wantUpToDate(t, s)
 }
 
-// One entry alone needs a file that cannot be used. PostgreSQL has the code of an internal error for most of what may be the reason,
-// such as a quota, and one of privileges for a volume that became read-only.
+// One entry alone needs a file that cannot be used. PostgreSQL has the code of an internal error for most of what may
+// be the reason, such as a quota, and one of privileges for a volume that became read-only.
 func TestFileThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -136,7 +136,8 @@ func TestLockTimeout(t *testing.T) {
 	c.wantUpToDate(t, s)
 }
 
-// What waits for a lock of another feed's Apply sees what that has done, whatever isolation level is the pool's default.
+// What waits for a lock of another feed's Apply sees what that has done, whatever isolation level is the pool's
+// default.
 func TestApplyIsReadCommitted(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

@@ -1,5 +1,5 @@
-// Package subscribe keeps copies of feeds in a program's own database. It polls each source on a schedule, applies what is new, and
-// says how fresh the copy is. While a source is down, the copy serves on.
+// Package subscribe keeps copies of feeds in a program's own database. It polls each source on a schedule, applies what
+// is new, and says how fresh the copy is. While a source is down, the copy serves on.
 //
 // A program has a pool of connections, calls [Migrate], makes a [Subscriber] with [New], and runs it:
 //

@@ -9,22 +9,23 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// maxDoubts is how often an entry alone has to fail for a reason that may pass, and for as long as a page may take, to be at fault.
+// maxDoubts is how often an entry has to fail alone for a reason that may pass, over at least the time that a page may
+// take, to be at fault.
 const maxDoubts = 3
 
-// A doubtful version of an entity failed for such a reason while others passed.
+// A doubtful is a version of an entity that failed for such a reason while others passed.
 type doubtful struct {
 	id      uuid.UUID
 	version int64
 }
 
-// A doubt is how often it did, and since when.
+// A doubt is how often it failed, and since when.
 type doubt struct {
 	times int
 	since time.Time
 }
 
-// doubted separates the entries that have failed so from the others.
+// doubted separates entries that have failed in this way from the others.
 func (q *quarantine) doubted(entries []feed.Entry) (doubted, others []feed.Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -41,7 +42,7 @@ func (q *quarantine) doubted(entries []feed.Entry) (doubted, others []feed.Entry
 	return doubted, others
 }
 
-// settle returns a *doubtError if any of the entries that were refused while others passed may pass with the next poll.
+// settle returns a *doubtError if any of the entries that were refused may pass with the next poll.
 func (q *quarantine) settle(bad []rejection) (err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -82,11 +83,11 @@ func (q *quarantine) trustAll() {
 	q.doubts = nil
 }
 
-// step is how long a statement of a page may take that is applied in parts.
+// step returns how long a statement may take in a page that is applied in parts.
 func (q *quarantine) step() time.Duration { return q.timeout / 6 }
 
-// A doubtError is that of a page on which an entry may be at fault that has failed for a reason that may pass. It wraps none: of
-// what a transaction does that fails so, all would be done again.
+// A doubtError means that an entry may be at fault that has failed for a reason that may pass. It wraps no error, since
+// a transaction that failed for one of those reasons would be repeated as a whole.
 type doubtError struct {
 	position int64
 	reason   string

@@ -6,11 +6,11 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// due returns when the next poll is due; zero is now. streamAt is when the stream wants the feed to be asked; zero: it does not.
-// Where the clock was set back, what was planned by it as it was before does not count.
+// due returns when the next poll is due; zero means now. streamAt is when the stream wants a poll, or zero. If the
+// clock was set back, times that were planned before do not count.
 func (st *state) due(now, streamAt time.Time) (next time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -30,7 +30,7 @@ func (st *state) due(now, streamAt time.Time) (next time.Time) {
 	return next
 }
 
-// after notes how a poll ended, and when the next is due.
+// after notes how a poll ended, and returns when the next one is due.
 func (st *state) after(err error, now time.Time) time.Time {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -57,8 +57,8 @@ func (st *state) after(err error, now time.Time) time.Time {
 	st.last.state, st.hold = pollFailed, holdUntried
 	wait := st.tuned.schedule.backoff(st.last.failures, now)
 	wait = wait/2 + rand.N(wait/2+1)
-	if status := new(feed.StatusError); errors.As(err, &status) {
-		wait += min(status.RetryAfter, maxRetryAfter) // and not all readers at the same instant
+	if status := new(feedclient.StatusError); errors.As(err, &status) {
+		wait += min(status.RetryAfter, maxRetryAfter) // so that not all readers come at the same moment
 	}
 	st.nextPoll = now.Add(wait)
 	if was == nil || constant(was) != constant(err) {
@@ -69,7 +69,7 @@ func (st *state) after(err error, now time.Time) time.Time {
 	return st.nextPoll
 }
 
-// afterCut has a poll follow at once that does not wait.
+// afterCut makes a poll due at once that does not wait.
 func (st *state) afterCut() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -80,9 +80,9 @@ func (st *state) afterCut() {
 	}
 }
 
-// ofRequest matches what the text of an error says of one request alone: the address of this side of the connection, the
-// number of the stream, how many entries it asked for.
+// ofRequest matches the parts of an error's text that differ from request to request: the local address, the number of
+// the HTTP/2 stream, the number of entries.
 var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)
 
-// constant returns the text of an error without that, so that an error that comes again is logged once.
+// constant returns the text of an error without those parts, so that an error that repeats is logged once.
 func constant(err error) string { return ofRequest.ReplaceAllString(err.Error(), "") }

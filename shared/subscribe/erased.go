@@ -14,17 +14,18 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// erasures are what a poller knows of the table erased_entity. A feed that never erased anything is spared a look there for each page.
+// erasures are a poller's knowledge of the table erased_entity. A feed that never erased anything costs no query per
+// page.
 type erasures struct {
 	*target
 	mu    sync.Mutex
-	known bool // since this process polls
+	known bool // it was read since this process polls
 	any   bool
 
-	looked time.Time // when the copy was last looked through for erased entities; only the poll under way uses it
+	looked time.Time // when the copy was last searched for erased entities; only the poll under way uses it
 }
 
-const lookForErased = 10 * time.Second // between two looks at the least
+const lookForErased = 10 * time.Second // the shortest time between two searches
 
 func (er *erasures) reset() {
 	er.mu.Lock()
@@ -32,9 +33,10 @@ func (er *erasures) reset() {
 	er.known, er.looked = false, time.Time{}
 }
 
-// forget notes the entities that the page says are erased, and returns the page without what it says of any that is: such an entry is
-// a tombstone. So an erased id stays erased whatever comes later, as from a source that was restored from a backup, an old cache or a
-// stream. What was noted stays noted when the page is not applied in the end: it is true of the source.
+// forget stores the ids of entities that the page says are erased. It returns the page with a tombstone in place of
+// every entry of an erased entity. So an erased entity stays erased whatever comes later, such as from a source that
+// was restored from a backup, an old cache or a stream. The ids stay stored even if the page is not applied: they are
+// true of the source.
 func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
 	if page == nil || len(page.Entries) == 0 {
 		return page, nil
@@ -79,8 +81,8 @@ func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, er
 	return &own, nil
 }
 
-// eraseAgain applies a deletion of what the service has of entities that are erased, as after the restore of a single table: no page
-// says it again.
+// eraseAgain applies deletions for erased entities of which the service still has something, as after the restore of a
+// single table: no page will say it again.
 func (a *applier) eraseAgain(ctx context.Context) error {
 	if time.Since(a.erasures.looked) < lookForErased {
 		return nil
@@ -117,7 +119,7 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		eraseEntry(&e)
 		return e, err
 	})
-	var bad []rejection // they stay rejected until a later look applies them
+	var bad []rejection // they stay rejected until a later search applies them
 	if err == nil && len(back) > 0 {
 		err = a.inTx(ctx, func(first *pgx.Batch) {
 			first.Queue(`select from subscription where service = $1 and feed = $2 for update`, a.service, a.Name)
@@ -144,10 +146,10 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 	return nil
 }
 
-// eraseEntry leaves of an entry that the entity is erased.
+// eraseEntry makes an entry a tombstone of an erased entity.
 func eraseEntry(e *feed.Entry) { e.Deleted, e.Erased, e.Entity = true, true, nil }
 
-// noteErased also drops what the engine itself keeps of the entities.
+// noteErased stores the ids, and deletes what the engine itself keeps of the entities.
 func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
@@ -157,7 +159,7 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
 		b.Queue(`
-			update walked_entity set entity = null
+			update resynced_entity set entity = null
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
@@ -172,7 +174,7 @@ type rowsQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// erasedOf returns those of the entities that are erased.
+// erasedOf returns those of the ids that are erased.
 func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
 	rows, err := db.Query(ctx, `select id from erased_entity where service = $1 and feed = $2 and id = any($3)`, t.service, t.Name, ids)
 	if err != nil {
@@ -187,10 +189,10 @@ func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 	return erased, err
 }
 
-// forgetNoted makes the noted entities that are erased deleted ones: their rows in the copy go in the end of the resync.
+// forgetNoted turns the notes of erased entities into deletions: their rows go at the end of the resync.
 func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
-		update walked_entity w set entity = null from erased_entity e
+		update resynced_entity w set entity = null from erased_entity e
 		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, t.service, t.Name)
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
@@ -64,7 +65,7 @@ func left(t *testing.T, pool *pgxpool.Pool) (rows int) {
 	t.Helper()
 	err := pool.QueryRow(t.Context(), `
 		select (select count(*) from rejected_entry where entity_id = $1 and entity is not null)
-		     + (select count(*) from walked_entity where id = $1 and entity is not null)`, numbered(1)).Scan(&rows)
+		     + (select count(*) from resynced_entity where id = $1 and entity is not null)`, numbered(1)).Scan(&rows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +190,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if err := c.resyncer.begin(t.Context(), "test", nil); err != nil {
 		t.Fatal(err)
 	}
-	page, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: s.feedURL(), Limit: 4})
+	page, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: s.feedURL(), Limit: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +326,7 @@ func TestErasureOutlivesARestoreOfWhatIsKept(t *testing.T) {
 			exec(t, c.pool, `
 				insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason) values ($1, 'things', $2, 9, 4, now(), '{}', '')`, c.service, id)
 			exec(t, c.pool, `
-				insert into walked_entity (service, feed, id, version, position, updated, entity) values ($1, 'things', $2, 9, 4, now(), '{}')`, c.service, id)
+				insert into resynced_entity (service, feed, id, version, position, updated, entity) values ($1, 'things', $2, 9, 4, now(), '{}')`, c.service, id)
 		}
 	}
 	s.put(t, 1, 3)
@@ -340,7 +341,7 @@ func TestErasureOutlivesARestoreOfWhatIsKept(t *testing.T) {
 		t.Errorf("%d letters have a name, not that of thing 2 alone", n)
 	}
 	if n := count(t, c.pool, `
-		select (select count(*) from rejected_entry where entity is not null) + (select count(*) from walked_entity where entity is not null)`); n != 2 {
+		select (select count(*) from rejected_entry where entity is not null) + (select count(*) from resynced_entity where entity is not null)`); n != 2 {
 		t.Errorf("the engine has %d entities, not two of thing 2", n)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 type tamper = func(w http.ResponseWriter, r *http.Request, honest http.Handler)
@@ -213,7 +214,7 @@ func tooLong(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	w.Header().Set("Content-Encoding", "gzip")
 	zip, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	spaces := bytes.Repeat([]byte{' '}, 1<<20)
-	for range feed.MaxBody>>20 + 1 {
+	for range feedclient.MaxBody>>20 + 1 {
 		_, _ = zip.Write(spaces)
 	}
 	_ = zip.Close()
@@ -341,7 +342,7 @@ func TestAnotherHistory(t *testing.T) {
 		t.Errorf("in the end it shows %+v", shown)
 	}
 	var left int
-	if err := c.pool.QueryRow(t.Context(), `select count(*) from walked_entity`).Scan(&left); err != nil || left != 0 {
+	if err := c.pool.QueryRow(t.Context(), `select count(*) from resynced_entity`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d rows of the walk are left (%v)", left, err)
 	}
 	s.put(t, 1, 50)
@@ -368,7 +369,7 @@ func TestAnotherHistoryTwice(t *testing.T) {
 		honest.ServeHTTP(w, r)
 	})
 	err := c.poll(t.Context())
-	if !errors.Is(err, feed.ErrDiverged) {
+	if !errors.Is(err, feedclient.ErrDiverged) {
 		t.Fatalf("%v", err)
 	}
 	c.state.after(err, time.Now())
@@ -442,7 +443,7 @@ func TestAfter(t *testing.T) {
 	if wait := c.state.after(failure, now).Sub(now); wait > time.Second {
 		t.Errorf("the next failure counts as the first, but it waits %v", wait)
 	}
-	status := fmt.Errorf("asked: %w", &feed.StatusError{Status: 503, RetryAfter: 24 * time.Hour})
+	status := fmt.Errorf("asked: %w", &feedclient.StatusError{Status: 503, RetryAfter: 24 * time.Hour})
 	if wait := c.state.after(status, now).Sub(now); wait < time.Hour || wait > time.Hour+time.Minute {
 		t.Errorf("asked to stay away for a day it stays away for %v", wait)
 	}

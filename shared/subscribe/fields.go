@@ -18,16 +18,16 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// errUnusual: a value, or its column's type, of which PostgreSQL shall read the text.
+// errUnusual means that a value or its column's type has no binary form here, and is sent as text.
 var errUnusual = errors.New("not in binary")
 
-// What stands before and after rows in binary (PostgreSQL's documentation of COPY, "Binary Format").
+// The header and trailer of the binary format (PostgreSQL's documentation of COPY, "Binary Format").
 const (
 	binaryBegin = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
 	binaryEnd   = "\xff\xff"
 )
 
-// appendBinary appends an entry's row, or fails with errUnusual.
+// appendBinary appends an entry's row, or returns errUnusual.
 func (u *upsert) appendBinary(to []byte, e feed.Entry, values []jsontext.Value) (_ []byte, err error) {
 	if u.types[0] != pgtype.UUIDOID || u.types[1] != pgtype.Int8OID {
 		return nil, errUnusual
@@ -49,11 +49,11 @@ func (u *upsert) appendBinary(to []byte, e feed.Entry, values []jsontext.Value) 
 	return to, nil
 }
 
-// epoch is where PostgreSQL's times begin.
+// epoch is the zero of PostgreSQL's times.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// appendField appends a value in the type's binary form, if it is written as everybody writes one: the type's own function need not
-// be asked what it makes of it.
+// appendField appends a value in the binary form of the type, if it is written in the usual way. Other forms are left
+// to PostgreSQL's parser.
 func appendField(to []byte, oid uint32, v jsontext.Value) ([]byte, error) {
 	switch oid {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.JSONOID:
@@ -71,7 +71,7 @@ func appendField(to []byte, oid uint32, v jsontext.Value) ([]byte, error) {
 	case pgtype.Int4OID:
 		n, err := strconv.ParseInt(string(v), 10, 32)
 		return binary.BigEndian.AppendUint32(to, uint32(n)), unusual(err)
-	case pgtype.TimestamptzOID: // UTC, of the precision that PostgreSQL has
+	case pgtype.TimestamptzOID: // in UTC, with at most six digits of a second
 		var at time.Time
 		if most := `"2006-01-02T15:04:05.999999Z"`; len(v) <= len(most) && bytes.HasSuffix(v, []byte(`Z"`)) && !bytes.HasPrefix(v, []byte(`"0000`)) {
 			err := at.UnmarshalJSON(v)
@@ -95,7 +95,7 @@ func unusual(err error) error {
 	return nil
 }
 
-// appendRow appends an entry's row as a line of text.
+// appendRow appends an entry's row in COPY's text format.
 func (u *upsert) appendRow(to []byte, e feed.Entry, values []jsontext.Value) ([]byte, error) {
 	to = strconv.AppendInt(append(hex.AppendEncode(to, e.ID[:]), '\t'), e.Version, 10)
 	for i, v := range values {
@@ -113,7 +113,7 @@ func (u *upsert) appendRow(to []byte, e feed.Entry, values []jsontext.Value) ([]
 	return append(to, '\n'), nil
 }
 
-// appendText appends what PostgreSQL reads as a value of the type.
+// appendText appends the text that PostgreSQL parses as a value of the type.
 func appendText(to []byte, oid uint32, v jsontext.Value) ([]byte, error) {
 	if v[0] != '"' || oid == pgtype.JSONOID || oid == pgtype.JSONBOID {
 		return append(to, v...), nil
@@ -125,11 +125,11 @@ func appendText(to []byte, oid uint32, v jsontext.Value) ([]byte, error) {
 	return to, nil
 }
 
-// appendEscaped writes what would end a field or begin an escape as an escape.
+// appendEscaped appends a field of COPY's text format. It escapes what would end the field or begin an escape.
 func appendEscaped(to, field []byte) []byte {
 	const special, names = "\\\n\r\t", `\nrt`
 	if !slices.ContainsFunc([]byte(special), func(b byte) bool { return bytes.IndexByte(field, b) >= 0 }) {
-		return append(to, field...) // as nearly all
+		return append(to, field...) // the usual case
 	}
 	for _, b := range field {
 		if at := strings.IndexByte(special, b); at >= 0 {

@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// believed returns t, a time that was stored by this service: no later than now, or zero if it lies further in the future
-// than the clocks of two replicas may differ. Then the clock was set back since, and t says nothing.
+// believed returns t, a time that was stored by this service: no later than now, or zero if it lies further in the
+// future than the clocks of two replicas may differ. Then the clock was set back since, and t says nothing.
 func believed(t, now time.Time) time.Time {
 	switch {
 	case t.After(now.Add(grace)):
@@ -24,8 +24,8 @@ func since(t, now time.Time) time.Time {
 	return t
 }
 
-// setBack reports whether the clock was set back since the last success: then a poll is due, since nobody knows how old the
-// copy is. st.mu is locked.
+// setBack reports whether the clock was set back since the last success: then a poll is due, since nobody knows how old
+// the copy is. st.mu is locked.
 func (st *state) setBack(now time.Time) bool {
 	return st.last.failures == 0 && st.copied.lastSuccess.After(now.Add(grace))
 }

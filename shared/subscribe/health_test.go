@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -23,7 +23,7 @@ func (c *copier) succeed(t rapid.TB, now time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := c.fetcher.behind(from, fetched{Answer: &feed.Answer{AsOf: now.UTC().Truncate(time.Millisecond)}}, 0, now)
+	to := c.fetcher.behind(from, fetched{Answer: &feedclient.Answer{AsOf: now.UTC().Truncate(time.Millisecond)}}, 0, now)
 	if err := c.applier.commit(context.Background(), nil, from, to, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func (c *copier) succeed(t rapid.TB, now time.Time) {
 // fail stores what a poll does that fails at now.
 func (c *copier) fail(now time.Time) {
 	_, _ = c.row.begin(context.Background(), false)
-	c.state.after(&feed.StatusError{Status: 503}, now)
+	c.state.after(&feedclient.StatusError{Status: 503}, now)
 	c.row.storeFailing(context.Background())
 }
 
@@ -100,8 +100,8 @@ func (m *model) state() string {
 	return Fresh
 }
 
-// Whatever happens to a copy in whatever order, all that is shown of it is true: in JSON, in words, in metrics and by whichever
-// process.
+// Whatever happens to a copy in whatever order, all that is shown of it is true: in JSON, in words, in metrics and by
+// whichever process.
 func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 	t.Parallel()
 	pool := healthDatabase(t)

@@ -14,20 +14,21 @@ import (
 
 const (
 	heartbeat     = time.Second
-	heartbeatWait = 3 * time.Second // until a connection counts as lost
-	silenceEnds   = "5s"            // a session, at the server
+	heartbeatWait = 3 * time.Second // after which a connection counts as lost
+	silenceEnds   = "5s"            // after which the server ends a silent session
 )
 
-// lockKey is the key of the advisory lock of the service with the name $1, a hash of it and of the schema that its tables are in:
-// services that share a database each have a lock, also those of one name in two schemas, and the replicas of a service have
-// the same one.
+// lockKey is the key of the service's advisory lock: a hash of the name $1 and of the schema of its tables. Services
+// that share a database have different keys, also those of the same name in two schemas. Replicas of a service have the
+// same key.
 const lockKey = `hashtextextended(quote_ident(current_schema()) || ' data-feeds subscriber ' || $1, 0)`
 
-// A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock, which ends with
-// its connection. A process that loses it unnoticed is fenced: it cannot move a cursor that another process has moved.
+// A lease is held by the one process of a service that polls, while the others only serve. It is an advisory lock,
+// which ends with its connection. A process that has lost it without noticing is fenced: it cannot move a cursor that
+// another process has moved.
 type lease struct{ *Subscriber }
 
-// run polls whenever this process may, until ctx ends.
+// run polls whenever this process holds the lease, until ctx ends.
 func (l *lease) run(ctx context.Context) {
 	for said := ""; ; {
 		err := l.hold(ctx, &said)
@@ -43,7 +44,7 @@ func (l *lease) run(ctx context.Context) {
 	}
 }
 
-// say tells once why this process does not poll, and every time a person asks it to.
+// say logs once why this process does not poll, and again each time that a person asks it to poll.
 func (l *lease) say(ctx context.Context, said *string, why error) {
 	role := roleUndecided
 	if errors.Is(why, ErrStandby) {
@@ -58,11 +59,11 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 	}
 }
 
-// hold keeps a connection until it is lost or ctx ends. From when it has the lock the pollers run; before, it only looks how far
-// those of the other process are.
+// hold keeps a connection until it is lost or ctx ends. While it holds the lock, the pollers run. Before that, it only
+// reads the progress of the other process.
 func (l *lease) hold(ctx context.Context, said *string) error {
 	config := l.pool.Config()
-	if config.BeforeConnect != nil { // such as a password that lasts an hour
+	if config.BeforeConnect != nil { // for example, it may set a password that is valid for an hour
 		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	if config.AfterConnect != nil { // it reads times as the pool does
+	if config.AfterConnect != nil { // so that times are parsed as in the pool
 		if err := config.AfterConnect(ctx, conn); err != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 		defer release()
 	}
 	if current := l.options.Current; current != nil {
-		defer current.Begin() // what it said was of the time that has ended
+		defer current.Begin() // what was noted is of the time before
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -124,7 +125,8 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 	}
 }
 
-// setSilence makes the server, too, give up a process that hangs or is cut off. (A pooler refuses it as a startup parameter.)
+// setSilence makes the server end the session if this process hangs or is cut off. A pooler refuses it as a startup
+// parameter.
 func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
@@ -132,7 +134,8 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// look tries to get the lock where it is not mine, and reads what other processes of the service, and their users, have changed.
+// look tries to get the lock if it is not held, and reads what other processes of the service, and their users, have
+// changed.
 func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
@@ -141,9 +144,9 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 			return false, err
 		}
 	}
-	free := map[*poller]time.Time{} // and when each had succeeded last, before the rows are read
+	free := map[*poller]time.Time{} // with the time of its last success before the rows are read
 	for _, p := range l.pollers {
-		if p.row.reading.TryLock() { // else it is being read, and this must not wait for that
+		if p.row.reading.TryLock() { // otherwise another goroutine reads it, and this one must not wait for that
 			defer p.row.reading.Unlock()
 			free[p] = p.state.current().lastSuccess
 		}
@@ -171,7 +174,7 @@ func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, erro
 
 const (
 	workInterval = time.Second     // between two calls of Work
-	workTimeout  = 5 * time.Minute // for one, if the service says nothing else
+	workTimeout  = 5 * time.Minute // of one call, unless the service sets another
 )
 
 // work calls the service's Work again and again until ctx ends.

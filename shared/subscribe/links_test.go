@@ -10,11 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot go, by a
-// proxy that serves it under a prefix, and no source sends it, and its token, to another origin.
+// A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot
+// go, by a proxy that serves it under a prefix, and no source sends it, and its token, to another origin.
 func TestLinksLeadNowhereElse(t *testing.T) {
 	t.Parallel()
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is asked for, of another origin", r.URL) }))
@@ -53,7 +53,7 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 			}))
 			defer proxy.Close()
 			c := newCopier(t, s)
-			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feed.NewClient("datafeed_A")
+			c.URL, c.fetcher.client = proxy.URL+"/of/cars/feeds/things", feedclient.New("datafeed_A")
 			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			c.mustPoll(t)

@@ -8,47 +8,48 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
-	pageTimeout = time.Second // for the rest of a page that has begun to come by the stream
-	askInterval = time.Second // at least, between a poll and one because of the stream
+	pageTimeout = time.Second // the time for the rest of a page that has begun to arrive by the stream
+	askInterval = time.Second // the shortest time between a poll and one because of the stream
 )
 
-// A Stream brings new entries of a feed as soon as they are there, such as a queue of a message broker.
+// A Stream brings new entries of a feed as soon as they are published, such as a queue of a message broker.
 type Stream interface {
-	// Listen sends what comes to the subscriber until ctx ends. It connects again by itself.
+	// Listen sends messages to the subscriber until ctx ends. It reconnects by itself.
 	Listen(ctx context.Context, messages chan<- Message)
-	// Connection returns how the stream is now.
+	// Connection returns the state of the connection.
 	Connection() Connection
 }
 
 // A Message is an entry that came by a stream.
 type Message struct {
-	feed.Entry              // its Cursor is zero where it is not known
-	After       feed.Cursor // the place where its page starts: before the entry
-	Generation  int64       // of the stream: another one where the feed comes again from its first entry
-	Err         error       // why it is none; then all else but Ack is zero
-	Acknowledge func()      // says that this message, and all that came before it over the same connection, are done with; nil if nobody needs to know
+	feed.Entry              // its Cursor is zero if it is not known
+	After       feed.Cursor // the place where the entry's page starts
+	Generation  int64       // of the stream; another one if the feed is sent again from its first entry
+	Err         error       // why there is no entry; then all else but Acknowledge is zero
+	Acknowledge func()      // acknowledges this message and all before it over the same connection; nil if that is not needed
 }
 
-// Ends reports whether a page ends with this entry: its Cursor is known.
+// Ends reports whether a page ends with this entry. Then its Cursor is known.
 func (m *Message) Ends() bool { return m.Cursor.Position == m.Position }
 
-// A Connection is how a [Stream] is.
+// A Connection is the state of a [Stream].
 type Connection struct {
 	Listening bool
-	Since     time.Time // it is so
-	Err       error     // why it ended; nil means not yet
+	Since     time.Time // when that state began
+	Err       error     // why the connection ended; nil means that it has not
 }
 
-// streamBuffer is how many messages wait to be applied: what a page holds at most.
+// streamBuffer is the number of messages that wait to be applied: the most entries of a page.
 const streamBuffer = feed.MaxPageSize
 
-// A stream has the copy hear of new entries by an event stream, as soon as they are there. The feed is the truth: what goes on where
-// the copy is, page by page, is applied as a page of the feed is; after anything else the feed is asked, and until it has answered
-// nothing of the stream counts. So whatever a message says, and whether it comes at all, the copy is what the polls alone would make
-// it.
+// A stream brings new entries by an event stream, sooner than polls do. The feed stays the truth. Messages that follow
+// the copy's cursor without a gap, page by page, are applied like pages of the feed. After any other message the
+// subscriber polls, and until that poll succeeds no message counts. So whatever a message says, and whether it comes at
+// all, the copy is what polls alone would make it.
 type stream struct {
 	*target
 	state   *state
@@ -58,14 +59,14 @@ type stream struct {
 	from    Stream
 	arrived chan Message
 
-	// Of the goroutine that polls:
-	pending    []Message // they go on where the copy is, without a hole
-	since      time.Time // what is pending is
-	last       *Message  // that was taken and not acknowledged; nil means none
-	generation int64     // of the last one; 0: there was none
-	adrift     bool      // what comes does not count, until a poll has succeeded
-	polled     time.Time // that last did
-	askAt      time.Time // when to ask the feed because of the stream; zero: there is no reason to
+	// Used only by the goroutine that polls:
+	pending    []Message // they follow the copy's cursor without a gap
+	since      time.Time // when the first of pending came
+	last       *Message  // the last message taken and not acknowledged; nil means none
+	generation int64     // of the last message; 0 means that there was none
+	adrift     bool      // messages do not count until a poll has succeeded
+	polled     time.Time // when the last poll succeeded
+	askAt      time.Time // when to poll because of the stream; zero means that there is no reason to
 
 	counts streamCounts
 }
@@ -74,22 +75,22 @@ func (p *poller) newStream(from Stream) *stream {
 	return &stream{target: p.target, state: p.state, applier: p.applier, fetcher: p.fetcher, from: from}
 }
 
-// streamCounts are those since this process polls.
+// streamCounts are counted since this process polls.
 type streamCounts struct {
 	mu   sync.Mutex
 	had  int64     // messages
-	at   time.Time // of the last of them; zero: there was none
-	gaps int64     // how often they did not go on where the copy was
+	at   time.Time // of the last message; zero means that there was none
+	gaps int64     // how often messages did not follow the copy's cursor
 }
 
-// listen has messages arrive until stop is called.
+// listen receives messages until stop is called.
 func (l *stream) listen(ctx context.Context) (stop func()) {
 	if l == nil {
 		return func() {}
 	}
 	l.arrived = make(chan Message, streamBuffer)
 	l.pending, l.last, l.generation, l.askAt = nil, nil, 0, time.Time{}
-	l.adrift = true // history comes first, by the feed
+	l.adrift = true // history comes by the feed first
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
 	listening.Go(func() { l.from.Listen(ctx, l.arrived) })
@@ -99,7 +100,7 @@ func (l *stream) listen(ctx context.Context) (stop func()) {
 	}
 }
 
-// messages returns nil, by which nothing ever comes, where there is no stream.
+// messages returns the channel of messages, or nil if there is no stream.
 func (l *stream) messages() <-chan Message {
 	if l == nil {
 		return nil
@@ -107,7 +108,7 @@ func (l *stream) messages() <-chan Message {
 	return l.arrived
 }
 
-// hear applies what has arrived, as far as whole pages go.
+// hear applies the messages that have arrived, as far as they are whole pages.
 func (l *stream) hear(ctx context.Context) {
 	if l == nil {
 		return
@@ -115,7 +116,7 @@ func (l *stream) hear(ctx context.Context) {
 	for len(l.arrived) > 0 {
 		l.receive(<-l.arrived)
 	}
-	var done *Message // with all before it
+	var done *Message // the last message of what was applied
 	at := l.state.current()
 	l.trim(at)
 	if n := l.whole(); n > 0 {
@@ -133,12 +134,12 @@ func (l *stream) hear(ctx context.Context) {
 	} else {
 		done, l.last = l.last, nil
 	}
-	if done != nil && done.Acknowledge != nil { // once: a broker takes a second one amiss
+	if done != nil && done.Acknowledge != nil { // once, since a broker refuses a second acknowledgement
 		done.Acknowledge()
 	}
 }
 
-// receive adds a message to what is pending, if it goes on there.
+// receive adds a message to pending, if it follows there.
 func (l *stream) receive(m Message) {
 	at := l.state.current()
 	l.last = &m
@@ -148,28 +149,28 @@ func (l *stream) receive(m Message) {
 	if m.Err == nil {
 		l.generation = m.Generation
 	}
-	i := int(m.Position - at.cursor.Position - 1) // in pending
+	i := int(m.Position - at.cursor.Position - 1) // its place in pending
 	switch {
 	case at.paused || at.resync.underWay:
 		l.adrift, l.pending = true, nil
-		l.ask(time.Now()) // when that has ended
+		l.ask(time.Now()) // when the poll under way has ended
 	case l.adrift:
 	case m.Err != nil:
 		l.drift(m.Err)
 	case again:
 		l.drift(errors.New("the stream begins over"))
-	case i < 0: // the copy has it
+	case i < 0: // the copy has the entry
 	case i > len(l.pending), i > 0 && !goesOn(&l.pending[i-1], &m):
 		l.drift(fmt.Errorf("nothing leads to entry %d", m.Position))
 	default:
 		if len(l.pending) == 0 {
 			l.since = time.Now()
 		}
-		l.pending = append(l.pending[:i], m) // what was said last holds
+		l.pending = append(l.pending[:i], m) // the later message counts
 	}
 }
 
-// goesOn tells whether the message is the next one on the page of that before, or the first on the page behind it.
+// goesOn reports whether the message is the next one on the page of the one before, or the first one of the next page.
 func goesOn(before, m *Message) bool {
 	if before.Ends() {
 		return m.After == before.Cursor
@@ -177,17 +178,17 @@ func goesOn(before, m *Message) bool {
 	return m.After == before.After
 }
 
-// trim takes out of what is pending what the copy has.
+// trim removes from pending what the copy has.
 func (l *stream) trim(at progress) {
 	for len(l.pending) > 0 && l.pending[0].Position <= at.cursor.Position {
 		l.pending = l.pending[1:]
 	}
-	if len(l.pending) > 0 && l.pending[0].Position != at.cursor.Position+1 { // the copy is another one
+	if len(l.pending) > 0 && l.pending[0].Position != at.cursor.Position+1 { // the copy has changed otherwise
 		l.pending = nil
 	}
 }
 
-// whole counts the messages to where the last page ends.
+// whole returns the number of messages up to the end of the last whole page.
 func (l *stream) whole() int {
 	n := len(l.pending)
 	for n > 0 && !l.pending[n-1].Ends() {
@@ -196,7 +197,7 @@ func (l *stream) whole() int {
 	return n
 }
 
-// drift leaves the rest to the feed.
+// drift ignores messages until a poll has succeeded.
 func (l *stream) drift(why error) {
 	l.adrift, l.pending = true, nil
 	l.ask(time.Now())
@@ -215,7 +216,7 @@ func (l *stream) ask(at time.Time) {
 	}
 }
 
-// wants returns when the feed is to be asked because of the stream; zero: there is no reason to.
+// wants returns when to poll because of the stream, or zero.
 func (l *stream) wants() time.Time {
 	if l == nil {
 		return time.Time{}
@@ -248,7 +249,7 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 	to := at
 	to.cursor, to.etag, to.etagURL, to.headPosition = page.Cursor, "", "", max(at.headPosition, page.Cursor.Position)
 	if written := last.Updated.Truncate(time.Millisecond); written.After(believed(at.asOf, time.Now())) && written.Before(time.Now()) {
-		to.asOf = written // all that the source had by then is in the copy
+		to.asOf = written // all that the source had published by then is in the copy
 	}
 	if err := l.applier.applyPage(ctx, new(turns), page, at, to); err != nil {
 		return err
@@ -257,10 +258,10 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 	return nil
 }
 
-// confirm has the source say that the entry comes after the cursor: nothing else does of a page that starts before the cursor. It
-// may be of another history, and only begin like the copy's.
+// confirm asks the source whether the entry follows the cursor. A page that starts before the cursor does not show
+// that: it may be of another history that begins like the copy's.
 func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) error {
-	answer, err := l.fetcher.client.Get(ctx, feed.Request{URL: l.URL, After: cursor, Limit: 1})
+	answer, err := l.fetcher.client.Get(ctx, feedclient.Request{URL: l.URL, After: cursor, Limit: 1})
 	if err != nil {
 		return err
 	}
@@ -270,7 +271,7 @@ func (l *stream) confirm(ctx context.Context, cursor feed.Cursor, e feed.Entry) 
 	return nil
 }
 
-// sameEntry reports whether a is b, which has no other content then: an entry is published once.
+// sameEntry reports whether a and b are the same entry. An entry is published once, so its content is the same, too.
 func sameEntry(a, b feed.Entry) bool {
 	return a.ID == b.ID && a.Position == b.Position && a.Version == b.Version && a.Updated.Equal(b.Updated) && a.Deleted == b.Deleted
 }
@@ -281,14 +282,14 @@ func (l *stream) count() {
 	l.counts.had, l.counts.at = l.counts.had+1, time.Now()
 }
 
-// A StreamStatus is how it is with the stream of a feed. All counts are those since this process polls.
+// A StreamStatus is the state of a feed's stream. Counts begin when this process begins to poll.
 type StreamStatus struct {
 	State         string     `json:"state"`           // "listening", "down" or, while this process does not poll, "standby"
-	Since         *time.Time `json:"since"`           // it is so; null on standby
-	LastError     *string    `json:"last_error"`      // why it is down; else null
+	Since         *time.Time `json:"since"`           // when that state began; null on standby
+	LastError     *string    `json:"last_error"`      // why it is down, or null
 	Messages      int64      `json:"messages"`        // that came
 	LastMessageAt *time.Time `json:"last_message_at"` // null: none did
-	Gaps          int64      `json:"gaps"`            // how often the feed was asked, since messages did not go on where the copy was
+	Gaps          int64      `json:"gaps"`            // how often the feed was polled since messages did not follow the copy's cursor
 }
 
 // States of a stream.

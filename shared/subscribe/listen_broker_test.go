@@ -30,8 +30,8 @@ func metric(t *testing.T, url, name string) float64 {
 	return -1
 }
 
-// Whatever becomes of the broker, polling goes on, the service says how it is, and it listens again when it can. Of its processes one
-// listens: the one that polls.
+// Whatever becomes of the broker, polling goes on, the service says how it is, and it listens again when it can. Of its
+// processes one listens: the one that polls.
 func TestListenToABrokenBroker(t *testing.T) {
 	t.Parallel()
 	b, again := newBroker(t)
@@ -125,8 +125,8 @@ func TestListenToABrokenBroker(t *testing.T) {
 		_, _, log3 := startService(whole, other, env(often, "@every 1s"))
 		has(t, often, n)
 		eventually(t, "it listens", func() bool { return strings.Contains(log3.String(), "listening to the stream") })
-		// RabbitMQ 3.10 keeps but half of a quorum queue that was made less than three seconds before it is killed: no message for it is
-		// ever confirmed.
+		// RabbitMQ 3.10 keeps but half of a quorum queue that was made less than three seconds before it is killed: no
+		// message for it is ever confirmed.
 		if _, err := b.Ctl(t.Context(), "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
 			t.Fatal(err)
 		}

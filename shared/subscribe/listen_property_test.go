@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -21,7 +22,7 @@ import (
 // A studio sends the feed out as the relay does; the wire is what the broker has.
 type studio struct {
 	*source
-	client     *feed.Client
+	client     *feedclient.Client
 	cursor     feed.Cursor
 	generation int64
 	wire       []Message
@@ -30,9 +31,9 @@ type studio struct {
 // page returns the next one, and moves behind it if it goes out.
 func (s *studio) page(t rapid.TB, limit int, out func(from feed.Cursor, page *feed.Page) (moves bool)) {
 	t.Helper()
-	answer, err := s.client.Get(context.Background(), feed.Request{URL: s.feedURL(), After: s.cursor, Limit: limit})
+	answer, err := s.client.Get(context.Background(), feedclient.Request{URL: s.feedURL(), After: s.cursor, Limit: limit})
 	switch {
-	case errors.Is(err, feed.ErrDiverged):
+	case errors.Is(err, feedclient.ErrDiverged):
 		s.cursor, s.generation = feed.Cursor{}, s.generation+1
 	case err != nil:
 		t.Fatal(err)
@@ -41,8 +42,8 @@ func (s *studio) page(t rapid.TB, limit int, out func(from feed.Cursor, page *fe
 	}
 }
 
-// Whatever the stream says, repeats, leaves out and mixes of several histories, and wherever polls come in between: the copy is, after
-// each step, what the source had at its cursor, and in the end what the source has.
+// Whatever the stream says, repeats, leaves out and mixes of several histories, and wherever polls come in between: the
+// copy is, after each step, what the source had at its cursor, and in the end what the source has.
 func TestStreamProperty(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -51,7 +52,7 @@ func TestStreamProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s.begin(rt)
 		exec(rt, pool, `truncate thing, subscription cascade`)
-		radio := &studio{source: s, client: feed.NewClient(""), generation: 1}
+		radio := &studio{source: s, client: feedclient.New(""), generation: 1}
 		defer radio.client.Close()
 		var c *copier
 		var delivered []Message

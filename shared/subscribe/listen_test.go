@@ -19,6 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // newBroker starts a RabbitMQ; again starts it where it was.
@@ -73,7 +74,7 @@ type sender struct {
 
 func (s *source) sender(t *testing.T, b *rabbitmq.Server, exchange string) *sender {
 	t.Helper()
-	x := &sender{studio: &studio{source: s, client: feed.NewClient(""), generation: 1}, broker: b, exchange: exchange, channel: channel(t, b)}
+	x := &sender{studio: &studio{source: s, client: feedclient.New(""), generation: 1}, broker: b, exchange: exchange, channel: channel(t, b)}
 	t.Cleanup(x.client.Close)
 	return x
 }

@@ -7,15 +7,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// An entityError is an entity that cannot be read.
+// An entityError is the error of an entity that cannot be read.
 type entityError struct{ error }
 
 func (e *entityError) Unwrap() error { return e.error }
 
 var errNoObject = &entityError{errors.New("the entity is no JSON object")}
 
-// read puts the columns' members of an entity into values, of one that is there twice the last; nil is null, or missing. That the
-// entity is valid JSON was seen when its page was read.
+// read puts the members of an entity into the values of the columns. A member that occurs twice counts as its last
+// occurrence. A value is nil for null and for a missing member. The entity is valid JSON: that was checked when its
+// page was parsed.
 func (u *upsert) read(entity []byte, values []jsontext.Value) error {
 	clear(values)
 	s := scanner{entity}
@@ -42,7 +43,7 @@ func (u *upsert) read(entity []byte, values []jsontext.Value) error {
 	return nil
 }
 
-// column returns the one of a member's quoted name; negative: there is none.
+// column returns the index of the column with a quoted name, or -1.
 func (u *upsert) column(quoted jsontext.Value) int {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		quoted = quoted[1 : len(quoted)-1]
@@ -57,10 +58,10 @@ func (u *upsert) column(quoted jsontext.Value) int {
 	return -1
 }
 
-// A scanner cuts valid JSON. (A decoder, which also checks it, takes three times as long.)
+// A scanner splits valid JSON. A decoder, which also validates, takes three times as long.
 type scanner struct{ rest []byte }
 
-// token passes over a character, after white space, if it comes next.
+// token skips white space and the character, if that comes next.
 func (s *scanner) token(c byte) bool {
 	s.space()
 	if len(s.rest) == 0 || s.rest[0] != c {
@@ -70,7 +71,7 @@ func (s *scanner) token(c byte) bool {
 	return true
 }
 
-// value passes over a value and gives it; empty: there is none.
+// value returns the next value and skips it. It returns an empty value at the end.
 func (s *scanner) value() jsontext.Value {
 	s.space()
 	n := 0
@@ -99,7 +100,7 @@ func (s *scanner) value() jsontext.Value {
 	return value
 }
 
-// space passes over white space: nothing else between two tokens is below it.
+// space skips white space.
 func (s *scanner) space() {
 	for len(s.rest) > 0 && s.rest[0] <= ' ' {
 		s.rest = s.rest[1:]

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // pollerMetrics count what a poller does.
@@ -47,11 +48,11 @@ func newPollerMetrics(name string) *pollerMetrics {
 
 func (m *pollerMetrics) polled(err error) {
 	outcome := "failed"
-	var status *feed.StatusError
+	var status *feedclient.StatusError
 	switch {
 	case err == nil:
 		outcome = "succeeded"
-	case errors.Is(err, feed.ErrDiverged):
+	case errors.Is(err, feedclient.ErrDiverged):
 		outcome = "diverged"
 	case errors.Is(err, feed.ErrPage):
 		outcome = "bad_page"

@@ -7,14 +7,14 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A pace is how fast a poll copies.
+// A pace is the speed at which a poll copies.
 type pace struct {
 	began, said time.Time
 	copied      int   // entries
-	left        int64 // as far as the source said
+	left        int64 // as far as the source has said
 }
 
-// perSecond returns 0 where it is too early to tell.
+// perSecond returns 0 if it is too early to say.
 func (p pace) perSecond(now time.Time) float64 {
 	if took := now.Sub(p.began).Seconds(); took > 0.5 {
 		return float64(p.copied) / took
@@ -22,7 +22,7 @@ func (p pace) perSecond(now time.Time) float64 {
 	return 0
 }
 
-// copying says how it goes: when all is copied, and every five seconds on a long way.
+// copying logs the progress: every five seconds, and when all is copied.
 func (st *state) copying(so *pace, page *feed.Page, to progress) {
 	done := page == nil || page.UpToDate
 	if page != nil {

@@ -12,9 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// The way of a poll, in the order of this file:
+// A poll runs through these steps, in the order of this file:
 //
 //	fire    poller.run waits until state.due says so, or until somebody asks for a poll
 //	lease   it runs only in the process that has the lease (lease.go)
@@ -33,7 +34,7 @@ func (p *poller) run(ctx context.Context) {
 	defer p.stream.listen(ctx)()
 	for ctx.Err() == nil {
 		select {
-		case <-p.requests.wake: // for what due is about to see
+		case <-p.requests.wake: // a clock that was set, or a setting
 		default:
 		}
 		p.stream.hear(ctx)
@@ -44,7 +45,7 @@ func (p *poller) run(ctx context.Context) {
 			case <-p.requests.wake:
 			case m := <-p.stream.messages():
 				p.stream.receive(m)
-			case <-time.After(min(time.Until(next), heartbeat)): // it does not know of a clock that is set or a machine that slept
+			case <-time.After(min(time.Until(next), heartbeat)): // not longer: it does not notice a clock that is set or a machine that slept
 			}
 			continue
 		}
@@ -66,13 +67,13 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// poll copies until the copy is up to date. Each page is applied in a transaction of its own together with the cursor behind
-// it, so that it can be broken off anywhere. Where the source has another history, a resync begins. A poll that somebody asked
-// for, unlike one on schedule, does not wait at the source, and minds no pause.
+// poll copies until the copy is up to date. It applies each page and the cursor behind it in a transaction of its own,
+// so a poll can be interrupted anywhere. If the source has another history, poll begins a resync. A poll that a person
+// or program asked for does not wait at the source, and runs although the subscription is paused.
 func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	at, err := p.row.begin(ctx, scheduled)
 	if err == nil {
-		err = p.state.mayGoOn(ctx, scheduled) // a pause that load takes over rouses nobody
+		err = p.state.mayGoOn(ctx, scheduled) // a pause that load reads wakes nobody
 	}
 	if err == nil && p.Past && at.past == nil {
 		err = p.seePast(ctx)
@@ -85,15 +86,15 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	}
 	if !at.resync.underWay {
 		err = p.copyPages(ctx, at, scheduled)
-		gone, diverged := errors.AsType[*feed.StatusError](err)
+		gone, diverged := errors.AsType[*feedclient.StatusError](err)
 		switch {
-		case diverged && errors.Is(err, feed.ErrDiverged):
+		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
 		case !errors.Is(err, errFenced):
 			return err
 		}
 		loaded, loadErr := p.row.load(ctx)
-		if loadErr != nil || !loaded.resync.underWay { // else somebody asked for a resync in the middle
+		if loadErr != nil || !loaded.resync.underWay { // else a person or program asked for a resync meanwhile
 			return errors.Join(err, loadErr)
 		}
 		at = loaded
@@ -101,8 +102,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	return p.resyncer.goOn(ctx, at, scheduled)
 }
 
-// copyPages copies. A page that is too much for Apply is followed at once by a smaller one. A page that could not be applied makes
-// the next poll ask for a smaller one; if all of it was refused, for a larger one, since others on it may pass.
+// copyPages copies page after page. If a page is too much for Apply, it asks for a smaller one at once. After a page
+// that could not be applied, the next poll asks for a smaller page, or for a larger one if every entry of it was
+// refused: others on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
@@ -134,8 +136,8 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 
 // tryPages applies pages until the copy is up to date, or until one fails.
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
-	r := feed.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
-	if at.etagURL == p.fetcher.shownPage(r) && p.state.fails() == 0 { // it may be the ETag at which the source fails
+	r := feedclient.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
+	if at.etagURL == p.fetcher.shownPage(r) && p.state.fails() == 0 { // it may be the ETag that makes the source fail
 		r.ETag = at.etag
 	}
 	waiting := ctx
@@ -152,10 +154,10 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	defer stop()
 	so := pace{began: began, said: began}
 	turns := turns{most: p.applier.mostTurns()}
-	defer func() { _ = turns.wait(0) }() // of which the first error is known by then
+	defer func() { _ = turns.wait(0) }() // its first error is known by then
 	var err error
 	for f := range p.fetcher.fetch(fetching, r, p.fetcher.limit) {
-		p.requests.setInterrupt(nil) // what follows is work
+		p.requests.setInterrupt(nil) // from here on the poll works and must not be interrupted
 		if f.err != nil || p.state.mayGoOn(ctx, scheduled) != nil {
 			if err = f.err; err != nil && waiting.Err() == nil {
 				err = p.state.broke(f, time.Since(began), time.Now())
@@ -179,8 +181,8 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	return cmp.Or(p.state.mayGoOn(ctx, scheduled), context.Cause(waiting), err)
 }
 
-// applyPage applies a page after those before it. That of a pure copy goes on beside the next ones, if no entity is on both: it
-// still is committed first. (After a failure none does: what they may have been to each other ends there.)
+// applyPage applies a page after those before it. A page of a pure copy is applied beside the pages before it if they
+// have no entity in common; the pages are still committed in order. After a failure all pages are applied one by one.
 func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
 	page, err := a.erasures.forget(ctx, page)
 	if err != nil {
@@ -227,8 +229,8 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 	return t.wait(0)
 }
 
-// commit moves the cursor and applies the entries, both or neither. When ctx ends it has stopTimeout to finish. What
-// fails as a whole is tried again in parts, to find what is at fault.
+// commit applies the entries and moves the cursor in one transaction. After ctx ends it has stopTimeout to finish. If
+// the page fails as a whole, commit tries it in parts, to find the entries at fault.
 func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn) error {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
@@ -254,17 +256,18 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 	a.quarantine.logRejected(ctx, bad)
 	a.quarantine.see(entries, bad)
 	a.quarantine.trust(entries)
-	if whole { // else another one of this size is enough
+	if whole { // a smaller page of which a part failed does not show that a larger one would pass
 		a.fetcher.grow()
 	}
 	return nil
 }
 
-// tryCommit moves the cursor and applies the entries in one transaction: carefully means in parts, to find those at fault.
+// tryCommit applies the entries and moves the cursor in one transaction. If carefully is set, it applies the entries in
+// parts, to find those at fault.
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {
-		timeout *= 3 // as many steps as it takes to find one of a thousand that takes as long as it may
+		timeout *= 3 // the number of steps to find one of a thousand entries that takes as long as it may
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -276,7 +279,7 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 	if known == nil || carefully {
 		known, look = noneKnown(), len(entries) > 0
 	}
-	// The cursor goes first, where it can: a second process then waits for this one and is fenced before it works.
+	// The cursor moves first, if it can. A second process then waits for this one, and fails before it works.
 	err = a.inTx(ctx, func(first *pgx.Batch) {
 		if alone {
 			a.move(first, from, to)
@@ -286,7 +289,7 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 		}
 	}, func(tx pgx.Tx) error {
 		if len(entries) > 0 {
-			end := succeeded(from, to) || a.fetcher.limit() >= feed.MaxPageSize // of what can be had at once
+			end := succeeded(from, to) || a.fetcher.limit() >= feed.MaxPageSize // no larger page can be had
 			if bad, err = a.applyNewer(ctx, tx, entries, known, carefully, end); err != nil {
 				return err
 			}
@@ -307,14 +310,15 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 	return bad, err
 }
 
-// move queues what moves the cursor. It fails where that is not where it was, or a resync has begun, and with it the whole transaction.
+// move queues the statement that moves the cursor. The statement, and with it the transaction, fails if the cursor is
+// not at from or a resync has begun.
 func (a *applier) move(b *pgx.Batch, from, to progress) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and walk_cursor is null then $4 end, -- else null, which it cannot be
+		update subscription set cursor = case when cursor = $3 and resync_cursor is null then $4 end, -- else null, which it cannot be
 		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
-	if a.pure { // what a crash of the database takes, it takes with its cursor: the source still has it
+	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
 		sql += ` returning set_config('synchronous_commit', 'off', true)`
 	}
 	b.Queue(sql,
@@ -329,7 +333,8 @@ func (a *applier) move(b *pgx.Batch, from, to progress) {
 	}
 }
 
-// applyNewer applies those of the entries that are newer than what is known. end: no page has others beside them.
+// applyNewer applies the entries that are newer than what is known. end says that no larger page can be had, on which
+// they would have others beside them.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
 	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil

@@ -11,19 +11,19 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
-	dbTimeout     = time.Minute     // for one transaction
-	stopTimeout   = 5 * time.Second // for that which runs at the stop
-	readTimeout   = 8 * time.Second // for the row of a subscription: answers to requests wait for it
-	maxRetryAfter = time.Hour       // the longest that a source can keep a reader away
+	dbTimeout     = time.Minute     // of one transaction
+	stopTimeout   = 5 * time.Second // for what still runs when the subscriber stops
+	readTimeout   = 8 * time.Second // to read the row of a subscription, for which requests wait
+	maxRetryAfter = time.Hour       // the longest time for which a source can keep this reader away
 	maxWait       = 30 * time.Second
-	progressEvery = 5 * time.Second // of the log while much is copied
+	progressEvery = 5 * time.Second // between log lines while much is copied
 )
 
-// A poller keeps the copy of one feed: it has the parts do their work in the order of a poll.
+// A poller keeps the copy of one feed. It calls its parts in the order of a poll.
 type poller struct {
 	*target
 	row        *row
@@ -33,7 +33,7 @@ type poller struct {
 	quarantine *quarantine
 	applier    *applier
 	resyncer   *resyncer
-	stream     *stream // nil means it listens to none
+	stream     *stream // nil means that no stream is configured
 	metrics    *pollerMetrics
 }
 
@@ -42,7 +42,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	if err := CheckURL(f.URL); err != nil {
 		return nil, fmt.Errorf("its URL %w", err)
 	}
-	u, _ := url.Parse(f.URL) // as CheckURL has
+	u, _ := url.Parse(f.URL) // CheckURL has checked it
 	if err := options.PlainHosts.Check(u, options.Token != "", "PlainHosts"); err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 		}
 	}
 	t := &target{
-		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feed.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
 	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}
@@ -63,7 +63,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given, tuned: given, changed: make(chan struct{})}
 	p.row = &row{target: t, state: p.state}
-	p.fetcher = &fetcher{target: t, state: p.state, client: feed.NewClient(options.Token)}
+	p.fetcher = &fetcher{target: t, state: p.state, client: feedclient.New(options.Token)}
 	p.applier = &applier{
 		target: t, state: p.state, fetcher: p.fetcher, quarantine: p.quarantine, erasures: &erasures{target: t},
 		metrics: p.metrics,
@@ -75,8 +75,8 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	return p, nil
 }
 
-// finishing returns a context for what is to be finished when ctx ends, if that takes no longer than stopTimeout: a commit
-// may wait for a synchronous standby that is down.
+// finishing returns a context that ends stopTimeout after ctx. A commit may wait longer than that for a synchronous
+// standby that is down.
 func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() {
@@ -92,7 +92,7 @@ func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// seePast notes where the feed ends, before anything of it is copied.
+// seePast stores where the feed ends, before any of it is copied.
 func (p *poller) seePast(ctx context.Context) error {
 	head, err := p.fetcher.client.Head(ctx, p.URL)
 	if err == nil {
@@ -104,7 +104,7 @@ func (p *poller) seePast(ctx context.Context) error {
 	return err
 }
 
-// resync begins a resync. One that is under way goes on: it does the same.
+// resync begins a resync, unless one is under way.
 func (p *poller) resync(ctx context.Context) error {
 	if err := p.row.refresh(ctx); err != nil {
 		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)

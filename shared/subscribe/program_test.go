@@ -159,7 +159,8 @@ func caughtUp(t *testing.T, s *subscribe.Subscriber) {
 	}
 }
 
-// Two subscribers live in one program, by one pool that is the program's: a pure copy, and one with an Apply of its own.
+// Two subscribers live in one program, by one pool that is the program's: a pure copy, and one with an Apply of its
+// own.
 func TestSubscribersInAProgram(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(t)
@@ -341,7 +342,8 @@ func TestProgramOfAStranger(t *testing.T) {
 	}
 }
 
-// outsideModule builds the program in a folder as a module that takes this one as it stands here, and returns its binary.
+// outsideModule builds the program in a folder as a module that takes this one as it stands here, and returns its
+// binary.
 func outsideModule(t *testing.T, folder string) string {
 	t.Helper()
 	if _, err := os.Stat("../../vendor"); err == nil {

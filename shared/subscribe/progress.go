@@ -8,13 +8,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// progress is how far the copy of a feed is, as the database has it, and what was set at run time.
+// progress is how far the copy of a feed is, and its settings, as stored in the database.
 type progress struct {
 	cursor       feed.Cursor
 	etag         string
 	etagURL      string
 	headPosition int64
-	past         *int64    // nil means not seen yet; see Batch.Past
+	past         *int64    // nil means that the end was not seen yet; see Batch.Past
 	asOf         time.Time // zero: never
 	lastSuccess  time.Time // zero: never
 	failingSince time.Time // the first failure after the last success; zero: there was none
@@ -46,7 +46,7 @@ type resyncProgress struct {
 	since           time.Time
 }
 
-// set takes over what others than the poll under way change.
+// set takes over what others have changed since the poll under way began.
 func (at *progress) set(other progress) {
 	at.setting, at.resync, at.rejected = other.setting, other.resync, other.rejected
 	if at.lastSuccess.Equal(other.lastSuccess) { // else a poll has succeeded since
@@ -56,7 +56,7 @@ func (at *progress) set(other progress) {
 
 const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
-	       walk_cursor, walk_history, walk_reason, walk_since, generation, resynced_at, resync_reason, past,
+	       resync_cursor, resync_history, resync_reason, resync_since, generation, resynced_at, resynced_reason, past,
 	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
 	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed)
 	  from subscription s join subscription_setting using (service, feed)

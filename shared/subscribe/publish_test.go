@@ -112,8 +112,8 @@ func (c *copier) publishes(t rapid.TB) (end func()) {
 	}
 }
 
-// wantEchoed fails the test unless every version of every echo is in the feed once, in its order and in step with the digests,
-// and the last of each is the thing that is in the copy. It gives the number of entries.
+// wantEchoed fails the test unless every version of every echo is in the feed once, in its order and in step with the
+// digests, and the last of each is the thing that is in the copy. It gives the number of entries.
 func wantEchoed(t rapid.TB, pool *pgxpool.Pool) int64 {
 	t.Helper()
 	rows, err := pool.Query(context.Background(), `select position, entity_id, version, payload from feed_entry where feed = 'echoes' order by position`)
@@ -379,7 +379,8 @@ func (c *cutConn) Write(b []byte) (int, error) {
 	return 0, net.ErrClosed
 }
 
-// Whatever is published, deleted, walked and refused, and whichever of two processes goes on: the feed is what the copy is.
+// Whatever is published, deleted, walked and refused, and whichever of two processes goes on: the feed is what the copy
+// is.
 func TestPublishingProperty(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

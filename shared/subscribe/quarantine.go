@@ -14,20 +14,21 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// Whose fault is it that a page cannot be applied? An entry's, if it fails alone while another passes and the
-// database answers: it is rejected, and the rest goes on. Where nothing passes, nothing is rejected, since the
-// service may be at fault: the poll fails. In the end of a feed, where no others follow, and on a page that can be no larger, the
-// other one is the witness: one that the copy has taken before, which is tried again.
+// If a page cannot be applied, either an entry or the service is at fault. An entry is at fault if it fails alone while
+// another entry passes and the database answers. It is rejected, and the rest is applied. If no entry passes, the
+// service may be at fault: nothing is rejected, and the poll fails. At the end of a feed, where no other entries
+// follow, and on a page of the largest size, an entry that the copy has taken before is tried again as the witness.
 
-// A quarantine keeps entries that cannot be applied away from the copy, and tells whether they or the service are at fault.
+// A quarantine rejects entries that cannot be applied, and decides whether they or the service are at fault.
 type quarantine struct {
 	*target
 	passed  atomic.Bool                // the feed's Check has passed an entry
-	looked  feed.Cursor                // as far as seeCheck has looked
-	witness atomic.Pointer[feed.Entry] // the last one that was applied; nil means none was, since the start
+	looked  feed.Cursor                // how far seeCheck has searched
+	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
 
 	mu     sync.Mutex
 	doubts map[doubtful]doubt // of pages that were not applied
@@ -37,15 +38,15 @@ type quarantine struct {
 type rejection struct {
 	feed.Entry
 	reason  error
-	checked bool // it is malformed, or was refused by the feed's Check, and never reached Apply
+	checked bool // it is malformed or was refused by Check, and never reached Apply
 }
 
-// A checkError is one of the feed's Check, or of a malformed entry, whose text can be logged.
+// A checkError says what Check, or the parser, found wrong with an entry. Its text can be logged.
 type checkError struct{ error }
 
 func (e *checkError) Unwrap() error { return e.error }
 
-// check separates the entries that are malformed, or not as their contract says, from those that are.
+// check separates entries that are malformed or break the contract from the others.
 func (q *quarantine) check(entries []feed.Entry) (good []feed.Entry, bad []rejection) {
 	good = make([]feed.Entry, 0, len(entries))
 	for _, e := range entries {
@@ -76,12 +77,12 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
-// lookPages is how many pages one poll looks at to see whether the check passes any of their entries.
+// lookPages is the number of pages in which one poll searches for an entry that the check passes.
 const lookPages = 10
 
-// seeCheck asks for the feed's first entries, and then for those behind the page, to see whether the check passes any. It
-// matters where all of a page was refused by it, and nothing has passed since the process was started. On a long way it goes on
-// with the next poll.
+// seeCheck searches for an entry that the check passes: on the feed's first pages, and then behind the current one. It
+// is needed if the check refused all of a page, and nothing has passed since the process started. A long search
+// continues with the next poll.
 func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress, err error) (passes bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || q.passed.Load() {
 		return false
@@ -90,7 +91,7 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 		q.looked = at.cursor
 	}
 	for i := range lookPages {
-		r := feed.Request{URL: q.URL, Limit: feed.PageSize}
+		r := feedclient.Request{URL: q.URL, Limit: feed.PageSize}
 		if i > 0 {
 			r.After, r.Limit = q.looked, fetcher.limit()
 		}
@@ -109,13 +110,13 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 	return q.passed.Load()
 }
 
-// seeWitness asks for the feed's first entries, for one that the copy has taken before. It matters where Apply refused all of a
-// page, and nothing has passed since the process was started.
-func (q *quarantine) seeWitness(ctx context.Context, client *feed.Client, err error) (found bool) {
+// seeWitness searches the feed's first entries for one that the copy has taken before. It is needed if Apply refused
+// all of a page, and nothing has passed since the process started.
+func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) (found bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
 		return false
 	}
-	answer, err := client.Get(ctx, feed.Request{URL: q.URL, Limit: feed.PageSize})
+	answer, err := client.Get(ctx, feedclient.Request{URL: q.URL, Limit: feed.PageSize})
 	if err != nil {
 		return false
 	}
@@ -136,9 +137,9 @@ func (q *quarantine) seeWitness(ctx context.Context, client *feed.Client, err er
 	return false
 }
 
-// judge returns a *refusedError if the rejections, of so many entries, tell nothing of the entries: none of the
-// others passed. One that is alone, or all in the end of the feed or of the largest page, are at fault if the copy still
-// takes what it has taken before; one, where that is not known, if it breaks a rule for data.
+// judge returns a *refusedError if the rejections say nothing about the entries, since no entry passed. A single
+// rejected entry, or all rejected entries at the end of the feed or on a page of the largest size, are at fault if the
+// copy still takes the witness. Without a witness, a single entry is at fault if it breaks a rule for data.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -167,10 +168,10 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
 }
 
-// A refusedError is a page of which every entry was refused: the fault is not an entry's.
+// A refusedError means that every entry of a page was refused, and that no entry is at fault.
 type refusedError struct {
 	entries int
-	checked bool // all of them by the check
+	checked bool // the check refused all of them
 	first   error
 }
 
@@ -180,8 +181,8 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error { return e.first }
 
-// applyCarefully applies the entries, each the newest of its entity, in tx, but those that are bad: it returns them, for reject.
-// No statement may take longer than step. What has run into that before is tried last, and alone.
+// applyCarefully applies the entries in tx, each the newest of its entity, except the bad ones, which it returns for
+// reject. No statement may take longer than step. Entries that have exceeded that before are tried last, one by one.
 func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := q.check(entries)
 	restore, err := limitSteps(ctx, tx, step)
@@ -207,8 +208,8 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 	return bad, err
 }
 
-// again tries once more what has failed for a reason that may have been that of a moment, or of another entry, such as a name that
-// the other one has given up since: as long as one more passes.
+// again tries entries once more that failed for a reason that may have passed, or because of another entry, such as a
+// name that the other entry has given up since. It continues as long as one more passes.
 func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
 	for more := true; more; refused = still {
 		more, still = false, nil
@@ -229,8 +230,8 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 	return still, nil
 }
 
-// attempt applies entries under a savepoint, and takes that back if Apply fails, or takes too long, or unless it is to be kept.
-// failed is why it did while the database goes on to answer; err is why that does not.
+// attempt applies entries under a savepoint. It rolls back to it if Apply fails or takes too long, or if keep is false.
+// failed is the reason if the database still answers; err means that it does not.
 func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
@@ -241,7 +242,7 @@ func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 	if out, ok := inner.(*publish.Tx); ok && failed == nil {
 		failed = out.Check(limited)
 	}
-	if failed == nil { // what would break at the commit, breaks here; what comes next may put it off again
+	if failed == nil { // constraints that are deferred to the commit fail here; later statements may defer them again
 		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
 	}
 	failed = end(failed)
@@ -278,7 +279,7 @@ func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.En
 	}
 }
 
-// reject writes down the bad entries.
+// reject stores the bad entries.
 func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
 		_, err := tx.Exec(ctx, `
@@ -296,7 +297,7 @@ func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) err
 	return nil
 }
 
-// clear takes entities off the list of those rejected: what was applied is good, whatever was wrong with them before.
+// clear deletes entities from the list of rejected entries: what was applied is good.
 func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
 	_, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`,
 		q.service, q.Name, ids)
@@ -309,7 +310,7 @@ func (q *quarantine) logRejected(ctx context.Context, bad []rejection) {
 	}
 }
 
-// see keeps the last of the entries that has passed: what is refused alone is measured by it.
+// see stores the last entry that has passed, as the witness.
 func (q *quarantine) see(entries []feed.Entry, bad []rejection) {
 	for _, e := range slices.Backward(entries) {
 		if !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {

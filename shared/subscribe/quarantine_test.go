@@ -21,8 +21,8 @@ func (c *copier) bans(t testing.TB, names string) {
 	exec(t, c.pool, `alter table thing add constraint banned check (name !~ '`+names+`')`)
 }
 
-// wantRejected fails the test unless exactly these things are rejected, each for a reason that says so. The copy is to be what the
-// source has, but for them.
+// wantRejected fails the test unless exactly these things are rejected, each for a reason that says so. The copy is to
+// be what the source has, but for them.
 func (c *copier) wantRejected(t testing.TB, s *source, says string, numbers ...int) {
 	t.Helper()
 	rows, err := c.pool.Query(t.Context(), `select entity_id, reason from rejected_entry`)

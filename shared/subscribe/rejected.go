@@ -14,7 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A RejectedEntry is one that could not be applied while its neighbours were: the newest such version of its entity.
+// A RejectedEntry is an entry that could not be applied while others were: the newest such version of its entity.
 type RejectedEntry struct {
 	EntityID   uuid.UUID       `json:"entity_id"`
 	Version    int64           `json:"version"`
@@ -27,7 +27,7 @@ type RejectedEntry struct {
 	Attempts   int             `json:"attempts"`
 }
 
-// rejectedEntries returns at most limit of them, in the order of the feed, after the given one.
+// rejectedEntries returns at most limit rejected entries, in the order of the feed, after the given one.
 func (q *quarantine) rejectedEntries(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -50,21 +50,21 @@ func (q *quarantine) rejectedEntries(ctx context.Context, position int64, entity
 	})
 }
 
-// A RetryError is that of an entry that was refused again. It may quote the entry.
+// A RetryError means that an entry was refused again. Its text may quote the entry.
 type RetryError struct{ Reason string }
 
 func (e *RetryError) Error() string { return "it was refused again: " + e.Reason }
 
 const lockNotAvailable = "55P03"
 
-// retry applies a rejected entry again: a later good version would have cleared it, so it still is newer than the copy's row. It
-// returns a [*RetryError] if the entry is refused again.
+// retry applies a rejected entry again. The entry is still newer than the copy's row, since a later good version would
+// have cleared it. retry returns a [*RetryError] if the entry is refused again.
 func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	var reason string
 	err := q.inTx(ctx, func(first *pgx.Batch) {
-		// A page that is being applied has this row, too, for a moment; the end of a resync may have it for long.
+		// A page that is being applied locks this row for a moment, the end of a resync for longer.
 		first.Queue(`set local lock_timeout = '1s'`)
 		first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, q.service, q.Name)
 		first.Queue(`set local lock_timeout to default`)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A role is what this process does for a service that may have several.
+// A role is what this process does for a service that may have several processes.
 type role int
 
 const (
@@ -17,19 +17,19 @@ const (
 	rolePolling               // it has the lease
 )
 
-// requests are the polls that somebody asks for, and what ends a request that waits at the source.
+// requests are the polls that were asked for, and the interrupt of a request that waits at the source.
 type requests struct {
 	mu        sync.Mutex
 	role      role
-	wake      chan struct{}           // something is to be done, or to be done otherwise
-	asked     []chan error            // by whom a poll was asked for, each with room for its outcome
-	interrupt context.CancelCauseFunc // of a request that waits; nil means none does
+	wake      chan struct{}           // signals that there is something to do, or that a setting has changed
+	asked     []chan error            // one for each caller of pollNow, with room for the outcome
+	interrupt context.CancelCauseFunc // ends a waiting request; nil means that none waits
 }
 
-// errInterrupted ends a request that waits, when there is something else to do.
+// errInterrupted ends a waiting request when there is something else to do.
 var errInterrupted = errors.New("interrupted")
 
-// assume notes which process polls. A process without the lease refuses the polls that it was asked for.
+// assume stores whether this process polls. A process without the lease refuses the polls that it was asked for.
 func (r *requests) assume(role role) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,7 +60,7 @@ func (r *requests) undecided() bool {
 	return r.role == roleUndecided
 }
 
-// take returns those who ask for a poll: the next one is theirs.
+// take returns the callers that ask for a poll. The next poll answers them.
 func (r *requests) take() (asked []chan error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +68,8 @@ func (r *requests) take() (asked []chan error) {
 	return asked
 }
 
-// pollNow polls at once, and returns how that ended, a failure as a [*PollError]; or ErrBusy if another poll takes so long that this one has not begun.
+// pollNow polls at once and returns how that ended. It returns a failure as a [*PollError], or ErrBusy if another poll
+// takes so long that this one has not begun.
 func (r *requests) pollNow(ctx context.Context) error {
 	outcome := make(chan error, 1)
 	r.mu.Lock()
@@ -98,7 +99,7 @@ func (r *requests) pollNow(ctx context.Context) error {
 	}
 }
 
-// takeBack reports whether the poll that was asked for has not begun; then it is not asked for any more.
+// takeBack withdraws a poll that was asked for. It returns false if the poll has begun.
 func (r *requests) takeBack(outcome chan error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +110,7 @@ func (r *requests) takeBack(outcome chan error) bool {
 	return i >= 0
 }
 
-// rouse makes run look what is to be done.
+// rouse makes run check what there is to do.
 func (r *requests) rouse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,7 +123,7 @@ func (r *requests) rouse() {
 	}
 }
 
-// setInterrupt tells rouse what ends a request that waits; who came before it counts, too.
+// setInterrupt sets the function by which rouse interrupts a waiting request. A rouse that came just before counts.
 func (r *requests) setInterrupt(interrupt context.CancelCauseFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

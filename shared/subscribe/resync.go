@@ -10,9 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// resyncChunk is how many entities of a resync are applied at once.
+// resyncChunk is the number of entities that the end of a resync applies at once.
 const resyncChunk = 1000
 
 // A resyncer reads a feed again from its start.
@@ -25,12 +26,13 @@ type resyncer struct {
 	metrics *pollerMetrics
 }
 
-// A resync reads the feed again, from its start to its end: after the source's history became another, or because somebody asked
-// for it. It only takes down the newest version of each entity, while the copy goes on serving as it is; in the end, one
-// transaction makes the copy what the resync has seen.
+// A resync reads the feed again, from its start to its end: because the source's history is another one, or because
+// somebody asked for it. It only notes the newest version of each entity, while the copy serves as it is. At the end,
+// one transaction makes the copy what the resync has noted.
 
-// begin begins one, or begins it again; gone is the source's answer that it has another history, nil means it has not.
-func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusError) error {
+// begin begins a resync, or begins the one under way again. gone is the source's answer that its history is another
+// one, or nil.
+func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.StatusError) error {
 	var history feed.Cursor
 	if gone != nil {
 		history = gone.History
@@ -43,10 +45,10 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusEr
 	defer cancel()
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set walk_cursor = '0', walk_history = $3, walk_reason = $4, walk_since = now(),
+			update subscription set resync_cursor = '0', resync_history = $3, resync_reason = $4, resync_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
 			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone != nil)
-		first.Queue(`delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name)
+		first.Queue(`delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin a resync: %w", err)
@@ -55,14 +57,14 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feed.StatusEr
 	return nil
 }
 
-// goOn goes on with the resync, and ends it.
+// goOn continues a resync and ends it.
 func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error {
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range r.fetcher.fetch(fetching, feed.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
-		if gone, ok := errors.AsType[*feed.StatusError](f.err); ok && errors.Is(f.err, feed.ErrDiverged) {
+	for f := range r.fetcher.fetch(fetching, feedclient.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
+		if gone, ok := errors.AsType[*feedclient.StatusError](f.err); ok && errors.Is(f.err, feedclient.ErrDiverged) {
 			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
 		}
 		switch stop := r.state.mayGoOn(ctx, scheduled); {
@@ -88,7 +90,7 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	return ctx.Err()
 }
 
-// note takes down the newest versions on a page, and moves the resync behind it.
+// note stores the newest versions on a page, and moves the resync's cursor behind it.
 func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
 	var ids []uuid.UUID
 	var versions, positions []int64
@@ -113,10 +115,10 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
 	}
 	return r.inTx(ctx, func(first *pgx.Batch) {
-		first.Queue(`update subscription set walk_cursor = $4 where service = $1 and feed = $2 and walk_cursor = $3`,
+		first.Queue(`update subscription set resync_cursor = $4 where service = $1 and feed = $2 and resync_cursor = $3`,
 			r.service, r.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
-			insert into walked_entity (service, feed, id, version, position, updated, entity)
+			insert into resynced_entity (service, feed, id, version, position, updated, entity)
 			select distinct on (id) $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[])
 			       as e (id, version, position, updated, entity) order by id, position desc -- a malformed one comes behind what it was before
 			on conflict (service, feed, id) do update
@@ -125,30 +127,30 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	}, func(pgx.Tx) error { return nil })
 }
 
-// end makes the copy what the resync has seen: what the source no longer has reaches Apply as deletions, and all that it has is
-// applied again, in the order of the feed. However long it takes, nothing of it is there before all of it is: the stop breaks
-// it off, and the next start does it again. Meanwhile only what would move the cursor waits for it: settings have rows of
-// their own, and those of rejected entries are changed last.
+// end makes the copy what the resync has noted. Apply gets as deletions what the source no longer has, and then all
+// entities again, in the order of the feed. All of it becomes visible at once, however long it takes: a stop rolls it
+// back, and the next start does it again. Meanwhile only what would move the cursor waits: settings have rows of their
+// own, and rejected entries are changed last.
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
-		r.applier.quarantine.passed.Store(false) // another history may be all of entries that the check refuses: then the copy stays
+		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
 	}
 	var applied, gone int
 	var bad []rejection
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set cursor = walk_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
+			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
-			       walk_cursor = null, walk_history = '0', walk_since = null, generation = generation + 1,
-			       resynced_at = now(), resync_reason = walk_reason
-			 where service = $1 and feed = $2 and walk_cursor = $3`,
+			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
+			       resynced_at = now(), resynced_reason = resync_reason
+			 where service = $1 and feed = $2 and resync_cursor = $3`,
 			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err
 		}
 		var badGone []rejection
-		if r.Apply != nil { // first, since what is gone may have a name that another one has now
+		if r.Apply != nil { // first, since a deleted entity may have a unique name that another one has now
 			if gone, badGone, err = r.deleteGone(ctx, tx); err != nil {
 				return err
 			}
@@ -156,7 +158,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		if applied, bad, err = r.applyNoted(ctx, tx); err != nil {
 			return err
 		}
-		if r.Apply != nil { // of a feed with Entries, what was noted for rejection alone is there: no neighbours to judge by
+		if r.Apply != nil { // a feed with Entries has notes of rejected entries only, so there are no others to judge by
 			if err := r.applier.quarantine.judge(ctx, tx, applied, bad, false); err != nil {
 				return err
 			}
@@ -167,7 +169,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `delete from walked_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
+		if _, err := tx.Exec(ctx, `delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, r.service, r.Name); err != nil {
@@ -190,7 +192,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
 		rows, err := tx.Query(ctx, `
-			select id, version, position, updated, entity from walked_entity
+			select id, version, position, updated, entity from resynced_entity
 			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
 		if err != nil {
 			return 0, nil, err
@@ -216,7 +218,7 @@ func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad 
 	}
 }
 
-// againNoted tries once more what has failed, when all else is as the source has it.
+// againNoted tries refused entries once more, after all else is as the source has it.
 func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejection) (still []rejection, err error) {
 	restore, err := limitSteps(ctx, tx, dbTimeout)
 	if err == nil {
@@ -228,18 +230,18 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 	return still, err
 }
 
-// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may know more of
-// that than a row.
+// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may keep
+// more of such an entity than its row.
 func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t
-		 where not exists (select from walked_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
-		 union select id from walked_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
+		 where not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
+		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
 	if err != nil {
 		return 0, nil, err
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
-		e.Deleted = true // without version: any of this history is newer, where that is refused
+		e.Deleted = true // without a version: any version of this history is newer, if the deletion is refused
 		return e, row.Scan(&e.ID)
 	})
 	for len(entries) > 0 && err == nil {

@@ -16,14 +16,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // resync asks for a walk, as a user does.
 func (c *copier) resync(t testing.TB) {
 	t.Helper()
 	_, err := c.pool.Exec(context.Background(), `
-		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(), walk_reason = 'by hand' where service = $1 and feed = $2`,
+		update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(), resync_reason = 'by hand' where service = $1 and feed = $2`,
 		c.service, c.Name)
 	if err == nil {
 		err = c.row.refresh(context.Background())
@@ -41,7 +41,7 @@ func (c *copier) wantWalked(t testing.TB, s *source, walks int) {
 	if at.resync.underWay || at.generation != 1+walks || at.resyncedAt.IsZero() || at.asOf.IsZero() {
 		t.Errorf("in the end it is %+v", at)
 	}
-	if n := count(t, c.pool, `select count(*) from walked_entity`); n > 0 {
+	if n := count(t, c.pool, `select count(*) from resynced_entity`); n > 0 {
 		t.Errorf("%d rows of the walk are left", n)
 	}
 }
@@ -344,7 +344,7 @@ func TestWalk(t *testing.T) {
 			}
 			honest.ServeHTTP(w, r)
 		})
-		if err := c.poll(t.Context()); err == nil || errors.Is(err, feed.ErrDiverged) {
+		if err := c.poll(t.Context()); err == nil || errors.Is(err, feedclient.ErrDiverged) {
 			t.Fatalf("%v", err)
 		}
 		if at := c.stored(t); at.resync.cursor.Position != 20 || !maps.Equal(c.things(t), copied) {

@@ -8,14 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A row is a subscription's in the database: it has how far the copy is, and what was set at run time.
+// A row is the row of a subscription in the database: the progress of the copy, and the settings made at run time.
 type row struct {
 	*target
 	state   *state
-	reading sync.Mutex // held from when the row is read until it is taken over: an older reading must not come later
+	reading sync.Mutex // held from reading the row until its values are taken over, so that an older reading cannot come later
 }
 
-// load reads the progress from the database, which alone knows it: of a commit whose connection was lost, too.
+// load reads the progress from the database. Only the database knows whether a commit whose connection was lost has
+// happened.
 func (r *row) load(ctx context.Context) (progress, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -36,7 +37,7 @@ func (r *row) load(ctx context.Context) (progress, error) {
 	return at, nil
 }
 
-// refresh takes over at once what was changed in the database.
+// refresh takes over what was changed in the database.
 func (r *row) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -58,8 +59,8 @@ func (r *row) refresh(ctx context.Context) error {
 	return rows.Err()
 }
 
-// set changes a setting in the database, and takes it over at once; the process that polls, if it is another, does within a second.
-// Settings have rows of their own, which no transaction holds that applies entries.
+// set changes a setting in the database and takes it over at once. If another process polls, that one takes it over
+// within a second. Settings have rows of their own, which no transaction that applies entries locks.
 func (r *row) set(ctx context.Context, assignments string, args ...any) error {
 	_, err := r.pool.Exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
 		append([]any{r.service, r.Name}, args...)...)
@@ -69,8 +70,8 @@ func (r *row) set(ctx context.Context, assignments string, args ...any) error {
 	return r.refresh(ctx)
 }
 
-// begin returns how far the copy is. Between two requests that wait nothing is read: what others change is heard of by the lease's
-// looks, and by the cursor when it does not move.
+// begin returns the progress at the start of a poll. Between two waiting requests it does not query the database: the
+// lease notices what others change, and a moved cursor makes the commit fail.
 func (r *row) begin(ctx context.Context, scheduled bool) (progress, error) {
 	r.state.mu.Lock()
 	at, known := r.state.copied, scheduled && r.state.last.state == pollSucceeded && r.state.hold == holdKept

@@ -26,11 +26,12 @@ var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron
 const maxOffset = time.Minute
 
 // ParseSchedule reads a cron expression of five fields (minute, hour, day of month, month, day of week) or six (second
-// first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC. Sunday is 0 or 7.
+// first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC. Sunday is
+// 0 or 7.
 //
-// A fleet must not ask at the same instant: a schedule fires later than its expression by an offset, always the same for
-// the same key, shorter than the time between two fires and than one minute. `@every` counts from 1970, so
-// that a restart does not shift it.
+// A fleet must not ask at the same instant: a schedule fires later than its expression by an offset, always the same
+// for the same key, shorter than the time between two fires and than one minute. `@every` counts from 1970, so that a
+// restart does not shift it.
 func ParseSchedule(text, key string) (s Schedule, err error) {
 	s.text = strings.TrimSpace(text)
 	defer func() {
@@ -66,7 +67,8 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 	return s, nil
 }
 
-// sundays writes what the field of the weekday calls 7, and a range that ends on Sunday, as the parser takes it: with 0.
+// sundays writes what the field of the weekday calls 7, and a range that ends on Sunday, as the parser takes it: with
+// 0.
 func sundays(text string) string {
 	fields := strings.Fields(text)
 	if len(fields) != 5 && len(fields) != 6 {

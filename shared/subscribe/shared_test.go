@@ -3,7 +3,6 @@ package subscribe
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -14,13 +13,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
-	"github.com/edison-cars/data-feeds/sql"
 )
 
-// serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of refused.
+// serviceNamed is service under another name, with a table of its own: NAME_thing. It refuses things by the name of
+// refused.
 func serviceNamed(name string) *Service {
 	s, table := thingService(), name+"_thing"
 	s.Name = name
@@ -211,105 +211,6 @@ func TestServicesShareATable(t *testing.T) {
 	})
 }
 
-// before4 are the engine's migrations before services could share a database.
-func before4(t *testing.T) postgres.Migrations {
-	t.Helper()
-	whole, some := sql.Migrations("subscribe"), fstest.MapFS{}
-	for _, name := range []string{"00001_subscription.sql", "00002_engine.sql", "00003_past.sql"} {
-		body, err := fs.ReadFile(whole.FS, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		some[name] = &fstest.MapFile{Data: body}
-	}
-	return postgres.Migrations{Name: whole.Name, FS: some}
-}
-
-// An installation of a version that had one service per database goes on with what it has.
-func TestUpgradeToServices(t *testing.T) {
-	t.Parallel()
-	s := newSource(t)
-	s.put(t, 1, 25)
-	begin := func(t *testing.T, sets ...postgres.Migrations) (*pgxpool.Pool, map[string]string) {
-		pool := pgtest.New(t, append([]postgres.Migrations{before4(t)}, sets...)...)
-		exec(t, pool, `
-			insert into subscription (feed, cursor, etag, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
-			       walk_cursor, walk_history, walk_reason, walk_since, generation, past)
-			values ('things', '25-0123456789ab', 'x', 30, now(), now(), '@every 7s', 3, 9, true, '12-0123456789ab', '0', 'a test', '2026-01-01 00:00Z', 4, 20)`)
-		exec(t, pool, `insert into walked_entity select 'things', gen_random_uuid(), 1, n, now(), '{}' from generate_series(1, 12) n`)
-		exec(t, pool, `insert into rejected_entry values ('things', gen_random_uuid(), 2, 3, now(), '{}', 'a test', now(), 5)`)
-		return pool, map[string]string{"DATABASE_URL": inOneSchema(pool)}
-	}
-	wantKept := func(t *testing.T, pool *pgxpool.Pool, url, service string) {
-		t.Helper()
-		got := subscription(t, url)
-		if got.Cursor.Position != 25 || got.Schedule != "@every 7s" || got.Wait != "3s" || got.PageSize != 9 || got.State != Paused || got.Generation != 4 ||
-			got.RejectedEntries != 1 || got.LagEntries != 5 || got.ResyncReason != "a test" || got.ResyncSince == nil || got.AsOf == nil {
-			t.Errorf("it is %+v", got)
-		}
-		if n := count(t, pool, `
-			select count(*) from subscription join walked_entity using (service, feed) join rejected_entry r using (service, feed)
-			 where service = $1 and walk_cursor = '12-0123456789ab' and past = 20 and etag = 'x' and attempts = 5`, service); n != 12 {
-			t.Errorf("of the walk %d entities are left", n)
-		}
-	}
-
-	t.Run("that starts first", func(t *testing.T) {
-		t.Parallel()
-		pool, env := begin(t, serviceNamed("one").Migrations)
-		url, _, _ := startService(t, serviceNamed("one"), env)
-		wantKept(t, pool, url, "one")
-	})
-	t.Run("in several replicas at once", func(t *testing.T) {
-		t.Parallel()
-		pool, env := begin(t, serviceNamed("one").Migrations)
-		var all sync.WaitGroup
-		for range 3 {
-			all.Go(func() { startService(t, serviceNamed("one"), env) })
-		}
-		all.Wait()
-		url, _, _ := startService(t, serviceNamed("one"), env)
-		wantKept(t, pool, url, "one")
-		if n := rows(t, pool, "subscription"); n != 1 {
-			t.Errorf("there are %d subscriptions", n)
-		}
-	})
-	t.Run("after a service that is new in its database", func(t *testing.T) {
-		t.Parallel()
-		pool, env := begin(t, serviceNamed("one").Migrations)
-		fed := map[string]string{"DATABASE_URL": env["DATABASE_URL"], "FEED_URL_THINGS": s.feedURL()}
-		url, _, _ := startService(t, serviceNamed("two"), fed)
-		eventually(t, "the new one has a whole copy", func() bool {
-			return subscription(t, url).State == Fresh && rows(t, pool, "two_thing") == 25
-		})
-		url, _, _ = startService(t, serviceNamed("one"), env)
-		wantKept(t, pool, url, "one")
-	})
-	t.Run("under another name than its migrations have", func(t *testing.T) {
-		t.Parallel()
-		pool, env := begin(t, thingMigrations)
-		url, _, _ := startService(t, thingService(), env)
-		wantKept(t, pool, url, "test")
-	})
-	// Either was empty, or both had holes.
-	t.Run("beside another one with which it moved one cursor", func(t *testing.T) {
-		t.Parallel()
-		pool := pgtest.New(t, before4(t), serviceNamed("one").Migrations, serviceNamed("two").Migrations)
-		exec(t, pool, `insert into subscription (feed, cursor, as_of, last_success_at) values ('things', $1, now(), now())`, s.head(t).Cursor().String())
-		exec(t, pool, `insert into one_thing values ($1, 7, 'there is no such thing'), ($2, 1, 'a thing')`, numbered(99), numbered(1))
-		env := map[string]string{"DATABASE_URL": inOneSchema(pool), "FEED_URL_THINGS": s.feedURL()}
-		for _, name := range []string{"two", "one"} {
-			url, _, _ := startService(t, serviceNamed(name), env)
-			eventually(t, name+" has a whole copy", func() bool {
-				return subscription(t, url).State == Fresh && count(t, pool, `select count(*) from `+name+`_thing where version = 1`) == 25
-			})
-		}
-		if n := rows(t, pool, "two_thing"); n != 25 {
-			t.Errorf("the one that was empty has %d things", n)
-		}
-	})
-}
-
 // Services that publish share the log's tables; each appends to feeds of its own.
 func TestPublishingServicesShareADatabase(t *testing.T) {
 	t.Parallel()
@@ -340,7 +241,7 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 		t.Helper()
 		for name, url := range map[string]string{"one": one, "two": two} {
 			eventually(t, name+" has copied and published all", func() bool {
-				page, err := newClient(t).Get(t.Context(), feed.Request{URL: url + "/feeds/" + name, Limit: feed.MaxPageSize})
+				page, err := newClient(t).Get(t.Context(), feedclient.Request{URL: url + "/feeds/" + name, Limit: feed.MaxPageSize})
 				return err == nil && page.Page.UpToDate && len(page.Page.Entries) == n && rows(t, pool, name+"_thing") == n
 			})
 		}
@@ -353,8 +254,8 @@ func TestPublishingServicesShareADatabase(t *testing.T) {
 	complete(40)
 }
 
-func newClient(t testing.TB) *feed.Client {
-	c := feed.NewClient("")
+func newClient(t testing.TB) *feedclient.Client {
+	c := feedclient.New("")
 	t.Cleanup(c.Close)
 	return c
 }

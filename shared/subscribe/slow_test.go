@@ -13,7 +13,8 @@ import (
 // impatient returns a page so little time that a test can wait for its end.
 func (c *copier) impatient() { c.timeout = 3 * time.Second }
 
-// pollUntil polls until a poll succeeds, as often as it may take to find an entry that fails for a reason that may pass.
+// pollUntil polls until a poll succeeds, as often as it may take to find an entry that fails for a reason that may
+// pass.
 func (c *copier) pollUntil(t *testing.T) (failed int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {

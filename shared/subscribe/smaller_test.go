@@ -42,8 +42,8 @@ func larger(than int, fare tamper) tamper {
 	}
 }
 
-// A page that cannot be had is followed by a smaller one, of a walk, too; and where the larger ones can be had again, by
-// larger ones.
+// A page that cannot be had is followed by a smaller one, of a walk, too; and where the larger ones can be had again,
+// by larger ones.
 func TestPagesThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	for name, fare := range map[string]tamper{
@@ -170,8 +170,8 @@ func TestRejectedOfAnyYear(t *testing.T) {
 	}
 }
 
-// After a page that could not be applied, each page that could is followed by one twice as large; after one that could not be
-// had, one of that size is asked for after some others.
+// After a page that could not be applied, each page that could is followed by one twice as large; after one that could
+// not be had, one of that size is asked for after some others.
 func TestGrow(t *testing.T) {
 	t.Parallel()
 	grown := func(size, unread, pages int) (sizes []int) {

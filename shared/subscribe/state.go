@@ -10,19 +10,19 @@ import (
 type pollState int
 
 const (
-	pollUnproven pollState = iota // there was none, it was cut off, or the clock was set back: the next request does not wait
+	pollUnproven pollState = iota // there was none, it was interrupted, or the clock was set back: the next request does not wait
 	pollSucceeded
 	pollFailed
 )
 
-// An outcome is that of the last poll.
+// An outcome is the outcome of the last poll.
 type outcome struct {
 	state    pollState
 	failures int // in a row
 	err      error
 }
 
-// A hold is whether the source holds requests that wait.
+// A hold says whether the source holds waiting requests.
 type hold int
 
 const (
@@ -31,24 +31,24 @@ const (
 	holdIgnored             // the last one was answered at once with nothing new
 )
 
-// A state is how a subscription is now: how far the copy is, by which settings it is polled, and how the last poll ended. What
-// shows the copy and what polls read it at the same time.
+// A state is the state of a subscription: how far the copy is, the settings by which it is polled, and how the last
+// poll ended. Pages and polls read it at the same time.
 type state struct {
 	*target
 	requests *requests
 	metrics  *pollerMetrics
-	given    tuning // by the environment, or the defaults
+	given    tuning // by the environment or the defaults
 
 	mu        sync.Mutex
-	copied    progress // as the database has it
-	rejecting bool     // entries may be rejected: some were when it was read, or since
+	copied    progress // as stored in the database
+	rejecting bool     // some entries may be rejected: some were at the last reading, or have been since
 	tuned     tuning
 	last      outcome
-	nextPoll  time.Time // past while one runs
+	nextPoll  time.Time // in the past while a poll runs
 	hold      hold
 	cuts      cuts
 	pace      pace          // of the poll under way
-	changed   chan struct{} // closed when awaitCaughtUp is to look again
+	changed   chan struct{} // closed when awaitCaughtUp is to check again
 }
 
 func (st *state) tuning() tuning {
@@ -57,18 +57,18 @@ func (st *state) tuning() tuning {
 	return st.tuned
 }
 
-// take takes over what the database says.
+// take takes over what was read from the database.
 func (st *state) take(at progress) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if was := &st.copied; st.last.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // it may not be stored
+	if was := &st.copied; st.last.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // the failure may not be stored yet
 		at.failingSince, at.stale = was.failingSince, at.stale || was.stale
 	}
 	st.copied, st.rejecting = at, at.rejected > 0
 	st.retune()
 }
 
-// awaitCaughtUp waits until the last poll has succeeded or, where another process polls, the copy is fresh.
+// awaitCaughtUp waits until the last poll has succeeded or, if another process polls, the copy is fresh.
 func (st *state) awaitCaughtUp(ctx context.Context) error {
 	for {
 		st.mu.Lock()
@@ -93,14 +93,15 @@ func (st *state) awaitCaughtUp(ctx context.Context) error {
 	}
 }
 
-// tell has awaitCaughtUp look again. st.mu is locked.
+// tell makes awaitCaughtUp check again. st.mu is locked.
 func (st *state) tell() {
 	close(st.changed)
 	st.changed = make(chan struct{})
 }
 
-// adopt takes over what was set meanwhile, and in a process that does not poll how far the one is that does. before is the last success
-// before at was read. If at has an older one, the database was taken back, as by the restore of a dump: a poll is due at once.
+// adopt takes over what was changed in the database meanwhile: the settings and, in a process that does not poll, the
+// progress of the one that does. before is the last success before at was read. If at has an older one, the database
+// was set back, as by the restore of a dump, and a poll is due at once.
 func (st *state) adopt(at progress, before time.Time) {
 	st.mu.Lock()
 	polls := st.requests.polls()
@@ -112,7 +113,7 @@ func (st *state) adopt(at progress, before time.Time) {
 		st.copied.set(at)
 	}
 	changed = st.retune() || changed
-	if polls && st.setBack(time.Now()) { // the next request is not to wait, nor is one that does
+	if polls && st.setBack(time.Now()) { // the next request does not wait, and one that waits is interrupted
 		st.last.state, changed = pollUnproven, true
 	}
 	if back {
@@ -128,7 +129,7 @@ func (st *state) adopt(at progress, before time.Time) {
 	}
 }
 
-// retune wants st.mu locked. It tells whether anything is other than before.
+// retune applies the settings, and reports whether they have changed. st.mu is locked.
 func (st *state) retune() bool {
 	was, now := st.tuned, st.effective(st.copied)
 	st.tuned = now
@@ -146,7 +147,7 @@ func (st *state) retune() bool {
 	return true
 }
 
-// effective returns the tuning that at makes of what the environment says. st.mu is locked.
+// effective returns the settings: those made at run time over those of the environment. st.mu is locked.
 func (st *state) effective(at progress) tuning {
 	now := st.given
 	if at.schedule != nil {
@@ -173,7 +174,7 @@ func (st *state) current() progress {
 	return st.copied
 }
 
-// assume notes which process polls. What was known of the source ends with the lease.
+// assume stores whether this process polls. A process that loses the lease forgets what it knew of the source.
 func (st *state) assume(r role) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -185,7 +186,7 @@ func (st *state) assume(r role) {
 	}
 }
 
-// committed takes over what a commit has stored. What was set meanwhile stays; the next look counts what was rejected.
+// committed takes over what a commit has stored. Settings that were changed meanwhile stay.
 func (st *state) committed(from, to progress, bad []rejection) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -198,14 +199,14 @@ func (st *state) committed(from, to progress, bad []rejection) {
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 }
 
-// fails returns how many polls have failed since one succeeded.
+// fails returns the number of failed polls since one succeeded.
 func (st *state) fails() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.last.failures
 }
 
-// mayGoOn tells whether the next page may be applied: not at the stop, and not when a poll on schedule is paused.
+// mayGoOn returns an error if no further page may be applied: after a stop, or in a poll on schedule after a pause.
 func (st *state) mayGoOn(ctx context.Context, scheduled bool) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -216,7 +217,7 @@ func (st *state) mayGoOn(ctx context.Context, scheduled bool) error {
 	return ctx.Err()
 }
 
-// hasRejected: there may be rejected entries of the feed.
+// hasRejected reports whether entries of the feed may be rejected.
 func (st *state) hasRejected() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()

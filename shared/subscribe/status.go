@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // States of a copy.
@@ -144,7 +145,7 @@ func (st *state) status(now time.Time) Status {
 	switch {
 	case st.copied.paused:
 		s.State, s.NextPolls = Paused, []time.Time{}
-	case errors.Is(st.last.err, feed.ErrDiverged):
+	case errors.Is(st.last.err, feedclient.ErrDiverged):
 		s.State = Diverged
 	case st.copied.resync.underWay:
 		s.State = Resyncing

@@ -15,39 +15,42 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // Options are those of a [Subscriber]. Only Name must be set.
 type Options struct {
-	// Name tells the subscriber from others in the same database. Each keeps the cursors, settings and rejected entries of its feeds
-	// under its name.
+	// Name tells the subscriber from others in the same database. Each keeps the cursors, settings and rejected entries
+	// of its feeds under its name.
 	Name   string
 	Logger *slog.Logger // nil means that nothing is logged
 
 	Token string // that the sources know the subscriber by; a feed whose URL has a user is asked by that
-	// PlainHosts are hosts to which Token, and a password in a feed's URL, may be sent without TLS, as they may to localhost.
-	PlainHosts feed.PlainHosts
+	// PlainHosts are hosts to which Token, and a password in a feed's URL, may be sent without TLS, as they may to
+	// localhost.
+	PlainHosts feedclient.PlainHosts
 	Wait       time.Duration // how long a request waits at the source for something new: whole seconds, 0 to 30 s
 	PageSize   int           // entries to ask for at once, 1 to 1000; 0 means 1000
 
-	// Log takes what Apply appends by way of [Publishing]: it commits with the rows and the cursor. It is of the same database. Nil
-	// means that the subscriber publishes nothing.
+	// Log takes what Apply appends by way of [Publishing]: it commits with the rows and the cursor. It is of the same
+	// database. Nil means that the subscriber publishes nothing.
 	Log *publish.Log
 
-	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call at a time,
-	// in the one process that polls; nil is none. Its context ends after WorkTimeout. An error is logged, and Work called again.
+	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call
+	// at a time, in the one process that polls; nil is none. Its context ends after WorkTimeout. An error is logged,
+	// and Work called again.
 	Work        func(context.Context) error
 	WorkTimeout time.Duration // 0 means 5 minutes
 	// Current is begun over whenever this process begins to poll; nil is none.
 	Current *Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
-	// another process polls. Nil is none.
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the
+	// stop, or since another process polls. Nil is none.
 	Release func()
 }
 
-// A Subscriber keeps the copies of some feeds in a database. It is a [prometheus.Collector]; a program that registers several
-// whose feeds have the same names tells them apart by [prometheus.WrapRegistererWith].
+// A Subscriber keeps the copies of some feeds in a database. It is a [prometheus.Collector]; a program that registers
+// several whose feeds have the same names tells them apart by [prometheus.WrapRegistererWith].
 type Subscriber struct {
 	options Options
 	pool    *pgxpool.Pool
@@ -56,9 +59,9 @@ type Subscriber struct {
 
 var _ prometheus.Collector = (*Subscriber)(nil)
 
-// New returns a subscriber to the feeds, whose copies it keeps in the database of pool. It needs the tables of [Migrate] and those
-// of the feeds in the schema that connections of pool make tables in. The pool stays the caller's; it has room for at least
-// two connections beside those that the caller uses. New asks no source: see [Subscriber.Run].
+// New returns a subscriber to the feeds, whose copies it keeps in the database of pool. It needs the tables of
+// [Migrate] and those of the feeds in the schema that connections of pool make tables in. The pool stays the caller's;
+// it has room for at least two connections beside those that the caller uses. New asks no source: see [Subscriber.Run].
 //
 // A table holds the copy of one feed: New fails if another subscription has it.
 func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed) (*Subscriber, error) {
@@ -98,10 +101,10 @@ func CheckURL(text string) error {
 	return nil
 }
 
-// Run keeps the copies up to date until ctx ends: it polls at once and then on schedule, as long as no other process does that runs
-// a subscriber of the same name in the same database. Otherwise it stands by, and takes over within seconds. When ctx ends, Run finishes the page that
-// it is applying, if that takes no more than 5 s. What fails is tried again: a source that is down is an age of the copy, and no
-// error. Run is called once at a time.
+// Run keeps the copies up to date until ctx ends: it polls at once and then on schedule, as long as no other process
+// does that runs a subscriber of the same name in the same database. Otherwise it stands by, and takes over within
+// seconds. When ctx ends, Run finishes the page that it is applying, if that takes no more than 5 s. What fails is
+// tried again: a source that is down is an age of the copy, and no error. Run is called once at a time.
 func (s *Subscriber) Run(ctx context.Context) {
 	for _, p := range s.pollers {
 		defer p.fetcher.client.Close()
@@ -109,9 +112,9 @@ func (s *Subscriber) Run(ctx context.Context) {
 	(&lease{s}).run(ctx)
 }
 
-// CaughtUp waits until every copy, but those of optional feeds, has caught up while Run runs: the last poll of this process has brought
-// it up to date, or if another process polls, it is fresh by what that has stored. A copy that is paused never does. It
-// returns an error when ctx ends before.
+// CaughtUp waits until every copy, but those of optional feeds, has caught up while Run runs: the last poll of this
+// process has brought it up to date, or if another process polls, it is fresh by what that has stored. A copy that is
+// paused never does. It returns an error when ctx ends before.
 func (s *Subscriber) CaughtUp(ctx context.Context) error {
 	for _, p := range s.pollers {
 		if p.Optional {

@@ -9,7 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Subscription is that to one feed: what people and programs may ask of it while it is polled, in any process of the subscriber.
+// A Subscription is that to one feed: what people and programs may ask of it while it is polled, in any process of the
+// subscriber.
 type Subscription struct{ p *poller }
 
 // Status returns how the copy is.
@@ -35,9 +36,9 @@ type PollError struct{ Err error }
 func (e *PollError) Error() string { return e.Err.Error() }
 func (e *PollError) Unwrap() error { return e.Err }
 
-// Poll polls now, until the copy is up to date, though the subscription is paused or the source has failed. It returns a [*PollError] if that failed,
-// [ErrBusy] if another poll takes longer than 8 s, [ErrStandby] if another process polls, and [context.Canceled] if this one
-// stopped polling.
+// Poll polls now, until the copy is up to date, though the subscription is paused or the source has failed. It returns
+// a [*PollError] if that failed, [ErrBusy] if another poll takes longer than 8 s, [ErrStandby] if another process
+// polls, and [context.Canceled] if this one stopped polling.
 func (s *Subscription) Poll(ctx context.Context) error {
 	if err := s.p.row.refresh(ctx); err != nil { // else it would wait for a database that is down
 		return err
@@ -54,11 +55,12 @@ func (s *Subscription) Pause(ctx context.Context) error { return s.p.row.set(ctx
 // Resume ends a pause.
 func (s *Subscription) Resume(ctx context.Context) error { return s.p.row.set(ctx, `paused = false`) }
 
-// Resync begins to read the feed again from its start, while the copy serves as it is. A resync that is under way goes on.
+// Resync begins to read the feed again from its start, while the copy serves as it is. A resync that is under way goes
+// on.
 func (s *Subscription) Resync(ctx context.Context) error { return s.p.resync(ctx) }
 
-// Tune has the feed polled as the request says, at once and after a restart, in all processes. It returns a [*TuneError], and changes
-// nothing, if the request is not valid.
+// Tune has the feed polled as the request says, at once and after a restart, in all processes. It returns a
+// [*TuneError], and changes nothing, if the request is not valid.
 func (s *Subscription) Tune(ctx context.Context, to TuneRequest) error {
 	return s.p.row.tune(ctx, to, time.Now())
 }
@@ -68,8 +70,8 @@ func (s *Subscription) ResetTuning(ctx context.Context) error {
 	return s.p.row.untune(ctx, time.Now())
 }
 
-// Rejected returns the first entries, at most limit, that could not be applied, in the order of the feed: of those behind the
-// given position and entity. Before the first one is position -1.
+// Rejected returns the first entries, at most limit, that could not be applied, in the order of the feed: of those
+// behind the given position and entity. Before the first one is position -1.
 func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
 	list, err := s.p.quarantine.rejectedEntries(ctx, position, entity, limit)
 	if err != nil {
@@ -78,14 +80,15 @@ func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid
 	return list, nil
 }
 
-// Retry applies a rejected entry again. It returns [ErrNotRejected], [ErrApplying] or, if the entry is refused again, a [*RetryError].
+// Retry applies a rejected entry again. It returns [ErrNotRejected], [ErrApplying] or, if the entry is refused again, a
+// [*RetryError].
 func (s *Subscription) Retry(ctx context.Context, entity uuid.UUID) error {
 	err := s.p.quarantine.retry(ctx, entity)
 	return errors.Join(err, s.p.row.refresh(ctx))
 }
 
-// RetryAll applies all rejected entries again, each in a transaction of its own, in the order of the feed. It returns how many were
-// applied and how many refused again, or [ErrApplying].
+// RetryAll applies all rejected entries again, each in a transaction of its own, in the order of the feed. It returns
+// how many were applied and how many refused again, or [ErrApplying].
 func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err error) {
 	for last := (RejectedEntry{Position: -1}); ; {
 		list, err := s.Rejected(ctx, last.Position, last.EntityID, 1)

@@ -18,30 +18,30 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// A target is the place of a copy: which feed is copied into which tables, and what the service does with it.
+// A target is where a copy goes: the feed, its tables, and what the service does with entries.
 type target struct {
 	Feed
-	pure     bool   // it has Columns: see there
-	service  string // of which it is
-	shownURL string // as feed.ShownURL has it
+	pure     bool   // the feed has Columns
+	service  string // the service's name
+	shownURL string // as feedclient.ShownURL has it
 	pool     *pgxpool.Pool
 	log      *publish.Log // nil means the service publishes nothing
 	logger   *slog.Logger
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
-	acting   *Current      // by which the service acts, or nil
+	acting   *Current      // set up to date when a poll succeeds, or nil
 }
 
-// saySucceeded tells the service, which may act by its copies, that this one is up to date.
+// saySucceeded tells the service that this copy is up to date, since it may act by its copies.
 func (t *target) saySucceeded(to progress) {
 	if t.acting != nil {
 		t.acting.Polled(t.Name, to.lastSuccess)
 	}
 }
 
-// errFenced: somebody else moved the cursor.
+// errFenced means that another process has moved the cursor.
 var errFenced = errors.New("another process copies this feed into the same database")
 
-// call runs the service's Apply; a panic of it is an error. Of what is stored nothing need be known.
+// call calls the service's Apply, and returns a panic of it as an error. stored may be nil.
 func (t *target) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stored map[uuid.UUID]int64) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -55,7 +55,7 @@ func (t *target) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 	}()
 	batch := NewBatch(entries)
 	batch.stored = stored
-	if t.Apply == nil { // the service has had the entries
+	if t.Apply == nil { // the service got the entries by Entries
 		return nil
 	}
 	if t.Past {
@@ -67,7 +67,8 @@ func (t *target) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 	return t.Apply(ctx, tx, batch)
 }
 
-// passOn runs the service's Entries, if it has any, for what of the page is not malformed; a panic of it is an error.
+// passOn calls the service's Entries, if there is one, for the well-formed entries of the page. It returns a panic as
+// an error.
 func (t *target) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) (err error) {
 	if t.Entries == nil || page == nil {
 		return nil
@@ -95,7 +96,7 @@ func (t *target) passOn(ctx context.Context, from feed.Cursor, page *feed.Page) 
 
 func malformed(e feed.Entry) bool { return e.Malformed() != nil }
 
-// An entriesError is one of the service's Entries: the source is not at fault.
+// An entriesError is an error of the service's Entries, not of the source.
 type entriesError struct {
 	from feed.Cursor
 	err  error
@@ -107,8 +108,8 @@ func (e *entriesError) Error() string {
 func (e *entriesError) Unwrap() error        { return e.err }
 func (e *entriesError) Is(target error) bool { return target == ErrEntries }
 
-// Newer returns the entries that are newer than the rows in Table: what the engine lets Apply see. Of an entity that was rejected, the
-// row is older than what was, and may be of another history: then the rejected version counts.
+// Newer returns the entries that are newer than the rows in Table: those that Apply gets. If an entity was rejected,
+// the rejected version counts, since the row is older and may be of another history.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
 	known := noneKnown()
@@ -117,13 +118,13 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 	return known.newer(entries), err
 }
 
-// known are the versions of a page's entities that the copy has, and of those that it has rejected.
+// known are the versions of a page's entities that the copy has, and those that it has rejected.
 type known struct{ rows, rejected map[uuid.UUID]int64 }
 
 func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
 
-// lookUp makes b find them. (PostgreSQL plans a statement that takes a list every time, so each table has its own, and the second
-// is left out where nothing is rejected.)
+// lookUp makes b query the known versions. PostgreSQL plans a statement with a list each time, so each table has its
+// own statement, and the second is left out if nothing is rejected.
 func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *known) {
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
@@ -155,11 +156,11 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 		return entries
 	}
 	newer := make([]feed.Entry, 0, len(entries))
-	passed := map[uuid.UUID]int64{} // of those here
+	passed := map[uuid.UUID]int64{} // versions of entries on this page
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
 		row, has := k.rows[e.ID]
-		if malformed(e) { // what it says the version is may be wrong: it must not hold back later ones
+		if malformed(e) { // its version may be wrong, and must not hold back later ones
 			known := max(rejected, row, passed[e.ID])
 			e.Version = min(max(e.Version, known), known+1)
 			newer = append(newer, e)
@@ -173,8 +174,8 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 
 func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
 
-// inTx runs f in a transaction. The statements that first queues travel with what begins it. Where the service publishes, all runs
-// again when somebody else appended first: it has no effect but in the transaction.
+// inTx runs f in a transaction. The statements that first queues are sent with BEGIN. If the service publishes and
+// another writer has appended first, all of it runs again, so it has no effect outside the transaction.
 func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
 	if t.log != nil {
 		return t.log.InTx(ctx, func(tx *publish.Tx) error {
@@ -188,12 +189,12 @@ func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx
 	}
 	return t.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
 		var b pgx.Batch
-		b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // what waits for a lock must see what its holder has done
+		b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // so that a statement that waited for a lock sees what its holder has committed
 		first(&b)
 		results := conn.SendBatch(ctx, &b)
 		tx, err := results.Tx(), results.Close()
 		if tx != nil {
-			defer func() { _ = tx.Rollback(ctx) }() // once it is committed that does nothing
+			defer func() { _ = tx.Rollback(ctx) }() // does nothing after the commit
 		}
 		if err == nil {
 			err = f(tx)
@@ -205,28 +206,28 @@ func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx
 	})
 }
 
-// answers reports whether the database does.
+// answers reports whether the database answers.
 func (t *target) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	return t.pool.Ping(ctx) == nil
 }
 
-// key tells a service's schedule of a feed from those of others: see ParseSchedule.
+// key identifies the service's schedule of a feed: see ParseSchedule.
 func (t *target) key() string { return t.service + "/" + t.Name }
 
-// create makes the subscription's rows if this is the first start. It fails if another subscription keeps its copy in the same
-// table: each would take the other's rows for its own. A table that takes the place of another one may be empty: the feed is
-// read again for it. Where there is nothing to change nothing is written, not even a lock of a row: a commit that writes waits for
-// a synchronous standby, and the copy can be served without it.
+// create makes the subscription's rows at the first start. It fails if another subscription keeps its copy in the same
+// table, since each would take the other's rows for its own. If the feed's table is another one than before, it may be
+// empty, so create begins a resync. If nothing has changed, create writes nothing and locks no row: a commit that
+// writes waits for a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	var b pgx.Batch
 	b.Queue(`
-		update subscription set walk_cursor = '0', walk_history = '0', walk_since = now(),
-		       walk_reason = 'The copy has another table now.'
-		 where service = $1 and feed = $2 and table_name <> $3 and walk_cursor is null`, t.service, t.Name, t.Table)
+		update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
+		       resync_reason = 'The copy has another table now.'
+		 where service = $1 and feed = $2 and table_name <> $3 and resync_cursor is null`, t.service, t.Name, t.Table)
 	b.Queue(`
 		insert into subscription (service, feed, table_name)
 		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
@@ -240,7 +241,7 @@ func (t *target) create(ctx context.Context) error {
 	return err
 }
 
-// tableTaken returns an error that says which subscription has the table.
+// tableTaken returns an error that names the subscription that has the table.
 func (t *target) tableTaken(ctx context.Context, err error) error {
 	var service, feed string
 	row := t.pool.QueryRow(ctx, `select service, feed from subscription where table_name = $1`, t.Table)

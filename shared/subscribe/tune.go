@@ -9,40 +9,40 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A tuning says when and how to poll.
+// A tuning is the settings by which a feed is polled.
 type tuning struct {
 	schedule Schedule
-	wait     time.Duration // how long a request may wait at the source for something new; 0: none does
+	wait     time.Duration // how long a request may wait at the source for something new; 0 means that none waits
 	pageSize int
 	source   string // of the schedule: "default", "environment" or "runtime"
 }
 
-// sameTimes reports whether polls are due at the same times by both.
+// sameTimes reports whether both make polls due at the same times.
 func (t tuning) sameTimes(other tuning) bool {
 	return t.schedule.text == other.schedule.text && t.wait == other.wait
 }
 
-// A TuneRequest says how a feed is to be polled from now on.
+// A TuneRequest is new settings for the polls of a feed.
 type TuneRequest struct {
 	Schedule string  `json:"schedule"`
-	Wait     *string `json:"wait"`      // nil, as PageSize: as Options say
+	Wait     *string `json:"wait"`      // nil means as in Options; so does PageSize
 	PageSize *int    `json:"page_size"` // entries
 }
 
-// maxScheduleText is how long an expression may be, in bytes.
+// maxScheduleText is the length in bytes of the longest expression.
 const maxScheduleText = 200
 
-// What the fields of a TuneRequest take.
+// takes says which values the fields of a TuneRequest take.
 var takes = map[string]string{
 	"schedule":  `takes a cron expression such as "*/5 * * * *", or "@every 30s"`,
 	"wait":      `takes whole seconds from "0s" to "30s"`,
 	"page_size": fmt.Sprintf("takes a whole number from 1 to %d", feed.MaxPageSize),
 }
 
-// A TuneError says of each field of a [TuneRequest] what is wrong with it.
+// A TuneError says what is wrong with each field of a [TuneRequest].
 type TuneError struct{ Fields []FieldError }
 
-// A FieldError is what is wrong with a field, by its JSON name.
+// A FieldError says what is wrong with a field, which it names as in JSON.
 type FieldError struct{ Field, Detail string }
 
 func (e *TuneError) Error() string {
@@ -107,8 +107,8 @@ const setTuning = `
 	    select coalesce(last_success_at, '-infinity') from subscription where service = $1 and feed = $2
 	) else stale_tuned end`
 
-// retuned returns now if a tuning to what is set in to changes when polls are due, else nil, and whether the copy is stale by
-// the tuning in force. If it is, no other makes it fresh.
+// retuned returns now if the settings in to change when polls are due, or else nil. It also reports whether the copy is
+// stale by the settings in force: new settings do not make it fresh.
 func (st *state) retuned(to progress, now time.Time) (tuned *time.Time, stale bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

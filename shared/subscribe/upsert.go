@@ -13,14 +13,16 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// copyFrom is how many new rows are worth a COPY, which takes half of what a statement for each takes but a round trip more.
+// copyFrom is the number of new rows from which on COPY is used. COPY takes half the time of a statement per row, but
+// one more round trip.
 const copyFrom = 20
 
-// Upsert makes the rows of a table what the batch says, without a statement of the service's. Beside id and version, which are the
-// entry's, it fills the columns from the members of the same names, as jsonb_to_recordset does: PostgreSQL reads their text as the
-// column's type; what is null or missing becomes null; a column of type json or jsonb takes any value. Arrays of PostgreSQL are not
-// made. Other columns of the table keep what they have, or get their default. Rows of entities that are deleted are deleted. In a first
-// copy it is twice as fast as a statement that reads JSON: what is new goes in by COPY.
+// Upsert makes the rows of a table what the batch says. The columns id and version are those of the entry. The columns
+// that are given are filled from the entity's members of the same names, as by jsonb_to_recordset: PostgreSQL parses
+// the text as the column's type; null or a missing member becomes null; a column of type json or jsonb takes any value.
+// Upsert does not make PostgreSQL arrays. Other columns keep their values, or get their defaults. Rows of deleted
+// entities are deleted. In a first copy Upsert is twice as fast as a statement that reads JSON, since new rows go in by
+// COPY.
 func (b *Batch) Upsert(ctx context.Context, tx pgx.Tx, table string, columns ...string) error {
 	u, err := newUpsert(ctx, tx.Conn(), table, columns)
 	if err != nil {
@@ -51,17 +53,17 @@ func (b *Batch) Upsert(ctx context.Context, tx pgx.Tx, table string, columns ...
 	return tx.SendBatch(ctx, &to).Close()
 }
 
-// An upsert is what it takes to bring the columns of a table to the state in entries.
+// An upsert writes entries into the columns of a table.
 type upsert struct {
-	into    string // the table and its columns, quoted as all here
+	into    string // the table and its columns; all names are quoted
 	table   string
-	insert  string   // one row, whatever is there
-	newer   string   // unless that is as new
+	insert  string   // writes one row over an existing one
+	newer   string   // the same, unless the existing row is as new
 	columns []string // without id and version
-	types   []uint32 // OIDs, with those two in front
+	types   []uint32 // OIDs of id, version and the columns
 }
 
-// newUpsert asks for the columns' types: with a round trip on a connection that has not been asked before.
+// newUpsert looks up the columns' types. It takes a round trip the first time that a connection is used for it.
 func newUpsert(ctx context.Context, conn *pgx.Conn, table string, columns []string) (*upsert, error) {
 	u := &upsert{table: pgx.Identifier{table}.Sanitize(), columns: columns}
 	names, values, set := "id, version", "$1, $2", "version = excluded.version"
@@ -101,8 +103,9 @@ func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
 	return nil
 }
 
-// copy adds rows for entities that have none: in binary, which spares PostgreSQL a seventh, or if that cannot be as text. It sorts
-// entries as the primary key is, which then finds the pages that it needs in the processor's cache.
+// copy adds rows for entities that have none. It uses the binary format, which saves PostgreSQL a seventh of the time,
+// or the text format if a value has no binary form here. It sorts the entries by id, so that the primary key's pages
+// stay in the processor's cache.
 func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) error {
 	slices.SortFunc(entries, func(a, b feed.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	sql := `copy ` + u.into + ` from stdin`
@@ -120,7 +123,7 @@ func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) erro
 	return err
 }
 
-// rows appends those of the entries, in a form of COPY.
+// rows returns the entries in a format of COPY.
 func (u *upsert) rows(to []byte, entries []feed.Entry, appendRow func(to []byte, e feed.Entry, values []jsontext.Value) ([]byte, error)) (_ []byte, err error) {
 	values := make([]jsontext.Value, len(u.columns))
 	for _, e := range entries {

@@ -19,8 +19,8 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// Upsert makes the rows that json_to_recordset makes, or fails where that does: by COPY as by a statement for each, of new rows and of
-// those that are there.
+// Upsert makes the rows that json_to_recordset makes, or fails where that does: by COPY as by a statement for each, of
+// new rows and of those that are there.
 func TestUpsert(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t, sql.Migrations("subscribe"))
@@ -168,8 +168,8 @@ func FuzzMembers(f *testing.F) {
 	})
 }
 
-// Of a few entries of a pure copy, which go in by one packet: what is not newer than the copy changes nothing, and nothing at all where
-// the cursor was moved by somebody else, or a walk has begun.
+// Of a few entries of a pure copy, which go in by one packet: what is not newer than the copy changes nothing, and
+// nothing at all where the cursor was moved by somebody else, or a walk has begun.
 func TestUpsertAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

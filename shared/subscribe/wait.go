@@ -9,22 +9,23 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// forgetCuts is after how long a request waits as long as is set again, where such ones were cut off before.
+// forgetCuts is the time after the last cut after which requests wait again as long as is set.
 const forgetCuts = 15 * time.Minute
 
-// errCut is the end of a request that waited, by something on its way, such as a proxy that has heard nothing for too long. It
-// says nothing of the source: the next poll, which is due at once and does not wait, does.
+// errCut means that something between the reader and the source cut a waiting request off, such as a proxy that has
+// heard nothing for too long. It says nothing about the source. The next poll is due at once and does not wait.
 var errCut = errors.New("cut off while it waited")
 
-// cuts are what is known of requests that wait and are cut off on their way.
+// cuts are the waiting requests that were cut off on their way.
 type cuts struct {
-	last time.Time     // zero: none was
-	most time.Duration // for which a request is to wait since; 0: none does
+	last time.Time     // zero means none
+	most time.Duration // the time for which a request may wait since then; 0 means that none waits
 }
 
-// allowed returns for how long a request may wait that is to wait for so long.
+// allowed returns the time for which a request may wait, where wait is set.
 func (c cuts) allowed(wait time.Duration, now time.Time) time.Duration {
 	if c.last.IsZero() || now.Sub(c.last) >= forgetCuts {
 		return wait
@@ -32,21 +33,21 @@ func (c cuts) allowed(wait time.Duration, now time.Time) time.Duration {
 	return min(wait, c.most)
 }
 
-// after returns what is known when one that was to wait for so long was cut off.
+// after returns the cuts after a request that was to wait for wait was cut off after took.
 func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	most := took * 4 / 5
-	if took < time.Second { // that may be a source that restarts
+	if took < time.Second { // the source may be restarting
 		most = wait / 2
 	}
 	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
 }
 
-// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. The next request
-// waits for less.
+// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. Then the
+// next request waits for less.
 func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
-	status, answered := errors.AsType[*feed.StatusError](f.err)
+	status, answered := errors.AsType[*feedclient.StatusError](f.err)
 	switch {
-	case f.Wait == 0, errors.Is(f.err, feed.ErrDiverged), errors.Is(f.err, feed.ErrPage):
+	case f.Wait == 0, errors.Is(f.err, feedclient.ErrDiverged), errors.Is(f.err, feed.ErrPage):
 		return f.err
 	case answered && (status.RetryAfter > 0 || status.Status < http.StatusInternalServerError && status.Status != http.StatusRequestTimeout):
 		return f.err
@@ -59,16 +60,16 @@ func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
 	}
 	st.cuts = st.cuts.after(f.Wait, took, now)
 	if network, ok := errors.AsType[net.Error](f.err); ok && network.Timeout() || errors.Is(f.err, context.DeadlineExceeded) {
-		return f.err // it was silent for longer than it was to wait
+		return f.err // the source was silent for longer than it was to wait
 	}
 	level("request cut off while it waited", "feed", st.Name, "after", took.Round(time.Millisecond), "next_waits", st.cuts.most, "error", f.err)
 	return fmt.Errorf("%w: %w", errCut, f.err)
 }
 
-// wait is for how long a request may wait now. st.mu is locked.
+// wait returns the time for which a request may wait now. st.mu is locked.
 func (st *state) wait(now time.Time) time.Duration { return st.cuts.allowed(st.tuned.wait, now) }
 
-// heard notes whether the source waits. One that answers at once, and has nothing new, does not.
+// heard notes whether the source holds waiting requests. A source that answers at once with nothing new does not.
 func (st *state) heard(f fetched, took time.Duration) {
 	if f.Wait == 0 {
 		return
@@ -82,7 +83,7 @@ func (st *state) heard(f fetched, took time.Duration) {
 	}
 }
 
-// mayWait returns for how long a request may wait at the source. The first one after a failure does not.
+// mayWait returns the time for which a request may wait at the source. The first request after a failure does not wait.
 func (st *state) mayWait() time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package web has what answers are made of, for any router: problems (RFC 9457), content negotiation, pages with their style, and limits
-// per client. Package webserver has the server.
+// Package web has what answers are made of, for any router: problems (RFC 9457), content negotiation, pages with their
+// style, and limits per client. Package webserver has the server.
 package web
 
 import (
@@ -16,9 +16,9 @@ func PrefersHTML(r *http.Request) bool {
 }
 
 // Negotiate returns the offered media type (in lower case, without parameters) that the value of an Accept field likes
-// best, or "" if it takes none (RFC 9110 section 12.5.1). On a tie that is the one of the more specific range, as a client
-// names a type for a reason and adds */* for safety, then the first. A blank value takes everything; a part that is not
-// well-formed is passed over.
+// best, or "" if it takes none (RFC 9110 section 12.5.1). On a tie that is the one of the more specific range, as a
+// client names a type for a reason and adds */* for safety, then the first. A blank value takes everything; a part that
+// is not well-formed is passed over.
 func Negotiate(accept string, offers ...string) string {
 	best, _ := NegotiateNamed(accept, offers...)
 	return best
@@ -73,8 +73,8 @@ func parseAccept(accept string) []mediaRange {
 	return ranges
 }
 
-// parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8, and type=feed
-// of Atom (RFC 5023 section 12.1).
+// parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8, and
+// type=feed of Atom (RFC 5023 section 12.1).
 func parseRange(part string) (mediaRange, bool) {
 	r := mediaRange{quality: 1000}
 	for param := range SplitQuoted(part, ';') {
@@ -102,7 +102,8 @@ func parseRange(part string) (mediaRange, bool) {
 	return r, r.pattern != ""
 }
 
-// parseQuality reads a weight, 0 to 1 with up to three decimals (RFC 9110 section 12.4.2), in thousandths. Java writes .2 for 0.2.
+// parseQuality reads a weight, 0 to 1 with up to three decimals (RFC 9110 section 12.4.2), in thousandths. Java writes
+// .2 for 0.2.
 func parseQuality(s string) (int, bool) {
 	whole, decimals, _ := strings.Cut(s, ".")
 	if whole == "" && decimals != "" {

@@ -15,8 +15,8 @@ type Client struct {
 
 type clientKey struct{}
 
-// WithClient returns the request with what is known of its client: limits, the access log and metrics count by the client's name or
-// else its address, and pages offer an operator to log out.
+// WithClient returns the request with what is known of its client: limits, the access log and metrics count by the
+// client's name or else its address, and pages offer an operator to log out.
 func WithClient(r *http.Request, client *Client) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), clientKey{}, client))
 }

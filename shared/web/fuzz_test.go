@@ -86,7 +86,8 @@ func FuzzAccept(f *testing.F) {
 	})
 }
 
-// FuzzIfNoneMatch compares MatchesETag with the comparison of RFC 9110 section 8.8.3.2, on well-formed lists in any number of fields.
+// FuzzIfNoneMatch compares MatchesETag with the comparison of RFC 9110 section 8.8.3.2, on well-formed lists in any
+// number of fields.
 func FuzzIfNoneMatch(f *testing.F) {
 	for _, list := range []string{"", "\x00", "\x02\x81", "\x01\x02\x03\x04\x05\x06", "\x07\x88\x09", "\x80\x80\x01"} {
 		f.Add([]byte(list), byte(1), `W/"a"`)

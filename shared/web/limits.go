@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// Limits bound what clients can hold of a server at once. The zero value of each is a default that follows from the limit of open
-// files (RLIMIT_NOFILE, which Go raises at the start as far as it may) and the cores (GOMAXPROCS); see [Limits.Complete].
+// Limits bound what clients can hold of a server at once. The zero value of each is a default that follows from the
+// limit of open files (RLIMIT_NOFILE, which Go raises at the start as far as it may) and the cores (GOMAXPROCS); see
+// [Limits.Complete].
 type Limits struct {
 	// Beyond Waiting a request is answered without waiting.
 	Waiting Bound `env:"MAX_WAITING" help:"requests that may wait (Prefer: wait) at the same time, in all/per client: 10000/2500; by default half of the connections that the limit of open files allows, and a quarter of these"`
@@ -38,7 +39,8 @@ func (b *Bound) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Complete returns the limits with the defaults of this process, or an error if they allow more connections than it can have.
+// Complete returns the limits with the defaults of this process, or an error if they allow more connections than it can
+// have.
 func (l Limits) Complete() (Limits, error) {
 	if l.Rendering < 0 {
 		return l, errors.New("MAX_RENDERING takes a whole number from 1")
@@ -65,8 +67,8 @@ func quarters(all int) Bound { return Bound{max(all, 1), max(all/4, 1)} }
 // MaxConnections returns how many connections clients may have to this process.
 func MaxConnections() int { return maxConnections(openFiles()) }
 
-// maxConnections is how many clients' connections go with a limit of open files: some files remain for the database, for sources,
-// certificates and the log.
+// maxConnections is how many clients' connections go with a limit of open files: some files remain for the database,
+// for sources, certificates and the log.
 func maxConnections(files int) int { return max(files-64-files/16, files/2) }
 
 // openFiles is the limit of this process.

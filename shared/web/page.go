@@ -81,8 +81,8 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 	return t
 }
 
-// Render answers with a page. If the template fails, it returns an error and has not answered. Cache-Control is no-cache unless it
-// is set already; a page of an operator who is logged in is stored by no cache.
+// Render answers with a page. If the template fails, it returns an error and has not answered. Cache-Control is
+// no-cache unless it is set already; a page of an operator who is logged in is stored by no cache.
 func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Template, p Page) error {
 	p.Operator = operatorOf(r)
 	body, err := Execute(t, p)

@@ -71,8 +71,8 @@ func NotAllowed(allow, method string) *Problem {
 // NothingHere is the problem of an address that leads to nothing.
 func NothingHere() *Problem { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
 
-// ProblemOf returns the problem to answer err with: err itself, or a 503 where the database is down or the time is up, or a 500. It
-// logs the latter two. It returns nil if the client is gone.
+// ProblemOf returns the problem to answer err with: err itself, or a 503 where the database is down or the time is up,
+// or a 500. It logs the latter two. It returns nil if the client is gone.
 func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	ctx := r.Context()
 	p := ProblemIn(err)
@@ -157,7 +157,8 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error, logger *slog.Logg
 	p.Write(w, r, look)
 }
 
-// Write answers with the problem: for a browser a page with the brand, service and navigation of look, else application/problem+json.
+// Write answers with the problem: for a browser a page with the brand, service and navigation of look, else
+// application/problem+json.
 func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 	full := *p
 	full.Status = cmp.Or(p.Status, http.StatusInternalServerError)

@@ -67,8 +67,8 @@ func SendBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 
 type togetherKey struct{}
 
-// WithTogether returns a context of requests, whose answers [SendBody] writes by together: it makes what is written one packet, as
-// far as it can.
+// WithTogether returns a context of requests, whose answers [SendBody] writes by together: it makes what is written one
+// packet, as far as it can.
 func WithTogether(ctx context.Context, together func(write func())) context.Context {
 	return context.WithValue(ctx, togetherKey{}, together)
 }
@@ -80,8 +80,8 @@ func WithStopping(ctx context.Context, stop <-chan struct{}) context.Context {
 	return context.WithValue(ctx, stoppingKey{}, stop)
 }
 
-// Stopping returns, in the context of a request, what is closed when the request is to end, as before a stop of the server: a handler
-// that waits must end then. Elsewhere it is nil, and never closed.
+// Stopping returns, in the context of a request, what is closed when the request is to end, as before a stop of the
+// server: a handler that waits must end then. Elsewhere it is nil, and never closed.
 func Stopping(ctx context.Context) <-chan struct{} {
 	stop, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return stop

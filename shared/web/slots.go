@@ -20,8 +20,8 @@ func NewSlots(what string, bound Bound) *Slots {
 	return &Slots{what: what, bound: bound, byName: map[string]int{}}
 }
 
-// Take takes a slot and returns a function that releases it, to be called once; or an error that is a 429 if the client, by its
-// [ClientKey], has its share already, and a 503 if none is left.
+// Take takes a slot and returns a function that releases it, to be called once; or an error that is a 429 if the
+// client, by its [ClientKey], has its share already, and a 503 if none is left.
 func (s *Slots) Take(client string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

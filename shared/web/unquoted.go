@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Unquoted returns the text of an error for the log. What PostgreSQL or pgx say of a value that they do not take may quote it, and is
-// left out.
+// Unquoted returns the text of an error for the log. What PostgreSQL or pgx say of a value that they do not take may
+// quote it, and is left out.
 func Unquoted(err error) string {
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(refused.Code, "22") || refused.Routine == "exec_stmt_raise") {
 		return fmt.Sprintf("refused by the database, table %q, column %q (SQLSTATE %s)", refused.TableName, refused.ColumnName, refused.Code)
@@ -22,8 +22,8 @@ func Unquoted(err error) string {
 	return err.Error()
 }
 
-// Panicked describes what a panic was called with, for the log. The value of a panic that is not Go's own may quote anything: only
-// its type is told.
+// Panicked describes what a panic was called with, for the log. The value of a panic that is not Go's own may quote
+// anything: only its type is told.
 func Panicked(value any) string {
 	if err, ok := value.(runtime.Error); ok {
 		return err.Error()

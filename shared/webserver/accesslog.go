@@ -49,7 +49,8 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 
 var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-// normal writes a URI without escapes that it does not need (RFC 3986 section 6.2.2.2), so that a token in it is known for one.
+// normal writes a URI without escapes that it does not need (RFC 3986 section 6.2.2.2), so that a token in it is known
+// for one.
 func normal(uri string) string {
 	return escape.ReplaceAllStringFunc(uri, func(s string) string {
 		b, _ := strconv.ParseUint(s[1:], 16, 8)

@@ -1,5 +1,6 @@
-// Package webserver is the HTTP server of every process: a gin engine that fails safely, its access log, metrics and health, and a
-// listener that bounds connections and stops gracefully. What an answer is made of lies in package web, which knows no router.
+// Package webserver is the HTTP server of every process: a gin engine that fails safely, its access log, metrics and
+// health, and a listener that bounds connections and stops gracefully. What an answer is made of lies in package web,
+// which knows no router.
 package webserver
 
 import (
@@ -19,10 +20,11 @@ import (
 )
 
 // New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
-// cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer than
-// 30 s (408), bounds in number those over 8 KiB that it holds at once (429, 503), answers unknown paths (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken
-// connection if part of the answer is out already, so that half a page never looks complete. It believes no proxy: see
-// Proxies. The observers run around all that, and see every answer as it goes out.
+// cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer
+// than 30 s (408), bounds in number those over 8 KiB that it holds at once (429, 503), answers unknown paths (404) and
+// methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the answer is out
+// already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run around all
+// that, and see every answer as it goes out.
 func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -57,9 +59,10 @@ func funcName(h gin.HandlerFunc) string {
 // secureName is in the chain of every handler of an engine of [New], and of no other.
 var secureName = funcName(secure)
 
-// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down or the time is
-// up, and as nothing where the client is gone. No later handler of the chain runs. The context of the request that h gets ends 8 s
-// after its body has arrived. On an engine that [New] did not make, the errors that are logged go to [slog.Default].
+// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down
+// or the time is up, and as nothing where the client is gone. No later handler of the chain runs. The context of the
+// request that h gets ends 8 s after its body has arrived. On an engine that [New] did not make, the errors that are
+// logged go to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
@@ -79,8 +82,8 @@ func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	})
 }
 
-// HandleLong is [Handle] without a deadline: for streams, and for what waits or has much to do. h bounds each thing that
-// it asks the database for by itself.
+// HandleLong is [Handle] without a deadline: for streams, and for what waits or has much to do. h bounds each thing
+// that it asks the database for by itself.
 func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -123,8 +126,8 @@ func clientOf(c *gin.Context) *web.Client {
 // SetReader names the client of the request, which has proved by a token or a session to be that one.
 func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
 
-// SetSession makes the pages of the answer offer an operator to log out. name returns the operator's name, or "" if the session has
-// ended.
+// SetSession makes the pages of the answer offer an operator to log out. name returns the operator's name, or "" if the
+// session has ended.
 func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
 // Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
@@ -170,7 +173,8 @@ func refuse(c *gin.Context, p *web.Problem) {
 	p.Write(c.Writer, c.Request, web.Page{Brand: Brand, Service: "Cars"})
 }
 
-// PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of no third one.
+// PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of
+// no third one.
 func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	crossOrigin := http.NewCrossOriginProtection()
 	if err := crossOrigin.AddTrustedOrigin(origin); err != nil {

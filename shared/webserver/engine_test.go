@@ -373,8 +373,8 @@ func TestAssets(t *testing.T) {
 	}
 }
 
-// Bodies of which one byte is missing: each client may have the server hold so many large ones, and all together, and small ones in
-// any number.
+// Bodies of which one byte is missing: each client may have the server hold so many large ones, and all together, and
+// small ones in any number.
 func TestLargeBodiesAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Clients that together hold all connections with requests whose bodies do not come leave room for another one, whatever
-// they ask for.
+// Clients that together hold all connections with requests whose bodies do not come leave room for another one,
+// whatever they ask for.
 func TestBodiesThatDoNotCome(t *testing.T) {
 	t.Parallel()
 	for name, request := range map[string]string{

@@ -12,8 +12,8 @@ import (
 )
 
 // Health adds /livez, which answers 200 while the process serves, and /readyz, which answers 200 while ready returns no
-// error within 2 s, else 503 with the problem that it returned. Requests that come while ready runs get what it returns: so
-// they take one connection to the database, however many they are.
+// error within 2 s, else 503 with the problem that it returned. Requests that come while ready runs get what it
+// returns: so they take one connection to the database, however many they are.
 func Health(r gin.IRoutes, ready func(context.Context) error) {
 	var asking singleflight.Group
 	GET(r, "/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })

@@ -28,8 +28,9 @@ func Metrics(r gin.IRoutes, registry *prometheus.Registry) {
 	})
 }
 
-// CountRequests is an observer for New that counts requests by route ("" where there is none), reader ("" where everybody
-// may read) and the first digit of the status: 2xx; aborted where the connection was broken off in the middle.
+// CountRequests is an observer for New that counts requests by route ("" where there is none), reader ("" where
+// everybody may read) and the first digit of the status: 2xx; aborted where the connection was broken off in the
+// middle.
 func CountRequests(registry prometheus.Registerer) gin.HandlerFunc {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "http_requests_total", Help: "Requests answered.",

@@ -10,10 +10,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// openConns are the connections of a listener. They are bounded, in all and per client, so that files remain for what is not a
-// client's connection, and connections for other clients. Where there are too many, one on which no request is under way gives
-// way to the new one, of the client that has the most; where there is none, one whose client keeps the server waiting, if
-// that client has more connections than the new one's.
+// openConns are the connections of a listener. They are bounded, in all and per client, so that files remain for what
+// is not a client's connection, and connections for other clients. Where there are too many, one on which no request is
+// under way gives way to the new one, of the client that has the most; where there is none, one whose client keeps the
+// server waiting, if that client has more connections than the new one's.
 type openConns struct {
 	most, ofClient int
 
@@ -61,8 +61,8 @@ func (o *openConns) admit(c *impatientConn) bool {
 	return true
 }
 
-// find returns a connection that gives way, of the client that has the most connections among those that have such a one and
-// more than so many, or nil if there is none. It wants o.mu locked.
+// find returns a connection that gives way, of the client that has the most connections among those that have such a
+// one and more than so many, or nil if there is none. It wants o.mu locked.
 func (o *openConns) find(moreThan int, slow bool) *impatientConn {
 	clients := make([]map[*impatientConn]struct{}, 0, len(o.byClient))
 	for _, conns := range o.byClient {

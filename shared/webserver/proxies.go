@@ -27,7 +27,8 @@ func (p *Proxies) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Trust makes c.ClientIP, [web.ClientKey] and [HTTPS] believe these proxies, and nobody else. Call it before routes are added.
+// Trust makes c.ClientIP, [web.ClientKey] and [HTTPS] believe these proxies, and nobody else. Call it before routes are
+// added.
 func (p Proxies) Trust(r *gin.Engine) error {
 	if len(p) > 0 {
 		r.Handlers = slices.Insert(r.Handlers, 0, p.note)
@@ -37,14 +38,14 @@ func (p Proxies) Trust(r *gin.Engine) error {
 	return r.SetTrustedProxies(p)
 }
 
-// HTTPS reports whether the client's connection is encrypted: to this server, or to a proxy that it trusts and that says so by
-// X-Forwarded-Proto.
+// HTTPS reports whether the client's connection is encrypted: to this server, or to a proxy that it trusts and that
+// says so by X-Forwarded-Proto.
 func HTTPS(c *gin.Context) bool { return c.Request.TLS != nil || c.GetBool(httpsKey{}) }
 
 type httpsKey struct{}
 
-// note notes for [web.ClientKey] where the client's address comes from, and for [HTTPS] that a proxy of p says https. Where several
-// proxies say something, all have to say it: a client may have sent the first one's.
+// note notes for [web.ClientKey] where the client's address comes from, and for [HTTPS] that a proxy of p says https.
+// Where several proxies say something, all have to say it: a client may have sent the first one's.
 func (p Proxies) note(c *gin.Context) {
 	clientOf(c).Addr = c.ClientIP
 	said := c.Request.Header["X-Forwarded-Proto"]

@@ -31,8 +31,8 @@ func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger
 }
 
 // Listen takes addr (host:port; port 0 is any free one) without answering yet. A client that does not take what it is
-// sent, 64 KiB within 30 s, will be cut off. Connections are bounded by [MaxConnections]: beyond it one on which no request is
-// under way is closed for a new one.
+// sent, 64 KiB within 30 s, will be cut off. Connections are bounded by [MaxConnections]: beyond it one on which no
+// request is under way is closed for a new one.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {

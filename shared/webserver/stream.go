@@ -8,8 +8,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// A streamWriter answers over HTTP/2, where a stream may stall while its connection does not: a client that takes less than
-// stallBytes of an answer within stallTimeout is cut off. Between two writes any time may pass.
+// A streamWriter answers over HTTP/2, where a stream may stall while its connection does not: a client that takes less
+// than stallBytes of an answer within stallTimeout is cut off. Between two writes any time may pass.
 type streamWriter struct{ gin.ResponseWriter }
 
 // streams sends every answer over HTTP/2 through a streamWriter.

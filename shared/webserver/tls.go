@@ -15,9 +15,9 @@ import (
 // lookAgain is how long a certificate is used without a look at its files.
 const lookAgain = time.Minute
 
-// ListenTLS returns connections of ln that speak TLS 1.2 or newer, and HTTP/2 or 1.1 in it, with the certificate (chain) and
-// key in two PEM files. What they are replaced by is used within a minute. Without files it gives ln itself; one
-// file alone, and a pair that does not work, are errors.
+// ListenTLS returns connections of ln that speak TLS 1.2 or newer, and HTTP/2 or 1.1 in it, with the certificate
+// (chain) and key in two PEM files. What they are replaced by is used within a minute. Without files it gives ln
+// itself; one file alone, and a pair that does not work, are errors.
 func ListenTLS(ln net.Listener, certFile, keyFile string, logger *slog.Logger) (net.Listener, error) {
 	if certFile == "" && keyFile == "" {
 		return ln, nil

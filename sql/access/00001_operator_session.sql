@@ -7,6 +7,3 @@ create table operator_session (
     token   bytea       not null,    -- SHA-256 of the token of the login: the session ends with it
     ends_at timestamptz not null
 );
-
--- +goose Down
-drop table operator_session;

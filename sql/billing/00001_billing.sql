@@ -31,6 +31,7 @@ create table document (
     check ((kind = 'credit_note') = (credits is not null))
 );
 create index on document (order_id);
+select keep_row_count('document', 'kind', 'total_cents');
 
 -- +goose StatementBegin
 create function refuse_change() returns trigger language plpgsql as $$
@@ -53,6 +54,8 @@ create table orders (
     invoice     bigint      unique references document -- the one that is not credited; null: none
 );
 create index on orders (customer_id) where status = 'placed' and invoice is null; -- those that wait
+create index orders_waiting on orders (placed_at, id) where status = 'placed' and invoice is null; -- the oldest first
+select keep_row_count('orders', $$case when status = 'placed' and invoice is null then 'waiting' end$$);
 
 create table customer (
     id          uuid   primary key,
@@ -67,6 +70,11 @@ create table customer (
 -- Customers whose account was deleted: an order that waits for one of them waits for good.
 create table deleted_customer (id uuid primary key);
 
--- +goose Down
-drop table deleted_customer, customer, orders, document, last_number;
-drop function refuse_change;
+-- The copy of the shipments feed: an invoice is not credited while a car of its order is out.
+create table shipment (
+    id       uuid   primary key,
+    version  bigint not null,
+    order_id uuid   not null,
+    status   text   not null
+);
+create index on shipment (order_id) where status = 'shipped';

@@ -6,8 +6,12 @@ create table orders (
     version     bigint      not null,
     status      text        not null,
     placed_at   timestamptz not null,
-    total_cents bigint      not null
+    total_cents bigint      not null,
+    stage       text        not null default 'placed', -- of its slowest car: placed, planned, started, built, shipped; or cancelled
+    built_at    timestamptz,                           -- null: not all of its cars are
+    shipped_at  timestamptz
 );
+create index on orders (placed_at, id);
 
 create table order_line (
     order_id         uuid   not null references orders on delete cascade,
@@ -15,8 +19,37 @@ create table order_line (
     model            text   not null,
     quantity         bigint not null,
     unit_price_cents bigint not null,
+    options          text[] not null default '{}',
     primary key (order_id, line)
 );
 
--- +goose Down
-drop table order_line, orders;
+-- The copies of the builds and the shipments feeds: a row for each car.
+create table build (
+    id          uuid   primary key,
+    version     bigint not null,
+    order_id    uuid   not null,
+    status      text   not null,
+    finished_at timestamptz
+);
+create index on build (order_id);
+
+create table shipment (
+    id         uuid   primary key,
+    version    bigint not null,
+    order_id   uuid   not null,
+    build_id   uuid   not null,
+    status     text   not null,
+    shipped_at timestamptz
+);
+create index on shipment (build_id);
+
+-- What the orders amount to, by the day (UTC) on which they were placed: pages read these few rows, not all orders.
+create table figure (
+    kind          text   not null, -- stage, model, option; or a lead time: placed-built, built-shipped, placed-shipped
+    day           date   not null,
+    name          text   not null, -- of the stage, model or option; of a lead time its seconds, rounded to two digits
+    orders        bigint not null,
+    cars          bigint not null,
+    revenue_cents bigint not null,
+    primary key (day, kind, name)
+);

@@ -14,10 +14,11 @@ create table orders (
 
 -- The copy of the customers feed.
 create table customers (
-    id      uuid   primary key,
-    version bigint not null,
-    name    text   not null,
-    email   text   not null
+    id              uuid    primary key,
+    version         bigint  not null,
+    name            text    not null,
+    email           text    not null,
+    email_confirmed boolean not null default false
 );
 
 -- Customers whose account is deleted: nothing is sent to them.
@@ -52,5 +53,52 @@ create index on mail (placed_at desc, order_id);
 create index on mail (due_at) where state = 'pending';
 create index on mail (sending_since) where state = 'sending';
 
--- +goose Down
-drop table mail, deleted_customer, customers, orders;
+-- Mails whose address has reached the limit, for their count. The reason is the Go constant overLimit.
+create index mail_over_limit on mail (order_id) where state = 'pending' and reason = 'Its address has reached MAIL_LIMIT for this hour.';
+
+-- The mails of the last hour that have arrived, or may have, for the limit of an address. A row outlives the customer's account: else
+-- a new account with the same address would start over.
+create table recent_mail (
+    order_id uuid        not null,
+    mailbox  bytea       not null, -- SHA-256 of what all forms of the address have in common
+    began_at timestamptz not null, -- sending_since of the mail
+    primary key (order_id, began_at)
+);
+create index on recent_mail (mailbox, began_at);
+create index on recent_mail (began_at);
+
+-- A pending mail whose customer has not come counts as one that waits.
+select keep_row_count('mail', $$case when state = 'pending' and not exists (select from customers c where c.id = customer_id) then 'waiting' else state end$$, 'uncertain');
+
+-- When customers come or go, their pending mails count as the other.
+-- +goose StatementBegin
+create function count_waiting() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into row_count as r (relation, value, rows, total)
+    select 'mail', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
+      from changed c join mail m on m.customer_id = c.id and m.state = 'pending'
+     cross join (values ('pending', case tg_op when 'INSERT' then 1 else -1 end), ('waiting', case tg_op when 'INSERT' then -1 else 1 end)) as w (value, sign)
+     group by w.value, w.sign order by w.value
+    on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total;
+    return null;
+end
+$$;
+-- +goose StatementEnd
+create trigger waiting_insert after insert on customers referencing new table as changed for each statement execute function count_waiting();
+create trigger waiting_delete after delete on customers referencing old table as changed for each statement execute function count_waiting();
+
+-- Also when all customers go at once, their pending mails count as waiting.
+-- +goose StatementBegin
+create function count_all_waiting() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into row_count as r (relation, value, rows, total)
+    select 'mail', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
+      from customers c join mail m on m.customer_id = c.id and m.state = 'pending'
+     cross join (values ('pending', -1), ('waiting', 1)) as w (value, sign)
+     group by w.value, w.sign order by w.value
+    on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total;
+    return null;
+end
+$$;
+-- +goose StatementEnd
+create trigger waiting_truncate before truncate on customers for each statement execute function count_all_waiting();

@@ -8,6 +8,3 @@ create table stream (
     messages     bigint      not null default 0, -- that were confirmed, repetitions too
     confirmed_at timestamptz                     -- null: none was
 );
-
--- +goose Down
-drop table stream;

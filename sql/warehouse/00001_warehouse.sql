@@ -1,4 +1,10 @@
 -- +goose Up
+create table supplier (
+    supplier  text primary key,
+    name      text not null,
+    lead_days int  not null check (lead_days > 0) -- from a purchase to its arrival
+);
+
 create table part (
     part          text    primary key,
     name          text    not null,
@@ -6,7 +12,8 @@ create table part (
     reserved      bigint  not null default 0, -- the sum of its reservations
     on_order      bigint  not null default 0, -- the sum of its purchases
     reorder_point bigint  not null,           -- new pieces are ordered when fewer than these are left unreserved
-    lot           bigint  not null check (lot > 0)
+    lot           bigint  not null check (lot > 0),
+    supplier      text    not null references supplier
 );
 
 -- What a car of a model takes, and what an option adds to it.
@@ -23,6 +30,7 @@ create table orders (
     version bigint not null,
     status  text   not null
 );
+select keep_row_count('orders', 'status');
 
 create table reservation (
     order_id uuid   not null,
@@ -31,27 +39,59 @@ create table reservation (
     primary key (order_id, part)
 );
 
+-- Purchases are numbered 1, 2, 3 ... for the whole warehouse, and arrive.
 create table purchase (
     part       text        not null references part,
-    number     bigint      not null, -- 1, 2, 3 ... of this part
+    number     bigint      primary key,
     quantity   bigint      not null,
     ordered_at timestamptz not null default now(),
-    primary key (part, number)
+    due_at     timestamptz not null,
+    arrived_at timestamptz -- null: it is under way
 );
+create index on purchase (part, number);
+create index on purchase (due_at, number) where arrived_at is null;
+select keep_row_count('purchase', $$case when arrived_at is null then 'under way' end$$);
 
-insert into part (part, name, on_hand, reorder_point, lot) values
-    ('battery-module', 'Battery module',        400, 120, 240),
-    ('motor',          'Drive motor',            80,  24,  40),
-    ('inverter',       'Inverter',               80,  24,  40),
-    ('body-small',     'Body shell, small',      30,  10,  20),
-    ('body-large',     'Body shell, large',      40,  12,  20),
-    ('body-van',       'Body shell, van',        20,   6,  10),
-    ('wheel',          'Wheel with tyre',       320,  80, 160),
-    ('seat',           'Seat',                  260,  60, 120),
-    ('heat-pump',      'Heat pump',              40,  12,  24),
-    ('glass-roof',     'Glass roof',             30,   8,  16),
-    ('tow-bar',        'Tow bar',                24,   6,  12),
-    ('sensor-set',     'Camera and radar set',   30,   8,  16);
+-- Every change of the stock, with what the stock was after it. The sum of a part's movements is the part.
+create table movement (
+    id             bigint      generated always as identity primary key,
+    part           text        not null references part,
+    moved_at       timestamptz not null default clock_timestamp(),
+    order_id       uuid,                                 -- whose pieces were reserved or released
+    purchase       bigint      references purchase,      -- that was made or has arrived; neither: the stock was counted
+    on_hand        bigint      not null default 0,       -- changes
+    reserved       bigint      not null default 0,
+    on_order       bigint      not null default 0,
+    on_hand_after  bigint      not null,
+    reserved_after bigint      not null,
+    on_order_after bigint      not null
+);
+create index on movement (part, id);
+
+insert into supplier(supplier, name, lead_days) values
+    ('zellhaus',      'Zellhaus Battery Works', 12),
+    ('rotor-coil',    'Rotor & Coil',            8),
+    ('panel-bros',    'Panel Brothers',         10),
+    ('roundabout',    'Roundabout Wheels',       3),
+    ('sitwell',       'Sitwell Seating',         5),
+    ('polar',         'Polar Thermal',           6),
+    ('clearpane',     'Clearpane',               7),
+    ('hitch',         'Hitch & Daughters',       4),
+    ('farsight',      'Farsight Sensors',        9);
+
+insert into part (part, name, on_hand, reorder_point, lot, supplier) values
+    ('battery-module', 'Battery module',        400, 120, 240, 'zellhaus'),
+    ('motor',          'Drive motor',            80,  24,  40, 'rotor-coil'),
+    ('inverter',       'Inverter',               80,  24,  40, 'rotor-coil'),
+    ('body-small',     'Body shell, small',      30,  10,  20, 'panel-bros'),
+    ('body-large',     'Body shell, large',      40,  12,  20, 'panel-bros'),
+    ('body-van',       'Body shell, van',        20,   6,  10, 'panel-bros'),
+    ('wheel',          'Wheel with tyre',       320,  80, 160, 'roundabout'),
+    ('seat',           'Seat',                  260,  60, 120, 'sitwell'),
+    ('heat-pump',      'Heat pump',              40,  12,  24, 'polar'),
+    ('glass-roof',     'Glass roof',             30,   8,  16, 'clearpane'),
+    ('tow-bar',        'Tow bar',                24,   6,  12, 'hitch'),
+    ('sensor-set',     'Camera and radar set',   30,   8,  16, 'farsight');
 
 insert into bill_of_materials (item, part, quantity) values
     ('volta',  'battery-module', 5), ('volta',  'motor', 1), ('volta',  'inverter', 1), ('volta',  'body-small', 1), ('volta',  'wheel', 4), ('volta',  'seat', 4),
@@ -66,5 +106,5 @@ insert into bill_of_materials (item, part, quantity) values
     ('driver_assistance', 'sensor-set', 1),
     ('third_row',         'seat', 2);
 
--- +goose Down
-drop table purchase, reservation, orders, bill_of_materials, part;
+insert into movement (part, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after)
+select part, on_hand, reserved, on_order, on_hand, reserved, on_order from part order by part;

@@ -98,8 +98,8 @@ func (p *plant) pass(t rapid.TB, d time.Duration) {
 	p.wantSound(t)
 }
 
-// wantSound checks what must always hold: no day has more cars than it can build, each counts right, and the feed is what the
-// table is, version by version.
+// wantSound checks what must always hold: no day has more cars than it can build, each counts right, and the feed is
+// what the table is, version by version.
 func (p *plant) wantSound(t rapid.TB) {
 	t.Helper()
 	pgtest.WantRowCount(t, p.pool, "build", "status", "0")
@@ -427,7 +427,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// Whatever is ordered, changed, cancelled, deleted and comes again, and however time passes: what an order wants in the end, it has.
+// Whatever is ordered, changed, cancelled, deleted and comes again, and however time passes: what an order wants in the
+// end, it has.
 func TestProperty(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, 3, 1)

@@ -135,7 +135,8 @@ func TestRealClockSet(t *testing.T) {
 	}
 }
 
-// The clock comes to its end by itself: what is under way is finished, in its order, and what comes is planned for free days.
+// The clock comes to its end by itself: what is under way is finished, in its order, and what comes is planned for free
+// days.
 func TestClockBeginsAgain(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, 1, 10_000)

@@ -155,8 +155,8 @@ func drawFeeds(t *rapid.T, forget bool) (feeds [3][]change) {
 	return feeds
 }
 
-// Whatever the interleaving of the feeds' pages, and what comes again: all documents are as the model says, and nothing that was
-// issued changes. Where nothing is forgotten, the same orders are invoiced in the end.
+// Whatever the interleaving of the feeds' pages, and what comes again: all documents are as the model says, and nothing
+// that was issued changes. Where nothing is forgotten, the same orders are invoiced in the end.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)

@@ -3,12 +3,10 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +15,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
-	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/sql"
@@ -169,36 +166,5 @@ func TestFeedsArriveAtOnce(t *testing.T) {
 	wantFigures(t, pool)
 	if s := statsFor(t, pool, ""); s.ByStage[4] != (stageSum{"shipped", 12}) || s.Orders != 12 {
 		t.Errorf("%+v", s)
-	}
-}
-
-// A dashboard that ran before there were figures goes on with its copy, and reads the feed again from its start for what the copy lacks.
-func TestUpgrade(t *testing.T) {
-	t.Parallel()
-	whole := sql.Migrations("dashboard")
-	body, err := fs.ReadFile(whole.FS, "00001_dashboard.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := pgtest.New(t, sql.Migrations("subscribe"), postgres.Migrations{Name: whole.Name, FS: fstest.MapFS{"00001_dashboard.sql": {Data: body}}})
-	_, err = pool.Exec(t.Context(), `
-		insert into subscription (service, feed, cursor, etag) values ('dashboard', 'orders', '3-0123456789ab', 'x');
-		insert into orders select gen_random_uuid(), 1, status, '2026-11-23 12:00Z', 500 from unnest(array['placed', 'placed', 'cancelled']) as status;
-		insert into order_line select id, line, 'volta', 2, 100 from orders cross join generate_series(1, 2) as line`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := postgres.Open(t.Context(), postgres.Config{URL: pgtest.URL(pool), Name: "dashboard"}, whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	wantFigures(t, pool)
-	if s := statsFor(t, pool, ""); s.Orders != 2 || s.Cancelled != 1 || s.Cars != 8 || s.RevenueCents != 800 {
-		t.Errorf("%+v", s)
-	}
-	var walks bool
-	if err := pool.QueryRow(t.Context(), `select walk_cursor = '0' and cursor <> '0' from subscription`).Scan(&walks); err != nil || !walks {
-		t.Errorf("it does not read the feed again from its start: %v", err)
 	}
 }

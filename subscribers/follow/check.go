@@ -8,6 +8,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A checker checks the promises of a feed, page by page.
@@ -34,7 +35,7 @@ func newChecker() *checker {
 func (c *checker) forget() { c.versions.Purge() }
 
 // check returns which promise the answer to r breaks, or nil, in either format. All errors wrap feed.ErrPage.
-func (c *checker) check(r *feed.Request, p *feed.Page) error {
+func (c *checker) check(r *feedclient.Request, p *feed.Page) error {
 	broken := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", feed.ErrPage, fmt.Sprintf(format, args...))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 func TestNoFeed(t *testing.T) {
@@ -118,7 +119,7 @@ func TestCheck(t *testing.T) {
 	} {
 		p := page(10, 20)
 		x.change(&p)
-		err := newChecker().check(&feed.Request{After: cursor(10), Limit: 10}, &p)
+		err := newChecker().check(&feedclient.Request{After: cursor(10), Limit: 10}, &p)
 		if x.says == "" && err != nil || x.says != "" && (!errors.Is(err, feed.ErrPage) || !strings.Contains(err.Error(), x.says)) {
 			t.Errorf("%s: %v", x.name, err)
 		}

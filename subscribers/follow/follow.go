@@ -16,6 +16,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -29,7 +30,7 @@ const Diverged = 3
 // options are the settings of the command line and the environment.
 type options struct {
 	url     string       // of the feed, without query
-	shown   string       // url as feed.ShownURL has it
+	shown   string       // url as feedclient.ShownURL has it
 	after   *feed.Cursor // nil means the newest entry
 	history feed.Cursor  // of a restart from the beginning
 	limit   int
@@ -38,7 +39,7 @@ type options struct {
 	atom    bool
 	once    bool
 	token   string
-	plain   feed.PlainHosts // hosts that get the token without TLS
+	plain   feedclient.PlainHosts // hosts that get the token without TLS
 }
 
 // Help prints the usage.
@@ -82,7 +83,7 @@ func parse(args []string, env map[string]string) (*options, error) {
 	if err := daemon.Parse(env, &set); err != nil {
 		return nil, err
 	}
-	if !feed.IsToken(set.FeedToken) {
+	if !feedclient.IsToken(set.FeedToken) {
 		return nil, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	o.token = set.FeedToken
@@ -177,7 +178,7 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 		return daemon.Usagef("%w", err)
 	}
 	u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = "", false, "", ""
-	o.url, o.shown = u.String(), feed.ShownURL(u)
+	o.url, o.shown = u.String(), feedclient.ShownURL(u)
 	return nil
 }
 

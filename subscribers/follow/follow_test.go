@@ -373,7 +373,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// Of links, follow takes cursors alone: the source's may lead where it cannot go, and a proxy may serve the feed under a prefix.
+// Of links, follow takes cursors alone: the source's may lead where it cannot go, and a proxy may serve the feed under
+// a prefix.
 func TestLinksLeadNowhereElse(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t, 9, everybody)

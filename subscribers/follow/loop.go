@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -96,7 +97,7 @@ func (f *follower) poll(ctx context.Context) error {
 		}
 		f.place(head)
 	}
-	r := feed.Request{URL: f.url, After: f.at, Limit: f.limit, History: f.history, ETag: f.etag, Wait: f.wait}
+	r := feedclient.Request{URL: f.url, After: f.at, Limit: f.limit, History: f.history, ETag: f.etag, Wait: f.wait}
 	back := f.failures > 0 // after failures, the first answer is reported at once
 	if f.once || back {
 		r.Wait = 0
@@ -145,11 +146,11 @@ func (f *follower) succeeded() {
 
 // failed reports a failure and returns the pause before the next try, or an error if another try is of no use.
 func (f *follower) failed(err error) (time.Duration, error) {
-	status, refused := errors.AsType[*feed.StatusError](err)
+	status, refused := errors.AsType[*feedclient.StatusError](err)
 	switch {
-	case errors.Is(err, feed.ErrDiverged) && f.after != nil:
+	case errors.Is(err, feedclient.ErrDiverged) && f.after != nil:
 		return 0, f.startAgain(status)
-	case errors.Is(err, feed.ErrDiverged):
+	case errors.Is(err, feedclient.ErrDiverged):
 		f.say("%s is not in the source's history any more, as after the restore of a backup: what was printed may be gone there. "+
 			"Going on from where it ends now", f.at)
 		f.placed = false
@@ -167,7 +168,7 @@ func (f *follower) failed(err error) (time.Duration, error) {
 	if refused {
 		pause += min(status.RetryAfter, maxRetryAfter)
 	}
-	if text := err.Error(); text != f.complained && !errors.Is(err, feed.ErrDiverged) {
+	if text := err.Error(); text != f.complained && !errors.Is(err, feedclient.ErrDiverged) {
 		f.complained = text
 		f.say("%s; trying again until it answers", text)
 	}
@@ -179,7 +180,7 @@ func passing(status int) bool {
 	return status >= 500 || slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}, status)
 }
 
-func (f *follower) startAgain(status *feed.StatusError) error {
-	again := feed.Request{URL: f.shown, Limit: f.limit, History: status.History}
+func (f *follower) startAgain(status *feedclient.StatusError) error {
+	again := feedclient.Request{URL: f.shown, Limit: f.limit, History: status.History}
 	return daemon.ExitWith(Diverged, fmt.Errorf("%s: %w\nThe source's history is not that of the cursor %s. To start again: follow '%s'", f.shown, status, f.at, again.PageURL()))
 }

@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A source requests pages of one feed: JSON pages by the client of all subscribers, Atom and heads by its own.
 type source struct {
 	*options
 	mediaType string
-	json      *feed.Client
+	json      *feedclient.Client
 	other     *http.Client
 }
 
@@ -28,8 +29,8 @@ const timeout = 30 * time.Second // of an answer, in addition to the wait
 
 func newSource(o *options) *source {
 	s := &source{
-		options: o, mediaType: feed.TypeJSONFeed, json: feed.NewClient(o.token),
-		other: &http.Client{Transport: feed.NewTransport(), CheckRedirect: feed.WithinOrigin},
+		options: o, mediaType: feed.TypeJSONFeed, json: feedclient.New(o.token),
+		other: &http.Client{Transport: feedclient.NewTransport(), CheckRedirect: feedclient.WithinOrigin},
 	}
 	if o.atom {
 		s.mediaType = feed.TypeAtom
@@ -76,7 +77,7 @@ func (s *source) head(ctx context.Context) (head feed.Cursor, err error) {
 }
 
 // page requests a replay page.
-func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error) {
+func (s *source) page(ctx context.Context, r feedclient.Request) (*feedclient.Answer, error) {
 	if !s.atom {
 		return s.json.Get(ctx, r)
 	}
@@ -84,7 +85,7 @@ func (s *source) page(ctx context.Context, r feed.Request) (*feed.Answer, error)
 	if err != nil {
 		return nil, err
 	}
-	answer := &feed.Answer{ETag: h.Get("ETag"), Waits: strings.HasPrefix(h.Get("Preference-Applied"), "wait=")}
+	answer := &feedclient.Answer{ETag: h.Get("ETag"), Waits: strings.HasPrefix(h.Get("Preference-Applied"), "wait=")}
 	if body != nil {
 		answer.Page, err = parseAtom(body)
 	}
@@ -116,25 +117,25 @@ func (s *source) ask(ctx context.Context, address, etag string, wait time.Durati
 		if wrapped, ok := errors.AsType[*url.Error](err); ok { // its text repeats the method and the URL
 			err = wrapped.Err
 		}
-		return nil, nil, fmt.Errorf("ask %s: %w", feed.ShownURL(req.URL), err)
+		return nil, nil, fmt.Errorf("ask %s: %w", feedclient.ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return resp.Header, nil, nil
 	case resp.StatusCode != http.StatusOK:
-		return nil, nil, feed.Refusal(resp)
+		return nil, nil, feedclient.Refusal(resp)
 	}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != s.mediaType {
 		return nil, nil, s.wrongType(resp.Header.Get("Content-Type"), t)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, feed.MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, feedclient.MaxBody+1))
 	if err != nil {
 		s.other.CloseIdleConnections()
-		return nil, nil, fmt.Errorf("read %s: %w", feed.ShownURL(req.URL), err)
+		return nil, nil, fmt.Errorf("read %s: %w", feedclient.ShownURL(req.URL), err)
 	}
-	if len(body) > feed.MaxBody {
-		return nil, nil, fmt.Errorf("%w: longer than %d MiB", feed.ErrPage, feed.MaxBody>>20)
+	if len(body) > feedclient.MaxBody {
+		return nil, nil, fmt.Errorf("%w: longer than %d MiB", feed.ErrPage, feedclient.MaxBody>>20)
 	}
 	return resp.Header, body, nil
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// Nothing is sent by a copy that a dump has brought back: somebody in it may have been erased since, or an order cancelled.
+// Nothing is sent by a copy that a dump has brought back: somebody in it may have been erased since, or an order
+// cancelled.
 func TestNothingSentByAnOldCopy(t *testing.T) {
 	t.Parallel()
 	for name, restored := range map[string]struct {

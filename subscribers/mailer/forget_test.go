@@ -50,8 +50,8 @@ func found(t testing.TB, db *pgxpool.Pool, words ...string) (where []string) {
 	return where
 }
 
-// Of who deletes the account nothing is left: of mails that were sent, that were refused, that wait, that were on their way when the
-// process was killed, of entries that were rejected.
+// Of who deletes the account nothing is left: of mails that were sent, that were refused, that wait, that were on their
+// way when the process was killed, of entries that were rejected.
 func TestForget(t *testing.T) {
 	t.Parallel()
 	s, db := newSources(t), newDatabase(t)

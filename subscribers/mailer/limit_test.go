@@ -51,7 +51,8 @@ func (b *bench) states(t *testing.T) map[string]int {
 	return counts
 }
 
-// A stranger's address gets so many mails an hour, however it is written and whatever account it belongs to; no mail is lost.
+// A stranger's address gets so many mails an hour, however it is written and whatever account it belongs to; no mail is
+// lost.
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

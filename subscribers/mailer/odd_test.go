@@ -39,7 +39,8 @@ func TestPositiveReplies(t *testing.T) {
 	}
 }
 
-// A server may take so many mails over one connection; the others go over the next ones, and nothing is said to be wrong.
+// A server may take so many mails over one connection; the others go over the next ones, and nothing is said to be
+// wrong.
 func TestMailsPerConnection(t *testing.T) {
 	t.Parallel()
 	for _, full := range []string{"421 4.7.0 Too many messages in this connection", "450 4.7.0 Too many", "cut"} {
@@ -68,8 +69,8 @@ func TestMailsPerConnection(t *testing.T) {
 	}
 }
 
-// A server that closes the connection instead of taking a mail may do so for that mail: the others go over the next one. One that
-// does so for many in a row takes none.
+// A server that closes the connection instead of taking a mail may do so for that mail: the others go over the next
+// one. One that does so for many in a row takes none.
 func TestRefusedAndClosed(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
@@ -154,8 +155,8 @@ func TestRowAtFault(t *testing.T) {
 	}
 }
 
-// Where the time of work is too short for a mail server that takes as long as it may, nothing is begun: what is cut off would be
-// sent again.
+// Where the time of work is too short for a mail server that takes as long as it may, nothing is begun: what is cut off
+// would be sent again.
 func TestTimeOfWork(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -236,7 +237,8 @@ func TestNoReplyForDays(t *testing.T) {
 	}
 }
 
-// A mail at which the server always cuts the connection is given up, at some time, if it takes others: not if it takes none.
+// A mail at which the server always cuts the connection is given up, at some time, if it takes others: not if it takes
+// none.
 func TestCutAlways(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

@@ -283,7 +283,8 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
-// The two feeds are applied at the same time. Whichever commits first, and however late the other is, the mail is sent, or is not.
+// The two feeds are applied at the same time. Whichever commits first, and however late the other is, the mail is sent,
+// or is not.
 func TestFeedsAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

@@ -231,8 +231,8 @@ func newDatabase(t *testing.T) *pgxpool.Pool {
 	return pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))
 }
 
-// A process that is killed at any stage of a mail, and one that follows it, send the mail once. Between the end of the mail and its
-// reply alone nobody knows: then they send it twice, with the same Message-ID, and count that.
+// A process that is killed at any stage of a mail, and one that follows it, send the mail once. Between the end of the
+// mail and its reply alone nobody knows: then they send it twice, with the same Message-ID, and count that.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	for _, stage := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "end", "sent"} {
@@ -308,8 +308,8 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// A mailer that is new to a company with a past mails none of it, and everything from then on: also what is sold while it copies the
-// past, and after it was killed over that, and after the source has another history.
+// A mailer that is new to a company with a past mails none of it, and everything from then on: also what is sold while
+// it copies the past, and after it was killed over that, and after the source has another history.
 func TestNewMailer(t *testing.T) {
 	t.Parallel()
 	s, db, sink := newSources(t), newDatabase(t), new(mailsink.Sink)

@@ -133,7 +133,8 @@ func on(prefix, reply string) func(string) string {
 
 func yes(string) string { return "" }
 
-// What the set-up is refused for is booked to no mail, however many wait and however long, and all go out when it is right.
+// What the set-up is refused for is booked to no mail, however many wait and however long, and all go out when it is
+// right.
 func TestSetupAtFault(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

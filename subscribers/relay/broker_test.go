@@ -56,8 +56,8 @@ func (m *machine) url() string {
 	return m.server.URL
 }
 
-// A broker may be killed, hang, or be short of memory: the relay says so, serves, and goes on when the broker does; and each entry
-// arrives, first in order.
+// A broker may be killed, hang, or be short of memory: the relay says so, serves, and goes on when the broker does; and
+// each entry arrives, first in order.
 func TestBrokerFaults(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)

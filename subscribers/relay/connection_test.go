@@ -66,7 +66,8 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// A broker that does not know the password is told of without it, as one that is not there; the service serves all the same.
+// A broker that does not know the password is told of without it, as one that is not there; the service serves all the
+// same.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -127,7 +128,8 @@ func TestExchangeOfAnotherKind(t *testing.T) {
 	q.wantAll(t, s, 2)
 }
 
-// A broker that sends heartbeats and nothing else, as one may whose queues have no quorum, holds up neither a queue nor a stop.
+// A broker that sends heartbeats and nothing else, as one may whose queues have no quorum, holds up neither a queue nor
+// a stop.
 func TestHeartbeatsAlone(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)

@@ -115,7 +115,8 @@ func (q *queue) firsts(generation int64) (firsts []int64, times int) {
 	return firsts, times
 }
 
-// wantAll waits until every entry was heard of, and fails the test unless that was in order, and each message says what its entry does.
+// wantAll waits until every entry was heard of, and fails the test unless that was in order, and each message says what
+// its entry does.
 func (q *queue) wantAll(t *testing.T, s *source, generation int64) (messages int) {
 	t.Helper()
 	var firsts []int64

@@ -18,7 +18,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// The consumer of this folder's README.md, built as it stands there, ends with the source's rows, though it and the relay are killed in the middle.
+// The consumer of this folder's README.md, built as it stands there, ends with the source's rows, though it and the
+// relay are killed in the middle.
 func TestReadmeConsumer(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)

@@ -19,7 +19,8 @@ import (
 // at returns the URL of a broker that stays where it is.
 func at(url string) func() string { return func() string { return url } }
 
-// Every version of every entity goes out, in order, once while nothing fails. A queue that is bound later gets what comes later.
+// Every version of every entity goes out, in order, once while nothing fails. A queue that is bound later gets what
+// comes later.
 func TestStream(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -98,7 +99,8 @@ func (p *process) subscriptions(t *testing.T) string {
 	return body
 }
 
-// A queue that refuses messages holds up the stream, but nobody gets a page again and again meanwhile; when it takes them, all goes on.
+// A queue that refuses messages holds up the stream, but nobody gets a page again and again meanwhile; when it takes
+// them, all goes on.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)
@@ -178,7 +180,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A relay that is killed when a page is confirmed, but the cursor behind it is not stored, sends that page again, and no other.
+// A relay that is killed when a page is confirmed, but the cursor behind it is not stored, sends that page again, and
+// no other.
 func TestKilledBeforeTheCursor(t *testing.T) {
 	t.Parallel()
 	b := sharedBroker(t)

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// No car leaves by copies that a dump has brought back: its order may have been cancelled since, or the account deleted.
+// No car leaves by copies that a dump has brought back: its order may have been cancelled since, or the account
+// deleted.
 func TestNothingLeavesByAnOldCopy(t *testing.T) {
 	t.Parallel()
 	for _, f := range Service().Feeds {

@@ -35,8 +35,9 @@ type change struct {
 	stands   bool
 }
 
-// Whatever the interleaving of the feeds' pages and of the truck, and what comes again: where a shipment is depends on nothing but what
-// the feeds said last, and whether the truck was there when it was ready or to return. The shipments feed says every version.
+// Whatever the interleaving of the feeds' pages and of the truck, and what comes again: where a shipment is depends on
+// nothing but what the feeds said last, and whether the truck was there when it was ready or to return. The shipments
+// feed says every version.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)

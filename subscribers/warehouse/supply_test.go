@@ -3,22 +3,18 @@ package warehouse
 import (
 	"context"
 	"fmt"
-	"io/fs"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
-	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
@@ -196,56 +192,6 @@ func TestLeadSpeed(t *testing.T) {
 		if (err == nil) != ok || !ok && !strings.Contains(err.Error(), "from 0.001 to 1000000") {
 			t.Errorf("%s: %v", text, err)
 		}
-	}
-}
-
-// A warehouse that ran before there were suppliers goes on with its stock, and its purchases arrive.
-func TestUpgrade(t *testing.T) {
-	t.Parallel()
-	whole := sql.Migrations("warehouse")
-	body, err := fs.ReadFile(whole.FS, "00001_warehouse.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := postgres.Migrations{Name: whole.Name, FS: fstest.MapFS{"00001_warehouse.sql": {Data: body}}}
-	pool := pgtest.New(t, sql.Migrations("subscribe"), first)
-	_, err = pool.Exec(t.Context(), `
-		insert into orders values ('00000000-0000-0000-0000-000000000001', 1, 'placed');
-		insert into reservation values ('00000000-0000-0000-0000-000000000001', 'seat', 300);
-		insert into purchase values ('seat', 1, 120, '2026-11-02 12:00Z'), ('motor', 1, 40, '2026-11-01 12:00Z'), ('seat', 2, 120, '2026-11-03 12:00Z'), ('body-van', 1, 10, '2026-11-03 12:00Z');
-		update part set reserved = 300, on_order = 240 where part = 'seat';
-		update part set on_order = 40 where part = 'motor';
-		update part set on_order = 10 where part = 'body-van'`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := postgres.Open(t.Context(), postgres.Config{URL: pgtest.URL(pool), Name: "warehouse"}, whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	wantSums(t, pool)
-	numbers := map[int64]string{}
-	list, err := underWay(t.Context(), pool, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range list {
-		numbers[p.Number] = p.Part
-	}
-	if want := map[int64]string{1: "motor", 2: "seat", 3: "body-van", 4: "seat"}; !maps.Equal(numbers, want) {
-		t.Errorf("the purchases are %v, not %v", numbers, want)
-	}
-	if err := book(t.Context(), pool, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	wantSums(t, pool)
-	if p := partNamed(t, pool, "seat"); p.OnHand != 500 || p.OnOrder != 0 || p.Reserved != 300 {
-		t.Errorf("%+v", p)
-	}
-	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(100, "volta")))
-	if list, err = underWay(t.Context(), pool, 1); err != nil || list[0].Number < 5 {
-		t.Errorf("%+v, %v", list, err)
 	}
 }
 

@@ -54,8 +54,8 @@ func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
 	wantSums(t, pool)
 }
 
-// wantSums checks what must always hold: each part is what its reservations and purchases say, and what its movements say, each
-// of which follows from the one before.
+// wantSums checks what must always hold: each part is what its reservations and purchases say, and what its movements
+// say, each of which follows from the one before.
 func wantSums(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	pgtest.WantRowCount(t, pool, "orders", "status", "0")

@@ -14,6 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
@@ -133,9 +134,9 @@ func (c *catchup) warm(ctx context.Context, source *process) (p *process, where 
 		return nil, "", err
 	}
 	began := time.Now()
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	next := feed.Request{URL: "http://" + p.addr + "/feeds/" + order.Feed, Limit: feed.MaxPageSize}
+	next := feedclient.Request{URL: "http://" + p.addr + "/feeds/" + order.Feed, Limit: feed.MaxPageSize}
 	for upToDate := false; !upToDate; { // asks for all pages as a subscriber does
 		answer, err := client.Get(ctx, next)
 		if err != nil {

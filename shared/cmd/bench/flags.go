@@ -38,8 +38,9 @@ wait       Milliseconds from a commit to a reader that has the page, at 40 order
            Then 10,000 that wait at once, or as many as the limit of open files allows: memory each,
            and from one commit to the last of their answers. Client and server share the cores, as
            everywhere here. About a minute.
-overload   Milliseconds that an order takes, at 40 orders a second, alone and while 16 clients walk through a
-           history in pages that are not in memory: each has to be read, rendered and compressed. A minute.
+overload   Milliseconds that POST /orders of the sales app takes, at 40 orders a second, alone and while
+           16 clients walk through a history in pages that are not in memory: each has to be read,
+           rendered and compressed. A minute.
 
 subscribe, 7 to 10 minutes
 idle       CPU time that a poll takes which brings nothing new (304), of the source, of the subscriber

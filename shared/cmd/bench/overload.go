@@ -20,8 +20,8 @@ import (
 
 const walkers = 16
 
-// overload measures how long an order takes while clients walk through the history of the feed, each in pages that
-// nobody has asked for before.
+// overload measures how long an order at the sales app takes while clients walk through the history of the feed, each
+// in pages that nobody has asked for before.
 type overload struct {
 	*bench
 	history  int // entries
@@ -63,7 +63,8 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose token has the hash.
+// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose
+// token has the hash.
 func (o *overload) startApp(ctx context.Context, hash string) (*process, error) {
 	addr, err := freeAddr(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -56,9 +57,9 @@ func (r *reads) prepare(ctx context.Context) ([]page, error) {
 	}
 	defer s.stop()
 	feedURL := "http://" + s.addr + "/feeds/" + order.Feed
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	second, err := client.Get(ctx, feed.Request{URL: feedURL, Limit: 2 * feed.PageSize})
+	second, err := client.Get(ctx, feedclient.Request{URL: feedURL, Limit: 2 * feed.PageSize})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -99,9 +100,9 @@ func (b *bench) head(ctx context.Context) (feed.Cursor, error) {
 func (r *reader) follow(ctx context.Context, after feed.Cursor, saw func(uuid.UUID)) error {
 	tick := time.NewTicker(max(r.every, 1))
 	defer tick.Stop()
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
-	next := feed.Request{URL: "http://" + r.addr + "/feeds/" + order.Feed, After: after, Limit: feed.PageSize}
+	next := feedclient.Request{URL: "http://" + r.addr + "/feeds/" + order.Feed, After: after, Limit: feed.PageSize}
 	if r.every == 0 {
 		next.Wait = waitSeconds * time.Second
 	}

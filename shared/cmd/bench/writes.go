@@ -36,8 +36,8 @@ type writes struct {
 type contestant struct {
 	name  string
 	write func(ctx context.Context, o *order.Order) error
-	// log is where the entries are: a table expression of number and payload, numbers ascending by the contestant's idea
-	// of order.
+	// log is where the entries are: a table expression of number and payload, numbers ascending by the contestant's
+	// idea of order.
 	log string
 }
 

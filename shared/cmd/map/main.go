@@ -9,7 +9,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 
@@ -19,10 +19,10 @@ type settings struct {
 }
 
 type mapSettings struct {
-	Services   topology.Services `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
-	LinkHost   string            `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken  string            `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
-	PlainHosts feed.PlainHosts   `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
+	Services   topology.Services     `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
+	LinkHost   string                `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
+	FeedToken  string                `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
+	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
 }
 
 var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
-	if !feed.IsToken(set.Map.FeedToken) {
+	if !feedclient.IsToken(set.Map.FeedToken) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	if err := set.Map.Services.Check(set.Map.FeedToken, set.Map.PlainHosts); err != nil {

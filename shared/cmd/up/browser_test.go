@@ -197,7 +197,8 @@ func (v *visit) follow(t *testing.T) {
 	b.blameless(t, "following the order")
 }
 
-// signInElsewhere needs scripts: what one app hands over to the other one goes by itself. A guest's order stays in the browser.
+// signInElsewhere needs scripts: what one app hands over to the other one goes by itself. A guest's order stays in the
+// browser.
 func (v *visit) signInElsewhere(t *testing.T) {
 	b := v.openTab(t)
 	b.open(t, v.url(sales)+"/")
@@ -324,7 +325,8 @@ func (v *visit) arrive(t *testing.T) {
 	b.blameless(t, "an open feed page")
 }
 
-// lookAtAll looks at pages that have all that pages may show: a credit note, an order that waits for its customer, one that is cancelled.
+// lookAtAll looks at pages that have all that pages may show: a credit note, an order that waits for its customer, one
+// that is cancelled.
 func (v *visit) lookAtAll(t *testing.T) {
 	b := v.visitor
 	b.open(t, v.url(sales)+"/")

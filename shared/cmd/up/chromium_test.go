@@ -228,8 +228,8 @@ type look struct {
 
 var looks = []look{{"wide-light", 1280, "light"}, {"wide-dark", 1280, "dark"}, {"narrow-light", 360, "light"}, {"narrow-dark", 360, "dark"}}
 
-// looksInTurn returns both widths and both schemes at half the price: each two of four that have nothing in common. All pages
-// have one style sheet.
+// looksInTurn returns both widths and both schemes at half the price: each two of four that have nothing in common. All
+// pages have one style sheet.
 func looksInTurn(n int) []look {
 	return []look{looks[n%2], looks[3-n%2]}
 }

@@ -105,12 +105,14 @@ func (c *crew) erase(t *testing.T) {
 	}
 	release := c.holdWalk(t, "billing", bystander)
 	c.post(t, c.url("billing")+"/subscriptions/customers/resync", "", http.StatusAccepted, nil)
-	eventually(t, func() error { return c.has(t, "billing", `select exists (select from walked_entity where id = $1)`, p) })
+	eventually(t, func() error {
+		return c.has(t, "billing", `select exists (select from resynced_entity where id = $1)`, p)
+	})
 
 	before := strings.Join(c.search(t, theName, theEmail, theStreet, newStreet), "\n")
 	for _, place := range []string{
 		"table customers.customer: ", "table customers.feed_entry: ", "page customers /feeds/customers: ",
-		"table billing.customer: ", "table billing.walked_entity: ", "table billing.document: ", "page billing /: ",
+		"table billing.customer: ", "table billing.resynced_entity: ", "table billing.document: ", "page billing /: ",
 		"table mailer.customers: ", "table mailer.mail: ", "page mailer /mails/",
 		"table shipping.shipment: ", "table shipping.rejected_entry: ", "page shipping /subscriptions/customers/rejected: ", "page shipping /: ",
 	} {
@@ -223,7 +225,7 @@ func (c *crew) invoiced(t *testing.T, id uuid.UUID, n int) {
 func (c *crew) holdWalk(t *testing.T, service string, id uuid.UUID) (release func()) {
 	t.Helper()
 	conn := c.connect(t, service)
-	if _, err := conn.Exec(t.Context(), `begin; insert into walked_entity (service, feed, id, version, position, updated) values ('`+service+`', 'customers', '`+id.String()+`', 1, 0, now())`); err != nil {
+	if _, err := conn.Exec(t.Context(), `begin; insert into resynced_entity (service, feed, id, version, position, updated) values ('`+service+`', 'customers', '`+id.String()+`', 1, 0, now())`); err != nil {
 		t.Fatal(err)
 	}
 	return func() { conn.Close(t.Context()) }

@@ -141,8 +141,8 @@ type stop struct {
 	turn          int  // another for the next of its kind
 }
 
-// crawl visits the pages at the start and some of each kind that links lead to, of services that are not away, and gives how many
-// of each service.
+// crawl visits the pages at the start and some of each kind that links lead to, of services that are not away, and
+// gives how many of each service.
 func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *testing.T, b *tab, at stop)) map[string]int {
 	t.Helper()
 	const tabs, most = 2, 200
@@ -202,8 +202,8 @@ func (v *visit) crawl(t *testing.T, start []string, ofKind int, visit func(t *te
 	return count
 }
 
-// page returns the address at which a browser looks at a page, "" where it is none. In a sandbox, such as that of the HTML of a mail, no
-// script could look at it: it is taken out of there.
+// page returns the address at which a browser looks at a page, "" where it is none. In a sandbox, such as that of the
+// HTML of a mail, no script could look at it: it is taken out of there.
 func page(t *testing.T, address string) string {
 	t.Helper()
 	header, body, err := get(address, "text/html,*/*;q=0.5")

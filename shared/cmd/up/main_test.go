@@ -216,7 +216,8 @@ func TestTwoOfUp(t *testing.T) {
 	unlock()
 }
 
-// A lock that cannot be taken, such as in a folder of somebody else, is no reason to look for an up or a service to stop.
+// A lock that cannot be taken, such as in a folder of somebody else, is no reason to look for an up or a service to
+// stop.
 func TestLockOfNobody(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

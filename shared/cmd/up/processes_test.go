@@ -109,7 +109,8 @@ var settled struct {
 	done bool
 }
 
-// settle puts empty databases into the company's folder: copies of those of one that was started and stopped, at a fraction of the work.
+// settle puts empty databases into the company's folder: copies of those of one that was started and stopped, at a
+// fraction of the work.
 func (b *bench) settle(t *testing.T) {
 	t.Helper()
 	b.needSettled(t)

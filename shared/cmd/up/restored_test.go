@@ -20,8 +20,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// restored brings the account back with the database of customers, under the running app and its replica, and while the app is
-// stopped: everywhere it is gone again, and a service that reads the feed for the first time hears nothing of it either.
+// restored brings the account back with the database of customers, under the running app and its replica, and while the
+// app is stopped: everywhere it is gone again, and a service that reads the feed for the first time hears nothing of it
+// either.
 func (c *crew) restored(t *testing.T, p uuid.UUID, dump string) {
 	replica, url := c.alone(t, filepath.Join(c.dir, "bin", "sales-feed"), "customers", "DATABASE_URL="+c.databaseURL(t, customersApp),
 		"PUBLIC_URL="+c.url(customersApp), "ERASED_FILE="+filepath.Join(c.dir, "customers.erased"), "BUYER_KEY_FILE="+filepath.Join(c.dir, "buyer.key"))

@@ -24,7 +24,8 @@ const maxPages = 1000 // of one service
 // link finds what a page, a feed or an answer links to.
 var link = regexp.MustCompile(`(?:href|src|action)="([^"#]+)|"(http://[^"#\\]+)"`)
 
-// crawl asks for what a service links to, up to so many addresses of a kind, from a few addresses on, as a browser and as a program.
+// crawl asks for what a service links to, up to so many addresses of a kind, from a few addresses on, as a browser and
+// as a program.
 func (b *bench) crawl(t *testing.T, base string, ofKind int, visit func(url string, status int, body []byte)) {
 	t.Helper()
 	from, err := url.Parse(base)

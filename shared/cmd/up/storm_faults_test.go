@@ -36,8 +36,8 @@ var faults = map[string]func(s *storm, t *testing.T, name string){
 	"set another schedule for":   (*storm).tune,
 }
 
-// rage injects one fault after the other, for at least d, and at least a third of the kinds: what it does three times injects them all. In the
-// end no fault is left.
+// rage injects one fault after the other, for at least d, and at least a third of the kinds: what it does three times
+// injects them all. In the end no fault is left.
 func (s *storm) rage(t *testing.T, d time.Duration) {
 	t.Helper()
 	s.proxy.rage()
@@ -156,8 +156,8 @@ func (s *storm) readOnly(t *testing.T, name string) {
 	s.alter(t, name, "reset default_transaction_read_only")
 }
 
-// alter changes a setting of a node's database. It ends the sessions that have the old one only where it makes them read-only:
-// from a read-only session a node has to find out by itself.
+// alter changes a setting of a node's database. It ends the sessions that have the old one only where it makes them
+// read-only: from a read-only session a node has to find out by itself.
 func (s *storm) alter(t *testing.T, name, change string) {
 	t.Helper()
 	n := s.nodes[name]
@@ -183,8 +183,8 @@ func (s *storm) alter(t *testing.T, name, change string) {
 	})
 }
 
-// restoreInPlace makes a subscriber's database what it was some orders ago, under the running service. What the source has lost
-// is another matter: see TestStorm.
+// restoreInPlace makes a subscriber's database what it was some orders ago, under the running service. What the source
+// has lost is another matter: see TestStorm.
 func (s *storm) restoreInPlace(t *testing.T, name string) {
 	t.Helper()
 	if name == sales {

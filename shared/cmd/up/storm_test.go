@@ -51,7 +51,8 @@ type node struct {
 	server             *pgtest.Server // may be nil
 }
 
-// Whatever breaks, each copy becomes what the source is, row by row, and no purchase that was answered is lost or there twice.
+// Whatever breaks, each copy becomes what the source is, row by row, and no purchase that was answered is lost or there
+// twice.
 func TestStorm(t *testing.T) {
 	t.Parallel()
 	s := &storm{bench: newBench(t), ledger: newLedger(http.DefaultTransport), stopped: func() {}}
@@ -157,7 +158,8 @@ func (s *storm) backUp(t *testing.T) (restore func()) {
 	}
 }
 
-// failOver kills the primary of sales and lets the standby take its place. What sales has answered, and what it has shown, is there.
+// failOver kills the primary of sales and lets the standby take its place. What sales has answered, and what it has
+// shown, is there.
 func (s *storm) failOver(t *testing.T) {
 	t.Helper()
 	n := s.nodes[sales]

@@ -60,8 +60,8 @@ func (w *witness) watch(nodes map[string]string) (stop func()) {
 // badges are a subscriber's state, and since when its polls fail, as its page shows them.
 var badges = regexp.MustCompile(`id="feed-orders">.*?<span class="badge \w+">(\w+)</span>( <span class="badge low">polls fail since [^<]*</span>)?`)
 
-// others returns in what the page and the metrics of a subscriber differ from the status that it has just shown; nil means
-// that it has changed meanwhile, or could not be asked.
+// others returns in what the page and the metrics of a subscriber differ from the status that it has just shown; nil
+// means that it has changed meanwhile, or could not be asked.
 func others(url string, before status) (wrong []string) {
 	_, page, err := get(url+"/subscriptions", "text/html")
 	if err != nil {
@@ -90,8 +90,8 @@ func others(url string, before status) (wrong []string) {
 	return wrong
 }
 
-// wrongState says in what the state that was shown cannot be true; empty: in nothing. A schedule other than "@every" may
-// leave a copy fresh for days.
+// wrongState says in what the state that was shown cannot be true; empty: in nothing. A schedule other than "@every"
+// may leave a copy fresh for days.
 func (o observation) wrongState() string {
 	age := o.at.Sub(o.LastSuccessAt)
 	every, isEvery := strings.CutPrefix(o.Schedule, "@every ")
@@ -116,9 +116,9 @@ func (o observation) wrongState() string {
 	return ""
 }
 
-// check compares what was shown of one generation of the copies with the feed and with when its orders were answered: a copy
-// that shows an as_of has every order that was answered before it, none shows an as_of that lies in the future, and one whose last
-// poll has failed says since when.
+// check compares what was shown of one generation of the copies with the feed and with when its orders were answered: a
+// copy that shows an as_of has every order that was answered before it, none shows an as_of that lies in the future,
+// and one whose last poll has failed says since when.
 func (w *witness) check(t *testing.T, generation int, entries []entry, answered map[uuid.UUID]time.Time) {
 	t.Helper()
 	w.mu.Lock()

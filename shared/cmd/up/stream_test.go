@@ -86,8 +86,8 @@ func (l *listening) killBroker(t *testing.T) {
 	l.hears(t)
 }
 
-// storesQueue waits until RabbitMQ has stored all of the dashboard's quorum queue. RabbitMQ 3.10 does so within three seconds;
-// killed before, it keeps but half of a queue, to which it never confirms a message.
+// storesQueue waits until RabbitMQ has stored all of the dashboard's quorum queue. RabbitMQ 3.10 does so within three
+// seconds; killed before, it keeps but half of a queue, to which it never confirms a message.
 func (l *listening) storesQueue(t *testing.T) {
 	t.Helper()
 	for _, file := range []string{"names.dets", "meta.dets"} {

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// A wallet keeps the tokens that buyers are given, and sends each with requests for what is theirs, as a buyer's program does.
+// A wallet keeps the tokens that buyers are given, and sends each with requests for what is theirs, as a buyer's
+// program does.
 type wallet struct {
 	http.RoundTripper
 	tokens sync.Map // by the id of a customer, an account or an order

@@ -1,4 +1,5 @@
-// Package access_test walks every route of every service as everybody who may come, and holds the answers against the table in shared/access/README.md.
+// Package access_test walks every route of every service as everybody who may come, and holds the answers against the
+// table in shared/access/README.md.
 package access_test
 
 import (

@@ -15,8 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Where access is closed, an operator sees what a subscriber has rejected, and tries it again once its reason is gone: by the API with
-// a token, and by the page after the login. Nobody else does. By pages, the operator also tunes, pauses, resumes and resyncs.
+// Where access is closed, an operator sees what a subscriber has rejected, and tries it again once its reason is gone:
+// by the API with a token, and by the page after the login. Nobody else does. By pages, the operator also tunes,
+// pauses, resumes and resyncs.
 func TestDayOfAnOperator(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")

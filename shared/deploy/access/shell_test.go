@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// Every process serves by TLS, takes the client from a trusted proxy, gives its session to https alone, and ends in good order.
+// Every process serves by TLS, takes the client from a trusted proxy, gives its session to https alone, and ends in
+// good order.
 func TestEveryProcessHasTheWholeShell(t *testing.T) {
 	t.Parallel()
 	cert, key := certificate(t)

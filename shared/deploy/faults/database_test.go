@@ -73,7 +73,7 @@ func (p *inProcess) copied(t *testing.T, server *pgtest.Server) {
 		if err != nil {
 			return err
 		}
-		copied, err := value(server.URL("warehouse"), `select cursor || coalesce(walk_cursor, '') from subscription where feed = 'orders'`)
+		copied, err := value(server.URL("warehouse"), `select cursor || coalesce(resync_cursor, '') from subscription where feed = 'orders'`)
 		if err == nil && copied != head {
 			err = fmt.Errorf("the copy is at %s, the feed at %s\n%s", copied, head, p.logs["warehouse"])
 		}
@@ -136,8 +136,9 @@ func TestReadOnlyDatabase(t *testing.T) {
 	p.copied(t, server)
 }
 
-// A database without room for an order is not ready until there is some, whether somebody buys meanwhile or not. (The triggers stand
-// for the disk: SQLSTATE 53100 is what PostgreSQL says of a full one, XX000 where a quota is used up, 58030 of one that is broken.)
+// A database without room for an order is not ready until there is some, whether somebody buys meanwhile or not. (The
+// triggers stand for the disk: SQLSTATE 53100 is what PostgreSQL says of a full one, XX000 where a quota is used up,
+// 58030 of one that is broken.)
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"53100", "XX000", "58030"} {

@@ -12,8 +12,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// TestFrozenDatabase stops the processes of PostgreSQL under all services, whose pools are in use: nothing waits for more
-// than ten seconds, health answers at once, and when they go on all is as before.
+// TestFrozenDatabase stops the processes of PostgreSQL under all services, whose pools are in use: nothing waits for
+// more than ten seconds, health answers at once, and when they go on all is as before.
 func TestFrozenDatabase(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

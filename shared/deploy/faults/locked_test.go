@@ -11,7 +11,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// Somebody keeps a lock by hand: a service is not ready while that keeps it from what it is for, and is again once it is gone.
+// Somebody keeps a lock by hand: a service is not ready while that keeps it from what it is for, and is again once it
+// is gone.
 func TestLocksByHand(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

@@ -176,7 +176,8 @@ func normal(text string, offset int) string {
 // freeOffset returns what to add to the ports of the company, 1025 and 8025 to 8097, so that they are free.
 func freeOffset(t *testing.T) int {
 	t.Helper()
-	// Above the offsets that shared/cmd/up's tests use (to 24,475), below the ports of outgoing connections (from 32,768).
+	// Above the offsets that shared/cmd/up's tests use (to 24,475), below the ports of outgoing connections (from
+	// 32,768).
 	for offset := 24_560; offset < 24_670; offset += 10 {
 		taken := false
 		for port := 8025; port < 8100 && !taken; port++ {
@@ -199,7 +200,8 @@ func free(t *testing.T, port int) bool {
 	return err == nil
 }
 
-// The source that README.md shows is built as it stands there, in a module of its own, and its feed can be read in every format.
+// The source that README.md shows is built as it stands there, in a module of its own, and its feed can be read in
+// every format.
 func TestReadmePublishes(t *testing.T) {
 	t.Parallel()
 	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindStringSubmatch(readme(t))

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A Service is a service to watch.
@@ -39,7 +39,7 @@ func (s *Services) UnmarshalText(text []byte) error {
 
 // Check returns an error if the token, or a user in a URL, would be sent without TLS to a service that is neither on
 // this machine nor a plain host.
-func (s Services) Check(token string, plain feed.PlainHosts) error {
+func (s Services) Check(token string, plain feedclient.PlainHosts) error {
 	for _, service := range s {
 		u, err := url.Parse(service.URL)
 		if err == nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
@@ -35,11 +35,11 @@ func TestServicesGetNoTokenInTheClear(t *testing.T) {
 	if err := services.UnmarshalText([]byte("here=http://localhost:8080,sales=http://sales:8080,far=https://far.example")); err != nil {
 		t.Fatal(err)
 	}
-	err := services.Check("datafeed_SECRET", feed.PlainHosts{"customers"})
+	err := services.Check("datafeed_SECRET", feedclient.PlainHosts{"customers"})
 	if err == nil || err.Error() != "sales: FEED_TOKEN would be sent to sales without TLS: take an https URL or, if all of the network on the way is private, name the host in PLAIN_HOSTS" {
 		t.Errorf("%v", err)
 	}
-	for _, err := range []error{services.Check("datafeed_SECRET", feed.PlainHosts{"sales"}), services.Check("", nil)} {
+	for _, err := range []error{services.Check("datafeed_SECRET", feedclient.PlainHosts{"sales"}), services.Check("", nil)} {
 		if err != nil {
 			t.Error(err)
 		}

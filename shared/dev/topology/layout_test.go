@@ -37,8 +37,8 @@ func statesOf(services [][3]string) (states []State) {
 
 var number = regexp.MustCompile(`\d+`)
 
-// Whatever the company is like, no box lies upon another one, each arrow leads from the right side of a box to the left side of
-// one that stands right of it, and none crosses a box.
+// Whatever the company is like, no box lies upon another one, each arrow leads from the right side of a box to the left
+// side of one that stands right of it, and none crosses a box.
 func TestDrawing(t *testing.T) {
 	t.Parallel()
 	check := func(t rapid.TB, states []State) *drawing {

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Bouncer runs PgBouncer before the server of databaseURL, which is a URL of [URL], until the end of the test, and returns
-// the database's URL through it. poolMode is session, transaction or statement;
-// settings are further lines of its configuration.
+// Bouncer runs PgBouncer before the server of databaseURL, which is a URL of [URL], until the end of the test, and
+// returns the database's URL through it. poolMode is session, transaction or statement; settings are further lines of
+// its configuration.
 func Bouncer(t testing.TB, databaseURL, poolMode string, settings ...string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)

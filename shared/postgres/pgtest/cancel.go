@@ -24,8 +24,8 @@ func (s spy) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// CountCancels returns a pool of the same database, and counts the CancelRequests that are sent by its connections and by those of pools
-// with its configuration.
+// CountCancels returns a pool of the same database, and counts the CancelRequests that are sent by its connections and
+// by those of pools with its configuration.
 func CountCancels(t testing.TB, pool *pgxpool.Pool) (*pgxpool.Pool, *atomic.Int32) {
 	t.Helper()
 	config, cancels := pool.Config(), new(atomic.Int32)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Output returns the output of a test, for logs, until the test ends. What still runs in the background then would panic
-// if it wrote there.
+// Output returns the output of a test, for logs, until the test ends. What still runs in the background then would
+// panic if it wrote there.
 func Output(t testing.TB) io.Writer { return output{t} }
 
 type output struct{ t testing.TB }

@@ -77,7 +77,8 @@ func New(t testing.TB, migrations ...postgres.Migrations) *pgxpool.Pool {
 	return pool
 }
 
-// Example is New for an Example, which has no testing.TB. It panics if it fails, as drop does, which drops the database.
+// Example is New for an Example, which has no testing.TB. It panics if it fails, as drop does, which drops the
+// database.
 func Example(migrations ...postgres.Migrations) (pool *pgxpool.Pool, drop func()) {
 	pool, dropped, err := open(context.Background(), migrations)
 	if err != nil {

@@ -119,7 +119,8 @@ func (s *Server) Open(name string, migrations ...postgres.Migrations) *pgxpool.P
 	return db.Pool
 }
 
-// OpenEither opens a database of whichever of the two servers takes writes, now and with each connection that is opened later.
+// OpenEither opens a database of whichever of the two servers takes writes, now and with each connection that is opened
+// later.
 func (s *Server) OpenEither(other *Server, name string) *pgxpool.Pool {
 	s.t.Helper()
 	config, err := pgxpool.ParseConfig(s.URL(name))

@@ -16,7 +16,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a thing.
+// lives returns n entries of things that change and go: of ten or so one is a second version and one is the end of a
+// thing.
 func lives(n int) (entries []publish.Entry) {
 	for i := range n {
 		e := thing(numbered(i), 1)
@@ -160,8 +161,8 @@ func readAtom(t testing.TB, server *httptest.Server, url string) *atomFeed {
 	return f
 }
 
-// readHistory returns what a reader gets who knows Atom and RFC 5005: the subscription document, then the archive documents
-// back to the first.
+// readHistory returns what a reader gets who knows Atom and RFC 5005: the subscription document, then the archive
+// documents back to the first.
 func readHistory(t testing.TB, server *httptest.Server, between func()) map[state]int {
 	t.Helper()
 	got := map[state]int{}

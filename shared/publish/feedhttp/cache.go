@@ -21,15 +21,15 @@ const (
 	fillTimeout = 30 * time.Second
 )
 
-// A cache keeps documents as they go out, each under its entity tag, which stands for every byte of it. When it is full,
-// what was not asked for the longest goes first.
+// A cache keeps encoded documents by entity tag. An entity tag identifies every byte of its document. A full cache
+// drops the document that was not requested for the longest time.
 type cache struct {
 	limit int64
 
 	mu      sync.Mutex
 	size    int64
 	byTag   map[string]*list.Element
-	recent  list.List // of *cached, the last one asked for in front
+	recent  list.List // of *cached, the most recently requested in front
 	filling singleflight.Group
 }
 
@@ -37,7 +37,7 @@ type cache struct {
 type cached struct {
 	tag  string
 	body []byte
-	// Header fields; coding is nil for identity.
+	// Values of header fields. coding is nil for identity.
 	contentType, link, coding, length []string
 }
 
@@ -82,14 +82,14 @@ func (c *cache) drop() {
 	c.size = 0
 }
 
-// get returns the document with the tag, by render if it is not here. Many who ask at once cost one rendering, which goes on
-// when they leave.
+// get returns the document with the tag. It calls render if the document is not cached. Requests at the same time share
+// one rendering, which goes on if their clients leave.
 func (c *cache) get(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (*cached, error) {
 	if doc := c.lookup(tag); doc != nil {
 		return doc, nil
 	}
 	fill := func() (any, error) { return c.fill(context.WithoutCancel(ctx), tag, render) }
-	if ctx.Done() == nil { // who asks does not leave
+	if ctx.Done() == nil { // the caller does not leave
 		doc, err, _ := c.filling.Do(tag, fill)
 		return doc.(*cached), err
 	}
@@ -103,11 +103,11 @@ func (c *cache) get(ctx context.Context, tag string, render func(context.Context
 
 func (c *cache) fill(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (doc *cached, err error) {
 	defer func() {
-		if p := recover(); p != nil { // nobody else would
+		if p := recover(); p != nil { // no other goroutine recovers it
 			doc, err = nil, fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if doc := c.lookup(tag); doc != nil { // filled since get looked
+	if doc := c.lookup(tag); doc != nil { // cached since get looked
 		return doc, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, fillTimeout)
@@ -120,15 +120,15 @@ func (c *cache) fill(ctx context.Context, tag string, render func(context.Contex
 	return doc, nil
 }
 
-// Content codings (RFC 9110 section 8.4.1), those that we like best first.
+// Content codings (RFC 9110 section 8.4.1), the preferred ones first.
 const (
 	codingZstd     = "zstd" // RFC 8878
 	codingGzip     = "gzip"
 	codingIdentity = "identity"
 )
 
-// acceptedCoding chooses by Accept-Encoding (RFC 9110 section 12.5.3): the highest q-value wins, and of
-// equal ones the smaller answer. Without a field it is identity, which is also what remains when nothing is accepted.
+// acceptedCoding chooses a coding by Accept-Encoding (RFC 9110 section 12.5.3): the highest q-value, and of equal ones
+// the smaller answer. Without the field, or if it accepts none, the coding is identity.
 func acceptedCoding(field string) string {
 	best, bestQ := codingIdentity, 0.0
 	q := map[string]float64{}
@@ -157,8 +157,8 @@ func acceptedCoding(field string) string {
 	return best
 }
 
-// codedTag is the entity tag of the same document in a coding: it has other bytes. It is written as no proxy writes it, whose
-// tag of the document as it is in this coding is another one.
+// codedTag returns the entity tag of the document in a coding, whose bytes are others. Its form is one that no proxy
+// writes, so that a proxy that compresses by itself makes other tags.
 func codedTag(tag, coding string) string {
 	if coding == codingIdentity {
 		return tag
@@ -166,7 +166,8 @@ func codedTag(tag, coding string) string {
 	return strings.TrimSuffix(tag, `"`) + "." + coding + `"`
 }
 
-// A page of a thousand entries takes these levels less time than its rendering, and better ones save it two parts in a hundred.
+// Compressing a page of a thousand entries at these levels takes less time than rendering it. Better levels make it 2 %
+// smaller.
 const (
 	zstdLevel = zstd.SpeedFastest
 	gzipLevel = 5
@@ -177,7 +178,7 @@ var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
 })
 
 var gzipWriters = sync.Pool{New: func() any {
-	w, _ := gzip.NewWriterLevel(nil, gzipLevel) // the level is one
+	w, _ := gzip.NewWriterLevel(nil, gzipLevel) // the level is valid
 	return w
 }}
 

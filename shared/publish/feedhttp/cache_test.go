@@ -76,8 +76,8 @@ func FuzzAcceptedCoding(f *testing.F) {
 	})
 }
 
-// Each coding of each document has a strong ETag of its own and, decoded, the same bytes; and two replicas, of which one
-// may have started later, give the same bytes and ETags.
+// Each coding of each document has a strong ETag of its own and, decoded, the same bytes; and two replicas, of which
+// one may have started later, give the same bytes and ETags.
 func TestCodings(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

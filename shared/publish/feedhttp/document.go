@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// url returns the absolute URL of what r asks for.
+// url returns the absolute URL of the request.
 func (s *Source) url(r *request) string {
 	query := ""
 	add := func(name, value string) {
@@ -41,14 +41,14 @@ func (s *Source) url(r *request) string {
 	return s.PublicURL + r.path + query
 }
 
-// at returns the URL of the same feed in the same format elsewhere.
+// at returns the URL of the same feed in the same format with another view and cursor.
 func (s *Source) at(r *request, v feed.View, cursor feed.Cursor) string {
 	other := *r
 	other.view, other.cursor = v, cursor
 	return s.url(&other)
 }
 
-// alternates are the same selection in the other formats.
+// alternates returns links to the same selection in the other formats.
 func (s *Source) alternates(r *request) (links []feed.Link) {
 	for _, x := range suffixes {
 		if x.mediaType != r.mediaType {
@@ -60,7 +60,7 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 	return links
 }
 
-// document reads the entries and puts the links around them.
+// document reads the entries and adds the links.
 func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Document, error) {
 	entries, err := s.entries(ctx, r.Name, sp)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 	return d, nil
 }
 
-// linkHeader writes links as RFC 8288 section 3 has them.
+// linkHeader formats links for the Link header field (RFC 8288 section 3).
 func linkHeader(links []feed.Link) string {
 	values := make([]string, len(links))
 	for i, l := range links {
@@ -109,8 +109,8 @@ func linkHeader(links []feed.Link) string {
 	return strings.Join(values, ", ")
 }
 
-// etag returns the strong entity tag of the answer to r (RFC 9110 section 8.8.3): it changes with every input of the
-// bytes, and needs none of the entries, as the digest stands for them.
+// etag returns the strong entity tag of the answer to r (RFC 9110 section 8.8.3). It changes with every input of the
+// bytes. It does not need the entries, since the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
 	if sp.sealed || r.view == feed.Older {
@@ -131,7 +131,8 @@ func (s *Source) etag(r *request, sp *span) string {
 }
 
 // notModified evaluates If-None-Match and, only in its absence, If-Modified-Since against the validators of the answer
-// (RFC 9110 section 13.2.2). A date matches only as it was given: a page may become final after a later one was sent.
+// (RFC 9110 section 13.2.2). A date matches only if it is the one that was sent: a page may become final after a later
+// one was sent.
 func notModified(request http.Header, a *answer) bool {
 	if tags := request["If-None-Match"]; len(tags) > 0 {
 		return len(tags) == 1 && tags[0] == a.tag || web.MatchesETag(tags, a.tag, true)
@@ -142,7 +143,7 @@ func notModified(request http.Header, a *answer) bool {
 
 var feedPage = web.Template(pages, "feed.html")
 
-// A shownEntry is an entry as the page shows it.
+// A shownEntry is an entry on the page.
 type shownEntry struct {
 	feed.Entry
 	Title, URL string
@@ -150,10 +151,10 @@ type shownEntry struct {
 	Versions   string // URL
 }
 
-// Kind says in a word what the entry did.
+// Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted, e.Erased) }
 
-// page renders the document for a browser.
+// page renders the document as HTML.
 func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	data := struct {
 		*feed.Document
@@ -162,8 +163,8 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Newest               bool
 		Formats              []web.Link
 		Current, Start, More string
-		Newer                string // towards the head
-		Live                 string // where the entries after the page arrive; of the page's own origin
+		Newer                string // URL, towards the head
+		Live                 string // URL of the event stream of the entries after the page, of the page's own origin
 	}{Document: d, Newest: r.view == feed.Newest, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
 	switch r.view {
 	case feed.Newest:
@@ -178,7 +179,7 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		}
 		if !e.Deleted {
 			shown := d.Words(e)
-			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for it
+			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for this HTML
 		}
 		data.Entries = append(data.Entries, entry)
 	}

@@ -19,13 +19,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// maxVersions is how many versions of an entity are shown at most, the newest ones.
+// maxVersions is the largest number of versions of an entity that are shown, the newest ones.
 const maxVersions = 1000
 
 var entityPage = web.Template(pages, "entity.html")
 
-// An entityVersion is an entry, as the versions of one entity are listed. An erased payload makes it a tombstone, as it does
-// on the feed.
+// An entityVersion is an entry in the list of an entity's versions. If its payload is erased it is shown as a
+// tombstone, as on the feed.
 type entityVersion struct {
 	Position int64           `json:"position"`
 	Cursor   feed.Cursor     `json:"cursor"`
@@ -36,7 +36,7 @@ type entityVersion struct {
 	Entity   json.RawMessage `json:"entity"`
 }
 
-// Kind says in a word what the version did.
+// Kind returns a word for what the version did.
 func (v *entityVersion) Kind() string {
 	return kindOf(v.Version, v.Deleted, v.Erased)
 }
@@ -66,7 +66,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 	}
 	html := web.PrefersHTML(r)
 	var tag string
-	var body []byte // nil means the client has it
+	var body []byte // nil means that the client has it
 	err = s.turns.take(r.Context(), web.ClientKey(r), func() error {
 		list, err := s.versions(r.Context(), d.Name, id)
 		if err != nil {
@@ -98,7 +98,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 	return nil
 }
 
-// versions returns the versions of an entity, newest first, or none if the feed does not have it.
+// versions returns the versions of an entity, newest first, or none if the feed has none.
 func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]entityVersion, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
@@ -127,7 +127,7 @@ func noEntity(publicURL string) error {
 	return web.Errorf(http.StatusNotFound, "No feed of this name here has an entry of this entity. %s/feeds lists the feeds.", publicURL)
 }
 
-// entityTag changes with a new version, an erasure, another history, and what makes the answer of them.
+// entityTag returns the entity tag. It changes with a new version, an erasure, another history, and the rendering.
 func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) string {
 	erased := 0
 	for _, v := range list {
@@ -143,11 +143,11 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
 
-// A shownVersion is a version as the page shows it.
+// A shownVersion is a version on the page.
 type shownVersion struct {
 	*entityVersion
 	Words    string
-	Compared bool // against the one before it, which is there and says something
+	Compared bool // with the version before it, which is there and not erased
 	Before   int64
 	Changes  []change
 }
@@ -188,7 +188,7 @@ func (s *Source) versionsURL(name string, id uuid.UUID) string {
 	return s.PublicURL + "/feeds/" + name + "/" + id.String()
 }
 
-// discovery is where feed readers find the feeds.
+// discovery returns links by which feed readers find the feeds.
 func (s *Source) discovery() (links []web.Link) {
 	for _, d := range s.feeds {
 		for _, x := range suffixes {
@@ -200,10 +200,10 @@ func (s *Source) discovery() (links []web.Link) {
 	return links
 }
 
-// A change is one field of an entity that has another value than before, as JSON; "" where the field is absent.
+// A change is a field of an entity whose value, as JSON, differs from the version before. An absent field is "".
 type change struct{ Field, Was, Is string }
 
-// changes compares two versions field by field: first what the later one has, then what it lacks.
+// changes compares two versions field by field: first the fields of the later one, then those that it lacks.
 func changes(before, after json.RawMessage) (list []change) {
 	was, is := fieldsOf(before), fieldsOf(after)
 	old := make(map[string]string, len(was))
@@ -224,7 +224,7 @@ func changes(before, after json.RawMessage) (list []change) {
 	return list
 }
 
-// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, in the order of their names and indexes.
+// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, sorted by names and indexes.
 func fieldsOf(text json.RawMessage) (leaves []change) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
@@ -253,15 +253,15 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 		var b bytes.Buffer
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
-		_ = enc.Encode(v) // it came from JSON
+		_ = enc.Encode(v) // v was decoded from JSON
 		leaves = append(leaves, change{field, "", strings.TrimSpace(b.String())})
 	}
 	walk("", v)
 	return leaves
 }
 
-// serveNewer leads from the page before=CURSOR of the view for people to the one after it, which that page cannot name: its
-// bytes do not change with what is appended.
+// serveNewer redirects from the page before=CURSOR of the view for people to the page after it. That page cannot name
+// the next one itself, since its bytes do not change with an append.
 func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string) error {
 	req, err := s.parse(name, key{path: "/feeds/" + name, query: r.URL.RawQuery})
 	if err == nil {
@@ -271,7 +271,7 @@ func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string)
 		return err
 	}
 	full := int64(feed.PageSize)
-	end := (max(req.cursor.Position-1, 0)/full + 1) * full // of the page that holds the cursor's entry
+	end := (max(req.cursor.Position-1, 0)/full + 1) * full // the end of the page that has the cursor's entry
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTimeout)
 	defer cancel()
 	at, err := s.log.Locate(ctx, req.Name, feed.Cursor{}, full, end+1)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -88,7 +88,7 @@ func TestErase(t *testing.T) {
 			t.Error("the cache still has a document with the name")
 		}
 	}
-	p, err := feed.NewClient("").Get(t.Context(), feed.Request{URL: reader.url, Limit: 3})
+	p, err := feedclient.New("").Get(t.Context(), feedclient.Request{URL: reader.url, Limit: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,8 @@ func (t *target) answer(path, query string, header ...string) *httptest.Response
 
 var linkPattern = regexp.MustCompile(`^<(http://source\.example/[^<> ]*)>; rel="([a-z-]+)"(?:; type="([a-z+/]+)")?$`)
 
-// follow checks that the links of an answer lead to documents of the type they name, and the one to itself to its bytes.
+// follow checks that the links of an answer lead to documents of the type they name, and the one to itself to its
+// bytes.
 func (t *target) follow(test *testing.T, w *httptest.ResponseRecorder, body string) {
 	test.Helper()
 	for text := range strings.SplitSeq(w.Header().Get("Link"), ", ") {

@@ -25,15 +25,15 @@ var pages embed.FS
 
 // Options say how a source serves its feeds.
 type Options struct {
-	PublicURL string        // where readers find the source, as https://things.example: all links are built from it
-	Author    string        // of the feeds; by default the title of each
-	Brand     string        // stands before Name on the pages; may be empty
-	Name      string        // of the service, on the pages; by default Feeds
+	PublicURL string        // where readers find the source, such as https://things.example; the base of all links
+	Author    string        // of the feeds; defaults to each feed's title
+	Brand     string        // shown before Name on the pages; may be empty
+	Name      string        // of the service, on the pages; defaults to Feeds
 	Nav       []web.Link    // of the pages
-	MaxAge    time.Duration // how long caches may answer for what can still change, in whole seconds; 0: they ask every time
-	Private   bool          // readers need a token: no shared cache keeps what they get
-	Limits    web.Limits    // of what readers hold at once; the zero value is the defaults
-	Logger    *slog.Logger  // takes the errors that readers are not told; by default [slog.Default]
+	MaxAge    time.Duration // how long caches may answer for documents that may change, in whole seconds; 0 means that they revalidate each time
+	Private   bool          // readers need a token, so no shared cache keeps what they get
+	Limits    web.Limits    // of what readers may hold at once; the zero value means the defaults
+	Logger    *slog.Logger  // receives the errors that readers do not see; defaults to [slog.Default]
 }
 
 // A Source serves the feeds of one database over HTTP. It is an [http.Handler] and a [prometheus.Collector].
@@ -41,26 +41,26 @@ type Source struct {
 	Options
 	log       *publish.Log
 	feeds     []feed.Description
-	rendering map[string]string // of the feeds, by name
+	rendering map[string]string // by the feed's name
 	resources *lru.Cache[key, *resource]
 	cache     *cache
-	epoch     atomic.Int64 // of the log, that resources and cache are of
-	cold      *web.Limiter // requests that ask the database
+	epoch     atomic.Int64 // of the log, as of the resources and the cache
+	cold      *web.Limiter // of requests that query the database
 	waiting   *web.Slots   // requests that wait for the feed to go on
 	streams   *web.Slots   // event streams
-	turns     *turns       // of pages to be rendered
+	turns     *turns       // of pages that are to be rendered
 	metrics   *sourceMetrics
 }
 
-// What a client may ask for that takes the database, in pages of up to 100 entries: a history of a million at once, and
-// then what costs about a core.
+// What a client may request that queries the database, in pages of up to 100 entries: a history of a million at once,
+// and then what takes about one core.
 const (
 	coldPerSecond = 500
 	coldBurst     = 10_000
 )
 
-// New returns a source of feeds of the log. A feed without a title has its name as the title, and one without an ID its URL. New
-// panics on limits that are not as [web.Limits.Complete] has them.
+// New returns a source of feeds of the log. A feed without a title gets its name as the title, and a feed without an ID
+// its URL. New panics if the limits are not valid: see [web.Limits.Complete].
 func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	options.PublicURL = strings.TrimSuffix(options.PublicURL, "/")
 	options.Name = cmp.Or(options.Name, "Feeds")
@@ -90,9 +90,9 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	}
 }
 
-// ServeHTTP answers at /feeds, below it, at /problems/history-diverged, where the type of a problem leads, and in /assets/, where the
-// pages have their style. It takes any router that leaves the path of the request as it is. Answers may wait: each bounds what it
-// reads by readTimeout. A client counts for the limits by its [web.ClientKey].
+// ServeHTTP answers at /feeds and below it, at /problems/history-diverged, the URL of a problem type, and in /assets/,
+// which has the pages' style. It works in any router that does not change the request's path. An answer may wait; its
+// queries are limited by readTimeout. Limits are per client: see [web.ClientKey].
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
 	if err := s.serve(w, r); err != nil {
@@ -100,7 +100,7 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve answers, or returns an error before it has begun to.
+// serve answers, or returns an error before it has written anything.
 func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 	name, below := strings.CutPrefix(r.URL.Path, "/feeds/")
 	name, entity, ofEntity := strings.Cut(name, "/")
@@ -128,21 +128,21 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// look returns a page of the source without a title and content.
+// look returns a page of the source without title and content.
 func (s *Source) look() web.Page { return web.Page{Brand: s.Brand, Service: s.Name, Nav: s.Nav} }
 
-// An answer is where a resource lies in the log, and what its header says of that.
+// An answer is the place of a resource in the log, and the header fields that follow from it.
 type answer struct {
 	*span
-	snapshot *publish.Snapshot // what it was located by
-	// final: nothing that is appended changes it.
+	snapshot *publish.Snapshot // the snapshot by which it was located
+	// final means that no append changes it.
 	final                            bool
 	coding, tag                      string
 	etag, cacheControl, lastModified []string // header fields; lastModified may be nil
 }
 
-// answer locates the resource, unless the answer before still holds: a final one as long as the epoch is the same,
-// any other until something is appended. client is who asks first, and has a limit on what takes the database; nil is nobody.
+// answer locates the resource, unless the last answer still holds: a final one within the same epoch, any other one
+// until the next append. Queries count for the limit of client; nil means that no client asks.
 func (s *Source) answer(ctx context.Context, res *resource, client *http.Request) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
@@ -157,10 +157,10 @@ func (s *Source) answer(ctx context.Context, res *resource, client *http.Request
 	if a != nil && a.snapshot == t {
 		return a, nil
 	}
-	// The time to wait for others counts: behind a database that does not answer they would add up.
+	// Waiting for others counts: behind a database that does not answer, waits would add up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	res.locating.Lock() // many may ask at once, when something was appended
+	res.locating.Lock() // many requests may come at once after an append
 	defer res.locating.Unlock()
 	if a := res.last.Load(); a != nil && a.snapshot == t {
 		return a, nil
@@ -185,11 +185,11 @@ func (s *Source) answer(ctx context.Context, res *resource, client *http.Request
 	return a, nil
 }
 
-// answerAt is the answer that lies in a span.
+// answerAt returns the answer for a span.
 func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer {
 	a := &answer{span: sp, snapshot: t, final: !res.Personal && (sp.sealed || res.view == feed.Older), coding: res.coding}
 	if res.view == feed.Replay && sp.to-sp.from <= 1 {
-		a.coding = codingIdentity // what readers who wait get, one by one: it fits into a packet, and compressing takes its time
+		a.coding = codingIdentity // waiting readers are answered one by one: the document fits into a packet, and compressing it would take time
 	}
 	a.tag = codedTag(s.etag(&res.request, sp), a.coding)
 	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
@@ -199,7 +199,7 @@ func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer 
 	return a
 }
 
-// forget drops what was made in an earlier epoch.
+// forget drops the resources and documents of earlier epochs.
 func (s *Source) forget(epoch int) {
 	if s.epoch.Swap(int64(epoch)) != int64(epoch) {
 		s.resources.Purge()
@@ -207,8 +207,8 @@ func (s *Source) forget(epoch int) {
 	}
 }
 
-// serveFeed answers in the order of what it costs: a bad request from its text, 304 from memory, and only then with the
-// entries.
+// serveFeed tries the cheap answers first: a refusal from the request's text, a 304 from memory, and only then one with
+// the entries.
 func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) error {
 	res, err := s.resource(r, name)
 	if err != nil {
@@ -252,8 +252,8 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	return nil
 }
 
-// coded returns the document in the answer's coding: from the cache, or rendered and compressed once, when it is the turn of the
-// client that asks first; nil is nobody.
+// coded returns the document in the answer's coding: from the cache, or rendered and compressed once in a turn of the
+// client; nil means that no client asks.
 func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
@@ -262,12 +262,13 @@ func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a 
 	s.metrics.misses.Inc()
 	key := ""
 	if client != nil {
-		key = web.ClientKey(client) // now: the client may leave before its turn
+		key = web.ClientKey(client) // now, since the client may leave before its turn
 	}
 	return s.made(ctx, key, r, a)
 }
 
-// made is coded for what is not in the cache. What needs no turn is at hand: a few entries, which somebody may wait for.
+// made returns a document that is not in the cache. A document of a few entries in memory needs no turn, since readers
+// may be waiting for it.
 func (s *Source) made(ctx context.Context, client string, r *request, a *answer) (*cached, error) {
 	turn := func(ctx context.Context, work func() error) error { return s.turns.take(ctx, client, work) }
 	if a.entries != nil {
@@ -339,7 +340,8 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	return strings.Join(directives, ", ")
 }
 
-// noCache returns the value of Cache-Control for what caches ask about every time, and for what only the client's own may keep.
+// noCache returns the value of Cache-Control for documents that caches must revalidate each time, or that only the
+// client's own cache may keep.
 func noCache(private bool) string {
 	if private {
 		return "private, no-cache"
@@ -359,7 +361,7 @@ with rel="start" that the answer carries, and in the end delete what did not com
 `
 )
 
-// historyDiverged is the one answer that makes a reader start again: its cursor is of another history.
+// historyDiverged returns the only answer that makes a reader start again: the cursor is of another history.
 func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start := *r
 	start.selection = selection{view: feed.Replay, limit: r.limit}

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/sql"
@@ -37,7 +38,8 @@ func database(t testing.TB) *pgxpool.Pool {
 	return pool
 }
 
-// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made, description answers.
+// sourceOf returns a source of a feed that calls d.Show for what it serves. What it asks Show when it is made,
+// description answers.
 func sourceOf(l *publish.Log, options Options, d feed.Description) *Source {
 	show, made := d.Show, false
 	d.Show = func(e feed.Entry) (feed.Shown, error) {
@@ -168,9 +170,9 @@ type poller struct {
 }
 
 func (p *poller) poll(t interface{ Fatal(...any) }) {
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	for {
-		answer, err := client.Get(context.Background(), feed.Request{URL: p.url, After: p.cursor, Limit: p.limit})
+		answer, err := client.Get(context.Background(), feedclient.Request{URL: p.url, After: p.cursor, Limit: p.limit})
 		if err != nil {
 			t.Fatal(err)
 		}

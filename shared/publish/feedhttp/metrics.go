@@ -51,15 +51,15 @@ func (m *sourceMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.bytes, m.hits, m.misses, m.waiting, m.streams}
 }
 
-// Describe and Collect make a source a prometheus.Collector: requests by feed, format and status, bytes, cache hits, and
-// who is waiting.
+// Describe implements [prometheus.Collector]. The metrics are requests by feed, format and status, bytes, cache hits,
+// and waiting requests.
 func (s *Source) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collectors() {
 		c.Describe(ch)
 	}
 }
 
-// Collect is as Describe says.
+// Collect implements [prometheus.Collector].
 func (s *Source) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.metrics.collectors() {
 		c.Collect(ch)

@@ -20,8 +20,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a time
-// fill a page.
+// nginxConf makes a shared cache that keeps what the source says may be kept, by its Vary, and lets one request at a
+// time fill a page.
 const nginxConf = `
 worker_processes 1;
 pid %[1]s/nginx.pid;
@@ -44,8 +44,8 @@ http {
 }
 `
 
-// startCache starts nginx as a shared cache in front of the source at origin, and gives the cache's URL. It ends with this process,
-// however that ends.
+// startCache starts nginx as a shared cache in front of the source at origin, and gives the cache's URL. It ends with
+// this process, however that ends.
 func startCache(t *testing.T, origin string) string {
 	t.Helper()
 	nginx, err := osexec.LookPath("nginx")

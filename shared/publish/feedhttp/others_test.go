@@ -40,8 +40,8 @@ func TestGofeed(t *testing.T) {
 	}
 }
 
-// feedparserScript reads URLs as a JSON array and writes for each what feedparser made of it, and the status when it asks
-// again with the ETag.
+// feedparserScript reads URLs as a JSON array and writes for each what feedparser made of it, and the status when it
+// asks again with the ETag.
 const feedparserScript = `
 import feedparser, json, sys
 def read(url):

@@ -9,40 +9,40 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// readTimeout bounds the queries for one page. They do not end with the request: a client that leaves would cost the
+// readTimeout limits the queries for one page. They do not end with the request, since cancelling them would cost the
 // connection.
 const readTimeout = web.RequestTimeout
 
-// A selection is what a request asks of a feed.
+// A selection is the part of a feed that a request asks for.
 type selection struct {
 	view   feed.View
 	cursor feed.Cursor // unused in the view Newest
-	limit  int64       // of the view Replay: pages end on multiples of it
-	few    bool        // of the view Newest: no more than limit
+	limit  int64       // in the view Replay: pages end on multiples of it
+	few    bool        // in the view Newest: no more than limit
 }
 
-// A span is where a selection lies in the log as it is now: the entries after from, up to to.
+// A span is the place of a selection in the log as it is now: the entries after from, up to to.
 type span struct {
 	head     publish.Head
 	from, to int64
 	end      feed.Cursor // at to
 	updated  time.Time   // of the entry at to; zero at the head of the feed and at its start
-	sealed   bool        // a full page, and the one after it is full too: its bytes are final
-	// Archives are the full pages of 100. Each leads to the one before it, the newest view to the last sealed one before
-	// its first entry.
+	sealed   bool        // the page and the one after it are full, so its bytes are final
+	// archive says that the span is a full page of 100. Each archive links to the one before it, and the newest view to
+	// the last sealed one before its first entry.
 	archive bool
-	earlier *feed.Cursor // where the archive before the span starts; nil means there is none
-	entries []feed.Entry // nil means they are to be read
+	earlier *feed.Cursor // where the archive before the span starts; nil means that there is none
+	entries []feed.Entry // nil means that they have to be read
 }
 
-// diverged is what locate gives for a cursor that the log does not contain.
+// A diverged is the error of locate for a cursor that the log does not contain.
 type diverged struct{ lastFull feed.Cursor }
 
 func (d *diverged) Error() string { return "the cursor is not of this history" }
 
-// bounds places the selection in a feed of head entries. Replay pages end on multiples of limit, those of the
-// view for people on multiples of 100, whatever the cursor: so all readers come to walk the same pages. The newest view
-// holds what lies after the last sealed page of 100, or as few entries as are asked for.
+// bounds returns the positions of the selection in a feed of head entries. Replay pages end on multiples of limit, and
+// pages of the view for people on multiples of 100, whatever the cursor, so that all readers come to request the same
+// pages. The newest view has the entries after the last sealed page of 100, or as few as are asked for.
 func (s selection) bounds(head int64) (from, to int64) {
 	switch {
 	case s.view == feed.Replay:
@@ -58,7 +58,8 @@ func (s selection) bounds(head int64) (from, to int64) {
 	}
 }
 
-// atHand returns the span of a selection at the end of the feed whose entries, if there are any, are in memory; nil for any other.
+// atHand returns the span of a selection at the end of the feed whose entries are in memory, or nil for any other
+// selection.
 func (s selection) atHand(t *publish.Snapshot) *span {
 	if s.view != feed.Replay {
 		return nil
@@ -77,14 +78,14 @@ func (s selection) atHand(t *publish.Snapshot) *span {
 	return sp
 }
 
-// locate finds the selection in the log; *diverged if its cursor is of another history. ctx bounds it.
+// locate finds the selection in the log. It returns *diverged if the cursor is of another history. ctx limits it.
 func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
 	full := int64(feed.PageSize)
 	if sel.view == feed.Replay {
 		full = sel.limit
 	}
 	c := sel.cursor.Position
-	_, end := sel.bounds(1<<62 - 1) // where the page ends if it is full
+	_, end := sel.bounds(1<<62 - 1) // the end of the page if it is full
 	at, err := s.log.Locate(ctx, d.Name, sel.cursor, full, end, c-full)
 	if err != nil {
 		return nil, err
@@ -102,7 +103,7 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	default:
 		sp.end, sp.updated = feed.At(sp.to, at.Digest), at.Updated
 	}
-	if d.Personal { // nothing of it is ever final
+	if d.Personal { // no page of a personal feed is final
 		return sp, nil
 	}
 	isFull := sel.view == feed.Replay && sp.from%full == 0 && sp.to == sp.from+full
@@ -115,7 +116,8 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	return sp, nil
 }
 
-// entries reads the span, oldest first; [ErrChanged] if it is not any more what was located.
+// entries reads the entries of the span, oldest first. It returns [publish.ErrChanged] if the span is no longer what
+// was located.
 func (s *Source) entries(ctx context.Context, name string, sp *span) ([]feed.Entry, error) {
 	if sp.entries != nil {
 		return sp.entries, nil

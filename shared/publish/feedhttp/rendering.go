@@ -14,10 +14,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// program is a hash of the program that runs: all code and templates that turn entries into documents. Replicas of one build agree.
+// program is a hash of the running program, with all code and templates that render documents. Replicas of one build
+// have the same.
 var program = sync.OnceValue(func() string {
 	h := sha256.New()
-	file, err := os.Open("/proc/self/exe") // where there is one it is what runs, though another one may have taken its path
+	file, err := os.Open("/proc/self/exe") // on Linux this is the running file, even if another one has taken its path
 	if err != nil {
 		var path string
 		if path, err = os.Executable(); err == nil {
@@ -29,19 +30,19 @@ var program = sync.OnceValue(func() string {
 		_, err = io.Copy(h, file)
 	}
 	if err != nil {
-		return uuid.NewString() // no other process has it: each start then changes all ETags
+		return uuid.NewString() // no other process has it, so each start changes all ETags
 	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 })
 
-// rendering stands, in ETags, for how entries become documents of the feed: it changes with the program and, as settings may
-// change words without it, with what becomes of an entry that says nothing.
+// rendering returns the part of ETags that stands for how entries are rendered. It changes with the program and, as
+// settings may change words too, with the rendering of an empty entry.
 func rendering(d feed.Description, author string) string {
 	entry := feed.Entry{Position: 1, ID: uuid.NameSpaceOID, Version: 1, Updated: time.Unix(0, 0).UTC(), Entity: []byte(`{}`)}
 	return fmt.Sprintf("%s %x", program(), sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
 }
 
-// documents returns the document as Atom and JSON, or nil where Show cannot take the entry.
+// documents returns the document as Atom and JSON, or nil if Show cannot take the entry.
 func documents(doc *feed.Document) (both []byte) {
 	defer func() { _ = recover() }()
 	atom, _ := doc.Atom()

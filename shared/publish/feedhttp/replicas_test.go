@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -26,8 +27,8 @@ func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 	return own
 }
 
-// Two replicas write and serve one feed at once: one log without a gap; a reader that asks now the one and now the other misses
-// nothing and sees nothing twice; and both give the same bytes and header fields.
+// Two replicas write and serve one feed at once: one log without a gap; a reader that asks now the one and now the
+// other misses nothing and sees nothing twice; and both give the same bytes and header fields.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
@@ -131,10 +132,10 @@ type alternating struct {
 
 // next reads a page.
 func (r *alternating) next(ctx context.Context) error {
-	client := feed.NewClient("")
+	client := feedclient.New("")
 	defer client.Close()
 	r.asked++
-	answer, err := client.Get(ctx, feed.Request{URL: r.urls[r.asked%len(r.urls)] + "/feeds/" + feedName, After: r.cursor, Limit: r.limit})
+	answer, err := client.Get(ctx, feedclient.Request{URL: r.urls[r.asked%len(r.urls)] + "/feeds/" + feedName, After: r.cursor, Limit: r.limit})
 	if err != nil {
 		return err
 	}

@@ -16,14 +16,14 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// Suffixes of a feed's URL, and the representation that each fixes.
+// suffixes of a feed's URL, each with its representation.
 var suffixes = []struct{ suffix, mediaType, title string }{
 	{".json", feed.TypeJSONFeed, "JSON Feed"},
 	{".atom", feed.TypeAtom, "Atom"},
 	{".html", feed.TypeHTML, "HTML"},
 }
 
-// A request is one for a document of a feed.
+// A request is a request for a document of a feed.
 type request struct {
 	feed.Description
 	selection
@@ -31,10 +31,10 @@ type request struct {
 	mediaType string      // of the representation that the client gets
 	byAccept  bool        // chosen by Accept, not by a suffix
 	coding    string      // content coding
-	history   feed.Cursor // selects nothing; the links of a walk keep it, so that caches tell its pages from those of a lost history
+	history   feed.Cursor // selects nothing; the links of a resync keep it, so that caches tell its pages from those of a lost history
 }
 
-// A resource stands for all requests with the same URL and header fields, and keeps how they were answered last.
+// A resource stands for all requests with the same URL and header fields. It keeps the last answer.
 type resource struct {
 	request
 	vary            []string // header field
@@ -45,7 +45,7 @@ type resource struct {
 	awaited  atomic.Pointer[publish.Snapshot]
 }
 
-// A key is what a resource is kept under: all that chooses it.
+// A key is all that selects a resource.
 type key struct {
 	path, query, accept, acceptEncoding string
 	chunk                               bool // a part of an event stream, which no request can ask for
@@ -56,7 +56,7 @@ const (
 	maxKey       = 1024 // bytes
 )
 
-// resource finds out what is asked for. That of a URL asked before is at hand.
+// resource returns the resource of a request, from memory if it was requested before.
 func (s *Source) resource(r *http.Request, name string) (*resource, error) {
 	h := r.Header
 	k := key{path: r.URL.Path, query: r.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
@@ -70,7 +70,7 @@ func (s *Source) resource(r *http.Request, name string) (*resource, error) {
 	return s.keep(k, req), nil
 }
 
-// keep returns the resource that stands for the request from now on.
+// keep returns the resource for the request from now on.
 func (s *Source) keep(k key, req *request) *resource {
 	res := &resource{request: *req, vary: varyEncoding}
 	if req.byAccept {
@@ -85,13 +85,13 @@ func (s *Source) keep(k key, req *request) *resource {
 	return res
 }
 
-// Values of Vary. These slices and others like them stand in many answers: nobody may append to them.
+// Values of Vary. Many answers share these slices: do not append to them.
 var (
 	varyEncoding = []string{"Accept-Encoding"}
 	varyBoth     = []string{"Accept, Accept-Encoding"}
 )
 
-// joined returns the fields of a name as one (RFC 9110 section 5.3).
+// joined joins the fields of one name (RFC 9110 section 5.3).
 func joined(fields []string) string {
 	if len(fields) == 1 {
 		return fields[0]
@@ -99,7 +99,7 @@ func joined(fields []string) string {
 	return strings.Join(fields, ",")
 }
 
-// parse reads what k asks of the feed of the name, which may have a suffix.
+// parse parses the request for the feed of the name, which may have a suffix.
 func (s *Source) parse(name string, k key) (*request, error) {
 	req := &request{path: k.path, coding: acceptedCoding(k.acceptEncoding)}
 	for _, x := range suffixes {
@@ -126,8 +126,8 @@ func (s *Source) parse(name string, k key) (*request, error) {
 	return req, nil
 }
 
-// named are the types by which clients ask for a feed, the first on a tie, and the representation that each gets. Feed readers
-// ask for RSS, or just XML, and read Atom, too; old browsers name application/xml beside application/xhtml+xml.
+// named are the media types by which clients ask for a feed, the first on a tie, and the representation for each. Feed
+// readers that ask for RSS or just XML read Atom, too; old browsers name application/xml beside application/xhtml+xml.
 var named = []struct{ mediaType, gets string }{
 	{feed.TypeAtom, feed.TypeAtom},
 	{"application/rss+xml", feed.TypeAtom},
@@ -141,8 +141,8 @@ var named = []struct{ mediaType, gets string }{
 	{feed.TypeEvents, feed.TypeEvents},
 }
 
-// negotiate returns the representation that the value of an Accept field likes best, or "" if it takes none. What it takes by a
-// wildcard only is JSON Feed rather than Atom.
+// negotiate returns the representation that an Accept field prefers, or "" if it accepts none. If only a wildcard
+// matches, that is JSON Feed rather than Atom.
 func negotiate(accept string) string {
 	var types []string
 	for _, n := range named {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -78,12 +79,12 @@ func (c *copier) poll(ctx context.Context, client *http.Client) error {
 }
 
 // copyOf returns what a subscriber's client copies, which starts again once.
-func copyOf(ctx context.Context, r feed.Request) (copied []row, err error) {
-	client := feed.NewClient("")
+func copyOf(ctx context.Context, r feedclient.Request) (copied []row, err error) {
+	client := feedclient.New("")
 	defer client.Close()
 	for again := false; ; {
 		answer, err := client.Get(ctx, r)
-		if status, ok := errors.AsType[*feed.StatusError](err); ok && errors.Is(err, feed.ErrDiverged) && !again {
+		if status, ok := errors.AsType[*feedclient.StatusError](err); ok && errors.Is(err, feedclient.ErrDiverged) && !again {
 			r.After, r.History, copied, again = feed.Cursor{}, status.History, nil, true
 			continue
 		} else if err != nil {
@@ -98,8 +99,8 @@ func copyOf(ctx context.Context, r feed.Request) (copied []row, err error) {
 	}
 }
 
-// Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored backup,
-// while the cache still holds pages of the lost history, each of them ends with the restored one.
+// Behind a shared cache 100 readers cost the source what one does; and when the source is replaced by a restored
+// backup, while the cache still holds pages of the lost history, each of them ends with the restored one.
 func TestSharedCache(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
@@ -249,7 +250,7 @@ func TestSharedCache(t *testing.T) {
 	})
 	t.Run("so does a subscriber's client", func(t *testing.T) {
 		for _, from := range []feed.Cursor{{}, atTheEnd} {
-			if got, err := copyOf(t.Context(), feed.Request{URL: cacheURL + "/feeds/things", After: from, Limit: 100}); err != nil || !slices.Equal(got, restored) {
+			if got, err := copyOf(t.Context(), feedclient.Request{URL: cacheURL + "/feeds/things", After: from, Limit: 100}); err != nil || !slices.Equal(got, restored) {
 				t.Errorf("from %s it ends with %d entries, not with the %d of the source: %v", from, len(got), len(restored), err)
 			}
 		}

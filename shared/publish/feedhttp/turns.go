@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	maxQueued   = 128              // pages that wait to be rendered
-	turnTimeout = 10 * time.Second // for one of them to have its turn
-	busyFor     = time.Second      // after a write: others are to be expected
+	maxQueued   = 128              // pages that may wait to be rendered
+	turnTimeout = 10 * time.Second // for a page to have its turn
+	busyFor     = time.Second      // after a write, more are expected
 )
 
-// turns bound the pages that are read, rendered and compressed at once: that takes a core, the database and memory, and sales need
-// them, too. While something is written to the log, each turn is followed by a pause as long as itself.
+// turns limit the pages that are read, rendered and compressed at once. That takes a core, the database and memory,
+// which sales need, too. While the log is being written to, each turn is followed by a pause of its own length.
 type turns struct {
 	free   *semaphore.Weighted
 	queued *web.Slots
-	wrote  func(within time.Duration) bool // to the log
+	wrote  func(within time.Duration) bool // reports whether the log was written to
 }
 
 func newTurns(n int, wrote func(within time.Duration) bool) *turns {
@@ -29,7 +29,7 @@ func newTurns(n int, wrote func(within time.Duration) bool) *turns {
 	return &turns{semaphore.NewWeighted(int64(n)), web.NewSlots("pages that wait to be rendered", queue), wrote}
 }
 
-// take runs work in a turn of the client's. Where there are too many before it, it returns a 429 or 503 instead.
+// take runs work in a turn of the client. If too many wait before it, it returns a 429 or 503 instead.
 func (t *turns) take(ctx context.Context, client string, work func() error) error {
 	leave, err := t.queued.Take(client)
 	if err != nil {

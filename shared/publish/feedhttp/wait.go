@@ -19,7 +19,8 @@ const (
 	streamRetry = time.Second      // until a stream asks again a database that is down
 )
 
-// preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is not at all.
+// preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is
+// not at all.
 func preferredWait(fields []string) time.Duration {
 	for item := range web.SplitQuoted(joined(fields), ',') {
 		preference, _, _ := strings.Cut(item, ";")
@@ -36,9 +37,9 @@ func preferredWait(fields []string) time.Duration {
 	return 0
 }
 
-// wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the limit of
-// requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a server ignore a
-// preference): a reader then polls on its schedule.
+// wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the
+// limit of requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a
+// server ignore a preference): a reader then polls on its schedule.
 func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	if limit <= 0 {
 		return a, nil
@@ -91,8 +92,8 @@ func nothingNew(h http.Header, res *resource, a *answer) bool {
 	return notModified(h, a) || res.view == feed.Replay && a.from == a.to
 }
 
-// serveEvents streams the entries after a cursor, or those to come, as server-sent events. It ends when the client leaves, at
-// the stop of the server, and when the history is another: who comes again hears of that.
+// serveEvents streams the entries after a cursor, or those to come, as server-sent events. It ends when the client
+// leaves, at the stop of the server, and when the history is another: who comes again hears of that.
 func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resource) error {
 	chunk, err := s.firstChunk(r, res)
 	if err != nil {

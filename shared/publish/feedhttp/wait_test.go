@@ -114,7 +114,8 @@ func commit(t *testing.T, l *publish.Log) {
 	}
 }
 
-// What those who wait will hear is made while PostgreSQL commits. They hear of it when it is committed, and not at all if it is not.
+// What those who wait will hear is made while PostgreSQL commits. They hear of it when it is committed, and not at all
+// if it is not.
 func TestForeseen(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
@@ -310,7 +311,8 @@ func TestManyWait(t *testing.T) {
 	}
 }
 
-// A reader beyond its share, or beyond that of all, is answered at once, as one that does not ask to wait; others still wait.
+// A reader beyond its share, or beyond that of all, is answered at once, as one that does not ask to wait; others still
+// wait.
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	l := openLog(t, database(t))

@@ -15,11 +15,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -28,9 +27,10 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors, settings
-// and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that share a database
-// need names of their own, as do their Migrations and the feeds that they publish: a service whose table is taken does not start.
+// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors,
+// settings and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that
+// share a database need names of their own, as do their Migrations and the feeds that they publish: a service whose
+// table is taken does not start.
 type Service struct {
 	Name       string // "warehouse": its database, its folder, and what it is called on the command line
 	Title      string // "Warehouse"
@@ -40,26 +40,27 @@ type Service struct {
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
 
-	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the environment,
-	// instead of Feeds. Nil: it takes Feeds.
+	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the
+	// environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
 
-	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It is
-	// filled before anything else runs.
+	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It
+	// is filled before anything else runs.
 	Settings any
-	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one
-	// call at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An error is
-	// logged, and Work called again.
+	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call
+	// at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An
+	// error is logged, and Work called again.
 	Work        func(context.Context, *Site) error
 	WorkTimeout time.Duration // 0: 5 minutes
 	// Current is begun over whenever this process begins to poll; nil is none.
 	Current *subscribe.Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the stop, or since
-	// another process polls. Nil is none.
+	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the
+	// stop, or since another process polls. Nil is none.
 	Release func()
 
-	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A migration of
-	// the service makes each by `select feed_create('NAME')`. Apply appends to them by way of [subscribe.Publishing], all else by Site.Log.
+	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A
+	// migration of the service makes each by `select feed_create('NAME')`. Apply appends to them by way of
+	// [subscribe.Publishing], all else by Site.Log.
 	Publishes func(publicURL string) []feed.Description
 }
 
@@ -70,10 +71,10 @@ type settings struct {
 }
 
 type readerSettings struct {
-	FeedToken  string          `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
-	PlainHosts feed.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
-	PageSize   int             `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
-	PollWait   time.Duration   `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	FeedToken  string                `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
+	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
+	PageSize   int                   `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
 
 // shell describes the service's process.
@@ -135,7 +136,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
 		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
 	}
-	if !feed.IsToken(set.Reader.FeedToken) {
+	if !feedclient.IsToken(set.Reader.FeedToken) {
 		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
@@ -166,9 +167,6 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		defer closeLog()
 	}
 	site := NewSite(s, process.Router, log)
-	if err := s.takeOver(ctx, site.DB, feeds); err != nil {
-		return fmt.Errorf("take over subscriptions from an older version: %w", err)
-	}
 	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), feeds...)
 	if err != nil {
 		return err
@@ -233,17 +231,6 @@ func (s *Service) configure(f *subscribe.Feed, env map[string]string, set reader
 		f.Stream = queue
 	}
 	return nil
-}
-
-// takeOver makes the rows the service's that it had before several services could share a database: see sql/subscribe/00004.
-func (s *Service) takeOver(ctx context.Context, db *pgxpool.Pool, feeds []subscribe.Feed) error {
-	var names []string
-	for _, f := range feeds {
-		names = append(names, f.Name)
-	}
-	_, err := db.Exec(ctx, `update subscription set service = $1 where service in ('?', '?' || $2) and feed = any($3)`,
-		s.Name, s.Migrations.Name, names)
-	return err
 }
 
 func (s *Service) migrations() []postgres.Migrations {

@@ -46,8 +46,8 @@ type Site struct {
 	shown   []web.Link          // to those of the pages that are not at / and have no wildcard
 }
 
-// Page adds a page that shows what query returns. Pages without a wildcard in their path get a link in the navigation. The values of
-// wildcards, as in `/invoices/:number`, are in the request's PathValue.
+// Page adds a page that shows what query returns. Pages without a wildcard in their path get a link in the navigation.
+// The values of wildcards, as in `/invoices/:number`, are in the request's PathValue.
 func (s *Site) Page(path, title string, t *template.Template, query func(*http.Request) (any, error)) {
 	s.paths = append(s.paths, path)
 	if path != "/" && !strings.ContainsAny(path, ":*") {
@@ -86,8 +86,8 @@ func (s *Site) Metrics(collectors ...prometheus.Collector) {
 	s.router.Metrics.MustRegister(collectors...)
 }
 
-// CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its path. They
-// go out as they come: query bounds each read by itself. The path is as in Page.
+// CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its
+// path. They go out as they come: query bounds each read by itself. The path is as in Page.
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
 	webserver.GET(s.router.Operators, path, webserver.HandleLong(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
@@ -149,8 +149,8 @@ func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (dat
 }
 
 // inTurn bounds how many reads of the database run at once: half of the pool's connections are for them, the others are
-// left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before its
-// client is sent anything: one that reads slowly keeps no turn from others.
+// left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before
+// its client is sent anything: one that reads slowly keeps no turn from others.
 func (s *Site) inTurn(c *gin.Context, read func() error) error {
 	leave, err := s.queued.Take(web.ClientKey(c.Request))
 	if err != nil {
@@ -179,8 +179,8 @@ func (s *Site) nav() []web.Link {
 	return slices.Concat([]web.Link{{Text: "Overview", URL: "/"}}, s.shown, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds)
 }
 
-// ready returns nil if a copy can be served: one that is there, however old, in a database that answers, and lets its tables
-// be read.
+// ready returns nil if a copy can be served: one that is there, however old, in a database that answers, and lets its
+// tables be read.
 func (s *Site) ready(ctx context.Context) error {
 	for _, sub := range s.Subscriber.Status() {
 		if sub.AsOf == nil && !sub.Detail.Undated && !sub.Detail.Optional {

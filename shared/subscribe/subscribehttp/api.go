@@ -1,5 +1,5 @@
-// Package subscribehttp shows the subscriptions of a [subscribe.Subscriber] and changes them: pages for people and JSON for programs, in
-// one [http.Handler].
+// Package subscribehttp shows the subscriptions of a [subscribe.Subscriber] and changes them: pages for people and JSON
+// for programs, in one [http.Handler].
 package subscribehttp
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -52,9 +53,9 @@ func (p *Pages) Routes() []Route {
 // maxBody is how long a body may be: a schedule is shorter.
 const maxBody = 64 << 10
 
-// ServeHTTP answers at /subscriptions, below it, and, for the style of the pages, in /assets/: JSON for programs; pages and forms for
-// people, who get a page back: after a change by 303, after a refusal in its place. It refuses forms of other origins, but lets
-// anybody else change what it shows: the caller keeps strangers away.
+// ServeHTTP answers at /subscriptions, below it, and, for the style of the pages, in /assets/: JSON for programs; pages
+// and forms for people, who get a page back: after a change by 303, after a refusal in its place. It refuses forms of
+// other origins, but lets anybody else change what it shows: the caller keeps strangers away.
 func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -116,7 +117,8 @@ func (p *Pages) on(h handler, refused refusal) func(http.ResponseWriter, *http.R
 	return inTime(p.find(h, refused))
 }
 
-// find calls h with the subscription. If h returns a problem, refused shows it to a browser; nil means the page of any problem.
+// find calls h with the subscription. If h returns a problem, refused shows it to a browser; nil means the page of any
+// problem.
 func (p *Pages) find(h handler, refused refusal) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Vary", "Accept")
@@ -285,9 +287,9 @@ func (p *Pages) poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscr
 // pollProblem says how a poll failed.
 func pollProblem(ctx context.Context, err error) error {
 	_, failed := errors.AsType[*subscribe.PollError](err)
-	var status *feed.StatusError
+	var status *feedclient.StatusError
 	var network net.Error
-	var noAnswer *feed.NoAnswerError
+	var noAnswer *feedclient.NoAnswerError
 	_, database := errors.AsType[*pgconn.PgError](err)
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
@@ -303,7 +305,7 @@ func pollProblem(ctx context.Context, err error) error {
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
-	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feed.ErrDiverged):
+	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feedclient.ErrDiverged):
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))

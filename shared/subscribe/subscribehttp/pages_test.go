@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -16,13 +16,14 @@ import (
 func TestRefusedToken(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]string{401: "FEED_TOKEN", 403: "is not for this feed", 404: "404 Not Found"} {
-		if got := inWords(fmt.Errorf("poll: %w", &feed.StatusError{Status: status})); !strings.Contains(got, want) {
+		if got := inWords(fmt.Errorf("poll: %w", &feedclient.StatusError{Status: status})); !strings.Contains(got, want) {
 			t.Errorf("%d: %s", status, got)
 		}
 	}
 }
 
-// A request for a poll that may be repeated says so: another one took too long, or the service cannot pass on what the source said.
+// A request for a poll that may be repeated says so: another one took too long, or the service cannot pass on what the
+// source said.
 func TestPollsToRepeat(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]string{

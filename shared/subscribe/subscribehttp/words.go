@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -143,16 +144,16 @@ const day = 24 * time.Hour
 
 // inWords says what a failed poll means to those who read the copy; the details stand in last_error.
 func inWords(err error) string {
-	var status *feed.StatusError
+	var status *feedclient.StatusError
 	var network net.Error
-	var noAnswer *feed.NoAnswerError
-	var redirect *feed.RedirectError
+	var noAnswer *feedclient.NoAnswerError
+	var redirect *feedclient.RedirectError
 	switch {
 	case errors.Is(err, subscribe.ErrEntries):
 		return "What the source said could not be passed on."
 	case errors.Is(err, subscribe.ErrApply):
 		return "What the source said could not be applied."
-	case errors.Is(err, feed.ErrDiverged):
+	case errors.Is(err, feedclient.ErrDiverged):
 		return "The source has another history than this copy."
 	case errors.Is(err, feed.ErrPage):
 		return "The source sent something that is not a page of this feed."
@@ -199,8 +200,8 @@ func (s Status) Freshness() web.Freshness {
 	return f
 }
 
-// Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh; as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail
-// it has failing_since, too.
+// Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh;
+// as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail it has failing_since, too.
 func (s Status) Header() string {
 	h := s.Feed + "; state=" + s.State
 	if s.AsOf != nil {

@@ -43,8 +43,8 @@ type Cluster struct {
 // Start creates the database cluster if there is none, and returns when its server accepts connections. Cancelling ctx
 // interrupts Start; afterwards it has no effect. Start returns an error if another process runs a server in the folder,
 // and names that process. It also returns an error if the folder once had a database and has none now; Remove allows a
-// new one. Start removes PostgreSQL's variables, such as PGSERVICE and PGOPTIONS, from the environment of this process: they are
-// for other servers.
+// new one. Start removes PostgreSQL's variables, such as PGSERVICE and PGOPTIONS, from the environment of this process:
+// they are for other servers.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") && name != "PGBIN" {

@@ -82,8 +82,8 @@ func openFolder(opts Options) (_ *folder, err error) {
 	return f, nil
 }
 
-// resolved returns dir as an absolute path without symbolic links above dir itself: by whichever path a folder is reached, its
-// data, its markers and its volume are the same.
+// resolved returns dir as an absolute path without symbolic links above dir itself: by whichever path a folder is
+// reached, its data, its markers and its volume are the same.
 func resolved(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

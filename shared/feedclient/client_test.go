@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 const (
@@ -23,14 +25,14 @@ func asked(t *testing.T, etag string, h http.HandlerFunc) (*Answer, error) {
 	t.Helper()
 	server := httptest.NewServer(h)
 	defer server.Close()
-	client := NewClient("")
+	client := New("")
 	defer client.Close()
 	return client.Get(t.Context(), Request{URL: server.URL + "/feeds/things", Limit: 10, ETag: etag})
 }
 
 func page(header ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", TypeJSONFeed+"; charset=utf-8")
+		w.Header().Set("Content-Type", feed.TypeJSONFeed+"; charset=utf-8")
 		for i := 0; i < len(header); i += 2 {
 			w.Header().Set(header[i], header[i+1])
 		}
@@ -54,7 +56,7 @@ func TestClientRequest(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	cursor, err := ParseCursor(somewhere)
+	cursor, err := feed.ParseCursor(somewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestClientRequest(t *testing.T) {
 	if got := ask.PageURL(); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000" {
 		t.Error(got)
 	}
-	ask.History = At(9, Digest{9})
+	ask.History = feed.At(9, feed.Digest{9})
 	if got := ask.PageURL(); got != "http://cars.example/feeds/things?after="+somewhere+"&limit=1000&history=9-090000000000" {
 		t.Error(got)
 	}
@@ -91,7 +93,7 @@ func TestClientToken(t *testing.T) {
 				http.Error(w, "no", http.StatusUnauthorized)
 			}))
 			defer server.Close()
-			client := NewClient(x.token)
+			client := New(x.token)
 			defer client.Close()
 			_, err := client.Get(t.Context(), Request{URL: strings.Replace(server.URL, "//", "//"+x.user, 1) + "/feeds/things", Limit: 10})
 			var status *StatusError
@@ -181,11 +183,11 @@ func TestClientRefused(t *testing.T) {
 		text    string
 	}{
 		"a problem":         {refuse(503, "application/problem+json; charset=utf-8", `{"status":503,"detail":"Later."}`), 503, "the source answered 503 Service Unavailable: Later."},
-		"a broken problem":  {refuse(500, TypeProblem, `{"detail":`), 500, "the source answered 500 Internal Server Error"},
-		"an endless detail": {refuse(500, TypeProblem, `{"detail":"`+strings.Repeat("x", 1<<20)+`"}`), 500, "the source answered 500 Internal Server Error"},
-		"a page for people": {refuse(502, TypeHTML, `{"detail":"no"}`), 502, "the source answered 502 Bad Gateway"},
-		"another history":   {refuse(410, TypeProblem, `{"detail":"Start again."}`), 410, "the source has another history than this copy (the source answered 410 Gone: Start again.)"},
-		"a page as 203":     {refuse(203, TypeJSONFeed, emptyPage), 203, "the source answered 203 Non-Authoritative Information"},
+		"a broken problem":  {refuse(500, feed.TypeProblem, `{"detail":`), 500, "the source answered 500 Internal Server Error"},
+		"an endless detail": {refuse(500, feed.TypeProblem, `{"detail":"`+strings.Repeat("x", 1<<20)+`"}`), 500, "the source answered 500 Internal Server Error"},
+		"a page for people": {refuse(502, feed.TypeHTML, `{"detail":"no"}`), 502, "the source answered 502 Bad Gateway"},
+		"another history":   {refuse(410, feed.TypeProblem, `{"detail":"Start again."}`), 410, "the source has another history than this copy (the source answered 410 Gone: Start again.)"},
+		"a page as 203":     {refuse(203, feed.TypeJSONFeed, emptyPage), 203, "the source answered 203 Non-Authoritative Information"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,14 +228,15 @@ func TestClientRedirects(t *testing.T) {
 	}
 }
 
-// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its own.
+// waiting returns what a client makes of an answer to a request that may wait, and how long it took, by a clock of its
+// own.
 func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answer, took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
 		go func() { _ = server.Serve(&listener{accepted: []net.Conn{far}, closed: make(chan struct{})}) }()
-		client := NewClient("")
+		client := New("")
 		client.http.Transport.(*Transport).http.DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
 		began := time.Now()
 		answer, err = client.Get(t.Context(), Request{URL: "http://cars.example/feeds/things", Limit: 10, Wait: wait})
@@ -293,7 +296,7 @@ func TestClientPatience(t *testing.T) {
 	t.Parallel()
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	trickling := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", TypeJSONFeed)
+		w.Header().Set("Content-Type", feed.TypeJSONFeed)
 		for {
 			_, _ = w.Write([]byte(" "))
 			_ = http.NewResponseController(w).Flush()
@@ -305,7 +308,7 @@ func TestClientPatience(t *testing.T) {
 		}
 	}
 	stalling := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", TypeJSONFeed)
+		w.Header().Set("Content-Type", feed.TypeJSONFeed)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}
@@ -354,14 +357,14 @@ func TestClientStops(t *testing.T) {
 	t.Parallel()
 	inBody := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", TypeJSONFeed)
+		w.Header().Set("Content-Type", feed.TypeJSONFeed)
 		_, _ = w.Write([]byte(emptyPage[:20]))
 		_ = http.NewResponseController(w).Flush()
 		close(inBody)
 		<-r.Context().Done() // the client went away
 	}))
 	defer server.Close()
-	client := NewClient("")
+	client := New("")
 	defer client.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

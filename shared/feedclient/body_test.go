@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // encoded returns text in a content coding.
@@ -40,7 +42,7 @@ func encoded(t *testing.T, coding, text string) []byte {
 
 func coded(coding string, body []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", TypeJSONFeed)
+		w.Header().Set("Content-Type", feed.TypeJSONFeed)
 		w.Header().Set("Content-Encoding", coding)
 		_, _ = w.Write(body)
 	}
@@ -68,12 +70,12 @@ func TestClientCodings(t *testing.T) {
 			"torn": good[:len(good)-5], "corrupt": corrupt(good), "not it": []byte(emptyPage), "empty": {}, "followed by more": append(bytes.Clone(good), "more"...),
 			"twice": append(bytes.Clone(good), good...),
 		} {
-			if answer, err := asked(t, "", coded(coding, bad)); !errors.Is(err, ErrPage) {
+			if answer, err := asked(t, "", coded(coding, bad)); !errors.Is(err, feed.ErrPage) {
 				t.Errorf("%s that is %s: %+v, %v", coding, name, answer, err)
 			}
 		}
 	}
-	if _, err := asked(t, "", coded("br", []byte(emptyPage))); !errors.Is(err, ErrPage) || !strings.Contains(err.Error(), `got "br"`) {
+	if _, err := asked(t, "", coded("br", []byte(emptyPage))); !errors.Is(err, feed.ErrPage) || !strings.Contains(err.Error(), `got "br"`) {
 		t.Errorf("a coding that was not asked for: %v", err)
 	}
 }
@@ -85,7 +87,7 @@ func TestClientTakesNoMoreThanMaxBody(t *testing.T) {
 		if answer, err := asked(t, "", coded(coding, encoded(t, coding, exact))); err != nil || !answer.Page.UpToDate {
 			t.Errorf("%s of MaxBody bytes: %v", coding, err)
 		}
-		if _, err := asked(t, "", coded(coding, encoded(t, coding, exact+" "))); !errors.Is(err, ErrPage) || !strings.Contains(err.Error(), "longer than 64 MiB") {
+		if _, err := asked(t, "", coded(coding, encoded(t, coding, exact+" "))); !errors.Is(err, feed.ErrPage) || !strings.Contains(err.Error(), "longer than 64 MiB") {
 			t.Errorf("%s of one more: %v", coding, err)
 		}
 	}
@@ -95,7 +97,7 @@ func TestClientProblemInACoding(t *testing.T) {
 	t.Parallel()
 	for _, coding := range []string{"zstd", "gzip"} {
 		_, err := asked(t, "", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", TypeProblem)
+			w.Header().Set("Content-Type", feed.TypeProblem)
 			w.Header().Set("Content-Encoding", coding)
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = w.Write(encoded(t, coding, `{"detail":"Later."}`))
@@ -108,11 +110,9 @@ func TestClientProblemInACoding(t *testing.T) {
 
 func TestPagesShareNoMemory(t *testing.T) {
 	t.Parallel()
-	body, err := testDocument().JSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := asked(t, "", coded("zstd", encoded(t, "zstd", string(body))))
+	const body = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"cursor":"1-0123456789ab","up_to_date":true,"head":"1-0123456789ab"},"items":[
+		{"id":"urn:uuid:018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","date_modified":"2026-11-23T08:00:00.000123Z","_datafeed":{"position":1,"version":1,"entity":{"a":"<&>"}}}]}`
+	first, err := asked(t, "", coded("zstd", encoded(t, "zstd", body)))
 	if err != nil {
 		t.Fatal(err)
 	}

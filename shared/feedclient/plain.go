@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"errors"
@@ -48,7 +48,8 @@ func loopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
-// ShownURL returns the URL as anybody may see it: with xxxxx in place of a password, and of a user without one, which may be a key.
+// ShownURL returns the URL as anybody may see it: with xxxxx in place of a password, and of a user without one, which
+// may be a key.
 func ShownURL(u *url.URL) string {
 	if _, has := u.User.Password(); u.User != nil && !has {
 		shown := *u

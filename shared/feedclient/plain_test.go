@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"net/http"
@@ -93,7 +93,7 @@ func TestRedirectsKeepSecrets(t *testing.T) {
 					begin = source.StartTLS
 				}
 				begin()
-				client := NewClient(token)
+				client := New(token)
 				client.http.Transport.(*Transport).http.TLSClientConfig = source.Client().Transport.(*http.Transport).TLSClientConfig
 				_, err := client.Get(t.Context(), Request{URL: strings.Replace(source.URL, "//", "//"+user, 1) + "/feeds/things", Limit: 10})
 				if err == nil || !strings.Contains(err.Error(), "it redirects to another origin") || strings.Contains(err.Error(), token) {

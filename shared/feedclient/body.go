@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // MaxBody is the limit of bytes that a client accepts for one page, before and after decompression.
@@ -34,7 +36,7 @@ func putBuffer(b *[]byte) {
 }
 
 // withBody passes the decoded body to use, which must not keep it. The body is read completely first, so that a broken
-// transfer is an error of the network, and content that cannot be decoded wraps ErrPage.
+// transfer is an error of the network, and content that cannot be decoded wraps feed.ErrPage.
 func withBody(resp *http.Response, use func(body []byte) error) error {
 	raw, plain := buffers.Get().(*[]byte), buffers.Get().(*[]byte)
 	defer putBuffer(raw)
@@ -56,7 +58,7 @@ func withBody(resp *http.Response, use func(body []byte) error) error {
 		err = fmt.Errorf("expected one of the content codings %s, got %q", accepted, coding)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPage, err)
+		return fmt.Errorf("%w: %w", feed.ErrPage, err)
 	}
 	return use(*plain)
 }

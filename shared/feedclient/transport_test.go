@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"context"
@@ -107,7 +107,7 @@ func TestConnectionsThatGoSilent(t *testing.T) {
 					server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 				}
 				go func() { _ = server.ServeTLS(w, "", "") }()
-				client := NewClient("")
+				client := New("")
 				transport := client.http.Transport.(*Transport).http
 				transport.DialContext = w.dial
 				transport.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com"}
@@ -172,7 +172,7 @@ func TestSourceThatHasMoved(t *testing.T) {
 			go func() { _ = server.Serve(ways[i]) }()
 			defer server.Close()
 		}
-		client := NewClient("")
+		client := New("")
 		defer client.Close()
 		client.http.Transport.(*Transport).http.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if moved.Load() {

@@ -1,4 +1,4 @@
-package feed
+package feedclient
 
 import (
 	"net"
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lifetime is how long connections are used. Those after them lead to where the name of the host leads by then: a source that
-// has moved is asked at its old address for no longer, though that may answer for ever.
+// lifetime is how long connections are used. Those after them lead to where the name of the host leads by then: a
+// source that has moved is asked at its old address for no longer, though that may answer for ever.
 const lifetime = 5 * time.Minute
 
 // A Transport sends requests like an [http.Transport], over connections no older than 5 minutes, and can abandon all of

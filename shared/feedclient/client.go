@@ -1,4 +1,6 @@
-package feed
+// Package feedclient reads feeds over HTTP: with ETags, waiting requests, compression, and limits on what a source may
+// send.
+package feedclient
 
 import (
 	"context"
@@ -12,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
 // A request fails when no answer begins within silence, or none is complete within patience, in addition to the wait
@@ -32,7 +36,7 @@ type Client struct {
 
 // NewClient returns a client that follows redirects within one origin only. It sends the token (RFC 6750; "" means
 // none), unless the feed's URL has a user.
-func NewClient(token string) *Client {
+func New(token string) *Client {
 	return &Client{token: token, http: &http.Client{
 		Transport: NewTransport(), CheckRedirect: WithinOrigin,
 	}}
@@ -68,9 +72,9 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // An Answer is a source's answer to one poll.
 type Answer struct {
-	Page *Page     // nil means not modified since the ETag (304)
-	ETag string    // to send with the next request for the same URL; may be empty
-	AsOf time.Time // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
+	Page *feed.Page // nil means not modified since the ETag (304)
+	ETag string     // to send with the next request for the same URL; may be empty
+	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
 	// Waits reports that the source honours Wait. Another source always answers at once.
 	Waits bool
 }
@@ -80,7 +84,7 @@ type StatusError struct {
 	Status     int
 	Detail     string        // of the source's problem document (RFC 9457), or empty
 	RetryAfter time.Duration // of the answer (RFC 9110 section 10.2.3), or 0
-	History    Cursor        // on 410, the Request.History for the restart from the beginning; zero means none
+	History    feed.Cursor   // on 410, the Request.History for the restart from the beginning; zero means none
 }
 
 func (e *StatusError) Error() string {
@@ -113,9 +117,9 @@ var ErrDiverged = errors.New("the source has another history than this copy")
 // A Request requests a replay page: entries oldest first.
 type Request struct {
 	URL     string        // of the feed, without query
-	After   Cursor        // the place where the page starts
+	After   feed.Cursor   // the place where the page starts
 	Limit   int           // the most entries: 1 to 1000
-	History Cursor        // of a restart after a StatusError; zero means none
+	History feed.Cursor   // of a restart after a StatusError; zero means none
 	ETag    string        // of an earlier answer for the same page, for a 304; may be empty
 	Wait    time.Duration // how long the source may wait for new entries (RFC 7240 section 4.3): whole seconds, at most 30
 }
@@ -130,7 +134,7 @@ func (r *Request) PageURL() string {
 }
 
 // Get requests a page. If the source fails at a request with an ETag, Get repeats it without. It returns ErrDiverged,
-// *StatusError, ErrPage or *NoAnswerError.
+// *StatusError, feed.ErrPage or *NoAnswerError.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	answer, err := c.page(ctx, r)
 	status, failed := errors.AsType[*StatusError](err)
@@ -142,9 +146,9 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 }
 
 func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
-	var page *Page
+	var page *feed.Page
 	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
-		page, err = ParsePage(body, r.After)
+		page, err = feed.ParsePage(body, r.After)
 		return err
 	})
 	if err != nil {
@@ -155,9 +159,9 @@ func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
 }
 
 // Head returns the end of the feed at url. Errors are those of Get.
-func (c *Client) Head(ctx context.Context, url string) (head Cursor, err error) {
+func (c *Client) Head(ctx context.Context, url string) (head feed.Cursor, err error) {
 	_, err = c.ask(ctx, url, "", 0, func(body []byte) (err error) {
-		head, err = parseHead(body)
+		head, err = feed.ParseHead(body)
 		return err
 	})
 	return head, err
@@ -175,7 +179,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", TypeJSONFeed)
+	req.Header.Set("Accept", feed.TypeJSONFeed)
 	req.Header.Set("Accept-Encoding", accepted)
 	req.Header.Set("User-Agent", "datafeed-subscriber")
 	if c.token != "" && req.URL.User == nil {
@@ -211,11 +215,11 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	case resp.StatusCode != http.StatusOK:
 		return nil, Refusal(resp)
 	}
-	if t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), TypeJSONFeed) {
-		return nil, fmt.Errorf("%w: expected %s, got %q", ErrPage, TypeJSONFeed, resp.Header.Get("Content-Type"))
+	if t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), feed.TypeJSONFeed) {
+		return nil, fmt.Errorf("%w: expected %s, got %q", feed.ErrPage, feed.TypeJSONFeed, resp.Header.Get("Content-Type"))
 	}
 	err = withBody(resp, read)
-	if err != nil && !errors.Is(err, ErrPage) {
+	if err != nil && !errors.Is(err, feed.ErrPage) {
 		err = c.noAnswer(ctx, "read "+ShownURL(req.URL), err)
 	}
 	if err != nil {
@@ -257,7 +261,7 @@ func asOf(resp *http.Response, asked time.Time) time.Time {
 // 410.
 func Refusal(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
-	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == TypeProblem {
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == feed.TypeProblem {
 		var problem struct {
 			Detail string `json:"detail"`
 		}
@@ -276,10 +280,10 @@ func Refusal(resp *http.Response) error {
 var startLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?start"?(?:[\s;,]|$)`) // RFC 8288
 
 // startHistory returns the parameter history of the link with rel="start", or zero if there is none.
-func startHistory(links []string) (history Cursor) {
+func startHistory(links []string) (history feed.Cursor) {
 	if m := startLink.FindStringSubmatch(strings.Join(links, ", ")); m != nil {
 		if start, err := url.Parse(m[1]); err == nil {
-			history, _ = ParseCursor(start.Query().Get("history"))
+			history, _ = feed.ParseCursor(start.Query().Get("history"))
 		}
 	}
 	return history
