@@ -198,9 +198,15 @@ func (l *links) allow(ctx context.Context, address string, confirmed, welcome bo
 		key = "address " + address
 	}
 	hash := sha256.Sum256([]byte(key))
-	// What is used up beyond an hour from now was counted by a wrong clock.
+	// What is used up beyond an hour from now was counted by a wrong clock. A row that another mail counts at this moment stays: two mails that
+	// waited for each other's row would be a deadlock.
+	_, err := l.pool.Exec(ctx, `
+		delete from mail_budget where key in (
+		       select key from mail_budget where used_until < now() or used_until > now() + interval '2 hours' for update skip locked)`)
+	if err != nil {
+		return false, fmt.Errorf("delete old counts of mails: %w", err)
+	}
 	tag, err := l.pool.Exec(ctx, `
-		with over as (delete from mail_budget where key <> $1 and (used_until < now() or used_until > now() + interval '2 hours'))
 		insert into mail_budget as b (key, used_until) values ($1, now() + $2::interval)
 		on conflict (key) do update
 		   set used_until = case when b.used_until between now() and now() + interval '1 hour' then b.used_until else now() end + $2::interval
