@@ -151,22 +151,11 @@ func (l *Log) apply(ctx context.Context) error {
 // applyList makes the database what the list says, and the list what the database knows, in one transaction that several processes
 // may run at once. It opens a connection: one from before a restore may know tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
-	config := l.pool.Config()
-	neverCancel(config.ConnConfig)
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	conn, err := l.dial(ctx, true)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
-	if config.AfterConnect != nil {
-		if err := config.AfterConnect(ctx, conn); err != nil {
-			return err
-		}
-	}
+	defer hangUp(ctx, conn)
 	if err := encodeRows(ctx, conn); err != nil {
 		return err
 	}
