@@ -187,6 +187,11 @@ func (l *links) present(ctx context.Context, holders []holder) (present []holder
 	return present, nil
 }
 
+// sweep deletes the counts that are over. It waits for no mail that counts at this moment.
+const sweep = `
+	delete from mail_budget where key in (
+	       select key from mail_budget where used_until < now() or used_until > now() + interval '2 hours' for update skip locked)`
+
 // allow counts one more mail to the address, and reports whether it may be sent. Mails to unconfirmed addresses are
 // counted by mailbox, for requests and for sign-ups apart.
 func (l *links) allow(ctx context.Context, address string, confirmed, welcome bool) (bool, error) {
@@ -198,14 +203,7 @@ func (l *links) allow(ctx context.Context, address string, confirmed, welcome bo
 		key = "address " + address
 	}
 	hash := sha256.Sum256([]byte(key))
-	// What is used up beyond an hour from now was counted by a wrong clock. A row that another mail counts at this moment stays: two mails that
-	// waited for each other's row would be a deadlock.
-	_, err := l.pool.Exec(ctx, `
-		delete from mail_budget where key in (
-		       select key from mail_budget where used_until < now() or used_until > now() + interval '2 hours' for update skip locked)`)
-	if err != nil {
-		return false, fmt.Errorf("delete old counts of mails: %w", err)
-	}
+	// What is used up beyond an hour from now was counted by a wrong clock.
 	tag, err := l.pool.Exec(ctx, `
 		insert into mail_budget as b (key, used_until) values ($1, now() + $2::interval)
 		on conflict (key) do update
