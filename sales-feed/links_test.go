@@ -19,6 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 func openSink(t *testing.T) (sink *mailsink.Sink, smtpURL string) {
@@ -153,6 +154,32 @@ func TestMailsAtTheStop(t *testing.T) {
 	mailed(t, sink, 2)
 }
 
+// What counted the mails to an address goes when it is over, though no more mails are sent: the account may have been
+// deleted since.
+func TestCountsOfMailsGo(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("customers"))
+	if _, err := pool.Exec(t.Context(), `insert into mail_budget values ('ada', now() - interval '1 second'), ('bob', now() + interval '30 minutes')`); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(build(t), "customers")
+	cmd.Env = []string{"ERASED_FILE=" + filepath.Join(t.TempDir(), "customers.erased")}
+	start(t, cmd, pgtest.URL(pool))
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(30 * time.Second)
+	for left := ""; left != "bob"; {
+		if err := pool.QueryRow(t.Context(), `select string_agg(convert_from(key, 'UTF8'), ' ' order by key) from mail_budget`).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("the counts of %s are left", left)
+		}
+	}
+}
+
 // Somebody else may have signed up with an address. Its owner hears of it before a link is used, and until it is
 // confirmed.
 func TestLinkToTheAccountOfAStranger(t *testing.T) {
@@ -225,8 +252,8 @@ func asAPI(t *testing.T, method, address, token, body string, header ...string) 
 	return resp.StatusCode, answer.ID, answer.Token, string(whole)
 }
 
-// differentSites sends what a browser sends where sales and customers are of different sites: their pages' forms carry only the
-// cookies that are marked for it.
+// differentSites sends what a browser sends where sales and customers are of different sites: their pages' forms carry
+// only the cookies that are marked for it.
 type differentSites struct{}
 
 func (differentSites) RoundTrip(req *http.Request) (*http.Response, error) {

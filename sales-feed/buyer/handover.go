@@ -181,8 +181,8 @@ func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
 // newsCookie returns the name of the cookie for news that a browser has brought.
 func (s *Side) newsCookie() string { return string(s.app) + "_news" }
 
-// Hear stores news of a customer for the request to which the browser is redirected: a POST from another site carries no
-// buyer's cookie.
+// Hear stores news of a customer for the request to which the browser is redirected: a POST from another site carries
+// no buyer's cookie.
 func (s *Side) Hear(c *gin.Context, news Buyer) error {
 	return s.write(c, s.newsCookie(), handoverTime, news)
 }

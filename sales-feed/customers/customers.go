@@ -42,7 +42,7 @@ func Help(w io.Writer) { shell.Help(w, AccountsSettings{}) }
 
 // Run serves the customers app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{Service: shell, Erasures: Erasures(settings), Route: func(r *service.Router, log *publish.Log) error {
+	return source.App{Service: shell, Erasures: Erasures(settings), Sweep: sweep, Route: func(r *service.Router, log *publish.Log) error {
 		return Route(r, log, settings)
 	}}.Run(ctx, settings.Settings, stdout)
 }

@@ -53,6 +53,12 @@ func TestSignUpByForm(t *testing.T) {
 			t.Errorf("%d to %s", again.StatusCode, again.Header.Get("Location"))
 		}
 	})
+	t.Run("with two keys it is no account", func(t *testing.T) {
+		resp, page := a.do(t, "POST", "/customers", adaForm("idempotency_key", "other").Encode(), "Content-Type", "application/x-www-form-urlencoded", "Idempotency-Key", "another")
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%d %s", resp.StatusCode, page)
+		}
+	})
 	t.Run("sent again with something else it is a new form", func(t *testing.T) {
 		resp, page := a.form(t, "/customers", adaForm("idempotency_key", key, "city", "Paris"))
 		fresh := hiddenField(page, "idempotency_key")

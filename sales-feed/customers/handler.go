@@ -42,11 +42,11 @@ func (h *handler) signUp(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	key, err := source.IdempotencyKey(c, form)
+	if err != nil {
+		return err
+	}
 	if form == nil {
-		key, err := source.IdempotencyKey(c)
-		if err != nil {
-			return err
-		}
 		p, err := h.store.signUp(c.Request.Context(), a, key)
 		if err != nil {
 			return err
@@ -64,7 +64,6 @@ func (h *handler) signUp(c *gin.Context) error {
 		return h.answerWithToken(c, http.StatusCreated, p, 0)
 	}
 	a = readForm(form)
-	key := form.Get("idempotency_key")
 	p, err := h.store.signUp(c.Request.Context(), a, key)
 	late := false
 	if err == nil {

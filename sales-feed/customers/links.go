@@ -187,6 +187,11 @@ func (l *links) present(ctx context.Context, holders []holder) (present []holder
 	return present, nil
 }
 
+// sweep deletes the counts that are over. It waits for no mail that counts at this moment.
+const sweep = `
+	delete from mail_budget where key in (
+	       select key from mail_budget where used_until < now() or used_until > now() + interval '2 hours' for update skip locked)`
+
 // allow counts one more mail to the address, and reports whether it may be sent. Mails to unconfirmed addresses are
 // counted by mailbox, for requests and for sign-ups apart.
 func (l *links) allow(ctx context.Context, address string, confirmed, welcome bool) (bool, error) {
@@ -200,7 +205,6 @@ func (l *links) allow(ctx context.Context, address string, confirmed, welcome bo
 	hash := sha256.Sum256([]byte(key))
 	// What is used up beyond an hour from now was counted by a wrong clock.
 	tag, err := l.pool.Exec(ctx, `
-		with over as (delete from mail_budget where key <> $1 and (used_until < now() or used_until > now() + interval '2 hours'))
 		insert into mail_budget as b (key, used_until) values ($1, now() + $2::interval)
 		on conflict (key) do update
 		   set used_until = case when b.used_until between now() and now() + interval '1 hour' then b.used_until else now() end + $2::interval

@@ -2,6 +2,7 @@ package customers
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -275,16 +276,55 @@ func TestMailBudget(t *testing.T) {
 			t.Errorf("%d mails after %s, want %d", n, change, want)
 		}
 	}
-	if _, err := a.pool.Exec(t.Context(), `update mail_budget set used_until = now() - interval '1 second'`); err != nil {
-		t.Fatal(err)
-	}
 	if ok, err := process().allow(t.Context(), "bob@example.com", false, false); !ok || err != nil {
 		t.Error(ok, err)
+	}
+	if _, err := a.pool.Exec(t.Context(), `update mail_budget set used_until = now() - interval '1 second' where used_until > now() + interval '20 minutes'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.pool.Exec(t.Context(), sweep); err != nil {
+		t.Fatal(err)
 	}
 	var rows int
 	if err := a.pool.QueryRow(t.Context(), `select count(*) from mail_budget`).Scan(&rows); err != nil || rows != 1 {
 		t.Errorf("%d rows are kept, %v", rows, err)
 	}
+}
+
+// Mails to several addresses, whose earlier counts are all old, do not wait for each other: they could do so in a
+// circle.
+func TestMailBudgetLocked(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	l := &links{pool: a.pool}
+	allow := func(ctx context.Context, email string) {
+		t.Helper()
+		if ok, err := l.allow(ctx, email, true, false); !ok || err != nil {
+			t.Errorf("%s: %t, %v", email, ok, err)
+		}
+	}
+	allow(t.Context(), "ada@example.com")
+	if _, err := a.pool.Exec(t.Context(), `update mail_budget set used_until = now() - interval '1 second'`); err != nil {
+		t.Fatal(err)
+	}
+	counting, err := a.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counting.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := counting.Exec(t.Context(), `update mail_budget set used_until = now() + interval '12 minutes'`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	allow(ctx, "bob@example.com")
+	if _, err := a.pool.Exec(ctx, sweep); err != nil {
+		t.Error(err)
+	}
+	if err := counting.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	allow(t.Context(), "ada@example.com")
 }
 
 // A link signs in for half an hour and no longer, whatever the clock showed when it was sent.

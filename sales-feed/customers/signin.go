@@ -89,8 +89,8 @@ func (h *handler) signOut(c *gin.Context) error {
 	})
 }
 
-// deleted shows the page after the deletion of an account. It leads to the shop, by a sign-out there if the browser signed in
-// there with the account.
+// deleted shows the page after the deletion of an account. It leads to the shop, by a sign-out there if the browser
+// signed in there with the account.
 func (h *handler) deleted(c *gin.Context) error {
 	v := h.view(account{}, nil)
 	v.Deleted, v.Paired = true, h.buyers.Paired(c) != nil

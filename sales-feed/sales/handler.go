@@ -138,8 +138,8 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
 	p = new(purchase)
 	form, err := source.ReadBody(c, p, "an order")
-	if err == nil && form == nil {
-		key, err = source.IdempotencyKey(c)
+	if err == nil {
+		key, err = source.IdempotencyKey(c, form)
 	}
 	if err != nil || form == nil {
 		return p, key, false, err
@@ -149,5 +149,5 @@ func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err err
 		quantity = 0 // refused later, with the field's name
 	}
 	line := purchaseLine{Model: form.Get("model"), Options: form["options"], Quantity: quantity}
-	return &purchase{Lines: []purchaseLine{line}}, form.Get("idempotency_key"), true, nil
+	return &purchase{Lines: []purchaseLine{line}}, key, true, nil
 }

@@ -92,6 +92,19 @@ func TestVisitor(t *testing.T) {
 			t.Errorf("%v, %v", resp.Header, again.Header)
 		}
 	})
+	t.Run("a form takes its key from the header, too, and one key", func(t *testing.T) {
+		form := []string{"Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Cookie", "", "Idempotency-Key", "g"}
+		resp, _ := s.do(t, "POST", "/orders", "model=ohm&quantity=1", form...)
+		again, _ := s.do(t, "POST", "/orders", "model=ohm&quantity=1", form...)
+		if at := resp.Header.Get("Location"); at == "" || again.Header.Get("Location") != at {
+			t.Errorf("%v, %v", resp.Header, again.Header)
+		}
+		for body, header := range map[string][]string{"model=ohm&quantity=1&idempotency_key=h": form, "model=ohm&quantity=1&idempotency_key=h&idempotency_key=i": form[:6]} {
+			if resp, page := s.do(t, "POST", "/orders", body, header...); resp.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s, %q: %d %s", body, header, resp.StatusCode, page)
+			}
+		}
+	})
 	t.Run("a cookie that nobody signed is none", func(t *testing.T) {
 		forged := &browser{s, map[string]*http.Cookie{}}
 		for name, value := range map[string]string{

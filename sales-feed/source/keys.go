@@ -28,12 +28,19 @@ var began = time.Now()
 // the database or of the machine, does not make an answer be forgotten early.
 func SteadyTime() time.Time { return began.Add(time.Since(began)) }
 
-// removeOldKeys removes idempotency keys that are older than KeyAge, until ctx ends.
-func removeOldKeys(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) {
+// removeOld removes idempotency keys that are older than KeyAge, and what sweep deletes, until ctx ends.
+func removeOld(ctx context.Context, pool *pgxpool.Pool, sweep string, logger *slog.Logger) {
 	for ctx.Err() == nil {
 		n, err := removeKeys(ctx, pool)
 		if err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "removing old idempotency keys failed", "error", err)
+		}
+		if sweep != "" && n < keysAtOnce {
+			sweeping, cancel := context.WithTimeout(ctx, ReadTimeout)
+			if _, err := pool.Exec(sweeping, sweep); err != nil && ctx.Err() == nil {
+				logger.WarnContext(ctx, "removing what is over failed", "error", err)
+			}
+			cancel()
 		}
 		pause := intervalOfOld
 		if n == keysAtOnce {

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,14 +39,15 @@ func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	return nil, p
 }
 
-// IdempotencyKey returns the key of the request's header, "" if it has none. Two keys are refused: it is not known
-// which of them the client would send again.
-func IdempotencyKey(c *gin.Context) (string, error) {
-	keys := c.Request.Header.Values("Idempotency-Key")
+// IdempotencyKey returns the key of the request's header or form, which may be nil, "" if it has none. Two keys are
+// refused: it is not known which of them the client would send again.
+func IdempotencyKey(c *gin.Context, form url.Values) (string, error) {
+	keys := append(slices.Clone(c.Request.Header.Values("Idempotency-Key")), form["idempotency_key"]...)
 	if len(keys) > 1 {
-		return "", web.Errorf(http.StatusBadRequest, "The header field Idempotency-Key is there %d times. Send one. Nothing was done.", len(keys))
+		return "", web.Errorf(http.StatusBadRequest,
+			"The request has %d keys: Idempotency-Key in the header, or idempotency_key in the form. Send one. Nothing was done.", len(keys))
 	}
-	return c.GetHeader("Idempotency-Key"), nil
+	return strings.Join(keys, ""), nil
 }
 
 // ParseUUID accepts only the form with 36 characters.

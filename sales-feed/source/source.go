@@ -28,6 +28,7 @@ import (
 type App struct {
 	service.Service
 	Erasures publish.Erasures // of personal feeds; else zero
+	Sweep    string           // a statement that deletes what is over, which runs every minute; empty is none
 	// Route adds the app's routes. The settings of the router are complete.
 	Route func(*service.Router, *publish.Log) error
 }
@@ -58,7 +59,7 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	}
 	background, stop := context.WithCancel(ctx)
 	var removing sync.WaitGroup
-	removing.Go(func() { removeOldKeys(background, p.Pool, logger) })
+	removing.Go(func() { removeOld(background, p.Pool, a.Sweep, logger) })
 	defer removing.Wait()
 	defer stop()
 	return p.Serve(ctx)

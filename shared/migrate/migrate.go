@@ -84,15 +84,26 @@ func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
 	if schema == "" {
 		return config
 	}
-	after := config.ConnConfig.AfterConnect
+	within := func(ctx context.Context, conn *pgconn.PgConn) error {
+		return conn.ExecParams(ctx, `select set_config('search_path', concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), false)`,
+			[][]byte{[]byte(pgx.Identifier{schema}.Sanitize())}, nil, nil, nil).Read().Err
+	}
+	first, last := config.ConnConfig.AfterConnect, config.AfterConnect
 	config.ConnConfig.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		if after != nil {
-			if err := after(ctx, conn); err != nil {
+		if first != nil {
+			if err := first(ctx, conn); err != nil {
 				return err
 			}
 		}
-		return conn.ExecParams(ctx, `select set_config('search_path', concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), false)`,
-			[][]byte{[]byte(pgx.Identifier{schema}.Sanitize())}, nil, nil, nil).Read().Err
+		return within(ctx, conn)
+	}
+	if last != nil { // it may choose a schema
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			if err := last(ctx, conn); err != nil {
+				return err
+			}
+			return within(ctx, conn.PgConn())
+		}
 	}
 	return config
 }

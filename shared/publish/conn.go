@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -38,6 +39,36 @@ func (p *pools) connect(ctx context.Context, pool *pgxpool.Pool, schema string) 
 	config.MaxConns = 3
 	p.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+lockTimeout+"'")
 	return err
+}
+
+// dial opens a connection beside the pool, as the pool opens its own: with a password that lasts an hour, or a
+// search_path of the session. commits means that it never asks the server to cancel what it has sent.
+func (p *pools) dial(ctx context.Context, commits bool) (*pgx.Conn, error) {
+	config := p.pool.Config()
+	if config.BeforeConnect != nil {
+		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	if commits {
+		neverCancel(config.ConnConfig)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil || config.AfterConnect == nil {
+		return conn, err
+	}
+	if err := config.AfterConnect(ctx, conn); err != nil {
+		hangUp(ctx, conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// hangUp closes a connection of [pools.dial], though ctx has ended.
+func hangUp(ctx context.Context, conn *pgx.Conn) {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(closing)
 }
 
 // disconnect closes the pools that the log has made.

@@ -65,16 +65,12 @@ func (l *Log) follow(ctx context.Context, interval time.Duration) {
 // listen follows on a connection of its own, which no reader can block, until it breaks.
 func (l *Log) listen(ctx context.Context, interval time.Duration, quiet *bool) error {
 	connecting, cancel := context.WithTimeout(ctx, refreshTimeout)
-	conn, err := pgx.ConnectConfig(connecting, l.pool.Config().ConnConfig)
+	conn, err := l.dial(connecting, false)
 	cancel()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
+	defer hangUp(ctx, conn)
 	defer l.peers.alone.Store(false)
 	if err := l.peers.enter(ctx, conn); err != nil {
 		return err

@@ -153,22 +153,11 @@ func (l *Log) apply(ctx context.Context) error {
 // one transaction, which several processes may run at once. It opens a new connection: one from before a restore may
 // have cached tables that are gone.
 func (l *Log) applyList(ctx context.Context) error {
-	config := l.pool.Config()
-	neverCancel(config.ConnConfig)
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	conn, err := l.dial(ctx, true)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
-	if config.AfterConnect != nil {
-		if err := config.AfterConnect(ctx, conn); err != nil {
-			return err
-		}
-	}
+	defer hangUp(ctx, conn)
 	if err := encodeRows(ctx, conn); err != nil {
 		return err
 	}

@@ -67,10 +67,34 @@ func payloads(t *testing.T, log *publish.Log) string {
 
 var someTime = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 
-// Three logs of one database, in three schemas, know nothing of each other, and write the app's own table.
+// Three logs of one database, in three schemas, know nothing of each other, and write the app's own table, also where
+// the app's connections choose a schema themselves.
 func TestSchemas(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.New(t)
+	t.Run("by the search_path of the server", func(t *testing.T) {
+		t.Parallel()
+		testSchemas(t, pgtest.New(t))
+	})
+	t.Run("by that of each connection", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		exec(t, pool, `create schema app`)
+		config := pool.Config()
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, `set search_path = app`)
+			return err
+		}
+		own, err := pgxpool.NewWithConfig(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(own.Close)
+		testSchemas(t, own)
+	})
+}
+
+func testSchemas(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
 	exec(t, pool, `create table thing (id uuid primary key, log text not null)`)
 	schemas := []string{"", "feeds", `Odd "name"'s, 100%`}
 	var logs []*publish.Log

@@ -79,7 +79,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	switch {
 	case p != nil:
 		return p
-	case ctx.Err() != nil && isAway(err):
+	case errors.Is(ctx.Err(), context.Canceled) && isAway(err): // a deadline of the router around us is not the client's leaving
 		return nil
 	}
 	where := []any{"method", r.Method, "path", r.URL.Path, "error", Unquoted(err)}

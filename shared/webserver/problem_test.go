@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -121,6 +122,21 @@ func TestOtherErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A deadline of the router around a handler is not the client's leaving: the client is answered.
+func TestDeadlineOfTheRouter(t *testing.T) {
+	t.Parallel()
+	url, _ := newServer(t, func(r *gin.Engine) {
+		r.GET("/orders", func(c *gin.Context) {
+			ctx, cancel := context.WithDeadline(c.Request.Context(), time.Now())
+			defer cancel()
+			c.Request = c.Request.WithContext(ctx)
+			fail(c, fmt.Errorf("read orders: %w", ctx.Err()))
+		})
+	})
+	resp, body := ask(t, "GET", url+"/orders", nil)
+	wantProblem(t, resp, body, 503)
 }
 
 func listen(t *testing.T) net.Listener {

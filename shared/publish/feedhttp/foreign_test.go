@@ -1,6 +1,7 @@
 package feedhttp
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -137,5 +139,71 @@ func TestPagesOfOthers(t *testing.T) {
 	}
 	if resp, body := get(t, server, "GET", style); resp.StatusCode != 200 || len(body) == 0 {
 		t.Errorf("%s: %d", style, resp.StatusCode)
+	}
+}
+
+// A bufferedWriter keeps the answer until it is whole, and a flushedWriter takes no deadlines, as the writers of other
+// programs' middleware.
+type (
+	bufferedWriter struct{ w http.ResponseWriter }
+	flushedWriter  struct{ bufferedWriter }
+)
+
+func (b bufferedWriter) Header() http.Header         { return b.w.Header() }
+func (b bufferedWriter) Write(p []byte) (int, error) { return b.w.Write(p) }
+func (b bufferedWriter) WriteHeader(status int)      { b.w.WriteHeader(status) }
+func (f flushedWriter) Flush()                       { _ = http.NewResponseController(f.w).Flush() }
+
+// Behind middleware and in servers of any program, streams stream or are refused, and requests wait for as long as they
+// may.
+func TestMiddlewareOfOthers(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	fill(t, l, 7)
+	source := New(l, Options{PublicURL: publicURL}, description)
+	with := func(writer func(http.ResponseWriter) http.ResponseWriter, within time.Duration) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), within)
+			defer cancel()
+			source.ServeHTTP(writer(w), r.WithContext(ctx))
+		})
+	}
+	plain := func(w http.ResponseWriter) http.ResponseWriter { return w }
+	buffered := func(w http.ResponseWriter) http.ResponseWriter { return bufferedWriter{w} }
+	flushed := func(w http.ResponseWriter) http.ResponseWriter { return flushedWriter{bufferedWriter{w}} }
+	for _, x := range []struct {
+		name    string
+		handler http.Handler
+		stream  int
+		applied string
+	}{
+		{"a deadline", with(plain, 3*time.Second), 200, "wait=1"},
+		{"a deadline that is near", with(plain, 900*time.Millisecond), 200, ""},
+		{"http.TimeoutHandler", http.TimeoutHandler(source, 3*time.Second, "late"), 501, "wait=1"},
+		{"a writer that keeps the answer", with(buffered, 3*time.Second), 501, "wait=1"},
+		{"a writer without deadlines", with(flushed, 3*time.Second), 200, "wait=1"},
+		{"a server with a short WriteTimeout", source, 0, "wait=2"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(x.handler)
+			if x.stream == 0 {
+				server.Config.WriteTimeout = time.Second
+			}
+			server.Start()
+			t.Cleanup(server.Close)
+			resp, body := get(t, server, "GET", "/feeds/things?after="+cursorAt(t, pool, 7).String(), "Prefer", "wait=2", "Accept", feed.TypeJSON)
+			if applied := resp.Header.Get("Preference-Applied"); resp.StatusCode != 200 || applied != x.applied || !strings.Contains(body, `"items":[]`) {
+				t.Errorf("%d, Preference-Applied %q: %s", resp.StatusCode, applied, body)
+			}
+			if x.stream == 0 {
+				return
+			}
+			resp, body = get(t, server, "GET", "/feeds/things?after=0", "Accept", feed.TypeEvents)
+			if resp.StatusCode != x.stream || x.stream == 200 && strings.Count(body, "\nid: ") != 7 {
+				t.Errorf("an event stream: %d: %s", resp.StatusCode, body)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ const (
 	heartbeat   = 15 * time.Second // of an event stream on which nothing happens
 	streamWrite = 30 * time.Second // for the reader of a stream to take what is sent
 	streamRetry = time.Second      // until a stream asks again a database that is down
+	answerTime  = time.Second      // for the answer after a wait
 )
 
 // preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is
@@ -39,12 +41,17 @@ func preferredWait(fields []string) time.Duration {
 
 // wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the
 // limit of requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a
-// server ignore a preference): a reader then polls on its schedule.
+// server ignore a preference): a reader then polls on its schedule. A deadline of the request comes before what the
+// client prefers, and both before the WriteTimeout of the server.
 func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *answer, limit time.Duration) (*answer, error) {
+	ctx := r.Context()
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, (time.Until(deadline) - answerTime).Truncate(time.Second))
+	}
 	if limit <= 0 {
 		return a, nil
 	}
-	ctx, applied := r.Context(), []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	applied := []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
 	if !nothingNew(r.Header, res, a) {
 		w.Header()["Preference-Applied"] = applied
 		return a, nil
@@ -54,6 +61,7 @@ func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *
 		return a, nil
 	}
 	defer release()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + streamWrite)) // the WriteTimeout of a server may be shorter
 	w.Header()["Preference-Applied"] = applied
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -92,8 +100,9 @@ func nothingNew(h http.Header, res *resource, a *answer) bool {
 	return notModified(h, a) || res.view == feed.Replay && a.from == a.to
 }
 
-// serveEvents streams the entries after a cursor, or those to come, as server-sent events. It ends when the client
-// leaves, at the stop of the server, and when the history is another: who comes again hears of that.
+// serveEvents streams the entries after a cursor, or those to come, as server-sent events. A writer that keeps an
+// answer until it is whole gets a 501. The stream ends when the client leaves, at the stop of the server, and when the
+// history is another: who comes again hears of that.
 func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resource) error {
 	chunk, err := s.firstChunk(r, res)
 	if err != nil {
@@ -113,8 +122,11 @@ func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resour
 	h.Set("Content-Type", feed.TypeEvents)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // else nginx holds the events back
+	if errors.Is(http.NewResponseController(w).Flush(), http.ErrNotSupported) {
+		h.Del("X-Accel-Buffering")
+		return web.Errorf(http.StatusNotImplemented, "This server cannot send event streams. Prefer: wait=30 gets new entries as soon.")
+	}
 	res.ok.Inc()
-	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
 		s.events(w, r, chunk, a)
 	}
@@ -159,9 +171,7 @@ func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
 func (s *Source) events(w http.ResponseWriter, r *http.Request, chunk *resource, a *answer) {
 	ctx, out := r.Context(), http.NewResponseController(w)
 	send := func(body []byte) error {
-		if err := out.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
-			return err
-		}
+		_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // what has none has those of its server
 		if _, err := w.Write(body); err != nil {
 			return err
 		}

@@ -294,7 +294,11 @@ func pollProblem(ctx context.Context, err error) error {
 	_, away := errors.AsType[*pgconn.ConnectError](err)
 	code := http.StatusInternalServerError
 	switch {
-	case !failed && !errors.Is(err, context.Canceled), ctx.Err() != nil, away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
+	case !failed && errors.Is(ctx.Err(), context.DeadlineExceeded): // of the router around us
+		p := web.Errorf(http.StatusServiceUnavailable, "The poll goes on, but this request has no more time. The subscription shows how it ends.")
+		p.Header = http.Header{"Retry-After": {"5"}}
+		return p
+	case !failed && !errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
 		return err
 	case errors.Is(err, context.Canceled):
 		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")

@@ -1,11 +1,13 @@
 package subscribehttp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -26,11 +28,18 @@ func TestRefusedToken(t *testing.T) {
 // source said.
 func TestPollsToRepeat(t *testing.T) {
 	t.Parallel()
+	over, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
 	for err, want := range map[error]string{
-		subscribe.ErrBusy: "Another poll of this feed is under way.",
+		subscribe.ErrBusy:        "Another poll of this feed is under way.",
+		context.DeadlineExceeded: "The poll goes on",
 		&subscribe.PollError{Err: fmt.Errorf("%w: the broker is down", subscribe.ErrEntries)}: "the broker is down",
 	} {
-		problem, ok := errors.AsType[*web.Problem](problem(pollProblem(t.Context(), err)))
+		ctx := t.Context()
+		if errors.Is(err, context.DeadlineExceeded) {
+			ctx = over
+		}
+		problem, ok := errors.AsType[*web.Problem](problem(pollProblem(ctx, err)))
 		if !ok || problem.Status != http.StatusServiceUnavailable || problem.Header.Get("Retry-After") == "" || !strings.Contains(problem.Detail, want) {
 			t.Errorf("%v: %+v", err, problem)
 		}
