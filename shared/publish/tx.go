@@ -156,7 +156,7 @@ func (p *placed) erased() (ids [][16]byte) {
 	return ids
 }
 
-// place gives the entries positions and digests, after the given heads. Feeds are in the order of their names, so that
+// place assigns positions and digests to the entries, after the given heads. Feeds are in the order of their names, so that
 // two transactions never wait for each other.
 func (p pending) place(heads map[string]Head) []placed {
 	var runs []placed
