@@ -311,7 +311,7 @@ func TestMailBudgetLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer counting.Rollback(context.WithoutCancel(t.Context()))
+	defer func() { _ = counting.Rollback(context.WithoutCancel(t.Context())) }()
 	if _, err := counting.Exec(t.Context(), `update mail_budget set used_until = now() + interval '12 minutes'`); err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ type Client struct {
 	token string
 }
 
-// NewClient returns a client that follows redirects within one origin only. It sends the token (RFC 6750; "" means
+// New returns a client that follows redirects within one origin only. It sends the token (RFC 6750; "" means
 // none), unless the feed's URL has a user.
 func New(token string) *Client {
 	return &Client{token: token, http: &http.Client{

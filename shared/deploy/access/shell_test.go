@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,10 +23,10 @@ import (
 // good order.
 func TestEveryProcessHasTheWholeShell(t *testing.T) {
 	t.Parallel()
-	cert, key := certificate(t)
+	cert, key, roots := certificate(t)
 	c := startCompanyWith(t, []string{"TLS_CERT_FILE=" + cert, "TLS_KEY_FILE=" + key, "TRUSTED_PROXIES=127.0.0.1"}, "closed", services...)
 	trusting := &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}},
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
 		CheckRedirect: client.CheckRedirect, Timeout: client.Timeout,
 	}
 	defer trusting.CloseIdleConnections()
@@ -76,14 +77,17 @@ func TestEveryProcessHasTheWholeShell(t *testing.T) {
 	}
 }
 
-// certificate returns files with a certificate for 127.0.0.1 and its key.
-func certificate(t *testing.T) (cert, key string) {
+// certificate returns files with a certificate for 127.0.0.1 and its key, and a pool that trusts it.
+func certificate(t *testing.T) (cert, key string, roots *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
 	signed, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
 		t.Fatal(err)
@@ -100,5 +104,11 @@ func certificate(t *testing.T) (cert, key string) {
 		}
 		return path
 	}
-	return write("cert.pem", "CERTIFICATE", signed), write("key.pem", "PRIVATE KEY", der)
+	cert = write("cert.pem", "CERTIFICATE", signed)
+	text, err := os.ReadFile(cert)
+	roots = x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(text) {
+		t.Fatal("no certificate", err)
+	}
+	return cert, write("key.pem", "PRIVATE KEY", der), roots
 }
