@@ -38,7 +38,7 @@ const (
 	maxQuantity = 50
 )
 
-// order returns the order that the purchase makes at now, or a problem that lists every wrong field.
+// order returns the order that the purchase makes at now, or a problem that lists its wrong fields.
 func (p *purchase) order(now time.Time) (*order.Order, error) {
 	var wrong []web.FieldError
 	if len(p.Lines) == 0 || len(p.Lines) > maxLines {
@@ -110,7 +110,7 @@ type store struct {
 	log  *publish.Log
 }
 
-// place stores a new order, once for each idempotency key ("" is none).
+// place stores a new order, only once for each idempotency key. An empty key means none.
 func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Order, error) {
 	p.normalize()
 	return source.Once(ctx, s.pool, s.log, key, p, func(hash []byte) (*order.Order, error) {
@@ -145,7 +145,7 @@ func (s *store) place(ctx context.Context, p *purchase, key string) (*order.Orde
 // entity tags must match the current order. Cancelling a cancelled order changes nothing.
 func (s *store) cancel(ctx context.Context, o *order.Order, ifMatch []string) (_ *order.Order, err error) {
 	for id := o.ID; ; {
-		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // only a proxy weakens it, and it still names the version
+		if ifMatch != nil && !web.MatchesETag(ifMatch, etag(o), true) { // a tag that a proxy weakened still counts
 			return nil, web.Errorf(http.StatusPreconditionFailed, "The order has changed: it is at version %d, %s.", o.Version, o.Status)
 		}
 		if o.Status == order.Cancelled {

@@ -103,8 +103,8 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	return nil
 }
 
-// news receives the confirmation that ended earlier credentials, and sends the browser back to customers, still signed
-// in.
+// news takes over the credential that a confirmation of the account has made, since it ended earlier ones. It sends the
+// browser back to customers, still signed in.
 func (h *handler) news(c *gin.Context, by buyer.Party, news *buyer.Buyer) error {
 	if by.Ended == news.Customer {
 		news.Visitor = by.Visitor

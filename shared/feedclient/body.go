@@ -26,7 +26,7 @@ var errTooLong = fmt.Errorf("longer than %d MiB", MaxBody>>20)
 // maxKept is the size up to which a buffer is kept for the next page.
 const maxKept = 8 << 20
 
-// buffers hold pages while they are encoded or decoded.
+// buffers hold the bodies of answers while they are read and decoded.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func putBuffer(b *[]byte) {

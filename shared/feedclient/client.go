@@ -100,7 +100,8 @@ type RedirectError struct{ reason string }
 
 func (e *RedirectError) Error() string { return e.reason }
 
-// A NoAnswerError is a request without a complete answer: because of the network, TLS, or a redirect to another origin.
+// A NoAnswerError means that a request got no complete answer, because of the network, TLS, or a redirect that was not
+// followed.
 type NoAnswerError struct {
 	doing string
 	err   error
@@ -133,8 +134,8 @@ func (r *Request) PageURL() string {
 	return page
 }
 
-// Get requests a page. If the source fails at a request with an ETag, Get repeats it without. It returns ErrDiverged,
-// *StatusError, feed.ErrPage or *NoAnswerError.
+// Get requests a page. If the source refuses a request with an ETag, Get repeats it without the ETag, unless the answer
+// is a 410 or has Retry-After. The error wraps ErrDiverged, *StatusError, feed.ErrPage or *NoAnswerError.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	answer, err := c.page(ctx, r)
 	status, failed := errors.AsType[*StatusError](err)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lifetime is how long connections are used. Those after them lead to where the name of the host leads by then: a
-// source that has moved is asked at its old address for no longer, though that may answer for ever.
+// lifetime is how long connections are used. New connections look up the host's name again: a source that has moved is
+// no longer asked at its old address, even if something still answers there.
 const lifetime = 5 * time.Minute
 
 // A Transport sends requests like an [http.Transport], over connections no older than 5 minutes, and can abandon all of
@@ -47,7 +47,7 @@ func (t *Transport) CloseIdleConnections() {
 	t.renew()
 }
 
-// renew wants t.mu locked.
+// renew replaces the connections by new ones. t.mu is locked.
 func (t *Transport) renew() {
 	before := t.http
 	t.http, t.since = before.Clone(), time.Now()

@@ -16,13 +16,14 @@ import (
 // An attempt is one packet that was sent to end a transaction.
 type attempt struct {
 	runs    []placed
-	changes []*Change // nil unless it was a group's
+	changes []*Change // nil if it was not a group's
 }
 
 // sent reports whether something was sent that could commit.
 func (a attempt) sent() bool { return len(a.runs) > 0 }
 
-// persist calls try until the outcome is certain, and returns the attempt that was committed.
+// persist calls try until the outcome is certain, and returns the attempt that was committed. With lock, try has to
+// lock the heads before it appends.
 func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error)) (attempt, error) {
 	var unknown []attempt // attempts whose connection was lost
 	lock, start := false, time.Now()
@@ -199,8 +200,8 @@ func (l *Log) settle(ctx context.Context, attempts []attempt) (won *attempt, pos
 	}
 }
 
-// find searches the log for the attempts. One run is enough to identify a transaction. The heads, read before the
-// search, show what is still possible after it.
+// find searches the log for the attempts. One run is enough to identify a transaction. It reads the heads before it
+// searches: an attempt is still possible if its head has not moved by then.
 func (l *Log) find(ctx context.Context, attempts []attempt) (won *attempt, possible bool, err error) {
 	if !slices.ContainsFunc(attempts, attempt.sent) {
 		return nil, false, nil

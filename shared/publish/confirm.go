@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// errUnconfirmed is wrapped when the database holds something that its synchronous standby has not confirmed in time.
+// errUnconfirmed means that the synchronous standby has not confirmed in time something that the database holds.
 var errUnconfirmed = fmt.Errorf("the synchronous standby has not confirmed it yet: %w", context.DeadlineExceeded)
 
 // A confirmation is a transaction that writes WAL. Once it is confirmed, so is all that could be read before it began.
@@ -64,9 +64,10 @@ func (all *confirmations) run() {
 	}
 }
 
-// Confirm returns when all changes of the feeds that the caller has read in the database are as durable as a commit, at
-// the latest when ctx ends. Call it before answering from what was read as if it had just been committed, such as with
-// the first answer to a repeated request. It sends nothing to a database that has no synchronous standby.
+// Confirm waits until all changes of the feeds that the caller has read from the database are as durable as a commit,
+// or until ctx ends. Call it before repeating something read as if it had just been committed, such as the first answer
+// to a repeated request. It sends nothing if the heads were read within the last 2 s and there is no synchronous
+// standby.
 func (l *Log) Confirm(ctx context.Context) error {
 	l.mu.Lock()
 	needless := !l.standby && time.Since(l.looked) < maxStale
@@ -82,7 +83,7 @@ func (l *Log) Confirm(ctx context.Context) error {
 
 // Appendable returns nil if a change could be appended to each feed now: the database is complete and has nothing that
 // is erased, a connection for [Log.Commit] is free, and no other transaction holds a head. It waits until ctx ends for
-// transactions that hold one when it is called. It locks no row and writes nothing.
+// transactions that already hold one. It locks no row and writes nothing.
 func (l *Log) Appendable(ctx context.Context, feeds ...string) error {
 	seen, err := l.look(ctx, l.pool)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // pools are the connections of a log.
 type pools struct {
 	pool         *pgxpool.Pool // of all that only reads
-	own          *pgxpool.Pool // nil means that pool is the caller's, else it is this one
+	own          *pgxpool.Pool // the log's own pool for reading; nil means that pool is the caller's
 	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
 	transactions *pgxpool.Pool // of InTx
 }
@@ -91,8 +91,8 @@ func (p *pools) resetWriting() {
 	p.transactions.Reset()
 }
 
-// ofCommitters makes the server tell of a cancelled wait, and a transaction that waits for the head see what its holder
-// has done.
+// ofCommitters makes the server report a cancelled wait for a standby, and makes transactions read committed, so that
+// one that waits for the head sees what its holder has committed.
 const ofCommitters = `select set_config('client_min_messages', 'warning', false) where current_setting('client_min_messages') = 'error';
 	set default_transaction_isolation = 'read committed'`
 
@@ -163,8 +163,8 @@ const syncRepWait = "SyncRepWaitForLSN"
 
 var errWaitCancelled = errors.New("the wait for a synchronous standby was cancelled on the server")
 
-// committed returns err, or errWaitCancelled if there is none but the commit that the connection was told of may be
-// lost in a failover.
+// committed returns err. If err is nil, but the server has warned that the commit may be lost in a failover, committed
+// returns errWaitCancelled.
 func committed(conn *pgxpool.Conn, err error) error {
 	data := conn.Conn().PgConn().CustomData()
 	if err == nil && data[syncRepWait] != nil {

@@ -17,21 +17,30 @@
 //
 // # What it guarantees
 //
-// Positions are 1, 2, 3 ... in the order of the commits, so that a reader which asks for what comes after a position misses nothing. An
-// entry is in the log exactly if its transaction was committed. Versions of an entity are 1, 2, 3 ..., and their times grow. What the
-// log acknowledges, and what readers get, is as durable as the server is set to make a commit. The digest of an entry covers all entries
-// before it, so a cursor tells which history it comes from; [shared/feed/PROTOCOL.md] says how it is computed.
+// Positions are 1, 2, 3 ... in the order of the commits, so a reader that asks for the entries after a position misses
+// none. An entry is in the log exactly if its transaction was committed. Versions of an entity are 1, 2, 3 ..., and
+// their times grow. What the log acknowledges, and what readers get, is as durable as the server's settings make a
+// commit. The digest of an entry covers all entries before it, so a cursor shows which history it comes from;
+// [shared/feed/PROTOCOL.md] says how the digest is computed.
 //
 // # InTx or Commit
 //
-// [Log.InTx] runs any code in a transaction, but each holds the head of its feed while it is flushed to disk: a feed takes one such
-// commit per flush, however many writers there are. [Log.Commit] takes statements and entries that are known beforehand, and sends up to
-// 512 changes that wait at the same moment as one transaction with one flush: it is the one for many writers.
+// [Log.InTx] runs any code in a transaction. Each transaction holds the head of its feed until it is flushed to disk, so
+// a feed takes one such commit per flush, however many writers there are. [Log.Commit] takes statements and entries that
+// are known beforehand, and sends up to 512 changes that wait at the same moment as one transaction with one flush. Use
+// it for many writers.
 //
 // # Reading
 //
-// [Log.Locate], [Log.Entries] and [Log.Versions] read the database, and [Log.Snapshot] tells the head and the newest entries from
-// memory. Package [github.com/edison-cars/data-feeds/shared/publish/feedhttp] serves them over HTTP.
+// [Log.Locate], [Log.Entries] and [Log.Versions] read the database, and [Log.Snapshot] returns the head and the newest
+// entries from memory. Package [github.com/edison-cars/data-feeds/shared/publish/feedhttp] serves them over HTTP.
+//
+// # Reading order
+//
+// entry.go and tx.go (what a program appends), log.go (the log, and transactions), group.go (changes that are committed
+// together), packet.go and encode.go (how they are sent), certain.go (what became of a commit), confirm.go (synchronous
+// standbys), heads.go, look.go and peers.go (what a process knows of the ends of the feeds), read.go, erased.go and
+// reerase.go (erasures that outlive a restore), conn.go, room.go, metrics.go and errors.go.
 //
 // [shared/feed/PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md
 package publish

@@ -164,8 +164,8 @@ func (l *erasedList) know(ids []erasedID) {
 	}
 }
 
-// parseErased reads a line: time, feed and id, the id last, so that no part of a line is a line. Empty lines and those that begin with
-// # say nothing.
+// parseErased reads a line: time, feed and id. The id comes last, so that a line that was cut off is not valid. Empty
+// lines and those that begin with # are ignored.
 func parseErased(line string) (e erasedID, ok bool, err error) {
 	fields := strings.Fields(line)
 	if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {

@@ -9,7 +9,7 @@ var (
 	// ErrGuard is returned for a transaction that feed_guard stopped: what it changes is not as it was read.
 	ErrGuard = errors.New("changed by somebody else in the meantime")
 	// ErrUnknown is wrapped if the database did not confirm a commit in time, or if the connection was lost during the
-	// commit and the database stayed away. The transaction may have happened, may yet happen, or not.
+	// commit and the database stayed away. The transaction may have been committed, or may yet be, or may be lost.
 	ErrUnknown = errors.New("commit outcome unknown")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")

@@ -108,7 +108,7 @@ func (l *Log) awaitHeads() {
 	}
 }
 
-// headsFree waits for the heads for up to 2 s.
+// headsFree reports whether the heads could be locked. It waits for each of them for up to 2 s.
 func (l *Log) headsFree() bool {
 	ctx, cancel := context.WithTimeout(l.committing, l.patience)
 	defer cancel()
@@ -151,9 +151,10 @@ const maxBlamed = 2
 
 var errHalve = errors.New("too many changes of the group fail")
 
-// commitGroup commits the group without the changes that fail. A change whose own statement fails is taken out; after
-// any other failure the group is halved. Failed changes are answered last, when the others are visible. Changes that
-// come during the first attempt join the group; more may be nil. commitGroup reports whether an outcome is unknown.
+// commitGroup commits the group without the changes that fail. It takes out the first two changes whose own statements
+// fail, one by one; after that, and after any other error of the database, it halves the group. Failed changes are
+// answered last, when the others are visible. Changes that come during the first attempt join the group; more may be
+// nil. commitGroup reports whether an outcome is unknown.
 func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) (unknown bool) {
 	rest, blamed, tries := group, map[*Change]error{}, 0
 	won, err := l.persist(ctx, func(lock bool) (attempt, error) {
@@ -284,7 +285,7 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 			_ = p.pipeline.Close() // closes the connection if anything was sent
 		}
 	}()
-	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // prepare asks the server nothing while the packet is open
+	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // nothing can be prepared now
 	for i := 0; i < len(group); i++ {
 		for _, s := range group[i].statements {
 			if err := p.add(ctx, s, i); err != nil {

@@ -52,7 +52,8 @@ func (s *Snapshot) Moved() <-chan struct{} { return s.moved }
 // maxForeseen limits the functions that are called before a commit.
 const maxForeseen = 8
 
-// Foresee has do called with the snapshot that follows s while its commit is under way. The commit may still fail.
+// Foresee registers do, to be called with the snapshot that follows s while its commit is under way. The commit may
+// still fail.
 func (s *Snapshot) Foresee(do func(next *Snapshot)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +88,7 @@ func (m *memory) foresee(runs []placed) {
 // A memory is what this process knows about the heads.
 type memory struct {
 	mu        sync.Mutex
-	snapshots map[string]*Snapshot // an append succeeds only onto the true head
+	snapshots map[string]*Snapshot // may be out of date: an append then fails
 	epoch     int                  // as in Snapshot
 	looked    time.Time            // when the heads were last read
 	looking   singleflight.Group

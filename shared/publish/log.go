@@ -207,7 +207,7 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 // end appends what is pending and commits the open transaction of conn, in one packet. With lock it locks the heads
-// first, so that the append cannot fail for them. If nothing is appended, the outcome of a lost commit cannot be found
+// first, so that no other writer can move them. If nothing is appended, the outcome of a lost commit cannot be found
 // out later.
 func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending) ([]placed, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)

@@ -106,8 +106,8 @@ func (l *Log) Read(ctx context.Context, read func(conn *pgx.Conn) error) error {
 	})
 }
 
-// caughtUp returns errBehind if the connection leads to a standby that is behind. A primary reports that it is one at
-// the connection.
+// caughtUp returns ErrBehind if the connection leads to a standby that is behind. A primary identifies itself when a
+// connection is made, so it is not queried.
 func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 	if conn.PgConn().ParameterStatus("in_hot_standby") == "off" {
 		return nil
@@ -116,10 +116,10 @@ func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// refresh reads the heads and returns them as they are in the database. It updates what this process remembers. If a
-// head does not extend the remembered one, as after the restore of a backup, another history begins. If commits wait
-// for a synchronous standby, what is new counts only after the standby has confirmed a later commit: until then refresh
-// returns errUnconfirmed and changes nothing.
+// refresh reads the heads from the database, returns them, and updates what this process remembers. If a head does not
+// extend the remembered one, as after the restore of a backup, another history begins. If commits wait for a
+// synchronous standby, new heads count only after the standby has confirmed a later commit: until then refresh returns
+// errUnconfirmed, with the heads, and keeps the remembered ones.
 func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
 	seen, err := l.look(ctx, db)
 	if err != nil {

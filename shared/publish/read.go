@@ -24,9 +24,10 @@ type Location struct {
 	Places map[int64]Place // by position
 }
 
-// Locate finds the cursor. Places has the given positions that the feed contains, and the last multiple of size and the
-// last but two. Locate returns nothing that a failover could take away. It returns [ErrBehind] if a standby may not
-// have the cursor yet, and [ErrUnapplied] while something erased is left.
+// Locate finds the cursor. Places has, as far as the feed contains them, the cursor's position, the given positions,
+// and the last and the third last multiple of size. Locate returns nothing that a failover could take away. It returns
+// [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] while the database has something that is
+// erased.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.erased(ctx, func() (err error) {
 		at, err = l.locate(ctx, name, cursor, size, positions)

@@ -69,7 +69,8 @@ func (l *Log) follows(listed int64) bool {
 	return l.reerasure == nil || listed == l.reerasure.list.length()
 }
 
-// erased calls read. If read returns ErrUnapplied, erased applies the list and calls it again.
+// erased calls read. As long as read returns ErrUnapplied, erased applies the list and calls read again, up to
+// maxAttempts times.
 func (l *Log) erased(ctx context.Context, read func() error) error {
 	for range maxAttempts {
 		if err := read(); !errors.Is(err, ErrUnapplied) {

@@ -69,9 +69,8 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	return nil
 }
 
-// Check returns an *EntryError for an entry appended so far that cannot be committed, or nil. It is for a caller that
-// wants to know early; entries of other writers may still get in the way. After an error the transaction has to be
-// rolled back.
+// Check returns an *EntryError if an entry appended so far cannot be committed, or nil. Use it to find out early; the
+// commit may still fail because of other writers' entries. After an error the transaction must be rolled back.
 func (tx *Tx) Check(ctx context.Context) error {
 	all, ids := pending{}, map[uuid.UUID]bool{}
 	for name, records := range tx.pending {
@@ -80,7 +79,7 @@ func (tx *Tx) Check(ctx context.Context) error {
 			ids[r.ID] = true
 		}
 	}
-	for at := tx.outer; at != nil; at = at.outer { // entries of outer transactions that were checked before and are of the same entities
+	for at := tx.outer; at != nil; at = at.outer { // with earlier entries of the same entities
 		for name, records := range at.pending {
 			same := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return !ids[r.ID] })
 			if len(same) > 0 && all[name] != nil {
@@ -156,8 +155,8 @@ func (p *placed) erased() (ids [][16]byte) {
 	return ids
 }
 
-// place assigns positions and digests to the entries, after the given heads. Feeds are in the order of their names, so that
-// two transactions never wait for each other.
+// place assigns positions and digests to the entries, after the given heads. It sorts the feeds by name, so that two
+// transactions never wait for each other.
 func (p pending) place(heads map[string]Head) []placed {
 	var runs []placed
 	for _, name := range p.feeds() {
@@ -175,7 +174,6 @@ func (p pending) place(heads map[string]Head) []placed {
 // number fills in the versions and times that were left out: the version after the entity's last one, and now, or a
 // microsecond after the last time if the clock is not later. The caller must know the heads before number queries db:
 // if another writer appends the entity in between, the swap of the head fails.
-// head is lost.
 func (p pending) number(ctx context.Context, db querier) (pending, error) {
 	now, numbered := time.Now().UTC().Truncate(time.Microsecond), maps.Clone(p)
 	for name, records := range p {
@@ -295,7 +293,8 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 
 func (p pending) feeds() []string { return slices.Sorted(maps.Keys(p)) }
 
-// The type of the rows selects the function of this schema, if the search_path has another one.
+// appendSQL calls feed_append. The type of the rows selects the function of the log's own schema, whatever the
+// search_path.
 const appendSQL = `select feed_append($1, $2, $3, $4::feed_entry[], $5)`
 
 // append returns the statement that appends the run, for a connection prepared by encodeRows.

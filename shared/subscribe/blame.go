@@ -70,8 +70,8 @@ func ofOthers(err error) bool {
 
 const answerTimeout = 5 * time.Second
 
-// limitSteps makes a slow statement of tx fail, which shows that the database answers. A statement that waits for a
-// lock fails earlier, since no entry is at fault. restore resets the limits.
+// limitSteps sets timeouts in tx: a slow statement then fails, which shows that the database answers. A statement that
+// waits for a lock fails sooner, since no entry is at fault. restore resets the timeouts.
 func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore func() error, err error) {
 	var statement, lock string
 	err = tx.QueryRow(ctx, `
@@ -91,9 +91,9 @@ func limitSteps(ctx context.Context, tx pgx.Tx, limit time.Duration) (restore fu
 	}, err
 }
 
-// limitAttempt ends an attempt that takes too long although none of its statements does. The transaction can continue:
-// a statement is cancelled by a cancel request, and an Apply that waits for something else by the context. end returns
-// the outcome of the attempt.
+// limitAttempt ends an attempt that takes too long as a whole. It cancels a running statement by a cancel request,
+// after which the transaction can continue, and an Apply that waits for something else by the context. end returns the
+// outcome of the attempt.
 func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context.Context, end func(failed error) error) {
 	limited, cancel := context.WithTimeout(ctx, step+step/2)
 	began, ended := time.Now(), make(chan struct{})
@@ -122,7 +122,7 @@ type slowError struct{ limit time.Duration }
 func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
 
 // An applyError is an error of Apply. Its text quotes no entry, since it is logged and shown as last_error. The text of
-// its cause may.
+// its cause may quote one.
 type applyError struct{ cause error }
 
 func (e *applyError) Error() string { return unquoted(e.cause) }

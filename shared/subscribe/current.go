@@ -11,9 +11,9 @@ import (
 )
 
 // A Current says whether a service may act on its copies in a way that cannot be undone, such as sending a mail. It may
-// if this process has brought each copy up to date since it began to poll, and the database was not set back since, as
-// by the restore of a dump. Otherwise the copies may lack a cancellation or an erasure. Copies stay current while a
-// source is down later, or while a copy is paused.
+// once this process has brought each copy up to date since it began to poll, unless the database was set back since, as
+// by the restore of a dump: then the copies may lack a cancellation or an erasure. A copy stays current while its
+// source is down later, and a paused copy counts as current.
 type Current struct {
 	Service string
 	Feeds   []string
@@ -31,8 +31,8 @@ func (c *Current) Begin() {
 }
 
 // Polled notes that this process has brought the copy of a feed up to date, and has committed at as the time of its
-// last success. The engine calls it. What the database says may come from another process with another clock, or from a
-// dump.
+// last success. The engine calls it. The time in the database alone would not do: it may come from another process with
+// another clock, or from a dump.
 func (c *Current) Polled(feed string, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

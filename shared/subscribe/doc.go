@@ -15,30 +15,33 @@
 //	}
 //	s.Run(ctx)
 //
-// A [Feed] with Columns is a pure copy. One with Apply writes whatever tables the program likes, and one with Entries passes every
-// version on. The subscriber reads no environment, opens no port and registers nothing. It is a [prometheus.Collector];
-// package subscribehttp has its pages and JSON.
+// A [Feed] with Columns is a pure copy. A feed with Apply writes the tables that the program likes, and a feed with
+// Entries passes every version on. The subscriber reads no environment, opens no port and registers nothing. It is a
+// [prometheus.Collector]; package subscribehttp has its pages and JSON.
 //
 // # Guarantees
 //
-//   - The copy is a prefix of the feed's history, and finally all of it. The rows of a page and the cursor behind it are stored in one
-//     transaction: a crash anywhere repeats or skips nothing.
-//   - Apply gets entities that are newer than their rows, or all of them again after a resync: it acts on state, not on events.
-//   - Of several processes with a subscriber of the same name, the one that holds the lease polls. The others stand by, and one takes over within
-//     seconds.
-//   - A bad entry is rejected, and holds up no other one: see [Subscription.Rejected]. A fault of the database or of the program
-//     rejects nothing.
-//   - If the source has another history, such as after the restore of a backup, the feed is read again while the copy serves.
+//   - The copy is a prefix of the feed's history, and finally all of it. The rows of a page and the cursor behind it are
+//     stored in one transaction: a crash anywhere repeats or skips nothing.
+//   - Apply gets entities that are newer than their rows, or all of them again after a resync. It acts on state, not on
+//     events.
+//   - Of several processes with a subscriber of the same name, the one that holds the lease polls. The others stand by,
+//     and one takes over within seconds.
+//   - A bad entry is rejected, and holds up no other one: see [Subscription.Rejected]. A fault of the database or of the
+//     program rejects nothing.
+//   - If the source has another history, such as after the restore of a backup, the feed is read again while the copy
+//     serves.
 //   - A copy never reports an as_of later than the state it holds.
 //   - No log line quotes an entry or a password.
 //
 // # Reading order
 //
-// feed.go (what a program declares), subscriber.go and subscription.go (what it can ask for), migrate.go, poll.go (from the fire of
-// a schedule to the commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll begins), lease.go (which process polls),
-// fetch.go and wait.go (requests to the source), target.go, apply.go, upsert.go and publish.go (what is written), quarantine.go, doubt.go,
-// blame.go and rejected.go (entries that cannot be applied), erased.go, resync.go, row.go and progress.go (what the database has of a
-// subscription), state.go, health.go, status.go and metrics.go (how it is), listen.go (entries that a [Stream] pushes).
+// feed.go (what a program declares), subscriber.go and subscription.go (what it can ask for), migrate.go, poll.go (from
+// the fire of a schedule to the commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll
+// begins), lease.go (which process polls), fetch.go and wait.go (requests to the source), target.go, apply.go, upsert.go
+// and publish.go (what is written), quarantine.go, doubt.go, blame.go and rejected.go (entries that cannot be applied),
+// erased.go, resync.go, row.go and progress.go (what the database has of a subscription), state.go, health.go, status.go
+// and metrics.go (the state of a copy), listen.go (entries that a [Stream] pushes).
 //
 // The file [README.md] tells how to tune and watch a subscriber, and [PROTOCOL.md] what goes over the wire.
 //

@@ -13,7 +13,7 @@ import (
 // take, to be at fault.
 const maxDoubts = 3
 
-// A doubtful is a version of an entity that failed for such a reason while others passed.
+// A doubtful names a version of an entity that failed, for a reason that may pass, while others passed.
 type doubtful struct {
 	id      uuid.UUID
 	version int64

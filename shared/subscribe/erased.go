@@ -34,9 +34,9 @@ func (er *erasures) reset() {
 }
 
 // forget stores the ids of entities that the page says are erased. It returns the page with a tombstone in place of
-// every entry of an erased entity. So an erased entity stays erased whatever comes later, such as from a source that
-// was restored from a backup, an old cache or a stream. The ids stay stored even if the page is not applied: they are
-// true of the source.
+// every entry of an erased entity. So an erased entity stays erased, whatever a restored source, an old cache or a
+// stream says later. The ids stay stored even if the page is not applied: the source has erased the entities in any
+// case.
 func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, error) {
 	if page == nil || len(page.Entries) == 0 {
 		return page, nil

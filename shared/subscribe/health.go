@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// believed returns t, a time that was stored by this service: no later than now, or zero if it lies further in the
-// future than the clocks of two replicas may differ. Then the clock was set back since, and t says nothing.
+// believed returns the stored time t, but no later than now. It returns zero if t lies further in the future than the
+// clocks of two replicas may differ: then the clock was set back after t was stored.
 func believed(t, now time.Time) time.Time {
 	switch {
 	case t.After(now.Add(grace)):
@@ -16,7 +16,7 @@ func believed(t, now time.Time) time.Time {
 	return t
 }
 
-// since returns when something began that still is so: t, but no later than now; zero if t is.
+// since returns t, the time at which a state began that still holds, but no later than now.
 func since(t, now time.Time) time.Time {
 	if t.After(now) {
 		return now.UTC().Truncate(time.Millisecond)
@@ -30,10 +30,10 @@ func (st *state) setBack(now time.Time) bool {
 	return st.last.failures == 0 && st.copied.lastSuccess.After(now.Add(grace))
 }
 
-// stale reports whether the copy is stale: two polls that were due since the last success, or since the schedule was
-// changed, have not succeeded. A copy whose source holds requests is as good as the last of them, while the next one is
-// held; so is it while the first one is, which has yet to tell. What was seen to be stale is so until a poll succeeds.
-// st.mu is locked.
+// stale reports whether the copy is stale: the second poll that was due since the last success, or since the schedule
+// was changed, is more than grace late. While requests wait at the source, or the first one may, the copy is fresh
+// until its last success is older than the wait plus twice grace, and stale if polls have failed for longer than that.
+// A copy that was found stale stays stale until a poll succeeds. st.mu is locked.
 func (st *state) stale(now time.Time) bool {
 	last := believed(st.copied.lastSuccess, now)
 	if last.IsZero() || st.copied.stale {

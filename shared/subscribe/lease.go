@@ -44,7 +44,7 @@ func (l *lease) run(ctx context.Context) {
 	}
 }
 
-// say logs once why this process does not poll, and again each time that a person asks it to poll.
+// say logs why this process does not poll, once for each reason, and refuses the polls that it was asked for.
 func (l *lease) say(ctx context.Context, said *string, why error) {
 	role := roleUndecided
 	if errors.Is(why, ErrStandby) {
@@ -59,8 +59,8 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 	}
 }
 
-// hold keeps a connection until it is lost or ctx ends. While it holds the lock, the pollers run. Before that, it only
-// reads the progress of the other process.
+// hold opens a connection and keeps it until it is lost or ctx ends. While the connection has the lock, the pollers
+// run. Until then, hold only reads the progress of the process that polls.
 func (l *lease) hold(ctx context.Context, said *string) error {
 	config := l.pool.Config()
 	if config.BeforeConnect != nil { // for example, it may set a password that is valid for an hour
@@ -90,7 +90,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 		defer release()
 	}
 	if current := l.options.Current; current != nil {
-		defer current.Begin() // what was noted is of the time before
+		defer current.Begin() // what it noted no longer counts
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -134,8 +134,8 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// look tries to get the lock if it is not held, and reads what other processes of the service, and their users, have
-// changed.
+// look tries to get the lock, unless mine says that it is held, and reads what others have changed in the database. It
+// reports whether the lock is held.
 func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()

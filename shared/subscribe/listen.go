@@ -139,7 +139,7 @@ func (l *stream) hear(ctx context.Context) {
 	}
 }
 
-// receive adds a message to pending, if it follows there.
+// receive adds a message to pending, if it continues what is there or the copy.
 func (l *stream) receive(m Message) {
 	at := l.state.current()
 	l.last = &m

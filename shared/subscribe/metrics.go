@@ -62,7 +62,7 @@ func (m *pollerMetrics) polled(err error) {
 	m.polls.WithLabelValues(outcome).Inc()
 }
 
-// Describe and Collect make a poller a prometheus.Collector.
+// Describe implements [prometheus.Collector] for one feed.
 func (p *poller) Describe(ch chan<- *prometheus.Desc) {
 	m := p.metrics
 	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.failing, m.rejected, m.polling, m.listening, m.messages, m.gaps} {
@@ -73,7 +73,7 @@ func (p *poller) Describe(ch chan<- *prometheus.Desc) {
 	m.resyncs.Describe(ch)
 }
 
-// Collect is as Describe says.
+// Collect implements [prometheus.Collector] for one feed.
 func (p *poller) Collect(ch chan<- prometheus.Metric) {
 	m, now := p.metrics, time.Now()
 	s := p.status(now)
@@ -88,7 +88,7 @@ func (p *poller) Collect(ch chan<- prometheus.Metric) {
 	set(m.stale, truth[s.State != Fresh])
 	failing := 0.0
 	if s.FailingSince != nil {
-		failing = max(now.Sub(*s.FailingSince).Seconds(), 0.001) // 0 is that none has
+		failing = max(now.Sub(*s.FailingSince).Seconds(), 0.001) // 0 means that no poll has failed
 	}
 	set(m.failing, failing)
 	set(m.rejected, float64(s.RejectedEntries))

@@ -14,7 +14,7 @@ type pace struct {
 	left        int64 // as far as the source has said
 }
 
-// perSecond returns 0 if it is too early to say.
+// perSecond returns the entries copied per second, or 0 during the first half second.
 func (p pace) perSecond(now time.Time) float64 {
 	if took := now.Sub(p.began).Seconds(); took > 0.5 {
 		return float64(p.copied) / took

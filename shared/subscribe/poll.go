@@ -23,7 +23,8 @@ import (
 //	check   applier.applyPage leaves out what is erased (erased.go), quarantine.check what breaks the contract (quarantine.go)
 //	cursor  applier.move moves it first, so that a process that lost the lease fails before it works
 //	apply   applier.applyNewer hands what is newer than the copy to the service, and rejects what is at fault
-//	commit  applier.tryCommit does these in one transaction; where pages are applied side by side, the cursor moves last
+//	commit  applier.tryCommit does these in one transaction; where pages are applied side by side, the cursor moves last.
+//	        A small page of a pure copy goes in one round trip (applier.upsertAtOnce in apply.go)
 //	status  state.committed, state.copying and state.after note what the pages and metrics show (state.go, status.go)
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
@@ -34,7 +35,7 @@ func (p *poller) run(ctx context.Context) {
 	defer p.stream.listen(ctx)()
 	for ctx.Err() == nil {
 		select {
-		case <-p.requests.wake: // a clock that was set, or a setting
+		case <-p.requests.wake: // only a signal: what has changed is read below
 		default:
 		}
 		p.stream.hear(ctx)
@@ -45,7 +46,7 @@ func (p *poller) run(ctx context.Context) {
 			case <-p.requests.wake:
 			case m := <-p.stream.messages():
 				p.stream.receive(m)
-			case <-time.After(min(time.Until(next), heartbeat)): // not longer: it does not notice a clock that is set or a machine that slept
+			case <-time.After(min(time.Until(next), heartbeat)): // time.After does not notice that the clock was set
 			}
 			continue
 		}
@@ -102,9 +103,9 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	return p.resyncer.goOn(ctx, at, scheduled)
 }
 
-// copyPages copies page after page. If a page is too much for Apply, it asks for a smaller one at once. After a page
-// that could not be applied, the next poll asks for a smaller page, or for a larger one if every entry of it was
-// refused: others on it may pass.
+// copyPages copies page after page. If Apply returns ErrTooMuch, copyPages retries at once with a smaller page. If a
+// page cannot be applied for another reason, the next poll requests a smaller page, or a larger one if every entry was
+// refused, since other entries on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
 	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
@@ -154,7 +155,7 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 	defer stop()
 	so := pace{began: began, said: began}
 	turns := turns{most: p.applier.mostTurns()}
-	defer func() { _ = turns.wait(0) }() // its first error is known by then
+	defer func() { _ = turns.wait(0) }() // waits for the rest; its first error was returned already
 	var err error
 	for f := range p.fetcher.fetch(fetching, r, p.fetcher.limit) {
 		p.requests.setInterrupt(nil) // from here on the poll works and must not be interrupted
@@ -267,7 +268,7 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to progress, before *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {
-		timeout *= 3 // the number of steps to find one of a thousand entries that takes as long as it may
+		timeout *= 3 // enough for the steps of halving a thousand entries down to one that is slow
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -279,7 +280,8 @@ func (a *applier) tryCommit(ctx context.Context, entries []feed.Entry, from, to 
 	if known == nil || carefully {
 		known, look = noneKnown(), len(entries) > 0
 	}
-	// The cursor moves first, if it can. A second process then waits for this one, and fails before it works.
+	// The cursor moves first, if it can. A second process that copies the same page then waits here, and fails before
+	// it does any work.
 	err = a.inTx(ctx, func(first *pgx.Batch) {
 		if alone {
 			a.move(first, from, to)
@@ -333,8 +335,8 @@ func (a *applier) move(b *pgx.Batch, from, to progress) {
 	}
 }
 
-// applyNewer applies the entries that are newer than what is known. end says that no larger page can be had, on which
-// they would have others beside them.
+// applyNewer applies those of the entries that are newer than what is known. end says that no larger page is available,
+// in which other entries could pass.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, entries []feed.Entry, known *known, carefully, end bool) (bad []rejection, err error) {
 	if entries = known.newer(entries); len(entries) == 0 {
 		return nil, nil

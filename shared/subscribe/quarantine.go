@@ -80,8 +80,8 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 // lookPages is the number of pages in which one poll searches for an entry that the check passes.
 const lookPages = 10
 
-// seeCheck searches for an entry that the check passes: on the feed's first pages, and then behind the current one. It
-// is needed if the check refused all of a page, and nothing has passed since the process started. A long search
+// seeCheck searches for an entry that Check passes, on the feed's first page and then from the cursor of the copy on.
+// It searches only if Check refused a whole page and has passed nothing since the process started. A long search
 // continues with the next poll.
 func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress, err error) (passes bool) {
 	if refused, ok := errors.AsType[*refusedError](err); !ok || !refused.checked || q.passed.Load() {
@@ -137,9 +137,9 @@ func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, 
 	return false
 }
 
-// judge returns a *refusedError if the rejections say nothing about the entries, since no entry passed. A single
-// rejected entry, or all rejected entries at the end of the feed or on a page of the largest size, are at fault if the
-// copy still takes the witness. Without a witness, a single entry is at fault if it breaks a rule for data.
+// judge returns a *refusedError if no entry passed, because then the service may be at fault. But a single entry, or
+// with end all of them, are at fault if Apply still takes the witness. Without a witness, a single entry is at fault if
+// its error is one of data.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -208,8 +208,9 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 	return bad, err
 }
 
-// again tries entries once more that failed for a reason that may have passed, or because of another entry, such as a
-// name that the other entry has given up since. It continues as long as one more passes.
+// again tries entries once more that may have failed because of another entry, such as one that has given up their
+// unique name since. It leaves out entries that failed by their own data, or for a reason that may pass later. It
+// continues as long as one more entry passes.
 func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
 	for more := true; more; refused = still {
 		more, still = false, nil
@@ -230,8 +231,8 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 	return still, nil
 }
 
-// attempt applies entries under a savepoint. It rolls back to it if Apply fails or takes too long, or if keep is false.
-// failed is the reason if the database still answers; err means that it does not.
+// attempt applies entries under a savepoint. It rolls back to the savepoint if Apply fails or takes too long, or if
+// keep is false. It returns the reason as failed if the database still answers, and as err if not.
 func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
 	inner, err := tx.Begin(ctx)
 	if err != nil {

@@ -29,9 +29,9 @@ const maxOffset = time.Minute
 // first), a descriptor such as @hourly, or `@every 5s` with a duration of at least one second. Times are UTC. Sunday is
 // 0 or 7.
 //
-// A fleet must not ask at the same instant: a schedule fires later than its expression by an offset, always the same
-// for the same key, shorter than the time between two fires and than one minute. `@every` counts from 1970, so that a
-// restart does not shift it.
+// Subscribers should not all poll at the same moment, so a schedule fires later than its expression by an offset. The
+// offset is always the same for the same key, and shorter than one minute and than the time between two fires. `@every`
+// counts from 1970, so that a restart does not shift it.
 func ParseSchedule(text, key string) (s Schedule, err error) {
 	s.text = strings.TrimSpace(text)
 	defer func() {
@@ -67,8 +67,8 @@ func ParseSchedule(text, key string) (s Schedule, err error) {
 	return s, nil
 }
 
-// sundays writes what the field of the weekday calls 7, and a range that ends on Sunday, as the parser takes it: with
-// 0.
+// sundays rewrites the field of the weekday with Sunday as 0: the parser takes neither 7 nor a range that ends on
+// Sunday.
 func sundays(text string) string {
 	fields := strings.Fields(text)
 	if len(fields) != 5 && len(fields) != 6 {
@@ -85,7 +85,7 @@ func sundays(text string) string {
 
 var dayRange = regexp.MustCompile(`(?i)^(?:([0-7]|MON|TUE|WED|THU|FRI|SAT|SUN)-)?(?:7|SUN)(?:/([1-9][0-9]{0,3}))?$`)
 
-// sunday is sundays for one item of a list: what it matches is written day by day.
+// sunday rewrites one item of that field: a range that ends on Sunday becomes a list of days.
 func sunday(item string) string {
 	m := dayRange.FindStringSubmatch(item)
 	if m == nil {

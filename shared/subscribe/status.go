@@ -43,7 +43,7 @@ type Polling struct {
 	NextPolls      []time.Time `json:"next_polls"` // five; the first is sooner than the schedule's while the source fails
 }
 
-// A Copy is how far a copy is, and how fresh.
+// A Copy says how far the copy of a feed has come, and how fresh it is.
 type Copy struct {
 	Cursor        feed.Cursor `json:"cursor"`
 	LagEntries    int64       `json:"lag_entries"` // how many entries the source had beyond the copy when it last answered, as far as it said
@@ -62,7 +62,7 @@ type Resync struct {
 	ResyncSince  *time.Time `json:"resync_since"`  // when the resync under way began; null: none is
 }
 
-// Detail is what a page may say beside.
+// Detail is what a page may show in addition.
 type Detail struct {
 	Err      error                           // of this process' last poll; nil if it succeeded
 	Cut      string                          // for how long a request waits since longer ones are cut off on their way; empty: none was

@@ -26,26 +26,26 @@ type Options struct {
 	Name   string
 	Logger *slog.Logger // nil means that nothing is logged
 
-	Token string // that the sources know the subscriber by; a feed whose URL has a user is asked by that
+	Token string // sent to the sources; a feed whose URL has a user is requested with that user instead
 	// PlainHosts are hosts to which Token, and a password in a feed's URL, may be sent without TLS, as they may to
 	// localhost.
 	PlainHosts feedclient.PlainHosts
 	Wait       time.Duration // how long a request waits at the source for something new: whole seconds, 0 to 30 s
 	PageSize   int           // entries to ask for at once, 1 to 1000; 0 means 1000
 
-	// Log takes what Apply appends by way of [Publishing]: it commits with the rows and the cursor. It is of the same
-	// database. Nil means that the subscriber publishes nothing.
+	// Log is the log, in the same database, to which Apply appends by way of [Publishing]. The entries commit with the
+	// rows and the cursor. Nil means that the subscriber publishes nothing.
 	Log *publish.Log
 
-	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call
-	// at a time, in the one process that polls; nil is none. Its context ends after WorkTimeout. An error is logged,
-	// and Work called again.
+	// Work does what has become due, such as sending a mail, and returns. The process that polls calls it about once a
+	// second, one call at a time; nil means none. Its context ends after WorkTimeout. If Work returns an error, the
+	// error is logged and Work is called again.
 	Work        func(context.Context) error
 	WorkTimeout time.Duration // 0 means 5 minutes
-	// Current is begun over whenever this process begins to poll; nil is none.
+	// Current is reset whenever this process begins or ceases to poll; nil means none.
 	Current *Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the
-	// stop, or since another process polls. Nil is none.
+	// Release gives back what Work and Entries hold, such as connections. It is called after they have ended, when the
+	// subscriber stops or another process polls. Nil means none.
 	Release func()
 }
 
@@ -60,8 +60,9 @@ type Subscriber struct {
 var _ prometheus.Collector = (*Subscriber)(nil)
 
 // New returns a subscriber to the feeds, whose copies it keeps in the database of pool. It needs the tables of
-// [Migrate] and those of the feeds in the schema that connections of pool make tables in. The pool stays the caller's;
-// it has room for at least two connections beside those that the caller uses. New asks no source: see [Subscriber.Run].
+// [Migrate] and those of the feeds in the schema that connections of pool make tables in. The pool stays the caller's.
+// It must have room for at least two connections in addition to those that the caller uses. New sends no request to a
+// source: see [Subscriber.Run].
 //
 // A table holds the copy of one feed: New fails if another subscription has it.
 func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed) (*Subscriber, error) {
@@ -101,10 +102,10 @@ func CheckURL(text string) error {
 	return nil
 }
 
-// Run keeps the copies up to date until ctx ends: it polls at once and then on schedule, as long as no other process
-// does that runs a subscriber of the same name in the same database. Otherwise it stands by, and takes over within
-// seconds. When ctx ends, Run finishes the page that it is applying, if that takes no more than 5 s. What fails is
-// tried again: a source that is down is an age of the copy, and no error. Run is called once at a time.
+// Run keeps the copies up to date until ctx ends. It polls at once and then on schedule, unless another process runs a
+// subscriber of the same name in the same database. Then it stands by, and takes over within seconds of the end of that
+// process. When ctx ends, Run finishes the page that it is applying, if that takes no more than 5 s. Run retries what
+// fails and returns no error: while a source is down, its copy gets older. Do not call Run twice at a time.
 func (s *Subscriber) Run(ctx context.Context) {
 	for _, p := range s.pollers {
 		defer p.fetcher.client.Close()
@@ -112,9 +113,9 @@ func (s *Subscriber) Run(ctx context.Context) {
 	(&lease{s}).run(ctx)
 }
 
-// CaughtUp waits until every copy, but those of optional feeds, has caught up while Run runs: the last poll of this
-// process has brought it up to date, or if another process polls, it is fresh by what that has stored. A copy that is
-// paused never does. It returns an error when ctx ends before.
+// CaughtUp waits until every copy, except those of optional feeds, has caught up while Run runs. In the process that
+// polls, a copy has caught up if the last poll succeeded; in another process, if it is fresh by what is stored in the
+// database. A paused copy never catches up. CaughtUp returns an error if ctx ends first.
 func (s *Subscriber) CaughtUp(ctx context.Context) error {
 	for _, p := range s.pollers {
 		if p.Optional {
@@ -136,7 +137,7 @@ func (s *Subscriber) Status() []Status {
 	return list
 }
 
-// Subscription returns that to the feed, or nil if there is none.
+// Subscription returns the subscription to the named feed, or nil if there is none.
 func (s *Subscriber) Subscription(feed string) *Subscription {
 	i := slices.IndexFunc(s.pollers, func(p *poller) bool { return p.Name == feed })
 	if i < 0 {

@@ -9,8 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Subscription is that to one feed: what people and programs may ask of it while it is polled, in any process of the
-// subscriber.
+// A Subscription shows and controls at run time how one feed is copied. Every process of the subscriber may use it.
 type Subscription struct{ p *poller }
 
 // Status returns how the copy is.
@@ -30,15 +29,15 @@ var (
 	ErrEntries = errors.New("a page cannot be passed on") // by Feed.Entries
 )
 
-// A PollError is that of a poll, unlike that of asking for one.
+// A PollError is the error of a poll that began and failed, unlike the error of a poll that did not begin.
 type PollError struct{ Err error }
 
 func (e *PollError) Error() string { return e.Err.Error() }
 func (e *PollError) Unwrap() error { return e.Err }
 
-// Poll polls now, until the copy is up to date, though the subscription is paused or the source has failed. It returns
-// a [*PollError] if that failed, [ErrBusy] if another poll takes longer than 8 s, [ErrStandby] if another process
-// polls, and [context.Canceled] if this one stopped polling.
+// Poll polls now until the copy is up to date, even if the subscription is paused or the source is failing. It returns
+// a [*PollError] if the poll fails, [ErrBusy] if another poll takes longer than 8 s, [ErrStandby] if another process
+// polls, and [context.Canceled] if this process stopped polling.
 func (s *Subscription) Poll(ctx context.Context) error {
 	if err := s.p.row.refresh(ctx); err != nil { // else it would wait for a database that is down
 		return err
@@ -59,8 +58,8 @@ func (s *Subscription) Resume(ctx context.Context) error { return s.p.row.set(ct
 // on.
 func (s *Subscription) Resync(ctx context.Context) error { return s.p.resync(ctx) }
 
-// Tune has the feed polled as the request says, at once and after a restart, in all processes. It returns a
-// [*TuneError], and changes nothing, if the request is not valid.
+// Tune changes the settings by which the feed is polled. They apply at once in all processes, and after a restart. Tune
+// returns a [*TuneError], and changes nothing, if the request is not valid.
 func (s *Subscription) Tune(ctx context.Context, to TuneRequest) error {
 	return s.p.row.tune(ctx, to, time.Now())
 }
@@ -70,8 +69,8 @@ func (s *Subscription) ResetTuning(ctx context.Context) error {
 	return s.p.row.untune(ctx, time.Now())
 }
 
-// Rejected returns the first entries, at most limit, that could not be applied, in the order of the feed: of those
-// behind the given position and entity. Before the first one is position -1.
+// Rejected returns at most limit rejected entries, in the order of the feed, that come after the given position and
+// entity. Position -1 is before the first one.
 func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
 	list, err := s.p.quarantine.rejectedEntries(ctx, position, entity, limit)
 	if err != nil {
@@ -88,7 +87,7 @@ func (s *Subscription) Retry(ctx context.Context, entity uuid.UUID) error {
 }
 
 // RetryAll applies all rejected entries again, each in a transaction of its own, in the order of the feed. It returns
-// how many were applied and how many refused again, or [ErrApplying].
+// how many were applied and how many were refused again. It stops at any other error, such as [ErrApplying].
 func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err error) {
 	for last := (RejectedEntry{Position: -1}); ; {
 		list, err := s.Rejected(ctx, last.Position, last.EntityID, 1)
@@ -102,7 +101,7 @@ func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err 
 		err = s.p.quarantine.retry(ctx, last.EntityID)
 		_, again := errors.AsType[*RetryError](err)
 		switch {
-		case errors.Is(err, ErrNotRejected): // meanwhile
+		case errors.Is(err, ErrNotRejected): // applied or dropped in the meantime
 		case again:
 			refused++
 		case err != nil:

@@ -31,14 +31,14 @@ type target struct {
 	acting   *Current      // set up to date when a poll succeeds, or nil
 }
 
-// saySucceeded tells the service that this copy is up to date, since it may act by its copies.
+// saySucceeded notes in Current that this copy is up to date, since the service may act only on such copies.
 func (t *target) saySucceeded(to progress) {
 	if t.acting != nil {
 		t.acting.Polled(t.Name, to.lastSuccess)
 	}
 }
 
-// errFenced means that another process has moved the cursor.
+// errFenced means that another process has moved the cursor, or that a resync has begun.
 var errFenced = errors.New("another process copies this feed into the same database")
 
 // call calls the service's Apply, and returns a panic of it as an error. stored may be nil.
@@ -108,8 +108,8 @@ func (e *entriesError) Error() string {
 func (e *entriesError) Unwrap() error        { return e.err }
 func (e *entriesError) Is(target error) bool { return target == ErrEntries }
 
-// Newer returns the entries that are newer than the rows in Table: those that Apply gets. If an entity was rejected,
-// the rejected version counts, since the row is older and may be of another history.
+// Newer returns the entries that Apply gets: those that are newer than the rows in Table. For a rejected entity the
+// rejected version counts instead, since the row is older and may be of another history.
 func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]feed.Entry, error) {
 	var b pgx.Batch
 	known := noneKnown()
@@ -175,7 +175,8 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
 
 // inTx runs f in a transaction. The statements that first queues are sent with BEGIN. If the service publishes and
-// another writer has appended first, all of it runs again, so it has no effect outside the transaction.
+// another writer has appended in the meantime, first and f run again, so they must have no effect outside the
+// transaction.
 func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
 	if t.log != nil {
 		return t.log.InTx(ctx, func(tx *publish.Tx) error {

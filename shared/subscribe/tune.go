@@ -25,7 +25,7 @@ func (t tuning) sameTimes(other tuning) bool {
 // A TuneRequest is new settings for the polls of a feed.
 type TuneRequest struct {
 	Schedule string  `json:"schedule"`
-	Wait     *string `json:"wait"`      // nil means as in Options; so does PageSize
+	Wait     *string `json:"wait"`      // nil means the value of Options; the same holds for PageSize
 	PageSize *int    `json:"page_size"` // entries
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// forgetCuts is the time after the last cut after which requests wait again as long as is set.
+// forgetCuts is how long after the last cut requests wait for the configured time again.
 const forgetCuts = 15 * time.Minute
 
 // errCut means that something between the reader and the source cut a waiting request off, such as a proxy that has
@@ -33,7 +33,7 @@ func (c cuts) allowed(wait time.Duration, now time.Time) time.Duration {
 	return min(wait, c.most)
 }
 
-// after returns the cuts after a request that was to wait for wait was cut off after took.
+// after returns the cuts after one more: of a request with the given wait that was cut off after the time took.
 func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	most := took * 4 / 5
 	if took < time.Second { // the source may be restarting
@@ -42,8 +42,8 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
 }
 
-// broke returns the error of a poll whose waiting request failed: errCut if something on the way cut it off. Then the
-// next request waits for less.
+// broke returns the error for a waiting request that failed. It wraps errCut if something on the way cut the request
+// off. After a cut or a timeout, the next requests wait for less.
 func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
 	status, answered := errors.AsType[*feedclient.StatusError](f.err)
 	switch {

@@ -148,7 +148,7 @@ func readHistory(r *http.Request, db *pgxpool.Pool) (h history, err error) {
 	return h, err
 }
 
-// Least and Most are the ends of the drawing's vertical axis.
+// Least returns the lower end of the drawing's vertical axis.
 func (l movementList) Least() int64 {
 	least := int64(math.MaxInt64)
 	for _, m := range l.Movements {
@@ -157,7 +157,7 @@ func (l movementList) Least() int64 {
 	return least
 }
 
-// Most is greater than Least.
+// Most returns the upper end of the axis. It is greater than Least.
 func (l movementList) Most() int64 {
 	most := l.Least() + 1
 	for _, m := range l.Movements {

@@ -25,8 +25,8 @@ type purchase struct {
 // wrong clock.
 const maxSkew = time.Minute
 
-// book books the purchases that have arrived by now, each once: it moves their pieces from on order to on hand. A
-// purchase from the future is due its lead time from now on. A purchase with an infinite arrival time is due at once.
+// book books each purchase that has arrived by now, once: it moves the pieces from on order to on hand. A purchase from
+// the future becomes due one lead time after now. A purchase with an infinite arrival time becomes due at once.
 func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
 	_, err := db.Exec(ctx, `
 		update purchase set ordered_at = $1, due_at = case when isfinite(ordered_at) and isfinite(due_at)

@@ -95,7 +95,8 @@ var (
 // lockStock serializes the transactions that change stock, so that each part's movements form a sequence.
 const lockStock = `select from part order by part for update`
 
-// apply brings the reservations in line with the orders that changed, then orders parts that are short.
+// apply brings the reservations in line with the orders that changed, and then purchases parts that are below their
+// reorder point.
 func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
 	var b pgx.Batch
 	b.Queue(lockStock)

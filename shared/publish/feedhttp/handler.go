@@ -52,8 +52,8 @@ type Source struct {
 	metrics   *sourceMetrics
 }
 
-// What a client may request that queries the database, in pages of up to 100 entries: a history of a million at once,
-// and then what takes about one core.
+// coldPerSecond and coldBurst limit what one client may request that queries the database, in pages of up to 100
+// entries: a history of a million entries at once, and after that what takes about one core.
 const (
 	coldPerSecond = 500
 	coldBurst     = 10_000
@@ -252,8 +252,8 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	return nil
 }
 
-// coded returns the document in the answer's coding: from the cache, or rendered and compressed once in a turn of the
-// client; nil means that no client asks.
+// coded returns the document in the answer's coding: from the cache, or rendered and compressed once, in a turn of the
+// client. client is nil if no client asks.
 func (s *Source) coded(ctx context.Context, client *http.Request, r *request, a *answer) (*cached, error) {
 	if doc := s.cache.lookup(a.tag); doc != nil {
 		s.metrics.hits.Inc()
@@ -361,7 +361,7 @@ with rel="start" that the answer carries, and in the end delete what did not com
 `
 )
 
-// historyDiverged returns the only answer that makes a reader start again: the cursor is of another history.
+// historyDiverged returns the problem for a cursor of another history. No other answer makes a reader start again.
 func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start := *r
 	start.selection = selection{view: feed.Replay, limit: r.limit}

@@ -51,8 +51,8 @@ func (m *sourceMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.bytes, m.hits, m.misses, m.waiting, m.streams}
 }
 
-// Describe implements [prometheus.Collector]. The metrics are requests by feed, format and status, bytes, cache hits,
-// and waiting requests.
+// Describe implements [prometheus.Collector]. The metrics are requests by feed, format and status, bytes sent, cache
+// hits and misses, waiting requests, and event streams.
 func (s *Source) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collectors() {
 		c.Describe(ch)

@@ -16,7 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// suffixes of a feed's URL, each with its representation.
+// suffixes lists the suffixes of a feed's URL, and the representation that each selects.
 var suffixes = []struct{ suffix, mediaType, title string }{
 	{".json", feed.TypeJSONFeed, "JSON Feed"},
 	{".atom", feed.TypeAtom, "Atom"},

@@ -17,7 +17,8 @@ const (
 )
 
 // turns limit the pages that are read, rendered and compressed at once. That takes a core, the database and memory,
-// which sales need, too. While the log is being written to, each turn is followed by a pause of its own length.
+// which the writers of the log need, too. While the log is being written to, each turn is followed by a pause of its
+// own length.
 type turns struct {
 	free   *semaphore.Weighted
 	queued *web.Slots

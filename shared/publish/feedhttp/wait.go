@@ -21,8 +21,8 @@ const (
 	answerTime  = time.Second      // for the answer after a wait
 )
 
-// preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s; 0 is
-// not at all.
+// preferredWait returns how long the fields of Prefer let the answer wait (RFC 7240 section 4.3), at most 30 s, or 0 if
+// they do not.
 func preferredWait(fields []string) time.Duration {
 	for item := range web.SplitQuoted(joined(fields), ',') {
 		preference, _, _ := strings.Cut(item, ";")
@@ -39,10 +39,10 @@ func preferredWait(fields []string) time.Duration {
 	return 0
 }
 
-// wait holds the request until there is something that its client has not seen, for as long as it prefers. Beyond the
-// limit of requests that wait it is answered without waiting, and without Preference-Applied (RFC 7240 section 2 lets a
-// server ignore a preference): a reader then polls on its schedule. A deadline of the request comes before what the
-// client prefers, and both before the WriteTimeout of the server.
+// wait holds the request until there is something that its client has not seen, for at most limit. If too many requests
+// wait already, it answers at once, without Preference-Applied (RFC 7240 section 2 lets a server ignore a preference):
+// a reader then polls on its schedule. A deadline of the request shortens the wait, and the write deadline of the
+// connection is extended over it.
 func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	ctx := r.Context()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -71,7 +71,7 @@ func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *
 		case <-a.snapshot.Moved():
 		case <-timer.C:
 			over = true
-		case <-web.Stopping(ctx): // perhaps since the client may read no longer: it hears of nothing new
+		case <-web.Stopping(ctx): // also if the client may read no longer: the answer has nothing new for it
 			return a, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -83,26 +83,26 @@ func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *
 	return a, nil
 }
 
-// renderAhead has the answer made, once for all that wait for it, while what follows the snapshot is being committed.
+// renderAhead renders the next answer, once for all that wait for it, while the commit of its entries is under way.
 func (s *Source) renderAhead(res *resource, t *publish.Snapshot) {
 	if res.Personal || res.awaited.Swap(t) == t {
 		return
 	}
 	t.Foresee(func(next *publish.Snapshot) {
 		if sp := res.selection.atHand(next); sp != nil {
-			_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // the cache has it by its tag, if that comes
+			_, _ = s.coded(context.Background(), nil, &res.request, s.answerAt(res, next, sp)) // found by its tag if the commit succeeds
 		}
 	})
 }
 
-// nothingNew: the answer would be a 304 or an empty page.
+// nothingNew reports whether the answer would be a 304 or an empty page.
 func nothingNew(h http.Header, res *resource, a *answer) bool {
 	return notModified(h, a) || res.view == feed.Replay && a.from == a.to
 }
 
-// serveEvents streams the entries after a cursor, or those to come, as server-sent events. A writer that keeps an
-// answer until it is whole gets a 501. The stream ends when the client leaves, at the stop of the server, and when the
-// history is another: who comes again hears of that.
+// serveEvents streams the entries after a cursor, or those to come, as server-sent events. If the writer cannot flush,
+// it answers 501. The stream ends when the client leaves, when the server stops, and when the history is another: the
+// client's next request then gets the 410.
 func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resource) error {
 	chunk, err := s.firstChunk(r, res)
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *Source) serveEvents(w http.ResponseWriter, r *http.Request, res *resour
 	return nil
 }
 
-// firstChunk is the part of the stream that begins where the request says.
+// firstChunk returns the part of the stream that begins where the request says.
 func (s *Source) firstChunk(r *http.Request, res *resource) (*resource, error) {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		cursor, err := feed.ParseCursor(id)
@@ -155,7 +155,7 @@ func (s *Source) firstChunk(r *http.Request, res *resource) (*resource, error) {
 	return s.chunk(&res.request, res.cursor), nil
 }
 
-// chunk is the part of a stream after the cursor. All streams that are there share it.
+// chunk returns the part of a stream that begins at the cursor. All streams that have come that far share it.
 func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
 	req := *r
 	req.selection = selection{view: feed.Replay, cursor: cursor, limit: feed.PageSize}
@@ -167,11 +167,11 @@ func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
 	return s.keep(k, &req)
 }
 
-// events sends chunk after chunk, from the first on, which lies at a.
+// events sends one chunk after another. chunk is the first one, and a says where it lies.
 func (s *Source) events(w http.ResponseWriter, r *http.Request, chunk *resource, a *answer) {
 	ctx, out := r.Context(), http.NewResponseController(w)
 	send := func(body []byte) error {
-		_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // what has none has those of its server
+		_ = out.SetWriteDeadline(time.Now().Add(streamWrite)) // a writer without deadlines has those of its server
 		if _, err := w.Write(body); err != nil {
 			return err
 		}
