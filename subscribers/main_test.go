@@ -184,11 +184,14 @@ func TestServices(t *testing.T) {
 			}
 			url := start(t, s.Name, shared, env)
 			if s.Name == "relay" { // which is ready before it has copied
-				resp, err := http.Post(url+"/subscriptions/orders/poll", "", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				resp.Body.Close()
+				eventually(t, "it has relayed the feed", func() bool { // a broker that has just started may be slow
+					resp, err := http.Post(url+"/subscriptions/orders/poll", "", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp.Body.Close()
+					return resp.StatusCode == http.StatusOK
+				})
 			}
 			if api, known := api[s.Name]; known {
 				status, header, body := get(t, url+api.path, "*/*")

@@ -37,7 +37,7 @@ const isWhole = `(coalesce((select position from feed_entry where feed = f.name 
 
 // look reads the heads. It fails if the database is incomplete, or has something that the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
-	return seen, l.erased(ctx, func() (err error) {
+	return seen, l.withListApplied(ctx, func() (err error) {
 		seen, err = l.readHeads(ctx, db)
 		return err
 	})

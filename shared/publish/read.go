@@ -29,7 +29,7 @@ type Location struct {
 // [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] while the database has something that is
 // erased.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
-	err = l.erased(ctx, func() (err error) {
+	err = l.withListApplied(ctx, func() (err error) {
 		at, err = l.locate(ctx, name, cursor, size, positions)
 		return err
 	})
@@ -91,7 +91,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 // Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if
 // the feed has another entry at to, or another number of erasures than given.
 func (l *Log) Entries(ctx context.Context, name string, from int64, to feed.Cursor, erasures int64) (entries []feed.Entry, err error) {
-	return entries, l.erased(ctx, func() (err error) {
+	return entries, l.withListApplied(ctx, func() (err error) {
 		entries, err = l.readEntries(ctx, name, from, to, erasures)
 		return err
 	})
@@ -142,7 +142,7 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []fe
 // Versions returns at most limit entries of one entity, newest first, or none. It returns nothing that a failover could
 // take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
-	err = l.erased(ctx, func() (err error) {
+	err = l.withListApplied(ctx, func() (err error) {
 		entries, err = l.readVersions(ctx, name, id, limit)
 		return err
 	})

@@ -69,9 +69,9 @@ func (l *Log) follows(listed int64) bool {
 	return l.reerasure == nil || listed == l.reerasure.list.length()
 }
 
-// erased calls read. As long as read returns ErrUnapplied, erased applies the list and calls read again, up to
-// maxAttempts times.
-func (l *Log) erased(ctx context.Context, read func() error) error {
+// withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
+// again, up to maxAttempts times.
+func (l *Log) withListApplied(ctx context.Context, read func() error) error {
 	for range maxAttempts {
 		if err := read(); !errors.Is(err, ErrUnapplied) {
 			return err
@@ -86,7 +86,7 @@ func (l *Log) erased(ctx context.Context, read func() error) error {
 // View calls read with one state of the database in which an entity of a feed has nothing left that is erased. read
 // reports whether it has found something of the entity. It may be called again.
 func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
-	return l.erased(ctx, func() error {
+	return l.withListApplied(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			if err := l.caughtUp(ctx, tx.Conn()); err != nil {
 				return err

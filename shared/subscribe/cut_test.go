@@ -209,7 +209,7 @@ func TestRefusedWhileWaiting(t *testing.T) {
 		&feedclient.StatusError{Status: 403}, feed.ErrPage, feedclient.ErrDiverged,
 	} {
 		f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, err: err}
-		if got := c.state.broke(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Detail.Cut != "" {
+		if got := c.state.waitFailed(f, 5*time.Second, time.Now()); !errors.Is(got, err) || errors.Is(got, errCut) || c.shows().Detail.Cut != "" {
 			t.Errorf("%v: %v, cut to %q", err, got, c.shows().Detail.Cut)
 		}
 	}

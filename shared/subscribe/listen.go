@@ -108,8 +108,8 @@ func (l *stream) messages() <-chan Message {
 	return l.arrived
 }
 
-// hear applies the messages that have arrived, as far as they are whole pages.
-func (l *stream) hear(ctx context.Context) {
+// applyArrived applies the messages that have arrived, as far as they are whole pages.
+func (l *stream) applyArrived(ctx context.Context) {
 	if l == nil {
 		return
 	}
@@ -224,8 +224,8 @@ func (l *stream) wants() time.Time {
 	return l.askAt
 }
 
-// heardOut notes how a poll ended.
-func (l *stream) heardOut(err error, now time.Time) {
+// pollEnded notes how a poll ended.
+func (l *stream) pollEnded(err error, now time.Time) {
 	if l != nil {
 		l.polled, l.askAt = now, time.Time{}
 		if err == nil {

@@ -80,7 +80,7 @@ func TestStreamProperty(t *testing.T) {
 		poll := func() {
 			err := c.poll(context.Background())
 			c.state.after(err, time.Now())
-			c.stream.heardOut(err, time.Now())
+			c.stream.pollEnded(err, time.Now())
 		}
 		deliver := func(t *rapid.T, n int) {
 			before := c.state.current().cursor
@@ -88,7 +88,7 @@ func TestStreamProperty(t *testing.T) {
 				c.stream.arrived <- m
 			}
 			delivered, radio.wire = append(delivered, radio.wire[:n]...), radio.wire[n:]
-			c.stream.hear(context.Background())
+			c.stream.applyArrived(context.Background())
 			if c.state.current().cursor != before {
 				heard++
 			}

@@ -38,7 +38,7 @@ func (p *poller) run(ctx context.Context) {
 		case <-p.requests.wake: // only a signal: what has changed is read below
 		default:
 		}
-		p.stream.hear(ctx)
+		p.stream.applyArrived(ctx)
 		asked, next := p.requests.take(), p.state.due(time.Now(), p.stream.wants())
 		if len(asked) == 0 && !next.IsZero() {
 			select {
@@ -60,7 +60,7 @@ func (p *poller) run(ctx context.Context) {
 			if err != nil {
 				p.row.storeFailing(ctx)
 			}
-			p.stream.heardOut(err, time.Now())
+			p.stream.pollEnded(err, time.Now())
 		}
 		for _, outcome := range asked {
 			outcome <- err
@@ -161,11 +161,11 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 		p.requests.setInterrupt(nil) // from here on the poll works and must not be interrupted
 		if f.err != nil || p.state.mayGoOn(ctx, scheduled) != nil {
 			if err = f.err; err != nil && waiting.Err() == nil {
-				err = p.state.broke(f, time.Since(began), time.Now())
+				err = p.state.waitFailed(f, time.Since(began), time.Now())
 			}
 			break
 		}
-		p.state.heard(f, time.Since(began))
+		p.state.noteHold(f, time.Since(began))
 		to := p.fetcher.behind(at, f, time.Since(began), time.Now())
 		if err := p.applier.applyPage(ctx, &turns, f.Page, at, to); err != nil {
 			return err
@@ -244,9 +244,8 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 			return before.err
 		}
 	}
-	_, refused := errors.AsType[*refusedError](err)
 	whole := err == nil
-	if !whole && !carefully && len(entries) > 0 && !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx) {
+	if !whole && !carefully && len(entries) > 0 && a.entryMayBeAtFault(ctx, err) {
 		bad, err = a.tryCommit(ctx, entries, from, to, before, true)
 	}
 	if err != nil {
@@ -261,6 +260,12 @@ func (a *applier) commit(ctx context.Context, entries []feed.Entry, from, to pro
 		a.fetcher.grow()
 	}
 	return nil
+}
+
+// entryMayBeAtFault reports whether one of the entries may be the reason why a page failed as a whole.
+func (a *applier) entryMayBeAtFault(ctx context.Context, err error) bool {
+	_, refused := errors.AsType[*refusedError](err)
+	return !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx)
 }
 
 // tryCommit applies the entries and moves the cursor in one transaction. If carefully is set, it applies the entries in

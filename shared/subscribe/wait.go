@@ -42,9 +42,9 @@ func (c cuts) after(wait, took time.Duration, now time.Time) cuts {
 	return cuts{last: now, most: min(most, wait-time.Second).Truncate(time.Second)}
 }
 
-// broke returns the error for a waiting request that failed. It wraps errCut if something on the way cut the request
-// off. After a cut or a timeout, the next requests wait for less.
-func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
+// waitFailed returns the error for a waiting request that failed. It wraps errCut if something on the way cut the
+// request off. After a cut or a timeout, the next requests wait for less.
+func (st *state) waitFailed(f fetched, took time.Duration, now time.Time) error {
 	status, answered := errors.AsType[*feedclient.StatusError](f.err)
 	switch {
 	case f.Wait == 0, errors.Is(f.err, feedclient.ErrDiverged), errors.Is(f.err, feed.ErrPage):
@@ -69,8 +69,8 @@ func (st *state) broke(f fetched, took time.Duration, now time.Time) error {
 // wait returns the time for which a request may wait now. st.mu is locked.
 func (st *state) wait(now time.Time) time.Duration { return st.cuts.allowed(st.tuned.wait, now) }
 
-// heard notes whether the source holds waiting requests. A source that answers at once with nothing new does not.
-func (st *state) heard(f fetched, took time.Duration) {
+// noteHold notes whether the source holds waiting requests. A source that answers at once with nothing new does not.
+func (st *state) noteHold(f fetched, took time.Duration) {
 	if f.Wait == 0 {
 		return
 	}

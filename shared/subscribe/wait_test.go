@@ -196,7 +196,7 @@ func TestStaleWhileWaiting(t *testing.T) {
 			t.Errorf("%v after the last success it is %s while the first request waits", after, shown.State)
 		}
 	}
-	c.state.heard(fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{Waits: true}}, time.Millisecond)
+	c.state.noteHold(fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{Waits: true}}, time.Millisecond)
 	if shown := c.status(last.Add(30 * time.Second)); shown.State != Stale {
 		t.Errorf("it is %s though the source does not wait", shown.State)
 	}
