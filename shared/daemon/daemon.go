@@ -49,7 +49,6 @@ func ExitWith(code int, err error) error { return exitError{err, code} }
 func Main(run Run) {
 	// A heap of a few megabytes is collected again and again. This allocation is never touched, so it takes no memory,
 	// but delays collections until the heap has doubled.
-	// there, and is left alone until it has twice as much.
 	untouched := make([]byte, 16<<20)
 	live(run, 20*time.Second)
 	runtime.KeepAlive(untouched)
