@@ -187,7 +187,7 @@ func (l *links) present(ctx context.Context, holders []holder) (present []holder
 	return present, nil
 }
 
-// sweep deletes the counts that are over. It waits for no mail that counts at this moment.
+// sweep deletes the counts that have expired. It skips rows that another transaction has locked.
 const sweep = `
 	delete from mail_budget where key in (
 	       select key from mail_budget where used_until < now() or used_until > now() + interval '2 hours' for update skip locked)`

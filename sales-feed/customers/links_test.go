@@ -247,7 +247,7 @@ func TestLinkLimit(t *testing.T) {
 	})
 }
 
-// What an address gets is counted for all processes, also those to come, and is given again with time.
+// The mails to an address are counted for all processes, over restarts, and more are allowed as time passes.
 func TestMailBudget(t *testing.T) {
 	t.Parallel()
 	a := open(t)

@@ -28,7 +28,7 @@ var began = time.Now()
 // the database or of the machine, does not make an answer be forgotten early.
 func SteadyTime() time.Time { return began.Add(time.Since(began)) }
 
-// removeOld removes idempotency keys that are older than KeyAge, and what sweep deletes, until ctx ends.
+// removeOld removes idempotency keys that are older than KeyAge, and runs the statement sweep, until ctx ends.
 func removeOld(ctx context.Context, pool *pgxpool.Pool, sweep string, logger *slog.Logger) {
 	for ctx.Err() == nil {
 		n, err := removeKeys(ctx, pool)
@@ -38,7 +38,7 @@ func removeOld(ctx context.Context, pool *pgxpool.Pool, sweep string, logger *sl
 		if sweep != "" && n < keysAtOnce {
 			sweeping, cancel := context.WithTimeout(ctx, ReadTimeout)
 			if _, err := pool.Exec(sweeping, sweep); err != nil && ctx.Err() == nil {
-				logger.WarnContext(ctx, "removing what is over failed", "error", err)
+				logger.WarnContext(ctx, "removing expired rows failed", "error", err)
 			}
 			cancel()
 		}

@@ -28,7 +28,7 @@ import (
 type App struct {
 	service.Service
 	Erasures publish.Erasures // of personal feeds; else zero
-	Sweep    string           // a statement that deletes what is over, which runs every minute; empty is none
+	Sweep    string           // an SQL statement that deletes expired rows, every minute; empty means none
 	// Route adds the app's routes. The settings of the router are complete.
 	Route func(*service.Router, *publish.Log) error
 }

@@ -21,8 +21,8 @@ import (
 // pending are the entries that a transaction is going to append, by feed.
 type pending map[string][]record
 
-// Append adds entries to a feed in this transaction. It only collects them: the last statement of the transaction gives
-// them their positions. Nothing is appended if the transaction rolls back.
+// Append adds entries to a feed in this transaction. It only collects them: the last statement of the transaction
+// assigns their positions. Nothing is appended if the transaction rolls back.
 func (p pending) Append(feedName string, entries ...Entry) {
 	for _, e := range entries {
 		p[feedName] = append(p[feedName], newRecord(e))
