@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type quarantine struct {
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // how far seeCheck has searched
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
+	sought  atomic.Bool                // seeWitness has searched
 
 	mu     sync.Mutex
 	doubts map[doubtful]doubt // of pages that were not applied
@@ -110,10 +112,10 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 	return q.passed.Load()
 }
 
-// seeWitness searches the feed's first entries for one that the copy has taken before. It is needed if Apply refused
-// all of a page, and nothing has passed since the process started.
-func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) (found bool) {
-	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
+// seeWitness searches the feed's first entries, once, for one that the copy has taken before. It is needed if Apply
+// refused entries, and nothing has passed since the process started. It reports whether it has searched.
+func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) bool {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil || q.sought.Load() {
 		return false
 	}
 	answer, err := client.Get(ctx, feedclient.Request{URL: q.URL, Limit: feed.PageSize})
@@ -127,19 +129,20 @@ func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, 
 	if q.pool.SendBatch(ctx, &b).Close() != nil {
 		return false
 	}
+	q.sought.Store(true)
 	for _, e := range good {
 		_, rejected := known.rejected[e.ID]
 		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
 			q.witness.Store(&e)
-			return true
+			break
 		}
 	}
-	return false
+	return true
 }
 
-// judge returns a *refusedError if no entry passed, because then the service may be at fault. But a single entry, or
-// with end all of them, are at fault if Apply still takes the witness. Without a witness, a single entry is at fault if
-// its error is one of data.
+// judge returns a *refusedError if the service may be at fault: if no entry passed, or if Apply would refuse the witness
+// for the same reason if it were new. But a single entry, or with end all of them, are at fault if Apply still takes the
+// witness. Without a witness, a single entry is at fault if its error is one of data.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -151,6 +154,12 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 		}
 	}
 	applied, refused := entries-checked, len(bad)-checked
+	if refused > 0 && q.witness.Load() == nil && !q.sought.Load() {
+		return &refusedError{entries: entries, refused: len(bad), first: alone.reason}
+	}
+	if alike, err := q.refusesNew(ctx, tx, bad); err != nil || alike {
+		return cmp.Or(err, error(&refusedError{entries: entries, refused: len(bad), first: alone.reason}))
+	}
 	switch {
 	case refused < applied, len(bad) == 0:
 		return nil
@@ -165,17 +174,43 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 			return err
 		}
 	}
-	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
+	return &refusedError{entries: entries, refused: len(bad), checked: applied == 0, first: bad[0].reason}
 }
 
-// A refusedError means that every entry of a page was refused, and that no entry is at fault.
+// refusesNew reports whether Apply, after it has deleted the witness, refuses it for a reason that it also had to refuse
+// one of the entries. It leaves no trace. An update of what the copy has may pass where everything new is refused.
+func (q *quarantine) refusesNew(ctx context.Context, tx pgx.Tx, bad []rejection) (alike bool, err error) {
+	known := q.witness.Load()
+	refused := slices.DeleteFunc(slices.Clone(bad), func(r rejection) bool { return r.checked || passing(r.reason) })
+	if known == nil || len(refused) == 0 {
+		return false, nil
+	}
+	outer, err := tx.Begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	gone := *known
+	gone.Deleted, gone.Entity = true, nil
+	failed, err := q.attempt(ctx, outer, []feed.Entry{gone}, true, q.step())
+	if err == nil && failed == nil {
+		failed, err = q.attempt(ctx, outer, []feed.Entry{*known}, false, q.step())
+		alike = failed != nil && slices.ContainsFunc(refused, func(r rejection) bool { return unquoted(r.reason) == unquoted(failed) })
+	}
+	return alike, cmp.Or(err, outer.Rollback(ctx))
+}
+
+// A refusedError means that entries of a page were refused, and that no entry is at fault.
 type refusedError struct {
 	entries int
+	refused int  // of them
 	checked bool // the check refused all of them
 	first   error
 }
 
 func (e *refusedError) Error() string {
+	if e.refused < e.entries {
+		return fmt.Sprintf("%d of the %d entries were refused, as good ones would be, the first: %s", e.refused, e.entries, unquoted(e.first))
+	}
 	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
 }
 

@@ -13,6 +13,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 // bans makes the database refuse what is named so: `^thing (3|4), 0 ` are things 3 and 4 as first published.
@@ -258,6 +261,58 @@ func TestQuarantine(t *testing.T) {
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 	})
+}
+
+// A fault of the service that only new rows meet is no entry's, though updates pass.
+func TestOnlyNewRowsAreRefused(t *testing.T) {
+	t.Parallel()
+	const broken = `
+		create function note() returns trigger language plpgsql as 'begin perform missing(new.name); return new; end';
+		create trigger note after insert on thing for each row execute function note()`
+	for name, x := range map[string]struct {
+		refuse string
+		change func(t *testing.T, s *source)
+	}{
+		"one new":                    {broken, func(t *testing.T, s *source) { s.put(t, 6, 6) }},
+		"one after an update":        {broken, func(t *testing.T, s *source) { s.put(t, 1, 1); s.put(t, 6, 6) }},
+		"several among more updates": {broken, func(t *testing.T, s *source) { s.put(t, 1, 5); s.put(t, 6, 8) }},
+		"a column that must have a value": {`
+			alter table thing add code text;
+			create function coded() returns trigger language plpgsql as 'begin if new.code is null then raise not_null_violation using column = ''code''; end if; return new; end';
+			create trigger coded after insert on thing for each row execute function coded()`,
+			func(t *testing.T, s *source) { s.put(t, 1, 2); s.put(t, 6, 6) }},
+	} {
+		for kind, columns := range map[string][]string{"apply": nil, "columns": {"name"}} {
+			for _, restarted := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, restarted %t", name, kind, restarted), func(t *testing.T) {
+					t.Parallel()
+					s := newSource(t)
+					s.put(t, 1, 5)
+					pool := pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
+					c := s.copier(t, pool, 10, columns...)
+					t.Cleanup(c.fetcher.client.Close)
+					c.mustPoll(t)
+					exec(t, pool, x.refuse)
+					if restarted {
+						c = s.copier(t, pool, 10, columns...)
+						t.Cleanup(c.fetcher.client.Close)
+					}
+					x.change(t, s)
+					for range 2 {
+						if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
+							t.Errorf("the poll: %v", err)
+						}
+					}
+					if at := c.stored(t); at.rejected > 0 || at.cursor == s.head(t).Cursor() {
+						t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
+					}
+					exec(t, pool, `drop trigger if exists note on thing; drop trigger if exists coded on thing`)
+					c.mustPoll(t)
+					c.wantUpToDate(t, s)
+				})
+			}
+		}
+	}
 }
 
 // Logs are kept when an entity is erased.

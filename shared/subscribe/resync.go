@@ -134,6 +134,7 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
+		r.applier.quarantine.sought.Store(true)  // in another history there is nothing that the copy has taken before
 	}
 	var applied, gone int
 	var bad []rejection
