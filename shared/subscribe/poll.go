@@ -191,7 +191,7 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 	}
 	var entries []feed.Entry
 	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
-		entries = page.Latest()
+		entries = page.Latest(a.quarantine.isBad)
 	}
 	now := &turn{done: make(chan struct{})}
 	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0

@@ -64,6 +64,8 @@ func (q *quarantine) check(entries []feed.Entry) (good []feed.Entry, bad []rejec
 	return good, bad
 }
 
+func (q *quarantine) isBad(e feed.Entry) bool { return q.checkOne(e) != nil }
+
 func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -122,7 +124,7 @@ func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, 
 	if err != nil {
 		return false
 	}
-	good, _ := q.check(answer.Page.Latest())
+	good, _ := q.check(answer.Page.Latest(q.isBad))
 	var b pgx.Batch
 	known := noneKnown()
 	q.lookUp(&b, good, true, known)

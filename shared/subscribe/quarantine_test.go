@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -261,6 +262,59 @@ func TestQuarantine(t *testing.T) {
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 	})
+}
+
+// A version that breaks the contract hides no good one before it, wherever the pages end.
+func TestContractAndPageBounds(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	bad := func(n int) {
+		e := s.version(n)
+		e.Payload = fmt.Appendf(nil, `{"id":"%s","version":%d}`, e.ID, e.Version)
+		s.publish(t, e)
+	}
+	s.put(t, 1, 5)
+	bad(1)
+	bad(2)
+	s.put(t, 2, 2)
+	s.put(t, 3, 3)
+	bad(3)
+	s.remove(t, 4)
+	bad(4)
+	bad(6)
+	want := map[int]int64{2: 3, 1: 1, 3: 2, 5: 1}
+	for _, size := range []int{1, 2, 3, 7, 100} {
+		for _, resynced := range []bool{false, true} {
+			t.Run(fmt.Sprintf("pages of %d, resynced %t", size, resynced), func(t *testing.T) {
+				t.Parallel()
+				c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), size)
+				t.Cleanup(c.fetcher.client.Close)
+				c.Check = func(e feed.Entry) error {
+					if !e.Deleted && !strings.Contains(string(e.Entity), `"name"`) {
+						return errors.New("it has no name")
+					}
+					return nil
+				}
+				if resynced {
+					c.resync(t)
+				}
+				c.mustPoll(t)
+				got := map[int]int64{}
+				things := c.things(t)
+				for n := range 7 {
+					if thing, has := things[numbered(n)]; has {
+						got[n] = thing.Version
+					}
+				}
+				if !maps.Equal(got, want) {
+					t.Errorf("the versions of the copy are %v, want %v", got, want)
+				}
+				if at := c.stored(t); at.cursor != s.head(t).Cursor() || at.rejected != 4 {
+					t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
+				}
+			})
+		}
+	}
 }
 
 // A fault of the service that only new rows meet is no entry's, though updates pass.
