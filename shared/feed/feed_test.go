@@ -340,7 +340,6 @@ func TestParsePageOfMalformedItems(t *testing.T) {
 		{"a list for an entity", `{"a":"<&>"}`, `[{"a":1}]`, 1, first.ID, 1, "its entity is no object"},
 		{"a text for an entity", `{"a":"<&>"}`, `"{}"`, 1, first.ID, 1, "its entity is no object"},
 		{"deleted, with an entity", `"deleted":true`, `"deleted":true,"entity":{}`, 2, second.ID, 3, "it is deleted and has an entity"},
-		{"deleted, with a null", `"deleted":true`, `"deleted":true,"entity":null`, 2, second.ID, 3, "it is deleted and has an entity"},
 		{"deleted in words", `"deleted":true`, `"deleted":"true"`, 2, second.ID, 3, "its deleted is neither true nor false"},
 		{"neither deleted nor there", `,"deleted":true`, ``, 2, second.ID, 3, "its entity is no object"},
 		{"erased and there", `"version":1,"entity"`, `"version":1,"erased":true,"entity"`, 1, first.ID, 1, "it is erased and not deleted"},

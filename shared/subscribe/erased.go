@@ -158,6 +158,7 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 		var b pgx.Batch
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
+		b.Queue(forgetRejected, er.service, er.Name, ids)
 		b.Queue(`
 			update resynced_entity set entity = null
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)

@@ -317,9 +317,13 @@ func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.En
 	}
 }
 
-// reject stores the bad entries.
+// reject stores the bad entries. Of one that does not say whose it is, it stores no more than where it is: an erasure
+// would not find it.
 func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
+		if r.Nameless() {
+			r.Entity = []byte("[]")
+		}
 		_, err := tx.Exec(ctx, `
 			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 			values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -332,8 +336,18 @@ func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) err
 			return err
 		}
 	}
-	return nil
+	if len(bad) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, forgetRejected, q.service, q.Name, nil)
+	return err
 }
+
+// forgetRejected deletes rejected entries that name one of the erased entities $3, under whatever id; null is all.
+const forgetRejected = `
+	delete from rejected_entry r using erased_entity e
+	 where e.service = $1 and e.feed = $2 and (e.id = any($3) or $3::uuid[] is null) and r.service = $1 and r.feed = $2
+	       and position(e.id::text in lower(encode(r.entity, 'escape'))) > 0`
 
 // clear deletes entities from the list of rejected entries: what was applied is good.
 func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {
