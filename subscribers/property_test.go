@@ -117,7 +117,7 @@ func newReplica(t *testing.T, s *subscriber.Service, source string) *replica {
 
 func (r *replica) apply(t *rapid.T, entries []feed.Entry) {
 	err := pgx.BeginFunc(context.Background(), r.pool, func(tx pgx.Tx) error {
-		newer, err := r.Feeds[0].Newer(context.Background(), tx, (&feed.Page{Entries: entries}).Latest())
+		newer, err := r.Feeds[0].Newer(context.Background(), tx, (&feed.Page{Entries: entries}).Latest(nil))
 		if err != nil {
 			return err
 		}

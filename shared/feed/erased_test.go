@@ -110,7 +110,7 @@ func TestLatestKeepsAnErasure(t *testing.T) {
 		{Position: 5, ID: ada, Version: 3},
 		{Position: 6, ID: ada, Version: 2, Deleted: true},
 	}}
-	if latest := p.Latest(func(Entry) bool { return false }); len(latest) != 2 || latest[0].Position != 3 || latest[1].Position != 4 {
+	if latest := p.Latest(nil); len(latest) != 2 || latest[0].Position != 3 || latest[1].Position != 4 {
 		t.Errorf("the newest are %+v", latest)
 	}
 }

@@ -463,7 +463,7 @@ func TestLatestOfMalformed(t *testing.T) {
 		{Position: 5, ID: b, Version: 1}, {Position: 6, ID: c, Version: 1, Deleted: true, Erased: true}, {Position: 7, ID: c, Version: 2, Entity: bad},
 	}}
 	var got []string
-	for _, e := range p.Latest(func(Entry) bool { return false }) {
+	for _, e := range p.Latest(nil) {
 		got = append(got, fmt.Sprintf("%d v%d", e.Position, e.Version))
 	}
 	if want := []string{"1 v2", "4 v2", "5 v1", "6 v1"}; !reflect.DeepEqual(got, want) {
@@ -475,7 +475,7 @@ func TestLatest(t *testing.T) {
 	t.Parallel()
 	a, b := uuid.New(), uuid.New()
 	p := Page{Entries: []Entry{{Position: 1, ID: a, Version: 2}, {Position: 2, ID: b, Version: 1}, {Position: 3, ID: a, Version: 2}, {Position: 4, ID: a, Version: 1}}}
-	if got := p.Latest(func(Entry) bool { return false }); len(got) != 2 || got[0].Position != 2 || got[1].Position != 3 {
+	if got := p.Latest(nil); len(got) != 2 || got[0].Position != 2 || got[1].Position != 3 {
 		t.Errorf("got %+v", got)
 	}
 }

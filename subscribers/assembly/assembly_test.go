@@ -84,7 +84,7 @@ func (p *plant) copyPage(t rapid.TB, entries ...feed.Entry) {
 
 func (p *plant) tryPage(entries ...feed.Entry) error {
 	return p.log.InTx(context.Background(), func(tx *publish.Tx) error {
-		return p.apply(context.Background(), tx, subscribe.NewBatch((&feed.Page{Entries: entries}).Latest()), p.now)
+		return p.apply(context.Background(), tx, subscribe.NewBatch((&feed.Page{Entries: entries}).Latest(nil)), p.now)
 	})
 }
 

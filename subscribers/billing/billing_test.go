@@ -101,7 +101,7 @@ func applyIn(ctx context.Context, tx pgx.Tx, events ...event) error {
 	for _, e := range events {
 		page.Entries = append(page.Entries, e.Entry)
 	}
-	newer, err := f.Newer(ctx, tx, page.Latest())
+	newer, err := f.Newer(ctx, tx, page.Latest(nil))
 	if err != nil {
 		return err
 	}

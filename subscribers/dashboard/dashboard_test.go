@@ -63,7 +63,7 @@ func apply(t *testing.T, pool *pgxpool.Pool, name string, entries ...feed.Entry)
 	t.Helper()
 	at := &Service.Feeds[slices.IndexFunc(Service.Feeds, func(f subscribe.Feed) bool { return f.Name == name })]
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		newer, err := at.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest())
+		newer, err := at.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest(nil))
 		if err != nil {
 			return err
 		}

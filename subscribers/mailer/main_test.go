@@ -183,7 +183,7 @@ func (b *bench) customers(t testing.TB, entries ...feed.Entry) {
 func (b *bench) apply(t testing.TB, f subscribe.Feed, entries []feed.Entry) {
 	t.Helper()
 	err := pgx.BeginFunc(context.Background(), b.db, func(tx pgx.Tx) error {
-		newer, err := f.Newer(context.Background(), tx, (&feed.Page{Entries: entries}).Latest())
+		newer, err := f.Newer(context.Background(), tx, (&feed.Page{Entries: entries}).Latest(nil))
 		if err != nil {
 			return err
 		}

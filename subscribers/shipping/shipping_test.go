@@ -133,7 +133,7 @@ func (d *depot) applyIn(ctx context.Context, tx *publish.Tx, events ...event) er
 	for _, e := range events {
 		page.Entries = append(page.Entries, e.Entry)
 	}
-	newer, err := f.Newer(ctx, tx, page.Latest())
+	newer, err := f.Newer(ctx, tx, page.Latest(nil))
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
 		orders := Service().Feeds[0]
-		newer, err := orders.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest())
+		newer, err := orders.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest(nil))
 		if err != nil {
 			return err
 		}
