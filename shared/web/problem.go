@@ -47,6 +47,13 @@ func Errorf(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
+// TryAgain is [Errorf] for what may be asked for again after so many seconds.
+func TryAgain(status, seconds int, format string, args ...any) *Problem {
+	p := Errorf(status, format, args...)
+	p.Header = http.Header{"Retry-After": {strconv.Itoa(seconds)}}
+	return p
+}
+
 func (p *Problem) Error() string {
 	var text strings.Builder
 	text.WriteString(strconv.Itoa(p.Status) + " " + p.title())
@@ -85,9 +92,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	where := []any{"method", r.Method, "path", r.URL.Path, "error", Unquoted(err)}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
-		p = Errorf(http.StatusServiceUnavailable, "The service cannot use its database at the moment. Try again in a few seconds.")
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return TryAgain(http.StatusServiceUnavailable, 5, "The service cannot use its database at the moment. Try again in a few seconds.")
 	}
 	logger.ErrorContext(ctx, "request failed", where...)
 	return Errorf(http.StatusInternalServerError, "")
@@ -105,9 +110,7 @@ func ProblemIn(err error) *Problem {
 		return p
 	}
 	if unavailable, ok := errors.AsType[passing](err); ok {
-		p := Errorf(http.StatusServiceUnavailable, "%s", unavailable.Error())
-		p.Header = http.Header{"Retry-After": {strconv.Itoa(int(unavailable.RetryAfter() / time.Second))}}
-		return p
+		return TryAgain(http.StatusServiceUnavailable, int(unavailable.RetryAfter()/time.Second), "%s", unavailable.Error())
 	}
 	return nil
 }

@@ -198,9 +198,9 @@ func Run(ctx context.Context, args []string, env map[string]string, stdout, stde
 		signal.Ignore(syscall.SIGPIPE) // it would end the process, and `go run` would report it
 		go whenClosed(file, func() { cancel(errClosed) })
 	}
-	source := newSource(o)
-	defer source.close()
-	f := &follower{options: o, source: source, out: newPrinter(stdout, o.atom), checked: newChecker(), say: func(format string, args ...any) {
+	client := newClient(o)
+	defer client.Close()
+	f := &follower{options: o, client: client, out: newPrinter(stdout, o.atom), checked: newChecker(), say: func(format string, args ...any) {
 		fmt.Fprintf(stderr, "follow: "+format+"\n", args...)
 	}}
 	err = f.run(ctx)

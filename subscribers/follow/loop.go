@@ -24,7 +24,7 @@ const (
 // A follower follows a feed.
 type follower struct {
 	*options
-	source  *source
+	client  *feedclient.Client
 	out     *printer
 	checked *checker
 	say     func(format string, args ...any)
@@ -91,7 +91,10 @@ func (f *follower) stopped(ctx context.Context) error {
 // poll requests and prints one page.
 func (f *follower) poll(ctx context.Context) error {
 	if !f.placed {
-		head, err := f.source.head(ctx)
+		head, err := f.client.Head(ctx, f.url)
+		if errors.Is(err, feed.ErrPage) {
+			return noFeed(err)
+		}
 		if err != nil {
 			return err
 		}
@@ -102,7 +105,10 @@ func (f *follower) poll(ctx context.Context) error {
 	if f.once || back {
 		r.Wait = 0
 	}
-	answer, err := f.source.page(ctx, r)
+	answer, err := f.client.Get(ctx, r)
+	if _, ok := errors.AsType[*feedclient.TypeError](err); ok {
+		return noFeed(err)
+	}
 	if err != nil {
 		return err
 	}

@@ -160,9 +160,7 @@ func (s *Site) inTurn(c *gin.Context, read func() error) error {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
 	defer cancel()
 	if s.reads.Acquire(ctx, 1) != nil {
-		p := web.Errorf(http.StatusServiceUnavailable, "There are too many requests before this one. Try again in 5 s.")
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "There are too many requests before this one. Try again in 5 s.")
 	}
 	defer s.reads.Release(1)
 	return read()

@@ -122,9 +122,7 @@ func Remove(dir string) error {
 		return err
 	}
 	f := &folder{dir: dir, home: dir}
-	if target, _ := os.Readlink(filepath.Join(dir, "data")); target == filepath.Join(oldHome(dir), "data") {
-		f.home = oldHome(dir)
-	} else if os.Geteuid() == 0 && exists(fallbackHome(dir)) {
+	if os.Geteuid() == 0 && exists(fallbackHome(dir)) {
 		f.home = fallbackHome(dir)
 	}
 	if exists(dir) {

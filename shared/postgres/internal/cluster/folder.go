@@ -15,7 +15,6 @@ import (
 
 const (
 	fallbackRoot  = "/var/lib/edison-cars" // for data whose own folder the server's user cannot enter
-	oldPrefix     = "/var/tmp/edison-"     // the place of such data in earlier versions
 	lockName      = "lock"
 	maxSocketPath = 103 // bytes: the smallest limit of all systems
 )
@@ -168,11 +167,7 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	_, missing := os.Lstat(link)
 	switch {
 	case target == filepath.Join(elsewhere, "data"):
-	case target == filepath.Join(oldHome(dir), "data"):
-		if err := bring(dir); err != nil {
-			return "", err
-		}
-	case strings.HasPrefix(target, fallbackRoot+"/") || strings.HasPrefix(target, oldPrefix):
+	case strings.HasPrefix(target, fallbackRoot+"/"):
 		return "", fmt.Errorf("%s leads to %s, the data of another folder, as %s was moved or copied: to keep the data, move %s to %s "+
 			"and delete the link; to start over, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
 	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and created again
@@ -201,24 +196,6 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	return elsewhere, try(elsewhere, account)
 }
 
-// bring moves the data of dir from its place in earlier versions.
-func bring(dir string) error {
-	before, now, link := oldHome(dir), fallbackHome(dir), filepath.Join(dir, "data")
-	switch {
-	case exists(filepath.Join(before, "data")):
-		if err := awaitNoServer(filepath.Join(before, "data")); err != nil {
-			return err
-		}
-		if err := errors.Join(os.MkdirAll(fallbackRoot, 0o755), os.Rename(before, now)); err != nil {
-			return fmt.Errorf("the data of %s is in a folder that the system cleans, and cannot be moved (%w): mv %s %s", dir, err, before, now)
-		}
-	case !exists(filepath.Join(now, "data")):
-		return fmt.Errorf("the data of %s was in %s, a folder that the system cleans, and is gone: restore it to %s from a backup; to start over, "+
-			"delete %s", dir, before, now, link)
-	}
-	return os.Remove(link)
-}
-
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
@@ -228,8 +205,6 @@ func exists(path string) bool {
 func fallbackHome(dir string) string {
 	return filepath.Join(fallbackRoot, filepath.Base(dir)+"-"+shortHash(dir))
 }
-
-func oldHome(dir string) string { return oldPrefix + shortHash(dir) }
 
 // temporary returns the reason why the folder's content does not last, or "".
 func temporary(folder string) string {
