@@ -83,7 +83,6 @@ func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) 
 	}))
 }
 
-// receive verifies the hand-over that was posted, and marks it as used.
 func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	var body struct {
 		Handover string `json:"handover"`
@@ -138,7 +137,6 @@ func (s *Side) failed(why string) error {
 	}
 }
 
-// use marks the hand-over as used, and reports whether it was unused.
 func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	tag, err := s.pool.Exec(ctx, `
 		with expired as (delete from handover where used_at < now() - 2 * $2::interval)

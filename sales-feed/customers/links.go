@@ -71,7 +71,6 @@ func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 // wrong clock.
 const standing = `expires_at > now() and expires_at <= now() + $2::interval + interval '1 minute'`
 
-// sends reports whether a mail server is configured.
 func (l *links) sends() bool { return l.mail.Server.String() != "" }
 
 var (
@@ -134,7 +133,6 @@ func (l *links) deliverNext(ctx context.Context, email string, welcome bool, con
 	return l.deliver(ctx, email, welcome, condition, id)
 }
 
-// A holder is an account that gets a link.
 type holder struct {
 	ID        uuid.UUID
 	Email     string
@@ -286,7 +284,6 @@ func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email st
 const deleteLink = `delete from sign_in_link using customer
 	where hash = $1 and customer.id = customer_id and customer.email = sign_in_link.email and ` + standing
 
-// use marks a link as used.
 func (l *links) use(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
 	tag, err := l.pool.Exec(ctx, deleteLink, hash[:], linkTime)

@@ -40,7 +40,6 @@ type view struct {
 	Unproven      bool   // the account's owner may not be the address's
 }
 
-// An input is a field of an account's form.
 type input struct {
 	Name, Label, Type, Autocomplete, Value string
 	Max                                    int

@@ -63,7 +63,6 @@ func (h *handler) signedIn(c *gin.Context) (buyer.Buyer, error) {
 	return by.Buyer, err
 }
 
-// account redirects a browser to the account that it is signed in to.
 func (h *handler) account(c *gin.Context) error {
 	by, err := h.signedIn(c)
 	if err != nil {

@@ -20,7 +20,6 @@ const (
 	intervalOfOld = time.Minute            // until the next check, once no old key is left
 )
 
-// began is when the process began by the machine's clock.
 var began = time.Now()
 
 // SteadyTime returns the time by the machine's clock as it was when the process began, whatever it was set to since. By

@@ -264,7 +264,6 @@ func (a *Access) settled(ctx context.Context) (string, error) {
 	return again, err
 }
 
-// revoke marks the sessions of the tokens for removal by sweep.
 func (a *Access) revoke(gone []*token) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -279,7 +278,6 @@ func (a *Access) toRemove() [][]byte {
 	return a.revoked
 }
 
-// sweep removes ended sessions, and those of revoked tokens.
 func (a *Access) sweep(ctx context.Context) error {
 	revoked := a.toRemove()
 	err := a.sessions.sweep(ctx, revoked)

@@ -32,7 +32,6 @@ type sessions interface {
 	sweep(ctx context.Context, revoked [][]byte) error
 }
 
-// inDatabase stores sessions in the table of sql/access.
 type inDatabase struct {
 	pool    *pgxpool.Pool
 	service string
@@ -84,7 +83,6 @@ func (d inDatabase) sweep(ctx context.Context, revoked [][]byte) error {
 	return err
 }
 
-// inMemory keeps sessions for the life of the process.
 type inMemory struct {
 	mu     sync.Mutex
 	byHash map[sum]memorized
@@ -141,7 +139,6 @@ type waited struct {
 	ending *webserver.Ending
 }
 
-// ending returns the Ending of the session's requests.
 func (l *live) ending(id, token sum) *webserver.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()

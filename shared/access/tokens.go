@@ -81,12 +81,10 @@ func (t *Tokens) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// items splits a list at commas and white space.
 func items(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// with returns the tokens together with those listed in text.
 func (t Tokens) with(text string) (Tokens, error) {
 	all := Tokens{byPrefix: maps.Clone(t.byPrefix)}
 	if all.byPrefix == nil {
@@ -184,7 +182,6 @@ func (t *token) mayRead(feed string) bool {
 	return false
 }
 
-// operators reports whether any operator is listed.
 func (t *Tokens) operators() bool {
 	for _, known := range t.byPrefix {
 		if known.Role == Operator {
@@ -194,7 +191,6 @@ func (t *Tokens) operators() bool {
 	return false
 }
 
-// readFile returns the content of a file of tokens.
 func readFile(name string) (string, error) {
 	info, err := os.Stat(name)
 	if err != nil {

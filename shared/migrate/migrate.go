@@ -151,7 +151,6 @@ func (s Set) up(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	return err
 }
 
-// lockID is the key of the advisory lock under which a set is applied to one schema.
 func lockID(name string) int64 {
 	return int64(crc64.Checksum([]byte(name), crc64.MakeTable(crc64.ECMA))) // any 64 bits are a key
 }

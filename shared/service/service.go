@@ -150,7 +150,6 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	return p, nil
 }
 
-// migrations returns the migrations of access and of the service, in this order.
 func (s Service) migrations() []postgres.Migrations {
 	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
 }

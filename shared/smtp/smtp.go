@@ -118,7 +118,6 @@ func Mailbox(email string) string {
 	return strings.ToLower(strings.ReplaceAll(local, ".", "") + "@" + domain)
 }
 
-// split returns the parts before and after the last "@".
 func split(address string) (local, domain string) {
 	at := strings.LastIndex(address, "@")
 	return address[:max(at, 0)], address[at+1:]

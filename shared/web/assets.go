@@ -14,7 +14,6 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// assetTags hold a digest of each asset by its name.
 var assetTags = func() map[string]string {
 	tags := make(map[string]string)
 	entries, _ := assets.ReadDir("assets")

@@ -105,7 +105,6 @@ func split(n int64) (sign string, size uint64) {
 	return "", uint64(n)
 }
 
-// group puts commas between thousands.
 func group(n uint64) string {
 	digits := strconv.AppendUint(make([]byte, 0, 26), n, 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {

@@ -129,7 +129,6 @@ func (c *impatientConn) together(write func()) {
 // acceptedKey is the key of the *impatientConn in the context of a request.
 type acceptedKey struct{}
 
-// withConn is http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	impatient := accepted(c)
 	if impatient == nil {

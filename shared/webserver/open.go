@@ -22,7 +22,6 @@ type openConns struct {
 	byClient map[netip.Addr]map[*impatientConn]struct{}
 }
 
-// newOpenConns lets one client have three quarters of the connections.
 func newOpenConns(most int) *openConns {
 	return &openConns{most: most, ofClient: max(most*3/4, 1), byClient: map[netip.Addr]map[*impatientConn]struct{}{}}
 }

@@ -94,7 +94,6 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	return nil
 }
 
-// tasks are those that a server has to wait for.
 type tasks struct {
 	sync.WaitGroup
 	ctx   context.Context

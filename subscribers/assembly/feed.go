@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// describe returns the description of the builds feed. Increase Version with every change of its texts.
+// describe returns the description of the builds feed.
 func describe(publicURL string) feed.Description {
 	return feed.Description{
 		Name: carbuild.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
@@ -62,7 +62,6 @@ func car(b *carbuild.Build) string {
 	return strings.ReplaceAll(name, "_", " ")
 }
 
-// short returns the end of an id, enough to refer to it.
 func short(id fmt.Stringer) string {
 	text := id.String()
 	return text[len(text)-8:]

@@ -70,7 +70,6 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.B
 	return builds, err
 }
 
-// some returns the builds that the end of a SELECT statement selects.
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
 	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
 	if err != nil {
@@ -79,7 +78,6 @@ func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// A shownBuild is a build with the data that only pages show.
 type shownBuild struct {
 	carbuild.Build
 	Short, OrderShort, Words string
@@ -98,7 +96,6 @@ func shown(b *row, c clock, now time.Time) shownBuild {
 	return s
 }
 
-// A slotDay is a day of the plan.
 type slotDay struct {
 	Day      string
 	Cars     int64
@@ -164,7 +161,6 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 	return o, nil
 }
 
-// readDays reads the occupancy of today and the following days, by the factory's clock.
 func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
 	today := o.Clock.Format(time.DateOnly)
 	rows, err := db.Query(ctx, `

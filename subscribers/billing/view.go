@@ -24,7 +24,6 @@ const (
 	creditNote = "credit_note"
 )
 
-// A document as lists and the API show it.
 type document struct {
 	Number     int64     `json:"number"` // 1, 2, 3 ..., shared by invoices and credit notes
 	Kind       string    `json:"kind"`
@@ -156,7 +155,6 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	return d, err
 }
 
-// waitingOrders returns up to pageLimit waiting orders, the oldest first.
 func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
 	rows, err := db.Query(ctx, `
 		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
@@ -168,7 +166,6 @@ func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
 }
 
-// A paper is a complete document.
 type paper struct {
 	document
 	Reason, Street, PostalCode, City, Country string

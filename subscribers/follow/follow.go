@@ -27,7 +27,6 @@ const (
 // Diverged is the exit code if the source has another history than the cursor of --after.
 const Diverged = 3
 
-// options are the settings of the command line and the environment.
 type options struct {
 	url     string       // of the feed, without query
 	shown   string       // url as feedclient.ShownURL has it

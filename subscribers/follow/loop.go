@@ -21,7 +21,6 @@ const (
 	minPause      = time.Second
 )
 
-// A follower follows a feed.
 type follower struct {
 	*options
 	client  *feedclient.Client
@@ -42,7 +41,6 @@ type follower struct {
 	polls      bool   // it was reported that the source does not wait
 }
 
-// run polls until it is done, or until ctx ends.
 func (f *follower) run(ctx context.Context) error {
 	for {
 		asked := time.Now()
@@ -88,7 +86,6 @@ func (f *follower) stopped(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// poll requests and prints one page.
 func (f *follower) poll(ctx context.Context) error {
 	if !f.placed {
 		head, err := f.client.Head(ctx, f.url)

@@ -19,7 +19,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A confirmation is the mail for the current version of an order.
 type confirmation struct {
 	OrderID    uuid.UUID
 	CustomerID uuid.UUID

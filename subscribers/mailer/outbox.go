@@ -36,7 +36,6 @@ const (
 	noteRetry = 250 * time.Millisecond
 )
 
-// An outbox sends the mails that are due.
 type outbox struct {
 	db      *pgxpool.Pool
 	set     *settings

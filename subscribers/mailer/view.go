@@ -85,7 +85,6 @@ func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// readMails returns the mails of the newest orders.
 func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
 	rows, err := readRows(ctx, db, limit)
 	list := make([]listed, len(rows))
@@ -95,7 +94,6 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 	return list, err
 }
 
-// An overview is the content of the page.
 type overview struct {
 	Server  string   // "" means not configured
 	Limit   uint16   // 0: none
@@ -122,7 +120,6 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failur
 		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 
-// A shown mail is a mail with its content.
 type shown struct {
 	row
 	Recipient, Name, Body *string // nil if not sent yet, or erased

@@ -31,7 +31,6 @@ func shipmentsFeed(publicURL string) feed.Description {
 	}
 }
 
-// short returns the end of an id, enough to refer to it.
 func short(id uuid.UUID) string {
 	text := id.String()
 	return text[len(text)-8:]

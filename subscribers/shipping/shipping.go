@@ -112,7 +112,6 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil, nil)
 }
 
-// shipmentID derives a shipment's id from its build's.
 func shipmentID(buildID uuid.UUID) uuid.UUID { return uuid.NewSHA1(buildID, []byte(shipment.Feed)) }
 
 func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
@@ -186,7 +185,6 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uui
 		builds, customers, orders, carbuild.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
 }
 
-// pickUpChunk is the number of cars that leave in one transaction.
 const pickUpChunk = 500
 
 // pickUp ships cars that have been ready for the given time, or are ready in the future because of a wrong clock.

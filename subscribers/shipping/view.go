@@ -18,7 +18,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A parcel is a shipment as the pages and the API show it.
 type parcel struct {
 	ID         uuid.UUID       `json:"id"`
 	Version    int64           `json:"version"`
@@ -98,17 +97,14 @@ func scanParcel(row pgx.CollectableRow) (parcel, error) {
 	return p, err
 }
 
-// A stage is a status with its number of shipments, and the latest of them.
 type stage struct {
 	Status  shipment.Status
 	Count   int64
 	Parcels []parcel
 }
 
-// stageLimit is the number of shipments per stage on the page.
 const stageLimit = 25
 
-// shown is the content of the page.
 type shown struct {
 	Behind []string // feeds that must be current before a car leaves; only in the process that polls
 	Stages []stage
@@ -134,7 +130,6 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 	return stages, nil
 }
 
-// A label is the label on a car.
 type label struct {
 	parcel
 	Code code

@@ -18,7 +18,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// listed is the number of rows on a page of a list.
 const listed = 100
 
 // newest is the value of before for the first page of a list.
@@ -83,7 +82,6 @@ func (m movement) Change() string {
 	return strings.Join(changes, ", ")
 }
 
-// A movementList is a page of movements, newest first.
 type movementList struct {
 	Movements []movement
 	Newest    bool  // this is the first page
@@ -130,7 +128,6 @@ func findPart(ctx context.Context, db *pgxpool.Pool, name string) (part, error) 
 	return p, err
 }
 
-// A history is a part with a page of its movements.
 type history struct {
 	part
 	movementList

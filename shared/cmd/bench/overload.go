@@ -89,7 +89,6 @@ func (o *overload) startApp(ctx context.Context, hash string) (*process, error) 
 	})
 }
 
-// order buys as a guest, by the API.
 func (p *process) order(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr+"/orders", strings.NewReader(`{"lines": [{"model": "ohm", "quantity": 1}]}`))
 	if err != nil {
@@ -108,8 +107,8 @@ func (p *process) order(ctx context.Context) error {
 	return err
 }
 
-// sell sells while so many walk, and returns the milliseconds that each order took from the moment at which it was due,
-// and the pages that were walked in a second.
+// sell returns the milliseconds that each order took from the moment at which it was due, and the pages that were walked
+// in a second.
 func (o *overload) sell(ctx context.Context, s *process, reader string,
 	walkers, round int) (delays []float64, pages float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.duration+patience)
@@ -179,7 +178,6 @@ func walk(ctx context.Context, addr, reader string, walker, round int, pages *at
 	return nil
 }
 
-// nextOf returns the path and query of the link to the next page.
 func nextOf(link string) string {
 	for part := range strings.SplitSeq(link, ", ") {
 		if url, ok := strings.CutSuffix(strings.TrimPrefix(part, "<"), `>; rel="next"; type="application/feed+json"`); ok {

@@ -22,7 +22,6 @@ const (
 	tuned        = 2    // consumers, as the feed has two appliers
 )
 
-// emptyQueue deletes a durable queue and declares it again.
 func emptyQueue(ch *amqp.Channel, name string) error {
 	_, err := ch.QueueDelete(name, false, false, false)
 	if err == nil {

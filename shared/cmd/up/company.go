@@ -18,7 +18,6 @@ const (
 	stopTimeout  = 15 * time.Second // less than the 20 s after which up itself is killed
 )
 
-// A company is the running services.
 type company struct {
 	root, dir string // absolute
 	dataDir   string // DATA_DIR of the services: dir, or "" for their default
@@ -63,7 +62,6 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	}
 }
 
-// url returns the URL of a service, or "" if there is none of that name.
 func (c *company) url(name string) string {
 	for _, s := range c.services {
 		if s.name == name {

@@ -12,7 +12,6 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// self is the name before lines of up itself.
 const self = "up"
 
 // maxLine is the limit of bytes in one line; a longer one is continued on a new line.
@@ -70,7 +69,6 @@ func (c *console) colourOf(name string) int {
 	return 0
 }
 
-// copy writes the lines of r until its end.
 func (c *console) copy(name string, r io.Reader) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var line []byte

@@ -22,7 +22,6 @@ const (
 	signUpTime  = 3 * time.Second  // after this a person buys as a guest
 )
 
-// A person is one of the shoppers.
 type person struct {
 	account account
 	key     string // Idempotency-Key of the sign-up
@@ -42,7 +41,6 @@ type account struct {
 	Address customer.Address `json:"address"`
 }
 
-// people returns all invented people.
 func people() (all []*person) {
 	for line := range strings.SplitSeq(directory, "\n") {
 		f := strings.Split(line, ", ")

@@ -20,7 +20,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A service is one process of the company.
 type service struct {
 	name string
 	text string   // its purpose in one line
@@ -42,7 +41,6 @@ const (
 	customersApp = "customers"
 )
 
-// sources lists which service publishes which feed.
 var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
 
 // links are the variables with which a service links to a page of another.
@@ -210,7 +208,6 @@ func lock(path, advice string) (f *os.File, unlock func(), err error) {
 	}, nil
 }
 
-// deleteData deletes the data of the services, unless one of them is running.
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
 		_, unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
@@ -234,7 +231,6 @@ func deleteData(dir string, services []service) error {
 	return nil
 }
 
-// settings returns the variables that up sets for a service.
 func (c *company) settings(s service) []string {
 	set := []string{"ADDR=" + s.addr}
 	if s.name != broker {
@@ -304,7 +300,6 @@ func (c *company) environ(s service) []string {
 // tuning are inherited variables that a restart by hand needs, too. None is secret.
 var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "RETURN", "LEAD_SPEED"}
 
-// byHand returns the shell command that starts a service as up did.
 func (c *company) byHand(s service) string {
 	set := c.settings(s)
 	for _, k := range slices.Sorted(maps.Keys(c.env)) {

@@ -83,7 +83,6 @@ func (s *Sink) Mails() []*Mail {
 	return slices.Clone(s.mails)
 }
 
-// keep stores a mail.
 func (s *Sink) keep(m *Mail) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +142,6 @@ func (s *Sink) Serve(ctx context.Context, ln net.Listener, logger *slog.Logger) 
 	return nil
 }
 
-// A session is a connection with its current mail.
 type session struct {
 	sink    *Sink
 	welcome bool

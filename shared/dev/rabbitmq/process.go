@@ -11,7 +11,6 @@ import (
 	"syscall"
 )
 
-// A folder is the place of one server, locked by this process.
 type folder struct {
 	dir       string // absolute
 	lock, log *os.File
@@ -77,7 +76,6 @@ func newGroup() (*group, error) {
 	return &group{leader, leash}, err
 }
 
-// kill sends SIGKILL to the group.
 func (g *group) kill() {
 	if g.leader.ProcessState == nil {
 		_ = syscall.Kill(-g.leader.Process.Pid, syscall.SIGKILL)
@@ -86,7 +84,6 @@ func (g *group) kill() {
 	}
 }
 
-// A child is a process of the group.
 type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{}

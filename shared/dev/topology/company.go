@@ -167,7 +167,6 @@ func sourceOf(states []State, c *Copy, base string) int {
 	return -1
 }
 
-// feed returns the index of the feed, or -1 if the service does not publish it.
 func (s *State) feed(name string) int {
 	for i, f := range s.Publishes {
 		if f.Name == name {
@@ -177,7 +176,6 @@ func (s *State) feed(name string) int {
 	return -1
 }
 
-// inWords returns why a service does not answer.
 func inWords(err error) string {
 	var slow interface{ Timeout() bool }
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {

@@ -35,7 +35,6 @@ var (
 // refresh is the interval in seconds at which the page reloads itself.
 const refresh = 2
 
-// A view is the content of the page.
 type view struct {
 	Drawing *drawing
 	Style   string // path of the stylesheet

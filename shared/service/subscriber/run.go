@@ -77,7 +77,6 @@ type readerSettings struct {
 	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
 
-// shell describes the service's process.
 func (s *Service) shell() service.Service {
 	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations()}
 }

@@ -139,7 +139,6 @@ const (
 	partBytes   = 64 << 10        // of a CSV that are read in one turn
 )
 
-// read runs the query of a page in a turn.
 func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (data any, err error) {
 	err = s.inTurn(c, func() (err error) {
 		data, err = query(request(c))
@@ -226,7 +225,6 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 	}
 }
 
-// publish serves the service's own feeds.
 func (s *Site) publish() {
 	feeds := s.service.Publishes(s.router.PublicURL)
 	if len(feeds) == 1 {

@@ -85,7 +85,6 @@ func (p *Pages) route() *http.ServeMux {
 	return mux
 }
 
-// handle routes the pattern to h, and answers the error that h returns.
 func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *http.Request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
@@ -106,7 +105,6 @@ func inTime(h func(http.ResponseWriter, *http.Request) error) func(http.Response
 	}
 }
 
-// A handler answers a request for a subscription.
 type handler func(http.ResponseWriter, *http.Request, *subscribe.Subscription) error
 
 // A refusal answers a browser with the page that its request came from, and the problem.
@@ -188,7 +186,6 @@ func seeOther(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription,
 
 func pathOf(feed string) string { return "/subscriptions/" + url.PathEscape(feed) }
 
-// show returns a handler that shows the subscription to a browser by page.
 func show(page refusal) handler {
 	return func(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 		if web.PrefersHTML(r) {
@@ -199,7 +196,6 @@ func show(page refusal) handler {
 	}
 }
 
-// change returns a handler that calls a method of the subscription, and answers as [changed] does.
 func change(method func(*subscribe.Subscription, context.Context) error, status int, notice string) handler {
 	return func(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 		if err := method(s, r.Context()); err != nil {
@@ -286,7 +282,6 @@ func poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) err
 	return changed(w, r, s, http.StatusOK, "polled")
 }
 
-// pollProblem says how a poll failed.
 func pollProblem(ctx context.Context, err error) error {
 	_, failed := errors.AsType[*subscribe.PollError](err)
 	var status *feedclient.StatusError

@@ -86,7 +86,6 @@ func subscribeFeed(ctx context.Context, kind string, set *settings, env map[stri
 	return service.Run(ctx, env, os.Stderr)
 }
 
-// relayFeed is the relay as it is.
 func relayFeed(ctx context.Context, set *settings, env map[string]string) error {
 	env["AMQP_URL"] = set.Broker
 	return relay.Service().Run(ctx, env, os.Stderr)

@@ -19,7 +19,6 @@ const (
 	maxSocketPath = 103 // bytes: the smallest limit of all systems
 )
 
-// A folder is the place of one server, locked by this process.
 type folder struct {
 	lock    *os.File
 	account *syscall.Credential // the server's user; nil means this process's

@@ -19,7 +19,6 @@ const (
 	tailLines  = 12
 )
 
-// A process is a running initdb or server.
 type process struct {
 	name     string
 	cmd      *exec.Cmd
@@ -133,7 +132,6 @@ func (p *process) stop(immediate bool) {
 	<-p.exited
 }
 
-// failure returns why a process ended by itself.
 func (p *process) failure() error {
 	end := "exit status 0"
 	if p.err != nil {
@@ -142,7 +140,6 @@ func (p *process) failure() error {
 	return fmt.Errorf("%s ended with %s; its log:\n%s", p.name, end, p.logTail())
 }
 
-// logTail returns the last lines that this run wrote.
 func (p *process) logTail() string {
 	text, err := func() ([]byte, error) {
 		f, err := os.Open(p.log)
