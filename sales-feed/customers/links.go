@@ -20,7 +20,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	gomail "github.com/wneessen/go-mail"
 
-	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/smtp"
@@ -237,7 +236,7 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
 			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime)
-		view.Links = append(view.Links, link{source.Short(h.ID), h.SignedUp.UTC(), l.publicURL + "/signin/" + secret})
+		view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp.UTC(), l.publicURL + "/signin/" + secret})
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("keep the links: %w", err)

@@ -82,7 +82,7 @@ func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web
 
 func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account, own, saved bool, wrong *web.Problem) {
 	v := h.view(a, wrong)
-	v.Customer, v.Short, v.Own, v.Saved = p, source.Short(p.ID), own, saved
+	v.Customer, v.Short, v.Own, v.Saved = p, web.Short(p.ID), own, saved
 	title := "Your account"
 	if !own {
 		title = "Account " + v.Short

@@ -156,7 +156,7 @@ func (h *handler) showLink(c *gin.Context) error {
 		return err
 	}
 	v := h.view(account{}, nil)
-	v.Secret, v.Short, v.Unproven = c.Param("secret"), source.Short(id), !p.EmailConfirmed && !by.Owns(id)
+	v.Secret, v.Short, v.Unproven = c.Param("secret"), web.Short(id), !p.EmailConfirmed && !by.Owns(id)
 	h.render(c, signInPage, "Sign in", v)
 	return nil
 }

@@ -158,11 +158,11 @@ func New(s Settings, o Options) (*Access, error) {
 }
 
 // Shut reports whether no client has any role: access is closed and no token is listed.
-func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
+func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byHash) == 0 }
 
 // Open reports whether every client on this machine may read everything, and no token is listed that may read less.
 // Then shared caches may keep feeds.
-func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
+func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byHash) == 0 }
 
 // Run rereads the file of tokens when it changes, and removes ended sessions, until ctx ends.
 func (a *Access) Run(ctx context.Context) {
@@ -243,7 +243,7 @@ func (a *Access) readAgain(ctx context.Context) {
 	}
 	a.revoke(gone)
 	a.content, a.warned = text, ""
-	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byPrefix), "revoked", len(gone))
+	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byHash), "revoked", len(gone))
 }
 
 // settled returns the file's content once it has stayed the same for a moment.

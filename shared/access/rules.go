@@ -82,7 +82,7 @@ func (a *Access) session(ctx context.Context, id sum) (*claim, error) {
 }
 
 func (a *Access) operator(hash sum) *token {
-	if known := a.tokens.Load().byHash(hash); known != nil && known.Role == Operator {
+	if known := a.tokens.Load().byHash[hash]; known != nil && known.Role == Operator {
 		return known
 	}
 	return nil

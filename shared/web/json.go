@@ -2,9 +2,9 @@ package web
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -38,8 +38,11 @@ func JSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	Send(w, r, status, "application/json; charset=utf-8", body)
 }
 
-// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). A field twice, and a field
-// that v does not have, or has in another spelling, are other errors.
+// halfSurrogates reads an escape such as \ud800 as U+FFFD, as encoding/json does.
+var halfSurrogates = jsontext.AllowInvalidUTF8(true)
+
+// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). A field twice, of another
+// type, or that v does not have, or has in another spelling, is a [FieldError].
 func DecodeJSON(r io.Reader, v any) error {
 	body, err := io.ReadAll(r)
 	if err != nil {
@@ -49,12 +52,23 @@ func DecodeJSON(r io.Reader, v any) error {
 		return Errorf(http.StatusBadRequest, "The body is not JSON: it is empty.")
 	}
 	var value jsontext.Value // the whole text, before any of it is understood
-	err = jsonv2.Unmarshal(body, &value)
+	err = jsonv2.Unmarshal(body, &value, halfSurrogates)
 	if bad, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
-		return fmt.Errorf("field %.40q is given twice", bad.JSONPointer.LastToken())
+		return fieldError(bad.JSONPointer, "is given twice")
 	}
 	if err != nil {
 		return Errorf(http.StatusBadRequest, "The body is not JSON: %v.", err)
 	}
-	return jsonv2.Unmarshal(value, v, jsonv2.RejectUnknownMembers(true))
+	err = jsonv2.Unmarshal(value, v, halfSurrogates, jsonv2.RejectUnknownMembers(true))
+	if wrong, ok := errors.AsType[*jsonv2.SemanticError](err); ok { // whose text names types of Go
+		if errors.Is(err, jsonv2.ErrUnknownName) {
+			return fieldError(wrong.JSONPointer, "is not known")
+		}
+		return fieldError(wrong.JSONPointer, "is of another type")
+	}
+	return err
+}
+
+func fieldError(at jsontext.Pointer, detail string) error {
+	return FieldError{strings.TrimPrefix(string(at), "/"), detail}
 }

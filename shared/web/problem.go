@@ -42,6 +42,8 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
+func (e FieldError) Error() string { return fmt.Sprintf("the field %.100q %s", e.Field, e.Detail) }
+
 // Errorf returns a plain problem: about:blank with a detail, which may be empty.
 func Errorf(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}

@@ -32,7 +32,7 @@ type listed struct {
 }
 
 // Short returns the end of the order's id, enough to refer to it.
-func (m listed) Short() string { return short(m.OrderID) }
+func (m listed) Short() string { return web.Short(m.OrderID) }
 
 // StateText returns the state in words.
 func (m listed) StateText() string { return stateTexts[m.State] }

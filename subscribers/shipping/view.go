@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -42,14 +43,11 @@ const parcels = `
 	  from shipment `
 
 // Short, ShortOrder and ShortBuild return the ends of ids, enough to refer to them.
-func (p *parcel) Short() string      { return short(p.ID) }
-func (p *parcel) ShortOrder() string { return short(p.OrderID) }
-func (p *parcel) ShortBuild() string { return short(p.BuildID) }
+func (p *parcel) Short() string      { return web.Short(p.ID) }
+func (p *parcel) ShortOrder() string { return web.Short(p.OrderID) }
+func (p *parcel) ShortBuild() string { return web.Short(p.BuildID) }
 
-// ModelName returns the model's name, "Volta" for volta: the catalogue's codes are made of words.
-func (p *parcel) ModelName() string {
-	return web.Capital(strings.ReplaceAll(p.Model, "_", " "))
-}
+func (p *parcel) ModelName() string { return order.CarName(p.Model) }
 
 // apiLimit is the maximum and default number of shipments in an answer of the API. The feed has all of them.
 const apiLimit = 1000
@@ -57,13 +55,10 @@ const apiLimit = 1000
 // listAsked returns the shipments that changed last, newest first. The request may set limit=N for fewer,
 // status=STATUS, and order_id=UUID.
 func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
-	asked, limit := r.URL.Query(), apiLimit
-	if text := asked.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > apiLimit {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", apiLimit)
-		}
-		limit = n
+	asked := r.URL.Query()
+	limit, err := web.QueryInt(asked, "limit", apiLimit)
+	if err != nil {
+		return nil, err
 	}
 	status := shipment.Status(asked.Get("status"))
 	switch status {
@@ -71,18 +66,14 @@ func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
 	default:
 		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped, stopped or returned.")
 	}
-	var of *uuid.UUID
-	if text := asked.Get("order_id"); text != "" {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order: a UUID.")
-		}
-		of = &id
+	of, err := web.QueryUUID(asked, "order_id")
+	if err != nil {
+		return nil, err
 	}
 	return list(r.Context(), db, status, of, limit)
 }
 
-func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int) ([]parcel, error) {
+func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int64) ([]parcel, error) {
 	rows, err := db.Query(ctx, parcels+`
 		where ($1 = '' or status = $1) and ($2::uuid is null or order_id = $2) order by updated_at desc, id limit $3`, status, of, limit)
 	if err != nil {

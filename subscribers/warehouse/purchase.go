@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A purchase is an order of new pieces of one part at its supplier.
@@ -81,7 +83,7 @@ type purchaseList struct {
 }
 
 func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
-	before, err := before(r)
+	before, err := web.QueryInt(r.URL.Query(), "before", newest)
 	if err != nil {
 		return list, err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,29 +116,34 @@ func (p *process) complaint() error {
 }
 
 func (p *process) sell(ctx context.Context, id uuid.UUID) (committedAt time.Time, err error) {
-	err = p.call(ctx, http.MethodPost, shop.SalesPath+id.String(), &committedAt)
+	err = p.call(ctx, http.MethodPost, shop.SalesPath+id.String(), "", &committedAt)
 	return committedAt, err
 }
 
 func (p *process) get(ctx context.Context, path string, answer any) error {
-	return p.call(ctx, http.MethodGet, path, answer)
+	return p.call(ctx, http.MethodGet, path, "", answer)
 }
 
-func (p *process) call(ctx context.Context, method, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.addr+path, http.NoBody)
+// call decodes the JSON of an answer that is a success. The body of the request is JSON, or empty.
+func (p *process) call(ctx context.Context, method, path, body string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.addr+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %.200q", req.URL, resp.Status, body)
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s: %s: %.200q", req.URL, resp.Status, text)
 	}
-	return cmp.Or(err, json.NewDecoder(bytes.NewReader(body)).Decode(answer))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, answer)
 }
 
 // eventually returns when done does, which is asked again and again, or when ctx ends.

@@ -167,54 +167,34 @@ func free(ctx context.Context, addr string) error {
 	return l.Close()
 }
 
-// lockDir creates and locks dir for this up. The kernel releases the lock when up ends.
+// lockDir creates and locks dir for this up.
 func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, unlock, err := lock(filepath.Join(dir, "up.lock"), "stop that up, or run a second company beside it with --port-offset N --dir DIR")
+	unlock, err = lock(filepath.Join(dir, "up.lock"))
 	if err != nil {
-		return nil, err
+		err = fmt.Errorf("%w: stop that up, or run a second company beside it with --port-offset N --dir DIR", err)
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		unlock()
-		return nil, err
-	}
-	return unlock, nil
+	return unlock, err
 }
 
-// lock locks the file for this process. advice says what to do while another process has the lock.
-func lock(path, advice string) (f *os.File, unlock func(), err error) {
-	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		pid, _ := os.ReadFile(path)
-		return nil, nil, fmt.Errorf("%s is in use by process %s: %s", filepath.Dir(path), strings.TrimSpace(string(pid)), advice)
-	}
-	return f, func() {
+func lock(path string) (unlock func(), err error) {
+	f, err := daemon.Lock(path)
+	return func() {
 		// after Close alone, a child that is just being started would keep the lock
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 		f.Close()
-	}, nil
+	}, err
 }
 
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
-		_, unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
+		unlock, err := lock(filepath.Join(dir, s.name, "lock")) // its private PostgreSQL holds the lock
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("--fresh: %w", err)
+			return fmt.Errorf("--fresh: %w: stop %s first", err, s.name)
 		}
 		unlock()
 	}

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -221,10 +220,8 @@ func putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscripti
 		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return err
 		}
-		if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
-			if field := subscribe.BadField(wrong.JSONPointer.LastToken()); field != nil {
-				return field
-			}
+		if wrong, ok := errors.AsType[web.FieldError](err); ok && subscribe.BadField(wrong.Field) != nil {
+			return subscribe.BadField(wrong.Field)
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
 const (
@@ -126,7 +128,7 @@ func Remove(dir string) error {
 		f.home = fallbackHome(dir)
 	}
 	if exists(dir) {
-		lock, err := lockFolder(dir)
+		lock, err := daemon.Lock(filepath.Join(dir, lockName))
 		if err != nil {
 			return err
 		}

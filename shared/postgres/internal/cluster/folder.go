@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
 const (
@@ -39,7 +41,7 @@ func openFolder(opts Options) (_ *folder, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	lock, err := lockFolder(dir)
+	lock, err := daemon.Lock(filepath.Join(dir, lockName))
 	if err != nil {
 		return nil, err
 	}
@@ -101,29 +103,6 @@ func (f *folder) close() {
 		os.Remove(f.socket) // only if it is empty
 	}
 	f.lock.Close()
-}
-
-// lockFolder locks the folder for this process. The kernel releases the lock when the process ends.
-func lockFolder(dir string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer lock.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
-		}
-		pid, _ := os.ReadFile(lock.Name())
-		return nil, fmt.Errorf("%s is in use by process %s", dir, strings.TrimSpace(string(pid)))
-	}
-	if err := lock.Truncate(0); err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	if _, err := fmt.Fprintln(lock, os.Getpid()); err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return lock, nil
 }
 
 // serverAccount returns the user of the folder's server, since PostgreSQL refuses root: the owner of the folder, else
