@@ -1,7 +1,6 @@
-// Package buyer holds the credentials of buyers, by which sales and customers know whose an order or an account is: a
-// signed cookie in the browser, or a signed token that the API returns once. Both apps sign with one key, so neither
-// has to ask the other. A browser that signs in at customers is handed over to sales by a signed value: see
-// [Side.Send].
+// Package buyer holds the credentials of buyers, which tell sales and customers whose an order or an account is: a
+// signed cookie in the browser, or a signed token of the API. Both apps sign with one key. A signed value hands a
+// browser that signs in at customers over to sales: see [Side.Send].
 package buyer
 
 import (
@@ -28,8 +27,7 @@ const (
 	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
 )
 
-// Repeats reports whether the answer to a repeated request, which was first answered at t, brings the buyer's
-// credential again: for an hour. Later, an Idempotency-Key that somebody guesses opens nothing.
+// Repeats reports whether a repeated answer, first given at t, brings the buyer's credential again: for an hour.
 func Repeats(t time.Time) bool {
 	age := time.Since(t)
 	return age > -maxSkew && age < repeatTime

@@ -203,9 +203,8 @@ func withHandovers(c *gin.Context) http.SameSite {
 	return http.SameSiteLaxMode
 }
 
-// pairCookie returns the name of the cookie that both apps give a browser when it signs in at one for the other. It
-// holds the digests of the nonces of such sign-ins, so that a sign-out ends only what the same browser has at the other
-// app.
+// pairCookie holds the digests of the nonces of sign-ins at one app for the other, so that a sign-out ends only what
+// the same browser has at the other app.
 func (s *Side) pairCookie() string { return string(s.app) + "_pair" }
 
 const maxPaired = 8 // sign-ins of a browser that customers has completed, and that did not come back to sales

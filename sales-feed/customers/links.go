@@ -236,7 +236,7 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
 			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime)
-		view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp.UTC(), l.publicURL + "/signin/" + secret})
+		view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp, l.publicURL + "/signin/" + secret})
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("keep the links: %w", err)

@@ -160,8 +160,7 @@ func New(s Settings, o Options) (*Access, error) {
 // Shut reports whether no client has any role: access is closed and no token is listed.
 func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byHash) == 0 }
 
-// Open reports whether every client on this machine may read everything, and no token is listed that may read less.
-// Then shared caches may keep feeds.
+// Open reports whether every client on this machine may read everything. Then shared caches may keep feeds.
 func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byHash) == 0 }
 
 // Run rereads the file of tokens when it changes, and removes ended sessions, until ctx ends.

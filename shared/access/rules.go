@@ -88,8 +88,7 @@ func (a *Access) operator(hash sum) *token {
 	return nil
 }
 
-// Identify is middleware for the whole engine. It answers requests for other hosts with 421, except those for health,
-// and prepares the identity for [Of]. It refuses no other request.
+// Identify is middleware that answers requests for other hosts with 421, and prepares the identity for [Of].
 func (a *Access) Identify() gin.HandlerFunc { return webserver.HandleLong(a.identify) }
 
 func (a *Access) identify(c *gin.Context) error {

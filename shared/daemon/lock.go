@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// ErrInUse is wrapped by the error of [Lock] if another process has the lock.
+var ErrInUse = errors.New("in use")
+
 // Lock locks a file for this process, creates it if it is missing, and writes the process id into it. The kernel
 // releases the lock when the file is closed, also by the end of the process. If another process has the lock, the error
 // names it.
@@ -23,7 +26,7 @@ func Lock(path string) (_ *os.File, err error) {
 		err = lock.Truncate(0)
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		pid, _ := io.ReadAll(lock)
-		err = fmt.Errorf("%s is in use by process %s", filepath.Dir(path), strings.TrimSpace(string(pid)))
+		err = fmt.Errorf("%s is %w by process %s", filepath.Dir(path), ErrInUse, strings.TrimSpace(string(pid)))
 	default:
 		err = fmt.Errorf("lock %s: %w", path, err)
 	}

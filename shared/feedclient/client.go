@@ -1,5 +1,4 @@
-// Package feedclient reads feeds over HTTP: with ETags, waiting requests, compression, and limits on what a source may
-// send.
+// Package feedclient reads feeds over HTTP, within limits on what a source may send.
 package feedclient
 
 import (
@@ -117,8 +116,7 @@ type RedirectError struct{ reason string }
 
 func (e *RedirectError) Error() string { return e.reason }
 
-// A NoAnswerError means that a request got no complete answer, because of the network, TLS, or a redirect that was not
-// followed.
+// A NoAnswerError means that there was no complete answer: the network, TLS, or a redirect that was not followed.
 type NoAnswerError struct {
 	doing string
 	err   error
@@ -128,8 +126,7 @@ func (e *NoAnswerError) Error() string { return e.doing + ": " + e.err.Error() }
 
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
-// ErrDiverged means that the source's history does not contain the cursor (410): the copy was made from another
-// history.
+// ErrDiverged means that the source's history does not contain the cursor (410).
 var ErrDiverged = errors.New("the source has another history than this copy")
 
 // A Request requests a replay page: entries oldest first.

@@ -78,8 +78,7 @@ func create(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 	return err
 }
 
-// Within returns the configuration, changed so that its connections look for tables and functions in the schema first,
-// and then where they did before. With "" nothing changes.
+// Within returns the configuration, changed so that its connections look for tables and functions in the schema first.
 func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
 	if schema == "" {
 		return config

@@ -35,8 +35,7 @@ type Service struct {
 	Migrations []postgres.Migrations
 }
 
-// Settings are the settings that every process reads from its environment. [Service.Help] leaves out those that a
-// service does not use.
+// Settings are those of every process. [Service.Help] leaves out those that a service does not use.
 type Settings struct {
 	HTTPSettings
 	FeedSettings
@@ -166,8 +165,7 @@ func publicURL(set Settings, at net.Addr) web.Site {
 	return web.Site(fmt.Sprintf("%s://localhost:%s", scheme, port))
 }
 
-// Serve answers requests until ctx ends, then gives running ones and their tasks 10 s to end. At level debug it first
-// logs each route.
+// Serve answers requests until ctx ends, then gives running ones and their tasks 10 s to end.
 func (p *Process) Serve(ctx context.Context) error {
 	for _, route := range p.Engine.Routes() {
 		p.Logger.DebugContext(ctx, "route", "method", route.Method, "path", route.Path)

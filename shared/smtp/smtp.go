@@ -1,5 +1,4 @@
-// Package smtp sends mails to a mail server (RFC 5321): settings, connections with deadlines, and the outcome of each
-// attempt.
+// Package smtp sends mails to a mail server (RFC 5321).
 package smtp
 
 import (

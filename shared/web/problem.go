@@ -22,8 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Problem is a refusal as RFC 9457 describes it, and an error. A stranger reads it, so it says what to do and nothing
-// of the inside.
+// Problem is a refusal (RFC 9457), and an error. A stranger reads it: it says what to do and nothing of the inside.
 type Problem struct {
 	// Type is a URI reference; empty means about:blank, the status code says it all.
 	Type string `json:"type,omitempty"`
@@ -162,8 +161,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error, logger *slog.Logg
 	p.Write(w, r, look)
 }
 
-// Write answers with the problem: for a browser a page with the brand, service and navigation of look, else
-// application/problem+json.
+// Write answers with the problem: for a browser a page that looks like look, else application/problem+json.
 func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 	full := *p
 	full.Status = cmp.Or(p.Status, http.StatusInternalServerError)

@@ -1,6 +1,5 @@
 // Package webserver is the HTTP server of every process: a gin engine that fails safely, its access log, metrics and
-// health, and a listener that bounds connections and stops gracefully. What an answer is made of lies in package web,
-// which knows no router.
+// health, and a listener that bounds connections and stops gracefully. Package web has its answers.
 package webserver
 
 import (
@@ -82,8 +81,7 @@ func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	})
 }
 
-// HandleLong is [Handle] without a deadline: for streams, and for what waits or has much to do. h bounds each thing
-// that it asks the database for by itself.
+// HandleLong is [Handle] without a deadline. h bounds each thing that it asks the database for by itself.
 func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -126,8 +124,7 @@ func clientOf(c *gin.Context) *web.Client {
 // SetReader names the client of the request, which has proved by a token or a session to be that one.
 func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
 
-// SetSession makes the pages of the answer offer an operator to log out. name returns the operator's name, or "" if the
-// session has ended.
+// SetSession makes pages offer the operator that name returns to log out; "" is none any more.
 func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
 // Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
@@ -173,8 +170,7 @@ func refuse(c *gin.Context, p *web.Problem) {
 	p.Write(c.Writer, c.Request, web.Page{Brand: Brand, Service: "Cars"})
 }
 
-// PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of
-// no third one.
+// PostFrom routes POST of path to h, from pages of this origin and of one other, such as https://cars.example.
 func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	crossOrigin := http.NewCrossOriginProtection()
 	if err := crossOrigin.AddTrustedOrigin(origin); err != nil {

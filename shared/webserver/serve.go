@@ -102,9 +102,8 @@ type tasks struct {
 
 type tasksKey struct{}
 
-// Background runs f, a task of a request that goes on after the answer. A server that stops waits for it as for a
-// running request, and then ends its context. Use it for all that an answer promises; a task that pauses does so until
-// [web.Stopping] at most.
+// Background runs f, a task that an answer promises. A server that stops waits for it as for a running request, and
+// then ends its context; a task that pauses does so until [web.Stopping] at most.
 func Background(ctx context.Context, f func(context.Context)) {
 	of, _ := ctx.Value(tasksKey{}).(*tasks)
 	ctx = context.WithoutCancel(ctx)

@@ -37,9 +37,6 @@ func scanRow(r pgx.CollectableRow) (*row, error) {
 	err := r.Scan(&b.ID, &b.Version, &b.Status, &b.OrderID, &b.CustomerID, &b.Car, &b.Model, &b.Options, &slot, &started, &finished, &b.UpdatedAt.Time, &b.Due)
 	b.Slot, b.StartedAt, b.FinishedAt = slot.Format(time.DateOnly), feed.OptionalTime(started), feed.OptionalTime(finished)
 	b.UpdatedAt = feed.TimeOf(b.UpdatedAt.Time)
-	if b.Due != nil {
-		*b.Due = b.Due.UTC()
-	}
 	return &b, err
 }
 

@@ -87,11 +87,7 @@ func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, er
 	if err != nil {
 		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
-	for i := range list {
-		list[i].IssuedAt = list[i].IssuedAt.UTC()
-	}
-	return list, err
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[document])
 }
 
 // A waitingOrder is an order whose customer is not known yet, or never will be because the account was deleted before.

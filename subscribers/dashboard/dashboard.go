@@ -1,5 +1,4 @@
-// Package dashboard keeps statistics: revenue, orders and cars by day, model and option, the stages of orders, and
-// their lead times.
+// Package dashboard keeps statistics: revenue, orders, cars and lead times.
 package dashboard
 
 import (

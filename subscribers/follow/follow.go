@@ -181,8 +181,7 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 	return nil
 }
 
-// Run prints the entries of the feed that args name to stdout, and messages to stderr, until ctx ends, stdout is closed
-// or, with --once, all entries are printed.
+// Run prints the entries of the feed that args name, until ctx ends, stdout is closed or, with --once, all are printed.
 func Run(ctx context.Context, args []string, env map[string]string, stdout, stderr io.Writer) error {
 	o, err := parse(args, env)
 	if errors.Is(err, flag.ErrHelp) {

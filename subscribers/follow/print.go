@@ -83,8 +83,7 @@ func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	return nil
 }
 
-// whenClosed calls then when the reader of a pipe has gone, which writes would not notice while the feed has nothing
-// new.
+// whenClosed calls then when the reader of a pipe has gone, which is not noticed while nothing is written.
 func whenClosed(f *os.File, then func()) {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {

@@ -30,8 +30,7 @@ const (
 	// For this time it is tried to store an outcome, for example while the database restarts.
 	noteTimeout = 10 * time.Second
 	dbTimeout   = time.Minute // of one transaction
-	// The longest time for one mail, from MAIL on. A mail is not begun if the work's time would end before: it would be
-	// cut off, and sent again.
+	// The longest time for one mail. A mail is not begun if the work's time would end before: it would be sent again.
 	oneMail   = smtp.SendTimeout + dbTimeout
 	noteRetry = 250 * time.Millisecond
 )
@@ -196,7 +195,6 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 		c := new(confirmation)
 		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.uncertain, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
 			&c.TotalCents, &c.Currency, &c.PlacedAt)
-		c.ComposedAt = c.ComposedAt.UTC()
 		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
 		c.mailbox = mailbox[:]
 		return c, err

@@ -68,10 +68,10 @@ type row struct {
 
 func scanRow(r pgx.CollectableRow) (m row, err error) {
 	err = r.Scan(&m.OrderID, &m.CustomerID, &m.State, &m.Attempts, &m.Uncertain, &m.PlacedAt, &m.SentAt, &m.NextTryAt, &m.Reason)
-	m.MessageID, m.PlacedAt = messageID(m.OrderID), m.PlacedAt.UTC()
+	m.MessageID = messageID(m.OrderID)
 	for _, t := range []*time.Time{m.SentAt, m.NextTryAt} {
 		if t != nil {
-			*t = t.UTC().Truncate(time.Millisecond)
+			*t = t.Truncate(time.Millisecond)
 		}
 	}
 	return m, err

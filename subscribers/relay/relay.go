@@ -1,5 +1,4 @@
-// Package relay republishes feeds to RabbitMQ, for consumers that speak AMQP or need each entry within milliseconds.
-// The source does not know it.
+// Package relay republishes feeds to RabbitMQ. The source does not know it.
 package relay
 
 import (

@@ -66,9 +66,6 @@ func (r *relay) overview(ctx context.Context, site *subscriber.Site) (o overview
 	for _, sub := range site.Subscriber.Status() {
 		v := stored[sub.Feed]
 		v.Feed, v.Exchange, v.Behind, v.Generation = sub.Feed, sub.Feed, sub.LagEntries, max(v.Generation, 1)
-		if v.ConfirmedAt != nil {
-			*v.ConfirmedAt = v.ConfirmedAt.UTC()
-		}
 		r.streams[sub.Feed].show(&v, sub.Standby, time.Now())
 		o.Streams = append(o.Streams, v)
 	}

@@ -1,6 +1,5 @@
-// Package shipping sends every finished car to its customer, at the address that is known when the car is ready. A car
-// that is finished before its customer is known waits. When its order is cancelled, a car that has not left stays, and
-// one that has left comes back.
+// Package shipping sends every finished car to its customer, at the address that is known when the car is ready, and
+// takes it back when its order is cancelled.
 package shipping
 
 import (
@@ -241,12 +240,4 @@ func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args 
 	})
 	tx.Append(shipment.Feed, changed...)
 	return err
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	in := t.UTC()
-	return &in
 }

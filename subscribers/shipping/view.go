@@ -79,13 +79,7 @@ func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uui
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanParcel)
-}
-
-func scanParcel(row pgx.CollectableRow) (parcel, error) {
-	p, err := pgx.RowToStructByPos[parcel](row)
-	p.ReadyAt, p.ShippedAt, p.UpdatedAt = utc(p.ReadyAt), utc(p.ShippedAt), p.UpdatedAt.UTC()
-	return p, err
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])
 }
 
 type stage struct {
@@ -113,7 +107,7 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 		if err != nil {
 			return nil, err
 		}
-		if s.Parcels, err = pgx.CollectRows(rows, scanParcel); err != nil {
+		if s.Parcels, err = pgx.CollectRows(rows, pgx.RowToStructByPos[parcel]); err != nil {
 			return nil, err
 		}
 		stages = append(stages, s)
@@ -136,7 +130,7 @@ func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := pgx.CollectExactlyOneRow(rows, scanParcel)
+	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[parcel])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, missing
 	} else if err != nil {

@@ -153,8 +153,7 @@ func (l movementList) Most() int64 {
 func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
 func (l movementList) Last() movement  { return l.Movements[0] }
 
-// OnHandLine and ReservedLine draw the stock over time as path data of an SVG: steps in a square of 100 by 100, the
-// newest slightly before its right edge.
+// OnHandLine and ReservedLine draw the stock as path data of an SVG, in a square of 100 by 100.
 func (l movementList) OnHandLine() string {
 	return l.line(func(m movement) int64 { return m.OnHandAfter })
 }

@@ -1,5 +1,4 @@
-// Command bench measures the feed and its subscribers against their peers on this machine. Compare the ratios of one
-// run.
+// Command bench measures the feed and its subscribers against their peers on this machine.
 package main
 
 import (

@@ -172,15 +172,15 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	unlock, err = lock(filepath.Join(dir, "up.lock"))
-	if err != nil {
-		err = fmt.Errorf("%w: stop that up, or run a second company beside it with --port-offset N --dir DIR", err)
-	}
-	return unlock, err
+	return lock(filepath.Join(dir, "up.lock"), "stop that up, or run a second company beside it with --port-offset N --dir DIR")
 }
 
-func lock(path string) (unlock func(), err error) {
+// lock locks a file. advice says what to do while another process has the lock.
+func lock(path, advice string) (unlock func(), err error) {
 	f, err := daemon.Lock(path)
+	if errors.Is(err, daemon.ErrInUse) {
+		err = fmt.Errorf("%w: %s", err, advice)
+	}
 	return func() {
 		// after Close alone, a child that is just being started would keep the lock
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
@@ -190,11 +190,11 @@ func lock(path string) (unlock func(), err error) {
 
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
-		unlock, err := lock(filepath.Join(dir, s.name, "lock")) // its private PostgreSQL holds the lock
+		unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("--fresh: %w: stop %s first", err, s.name)
+			return fmt.Errorf("--fresh: %w", err)
 		}
 		unlock()
 	}

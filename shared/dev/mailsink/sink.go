@@ -1,5 +1,4 @@
-// Package mailsink is a mail server for development and tests: it accepts every mail, delivers none, and shows them on
-// a page.
+// Package mailsink is a mail server that accepts every mail, delivers none, and shows them on a page.
 package mailsink
 
 import (

@@ -1,7 +1,5 @@
-// Package cluster runs a private PostgreSQL server for the life of this process.
-//
-// The server listens on a Unix socket in a folder that only its own user may enter. It is stopped when the process
-// ends, even by SIGKILL.
+// Package cluster runs a private PostgreSQL server, on a Unix socket that only its user may reach, for the life of this
+// process: it is stopped even when that ends by SIGKILL.
 package cluster
 
 import (
