@@ -50,14 +50,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 }
 
 func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
-	err := service.Arguments("sales-feed", args, stdout, func() {
+	return service.Configure("sales-feed", args, env, settings, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
 		help(stdout)
 	})
-	if err != nil {
-		return err
-	}
-	return daemon.Parse(env, settings)
 }
 
 const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME

@@ -48,10 +48,10 @@ type input struct {
 }
 
 func (h *handler) view(a account, wrong *web.Problem) view {
-	v := view{Problem: wrong, Unconfirmed: detail(wrong, "confirm"), Shop: h.shop, Mails: h.links.sends()}
+	v := view{Problem: wrong, Unconfirmed: wrong.Wrong("confirm"), Shop: h.shop, Mails: h.links.sends()}
 	for _, f := range a.fields() {
 		name := f.name[strings.LastIndex(f.name, ".")+1:]
-		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: detail(wrong, f.name)}
+		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: wrong.Wrong(f.name)}
 		switch name {
 		case "email":
 			in.Type = name
@@ -61,17 +61,6 @@ func (h *handler) view(a account, wrong *web.Problem) view {
 		v.Inputs = append(v.Inputs, in)
 	}
 	return v
-}
-
-func detail(wrong *web.Problem, field string) string {
-	if wrong != nil {
-		for _, e := range wrong.Errors {
-			if e.Field == field {
-				return e.Detail
-			}
-		}
-	}
-	return ""
 }
 
 func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web.Problem) {

@@ -134,10 +134,10 @@ func New(s Settings, o Options) (*Access, error) {
 	}
 	if o.PublicURL != "" {
 		u, err := url.Parse(o.PublicURL)
-		if err != nil {
-			return nil, errors.New("PUBLIC_URL: takes a URL such as https://feeds.example")
+		h, ok := host{}, false
+		if err == nil {
+			h, ok = listedHost(u.Host)
 		}
-		h, ok := listedHost(u.Host)
 		if !ok {
 			return nil, errors.New("PUBLIC_URL: takes a URL such as https://feeds.example")
 		}

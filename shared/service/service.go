@@ -94,6 +94,14 @@ func Arguments(name string, args []string, stdout io.Writer, help func()) error 
 	return nil
 }
 
+// Configure reads the settings of a command from the environment into the struct that set points to, after [Arguments].
+func Configure(name string, args []string, env map[string]string, set any, stdout io.Writer, help func()) error {
+	if err := Arguments(name, args, stdout, help); err != nil {
+		return err
+	}
+	return daemon.Parse(env, set)
+}
+
 // A Process is a service that is ready to serve.
 type Process struct {
 	*Router

@@ -67,6 +67,18 @@ func (p *Problem) Error() string {
 	return text.String()
 }
 
+// Wrong returns what is wrong with a field, or "". The problem may be nil.
+func (p *Problem) Wrong(field string) string {
+	if p != nil {
+		for _, e := range p.Errors {
+			if e.Field == field {
+				return e.Detail
+			}
+		}
+	}
+	return ""
+}
+
 func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
 
 // NotAllowed is the problem of a method that an address does not take.

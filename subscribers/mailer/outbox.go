@@ -273,11 +273,11 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 				}
 			}
 			_, err := tx.Exec(ctx, `
-				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
+				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + case when $3 then 1 else 0 end, sending_since = null, due_at = now() + $4::interval,
 				       composed_at = $5, sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
-				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
+				m.OrderID, state, result == smtp.Uncertain, delay(m.attempts), m.ComposedAt, reason, m.email)
 			if err == nil {
 				_, err = tx.Exec(ctx, settle, [][16]byte{m.OrderID}, nil)
 			}
@@ -325,13 +325,6 @@ func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 // delay returns how long a mail waits after the given number of attempts.
 func delay(attempts int) time.Duration {
 	return min(firstDelay<<min(attempts, 16), maxDelay)
-}
-
-func flag(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // inOneLine returns the text of a server's error, in a form that can be stored and shown.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,26 +155,13 @@ func connect(states []State) []State {
 }
 
 func sourceOf(states []State, c *Copy, base string) int {
-	for k, s := range states {
-		if s.askedAt == base {
-			return k
-		}
-		for _, f := range s.Publishes {
-			if f.URL == c.URL {
-				return k
-			}
-		}
-	}
-	return -1
+	return slices.IndexFunc(states, func(s State) bool {
+		return s.askedAt == base || slices.ContainsFunc(s.Publishes, func(f Feed) bool { return f.URL == c.URL })
+	})
 }
 
 func (s *State) feed(name string) int {
-	for i, f := range s.Publishes {
-		if f.Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(s.Publishes, func(f Feed) bool { return f.Name == name })
 }
 
 func inWords(err error) string {

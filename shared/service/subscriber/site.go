@@ -72,10 +72,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
-		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
-		}
-		c.Header("Cache-Control", "private, no-cache")
+		describe(c, subs)
 		web.JSON(c.Writer, c.Request, http.StatusOK, data)
 		return nil
 	}))
@@ -95,10 +92,7 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
-		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
-		}
-		c.Header("Cache-Control", "private, no-cache")
+		describe(c, subs)
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
 		c.Header("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": pathpkg.Base(c.Request.URL.Path)}))
 		c.Status(http.StatusOK)
@@ -131,6 +125,14 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		}
 		return nil
 	}))
+}
+
+// describe says in the header of an answer how fresh the copies are.
+func describe(c *gin.Context, subs []subscribe.Status) {
+	for _, sub := range subs {
+		c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
+	}
+	c.Header("Cache-Control", "private, no-cache")
 }
 
 const (

@@ -118,17 +118,7 @@ type form struct {
 	Problem                  *web.Problem
 }
 
-// Wrong says what is wrong with a field; empty: nothing.
-func (f form) Wrong(field string) string {
-	if f.Problem != nil {
-		for _, e := range f.Problem.Errors {
-			if e.Field == field {
-				return e.Detail
-			}
-		}
-	}
-	return ""
-}
+func (f form) Wrong(field string) string { return f.Problem.Wrong(field) }
 
 func (p *Pages) showForm(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
 	f := form{Subscription: Status{s.Status()}, Problem: problem}
