@@ -220,8 +220,9 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
+	age, _ := deltaSeconds(resp.Header.Get("Age"))
 	answer := &Answer{
-		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asOf(resp, asked),
+		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
 		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
 	}
 	switch {
@@ -266,11 +267,6 @@ func usableETag(etag string) string {
 		return ""
 	}
 	return etag
-}
-
-func asOf(resp *http.Response, asked time.Time) time.Time {
-	age, _ := deltaSeconds(resp.Header.Get("Age"))
-	return asked.UTC().Add(-age).Truncate(time.Millisecond)
 }
 
 // refusal returns the error for an answer that is neither a page nor 304: a *StatusError, wrapped by ErrDiverged on

@@ -136,10 +136,10 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	p.listener = secured
 	set.PublicURL = publicURL(set, p.listener.Addr())
 	var pool *pgxpool.Pool
-	if s.Migrations != nil {
+	if n := len(s.Migrations); n > 0 {
 		p.database, err = postgres.Open(ctx, postgres.Config{
 			URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
-		}, s.migrations()...)
+		}, slices.Insert(slices.Clone(s.Migrations), n-1, sql.Migrations("access"))...) // the service's own are the last
 		if err != nil {
 			return nil, err
 		}
@@ -155,10 +155,6 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	p.stop = stop
 	p.background.Go(func() { p.access.Run(background) })
 	return p, nil
-}
-
-func (s Service) migrations() []postgres.Migrations {
-	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
 }
 
 func publicURL(set Settings, at net.Addr) web.Site {

@@ -30,8 +30,6 @@ func newChecker() *checker {
 	return &checker{versions}
 }
 
-func (c *checker) forget() { c.versions.Purge() }
-
 // check returns which promise the answer to r breaks, or nil, in either format. All errors wrap feed.ErrPage.
 func (c *checker) check(r *feedclient.Request, p *feed.Page) error {
 	broken := func(format string, args ...any) error {

@@ -157,7 +157,7 @@ func (f *follower) failed(err error) (time.Duration, error) {
 		f.say("%s is not in the source's history any more, as after the restore of a backup: what was printed may be gone there. "+
 			"Going on from where it ends now", f.at)
 		f.placed = false
-		f.checked.forget()
+		f.checked.versions.Purge() // they are of the other history
 	case errors.Is(err, feed.ErrPage) && !errors.Is(err, io.ErrUnexpectedEOF): // that is a broken connection
 		return 0, fmt.Errorf("%s BREAKS ITS PROMISES after %s: %w", f.shown, f.at, err)
 	case refused && status.Status == http.StatusUnauthorized:

@@ -242,17 +242,13 @@ func (c *company) settings(s service) []string {
 		if source.service == s.name {
 			set = append(set, "PUBLIC_URL="+s.url())
 		}
-		for _, from := range c.services {
-			if from.name == source.service && slices.Contains(s.reads, source.feed) {
-				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
-			}
+		if from := c.url(source.service); from != "" && slices.Contains(s.reads, source.feed) {
+			set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from, source.feed))
 		}
 	}
 	for _, link := range links {
-		for _, to := range c.services {
-			if link.service == s.name && link.to == to.name {
-				set = append(set, link.variable+"="+to.url())
-			}
+		if to := c.url(link.to); to != "" && link.service == s.name {
+			set = append(set, link.variable+"="+to)
 		}
 	}
 	return set

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
 
 // The kinds of processes.
@@ -66,7 +67,8 @@ func Serve(ctx context.Context, kind, databaseURL string, env map[string]string,
 		env["DATABASE_URL"], env["ACCESS"] = databaseURL, "open"
 		ready(set.Addr)
 		if kind == Relay {
-			return relayFeed(ctx, set, env)
+			env["AMQP_URL"] = set.Broker
+			return relay.Service().Run(ctx, env, os.Stderr)
 		}
 		return subscribeFeed(ctx, kind, set, env)
 	}
