@@ -190,7 +190,7 @@ func (f *freshness) push(ctx context.Context, db *postgres.DB) (seller, func() e
 	consumed, ready := make(chan error, 1), make(chan struct{})
 	go func() {
 		consumer := shop.NewLink(f.broker.URL, prefetch)
-		consumed <- consumer.Consume(ctx, queue, 1, asItIs, func() { close(ready) }, func(batch []amqp.Delivery) error {
+		consumed <- consumer.Consume(ctx, queue, 1, nil, func() { close(ready) }, func(batch []amqp.Delivery) error {
 			err := shop.Put(ctx, db, batch[0].Body)
 			if err == nil {
 				err = batch[0].Ack(false)

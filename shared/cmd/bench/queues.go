@@ -30,9 +30,6 @@ func emptyQueue(ch *amqp.Channel, name string) error {
 	return err
 }
 
-// asItIs declares nothing, for a queue that exists.
-func asItIs(*amqp.Channel) error { return nil }
-
 // fillQueue makes the queue with the first n entities of the source's feed, and returns when the broker has confirmed
 // them all.
 func (c *catchup) fillQueue(ctx context.Context, name string, n int) error {
@@ -109,7 +106,7 @@ func (c *catchup) copyQueue(ctx context.Context, name string, n, consumers, most
 	var written atomic.Int64
 	for range consumers {
 		all.Go(func() error {
-			return shop.NewLink(c.broker.URL, prefetch).Consume(ctx, name, most, asItIs, func() {},
+			return shop.NewLink(c.broker.URL, prefetch).Consume(ctx, name, most, nil, func() {},
 				func(batch []amqp.Delivery) error {
 					err := write(ctx, batch)
 					if err == nil {

@@ -143,10 +143,8 @@ func portsFree(ctx context.Context, services []service) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s\nstop what runs there, or choose other ports: --port-offset N, with a --dir of its own", strings.Join(taken, "\n"))
 		}
-		select {
-		case <-ctx.Done():
+		if !wait(ctx, 100*time.Millisecond) {
 			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

@@ -136,7 +136,7 @@ func (l *Link) Consume(ctx context.Context, queue string, most int, declare func
 func (l *Link) messages(ctx context.Context, queue string, declare func(*amqp.Channel) error) (<-chan amqp.Delivery,
 	error) {
 	ch, err := l.Channel(ctx)
-	if err == nil {
+	if err == nil && declare != nil {
 		err = declare(ch)
 	}
 	if err == nil {
