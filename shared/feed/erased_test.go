@@ -46,6 +46,58 @@ func TestErased(t *testing.T) {
 	}
 }
 
+// An erasure is one, whatever else is wrong with its item, as long as it says whose it is.
+func TestErasureOfMalformedItem(t *testing.T) {
+	t.Parallel()
+	d := testDocument()
+	for i := range d.Entries {
+		d.Entries[i].Erased = d.Entries[i].Deleted
+	}
+	good, err := d.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		old, new string
+		erased   bool
+	}{
+		{`"erased":true`, `"erased":true,"entity":null`, true},
+		{`"erased":true`, `"erased":true,"entity":{}`, true},
+		{`"erased":true`, `"erased":true,"entity":7`, true},
+		{`"deleted":true,`, ``, true},
+		{`"deleted":true,`, `"deleted":"yes",`, true},
+		{`"deleted":true,`, `"deleted":false,`, true},
+		{`"version":3,`, `"version":0,`, true},
+		{`"version":3,`, `"version":"3",`, true},
+		{`"version":3,`, ``, true},
+		{`"position":2,`, ``, true},
+		{`"deleted":true,"erased":true`, `"erased":true,"entity":{"name":"Ada"}`, false}, // it still says something
+		{`"erased":true`, `"erased":"true"`, false},
+	} {
+		body := strings.Replace(string(good), x.old, x.new, 1)
+		if x.old == `"deleted":true,` || strings.HasPrefix(x.old, `"erased`) { // and with a wrong time
+			body = strings.ReplaceAll(body, `"date_modified":"`, `"date_modified":"about `)
+		}
+		if body == string(good) {
+			t.Fatalf("the page has no %s", x.old)
+		}
+		page, err := ParsePage([]byte(body), Cursor{})
+		if err != nil {
+			t.Errorf("%s: %v", x.new, err)
+			continue
+		}
+		e := page.Entries[1]
+		if malformed := e.Malformed() != nil; malformed == x.erased || e.Erased != x.erased || e.Deleted != x.erased || x.erased && e.Entity != nil ||
+			e.ID != d.Entries[1].ID || e.Position != 2 || x.erased && e.Version < 1 {
+			t.Errorf("%s: %+v", x.new, e)
+		}
+	}
+	body := strings.Replace(string(good), `"deleted":true,"erased":true`, `"deleted":true,"entity":null`, 1)
+	if page, err := ParsePage([]byte(body), Cursor{}); err != nil || page.Entries[1].Malformed() != nil || page.Entries[1].Entity != nil {
+		t.Errorf("a tombstone with a null: %+v, %v", page, err)
+	}
+}
+
 // No version of an entity is newer than its erasure, whatever a source says behind it.
 func TestLatestKeepsAnErasure(t *testing.T) {
 	t.Parallel()
@@ -58,7 +110,7 @@ func TestLatestKeepsAnErasure(t *testing.T) {
 		{Position: 5, ID: ada, Version: 3},
 		{Position: 6, ID: ada, Version: 2, Deleted: true},
 	}}
-	if latest := p.Latest(); len(latest) != 2 || latest[0].Position != 3 || latest[1].Position != 4 {
+	if latest := p.Latest(func(Entry) bool { return false }); len(latest) != 2 || latest[0].Position != 3 || latest[1].Position != 4 {
 		t.Errorf("the newest are %+v", latest)
 	}
 }

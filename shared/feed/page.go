@@ -48,13 +48,18 @@ type Page struct {
 }
 
 // Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer
-// than an erasure. A malformed entry that comes later is there beside it, as one of that version at least.
-func (p *Page) Latest() []Entry {
+// than an erasure. A bad entry that comes later is there beside it, as one of that version at least. Malformed entries
+// are bad, and those that bad reports; it is asked only about entities that have several entries on the page.
+func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
-	malformed := map[uuid.UUID]int{}
+	worst := map[uuid.UUID]int{}                      // the last bad ones
+	times := make(map[uuid.UUID]int, len(p.Entries))
+	for _, e := range p.Entries {
+		times[e.ID]++
+	}
 	for i, e := range p.Entries {
-		if e.Malformed() != nil {
-			malformed[e.ID] = i
+		if e.Malformed() != nil || !e.Erased && times[e.ID] > 1 && bad(e) {
+			worst[e.ID] = i
 			continue
 		}
 		j, seen := newest[e.ID]
@@ -65,11 +70,11 @@ func (p *Page) Latest() []Entry {
 	latest := make([]Entry, 0, len(newest))
 	for i, e := range p.Entries {
 		good, seen := newest[e.ID]
-		bad, is := malformed[e.ID]
+		last, is := worst[e.ID]
 		switch {
 		case seen && good == i:
 			latest = append(latest, e)
-		case is && bad == i && (!seen || good < i && !p.Entries[good].Erased):
+		case is && last == i && (!seen || good < i && !p.Entries[good].Erased):
 			if seen {
 				e.Version = max(e.Version, p.Entries[good].Version)
 			}

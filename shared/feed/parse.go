@@ -46,7 +46,8 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 
 // ParsePage parses a replay page that starts at after. It checks that the page is complete: positions are consecutive
 // from after on, and the page's cursor is that of its last entry. An item that cannot be read, except for its position,
-// becomes an entry that is [Entry.Malformed]. ParsePage does not keep body. All errors wrap ErrPage.
+// becomes an entry that is [Entry.Malformed], or an erasure if it says so and whose it is. ParsePage does not keep body.
+// All errors wrap ErrPage.
 func ParsePage(body []byte, after Cursor) (*Page, error) {
 	var doc jsonReplay[jsonItem]
 	if json.Unmarshal(body, &doc, asWritten) == nil {
@@ -168,21 +169,26 @@ var errID = errors.New("its id is no UUID")
 
 // identify sets the ID, or returns an error.
 func (e *Entry) identify(id string) (err error) {
+	if e.Deleted && string(e.Entity) == "null" {
+		e.Entity = nil
+	}
 	e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:"))
-	switch object := bytes.HasPrefix(e.Entity, []byte("{")); {
+	switch {
 	case err != nil:
 		return errID
 	case e.Version < 1:
 		return errors.New("its version is no whole number from 1 on")
 	case e.Deleted && e.Entity != nil:
 		return errors.New("it is deleted and has an entity")
-	case !e.Deleted && !object:
+	case !e.Deleted && !isObject(e.Entity):
 		return errors.New("its entity is no object")
 	case e.Erased && !e.Deleted:
 		return errors.New("it is erased and not deleted")
 	}
 	return nil
 }
+
+func isObject(value []byte) bool { return bytes.HasPrefix(value, []byte("{")) }
 
 // Malformed returns what is wrong with the item that became this entry, without quoting it, or nil if it could be read.
 // A malformed entry has a Position, its Version or 0, and its ID, or one derived from its text. Its Entity is the item
@@ -196,6 +202,14 @@ func (e *Entry) Malformed() error {
 	}
 	return errors.New("it could not be read")
 }
+
+// Nameless reports whether the entry is malformed and does not say whose it is.
+func (e *Entry) Nameless() bool {
+	return e.Malformed() != nil && e.ID == nameless(e.Entity[1:len(e.Entity)-1])
+}
+
+// nameless returns the id of an item without a readable one.
+func nameless(item []byte) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceURL, item) }
 
 // parseItem parses an item with the expected position, which an item without a position gets.
 func parseItem(item jsontext.Value, position int64) Entry {
@@ -249,7 +263,10 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	e.Entity = []byte(extension.Entity)
 	wrong := e.identify(id)
 	if errors.Is(wrong, errID) {
-		e.ID = uuid.NewSHA1(uuid.NameSpaceURL, text)
+		e.ID = nameless(text)
+	} else if e.Erased && (e.Deleted || !isObject(e.Entity)) { // whatever else is wrong, nothing may be kept of the entity
+		e.Version, e.Deleted, e.Entity = max(e.Version, 1), true, nil
+		return e, placed, nil
 	}
 	return e, placed, cmp.Or(err, wrong)
 }

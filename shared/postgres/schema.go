@@ -66,23 +66,27 @@ func chooseSchema(
 type candidate struct {
 	Schema       string
 	First        bool // of search_path
+	Usual        bool // it is in search_path, or has the service's name
 	Mine, Others int
 }
 
 // choose finds the schema of the service whose last set of migrations is own, or creates one. If several have its
 // tables, it takes the first of search_path. That may change without the service's doing: "$user" becomes another
-// schema when one with the role's name is created.
+// schema when one with the role's name is created, or when another role connects. So choose refuses to begin anew if
+// the service has tables in a schema where it would not look.
 func (s *schema) choose(ctx context.Context, name, own string) error {
 	rows, err := s.conn.Query(ctx, `
-		select n.nspname, coalesce(n.nspname = current_schema(), false), count(*) filter (where mine), count(*) filter (where not mine)
+		select n.nspname, coalesce(n.nspname = current_schema(), false), n.nspname = any(current_schemas(false)) or n.nspname = $1,
+		       count(*) filter (where mine), count(*) filter (where not mine)
 		  from pg_namespace n
-		       left join (select relnamespace, coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine
+		       left join (select relnamespace, coalesce(obj_description(oid, 'pg_class') = $1, relname in ('goose_' || $1, 'goose_' || $2)) as mine,
+		                         coalesce(obj_description(oid, 'pg_class') = $1, false) as claimed
 		                    from pg_class
 		                   where relkind = 'r' and relname like 'goose\_%'
 		                         and relname not in ('goose_publish', 'goose_subscribe', 'goose_access', 'goose_db_version')) t on t.relnamespace = n.oid
-		 where n.nspname = any(current_schemas(false)) or n.nspname = $1
+		 where n.nspname = any(current_schemas(false)) or n.nspname = $1 or claimed
 		 group by 1
-		 order by array_position(current_schemas(false), n.nspname)`, name, own)
+		 order by array_position(current_schemas(false), n.nspname), n.nspname <> $1`, name, own)
 	if err != nil {
 		return err
 	}
@@ -93,6 +97,10 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 	free, exists, taken := true, false, false
 	for _, c := range found {
 		if c.Mine > 0 {
+			if !c.Usual {
+				return fmt.Errorf("the tables of %s are in the schema %s, which this role's search_path does not name: to go on with them, "+
+					"set search_path=%[2]s in the URL; to begin anew beside them, set another schema", name, c.Schema)
+			}
 			if !c.First {
 				s.name = c.Schema
 			}

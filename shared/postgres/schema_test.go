@@ -190,6 +190,49 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	for how, x := range map[string]struct {
+		begin, then func(t *testing.T, pool *pgxpool.Pool, role string) (url string)
+	}{
+		"another role": {
+			func(t *testing.T, pool *pgxpool.Pool, role string) string {
+				change(t, pool, fmt.Sprintf(`create schema %q authorization %[1]q`, role))
+				return as(t, pool, role)
+			},
+			func(_ *testing.T, pool *pgxpool.Pool, _ string) string { return pgtest.URL(pool) },
+		},
+		"another search_path of the database": {
+			func(t *testing.T, pool *pgxpool.Pool, role string) string {
+				change(t, pool, fmt.Sprintf(`create schema %q`, role))
+				change(t, pool, fmt.Sprintf(`alter database %q set search_path = %q`, pool.Config().ConnConfig.Database, role))
+				return pgtest.URL(pool)
+			},
+			func(t *testing.T, pool *pgxpool.Pool, _ string) string {
+				change(t, pool, fmt.Sprintf(`alter database %q reset search_path`, pool.Config().ConnConfig.Database))
+				return pgtest.URL(pool)
+			},
+		},
+	} {
+		t.Run("is not begun anew by "+how, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t)
+			role := newRole(t, pool, "")
+			wantSchema(t, x.begin(t, pool, role), "warehouse", "warehouse", role)
+			url := x.then(t, pool, role)
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: url, Name: "warehouse"}, parts, stock("warehouse"))
+			if err == nil {
+				db.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "search_path="+role) {
+				t.Errorf("error %v", err)
+			}
+			var made int
+			if err := pool.QueryRow(t.Context(), `select count(*) from pg_class where relname = 'stock'`).Scan(&made); err != nil || made != 1 {
+				t.Errorf("there are %d tables, %v", made, err)
+			}
+			wantSchema(t, url+"&search_path="+role, "warehouse", "warehouse", role)
+			wantSchema(t, url, "sales", "sales", "public")
+		})
+	}
 	for how, spoil := range map[string]func(string) string{
 		"as the URL says":      func(url string) string { return url + "&search_path=nowhere" },
 		"as its options say":   func(url string) string { return url + "&options=-csearch_path%3Dnowhere" },

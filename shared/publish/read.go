@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -117,7 +118,8 @@ func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null`
 
 // collectEntries reads rows of entryColumns and one more column, and stores that column of the last row in last. It
-// returns an entry whose payload is erased as the tombstone that erased it.
+// returns an entry whose payload is erased as the tombstone that erased it. A payload that is no JSON, which only
+// somebody who writes to the table by hand can store, becomes null: readers put it aside, and get the rest of its page.
 func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
@@ -129,6 +131,10 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []fe
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
 		if !e.Deleted {
 			found = append(found, id)
+			if !jsontext.Value(payload).IsValid(asWritten) {
+				l.logger.Error("an entry is no JSON, and is served as null", "feed", name, "position", e.Position)
+				e.Entity = []byte("null")
+			}
 		}
 		entries = append(entries, e)
 		return nil

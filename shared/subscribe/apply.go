@@ -3,8 +3,10 @@ package subscribe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,12 +27,255 @@ type applier struct {
 	allNew     atomic.Bool // the copy had no row for any entity of the last page
 }
 
+// applyPage applies a page after those before it. A page of a pure copy is applied beside the pages before it if they
+// have no entity in common; the pages are still committed in order. After a failure all pages are applied one by one.
+func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from, to progress) error {
+	page, err := a.erasures.forget(ctx, page)
+	if err != nil {
+		return err
+	}
+	now := &turn{from: from, to: to, done: make(chan struct{})}
+	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
+		now.entries = page.Latest(a.quarantine.isBad)
+	}
+	beside, left := t.most > 1 && page != nil && !page.UpToDate, 0
+	if beside {
+		left = t.most - 1
+		for i, other := range t.all {
+			if overlap(other, now) {
+				left = min(left, len(t.all)-1-i)
+			}
+		}
+	}
+	if err := t.wait(left); err != nil {
+		return err
+	}
+	if err := a.passOn(ctx, from.cursor, page); err != nil {
+		return err
+	}
+	if len(t.all) > 0 {
+		now.before = t.all[len(t.all)-1]
+	}
+	t.all = append(t.all, now)
+	apply := func() {
+		defer close(now.done)
+		now.err = a.commit(ctx, now)
+		now.before = nil // else every page of a poll would stay in memory
+	}
+	if beside {
+		go apply()
+		return nil
+	}
+	apply()
+	return t.wait(0)
+}
+
+// commit applies the entries and moves the cursor in one transaction. After ctx ends it has stopTimeout to finish. If
+// the page fails as a whole, commit tries it in parts, to find the entries at fault.
+func (a *applier) commit(ctx context.Context, t *turn) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	began := time.Now()
+	doubted, _ := a.quarantine.doubted(t.entries)
+	carefully := len(doubted) > 0 && len(t.entries) > 1
+	bad, err := a.tryCommit(ctx, t, carefully)
+	if err != nil && t.before != nil {
+		if <-t.before.done; t.before.err != nil {
+			return t.before.err
+		}
+	}
+	whole := err == nil
+	if !whole && !carefully && len(t.entries) > 0 && a.entryMayBeAtFault(ctx, err) {
+		bad, err = a.tryCommit(ctx, t, true)
+	}
+	if err != nil {
+		return &pageError{"apply the page after " + t.from.cursor.String(), t.to.cursor.Position - t.from.cursor.Position, err}
+	}
+	a.state.committed(t, bad)
+	a.metrics.apply.Observe(time.Since(began).Seconds())
+	a.quarantine.logRejected(ctx, bad)
+	a.quarantine.see(t.entries, bad)
+	a.quarantine.trust(t.entries)
+	if whole { // a smaller page of which a part failed does not show that a larger one would pass
+		a.fetcher.grow()
+	}
+	return nil
+}
+
+// entryMayBeAtFault reports whether one of the entries may be the reason why a page failed as a whole.
+func (a *applier) entryMayBeAtFault(ctx context.Context, err error) bool {
+	_, refused := errors.AsType[*refusedError](err)
+	return !refused && !errors.Is(err, errFenced) && !errors.Is(err, ErrTooMuch) && !databaseAtFault(err) && a.answers(ctx)
+}
+
+// tryCommit applies the entries and moves the cursor in one transaction. If carefully is set, it applies the entries in
+// parts, to find those at fault.
+func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad []rejection, err error) {
+	timeout := a.timeout
+	if carefully {
+		timeout *= 3 // enough for the steps of halving a thousand entries down to one that is slow
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	alone := t.before == nil || isDone(t.before)
+	if alone && !carefully && a.Columns != nil && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
+		return nil, a.upsertAtOnce(ctx, t)
+	}
+	known, look := a.guess(t.entries), false
+	if known == nil || carefully {
+		known, look = noneKnown(), len(t.entries) > 0
+	}
+	// The cursor moves first, if it can. A second process that copies the same page then waits here, and fails before
+	// it does any work.
+	err = a.inTx(ctx, func(first *pgx.Batch) {
+		if alone {
+			a.move(first, t)
+		}
+		if look {
+			a.lookUp(first, t.entries, a.state.hasRejected(), known)
+		}
+	}, func(tx pgx.Tx) error {
+		if len(t.entries) > 0 {
+			if bad, err = a.applyNewer(ctx, tx, t, known, carefully); err != nil {
+				return err
+			}
+		}
+		if alone {
+			return nil
+		}
+		if <-t.before.done; t.before.err != nil {
+			return t.before.err
+		}
+		var last pgx.Batch
+		a.move(&last, t)
+		return tx.SendBatch(ctx, &last).Close()
+	})
+	if err == nil && len(t.entries) > 0 {
+		a.allNew.Store(len(known.rows) == 0)
+	}
+	return bad, err
+}
+
+// guess returns an empty known, without a query, if the entries are probably new to the copy: a pure copy assumes that
+// after a page of new entities the next page is one, too. It returns nil if the copy must be queried. If the guess is
+// wrong, COPY fails, and the second attempt queries.
+func (a *applier) guess(entries []feed.Entry) *known {
+	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
+	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
+		return nil
+	}
+	return noneKnown()
+}
+
+// upsertAtOnce applies a small page of a pure copy in one round trip. PostgreSQL runs the batch as one transaction, and
+// each statement compares versions itself.
+func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
+	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
+		if err != nil {
+			return err
+		}
+		var b pgx.Batch
+		a.move(&b, t)
+		for _, e := range t.entries {
+			if e.Deleted {
+				b.Queue(`delete from `+u.table+` where id = $1 and (version < $2 or $3)`, e.ID, e.Version, e.Erased)
+			} else if err := u.queue(&b, u.newer, e); err != nil {
+				return err
+			}
+		}
+		return conn.SendBatch(ctx, &b).Close()
+	})
+}
+
+// move queues the statement that moves the cursor. The statement, and with it the transaction, fails if the cursor is
+// not at from or a resync has begun.
+func (a *applier) move(b *pgx.Batch, t *turn) {
+	sql := `
+		update subscription set cursor = case when cursor = $3 and resync_cursor is null then $4 end, -- else null, which it cannot be
+		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
+		 where service = $1 and feed = $2`
+	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
+		sql += ` returning set_config('synchronous_commit', 'off', true)`
+	}
+	b.Queue(sql,
+		a.service, a.Name, t.from.cursor.String(), t.to.cursor.String(), t.to.etag, t.to.etagURL,
+		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(),
+	).Fn = func(results pgx.BatchResults) error {
+		tag, err := results.Exec()
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
+			return errFenced
+		}
+		return cmp.Or(err, fenced(tag))
+	}
+}
+
+const notNullViolation = "23502"
+
+// applyNewer applies those of the page's entries that are newer than what is known.
+func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *known, carefully bool) (bad []rejection, err error) {
+	entries := known.newer(t.entries)
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	if carefully {
+		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
+	} else {
+		var good []feed.Entry
+		if good, bad = a.quarantine.check(entries); len(good) > 0 {
+			err = a.call(ctx, tx, good, known.rows)
+		}
+	}
+	if err == nil {
+		err = a.quarantine.reject(ctx, tx, bad)
+	}
+	if err == nil {
+		end := t.endsPoll() || a.fetcher.limit() >= feed.MaxPageSize // no larger page is available, in which other entries could pass
+		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
+	}
+	if err == nil {
+		err = a.quarantine.settle(bad)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(known.rejected) == 0 {
+		return bad, nil
+	}
+	return bad, a.quarantine.clear(ctx, tx, good(entries, bad)...)
+}
+
+// good returns the ids of the entries that were not refused.
+func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
+	for _, e := range entries {
+		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids
+}
+
+// fenced returns errFenced if the statement did not move the cursor, since another process has moved it.
+func fenced(tag pgconn.CommandTag) error {
+	if tag.RowsAffected() == 0 {
+		return errFenced
+	}
+	return nil
+}
+
 // A turn is the application of one page.
 type turn struct {
-	ids  map[uuid.UUID]bool
+	entries  []feed.Entry // the newest of each entity
+	from, to progress
+	before   *turn // the page before it, or nil if that was committed
+
 	done chan struct{}
 	err  error // set before done is closed
 }
+
+// endsPoll reports whether the copy is up to date with the page.
+func (t *turn) endsPoll() bool { return !t.to.lastSuccess.Equal(t.from.lastSuccess) }
 
 // maxTurns is the number of pages of a pure copy that are applied at the same time. While one page waits until the
 // pages before it are committed, the next ones are written.
@@ -55,68 +300,13 @@ func (t *turns) wait(left int) (err error) {
 	return err
 }
 
-func overlap(a, b map[uuid.UUID]bool) bool {
-	for id := range a {
-		if b[id] {
-			return true
-		}
+// overlap reports whether the pages have an entity in common.
+func overlap(a, b *turn) bool {
+	ids := make(map[uuid.UUID]bool, len(a.entries))
+	for _, e := range a.entries {
+		ids[e.ID] = true
 	}
-	return false
-}
-
-// guess returns an empty known, without a query, if the entries are probably new to the copy: a pure copy assumes that
-// after a page of new entities the next page is one, too. It returns nil if the copy must be queried. If the guess is
-// wrong, COPY fails, and the second attempt queries.
-func (a *applier) guess(entries []feed.Entry) *known {
-	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
-	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
-		return nil
-	}
-	return noneKnown()
-}
-
-// upsertAtOnce applies a small page of a pure copy in one round trip. PostgreSQL runs the batch as one transaction, and
-// each statement compares versions itself.
-func (a *applier) upsertAtOnce(ctx context.Context, entries []feed.Entry, from, to progress) error {
-	return a.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
-		u, err := newUpsert(ctx, conn.Conn(), a.Table, a.Columns)
-		if err != nil {
-			return err
-		}
-		var b pgx.Batch
-		a.move(&b, from, to)
-		for _, e := range entries {
-			if e.Deleted {
-				b.Queue(`delete from `+u.table+` where id = $1 and (version < $2 or $3)`, e.ID, e.Version, e.Erased)
-			} else if err := u.queue(&b, u.newer, e); err != nil {
-				return err
-			}
-		}
-		return conn.SendBatch(ctx, &b).Close()
-	})
-}
-
-// succeeded reports whether the page between from and to ended a poll.
-func succeeded(from, to progress) bool { return !to.lastSuccess.Equal(from.lastSuccess) }
-
-const notNullViolation = "23502"
-
-// good returns the ids of the entries that were not refused.
-func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
-	for _, e := range entries {
-		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
-			ids = append(ids, e.ID)
-		}
-	}
-	return ids
-}
-
-// fenced returns errFenced if the statement did not move the cursor, since another process has moved it.
-func fenced(tag pgconn.CommandTag) error {
-	if tag.RowsAffected() == 0 {
-		return errFenced
-	}
-	return nil
+	return slices.ContainsFunc(b.entries, func(e feed.Entry) bool { return ids[e.ID] })
 }
 
 func isDone(t *turn) bool {

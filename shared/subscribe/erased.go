@@ -91,7 +91,7 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	err := InTx(ctx, a.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			delete from rejected_entry r using erased_entity e
 			 where e.service = $1 and e.feed = $2 and r.service = $1 and r.feed = $2 and r.entity_id = e.id and r.entity is not null`, a.service, a.Name)
@@ -154,10 +154,11 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	err := pgx.BeginFunc(ctx, er.pool, func(tx pgx.Tx) error {
+	err := InTx(ctx, er.pool, func(tx pgx.Tx) error {
 		var b pgx.Batch
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
+		b.Queue(forgetRejected, er.service, er.Name, ids)
 		b.Queue(`
 			update resynced_entity set entity = null
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)

@@ -24,7 +24,7 @@ func (c *copier) succeed(t rapid.TB, now time.Time) {
 		t.Fatal(err)
 	}
 	to := c.fetcher.behind(from, fetched{Answer: &feedclient.Answer{AsOf: now.UTC().Truncate(time.Millisecond)}}, 0, now)
-	if err := c.applier.commit(context.Background(), nil, from, to, nil); err != nil {
+	if err := c.applier.commit(context.Background(), &turn{from: from, to: to}); err != nil {
 		t.Fatal(err)
 	}
 	c.state.after(nil, now)

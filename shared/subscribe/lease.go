@@ -62,27 +62,15 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 // hold opens a connection and keeps it until it is lost or ctx ends. While the connection has the lock, the pollers
 // run. Until then, hold only reads the progress of the process that polls.
 func (l *lease) hold(ctx context.Context, said *string) error {
-	config := l.pool.Config()
-	if config.BeforeConnect != nil { // for example, it may set a password that is valid for an hour
-		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
-			return err
-		}
+	conn, err := l.connect(ctx)
+	if conn != nil {
+		defer func() {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = conn.Close(closing)
+		}()
 	}
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
-		return err
-	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
-	if config.AfterConnect != nil { // so that times are parsed as in the pool
-		if err := config.AfterConnect(ctx, conn); err != nil {
-			return err
-		}
-	}
-	if err := l.setSilence(ctx, conn); err != nil {
 		return err
 	}
 	polling, stop := context.WithCancel(ctx)
@@ -103,15 +91,7 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 				l.options.Logger.InfoContext(ctx, "polling")
 				*said = ""
 			}
-			if current := l.options.Current; current != nil {
-				current.Begin()
-			}
-			for _, p := range l.pollers {
-				all.Go(func() { p.run(polling) })
-			}
-			if l.options.Work != nil {
-				all.Go(func() { l.work(polling) })
-			}
+			l.start(polling, &all)
 			mine = true
 		}
 		if !mine {
@@ -122,6 +102,38 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 			return ctx.Err()
 		case <-time.After(heartbeat):
 		}
+	}
+}
+
+// connect opens a connection beside the pool, as the pool opens its own. The connection has to be closed, even after an
+// error.
+func (l *lease) connect(ctx context.Context) (*pgx.Conn, error) {
+	config := l.pool.Config()
+	if config.BeforeConnect != nil { // for example, it may set a password that is valid for an hour
+		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err == nil && config.AfterConnect != nil { // so that times are parsed as in the pool
+		err = config.AfterConnect(ctx, conn)
+	}
+	if err == nil {
+		err = l.setSilence(ctx, conn)
+	}
+	return conn, err
+}
+
+// start starts what runs as long as the lock is held.
+func (l *lease) start(polling context.Context, all *sync.WaitGroup) {
+	if current := l.options.Current; current != nil {
+		current.Begin()
+	}
+	for _, p := range l.pollers {
+		all.Go(func() { p.run(polling) })
+	}
+	if l.options.Work != nil {
+		all.Go(func() { l.work(polling) })
 	}
 }
 

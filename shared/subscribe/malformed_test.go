@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -175,6 +176,49 @@ func TestMalformed(t *testing.T) {
 		s.breaks(`"version":3,"entity`, `"version":0,"entity`, 8)
 		c.mustPoll(t)
 		wantErased(t, c, s)
+	})
+
+	t.Run("an erasure with a wrong time and a null for an entity is one", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		c.mustPoll(t)
+		s.erase(t, 1)
+		s.breaks(`"erased":true`, `"erased":true,"entity":null,"version":0`, 1, 6)
+		c.mustPoll(t)
+		wantErased(t, c, s)
+		if at := c.stored(t); at.rejected > 0 {
+			t.Errorf("%d are rejected", at.rejected)
+		}
+	})
+
+	t.Run("of an erased entity nothing is kept under another id", func(t *testing.T) {
+		t.Parallel()
+		for _, id := range []string{"urn:uuid:" + numbered(9).String(), "tag:thing"} {
+			s := newSource(t)
+			s.put(t, 1, 5)
+			c := newCopier(t, s)
+			c.Check = func(e feed.Entry) error {
+				if !e.Deleted && !strings.Contains(string(e.Entity), e.ID.String()) {
+					return errors.New("its id is not its entity's")
+				}
+				return nil
+			}
+			s.breaks(`urn:uuid:[0-9a-f-]+`, id, 1)
+			c.mustPoll(t)
+			kept := `select count(*) from rejected_entry where entity is not null and convert_from(entity, 'UTF8') like '%thing 1%'`
+			if n := c.stored(t).rejected; n != 1 {
+				t.Errorf("%d are rejected", n)
+			}
+			s.setTamper(nil)
+			s.erase(t, 1)
+			c.mustPoll(t)
+			if n := count(t, c.pool, kept); n > 0 {
+				t.Errorf("with the id %s it is kept", id)
+			}
+			c.fetcher.client.Close()
+		}
 	})
 
 	t.Run("several in the end, after a restart", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type quarantine struct {
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // how far seeCheck has searched
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
+	sought  atomic.Bool                // seeWitness has searched
 
 	mu     sync.Mutex
 	doubts map[doubtful]doubt // of pages that were not applied
@@ -61,6 +63,8 @@ func (q *quarantine) check(entries []feed.Entry) (good []feed.Entry, bad []rejec
 	}
 	return good, bad
 }
+
+func (q *quarantine) isBad(e feed.Entry) bool { return q.checkOne(e) != nil }
 
 func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	defer func() {
@@ -110,36 +114,37 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 	return q.passed.Load()
 }
 
-// seeWitness searches the feed's first entries for one that the copy has taken before. It is needed if Apply refused
-// all of a page, and nothing has passed since the process started.
-func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) (found bool) {
-	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil {
+// seeWitness searches the feed's first entries, once, for one that the copy has taken before. It is needed if Apply
+// refused entries, and nothing has passed since the process started. It reports whether it has searched.
+func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) bool {
+	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil || q.sought.Load() {
 		return false
 	}
 	answer, err := client.Get(ctx, feedclient.Request{URL: q.URL, Limit: feed.PageSize})
 	if err != nil {
 		return false
 	}
-	good, _ := q.check(answer.Page.Latest())
+	good, _ := q.check(answer.Page.Latest(q.isBad))
 	var b pgx.Batch
 	known := noneKnown()
 	q.lookUp(&b, good, true, known)
 	if q.pool.SendBatch(ctx, &b).Close() != nil {
 		return false
 	}
+	q.sought.Store(true)
 	for _, e := range good {
 		_, rejected := known.rejected[e.ID]
 		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
 			q.witness.Store(&e)
-			return true
+			break
 		}
 	}
-	return false
+	return true
 }
 
-// judge returns a *refusedError if no entry passed, because then the service may be at fault. But a single entry, or
-// with end all of them, are at fault if Apply still takes the witness. Without a witness, a single entry is at fault if
-// its error is one of data.
+// judge returns a *refusedError if the service may be at fault: if no entry passed, or if Apply would refuse the witness
+// for the same reason if it were new. But a single entry, or with end all of them, are at fault if Apply still takes the
+// witness. Without a witness, a single entry is at fault if its error is one of data.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
 	var checked int
 	var alone rejection
@@ -151,6 +156,12 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 		}
 	}
 	applied, refused := entries-checked, len(bad)-checked
+	if refused > 0 && q.witness.Load() == nil && !q.sought.Load() {
+		return &refusedError{entries: entries, refused: len(bad), first: alone.reason}
+	}
+	if alike, err := q.refusesNew(ctx, tx, bad); err != nil || alike {
+		return cmp.Or(err, error(&refusedError{entries: entries, refused: len(bad), first: alone.reason}))
+	}
 	switch {
 	case refused < applied, len(bad) == 0:
 		return nil
@@ -165,17 +176,43 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 			return err
 		}
 	}
-	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
+	return &refusedError{entries: entries, refused: len(bad), checked: applied == 0, first: bad[0].reason}
 }
 
-// A refusedError means that every entry of a page was refused, and that no entry is at fault.
+// refusesNew reports whether Apply, after it has deleted the witness, refuses it for a reason that it also had to refuse
+// one of the entries. It leaves no trace. An update of what the copy has may pass where everything new is refused.
+func (q *quarantine) refusesNew(ctx context.Context, tx pgx.Tx, bad []rejection) (alike bool, err error) {
+	known := q.witness.Load()
+	refused := slices.DeleteFunc(slices.Clone(bad), func(r rejection) bool { return r.checked || passing(r.reason) })
+	if known == nil || len(refused) == 0 {
+		return false, nil
+	}
+	outer, err := tx.Begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	gone := *known
+	gone.Deleted, gone.Entity = true, nil
+	failed, err := q.attempt(ctx, outer, []feed.Entry{gone}, true, q.step())
+	if err == nil && failed == nil {
+		failed, err = q.attempt(ctx, outer, []feed.Entry{*known}, false, q.step())
+		alike = failed != nil && slices.ContainsFunc(refused, func(r rejection) bool { return unquoted(r.reason) == unquoted(failed) })
+	}
+	return alike, cmp.Or(err, outer.Rollback(ctx))
+}
+
+// A refusedError means that entries of a page were refused, and that no entry is at fault.
 type refusedError struct {
 	entries int
+	refused int  // of them
 	checked bool // the check refused all of them
 	first   error
 }
 
 func (e *refusedError) Error() string {
+	if e.refused < e.entries {
+		return fmt.Sprintf("%d of the %d entries were refused, as good ones would be, the first: %s", e.refused, e.entries, unquoted(e.first))
+	}
 	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
 }
 
@@ -280,9 +317,13 @@ func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.En
 	}
 }
 
-// reject stores the bad entries.
+// reject stores the bad entries. Of one that does not say whose it is, it stores no more than where it is: an erasure
+// would not find it.
 func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
+		if r.Nameless() {
+			r.Entity = []byte("[]")
+		}
 		_, err := tx.Exec(ctx, `
 			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 			values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -295,8 +336,18 @@ func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) err
 			return err
 		}
 	}
-	return nil
+	if len(bad) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, forgetRejected, q.service, q.Name, nil)
+	return err
 }
+
+// forgetRejected deletes rejected entries that name one of the erased entities $3, under whatever id; null is all.
+const forgetRejected = `
+	delete from rejected_entry r using erased_entity e
+	 where e.service = $1 and e.feed = $2 and (e.id = any($3) or $3::uuid[] is null) and r.service = $1 and r.feed = $2
+	       and position(e.id::text in lower(encode(r.entity, 'escape'))) > 0`
 
 // clear deletes entities from the list of rejected entries: what was applied is good.
 func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {

@@ -13,6 +13,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 // bans makes the database refuse what is named so: `^thing (3|4), 0 ` are things 3 and 4 as first published.
@@ -258,6 +262,111 @@ func TestQuarantine(t *testing.T) {
 		c.mustPoll(t)
 		c.wantUpToDate(t, s)
 	})
+}
+
+// A version that breaks the contract hides no good one before it, wherever the pages end.
+func TestContractAndPageBounds(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	bad := func(n int) {
+		e := s.version(n)
+		e.Payload = fmt.Appendf(nil, `{"id":"%s","version":%d}`, e.ID, e.Version)
+		s.publish(t, e)
+	}
+	s.put(t, 1, 5)
+	bad(1)
+	bad(2)
+	s.put(t, 2, 2)
+	s.put(t, 3, 3)
+	bad(3)
+	s.remove(t, 4)
+	bad(4)
+	bad(6)
+	want := map[int]int64{2: 3, 1: 1, 3: 2, 5: 1}
+	for _, size := range []int{1, 2, 3, 7, 100} {
+		for _, resynced := range []bool{false, true} {
+			t.Run(fmt.Sprintf("pages of %d, resynced %t", size, resynced), func(t *testing.T) {
+				t.Parallel()
+				c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), size)
+				t.Cleanup(c.fetcher.client.Close)
+				c.Check = func(e feed.Entry) error {
+					if !e.Deleted && !strings.Contains(string(e.Entity), `"name"`) {
+						return errors.New("it has no name")
+					}
+					return nil
+				}
+				if resynced {
+					c.resync(t)
+				}
+				c.mustPoll(t)
+				got := map[int]int64{}
+				things := c.things(t)
+				for n := range 7 {
+					if thing, has := things[numbered(n)]; has {
+						got[n] = thing.Version
+					}
+				}
+				if !maps.Equal(got, want) {
+					t.Errorf("the versions of the copy are %v, want %v", got, want)
+				}
+				if at := c.stored(t); at.cursor != s.head(t).Cursor() || at.rejected != 4 {
+					t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
+				}
+			})
+		}
+	}
+}
+
+// A fault of the service that only new rows meet is no entry's, though updates pass.
+func TestOnlyNewRowsAreRefused(t *testing.T) {
+	t.Parallel()
+	const broken = `
+		create function note() returns trigger language plpgsql as 'begin perform missing(new.name); return new; end';
+		create trigger note after insert on thing for each row execute function note()`
+	for name, x := range map[string]struct {
+		refuse string
+		change func(t *testing.T, s *source)
+	}{
+		"one new":                    {broken, func(t *testing.T, s *source) { s.put(t, 6, 6) }},
+		"one after an update":        {broken, func(t *testing.T, s *source) { s.put(t, 1, 1); s.put(t, 6, 6) }},
+		"several among more updates": {broken, func(t *testing.T, s *source) { s.put(t, 1, 5); s.put(t, 6, 8) }},
+		"a column that must have a value": {`
+			alter table thing add code text;
+			create function coded() returns trigger language plpgsql as 'begin if new.code is null then raise not_null_violation using column = ''code''; end if; return new; end';
+			create trigger coded after insert on thing for each row execute function coded()`,
+			func(t *testing.T, s *source) { s.put(t, 1, 2); s.put(t, 6, 6) }},
+	} {
+		for kind, columns := range map[string][]string{"apply": nil, "columns": {"name"}} {
+			for _, restarted := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, restarted %t", name, kind, restarted), func(t *testing.T) {
+					t.Parallel()
+					s := newSource(t)
+					s.put(t, 1, 5)
+					pool := pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
+					c := s.copier(t, pool, 10, columns...)
+					t.Cleanup(c.fetcher.client.Close)
+					c.mustPoll(t)
+					exec(t, pool, x.refuse)
+					if restarted {
+						c = s.copier(t, pool, 10, columns...)
+						t.Cleanup(c.fetcher.client.Close)
+					}
+					x.change(t, s)
+					for range 2 {
+						if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
+							t.Errorf("the poll: %v", err)
+						}
+					}
+					if at := c.stored(t); at.rejected > 0 || at.cursor == s.head(t).Cursor() {
+						t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
+					}
+					exec(t, pool, `drop trigger if exists note on thing; drop trigger if exists coded on thing`)
+					c.mustPoll(t)
+					c.wantUpToDate(t, s)
+				})
+			}
+		}
+	}
 }
 
 // Logs are kept when an entity is erased.

@@ -21,7 +21,7 @@ type RejectedEntry struct {
 	Position   int64           `json:"position"` // 0 if it was missing at a resync
 	Updated    *time.Time      `json:"updated"`  // null if not known, after a resync, or before the year 2
 	Deleted    bool            `json:"deleted"`
-	Entity     json.RawMessage `json:"entity"` // null if deleted
+	Entity     json.RawMessage `json:"entity"` // null if deleted; [] if the item does not say whose it is
 	Reason     string          `json:"reason"`
 	RejectedAt time.Time       `json:"rejected_at"` // last
 	Attempts   int             `json:"attempts"`

@@ -92,10 +92,11 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 
 // note stores the newest versions on a page, and moves the resync's cursor behind it.
 func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
-	var ids []uuid.UUID
-	var versions, positions []int64
+	var ids, good []uuid.UUID
+	var versions, positions, goodPositions []int64
 	var updated []time.Time
 	var entities [][]byte
+	var bad []bool
 	page, err := r.applier.erasures.forget(ctx, page)
 	if err != nil {
 		return err
@@ -107,9 +108,13 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	for _, e := range page.Latest() {
+	isBad := r.applier.quarantine.isBad
+	for _, e := range page.Latest(isBad) {
 		if r.Apply == nil && !malformed(e) {
 			continue
+		}
+		if bad = append(bad, isBad(e)); !bad[len(bad)-1] {
+			good, goodPositions = append(good, e.ID), append(goodPositions, e.Position)
 		}
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
 		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
@@ -118,12 +123,15 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 		first.Queue(`update subscription set resync_cursor = $4 where service = $1 and feed = $2 and resync_cursor = $3`,
 			r.service, r.Name, from.String(), page.Cursor.String()).Exec(fenced)
 		first.Queue(`
-			insert into resynced_entity (service, feed, id, version, position, updated, entity)
-			select distinct on (id) $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[])
-			       as e (id, version, position, updated, entity) order by id, position desc -- a malformed one comes behind what it was before
-			on conflict (service, feed, id) do update
+			insert into resynced_entity (service, feed, id, version, position, updated, entity, bad)
+			select $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::boolean[]) as e
+			on conflict (service, feed, id, bad) do update
 			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
-			r.service, r.Name, ids, versions, positions, updated, entities)
+			r.service, r.Name, ids, versions, positions, updated, entities, bad)
+		first.Queue(`
+			delete from resynced_entity w using unnest($3::uuid[], $4::bigint[]) as good (id, position)
+			 where service = $1 and feed = $2 and w.id = good.id and bad and w.position < good.position`,
+			r.service, r.Name, good, goodPositions)
 	}, func(pgx.Tx) error { return nil })
 }
 
@@ -134,6 +142,7 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
+		r.applier.quarantine.sought.Store(true)  // in another history there is nothing that the copy has taken before
 	}
 	var applied, gone int
 	var bad []rejection

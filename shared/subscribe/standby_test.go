@@ -50,6 +50,55 @@ func TestPublishingWithASynchronousStandby(t *testing.T) {
 	}
 }
 
+// A service that publishes nothing has a synchronous standby, which stops. The commit that hangs is not cancelled, so
+// that nobody sees what a failover would take away. What a poll says of it is true, and with the standby back all is
+// there.
+func TestCommitWithASynchronousStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	s := newSource(t)
+	pool := primary.Open("things", sql.Migrations("subscribe"), thingMigrations)
+	c := s.copier(t, pool, 10)
+	t.Cleanup(c.fetcher.client.Close)
+	s.put(t, 1, 5)
+	c.mustPoll(t)
+	standby.Stop()
+	s.put(t, 6, 7)
+	c.timeout = 2 * time.Second
+	if err := c.poll(t.Context()); !errors.Is(err, publish.ErrUnknown) {
+		t.Errorf("the poll: %v, want an unknown outcome", err)
+	}
+	if n := len(c.things(t)); n != 5 {
+		t.Errorf("%d things are seen, of which 5 are confirmed", n)
+	}
+	if !slices.Contains(primary.Waiting(), "commit") {
+		t.Error("the commit was cancelled")
+	}
+	if n := pool.Stat().AcquiredConns(); n > 0 {
+		t.Errorf("%d connections are in use", n)
+	}
+	c.timeout = time.Minute
+	polled := make(chan error, 1)
+	go func() { polled <- c.poll(t.Context()) }()
+	eventually(t, "the next poll to wait for the row", func() bool {
+		var waits bool
+		err := pool.QueryRow(t.Context(), `select exists (select from pg_locks where not granted)`).Scan(&waits)
+		return err == nil && waits
+	})
+	standby.Start()
+	if err := <-polled; !errors.Is(err, confirmedLate{}) {
+		t.Errorf("the poll: %v, want %q", err, confirmedLate{})
+	}
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
+	primary.Stop()
+	standby.Promote()
+	var n int
+	if err := standby.Open("things").QueryRow(t.Context(), `select count(*) from thing`).Scan(&n); err != nil || n != 7 {
+		t.Errorf("after the failover there are %d things, %v", n, err)
+	}
+}
+
 // A service whose synchronous standby is down stops soon, though its commits hang, and starts: its copy serves.
 func TestRunWithoutItsSynchronousStandby(t *testing.T) {
 	t.Parallel()

@@ -187,12 +187,12 @@ func (st *state) assume(r role) {
 }
 
 // committed takes over what a commit has stored. Settings that were changed meanwhile stay.
-func (st *state) committed(from, to progress, bad []rejection) {
+func (st *state) committed(t *turn, bad []rejection) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.rejecting = st.rejecting || len(bad) > 0
-	now := &st.copied
-	if succeeded(from, to) {
+	now, to := &st.copied, t.to
+	if t.endsPoll() {
 		now.failingSince, now.stale = time.Time{}, false
 		st.saySucceeded(to)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,6 +30,7 @@ type target struct {
 	logger   *slog.Logger
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
 	acting   *Current      // set up to date when a poll succeeds, or nil
+	unknown  atomic.Bool   // the outcome of a commit was unknown
 }
 
 // saySucceeded notes in Current that this copy is up to date, since the service may act only on such copies.
@@ -173,39 +175,6 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 }
 
 func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
-
-// inTx runs f in a transaction. The statements that first queues are sent with BEGIN. If the service publishes and
-// another writer has appended in the meantime, first and f run again, so they must have no effect outside the
-// transaction.
-func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), f func(pgx.Tx) error) error {
-	if t.log != nil {
-		return t.log.InTx(ctx, func(tx *publish.Tx) error {
-			var b pgx.Batch
-			first(&b)
-			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-				return err
-			}
-			return f(tx)
-		})
-	}
-	return t.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
-		var b pgx.Batch
-		b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted}) // so that a statement that waited for a lock sees what its holder has committed
-		first(&b)
-		results := conn.SendBatch(ctx, &b)
-		tx, err := results.Tx(), results.Close()
-		if tx != nil {
-			defer func() { _ = tx.Rollback(ctx) }() // does nothing after the commit
-		}
-		if err == nil {
-			err = f(tx)
-		}
-		if err == nil {
-			err = tx.Commit(ctx)
-		}
-		return err
-	})
-}
 
 // answers reports whether the database answers.
 func (t *target) answers(ctx context.Context) bool {

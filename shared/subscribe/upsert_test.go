@@ -190,7 +190,7 @@ func TestUpsertAtOnce(t *testing.T) {
 	commit := func(from progress, entries ...feed.Entry) error {
 		to := from
 		to.cursor.Position += int64(len(entries))
-		return c.applier.commit(t.Context(), entries, from, to, nil)
+		return c.applier.commit(t.Context(), &turn{entries: entries, from: from, to: to})
 	}
 	exec(t, pool, `update thing set version = 5`)
 	if err := commit(at, entry(1, 4, "older"), entry(2, 5, "as old"), entry(3, 4, ""), entry(5, 1, "new")); err != nil {

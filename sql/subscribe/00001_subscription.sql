@@ -44,7 +44,7 @@ create table subscription_setting (
     foreign key (service, feed) references subscription on update cascade on delete cascade
 );
 
--- The newest version of each entity that a resync has seen.
+-- The newest version of each entity that a resync has seen, and, if a bad one came after it, the last of those.
 create table resynced_entity (
     service  text        not null,
     feed     text        not null,
@@ -53,7 +53,8 @@ create table resynced_entity (
     position bigint      not null,
     updated  timestamptz not null,
     entity   bytea,                -- null: deleted
-    primary key (service, feed, id),
+    bad      boolean     not null default false, -- it is malformed, or breaks the contract
+    primary key (service, feed, id, bad),
     foreign key (service, feed) references subscription on update cascade on delete cascade
 );
 create index on resynced_entity (service, feed, position);

@@ -314,7 +314,7 @@ func (o *outbox) postpone(ctx context.Context, m *confirmation, reason string) e
 func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	return pgx.BeginFunc(ctx, o.db, func(tx pgx.Tx) error {
+	return subscribe.InTx(ctx, o.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, outboxLock); err != nil {
 			return err
 		}

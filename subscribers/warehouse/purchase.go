@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -41,7 +42,7 @@ func book(ctx context.Context, db *pgxpool.Pool, now time.Time) error {
 	if err := db.QueryRow(ctx, `select exists (select from purchase where arrived_at is null and due_at <= $1)`, now).Scan(&due); err != nil || !due {
 		return err
 	}
-	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	return subscribe.InTx(ctx, db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockStock); err != nil {
 			return err
 		}

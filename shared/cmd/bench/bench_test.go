@@ -74,11 +74,8 @@ func wantRows(t *testing.T, out string, rows ...[]string) {
 	t.Helper()
 	for _, cells := range rows {
 		if row := `(?m)^\| ` + strings.Join(cells, ` \| `) + ` \|$`; !regexp.MustCompile(row).MatchString(out) {
-			t.Errorf("nothing matches %s", row)
+			t.Errorf("%s\nnothing matches %s", out, row)
 		}
-	}
-	if t.Failed() {
-		t.Log(out)
 	}
 }
 
@@ -95,7 +92,7 @@ func TestFeed(t *testing.T) {
 		wantRows(t, out, []string{page, "feed", positive, figure, figure, ratio, ratio, ratio})
 	}
 	for _, page := range pages[1:4] {
-		wantRows(t, out, []string{page, "structs", positive, positive, figure, ratio, ratio, ratio})
+		wantRows(t, out, []string{page, "structs", positive, figure, figure, ratio, ratio, ratio})
 	}
 	for _, reader := range []string{"wait", "wait, replica", "poll every 1 s"} {
 		wantRows(t, out, []string{reader, "20", figure, positive, positive})
@@ -104,7 +101,7 @@ func TestFeed(t *testing.T) {
 		[]string{"200", `(?:` + figure + `|-)`, none, ratio},
 		[]string{"alone", positive, positive, ratio, figure},
 		[]string{"with cold walkers", positive, positive, ratio, figure})
-	if bars < 4*3+5+3*2 {
+	if bars < 4*3+2+3*2 { // of the pages, only nginx and the feed's; a CPU time below that of idle time has no bar
 		t.Errorf("the picture has %d bars", bars)
 	}
 	t.Run("against nginx", func(t *testing.T) {
@@ -125,7 +122,7 @@ func TestSubscribe(t *testing.T) {
 		[]string{"source", positive, figure},
 		[]string{"source's DB", positive, figure}, // a poll may cost less than what goes on anyway
 		[]string{"subscriber's DB", positive, figure},
-		[]string{"subscriber", positive, positive},
+		[]string{"subscriber", positive, figure},
 		append([]string{"feed, pure copy, wait"}, fresh...),
 		append([]string{"feed, poll every 1 s"}, fresh...),
 		append([]string{"logical replication"}, fresh...),
@@ -133,7 +130,7 @@ func TestSubscribe(t *testing.T) {
 		[]string{"logical replication, initial sync", "5,000", positive, ratio, ratio, none},
 		[]string{"feed, pure copy, from a source just started", "5,000", positive, ratio, ratio, positive},
 		[]string{"feed, one applier, .*", "5,000", positive, ratio, ratio, positive})
-	if bars < 3+2*3+5 {
+	if bars < 2*3+5 { // a CPU time of 0 has no bar
 		t.Errorf("the picture has %d bars", bars)
 	}
 	t.Run("against RabbitMQ", func(t *testing.T) {

@@ -105,8 +105,9 @@ func (l *Link) Deliver(ctx context.Context, exchange, key string, body []byte) e
 	}
 }
 
-// Consume hands the messages of a queue to handle, up to `most` at a time, until ctx ends. It calls ready when it
-// consumes for the first time. After a lost connection or an error of handle, what was not acknowledged comes again.
+// Consume hands the messages of a queue, which declare makes unless it is nil, to handle, up to `most` at a time, until
+// ctx ends. It calls ready when it consumes for the first time. After a lost connection or an error of handle, what was
+// not acknowledged comes again.
 func (l *Link) Consume(ctx context.Context, queue string, most int, declare func(*amqp.Channel) error, ready func(),
 	handle func([]amqp.Delivery) error) error {
 	defer l.Close()
