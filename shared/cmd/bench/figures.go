@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 type output struct {
@@ -96,10 +98,4 @@ func number(v float64) string {
 	}
 }
 
-func count(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func count(n int) string { return web.Num(int64(n)) }
