@@ -49,16 +49,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	return sales.Run(ctx, settings, stdout)
 }
 
-// parse reads an app's settings, and refuses arguments.
 func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
-	err := service.Arguments("sales-feed", args, stdout, func() {
+	return service.Configure("sales-feed", args, env, settings, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
 		help(stdout)
 	})
-	if err != nil {
-		return err
-	}
-	return daemon.Parse(env, settings)
 }
 
 const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME
@@ -69,7 +64,6 @@ Makes a token for a reader of feeds, or for an operator, and prints it once, wit
   --feeds FEEDS   feeds that a reader may read, such as orders,builds (default all)
 `
 
-// printToken prints a new token and its entry for the list of tokens.
 func printToken(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("token", flag.ContinueOnError)
 	flags.SetOutput(stdout)

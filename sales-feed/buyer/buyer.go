@@ -1,11 +1,11 @@
-// Package buyer holds the credentials of buyers, by which sales and customers know whose an order or an account is: a
-// signed cookie in the browser, or a signed token that the API returns once. Both apps sign with one key, so neither
-// has to ask the other. A browser that signs in at customers is handed over to sales by a signed value: see
-// [Side.Send].
+// Package buyer holds the credentials of buyers, which tell sales and customers whose an order or an account is: a
+// signed cookie in the browser, or a signed token of the API. Both apps sign with one key. A signed value hands a
+// browser that signs in at customers over to sales: see [Side.Send].
 package buyer
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -28,8 +28,7 @@ const (
 	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
 )
 
-// Repeats reports whether the answer to a repeated request, which was first answered at t, brings the buyer's
-// credential again: for an hour. Later, an Idempotency-Key that somebody guesses opens nothing.
+// Repeats reports whether a repeated answer, first given at t, brings the buyer's credential again: for an hour.
 func Repeats(t time.Time) bool {
 	age := time.Since(t)
 	return age > -maxSkew && age < repeatTime
@@ -146,7 +145,7 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 		}
 		return p, err
 	}
-	if s.read(c, s.cookie(), cookieTime, &p.Buyer) != nil {
+	if s.read(c, buyerCookie, cookieTime, &p.Buyer) != nil {
 		p.Buyer = Buyer{}
 	}
 	ended, err := s.ended(c.Request.Context(), p.Buyer)
@@ -187,21 +186,30 @@ func unauthorized(detail string) error {
 	return p
 }
 
-// cookie returns the name of the app's cookie. Cookies ignore ports, so on one host each app also receives the other
+// cookie returns the name of a cookie of the app. Cookies ignore ports, so on one host each app also receives the other
 // app's.
-func (s *Side) cookie() string { return string(s.app) + "_buyer" }
+func (s *Side) cookie(kind string) string { return string(s.app) + "_" + kind }
+
+// The kinds of cookies.
+const (
+	buyerCookie = "buyer"
+	begunCookie = "handover" // for a sign-in that has begun: at sales the nonce, at customers its digest
+	newsCookie  = "news"     // that a browser has brought
+	// The digests of the nonces of sign-ins at one app for the other, so that a sign-out ends only what the same browser
+	// has at the other app.
+	pairCookie = "pair"
+)
 
 // Keep makes the browser the buyer's from now on.
 func (s *Side) Keep(c *gin.Context, b Buyer) error {
-	return s.write(c, s.cookie(), cookieTime, b)
+	return s.write(c, buyerCookie, cookieTime, b, http.SameSiteLaxMode)
 }
 
 // Forget signs the browser out, and ends a hand-over that it has begun. What it has at the other app can still be ended
 // by [Side.SignOut].
 func (s *Side) Forget(c *gin.Context) {
-	for _, name := range []string{s.cookie(), s.begunCookie()} {
-		set(c, name, "", -time.Second, http.SameSiteLaxMode)
-	}
+	s.delete(c, buyerCookie)
+	s.delete(c, begunCookie)
 }
 
 // SignOut is [Side.Forget], and returns what a hand-over needs to sign the same browser out at the other app, or nil if
@@ -209,19 +217,26 @@ func (s *Side) Forget(c *gin.Context) {
 func (s *Side) SignOut(c *gin.Context) (paired [][]byte) {
 	paired = s.Paired(c)
 	s.Forget(c)
-	set(c, s.pairCookie(), "", -time.Second, http.SameSiteLaxMode)
+	s.delete(c, pairCookie)
 	return paired
 }
 
-func (s *Side) write(c *gin.Context, name string, maxAge time.Duration, value any) error {
-	signed, err := s.sign(name, value)
-	if err == nil {
-		set(c, name, signed, maxAge, http.SameSiteLaxMode)
-	}
-	return err
+func (s *Side) delete(c *gin.Context, kind string) {
+	set(c, s.cookie(kind), "", -time.Second, http.SameSiteLaxMode)
 }
 
-func (s *Side) read(c *gin.Context, name string, maxAge time.Duration, into any) error {
+func (s *Side) write(c *gin.Context, kind string, maxAge time.Duration, value any, sameSite http.SameSite) error {
+	name := s.cookie(kind)
+	signed, err := s.sign(name, value)
+	if err != nil {
+		return fmt.Errorf("sign a cookie: %w", err)
+	}
+	set(c, name, signed, maxAge, sameSite)
+	return nil
+}
+
+func (s *Side) read(c *gin.Context, kind string, maxAge time.Duration, into any) error {
+	name := s.cookie(kind)
 	cookie, err := c.Request.Cookie(onWire(c, name))
 	if err != nil {
 		return err

@@ -83,7 +83,6 @@ func (s *Side) Route(r gin.IRoutes, h func(c *gin.Context, got Handover) error) 
 	}))
 }
 
-// receive verifies the hand-over that was posted, and marks it as used.
 func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	var body struct {
 		Handover string `json:"handover"`
@@ -105,7 +104,7 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 	}
 	if s.app == Sales && got.SignOut == nil && !got.News {
 		var b begun
-		err := s.read(c, s.begunCookie(), signInTime+handoverTime, &b)
+		err := s.read(c, begunCookie, signInTime+handoverTime, &b)
 		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {
 			return got, s.failed("It began in another browser, or too long ago.")
 		}
@@ -138,7 +137,6 @@ func (s *Side) failed(why string) error {
 	}
 }
 
-// use marks the hand-over as used, and reports whether it was unused.
 func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	tag, err := s.pool.Exec(ctx, `
 		with expired as (delete from handover where used_at < now() - 2 * $2::interval)
@@ -149,50 +147,38 @@ func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	return tag.RowsAffected() == 1, nil
 }
 
-// begunCookie returns the name of the cookie for a sign-in that has begun. At sales it holds the nonce, at customers
-// the nonce's digest.
-func (s *Side) begunCookie() string { return string(s.app) + "_handover" }
-
 // Begin starts a sign-in at sales, and returns the nonce's digest.
 func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
 	b := begun{rand.Text(), visitor}
-	signed, err := s.sign(s.begunCookie(), b)
-	if err != nil {
-		return nil, fmt.Errorf("sign a nonce: %w", err)
-	}
-	set(c, s.begunCookie(), signed, signInTime+handoverTime, withHandovers(c))
 	digest := sha256.Sum256([]byte(b.Nonce))
-	return digest[:], nil
+	return digest[:], s.write(c, begunCookie, signInTime+handoverTime, b, withHandovers(c))
 }
 
 // Remember stores at customers that the browser began to sign in at sales.
 func (s *Side) Remember(c *gin.Context, nonce []byte) error {
-	return s.write(c, s.begunCookie(), signInTime, nonce)
+	return s.write(c, begunCookie, signInTime, nonce, http.SameSiteLaxMode)
 }
 
 // Remembered returns the nonce's digest that [Side.Remember] stored, or nil.
 func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
-	if s.read(c, s.begunCookie(), signInTime, &nonce) != nil {
+	if s.read(c, begunCookie, signInTime, &nonce) != nil {
 		return nil
 	}
 	return nonce
 }
 
-// newsCookie returns the name of the cookie for news that a browser has brought.
-func (s *Side) newsCookie() string { return string(s.app) + "_news" }
-
 // Hear stores news of a customer for the request to which the browser is redirected: a POST from another site carries
 // no buyer's cookie.
 func (s *Side) Hear(c *gin.Context, news Buyer) error {
-	return s.write(c, s.newsCookie(), handoverTime, news)
+	return s.write(c, newsCookie, handoverTime, news, http.SameSiteLaxMode)
 }
 
 // Heard returns the news that [Side.Hear] stored, and removes them, or returns nil.
 func (s *Side) Heard(c *gin.Context) (news *Buyer) {
-	if s.read(c, s.newsCookie(), handoverTime, &news) != nil {
+	if s.read(c, newsCookie, handoverTime, &news) != nil {
 		return nil
 	}
-	set(c, s.newsCookie(), "", -time.Second, http.SameSiteLaxMode)
+	s.delete(c, newsCookie)
 	return news
 }
 
@@ -205,29 +191,19 @@ func withHandovers(c *gin.Context) http.SameSite {
 	return http.SameSiteLaxMode
 }
 
-// pairCookie returns the name of the cookie that both apps give a browser when it signs in at one for the other. It
-// holds the digests of the nonces of such sign-ins, so that a sign-out ends only what the same browser has at the other
-// app.
-func (s *Side) pairCookie() string { return string(s.app) + "_pair" }
-
 const maxPaired = 8 // sign-ins of a browser that customers has completed, and that did not come back to sales
 
 // Pair ends the sign-in that the browser has begun, and adds the digest of its nonce to [Side.Paired]. The earlier ones
 // stay: the browser may never come to sales with the new one.
 func (s *Side) Pair(c *gin.Context, nonce []byte) error {
-	set(c, s.begunCookie(), "", -time.Second, http.SameSiteLaxMode)
+	s.delete(c, begunCookie)
 	all := append([][]byte{nonce}, s.Paired(c)...)
-	signed, err := s.sign(s.pairCookie(), all[:min(len(all), maxPaired)])
-	if err != nil {
-		return fmt.Errorf("sign a nonce: %w", err)
-	}
-	set(c, s.pairCookie(), signed, cookieTime, withHandovers(c))
-	return nil
+	return s.write(c, pairCookie, cookieTime, all[:min(len(all), maxPaired)], withHandovers(c))
 }
 
 // Paired returns the digests that [Side.Pair] stored since the browser last signed out, or nil.
 func (s *Side) Paired(c *gin.Context) (nonces [][]byte) {
-	if s.read(c, s.pairCookie(), cookieTime, &nonces) != nil {
+	if s.read(c, pairCookie, cookieTime, &nonces) != nil {
 		return nil
 	}
 	return nonces

@@ -93,7 +93,7 @@ func TestExpiry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &Side{app: Sales, other: Customers, key: []byte(strings.Repeat("k", minKey))}
-		for purpose, maxAge := range map[string]time.Duration{audience(Sales): handoverTime, s.cookie(): cookieTime, s.begunCookie(): signInTime} {
+		for purpose, maxAge := range map[string]time.Duration{audience(Sales): handoverTime, s.cookie(buyerCookie): cookieTime, s.cookie(begunCookie): signInTime} {
 			signed, err := s.sign(purpose, Buyer{Visitor: uuid.New()})
 			if err != nil {
 				t.Fatal(err)

@@ -13,8 +13,7 @@ import (
 var ErrEnded = unauthorized("This browser or token is signed out because the e-mail address of its account has been confirmed since. Nothing was changed or bought. " +
 	"Sign in with a link by e-mail. A POST to the link returns a new token.")
 
-// Since returns when the account's e-mail address was confirmed, as far as this app knows, in Unix microseconds, or 0
-// if it was not.
+// Since returns when the account's address was confirmed, as far as this app knows, in Unix microseconds, or 0.
 func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since int64, err error) {
 	err = pool.QueryRow(ctx, `select coalesce(max(since), 0) from buyer_since where customer_id = $1`, customer).Scan(&since)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// An account is what a customer enters at the sign-up and with each change.
 type account struct {
 	Name    string           `json:"name"`
 	Email   string           `json:"email"`
@@ -56,7 +55,6 @@ func (a *account) fields() []field {
 	}
 }
 
-// check returns a problem that lists every wrong field, or nil.
 func (a *account) check() error {
 	var wrong []web.FieldError
 	for _, f := range a.fields() {

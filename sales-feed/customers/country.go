@@ -22,7 +22,6 @@ func isCountry(code string) bool { return slices.Contains(strings.Fields(codes),
 
 type country struct{ Code, Name string }
 
-// countries returns all countries with their English names.
 func countries() []country {
 	var list []country
 	for code := range strings.FieldsSeq(codes) {

@@ -1,9 +1,6 @@
 // Package customers is the customers app: it keeps the accounts, and publishes every version of them on the customers
-// feed, from which a deleted account is erased. It does not know the readers of the feed, and of the shop only its
-// address.
-//
-// An account is accessed by its buyer: with a cookie in the browser that signed up, a token for the API, or a link by
-// mail that signs in elsewhere; see package buyer. Operators may read it.
+// feed, from which a deleted account is erased. An account is accessed by its buyer, see package buyer, and read by
+// operators.
 package customers
 
 import (

@@ -36,7 +36,5 @@ func errNotErased(err error) error {
 	if !errors.Is(err, publish.ErrNotListed) {
 		return err
 	}
-	p := web.Errorf(http.StatusServiceUnavailable, "The account cannot be erased at the moment because the list of erased accounts cannot be written. Nothing was deleted; try again later.")
-	p.Header = http.Header{"Retry-After": {"60"}}
-	return p
+	return web.TryAgain(http.StatusServiceUnavailable, 60, "The account cannot be erased at the moment because the list of erased accounts cannot be written. Nothing was deleted; try again later.")
 }

@@ -6,9 +6,9 @@ import (
 	"html/template"
 	"strings"
 
-	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func customersFeed(publicURL string) feed.Description {
@@ -26,7 +26,7 @@ func customersFeed(publicURL string) feed.Description {
 				return feed.Shown{}, err
 			}
 			return feed.Shown{
-				Title: "Customer " + source.Short(p.ID) + ": " + p.Name,
+				Title: "Customer " + web.Short(p.ID) + ": " + p.Name,
 				HTML:  content.String(), URL: publicURL + "/customers/" + p.ID.String(), XML: p,
 			}, nil
 		},

@@ -110,7 +110,6 @@ func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) 
 	return by, id, nil
 }
 
-// ownOnly is like own, for the buyer only.
 func (h *handler) ownOnly(c *gin.Context) (buyer.Buyer, error) {
 	by, id, err := h.own(c)
 	if err == nil && !by.Owns(id) {
@@ -148,7 +147,6 @@ func (h *handler) show(c *gin.Context) error {
 	return nil
 }
 
-// change changes an account by JSON or by the form of its page.
 func (h *handler) change(c *gin.Context) error {
 	by, err := h.ownOnly(c)
 	if err != nil {
@@ -195,7 +193,6 @@ func (h *handler) delete(c *gin.Context) error {
 	return nil
 }
 
-// deleteByForm deletes an account if the form confirms it.
 func (h *handler) deleteByForm(c *gin.Context) error {
 	by, err := h.ownOnly(c)
 	if err != nil {
@@ -240,7 +237,6 @@ func refused(c *gin.Context, err error) *web.Problem {
 	return p
 }
 
-// answer answers with the customer as JSON.
 func answer(c *gin.Context, status int, p *customer.Customer) {
 	tag := source.ETag(p.Version)
 	c.Header("Vary", "Accept")

@@ -20,7 +20,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	gomail "github.com/wneessen/go-mail"
 
-	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/smtp"
@@ -71,7 +70,6 @@ func newLinks(s Settings, accounts store, logger *slog.Logger) *links {
 // wrong clock.
 const standing = `expires_at > now() and expires_at <= now() + $2::interval + interval '1 minute'`
 
-// sends reports whether a mail server is configured.
 func (l *links) sends() bool { return l.mail.Server.String() != "" }
 
 var (
@@ -134,7 +132,6 @@ func (l *links) deliverNext(ctx context.Context, email string, welcome bool, con
 	return l.deliver(ctx, email, welcome, condition, id)
 }
 
-// A holder is an account that gets a link.
 type holder struct {
 	ID        uuid.UUID
 	Email     string
@@ -239,7 +236,7 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
 			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime)
-		view.Links = append(view.Links, link{source.Short(h.ID), h.SignedUp.UTC(), l.publicURL + "/signin/" + secret})
+		view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp, l.publicURL + "/signin/" + secret})
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("keep the links: %w", err)
@@ -286,7 +283,6 @@ func (l *links) find(ctx context.Context, secret string) (id uuid.UUID, email st
 const deleteLink = `delete from sign_in_link using customer
 	where hash = $1 and customer.id = customer_id and customer.email = sign_in_link.email and ` + standing
 
-// use marks a link as used.
 func (l *links) use(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
 	tag, err := l.pool.Exec(ctx, deleteLink, hash[:], linkTime)

@@ -40,7 +40,6 @@ type view struct {
 	Unproven      bool   // the account's owner may not be the address's
 }
 
-// An input is a field of an account's form.
 type input struct {
 	Name, Label, Type, Autocomplete, Value string
 	Max                                    int
@@ -49,10 +48,10 @@ type input struct {
 }
 
 func (h *handler) view(a account, wrong *web.Problem) view {
-	v := view{Problem: wrong, Unconfirmed: detail(wrong, "confirm"), Shop: h.shop, Mails: h.links.sends()}
+	v := view{Problem: wrong, Unconfirmed: wrong.Wrong("confirm"), Shop: h.shop, Mails: h.links.sends()}
 	for _, f := range a.fields() {
 		name := f.name[strings.LastIndex(f.name, ".")+1:]
-		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: detail(wrong, f.name)}
+		in := input{Name: name, Label: f.label, Type: "text", Autocomplete: f.autocomplete, Value: *f.value, Max: f.max, Wrong: wrong.Wrong(f.name)}
 		switch name {
 		case "email":
 			in.Type = name
@@ -64,17 +63,6 @@ func (h *handler) view(a account, wrong *web.Problem) view {
 	return v
 }
 
-func detail(wrong *web.Problem, field string) string {
-	if wrong != nil {
-		for _, e := range wrong.Errors {
-			if e.Field == field {
-				return e.Detail
-			}
-		}
-	}
-	return ""
-}
-
 func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web.Problem) {
 	v := h.view(a, wrong)
 	v.Key = key
@@ -83,7 +71,7 @@ func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web
 
 func (h *handler) renderAccount(c *gin.Context, p *customer.Customer, a account, own, saved bool, wrong *web.Problem) {
 	v := h.view(a, wrong)
-	v.Customer, v.Short, v.Own, v.Saved = p, source.Short(p.ID), own, saved
+	v.Customer, v.Short, v.Own, v.Saved = p, web.Short(p.ID), own, saved
 	title := "Your account"
 	if !own {
 		title = "Account " + v.Short

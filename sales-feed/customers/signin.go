@@ -63,7 +63,6 @@ func (h *handler) signedIn(c *gin.Context) (buyer.Buyer, error) {
 	return by.Buyer, err
 }
 
-// account redirects a browser to the account that it is signed in to.
 func (h *handler) account(c *gin.Context) error {
 	by, err := h.signedIn(c)
 	if err != nil {
@@ -157,7 +156,7 @@ func (h *handler) showLink(c *gin.Context) error {
 		return err
 	}
 	v := h.view(account{}, nil)
-	v.Secret, v.Short, v.Unproven = c.Param("secret"), source.Short(id), !p.EmailConfirmed && !by.Owns(id)
+	v.Secret, v.Short, v.Unproven = c.Param("secret"), web.Short(id), !p.EmailConfirmed && !by.Owns(id)
 	h.render(c, signInPage, "Sign in", v)
 	return nil
 }

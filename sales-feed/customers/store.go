@@ -97,9 +97,8 @@ func (s *store) good(ctx context.Context, by buyer.Buyer) error {
 	return err
 }
 
-// confirm uses a link: it confirms the e-mail address to which the link was sent, and ends all earlier credentials, in
-// one transaction. It returns when the address was confirmed, and whether this was the first time. It returns errNoLink
-// if the link is gone, or the customer has another address now.
+// confirm uses a link: it confirms the address that the link was sent to, and ends all earlier credentials, in one
+// transaction. first is false if the address was confirmed before.
 func (s *store) confirm(ctx context.Context, l *links, secret string) (p *customer.Customer, since int64, first bool, err error) {
 	id, _, err := l.find(ctx, secret)
 	if err != nil {
@@ -196,7 +195,6 @@ func (s *store) commit(ctx context.Context, change *publish.Change, id uuid.UUID
 	return nil
 }
 
-// match returns the customer if one of the entity tags matches it.
 func (s *store) match(ctx context.Context, id uuid.UUID, ifMatch []string) (*customer.Customer, error) {
 	p, err := s.get(ctx, id)
 	if err == nil && ifMatch != nil && !web.MatchesETag(ifMatch, source.ETag(p.Version), true) { // only a proxy weakens it, and it still names the version

@@ -31,7 +31,6 @@ var (
 	thirdBench = Option{"third_row", "Third row of seats", 150_000}
 )
 
-// catalogue lists all models and options with their current prices.
 var catalogue = []Model{
 	{"volta", "Edison Volta", 2_699_000, []Option{longRange, heatPump, glassRoof}, "The city car: short outside, tall inside, charged while you shop.", 340},
 	{"joule", "Edison Joule", 3_450_000, []Option{longRange, heatPump, towBar}, "The van for those who work: a pallet through the side door.", 300},

@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -72,12 +71,9 @@ type shownLine struct {
 	OptionNames string
 }
 
-// PriceCents is the price of all cars of the line.
-func (l shownLine) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
-
 // shown adds the names of the catalogue. A model or option that is no longer on sale keeps its code as name.
 func shown(o *order.Order) *shownOrder {
-	s := &shownOrder{Order: o, Short: source.Short(o.ID), Lines: make([]shownLine, 0, len(o.Lines))}
+	s := &shownOrder{Order: o, Short: web.Short(o.ID), Lines: make([]shownLine, 0, len(o.Lines))}
 	var summary strings.Builder
 	for _, l := range o.Lines {
 		line := shownLine{Line: l, Name: l.Model}

@@ -134,7 +134,6 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	}{o, token})
 }
 
-// readPurchase reads JSON or the storefront's form, and the idempotency key.
 func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
 	p = new(purchase)
 	form, err := source.ReadBody(c, p, "an order")

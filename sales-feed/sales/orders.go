@@ -20,10 +20,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// listed is the number of orders on a page of the list.
 const listed = 50
 
-// A filter selects orders for the list. The zero filter selects all.
 type filter struct {
 	Status   string
 	Model    string

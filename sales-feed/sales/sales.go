@@ -1,5 +1,4 @@
-// Package sales is the sales app: it sells cars, and publishes every order on the orders feed. It does not know the
-// readers of the feed. It identifies buyers by their credentials: see package buyer.
+// Package sales is the sales app: it sells cars, and publishes every order on the orders feed.
 package sales
 
 import (

@@ -38,7 +38,6 @@ const (
 	maxQuantity = 50
 )
 
-// order returns the order that the purchase makes at now, or a problem that lists its wrong fields.
 func (p *purchase) order(now time.Time) (*order.Order, error) {
 	var wrong []web.FieldError
 	if len(p.Lines) == 0 || len(p.Lines) > maxLines {

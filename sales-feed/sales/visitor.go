@@ -9,6 +9,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
 	"github.com/edison-cars/data-feeds/sales-feed/source"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // storefront shows the cars. A browser without a credential gets a visitor's.
@@ -34,7 +35,7 @@ func (h *handler) storefront(c *gin.Context) error {
 		Customer, Account string // "" before the visitor signs in
 	}{Models: catalogue, Key: uuid.NewString()}
 	if by.Customer != uuid.Nil {
-		view.Customer, view.Account = source.Short(by.Customer), string(h.settings.CustomersURL)+"/customers/"+by.Customer.String()
+		view.Customer, view.Account = web.Short(by.Customer), string(h.settings.CustomersURL)+"/customers/"+by.Customer.String()
 	}
 	c.Header("Cache-Control", "no-store") // the page has a key that is valid for one order
 	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", view)

@@ -10,8 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// KeyAge is the minimum time for which an Idempotency-Key is kept after its first answer. A client that was offline
-// over a weekend or a holiday can still repeat its request.
+// KeyAge is the minimum time for which an Idempotency-Key is kept after its first answer.
 const KeyAge = 7 * 24 * time.Hour
 
 const (
@@ -20,12 +19,10 @@ const (
 	intervalOfOld = time.Minute            // until the next check, once no old key is left
 )
 
-// began is when the process began by the machine's clock.
 var began = time.Now()
 
-// SteadyTime returns the time by the machine's clock as it was when the process began, whatever it was set to since. By
-// the later one of it and now() a key is new, and by the earlier one it is old: a clock that is wrong for a while, of
-// the database or of the machine, does not make an answer be forgotten early.
+// SteadyTime returns the time by the machine's clock as it was when the process began. With it and now(), a clock that
+// is wrong for a while, of the database or of the machine, does not make an answer be forgotten early.
 func SteadyTime() time.Time { return began.Add(time.Since(began)) }
 
 // removeOld removes idempotency keys that are older than KeyAge, and runs the statement sweep, until ctx ends.

@@ -59,7 +59,6 @@ func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key 
 	}
 }
 
-// answered returns the first answer to the key, or nil if the key is new.
 func answered[T any](ctx context.Context, pool *pgxpool.Pool, key string, hash []byte) (*T, error) {
 	var firstHash, answer []byte
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)

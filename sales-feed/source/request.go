@@ -58,9 +58,6 @@ func ParseUUID(s string) (uuid.UUID, error) {
 	return uuid.Parse(s)
 }
 
-// Short returns the end of an id, enough to refer to it.
-func Short(id uuid.UUID) string { return id.String()[28:] }
-
 // ETag returns the entity tag of a version.
 func ETag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 

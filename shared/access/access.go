@@ -134,10 +134,10 @@ func New(s Settings, o Options) (*Access, error) {
 	}
 	if o.PublicURL != "" {
 		u, err := url.Parse(o.PublicURL)
-		if err != nil {
-			return nil, errors.New("PUBLIC_URL: takes a URL such as https://feeds.example")
+		h, ok := host{}, false
+		if err == nil {
+			h, ok = listedHost(u.Host)
 		}
-		h, ok := listedHost(u.Host)
 		if !ok {
 			return nil, errors.New("PUBLIC_URL: takes a URL such as https://feeds.example")
 		}
@@ -158,11 +158,10 @@ func New(s Settings, o Options) (*Access, error) {
 }
 
 // Shut reports whether no client has any role: access is closed and no token is listed.
-func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byPrefix) == 0 }
+func (a *Access) Shut() bool { return a.mode == Closed && len(a.tokens.Load().byHash) == 0 }
 
-// Open reports whether every client on this machine may read everything, and no token is listed that may read less.
-// Then shared caches may keep feeds.
-func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byPrefix) == 0 }
+// Open reports whether every client on this machine may read everything. Then shared caches may keep feeds.
+func (a *Access) Open() bool { return a.mode == Open && a.file == "" && len(a.listed.byHash) == 0 }
 
 // Run rereads the file of tokens when it changes, and removes ended sessions, until ctx ends.
 func (a *Access) Run(ctx context.Context) {
@@ -243,7 +242,7 @@ func (a *Access) readAgain(ctx context.Context) {
 	}
 	a.revoke(gone)
 	a.content, a.warned = text, ""
-	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byPrefix), "revoked", len(gone))
+	a.Logger.InfoContext(ctx, "tokens file read again", "file", a.file, "tokens", len(now.byHash), "revoked", len(gone))
 }
 
 // settled returns the file's content once it has stayed the same for a moment.
@@ -264,7 +263,6 @@ func (a *Access) settled(ctx context.Context) (string, error) {
 	return again, err
 }
 
-// revoke marks the sessions of the tokens for removal by sweep.
 func (a *Access) revoke(gone []*token) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -279,7 +277,6 @@ func (a *Access) toRemove() [][]byte {
 	return a.revoked
 }
 
-// sweep removes ended sessions, and those of revoked tokens.
 func (a *Access) sweep(ctx context.Context) error {
 	revoked := a.toRemove()
 	err := a.sessions.sweep(ctx, revoked)

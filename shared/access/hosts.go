@@ -98,8 +98,8 @@ func (a *Access) ours(field string) bool {
 	return ok && (h.loopback() || a.hosts[h])
 }
 
-// local reports whether a client on this machine sent the request without a proxy. The Host must be loopback's: a proxy
-// that adds no header field, as HAProxy by default, still forwards the public Host.
+// local reports whether a client on this machine sent the request without a proxy: one that adds no header field still
+// forwards the public Host.
 func local(req *http.Request) bool {
 	peer, err := netip.ParseAddrPort(req.RemoteAddr)
 	h, ok := parseHost(req.Host)

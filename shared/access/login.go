@@ -28,7 +28,6 @@ var pages embed.FS
 
 var loginPage = web.Template(pages, "login.html")
 
-// A login is the content of the login page.
 type login struct {
 	Next    string // the local path after the login, or ""
 	Form    *form  // that was sent without a session; or nil
@@ -39,7 +38,6 @@ type login struct {
 	Name    string // the operator that has logged in, while a form waits to be sent again
 }
 
-// A form is a form that a browser sent without a session.
 type form struct {
 	To   string // path
 	Back string // path of its page, or ""
@@ -74,7 +72,6 @@ func (a *Access) Route(r gin.IRoutes) {
 	r.POST("/logout", webserver.Handle(a.logOut))
 }
 
-// leadToLogin sends a browser without a session to the login page.
 func (a *Access) leadToLogin(c *gin.Context) error {
 	c.Header("Cache-Control", "no-store")
 	defer c.Abort()
@@ -111,7 +108,6 @@ func backTo(req *http.Request) string {
 	return from.RequestURI()
 }
 
-// show answers with the login page, or with the reason why a login is impossible.
 func (a *Access) show(c *gin.Context, status int, page login) {
 	if page.Refused = a.refused(c); page.Refused != "" {
 		status = http.StatusForbidden
@@ -151,7 +147,6 @@ func (a *Access) showLogin(c *gin.Context) error {
 	return nil
 }
 
-// redirect redirects to the page after the login.
 func redirect(c *gin.Context, next string) {
 	if next == "" {
 		next = "/"

@@ -13,7 +13,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
-// A claim holds the credentials of a request.
 type claim struct {
 	Identity
 	token   *token  // of the Identity, or nil
@@ -39,7 +38,6 @@ type cookie struct {
 
 type claimKey struct{}
 
-// broughtBy returns the credentials of a request.
 func broughtBy(c *gin.Context) *claim {
 	value, _ := c.Get(claimKey{})
 	if brought, ok := value.(*claim); ok {
@@ -83,16 +81,14 @@ func (a *Access) session(ctx context.Context, id sum) (*claim, error) {
 	return nil, nil
 }
 
-// operator returns the operator's token with the hash, or nil.
 func (a *Access) operator(hash sum) *token {
-	if known := a.tokens.Load().byHash(hash); known != nil && known.Role == Operator {
+	if known := a.tokens.Load().byHash[hash]; known != nil && known.Role == Operator {
 		return known
 	}
 	return nil
 }
 
-// Identify is middleware for the whole engine. It answers requests for other hosts with 421, except those for health,
-// and prepares the identity for [Of]. It refuses no other request.
+// Identify is middleware that answers requests for other hosts with 421, and prepares the identity for [Of].
 func (a *Access) Identify() gin.HandlerFunc { return webserver.HandleLong(a.identify) }
 
 func (a *Access) identify(c *gin.Context) error {
@@ -121,7 +117,6 @@ func (a *Access) identify(c *gin.Context) error {
 	return nil
 }
 
-// loggedIn returns the name of the operator that is logged in, or "".
 func loggedIn(c *gin.Context) string {
 	if k := broughtBy(c).cookie; k != nil {
 		if _, _ = claimOf(c); k.found != nil {

@@ -32,18 +32,21 @@ type sessions interface {
 	sweep(ctx context.Context, revoked [][]byte) error
 }
 
-// inDatabase stores sessions in the table of sql/access.
 type inDatabase struct {
 	pool    *pgxpool.Pool
 	service string
 }
 
-func (d inDatabase) add(ctx context.Context, id, token sum) error {
+func (d inDatabase) exec(ctx context.Context, sql string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	_, err := d.pool.Exec(ctx, `insert into operator_session (hash, service, token, ends_at) values ($1, $2, $3, now() + make_interval(secs => $4))`,
-		id[:], d.service, token[:], sessionTime.Seconds())
+	_, err := d.pool.Exec(ctx, sql, args...)
 	return err
+}
+
+func (d inDatabase) add(ctx context.Context, id, token sum) error {
+	return d.exec(ctx, `insert into operator_session (hash, service, token, ends_at) values ($1, $2, $3, now() + make_interval(secs => $4))`,
+		id[:], d.service, token[:], sessionTime.Seconds())
 }
 
 func (d inDatabase) find(ctx context.Context, ids ...sum) (map[sum]sum, error) {
@@ -70,21 +73,14 @@ func (d inDatabase) find(ctx context.Context, ids ...sum) (map[sum]sum, error) {
 }
 
 func (d inDatabase) remove(ctx context.Context, id sum) error {
-	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
-	defer cancel()
-	_, err := d.pool.Exec(ctx, `delete from operator_session where hash = $1 and service = $2`, id[:], d.service)
-	return err
+	return d.exec(ctx, `delete from operator_session where hash = $1 and service = $2`, id[:], d.service)
 }
 
 func (d inDatabase) sweep(ctx context.Context, revoked [][]byte) error {
-	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
-	defer cancel()
-	_, err := d.pool.Exec(ctx, `delete from operator_session where service = $1 and (ends_at <= now() or ends_at > `+latestEnd+` or token = any($2))`,
+	return d.exec(ctx, `delete from operator_session where service = $1 and (ends_at <= now() or ends_at > `+latestEnd+` or token = any($2))`,
 		d.service, revoked, sessionTime.Seconds())
-	return err
 }
 
-// inMemory keeps sessions for the life of the process.
 type inMemory struct {
 	mu     sync.Mutex
 	byHash map[sum]memorized
@@ -141,7 +137,6 @@ type waited struct {
 	ending *webserver.Ending
 }
 
-// ending returns the Ending of the session's requests.
 func (l *live) ending(id, token sum) *webserver.Ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()

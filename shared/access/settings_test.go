@@ -23,7 +23,7 @@ func TestSettings(t *testing.T) {
 	if err := daemon.Parse(map[string]string{"ACCESS": "", "HOSTS": "", "TOKENS": "", "TOKENS_FILE": ""}, &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.Access != Closed || s.Hosts != nil || s.Tokens.byPrefix != nil {
+	if s.Access != Closed || s.Hosts != nil || s.Tokens.byHash != nil {
 		t.Errorf("%+v", s)
 	}
 	for name, value := range map[string]string{"ACCESS": "yes", "HOSTS": "*", "TOKENS": "ada:" + hash} {

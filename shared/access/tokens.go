@@ -3,8 +3,6 @@ package access
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -39,9 +37,8 @@ type sum = [sha256.Size]byte
 
 // Tokens are the listed tokens of readers and operators. The zero value lists none.
 type Tokens struct {
-	// byPrefix indexes tokens by the first 8 bytes of their hash. The time of a lookup reveals nothing, since a client
-	// cannot choose a hash.
-	byPrefix map[uint64]*token
+	// The time of a lookup by hash reveals nothing, since a client cannot choose a hash.
+	byHash map[sum]*token
 }
 
 type token struct {
@@ -54,9 +51,6 @@ type token struct {
 	asBearer, asPassword *claim
 }
 
-// nobodys is compared with if no token has the prefix.
-var nobodys token
-
 var tokenName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 
 var (
@@ -68,29 +62,27 @@ var (
 // reader=FEED+FEED; HASH is the SHA-256 of a token in hex. A name may be listed several times, so that its owner can
 // change tokens without a gap. Errors do not repeat the input.
 func (t *Tokens) UnmarshalText(text []byte) error {
-	list := Tokens{byPrefix: map[uint64]*token{}}
+	list := Tokens{byHash: map[sum]*token{}}
 	for i, item := range items(string(text)) {
 		if err := list.add(item); err != nil {
 			return fmt.Errorf("number %d %w", i+1, err)
 		}
 	}
-	if len(list.byPrefix) == 0 {
+	if len(list.byHash) == 0 {
 		return errors.New("lists no token")
 	}
 	*t = list
 	return nil
 }
 
-// items splits a list at commas and white space.
 func items(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// with returns the tokens together with those listed in text.
 func (t Tokens) with(text string) (Tokens, error) {
-	all := Tokens{byPrefix: maps.Clone(t.byPrefix)}
-	if all.byPrefix == nil {
-		all.byPrefix = map[uint64]*token{}
+	all := Tokens{byHash: maps.Clone(t.byHash)}
+	if all.byHash == nil {
+		all.byHash = map[sum]*token{}
 	}
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		return t, errors.New("its last line has no line end: the file may be incomplete")
@@ -105,7 +97,7 @@ func (t Tokens) with(text string) (Tokens, error) {
 			}
 		}
 	}
-	if len(all.byPrefix) == len(t.byPrefix) {
+	if len(all.byHash) == len(t.byHash) {
 		return t, errors.New("it lists no token")
 	}
 	return all, nil
@@ -129,19 +121,19 @@ func (t Tokens) add(item string) error {
 	known.hash = sum(binary)
 	known.asBearer = &claim{Identity: known.Identity, token: known}
 	known.asPassword = &claim{Identity: Identity{Name: name, Role: Reader}, token: known}
-	if t.byPrefix[prefix(known.hash)] != nil {
+	if t.byHash[known.hash] != nil {
 		return errTwice
 	}
-	t.byPrefix[prefix(known.hash)] = known
+	t.byHash[known.hash] = known
 	return nil
 }
 
 // keep reuses the entries of before that are unchanged, and returns those that are gone.
 func (t Tokens) keep(before *Tokens) (gone []*token) {
-	for key, old := range before.byPrefix {
-		now := t.byPrefix[key]
-		if now != nil && now.hash == old.hash && now.Identity == old.Identity && slices.Equal(now.feeds, old.feeds) {
-			t.byPrefix[key] = old
+	for key, old := range before.byHash {
+		now := t.byHash[key]
+		if now != nil && now.Identity == old.Identity && slices.Equal(now.feeds, old.feeds) {
+			t.byHash[key] = old
 		} else {
 			gone = append(gone, old)
 		}
@@ -149,26 +141,13 @@ func (t Tokens) keep(before *Tokens) (gone []*token) {
 	return gone
 }
 
-func prefix(hash sum) uint64 { return binary.BigEndian.Uint64(hash[:8]) }
-
-// find returns the entry of a token, or nil, in a time that does not depend on the hashes.
+// find returns the entry of a token, or nil.
 func (t *Tokens) find(text string) *token {
 	if len(text) > maxToken {
 		return nil
 	}
 	var buffer [maxToken]byte // on the stack
-	return t.byHash(sha256.Sum256(buffer[:copy(buffer[:], text)]))
-}
-
-func (t *Tokens) byHash(hash sum) *token {
-	known, there := t.byPrefix[prefix(hash)]
-	if !there {
-		known = &nobodys
-	}
-	if subtle.ConstantTimeCompare(known.hash[:], hash[:]) != 1 || !there {
-		return nil
-	}
-	return known
+	return t.byHash[sha256.Sum256(buffer[:copy(buffer[:], text)])]
 }
 
 // mayRead reports whether the token is granted the feed, named as in URLs.
@@ -184,9 +163,8 @@ func (t *token) mayRead(feed string) bool {
 	return false
 }
 
-// operators reports whether any operator is listed.
 func (t *Tokens) operators() bool {
-	for _, known := range t.byPrefix {
+	for _, known := range t.byHash {
 		if known.Role == Operator {
 			return true
 		}
@@ -194,7 +172,6 @@ func (t *Tokens) operators() bool {
 	return false
 }
 
-// readFile returns the content of a file of tokens.
 func readFile(name string) (string, error) {
 	info, err := os.Stat(name)
 	if err != nil {

@@ -168,22 +168,22 @@ func FuzzTokens(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		var list Tokens
 		err := list.UnmarshalText([]byte(text))
-		if err == nil == (len(list.byPrefix) == 0) {
-			t.Fatalf("%v with %d tokens", err, len(list.byPrefix))
+		if err == nil == (len(list.byHash) == 0) {
+			t.Fatalf("%v with %d tokens", err, len(list.byHash))
 		}
 		if err != nil && hashes.MatchString(err.Error()) {
 			t.Fatal(err)
 		}
-		for _, known := range list.byPrefix {
+		for _, known := range list.byHash {
 			if !tokenName.MatchString(known.Name) || known.Role != Reader && known.Role != Operator || slices.Contains(known.feeds, "") ||
-				known.Role == Operator && known.feeds != nil || list.byHash(known.hash) != known {
+				known.Role == Operator && known.feeds != nil || list.byHash[known.hash] != known {
 				t.Fatalf("%+v", known)
 			}
 		}
 		if known := list.find(token); known != nil && !strings.Contains(strings.ToLower(text), hash) {
 			t.Fatal("a token is known that is not listed")
 		}
-		if all, err := (Tokens{}).with(text); err == nil && (len(all.byPrefix) == 0 || !strings.HasSuffix(text, "\n")) {
+		if all, err := (Tokens{}).with(text); err == nil && (len(all.byHash) == 0 || !strings.HasSuffix(text, "\n")) {
 			t.Fatalf("%q is taken as a file", text)
 		}
 	})

@@ -39,7 +39,6 @@ func (e *Error) Error() string {
 	return e.Member + " " + e.Detail
 }
 
-// within prefixes the error's path with name.
 func within(name string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch {
@@ -98,7 +97,6 @@ func (c *Contract) Check(e feed.Entry) error {
 // decoders are pooled for their memory of names.
 var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(new(bytes.Buffer)) }}
 
-// A reader reads one entity.
 type reader struct {
 	*jsontext.Decoder
 	entry   *feed.Entry
@@ -106,7 +104,6 @@ type reader struct {
 	digits  int  // that exponents stand for, in all
 }
 
-// value reads a value or a member's name.
 func (r *reader) value() (jsontext.Value, error) {
 	v, err := r.ReadValue()
 	if err != nil {
@@ -123,7 +120,6 @@ func malformed(err error) error {
 	return wrong("is not valid JSON in UTF-8")
 }
 
-// text returns the value of a JSON string.
 func (r *reader) text(quoted jsontext.Value) ([]byte, error) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1], nil

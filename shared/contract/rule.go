@@ -17,7 +17,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A rule is the contract of one value.
 type rule struct {
 	read     func(*reader) error
 	optional bool // it may be null or missing
@@ -48,7 +47,6 @@ func newRule(t reflect.Type, check, each string) *rule {
 	panic(fmt.Sprintf("contract: no rule for the type %v", t))
 }
 
-// A field is a member of an object.
 type field struct {
 	name string
 	*rule
@@ -143,7 +141,6 @@ func list(element *rule, check string) *rule {
 
 var kinds = map[jsontext.Kind]string{'"': "a text", '0': "a number"}
 
-// scalar returns the rule of a value of the given kind.
 func scalar(kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule {
 	return &rule{read: func(r *reader) error {
 		if k := r.PeekKind(); k != kind && k != 0 { // 0: not JSON, which value reports

@@ -80,7 +80,6 @@ func (q *Queue) set(at subscribe.Connection) {
 	q.status = at
 }
 
-// consume receives messages over one connection, and returns why it ended.
 func (q *Queue) consume(ctx context.Context, messages chan<- subscribe.Message) error {
 	var deliveries <-chan amqp.Delivery
 	conn, err := q.Broker.Connect(ctx, q.Name, func(ch *amqp.Channel) (err error) {

@@ -23,10 +23,8 @@ const accepted = "zstd, gzip"
 
 var errTooLong = fmt.Errorf("longer than %d MiB", MaxBody>>20)
 
-// maxKept is the size up to which a buffer is kept for the next page.
 const maxKept = 8 << 20
 
-// buffers hold the bodies of answers while they are read and decoded.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func putBuffer(b *[]byte) {
@@ -63,7 +61,6 @@ func withBody(resp *http.Response, use func(body []byte) error) error {
 	return use(*plain)
 }
 
-// readTo reads into the memory of b.
 func readTo(b []byte, r io.Reader) ([]byte, error) {
 	buffer := bytes.NewBuffer(b[:0])
 	n, err := buffer.ReadFrom(io.LimitReader(r, MaxBody+1))

@@ -1,5 +1,4 @@
-// Package feedclient reads feeds over HTTP: with ETags, waiting requests, compression, and limits on what a source may
-// send.
+// Package feedclient reads feeds over HTTP, within limits on what a source may send.
 package feedclient
 
 import (
@@ -28,18 +27,30 @@ const (
 
 var errSilent = fmt.Errorf("no answer within %v: %w", silence, context.DeadlineExceeded)
 
+// A Format is how the documents of a feed are written.
+type Format struct {
+	Type string                                                   // the media type
+	Page func(body []byte, after feed.Cursor) (*feed.Page, error) // parses a replay page, as [feed.ParsePage] does
+	Head func(body []byte) (feed.Cursor, error)                   // parses where the feed ends, as [feed.ParseHead] does
+}
+
+// JSON is the format of [New].
+var JSON = Format{feed.TypeJSONFeed, feed.ParsePage, feed.ParseHead}
+
 // A Client reads a feed over HTTP.
 type Client struct {
-	http  *http.Client
-	token string
+	http   *http.Client
+	token  string
+	format Format
 }
 
 // New returns a client that follows redirects within one origin only. It sends the token (RFC 6750; "" means
 // none), unless the feed's URL has a user.
-func New(token string) *Client {
-	return &Client{token: token, http: &http.Client{
-		Transport: NewTransport(), CheckRedirect: WithinOrigin,
-	}}
+func New(token string) *Client { return NewOf(token, JSON) }
+
+// NewOf is [New] for another format.
+func NewOf(token string, format Format) *Client {
+	return &Client{token: token, format: format, http: &http.Client{Transport: newTransport(), CheckRedirect: withinOrigin}}
 }
 
 // IsToken reports whether a request can carry the token: printable ASCII characters without spaces.
@@ -47,9 +58,9 @@ func IsToken(token string) bool {
 	return !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// WithinOrigin is the CheckRedirect of an [http.Client]. It follows up to 5 redirects within one origin (RFC 6454
-// section 4), so that no token is sent to another one. It returns *RedirectError.
-func WithinOrigin(r *http.Request, via []*http.Request) error {
+// withinOrigin follows up to 5 redirects within one origin (RFC 6454 section 4), so that no token is sent to another
+// one.
+func withinOrigin(r *http.Request, via []*http.Request) error {
 	switch {
 	case origin(r.URL) != origin(via[0].URL):
 		return &RedirectError{"it redirects to another origin, " + r.URL.Host}
@@ -95,13 +106,17 @@ func (e *StatusError) Error() string {
 	return text
 }
 
+// A TypeError is an answer of another media type than that of the format. It comes with feed.ErrPage.
+type TypeError struct{ Want, Got string }
+
+func (e *TypeError) Error() string { return fmt.Sprintf("expected %s, got %q", e.Want, e.Got) }
+
 // A RedirectError is a redirect that was not followed.
 type RedirectError struct{ reason string }
 
 func (e *RedirectError) Error() string { return e.reason }
 
-// A NoAnswerError means that a request got no complete answer, because of the network, TLS, or a redirect that was not
-// followed.
+// A NoAnswerError means that there was no complete answer: the network, TLS, or a redirect that was not followed.
 type NoAnswerError struct {
 	doing string
 	err   error
@@ -111,8 +126,7 @@ func (e *NoAnswerError) Error() string { return e.doing + ": " + e.err.Error() }
 
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
-// ErrDiverged means that the source's history does not contain the cursor (410): the copy was made from another
-// history.
+// ErrDiverged means that the source's history does not contain the cursor (410).
 var ErrDiverged = errors.New("the source has another history than this copy")
 
 // A Request requests a replay page: entries oldest first.
@@ -149,7 +163,7 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
 	var page *feed.Page
 	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
-		page, err = feed.ParsePage(body, r.After)
+		page, err = c.format.Page(body, r.After)
 		return err
 	})
 	if err != nil {
@@ -162,7 +176,7 @@ func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
 // Head returns the end of the feed at url. Errors are those of Get.
 func (c *Client) Head(ctx context.Context, url string) (head feed.Cursor, err error) {
 	_, err = c.ask(ctx, url, "", 0, func(body []byte) (err error) {
-		head, err = feed.ParseHead(body)
+		head, err = c.format.Head(body)
 		return err
 	})
 	return head, err
@@ -180,7 +194,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", feed.TypeJSONFeed)
+	req.Header.Set("Accept", c.format.Type)
 	req.Header.Set("Accept-Encoding", accepted)
 	req.Header.Set("User-Agent", "datafeed-subscriber")
 	if c.token != "" && req.URL.User == nil {
@@ -206,18 +220,20 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
+	age, _ := deltaSeconds(resp.Header.Get("Age"))
 	answer := &Answer{
-		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asOf(resp, asked),
+		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
 		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
 	}
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
-		return nil, Refusal(resp)
+		return nil, refusal(resp)
 	}
-	if t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(t), feed.TypeJSONFeed) {
-		return nil, fmt.Errorf("%w: expected %s, got %q", feed.ErrPage, feed.TypeJSONFeed, resp.Header.Get("Content-Type"))
+	got := resp.Header.Get("Content-Type")
+	if t, _, _ := strings.Cut(got, ";"); !strings.EqualFold(strings.TrimSpace(t), c.format.Type) {
+		return nil, fmt.Errorf("%w: %w", feed.ErrPage, &TypeError{c.format.Type, got})
 	}
 	err = withBody(resp, read)
 	if err != nil && !errors.Is(err, feed.ErrPage) {
@@ -253,14 +269,9 @@ func usableETag(etag string) string {
 	return etag
 }
 
-func asOf(resp *http.Response, asked time.Time) time.Time {
-	age, _ := deltaSeconds(resp.Header.Get("Age"))
-	return asked.UTC().Add(-age).Truncate(time.Millisecond)
-}
-
-// Refusal returns the error for an answer that is neither a page nor 304: a *StatusError, wrapped by ErrDiverged on
+// refusal returns the error for an answer that is neither a page nor 304: a *StatusError, wrapped by ErrDiverged on
 // 410.
-func Refusal(resp *http.Response) error {
+func refusal(resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == feed.TypeProblem {
 		var problem struct {

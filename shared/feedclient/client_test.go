@@ -237,7 +237,7 @@ func waiting(t *testing.T, wait time.Duration, h http.HandlerFunc) (answer *Answ
 		server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour}
 		go func() { _ = server.Serve(&listener{accepted: []net.Conn{far}, closed: make(chan struct{})}) }()
 		client := New("")
-		client.http.Transport.(*Transport).http.DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
+		client.http.Transport.(*transport).http.DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
 		began := time.Now()
 		answer, err = client.Get(t.Context(), Request{URL: "http://cars.example/feeds/things", Limit: 10, Wait: wait})
 		took = time.Since(began)

@@ -94,7 +94,7 @@ func TestRedirectsKeepSecrets(t *testing.T) {
 				}
 				begin()
 				client := New(token)
-				client.http.Transport.(*Transport).http.TLSClientConfig = source.Client().Transport.(*http.Transport).TLSClientConfig
+				client.http.Transport.(*transport).http.TLSClientConfig = source.Client().Transport.(*http.Transport).TLSClientConfig
 				_, err := client.Get(t.Context(), Request{URL: strings.Replace(source.URL, "//", "//"+user, 1) + "/feeds/things", Limit: 10})
 				if err == nil || !strings.Contains(err.Error(), "it redirects to another origin") || strings.Contains(err.Error(), token) {
 					t.Errorf("from %s to %s: %v", source.URL, to, err)

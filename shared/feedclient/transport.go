@@ -11,26 +11,26 @@ import (
 // no longer asked at its old address, even if something still answers there.
 const lifetime = 5 * time.Minute
 
-// A Transport sends requests like an [http.Transport], over connections no older than 5 minutes, and can abandon all of
+// A transport sends requests like an [http.Transport], over connections no older than 5 minutes, and can abandon all of
 // them. Do that after a failed request: a dead connection, for example behind a forwarder that forgot it, would be used
 // until the system gives it up after a quarter of an hour; with HTTP/2, by every request.
-type Transport struct {
+type transport struct {
 	mu    sync.Mutex
 	http  *http.Transport
 	since time.Time // none of its connections was opened before
 }
 
-// NewTransport returns a Transport. An HTTP/2 connection without data for 10 s is checked by a PING, and closed if that
+// newTransport returns a transport. An HTTP/2 connection without data for 10 s is checked by a PING, and closed if that
 // has no answer within 5 s.
-func NewTransport() *Transport {
+func newTransport() *transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
-	return &Transport{http: t, since: time.Now()}
+	return &transport{http: t, since: time.Now()}
 }
 
 // RoundTrip sends a request.
-func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	if time.Since(t.since) >= lifetime {
 		t.renew()
@@ -41,14 +41,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // CloseIdleConnections closes the idle connections. Those in use are closed after their request.
-func (t *Transport) CloseIdleConnections() {
+func (t *transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renew()
 }
 
 // renew replaces the connections by new ones. t.mu is locked.
-func (t *Transport) renew() {
+func (t *transport) renew() {
 	before := t.http
 	t.http, t.since = before.Clone(), time.Now()
 	before.CloseIdleConnections()

@@ -108,9 +108,9 @@ func TestConnectionsThatGoSilent(t *testing.T) {
 				}
 				go func() { _ = server.ServeTLS(w, "", "") }()
 				client := New("")
-				transport := client.http.Transport.(*Transport).http
-				transport.DialContext = w.dial
-				transport.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com"}
+				to := client.http.Transport.(*transport).http
+				to.DialContext = w.dial
+				to.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: "example.com"}
 				ask := func(wait time.Duration) error {
 					_, err := client.Get(t.Context(), Request{URL: "https://example.com/feeds/things", Limit: 10, Wait: wait})
 					return err
@@ -174,7 +174,7 @@ func TestSourceThatHasMoved(t *testing.T) {
 		}
 		client := New("")
 		defer client.Close()
-		client.http.Transport.(*Transport).http.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		client.http.Transport.(*transport).http.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if moved.Load() {
 				return ways[1].dial(ctx, network, addr)
 			}

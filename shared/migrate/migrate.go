@@ -78,8 +78,7 @@ func create(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 	return err
 }
 
-// Within returns the configuration, changed so that its connections look for tables and functions in the schema first,
-// and then where they did before. With "" nothing changes.
+// Within returns the configuration, changed so that its connections look for tables and functions in the schema first.
 func Within(config *pgxpool.Config, schema string) *pgxpool.Config {
 	if schema == "" {
 		return config
@@ -129,8 +128,9 @@ func (s Set) up(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	}
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }()
+	key := crc64.Checksum([]byte(state.schema+"."+s.table()), crc64.MakeTable(crc64.ECMA))
 	locker, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(lockID(state.schema+"."+s.table())), lock.WithLockTimeout(1, 300)) // one try per second
+		lock.WithLockID(int64(key)), lock.WithLockTimeout(1, 300)) // one try per second
 	if err != nil {
 		return err
 	}
@@ -149,11 +149,6 @@ func (s Set) up(ctx context.Context, pool *pgxpool.Pool) (err error) {
 		return fmt.Errorf("%s: %w", partial.Failed.Source.Path, partial.Err)
 	}
 	return err
-}
-
-// lockID is the key of the advisory lock under which a set is applied to one schema.
-func lockID(name string) int64 {
-	return int64(crc64.Checksum([]byte(name), crc64.MakeTable(crc64.ECMA))) // any 64 bits are a key
 }
 
 func isCode(err error, code string) bool {

@@ -3,6 +3,9 @@ package order
 
 import (
 	"encoding/xml"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -42,6 +45,21 @@ type Line struct {
 	Options        []string `json:"options" xml:"option" check:"0..20" each:"1..100"` // sorted, none twice; never null
 	Quantity       int      `json:"quantity" xml:"quantity" check:"1..500"`
 	UnitPriceCents int64    `json:"unit_price_cents" xml:"unit_price_cents" check:"0..1000000000"` // one car with its options
+}
+
+// PriceCents returns the price of all cars of the line.
+func (l Line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+
+// CarName returns a car's name by its codes, which are made of words: "Volta with glass roof, tow bar".
+func CarName(model string, options ...string) string {
+	name := model
+	if first, size := utf8.DecodeRuneInString(model); size > 0 {
+		name = string(unicode.ToUpper(first)) + model[size:]
+	}
+	if len(options) > 0 {
+		name += " with " + strings.Join(options, ", ")
+	}
+	return strings.ReplaceAll(name, "_", " ")
 }
 
 var rules = contract.Of[Order]()

@@ -150,3 +150,14 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+func TestCarName(t *testing.T) {
+	t.Parallel()
+	for want, codes := range map[string][]string{
+		"Volta": {"volta"}, "Élan": {"élan"}, "": {""}, "Volta with glass roof, tow bar": {"volta", "glass_roof", "tow_bar"},
+	} {
+		if got := CarName(codes[0], codes[1:]...); got != want {
+			t.Errorf("%q: %q", codes, got)
+		}
+	}
+}

@@ -1,5 +1,4 @@
-// Package postgres opens a service's database: on the server of a URL, or on a private server for the life of the
-// service.
+// Package postgres opens a service's database, on the server of a URL or on a private server.
 package postgres
 
 import (
@@ -134,8 +133,7 @@ func (db *DB) Close() {
 	}
 }
 
-// Remove deletes all data of the private server of cfg.Name, so that the next one starts empty. It fails while a
-// service uses it.
+// Remove deletes all data of the private server of cfg.Name. It fails while a service uses it.
 func Remove(cfg Config) error {
 	return cluster.Remove(filepath.Join(cmp.Or(cfg.Dir, DefaultDir), cfg.Name))
 }

@@ -12,10 +12,10 @@ var (
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
 )
 
-// boundTimes makes pgx read infinity, and years that JSON cannot express, as the nearest limit, so that a row with such
-// a time, written by a wrong clock or by hand, can be read like any other.
+// boundTimes makes pgx read times in UTC, and infinity, and years that JSON cannot express, as the nearest limit, so that
+// a row with such a time, written by a wrong clock or by hand, can be read like any other.
 func boundTimes(m *pgtype.Map) {
-	m.RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: new(boundedCodec)})
+	m.RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &boundedCodec{pgtype.TimestamptzCodec{ScanLocation: time.UTC}}})
 }
 
 type boundedCodec struct{ pgtype.TimestamptzCodec }

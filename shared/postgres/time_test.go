@@ -33,7 +33,7 @@ func TestTimesThatNoJSONTakes(t *testing.T) {
 			continue
 		}
 		for _, got := range []time.Time{at, *pointer} {
-			if text, err := json.Marshal(got.UTC()); err != nil || string(text) != `"`+want+`"` {
+			if text, err := json.Marshal(got); err != nil || string(text) != `"`+want+`"` || got.Location() != time.UTC {
 				t.Errorf("%s is read as %s, %v; want %s", stored, text, err, want)
 			}
 		}

@@ -35,8 +35,7 @@ type Service struct {
 	Migrations []postgres.Migrations
 }
 
-// Settings are the settings that every process reads from its environment. [Service.Help] leaves out those that a
-// service does not use.
+// Settings are those of every process. [Service.Help] leaves out those that a service does not use.
 type Settings struct {
 	HTTPSettings
 	FeedSettings
@@ -95,6 +94,14 @@ func Arguments(name string, args []string, stdout io.Writer, help func()) error 
 	return nil
 }
 
+// Configure reads the settings of a command from the environment into the struct that set points to, after [Arguments].
+func Configure(name string, args []string, env map[string]string, set any, stdout io.Writer, help func()) error {
+	if err := Arguments(name, args, stdout, help); err != nil {
+		return err
+	}
+	return daemon.Parse(env, set)
+}
+
 // A Process is a service that is ready to serve.
 type Process struct {
 	*Router
@@ -129,10 +136,10 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	p.listener = secured
 	set.PublicURL = publicURL(set, p.listener.Addr())
 	var pool *pgxpool.Pool
-	if s.Migrations != nil {
+	if n := len(s.Migrations); n > 0 {
 		p.database, err = postgres.Open(ctx, postgres.Config{
 			URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
-		}, s.migrations()...)
+		}, slices.Insert(slices.Clone(s.Migrations), n-1, sql.Migrations("access"))...) // the service's own are the last
 		if err != nil {
 			return nil, err
 		}
@@ -150,11 +157,6 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	return p, nil
 }
 
-// migrations returns the migrations of access and of the service, in this order.
-func (s Service) migrations() []postgres.Migrations {
-	return slices.Insert(slices.Clone(s.Migrations), len(s.Migrations)-1, sql.Migrations("access"))
-}
-
 func publicURL(set Settings, at net.Addr) web.Site {
 	if set.PublicURL != "" {
 		return set.PublicURL
@@ -167,8 +169,7 @@ func publicURL(set Settings, at net.Addr) web.Site {
 	return web.Site(fmt.Sprintf("%s://localhost:%s", scheme, port))
 }
 
-// Serve answers requests until ctx ends, then gives running ones and their tasks 10 s to end. At level debug it first
-// logs each route.
+// Serve answers requests until ctx ends, then gives running ones and their tasks 10 s to end.
 func (p *Process) Serve(ctx context.Context) error {
 	for _, route := range p.Engine.Routes() {
 		p.Logger.DebugContext(ctx, "route", "method", route.Method, "path", route.Path)

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// A Greeting is the name with which the client greets a mail server; "" is a name of this machine. Postfix refuses a
-// name that is not fully qualified at every recipient.
+// A Greeting is the name for EHLO; "" is a name of this machine. Postfix refuses one that is not fully qualified.
 type Greeting string
 
 var (

@@ -1,5 +1,4 @@
-// Package smtp sends mails to a mail server (RFC 5321): settings, connections with deadlines, and the outcome of each
-// attempt.
+// Package smtp sends mails to a mail server (RFC 5321).
 package smtp
 
 import (
@@ -118,7 +117,6 @@ func Mailbox(email string) string {
 	return strings.ToLower(strings.ReplaceAll(local, ".", "") + "@" + domain)
 }
 
-// split returns the parts before and after the last "@".
 func split(address string) (local, domain string) {
 	at := strings.LastIndex(address, "@")
 	return address[:max(at, 0)], address[at+1:]

@@ -14,7 +14,6 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// assetTags hold a digest of each asset by its name.
 var assetTags = func() map[string]string {
 	tags := make(map[string]string)
 	entries, _ := assets.ReadDir("assets")
@@ -37,8 +36,7 @@ func assetURL(name string) (string, error) {
 // functionsVersion is that of what the functions of templates write: raise it with every change of that.
 const functionsVersion = 2
 
-// Fingerprint changes with everything that makes pages of the same data: the layout, the assets, the templates in fsys
-// and their functions.
+// Fingerprint changes with the layout, the assets, the templates in fsys and their functions.
 func Fingerprint(fsys fs.FS) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "functions %d\n", functionsVersion)

@@ -62,7 +62,6 @@ func ClientAddr(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// operatorOf returns the name of the operator who is logged in, or "".
 func operatorOf(r *http.Request) string {
 	if client := ClientOf(r); client != nil && client.Operator != nil {
 		return client.Operator()

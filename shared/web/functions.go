@@ -11,9 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"golang.org/x/text/language"
 	"golang.org/x/text/language/display"
 )
@@ -54,14 +53,8 @@ func money(cents any, currency string) (string, error) {
 	return Money(n, currency), nil
 }
 
-// Capital writes a code's first letter large: "Volta" for volta.
-func Capital(s string) string {
-	first, size := utf8.DecodeRuneInString(s)
-	if size == 0 {
-		return s
-	}
-	return string(unicode.ToUpper(first)) + s[size:]
-}
+// Short returns the end of an id, enough to refer to it.
+func Short(id uuid.UUID) string { return id.String()[28:] }
 
 // Money writes an amount of a currency (ISO 4217) with two decimals, from its hundredths, as the templates do.
 func Money(cents int64, currency string) string {
@@ -105,7 +98,6 @@ func split(n int64) (sign string, size uint64) {
 	return "", uint64(n)
 }
 
-// group puts commas between thousands.
 func group(n uint64) string {
 	digits := strconv.AppendUint(make([]byte, 0, 26), n, 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {

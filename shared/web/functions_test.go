@@ -124,12 +124,3 @@ func TestCountry(t *testing.T) {
 		}
 	}
 }
-
-func TestCapital(t *testing.T) {
-	t.Parallel()
-	for code, name := range map[string]string{"": "", "volta": "Volta", "Volta": "Volta", "élan": "Élan", "ı": "I", "ß": "ß", "😀x": "😀x", "\u202ea": "\u202ea", "1a": "1a"} {
-		if got := Capital(code); got != name {
-			t.Errorf("%q: %q", code, got)
-		}
-	}
-}

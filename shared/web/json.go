@@ -1,9 +1,7 @@
 package web
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -40,77 +38,37 @@ func JSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	Send(w, r, status, "application/json; charset=utf-8", body)
 }
 
-// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). What the two sides could
-// understand differently is another error: a field that v does not have, and a field twice or in another spelling than
-// v's.
+// halfSurrogates reads an escape such as \ud800 as U+FFFD, as encoding/json does.
+var halfSurrogates = jsontext.AllowInvalidUTF8(true)
+
+// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). A field twice, of another
+// type, or that v does not have, or has in another spelling, is a [FieldError].
 func DecodeJSON(r io.Reader, v any) error {
 	body, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	if err := uniqueKeys(json.NewDecoder(strings.NewReader(string(body)))); err != nil {
-		return err
+	if len(body) == 0 {
+		return Errorf(http.StatusBadRequest, "The body is not JSON: it is empty.")
 	}
-	dec := json.NewDecoder(strings.NewReader(string(body)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
+	var value jsontext.Value // the whole text, before any of it is understood
+	err = jsonv2.Unmarshal(body, &value, halfSurrogates)
+	if bad, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
+		return fieldError(bad.JSONPointer, "is given twice")
 	}
-	return nil
+	if err != nil {
+		return Errorf(http.StatusBadRequest, "The body is not JSON: %v.", err)
+	}
+	err = jsonv2.Unmarshal(value, v, halfSurrogates, jsonv2.RejectUnknownMembers(true))
+	if wrong, ok := errors.AsType[*jsonv2.SemanticError](err); ok { // whose text names types of Go
+		if errors.Is(err, jsonv2.ErrUnknownName) {
+			return fieldError(wrong.JSONPointer, "is not known")
+		}
+		return fieldError(wrong.JSONPointer, "is of another type")
+	}
+	return err
 }
 
-// notJSON returns the problem of a body that is not one JSON value.
-func notJSON(err error) *Problem {
-	if errors.Is(err, io.EOF) {
-		err = errors.New("it is empty")
-	}
-	return Errorf(http.StatusBadRequest, "The body is not JSON: %v.", err)
-}
-
-// uniqueKeys refuses objects with a key twice, upper case counted as lower: encoding/json would take the last. It reads
-// to the end, so that all that is not JSON is found.
-func uniqueKeys(dec *json.Decoder) error {
-	type object struct {
-		keys  map[string]bool // nil means an array
-		value bool            // a value comes next, not a key
-	}
-	var open []object
-	for values := 0; ; {
-		token, err := dec.Token()
-		switch {
-		case errors.Is(err, io.EOF) && len(open) == 0 && values > 0:
-			return nil
-		case errors.Is(err, io.EOF) && len(open) > 0:
-			return notJSON(io.ErrUnexpectedEOF)
-		case err != nil:
-			return notJSON(err)
-		}
-		if len(open) == 0 {
-			if values++; values > 1 {
-				return notJSON(errors.New("there is more after the JSON value"))
-			}
-		}
-		if key, ok := token.(string); ok && len(open) > 0 {
-			if top := &open[len(open)-1]; top.keys != nil && !top.value {
-				if lower := strings.ToLower(key); key != lower || top.keys[lower] {
-					return fmt.Errorf("field %.40q is given twice or not in lower case", key)
-				}
-				top.keys[key], top.value = true, true
-				continue
-			}
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, object{keys: map[string]bool{}})
-			continue
-		case json.Delim('['):
-			open = append(open, object{})
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:len(open)-1]
-		}
-		if len(open) > 0 {
-			open[len(open)-1].value = false
-		}
-	}
+func fieldError(at jsontext.Pointer, detail string) error {
+	return FieldError{strings.TrimPrefix(string(at), "/"), detail}
 }

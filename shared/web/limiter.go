@@ -1,13 +1,11 @@
 package web
 
 import (
-	"container/list"
 	"math"
 	"net/http"
-	"strconv"
-	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -18,21 +16,17 @@ const maxClients = 10_000
 type Limiter struct {
 	perSecond rate.Limit
 	burst     int
-
-	mu     sync.Mutex
-	byKey  map[string]*list.Element
-	recent list.List // of *client, the last one seen in front
-}
-
-type client struct {
-	key    string
-	bucket *rate.Limiter
+	buckets   *lru.Cache[string, *rate.Limiter]
 }
 
 // NewLimiter returns a limiter that lets each client take perSecond units of work, and burst of them at once.
 // Its caller decides what a unit is.
 func NewLimiter(perSecond, burst int) *Limiter {
-	return &Limiter{perSecond: rate.Limit(perSecond), burst: burst, byKey: map[string]*list.Element{}}
+	buckets, err := lru.New[string, *rate.Limiter](maxClients)
+	if err != nil {
+		panic(err) // the size is positive
+	}
+	return &Limiter{rate.Limit(perSecond), burst, buckets}
 }
 
 // Allow takes units from what the client has. If they are not there it takes none, and says after which time they will
@@ -48,18 +42,14 @@ func (l *Limiter) Allow(key string, units int) (retryAfter time.Duration, ok boo
 }
 
 func (l *Limiter) bucket(key string) *rate.Limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e, ok := l.byKey[key]; ok {
-		l.recent.MoveToFront(e)
-		return e.Value.(*client).bucket
+	if known, ok := l.buckets.Get(key); ok {
+		return known
 	}
-	if len(l.byKey) >= maxClients {
-		delete(l.byKey, l.recent.Remove(l.recent.Back()).(*client).key)
+	fresh := rate.NewLimiter(l.perSecond, l.burst)
+	if other, ok, _ := l.buckets.PeekOrAdd(key, fresh); ok {
+		return other
 	}
-	c := &client{key, rate.NewLimiter(l.perSecond, l.burst)}
-	l.byKey[key] = l.recent.PushFront(c)
-	return c.bucket
+	return fresh
 }
 
 // Check is Allow for the client that asks; where it may not, the error is a 429 with Retry-After.
@@ -75,8 +65,6 @@ func (l *Limiter) check(key string, units int) error {
 	if ok {
 		return nil
 	}
-	seconds := strconv.Itoa(int(math.Ceil(retryAfter.Seconds())))
-	p := Errorf(http.StatusTooManyRequests, "Rate limit exceeded. Try again in %s s.", seconds)
-	p.Header = http.Header{"Retry-After": {seconds}}
-	return p
+	seconds := int(math.Ceil(retryAfter.Seconds()))
+	return TryAgain(http.StatusTooManyRequests, seconds, "Rate limit exceeded. Try again in %d s.", seconds)
 }

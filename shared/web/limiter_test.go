@@ -53,8 +53,8 @@ func TestLimiter(t *testing.T) {
 				allowed(l, "busy", 1, 1)
 				allowed(l, strconv.Itoa(i), 1, 1)
 			}
-			if len(l.byKey) != maxClients || l.recent.Len() != maxClients {
-				t.Errorf("it remembers %d", len(l.byKey))
+			if n := l.buckets.Len(); n != maxClients {
+				t.Errorf("it remembers %d", n)
 			}
 			if allowed(l, "busy", 1, 1) != 0 {
 				t.Error("it forgot one that is there all the time")

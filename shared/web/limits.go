@@ -10,8 +10,7 @@ import (
 )
 
 // Limits bound what clients can hold of a server at once. The zero value of each is a default that follows from the
-// limit of open files (RLIMIT_NOFILE, which Go raises at the start as far as it may) and the cores (GOMAXPROCS); see
-// [Limits.Complete].
+// limit of open files and from GOMAXPROCS; see [Limits.Complete].
 type Limits struct {
 	// Beyond Waiting a request is answered without waiting.
 	Waiting Bound `env:"MAX_WAITING" help:"requests that may wait (Prefer: wait) at the same time, in all/per client: 10000/2500; by default half of the connections that the limit of open files allows, and a quarter of these"`

@@ -22,8 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Problem is a refusal as RFC 9457 describes it, and an error. A stranger reads it, so it says what to do and nothing
-// of the inside.
+// Problem is a refusal (RFC 9457), and an error. A stranger reads it: it says what to do and nothing of the inside.
 type Problem struct {
 	// Type is a URI reference; empty means about:blank, the status code says it all.
 	Type string `json:"type,omitempty"`
@@ -42,9 +41,18 @@ type FieldError struct {
 	Detail string `json:"detail"`
 }
 
+func (e FieldError) Error() string { return fmt.Sprintf("the field %.100q %s", e.Field, e.Detail) }
+
 // Errorf returns a plain problem: about:blank with a detail, which may be empty.
 func Errorf(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// TryAgain is [Errorf] for what may be asked for again after so many seconds.
+func TryAgain(status, seconds int, format string, args ...any) *Problem {
+	p := Errorf(status, format, args...)
+	p.Header = http.Header{"Retry-After": {strconv.Itoa(seconds)}}
+	return p
 }
 
 func (p *Problem) Error() string {
@@ -57,6 +65,18 @@ func (p *Problem) Error() string {
 		text.WriteString("; " + e.Field + ": " + e.Detail)
 	}
 	return text.String()
+}
+
+// Wrong returns what is wrong with a field, or "". The problem may be nil.
+func (p *Problem) Wrong(field string) string {
+	if p != nil {
+		for _, e := range p.Errors {
+			if e.Field == field {
+				return e.Detail
+			}
+		}
+	}
+	return ""
 }
 
 func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
@@ -85,9 +105,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	where := []any{"method", r.Method, "path", r.URL.Path, "error", Unquoted(err)}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
-		p = Errorf(http.StatusServiceUnavailable, "The service cannot use its database at the moment. Try again in a few seconds.")
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return TryAgain(http.StatusServiceUnavailable, 5, "The service cannot use its database at the moment. Try again in a few seconds.")
 	}
 	logger.ErrorContext(ctx, "request failed", where...)
 	return Errorf(http.StatusInternalServerError, "")
@@ -105,9 +123,7 @@ func ProblemIn(err error) *Problem {
 		return p
 	}
 	if unavailable, ok := errors.AsType[passing](err); ok {
-		p := Errorf(http.StatusServiceUnavailable, "%s", unavailable.Error())
-		p.Header = http.Header{"Retry-After": {strconv.Itoa(int(unavailable.RetryAfter() / time.Second))}}
-		return p
+		return TryAgain(http.StatusServiceUnavailable, int(unavailable.RetryAfter()/time.Second), "%s", unavailable.Error())
 	}
 	return nil
 }
@@ -157,8 +173,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error, logger *slog.Logg
 	p.Write(w, r, look)
 }
 
-// Write answers with the problem: for a browser a page with the brand, service and navigation of look, else
-// application/problem+json.
+// Write answers with the problem: for a browser a page that looks like look, else application/problem+json.
 func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 	full := *p
 	full.Status = cmp.Or(p.Status, http.StatusInternalServerError)

@@ -24,8 +24,7 @@ func Secure(h http.Header) {
 	h["Referrer-Policy"] = referrerField
 }
 
-// FormsMayLeadTo lets the forms of the page that is answered with end in a redirect to another origin, too, such as
-// https://cars.example: browsers hold that against form-action.
+// FormsMayLeadTo lets the forms of the answered page end in a redirect to another origin, such as https://cars.example.
 func FormsMayLeadTo(h http.Header, origin string) {
 	h.Set("Content-Security-Policy", strings.Replace(contentSecurityPolicy, "form-action 'self'", "form-action 'self' "+origin, 1))
 }
@@ -67,8 +66,7 @@ func SendBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 
 type togetherKey struct{}
 
-// WithTogether returns a context of requests, whose answers [SendBody] writes by together: it makes what is written one
-// packet, as far as it can.
+// WithTogether returns a context in which together makes what [SendBody] writes one packet, as far as it can.
 func WithTogether(ctx context.Context, together func(write func())) context.Context {
 	return context.WithValue(ctx, togetherKey{}, together)
 }

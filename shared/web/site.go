@@ -13,8 +13,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A Site is the address of a server for browsers and programs: http or https, without a slash at the end, host and port
-// as browsers write them.
+// A Site is the http or https address of a server, without a slash at the end, host and port as browsers write them.
 type Site string
 
 var errSite = errors.New("takes a URL such as http://localhost:8080")

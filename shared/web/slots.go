@@ -26,10 +26,10 @@ func (s *Slots) Take(client string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byName[client] >= s.bound.Client {
-		return nil, tryAgain(http.StatusTooManyRequests, "This client has %d %s, which is its limit.", s.bound.Client, s.what)
+		return nil, TryAgain(http.StatusTooManyRequests, 5, "This client has %d %s, which is its limit.", s.bound.Client, s.what)
 	}
 	if s.taken >= s.bound.All {
-		return nil, tryAgain(http.StatusServiceUnavailable, "There are %d %s, which is the limit.", s.bound.All, s.what)
+		return nil, TryAgain(http.StatusServiceUnavailable, 5, "There are %d %s, which is the limit.", s.bound.All, s.what)
 	}
 	s.taken++
 	s.byName[client]++
@@ -50,11 +50,4 @@ func (s *Slots) Taken() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
-}
-
-// tryAgain is a refusal of what may be asked for again in a few seconds.
-func tryAgain(status int, format string, args ...any) *Problem {
-	p := Errorf(status, format, args...)
-	p.Header = http.Header{"Retry-After": {"5"}}
-	return p
 }

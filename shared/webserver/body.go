@@ -41,7 +41,6 @@ func boundBody(w http.ResponseWriter, r *http.Request, large *web.Slots, client 
 	return &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: conn, small: smallBody, large: large, client: client}
 }
 
-// done releases the slot.
 func (b *body) done() {
 	if b.release != nil {
 		b.release()

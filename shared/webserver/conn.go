@@ -129,7 +129,6 @@ func (c *impatientConn) together(write func()) {
 // acceptedKey is the key of the *impatientConn in the context of a request.
 type acceptedKey struct{}
 
-// withConn is http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	impatient := accepted(c)
 	if impatient == nil {
@@ -152,10 +151,8 @@ func accepted(c net.Conn) *impatientConn {
 }
 
 // CloseWrite is what net/http sends before it closes a connection that still sends, so that its answer is read.
-func (c *impatientConn) CloseWrite() error { return closeWrite(c.Conn) }
-
-func closeWrite(c net.Conn) error {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
+func (c *impatientConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil

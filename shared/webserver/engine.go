@@ -1,6 +1,5 @@
 // Package webserver is the HTTP server of every process: a gin engine that fails safely, its access log, metrics and
-// health, and a listener that bounds connections and stops gracefully. What an answer is made of lies in package web,
-// which knows no router.
+// health, and a listener that bounds connections and stops gracefully. Package web has its answers.
 package webserver
 
 import (
@@ -52,17 +51,9 @@ func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
 	r.HEAD(path, h...)
 }
 
-func funcName(h gin.HandlerFunc) string {
-	return runtime.FuncForPC(reflect.ValueOf(h).Pointer()).Name()
-}
-
-// secureName is in the chain of every handler of an engine of [New], and of no other.
-var secureName = funcName(secure)
-
-// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down
-// or the time is up, and as nothing where the client is gone. No later handler of the chain runs. The context of the
-// request that h gets ends 8 s after its body has arrived. On an engine that [New] did not make, the errors that are
-// logged go to [slog.Default].
+// Handle makes h's error the answer, on an engine of [New]: a Problem as it is, any other error as a 500, as a 503 where
+// the database is down or the time is up, and as nothing where the client is gone. No later handler of the chain runs.
+// The context of the request that h gets ends 8 s after its body has arrived.
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
@@ -82,8 +73,7 @@ func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	})
 }
 
-// HandleLong is [Handle] without a deadline: for streams, and for what waits or has much to do. h bounds each thing
-// that it asks the database for by itself.
+// HandleLong is [Handle] without a deadline. h bounds each thing that it asks the database for by itself.
 func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -95,9 +85,6 @@ func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 func fail(c *gin.Context, err error) {
 	_ = c.Error(err) // it only hands back what it stored
 	c.Abort()
-	if !slices.Contains(c.HandlerNames(), secureName) { // nobody up the chain answers with it
-		refuse(c, web.ProblemOf(c.Request, err, slog.Default()))
-	}
 }
 
 func secure(c *gin.Context) { web.Secure(c.Writer.Header()) }
@@ -126,8 +113,7 @@ func clientOf(c *gin.Context) *web.Client {
 // SetReader names the client of the request, which has proved by a token or a session to be that one.
 func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
 
-// SetSession makes the pages of the answer offer an operator to log out. name returns the operator's name, or "" if the
-// session has ended.
+// SetSession makes pages offer the operator that name returns to log out; "" is none any more.
 func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
 // Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
@@ -173,8 +159,7 @@ func refuse(c *gin.Context, p *web.Problem) {
 	p.Write(c.Writer, c.Request, web.Page{Brand: Brand, Service: "Cars"})
 }
 
-// PostFrom routes POST of path to h, from pages of this origin and of another one, such as https://cars.example, and of
-// no third one.
+// PostFrom routes POST of path to h, from pages of this origin and of one other, such as https://cars.example.
 func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	crossOrigin := http.NewCrossOriginProtection()
 	if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
@@ -190,7 +175,7 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 // foreign marks a route that judges by itself which origins may post to it.
 func foreign(*gin.Context) {}
 
-var foreignName = funcName(foreign)
+var foreignName = runtime.FuncForPC(reflect.ValueOf(foreign).Pointer()).Name()
 
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {

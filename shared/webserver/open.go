@@ -10,10 +10,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// openConns are the connections of a listener. They are bounded, in all and per client, so that files remain for what
-// is not a client's connection, and connections for other clients. Where there are too many, one on which no request is
-// under way gives way to the new one, of the client that has the most; where there is none, one whose client keeps the
-// server waiting, if that client has more connections than the new one's.
+// openConns are the connections of a listener, bounded in all and per client. Where there are too many, an idle one of
+// the client that has the most gives way to the new one; where none is idle, a slow one of a client that has more
+// connections than the new one's.
 type openConns struct {
 	most, ofClient int
 
@@ -22,7 +21,6 @@ type openConns struct {
 	byClient map[netip.Addr]map[*impatientConn]struct{}
 }
 
-// newOpenConns lets one client have three quarters of the connections.
 func newOpenConns(most int) *openConns {
 	return &openConns{most: most, ofClient: max(most*3/4, 1), byClient: map[netip.Addr]map[*impatientConn]struct{}{}}
 }

@@ -27,8 +27,7 @@ func (p *Proxies) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Trust makes c.ClientIP, [web.ClientKey] and [HTTPS] believe these proxies, and nobody else. Call it before routes are
-// added.
+// Trust makes c.ClientIP, [web.ClientKey] and [HTTPS] believe these proxies. Call it before routes are added.
 func (p Proxies) Trust(r *gin.Engine) error {
 	if len(p) > 0 {
 		r.Handlers = slices.Insert(r.Handlers, 0, p.note)

@@ -19,17 +19,6 @@ const (
 	idleTimeout = 2 * time.Minute  // for a client to send the next request
 )
 
-// Serve answers requests to addr (host:port) by h until ctx is done, then lets running requests and their tasks, see
-// [Background], end for up to 10 s and returns nil. An error tells that addr cannot be listened on. A client has 10 s
-// for the header of a request, of 64 KiB at most (431).
-func Serve(ctx context.Context, addr string, h http.Handler, logger *slog.Logger) error {
-	ln, err := Listen(ctx, addr)
-	if err != nil {
-		return err
-	}
-	return ServeListener(ctx, ln, h, logger)
-}
-
 // Listen takes addr (host:port; port 0 is any free one) without answering yet. A client that does not take what it is
 // sent, 64 KiB within 30 s, will be cut off. Connections are bounded by [MaxConnections]: beyond it one on which no
 // request is under way is closed for a new one.
@@ -44,7 +33,9 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return impatient{ln, newOpenConns(web.MaxConnections())}, nil
 }
 
-// ServeListener is Serve on a listener, which it closes.
+// ServeListener answers requests by h until ctx is done, then lets running requests and their tasks, see [Background],
+// end for up to 10 s and returns nil. It closes the listener. A client has 10 s for the header of a request, of 64 KiB
+// at most (431).
 func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger *slog.Logger) error {
 	tasks := &tasks{}
 	tasks.ctx, tasks.abort = context.WithCancel(context.WithoutCancel(ctx))
@@ -103,7 +94,6 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	return nil
 }
 
-// tasks are those that a server has to wait for.
 type tasks struct {
 	sync.WaitGroup
 	ctx   context.Context
@@ -112,9 +102,8 @@ type tasks struct {
 
 type tasksKey struct{}
 
-// Background runs f, a task of a request that goes on after the answer. A server that stops waits for it as for a
-// running request, and then ends its context. Use it for all that an answer promises; a task that pauses does so until
-// [web.Stopping] at most.
+// Background runs f, a task that an answer promises. A server that stops waits for it as for a running request, and
+// then ends its context; a task that pauses does so until [web.Stopping] at most.
 func Background(ctx context.Context, f func(context.Context)) {
 	of, _ := ctx.Value(tasksKey{}).(*tasks)
 	ctx = context.WithoutCancel(ctx)

@@ -18,11 +18,11 @@ func TestServeNamesAnAddressInUse(t *testing.T) {
 	t.Parallel()
 	ln := listen(t)
 	addr := ln.Addr().String()
-	err := Serve(t.Context(), addr, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	_, err := Listen(t.Context(), addr)
 	if err == nil || !strings.HasPrefix(err.Error(), "address "+addr+" is in use by another process;") {
 		t.Error(err)
 	}
-	err = Serve(t.Context(), "127.0.0.1:no-port", http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	_, err = Listen(t.Context(), "127.0.0.1:no-port")
 	if err == nil || !strings.HasPrefix(err.Error(), "listen on 127.0.0.1:no-port: ") {
 		t.Error(err)
 	}

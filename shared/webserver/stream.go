@@ -20,7 +20,7 @@ func streams(c *gin.Context) {
 	w := streamWriter{c.Writer}
 	c.Writer = w
 	c.Next()
-	w.finish()
+	w.bound(time.Now().Add(stallTimeout)) // what net/http still has of the answer
 }
 
 func (w streamWriter) Write(p []byte) (written int, err error) {
@@ -42,9 +42,6 @@ func (w streamWriter) Flush() {
 	defer w.bound(time.Time{})
 	w.ResponseWriter.Flush()
 }
-
-// finish bounds what net/http still has of the answer when the handler returns.
-func (w streamWriter) finish() { w.bound(time.Now().Add(stallTimeout)) }
 
 func (w streamWriter) bound(deadline time.Time) {
 	_ = http.NewResponseController(w.Unwrap()).SetWriteDeadline(deadline) // what has none is in memory

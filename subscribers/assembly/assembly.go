@@ -47,7 +47,6 @@ func Service() *subscriber.Service {
 	}
 }
 
-// A factory holds the settings of production.
 type factory struct {
 	Capacity capacity `env:"CAPACITY" envDefault:"20" help:"cars that the factory can build in a day, 1 to 100000"`
 	Speed    speed    `env:"CLOCK_SPEED" envDefault:"2880" help:"how many times faster than real time the factory works, 0.01 to 10000: 1 is real time, at 2880 a day takes 30 s"`
@@ -156,7 +155,6 @@ func cars(o *order.Order) (n int) {
 	return n
 }
 
-// wanted returns the builds that the order should have, one for each car.
 func wanted(o *order.Order) (builds []carbuild.Build) {
 	if o.Status != order.Placed {
 		return nil

@@ -42,20 +42,17 @@ type clock struct {
 	speed         float64   // factory seconds per real second
 }
 
-// at returns the factory's time at a real time.
 func (c clock) at(real time.Time) time.Time {
 	seconds, rest := math.Modf(max(real.Sub(c.real).Seconds(), 0) * c.speed)
 	return time.Unix(c.factory.Unix()+int64(seconds), int64(c.factory.Nanosecond())+int64(rest*1e9)).UTC().Truncate(time.Microsecond)
 }
 
-// when returns the real time at a time of the factory.
 func (c clock) when(factory time.Time) time.Time {
 	seconds := float64(factory.Unix()-c.factory.Unix()) + float64(factory.Nanosecond()-c.factory.Nanosecond())/1e9 // a Duration overflows after 292 years
 	const most = float64(math.MaxInt64 / 2)
 	return c.real.Add(time.Duration(max(min(seconds/c.speed*float64(time.Second), most), -most)))
 }
 
-// A database is a pool or a transaction.
 type database interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Begin(ctx context.Context) (pgx.Tx, error)

@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"html"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// describe returns the description of the builds feed. Increase Version with every change of its texts.
+// describe returns the description of the builds feed.
 func describe(publicURL string) feed.Description {
 	return feed.Description{
 		Name: carbuild.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
@@ -23,7 +23,7 @@ func describe(publicURL string) feed.Description {
 				return feed.Shown{}, fmt.Errorf("read build %s: %w", e.ID, err)
 			}
 			return feed.Shown{
-				Title: "Build " + short(b.ID) + " " + string(b.Status) + ": " + car(&b),
+				Title: "Build " + web.Short(b.ID) + " " + string(b.Status) + ": " + order.CarName(b.Model, b.Options...),
 				HTML:  content(&b), URL: publicURL + "/builds/" + b.ID.String(), XML: &b,
 			}, nil
 		},
@@ -39,7 +39,7 @@ func content(b *carbuild.Build) string {
 		}
 	}
 	status := html.EscapeString(string(b.Status))
-	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(car(b)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
+	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(order.CarName(b.Model, b.Options...)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
 	for _, step := range []struct {
 		name string
 		at   *feed.Time
@@ -50,20 +50,4 @@ func content(b *carbuild.Build) string {
 	}
 	write("</ul>")
 	return out.String()
-}
-
-// car returns a car's name by its codes: "Volta with glass roof, tow bar".
-func car(b *carbuild.Build) string {
-	first, size := utf8.DecodeRuneInString(b.Model)
-	name := string(unicode.ToUpper(first)) + b.Model[size:]
-	if len(b.Options) > 0 {
-		name += " with " + strings.Join(b.Options, ", ")
-	}
-	return strings.ReplaceAll(name, "_", " ")
-}
-
-// short returns the end of an id, enough to refer to it.
-func short(id fmt.Stringer) string {
-	text := id.String()
-	return text[len(text)-8:]
 }

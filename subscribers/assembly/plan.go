@@ -37,13 +37,9 @@ func scanRow(r pgx.CollectableRow) (*row, error) {
 	err := r.Scan(&b.ID, &b.Version, &b.Status, &b.OrderID, &b.CustomerID, &b.Car, &b.Model, &b.Options, &slot, &started, &finished, &b.UpdatedAt.Time, &b.Due)
 	b.Slot, b.StartedAt, b.FinishedAt = slot.Format(time.DateOnly), feed.OptionalTime(started), feed.OptionalTime(finished)
 	b.UpdatedAt = feed.TimeOf(b.UpdatedAt.Time)
-	if b.Due != nil {
-		*b.Due = b.Due.UTC()
-	}
 	return &b, err
 }
 
-// buildsOf returns the builds of the orders, and locks them.
 func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error) {
 	rows, err := tx.Query(ctx, `select `+columns+` from build where order_id = any($1) order by order_id, car for update`, orders)
 	if err != nil {
@@ -52,7 +48,6 @@ func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// free releases the slots of builds.
 func free(ctx context.Context, tx pgx.Tx, builds []*row) error {
 	if len(builds) == 0 {
 		return nil
@@ -151,10 +146,8 @@ func save(ctx context.Context, tx *publish.Tx, builds []*row, now time.Time) err
 	return err
 }
 
-// stepSize is the number of builds that one transaction starts or finishes.
 const stepSize = 500
 
-// work starts and finishes the builds that are due.
 func (f *factory) work(ctx context.Context, db *pgxpool.Pool, log *publish.Log, now time.Time) error {
 	clock, err := f.clock(ctx, db, now)
 	for n := stepSize; n == stepSize && err == nil; {

@@ -3,6 +3,7 @@ package assembly
 import (
 	"context"
 	"embed"
+	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -39,30 +41,31 @@ const (
 // list returns builds as GET /api/builds does: the last changed first, at most ?limit= (1 to 1000, default 100),
 // filtered by ?status= or ?order_id=.
 func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.Build, error) {
-	limit, where, args := defaultBuilds, []string{"true"}, []any{}
-	if text := query.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxBuilds {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", maxBuilds)
-		}
-		limit = n
+	limit, err := web.QueryInt(query, "limit", maxBuilds)
+	if err != nil {
+		return nil, err
 	}
-	if text := query.Get("status"); text != "" {
-		if !slices.Contains(statuses, carbuild.Status(text)) {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
-		}
-		args = append(args, text)
+	if query.Get("limit") == "" {
+		limit = defaultBuilds
+	}
+	status := carbuild.Status(query.Get("status"))
+	if status != "" && !slices.Contains(statuses, status) {
+		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
+	}
+	of, err := web.QueryUUID(query, "order_id")
+	if err != nil {
+		return nil, err
+	}
+	where, args := []string{"true"}, []any{} // not one statement for all, which would use no index
+	if status != "" {
+		args = append(args, status)
 		where = append(where, "status = $"+strconv.Itoa(len(args)))
 	}
-	if text := query.Get("order_id"); text != "" {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order, a UUID.")
-		}
-		args = append(args, id)
+	if of != nil {
+		args = append(args, of)
 		where = append(where, "order_id = $"+strconv.Itoa(len(args)))
 	}
-	found, err := some(ctx, db, strings.Join(where, " and ")+` order by updated_at desc, id limit `+strconv.Itoa(limit), args...)
+	found, err := some(ctx, db, strings.Join(where, " and ")+` order by updated_at desc, id limit `+fmt.Sprint(limit), args...)
 	builds := make([]carbuild.Build, len(found))
 	for i, b := range found {
 		builds[i] = b.Build
@@ -70,7 +73,6 @@ func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.B
 	return builds, err
 }
 
-// some returns the builds that the end of a SELECT statement selects.
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
 	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
 	if err != nil {
@@ -79,7 +81,6 @@ func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// A shownBuild is a build with the data that only pages show.
 type shownBuild struct {
 	carbuild.Build
 	Short, OrderShort, Words string
@@ -88,7 +89,7 @@ type shownBuild struct {
 }
 
 func shown(b *row, c clock, now time.Time) shownBuild {
-	s := shownBuild{Build: b.Build, Short: short(b.ID), OrderShort: short(b.OrderID), Words: car(&b.Build)}
+	s := shownBuild{Build: b.Build, Short: web.Short(b.ID), OrderShort: web.Short(b.OrderID), Words: order.CarName(b.Model, b.Options...)}
 	if b.Due != nil {
 		s.Next = c.when(*b.Due)
 		if b.Status == carbuild.Started {
@@ -98,7 +99,6 @@ func shown(b *row, c clock, now time.Time) shownBuild {
 	return s
 }
 
-// A slotDay is a day of the plan.
 type slotDay struct {
 	Day      string
 	Cars     int64
@@ -164,7 +164,6 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 	return o, nil
 }
 
-// readDays reads the occupancy of today and the following days, by the factory's clock.
 func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
 	today := o.Clock.Format(time.DateOnly)
 	rows, err := db.Query(ctx, `

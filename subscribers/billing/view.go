@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +23,6 @@ const (
 	creditNote = "credit_note"
 )
 
-// A document as lists and the API show it.
 type document struct {
 	Number     int64     `json:"number"` // 1, 2, 3 ..., shared by invoices and credit notes
 	Kind       string    `json:"kind"`
@@ -72,45 +70,24 @@ const (
 // older ones, and order_id=UUID for those of one order.
 func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, error) {
 	asked := r.URL.Query()
-	before, err := positive(asked, "before", 1<<62)
+	before, err := web.QueryInt(asked, "before", 1<<62)
 	if err != nil {
 		return nil, err
 	}
-	n, err := positive(asked, "limit", int64(limit))
+	n, err := web.QueryInt(asked, "limit", int64(limit))
 	if err != nil {
 		return nil, err
 	}
-	var of *uuid.UUID
-	if text := asked.Get("order_id"); text != "" {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order: a UUID.")
-		}
-		of = &id
+	of, err := web.QueryUUID(asked, "order_id")
+	if err != nil {
+		return nil, err
 	}
 	rows, err := db.Query(r.Context(), `select `+documentColumns+documents+`
 		where d.number < $1 and ($2::uuid is null or d.order_id = $2) order by d.number desc limit $3`, before, of, n)
 	if err != nil {
 		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
-	for i := range list {
-		list[i].IssuedAt = list[i].IssuedAt.UTC()
-	}
-	return list, err
-}
-
-// positive returns a parameter from 1 to most, or most if it is missing.
-func positive(asked url.Values, name string, most int64) (int64, error) {
-	text := asked.Get(name)
-	if text == "" {
-		return most, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 1 || n > most {
-		return 0, web.Errorf(http.StatusBadRequest, "The parameter %s takes a whole number from 1 to %d.", name, most)
-	}
-	return n, nil
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[document])
 }
 
 // A waitingOrder is an order whose customer is not known yet, or never will be because the account was deleted before.
@@ -156,7 +133,6 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	return d, err
 }
 
-// waitingOrders returns up to pageLimit waiting orders, the oldest first.
 func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
 	rows, err := db.Query(ctx, `
 		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
@@ -168,7 +144,6 @@ func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
 }
 
-// A paper is a complete document.
 type paper struct {
 	document
 	Reason, Street, PostalCode, City, Country string
@@ -180,18 +155,13 @@ type paper struct {
 
 type line struct{ order.Line }
 
-// Car returns the model's name, "Edison Volta" for volta: the catalogue's codes are made of words.
-func (l line) Car() string {
-	return "Edison " + web.Capital(words(l.Model))
-}
+// Car returns the model's name, "Edison Volta" for volta.
+func (l line) Car() string { return "Edison " + order.CarName(l.Model) }
 
 // OptionNames returns the names of the options.
 func (l line) OptionNames() string { return words(strings.Join(l.Options, ", ")) }
 
 func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
-
-// PriceCents is the price of all cars of the line.
-func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
 
 // Credit reports whether the document is a credit note.
 func (p *paper) Credit() bool { return p.Kind == creditNote }

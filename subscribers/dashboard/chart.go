@@ -10,7 +10,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A step is the time that one column of the charts covers.
 type step struct {
 	Name  string // day
 	begin func(time.Time) time.Time
@@ -81,7 +80,6 @@ func (l timeline) NewestFirst() (list []daySum) {
 	return list
 }
 
-// A chart is a column chart.
 type chart struct {
 	Title    string // Revenue by day
 	Columns  []column
@@ -143,7 +141,6 @@ func roundUp(v int64) int64 {
 	return v
 }
 
-// A bar is one bar of a list, relative to the longest.
 type bar struct {
 	Label, Value string
 	Part, Of     int64

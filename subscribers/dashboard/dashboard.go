@@ -1,5 +1,4 @@
-// Package dashboard keeps statistics: revenue, orders and cars by day, model and option, the stages of orders, and
-// their lead times.
+// Package dashboard keeps statistics: revenue, orders, cars and lead times.
 package dashboard
 
 import (
@@ -71,36 +70,32 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	})
 }
 
-func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	ids, err := ordersOf(ctx, tx, batch, `select order_id from build where id = any($2)`)
-	if err != nil {
-		return err
-	}
-	return recount(ctx, tx, ids, func(b *pgx.Batch) {
-		batch.Queue(b, `
-			insert into build (id, version, order_id, status, finished_at)
-			select id, version, order_id, status, finished_at
-			  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, status text, finished_at timestamptz)
-			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status,
-			       finished_at = excluded.finished_at`)
-		b.Queue(`delete from build where id = any($1)`, batch.Deleted)
-	})
-}
+var applyBuilds = applyTo("build", `
+	insert into build (id, version, order_id, status, finished_at)
+	select id, version, order_id, status, finished_at
+	  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, status text, finished_at timestamptz)
+	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status,
+	       finished_at = excluded.finished_at`)
 
-func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	ids, err := ordersOf(ctx, tx, batch, `select order_id from shipment where id = any($2)`)
-	if err != nil {
-		return err
+var applyShipments = applyTo("shipment", `
+	insert into shipment (id, version, order_id, build_id, status, shipped_at)
+	select id, version, order_id, build_id, status, shipped_at
+	  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, build_id uuid, status text, shipped_at timestamptz)
+	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, build_id = excluded.build_id,
+	       status = excluded.status, shipped_at = excluded.shipped_at`)
+
+// applyTo applies entities, each of an order, to a table by the statement.
+func applyTo(table, statement string) func(context.Context, pgx.Tx, *subscribe.Batch) error {
+	return func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+		ids, err := ordersOf(ctx, tx, batch, `select order_id from `+table+` where id = any($2)`)
+		if err != nil {
+			return err
+		}
+		return recount(ctx, tx, ids, func(b *pgx.Batch) {
+			batch.Queue(b, statement)
+			b.Queue(`delete from `+table+` where id = any($1)`, batch.Deleted)
+		})
 	}
-	return recount(ctx, tx, ids, func(b *pgx.Batch) {
-		batch.Queue(b, `
-			insert into shipment (id, version, order_id, build_id, status, shipped_at)
-			select id, version, order_id, build_id, status, shipped_at
-			  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, build_id uuid, status text, shipped_at timestamptz)
-			on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, build_id = excluded.build_id,
-			       status = excluded.status, shipped_at = excluded.shipped_at`)
-		b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
-	})
 }
 
 // ordersOf returns the orders that the batch affects. The query before selects those of the present rows.

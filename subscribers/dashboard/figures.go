@@ -7,8 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// recountKey is the key of the advisory lock that serializes changes of the figures: an order and its builds may arrive
-// at the same time.
+// recountKey serializes changes of the figures: an order and its builds may arrive at the same time.
 const recountKey = 0x666967757265
 
 // recount runs a change and keeps the figures correct: it subtracts the orders with these ids before the change and

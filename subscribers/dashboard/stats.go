@@ -99,7 +99,6 @@ func readFilter(r *http.Request) (f filter, err error) {
 	return f, nil
 }
 
-// days returns the filter as two dates of PostgreSQL.
 func (f filter) days() (from, to string) {
 	return cmp.Or(f.From, "-infinity"), cmp.Or(f.To, "infinity")
 }
@@ -198,7 +197,6 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// A span is a time and the number of orders that took it.
 type span struct{ seconds, orders int64 }
 
 // percentile returns the shortest span that p of 100 orders did not exceed. spans are in ascending order.

@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/xml"
 	"fmt"
@@ -81,6 +82,7 @@ func (e *atomEntry) UnmarshalXML(d *xml.Decoder, _ xml.StartElement) error {
 	}
 }
 
+// decodeAtom returns errors that wrap feed.ErrPage.
 func decodeAtom(body []byte) (*atomFeed, error) {
 	var doc atomFeed
 	if err := xml.Unmarshal(body, &doc); err != nil {
@@ -89,11 +91,26 @@ func decodeAtom(body []byte) (*atomFeed, error) {
 	if doc.Page == nil {
 		return nil, fmt.Errorf("%w: an Atom feed without the extension %s", feed.ErrPage, nsDatafeed)
 	}
+	if doc.Page.Head == nil && !doc.Page.Sealed {
+		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", feed.ErrPage)
+	}
 	return &doc, nil
 }
 
-// parseAtom parses a replay page, with each entity as XML, in the order of the positions. All errors wrap feed.ErrPage.
-func parseAtom(body []byte) (*feed.Page, error) {
+// atomHead returns where the feed ends, as its document without parameters says.
+func atomHead(body []byte) (head feed.Cursor, err error) {
+	doc, err := decodeAtom(body)
+	if err != nil {
+		return head, err
+	}
+	if doc.Page.Head == nil {
+		return head, fmt.Errorf("%w: it does not say where the feed ends", feed.ErrPage)
+	}
+	return *doc.Page.Head, nil
+}
+
+// parseAtom parses a replay page, with each entity as XML, in the order of the positions.
+func parseAtom(body []byte, _ feed.Cursor) (*feed.Page, error) {
 	doc, err := decodeAtom(body)
 	if err != nil {
 		return nil, err
@@ -101,8 +118,6 @@ func parseAtom(body []byte) (*feed.Page, error) {
 	page := &feed.Page{Cursor: doc.Page.Cursor, Sealed: doc.Page.Sealed, UpToDate: doc.Page.UpToDate}
 	if doc.Page.Head != nil {
 		page.Head = *doc.Page.Head
-	} else if !page.Sealed {
-		return nil, fmt.Errorf("%w: it is not sealed and does not say where the feed ends", feed.ErrPage)
 	}
 	add := func(id string, e feed.Entry) error {
 		if e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:")); err != nil {
@@ -112,7 +127,7 @@ func parseAtom(body []byte) (*feed.Page, error) {
 		return nil
 	}
 	for _, e := range doc.Entries {
-		if err := add(e.id, feed.Entry{Position: e.place.Position, Version: e.place.Version, Updated: e.updated, Entity: body[e.from:e.to]}); err != nil {
+		if err := add(e.id, feed.Entry{Position: e.place.Position, Version: e.place.Version, Updated: e.updated, Entity: bytes.Clone(body[e.from:e.to])}); err != nil {
 			return nil, err
 		}
 	}

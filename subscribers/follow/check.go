@@ -11,7 +11,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
-// A checker checks the promises of a feed, page by page.
 type checker struct {
 	versions *lru.Cache[uuid.UUID, version] // the newest versions of recently seen entities
 }
@@ -30,9 +29,6 @@ func newChecker() *checker {
 	}
 	return &checker{versions}
 }
-
-// forget prepares the checker for another history.
-func (c *checker) forget() { c.versions.Purge() }
 
 // check returns which promise the answer to r breaks, or nil, in either format. All errors wrap feed.ErrPage.
 func (c *checker) check(r *feedclient.Request, p *feed.Page) error {

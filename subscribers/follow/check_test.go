@@ -24,8 +24,8 @@ func TestNoFeed(t *testing.T) {
 		url, flag string
 		says      string
 	}{
-		{o.URL + "/", "--wait", `not a feed of this protocol: asked for application/feed+json it answered 200 OK with "text/plain; charset=utf-8"`},
-		{o.URL + "/news", "--wait", "not a feed of this protocol: it does not say where it ends"},
+		{o.URL + "/", "--wait", `not a feed of this protocol: expected application/feed+json, got "text/plain; charset=utf-8"`},
+		{o.URL + "/news", "--wait", "not a feed of this protocol: it does not say where the feed ends"},
 		{o.feedURL() + ".atom", "--wait", `"application/atom+xml; charset=utf-8"; --atom reads that`},
 		{o.feedURL() + ".json", "--atom", "; without --atom it can be read"},
 		{o.URL + "/feeds/nothing", "--wait", "answered 404 Not Found: There is no feed of this name here."},

@@ -27,7 +27,6 @@ const (
 // Diverged is the exit code if the source has another history than the cursor of --after.
 const Diverged = 3
 
-// options are the settings of the command line and the environment.
 type options struct {
 	url     string       // of the feed, without query
 	shown   string       // url as feedclient.ShownURL has it
@@ -182,8 +181,7 @@ func (o *options) setURL(text string, set func(name, value string) error) error 
 	return nil
 }
 
-// Run prints the entries of the feed that args name to stdout, and messages to stderr, until ctx ends, stdout is closed
-// or, with --once, all entries are printed.
+// Run prints the entries of the feed that args name, until ctx ends, stdout is closed or, with --once, all are printed.
 func Run(ctx context.Context, args []string, env map[string]string, stdout, stderr io.Writer) error {
 	o, err := parse(args, env)
 	if errors.Is(err, flag.ErrHelp) {
@@ -198,9 +196,9 @@ func Run(ctx context.Context, args []string, env map[string]string, stdout, stde
 		signal.Ignore(syscall.SIGPIPE) // it would end the process, and `go run` would report it
 		go whenClosed(file, func() { cancel(errClosed) })
 	}
-	source := newSource(o)
-	defer source.close()
-	f := &follower{options: o, source: source, out: newPrinter(stdout, o.atom), checked: newChecker(), say: func(format string, args ...any) {
+	client := newClient(o)
+	defer client.Close()
+	f := &follower{options: o, client: client, out: newPrinter(stdout, o.atom), checked: newChecker(), say: func(format string, args ...any) {
 		fmt.Fprintf(stderr, "follow: "+format+"\n", args...)
 	}}
 	err = f.run(ctx)

@@ -21,10 +21,9 @@ const (
 	minPause      = time.Second
 )
 
-// A follower follows a feed.
 type follower struct {
 	*options
-	source  *source
+	client  *feedclient.Client
 	out     *printer
 	checked *checker
 	say     func(format string, args ...any)
@@ -42,7 +41,6 @@ type follower struct {
 	polls      bool   // it was reported that the source does not wait
 }
 
-// run polls until it is done, or until ctx ends.
 func (f *follower) run(ctx context.Context) error {
 	for {
 		asked := time.Now()
@@ -88,10 +86,12 @@ func (f *follower) stopped(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// poll requests and prints one page.
 func (f *follower) poll(ctx context.Context) error {
 	if !f.placed {
-		head, err := f.source.head(ctx)
+		head, err := f.client.Head(ctx, f.url)
+		if errors.Is(err, feed.ErrPage) {
+			return noFeed(err)
+		}
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,10 @@ func (f *follower) poll(ctx context.Context) error {
 	if f.once || back {
 		r.Wait = 0
 	}
-	answer, err := f.source.page(ctx, r)
+	answer, err := f.client.Get(ctx, r)
+	if _, ok := errors.AsType[*feedclient.TypeError](err); ok {
+		return noFeed(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -154,7 +157,7 @@ func (f *follower) failed(err error) (time.Duration, error) {
 		f.say("%s is not in the source's history any more, as after the restore of a backup: what was printed may be gone there. "+
 			"Going on from where it ends now", f.at)
 		f.placed = false
-		f.checked.forget()
+		f.checked.versions.Purge() // they are of the other history
 	case errors.Is(err, feed.ErrPage) && !errors.Is(err, io.ErrUnexpectedEOF): // that is a broken connection
 		return 0, fmt.Errorf("%s BREAKS ITS PROMISES after %s: %w", f.shown, f.at, err)
 	case refused && status.Status == http.StatusUnauthorized:

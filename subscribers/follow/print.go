@@ -16,7 +16,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A line is the printed form of an entry.
 type line struct {
 	Position int64        `json:"position"`
 	Cursor   *feed.Cursor `json:"cursor,omitempty"` // only of a page's last entry: pages have no other cursor
@@ -28,7 +27,6 @@ type line struct {
 	Entity   any          `json:"entity,omitempty"` // raw JSON, or XML as a string
 }
 
-// A printer writes whole lines.
 type printer struct {
 	w      io.Writer
 	xml    bool
@@ -85,8 +83,7 @@ func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	return nil
 }
 
-// whenClosed calls then when the reader of a pipe has gone, which writes would not notice while the feed has nothing
-// new.
+// whenClosed calls then when the reader of a pipe has gone, which is not noticed while nothing is written.
 func whenClosed(f *os.File, then func()) {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {

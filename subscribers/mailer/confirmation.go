@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/mail"
-	"strings"
 	texttemplate "text/template"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A confirmation is the mail for the current version of an order.
 type confirmation struct {
 	OrderID    uuid.UUID
 	CustomerID uuid.UUID
@@ -40,25 +38,10 @@ type confirmation struct {
 	text string
 }
 
-type line struct {
-	order.Line
-}
+type line struct{ order.Line }
 
-// Car describes the car in words made of its codes: the feed does not have the catalogue.
-func (l line) Car() string {
-	car := "Edison " + web.Capital(l.Model)
-	if len(l.Options) > 0 {
-		words := make([]string, len(l.Options))
-		for i, option := range l.Options {
-			words[i] = strings.ReplaceAll(option, "_", " ")
-		}
-		car += " with " + strings.Join(words, ", ")
-	}
-	return car
-}
-
-// PriceCents is the price of all cars of the line.
-func (l line) PriceCents() int64 { return int64(l.Quantity) * l.UnitPriceCents }
+// Car describes the car by its codes: the feed does not have the catalogue.
+func (l line) Car() string { return "Edison " + order.CarName(l.Model, l.Options...) }
 
 // Name returns the customer's name, or "" if the mail must not contain it: the address may be a stranger's, or the name
 // a link.
@@ -70,12 +53,7 @@ func (c *confirmation) Name() string {
 }
 
 // Short returns the end of the order's id, enough to refer to it.
-func (c *confirmation) Short() string { return short(c.OrderID) }
-
-func short(id uuid.UUID) string {
-	text := id.String()
-	return text[len(text)-8:]
-}
+func (c *confirmation) Short() string { return web.Short(c.OrderID) }
 
 func (c *confirmation) Subject() string { return "Your order " + c.Short() + " at Edison Cars" }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/smtp"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // read returns what a mail program makes of the one mail for order 1.
@@ -50,7 +51,7 @@ func TestConfirmation(t *testing.T) {
 	}
 	for field, want := range map[string]string{
 		"Auto-Submitted": "auto-generated", "Message-Id": "<order-" + orderID(1).String() + ".confirmation@edison-cars.example>",
-		"Subject": "Your order " + short(orderID(1)) + " at Edison Cars", "Return-Path": "<orders@edison-cars.example>",
+		"Subject": "Your order " + web.Short(orderID(1)) + " at Edison Cars", "Return-Path": "<orders@edison-cars.example>",
 	} {
 		if got := header.Get(field); got != want {
 			t.Errorf("%s: %s", field, got)

@@ -14,7 +14,6 @@ import (
 // that continues.
 const maxDoubtful = 20
 
-// A run holds the outcomes of one session.
 type run struct {
 	passed   bool // the server accepted at least one mail
 	failing  bool // an error that is no mail's fault occurred

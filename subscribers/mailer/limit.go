@@ -16,7 +16,6 @@ const uncount = `
 	delete from recent_mail r using mail m
 	 where m.order_id = any($1) and m.state = 'sending' and r.order_id = m.order_id and r.began_at = m.sending_since`
 
-// next returns the mails to be sent now.
 func (o *outbox) next(ctx context.Context) ([]*confirmation, error) {
 	for {
 		due, err := o.due(ctx)

@@ -30,13 +30,11 @@ const (
 	// For this time it is tried to store an outcome, for example while the database restarts.
 	noteTimeout = 10 * time.Second
 	dbTimeout   = time.Minute // of one transaction
-	// The longest time for one mail, from MAIL on. A mail is not begun if the work's time would end before: it would be
-	// cut off, and sent again.
+	// The longest time for one mail. A mail is not begun if the work's time would end before: it would be sent again.
 	oneMail   = smtp.SendTimeout + dbTimeout
 	noteRetry = 250 * time.Millisecond
 )
 
-// An outbox sends the mails that are due.
 type outbox struct {
 	db      *pgxpool.Pool
 	set     *settings
@@ -197,7 +195,6 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 		c := new(confirmation)
 		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.uncertain, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,
 			&c.TotalCents, &c.Currency, &c.PlacedAt)
-		c.ComposedAt = c.ComposedAt.UTC()
 		mailbox := sha256.Sum256([]byte(smtp.Mailbox(c.email)))
 		c.mailbox = mailbox[:]
 		return c, err
@@ -276,11 +273,11 @@ func (o *outbox) note(ctx context.Context, m *confirmation, result smtp.Outcome,
 				}
 			}
 			_, err := tx.Exec(ctx, `
-				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + $3, sending_since = null, due_at = now() + $4::interval,
+				update mail set state = $2, attempts = attempts + 1, uncertain = uncertain + case when $3 then 1 else 0 end, sending_since = null, due_at = now() + $4::interval,
 				       composed_at = $5, sent_at = case $2 when 'sent' then now() end,
 				       (reason, recipient) = (select coalesce(max($6::text), ''), max($7::text) from customers c where c.id = customer_id) -- a reply may name whom it refuses
 				 where order_id = $1 and state in ('pending', 'sending')`,
-				m.OrderID, state, flag(result == smtp.Uncertain), delay(m.attempts), m.ComposedAt, reason, m.email)
+				m.OrderID, state, result == smtp.Uncertain, delay(m.attempts), m.ComposedAt, reason, m.email)
 			if err == nil {
 				_, err = tx.Exec(ctx, settle, [][16]byte{m.OrderID}, nil)
 			}
@@ -328,13 +325,6 @@ func (o *outbox) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 // delay returns how long a mail waits after the given number of attempts.
 func delay(attempts int) time.Duration {
 	return min(firstDelay<<min(attempts, 16), maxDelay)
-}
-
-func flag(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // inOneLine returns the text of a server's error, in a form that can be stored and shown.

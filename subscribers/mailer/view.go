@@ -32,7 +32,7 @@ type listed struct {
 }
 
 // Short returns the end of the order's id, enough to refer to it.
-func (m listed) Short() string { return short(m.OrderID) }
+func (m listed) Short() string { return web.Short(m.OrderID) }
 
 // StateText returns the state in words.
 func (m listed) StateText() string { return stateTexts[m.State] }
@@ -68,10 +68,10 @@ type row struct {
 
 func scanRow(r pgx.CollectableRow) (m row, err error) {
 	err = r.Scan(&m.OrderID, &m.CustomerID, &m.State, &m.Attempts, &m.Uncertain, &m.PlacedAt, &m.SentAt, &m.NextTryAt, &m.Reason)
-	m.MessageID, m.PlacedAt = messageID(m.OrderID), m.PlacedAt.UTC()
+	m.MessageID = messageID(m.OrderID)
 	for _, t := range []*time.Time{m.SentAt, m.NextTryAt} {
 		if t != nil {
-			*t = t.UTC().Truncate(time.Millisecond)
+			*t = t.Truncate(time.Millisecond)
 		}
 	}
 	return m, err
@@ -85,7 +85,6 @@ func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
 	return pgx.CollectRows(rows, scanRow)
 }
 
-// readMails returns the mails of the newest orders.
 func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
 	rows, err := readRows(ctx, db, limit)
 	list := make([]listed, len(rows))
@@ -95,7 +94,6 @@ func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, erro
 	return list, err
 }
 
-// An overview is the content of the page.
 type overview struct {
 	Server  string   // "" means not configured
 	Limit   uint16   // 0: none
@@ -122,7 +120,6 @@ func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failur
 		Scan(&n.All, &n.Sent, &n.Waiting, &n.Pending, &n.Failed, &n.Skipped, &n.Withdrawn, &n.Uncertain, &n.OverLimit)
 }
 
-// A shown mail is a mail with its content.
 type shown struct {
 	row
 	Recipient, Name, Body *string // nil if not sent yet, or erased

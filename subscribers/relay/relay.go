@@ -1,5 +1,4 @@
-// Package relay republishes feeds to RabbitMQ, for consumers that speak AMQP or need each entry within milliseconds.
-// The source does not know it.
+// Package relay republishes feeds to RabbitMQ. The source does not know it.
 package relay
 
 import (
@@ -26,7 +25,6 @@ type settings struct {
 	Broker eventstream.Broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
 }
 
-// A relay has one stream per feed.
 type relay struct {
 	set     settings
 	streams map[string]*stream
@@ -78,7 +76,6 @@ func (r *relay) work(ctx context.Context, site *subscriber.Site) error {
 	return errors.Join(all...)
 }
 
-// release closes the connections cleanly.
 func (r *relay) release() {
 	var all sync.WaitGroup
 	for _, s := range r.streams {

@@ -64,7 +64,6 @@ func (s *stream) isBlocked() bool {
 	return s.status.blocked != ""
 }
 
-// count adds n confirmed messages.
 func (s *stream) count(n int, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +71,6 @@ func (s *stream) count(n int, now time.Time) {
 	s.sent.Add(float64(n))
 }
 
-// pending records that a page waits for confirmation.
 func (s *stream) pending(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

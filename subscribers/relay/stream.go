@@ -21,7 +21,6 @@ const (
 	maxUnconfirmed = feed.MaxPageSize
 )
 
-// A stream sends one feed to an exchange, over its own connection.
 type stream struct {
 	feed   string
 	broker *eventstream.Broker
@@ -45,7 +44,6 @@ type stream struct {
 	sent     prometheus.Counter
 }
 
-// A status is the state of the connection to the broker.
 type status struct {
 	since   time.Time   // of the state
 	conn    *connection // nil means not connected
@@ -107,7 +105,6 @@ func (s *stream) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// disconnect closes the connection at once, even if it hangs.
 func (s *stream) disconnect() {
 	if s.conn != nil {
 		s.conn.Drop()
@@ -141,7 +138,6 @@ func (s *stream) keep(ctx context.Context, now time.Time) error {
 	return s.trouble(now)
 }
 
-// failure returns the reason why the channel was closed.
 func (c *connection) failure() error {
 	if err := <-c.closed; err != nil {
 		return fmt.Errorf("the connection was lost: %w", err)

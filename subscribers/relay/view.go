@@ -18,13 +18,11 @@ const (
 	standby   = "standby" // another process of the service relays, or the database does not answer
 )
 
-// An overview is the content of the page and of the API's answer.
 type overview struct {
 	Broker  string `json:"broker"` // without the password
 	Streams []view `json:"streams"`
 }
 
-// A view is the state of one stream.
 type view struct {
 	Feed         string     `json:"feed"`
 	Exchange     string     `json:"exchange"`
@@ -68,16 +66,12 @@ func (r *relay) overview(ctx context.Context, site *subscriber.Site) (o overview
 	for _, sub := range site.Subscriber.Status() {
 		v := stored[sub.Feed]
 		v.Feed, v.Exchange, v.Behind, v.Generation = sub.Feed, sub.Feed, sub.LagEntries, max(v.Generation, 1)
-		if v.ConfirmedAt != nil {
-			*v.ConfirmedAt = v.ConfirmedAt.UTC()
-		}
 		r.streams[sub.Feed].show(&v, sub.Standby, time.Now())
 		o.Streams = append(o.Streams, v)
 	}
 	return o, nil
 }
 
-// show adds the state of the connection.
 func (s *stream) show(v *view, elsewhere bool, now time.Time) {
 	if v.State = standby; elsewhere {
 		return
@@ -108,7 +102,6 @@ func timeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-// collectors returns the stream's metrics.
 func (s *stream) collectors() []prometheus.Collector {
 	gauge := func(name, help string, value func(status) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"feed": s.feed}}, func() float64 {

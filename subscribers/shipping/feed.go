@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"html"
 
-	"github.com/google/uuid"
-
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func shipmentsFeed(publicURL string) feed.Description {
@@ -22,17 +21,11 @@ func shipmentsFeed(publicURL string) feed.Description {
 			}
 			status := html.EscapeString(string(s.Status))
 			return feed.Shown{
-				Title: fmt.Sprintf("Shipment %s %s", short(s.ID), s.Status),
+				Title: fmt.Sprintf("Shipment %s %s", web.Short(s.ID), s.Status),
 				HTML: `<p><span class="badge ` + status + `">` + status + `</span> the car of build <code>` + s.BuildID.String() +
 					`</code>, of order <code>` + s.OrderID.String() + `</code></p>`,
 				URL: publicURL + "/shipments/" + s.ID.String(), XML: &s,
 			}, nil
 		},
 	}
-}
-
-// short returns the end of an id, enough to refer to it.
-func short(id uuid.UUID) string {
-	text := id.String()
-	return text[len(text)-8:]
 }

@@ -1,6 +1,5 @@
-// Package shipping sends every finished car to its customer, at the address that is known when the car is ready. A car
-// that is finished before its customer is known waits. When its order is cancelled, a car that has not left stays, and
-// one that has left comes back.
+// Package shipping sends every finished car to its customer, at the address that is known when the car is ready, and
+// takes it back when its order is cancelled.
 package shipping
 
 import (
@@ -112,7 +111,6 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	return settle(ctx, tx, slices.Concat(ids, batch.Deleted), nil, nil)
 }
 
-// shipmentID derives a shipment's id from its build's.
 func shipmentID(buildID uuid.UUID) uuid.UUID { return uuid.NewSHA1(buildID, []byte(shipment.Feed)) }
 
 func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
@@ -186,7 +184,6 @@ func settle(ctx context.Context, tx *publish.Tx, builds, customers, orders []uui
 		builds, customers, orders, carbuild.Finished, shipment.Stopped, shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned)
 }
 
-// pickUpChunk is the number of cars that leave in one transaction.
 const pickUpChunk = 500
 
 // pickUp ships cars that have been ready for the given time, or are ready in the future because of a wrong clock.
@@ -243,12 +240,4 @@ func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args 
 	})
 	tx.Append(shipment.Feed, changed...)
 	return err
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	in := t.UTC()
-	return &in
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A parcel is a shipment as the pages and the API show it.
 type parcel struct {
 	ID         uuid.UUID       `json:"id"`
 	Version    int64           `json:"version"`
@@ -43,14 +43,11 @@ const parcels = `
 	  from shipment `
 
 // Short, ShortOrder and ShortBuild return the ends of ids, enough to refer to them.
-func (p *parcel) Short() string      { return short(p.ID) }
-func (p *parcel) ShortOrder() string { return short(p.OrderID) }
-func (p *parcel) ShortBuild() string { return short(p.BuildID) }
+func (p *parcel) Short() string      { return web.Short(p.ID) }
+func (p *parcel) ShortOrder() string { return web.Short(p.OrderID) }
+func (p *parcel) ShortBuild() string { return web.Short(p.BuildID) }
 
-// ModelName returns the model's name, "Volta" for volta: the catalogue's codes are made of words.
-func (p *parcel) ModelName() string {
-	return web.Capital(strings.ReplaceAll(p.Model, "_", " "))
-}
+func (p *parcel) ModelName() string { return order.CarName(p.Model) }
 
 // apiLimit is the maximum and default number of shipments in an answer of the API. The feed has all of them.
 const apiLimit = 1000
@@ -58,13 +55,10 @@ const apiLimit = 1000
 // listAsked returns the shipments that changed last, newest first. The request may set limit=N for fewer,
 // status=STATUS, and order_id=UUID.
 func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
-	asked, limit := r.URL.Query(), apiLimit
-	if text := asked.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > apiLimit {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", apiLimit)
-		}
-		limit = n
+	asked := r.URL.Query()
+	limit, err := web.QueryInt(asked, "limit", apiLimit)
+	if err != nil {
+		return nil, err
 	}
 	status := shipment.Status(asked.Get("status"))
 	switch status {
@@ -72,43 +66,30 @@ func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
 	default:
 		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped, stopped or returned.")
 	}
-	var of *uuid.UUID
-	if text := asked.Get("order_id"); text != "" {
-		id, err := uuid.Parse(text)
-		if err != nil {
-			return nil, web.Errorf(http.StatusBadRequest, "The parameter order_id takes the id of an order: a UUID.")
-		}
-		of = &id
+	of, err := web.QueryUUID(asked, "order_id")
+	if err != nil {
+		return nil, err
 	}
 	return list(r.Context(), db, status, of, limit)
 }
 
-func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int) ([]parcel, error) {
+func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int64) ([]parcel, error) {
 	rows, err := db.Query(ctx, parcels+`
 		where ($1 = '' or status = $1) and ($2::uuid is null or order_id = $2) order by updated_at desc, id limit $3`, status, of, limit)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanParcel)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])
 }
 
-func scanParcel(row pgx.CollectableRow) (parcel, error) {
-	p, err := pgx.RowToStructByPos[parcel](row)
-	p.ReadyAt, p.ShippedAt, p.UpdatedAt = utc(p.ReadyAt), utc(p.ShippedAt), p.UpdatedAt.UTC()
-	return p, err
-}
-
-// A stage is a status with its number of shipments, and the latest of them.
 type stage struct {
 	Status  shipment.Status
 	Count   int64
 	Parcels []parcel
 }
 
-// stageLimit is the number of shipments per stage on the page.
 const stageLimit = 25
 
-// shown is the content of the page.
 type shown struct {
 	Behind []string // feeds that must be current before a car leaves; only in the process that polls
 	Stages []stage
@@ -126,7 +107,7 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 		if err != nil {
 			return nil, err
 		}
-		if s.Parcels, err = pgx.CollectRows(rows, scanParcel); err != nil {
+		if s.Parcels, err = pgx.CollectRows(rows, pgx.RowToStructByPos[parcel]); err != nil {
 			return nil, err
 		}
 		stages = append(stages, s)
@@ -134,7 +115,6 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 	return stages, nil
 }
 
-// A label is the label on a car.
 type label struct {
 	parcel
 	Code code
@@ -150,7 +130,7 @@ func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := pgx.CollectExactlyOneRow(rows, scanParcel)
+	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[parcel])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, missing
 	} else if err != nil {

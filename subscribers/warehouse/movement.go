@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,24 +17,10 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// listed is the number of rows on a page of a list.
 const listed = 100
 
 // newest is the value of before for the first page of a list.
 const newest = math.MaxInt64
-
-// before reads the query parameter "before": a page holds rows with smaller numbers.
-func before(r *http.Request) (int64, error) {
-	text := r.URL.Query().Get("before")
-	if text == "" {
-		return newest, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 1 {
-		return 0, web.Errorf(http.StatusBadRequest, "The parameter before takes a whole number from 1, such as the last one of the previous page.")
-	}
-	return n, nil
-}
 
 // A movement is one change of the stock of a part, with the stock after it.
 type movement struct {
@@ -56,9 +41,9 @@ type movement struct {
 func (m movement) Why() string {
 	switch {
 	case m.OrderID != nil && m.Reserved < 0:
-		return "Released from order " + m.OrderID.String()[28:]
+		return "Released from order " + web.Short(*m.OrderID)
 	case m.OrderID != nil:
-		return "Reserved for order " + m.OrderID.String()[28:]
+		return "Reserved for order " + web.Short(*m.OrderID)
 	case m.Purchase != nil && m.OnHand > 0:
 		return fmt.Sprintf("Purchase %d arrived", *m.Purchase)
 	case m.Purchase != nil:
@@ -83,7 +68,6 @@ func (m movement) Change() string {
 	return strings.Join(changes, ", ")
 }
 
-// A movementList is a page of movements, newest first.
 type movementList struct {
 	Movements []movement
 	Newest    bool  // this is the first page
@@ -92,7 +76,7 @@ type movementList struct {
 
 // readMovements returns a page of the movements of a part, or of all parts if it is "".
 func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movementList, err error) {
-	before, err := before(r)
+	before, err := web.QueryInt(r.URL.Query(), "before", newest)
 	if err != nil {
 		return list, err
 	}
@@ -130,7 +114,6 @@ func findPart(ctx context.Context, db *pgxpool.Pool, name string) (part, error) 
 	return p, err
 }
 
-// A history is a part with a page of its movements.
 type history struct {
 	part
 	movementList
@@ -170,8 +153,7 @@ func (l movementList) Most() int64 {
 func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
 func (l movementList) Last() movement  { return l.Movements[0] }
 
-// OnHandLine and ReservedLine draw the stock over time as path data of an SVG: steps in a square of 100 by 100, the
-// newest slightly before its right edge.
+// OnHandLine and ReservedLine draw the stock as path data of an SVG, in a square of 100 by 100.
 func (l movementList) OnHandLine() string {
 	return l.line(func(m movement) int64 { return m.OnHandAfter })
 }

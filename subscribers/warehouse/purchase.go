@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A purchase is an order of new pieces of one part at its supplier.
@@ -72,21 +73,18 @@ func collectPurchases(rows pgx.Rows, err error) ([]purchase, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[purchase])
 }
 
-// underWay returns the next purchases to arrive.
 func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, error) {
 	return collectPurchases(db.Query(ctx, selectPurchase+`where arrived_at is null order by due_at, number limit $1`, limit))
 }
 
-// A purchaseList is a page of the purchases, newest first.
 type purchaseList struct {
 	Purchases []purchase
 	Newest    bool  // this is the first page
 	Before    int64 // the parameter of the next page; 0: there is none
 }
 
-// readPurchases returns a page of purchases.
 func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
-	before, err := before(r)
+	before, err := web.QueryInt(r.URL.Query(), "before", newest)
 	if err != nil {
 		return list, err
 	}

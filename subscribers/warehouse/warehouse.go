@@ -26,7 +26,6 @@ type settings struct {
 // speed is from 0.001 to 1000000.
 type speed float64
 
-// words returns the speed, or "" if it is that of real life.
 func (s speed) words() string {
 	if s == 1 {
 		return ""

@@ -36,7 +36,6 @@ type catchup struct {
 // A copier fills an empty copy. It returns the time from when it began, and the most memory that its process had.
 type copier func(ctx context.Context, db *postgres.DB) (took time.Duration, memory int64, err error)
 
-// A way copies n entries.
 type way struct {
 	name, bar string
 	n         int
@@ -96,7 +95,6 @@ func another(rounds int, took, left time.Duration) bool {
 	return rounds == 0 || took/time.Duration(rounds) <= left
 }
 
-// prepare fills the source, and writes its orders to a file.
 func (c *catchup) prepare(ctx context.Context) (err error) {
 	if c.psql, err = c.findPsql(ctx); err != nil {
 		return err
@@ -114,7 +112,6 @@ func (c *catchup) prepare(ctx context.Context) (err error) {
 	return c.runPsql(ctx, c.source, "to")
 }
 
-// runPsql copies the orders of a database to or from the file.
 func (c *catchup) runPsql(ctx context.Context, db *postgres.DB, direction string) error {
 	out, err := exec.CommandContext(ctx, c.psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1",
 		"--command=\\copy orders "+direction+" '"+c.file+"'", db.Config().ConnString()).CombinedOutput()
@@ -150,7 +147,6 @@ func (c *catchup) warm(ctx context.Context, source *process) (p *process, where 
 
 const pureBar = "feed, cached"
 
-// ways returns the contestants. The others are compared to the first.
 func (c *catchup) ways(warm *process, where string) []*way {
 	all := []*way{
 		{name: "psql \\copy", bar: "\\copy", n: c.entries, copy: c.copyFile},
@@ -169,7 +165,6 @@ func (c *catchup) ways(warm *process, where string) []*way {
 		&way{name: "RabbitMQ, one by one", bar: "one by one", n: c.single, copy: c.consumer(c.single, c.copyOneByOne)})
 }
 
-// measure runs a way once, and compares the copy with the source.
 func (c *catchup) measure(ctx context.Context, w *way) error {
 	db, err := c.fresh(ctx)
 	if err != nil {
@@ -231,7 +226,6 @@ func (c *catchup) subscriber(kind string, from *process) copier {
 	}
 }
 
-// consumer copies n messages that are in a queue before.
 func (c *catchup) consumer(n int,
 	consume func(ctx context.Context, db *pgxpool.Pool, queue string, n int) error) copier {
 	return func(ctx context.Context, db *postgres.DB) (took time.Duration, _ int64, err error) {

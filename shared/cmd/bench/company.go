@@ -27,7 +27,6 @@ type architecture struct {
 	what string // that is
 }
 
-// architectures returns the contestants.
 func architectures() []*architecture {
 	return []*architecture{
 		{name: "calls", title: "synchronous calls", bar: "calls", sales: shop.SalesByCalls, consumer: shop.CalledConsumer,
@@ -46,7 +45,6 @@ func architectures() []*architecture {
 // hasHistory reports whether sales fills a queue with the orders that came before a newcomer.
 func (w *architecture) hasHistory() bool { return w.sales == shop.SalesByStream }
 
-// A company is sales and its consumers, connected in one way: a process and a database each.
 type company struct {
 	*architecture
 	*comparison
@@ -62,7 +60,6 @@ type company struct {
 	cpu       time.Duration // of sales and its PostgreSQL for them
 }
 
-// A consumer has to hear of every order.
 type consumer struct {
 	name, addr string
 	db         *postgres.DB
@@ -81,7 +78,6 @@ func (c *company) database(ctx context.Context, of *cluster, name string) (*post
 	return db, err
 }
 
-// open makes the database of sales, and starts sales and its relay.
 func (c *company) open(ctx context.Context) (err error) {
 	if c.db, err = c.database(ctx, c.server, c.name); err == nil {
 		c.salesAddr, err = freeAddr(ctx)
@@ -99,7 +95,6 @@ func (c *company) open(ctx context.Context) (err error) {
 	return err
 }
 
-// settings are those that all processes of the company have.
 func (c *company) settings() map[string]string {
 	set := map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"}
 	if c.brokered {
@@ -125,7 +120,6 @@ func (c *company) startSales(ctx context.Context, crash int) (err error) {
 	return err
 }
 
-// restartSales starts sales again, in good order.
 func (c *company) restartSales(ctx context.Context, crash int) error {
 	if _, err := c.sales.stop(); err != nil {
 		return err
@@ -133,7 +127,6 @@ func (c *company) restartSales(ctx context.Context, crash int) error {
 	return c.startSales(ctx, crash)
 }
 
-// startConsumer starts it; settings may be nil.
 func (c *company) startConsumer(ctx context.Context, con *consumer, settings map[string]string) (err error) {
 	set := c.settings()
 	set[shop.Addr], set[shop.Name] = con.addr, con.name

@@ -65,7 +65,6 @@ const (
 	slowBy    = 1800 * time.Millisecond // the last order, at a slow consumer
 )
 
-// open starts the servers, and sales of every company.
 func (c *comparison) open(ctx context.Context) (err error) {
 	var starts errgroup.Group
 	c.copies = make([]*cluster, (len(c.ways)+waysEach-1)/waysEach)

@@ -172,7 +172,6 @@ func (all waiters) ask(after feed.Cursor) <-chan time.Time {
 	return done
 }
 
-// check reports the first answer that does not have the entity id.
 func (all waiters) check(id string) error {
 	for i := range all {
 		err := all[i].err

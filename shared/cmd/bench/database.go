@@ -43,12 +43,10 @@ func (b *bench) openCluster(ctx context.Context, name string, conns int,
 	return c, migrate.Up(ctx, db.Pool, "", migrations...)
 }
 
-// openSource starts a server of sales.
 func (b *bench) openSource(ctx context.Context, conns int) (*cluster, error) {
 	return b.openCluster(ctx, "source", conns, sql.Migrations("publish"), sql.Migrations("sales"))
 }
 
-// openCopies starts a server of consumers.
 func (b *bench) openCopies(ctx context.Context, name string, conns int) (*cluster, error) {
 	return b.openCluster(ctx, name, conns, sql.Migrations("subscribe"), shop.Migrations())
 }
@@ -58,7 +56,6 @@ func (c *cluster) open(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-// create makes a database.
 func (c *cluster) create(ctx context.Context, name string) (*postgres.DB, error) {
 	if _, err := c.Exec(ctx, `create database `+name); err != nil {
 		return nil, err
@@ -66,7 +63,6 @@ func (c *cluster) create(ctx context.Context, name string) (*postgres.DB, error)
 	return c.connect(ctx, name)
 }
 
-// connect opens a database.
 func (c *cluster) connect(ctx context.Context, name string) (*postgres.DB, error) {
 	u, err := url.Parse(c.Config().ConnString())
 	if err != nil {
@@ -124,7 +120,6 @@ func (b *bench) fill(ctx context.Context, n int) error {
 	return nil
 }
 
-// A pair is a source, and the server of its copies.
 type pair struct {
 	*bench
 	copies *cluster
@@ -163,7 +158,6 @@ func (p *pair) fresh(ctx context.Context) (*postgres.DB, error) {
 	return p.copies.create(ctx, copyName)
 }
 
-// startSource serves the feed.
 func (b *bench) startSource(ctx context.Context, settings map[string]string) (*process, error) {
 	return b.start(ctx, shop.SalesByFeed, b.source.Config().ConnString(), settings)
 }

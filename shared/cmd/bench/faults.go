@@ -11,7 +11,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 )
 
-// A fault happens to every company alike.
 type fault struct {
 	name string
 	run  func(ctx context.Context, c *company) error
@@ -25,7 +24,6 @@ const (
 
 var consumerNames = []string{"warehouse", "billing", "mailer"}
 
-// sold is an order that a buyer asked for.
 type sold struct {
 	fault       string
 	id          uuid.UUID
@@ -45,7 +43,6 @@ const (
 	newcomers = "two newcomers"
 )
 
-// faults happen in this order.
 func (all *comparison) faults() []fault {
 	return []fault{
 		{before, func(ctx context.Context, c *company) error {
@@ -114,7 +111,6 @@ func (c *company) sell(ctx context.Context, fault string, n int) {
 	})
 }
 
-// buyer is the next one.
 func (c *company) buyer(fault string) *sold {
 	s := &sold{fault: fault, id: shop.NewID()}
 	c.orders = append(c.orders, s)
@@ -153,7 +149,6 @@ func (c *company) goOn(ctx context.Context, fault string) error {
 	return err
 }
 
-// arrival returns when all consumers have the order.
 func (c *company) arrival(ctx context.Context, s *sold) error {
 	ctx, cancel := context.WithTimeout(ctx, secondTry)
 	defer cancel()

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// An output is where the figures go.
 type output struct {
 	io.Writer
 	markdown bool
@@ -81,7 +82,6 @@ func ratios(of, to []float64) string {
 	return spread(r)
 }
 
-// spread is the median, and the least and the most.
 func spread(values []float64) string {
 	return fmt.Sprintf("%s (%s-%s)", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
 }
@@ -98,11 +98,4 @@ func number(v float64) string {
 	}
 }
 
-// count separates the thousands.
-func count(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func count(n int) string { return web.Num(int64(n)) }

@@ -67,7 +67,6 @@ func (f *freshness) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// measure sells by a transport.
 func (f *freshness) measure(ctx context.Context, t *transport) error {
 	if err := f.fill(ctx, 0); err != nil {
 		return err
@@ -112,7 +111,6 @@ func (f *freshness) waiting(ctx context.Context, db *postgres.DB) (seller, func(
 	return f.subscriber(ctx, db, shop.PureCopy, map[string]string{"POLL_WAIT": "25s"})
 }
 
-// subscriber starts a source and a subscriber, which is up to date when it returns.
 func (f *freshness) subscriber(ctx context.Context, db *postgres.DB, kind string,
 	settings map[string]string) (seller, func() error, error) {
 	source, err := f.startSource(ctx, nil)
@@ -159,7 +157,6 @@ func keepsWaiting(ctx context.Context, source *process) error {
 	})
 }
 
-// insert sells an order without the feed.
 func (f *freshness) insert(ctx context.Context, id uuid.UUID) (payload []byte, committedAt time.Time, err error) {
 	o := shop.NewOrder(id)
 	e, err := shop.NewEntry(o)
@@ -193,7 +190,7 @@ func (f *freshness) push(ctx context.Context, db *postgres.DB) (seller, func() e
 	consumed, ready := make(chan error, 1), make(chan struct{})
 	go func() {
 		consumer := shop.NewLink(f.broker.URL, prefetch)
-		consumed <- consumer.Consume(ctx, queue, 1, asItIs, func() { close(ready) }, func(batch []amqp.Delivery) error {
+		consumed <- consumer.Consume(ctx, queue, 1, nil, func() { close(ready) }, func(batch []amqp.Delivery) error {
 			err := shop.Put(ctx, db, batch[0].Body)
 			if err == nil {
 				err = batch[0].Ack(false)

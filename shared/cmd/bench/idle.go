@@ -34,7 +34,7 @@ func (i *idle) run(ctx context.Context) (chart, error) {
 	if _, err := source.sell(ctx, shop.NewID()); err != nil {
 		return chart{}, err
 	}
-	spenders := []*spender{{name: "source", cpu: source.cpu}}
+	spenders := []spender{{"source", source.cpu}}
 	for k, db := range []*postgres.DB{i.source, i.copies.DB} {
 		p, err := findPostmaster(ctx, db.Pool)
 		if err != nil {
@@ -44,9 +44,10 @@ func (i *idle) run(ctx context.Context) (chart, error) {
 			fmt.Fprintln(i.out, "CPU time is left out: there is no /proc")
 			return chart{}, nil
 		}
-		spenders = append(spenders, &spender{name: []string{"source's DB", "subscriber's DB"}[k], cpu: p.cpu})
+		spenders = append(spenders, spender{[]string{"source's DB", "subscriber's DB"}[k], p.cpu})
 	}
-	if _, err := i.spend(ctx, source, spenders); err != nil { // what goes on anyway
+	_, anyway, err := i.spend(ctx, source, spenders)
+	if err != nil {
 		return chart{}, err
 	}
 	subscriber, err := i.startSubscriber(ctx, shop.FeedConsumer, source.addr, db, nil)
@@ -57,56 +58,57 @@ func (i *idle) run(ctx context.Context) (chart, error) {
 	if err := subscriber.caughtUp(ctx, 1); err != nil {
 		return chart{}, err
 	}
-	spenders = append(spenders, &spender{name: "subscriber", cpu: subscriber.cpu})
-	polls, err := i.spend(ctx, source, spenders)
+	spenders = append(spenders, spender{"subscriber", subscriber.cpu})
+	polls, spent, err := i.spend(ctx, source, spenders)
 	if err == nil && polls == 0 {
 		err = fmt.Errorf("nobody polled in %v", i.duration)
 	}
 	if err != nil {
 		return chart{}, err
 	}
+	anyway = append(anyway, 0)
 	t := i.out.table("process", "polls", "CPU us/poll")
 	c := chart{title: "CPU of a poll that brings nothing new (shorter is better)", unit: " µs", series: []string{"a 304"}}
-	for _, s := range spenders {
-		each := max(0, float64((s.spent-s.before).Nanoseconds())/1e3/float64(polls))
+	for k, s := range spenders {
+		each := max(0, float64((spent[k]-anyway[k]).Nanoseconds())/1e3/float64(polls))
 		t.row(s.name, count(polls), number(each))
 		c.groups = append(c.groups, group{s.name, []float64{each}})
 	}
 	return c, t.flush()
 }
 
-// A spender is a process, or a PostgreSQL server with its processes, that takes CPU time.
+// A spender is a process, or a PostgreSQL server with its processes. Its cpu returns the CPU time of its life.
 type spender struct {
-	name          string
-	cpu           func() (time.Duration, error) // of its life
-	spent, before time.Duration                 // in the last duration, and in the one before
+	name string
+	cpu  func() (time.Duration, error)
 }
 
-// spend lets the duration pass, and notes what it cost. It returns how often the source was asked.
-func (i *idle) spend(ctx context.Context, source *process, spenders []*spender) (polls int, err error) {
-	var asked [2]int
-	var cpu [2][]time.Duration
-	for k := range cpu {
-		if err := source.get(ctx, shop.SentPath, &asked[k]); err != nil {
-			return 0, err
+// spend returns how often the source is asked in the duration, and what each spends.
+func (i *idle) spend(ctx context.Context, source *process, spenders []spender) (polls int, spent []time.Duration, err error) {
+	spent = make([]time.Duration, len(spenders))
+	look := func(sign int) error {
+		asked := 0
+		if err := source.get(ctx, shop.SentPath, &asked); err != nil {
+			return err
 		}
-		for _, s := range spenders {
-			spent, err := s.cpu()
+		polls += sign * asked
+		for k, s := range spenders {
+			cpu, err := s.cpu()
 			if err != nil {
-				return 0, err
+				return err
 			}
-			cpu[k] = append(cpu[k], spent)
+			spent[k] += time.Duration(sign) * cpu
 		}
-		if k == 0 {
-			select {
-			case <-ctx.Done():
-				return 0, ctx.Err()
-			case <-time.After(i.duration):
-			}
-		}
+		return nil
 	}
-	for j, s := range spenders {
-		s.before, s.spent = s.spent, cpu[1][j]-cpu[0][j]
+	if err := look(-1); err != nil {
+		return 0, nil, err
 	}
-	return asked[1] - asked[0], nil
+	select {
+	case <-ctx.Done():
+		return 0, nil, ctx.Err()
+	case <-time.After(i.duration):
+	}
+	err = look(1)
+	return polls, spent, err
 }

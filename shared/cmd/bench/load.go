@@ -21,10 +21,8 @@ const (
 	loadGrace   = 10 * time.Second // for answers that are under way when the time is over
 )
 
-// drive sends n requests of the same bytes over 32 keep-alive connections, or as many as it can within the limit. Each
-// answer must have the status. It returns the requests done and the time they took, without that of connecting.
-//
-// It does not use net/http's client, which costs more than the servers that it would measure.
+// drive sends n requests of the same bytes over keep-alive connections, or as many as it can within the limit. It does not
+// use net/http's client, which costs more than the servers that it would measure.
 func drive(ctx context.Context, addr, request string, status, n int,
 	limit time.Duration) (done int, elapsed time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -1,5 +1,4 @@
-// Command bench measures the feed and its subscribers against their peers on this machine. Compare the ratios of one
-// run.
+// Command bench measures the feed and its subscribers against their peers on this machine.
 package main
 
 import (
@@ -62,7 +61,6 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	return os.WriteFile(opts.out, draw(title, machine, charts), 0o644)
 }
 
-// A bench is one run.
 type bench struct {
 	options
 	out    *output
@@ -165,7 +163,6 @@ func (b *bench) startBroker(ctx context.Context, addr string) (*rabbitmq.Server,
 
 type part = func(context.Context) (chart, error)
 
-// measure runs the parts that are asked for, in their order.
 func (b *bench) measure(ctx context.Context, run map[string]part) (charts []chart, err error) {
 	for _, name := range parts[b.what] {
 		if b.only != "" && b.only != name {

@@ -17,7 +17,6 @@ import (
 // A program is one that is installed here.
 type program struct{ path, version string }
 
-// findNginx returns nil where there is none.
 func findNginx(ctx context.Context) (*program, error) {
 	path := lookPath("nginx", "/usr/sbin/nginx") // the folder is not in everybody's PATH
 	if path == "" {
@@ -113,7 +112,6 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
 }
 
-// answers reports whether a server takes connections at addr.
 func answers(ctx context.Context, addr string) bool {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err == nil {

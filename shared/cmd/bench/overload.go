@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
@@ -36,16 +37,20 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	if err := o.fill(ctx, o.history); err != nil {
 		return chart{}, err
 	}
-	reader, hash := access.NewToken()
-	s, err := o.startApp(ctx, hash)
+	tokens, entries := make([]string, walkers), make([]string, walkers) // a client of its own each
+	for i := range tokens {
+		token, hash := access.NewToken()
+		tokens[i], entries[i] = token, fmt.Sprintf("walker%d:reader:%s", i, hash)
+	}
+	s, err := o.startApp(ctx, strings.Join(entries, ","))
 	if err != nil {
 		return chart{}, err
 	}
 	defer s.stop()
 	var p50, p95, pages [2][]float64
 	for round := range o.rounds {
-		for i, walkers := range []int{0, walkers} {
-			delays, walked, err := o.sell(ctx, s, reader, walkers, round)
+		for i, walking := range [][]string{nil, tokens} {
+			delays, walked, err := o.sell(ctx, s, walking, round)
 			if err != nil {
 				return chart{}, err
 			}
@@ -63,15 +68,16 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// startApp starts the sales app on the source. It takes clients of their own from X-Forwarded-For, and a reader whose
-// token has the hash.
-func (o *overload) startApp(ctx context.Context, hash string) (*process, error) {
+// startApp starts the sales app on the source, for readers of these tokens.
+func (o *overload) startApp(ctx context.Context, tokens string) (*process, error) {
 	addr, err := freeAddr(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := o.start(ctx, salesKind, o.source.Config().ConnString(), map[string]string{"ADDR": addr, "PUBLIC_URL": shop.PublicURL, "HOSTS": "127.0.0.1",
-		"DATA_DIR": filepath.Join(o.dir, "app"), "TRUSTED_PROXIES": "127.0.0.1", "TOKENS": "walker:reader:" + hash, "LOG_LEVEL": "warn", "ACCESS_LOG": "false"})
+	s, err := o.start(ctx, salesKind, o.source.Config().ConnString(), map[string]string{
+		"ADDR": addr, "PUBLIC_URL": shop.PublicURL, "DATA_DIR": filepath.Join(o.dir, "app"), "TOKENS": tokens,
+		"LOG_LEVEL": "warn", "ACCESS_LOG": "false",
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -80,46 +86,28 @@ func (o *overload) startApp(ctx context.Context, hash string) (*process, error) 
 		case <-s.ended:
 			return false, s.complaint()
 		default:
+			return s.get(ctx, "/models", new(any)) == nil, nil // which it answers when it is ready
 		}
-		resp, err := http.Get("http://" + addr + "/readyz") //nolint:noctx // it ends by itself
-		if err != nil {
-			return false, nil //nolint:nilerr // it may not have started yet
-		}
-		return resp.StatusCode == http.StatusOK, resp.Body.Close()
 	})
 }
 
 // order buys as a guest, by the API.
 func (p *process) order(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr+"/orders", strings.NewReader(`{"lines": [{"model": "ohm", "quantity": 1}]}`))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusCreated {
-		err = fmt.Errorf("an order: %s: %.200q", resp.Status, body)
-	}
-	return err
+	return p.call(ctx, http.MethodPost, "/orders", `{"lines": [{"model": "ohm", "quantity": 1}]}`, new(any))
 }
 
-// sell sells while so many walk, and returns the milliseconds that each order took from the moment at which it was due,
-// and the pages that were walked in a second.
-func (o *overload) sell(ctx context.Context, s *process, reader string,
-	walkers, round int) (delays []float64, pages float64, err error) {
+// sell returns the milliseconds that each order took from the moment at which it was due, and the pages that were walked
+// in a second.
+func (o *overload) sell(ctx context.Context, s *process, tokens []string,
+	round int) (delays []float64, pages float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.duration+patience)
 	defer cancel()
 	walking, stop := context.WithCancel(ctx)
 	defer stop()
 	var walked atomic.Int64
 	all, walking := errgroup.WithContext(walking)
-	for i := range walkers {
-		all.Go(func() error { return walk(walking, s.addr, reader, i, round, &walked) })
+	for i, token := range tokens {
+		all.Go(func() error { return walk(walking, s.addr, token, i, round, &walked) })
 	}
 	began := time.Now()
 	delays = make([]float64, int(ordersPerSecond*o.duration.Seconds()))
@@ -142,49 +130,30 @@ func walkLimit(walker, round, again int) int {
 	return feed.MaxPageSize - ((round*8+again)*walkers+walker)%400
 }
 
-// walk reads the feed again and again until ctx ends, as a client of its own.
-func walk(ctx context.Context, addr, reader string, walker, round int, pages *atomic.Int64) error {
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	for again := 0; ctx.Err() == nil; again++ {
-		next := fmt.Sprintf("/feeds/%s.json?after=0&limit=%d", order.Feed, walkLimit(walker, round, again))
-		for next != "" && ctx.Err() == nil {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+next, nil)
-			if err != nil {
-				return err
+// walk reads the feed again and again until ctx ends.
+func walk(ctx context.Context, addr, token string, walker, round int, pages *atomic.Int64) error {
+	client := feedclient.New(token)
+	defer client.Close()
+	for again := 0; ; again++ {
+		next := feedclient.Request{URL: "http://" + addr + "/feeds/" + order.Feed, Limit: walkLimit(walker, round, again)}
+		for upToDate := false; !upToDate; {
+			answer, err := client.Get(ctx, next)
+			if ctx.Err() != nil {
+				return nil
 			}
-			req.Header.Set("Authorization", "Bearer "+reader)
-			req.Header.Set("Accept-Encoding", "gzip")
-			req.Header.Set("X-Forwarded-For", fmt.Sprintf("192.0.2.%d", walker))
-			resp, err := transport.RoundTrip(req)
-			if err != nil {
-				break // ctx has ended, or the next request fails, too
-			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
-			switch resp.StatusCode {
-			case http.StatusOK:
+			busy, refused := errors.AsType[*feedclient.StatusError](err)
+			switch {
+			case err == nil:
 				pages.Add(1)
-				next = nextOf(resp.Header.Get("Link"))
-			case http.StatusTooManyRequests, http.StatusServiceUnavailable: // as it was told
+				next.After, upToDate = answer.Page.Cursor, answer.Page.UpToDate
+			case refused && (busy.Status == http.StatusTooManyRequests || busy.Status == http.StatusServiceUnavailable):
 				select {
 				case <-ctx.Done():
 				case <-time.After(time.Second):
 				}
 			default:
-				return fmt.Errorf("%s: %s", next, resp.Status)
+				return err
 			}
 		}
 	}
-	return nil
-}
-
-// nextOf returns the path and query of the link to the next page.
-func nextOf(link string) string {
-	for part := range strings.SplitSeq(link, ", ") {
-		if url, ok := strings.CutSuffix(strings.TrimPrefix(part, "<"), `>; rel="next"; type="application/feed+json"`); ok {
-			return strings.TrimPrefix(url, shop.PublicURL)
-		}
-	}
-	return ""
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// A page is the subject of a case.
 type page struct {
 	name string
 	path map[string]string // by the kind of server; a kind that is missing does not take part
@@ -34,7 +33,6 @@ func (p *page) request(kind string) (text string, status int) {
 	return text + "If-None-Match: " + p.etag[kind] + "\r\n\r\n", http.StatusNotModified
 }
 
-// requests is how many of a page one measurement sends.
 func (p *page) requests(kind string) int {
 	switch {
 	case kind == structsKind:
@@ -46,7 +44,6 @@ func (p *page) requests(kind string) int {
 	}
 }
 
-// prepare fills the feed, and puts the bytes that it serves where nginx finds them.
 func (r *reads) prepare(ctx context.Context) ([]page, error) {
 	if err := r.fill(ctx, entries); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,8 +43,7 @@ type process struct {
 	stderr bytes.Buffer
 }
 
-// start starts a process of the kind, and returns when that has written its address. The process knows nothing of the
-// environment but the settings. It ends with ctx, with this process and when the bench is closed.
+// start starts a process of the kind, and returns when it has written its address. Its environment is the settings alone.
 func (b *bench) start(ctx context.Context, kind, of string, settings map[string]string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -93,7 +91,6 @@ func (p *process) stop() (time.Duration, error) {
 	return state.UserTime() + state.SystemTime(), nil
 }
 
-// kill is SIGKILL.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.ended
@@ -118,33 +115,35 @@ func (p *process) complaint() error {
 	return fmt.Errorf("it said: %q", p.stderr.Bytes())
 }
 
-// sell sells an order, and returns when its commit returned.
 func (p *process) sell(ctx context.Context, id uuid.UUID) (committedAt time.Time, err error) {
-	err = p.call(ctx, http.MethodPost, shop.SalesPath+id.String(), &committedAt)
+	err = p.call(ctx, http.MethodPost, shop.SalesPath+id.String(), "", &committedAt)
 	return committedAt, err
 }
 
-// get decodes the answer of the process.
 func (p *process) get(ctx context.Context, path string, answer any) error {
-	return p.call(ctx, http.MethodGet, path, answer)
+	return p.call(ctx, http.MethodGet, path, "", answer)
 }
 
-// call decodes the JSON of a 200.
-func (p *process) call(ctx context.Context, method, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.addr+path, http.NoBody)
+// call decodes the JSON of an answer that is a success. The body of the request is JSON, or empty.
+func (p *process) call(ctx context.Context, method, path, body string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.addr+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %.200q", req.URL, resp.Status, body)
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s: %s: %.200q", req.URL, resp.Status, text)
 	}
-	return cmp.Or(err, json.NewDecoder(bytes.NewReader(body)).Decode(answer))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, answer)
 }
 
 // eventually returns when done does, which is asked again and again, or when ctx ends.

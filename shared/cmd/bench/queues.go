@@ -22,7 +22,6 @@ const (
 	tuned        = 2    // consumers, as the feed has two appliers
 )
 
-// emptyQueue deletes a durable queue and declares it again.
 func emptyQueue(ch *amqp.Channel, name string) error {
 	_, err := ch.QueueDelete(name, false, false, false)
 	if err == nil {
@@ -30,9 +29,6 @@ func emptyQueue(ch *amqp.Channel, name string) error {
 	}
 	return err
 }
-
-// asItIs declares nothing, for a queue that exists.
-func asItIs(*amqp.Channel) error { return nil }
 
 // fillQueue makes the queue with the first n entities of the source's feed, and returns when the broker has confirmed
 // them all.
@@ -110,7 +106,7 @@ func (c *catchup) copyQueue(ctx context.Context, name string, n, consumers, most
 	var written atomic.Int64
 	for range consumers {
 		all.Go(func() error {
-			return shop.NewLink(c.broker.URL, prefetch).Consume(ctx, name, most, asItIs, func() {},
+			return shop.NewLink(c.broker.URL, prefetch).Consume(ctx, name, most, nil, func() {},
 				func(batch []amqp.Delivery) error {
 					err := write(ctx, batch)
 					if err == nil {

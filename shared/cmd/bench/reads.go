@@ -14,7 +14,6 @@ const (
 	loadLimit = 5 * time.Second
 )
 
-// reads measures requests a second, and what they cost the server.
 type reads struct {
 	*bench
 	rounds int
@@ -23,7 +22,6 @@ type reads struct {
 	postmaster postmaster
 }
 
-// readKinds are the contestants.
 var readKinds = []string{feedKind, nginxKind, structsKind}
 
 func (r *reads) run(ctx context.Context) (chart, error) {
@@ -67,7 +65,6 @@ func (r *reads) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// A cost is what the rounds of one server gave.
 type cost struct {
 	rates    []float64 // requests a second, by round
 	cpu      []float64 // microseconds for a request, by round
@@ -83,7 +80,6 @@ func (c *cost) both() []float64 {
 	return sum
 }
 
-// A load is what one server made of its requests.
 type load struct {
 	done     int
 	elapsed  time.Duration

@@ -7,7 +7,6 @@ import (
 	"strings"
 )
 
-// report prints the figures.
 func (c *comparison) report(ctx context.Context) ([]chart, error) {
 	fmt.Fprintf(c.out, "\nNothing is wrong: %s orders, %d a second; the delay is from the commit at sales to that at "+
 		"each of three consumers (less than 0: sales is the last)\n", count(c.orders), ordersPerSecond)
@@ -57,7 +56,6 @@ func times(n int) string {
 	return fmt.Sprint(n, " times")
 }
 
-// knowledge is what sales has to know of others.
 func (c *company) knowledge() string {
 	words := c.knows
 	if c.told != nil {
@@ -91,7 +89,6 @@ func (c *comparison) reportFaults(all map[*company]*results) error {
 	return t.flush()
 }
 
-// late says what the newcomers lack.
 func (r *results) late() string {
 	var words []string
 	for _, n := range r.newcomers {

@@ -24,7 +24,6 @@ const (
 
 const upstreamEnv = "BENCH_UPSTREAM"
 
-// serve serves until ctx ends. Its first line of output is its address.
 func serve(ctx context.Context, kind, of string, env map[string]string, stdout io.Writer) error {
 	switch kind {
 	case nginxKind:

@@ -26,10 +26,8 @@ const (
 
 type outcome struct{ fault, what string }
 
-// A newcomer is how much a consumer that came late has.
 type newcomer struct{ missing, of int }
 
-// results are the outcomes of the orders of a company.
 type results struct {
 	counts    map[outcome]int
 	newcomers []newcomer
@@ -54,7 +52,6 @@ func (c *company) settled(ctx context.Context) error {
 	})
 }
 
-// A row is what a database has of an order, and how often that took effect.
 type row struct {
 	of      string
 	effects int
@@ -88,7 +85,6 @@ func (c *company) judge(ctx context.Context) (*results, error) {
 	return judge(c.orders, source, copies), err
 }
 
-// judge compares the consumers' copies with what sales has.
 func judge(orders []*sold, source map[uuid.UUID]row, copies []map[uuid.UUID]row) *results {
 	r := &results{counts: map[outcome]int{}}
 	for _, s := range orders {
@@ -125,7 +121,6 @@ func judge(orders []*sold, source map[uuid.UUID]row, copies []map[uuid.UUID]row)
 	return r
 }
 
-// of returns the outcomes of a fault, in a few words.
 func (r *results) of(fault string) string {
 	var words []string
 	for _, what := range []string{failed, waited, lost, doubled, phantom} {
@@ -136,7 +131,6 @@ func (r *results) of(fault string) string {
 	return cmp.Or(strings.Join(words, ", "), "-")
 }
 
-// sum returns how many orders or entries had one of the outcomes, over all faults.
 func (r *results) sum(whats ...string) (n float64) {
 	for of, times := range r.counts {
 		if slices.Contains(whats, of.what) {
@@ -174,7 +168,6 @@ func (c *company) measure(ctx context.Context, n int) error {
 	return err
 }
 
-// latencies are what the sales of a fault took, in milliseconds.
 func (c *company) latencies(fault string) (all []float64) {
 	for _, s := range c.orders {
 		if s.fault == fault && s.err == nil {

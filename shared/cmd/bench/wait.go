@@ -27,7 +27,6 @@ type waits struct {
 	rounds   int // of answering all of them
 }
 
-// A reader asks for new entries.
 type reader struct {
 	name  string
 	addr  string
@@ -85,7 +84,6 @@ func (w *waits) delays(ctx context.Context, writer *process, r *reader) ([]float
 	return delays(ctx, int(ordersPerSecond*w.duration.Seconds()), writer.sell, witness)
 }
 
-// head is where the feed ends.
 func (b *bench) head(ctx context.Context) (feed.Cursor, error) {
 	var position int64
 	var digest []byte
@@ -96,7 +94,6 @@ func (b *bench) head(ctx context.Context) (feed.Cursor, error) {
 	return feed.At(position, feed.Digest(digest)), nil
 }
 
-// follow reads the feed until ctx ends.
 func (r *reader) follow(ctx context.Context, after feed.Cursor, saw func(uuid.UUID)) error {
 	tick := time.NewTicker(max(r.every, 1))
 	defer tick.Stop()

@@ -15,7 +15,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A witness notes when it sees an order.
 type witness struct {
 	stop func()
 	mu   sync.Mutex
@@ -49,7 +48,6 @@ func (b *bench) watch(ctx context.Context, follow func(ctx context.Context, saw 
 	return w
 }
 
-// listen watches the orders that are committed in a copy.
 func (b *bench) listen(ctx context.Context, db *postgres.DB) (*witness, error) {
 	if _, err := db.Exec(ctx, shop.Watch); err != nil {
 		return nil, err
@@ -116,7 +114,6 @@ func atRandom(ctx context.Context, n int, buy func(ctx context.Context, i int, d
 	return all.Wait()
 }
 
-// A seller sells an order, and returns when its commit returned.
 type seller func(ctx context.Context, id uuid.UUID) (committedAt time.Time, err error)
 
 // delays sells n orders at random moments, and returns the milliseconds that each took from its commit until w saw it.

@@ -32,7 +32,6 @@ type writes struct {
 	duration time.Duration // of one contestant in one round
 }
 
-// A contestant is one way to write an order and its entry.
 type contestant struct {
 	name  string
 	write func(ctx context.Context, o *order.Order) error
@@ -85,7 +84,6 @@ func (w *writes) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// A tally is what the rounds of one contestant gave.
 type tally struct {
 	rates           []float64 // orders a second, by round
 	written, missed int
@@ -93,7 +91,6 @@ type tally struct {
 
 func (t *tally) lost() string { return fmt.Sprintf("%s of %s", count(t.missed), count(t.written)) }
 
-// compare lets the contestants take turns.
 func (w *writes) compare(ctx context.Context, log *publish.Log, writers int) ([]tally, error) {
 	config := w.source.Config()
 	config.MinConns, config.MaxConns = 0, int32(min(writers, maxConns))

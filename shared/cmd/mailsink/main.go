@@ -36,15 +36,12 @@ var shell = service.Service{Name: "mailsink", Title: "Mails", Addr: "127.0.0.1:8
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	err := service.Arguments("mailsink", args, stdout, func() {
+	var set settings
+	err := service.Configure("mailsink", args, env, &set, stdout, func() {
 		fmt.Fprint(stdout, usage)
 		shell.Help(stdout, sinkSettings{})
 	})
 	if err != nil {
-		return err
-	}
-	var set settings
-	if err := daemon.Parse(env, &set); err != nil {
 		return err
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)

@@ -30,15 +30,12 @@ var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	err := service.Arguments("map", args, stdout, func() {
+	var set settings
+	err := service.Configure("map", args, env, &set, stdout, func() {
 		fmt.Fprint(stdout, "Usage: map\n\nShows services, their feeds and copies on one page, and asks them once a second how they are.\n\nSettings (environment):\n")
 		shell.Help(stdout, mapSettings{})
 	})
 	if err != nil {
-		return err
-	}
-	var set settings
-	if err := daemon.Parse(env, &set); err != nil {
 		return err
 	}
 	if len(set.Map.Services) == 0 {

@@ -29,15 +29,12 @@ type settings struct {
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	err := service.Arguments("rabbitmq", args, stdout, func() {
+	var set settings
+	err := service.Configure("rabbitmq", args, env, &set, stdout, func() {
 		fmt.Fprint(stdout, usage)
 		daemon.Help(stdout, settings{})
 	})
 	if err != nil {
-		return err
-	}
-	var set settings
-	if err := daemon.Parse(env, &set); err != nil {
 		return err
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -18,7 +17,6 @@ const (
 	stopTimeout  = 15 * time.Second // less than the 20 s after which up itself is killed
 )
 
-// A company is the running services.
 type company struct {
 	root, dir string // absolute
 	dataDir   string // DATA_DIR of the services: dir, or "" for their default
@@ -63,7 +61,6 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 	}
 }
 
-// url returns the URL of a service, or "" if there is none of that name.
 func (c *company) url(name string) string {
 	for _, s := range c.services {
 		if s.name == name {
@@ -103,35 +100,18 @@ func (c *company) keep(ctx context.Context, s service, ready chan<- service, cha
 	cmd.Dir = c.root
 	cmd.Env = c.environ(s)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C in the terminal must reach up only
-	r, w, err := os.Pipe()
+	out := &source{console: c.out, name: s.name}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.WaitDelay = time.Second // where a process that it started holds its output open
+	err := cmd.Start()
+	exited := make(chan struct{})
 	if err == nil {
-		cmd.Stdout, cmd.Stderr = w, w
-		err = cmd.Start()
-		w.Close()
-	}
-	exited, drained := make(chan struct{}), make(chan struct{})
-	if err == nil {
-		go func() {
-			c.out.copy(s.name, r)
-			r.Close()
-			close(drained)
-		}()
+		alive, died := context.WithCancel(ctx)
 		go func() {
 			_ = cmd.Wait()
-			select {
-			case <-drained:
-			case <-time.After(time.Second): // a process that it started holds the pipe open
-			}
+			out.flush()
+			died()
 			close(exited)
-		}()
-		alive, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			select {
-			case <-exited:
-				cancel()
-			case <-alive.Done():
-			}
 		}()
 		go c.awaitReady(alive, s, ready)
 	} else {

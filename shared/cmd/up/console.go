@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,10 +10,9 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// self is the name before lines of up itself.
 const self = "up"
 
-// maxLine is the limit of bytes in one line; a longer one is continued on a new line.
+// maxLine is about the limit of bytes in one line; a longer one is continued on a new line.
 const maxLine = 1 << 20
 
 // A console writes lines of several sources. It writes each line as a whole, after its source's name.
@@ -70,21 +67,27 @@ func (c *console) colourOf(name string) int {
 	return 0
 }
 
-// copy writes the lines of r until its end.
-func (c *console) copy(name string, r io.Reader) {
-	in := bufio.NewReaderSize(r, 64<<10)
-	var line []byte
-	for {
-		part, err := in.ReadSlice('\n')
-		ended := err != nil && !errors.Is(err, bufio.ErrBufferFull)
-		line = append(line, part...)
-		whole := bytes.HasSuffix(line, []byte("\n"))
-		if whole || len(line) > 0 && (len(line) >= maxLine || ended) {
-			c.write(name, bytes.TrimRight(line, "\r\n"))
-			line = line[:0]
+// A source writes whole lines to the console, after its name.
+type source struct {
+	*console
+	name string
+	rest []byte // a line without its end
+}
+
+func (s *source) Write(p []byte) (int, error) {
+	for part := range bytes.Lines(p) {
+		s.rest = append(s.rest, part...)
+		if bytes.HasSuffix(part, []byte("\n")) || len(s.rest) >= maxLine {
+			s.flush()
 		}
-		if ended {
-			return
-		}
+	}
+	return len(p), nil
+}
+
+// flush writes what there is of a line.
+func (s *source) flush() {
+	if len(s.rest) > 0 {
+		s.write(s.name, bytes.TrimRight(s.rest, "\r\n"))
+		s.rest = s.rest[:0]
 	}
 }

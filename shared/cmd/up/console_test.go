@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,18 +22,17 @@ func TestConsole(t *testing.T) {
 		t.Parallel()
 		var got calls
 		c := newConsole(&got, nil)
-		long := strings.Repeat("long", 100_000) // longer than a pipe and than the reader's buffer
+		long := strings.Repeat("long", 100_000) // longer than a pipe
 		var all sync.WaitGroup
 		for _, name := range []string{"sales", "warehouse", "mailer"} {
-			r, w := io.Pipe()
-			all.Go(func() { c.copy(name, r) })
 			all.Go(func() {
+				w := &source{console: c, name: name}
 				for i := range 50 {
 					fmt.Fprintf(w, "%d ", i)
 					fmt.Fprintf(w, "%s\n", long)
 				}
 				fmt.Fprint(w, "no newline at the end")
-				w.Close()
+				w.flush()
 			})
 		}
 		all.Wait()
@@ -59,7 +58,11 @@ func TestConsole(t *testing.T) {
 	t.Run("a line without end does not fill the memory", func(t *testing.T) {
 		t.Parallel()
 		var got calls
-		newConsole(&got, nil).copy("sales", strings.NewReader(strings.Repeat("x", 3*maxLine)+"\r\n\nend"))
+		w := &source{console: newConsole(&got, nil), name: "sales"}
+		for part := range slices.Chunk([]byte(strings.Repeat("x", 3*maxLine)+"\r\n\nend"), 1000) {
+			_, _ = w.Write(part)
+		}
+		w.flush()
 		if len(got) < 4 || strings.Count(strings.Join(got, ""), "x") != 3*maxLine || got[len(got)-1] != "sales     | end\n" {
 			t.Errorf("%d lines, the last one %.40q", len(got), got[len(got)-1])
 		}

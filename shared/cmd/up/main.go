@@ -1,5 +1,4 @@
-// Command up runs the whole company: the source apps and every subscriber, each in its own process with a private
-// PostgreSQL, and a map of them.
+// Command up runs the whole company, each service in its own process with a private PostgreSQL, and a map of them.
 package main
 
 import (

@@ -156,7 +156,7 @@ func TestFresh(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, unlock, err := lock(filepath.Join(dir, "warehouse", "lock"), "")
+	unlock, err := lock(filepath.Join(dir, "warehouse", "lock"), "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/access"
@@ -16,8 +15,7 @@ const mapPort = 8079
 
 // serveMap serves the map until ctx ends; wait returns when that is over.
 func (c *company) serveMap(ctx context.Context, at service) (wait func(), err error) {
-	r, w := io.Pipe()
-	logger, err := daemon.Logger(w, "warn")
+	logger, err := daemon.Logger(&source{console: c.out, name: self}, "warn")
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +42,8 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	topology.Route(p.Operators, watch)
 	c.out.line(self, "the company at a glance: %s", at.url())
 	var all sync.WaitGroup
-	all.Go(func() { c.out.copy(self, r) })
 	all.Go(func() { watch.Run(ctx) })
 	all.Go(func() {
-		defer w.Close()
 		defer p.Close()
 		if err := p.Serve(ctx); err != nil {
 			c.out.line(self, "the map: %v", err)

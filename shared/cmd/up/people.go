@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -22,7 +23,6 @@ const (
 	signUpTime  = 3 * time.Second  // after this a person buys as a guest
 )
 
-// A person is one of the shoppers.
 type person struct {
 	account account
 	key     string // Idempotency-Key of the sign-up
@@ -42,10 +42,9 @@ type account struct {
 	Address customer.Address `json:"address"`
 }
 
-// people returns all invented people.
 func people() (all []*person) {
-	for line := range strings.SplitSeq(directory, "\n") {
-		f := strings.Split(line, ", ")
+	for line := range strings.Lines(directory) {
+		f := strings.Split(strings.TrimSpace(line), ", ")
 		all = append(all, &person{
 			key: uuid.NewString(),
 			account: account{f[0], strings.ToLower(strings.ReplaceAll(f[0], " ", ".")) + "@example.com",
@@ -55,46 +54,10 @@ func people() (all []*person) {
 	return all
 }
 
-const directory = `Hanna Lindqvist, Storgatan 14, 111 23, Stockholm, SE
-Oskar Nyberg, Ekvägen 3, 211 46, Malmö, SE
-Ingrid Solheim, Fjordveien 27, 5003, Bergen, NO
-Lars Hovland, Bakkegata 8, 0182, Oslo, NO
-Mette Damgaard, Strandvejen 61, 8000, Aarhus, DK
-Jens Kirkegaard, Nørregade 12, 1165, København, DK
-Aino Koskela, Puistokatu 5, 00140, Helsinki, FI
-Eero Vainio, Kirkkokatu 19, 90100, Oulu, FI
-Femke de Wit, Lindengracht 88, 1015 KJ, Amsterdam, NL
-Joris Hoekstra, Havenstraat 2, 3024 SE, Rotterdam, NL
-Elise Vermeulen, Kerkstraat 31, 9000, Gent, BE
-Thomas Claes, Rue du Moulin 7, 4000, Liège, BE
-Camille Aubert, 12 rue des Tilleuls, 69003, Lyon, FR
-Julien Marchand, 45 avenue du Port, 33000, Bordeaux, FR
-Manon Lefort, 3 place du Vieux Puits, 35000, Rennes, FR
-Antoine Besson, 28 rue Basse, 38000, Grenoble, FR
-Greta Sommerfeld, Ahornweg 9, 50667, Köln, DE
-Jonas Brandt, Hafenstraße 110, 20459, Hamburg, DE
-Lea Hofmeister, Gartenstraße 4, 79098, Freiburg, DE
-Emil Wachter, Am Mühlbach 17, 04109, Leipzig, DE
-Marlene Kessler, Rosenweg 22, 80331, München, DE
-Ruben Stark, Turmgasse 1, 93047, Regensburg, DE
-Valerie Hochleitner, Lindengasse 36, 1070, Wien, AT
-Matthias Gruber, Bergstraße 5, 6020, Innsbruck, AT
-Nora Zumstein, Seestrasse 48, 8002, Zürich, CH
-Luca Bernasconi, Via al Lago 6, 6900, Lugano, CH
-Chiara Fontana, Via dei Mulini 15, 40121, Bologna, IT
-Matteo Ferraris, Corso Vecchio 73, 10121, Torino, IT
-Giulia Sartori, Calle Lunga 9, 30121, Venezia, IT
-Elena Robledo, Calle del Olmo 20, 28012, Madrid, ES
-Pablo Iriarte, Paseo del Faro 11, 20002, San Sebastián, ES
-Nuria Casals, Carrer de la Font 34, 08001, Barcelona, ES
-Beatriz Moura, Rua das Oliveiras 52, 4050-448, Porto, PT
-Tiago Falcato, Travessa do Sol 3, 1100-573, Lisboa, PT
-Zofia Malinowska, ul. Lipowa 18, 31-001, Kraków, PL
-Tomasz Wilk, ul. Morska 40, 80-001, Gdańsk, PL
-Tereza Havlova, Na Kopci 6, 602 00, Brno, CZ
-Aoife Brannigan, 7 Harbour Row, T12 X70A, Cork, IE
-Cormac Devlin, 19 Mill Lane, D08 E2P1, Dublin, IE
-Petra Novak, Cvetna ulica 13, 1000, Ljubljana, SI`
+// directory has a line for each of the people: name, street, postal code, city and country.
+//
+//go:embed people.txt
+var directory string
 
 // remember loads the accounts, so that a restart needs no new sign-ups.
 func (s *shoppers) remember() {

@@ -20,7 +20,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
-// A service is one process of the company.
 type service struct {
 	name string
 	text string   // its purpose in one line
@@ -42,7 +41,6 @@ const (
 	customersApp = "customers"
 )
 
-// sources lists which service publishes which feed.
 var sources = []struct{ feed, service string }{{"orders", sales}, {"customers", customersApp}, {"builds", "assembly"}, {"shipments", "shipping"}}
 
 // links are the variables with which a service links to a page of another.
@@ -145,10 +143,8 @@ func portsFree(ctx context.Context, services []service) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s\nstop what runs there, or choose other ports: --port-offset N, with a --dir of its own", strings.Join(taken, "\n"))
 		}
-		select {
-		case <-ctx.Done():
+		if !wait(ctx, 100*time.Millisecond) {
 			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -169,51 +165,30 @@ func free(ctx context.Context, addr string) error {
 	return l.Close()
 }
 
-// lockDir creates and locks dir for this up. The kernel releases the lock when up ends.
+// lockDir creates and locks dir for this up.
 func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, unlock, err := lock(filepath.Join(dir, "up.lock"), "stop that up, or run a second company beside it with --port-offset N --dir DIR")
-	if err != nil {
-		return nil, err
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		unlock()
-		return nil, err
-	}
-	return unlock, nil
+	return lock(filepath.Join(dir, "up.lock"), "stop that up, or run a second company beside it with --port-offset N --dir DIR")
 }
 
-// lock locks the file for this process. advice says what to do while another process has the lock.
-func lock(path, advice string) (f *os.File, unlock func(), err error) {
-	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, nil, err
+// lock locks a file. advice says what to do while another process has the lock.
+func lock(path, advice string) (unlock func(), err error) {
+	f, err := daemon.Lock(path)
+	if errors.Is(err, daemon.ErrInUse) {
+		err = fmt.Errorf("%w: %s", err, advice)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		pid, _ := os.ReadFile(path)
-		return nil, nil, fmt.Errorf("%s is in use by process %s: %s", filepath.Dir(path), strings.TrimSpace(string(pid)), advice)
-	}
-	return f, func() {
+	return func() {
 		// after Close alone, a child that is just being started would keep the lock
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 		f.Close()
-	}, nil
+	}, err
 }
 
-// deleteData deletes the data of the services, unless one of them is running.
 func deleteData(dir string, services []service) error {
 	for _, s := range services {
-		_, unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
+		unlock, err := lock(filepath.Join(dir, s.name, "lock"), "stop "+s.name+" first") // its private PostgreSQL holds the lock
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
@@ -234,7 +209,6 @@ func deleteData(dir string, services []service) error {
 	return nil
 }
 
-// settings returns the variables that up sets for a service.
 func (c *company) settings(s service) []string {
 	set := []string{"ADDR=" + s.addr}
 	if s.name != broker {
@@ -266,17 +240,13 @@ func (c *company) settings(s service) []string {
 		if source.service == s.name {
 			set = append(set, "PUBLIC_URL="+s.url())
 		}
-		for _, from := range c.services {
-			if from.name == source.service && slices.Contains(s.reads, source.feed) {
-				set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from.url(), source.feed))
-			}
+		if from := c.url(source.service); from != "" && slices.Contains(s.reads, source.feed) {
+			set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from, source.feed))
 		}
 	}
 	for _, link := range links {
-		for _, to := range c.services {
-			if link.service == s.name && link.to == to.name {
-				set = append(set, link.variable+"="+to.url())
-			}
+		if to := c.url(link.to); to != "" && link.service == s.name {
+			set = append(set, link.variable+"="+to)
 		}
 	}
 	return set
@@ -304,7 +274,6 @@ func (c *company) environ(s service) []string {
 // tuning are inherited variables that a restart by hand needs, too. None is secret.
 var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "RETURN", "LEAD_SPEED"}
 
-// byHand returns the shell command that starts a service as up did.
 func (c *company) byHand(s service) string {
 	set := c.settings(s)
 	for _, k := range slices.Sorted(maps.Keys(c.env)) {

@@ -22,7 +22,6 @@ type Mail struct {
 	Raw        []byte    `json:"-"`           // as received, after the header lines that the sink adds
 }
 
-// parse parses a mail as far as possible.
 func parse(raw []byte) *Mail {
 	m := &Mail{Raw: raw}
 	r, err := mail.CreateReader(bytes.NewReader(raw))

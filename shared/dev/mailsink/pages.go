@@ -35,14 +35,12 @@ func (s *Sink) Route(r gin.IRoutes) {
 	webserver.GET(r, "/mails/:number/raw", webserver.Handle(s.showRaw))
 }
 
-// A received mail has its place among the mails with the same Message-ID.
 type received struct {
 	*Mail
 	Copy   int `json:"copy"`   // 1 for the first with this Message-ID, 2 for the second ...
 	Copies int `json:"copies"` // with this Message-ID
 }
 
-// received returns the mails, newest first.
 func (s *Sink) received() []received {
 	mails := s.Mails()
 	list, copies := make([]received, 0, len(mails)), map[string]int{}

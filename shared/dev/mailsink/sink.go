@@ -1,5 +1,4 @@
-// Package mailsink is a mail server for development and tests: it accepts every mail, delivers none, and shows them on
-// a page.
+// Package mailsink is a mail server that accepts every mail, delivers none, and shows them on a page.
 package mailsink
 
 import (
@@ -83,7 +82,6 @@ func (s *Sink) Mails() []*Mail {
 	return slices.Clone(s.mails)
 }
 
-// keep stores a mail.
 func (s *Sink) keep(m *Mail) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +141,6 @@ func (s *Sink) Serve(ctx context.Context, ln net.Listener, logger *slog.Logger) 
 	return nil
 }
 
-// A session is a connection with its current mail.
 type session struct {
 	sink    *Sink
 	welcome bool

@@ -1,17 +1,15 @@
 package rabbitmq
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
-// A folder is the place of one server, locked by this process.
 type folder struct {
 	dir       string // absolute
 	lock, log *os.File
@@ -30,23 +28,10 @@ func openFolder(dir string) (_ *folder, err error) {
 	if err = os.MkdirAll(f.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if f.lock, err = os.OpenFile(filepath.Join(f.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if f.lock, err = daemon.Lock(filepath.Join(f.dir, "lock")); err != nil {
 		return nil, err
 	}
-	// the kernel releases the lock when this process ends
-	if err = syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		pid, _ := io.ReadAll(f.lock)
-		return nil, fmt.Errorf("%s is in use by process %s", f.dir, strings.TrimSpace(string(pid)))
-	}
-	if err == nil {
-		err = f.lock.Truncate(0)
-	}
-	if err == nil {
-		_, err = fmt.Fprintln(f.lock, os.Getpid())
-	}
-	if err == nil {
-		f.log, err = os.Create(filepath.Join(f.dir, "rabbitmq.log"))
-	}
+	f.log, err = os.Create(filepath.Join(f.dir, "rabbitmq.log"))
 	return f, err
 }
 
@@ -77,7 +62,6 @@ func newGroup() (*group, error) {
 	return &group{leader, leash}, err
 }
 
-// kill sends SIGKILL to the group.
 func (g *group) kill() {
 	if g.leader.ProcessState == nil {
 		_ = syscall.Kill(-g.leader.Process.Pid, syscall.SIGKILL)
@@ -86,7 +70,6 @@ func (g *group) kill() {
 	}
 }
 
-// A child is a process of the group.
 type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{}

@@ -151,7 +151,6 @@ func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, 
 	}, nil
 }
 
-// listens returns when the child accepts connections at addr.
 func (s *Server) listens(ctx context.Context, c *child, addr string) error {
 	for {
 		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
@@ -223,7 +222,6 @@ func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// freeAddr returns a free address on loopback.
 func freeAddr(ctx context.Context) (string, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

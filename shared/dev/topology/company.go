@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,30 +155,15 @@ func connect(states []State) []State {
 }
 
 func sourceOf(states []State, c *Copy, base string) int {
-	for k, s := range states {
-		if s.askedAt == base {
-			return k
-		}
-		for _, f := range s.Publishes {
-			if f.URL == c.URL {
-				return k
-			}
-		}
-	}
-	return -1
+	return slices.IndexFunc(states, func(s State) bool {
+		return s.askedAt == base || slices.ContainsFunc(s.Publishes, func(f Feed) bool { return f.URL == c.URL })
+	})
 }
 
-// feed returns the index of the feed, or -1 if the service does not publish it.
 func (s *State) feed(name string) int {
-	for i, f := range s.Publishes {
-		if f.Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(s.Publishes, func(f Feed) bool { return f.Name == name })
 }
 
-// inWords returns why a service does not answer.
 func inWords(err error) string {
 	var slow interface{ Timeout() bool }
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {

@@ -40,7 +40,6 @@ func (b *box) RowY(i int) int { return headHeight + i*(rowHeight+rowGap) }
 // FeedY returns where the row of a feed begins.
 func (b *box) FeedY(i int) int { return b.RowY(len(b.Reads) + i) }
 
-// An arrow leads from a feed to a copy of it.
 type arrow struct{ State, Path, Head string }
 
 // A cell takes space in a column: a box, or a lane for the arrows of a feed that pass it.
@@ -51,7 +50,6 @@ type cell struct {
 
 func (c *cell) middle() int { return c.Y + c.Height/2 }
 
-// A way is the course of an arrow from its feed through lanes to the copy.
 type way struct {
 	from, to *box
 	feed     int
@@ -59,7 +57,6 @@ type way struct {
 	lanes    []*cell
 }
 
-// before returns the cell left of the way's end.
 func (w *way) before() *cell {
 	if len(w.lanes) > 0 {
 		return w.lanes[len(w.lanes)-1]

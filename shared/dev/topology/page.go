@@ -35,7 +35,6 @@ var (
 // refresh is the interval in seconds at which the page reloads itself.
 const refresh = 2
 
-// A view is the content of the page.
 type view struct {
 	Drawing *drawing
 	Style   string // path of the stylesheet
@@ -76,8 +75,7 @@ func Route(r gin.IRoutes, w *Watch) {
 	})
 }
 
-// Picture returns an SVG image of the services and the feeds that they read, with links to services and copies, without
-// their current state.
+// Picture returns an SVG image of the services and the feeds that they read, with links, without their state.
 func Picture(states []State) ([]byte, error) {
 	for i := range states {
 		s := &states[i]

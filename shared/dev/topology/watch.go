@@ -128,7 +128,6 @@ func replace[T any](list *[]T, a answer) {
 	}
 }
 
-// An answer is the result of a request.
 type answer struct {
 	status int
 	body   []byte

@@ -27,10 +27,8 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A Service is one subscriber. It has a database of its own, or shares one with other services: each keeps the cursors,
-// settings and rejected entries of its feeds under its Name, and one process of each polls. The tables of services that
-// share a database need names of their own, as do their Migrations and the feeds that they publish: a service whose
-// table is taken does not start.
+// A Service is one subscriber. Several may share a database, where one process of each polls: their tables, migrations
+// and published feeds need names of their own, else a service does not start.
 type Service struct {
 	Name       string // "warehouse": its database, its folder, and what it is called on the command line
 	Title      string // "Warehouse"
@@ -40,12 +38,10 @@ type Service struct {
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
 
-	// Any makes a Feed of any name, for a service that takes whatever feed it is given: of each FEED_URL_NAME in the
-	// environment, instead of Feeds. Nil: it takes Feeds.
+	// Any makes a Feed of any name, of each FEED_URL_NAME in the environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
 
-	// Settings points to a struct of the service's own settings, with the tags that daemon.Parse takes; nil is none. It
-	// is filled before anything else runs.
+	// Settings points to a struct of the service's own settings, for daemon.Parse, filled first of all; nil is none.
 	Settings any
 	// Work does what has become due, such as a mail to be sent, and returns. It is called about once a second, one call
 	// at a time, in the one process of the service that polls; nil is none. Its context ends after WorkTimeout. An
@@ -54,8 +50,7 @@ type Service struct {
 	WorkTimeout time.Duration // 0: 5 minutes
 	// Current is begun over whenever this process begins to poll; nil is none.
 	Current *subscribe.Current
-	// Release gives back what Work and Entries hold, such as connections. It is called when they have ended: at the
-	// stop, or since another process polls. Nil is none.
+	// Release gives back what Work and Entries hold, when this process stops or another one polls; nil is none.
 	Release func()
 
 	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A
@@ -77,7 +72,6 @@ type readerSettings struct {
 	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
 }
 
-// shell describes the service's process.
 func (s *Service) shell() service.Service {
 	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations()}
 }
@@ -121,8 +115,7 @@ func variable(prefix, feed string) string {
 	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(feed, "-", "_"))
 }
 
-// Run runs the service until ctx ends: then it finishes the page that it is applying, if that takes no more than 5 s,
-// and stops.
+// Run runs the service until ctx ends, then finishes the page that it is applying, if that takes no more than 5 s.
 func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writer) error {
 	set := settings{}
 	if err := daemon.Parse(env, &set); err != nil {

@@ -72,10 +72,7 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
-		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
-		}
-		c.Header("Cache-Control", "private, no-cache")
+		describe(c, subs)
 		web.JSON(c.Writer, c.Request, http.StatusOK, data)
 		return nil
 	}))
@@ -95,10 +92,7 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		if err != nil {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
-		for _, sub := range subs {
-			c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
-		}
-		c.Header("Cache-Control", "private, no-cache")
+		describe(c, subs)
 		c.Header("Content-Type", "text/csv; charset=utf-8; header=present")
 		c.Header("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": pathpkg.Base(c.Request.URL.Path)}))
 		c.Status(http.StatusOK)
@@ -133,13 +127,20 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 	}))
 }
 
+// describe says in the header of an answer how fresh the copies are.
+func describe(c *gin.Context, subs []subscribe.Status) {
+	for _, sub := range subs {
+		c.Writer.Header().Add("Datafeed-Copy", (subscribehttp.Status{Status: sub}).Header())
+	}
+	c.Header("Cache-Control", "private, no-cache")
+}
+
 const (
 	maxQueued   = 128             // requests that wait for their turn to read
 	turnTimeout = 5 * time.Second // for one of them to have it
 	partBytes   = 64 << 10        // of a CSV that are read in one turn
 )
 
-// read runs the query of a page in a turn.
 func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (data any, err error) {
 	err = s.inTurn(c, func() (err error) {
 		data, err = query(request(c))
@@ -160,9 +161,7 @@ func (s *Site) inTurn(c *gin.Context, read func() error) error {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
 	defer cancel()
 	if s.reads.Acquire(ctx, 1) != nil {
-		p := web.Errorf(http.StatusServiceUnavailable, "There are too many requests before this one. Try again in 5 s.")
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "There are too many requests before this one. Try again in 5 s.")
 	}
 	defer s.reads.Release(1)
 	return read()
@@ -228,7 +227,6 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 	}
 }
 
-// publish serves the service's own feeds.
 func (s *Site) publish() {
 	feeds := s.service.Publishes(s.router.PublicURL)
 	if len(feeds) == 1 {

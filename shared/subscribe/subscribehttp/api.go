@@ -4,7 +4,6 @@ package subscribehttp
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"mime"
 	"net"
@@ -34,15 +33,15 @@ func (p *Pages) Routes() []Route {
 	const at = "/subscriptions/{feed}"
 	return []Route{
 		{"GET", "/subscriptions", false, inTime(p.showAll)},
-		{"GET", at, false, p.on(p.subscription, nil)},
-		{"GET", at + "/schedule", false, p.on(p.schedule, nil)},
-		{"PUT", at + "/schedule", true, p.on(p.putSchedule, nil)},
-		{"DELETE", at + "/schedule", true, p.on(p.deleteSchedule, nil)},
-		{"POST", at + "/schedule", true, p.on(p.postSchedule, p.showForm)},
-		{"POST", at + "/poll", true, p.find(p.poll, p.showFeed)},
-		{"POST", at + "/pause", true, p.on(p.pause, p.showFeed)},
-		{"POST", at + "/resume", true, p.on(p.resume, p.showFeed)},
-		{"POST", at + "/resync", true, p.on(p.resync, p.showFeed)},
+		{"GET", at, false, p.on(show(p.showFeed), nil)},
+		{"GET", at + "/schedule", false, p.on(show(p.showForm), nil)},
+		{"PUT", at + "/schedule", true, p.on(putSchedule, nil)},
+		{"DELETE", at + "/schedule", true, p.on(deleteSchedule, nil)},
+		{"POST", at + "/schedule", true, p.on(postSchedule, p.showForm)},
+		{"POST", at + "/poll", true, p.find(poll, p.showFeed)},
+		{"POST", at + "/pause", true, p.on(pause, p.showFeed)},
+		{"POST", at + "/resume", true, p.on(resume, p.showFeed)},
+		{"POST", at + "/resync", true, p.on(resync, p.showFeed)},
 		{"GET", at + "/rejected", true, p.on(p.rejected, nil)},
 		{"POST", at + "/rejected/retry", true, p.find(p.retryAll, p.showRejected)},
 		{"POST", at + "/rejected/{id}/retry", true, p.on(p.retry, p.showRejected)},
@@ -85,7 +84,6 @@ func (p *Pages) route() *http.ServeMux {
 	return mux
 }
 
-// handle routes the pattern to h, and answers the error that h returns.
 func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *http.Request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
@@ -106,7 +104,6 @@ func inTime(h func(http.ResponseWriter, *http.Request) error) func(http.Response
 	}
 }
 
-// A handler answers a request for a subscription.
 type handler func(http.ResponseWriter, *http.Request, *subscribe.Subscription) error
 
 // A refusal answers a browser with the page that its request came from, and the problem.
@@ -147,18 +144,13 @@ func problem(err error) error {
 		}
 		return p
 	}
-	later := func(detail string) error {
-		p := web.Errorf(http.StatusServiceUnavailable, "%s", detail)
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
-	}
 	switch {
 	case errors.Is(err, subscribe.ErrNotRejected):
 		return errNotRejected
 	case errors.Is(err, subscribe.ErrApplying):
-		return later("Entries of this feed are being applied. Try again later; a resync tries all rejected entries again by itself.")
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "Entries of this feed are being applied. Try again later; a resync tries all rejected entries again by itself.")
 	case errors.Is(err, subscribe.ErrBusy):
-		return later("Another poll of this feed is under way. Try again in 5 s.")
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "Another poll of this feed is under way. Try again in 5 s.")
 	case errors.Is(err, subscribe.ErrStandby):
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	}
@@ -193,23 +185,33 @@ func seeOther(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription,
 
 func pathOf(feed string) string { return "/subscriptions/" + url.PathEscape(feed) }
 
-func (p *Pages) subscription(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if web.PrefersHTML(r) {
-		return p.showFeed(w, r, s, nil)
+func show(page refusal) handler {
+	return func(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+		if web.PrefersHTML(r) {
+			return page(w, r, s, nil)
+		}
+		answer(w, r, http.StatusOK, s.Status())
+		return nil
 	}
-	answer(w, r, http.StatusOK, s.Status())
-	return nil
 }
 
-func (p *Pages) schedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if web.PrefersHTML(r) {
-		return p.showForm(w, r, s, nil)
+func change(method func(*subscribe.Subscription, context.Context) error, status int, notice string) handler {
+	return func(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+		if err := method(s, r.Context()); err != nil {
+			return err
+		}
+		return changed(w, r, s, status, notice)
 	}
-	answer(w, r, http.StatusOK, s.Status())
-	return nil
 }
 
-func (p *Pages) putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+var (
+	deleteSchedule = change((*subscribe.Subscription).ResetTuning, http.StatusOK, "reset")
+	pause          = change((*subscribe.Subscription).Pause, http.StatusOK, "paused")
+	resume         = change((*subscribe.Subscription).Resume, http.StatusOK, "resumed")
+	resync         = change((*subscribe.Subscription).Resync, http.StatusAccepted, "resyncing")
+)
+
+func putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 	if err := wantType(r, "application/json"); err != nil {
 		return err
 	}
@@ -218,7 +220,7 @@ func (p *Pages) putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe
 		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return err
 		}
-		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && subscribe.BadField(wrong.Field) != nil {
+		if wrong, ok := errors.AsType[web.FieldError](err); ok && subscribe.BadField(wrong.Field) != nil {
 			return subscribe.BadField(wrong.Field)
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
@@ -229,15 +231,8 @@ func (p *Pages) putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe
 	return changed(w, r, s, http.StatusOK, "tuned")
 }
 
-func (p *Pages) deleteSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if err := s.ResetTuning(r.Context()); err != nil {
-		return err
-	}
-	return changed(w, r, s, http.StatusOK, "reset")
-}
-
 // postSchedule takes the form: a field that is left empty is one that is left out.
-func (p *Pages) postSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+func postSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 	if err := wantType(r, "application/x-www-form-urlencoded"); err != nil {
 		return err
 	}
@@ -249,7 +244,7 @@ func (p *Pages) postSchedule(w http.ResponseWriter, r *http.Request, s *subscrib
 	}
 	form := r.PostForm
 	if form.Has("reset") {
-		return p.deleteSchedule(w, r, s)
+		return deleteSchedule(w, r, s)
 	}
 	tune := subscribe.TuneRequest{Schedule: form.Get("schedule")}
 	if text := form.Get("wait"); text != "" {
@@ -277,14 +272,13 @@ func wantType(r *http.Request, want string) error {
 	return nil
 }
 
-func (p *Pages) poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+func poll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 	if err := s.Poll(r.Context()); err != nil {
 		return pollProblem(r.Context(), err)
 	}
 	return changed(w, r, s, http.StatusOK, "polled")
 }
 
-// pollProblem says how a poll failed.
 func pollProblem(ctx context.Context, err error) error {
 	_, failed := errors.AsType[*subscribe.PollError](err)
 	var status *feedclient.StatusError
@@ -295,17 +289,13 @@ func pollProblem(ctx context.Context, err error) error {
 	code := http.StatusInternalServerError
 	switch {
 	case !failed && errors.Is(ctx.Err(), context.DeadlineExceeded): // of the router around us
-		p := web.Errorf(http.StatusServiceUnavailable, "The poll goes on, but this request has no more time. The subscription shows how it ends.")
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "The poll goes on, but this request has no more time. The subscription shows how it ends.")
 	case !failed && !errors.Is(err, context.Canceled), errors.Is(ctx.Err(), context.Canceled), away, database && web.StatusOf(err) == http.StatusServiceUnavailable: // nobody is there to hear; or web has words for it
 		return err
 	case errors.Is(err, context.Canceled):
 		return web.Errorf(http.StatusServiceUnavailable, "This process stopped polling in the middle of it.")
 	case errors.Is(err, subscribe.ErrEntries): // such as a broker's that is down
-		p := web.Errorf(http.StatusServiceUnavailable, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
-		p.Header = http.Header{"Retry-After": {"5"}}
-		return p
+		return web.TryAgain(http.StatusServiceUnavailable, 5, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
@@ -313,25 +303,4 @@ func pollProblem(ctx context.Context, err error) error {
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
-}
-
-func (p *Pages) pause(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if err := s.Pause(r.Context()); err != nil {
-		return err
-	}
-	return changed(w, r, s, http.StatusOK, "paused")
-}
-
-func (p *Pages) resume(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if err := s.Resume(r.Context()); err != nil {
-		return err
-	}
-	return changed(w, r, s, http.StatusOK, "resumed")
-}
-
-func (p *Pages) resync(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
-	if err := s.Resync(r.Context()); err != nil {
-		return err
-	}
-	return changed(w, r, s, http.StatusAccepted, "resyncing")
 }

@@ -61,7 +61,6 @@ func (p *Pages) Layout(r *http.Request, title string, copies []subscribe.Status,
 	return page
 }
 
-// notices say what a form has done.
 var notices = map[string]string{
 	"tuned":     "Done: this is how the feed is polled from now on.",
 	"reset":     "Done: the feed is polled as the environment, or else the default, says.",
@@ -113,24 +112,13 @@ func (p *Pages) showSubscriptions(w http.ResponseWriter, r *http.Request, title 
 	return web.Render(w, r, statusOf(problem), subscriptionsPage, page)
 }
 
-// A form is that of a schedule: as it is in force, or as it was refused.
 type form struct {
 	Subscription             Status
 	Schedule, Wait, PageSize string
 	Problem                  *web.Problem
 }
 
-// Wrong says what is wrong with a field; empty: nothing.
-func (f form) Wrong(field string) string {
-	if f.Problem != nil {
-		for _, e := range f.Problem.Errors {
-			if e.Field == field {
-				return e.Detail
-			}
-		}
-	}
-	return ""
-}
+func (f form) Wrong(field string) string { return f.Problem.Wrong(field) }
 
 func (p *Pages) showForm(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
 	f := form{Subscription: Status{s.Status()}, Problem: problem}

@@ -15,7 +15,6 @@ import (
 // pageLength is how many rejected entries a page holds.
 const pageLength = 200
 
-// A mark is an entry's place among the rejected ones.
 type mark struct {
 	position int64
 	id       uuid.UUID
@@ -141,7 +140,6 @@ func (p *Pages) drop(w http.ResponseWriter, r *http.Request, s *subscribe.Subscr
 	return nil
 }
 
-// A rejectedView is what the page of rejected entries shows.
 type rejectedView struct {
 	Subscription Status
 	Entries      []subscribe.RejectedEntry

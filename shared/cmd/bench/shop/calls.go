@@ -18,9 +18,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
-// byCalls sells by synchronous calls: sales asks all consumers at once and commits last. An order that one of them
-// refuses is not sold, so nothing is lost. If sales committed first, a consumer that is down would never hear of the
-// order.
+// byCalls asks all consumers at once, and commits last: if sales committed first, a consumer that is down would never
+// hear of the order.
 func (s *sales) byCalls() seller {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 100
@@ -43,7 +42,6 @@ func (s *sales) byCalls() seller {
 	}
 }
 
-// each asks every consumer at once.
 func (s *sales) each(ctx context.Context, client *http.Client, method string, o *order.Order, body []byte) error {
 	var all errgroup.Group
 	for _, consumer := range s.Told {
@@ -70,7 +68,6 @@ func (s *sales) each(ctx context.Context, client *http.Client, method string, o 
 	return all.Wait()
 }
 
-// serveCalls is a consumer that is called.
 func (c *consumer) serveCalls(ctx context.Context, ready func(any)) error {
 	ln, err := webserver.Listen(ctx, c.Addr)
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/shared/webserver"
-	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
 
 // byFeed sells by the feed: order and entry are one commit, and sales knows no consumer.
@@ -84,10 +83,4 @@ func subscribeFeed(ctx context.Context, kind string, set *settings, env map[stri
 	name := cmp.Or(set.Name, "copy") // and of its queue, where it listens to a stream
 	service := &subscriber.Service{Name: name, Title: name, Migrations: Migrations(), Feeds: []subscribe.Feed{orders}}
 	return service.Run(ctx, env, os.Stderr)
-}
-
-// relayFeed is the relay as it is.
-func relayFeed(ctx context.Context, set *settings, env map[string]string) error {
-	env["AMQP_URL"] = set.Broker
-	return relay.Service().Run(ctx, env, os.Stderr)
 }

@@ -105,9 +105,9 @@ func (l *Link) Deliver(ctx context.Context, exchange, key string, body []byte) e
 	}
 }
 
-// Consume hands the messages of a queue to handle, up to `most` at a time, until ctx ends; declare makes the queue. It
-// calls ready when it consumes for the first time. What handle has not acknowledged when the connection is lost comes
-// again; an error of handle is a reason for a new connection.
+// Consume hands the messages of a queue, which declare makes unless it is nil, to handle, up to `most` at a time, until
+// ctx ends. It calls ready when it consumes for the first time. After a lost connection or an error of handle, what was
+// not acknowledged comes again.
 func (l *Link) Consume(ctx context.Context, queue string, most int, declare func(*amqp.Channel) error, ready func(),
 	handle func([]amqp.Delivery) error) error {
 	defer l.Close()
@@ -137,7 +137,7 @@ func (l *Link) Consume(ctx context.Context, queue string, most int, declare func
 func (l *Link) messages(ctx context.Context, queue string, declare func(*amqp.Channel) error) (<-chan amqp.Delivery,
 	error) {
 	ch, err := l.Channel(ctx)
-	if err == nil {
+	if err == nil && declare != nil {
 		err = declare(ch)
 	}
 	if err == nil {

@@ -15,10 +15,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// byQueues sells by work queues: sales commits, then puts the order into a queue for each consumer, and waits until the
-// broker has confirmed all of them. What is between the two, and what the broker has not taken when patience ends, is
-// sold and unknown to the consumers: a shop that cannot have that writes the messages into the order's transaction, and
-// lets a process of its own send them (an outbox).
+// byQueues sells by work queues: sales commits, then puts the order into a queue for each consumer. What the broker has
+// not confirmed when patience ends is sold and unknown to the consumers; an outbox would prevent that.
 func (s *sales) byQueues(ctx context.Context) (seller, error) {
 	ch, err := s.link.Channel(ctx)
 	if err != nil {
@@ -75,7 +73,6 @@ func declareQueue(ch *amqp.Channel, name string) error {
 	return err
 }
 
-// serveQueue is a consumer with several workers.
 func (c *consumer) serveQueue(ctx context.Context, ready func(any)) error {
 	l := NewLink(c.Broker, 0)
 	ch, err := l.Channel(ctx)

@@ -26,7 +26,6 @@ const (
 	WaitingPath = "/waiting" // the number of requests that wait for the feed to go on
 )
 
-// sales is an app with a database.
 type sales struct {
 	*settings
 	db     *pgxpool.Pool
@@ -56,7 +55,6 @@ func (s *sales) commit(ctx context.Context, o *order.Order) (body []byte, commit
 	return body, committedAt, err
 }
 
-// serve serves a sales app of the kind until ctx ends.
 func (s *sales) serve(ctx context.Context, kind string, env map[string]string, ready func(addr any)) error {
 	ln, err := webserver.Listen(ctx, cmp.Or(s.Addr, "127.0.0.1:0"))
 	if err != nil {

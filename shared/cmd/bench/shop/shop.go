@@ -1,6 +1,5 @@
-// Package shop is a shop of which consumers have to hear: sales and each consumer a process and a database of its own,
-// connected in one of five ways. It exists to measure and compare them, each written as an engineer would who has
-// chosen it.
+// Package shop is a shop to measure: sales and each consumer a process and a database of its own, connected in one of
+// five ways, each written as an engineer would who has chosen it.
 package shop
 
 import (
@@ -13,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/subscribers/relay"
 )
 
 // The kinds of processes.
@@ -55,8 +55,7 @@ type settings struct {
 // patience is how long a sale waits for others before it goes on without them: a buyer waits no longer, either.
 const patience = 2500 * time.Millisecond
 
-// Serve is a process of the shop until ctx ends. Its first line of output is its address; from then on nothing that it
-// is told is lost.
+// Serve is a process of the shop until ctx ends. When it writes its address, nothing that it is told is lost any more.
 func Serve(ctx context.Context, kind, databaseURL string, env map[string]string, stdout io.Writer) error {
 	set := new(settings)
 	if err := daemon.Parse(env, set); err != nil {
@@ -68,7 +67,8 @@ func Serve(ctx context.Context, kind, databaseURL string, env map[string]string,
 		env["DATABASE_URL"], env["ACCESS"] = databaseURL, "open"
 		ready(set.Addr)
 		if kind == Relay {
-			return relayFeed(ctx, set, env)
+			env["AMQP_URL"] = set.Broker
+			return relay.Service().Run(ctx, env, os.Stderr)
 		}
 		return subscribeFeed(ctx, kind, set, env)
 	}

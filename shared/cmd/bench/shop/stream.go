@@ -12,9 +12,8 @@ import (
 // exchange is the event stream's. The relay's has another name.
 const exchange = "shop"
 
-// byStream sells by an event stream: a fanout exchange to which sales publishes after its commit, without looking back:
-// it waits for no confirmation, and does not report when the broker is down. (With confirmations it would do as work
-// queues do.)
+// byStream sells by an event stream: sales commits, then publishes to a fanout exchange, unconfirmed. (Confirmed, it
+// would do as work queues do.)
 func (s *sales) byStream(ctx context.Context) (seller, error) {
 	ch, err := s.link.Channel(ctx)
 	if err == nil {
@@ -91,7 +90,6 @@ func (c *consumer) serveStream(ctx context.Context, ready func(any)) error {
 		func(batch []amqp.Delivery) error { return handle(batch[0]) })
 }
 
-// empty handles all that is in a queue.
 func empty(ch *amqp.Channel, queue string, handle func(amqp.Delivery) error) error {
 	for {
 		m, ok, err := ch.Get(queue, false)

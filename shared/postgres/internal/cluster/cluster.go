@@ -1,7 +1,5 @@
-// Package cluster runs a private PostgreSQL server for the life of this process.
-//
-// The server listens on a Unix socket in a folder that only its own user may enter. It is stopped when the process
-// ends, even by SIGKILL.
+// Package cluster runs a private PostgreSQL server, on a Unix socket that only its user may reach, for the life of this
+// process: it is stopped even when that ends by SIGKILL.
 package cluster
 
 import (
@@ -14,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
 const (
@@ -122,13 +122,11 @@ func Remove(dir string) error {
 		return err
 	}
 	f := &folder{dir: dir, home: dir}
-	if target, _ := os.Readlink(filepath.Join(dir, "data")); target == filepath.Join(oldHome(dir), "data") {
-		f.home = oldHome(dir)
-	} else if os.Geteuid() == 0 && exists(fallbackHome(dir)) {
+	if os.Geteuid() == 0 && exists(fallbackHome(dir)) {
 		f.home = fallbackHome(dir)
 	}
 	if exists(dir) {
-		lock, err := lockFolder(dir)
+		lock, err := daemon.Lock(filepath.Join(dir, lockName))
 		if err != nil {
 			return err
 		}

@@ -11,16 +11,16 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
 const (
 	fallbackRoot  = "/var/lib/edison-cars" // for data whose own folder the server's user cannot enter
-	oldPrefix     = "/var/tmp/edison-"     // the place of such data in earlier versions
 	lockName      = "lock"
 	maxSocketPath = 103 // bytes: the smallest limit of all systems
 )
 
-// A folder is the place of one server, locked by this process.
 type folder struct {
 	lock    *os.File
 	account *syscall.Credential // the server's user; nil means this process's
@@ -41,7 +41,7 @@ func openFolder(opts Options) (_ *folder, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	lock, err := lockFolder(dir)
+	lock, err := daemon.Lock(filepath.Join(dir, lockName))
 	if err != nil {
 		return nil, err
 	}
@@ -105,29 +105,6 @@ func (f *folder) close() {
 	f.lock.Close()
 }
 
-// lockFolder locks the folder for this process. The kernel releases the lock when the process ends.
-func lockFolder(dir string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer lock.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
-		}
-		pid, _ := os.ReadFile(lock.Name())
-		return nil, fmt.Errorf("%s is in use by process %s", dir, strings.TrimSpace(string(pid)))
-	}
-	if err := lock.Truncate(0); err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	if _, err := fmt.Fprintln(lock, os.Getpid()); err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return lock, nil
-}
-
 // serverAccount returns the user of the folder's server, since PostgreSQL refuses root: the owner of the folder, else
 // the user postgres or nobody. It returns nil if this process is not root's.
 func serverAccount(dir string) (*syscall.Credential, error) {
@@ -168,11 +145,7 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	_, missing := os.Lstat(link)
 	switch {
 	case target == filepath.Join(elsewhere, "data"):
-	case target == filepath.Join(oldHome(dir), "data"):
-		if err := bring(dir); err != nil {
-			return "", err
-		}
-	case strings.HasPrefix(target, fallbackRoot+"/") || strings.HasPrefix(target, oldPrefix):
+	case strings.HasPrefix(target, fallbackRoot+"/"):
 		return "", fmt.Errorf("%s leads to %s, the data of another folder, as %s was moved or copied: to keep the data, move %s to %s "+
 			"and delete the link; to start over, delete the link", link, target, dir, filepath.Dir(target), elsewhere)
 	case missing != nil && exists(filepath.Join(elsewhere, "data")): // dir was deleted and created again
@@ -201,24 +174,6 @@ func enterable(dir string, account *syscall.Credential, fallback bool) (string, 
 	return elsewhere, try(elsewhere, account)
 }
 
-// bring moves the data of dir from its place in earlier versions.
-func bring(dir string) error {
-	before, now, link := oldHome(dir), fallbackHome(dir), filepath.Join(dir, "data")
-	switch {
-	case exists(filepath.Join(before, "data")):
-		if err := awaitNoServer(filepath.Join(before, "data")); err != nil {
-			return err
-		}
-		if err := errors.Join(os.MkdirAll(fallbackRoot, 0o755), os.Rename(before, now)); err != nil {
-			return fmt.Errorf("the data of %s is in a folder that the system cleans, and cannot be moved (%w): mv %s %s", dir, err, before, now)
-		}
-	case !exists(filepath.Join(now, "data")):
-		return fmt.Errorf("the data of %s was in %s, a folder that the system cleans, and is gone: restore it to %s from a backup; to start over, "+
-			"delete %s", dir, before, now, link)
-	}
-	return os.Remove(link)
-}
-
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
@@ -228,8 +183,6 @@ func exists(path string) bool {
 func fallbackHome(dir string) string {
 	return filepath.Join(fallbackRoot, filepath.Base(dir)+"-"+shortHash(dir))
 }
-
-func oldHome(dir string) string { return oldPrefix + shortHash(dir) }
 
 // temporary returns the reason why the folder's content does not last, or "".
 func temporary(folder string) string {

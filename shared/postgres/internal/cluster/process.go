@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,12 +18,11 @@ const (
 	tailLines  = 12
 )
 
-// A process is a running initdb or server.
 type process struct {
 	name     string
 	cmd      *exec.Cmd
 	log      string
-	logStart int64         // where this run begins in the log, in bytes
+	logStart int           // where this run begins in the log, in bytes
 	exited   chan struct{} // closed when the process is gone; then err is set
 	err      error
 }
@@ -41,7 +39,7 @@ func (c *Cluster) start(death syscall.Signal, line ...string) (*process, error) 
 	if err != nil {
 		return nil, err
 	}
-	p.logStart = info.Size()
+	p.logStart = int(info.Size())
 	var ended <-chan error
 	if kernelWatches && !c.opts.Watchdog {
 		p.cmd = c.command(line...)
@@ -133,7 +131,6 @@ func (p *process) stop(immediate bool) {
 	<-p.exited
 }
 
-// failure returns why a process ended by itself.
 func (p *process) failure() error {
 	end := "exit status 0"
 	if p.err != nil {
@@ -142,24 +139,11 @@ func (p *process) failure() error {
 	return fmt.Errorf("%s ended with %s; its log:\n%s", p.name, end, p.logTail())
 }
 
-// logTail returns the last lines that this run wrote.
 func (p *process) logTail() string {
-	text, err := func() ([]byte, error) {
-		f, err := os.Open(p.log)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		from := max(p.logStart, info.Size()-16<<10)
-		return io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
-	}()
+	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	lines := strings.Split(strings.TrimSpace(string(text[min(p.logStart, len(text)):])), "\n")
 	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 }

@@ -66,7 +66,6 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	return nil
 }
 
-// removeLeftovers deletes the remains of a killed initdb.
 func (c *Cluster) removeLeftovers() {
 	leftovers, _ := fs.Glob(os.DirFS(c.folder.home), "initdb-*")
 	for _, leftover := range leftovers {
@@ -145,7 +144,6 @@ func (c *Cluster) serverLine() []string {
 	return line
 }
 
-// ready returns when the server accepts connections, or an error if it ends before.
 func (c *Cluster) ready(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

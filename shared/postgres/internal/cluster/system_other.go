@@ -13,10 +13,8 @@ const kernelWatches = false
 
 func dieWithThread(*syscall.SysProcAttr, syscall.Signal) {}
 
-// inMemory reports whether the folder's content is lost when the machine stops.
 func inMemory(string) bool { return false }
 
-// mounted lists the mount points, or nothing if they are unknown.
 func mounted() []string { return nil }
 
 // servers lists the PostgreSQL processes that run on the data folder.
