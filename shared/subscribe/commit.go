@@ -46,11 +46,15 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, first func(*pgx.Batch), fn fu
 	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return err
 	}
-	committed := make(chan error, 1)
-	go func() { committed <- tx.Commit(context.WithoutCancel(ctx)) }()
+	var commitErr error
+	committed := make(chan struct{})
+	go func() {
+		defer close(committed)
+		commitErr = tx.Commit(context.WithoutCancel(ctx))
+	}()
 	select {
-	case err := <-committed:
-		return err
+	case <-committed:
+		return commitErr
 	case <-ctx.Done():
 	}
 	left := conn.Hijack()
