@@ -217,6 +217,7 @@ func TestServices(t *testing.T) {
 // broker returns the URL of a private RabbitMQ.
 func broker(t *testing.T) string {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	s, err := rabbitmq.Start(t.Context(), rabbitmq.Config{Dir: t.TempDir()})
 	if errors.Is(err, rabbitmq.ErrMissing) {
 		t.Skip(err)

@@ -24,9 +24,10 @@ type Server struct {
 	cluster *cluster.Cluster // nil while it is stopped
 }
 
-// NewServer starts a private server that ends with the test.
+// NewServer starts a private server that ends with the test. Under -short it skips the test.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
+	Slow(t, "a server of its own")
 	s := &Server{t: t, dir: Dir(t)}
 	s.Start()
 	t.Cleanup(s.Stop)
