@@ -367,6 +367,7 @@ func outsideModule(t *testing.T, folder string) string {
 			t.Fatal(err)
 		}
 	}
+	pgtest.Slow(t, "a build")
 	binary := filepath.Join(dir, "program")
 	build := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", binary, ".")
 	build.Dir = dir

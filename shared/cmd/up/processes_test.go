@@ -34,6 +34,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	pgtest.Overlap() // a company mostly waits
 	code := m.Run()
 	if err := os.RemoveAll(built.dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)

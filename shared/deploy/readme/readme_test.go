@@ -209,6 +209,7 @@ func TestReadmePublishes(t *testing.T) {
 	if formatted, err := format.Source([]byte(block[1])); err != nil || string(formatted) != block[1] {
 		t.Errorf("it is not formatted: %v\n%s", err, formatted)
 	}
+	pgtest.Slow(t, "a build")
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "localhost:0")
 	if err != nil {
 		t.Fatal(err)

@@ -32,9 +32,10 @@ func MkdirTemp(pattern string) (dir string, err error) {
 }
 
 // Dir is a temporary folder for postgres.Config.Dir which the user of a private server can enter,
-// also when the tests run as root. It is deleted at the end of the test.
+// also when the tests run as root. It is deleted at the end of the test. Under -short it skips the test.
 func Dir(t testing.TB) string {
 	t.Helper()
+	Slow(t, "a server of its own")
 	dir, err := MkdirTemp("edison-test-")
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 
 // Run is Main without the exit, for a TestMain that has more to do then: it gives the exit code.
 func Run(m *testing.M) int {
+	Overlap()
 	code := m.Run()
 	started.Lock()
 	if s := started.server; s != nil {

@@ -27,7 +27,6 @@ type Server struct {
 // NewServer starts a private server that ends with the test. Under -short it skips the test.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
-	Slow(t, "a server of its own")
 	s := &Server{t: t, dir: Dir(t)}
 	s.Start()
 	t.Cleanup(s.Stop)
