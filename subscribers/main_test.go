@@ -151,6 +151,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // Each service comes up on an empty database, which it shares with all others, copies the feed, and shows it.
 func TestServices(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	source := ordersFeed(t,
 		order.Order{ID: uuid.Max, Version: 1, Status: order.Placed, PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 2, UnitPriceCents: 2_797_000}}},
 	)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // looked makes the log believe that it last looked at the heads of the database then.
@@ -291,6 +292,7 @@ func restore(t testing.TB, pool *pgxpool.Pool, position, more int) {
 // The database goes back to a backup under a process that goes on.
 func TestAnotherHistoryUnderARunningSource(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, 250)

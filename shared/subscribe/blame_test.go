@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // failsOn has Apply fail wherever the thing is in a batch.
@@ -40,6 +41,7 @@ func raises(code string) func(ctx context.Context, tx pgx.Tx) error {
 // What fails alone is put aside, whatever the error; what is the database's fault rejects nothing.
 func TestBlame(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	for name, x := range map[string]struct {
 		fail func(ctx context.Context, tx pgx.Tx) error
 		bad  int // after so many polls at least the entry is at fault; 0: it never is
@@ -245,6 +247,7 @@ func random(n int) string {
 // good ones arrive.
 func TestBlameOnLargePages(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {
 		t.Run("every second, "+name, func(t *testing.T) {
 			t.Parallel()
@@ -328,6 +331,7 @@ func TestBlameOnLargePages(t *testing.T) {
 // More bad entries one after the other than any page holds hold up those behind them no more than fewer do.
 func TestBlameOfTheLargestPage(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	for name, x := range map[string]struct {
 		columns []string
 		restart bool

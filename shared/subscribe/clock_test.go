@@ -199,6 +199,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 // A time that no clock shows, in whatever column of the subscription, stops no poll, no page and no start.
 func TestStoredTimesThatNoClockShows(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	s := newSource(t)
 	s.put(t, 1, 5)
 	pool := healthDatabase(t)

@@ -245,6 +245,7 @@ func TestSubscribersInAProgram(t *testing.T) {
 // CaughtUp waits for a source that is down, and in a second process for what the first one does.
 func TestCaughtUp(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	l := newLibrary(t)
 	l.add(t, 25)
 	l.close()

@@ -12,12 +12,14 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 func TestOnce(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	placed := func(t *testing.T) func(b *bench) {
 		return func(b *bench) { b.orders(t, orderEntry(t, 1, 1, 1, order.Placed)) }
 	}

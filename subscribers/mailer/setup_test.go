@@ -12,6 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A script is a mail server that replies as it is told to, and takes everything else.
@@ -137,6 +138,7 @@ func yes(string) string { return "" }
 // right.
 func TestSetupAtFault(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	for name, x := range map[string]struct {
 		reply func(string) string
 		says  string
@@ -313,6 +315,7 @@ func TestGreeting(t *testing.T) {
 
 func TestInternationalAddresses(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	const beyond = "250-test\r\n250 SMTPUTF8"
 	for _, x := range []struct {
 		to, envelope string

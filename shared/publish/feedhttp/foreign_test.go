@@ -16,6 +16,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
@@ -158,6 +159,7 @@ func (f flushedWriter) Flush()                       { _ = http.NewResponseContr
 // may.
 func TestMiddlewareOfOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, 7)
