@@ -211,6 +211,7 @@ func TestErasureOutlivesARestore(t *testing.T) {
 // A table that is restored alone, while the rest says that she is erased, brings nobody back either.
 func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	ada, bob := uuid.New(), uuid.New()
 	const letter = `insert into letter select id, name from kept_person where name = 'Ada';`
 	for name, restore := range map[string]string{

@@ -207,6 +207,7 @@ func TestPacketLandsAfterItsConnectionIsLost(t *testing.T) {
 // once, none that failed is there.
 func TestConnectionsTerminated(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	pool := database(t)
 	victims, err := pgxpool.NewWithConfig(t.Context(), func() *pgxpool.Config {
 		c := pool.Config()

@@ -128,6 +128,7 @@ func TestBlame(t *testing.T) {
 // An entry that is alone on its page is at fault if the copy takes again what it has taken before.
 func TestBlameOfOne(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	fails := errors.New("no such model")
 	for name, x := range map[string]struct {
 		before bool // something was applied
@@ -179,6 +180,7 @@ func TestBlameOfOne(t *testing.T) {
 // taken before.
 func TestBlameOfTheLast(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, x := range map[string]struct {
 		restart bool
 		columns []string
@@ -411,6 +413,7 @@ func TestBlameOfAWholePage(t *testing.T) {
 // What the feed's check refuses never reaches Apply. A check that passes nothing is at fault itself.
 func TestCheck(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	bad := func(names string) func(feed.Entry) error {
 		matches := regexp.MustCompile(`"name":"thing (` + names + `), `)
 		return func(e feed.Entry) error {

@@ -17,6 +17,7 @@ import (
 
 func TestBreakingOff(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("between two pages: the next run goes on at the cursor", func(t *testing.T) {
 		t.Parallel()

@@ -161,6 +161,7 @@ func wantEchoed(t rapid.TB, pool *pgxpool.Pool) int64 {
 
 func TestPublishing(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("entries, rows and cursor go together, and come once", func(t *testing.T) {
 		t.Parallel()

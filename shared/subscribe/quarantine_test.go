@@ -372,6 +372,7 @@ func TestOnlyNewRowsAreRefused(t *testing.T) {
 // Logs are kept when an entity is erased.
 func TestNoLogQuotesAnEntry(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, refuse := range map[string]func(t *testing.T, c *copier){
 		"a constraint":             func(t *testing.T, c *copier) { c.bans(t, "^thing [1-3], ") },
 		"a value":                  func(t *testing.T, c *copier) { exec(t, c.pool, `alter table thing add check (name::int > 0)`) },

@@ -196,6 +196,7 @@ func TestSetupAtFault(t *testing.T) {
 // A mail that alone is refused is given up, and says why.
 func TestMailAtFault(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	const first = "RCPT TO:<buyer1@mail.example>"
 	for name, x := range map[string]struct {
 		mails int
@@ -391,6 +392,7 @@ func TestInternationalAddresses(t *testing.T) {
 // While a server does not reply, no connection to the database is held.
 func TestFrozenServer(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for _, stage := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "end"} {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()

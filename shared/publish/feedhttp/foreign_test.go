@@ -23,6 +23,7 @@ import (
 // In a router of any program, a feed answers and refuses in the same words, and under the same access rules.
 func TestRoutersOfOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	gin.DefaultWriter, gin.DefaultErrorWriter = io.Discard, io.Discard
 	pool := database(t)
 	l, away := fragile(t, pool)
