@@ -116,6 +116,7 @@ func TestNewestEntriesNeedNoDatabase(t *testing.T) {
 
 func TestHeadsKeepInStep(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	follower := func(t *testing.T, pool *pgxpool.Pool, interval time.Duration) *Log {
 		t.Helper()
 		l, err := open(t.Context(), pool, Options{}, interval, patience)

@@ -101,6 +101,7 @@ func newDatabase(t testing.TB) string {
 
 func TestTuning(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	s := newSource(t)
 	s.put(t, 1, 3)
 	env := map[string]string{"DATABASE_URL": newDatabase(t), "POLL_THINGS": "@hourly", "POLL_WAIT": "0s", "PAGE_SIZE": "500"}
