@@ -674,6 +674,7 @@ func TestBuyers(t *testing.T) {
 // While sessions cannot be looked up, nothing is refused, or left out, for the reason that no operator asks.
 func TestOperatorsWhileSessionsAreAway(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	token, hash := access.NewToken()
 	co := openCompany(t, "TOKENS=ada:operator:"+hash)
 	type asking struct {

@@ -24,15 +24,35 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// built is the folder of the program, which is built once for all tests.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
 
+func TestMain(m *testing.M) {
+	code := pgtest.Run(m)
+	_ = os.RemoveAll(built.dir)
+	os.Exit(code)
+}
+
+// build returns the program.
 func build(t *testing.T) (binary string) {
 	t.Helper()
-	binary = filepath.Join(t.TempDir(), "sales-feed")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	pgtest.Slow(t, "a build")
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "edison-built-"); built.err != nil {
+			return
+		}
+		if out, err := exec.Command("go", "build", "-o", built.dir+"/", ".").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return binary
+	return filepath.Join(built.dir, "sales-feed")
 }
 
 // startSales runs the binary on a free port, and gives it and its URL.

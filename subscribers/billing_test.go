@@ -56,6 +56,7 @@ func ledgerOf(t *testing.T, url string) []billed {
 // and sources that become others.
 func TestBilling(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	orders, customers := newSource(t, order.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
 	url := start(t, "billing", pool, map[string]string{
@@ -168,6 +169,7 @@ func TestBilling(t *testing.T) {
 // which never asks sales or shipping but for their feeds.
 func TestCancelledAfterShipping(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	orders, builds, customers := newSource(t, order.Feed), newSource(t, carbuild.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
 	env := map[string]string{

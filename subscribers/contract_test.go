@@ -193,6 +193,7 @@ func goodOf(of string) entity {
 // others arrive.
 func TestBadEntries(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	r := newReaders(t)
 	var entities []entity
 	for _, feed := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
@@ -334,6 +335,7 @@ func mutate(t *rapid.T, v jsontext.Value) string {
 // arrive.
 func TestBadEntriesProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	const rounds, perFeed = 8, 60
 	r := newReaders(t)
 	draw := rapid.Custom(func(t *rapid.T) entity {

@@ -22,6 +22,7 @@ import (
 // The dashboard puts three feeds together, and is of use with the first alone.
 func TestDashboardOfThreeFeeds(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	built, shipped := noon.Add(time.Hour), noon.Add(90*time.Minute)
 	o := order.Order{
 		ID: uuid.New(), Version: 1, Status: order.Placed, Currency: "EUR", PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), TotalCents: 2_797_000,

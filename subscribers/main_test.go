@@ -151,6 +151,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // Each service comes up on an empty database, which it shares with all others, copies the feed, and shows it.
 func TestServices(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	source := ordersFeed(t,
 		order.Order{ID: uuid.Max, Version: 1, Status: order.Placed, PlacedAt: feed.TimeOf(noon), UpdatedAt: feed.TimeOf(noon), Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 2, UnitPriceCents: 2_797_000}}},
 	)
@@ -217,6 +218,7 @@ func TestServices(t *testing.T) {
 // broker returns the URL of a private RabbitMQ.
 func broker(t *testing.T) string {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	s, err := rabbitmq.Start(t.Context(), rabbitmq.Config{Dir: t.TempDir()})
 	if errors.Is(err, rabbitmq.ErrMissing) {
 		t.Skip(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
@@ -48,6 +49,7 @@ func (r *readers) says(edits []edit) {
 // An item that cannot be read is put aside by all services, and the others arrive.
 func TestMalformedItems(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "all services")
 	r := newReaders(t)
 	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	var entities []entity

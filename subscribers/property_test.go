@@ -171,6 +171,7 @@ type stock struct {
 // what is short in whole lots, and orders nothing because of a repetition.
 func TestWarehouseProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	r := newReplica(t, warehouse.Service(), ordersFeed(t))
 	takes := map[string]map[string]int64{}
 	rows, err := r.pool.Query(t.Context(), `select item, part, quantity from bill_of_materials`)
@@ -256,6 +257,7 @@ type sum struct {
 // Whatever the history, the pages and the repetitions, the dashboard counts what the orders that stand amount to.
 func TestDashboardProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	r := newReplica(t, dashboard.Service, ordersFeed(t))
 	rapid.Check(t, func(t *rapid.T) {
 		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line, figure`, func(copied []feed.Entry, _ bool) {

@@ -63,6 +63,7 @@ func TestReadmeAddsASubscriber(t *testing.T) {
 		t.Fatal(err)
 	}
 	overlay("overlay.json", string(list))
+	pgtest.Slow(t, "a build")
 	binary := filepath.Join(dir, "subscribers")
 	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {

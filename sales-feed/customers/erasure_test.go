@@ -49,6 +49,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 // Somebody who was erased stays so in all that the app answers, however the database goes back.
 func TestRestoreOverAnErasure(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
 	a, replica := startErasing(t, pool, file), startErasing(t, pool, file)
 	_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
@@ -97,6 +98,7 @@ func TestRestoreOverAnErasure(t *testing.T) {
 // the database goes back.
 func TestRestoreOverAConfirmation(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	a := open(t)
 	_, p := a.json(t, "POST", "/customers", ada, 201)
 	stranger, dump := a.as(t, p.ID), pgtest.DumpFile(t, a.pool)
@@ -164,6 +166,7 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 // What is restored without the account, and so goes with none, is gone after the next start.
 func TestRestoreWithoutTheAccount(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
 	a := startErasing(t, pool, file)
 	_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")

@@ -525,6 +525,7 @@ func TestReadyLocksNoRow(t *testing.T) {
 // An order that is not there while the database is restored in part is not said to be none.
 func TestRestoredInPart(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	s := open(t)
 	_, o := s.buy(t, `{"customer_id":"018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a11","lines":[{"model":"volta","options":[],"quantity":1}]}`)
 	for _, statement := range []string{`create table kept as table feed`, `truncate orders, feed`} { // as pg_restore --schema-only --clean

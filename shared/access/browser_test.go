@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
@@ -124,9 +125,7 @@ func click(selector string) chromedp.Action[chromedp.Void] {
 }
 
 func TestLoginInABrowser(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a browser")
-	}
+	pgtest.Slow(t, "a browser")
 	t.Parallel()
 	stores(t, func(t *testing.T, o Options) {
 		site := newSite(t, Closed, o)

@@ -307,6 +307,7 @@ func TestWaitingEndsWithItsSession(t *testing.T) {
 // the other sessions that have ended since are found, too.
 func TestRevokedSessionsWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	pool := pgtest.New(t, sql.Migrations("access"))
 	ada, adaHash := NewToken()
 	bob, bobHash := NewToken()

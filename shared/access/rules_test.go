@@ -248,6 +248,7 @@ func TestSessionOfAnotherService(t *testing.T) {
 // A database that does not answer is no reason to turn an operator away for good.
 func TestSessionsAway(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	pool := pgtest.New(t, sql.Migrations("access"))
 	site := newSite(t, Closed, Options{Pool: pool})
 	session := site.logIn(t)

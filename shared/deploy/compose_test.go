@@ -18,6 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 const (
@@ -34,6 +35,7 @@ type program struct {
 
 func TestCompose(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "a build")
 	bin := t.TempDir()
 	output(t, "go", "build", "-C", root, "-buildvcs=false", "-o", bin+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
 	project := load(t, stream)

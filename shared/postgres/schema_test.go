@@ -256,6 +256,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 // A process that waits for another one at its start says so.
 func TestWaitForAnotherStart(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	pool := pgtest.New(t)
 	holder, err := pool.Acquire(t.Context())
 	if err != nil {

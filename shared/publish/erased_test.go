@@ -95,6 +95,7 @@ func holds(t testing.TB, pool *pgxpool.Pool, word string) (rows int) {
 // nothing, and not at the next start.
 func TestErasureOutlivesARestore(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	for name, args := range map[string][]string{"step by step": nil, "in one transaction": {"--single-transaction"}, "in parallel": {"--jobs=2"}} {
 		t.Run("under running processes, "+name, func(t *testing.T) {
 			t.Parallel()
@@ -210,6 +211,7 @@ func TestErasureOutlivesARestore(t *testing.T) {
 // A table that is restored alone, while the rest says that she is erased, brings nobody back either.
 func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	ada, bob := uuid.New(), uuid.New()
 	const letter = `insert into letter select id, name from kept_person where name = 'Ada';`
 	for name, restore := range map[string]string{
@@ -279,6 +281,7 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 // Whatever cannot be written to the list is not erased, and whatever is on it is.
 func TestListAndDatabase(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	begin := func(t *testing.T) (l *Log, pool *pgxpool.Pool, file string) {
 		t.Helper()
 		pool, file = people(t), filepath.Join(t.TempDir(), "erased")
@@ -426,6 +429,7 @@ func TestListAndDatabase(t *testing.T) {
 // erased, and it is tried again.
 func TestErasedListIsLocked(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	l := &erasedList{path: filepath.Join(t.TempDir(), "erased")}
 	if _, err := l.create(true); err != nil {
 		t.Fatal(err)

@@ -207,6 +207,7 @@ func TestPacketLandsAfterItsConnectionIsLost(t *testing.T) {
 // once, none that failed is there.
 func TestConnectionsTerminated(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	pool := database(t)
 	victims, err := pgxpool.NewWithConfig(t.Context(), func() *pgxpool.Config {
 		c := pool.Config()
@@ -392,6 +393,7 @@ func (s *swallower) Write(p []byte) (int, error) {
 // A server that falls silent right after a connection was made keeps none of the few that writers may have.
 func TestConnectionsThatBeginInSilence(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	var silent atomic.Bool
 	config := database(t).Config()
 	config.ConnConfig.ConnectTimeout = time.Second
@@ -424,6 +426,7 @@ func TestConnectionsThatBeginInSilence(t *testing.T) {
 // committed, and Appendable says so.
 func TestConnectionsTakenByOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	server := pgtest.NewServer(t)
 	pool := server.Open("full", sql.Migrations("publish"))
 	exec(t, pool, `select feed_create('`+feedName+`')`)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // looked makes the log believe that it last looked at the heads of the database then.
@@ -115,6 +116,7 @@ func TestNewestEntriesNeedNoDatabase(t *testing.T) {
 
 func TestHeadsKeepInStep(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	follower := func(t *testing.T, pool *pgxpool.Pool, interval time.Duration) *Log {
 		t.Helper()
 		l, err := open(t.Context(), pool, Options{}, interval, patience)
@@ -291,6 +293,7 @@ func restore(t testing.TB, pool *pgxpool.Pool, position, more int) {
 // The database goes back to a backup under a process that goes on.
 func TestAnotherHistoryUnderARunningSource(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, 250)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // nested returns an object of so many levels.
@@ -27,6 +28,7 @@ func sized(bytes int) []byte {
 // What the log takes, every page carries and the client reads; what lies beyond is refused, with what it takes.
 func TestLimits(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many writers")
 	pool := database(t)
 	l := openLog(t, pool)
 	server := serve(t, l)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A reader that takes `id > last` from a sequence loses A: its number is drawn before B's and appears after it.
@@ -82,6 +83,7 @@ func (p *poller) poll(t interface{ Fatal(...any) }) {
 // Several logs on one database stand for several processes.
 func TestWritersShareAFeed(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many writers")
 	pool := database(t)
 	exec(t, pool, `select feed_create('others')`)
 	const writers, each = 6, 40

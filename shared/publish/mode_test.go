@@ -83,6 +83,7 @@ func TestQueryExecModes(t *testing.T) {
 // error nor a log line quotes it.
 func TestErrorsQuoteNoArgument(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	const secret = "hunter2"
 	statements := map[string]struct {
 		sql string

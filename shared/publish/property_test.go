@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // Whatever the interleaving of transactions that stay open, roll back, or commit in another order than they began, of
@@ -20,6 +21,7 @@ import (
 // and what it saw on the way was always the beginning of that.
 func TestReadersEndWithTheCommittedSet(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	pool := database(t)
 	server := serve(t, openLog(t, pool))
 	one, two := openLog(t, pool), openLog(t, pool) // two processes

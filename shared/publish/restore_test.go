@@ -103,6 +103,7 @@ func runProgram(t *testing.T, program string, args ...string) {
 // written to.
 func TestRestoredInPart(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "restores")
 	for name, restore := range map[string]string{
 		"an older head":     `update feed f set position = e.position, digest = e.digest from feed_entry e where e.position = 2`,
 		"an empty head":     `delete from feed; select feed_create('` + feedName + `')`,

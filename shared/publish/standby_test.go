@@ -175,6 +175,12 @@ func TestNoCancelRequests(t *testing.T) {
 			t.Parallel()
 			primary, standby, pool := replicated(t)
 			l, cancels := spied(t, pool)
+			// Reads may be cancelled: nothing reads in the background, nor over this pool.
+			l.stop()
+			l.watching.Wait()
+			waitFor(t, "the end of what it read", func() bool { return l.pool.Stat().AcquiredConns() == 0 })
+			l.pool = pool
+			cancels.Store(0)
 			wantNone := func(after string) {
 				t.Helper()
 				time.Sleep(100 * time.Millisecond) // pgx sends it in the background

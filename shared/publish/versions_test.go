@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // versioned returns version n of an entity, of so many seconds after start.
@@ -22,6 +24,7 @@ func versioned(id uuid.UUID, n int64, seconds time.Duration) Entry {
 // The versions of one entity are 1, 2, 3 ..., and its times grow with them: what is not so, is refused as a whole.
 func TestVersionsFollowEachOther(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	for name, c := range map[string]struct {
 		there, then []Entry // of an entity, whose id is to be filled in
 		wrong       string  // "" means it is right

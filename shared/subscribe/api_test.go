@@ -101,6 +101,7 @@ func newDatabase(t testing.TB) string {
 
 func TestTuning(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	s := newSource(t)
 	s.put(t, 1, 3)
 	env := map[string]string{"DATABASE_URL": newDatabase(t), "POLL_THINGS": "@hourly", "POLL_WAIT": "0s", "PAGE_SIZE": "500"}
@@ -182,6 +183,7 @@ func second[A, B any](_ A, b B) B { return b }
 
 func TestPauseAndPollNow(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	s := newSource(t)
 	s.put(t, 1, 3)
 	server, _ := runs(t, s, map[string]string{"DATABASE_URL": newDatabase(t), "POLL_THINGS": "@every 1s", "POLL_WAIT": "25s"})
@@ -345,6 +347,7 @@ func TestReadAnewByHand(t *testing.T) {
 
 func TestReplicasShareTheSettings(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	s := newSource(t)
 	s.put(t, 1, 3)
 	env := map[string]string{"DATABASE_URL": newDatabase(t), "POLL_THINGS": "@hourly"}
@@ -465,6 +468,7 @@ func TestForms(t *testing.T) {
 // what they set is in force afterwards.
 func TestChangesDuringTheEndOfAResync(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	const size = 20000
 	s := newSource(t)
 	for n := 0; n < size; n += 1000 {

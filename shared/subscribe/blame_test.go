@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // failsOn has Apply fail wherever the thing is in a batch.
@@ -40,6 +41,7 @@ func raises(code string) func(ctx context.Context, tx pgx.Tx) error {
 // What fails alone is put aside, whatever the error; what is the database's fault rejects nothing.
 func TestBlame(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	for name, x := range map[string]struct {
 		fail func(ctx context.Context, tx pgx.Tx) error
 		bad  int // after so many polls at least the entry is at fault; 0: it never is
@@ -94,8 +96,9 @@ func TestBlame(t *testing.T) {
 				c.impatient()
 			}
 			err := c.poll(t.Context())
+			deadline := time.Now().Add(time.Minute)
 			for n := 1; x.bad > 1 && (n < x.bad || err != nil); n++ {
-				if at := c.stored(t); err == nil || at.rejected > 0 || n > 1000 {
+				if at := c.stored(t); err == nil || at.rejected > 0 || time.Now().After(deadline) {
 					t.Fatalf("after %d polls %d are rejected: %v", n, at.rejected, err)
 				}
 				c.state.after(err, time.Now())
@@ -125,6 +128,7 @@ func TestBlame(t *testing.T) {
 // An entry that is alone on its page is at fault if the copy takes again what it has taken before.
 func TestBlameOfOne(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	fails := errors.New("no such model")
 	for name, x := range map[string]struct {
 		before bool // something was applied
@@ -176,6 +180,7 @@ func TestBlameOfOne(t *testing.T) {
 // taken before.
 func TestBlameOfTheLast(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, x := range map[string]struct {
 		restart bool
 		columns []string
@@ -244,6 +249,7 @@ func random(n int) string {
 // good ones arrive.
 func TestBlameOnLargePages(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {
 		t.Run("every second, "+name, func(t *testing.T) {
 			t.Parallel()
@@ -327,6 +333,7 @@ func TestBlameOnLargePages(t *testing.T) {
 // More bad entries one after the other than any page holds hold up those behind them no more than fewer do.
 func TestBlameOfTheLargestPage(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	for name, x := range map[string]struct {
 		columns []string
 		restart bool
@@ -406,6 +413,7 @@ func TestBlameOfAWholePage(t *testing.T) {
 // What the feed's check refuses never reaches Apply. A check that passes nothing is at fault itself.
 func TestCheck(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	bad := func(names string) func(feed.Entry) error {
 		matches := regexp.MustCompile(`"name":"thing (` + names + `), `)
 		return func(e feed.Entry) error {

@@ -15,6 +15,7 @@ import (
 // The clock is set back: what was stored by it as it was before does not count.
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	noon := at(t, "2026-11-28 12:00:00")
 	eleven := noon.Add(-time.Hour)
 
@@ -199,6 +200,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 // A time that no clock shows, in whatever column of the subscription, stops no poll, no page and no start.
 func TestStoredTimesThatNoClockShows(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	s := newSource(t)
 	s.put(t, 1, 5)
 	pool := healthDatabase(t)

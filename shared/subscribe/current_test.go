@@ -54,6 +54,7 @@ func TestCurrent(t *testing.T) {
 // until then.
 func TestRestoreUnderASeldomPoll(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	s := newSource(t)
 	c := newCopier(t, s)
 	url, _, _ := startService(t, thingService(), map[string]string{

@@ -136,6 +136,7 @@ func startForwarder(t *testing.T, origin string) (url string) {
 // told of a failure that is none; of a source that dies they are.
 func TestRequestsThatWaitAreCutOff(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	for name, start := range map[string]func(*testing.T, string) string{"nginx": startNginx, "connections that are reset": startForwarder} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

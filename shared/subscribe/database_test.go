@@ -112,6 +112,7 @@ func TestFileThatCannotBeUsed(t *testing.T) {
 
 func TestLockTimeout(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	s := newSource(t)
 	s.put(t, 1, 25)
 	c := newCopier(t, s)

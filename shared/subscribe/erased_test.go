@@ -75,6 +75,7 @@ func left(t *testing.T, pool *pgxpool.Pool) (rows int) {
 // Whatever a source says later of what it once has erased, no copy takes it.
 func TestErasedStaysErased(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, columns := range map[string][]string{"a copy with Apply": nil, "a pure copy": {"name"}} {
 		t.Run(name+" of a source that is restored and does not erase again", func(t *testing.T) {
 			t.Parallel()
@@ -218,6 +219,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 // A reader whose own database is restored to what it was before an erasure reads the tombstone again.
 func TestErasureOutlivesARestoreOfTheCopy(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, restart := range map[string]bool{"of a running service": false, "before a start": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -260,6 +262,7 @@ func TestErasureOutlivesARestoreOfTheCopy(t *testing.T) {
 // A table of the copy that is restored alone brings nobody back: neither to a pure copy nor to one with Apply.
 func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, columns := range map[string][]string{"a copy with Apply": nil, "a pure copy": {"name"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

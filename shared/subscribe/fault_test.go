@@ -25,6 +25,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 type tamper = func(w http.ResponseWriter, r *http.Request, honest http.Handler)
@@ -89,6 +90,7 @@ func answered(status int, body string, header ...string) tamper {
 // honest source makes good for it.
 func TestSourceFaults(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	s := newSource(t)
 	s.put(t, 1, 25)
 	pool := newCopier(t, s).pool

@@ -104,6 +104,7 @@ func (m *model) state() string {
 // whichever process.
 func TestEveryStateThatIsShownIsTrue(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	pool := healthDatabase(t)
 	schedules := []string{"", "@every 1s", "@every 1m", "*/15 8-18 * * MON-FRI", "0 6 * * *", "@weekly"}
 	rapid.Check(t, func(t *rapid.T) {

@@ -11,10 +11,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func TestBreakingOff(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("between two pages: the next run goes on at the cursor", func(t *testing.T) {
 		t.Parallel()
@@ -197,6 +200,7 @@ func TestTwoProcesses(t *testing.T) {
 // Whatever happens between and in the polls, the copy is what the source had at the cursor, and in the end what it has.
 func TestCopyProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s := newSource(t)
 	pool := newCopier(t, s).pool
 	rapid.Check(t, func(rt *rapid.T) {

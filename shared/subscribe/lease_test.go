@@ -113,6 +113,7 @@ func has(t testing.TB, pool *pgxpool.Pool, n int) {
 
 func TestReplicas(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	begin := func(t *testing.T) (*source, *pgxpool.Pool, map[string]string) {
 		s := newSource(t)
 		s.put(t, 1, 25)

@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A reader takes its own way: of links it takes cursors alone. So it reads a source whose links lead to where it cannot
 // go, by a proxy that serves it under a prefix, and no source sends it, and its token, to another origin.
 func TestLinksLeadNowhereElse(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is asked for, of another origin", r.URL) }))
 	t.Cleanup(thief.Close)
 	for name, base := range map[string]string{

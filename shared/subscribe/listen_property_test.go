@@ -46,6 +46,7 @@ func (s *studio) page(t rapid.TB, limit int, out func(from feed.Cursor, page *fe
 // copy is, after each step, what the source had at its cursor, and in the end what the source has.
 func TestStreamProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s := newSource(t)
 	pool := pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
 	heard := 0

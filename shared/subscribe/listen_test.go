@@ -20,11 +20,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // newBroker starts a RabbitMQ; again starts it where it was.
 func newBroker(t *testing.T) (b *rabbitmq.Server, again func(*testing.T)) {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // breaks has the source's pages say otherwise of the entries at these positions what the pattern matches.
@@ -36,6 +37,7 @@ func (s *source) breaks(pattern, other string, positions ...int64) {
 // An item of which the page says nothing sensible is put aside as a bad entity is, and all others arrive.
 func TestMalformed(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {
 		for _, x := range []struct{ name, pattern, other, says string }{
 			{"an id that is no UUID", `urn:uuid:[0-9a-f-]+`, "tag:thing", "its id is no UUID"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -17,6 +18,7 @@ func (s *source) named(n int, name string) publish.Entry {
 // Where the database refuses an entry for other ones, which are about to change, the entry is good.
 func TestEntriesThatDependOnEachOther(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, columns := range map[string][]string{"by Apply": nil, "a pure copy": {"name"}} {
 		for _, x := range []struct {
 			name   string

@@ -7,10 +7,13 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func TestPast(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	// begin returns a copier that wants to know of the past, and what Apply was told of it since the last call.
 	begin := func(t *testing.T, s *source) (c *copier, told func() []int64) {
 		c = newCopier(t, s)

@@ -245,6 +245,7 @@ func TestSubscribersInAProgram(t *testing.T) {
 // CaughtUp waits for a source that is down, and in a second process for what the first one does.
 func TestCaughtUp(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many polls")
 	l := newLibrary(t)
 	l.add(t, 25)
 	l.close()
@@ -367,6 +368,7 @@ func outsideModule(t *testing.T, folder string) string {
 			t.Fatal(err)
 		}
 	}
+	pgtest.Slow(t, "a build")
 	binary := filepath.Join(dir, "program")
 	build := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", binary, ".")
 	build.Dir = dir

@@ -161,6 +161,7 @@ func wantEchoed(t rapid.TB, pool *pgxpool.Pool) int64 {
 
 func TestPublishing(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("entries, rows and cursor go together, and come once", func(t *testing.T) {
 		t.Parallel()
@@ -383,6 +384,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 // is.
 func TestPublishingProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s := newSource(t)
 	pool := newEchoer(t, s).pool
 	exec(t, pool, `alter table echo add constraint banned check (echo !~ '[37] published$')`)
@@ -462,6 +464,7 @@ func TestRunThatPublishes(t *testing.T) {
 // Processes of one service that are killed while they publish: every version is there once.
 func TestReplicasThatPublish(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	s := newSource(t)
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations)
 	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5", replicaPublishes: "yes"}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // opened waits up to 20 s for a channel to be closed.
@@ -85,6 +87,7 @@ func TestFetchAheadIsBounded(t *testing.T) {
 
 func TestPure(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	newPure := func(t *testing.T, s *source) *copier {
 		c := newCopier(t, s)
 		c.pure = true
@@ -257,6 +260,7 @@ func TestPure(t *testing.T) {
 // Whatever was copied already changes nothing when it comes again.
 func TestVersionsNeverGoBack(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	rows := func(t *testing.T, c *copier) string { // with what tells that a row was written
 		t.Helper()
 		var text string

@@ -267,6 +267,7 @@ func TestQuarantine(t *testing.T) {
 // A version that breaks the contract hides no good one before it, wherever the pages end.
 func TestContractAndPageBounds(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	s := newSource(t)
 	bad := func(n int) {
 		e := s.version(n)
@@ -320,6 +321,7 @@ func TestContractAndPageBounds(t *testing.T) {
 // A fault of the service that only new rows meet is no entry's, though updates pass.
 func TestOnlyNewRowsAreRefused(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	const broken = `
 		create function note() returns trigger language plpgsql as 'begin perform missing(new.name); return new; end';
 		create trigger note after insert on thing for each row execute function note()`
@@ -372,6 +374,7 @@ func TestOnlyNewRowsAreRefused(t *testing.T) {
 // Logs are kept when an entity is erased.
 func TestNoLogQuotesAnEntry(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, refuse := range map[string]func(t *testing.T, c *copier){
 		"a constraint":             func(t *testing.T, c *copier) { c.bans(t, "^thing [1-3], ") },
 		"a value":                  func(t *testing.T, c *copier) { exec(t, c.pool, `alter table thing add check (name::int > 0)`) },

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // resync asks for a walk, as a user does.
@@ -48,6 +49,7 @@ func (c *copier) wantWalked(t testing.TB, s *source, walks int) {
 
 func TestWalk(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("what is deleted before the copy has it reaches Apply as a deletion", func(t *testing.T) {
 		t.Parallel()

@@ -80,6 +80,7 @@ func status(t testing.TB, url string) int {
 
 // Not parallel: it counts goroutines.
 func TestRunWithASourceThatComesAndGoes(t *testing.T) {
+	pgtest.Slow(t, "timeouts")
 	s := newSource(t)
 	addr := s.Listener.Addr().String()
 	s.put(t, 1, 25)
@@ -245,6 +246,7 @@ func TestHelp(t *testing.T) {
 
 func TestWork(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	var set struct {
 		Name string `env:"THING_NAME" envDefault:"unnamed" help:"of what Work makes"`
 	}

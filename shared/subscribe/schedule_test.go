@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func parse(t rapid.TB, text, key string) Schedule {
@@ -144,6 +146,7 @@ func TestSundays(t *testing.T) {
 }
 
 func TestOffset(t *testing.T) {
+	pgtest.Slow(t, "many databases")
 	for text, gap := range map[string]time.Duration{
 		"@every 1s": time.Second, "@every 5s": 5 * time.Second, "@every 1h": time.Minute, "*/10 * * * * *": 10 * time.Second,
 		"0,7 * * * * *": 7 * time.Second, "0 9 * * *": time.Minute, "* * * * *": time.Minute, "0 0 29 2 *": time.Minute,

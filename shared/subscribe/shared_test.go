@@ -41,6 +41,7 @@ func inOneSchema(pool *pgxpool.Pool) string { return pgtest.URL(pool) + "&search
 
 func TestServicesShareADatabase(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many services")
 	s := newSource(t)
 	s.put(t, 1, 25)
 	pool := pgtest.New(t)
@@ -214,6 +215,7 @@ func TestServicesShareATable(t *testing.T) {
 // Services that publish share the log's tables; each appends to feeds of its own.
 func TestPublishingServicesShareADatabase(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many services")
 	s := newSource(t)
 	s.put(t, 1, 25)
 	pool := pgtest.New(t)

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -299,6 +300,7 @@ func TestPasswordOfTheSource(t *testing.T) {
 // Many slow pages leave connections to the database for health and for the poll.
 func TestSlowPagesLeaveRoom(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	s := newSource(t)
 	s.put(t, 1, 3)
 	c := newCopier(t, s)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // impatient returns a page so little time that a test can wait for its end.
@@ -32,6 +34,7 @@ func (c *copier) pollUntil(t *testing.T) (failed int) {
 // What takes for ever for one entry holds up no others; what takes for ever for all rejects none.
 func TestEntryThatTakesForEver(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	inSQL := func(sql string) func(*testing.T, *copier) {
 		return func(_ *testing.T, c *copier) {
 			c.failsOn(3, func(ctx context.Context, tx pgx.Tx) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // attempts polls until it succeeds, for as long as that may take, and returns how often.
@@ -46,6 +47,7 @@ func larger(than int, fare tamper) tamper {
 // by larger ones.
 func TestPagesThatAreTooLarge(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	for name, fare := range map[string]tamper{
 		"for the client":      tooLong,
 		"for a proxy":         answered(413, ""),
@@ -104,6 +106,7 @@ func TestPagesThatAreTooLarge(t *testing.T) {
 // A feed that begins with more bad entries than a page can have.
 func TestCheckBehindTheLargestPage(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	s := newSource(t)
 	s.put(t, 1, feed.MaxPageSize+120)
 	c := newCopier(t, s)
@@ -193,6 +196,7 @@ func TestGrow(t *testing.T) {
 // Apply may say that a batch is more than it takes at once. The poll goes on with smaller pages, and does not fail.
 func TestTooMuch(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large pages")
 	s := newSource(t)
 	s.put(t, 1, 25)
 	c := newCopier(t, s)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // waiting is a poller that runs and whose requests wait 25 s at the source; its schedule alone would poll twice a year.
@@ -51,6 +52,7 @@ func (c *copier) at() int64 { return c.shows().Cursor.Position }
 
 func TestWaiting(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 
 	t.Run("one request for each piece of news, and none while there is none", func(t *testing.T) {
 		t.Parallel()

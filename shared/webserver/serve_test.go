@@ -90,6 +90,9 @@ func TestGracefulStop(t *testing.T) {
 // A server that stops waits for what its requests left to the background, tells it, and ends it after a while.
 func TestBackgroundAtTheStop(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: it needs timeouts")
+	}
 	for name, hangs := range map[string]bool{"a task that pauses": false, "a task that hangs": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

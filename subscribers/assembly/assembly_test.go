@@ -431,6 +431,7 @@ func TestList(t *testing.T) {
 // end, it has.
 func TestProperty(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	p := newPlant(t, 3, 1)
 	rapid.Check(t, func(rt *rapid.T) {
 		if _, err := p.pool.Exec(context.Background(), `truncate orders, build, slot, clock`); err != nil {

@@ -10,11 +10,13 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // Whatever the clock shows, orders are planned and built, and every time on the feed is one that readers take.
 func TestClockOutOfRange(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	for name, statement := range map[string]string{
 		"close to the end":             `update clock set factory_at = '9999-12-30'`,
 		"at the end":                   `update clock set factory_at = '9999-12-31 23:59:59.999999+00'`,

@@ -15,6 +15,7 @@ import (
 // The page is read at the same cost however long the service has been there.
 func TestPageCost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	p := newPlant(t, 20, 2880)
 	for _, statement := range []string{
 		`insert into build (id, version, status, order_id, customer_id, car, model, options, slot, updated_at, due)

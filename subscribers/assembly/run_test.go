@@ -143,6 +143,7 @@ func (s *shop) publish(t *testing.T, o *order.Order) {
 // An order comes by feed, is built, and its builds go by feed; a restart in the middle goes on where it was.
 func TestRun(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "timeouts")
 	s := newShop(t)
 	pool := pgtest.New(t, sql.Migrations("subscribe"))
 	env := map[string]string{

@@ -12,6 +12,7 @@ import (
 // The page is read at the same cost however long the service has been there.
 func TestPageCost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := newPool(t)
 	for _, statement := range []string{
 		`insert into document (number, kind, credits, issued_at, order_id, placed_at, customer_id, name, street, postal_code, city, country, lines, currency, total_cents, vat_percent, vat_cents)

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
@@ -159,6 +160,7 @@ func drawFeeds(t *rapid.T, forget bool) (feeds [3][]change) {
 // that was issued changes. Where nothing is forgotten, the same orders are invoiced in the end.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	pool := newPool(t)
 	rapid.Check(t, func(t *rapid.T) {
 		if _, err := pool.Exec(t.Context(), `truncate document, orders, customer, deleted_customer, shipment; update last_number set number = 0`); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 var everybody = access.Settings{Access: access.Open}
@@ -115,6 +116,7 @@ func TestLive(t *testing.T) {
 // Something on the way says that it waits, and does not.
 func TestWaitsNot(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	formats(t, func(t *testing.T, _ bool, format string) {
 		o := newOrigin(t, 1, everybody)
 		var asked atomic.Int64
@@ -140,6 +142,7 @@ func TestWaitsNot(t *testing.T) {
 
 func TestSourceKilled(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	formats(t, func(t *testing.T, atom bool, format string) {
 		o := newOrigin(t, 3, everybody)
 		p := start(t, nil, "", format, "--after=0", o.feedURL())
@@ -169,6 +172,7 @@ func TestSourceKilled(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	formats(t, func(t *testing.T, atom bool, format string) {
 		o := newOrigin(t, 3, everybody)
 		var at atomic.Pointer[time.Time]
@@ -198,6 +202,7 @@ func TestRetryAfter(t *testing.T) {
 
 func TestDiverged(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	formats(t, func(t *testing.T, atom bool, format string) {
 		o, restored := newOrigin(t, 9, everybody), newOrigin(t, 5, everybody)
 		fixed := start(t, nil, "", format, "--after=0", "--limit=2", o.feedURL())

@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -92,6 +93,7 @@ This is an automatic message. Please do not reply.
 // What a customer calls themselves is a name, wherever it stands.
 func TestStrangeNames(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for _, name := range []string{`Eve" <eve>, "Zoë`, "<script>alert(1)</script>", "=?utf-8?q?Eve?=", strings.Repeat("Zoë von und zu ", 40), "名前", "{{.}}", ". ."} {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
@@ -125,6 +127,7 @@ func TestStrangeNames(t *testing.T) {
 // No mail says the name of a customer whose address may be a stranger's, nor a name that is no plain one.
 func TestWithoutName(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	unconfirmed := func(c *customer.Customer) { c.EmailConfirmed = false }
 	called := func(name string) func(*customer.Customer) { return func(c *customer.Customer) { c.Name = name } }
 	for name, edit := range map[string]func(*customer.Customer){

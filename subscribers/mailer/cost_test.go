@@ -12,6 +12,7 @@ import (
 // The page is read at the same cost however long the service has been there.
 func TestPageCost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))
 	for _, statement := range []string{
 		`insert into customers (id, version, name, email) select md5(n::text)::uuid, 1, 'Ada', 'ada@example.com' from generate_series(1, 60000) n`,

@@ -8,12 +8,14 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // Nothing is sent by a copy that a dump has brought back: somebody in it may have been erased since, or an order
 // cancelled.
 func TestNothingSentByAnOldCopy(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	for name, restored := range map[string]struct {
 		since time.Duration // the last poll of the dump
 		start bool

@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -54,6 +55,7 @@ func found(t testing.TB, db *pgxpool.Pool, words ...string) (where []string) {
 // way when the process was killed, of entries that were rejected.
 func TestForget(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s, db := newSources(t), newDatabase(t)
 	exec(t, db, `alter table customers add constraint banned check (email not like 'banned%')`)
 	sink := &mailsink.Sink{Refuse: func(to string) *mailsink.Refusal {

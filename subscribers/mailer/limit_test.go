@@ -13,6 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -120,6 +121,7 @@ func TestLimit(t *testing.T) {
 // A mail that is refused counts for no limit; one that may have arrived does, as often as it may.
 func TestLimitCountsWhatArrives(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, x := range map[string]struct {
 		reply   func(string) string
 		arrives bool

@@ -9,12 +9,14 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 )
 
 // A reply is positive by its first digit: a mail that was taken so is not sent again.
 func TestPositiveReplies(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, reply := range map[string]func(string) string{
 		"200 at the end":       on(".", "200 queued"),
 		"252 at the end":       on(".", "252 2.0.0 queued"),
@@ -73,6 +75,7 @@ func TestMailsPerConnection(t *testing.T) {
 // one. One that does so for many in a row takes none.
 func TestRefusedAndClosed(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, x := range map[string]struct {
 		stage      string // of the mails to be refused
 		bad, good  int
@@ -241,6 +244,7 @@ func TestNoReplyForDays(t *testing.T) {
 // none.
 func TestCutAlways(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, x := range map[string]struct {
 		at     string
 		others bool

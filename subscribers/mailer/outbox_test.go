@@ -12,12 +12,14 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 )
 
 func TestOnce(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	placed := func(t *testing.T) func(b *bench) {
 		return func(b *bench) { b.orders(t, orderEntry(t, 1, 1, 1, order.Placed)) }
 	}
@@ -95,6 +97,7 @@ func refuse(code int, prefix string, times int) func(*mailsink.Sink) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	both := func(t *testing.T, b *bench) {
 		for n := 1; n <= 2; n++ {
 			b.customers(t, customerEntry(t, aCustomer(n, 1)))
@@ -243,6 +246,7 @@ func TestRefusals(t *testing.T) {
 // What SMTP leaves open is sent again, with the same Message-ID, and counted; what it does not is sent once.
 func TestLostConnection(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for _, stage := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "end"} {
 		t.Run("before the reply to "+stage, func(t *testing.T) {
 			t.Parallel()

@@ -235,6 +235,7 @@ func newDatabase(t *testing.T) *pgxpool.Pool {
 // mail and its reply alone nobody knows: then they send it twice, with the same Message-ID, and count that.
 func TestKilled(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	for _, stage := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "end", "sent"} {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()
@@ -312,6 +313,7 @@ func TestStopped(t *testing.T) {
 // it copies the past, and after it was killed over that, and after the source has another history.
 func TestNewMailer(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	s, db, sink := newSources(t), newDatabase(t), new(mailsink.Sink)
 	s.signUp(t, 1, 300)
 	s.sell(t, 1, 250)

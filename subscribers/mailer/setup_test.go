@@ -12,6 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A script is a mail server that replies as it is told to, and takes everything else.
@@ -137,6 +138,7 @@ func yes(string) string { return "" }
 // right.
 func TestSetupAtFault(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	for name, x := range map[string]struct {
 		reply func(string) string
 		says  string
@@ -194,6 +196,7 @@ func TestSetupAtFault(t *testing.T) {
 // A mail that alone is refused is given up, and says why.
 func TestMailAtFault(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	const first = "RCPT TO:<buyer1@mail.example>"
 	for name, x := range map[string]struct {
 		mails int
@@ -313,6 +316,7 @@ func TestGreeting(t *testing.T) {
 
 func TestInternationalAddresses(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	const beyond = "250-test\r\n250 SMTPUTF8"
 	for _, x := range []struct {
 		to, envelope string
@@ -388,6 +392,7 @@ func TestInternationalAddresses(t *testing.T) {
 // While a server does not reply, no connection to the database is held.
 func TestFrozenServer(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for _, stage := range []string{"greeting", "EHLO", "MAIL", "RCPT", "DATA", "end"} {
 		t.Run(stage, func(t *testing.T) {
 			t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A machine is a broker of one test alone, which does it harm.
@@ -20,6 +21,7 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}

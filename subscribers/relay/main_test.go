@@ -59,6 +59,7 @@ func run(m *testing.M) int {
 
 func sharedBroker(t *testing.T) *rabbitmq.Server {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}

@@ -110,6 +110,7 @@ func readmeConsumer(t *testing.T) (program string) {
 	if block == nil {
 		t.Fatal("README.md shows no consumer")
 	}
+	pgtest.Slow(t, "a build")
 	dir := t.TempDir()
 	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "garage")
 	if err := os.WriteFile(source, block[1], 0o600); err != nil {

@@ -12,6 +12,7 @@ import (
 // The page is read at the same cost however long the service has been there.
 func TestPageCost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("subscribe"), sql.Migrations("shipping"))
 	for _, statement := range []string{
 		`insert into shipment (id, version, status, build_id, order_id, customer_id, car, model, ready_at, shipped_at, updated_at)

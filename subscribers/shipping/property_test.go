@@ -40,6 +40,7 @@ type change struct {
 // feed says every version.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	d := newDepot(t)
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {

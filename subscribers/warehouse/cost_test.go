@@ -12,6 +12,7 @@ import (
 // The page is read at the same cost however long the service has been there.
 func TestPageCost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	for _, statement := range []string{
 		`insert into orders (id, version, status) select gen_random_uuid(), 1, 'placed' from generate_series(1, 60000)`,

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 // quick runs a command once, small, and returns its tables and how many bars its picture has.
 func quick(t *testing.T, command string) (out string, bars int) {
 	t.Helper()
+	pgtest.Slow(t, "a benchmark")
 	var b strings.Builder
 	picture := filepath.Join(t.TempDir(), "bench.svg")
 	env := map[string]string{"PATH": os.Getenv("PATH"), "TMPDIR": pgtest.Dir(t)}
@@ -153,6 +154,7 @@ func TestSubscribe(t *testing.T) {
 // A bench that is stopped in the middle leaves no process, and no data unless it is killed.
 func TestStopped(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "a benchmark")
 	for _, test := range []struct {
 		command, part, process string // that runs when the bench is stopped
 		brokered               bool

@@ -34,6 +34,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	pgtest.Overlap() // a company mostly waits
 	code := m.Run()
 	if err := os.RemoveAll(built.dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 
 // buildAll builds up, and all that it builds.
 func buildAll() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "edison-built-"); err != nil {
+	if dir, err = pgtest.MkdirTemp("edison-built-"); err != nil {
 		return "", err
 	}
 	root, err := moduleRoot()
@@ -76,6 +77,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	pgtest.Slow(t, "the whole company")
 	built.Do(func() { built.dir, built.err = buildAll() })
 	b := &bench{all: t, dir: pgtest.Dir(t), offset: freeOffset(t), binary: filepath.Join(built.dir, "up")}
 	err := built.err

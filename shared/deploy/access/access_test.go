@@ -31,7 +31,18 @@ import (
 
 const root = "../../.."
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// built is the folder of the programs, which are built once for all companies.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := pgtest.Run(m)
+	_ = os.RemoveAll(built.dir)
+	os.Exit(code)
+}
 
 // A rule is a row of the table.
 type rule struct {
@@ -144,12 +155,19 @@ func program(bin, service string) *exec.Cmd {
 // build returns a folder with the programs.
 func build(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-C", root, "-buildvcs=false", "-o", dir+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "edison-built-"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-C", root, "-buildvcs=false", "-o", built.dir+"/", "./sales-feed", "./subscribers", "./shared/cmd/map", "./shared/cmd/mailsink")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return dir
+	return built.dir
 }
 
 func startCompany(t *testing.T, access string, services ...string) *company {
@@ -159,6 +177,7 @@ func startCompany(t *testing.T, access string, services ...string) *company {
 
 func startCompanyWith(t *testing.T, env []string, access string, services ...string) *company {
 	t.Helper()
+	pgtest.Slow(t, "a company")
 	c := &company{
 		env: env, logs: map[string]*journal{}, bin: build(t), urls: map[string]string{}, databases: map[string]string{}, routes: map[string][]string{},
 		tokens: map[string]string{}, file: filepath.Join(t.TempDir(), "tokens"),

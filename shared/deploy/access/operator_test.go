@@ -13,15 +13,15 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // Where access is closed, an operator sees what a subscriber has rejected, and tries it again once its reason is gone:
 // by the API with a token, and by the page after the login. Nobody else does. By pages, the operator also tunes,
 // pauses, resumes and resyncs.
 func TestDayOfAnOperator(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a browser")
-	}
+	pgtest.Slow(t, "a browser")
 	t.Parallel()
 	c := startCompany(t, "closed", "sales", "warehouse")
 	warehouse := c.urls["warehouse"]

@@ -45,9 +45,7 @@ func readme(t *testing.T) string {
 // The blocks marked sh run in their order in one shell, on a fresh company, and print what stands behind them.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("runs the whole company")
-	}
+	pgtest.Slow(t, "the whole company")
 	dir, offset := pgtest.Dir(t), freeOffset(t)
 	moved := func(text string) string { // to the ports and the folder of this company
 		return strings.ReplaceAll(ports.ReplaceAllStringFunc(text, func(s string) string {
@@ -211,6 +209,7 @@ func TestReadmePublishes(t *testing.T) {
 	if formatted, err := format.Source([]byte(block[1])); err != nil || string(formatted) != block[1] {
 		t.Errorf("it is not formatted: %v\n%s", err, formatted)
 	}
+	pgtest.Slow(t, "a build")
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "localhost:0")
 	if err != nil {
 		t.Fatal(err)

@@ -11,10 +11,13 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func needed(t *testing.T) {
 	t.Helper()
+	pgtest.Slow(t, "RabbitMQ")
 	if _, err := Find(); err != nil {
 		t.Skip(err)
 	}

@@ -29,6 +29,9 @@ func (c *silentConn) Write(b []byte) (int, error) {
 // A connection that something on the way forgets makes a service look down once, no longer.
 func TestConnectionThatGoesSilent(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: it needs timeouts")
+	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 2 {
 			t.Errorf("it is asked by %s", r.Proto)

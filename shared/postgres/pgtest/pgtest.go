@@ -50,6 +50,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 
 // Run is Main without the exit, for a TestMain that has more to do then: it gives the exit code.
 func Run(m *testing.M) int {
+	Overlap()
 	code := m.Run()
 	started.Lock()
 	if s := started.server; s != nil {
@@ -144,25 +145,6 @@ func SetClock(t testing.TB, pool *pgxpool.Pool, by time.Duration, table, column 
 	pool.Reset()
 }
 
-// Dir is a temporary folder for postgres.Config.Dir which the user of a private server can enter,
-// also when the tests run as root. It is deleted at the end of the test.
-func Dir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "edison-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // running starts the server if there is none yet.
 func running() (*server, error) {
 	started.Lock()
@@ -171,7 +153,7 @@ func running() (*server, error) {
 		return started.server, nil
 	}
 	sweep()
-	dir, err := os.MkdirTemp("", folderPrefix)
+	dir, err := MkdirTemp(folderPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +191,7 @@ func (s *server) stop() error {
 
 // sweep deletes what test processes left behind that were killed. Failures do not matter.
 func sweep() {
-	leftovers, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	leftovers, _ := filepath.Glob(filepath.Join(parent(), folderPrefix+"*"))
 	for _, dir := range leftovers {
 		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > leftoverAge && cluster.Remove(dir) == nil {
 			os.RemoveAll(dir)

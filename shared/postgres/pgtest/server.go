@@ -24,7 +24,7 @@ type Server struct {
 	cluster *cluster.Cluster // nil while it is stopped
 }
 
-// NewServer starts a private server that ends with the test.
+// NewServer starts a private server that ends with the test. Under -short it skips the test.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{t: t, dir: Dir(t)}

@@ -16,12 +16,14 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // In a router of any program, a feed answers and refuses in the same words, and under the same access rules.
 func TestRoutersOfOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	gin.DefaultWriter, gin.DefaultErrorWriter = io.Discard, io.Discard
 	pool := database(t)
 	l, away := fragile(t, pool)
@@ -158,6 +160,7 @@ func (f flushedWriter) Flush()                       { _ = http.NewResponseContr
 // may.
 func TestMiddlewareOfOthers(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, 7)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/mmcdole/gofeed"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // The pages of a feed of 350 entries, as readers that are not ours understand them.
@@ -57,6 +59,7 @@ json.dump([read(url) for url in json.load(sys.stdin)], sys.stdout)
 
 func TestFeedparser(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	python := "/usr/bin/python3" // Debian's packages are for this one
 	if _, err := os.Stat(python); err != nil {
 		python = "python3"

@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A payload that somebody has written to the log's table, and that is no JSON, spoils no other entry: readers put it
 // aside, and every representation stays well-formed.
 func TestPayloadThatIsNoJSON(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for _, payload := range []string{"", "Ada", `{"name":"Ada"`, `{"name":"Ada"}}`, `{"name":"Ada"},{"a":1}`, "{'name':1}", "\x00", `{"name":"a` + "\n" + `b"}`} {
 		t.Run(fmt.Sprintf("%q", payload), func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -31,6 +32,7 @@ func ownPool(t *testing.T, pool *pgxpool.Pool) *pgxpool.Pool {
 // other misses nothing and sees nothing twice; and both give the same bytes and header fields.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	pool := database(t)
 	var logs [2]*publish.Log
 	var servers [2]*httptest.Server

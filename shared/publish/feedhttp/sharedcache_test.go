@@ -17,6 +17,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -269,6 +270,7 @@ func TestSharedCache(t *testing.T) {
 // Where the source lets caches keep what can still change, they ask whether it did.
 func TestSharedCacheRevalidates(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "other programs")
 	origin := listen(t, "127.0.0.1:0")
 	origin.Close()
 	source := &process{addr: origin.Addr().String(), pool: database(t), asked: asked{n: map[string]int{}}}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -288,6 +289,7 @@ func TestConditionalRequests(t *testing.T) {
 // A strong ETag that comes again stands for the same bytes, whatever was appended in between.
 func TestETagStandsForTheBytes(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	pool := database(t)
 	l := openLog(t, pool)
 	fill(t, l, 110)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 const patient = 2 * time.Minute
@@ -110,6 +111,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func TestWorkQueue(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "RabbitMQ")
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}
