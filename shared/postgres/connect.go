@@ -42,8 +42,8 @@ const (
 var errURL = errors.New("the PostgreSQL URL is not valid: it takes the form postgres://user:password@host:5432/database, " +
 	"with special characters in the password percent-encoded")
 
-// parseURL parses the URL and adds our defaults. A schema, if given, becomes the search_path.
-func parseURL(url, name, schema string) (*pgxpool.Config, error) {
+// parseURL parses the URL and adds our defaults. Schemas, if given, become the search_path.
+func parseURL(url, name string, schemas []string) (*pgxpool.Config, error) {
 	_, rest, ok := strings.Cut(url, "://")
 	if !ok {
 		return nil, errURL
@@ -80,8 +80,12 @@ func parseURL(url, name, schema string) (*pgxpool.Config, error) {
 		}
 	}
 	params["client_encoding"] = "UTF8" // whatever is set for the role or the database: else they take the bytes for other letters
-	if schema != "" {
-		params["search_path"] = pgx.Identifier{schema}.Sanitize()
+	if schemas != nil {
+		var quoted []string
+		for _, s := range schemas {
+			quoted = append(quoted, pgx.Identifier{s}.Sanitize())
+		}
+		params["search_path"] = strings.Join(quoted, ", ")
 	}
 	configureSessions(cfg)
 	return cfg, nil

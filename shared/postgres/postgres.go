@@ -84,7 +84,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		url = db.cluster.URL(cfg.Name)
 		db.logger.Info("private PostgreSQL runs", "folder", db.cluster.Folder())
 	}
-	poolConfig, err := parseURL(url, cfg.Name, "")
+	poolConfig, err := parseURL(url, cfg.Name, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,9 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	defer schema.close()
 	if schema.name != "" {
 		db.logger.Info("other services use this database: using a schema of its own", "schema", schema.name)
-		if poolConfig, err = parseURL(url, cfg.Name, schema.name); err != nil {
+	}
+	if len(schema.path) > 0 {
+		if poolConfig, err = parseURL(url, cfg.Name, schema.path); err != nil {
 			return nil, err
 		}
 	}

@@ -23,6 +23,7 @@ const schemaLock = 0x736368656d61
 type schema struct {
 	conn *pgx.Conn // holds the lock, so that services migrate one after another
 	name string    // "" means the first of search_path
+	path []string  // the schemas in which connections look; nil means that the URL says it, or that there are no tables
 }
 
 // chooseSchema returns the schema of the service. It holds the lock until close. A search_path in the URL takes
@@ -54,6 +55,9 @@ func chooseSchema(
 		asking, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		err = s.choose(asking, name, migrations[len(migrations)-1].Name)
+		if s.path = []string{s.name}; err == nil && s.name == "" { // by their names now: "$user" may become another schema
+			err = conn.QueryRow(asking, `select current_schemas(false)`).Scan(&s.path)
+		}
 	}
 	if err != nil {
 		s.close()
@@ -72,7 +76,7 @@ type candidate struct {
 
 // choose finds the schema of the service whose last set of migrations is own, or creates one. If several have its
 // tables, it takes the first of search_path. That may change without the service's doing: "$user" becomes another
-// schema when one with the role's name is created, or when another role connects. So choose refuses to begin anew if
+// schema when one with the role's name is created, or when another role connects. So choose refuses to make new ones if
 // the service has tables in a schema where it would not look.
 func (s *schema) choose(ctx context.Context, name, own string) error {
 	rows, err := s.conn.Query(ctx, `
@@ -99,7 +103,7 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 		if c.Mine > 0 {
 			if !c.Usual {
 				return fmt.Errorf("the tables of %s are in the schema %s, which this role's search_path does not name: to go on with them, "+
-					"set search_path=%[2]s in the URL; to begin anew beside them, set another schema", name, c.Schema)
+					"set search_path=%[2]s in the URL; to start without them, set another schema", name, c.Schema)
 			}
 			if !c.First {
 				s.name = c.Schema

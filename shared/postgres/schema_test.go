@@ -147,6 +147,23 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			wantSchema(t, url, role, "sales", role)
 		}
 	})
+	t.Run("go on in theirs when a schema with the role's name is made", func(t *testing.T) {
+		t.Parallel()
+		pool := pgtest.New(t)
+		role := newRole(t, pool, "")
+		change(t, pool, fmt.Sprintf(`grant all on database %q to %q; grant all on schema public to %[2]q`, pool.Config().ConnConfig.Database, role))
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: as(t, pool, role), Name: "warehouse"}, parts, stock("warehouse"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		wantSchema(t, as(t, pool, role), role, "sales", role) // which comes first in the role's search_path now
+		db.Reset()
+		var others int
+		if err := db.QueryRow(t.Context(), `select count(*) from stock where service <> 'warehouse'`).Scan(&others); err != nil || others > 0 {
+			t.Errorf("it reads %d rows of another service, %v", others, err)
+		}
+	})
 	t.Run("with a role and schema that are named as the second one", func(t *testing.T) {
 		t.Parallel()
 		pool := pgtest.New(t)
@@ -212,7 +229,7 @@ func TestServicesThatShareADatabase(t *testing.T) {
 			},
 		},
 	} {
-		t.Run("is not begun anew by "+how, func(t *testing.T) {
+		t.Run("gets no second tables by "+how, func(t *testing.T) {
 			t.Parallel()
 			pool := pgtest.New(t)
 			role := newRole(t, pool, "")

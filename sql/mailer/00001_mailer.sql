@@ -72,14 +72,16 @@ select keep_row_count('mail', $$case when state = 'pending' and not exists (sele
 
 -- When customers come or go, their pending mails count as the other.
 -- +goose StatementBegin
-create function count_waiting() returns trigger language plpgsql set search_path from current as $$
+create function count_waiting() returns trigger language plpgsql as $$
 begin
-    insert into row_count as r (relation, value, rows, total)
-    select 'mail', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
-      from changed c join mail m on m.customer_id = c.id and m.state = 'pending'
-     cross join (values ('pending', case tg_op when 'INSERT' then 1 else -1 end), ('waiting', case tg_op when 'INSERT' then -1 else 1 end)) as w (value, sign)
-     group by w.value, w.sign order by w.value
-    on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total;
+    execute format('
+        insert into %1$I.row_count as r (relation, value, rows, total)
+        select ''mail'', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
+          from changed c join %1$I.mail m on m.customer_id = c.id and m.state = ''pending''
+         cross join (values (''pending'', %2$s), (''waiting'', -%2$s)) as w (value, sign)
+         group by w.value, w.sign order by w.value
+        on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total',
+        tg_table_schema, case tg_op when 'INSERT' then 1 else -1 end);
     return null;
 end
 $$;
@@ -89,14 +91,15 @@ create trigger waiting_delete after delete on customers referencing old table as
 
 -- Also when all customers go at once, their pending mails count as waiting.
 -- +goose StatementBegin
-create function count_all_waiting() returns trigger language plpgsql set search_path from current as $$
+create function count_all_waiting() returns trigger language plpgsql as $$
 begin
-    insert into row_count as r (relation, value, rows, total)
-    select 'mail', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
-      from customers c join mail m on m.customer_id = c.id and m.state = 'pending'
-     cross join (values ('pending', -1), ('waiting', 1)) as w (value, sign)
-     group by w.value, w.sign order by w.value
-    on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total;
+    execute format('
+        insert into %1$I.row_count as r (relation, value, rows, total)
+        select ''mail'', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
+          from %1$I.customers c join %1$I.mail m on m.customer_id = c.id and m.state = ''pending''
+         cross join (values (''pending'', -1), (''waiting'', 1)) as w (value, sign)
+         group by w.value, w.sign order by w.value
+        on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total', tg_table_schema);
     return null;
 end
 $$;
