@@ -127,6 +127,15 @@ func committers(ctx context.Context, config *pgxpool.Config, settings string) (*
 
 var errNoCancel = errors.New("a connection that may be committing sends no CancelRequest")
 
+// maySendKey marks a context in which a CancelRequest may be sent.
+type maySendKey struct{}
+
+// MayCancel returns a context with which [pgconn.PgConn.CancelRequest] may cancel a statement of a transaction of
+// [Log.InTx]. The request must have been answered before the transaction goes on: it must not meet the commit.
+func MayCancel(ctx context.Context) context.Context {
+	return context.WithValue(ctx, maySendKey{}, true)
+}
+
 // neverCancel configures one connection. pgx sends a CancelRequest after every error that breaks a connection, over a
 // second connection that it dials by the configuration of the first: once the first is there, nothing is dialled any
 // more. A commit that waits for a synchronous standby must not be cancelled: it then counts on the primary, and is lost
@@ -135,7 +144,7 @@ func neverCancel(c *pgx.ConnConfig) {
 	var connected atomic.Bool
 	dial, after, notice := c.DialFunc, c.AfterConnect, c.OnNotice
 	c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if connected.Load() {
+		if connected.Load() && ctx.Value(maySendKey{}) == nil {
 			return nil, errNoCancel
 		}
 		return dial(ctx, network, addr)

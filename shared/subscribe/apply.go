@@ -91,6 +91,7 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	if err != nil {
 		return &pageError{"apply the page after " + t.from.cursor.String(), t.to.cursor.Position - t.from.cursor.Position, err}
 	}
+	a.unknown.Store(false)
 	a.state.committed(t, bad)
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)

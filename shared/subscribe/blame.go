@@ -99,7 +99,7 @@ func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context
 	began, ended := time.Now(), make(chan struct{})
 	timer := time.AfterFunc(step+step/4, func() {
 		defer close(ended)
-		_ = tx.Conn().PgConn().CancelRequest(limited)
+		_ = tx.Conn().PgConn().CancelRequest(publish.MayCancel(limited))
 	})
 	return limited, func(failed error) error {
 		defer cancel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -43,6 +44,9 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, first func(*pgx.Batch), fn fu
 	if err == nil {
 		err = fn(tx)
 	}
+	if err == nil { // what was deferred runs before the commit, so that it can be cancelled
+		_, err = tx.Exec(ctx, `set constraints all immediate`)
+	}
 	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return err
 	}
@@ -66,6 +70,15 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, first func(*pgx.Batch), fn fu
 		_ = left.Close(closing)
 	}()
 	return fmt.Errorf("%w: %w", publish.ErrUnknown, ctx.Err())
+}
+
+// exec runs one statement as InTx does.
+func (t *target) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	err = InTx(ctx, t.pool, func(tx pgx.Tx) error {
+		tag, err = tx.Exec(ctx, sql, args...)
+		return err
+	})
+	return tag, err
 }
 
 // A confirmedLate is returned instead of errFenced, and is one, after a commit whose outcome was unknown.
@@ -94,7 +107,7 @@ func (t *target) inTx(ctx context.Context, first func(*pgx.Batch), fn func(pgx.T
 		})
 	}
 	if errors.Is(err, publish.ErrUnknown) {
-		t.unknown.Store(true)
+		t.unknown.Store(true) // until the cursor moves
 	} else if errors.Is(err, errFenced) && t.unknown.Swap(false) {
 		return confirmedLate{}
 	}

@@ -164,8 +164,8 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
-	if err == nil {
-		er.any = true
+	if er.any = er.any || err == nil; err != nil {
+		er.known = false // it may be committed
 	}
 	return err
 }

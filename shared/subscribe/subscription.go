@@ -114,7 +114,7 @@ func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err 
 
 // Drop forgets a rejected entry, or returns [ErrNotRejected]. The next version of the entity is applied.
 func (s *Subscription) Drop(ctx context.Context, entity uuid.UUID) error {
-	tag, err := s.p.pool.Exec(ctx, `
+	tag, err := s.p.exec(ctx, `
 		delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3`, s.p.service, s.p.Name, entity)
 	if err != nil {
 		return fmt.Errorf("drop the rejected entry of %s: %w", entity, err)

@@ -193,18 +193,18 @@ func (t *target) key() string { return t.service + "/" + t.Name }
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	var b pgx.Batch
-	b.Queue(`
-		update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
-		       resync_reason = 'The copy has another table now.'
-		 where service = $1 and feed = $2 and table_name <> $3 and resync_cursor is null`, t.service, t.Name, t.Table)
-	b.Queue(`
-		insert into subscription (service, feed, table_name)
-		select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
-		on conflict (service, feed) do update set table_name = excluded.table_name`,
-		t.service, t.Name, t.Table)
-	b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
-	err := t.pool.SendBatch(ctx, &b).Close()
+	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
+		b.Queue(`
+			update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
+			       resync_reason = 'The copy has another table now.'
+			 where service = $1 and feed = $2 and table_name <> $3 and resync_cursor is null`, t.service, t.Name, t.Table)
+		b.Queue(`
+			insert into subscription (service, feed, table_name)
+			select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
+			on conflict (service, feed) do update set table_name = excluded.table_name`,
+			t.service, t.Name, t.Table)
+		b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
+	}, func(pgx.Tx) error { return nil })
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
 		return t.tableTaken(ctx, err)
 	}
