@@ -114,6 +114,7 @@ func (a *applier) entryMayBeAtFault(ctx context.Context, err error) bool {
 func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad []rejection, err error) {
 	timeout := a.timeout
 	if carefully {
+		a.quarantine.seekWitness(ctx, a.fetcher.client)
 		timeout *= 3 // enough for the steps of halving a thousand entries down to one that is slow
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -220,8 +221,11 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 	if len(entries) == 0 {
 		return nil, nil
 	}
+	var readding readding
 	if carefully {
-		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
+		if readding, err = a.quarantine.readd(ctx, tx); err == nil {
+			bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
+		}
 	} else {
 		var good []feed.Entry
 		if good, bad = a.quarantine.check(entries); len(good) > 0 {
@@ -232,8 +236,14 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 		err = a.quarantine.reject(ctx, tx, bad)
 	}
 	if err == nil {
-		end := t.endsPoll() || a.fetcher.limit() >= feed.MaxPageSize // no larger page is available, in which other entries could pass
-		err = a.quarantine.judge(ctx, tx, len(entries), bad, end)
+		err = a.quarantine.judge(ctx, tx, trial{
+			entries: len(entries), bad: bad, rows: known.rows, readding: readding,
+			newPassed: slices.ContainsFunc(entries, func(e feed.Entry) bool {
+				_, had := known.rows[e.ID]
+				return !had && !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID })
+			}),
+			end: t.endsPoll() || a.fetcher.limit() >= feed.MaxPageSize,
+		})
 	}
 	if err == nil {
 		err = a.quarantine.settle(bad)

@@ -62,6 +62,12 @@ func badData(err error) bool {
 	return check || syntax || wrongType || entity || appended
 }
 
+// lacking reports whether the database lacks what a statement needs: a table, column, function, type or schema.
+func lacking(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{"42P01", "42703", "42883", "42704", "3F000"}, pgErr.Code)
+}
+
 // ofOthers reports whether the database refused a row because of other rows, which may change.
 func ofOthers(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)

@@ -103,7 +103,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 // refused, since other entries on it may pass.
 func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) error {
 	err := p.tryPages(ctx, at, scheduled)
-	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) || p.quarantine.seeWitness(ctx, p.fetcher.client, err) {
+	if p.quarantine.seeCheck(ctx, p.fetcher, at, err) {
 		if at, err = p.row.load(ctx); err == nil {
 			err = p.tryPages(ctx, at, scheduled)
 		}

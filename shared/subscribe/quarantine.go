@@ -30,7 +30,7 @@ type quarantine struct {
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // how far seeCheck has searched
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
-	sought  atomic.Bool                // seeWitness has searched
+	sought  atomic.Bool                // seekWitness has searched
 
 	mu     sync.Mutex
 	doubts map[doubtful]doubt // of pages that were not applied
@@ -114,60 +114,111 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 	return q.passed.Load()
 }
 
-// seeWitness searches the feed's first entries, once, for one that the copy has taken before. It is needed if Apply
-// refused entries, and nothing has passed since the process started. It reports whether it has searched.
-func (q *quarantine) seeWitness(ctx context.Context, client *feedclient.Client, err error) bool {
-	if refused, ok := errors.AsType[*refusedError](err); !ok || refused.checked || q.witness.Load() != nil || q.sought.Load() {
-		return false
+// seekWitness searches the feed's first entries, once, for one that the copy has, if nothing has passed since the process
+// started. Without a witness, judge has less to go by.
+func (q *quarantine) seekWitness(ctx context.Context, client *feedclient.Client) {
+	if q.witness.Load() != nil || q.sought.Swap(true) {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	answer, err := client.Get(ctx, feedclient.Request{URL: q.URL, Limit: feed.PageSize})
 	if err != nil {
-		return false
+		return
 	}
 	good, _ := q.check(answer.Page.Latest(q.isBad))
 	var b pgx.Batch
 	known := noneKnown()
 	q.lookUp(&b, good, true, known)
 	if q.pool.SendBatch(ctx, &b).Close() != nil {
-		return false
+		return
 	}
-	q.sought.Store(true)
 	for _, e := range good {
 		_, rejected := known.rejected[e.ID]
-		if !e.Deleted && !rejected && known.rows[e.ID] >= e.Version {
+		if !e.Deleted && !rejected && known.rows[e.ID] == e.Version {
 			q.witness.Store(&e)
-			break
+			return
 		}
 	}
-	return true
 }
 
-// judge returns a *refusedError if the service may be at fault: if no entry passed, or if Apply would refuse the witness
-// for the same reason if it were new. But a single entry, or with end all of them, are at fault if Apply still takes the
-// witness. Without a witness, a single entry is at fault if its error is one of data.
-func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection, end bool) error {
-	var checked int
-	var alone rejection
-	for _, r := range bad {
-		if r.checked {
-			checked++
-		} else {
-			alone = r
+// A readding is the outcome of an attempt to apply the witness as if it were new to the copy.
+type readding struct {
+	refused error // by Apply; nil means that it passed, or that nothing is known
+	known   bool
+}
+
+// readd deletes the witness and applies it again, before anything else of tx, and leaves no trace: Apply should take what
+// the copy has. That shows nothing if the copy has another version of the witness, or if Apply keeps the row.
+func (q *quarantine) readd(ctx context.Context, tx pgx.Tx) (of readding, err error) {
+	witness := q.witness.Load()
+	if witness == nil || q.Table == "" {
+		return of, nil
+	}
+	restore, err := limitSteps(ctx, tx, q.step())
+	if err != nil {
+		return of, err
+	}
+	outer, err := tx.Begin(ctx)
+	if err != nil {
+		return of, err
+	}
+	has := func(version int64) (is bool, err error) {
+		err = outer.QueryRow(ctx, `select exists (select from `+q.table()+` where id = $1 and version >= $2)`, witness.ID, version).Scan(&is)
+		return is, err
+	}
+	gone := *witness
+	gone.Deleted, gone.Entity = true, nil
+	same, err := has(witness.Version)
+	if err == nil && same {
+		var failed error
+		failed, err = q.attempt(ctx, outer, []feed.Entry{gone}, true, q.step())
+		if err == nil && failed == nil {
+			same, err = has(0)
+			of.known = !same
 		}
 	}
-	applied, refused := entries-checked, len(bad)-checked
-	if refused > 0 && q.witness.Load() == nil && !q.sought.Load() {
-		return &refusedError{entries: entries, refused: len(bad), first: alone.reason}
+	if err == nil && of.known {
+		of.refused, err = q.attempt(ctx, outer, []feed.Entry{*witness}, false, q.step())
 	}
-	if alike, err := q.refusesNew(ctx, tx, bad); err != nil || alike {
-		return cmp.Or(err, error(&refusedError{entries: entries, refused: len(bad), first: alone.reason}))
+	if err = cmp.Or(err, outer.Rollback(ctx)); err == nil {
+		err = restore()
 	}
+	return of, err
+}
+
+// A trial is what came of entries that Check and Apply got.
+type trial struct {
+	entries   int
+	bad       []rejection
+	rows      map[uuid.UUID]int64 // of the refused entities, and of others, those that the copy had before
+	newPassed bool                // an entity that the copy had not
+	readding
+	end bool // no larger page is available, in which other entries could pass
+}
+
+// judge returns a *refusedError if the service may be at fault: if no entry passed, or if it may refuse everything that
+// is new. But a single entry, or with end all of them, are at fault if Apply still takes the witness. Without a witness,
+// a single entry is at fault if its error is one of data.
+func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, t trial) error {
+	var checked int
+	var alone rejection
+	for _, r := range t.bad {
+		if r.checked {
+			checked++
+			continue
+		}
+		if alone = r; t.refusesNew(r) {
+			return &refusedError{entries: t.entries, refused: len(t.bad), first: r.reason}
+		}
+	}
+	applied, refused := t.entries-checked, len(t.bad)-checked
 	switch {
-	case refused < applied, len(bad) == 0:
+	case refused < applied, len(t.bad) == 0:
 		return nil
-	case applied == 0 && (entries == 1 || q.passed.Load()):
+	case applied == 0 && (t.entries == 1 || q.passed.Load()):
 		return nil
-	case applied == 1 || applied > 1 && end:
+	case applied == 1 || applied > 1 && t.end:
 		if known := q.witness.Load(); known == nil {
 			if applied == 1 && badData(alone.reason) {
 				return nil
@@ -176,29 +227,17 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 			return err
 		}
 	}
-	return &refusedError{entries: entries, refused: len(bad), checked: applied == 0, first: bad[0].reason}
+	return &refusedError{entries: t.entries, refused: len(t.bad), checked: applied == 0, first: t.bad[0].reason}
 }
 
-// refusesNew reports whether Apply, after it has deleted the witness, refuses it for a reason that it also had to refuse
-// one of the entries. It leaves no trace. An update of what the copy has may pass where everything new is refused.
-func (q *quarantine) refusesNew(ctx context.Context, tx pgx.Tx, bad []rejection) (alike bool, err error) {
-	known := q.witness.Load()
-	refused := slices.DeleteFunc(slices.Clone(bad), func(r rejection) bool { return r.checked || passing(r.reason) })
-	if known == nil || len(refused) == 0 {
-		return false, nil
+// refusesNew reports whether Apply may have refused the entry because it refuses everything that is new to the copy. It
+// does not if something new has passed, or if the witness passes as if it were new. It does if it refuses the witness,
+// too, for the same reason, or if the database lacks what the statements of Apply or of a trigger need.
+func (t *trial) refusesNew(r rejection) bool {
+	if _, had := t.rows[r.ID]; had || r.Deleted || t.newPassed || t.known && t.refused == nil {
+		return false
 	}
-	outer, err := tx.Begin(ctx)
-	if err != nil {
-		return false, err
-	}
-	gone := *known
-	gone.Deleted, gone.Entity = true, nil
-	failed, err := q.attempt(ctx, outer, []feed.Entry{gone}, true, q.step())
-	if err == nil && failed == nil {
-		failed, err = q.attempt(ctx, outer, []feed.Entry{*known}, false, q.step())
-		alike = failed != nil && slices.ContainsFunc(refused, func(r rejection) bool { return unquoted(r.reason) == unquoted(failed) })
-	}
-	return alike, cmp.Or(err, outer.Rollback(ctx))
+	return t.known && whole(t.refused) == whole(r.reason) || lacking(r.reason)
 }
 
 // A refusedError means that entries of a page were refused, and that no entry is at fault.

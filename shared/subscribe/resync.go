@@ -142,7 +142,8 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
-		r.applier.quarantine.sought.Store(true)  // in another history there is nothing that the copy has taken before
+		r.applier.quarantine.witness.Store(nil)
+		r.applier.quarantine.sought.Store(false)
 	}
 	var applied, gone int
 	var bad []rejection
@@ -168,7 +169,13 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			return err
 		}
 		if r.Apply != nil { // a feed with Entries has notes of rejected entries only, so there are no others to judge by
-			if err := r.applier.quarantine.judge(ctx, tx, applied, bad, false); err != nil {
+			var b pgx.Batch
+			known := noneKnown() // of the refused ones, those that the copy has
+			r.lookUp(&b, entriesOf(bad), false, known)
+			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+				return err
+			}
+			if err := r.applier.quarantine.judge(ctx, tx, trial{entries: applied, bad: bad, rows: known.rows}); err != nil {
 				return err
 			}
 			if bad, err = r.againNoted(ctx, tx, append(bad, badGone...)); err != nil {
@@ -196,6 +203,13 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
 	_, err = r.row.load(ctx)
 	return err
+}
+
+func entriesOf(bad []rejection) (entries []feed.Entry) {
+	for _, r := range bad {
+		entries = append(entries, r.Entry)
+	}
+	return entries
 }
 
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
