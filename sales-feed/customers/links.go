@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	gomail "github.com/wneessen/go-mail"
 
@@ -231,15 +232,23 @@ func (l *links) sendTo(ctx context.Context, session *smtp.Session, address strin
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from sign_in_link where expires_at < now() or expires_at > now() + interval '1 hour'`)
 	for _, h := range holders {
-		view.Unproven = view.Unproven || !h.Confirmed
 		secret := linkPrefix + rand.Text()
 		hash := sha256.Sum256([]byte(secret))
 		batch.Queue(`insert into sign_in_link (hash, customer_id, email, expires_at)
-			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime)
-		view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp, l.publicURL + "/signin/" + secret})
+			select $1, id, email, now() + $4::interval from customer where id = $2 and email = $3`, hash[:], h.ID, address, linkTime).
+			Exec(func(done pgconn.CommandTag) error {
+				if done.RowsAffected() > 0 {
+					view.Unproven = view.Unproven || !h.Confirmed
+					view.Links = append(view.Links, link{web.Short(h.ID), h.SignedUp, l.publicURL + "/signin/" + secret})
+				}
+				return nil
+			})
 	}
 	if err := l.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("keep the links: %w", err)
+	}
+	if len(view.Links) == 0 { // since the holders were read, they have been deleted or have another address
+		return nil
 	}
 	var text bytes.Buffer
 	if err := mailText.Execute(&text, view); err != nil {

@@ -168,6 +168,46 @@ func TestLinkRecipient(t *testing.T) {
 			t.Errorf("%d links to addresses of others, %v", others, err)
 		}
 	})
+	for what, change := range map[string]string{
+		"is deleted":           `delete from customer where email = 'ada@example.com'`,
+		"gets another address": `update customer set email = 'new@example.com' where email = 'ada@example.com'`,
+	} {
+		t.Run("an account that "+what+" while its mail is made", func(t *testing.T) {
+			t.Parallel()
+			a := open(t)
+			p := openPost(t, a)
+			p.serve()
+			a.signUp(t, "ada@example.com", true)
+			holder, err := a.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec := func(sql string) {
+				t.Helper()
+				if _, err := holder.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			exec(`lock table sign_in_link`) // the mail waits for it when the account has been read
+			c, _ := gin.CreateTestContext(httptest.NewRecorder())
+			c.Request = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/signin", nil)
+			if err := p.request(c, "ada@example.com"); err != nil {
+				t.Fatal(err)
+			}
+			for waits := false; !waits; {
+				if err := holder.QueryRow(t.Context(), `select exists (select from pg_locks where relation = 'sign_in_link'::regclass and not granted)`).Scan(&waits); err != nil {
+					t.Fatal(err)
+				}
+			}
+			exec(change)
+			if err := holder.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if to := p.ask(t, "nobody@example.com", 1); len(to) > 0 {
+				t.Errorf("mails to %q", to)
+			}
+		})
+	}
 	t.Run("letters that a locale lowers to others", func(t *testing.T) {
 		t.Parallel()
 		server := pgtest.NewServer(t)

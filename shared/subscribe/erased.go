@@ -95,10 +95,10 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		_, err := tx.Exec(ctx, `
 			delete from rejected_entry r using erased_entity e
 			 where e.service = $1 and e.feed = $2 and r.service = $1 and r.feed = $2 and r.entity_id = e.id and r.entity is not null`, a.service, a.Name)
-		if err != nil {
-			return err
+		if err == nil {
+			_, err = tx.Exec(ctx, emptyRejected, a.service, a.Name, nil)
 		}
-		return a.forgetNoted(ctx, tx)
+		return cmp.Or(err, a.forgetNoted(ctx, tx))
 	})
 	if err != nil {
 		return fmt.Errorf("drop what is erased: %w", err)
@@ -158,7 +158,8 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 		var b pgx.Batch
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
-		b.Queue(forgetRejected, er.service, er.Name, ids)
+		b.Queue(emptyRejected, er.service, er.Name, nil)
+		b.Queue(emptyNoted, er.service, er.Name)
 		b.Queue(`
 			update resynced_entity set entity = null
 			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
@@ -189,6 +190,14 @@ func (t *target) erasedOf(ctx context.Context, db rowsQuerier, ids []uuid.UUID) 
 	})
 	return erased, err
 }
+
+// emptyNoted empties the notes of bad items that name an erased entity.
+const emptyNoted = `
+	with named as materialized (
+	     select w.id as noted, found[1]::uuid as id from resynced_entity w` + uuidsIn + ` where w.service = $1 and w.feed = $2 and w.bad)
+	update resynced_entity n set entity = '[]'
+	  from (select distinct noted from named join erased_entity e on e.service = $1 and e.feed = $2 and e.id = named.id) as naming
+	 where n.service = $1 and n.feed = $2 and n.bad and n.id = naming.noted`
 
 // forgetNoted turns the notes of erased entities into deletions: their rows go at the end of the resync.
 func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -220,6 +221,104 @@ func TestMalformed(t *testing.T) {
 				t.Errorf("with the id %s it is kept", id)
 			}
 			c.fetcher.client.Close()
+		}
+	})
+
+	// An item under another id of which only the entity's own id says whose it is.
+	foreign := func(t *testing.T) (s *source, c *copier) {
+		s = newSource(t)
+		s.put(t, 1, 25)
+		c = newCopier(t, s)
+		c.Check = func(e feed.Entry) error {
+			if !e.Deleted && !strings.Contains(string(e.Entity), e.ID.String()) {
+				return errors.New("its id is not its entity's")
+			}
+			return nil
+		}
+		return s, c
+	}
+	names := func(t *testing.T, c *copier, table string) int {
+		return count(t, c.pool, `select count(*) from `+table+` where entity is not null and convert_from(entity, 'UTF8') like '%thing 1,%'`)
+	}
+
+	t.Run("of an erased entity a restored table keeps nothing", func(t *testing.T) {
+		t.Parallel()
+		s, c := foreign(t)
+		s.breaks(`urn:uuid:[0-9a-f-]+`, "urn:uuid:"+numbered(90).String(), 1)
+		c.mustPoll(t)
+		exec(t, c.pool, `create table dump as select * from rejected_entry`)
+		s.setTamper(nil)
+		s.erase(t, 1)
+		c.mustPoll(t)
+		exec(t, c.pool, `delete from rejected_entry`)
+		exec(t, c.pool, `insert into rejected_entry select * from dump`)
+		if names(t, c, "rejected_entry") != 1 {
+			t.Fatal("it is not there")
+		}
+		c.applier.erasures.reset() // as ten seconds later
+		c.mustPoll(t)
+		if n := names(t, c, "rejected_entry"); n > 0 {
+			t.Error("it is kept")
+		}
+	})
+
+	t.Run("of an erased entity the notes of a resync keep nothing", func(t *testing.T) {
+		t.Parallel()
+		for _, id := range []string{"urn:uuid:" + numbered(90).String(), "tag:thing"} {
+			s, c := foreign(t)
+			c.mustPoll(t)
+			s.breaks(`urn:uuid:[0-9a-f-]+`, id, 1)
+			broken := s.tamper
+			failsAfter := func(position string) {
+				s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+					if strings.HasPrefix(r.URL.Query().Get("after"), position) {
+						w.WriteHeader(http.StatusServiceUnavailable)
+						return
+					}
+					broken(w, r, honest)
+				})
+			}
+			if err := c.resyncer.begin(t.Context(), "A test.", nil); err != nil {
+				t.Fatal(err)
+			}
+			failsAfter("20-")
+			_ = c.poll(t.Context())
+			s.erase(t, 1)
+			s.put(t, 26, 45)
+			failsAfter("40-")
+			_ = c.poll(t.Context())
+			if n := count(t, c.pool, `select count(*) from resynced_entity where bad`); n != 1 {
+				t.Errorf("%d bad items are noted", n)
+			}
+			if n := names(t, c, "resynced_entity"); n > 0 {
+				t.Errorf("with the id %s it is kept", id)
+			}
+			c.fetcher.client.Close()
+		}
+	})
+
+	t.Run("a bad entry that names an erased one stays in the list", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		server := c.site(t, routeThings)
+		c.mustPoll(t)
+		s.erase(t, 1)
+		c.mustPoll(t)
+		e := s.version(7)
+		e.Payload = fmt.Appendf(nil, `{"id": %q, "version": %d, "name": null, "sold_by": %q}`, e.ID, e.Version, numbered(1))
+		s.publish(t, e)
+		s.put(t, 8, 9)
+		c.mustPoll(t)
+		c.stored(t)
+		list := listed(t, server)
+		if len(list) != 1 || list[0].EntityID != numbered(7) || string(list[0].Entity) != "[]" || !strings.Contains(list[0].Reason, "it names an entity that is erased") {
+			t.Errorf("rejected: %+v", list)
+		}
+		retries(t, server.URL+"/subscriptions/things/rejected/retry", `{"applied":0,"rejected":1}`)
+		if again := listed(t, server); !reflect.DeepEqual(again, list) {
+			t.Errorf("after a retry: %+v", again)
 		}
 	})
 

@@ -356,20 +356,25 @@ func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.En
 	}
 }
 
-// reject stores the bad entries. Of one that does not say whose it is, it stores no more than where it is: an erasure
-// would not find it.
+// storable returns what may be stored of a bad entry. Of one that does not say whose it is that is nothing, since an
+// erasure would not find it.
+func storable(e feed.Entry) []byte {
+	if e.Nameless() {
+		return []byte("[]")
+	}
+	return e.Entity
+}
+
+// reject stores the bad entries.
 func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
-		if r.Nameless() {
-			r.Entity = []byte("[]")
-		}
 		_, err := tx.Exec(ctx, `
 			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 			values ($1, $2, $3, $4, $5, $6, $7, $8)
 			on conflict (service, feed, entity_id) do update set version = excluded.version, position = excluded.position,
 			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
-			q.service, q.Name, r.ID, r.Version, r.Position, r.Updated, []byte(r.Entity),
+			q.service, q.Name, r.ID, r.Version, r.Position, r.Updated, storable(r.Entry),
 			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"))
 		if err != nil {
 			return err
@@ -378,15 +383,29 @@ func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) err
 	if len(bad) == 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, forgetRejected, q.service, q.Name, nil)
+	_, err := tx.Exec(ctx, emptyRejected, q.service, q.Name, idsOf(bad))
 	return err
 }
 
-// forgetRejected deletes rejected entries that name one of the erased entities $3, under whatever id; null is all.
-const forgetRejected = `
-	delete from rejected_entry r using erased_entity e
-	 where e.service = $1 and e.feed = $2 and (e.id = any($3) or $3::uuid[] is null) and r.service = $1 and r.feed = $2
-	       and position(e.id::text in lower(encode(r.entity, 'escape'))) > 0`
+func idsOf(bad []rejection) (ids []uuid.UUID) {
+	for _, r := range bad {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// uuidsIn are the UUIDs that the item of row w names, as found[1].
+const uuidsIn = ` cross join lateral regexp_matches(replace(lower(encode(w.entity, 'escape')), '\\u002d', '-'), '[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}', 'g') as found `
+
+// emptyRejected empties rejected entries that name an erased entity, under whatever id of their own: those of the
+// entities $3, or all if that is null. They stay in the list: something is not applied.
+const emptyRejected = `
+	with named as materialized (
+	     select w.entity_id, found[1]::uuid as id from rejected_entry w` + uuidsIn + `
+	      where w.service = $1 and w.feed = $2 and ($3::uuid[] is null or w.entity_id = any($3)))
+	update rejected_entry r set entity = '[]', reason = 'it names an entity that is erased, so that nothing more of it is kept'
+	  from (select distinct entity_id from named join erased_entity e on e.service = $1 and e.feed = $2 and e.id = named.id) as naming
+	 where r.service = $1 and r.feed = $2 and r.entity_id = naming.entity_id`
 
 // clear deletes entities from the list of rejected entries: what was applied is good.
 func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) error {

@@ -21,7 +21,7 @@ type RejectedEntry struct {
 	Position   int64           `json:"position"` // 0 if it was missing at a resync
 	Updated    *time.Time      `json:"updated"`  // null if not known, after a resync, or before the year 2
 	Deleted    bool            `json:"deleted"`
-	Entity     json.RawMessage `json:"entity"` // null if deleted; [] if the item does not say whose it is
+	Entity     json.RawMessage `json:"entity"` // null if deleted; [] if nothing is kept: the item does not say whose it is, or names whom it must not
 	Reason     string          `json:"reason"`
 	RejectedAt time.Time       `json:"rejected_at"` // last
 	Attempts   int             `json:"attempts"`
@@ -72,15 +72,20 @@ func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 		reason = ""
 		e := feed.Entry{ID: id}
 		var entity []byte
+		var stored string
 		err := tx.QueryRow(ctx, `
-			select version, position, updated, entity from rejected_entry
+			select version, position, updated, entity, reason from rejected_entry
 			 where service = $1 and feed = $2 and entity_id = $3`, q.service, q.Name, id).
-			Scan(&e.Version, &e.Position, &e.Updated, &entity)
+			Scan(&e.Version, &e.Position, &e.Updated, &entity, &stored)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNotRejected
 		}
 		if err != nil {
 			return err
+		}
+		if string(entity) == "[]" { // nothing is kept of it
+			reason = stored
+			return nil
 		}
 		e.Entity, e.Deleted = entity, entity == nil
 		if erased, err := q.erasedOf(ctx, tx, []uuid.UUID{id}); err != nil {

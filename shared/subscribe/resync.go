@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -117,7 +118,7 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 			good, goodPositions = append(good, e.ID), append(goodPositions, e.Position)
 		}
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
-		updated, entities = append(updated, e.Updated), append(entities, e.Entity)
+		updated, entities = append(updated, e.Updated), append(entities, storable(e))
 	}
 	return r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`update subscription set resync_cursor = $4 where service = $1 and feed = $2 and resync_cursor = $3`,
@@ -132,6 +133,9 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 			delete from resynced_entity w using unnest($3::uuid[], $4::bigint[]) as good (id, position)
 			 where service = $1 and feed = $2 and w.id = good.id and bad and w.position < good.position`,
 			r.service, r.Name, good, goodPositions)
+		if slices.Contains(bad, true) {
+			first.Queue(emptyNoted, r.service, r.Name)
+		}
 	}, func(pgx.Tx) error { return nil })
 }
 
