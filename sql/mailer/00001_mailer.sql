@@ -78,7 +78,7 @@ begin
         insert into %1$I.row_count as r (relation, value, rows, total)
         select ''mail'', w.value, w.sign * count(*), w.sign * sum(m.uncertain)
           from changed c join %1$I.mail m on m.customer_id = c.id and m.state = ''pending''
-         cross join (values (''pending'', %2$s), (''waiting'', -%2$s)) as w (value, sign)
+         cross join (values (''pending'', %2$s), (''waiting'', -(%2$s))) as w (value, sign)
          group by w.value, w.sign order by w.value
         on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total',
         tg_table_schema, case tg_op when 'INSERT' then 1 else -1 end);
