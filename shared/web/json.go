@@ -41,6 +41,9 @@ func JSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 // halfSurrogates reads an escape such as \ud800 as U+FFFD, as encoding/json does.
 var halfSurrogates = jsontext.AllowInvalidUTF8(true)
 
+// OtherType is the detail of a [FieldError] for a value of a type that the field does not take.
+const OtherType = "is of another type"
+
 // DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). A field twice, of another
 // type, or that v does not have, or has in another spelling, is a [FieldError].
 func DecodeJSON(r io.Reader, v any) error {
@@ -64,7 +67,7 @@ func DecodeJSON(r io.Reader, v any) error {
 		if errors.Is(err, jsonv2.ErrUnknownName) {
 			return fieldError(wrong.JSONPointer, "is not known")
 		}
-		return fieldError(wrong.JSONPointer, "is of another type")
+		return fieldError(wrong.JSONPointer, OtherType)
 	}
 	return err
 }

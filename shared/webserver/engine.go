@@ -51,9 +51,17 @@ func GET(r gin.IRoutes, path string, h ...gin.HandlerFunc) {
 	r.HEAD(path, h...)
 }
 
-// Handle makes h's error the answer, on an engine of [New]: a Problem as it is, any other error as a 500, as a 503 where
-// the database is down or the time is up, and as nothing where the client is gone. No later handler of the chain runs.
-// The context of the request that h gets ends 8 s after its body has arrived.
+func funcName(h gin.HandlerFunc) string {
+	return runtime.FuncForPC(reflect.ValueOf(h).Pointer()).Name()
+}
+
+// secureName is in the chain of every handler of an engine of [New], and of no other.
+var secureName = funcName(secure)
+
+// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down
+// or the time is up, and as nothing where the client is gone. No later handler of the chain runs. The context of the
+// request that h gets ends 8 s after its body has arrived. On an engine that [New] did not make, the errors that are
+// logged go to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
@@ -85,6 +93,9 @@ func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 func fail(c *gin.Context, err error) {
 	_ = c.Error(err) // it only hands back what it stored
 	c.Abort()
+	if !slices.Contains(c.HandlerNames(), secureName) { // nobody up the chain answers with it
+		refuse(c, web.ProblemOf(c.Request, err, slog.Default()))
+	}
 }
 
 func secure(c *gin.Context) { web.Secure(c.Writer.Header()) }
@@ -175,7 +186,7 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 // foreign marks a route that judges by itself which origins may post to it.
 func foreign(*gin.Context) {}
 
-var foreignName = runtime.FuncForPC(reflect.ValueOf(foreign).Pointer()).Name()
+var foreignName = funcName(foreign)
 
 // guard refuses addresses that are not text and cross-origin posts of browsers, and bounds the body.
 func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {

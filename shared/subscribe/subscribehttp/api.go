@@ -220,7 +220,7 @@ func putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscripti
 		if _, ok := errors.AsType[*web.Problem](err); ok { // too large, too slow
 			return err
 		}
-		if wrong, ok := errors.AsType[web.FieldError](err); ok && subscribe.BadField(wrong.Field) != nil {
+		if wrong, ok := errors.AsType[web.FieldError](err); ok && wrong.Detail == web.OtherType && subscribe.BadField(wrong.Field) != nil {
 			return subscribe.BadField(wrong.Field)
 		}
 		return web.Errorf(http.StatusUnprocessableEntity, `The body is not like {"schedule": "@every 5s", "wait": "25s", "page_size": 1000}: %v.`, err)
