@@ -95,23 +95,27 @@ create table row_count (
 ) with (fillfactor = 50);
 
 -- count_rows takes two expressions over the columns of the table: what to count by, null for rows that do not count, and what to
--- sum up. It finds row_count beside the table, whatever the search_path of the session is: pg_restore has an empty one.
+-- sum up. It finds row_count, and what the expressions name, beside the table, whatever the search_path of the session is: pg_restore
+-- has an empty one.
 -- +goose StatementBegin
 create function count_rows() returns trigger language plpgsql as $$
 declare
     changed text := concat_ws(' union all ',
         case when tg_op <> 'DELETE' then format('select %s as value, 1 as rows, (%s)::bigint as total from new_rows', tg_argv[0], tg_argv[1]) end,
         case when tg_op <> 'INSERT' then format('select %s as value, -1 as rows, -(%s)::bigint as total from old_rows', tg_argv[0], tg_argv[1]) end);
+    path text := current_setting('search_path');
 begin
     if tg_op = 'TRUNCATE' then
         execute format('delete from %I.row_count where relation = %L', tg_table_schema, tg_table_name);
         return null;
     end if;
+    perform set_config('search_path', quote_ident(tg_table_schema), true);
     execute format('
-        insert into %I.row_count as r (relation, value, rows, total)
+        insert into row_count as r (relation, value, rows, total)
         select %L, value, sum(rows), sum(total) from (%s) as changed where value is not null
          group by value having sum(rows) <> 0 or sum(total) <> 0 order by value
-        on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total', tg_table_schema, tg_table_name, changed);
+        on conflict (relation, value) do update set rows = r.rows + excluded.rows, total = r.total + excluded.total', tg_table_name, changed);
+    perform set_config('search_path', path, true);
     return null;
 end
 $$;
