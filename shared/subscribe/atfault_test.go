@@ -42,6 +42,7 @@ func (c *copier) restarted(t *testing.T, s *source, size int) *copier {
 // also after a restart, and the others arrive.
 func TestBadEntryHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	const bad = 6
 	for name, x := range map[string]struct {
 		begin   func(t *testing.T, s *source, c *copier)
@@ -150,6 +151,7 @@ func TestBadEntryHoldsUpNoOther(t *testing.T) {
 // Where everything new is refused, and no witness can tell, the database's error does: nothing is put aside.
 func TestServiceAtFaultWithoutWitness(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for name, begin := range map[string]func(t *testing.T, s *source, c *copier) *copier{
 		"after a restart and a resync": func(t *testing.T, s *source, c *copier) *copier {
 			c = c.restarted(t, s, 10)
@@ -247,6 +249,7 @@ func TestServiceAtFaultWithoutWitness(t *testing.T) {
 // An entry that takes many statements, none of them slow, is put aside as well by a service that publishes.
 func TestSlowEntryOfPublisher(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "entries that take long")
 	s := newSource(t)
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations)
 	c := s.echoer(t, pool)

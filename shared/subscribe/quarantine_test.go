@@ -268,6 +268,7 @@ func TestQuarantine(t *testing.T) {
 func TestContractAndPageBounds(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many databases")
+	pgtest.Slow(t, "many databases")
 	s := newSource(t)
 	bad := func(n int) {
 		e := s.version(n)
@@ -321,6 +322,7 @@ func TestContractAndPageBounds(t *testing.T) {
 // A fault of the service that only new rows meet is no entry's, though updates pass.
 func TestOnlyNewRowsAreRefused(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	pgtest.Slow(t, "many databases")
 	const broken = `
 		create function note() returns trigger language plpgsql as 'begin perform missing(new.name); return new; end';

@@ -18,6 +18,7 @@ import (
 func TestPayloadThatIsNoJSON(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many databases")
+	pgtest.Slow(t, "many databases")
 	for _, payload := range []string{"", "Ada", `{"name":"Ada"`, `{"name":"Ada"}}`, `{"name":"Ada"},{"a":1}`, "{'name':1}", "\x00", `{"name":"a` + "\n" + `b"}`} {
 		t.Run(fmt.Sprintf("%q", payload), func(t *testing.T) {
 			t.Parallel()
