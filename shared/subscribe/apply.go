@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,7 +23,6 @@ type applier struct {
 	quarantine *quarantine
 	erasures   *erasures
 	metrics    *pollerMetrics
-	allNew     atomic.Bool // the copy had no row for any entity of the last page
 }
 
 // applyPage applies a page after those before it. A page of a pure copy is applied beside the pages before it if they
@@ -123,17 +121,14 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 	if alone && !carefully && a.Columns != nil && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
 		return nil, a.upsertAtOnce(ctx, t)
 	}
-	known, look := a.guess(t.entries), false
-	if known == nil || carefully {
-		known, look = noneKnown(), len(t.entries) > 0
-	}
+	known := noneKnown()
 	// The cursor moves first, if it can. A second process that copies the same page then waits here, and fails before
 	// it does any work.
 	err = a.inTx(ctx, func(first *pgx.Batch) {
 		if alone {
 			a.move(first, t)
 		}
-		if look {
+		if len(t.entries) > 0 {
 			a.lookUp(first, t.entries, a.state.hasRejected(), known)
 		}
 	}, func(tx pgx.Tx) error {
@@ -152,21 +147,7 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 		a.move(&last, t)
 		return tx.SendBatch(ctx, &last).Close()
 	})
-	if err == nil && len(t.entries) > 0 {
-		a.allNew.Store(len(known.rows) == 0)
-	}
 	return bad, err
-}
-
-// guess returns an empty known, without a query, if the entries are probably new to the copy: a pure copy assumes that
-// after a page of new entities the next page is one, too. It returns nil if the copy must be queried. If the guess is
-// wrong, COPY fails, and the second attempt queries.
-func (a *applier) guess(entries []feed.Entry) *known {
-	odd := func(e feed.Entry) bool { return e.Deleted || malformed(e) }
-	if a.Columns == nil || !a.allNew.Load() || a.state.hasRejected() || len(entries) < copyFrom || slices.ContainsFunc(entries, odd) {
-		return nil
-	}
-	return noneKnown()
 }
 
 // upsertAtOnce applies a small page of a pure copy in one round trip. PostgreSQL runs the batch as one transaction, and
