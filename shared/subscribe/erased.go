@@ -98,7 +98,10 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		if err == nil {
 			_, err = tx.Exec(ctx, emptyRejected, a.service, a.Name, nil)
 		}
-		return cmp.Or(err, a.forgetNoted(ctx, tx))
+		if err == nil {
+			err = a.forgetNoted(ctx, tx)
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("drop what is erased: %w", err)

@@ -293,6 +293,11 @@ func TestMalformed(t *testing.T) {
 			if n := names(t, c, "resynced_entity"); n > 0 {
 				t.Errorf("with the id %s it is kept", id)
 			}
+			s.setTamper(nil)
+			c.mustPoll(t)
+			if n := count(t, c.pool, `select count(*) from rejected_entry where entity = '[]' and reason like 'nothing is kept of it:%'`); n != 1 {
+				t.Errorf("with the id %s, %d are rejected for the right reason", id, n)
+			}
 			c.fetcher.client.Close()
 		}
 	})

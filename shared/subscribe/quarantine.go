@@ -72,6 +72,9 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 			err = &panicError{"check", v}
 		}
 	}()
+	if string(e.Entity) == nothingKept {
+		return &checkError{errNotKept}
+	}
 	if err = e.Malformed(); err == nil && q.Check != nil {
 		err = q.Check(e)
 	}
@@ -191,7 +194,7 @@ func (q *quarantine) readd(ctx context.Context, tx pgx.Tx) (of readding, err err
 type trial struct {
 	entries   int
 	bad       []rejection
-	rows      map[uuid.UUID]int64 // of the refused entities, and of others, those that the copy had before
+	rows      map[uuid.UUID]int64 // versions that the copy had before, at least of the refused entities
 	newPassed bool                // an entity that the copy had not
 	readding
 	end bool // no larger page is available, in which other entries could pass
@@ -356,11 +359,16 @@ func (q *quarantine) applyBest(ctx context.Context, tx pgx.Tx, entries []feed.En
 	}
 }
 
+// nothingKept is stored in place of an item of which nothing may be kept.
+const nothingKept = "[]"
+
+var errNotKept = errors.New("nothing is kept of it: it does not say whose it is, or names an entity that is erased")
+
 // storable returns what may be stored of a bad entry. Of one that does not say whose it is that is nothing, since an
 // erasure would not find it.
 func storable(e feed.Entry) []byte {
 	if e.Nameless() {
-		return []byte("[]")
+		return []byte(nothingKept)
 	}
 	return e.Entity
 }

@@ -83,7 +83,7 @@ func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		if string(entity) == "[]" { // nothing is kept of it
+		if string(entity) == nothingKept {
 			reason = stored
 			return nil
 		}
