@@ -31,10 +31,11 @@ func Erasures(settings Settings) publish.Erasures {
 	}}
 }
 
-// errNotErased returns a problem if err is that the list of erased ids could not be written, else err.
+// errNotErased returns err, with a problem if it is that the list of erased ids could not be written.
 func errNotErased(err error) error {
 	if !errors.Is(err, publish.ErrNotListed) {
 		return err
 	}
-	return web.TryAgain(http.StatusServiceUnavailable, 60, "The account cannot be erased at the moment because the list of erased accounts cannot be written. Nothing was deleted; try again later.")
+	return errors.Join(err, web.TryAgain(http.StatusServiceUnavailable, 60,
+		"The account cannot be erased at the moment because the list of erased accounts cannot be written. Nothing was deleted; try again later."))
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,16 +21,11 @@ import (
 // ReadTimeout bounds one read of the database.
 const ReadTimeout = 10 * time.Second
 
-const maxKey = 255
-
 // Once executes a request at most once per Idempotency-Key ("" means no key). A repeated request gets the first answer
 // again, for at least KeyAge. A different request with the same key gets a problem. In the transaction that executes
 // the request, do must insert the key, the hash and its answer as JSON into the table idempotency_key. The first answer
 // is repeated only when it is durable.
 func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {
-	if len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return nil, web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d printable ASCII characters.", maxKey)
-	}
 	text, err := json.Marshal(request)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"mime"
@@ -39,15 +40,25 @@ func ReadBody(c *gin.Context, v any, what string) (form url.Values, err error) {
 	return nil, p
 }
 
-// IdempotencyKey returns the key of the request's header or form, which may be nil, "" if it has none. Two keys are
-// refused: it is not known which of them the client would send again.
+const maxKey = 255
+
+// IdempotencyKey returns the SHA-256 of the key in the request's header or form, which may be nil, or "" if it has
+// none. The key itself is kept nowhere, since clients make keys of e-mail addresses. Two keys are refused: it is not
+// known which of them the client would send again.
 func IdempotencyKey(c *gin.Context, form url.Values) (string, error) {
 	keys := append(slices.Clone(c.Request.Header.Values("Idempotency-Key")), form["idempotency_key"]...)
 	if len(keys) > 1 {
 		return "", web.Errorf(http.StatusBadRequest,
 			"The request has %d keys: Idempotency-Key in the header, or idempotency_key in the form. Send one. Nothing was done.", len(keys))
 	}
-	return strings.Join(keys, ""), nil
+	key := strings.Join(keys, "")
+	switch {
+	case key == "":
+		return "", nil
+	case len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }):
+		return "", web.Errorf(http.StatusBadRequest, "The Idempotency-Key takes up to %d printable ASCII characters.", maxKey)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(key))), nil
 }
 
 // ParseUUID accepts only the form with 36 characters.

@@ -86,8 +86,8 @@ type Answer struct {
 	Page *feed.Page // nil means not modified since the ETag (304)
 	ETag string     // to send with the next request for the same URL; may be empty
 	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
-	// Waits reports that the source honours Wait. Another source always answers at once.
-	Waits bool
+	// Waits is for how long the source may have waited, at most Wait. 0 means that it always answers at once.
+	Waits time.Duration
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -182,6 +182,23 @@ func (c *Client) Head(ctx context.Context, url string) (head feed.Cursor, err er
 	return head, err
 }
 
+// appliedWait returns the time in Preference-Applied, which need not repeat what was asked for (RFC 7240 section 3).
+func appliedWait(h http.Header, asked time.Duration) time.Duration {
+	for preference := range strings.SplitSeq(strings.Join(h.Values("Preference-Applied"), ","), ",") {
+		preference, _, _ = strings.Cut(preference, ";")
+		name, value, given := strings.Cut(preference, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
+		}
+		if !given {
+			return asked
+		}
+		applied, _ := deltaSeconds(strings.Trim(value, " \t\""))
+		return applied
+	}
+	return 0
+}
+
 // ask returns the answer without its page. It passes the body, unless the status is 304, to read, which must not keep
 // it.
 func (c *Client) ask(ctx context.Context, address, etag string, wait time.Duration, read func([]byte) error) (*Answer, error) {
@@ -223,7 +240,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	age, _ := deltaSeconds(resp.Header.Get("Age"))
 	answer := &Answer{
 		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
-		Waits: wait > 0 && strings.HasPrefix(resp.Header.Get("Preference-Applied"), "wait="),
+		Waits: min(appliedWait(resp.Header, wait), wait),
 	}
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":

@@ -280,15 +280,21 @@ func TestClientWaits(t *testing.T) {
 			asked <- r.Header.Get("Prefer")
 			page("Preference-Applied", "wait=1")(w, r)
 		})
-		if err != nil || answer.Waits != (want != "") {
+		if err != nil || (answer.Waits == time.Second) != (want != "") {
 			t.Errorf("%v: %+v, %v", wait, answer, err)
 		}
 		if got := <-asked; got != want {
 			t.Errorf("%v: it prefers %q, not %q", wait, got, want)
 		}
 	}
-	if answer, _, err := waiting(t, time.Second, page()); err != nil || answer.Waits {
-		t.Errorf("a source that does not wait: %+v, %v", answer, err)
+	for applied, want := range map[string]time.Duration{
+		"": 0, "wait": 20, "wait=20": 20, "wait=7": 7, "wait=90": 20, "wait=0": 0, "wait=-1": 0, "wait=soon": 0, "waits=7": 0, "respond-async": 0,
+		`Wait = "7"`: 7, "respond-async, wait=7": 7, "wait=7; a=b": 7, "wait=99999999999999999999": 20,
+	} {
+		answer, _, err := waiting(t, 20*time.Second, page("Preference-Applied", applied))
+		if err != nil || answer.Waits != want*time.Second {
+			t.Errorf("Preference-Applied: %s: %+v, %v", applied, answer, err)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ var (
 	ErrBehind = &Unavailable{"The database is a standby that does not have all of the feed yet. Try again in a few seconds.", 5 * time.Second}
 	// ErrUnapplied means that the database has something that the list of erased ids says is erased, or may have.
 	ErrUnapplied = &Unavailable{
-		"The database was restored, and what had been erased is being erased again. Try again in a few seconds.", 2 * time.Second,
+		"What was erased is being erased again, as after the restore of a backup. Try again in a few seconds.", 2 * time.Second,
 	}
 	// ErrChanged means that something was erased between two reads of one page, or that the database was restored.
 	ErrChanged = &Unavailable{"The feed changed while this page was read. Try again.", time.Second}

@@ -191,7 +191,7 @@ func TestLyingClockOfTheSource(t *testing.T) {
 	}
 	// A wait during which the clock is set back.
 	now := time.Now()
-	f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{AsOf: now.Add(time.Hour), Waits: true}}
+	f := fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{AsOf: now.Add(time.Hour), Waits: 25 * time.Second}}
 	if to := c.fetcher.behind(c.stored(t), f, 25*time.Second, now); to.asOf.After(now) {
 		t.Errorf("at %v it is as of %v", now, to.asOf)
 	}

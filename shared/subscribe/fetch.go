@@ -117,8 +117,8 @@ func (fr *fetcher) behind(at progress, got fetched, took time.Duration, now time
 	}
 	if done {
 		to.asOf, to.lastSuccess = got.AsOf, now.UTC().Truncate(time.Millisecond)
-		if got.Waits && took >= got.Wait && (got.Page == nil || len(got.Page.Entries) == 0) {
-			to.asOf = to.asOf.Add(got.Wait) // for that long, at least, the source had nothing new
+		if took >= got.Waits && (got.Page == nil || len(got.Page.Entries) == 0) {
+			to.asOf = to.asOf.Add(got.Waits) // for that long, at least, the source had nothing new
 		}
 		to.asOf = since(to.asOf, now) // the clock may have been set back meanwhile
 	}

@@ -78,7 +78,7 @@ func (st *state) noteHold(f fetched, took time.Duration) {
 	defer st.mu.Unlock()
 	nothing := f.Page == nil || len(f.Page.Entries) == 0
 	st.hold = holdIgnored
-	if f.Waits && (!nothing || took >= f.Wait/2) {
+	if f.Waits > 0 && (!nothing || took >= f.Waits/2) {
 		st.hold = holdKept
 	}
 }

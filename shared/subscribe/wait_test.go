@@ -198,7 +198,14 @@ func TestStaleWhileWaiting(t *testing.T) {
 			t.Errorf("%v after the last success it is %s while the first request waits", after, shown.State)
 		}
 	}
-	c.state.noteHold(fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{Waits: true}}, time.Millisecond)
+	held := func(applied, took time.Duration) {
+		c.state.noteHold(fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{Waits: applied}}, took)
+	}
+	held(2*time.Second, 2*time.Second) // it may wait for less than was asked for
+	if shown := c.status(last.Add(30 * time.Second)); shown.State != Fresh {
+		t.Errorf("it is %s though the source waits", shown.State)
+	}
+	held(25*time.Second, time.Millisecond)
 	if shown := c.status(last.Add(30 * time.Second)); shown.State != Stale {
 		t.Errorf("it is %s though the source does not wait", shown.State)
 	}

@@ -92,12 +92,16 @@ func NotAllowed(allow, method string) *Problem {
 func NothingHere() *Problem { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
 
 // ProblemOf returns the problem to answer err with: err itself, or a 503 where the database is down or the time is up,
-// or a 500. It logs the latter two. It returns nil if the client is gone.
+// or a 500. It logs the latter two, and an error that comes with a problem of a status of 500 or more. It returns nil
+// if the client is gone.
 func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	ctx := r.Context()
 	p := ProblemIn(err)
 	switch {
 	case p != nil:
+		if p.Status >= http.StatusInternalServerError && err != error(p) {
+			logger.WarnContext(ctx, "request refused", "method", r.Method, "path", r.URL.Path, "error", Unquoted(err))
+		}
 		return p
 	case errors.Is(ctx.Err(), context.Canceled) && isAway(err): // a deadline of the router around us is not the client's leaving
 		return nil

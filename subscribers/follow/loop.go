@@ -110,7 +110,7 @@ func (f *follower) poll(ctx context.Context) error {
 		return err
 	}
 	f.succeeded()
-	f.waits = answer.Waits || back
+	f.waits = answer.Waits > 0 || back
 	page := answer.Page
 	if page == nil {
 		f.upToDate, f.news = true, back

@@ -108,7 +108,7 @@ func (r *reader) follow(ctx context.Context, after feed.Cursor, saw func(uuid.UU
 		if err != nil {
 			return err
 		}
-		if r.every == 0 && !answer.Waits {
+		if r.every == 0 && answer.Waits == 0 {
 			return errors.New("the source does not wait")
 		}
 		for _, e := range answer.Page.Entries {

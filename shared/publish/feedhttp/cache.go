@@ -39,6 +39,7 @@ type cached struct {
 	body []byte
 	// Values of header fields. coding is nil for identity.
 	contentType, link, coding, length []string
+	spoiled                           bool // the tag stands for other entries: the document is for no cache, and for one request
 }
 
 func (c *cached) cost() int64 { return int64(len(c.body)+len(joined(c.link))+len(c.tag)) + 200 }
@@ -116,7 +117,9 @@ func (c *cache) fill(ctx context.Context, tag string, render func(context.Contex
 		return nil, err
 	}
 	doc.tag, doc.length = tag, []string{strconv.Itoa(len(doc.body))}
-	c.keep(doc)
+	if !doc.spoiled {
+		c.keep(doc)
+	}
 	return doc, nil
 }
 

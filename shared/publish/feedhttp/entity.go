@@ -34,6 +34,8 @@ type entityVersion struct {
 	Deleted  bool            `json:"deleted"`
 	Erased   bool            `json:"erased,omitempty"`
 	Entity   json.RawMessage `json:"entity"`
+
+	spoiled bool
 }
 
 // Kind returns a word for what the version did.
@@ -65,7 +67,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 		return err
 	}
 	html := web.PrefersHTML(r)
-	var tag string
+	tag, control := "", noCache(s.Private || d.Personal)
 	var body []byte // nil means that the client has it
 	err = s.turns.take(r.Context(), web.ClientKey(r), func() error {
 		list, err := s.versions(r.Context(), d.Name, id)
@@ -76,7 +78,10 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 			return noEntity(s.PublicURL)
 		}
 		tag = s.entityTag(d, list, html)
-		if !web.MatchesETag(r.Header.Values("If-None-Match"), tag, true) {
+		if slices.ContainsFunc(list, func(v entityVersion) bool { return v.spoiled }) {
+			tag, control = "", "no-store"
+		}
+		if tag == "" || !web.MatchesETag(r.Header.Values("If-None-Match"), tag, true) {
 			body, err = s.entityBody(d, id, list, html)
 		}
 		return err
@@ -85,8 +90,10 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 		return err
 	}
 	w.Header().Set("Vary", "Accept")
-	w.Header().Set("ETag", tag)
-	w.Header().Set("Cache-Control", noCache(s.Private || d.Personal))
+	if tag != "" {
+		w.Header().Set("ETag", tag)
+	}
+	w.Header().Set("Cache-Control", control)
 	switch {
 	case body == nil:
 		web.NotModified(w)
@@ -107,6 +114,7 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	for i, e := range entries {
 		list[i] = entityVersion{
 			Position: e.Position, Cursor: e.Cursor, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, Entity: e.Entity,
+			spoiled: spoiled(e),
 		}
 	}
 	return list, err

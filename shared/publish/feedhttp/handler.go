@@ -238,6 +238,11 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil {
 		return err
 	}
+	if doc.spoiled {
+		delete(h, "Etag")
+		delete(h, "Last-Modified")
+		h["Cache-Control"] = []string{"no-store"}
+	}
 	h["Content-Type"], h["Link"] = doc.contentType, doc.link
 	if res.mediaType != feed.TypeHTML {
 		web.Data(h)
@@ -285,7 +290,7 @@ func (s *Source) made(ctx context.Context, client string, r *request, a *answer)
 		}
 		err = turn(ctx, func() error {
 			body, err := compress(plain.body, a.coding)
-			doc = &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body}
+			doc = &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body, spoiled: plain.spoiled}
 			return err
 		})
 		return doc, err
@@ -312,8 +317,11 @@ func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, err
 		body, err = doc.JSON()
 	}
 	link := linkHeader(append([]feed.Link{{Rel: "self", Href: doc.Self, Type: r.mediaType}}, doc.Links...))
-	return &cached{contentType: []string{contentType}, link: []string{link}, body: body}, err
+	return &cached{contentType: []string{contentType}, link: []string{link}, body: body, spoiled: slices.ContainsFunc(doc.Entries, spoiled)}, err
 }
+
+// spoiled reports whether the log has a payload that is no JSON in the entry's place, which its digest does not show.
+func spoiled(e feed.Entry) bool { return !e.Deleted && string(e.Entity) == "null" }
 
 func (s *Source) cacheControl(r *request, sp *span) string {
 	maxAge, who := int64(s.MaxAge/time.Second), "public"
