@@ -64,8 +64,9 @@ type Run = func(ctx context.Context, args []string, env map[string]string, stdou
 func live(run Run, stopTimeout time.Duration) {
 	log.SetOutput(io.Discard) // net/http logs bytes behind an answer with a wrong length, which may be entries
 	name, env := filepath.Base(os.Args[0]), environ(os.Environ())
+	stderr := &patientWriter{w: os.Stderr}
 	die := func(code int, format string, args ...any) {
-		fmt.Fprintln(os.Stderr, name+": "+redact(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(stderr, name+": "+redact(fmt.Sprintf(format, args...)))
 		os.Exit(code)
 	}
 	parentGone, err := parent(env)
@@ -90,7 +91,7 @@ func live(run Run, stopTimeout time.Duration) {
 		select {
 		case first = <-signals:
 		case <-parentGone:
-			fmt.Fprintln(os.Stderr, name+": the process that started this one is gone: stopping")
+			fmt.Fprintln(stderr, name+": the process that started this one is gone: stopping")
 		}
 		cancel()
 		asked, late := time.Now(), time.After(stopTimeout)

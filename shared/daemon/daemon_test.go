@@ -57,6 +57,18 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 			return os.WriteFile(f, []byte("stopped"), 0o600)
 		}
 		return nil
+	case "logs more than a pipe holds":
+		logger, err := Logger(stdout, "")
+		if err != nil {
+			return err
+		}
+		for i := range 2000 {
+			logger.Info(strings.Repeat("x", 100), "line", i)
+		}
+		fmt.Fprintln(os.Stderr, "logged")
+		<-ctx.Done()
+		logger.Info("stopping")
+		return errors.New("a last word")
 	case "starts one that waits":
 		cmd := self("waits", StopWithParent+"="+fmt.Sprint(os.Getpid()), "TEST_FILE="+env["TEST_FILE"])
 		cmd.Stdout = os.Stdout
@@ -188,6 +200,68 @@ func TestStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A log that nobody reads holds up neither the work nor the stop.
+func TestLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	unread := func(t *testing.T) (w, r *os.File) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		return w, r
+	}
+	run := func(t *testing.T, stdout, stderr *os.File, logged io.Reader) *exec.Cmd {
+		cmd := self("logs more than a pipe holds")
+		cmd.Stdout, cmd.Stderr = stdout, stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stderr.Close() // ours
+		hanging := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		t.Cleanup(func() { hanging.Stop(); _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		if logged == nil {
+			time.Sleep(3 * time.Second) // nothing tells that it waits
+		} else if line, err := bufio.NewReader(logged).ReadString('\n'); err != nil || line != "logged\n" {
+			t.Errorf("%q, %v", line, err)
+		}
+		return cmd
+	}
+	stop := func(t *testing.T, cmd *exec.Cmd) {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
+			t.Error(cmd.ProcessState)
+		}
+	}
+	t.Run("neither stdout nor stderr", func(t *testing.T) {
+		t.Parallel()
+		stdout, _ := unread(t)
+		stop(t, run(t, stdout, stdout, nil))
+	})
+	t.Run("read again", func(t *testing.T) {
+		t.Parallel()
+		stdout, r := unread(t)
+		stderr, logged := unread(t)
+		cmd := run(t, stdout, stderr, logged)
+		stdout.Close()
+		text := make(chan string)
+		go func() {
+			b, _ := io.ReadAll(r)
+			text <- string(b)
+		}()
+		time.Sleep(500 * time.Millisecond) // until the line that waited is taken
+		stop(t, cmd)
+		all := <-text
+		before, after, missing := strings.Cut(all, `level=WARN msg="lines of the log are missing here: nobody read it" lines=`)
+		var n int
+		if _, err := fmt.Sscan(after, &n); err != nil || !missing || n+strings.Count(before, "\n") != 2000 || !strings.Contains(after, "stopping") {
+			t.Errorf("%v, %d of 2000 lines are there, then: %.300s", err, strings.Count(before, "\n"), after)
+		}
+	})
 }
 
 func TestStopWithParent(t *testing.T) {

@@ -1,14 +1,19 @@
 package daemon
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Logger returns a logger that writes one line of key=value per record of at least level: debug, info, warn or error;
-// "" is info. Times are UTC. Tokens and the passwords of URLs are redacted.
+// "" is info. Times are UTC. Tokens and the passwords of URLs are redacted. A writer that does not take a line within a
+// second, such as a pipe that nobody reads, holds up nothing: it gets no more lines until it has taken that one.
 func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	var min slog.Level
 	switch strings.ToLower(level) {
@@ -22,7 +27,48 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	default:
 		return nil, Usagef("LOG_LEVEL=%q: takes debug, info, warn or error", level)
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
+	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
+}
+
+// patience is how long a line of the log, or of stderr, may wait for its reader.
+const patience = time.Second
+
+// A patientWriter writes lines to w, and drops lines that would wait for w.
+type patientWriter struct {
+	w       io.Writer
+	mu      sync.Mutex
+	writing chan error // gets the outcome of the line that was not taken in time; nil means that there is none
+	dropped int
+}
+
+func (p *patientWriter) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.writing != nil {
+		select {
+		case <-p.writing:
+		default:
+			p.dropped++
+			return len(line), nil
+		}
+	}
+	text := bytes.Clone(line) // the caller uses it again
+	if p.dropped > 0 {
+		text = append(fmt.Appendf(nil, "level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", p.dropped), text...)
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := p.w.Write(text)
+		written <- err
+	}()
+	select {
+	case err := <-written:
+		p.writing, p.dropped = nil, 0
+		return len(line), err
+	case <-time.After(patience):
+		p.writing, p.dropped = written, 0
+		return len(line), nil
+	}
 }
 
 // userinfo matches the password of a URL anywhere in a text.

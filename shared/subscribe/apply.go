@@ -86,6 +86,13 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	if !whole && !carefully && len(t.entries) > 0 && a.entryMayBeAtFault(ctx, err) {
 		bad, err = a.tryCommit(ctx, t, true)
 	}
+	if ended, ok := errors.AsType[*sessionError](err); ok && len(t.entries) == 1 {
+		ending := rejection{Entry: t.entries[0], reason: ended}
+		if a.quarantine.settle([]rejection{ending}) == nil {
+			t.ending = &ending
+			bad, err = a.tryCommit(ctx, t, false)
+		}
+	}
 	if err != nil {
 		return &pageError{"apply the page after " + t.from.cursor.String(), t.to.cursor.Position - t.from.cursor.Position, err}
 	}
@@ -133,7 +140,10 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 		}
 	}, func(tx pgx.Tx) error {
 		if len(t.entries) > 0 {
-			if bad, err = a.applyNewer(ctx, tx, t, known, carefully); err != nil {
+			bad, err = a.applyNewer(ctx, tx, t, known, carefully)
+			if err != nil && tx.Conn().IsClosed() && ctx.Err() == nil {
+				return &sessionError{err}
+			} else if err != nil {
 				return err
 			}
 		}
@@ -199,14 +209,14 @@ const notNullViolation = "23502"
 // applyNewer applies those of the page's entries that are newer than what is known.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *known, carefully bool) (bad []rejection, err error) {
 	entries := known.newer(t.entries)
-	if len(entries) == 0 {
+	switch {
+	case len(entries) == 0:
 		return nil, nil
+	case t.ending != nil:
+		return []rejection{*t.ending}, a.quarantine.reject(ctx, tx, []rejection{*t.ending})
 	}
-	var readding readding
 	if carefully {
-		if readding, err = a.quarantine.readd(ctx, tx); err == nil {
-			bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
-		}
+		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
 	} else {
 		var good []feed.Entry
 		if good, bad = a.quarantine.check(entries); len(good) > 0 {
@@ -217,14 +227,7 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 		err = a.quarantine.reject(ctx, tx, bad)
 	}
 	if err == nil {
-		err = a.quarantine.judge(ctx, tx, trial{
-			entries: len(entries), bad: bad, rows: known.rows, readding: readding,
-			newPassed: slices.ContainsFunc(entries, func(e feed.Entry) bool {
-				_, had := known.rows[e.ID]
-				return !had && !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID })
-			}),
-			end: t.endsPoll() || a.fetcher.limit() >= feed.MaxPageSize,
-		})
+		err = a.quarantine.judge(ctx, tx, len(entries), bad)
 	}
 	if err == nil {
 		err = a.quarantine.settle(bad)
@@ -260,7 +263,8 @@ func fenced(tag pgconn.CommandTag) error {
 type turn struct {
 	entries  []feed.Entry // the newest of each entity
 	from, to progress
-	before   *turn // the page before it, or nil if that was committed
+	before   *turn      // the page before it, or nil if that was committed
+	ending   *rejection // of its only entity, whose application ends the session with the database
 
 	done chan struct{}
 	err  error // set before done is closed

@@ -2,7 +2,6 @@ package subscribe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -22,12 +21,7 @@ func (s *source) rename(t testing.TB, pairs ...any) {
 	}
 }
 
-const (
-	uniqueNames = `alter table thing add constraint thing_name_key unique (name)`
-	brokenNote  = `
-		create function note() returns trigger language plpgsql as 'begin perform missing(new.name); return new; end';
-		create trigger note after insert on thing for each row execute function note()`
-)
+const uniqueNames = `alter table thing add constraint thing_name_key unique (name)`
 
 // restarted is the copier of a process that has just started.
 func (c *copier) restarted(t *testing.T, s *source, size int) *copier {
@@ -145,104 +139,6 @@ func TestBadEntryHoldsUpNoOther(t *testing.T) {
 		s.rename(t, 11, "a", 12, "b", 13, "e", bad, "b", 15, "z")
 		c.mustPoll(t)
 		c.wantRejected(t, s, "thing_name_key", bad)
-	})
-}
-
-// Where everything new is refused, and no witness can tell, the database's error does: nothing is put aside.
-func TestServiceAtFaultWithoutWitness(t *testing.T) {
-	t.Parallel()
-	pgtest.Slow(t, "many databases")
-	for name, begin := range map[string]func(t *testing.T, s *source, c *copier) *copier{
-		"after a restart and a resync": func(t *testing.T, s *source, c *copier) *copier {
-			c = c.restarted(t, s, 10)
-			c.resync(t)
-			c.mustPoll(t)
-			exec(t, c.pool, brokenNote)
-			return c
-		},
-		"in a resync": func(t *testing.T, s *source, c *copier) *copier {
-			exec(t, c.pool, brokenNote)
-			c = c.restarted(t, s, 10)
-			c.resync(t)
-			return c
-		},
-		"where the first page has nothing that is left": func(t *testing.T, s *source, c *copier) *copier {
-			for n := 10; n < 110; n++ {
-				s.remove(t, n)
-			}
-			c.mustPoll(t)
-			exec(t, c.pool, brokenNote)
-			return c.restarted(t, s, 10)
-		},
-		"where nothing can be deleted": func(t *testing.T, _ *source, c *copier) *copier {
-			exec(t, c.pool, `create table kept (thing uuid references thing); insert into kept select id from thing`)
-			exec(t, c.pool, brokenNote)
-			return c
-		},
-		"where Apply only marks what is deleted": func(t *testing.T, _ *source, c *copier) *copier {
-			exec(t, c.pool, brokenNote)
-			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
-				b.Deleted = nil
-				return copyThings(ctx, tx, b)
-			}
-			return c
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSource(t)
-			s.put(t, 10, 109) // the first page, without a witness if they are removed
-			s.put(t, 1, 5)
-			c := newCopier(t, s)
-			c.mustPoll(t)
-			c = begin(t, s, c)
-			s.put(t, 1, 1)
-			s.put(t, 6, 6)
-			for range 2 {
-				if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
-					t.Errorf("the poll: %v", err)
-				}
-			}
-			if at := c.stored(t); at.rejected > 0 || at.cursor == s.head(t).Cursor() {
-				t.Errorf("%d are rejected at %s", at.rejected, at.cursor)
-			}
-			exec(t, c.pool, `drop trigger note on thing`)
-			c.Apply = copyThings
-			c.mustPoll(t)
-			c.wantUpToDate(t, s)
-		})
-	}
-
-	t.Run("while a table that only inserts touch is locked", func(t *testing.T) {
-		t.Parallel()
-		s := newSource(t)
-		c := newCopier(t, s)
-		exec(t, c.pool, `create table noted (name text);
-			create function note() returns trigger language plpgsql as 'begin insert into noted values (new.name); return new; end';
-			create trigger note after insert on thing for each row execute function note()`)
-		s.put(t, 1, 5)
-		c.mustPoll(t)
-		tx, err := c.pool.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = tx.Rollback(context.Background()) }()
-		if _, err := tx.Exec(t.Context(), `lock table noted in exclusive mode`); err != nil {
-			t.Fatal(err)
-		}
-		c.timeout = 4 * time.Second
-		s.put(t, 1, 3)
-		s.put(t, 6, 6)
-		for range maxDoubts + 1 {
-			if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
-				t.Errorf("the poll: %v", err)
-			}
-		}
-		if err := tx.Rollback(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c.mustPoll(t)
-		c.wantUpToDate(t, s)
 	})
 }
 

@@ -39,8 +39,11 @@ func databaseAtFault(err error) bool {
 }
 
 // passing reports whether the error may pass, whatever the entry: another transaction was in the way, or the database
-// was slow.
+// was slow, or the session ended.
 func passing(err error) bool {
+	if _, ended := errors.AsType[*sessionError](err); ended {
+		return true
+	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlocks and the like, locks, timeouts, temporary files
 	}
@@ -60,12 +63,6 @@ func badData(err error) bool {
 	_, entity := errors.AsType[*entityError](err)
 	_, appended := errors.AsType[*publish.EntryError](err)
 	return check || syntax || wrongType || entity || appended
-}
-
-// lacking reports whether the database lacks what a statement needs: a table, column, function, type or schema.
-func lacking(err error) bool {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && slices.Contains([]string{"42P01", "42703", "42883", "42704", "3F000"}, pgErr.Code)
 }
 
 // ofOthers reports whether the database refused a row because of other rows, which may change.
@@ -127,6 +124,16 @@ type slowError struct{ limit time.Duration }
 
 func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
 
+// A sessionError means that the session with the database ended while a page was applied: the database crashed, or only
+// its process for the session, which an entry may cause.
+type sessionError struct{ cause error }
+
+// sessionEnded begins the reason of an entry that is not tried again by itself.
+const sessionEnded = "the session with the database ended while it was applied"
+
+func (e *sessionError) Error() string { return sessionEnded + ": " + unquoted(e.cause) }
+func (e *sessionError) Unwrap() error { return e.cause }
+
 // An applyError is an error of Apply. Its text quotes no entry, since it is logged and shown as last_error. The text of
 // its cause may quote one.
 type applyError struct{ cause error }
@@ -182,6 +189,9 @@ func (e *panicError) unquoted() string {
 // unquoted says what is wrong with an entry without quoting it: log lines stay when the entity is erased. The whole
 // reason is in rejected_entry, which goes with the entry.
 func unquoted(err error) string {
+	if ended, ok := errors.AsType[*sessionError](err); ok {
+		return ended.Error()
+	}
 	if check, ok := errors.AsType[*checkError](err); ok {
 		return check.Error()
 	}

@@ -27,8 +27,8 @@
 //     events.
 //   - Of several processes with a subscriber of the same name, the one that holds the lease polls. The others stand by,
 //     and one takes over within seconds.
-//   - A bad entry is rejected, and holds up no other one: see [Subscription.Rejected]. A fault of the database or of the
-//     program rejects nothing.
+//   - A bad entry is rejected, and holds up no other one: see [Subscription.Rejected]. It is tried again by itself, in
+//     case the program was at fault. A fault of the database rejects nothing.
 //   - If the source has another history, such as after the restore of a backup, the feed is read again while the copy
 //     serves.
 //   - A copy never reports an as_of later than the state it holds.

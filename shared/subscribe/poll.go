@@ -60,6 +60,12 @@ func (p *poller) run(ctx context.Context) {
 		for _, outcome := range asked {
 			outcome <- err
 		}
+		if err == nil && p.state.hasRejected() {
+			err := p.quarantine.retryDue(ctx, func() bool { return p.state.mayGoOn(ctx, true) == nil })
+			if err != nil && ctx.Err() == nil {
+				p.logger.WarnContext(ctx, "rejected entries could not be tried again", "feed", p.Name, "error", err)
+			}
+		}
 	}
 }
 

@@ -20,9 +20,10 @@ import (
 )
 
 // If a page cannot be applied, either an entry or the service is at fault. An entry is at fault if it fails alone while
-// another entry passes and the database answers. It is rejected, and the rest is applied. If no entry passes, the
-// service may be at fault: nothing is rejected, and the poll fails. At the end of a feed, where no other entries
-// follow, and on a page of the largest size, an entry that the copy has taken before is tried again as the witness.
+// another entry passes and the database answers. It is rejected, and the rest is applied. If no entry passes, an entry
+// that the copy has taken before is tried again as the witness: if that fails, too, the service is at fault, nothing is
+// rejected, and the poll fails. No rule can tell in every case. So a rejected entry is tried again by itself
+// (rejected.go), and what was rejected by the service's fault arrives when that is mended.
 
 // A quarantine rejects entries that cannot be applied, and decides whether they or the service are at fault.
 type quarantine struct {
@@ -32,8 +33,10 @@ type quarantine struct {
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
 	sought  atomic.Bool                // seekWitness has searched
 
-	mu     sync.Mutex
-	doubts map[doubtful]doubt // of pages that were not applied
+	mu         sync.Mutex
+	doubts     map[doubtful]doubt // of pages that were not applied
+	retryAt    time.Time          // of the rejected entries; zero means after the next poll
+	retryPause time.Duration
 }
 
 // A rejection is an entry that cannot be applied.
@@ -145,116 +148,47 @@ func (q *quarantine) seekWitness(ctx context.Context, client *feedclient.Client)
 	}
 }
 
-// A readding is the outcome of an attempt to apply the witness as if it were new to the copy.
-type readding struct {
-	refused error // by Apply; nil means that it passed, or that nothing is known
-	known   bool
-}
-
-// readd deletes the witness and applies it again, before anything else of tx, and leaves no trace: Apply should take what
-// the copy has. That shows nothing if the copy has another version of the witness, or if Apply keeps the row.
-func (q *quarantine) readd(ctx context.Context, tx pgx.Tx) (of readding, err error) {
-	witness := q.witness.Load()
-	if witness == nil || q.Table == "" {
-		return of, nil
-	}
-	restore, err := limitSteps(ctx, tx, q.step())
-	if err != nil {
-		return of, err
-	}
-	outer, err := tx.Begin(ctx)
-	if err != nil {
-		return of, err
-	}
-	has := func(version int64) (is bool, err error) {
-		err = outer.QueryRow(ctx, `select exists (select from `+q.table()+` where id = $1 and version >= $2)`, witness.ID, version).Scan(&is)
-		return is, err
-	}
-	gone := *witness
-	gone.Deleted, gone.Entity = true, nil
-	same, err := has(witness.Version)
-	if err == nil && same {
-		var failed error
-		failed, err = q.attempt(ctx, outer, []feed.Entry{gone}, true, q.step())
-		if err == nil && failed == nil {
-			same, err = has(0)
-			of.known = !same
-		}
-	}
-	if err == nil && of.known {
-		of.refused, err = q.attempt(ctx, outer, []feed.Entry{*witness}, false, q.step())
-	}
-	if err = cmp.Or(err, outer.Rollback(ctx)); err == nil {
-		err = restore()
-	}
-	return of, err
-}
-
-// A trial is what came of entries that Check and Apply got.
-type trial struct {
-	entries   int
-	bad       []rejection
-	rows      map[uuid.UUID]int64 // versions that the copy had before, at least of the refused entities
-	newPassed bool                // an entity that the copy had not
-	readding
-	end bool // no larger page is available, in which other entries could pass
-}
-
-// judge returns a *refusedError if the service may be at fault: if no entry passed, or if it may refuse everything that
-// is new. But a single entry, or with end all of them, are at fault if Apply still takes the witness. Without a witness,
-// a single entry is at fault if its error is one of data.
-func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, t trial) error {
+// judge returns a *refusedError if the service may be at fault: if no entry passed, and Apply does not take the witness
+// either. Without a witness, a single entry is at fault if its error is one of data. Where Apply got none, they are at
+// fault if Check has passed another one, and so is a single malformed one.
+func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
 	var checked int
-	var alone rejection
-	for _, r := range t.bad {
+	var refused error // by Apply
+	for _, r := range bad {
 		if r.checked {
 			checked++
-			continue
-		}
-		if alone = r; t.refusesNew(r) {
-			return &refusedError{entries: t.entries, refused: len(t.bad), first: r.reason}
+		} else {
+			refused = r.reason
 		}
 	}
-	applied, refused := t.entries-checked, len(t.bad)-checked
+	applied := entries - checked
 	switch {
-	case refused < applied, len(t.bad) == 0:
+	case len(bad) < entries, len(bad) == 0:
 		return nil
-	case applied == 0 && (t.entries == 1 || q.passed.Load()):
-		return nil
-	case applied == 1 || applied > 1 && t.end:
-		if known := q.witness.Load(); known == nil {
-			if applied == 1 && badData(alone.reason) {
-				return nil
-			}
-		} else if failed, err := q.attempt(ctx, tx, []feed.Entry{*known}, false, q.step()); err != nil || failed == nil {
+	case applied == 0:
+		if q.passed.Load() || entries == 1 && malformed(bad[0].Entry) {
+			return nil
+		}
+	case q.witness.Load() == nil:
+		if applied == 1 && badData(refused) {
+			return nil
+		}
+	default:
+		if failed, err := q.attempt(ctx, tx, []feed.Entry{*q.witness.Load()}, false, q.step()); err != nil || failed == nil {
 			return err
 		}
 	}
-	return &refusedError{entries: t.entries, refused: len(t.bad), checked: applied == 0, first: t.bad[0].reason}
+	return &refusedError{entries: entries, checked: applied == 0, first: bad[0].reason}
 }
 
-// refusesNew reports whether Apply may have refused the entry because it refuses everything that is new to the copy. It
-// does not if something new has passed, or if the witness passes as if it were new. It does if it refuses the witness,
-// too, for the same reason, or if the database lacks what the statements of Apply or of a trigger need.
-func (t *trial) refusesNew(r rejection) bool {
-	if _, had := t.rows[r.ID]; had || r.Deleted || t.newPassed || t.known && t.refused == nil {
-		return false
-	}
-	return t.known && whole(t.refused) == whole(r.reason) || lacking(r.reason)
-}
-
-// A refusedError means that entries of a page were refused, and that no entry is at fault.
+// A refusedError means that every entry of a page was refused, and that no entry is at fault.
 type refusedError struct {
 	entries int
-	refused int  // of them
 	checked bool // the check refused all of them
 	first   error
 }
 
 func (e *refusedError) Error() string {
-	if e.refused < e.entries {
-		return fmt.Sprintf("%d of the %d entries were refused, as good ones would be, the first: %s", e.refused, e.entries, unquoted(e.first))
-	}
 	return fmt.Sprintf("every one of the %d entries was refused, the first: %s", e.entries, unquoted(e.first))
 }
 
@@ -288,11 +222,13 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 }
 
 // again tries entries once more that may have failed because of another entry, such as one that has given up their
-// unique name since. It leaves out entries that failed by their own data, or for a reason that may pass later. It
-// continues as long as one more entry passes.
+// unique name since. It leaves out entries that failed by their own data, or for a reason that may pass later. It goes
+// through them forwards and backwards, as either may be the order in which they depend on each other, as long as one
+// more passes, up to ten times: the rest is rejected, and tried again later.
 func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, step time.Duration) (still []rejection, err error) {
-	for more := true; more; refused = still {
-		more, still = false, nil
+	still = refused
+	for more, times := true, 0; more && times < 10; times++ {
+		refused, still, more = still, nil, false
 		for _, r := range refused {
 			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
 				still = append(still, r)
@@ -306,6 +242,7 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 				still = append(still, r)
 			}
 		}
+		slices.Reverse(still)
 	}
 	return still, nil
 }
@@ -313,9 +250,18 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 // attempt applies entries under a savepoint. It rolls back to the savepoint if Apply fails or takes too long, or if
 // keep is false. It returns the reason as failed if the database still answers, and as err if not.
 func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entry, keep bool, step time.Duration) (failed, err error) {
+	// The rollback to a savepoint keeps the savepoint, with a lock, and later ones are nested in it. Releasing one
+	// around it frees both.
+	if _, err := tx.Exec(ctx, `savepoint attempt`); err != nil {
+		return nil, err
+	}
 	inner, err := tx.Begin(ctx)
 	if err != nil {
 		return nil, err
+	}
+	release := func() error {
+		_, err := tx.Exec(ctx, `release savepoint attempt`)
+		return err
 	}
 	limited, end := limitAttempt(ctx, inner, step)
 	failed = q.call(limited, inner, entries, nil)
@@ -327,9 +273,9 @@ func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 	}
 	failed = end(failed)
 	if failed == nil && keep {
-		return nil, inner.Commit(ctx)
+		return nil, cmp.Or(inner.Commit(ctx), release())
 	}
-	if err := inner.Rollback(ctx); err != nil {
+	if err := cmp.Or(inner.Rollback(ctx), release()); err != nil {
 		return nil, errors.Join(failed, err)
 	}
 	if databaseAtFault(failed) {
@@ -423,6 +369,9 @@ func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, ids ...uuid.UUID) err
 }
 
 func (q *quarantine) logRejected(ctx context.Context, bad []rejection) {
+	if len(bad) > 0 {
+		q.retrySoon()
+	}
 	for _, r := range bad {
 		q.logger.WarnContext(ctx, "entry rejected", "feed", q.Name, "position", r.Position, "entity", r.ID.String(), "version", r.Version, "error", unquoted(r.reason))
 	}

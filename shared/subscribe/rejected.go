@@ -55,6 +55,76 @@ type RetryError struct{ Reason string }
 
 func (e *RetryError) Error() string { return "it was refused again: " + e.Reason }
 
+// The service may have been at fault, so rejected entries are tried again by themselves, after a poll that succeeded:
+// first at the start, and after a pause, which doubles while none of them is applied.
+const (
+	firstRetry = time.Minute
+	lastRetry  = time.Hour
+	retryTime  = 10 * time.Second // after which the rest waits for the next poll
+)
+
+// retrySoon notes that an entry has been rejected.
+func (q *quarantine) retrySoon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.retryAt, q.retryPause = time.Now().Add(firstRetry), firstRetry
+}
+
+// retryDue tries the rejected entries again, the one that waits longest first, if that is due. goOn says whether it may
+// go on.
+func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
+	q.mu.Lock()
+	due := !time.Now().Before(q.retryAt)
+	q.mu.Unlock()
+	if !due {
+		return nil
+	}
+	ids, err := q.rejectedIDs(ctx)
+	if err != nil {
+		return err
+	}
+	applied, left := 0, ids
+	for began := time.Now(); len(left) > 0 && time.Since(began) < retryTime && goOn(); left = left[1:] {
+		err = q.retry(ctx, left[0])
+		_, again := errors.AsType[*RetryError](err)
+		switch {
+		case err == nil:
+			applied++
+		case !again && !errors.Is(err, ErrNotRejected): // a person may have dropped it
+			return err
+		}
+	}
+	if applied > 0 {
+		q.logger.InfoContext(ctx, "rejected entries were applied", "feed", q.Name, "applied", applied, "still_rejected", len(ids)-applied)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case applied > 0 && len(left) > 0: // the service is mended: go on with the next poll
+		return nil
+	case applied > 0:
+		q.retryPause = firstRetry
+	default:
+		q.retryPause = min(max(2*q.retryPause, firstRetry), lastRetry)
+	}
+	q.retryAt = time.Now().Add(q.retryPause)
+	return nil
+}
+
+// rejectedIDs returns the entities of the rejected entries, the one whose last attempt is longest ago first. It leaves
+// out malformed items, which are kept as arrays, and what ends the session, since that may stop the whole database.
+func (q *quarantine) rejectedIDs(ctx context.Context) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	rows, err := q.pool.Query(ctx, `
+		select entity_id from rejected_entry where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '['
+		   and reason not like $3 || '%' order by rejected_at, position`, q.service, q.Name, sessionEnded)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+}
+
 const lockNotAvailable = "55P03"
 
 // retry applies a rejected entry again. The entry is still newer than the copy's row, since a later good version would

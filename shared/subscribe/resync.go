@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -54,7 +55,11 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	if err != nil {
 		return fmt.Errorf("begin a resync: %w", err)
 	}
-	r.logger.WarnContext(ctx, "resync begins", "feed", r.Name, "reason", reason)
+	level := slog.LevelWarn
+	if gone != nil && r.state.diverged() { // a source that has no history of its own says so at every poll
+		level = slog.LevelDebug
+	}
+	r.logger.Log(ctx, level, "resync begins", "feed", r.Name, "reason", reason)
 	return nil
 }
 
@@ -173,13 +178,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			return err
 		}
 		if r.Apply != nil { // a feed with Entries has notes of rejected entries only, so there are no others to judge by
-			var b pgx.Batch
-			known := noneKnown() // of the refused ones, those that the copy has
-			r.lookUp(&b, entriesOf(bad), false, known)
-			if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-				return err
-			}
-			if err := r.applier.quarantine.judge(ctx, tx, trial{entries: applied, bad: bad, rows: known.rows}); err != nil {
+			if err := r.applier.quarantine.judge(ctx, tx, applied, bad); err != nil {
 				return err
 			}
 			if bad, err = r.againNoted(ctx, tx, append(bad, badGone...)); err != nil {
@@ -207,13 +206,6 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
 	_, err = r.row.load(ctx)
 	return err
-}
-
-func entriesOf(bad []rejection) (entries []feed.Entry) {
-	for _, r := range bad {
-		entries = append(entries, r.Entry)
-	}
-	return entries
 }
 
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {

@@ -2,8 +2,11 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 // A pollState is how the last poll ended.
@@ -204,6 +207,13 @@ func (st *state) fails() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.last.failures
+}
+
+// diverged reports whether the last poll failed because of another history.
+func (st *state) diverged() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return errors.Is(st.last.err, feedclient.ErrDiverged)
 }
 
 // mayGoOn returns an error if no further page may be applied: after a stop, or in a poll on schedule after a pause.

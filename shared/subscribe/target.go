@@ -164,7 +164,9 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 		row, has := k.rows[e.ID]
 		if malformed(e) { // its version may be wrong, and must not hold back later ones
 			known := max(rejected, row, passed[e.ID])
-			e.Version = min(max(e.Version, known), known+1)
+			if e.Version = max(e.Version, known); e.Version > known {
+				e.Version = known + 1
+			}
 			newer = append(newer, e)
 		} else if e.Erased || is && e.Version >= rejected || !is && (!has || e.Version > row) {
 			passed[e.ID] = e.Version
