@@ -455,6 +455,24 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// A source that has another history at every poll is the same trouble again and again.
+func TestResyncThatBeginsAgainIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	var lines bytes.Buffer
+	c.logger = slog.New(slog.NewTextHandler(&lines, nil))
+	s.setTamper(answered(410, ``))
+	for range 3 {
+		if err := c.attempt(); !errors.Is(err, feedclient.ErrDiverged) {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(lines.String(), "resync begins"); n != 2 { // the resync begins, and begins again
+		t.Errorf("%d warnings: %s", n, &lines)
+	}
+}
+
 // A source that breaks every connection, each from another port, is the same trouble again and again.
 func TestTroubleIsLoggedOnce(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,11 +35,12 @@ type body struct {
 func boundBody(w http.ResponseWriter, r *http.Request, large *web.Slots, client string) *body {
 	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	conn, _ := r.Context().Value(acceptedKey{}).(*impatientConn)
-	if conn != nil {
-		conn.receiving.Store(time.Now().UnixNano())
+	b := &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: connOf(r), small: smallBody, large: large, client: client}
+	b.conn.await(b)
+	if r.ProtoMajor > 1 { // else net/http reads on after the answer, until the connection is idle
+		context.AfterFunc(r.Context(), func() { b.conn.arrived(b) })
 	}
-	return &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: conn, small: smallBody, large: large, client: client}
+	return b
 }
 
 func (b *body) done() {
@@ -57,8 +59,8 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 		b.release = release
 	}
-	if err != nil && b.conn != nil {
-		b.conn.receiving.Store(0)
+	if err != nil {
+		b.conn.arrived(b)
 	}
 	switch _, large := errors.AsType[*http.MaxBytesError](err); {
 	case err == nil, errors.Is(err, io.EOF):

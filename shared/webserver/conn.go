@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,9 @@ type impatientConn struct {
 	closed sync.Once
 	busy   atomic.Bool // a request is under way
 
-	receiving, sending atomic.Int64 // since when the client is waited for, in nanoseconds since 1970; 0: it is not
+	sending  atomic.Int64 // since when the client is waited for to take what is sent, in nanoseconds since 1970; 0: it is not
+	awaiting sync.Mutex
+	awaited  map[any]time.Time // what else the client is waited for, and since when: bodies of requests, streams of HTTP/2 to take an answer
 
 	holding bool
 	held    *[]byte // goes out with what is written next; nil means nothing
@@ -64,12 +67,46 @@ func (c *impatientConn) Close() error {
 
 // slow reports whether the client has been waited for too long for a connection that others need.
 func (c *impatientConn) slow(now time.Time) bool {
-	for _, since := range []int64{c.receiving.Load(), c.sending.Load()} {
-		if since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
+	if since := c.sending.Load(); since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
+		return true
+	}
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	for _, since := range c.awaited {
+		if now.Sub(since) > slowAfter {
 			return true
 		}
 	}
 	return false
+}
+
+// await notes that the client is waited for, until arrived is called. The connection may be nil.
+func (c *impatientConn) await(what any) {
+	if c == nil {
+		return
+	}
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	if c.awaited == nil {
+		c.awaited = map[any]time.Time{}
+	}
+	c.awaited[what] = time.Now()
+}
+
+func (c *impatientConn) arrived(what any) {
+	if c == nil {
+		return
+	}
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	delete(c.awaited, what)
+}
+
+// allArrived notes that no request is under way.
+func (c *impatientConn) allArrived() {
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	clear(c.awaited)
 }
 
 // buffers are for what is held: a connection that waits has none.
@@ -128,6 +165,12 @@ func (c *impatientConn) together(write func()) {
 
 // acceptedKey is the key of the *impatientConn in the context of a request.
 type acceptedKey struct{}
+
+// connOf returns the request's connection, or nil if it was not accepted by [Listen].
+func connOf(r *http.Request) *impatientConn {
+	conn, _ := r.Context().Value(acceptedKey{}).(*impatientConn)
+	return conn
+}
 
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	impatient := accepted(c)

@@ -64,7 +64,8 @@ func TestOpenConns(t *testing.T) {
 		t.Error("too many connections, all of them busy:", o.count)
 	}
 	long := time.Now().Add(-2 * slowAfter).UnixNano()
-	second.receiving.Store(long)
+	second.await("a body")
+	second.awaited["a body"] = time.Unix(0, long)
 	of1[1].sending.Store(time.Now().UnixNano())
 	if _, ok := admit("192.0.2.4", true); ok || closed(of1[1]) {
 		t.Error("one gives way whose client has not been waited for for long")

@@ -56,7 +56,7 @@ func ServeListener(ctx context.Context, ln net.Listener, h http.Handler, logger 
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if conn := accepted(c); conn != nil {
 			conn.busy.Store(state == http.StateActive)
-			conn.receiving.Store(0)
+			conn.allArrived()
 		}
 		if state == http.StateNew {
 			silent.Store(c, nil)

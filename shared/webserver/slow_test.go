@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,6 +304,77 @@ func TestSlowReader(t *testing.T) {
 			_ = resp.Body.Close()
 			client.CloseIdleConnections()
 		})
+	})
+}
+
+// A connection gives way if its client is waited for, whatever else goes on over it.
+func TestSlowStreamsGiveWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var accepted atomic.Pointer[impatientConn]
+		answered := make(chan error, 1)
+		certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
+		ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, func(r *gin.Engine) {
+			r.POST("/", func(c *gin.Context) {
+				accepted.Store(connOf(c.Request))
+				if _, err := io.ReadAll(c.Request.Body); err != nil {
+					fail(c, err)
+				}
+			})
+			r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, strings.Repeat("page", 1<<20)) })
+		})
+		client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
+		client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+		slow := func(want bool, when string) {
+			t.Helper()
+			conn := accepted.Load()
+			time.Sleep(slowAfter / 2)
+			synctest.Wait()
+			if conn.slow(time.Now()) {
+				t.Errorf("%s it is slow at once", when)
+			}
+			time.Sleep(slowAfter)
+			synctest.Wait()
+			if conn.slow(time.Now()) != want {
+				t.Errorf("%s it is slow: %t", when, !want)
+			}
+		}
+		send := func(body io.Reader) {
+			resp, err := client.Post("https://localhost/", "text/plain", body)
+			if err == nil {
+				err = resp.Body.Close()
+			}
+			answered <- err
+		}
+		body, more := io.Pipe()
+		go send(body)
+		_, _ = more.Write([]byte("a part"))
+		go send(strings.NewReader("all of another one"))
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		slow(true, "while a body is awaited")
+		_ = more.Close()
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		slow(false, "afterwards")
+		resp, err := client.Get("https://localhost/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow(true, "while an answer is not taken")
+		if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != 4<<20 {
+			t.Error(n, err)
+		}
+		slow(false, "after it is taken")
+		conn := accepted.Load()
+		conn.awaiting.Lock()
+		defer conn.awaiting.Unlock()
+		if len(conn.awaited) > 0 {
+			t.Errorf("%v is awaited", conn.awaited)
+		}
+		client.CloseIdleConnections()
 	})
 }
 
