@@ -91,11 +91,12 @@ func parseURL(url, name string, schemas []string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// reach returns when the database accepts connections and writes. It creates a missing database.
-func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error {
+// reach returns when the database accepts connections and writes. It creates a missing database. private says that the
+// server is the service's own.
+func reach(ctx context.Context, cfg *pgx.ConnConfig, private bool, logger *slog.Logger) error {
 	deadline := time.Now().Add(reachTimeout)
 	for said := false; ; {
-		err := connectOrCreate(ctx, cfg)
+		err := connectOrCreate(ctx, cfg, private)
 		if err == nil || !worthWaiting(err) || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
@@ -111,7 +112,7 @@ func reach(ctx context.Context, cfg *pgx.ConnConfig, logger *slog.Logger) error 
 	}
 }
 
-func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
+func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig, private bool) error {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err == nil {
 		return errors.Join(checkSession(ctx, cfg, conn.PgConn()), conn.Close(ctx))
@@ -131,6 +132,16 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	defer conn.Close(ctx)
+	if private {
+		var others string
+		err := conn.QueryRow(ctx, `select coalesce(string_agg(datname, ', '), '') from pg_database where not datistemplate and datname <> $1`, maintenanceDatabase).Scan(&others)
+		if err == nil && others != "" {
+			err = fmt.Errorf("the data folder has no database %s, but those of other services: %s; put the folders of the services where they were", cfg.Database, others)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize()+" ENCODING 'UTF8' TEMPLATE template0")
 	switch sqlState(err) {
 	case duplicateDatabase, uniqueViolation:

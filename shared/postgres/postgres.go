@@ -88,7 +88,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if err != nil {
 		return nil, err
 	}
-	if err := reach(ctx, poolConfig.ConnConfig, db.logger); err != nil {
+	if err := reach(ctx, poolConfig.ConnConfig, db.cluster != nil, db.logger); err != nil {
 		return nil, err
 	}
 	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg.Name, migrations, db.logger)

@@ -195,6 +195,37 @@ func TestFolderInUse(t *testing.T) {
 	}
 }
 
+// Data folders that were put in each other's place begin no new database.
+func TestFoldersSwapped(t *testing.T) {
+	dir := pgtest.Dir(t)
+	open := func(name string) error {
+		db, err := postgres.Open(t.Context(), postgres.Config{Dir: dir, Name: name}, parts)
+		if err == nil {
+			db.Close()
+		}
+		return err
+	}
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sales", "customers"} {
+		if err := open(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("sales", "aside")
+	move("customers", "sales")
+	move("aside", "customers")
+	for name, other := range map[string]string{"sales": "customers", "customers": "sales"} {
+		if err := open(name); err == nil || !strings.Contains(err.Error(), "no database "+name+", but those of other services: "+other) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLongPath(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(pgtest.Dir(t), strings.Repeat("long, \"path\" ", 12))

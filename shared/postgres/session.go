@@ -34,6 +34,7 @@ var spoils = []string{
 	"XX000", // internal error, such as: cache lookup failed for type
 	"0A000", // cached plan must not change result type
 	"26000", // prepared statement does not exist
+	"42P05", // it exists already: a pooler has mixed up sessions
 	"42P01", // undefined table
 	"42883", // undefined function
 	"22P03", // invalid binary representation: a type has another OID now

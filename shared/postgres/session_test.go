@@ -45,7 +45,7 @@ func TestSpoiledConnectionsLeaveThePool(t *testing.T) {
 	t.Parallel()
 	db := open(t, postgres.Config{URL: with(t, database(t, "spoiled"), "pool_max_conns", "1"), Name: "sales"})
 	for code, leaves := range map[string]bool{
-		"XX000": true, "0A000": true, "26000": true, "42P01": true, "42883": true, "22P03": true, "25006": true,
+		"XX000": true, "0A000": true, "26000": true, "42P05": true, "42P01": true, "42883": true, "22P03": true, "25006": true,
 		"23505": false, "22P02": false, "40001": false,
 	} {
 		before := backend(t, db.Pool)

@@ -30,14 +30,14 @@ const (
 )
 
 // An erasedList is a file outside the database, with a line for each erased id. Several processes may append to it at
-// once. It only grows, so its length shows whether it has something new.
+// once. It only grows, so its length shows whether it has something new, unless a person has changed it.
 type erasedList struct {
 	path string
-	size atomic.Int64 // as last seen
+	seen atomic.Pointer[os.FileInfo] // of the file as last read, and with what this process has appended; nil means never
 
-	mu       sync.Mutex
-	ids      map[erasedID]bool // without line numbers, as last read; nil means never read
-	readSize int64             // at that reading
+	mu     sync.Mutex
+	ids    map[erasedID]bool // without line numbers, as last read
+	idsAre os.FileInfo       // of the file that has them; nil means never read
 }
 
 // An erasedID is a line of the list.
@@ -114,17 +114,25 @@ func (l *erasedList) open(flags, lock int) (*os.File, error) {
 	}
 }
 
-// read returns the ids on the list and its length. It ignores a last line that a crash has cut off: it was not
+// same reports whether the file is as it was: the same one, with the same length and time of change.
+func same(was, is os.FileInfo) bool {
+	return was != nil && os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())
+}
+
+// read returns the ids on the list and its state. It ignores a last line that a crash has cut off: it was not
 // acknowledged.
-func (l *erasedList) read() (ids []erasedID, size int64, err error) {
+func (l *erasedList) read() (ids []erasedID, is os.FileInfo, err error) {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(f)
+	var text []byte
+	if is, err = f.Stat(); err == nil {
+		text, err = io.ReadAll(io.LimitReader(f, is.Size()))
+	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the list of erased ids: %w", err)
+		return nil, nil, fmt.Errorf("read the list of erased ids: %w", err)
 	}
 	number := 0
 	for line := range bytes.Lines(text) {
@@ -135,23 +143,23 @@ func (l *erasedList) read() (ids []erasedID, size int64, err error) {
 			e.line = number
 			ids = append(ids, e)
 		case err != nil && line[len(line)-1] == '\n':
-			return nil, 0, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
+			return nil, nil, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
 		}
 	}
-	l.size.Store(int64(len(text)))
-	return ids, int64(len(text)), nil
+	l.seen.Store(&is)
+	return ids, is, nil
 }
 
 // has reports whether one of the ids is on the list, by its last known state if the file cannot be read.
 func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ids == nil || l.readSize != l.length() {
-		list, size, err := l.read()
+	if is := l.stat(); l.idsAre == nil || is != nil && !same(l.idsAre, is) {
+		list, is, err := l.read()
 		if err != nil {
 			return false, err
 		}
-		l.ids, l.readSize = map[erasedID]bool{}, size
+		l.ids, l.idsAre = map[erasedID]bool{}, is
 		l.know(list)
 	}
 	return slices.ContainsFunc(ids, func(id uuid.UUID) bool { return l.ids[erasedID{feed: feed, id: id}] }), nil
@@ -195,50 +203,52 @@ func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 	for _, e := range ids {
 		fmt.Fprintf(&lines, "%s %s %s\n", now, e.feed, e.id)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var was, is os.FileInfo
 	for range 3 {
-		if from, to, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
+		if was, is, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
 			break
 		}
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("%w: %w", ErrNotListed, err)
 	}
-	l.size.Store(to)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ids != nil && l.readSize == from { // else it is read again
-		l.readSize = to
+	if seen := l.seen.Load(); seen != nil && same(*seen, was) { // else it is read again
+		l.seen.Store(&is)
+	}
+	if same(l.idsAre, was) {
+		l.idsAre = is
 		l.know(ids)
 	}
-	return from, to, nil
+	return was.Size(), is.Size(), nil
 }
 
-func (l *erasedList) append(lines []byte) (from, to int64, err error) {
+// append returns the state of the file before and after.
+func (l *erasedList) append(lines []byte) (was, is os.FileInfo, err error) {
 	f, err := l.open(os.O_RDWR|os.O_APPEND, syscall.LOCK_EX)
 	if err != nil {
-		return 0, 0, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
+	if was, err = f.Stat(); err != nil {
+		return nil, nil, err
 	}
-	from = before.Size()
-	end, lead, err := repair(f, from)
+	end, lead, err := repair(f, was.Size())
 	if err != nil {
-		return 0, 0, err
+		return nil, nil, err
 	}
 	lines = append([]byte(lead), lines...)
 	if _, err = f.Write(lines); err == nil {
 		err = f.Sync()
 	}
 	if err != nil { // a refused id must not stay on the list: it would be erased later
-		return 0, 0, errors.Join(err, f.Truncate(end))
+		return nil, nil, errors.Join(err, f.Truncate(end))
 	}
-	if now, err := os.Stat(l.path); err != nil || !os.SameFile(before, now) {
-		return 0, 0, errReplaced
+	if is, err = os.Stat(l.path); err != nil || !os.SameFile(was, is) {
+		return nil, nil, errReplaced
 	}
-	return from, end + int64(len(lines)), nil
+	return was, is, nil
 }
 
 // repair removes a last line that a crash has cut off, and returns the new end of the file. lead completes a last line
@@ -265,10 +275,18 @@ func repair(f *os.File, size int64) (end int64, lead string, err error) {
 	return end, "", f.Truncate(end)
 }
 
-// length returns the length of the list, as last seen if the file cannot be read.
-func (l *erasedList) length() int64 {
+// stat returns the state of the file, or nil if it cannot be read.
+func (l *erasedList) stat() os.FileInfo {
 	if info, err := os.Stat(l.path); err == nil && info.Mode().IsRegular() {
-		l.size.Store(info.Size())
+		return info
 	}
-	return l.size.Load()
+	return nil
+}
+
+// isApplied reports whether the list is as it was when it was last read, and of that length. If the file cannot be
+// read, its last known state counts.
+func (l *erasedList) isApplied(length int64) bool {
+	seen := *l.seen.Load() // it is read when the log is opened
+	is := l.stat()
+	return seen.Size() == length && (is == nil || same(seen, is))
 }

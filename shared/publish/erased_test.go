@@ -402,6 +402,42 @@ func TestListAndDatabase(t *testing.T) {
 		}
 		waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
 	})
+	for name, change := range map[string]func(file, text string) error{
+		"in place": func(file, text string) error { return os.WriteFile(file, []byte(text), 0o644) },
+		"in another file": func(file, text string) error {
+			return errors.Join(os.WriteFile(file+"~", []byte(text), 0o644), os.Rename(file+"~", file))
+		},
+	} {
+		for _, another := range []bool{false, true} {
+			t.Run(fmt.Sprintf("an id that is corrected %s is erased, another one at once: %t", name, another), func(t *testing.T) {
+				t.Parallel()
+				l, pool, file := begin(t)
+				ada, bob, wrong := uuid.New(), uuid.New(), uuid.New()
+				signUp(t, l, ada, "Ada")
+				signUp(t, l, bob, "Bob")
+				text := listHead + "2026-11-28T21:04:05Z things " + wrong.String() + "\n"
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, "the list to be applied", func() bool {
+					var listed int
+					if err := pool.QueryRow(t.Context(), `select listed from feed where name = 'things'`).Scan(&listed); err != nil {
+						t.Fatal(err)
+					}
+					return listed == len(text)
+				})
+				if err := change(file, strings.ReplaceAll(text, wrong.String(), ada.String())); err != nil {
+					t.Fatal(err)
+				}
+				if another {
+					if err := l.Commit(t.Context(), erasing(bob)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
+			})
+		}
+	}
 	t.Run("the list of a database that knows of erasures gets them", func(t *testing.T) {
 		t.Parallel()
 		pool := people(t)
@@ -434,7 +470,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	if _, err := l.create(true); err != nil {
 		t.Fatal(err)
 	}
-	before := l.length()
+	before := l.stat().Size()
 	holder, err := os.Open(l.path)
 	if err != nil {
 		t.Fatal(err)
@@ -449,8 +485,8 @@ func TestErasedListIsLocked(t *testing.T) {
 		"add":  func() error { _, _, err := l.add(added); return err },
 	} {
 		began := time.Now()
-		if err := step(); err == nil || time.Since(began) < listLockTimeout || l.length() != before {
-			t.Errorf("%s: %v after %v, the list has %d bytes", name, err, time.Since(began), l.length())
+		if err := step(); err == nil || time.Since(began) < listLockTimeout || l.stat().Size() != before {
+			t.Errorf("%s: %v after %v, the list has %d bytes", name, err, time.Since(began), l.stat().Size())
 		}
 	}
 	if err := syscall.Flock(int(holder.Fd()), syscall.LOCK_UN); err != nil {
@@ -495,12 +531,12 @@ func TestErasedList(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := make(t, c.text)
-			if ids, size, err := l.read(); err != nil || len(ids) != c.ids || size != int64(len(c.text)) {
-				t.Fatalf("%d ids, %d bytes, %v", len(ids), size, err)
+			if ids, is, err := l.read(); err != nil || len(ids) != c.ids || is.Size() != int64(len(c.text)) {
+				t.Fatalf("%d ids, %v, %v", len(ids), is, err)
 			}
 			from, to, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
-			if err != nil || from != int64(len(c.text)) || to != l.length() {
-				t.Errorf("from %d to %d of %d, %v", from, to, l.length(), err)
+			if err != nil || from != int64(len(c.text)) || to != l.stat().Size() {
+				t.Errorf("from %d to %d of %d, %v", from, to, l.stat().Size(), err)
 			}
 			ids, _, err := l.read()
 			if err != nil || len(ids) != c.ids+1 {

@@ -66,7 +66,7 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 
 // follows reports whether a feed is as the list says. listed is the length that the list had when it last was.
 func (l *Log) follows(listed int64) bool {
-	return l.reerasure == nil || listed == l.reerasure.list.length()
+	return l.reerasure == nil || l.reerasure.list.isApplied(listed)
 }
 
 // withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
@@ -192,10 +192,11 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	if err := l.complete(ctx, tx); err != nil {
 		return nil, err
 	}
-	list, size, err := l.reerasure.list.read()
+	list, is, err := l.reerasure.list.read()
 	if err != nil {
 		return nil, err
 	}
+	size := is.Size()
 	var was int64
 	if err := tx.QueryRow(ctx, `select coalesce(max(listed), 0) from feed`).Scan(&was); err != nil {
 		return nil, err

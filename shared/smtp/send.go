@@ -51,7 +51,7 @@ func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
 	c.client.SkipSMTPUTF8(ascii(from + to))
 	c.allow(replyTimeout)
 	if err := c.client.Mail("<" + from + ">"); negative(err) {
-		return Setup, fmt.Errorf("it refuses the sender (MAIL_FROM): %w", err)
+		return Setup, fmt.Errorf("it refuses the sender (MAIL_FROM): %w", unquoted(err))
 	}
 	if err := c.client.Rcpt("<" + to + ">"); negative(err) {
 		return c.judge("RCPT", err, Trouble)
@@ -81,6 +81,14 @@ func (c *Session) Send(m *mail.Msg, begin func() error) (Outcome, error) {
 func negative(err error) bool {
 	reply, ok := errors.AsType[*textproto.Error](err)
 	return err != nil && (!ok || reply.Code/100 != 2)
+}
+
+// unquoted replaces an error that quotes what is no reply, and may contain the recipient.
+func unquoted(err error) error {
+	if _, quotes := errors.AsType[textproto.ProtocolError](err); quotes {
+		return errors.New("what it sends is no reply of SMTP")
+	}
+	return err
 }
 
 // A Refusal is a negative reply. Its text may contain the recipient.
@@ -131,7 +139,7 @@ func (r *Refusal) Closes() bool { return r.code == 421 }
 func (c *Session) judge(stage string, err error, lost Outcome) (Outcome, error) {
 	reply, ok := errors.AsType[*textproto.Error](err)
 	if !ok {
-		return lost, err
+		return lost, unquoted(err)
 	}
 	r := &Refusal{stage, reply.Code, reply.Msg}
 	if r.Closes() || c.client.Reset() != nil {

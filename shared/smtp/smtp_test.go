@@ -174,6 +174,42 @@ func message(t *testing.T) *mail.Msg {
 	return m
 }
 
+// A server that answers a command with what is no reply may name the recipient in it, which no log may keep.
+func TestWhatIsNoReplyIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"MAIL", "RCPT", "DATA", "."} {
+		for _, reply := range []string{"zoe@mail.example does not exist here", "25 zoe@mail.example", "abc zoe@mail.example", "2500 zoe@mail.example"} {
+			conn, server := net.Pipe()
+			go func() {
+				defer server.Close()
+				_, _ = io.WriteString(server, "220 mail.example\r\n")
+				for lines := bufio.NewScanner(server); lines.Scan(); {
+					command, _, _ := strings.Cut(lines.Text(), " ")
+					answer, known := map[string]string{"EHLO": "250 mail.example", "MAIL": "250 yes", "RCPT": "250 yes", "DATA": "354 go on", ".": "250 yes"}[command]
+					if command == at {
+						answer = reply
+					}
+					if known {
+						_, _ = io.WriteString(server, answer+"\r\n")
+					}
+				}
+			}()
+			c := newSession(t.Context(), conn)
+			var err error
+			if c.client, err = smtp.NewClient(c.conn, "mail.example"); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.client.Hello("shop.example"); err != nil {
+				t.Fatal(err)
+			}
+			if outcome, err := c.Send(message(t), nil); err == nil || outcome == Sent || strings.Contains(err.Error(), "zoe") {
+				t.Errorf("%s, %q: outcome %d, %v", at, reply, outcome, err)
+			}
+			c.abort()
+		}
+	}
+}
+
 // A session lasts 5 s after the stop: the reply to the command that runs is awaited, and all others have what is left.
 func TestStop(t *testing.T) {
 	t.Parallel()

@@ -99,7 +99,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	p := ProblemIn(err)
 	switch {
 	case p != nil:
-		if p.Status >= http.StatusInternalServerError && err != error(p) {
+		if _, own := errors.AsType[*Problem](err); own && p.Status >= http.StatusInternalServerError && err != error(p) {
 			logger.WarnContext(ctx, "request refused", "method", r.Method, "path", r.URL.Path, "error", Unquoted(err))
 		}
 		return p
@@ -147,7 +147,7 @@ func StatusOf(err error) int {
 var awaySQLStates = []string{
 	"08", "40", "53", "57P", "58", // connection lost, deadlock, resources short, server starting or stopping, its files not to be used
 	"25006", "25P0", "55P03", "57014", // read-only after a failover, and what takes too long
-	"0A000", "22P03", "26000", "42P01", "42883", "XX000", // a restore in place: the connection is not used again
+	"0A000", "22P03", "26000", "42P01", "42P05", "42883", "XX000", // a restore in place, or a pooler that mixes up sessions: the connection is not used again
 }
 
 // isAway tells an error that trying again later may cure: a database that cannot be reached, is read-only, is being

@@ -20,7 +20,7 @@ import (
 
 // New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
 // cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer
-// than 30 s (408), bounds in number those over 8 KiB that it holds at once (429, 503), answers unknown paths (404) and
+// than 30 s (408), bounds in number those over 8 KiB that it holds at once and requests over HTTP/2 (429, 503), answers unknown paths (404) and
 // methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the answer is out
 // already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run around all
 // that, and see every answer as it goes out.
@@ -193,6 +193,14 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	large := web.NewSlots("requests with large bodies", largeBodies)
 	return func(c *gin.Context) {
 		req := c.Request
+		if conn := connOf(req); conn != nil && req.ProtoMajor > 1 {
+			release, full := conn.open.requests.Take(conn.client.String())
+			if full != nil {
+				fail(c, full)
+				return
+			}
+			defer release()
+		}
 		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
 			body := boundBody(unwrap(c.Writer), req, large, web.ClientKey(c.Request))
 			req.Body = body

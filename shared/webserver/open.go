@@ -15,6 +15,7 @@ import (
 // connections than the new one's.
 type openConns struct {
 	most, ofClient int
+	requests       *web.Slots // for requests over HTTP/2, of which a connection has many: as many as connections
 
 	mu       sync.Mutex
 	count    int
@@ -22,7 +23,11 @@ type openConns struct {
 }
 
 func newOpenConns(most int) *openConns {
-	return &openConns{most: most, ofClient: max(most*3/4, 1), byClient: map[netip.Addr]map[*impatientConn]struct{}{}}
+	ofClient := max(most*3/4, 1)
+	return &openConns{
+		most: most, ofClient: ofClient, requests: web.NewSlots("requests over HTTP/2", web.Bound{All: most, Client: ofClient}),
+		byClient: map[netip.Addr]map[*impatientConn]struct{}{},
+	}
 }
 
 // admit reports whether there may be one more connection, and closes another one where that makes room for it.

@@ -378,6 +378,63 @@ func TestSlowStreamsGiveWay(t *testing.T) {
 	})
 }
 
+// A late body ends when it is closed.
+type late chan struct{}
+
+func (l late) Read([]byte) (int, error) {
+	<-l
+	return 0, io.EOF
+}
+
+// A client has as many requests over HTTP/2 as it may have connections, over however few it sends them.
+func TestRequestsOverHTTP2AreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
+		ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, func(r *gin.Engine) {
+			r.POST("/", func(c *gin.Context) {
+				if _, err := io.ReadAll(c.Request.Body); err != nil {
+					fail(c, err)
+				}
+			})
+		})
+		client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
+		body := make(late)
+		statuses := make(chan int, 1000)
+		post := func(body io.Reader) {
+			resp, err := client.Post("https://localhost/", "text/plain", body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = resp.Body.Close()
+			statuses <- resp.StatusCode
+		}
+		for range 750 {
+			go post(body)
+		}
+		synctest.Wait()
+		if len(statuses) > 0 {
+			t.Errorf("%d are answered", len(statuses))
+		}
+		post(strings.NewReader("one more"))
+		if got := <-statuses; got != http.StatusTooManyRequests {
+			t.Errorf("one more: %d", got)
+		}
+		close(body)
+		for range 750 {
+			if got := <-statuses; got != http.StatusOK {
+				t.Fatal(got)
+			}
+		}
+		post(strings.NewReader("one more"))
+		if got := <-statuses; got != http.StatusOK {
+			t.Errorf("afterwards: %d", got)
+		}
+		client.CloseIdleConnections()
+	})
+}
+
 func TestLargeHeader(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())

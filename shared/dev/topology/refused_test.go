@@ -11,6 +11,21 @@ import (
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
+// What answers at a service's address, and not as a service does, is not shown as one that is up.
+func TestAnotherProgramAtTheAddress(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"<h1>hi</h1>": NotReady, "{}": NotReady, "null": NotReady, "": NotReady, "[]": Up} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }))
+		w := NewWatch([]Service{{Name: "warehouse", URL: server.URL}}, "")
+		w.ask(t.Context(), 0)
+		if s := w.States()[0]; s.Status != want || (s.Detail == "") != (want == Up) {
+			t.Errorf("%q: %s, %s", text, s.Status, s.Detail)
+		}
+		w.leave(0)
+		server.Close()
+	}
+}
+
 // A service that refuses the map's token, or its lack of one, is up, and what is known of its copies counts no longer.
 func TestServiceThatRefusesTheMap(t *testing.T) {
 	t.Parallel()

@@ -110,22 +110,33 @@ func (w *Watch) ask(ctx context.Context, i int) {
 			s.Detail = "It answers " + http.StatusText(ready.status) + "."
 		}
 	}
+	known := replace(&s.Publishes, feeds)
+	known = replace(&s.Reads, copies) && known
+	s.refuses = refused(feeds) || refused(copies)
+	switch {
+	case s.Status != Up:
+	case s.refuses:
+		s.Detail = "It answers, but the map may not read its feeds and copies."
+	case !known:
+		s.Status, s.Detail = NotReady, "It answers, but not as a service of this company does. Another program may have its address."
+	}
 	if s.Status != status {
 		s.Since = time.Now().UTC()
 	}
-	if s.refuses = refused(feeds) || refused(copies); s.refuses && s.Status == Up {
-		s.Detail = "It answers, but the map may not read its feeds and copies."
-	}
-	replace(&s.Publishes, feeds)
-	replace(&s.Reads, copies)
 }
 
 // replace keeps the earlier list if there is no answer. A 404 means that the service publishes, or reads, nothing.
-func replace[T any](list *[]T, a answer) {
+// replace reports whether the answer, if there is one, is what a service answers.
+func replace[T any](list *[]T, a answer) bool {
 	var fresh []T
-	if a.err == nil && a.status == http.StatusNotFound || a.status == http.StatusOK && json.Unmarshal(a.body, &fresh) == nil {
-		*list = fresh
+	switch {
+	case a.err == nil && a.status == http.StatusNotFound:
+	case a.status == http.StatusOK && json.Unmarshal(a.body, &fresh) == nil && fresh != nil:
+	default:
+		return a.err != nil || a.status != http.StatusOK
 	}
+	*list = fresh
+	return true
 }
 
 type answer struct {
