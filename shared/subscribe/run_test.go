@@ -103,7 +103,7 @@ func TestRunWithASourceThatComesAndGoes(t *testing.T) {
 	if !copied(25)() {
 		t.Error("it is ready without a whole copy")
 	}
-	if !strings.Contains(log.String(), "source answers again") {
+	if !strings.Contains(log.String(), "polls succeed again") {
 		t.Errorf("the log does not say that the source is back:\n%s", log)
 	}
 	s.put(t, 26, 40)
