@@ -46,6 +46,7 @@ type Settings struct {
 type HTTPSettings struct {
 	Addr      string   `env:"ADDR"` // "" means the service's default
 	PublicURL web.Site `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
+	MapURL    web.Site `env:"MAP_URL" help:"address of the map, http://localhost:8079, to which operators' pages lead; none by default"`
 	access.Settings
 	TLSCertFile    string            `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; requires TLS_KEY_FILE; reread when it changes"`
 	TLSKeyFile     string            `env:"TLS_KEY_FILE" help:"PEM file of its key"`

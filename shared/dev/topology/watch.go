@@ -20,6 +20,7 @@ const (
 type Watch struct {
 	token      string
 	transports []*http.Transport // one per service, each used only by that service's goroutine
+	tracing    *http.Transport   // for what is asked for a person
 
 	mu     sync.Mutex
 	states []State // one per service
@@ -28,7 +29,7 @@ type Watch struct {
 
 // NewWatch returns a watch of the services. The token, if any, is sent to all of them.
 func NewWatch(services []Service, token string) *Watch {
-	w := &Watch{token: token, asked: services}
+	w := &Watch{token: token, asked: services, tracing: http.DefaultTransport.(*http.Transport).Clone()}
 	now := time.Now().UTC()
 	for _, s := range services {
 		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: withoutUser(s.URL)}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -23,6 +25,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -37,6 +40,9 @@ type Service struct {
 	Migrations postgres.Migrations
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
+
+	// Trace returns what the service knows of an order; nil means nothing.
+	Trace func(ctx context.Context, s *Site, id uuid.UUID) (trace.Part, error)
 
 	// Any makes a Feed of any name, of each FEED_URL_NAME in the environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
