@@ -236,6 +236,7 @@ func TestPasswordIsNotQuoted(t *testing.T) {
 				case "AUTH":
 					_, secret, _ := strings.Cut(rest, " ")
 					_, _ = fmt.Fprintf(conn, reply+"\r\n", secret)
+					return
 				}
 			}
 		}()
@@ -370,7 +371,7 @@ func TestTransport(t *testing.T) {
 		"no user":                                           {nil, plain, func(*Server) {}, ""},
 		"a user and a password, on loopback":                {[]func(*mailsink.Sink){login}, plain, zoe, ""},
 		"a user and a password over STARTTLS":               {[]func(*mailsink.Sink){login, starttls}, plain, zoe, ""},
-		"a wrong password":                                  {[]func(*mailsink.Sink){login}, plain, func(s *Server) { s.user, s.password = "zoe", "hunter3" }, "AUTH: 535"},
+		"a wrong password":                                  {[]func(*mailsink.Sink){login}, plain, func(s *Server) { s.user, s.password = "zoe", "hunter3" }, "535 5.7.8 after AUTH"},
 		"no password where there must be one":               {[]func(*mailsink.Sink){login}, plain, func(*Server) {}, "530"},
 		"a password where none is taken":                    {nil, plain, zoe, "it takes no password"},
 		"STARTTLS by a server that nobody knows, loopback":  {[]func(*mailsink.Sink){starttls}, plain, func(*Server) {}, ""},

@@ -485,7 +485,7 @@ func TestBadDataThatLooksLikeTheServicesFault(t *testing.T) {
 	})
 }
 
-// A check that refuses everything is at fault, also where entries come one by one.
+// What a broken check has refused arrives when that is mended, also where entries come one by one.
 func TestBrokenCheckAfterTheStart(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many polls")
@@ -503,13 +503,17 @@ func TestBrokenCheckAfterTheStart(t *testing.T) {
 			c.Check = check
 			for n := range 3 {
 				s.put(t, n+1, n+1)
-				if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
-					t.Errorf("the poll: %v", err)
-				}
+				c.mustPoll(t)
 			}
-			c.Check = nil
+			s.put(t, 4, 6)
+			if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
+				t.Errorf("a page of several: %v", err)
+			}
+			c = c.restarted(t, s, 10) // mended
 			c.mustPoll(t)
+			c.triesAgain(t)
 			c.wantRejected(t, s, "")
+			c.wantUpToDate(t, s)
 		})
 	}
 }
