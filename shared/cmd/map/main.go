@@ -9,6 +9,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
@@ -19,7 +20,7 @@ type settings struct {
 }
 
 type mapSettings struct {
-	Services   topology.Services     `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
+	Services   directory.Services    `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
 	LinkHost   string                `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
 	FeedToken  string                `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`

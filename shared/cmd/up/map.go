@@ -7,6 +7,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	shell "github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -19,10 +20,10 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	if err != nil {
 		return nil, err
 	}
-	var services []topology.Service
+	var services []directory.Service
 	for _, s := range c.services {
 		if s.name != sink && s.name != broker { // neither publishes or reads a feed
-			services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
+			services = append(services, directory.Service{Name: s.name, URL: s.url(), Text: s.text})
 		}
 	}
 	watch := topology.NewWatch(services, c.env["FEED_TOKEN"])
