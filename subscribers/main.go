@@ -112,7 +112,10 @@ func serviceCommand(s *subscriber.Service, env map[string]string, stdout io.Writ
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return s.Run(cmd.Context(), env, stdout) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s.WarnMisspelled(cmd.Context(), env, stdout, services()...)
+			return s.Run(cmd.Context(), env, stdout)
+		},
 	}
 	cmd.SetHelpFunc(func(*cobra.Command, []string) { s.Help(stdout) })
 	return cmd

@@ -276,7 +276,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"warehouse", "--fast"}, nil, "unknown flag: --fast; see subscribers warehouse --help"},
 		{[]string{"warehouse"}, map[string]string{"POLL_ORDERS": "now and then"}, `POLL_ORDERS: "now and then" is not a schedule`},
 		{[]string{"dashboard"}, map[string]string{"FEED_URL_ORDERS": "sales"}, "FEED_URL_ORDERS takes the http or https URL of a feed"},
-		{[]string{"dashboard"}, map[string]string{"PAGE_SIZE": "0"}, "PAGE_SIZE takes a whole number from 1 to 1000"},
+		{[]string{"dashboard"}, map[string]string{"PAGE_SIZE": "0"}, "PAGE_SIZE: takes a whole number from 1 to 1000"},
 	} {
 		err := run(t.Context(), c.args, c.env, io.Discard)
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), c.says) {

@@ -308,8 +308,8 @@ func TestOperateWithTokens(t *testing.T) {
 		})
 	}
 	for says, env := range map[string]operator{
-		"SERVICES: takes NAME=URL,NAME=URL": {"SERVICES": "warehouse"},
-		"FEED_TOKEN takes a token":          {"FEED_TOKEN": "a b"},
+		"SERVICES: takes NAME=URL,NAME=URL":                                  {"SERVICES": "warehouse"},
+		"FEED_TOKEN takes a token":                                           {"FEED_TOKEN": "a b"},
 		"SERVICES: far: FEED_TOKEN would be sent to far.example without TLS": {"FEED_TOKEN": ada, "SERVICES": "far=http://far.example"},
 	} {
 		if _, err := env.run(t, 2, "status"); !strings.HasPrefix(err.Error(), says) {
@@ -325,9 +325,11 @@ func TestOperateOthers(t *testing.T) {
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { stolen.Store(true) }))
 	t.Cleanup(thief.Close)
 	answers := map[string]http.HandlerFunc{
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect) },
-		"page":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
-		"object":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, thief.URL, http.StatusTemporaryRedirect)
+		},
+		"page":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"object": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") },
 		"screen": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/subscriptions" {
 				_, _ = io.WriteString(w, `[{"feed":"orders","state":"fresh","wait":"0s","as_of":"2026-11-23T12:00:00Z","last_error":"\u001b[2Jred\tand\nblue"}]`)

@@ -5,7 +5,11 @@ import "strings"
 // Nearest returns the candidate that word most likely misspells, or "" if it resembles none: up to two letters of it
 // may be wrong, missing, too many or swapped, of a word shorter than six letters one. Case does not matter.
 func Nearest(word string, candidates []string) string {
-	nearest, most := "", min(len(word)/3, 2)
+	return within(min(len(word)/3, 2), word, candidates)
+}
+
+// within returns the candidate of the least distance, at most that many letters, or "".
+func within(most int, word string, candidates []string) (nearest string) {
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), strings.ToLower(c)); d <= most {
 			nearest, most = c, d-1

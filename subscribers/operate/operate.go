@@ -5,6 +5,7 @@ package operate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -76,14 +77,15 @@ func (c *commander) finish(cmd *cobra.Command) {
 // open reads the settings.
 func (c *commander) open() (*client, error) {
 	var set settings
-	if err := daemon.Parse(c.env, &set); err != nil {
-		return nil, err
-	}
+	wrong := []error{daemon.Parse(c.env, &set)}
 	if !feedclient.IsToken(set.FeedToken) {
-		return nil, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
+		wrong = append(wrong, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces"))
 	}
 	if err := set.Services.Check(set.FeedToken, set.PlainHosts); err != nil {
-		return nil, daemon.Usagef("SERVICES: %w", err)
+		wrong = append(wrong, daemon.Usagef("SERVICES: %w", err))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
 	}
 	cl := &client{services: set.Services, token: set.FeedToken}
 	if cl.services == nil {

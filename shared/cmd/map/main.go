@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -26,6 +27,23 @@ type mapSettings struct {
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
 }
 
+// Check sets the links to the services. It returns an error for each wrong value that [daemon.Parse] has accepted.
+func (s *settings) Check() error {
+	var wrong []error
+	if !feedclient.IsToken(s.Map.FeedToken) {
+		wrong = append(wrong, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces"))
+	}
+	if err := s.Map.Services.Check(s.Map.FeedToken, s.Map.PlainHosts); err != nil {
+		wrong = append(wrong, daemon.Usagef("SERVICES: %w", err))
+	}
+	if s.Map.LinkHost != "" {
+		if err := s.Map.Services.LinkTo(s.Map.LinkHost); err != nil {
+			wrong = append(wrong, daemon.Usagef("LINK_HOST: %w", err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
 var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
 
 func main() { daemon.Main(run) }
@@ -41,17 +59,6 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
-	}
-	if !feedclient.IsToken(set.Map.FeedToken) {
-		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
-	}
-	if err := set.Map.Services.Check(set.Map.FeedToken, set.Map.PlainHosts); err != nil {
-		return daemon.Usagef("SERVICES: %w", err)
-	}
-	if set.Map.LinkHost != "" {
-		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {
-			return daemon.Usagef("LINK_HOST: %w", err)
-		}
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
 	if err != nil {
