@@ -34,6 +34,15 @@ func (s *Services) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// String returns the list as UnmarshalText takes it.
+func (s Services) String() string {
+	var list []string
+	for _, service := range s {
+		list = append(list, service.Name+"="+service.URL)
+	}
+	return strings.Join(list, ",")
+}
+
 // Check returns an error if the token, or a user in a URL, would be sent without TLS to a service that is neither on
 // this machine nor a plain host.
 func (s Services) Check(token string, plain feedclient.PlainHosts) error {

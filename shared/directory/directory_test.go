@@ -14,6 +14,9 @@ func TestServices(t *testing.T) {
 		s[0] != (Service{Name: "sales", URL: "http://sales:8080"}) || s[1] != (Service{Name: "fleet", URL: "https://fleet"}) {
 		t.Errorf("%+v, %v", s, err)
 	}
+	if text := s.String(); text != "sales=http://sales:8080,fleet=https://fleet" {
+		t.Error(text)
+	}
 	if err := s.LinkTo("localhost"); err != nil || s[0].Link != "http://localhost:8080" || s[1].Link != "https://localhost" {
 		t.Errorf("%+v, %v", s, err)
 	}
