@@ -337,13 +337,17 @@ func TestOperateOthers(t *testing.T) {
 		"object": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") },
 		"screen": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/subscriptions" {
-				_, _ = io.WriteString(w, `[{"feed":"orders","state":"fresh","wait":"0s","as_of":"2026-11-23T12:00:00Z","last_error":"\u001b[2Jred\tand\nblue"}]`)
+				_, _ = io.WriteString(w, `[{"feed":"ord\u001b[2Jers","state":"fr\u001besh","wait":"0s","as_of":"2026-11-23T12:00:00Z","last_error":"\u001b[2Jred\tand\nblue"}]`)
 			}
 		},
 	}
+	answers["words"] = func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, `{"status":500,"detail":"\u001b[2Jred","errors":[{"field":"x","detail":"\u001b[2J"}]}`)
+	}
 	wants := map[string]string{
 		"redirect": "not ready   .*307 Temporary Redirect", "page": "down   .*not a service of this company", "object": "down   .*not a service of this company",
-		"screen": `fresh   .* \[2Jred and blue`,
+		"screen": `ord \[2Jers   fr esh   .* \[2Jred and blue`, "words": `not ready   .*500 Internal Server Error:  \[2Jred`,
 	}
 	for name, handler := range answers {
 		server := httptest.NewServer(handler)
@@ -351,6 +355,9 @@ func TestOperateOthers(t *testing.T) {
 		var out bytes.Buffer
 		err := run(t.Context(), []string{"status"}, operator{"SERVICES": name + "=" + server.URL, "FEED_TOKEN": "secret"}, &out)
 		if _, rows, _ := strings.Cut(out.String(), "\n"); !regexp.MustCompile(wants[name]).MatchString(rows) || strings.Contains(rows, "\x1b") {
+			t.Errorf("%s: %v\n%s", name, err, &out)
+		}
+		if err := run(t.Context(), []string{"status", name, "orders"}, operator{"SERVICES": name + "=" + server.URL}, &out); err == nil || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%s: %v\n%s", name, err, &out)
 		}
 	}

@@ -92,6 +92,10 @@ func (cl *client) do(ctx context.Context, s directory.Service, r request) ([]byt
 	if json.Unmarshal(answer, problem) != nil || problem.Status == 0 {
 		problem = web.Errorf(resp.StatusCode, "")
 	}
+	problem.Title, problem.Detail = plain(problem.Title), plain(problem.Detail)
+	for i := range problem.Errors {
+		problem.Errors[i].Detail = plain(problem.Errors[i].Detail)
+	}
 	if problem.Status == http.StatusUnauthorized || problem.Status == http.StatusForbidden {
 		problem.Detail = "Set FEED_TOKEN to a token that the service knows; changes and rejected entries need an operator's."
 	}
@@ -143,11 +147,4 @@ func (cl *client) ask(ctx context.Context, service, feed string, r request) ([]b
 		}
 	}
 	return nil, nil, fmt.Errorf("%s/%s: %w", service, feed, err)
-}
-
-func jsonEncoder(w io.Writer) *json.Encoder {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder
 }

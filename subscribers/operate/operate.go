@@ -5,6 +5,7 @@ package operate
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,9 +125,11 @@ func (c *commander) complete(cmd *cobra.Command, args []string, _ string) ([]str
 	return nil, noFiles
 }
 
-// printJSON prints an answer of a service, or a value, as JSON.
+// printJSON prints an answer of a service, or a value.
 func printJSON(w io.Writer, answer any) error {
-	encoder := jsonEncoder(w)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
 	return encoder.Encode(answer)
 }
 
@@ -157,7 +160,7 @@ func (cl *client) feeds(ctx context.Context, service string) (names []string) {
 	}
 	_, copies, _ := cl.subscriptions(ctx, s)
 	for _, c := range copies {
-		names = append(names, c.Feed)
+		names = append(names, plain(c.Feed))
 	}
 	return names
 }

@@ -119,7 +119,7 @@ func (c *commander) list(cmd *cobra.Command, cl *client, args []string) error {
 	table := [][]string{{"ID", "VERSION", "POSITION", "REJECTED", "ATTEMPTS", "REASON"}}
 	for _, e := range list {
 		table = append(table, []string{
-			e.EntityID.String(), strconv.FormatInt(e.Version, 10), strconv.FormatInt(e.Position, 10), ageOf(&e.RejectedAt, time.Now()) + " ago", strconv.Itoa(e.Attempts), plain(e.Reason),
+			e.EntityID.String(), strconv.FormatInt(e.Version, 10), strconv.FormatInt(e.Position, 10), ageOf(&e.RejectedAt, time.Now()) + " ago", strconv.Itoa(e.Attempts), e.Reason,
 		})
 	}
 	return printTable(cmd.OutOrStdout(), table)

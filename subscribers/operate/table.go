@@ -47,7 +47,7 @@ func rowsOf(reports []report, now time.Time) []row {
 			if r.Status == up {
 				message = "copies no feed"
 			}
-			rows = append(rows, row{rank, []string{r.Service, "-", r.Status, "-", "-", "-", "-", "-", plain(message)}})
+			rows = append(rows, row{rank, []string{r.Service, "-", r.Status, "-", "-", "-", "-", "-", message}})
 		}
 		for _, s := range r.copies {
 			rows = append(rows, row{rankOf(s), []string{
@@ -106,11 +106,11 @@ func nextOf(s subscribe.Status, now time.Time) string {
 func messageOf(s subscribe.Status) string {
 	switch {
 	case s.LastError != nil:
-		return plain(*s.LastError)
+		return *s.LastError
 	case s.CatchingUp != nil:
 		return subscribehttp.Status{Status: s}.Copying()
 	case s.State == subscribe.Resyncing:
-		return plain(s.ResyncReason)
+		return s.ResyncReason
 	}
 	return ""
 }
@@ -143,11 +143,14 @@ func printRows(w io.Writer, rows []row) error {
 	return printTable(w, table)
 }
 
-// printTable aligns the columns.
+// printTable aligns the columns. Cells may have any text.
 func printTable(w io.Writer, table [][]string) error {
 	var aligned strings.Builder
 	tw := tabwriter.NewWriter(&aligned, 0, 0, 3, ' ', 0)
 	for _, cells := range table {
+		for i := range cells {
+			cells[i] = plain(cells[i])
+		}
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 	tw.Flush()
@@ -159,9 +162,14 @@ func printTable(w io.Writer, table [][]string) error {
 	return nil
 }
 
-// plain makes one line of a text of a stranger, without what a terminal would obey.
+// plain returns the text on one line, without what a terminal would obey.
 func plain(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
 }
 
 // describe prints all of a copy.
@@ -177,7 +185,7 @@ func describe(w io.Writer, service string, s subscribe.Status, now time.Time) er
 	}
 	table := [][]string{
 		{service + "/" + s.Feed + ":", stateOf(s)},
-		{"  source", plain(s.URL)},
+		{"  source", s.URL},
 		{"  as of", asOf},
 		{"  cursor", s.Cursor.String() + ", " + plural(int(s.LagEntries), "entry", "entries") + " behind"},
 		{"  schedule", fmt.Sprintf("%s, page size %d (%s)", scheduleOf(s), s.PageSize, setBy[s.ScheduleSource])},
