@@ -125,7 +125,8 @@ func completion(stdout io.Writer) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use: "completion bash|zsh|fish", Short: "Print the completion of a shell", ValidArgs: shells,
-		Long: `It completes commands, services, feeds and the ids of rejected entries of a program called subscribers, as "go install ./subscribers" makes it.`,
+		Long: `It completes commands, services, feeds and the ids of rejected entries of a program called subscribers, as "go install ./subscribers"
+makes it. That of bash needs the package bash-completion.`,
 		Example: `  source <(subscribers completion bash)                                        # now; in ~/.bashrc: always
   subscribers completion zsh > "${fpath[1]}/_subscribers"
   subscribers completion fish > ~/.config/fish/completions/subscribers.fish`,
