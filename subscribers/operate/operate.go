@@ -23,8 +23,8 @@ import (
 const Attention = 3
 
 const exitCodes = `
-Exit codes: 0 done; 1 the service refused, failed or did not answer; 2 wrong arguments or settings; 3 (status) a service is down or
-not ready, or a copy is stale or diverged, its polls fail, or it has rejected entries.
+Exit codes: 0 done; 1 the service refused, failed or did not answer; 2 wrong arguments or settings; 3 (status) a service is down,
+not ready or refuses, or a copy is stale or diverged, its polls fail, or it has rejected entries.
 `
 
 type settings struct {
