@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
@@ -56,9 +57,9 @@ func TestWayOfAnOrder(t *testing.T) {
 	for _, name := range all[:8] {
 		stop[name] = p.start(t, name)
 	}
-	var services []topology.Service
+	var services []directory.Service
 	for _, name := range all[:8] {
-		services = append(services, topology.Service{Name: name, URL: p.urls[name]})
+		services = append(services, directory.Service{Name: name, URL: p.urls[name]})
 	}
 	engine := webserver.New(slog.New(slog.DiscardHandler))
 	topology.Route(engine, topology.NewWatch(services, ""))

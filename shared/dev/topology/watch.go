@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/directory"
 )
 
 const (
@@ -24,11 +26,11 @@ type Watch struct {
 
 	mu     sync.Mutex
 	states []State // one per service
-	asked  []Service
+	asked  []directory.Service
 }
 
 // NewWatch returns a watch of the services. The token, if any, is sent to all of them.
-func NewWatch(services []Service, token string) *Watch {
+func NewWatch(services []directory.Service, token string) *Watch {
 	w := &Watch{token: token, asked: services, tracing: http.DefaultTransport.(*http.Transport).Clone()}
 	now := time.Now().UTC()
 	for _, s := range services {
