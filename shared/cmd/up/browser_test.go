@@ -271,7 +271,7 @@ func (v *visit) tune(t *testing.T) {
 			Source    string      `json:"schedule_source"`
 			NextPolls []time.Time `json:"next_polls"`
 		}
-		if err := getJSON(v.url("warehouse")+"/subscriptions", &list); err != nil || len(list) != 1 {
+		if err := getJSON(v.url("warehouse")+"/subscriptions", &list); err != nil || len(list) != 2 || list[0].Feed != "orders" {
 			t.Fatalf("%+v, %v", list, err)
 		}
 		s := list[0]
