@@ -30,8 +30,10 @@ type shipped struct {
 	Status  shipment.Status
 	OrderID uuid.UUID `json:"order_id"`
 	Car     int
-	Name    string
-	City    string
+
+	Cancelled bool `json:"order_cancelled"`
+	Name      string
+	City      string
 }
 
 // Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not;
