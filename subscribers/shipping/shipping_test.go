@@ -363,6 +363,26 @@ func TestFeedsTakeTurns(t *testing.T) {
 	}
 }
 
+// Cancelled orders with more cars than are stopped at once are too much for one page, but not alone.
+func TestManyCars(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	var page []event
+	for n := range 3 {
+		page = append(page, orderedCars(n, 1, order.Cancelled, 1, 10_000))
+	}
+	if err := d.do(t.Context(), page...); !errors.Is(err, subscribe.ErrTooMuch) {
+		t.Errorf("three at once: %v", err)
+	}
+	if err := d.do(t.Context(), page[0]); err != nil {
+		t.Fatal(err)
+	}
+	var stopped int
+	if err := d.QueryRow(t.Context(), `select count(*) from shipment where status = 'stopped'`).Scan(&stopped); err != nil || stopped != 10_000 {
+		t.Errorf("%d are stopped, %v", stopped, err)
+	}
+}
+
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)
