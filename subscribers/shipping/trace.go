@@ -12,13 +12,12 @@ import (
 // traceOrder returns when the cars of an order became ready, left and came back, and what they wait for.
 func traceOrder(ctx context.Context, db *pgxpool.Pool, id uuid.UUID) (trace.Part, error) {
 	return trace.Read(ctx, db, id, `
-		select order_id, customer_id from shipment where order_id = $1 or id = $1 or build_id = $1
+		select order_id, customer_id from shipment where order_id = $1 or id = $1
 		 union all select order_id, customer_id from build where order_id = $1 or id = $1`, `
 		select at, 'car ' || car || ' ' || what, '/shipments/' || id
 		  from shipment cross join lateral (values
 		       (case when status = 'ready' or shipped_at is null then ready_at end, 'is ready to leave'),
 		       (shipped_at, 'has left'),
-		       (returning_since, 'is on its way back'),
 		       (case when status = 'returned' then updated_at end, 'came back'),
 		       (case when status = 'stopped' then updated_at end, 'does not leave')) as step (at, what)
 		 where order_id = $1`, `

@@ -81,6 +81,24 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	}))
 }
 
+// Action adds a POST to what operators may do. act returns what clients of the API get, and the path of the page that
+// browsers are led to.
+func (s *Site) Action(path string, act func(*http.Request) (data any, page string, err error)) {
+	s.router.Operators.POST(path, webserver.Handle(func(c *gin.Context) error {
+		data, page, err := act(request(c))
+		if err != nil {
+			return err
+		}
+		c.Header("Cache-Control", "no-store")
+		if web.PrefersHTML(c.Request) {
+			c.Redirect(http.StatusSeeOther, page)
+			return nil
+		}
+		web.JSON(c.Writer, c.Request, http.StatusOK, data)
+		return nil
+	}))
+}
+
 // Metrics adds to what /metrics shows.
 func (s *Site) Metrics(collectors ...prometheus.Collector) {
 	s.router.Metrics.MustRegister(collectors...)
