@@ -58,11 +58,12 @@ func content(o *shownOrder) string {
 // A shownOrder is an order with the names of today's catalogue.
 type shownOrder struct {
 	*order.Order
-	Short   string // the end of the id, enough to refer to it
-	Own     bool   // the client is its buyer
-	Feed    bool   // the client may read the feed
-	Summary string // "2 Edison Volta, 1 Edison Ohm"
-	Lines   []shownLine
+	Short    string // the end of the id, enough to refer to it
+	Own      bool   // the client is its buyer
+	Feed     bool   // the client may read the feed
+	Operator bool   // the client is an operator
+	Summary  string // "2 Edison Volta, 1 Edison Ohm"
+	Lines    []shownLine
 }
 
 type shownLine struct {

@@ -116,7 +116,7 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 	if web.PrefersHTML(c.Request) {
 		c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 		view := shown(o)
-		view.Own, view.Feed = by.Owns(o.CustomerID), source.MayRead(c)
+		view.Own, view.Feed, view.Operator = by.Owns(o.CustomerID), source.MayRead(c), by.Operator
 		render(c, status, orderPage, "Order "+view.Short, view)
 		return
 	}

@@ -11,33 +11,54 @@ import (
 	"time"
 )
 
-// Logger returns a logger that writes one line of key=value per record of at least level: debug, info, warn or error;
-// "" is info. Times are UTC. Tokens and the passwords of URLs are redacted. A writer that does not take a line within a
-// second, such as a pipe that nobody reads, holds up nothing: it gets no more lines until it has taken that one.
-func Logger(w io.Writer, level string) (*slog.Logger, error) {
-	var min slog.Level
-	switch strings.ToLower(level) {
+// A Level is the least level of what is logged: debug, info, warn or error; "" is info.
+type Level string
+
+// UnmarshalText reads a level.
+func (l *Level) UnmarshalText(text []byte) error {
+	_, err := Level(text).slog()
+	if err == nil {
+		*l = Level(text)
+	}
+	return err
+}
+
+func (l Level) slog() (slog.Level, error) {
+	switch strings.ToLower(string(l)) {
 	case "debug":
-		min = slog.LevelDebug
+		return slog.LevelDebug, nil
 	case "", "info":
+		return slog.LevelInfo, nil
 	case "warn":
-		min = slog.LevelWarn
+		return slog.LevelWarn, nil
 	case "error":
-		min = slog.LevelError
-	default:
-		return nil, Usagef("LOG_LEVEL=%q: takes debug, info, warn or error", level)
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("takes debug, info, warn or error, not %q", string(l))
+}
+
+// Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
+// passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
+// holds up nothing: it gets no more lines until it has taken that one.
+func Logger(w io.Writer, level Level) (*slog.Logger, error) {
+	min, err := level.slog()
+	if err != nil {
+		return nil, Usagef("LOG_LEVEL: %w", err)
 	}
 	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
 }
 
-// patience is how long a line of the log, or of stderr, may wait for its reader.
+// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a tenth
+// of the time after that.
 const patience = time.Second
 
 // A patientWriter writes lines to w, and drops lines that would wait for w.
 type patientWriter struct {
 	w       io.Writer
 	mu      sync.Mutex
-	writing chan error // gets the outcome of the line that was not taken in time; nil means that there is none
+	waited  time.Duration // of which that much is used up
+	last    time.Time     // when that was so
+	writing chan error    // gets the outcome of the line that was not taken in time; nil means that there is none
 	dropped int
 }
 
@@ -56,6 +77,12 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	if p.dropped > 0 {
 		text = append(fmt.Appendf(nil, "level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", p.dropped), text...)
 	}
+	began := time.Now()
+	p.waited = max(p.waited-began.Sub(p.last)/10, 0)
+	defer func() {
+		p.last = time.Now()
+		p.waited += p.last.Sub(began)
+	}()
 	written := make(chan error, 1)
 	go func() {
 		_, err := p.w.Write(text)
@@ -65,7 +92,7 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	case err := <-written:
 		p.writing, p.dropped = nil, 0
 		return len(line), err
-	case <-time.After(patience):
+	case <-time.After(patience - p.waited):
 		p.writing, p.dropped = written, 0
 		return len(line), nil
 	}

@@ -3,6 +3,7 @@ package feed
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +77,25 @@ func TestMembers(t *testing.T) {
 				t.Errorf("JSON: %v %s", err, body)
 			}
 		})
+	}
+}
+
+// What Show makes of an entry costs its page nothing: readers want the entity.
+func TestShowThatFails(t *testing.T) {
+	t.Parallel()
+	for name, show := range map[string]func() (Shown, error){
+		"an error":       func() (Shown, error) { return Shown{Title: "half"}, errors.New("no such model") },
+		"a panic":        func() (Shown, error) { panic("no such model") },
+		"too many words": func() (Shown, error) { return Shown{Title: "A car", HTML: strings.Repeat("<p>", maxWords)}, nil },
+	} {
+		d := &Document{Description: Description{Name: "things", Show: func(Entry) (Shown, error) { return show() }}}
+		d.Entries = []Entry{{Position: 7, Version: 1, Entity: []byte(`{"a":1}`)}}
+		body, err := d.JSON()
+		if err != nil || !strings.Contains(string(body), `"title":"Entry 7"`) || !strings.Contains(string(body), `"entity":{"a":1}`) {
+			t.Errorf("%s: %v: %.300s", name, err, body)
+		}
+		if body, err = d.Atom(); err != nil || len(body) > 2000 {
+			t.Errorf("%s: %v: %d bytes", name, err, len(body))
+		}
 	}
 }

@@ -138,15 +138,23 @@ type Document struct {
 	Archive bool
 }
 
-// Words returns the entry in words. One that Show cannot read is still there for those who copy it.
-func (d *Description) Words(e Entry) Shown {
+// maxWords is how long the title and the HTML of an entry may be, in bytes: readers take pages up to a limit, and need
+// the entity rather than its words.
+const maxWords = 256 << 10
+
+// Words returns the entry in words. One that Show cannot read, or has too many words for, is still there for those who
+// copy it.
+func (d *Description) Words(e Entry) (shown Shown) {
 	if d.Show == nil {
 		return plain(e)
 	}
-	shown, err := d.Show(e)
-	if err != nil {
-		return Shown{Title: fmt.Sprintf("Entry %d", e.Position), HTML: "<p>This entry cannot be put into words.</p>"}
-	}
+	var err error
+	defer func() {
+		if recover() != nil || err != nil || len(shown.Title)+len(shown.HTML) > maxWords {
+			shown = Shown{Title: fmt.Sprintf("Entry %d", e.Position), HTML: "<p>This entry cannot be put into words.</p>"}
+		}
+	}()
+	shown, err = d.Show(e)
 	return shown
 }
 

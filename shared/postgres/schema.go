@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/migrate"
@@ -179,4 +180,7 @@ func (s *schema) close() {
 }
 
 // saysSearchPath reports whether a URL sets search_path, directly or among the options.
-func saysSearchPath(url string) bool { return strings.Contains(url, "search_path") }
+func saysSearchPath(url string) bool {
+	cfg, err := pgconn.ParseConfig(url)
+	return err == nil && (cfg.RuntimeParams["search_path"] != "" || strings.Contains(cfg.RuntimeParams["options"], "search_path"))
+}

@@ -29,7 +29,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 	lock, start := false, time.Now()
 	for n := 1; ; n++ {
 		at, err := try(lock)
-		again := n < maxAttempts && time.Since(start) < l.patience && l.committing.Err() == nil
+		again := (n < maxAttempts || isCode(err, "55P03")) && time.Since(start) < l.patience && l.committing.Err() == nil
 		switch {
 		case err == nil:
 			l.remember(at.runs)

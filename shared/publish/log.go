@@ -22,8 +22,9 @@ const (
 	maxGroup     = 512              // changes in one packet
 	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and to find out its outcome
 	lockTimeout  = "2s"             // for a row that another transaction has locked: a commit that hangs keeps the head locked
+	groupTimeout = "100ms"          // the same in a group, where all other changes wait as well
 	closeTimeout = time.Second      // for what is under way at Close, before it is given up, and once more after that
-	maxAttempts  = 10               // of one packet, after a lost swap, a lost connection or a deadlock
+	maxAttempts  = 10               // of one packet, after a lost swap, a lost connection or a deadlock; while a head is locked, as many as there is time for
 )
 
 // A Log is the writing side of all feeds of one database. Several logs, in several processes, may write to the same

@@ -37,6 +37,11 @@ func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size 
 	if err != nil {
 		return nil, err
 	}
+	if !at.Known { // a primary that was deposed has another history than the one that its readers follow now
+		ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+		defer cancel()
+		return at, l.Ready(ctx)
+	}
 	// If another process appended, no later answer may know less than this one.
 	return at, l.durable(ctx, name, at.Head.Position)
 }

@@ -521,3 +521,37 @@ func TestStandbyThatIsBehind(t *testing.T) {
 	standby.Promote()
 	waitFor(t, "the feed to be served by what was the standby", all(http.StatusOK))
 }
+
+// A primary whose synchronous standby was promoted does not say that the history of those who follow the new one is
+// another.
+func TestDeposedPrimary(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "a standby")
+	_, standby, pool := replicated(t)
+	l := impatient(t, pool)
+	server := serve(t, l)
+	fill(t, l, 3)
+	standby.Promote()
+	after := standby.Open("things")
+	waitFor(t, "the promotion", func() bool {
+		var recovering bool
+		return after.QueryRow(t.Context(), `select pg_is_in_recovery()`).Scan(&recovering) == nil && !recovering
+	})
+	standby.Exec("alter system set synchronous_standby_names = ''", "select pg_reload_conf()")
+	waitFor(t, "the new primary to wait for nobody", func() bool {
+		var names string
+		return after.QueryRow(t.Context(), `show synchronous_standby_names`).Scan(&names) == nil && names == ""
+	})
+	if err := impatient(t, after).Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
+		t.Fatal(err)
+	}
+	var cursor string
+	if err := after.QueryRow(t.Context(), `select position || '-' || left(encode(digest, 'hex'), 12) from feed`).Scan(&cursor); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if resp, body := get(t, server, "GET", "/feeds/things.json?after="+cursor+"&limit=10"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}
+}

@@ -32,6 +32,8 @@ type Router struct {
 
 	// PublicURL is the address of the process for clients, without a slash at the end.
 	PublicURL string
+	// MapURL is the address of the map for browsers, without a slash at the end, or empty.
+	MapURL string
 
 	title  string
 	feeds  FeedSettings
@@ -65,7 +67,7 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	}
 	r := &Router{
 		Anybody: engine.Group(""), Readers: engine.Group("", rules.Reader()), Operators: engine.Group("", rules.Operator()),
-		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL),
+		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL),
 		title: s.Title, feeds: set.FeedSettings, access: rules,
 	}
 	rules.Route(r.Anybody)

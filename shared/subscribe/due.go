@@ -40,7 +40,7 @@ func (st *state) after(err error, now time.Time) time.Time {
 	st.metrics.polled(err)
 	if err == nil {
 		if was != nil {
-			st.logger.Info("source answers again", "feed", st.Name, "failures", st.last.failures)
+			st.logger.Info("polls succeed again", "feed", st.Name, "failures", st.last.failures)
 		}
 		st.last.failures, st.last.state = 0, pollSucceeded
 		st.nextPoll = st.tuned.schedule.Next(now)

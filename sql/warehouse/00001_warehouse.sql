@@ -82,6 +82,7 @@ create table movement (
     on_order_after bigint      not null
 );
 create index on movement (part, id);
+create index on movement (order_id) where order_id is not null;
 
 insert into supplier(supplier, name, lead_days) values
     ('zellhaus',      'Zellhaus Battery Works', 12),

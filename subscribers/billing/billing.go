@@ -16,6 +16,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -38,6 +39,9 @@ var Service = &subscriber.Service{
 			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
 			Check: shipment.Check, Apply: applyShipments, Optional: true,
 		},
+	},
+	Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+		return traceOrder(ctx, s.DB, id)
 	},
 	Routes: func(s *subscriber.Site) {
 		s.Page("/", "Invoices", page, func(r *http.Request) (any, error) { return overview(r, s.DB) })

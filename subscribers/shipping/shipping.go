@@ -22,6 +22,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -61,6 +62,9 @@ func Service() *subscriber.Service {
 			return pickUp(ctx, s.Log, current, set.Pickup)
 		},
 		Current: current,
+		Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+			return traceOrder(ctx, s.DB, id)
+		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Shipments", page, func(r *http.Request) (any, error) {
 				stages, err := overview(r.Context(), s.DB)

@@ -17,6 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -70,6 +71,9 @@ func Service() *subscriber.Service {
 			},
 		},
 		Work: func(ctx context.Context, s *subscriber.Site) error { return book(ctx, s.DB, time.Now()) },
+		Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+			return traceOrder(ctx, s.DB, id)
+		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })

@@ -214,6 +214,9 @@ func (c *company) settings(s service) []string {
 	if s.name != broker {
 		set = append(set, "ACCESS="+cmp.Or(c.env["ACCESS"], "open"))
 	}
+	if c.env["MAP_URL"] == "" {
+		set = append(set, fmt.Sprintf("MAP_URL=http://localhost:%d", mapPort+c.portOffset))
+	}
 	if c.dataDir != "" && s.name != sink {
 		set = append(set, "DATA_DIR="+c.dataDir)
 	}

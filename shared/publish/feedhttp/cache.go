@@ -14,6 +14,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const (
@@ -105,7 +107,7 @@ func (c *cache) get(ctx context.Context, tag string, render func(context.Context
 func (c *cache) fill(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (doc *cached, err error) {
 	defer func() {
 		if p := recover(); p != nil { // no other goroutine recovers it
-			doc, err = nil, fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			doc, err = nil, fmt.Errorf("a document panicked: %s\n%s", web.Panicked(p), debug.Stack())
 		}
 	}()
 	if doc := c.lookup(tag); doc != nil { // cached since get looked
