@@ -59,6 +59,7 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	}
 	h := &handler{store{r.Pool, log}, settings, buyers}
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
+	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
 	r.Anybody.POST("/signout", webserver.Handle(h.signOut))
 	buyers.Route(r.Anybody, h.handover)
