@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -262,6 +263,34 @@ func TestLogThatNobodyReads(t *testing.T) {
 			t.Errorf("%v, %d of 2000 lines are there, then: %.300s", err, strings.Count(before, "\n"), after)
 		}
 	})
+}
+
+// Lines that are read slowly take a second at most, and a tenth of the time after that.
+func TestLogThatIsReadSlowly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		logger, err := Logger(slowWriter{}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for range 1000 {
+			logger.Info("a line")
+			time.Sleep(10 * time.Millisecond) // the work
+		}
+		if took := time.Since(began); took > 12500*time.Millisecond {
+			t.Errorf("work of 10 s took %v", took)
+		}
+		time.Sleep(time.Minute) // until the last line is taken
+	})
+}
+
+// A slowWriter takes 900 ms for each line.
+type slowWriter struct{}
+
+func (slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(900 * time.Millisecond)
+	return len(b), nil
 }
 
 func TestStopWithParent(t *testing.T) {

@@ -30,14 +30,17 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
 }
 
-// patience is how long a line of the log, or of stderr, may wait for its reader.
+// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a tenth
+// of the time after that.
 const patience = time.Second
 
 // A patientWriter writes lines to w, and drops lines that would wait for w.
 type patientWriter struct {
 	w       io.Writer
 	mu      sync.Mutex
-	writing chan error // gets the outcome of the line that was not taken in time; nil means that there is none
+	waited  time.Duration // of which that much is used up
+	last    time.Time     // when that was so
+	writing chan error    // gets the outcome of the line that was not taken in time; nil means that there is none
 	dropped int
 }
 
@@ -56,6 +59,12 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	if p.dropped > 0 {
 		text = append(fmt.Appendf(nil, "level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", p.dropped), text...)
 	}
+	began := time.Now()
+	p.waited = max(p.waited-began.Sub(p.last)/10, 0)
+	defer func() {
+		p.last = time.Now()
+		p.waited += p.last.Sub(began)
+	}()
 	written := make(chan error, 1)
 	go func() {
 		_, err := p.w.Write(text)
@@ -65,7 +74,7 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	case err := <-written:
 		p.writing, p.dropped = nil, 0
 		return len(line), err
-	case <-time.After(patience):
+	case <-time.After(patience - p.waited):
 		p.writing, p.dropped = written, 0
 		return len(line), nil
 	}

@@ -33,7 +33,7 @@ const (
 // once. It only grows, so its length shows whether it has something new, unless a person has changed it.
 type erasedList struct {
 	path string
-	seen atomic.Pointer[os.FileInfo] // of the file as last read, and with what this process has appended; nil means never
+	seen atomic.Pointer[os.FileInfo] // of the file as last applied, and with what this process has appended; nil means never
 
 	mu     sync.Mutex
 	ids    map[erasedID]bool // without line numbers, as last read
@@ -146,7 +146,6 @@ func (l *erasedList) read() (ids []erasedID, is os.FileInfo, err error) {
 			return nil, nil, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
 		}
 	}
-	l.seen.Store(&is)
 	return ids, is, nil
 }
 
@@ -195,9 +194,9 @@ func parseErased(line string) (e erasedID, ok bool, err error) {
 // errReplaced means that the file was replaced while it was written, as by an editor.
 var errReplaced = errors.New("it was replaced in the meantime")
 
-// add appends ids and flushes them to disk. from and to are the lengths of the list before and after. All errors wrap
+// add appends ids and flushes them to disk. was and is are the states of the list before and after. All errors wrap
 // ErrNotListed.
-func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
+func (l *erasedList) add(ids []erasedID) (was, is os.FileInfo, err error) {
 	var lines bytes.Buffer
 	now := time.Now().UTC().Format(time.RFC3339)
 	for _, e := range ids {
@@ -205,14 +204,13 @@ func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var was, is os.FileInfo
 	for range 3 {
 		if was, is, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
 			break
 		}
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: %w", ErrNotListed, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrNotListed, err)
 	}
 	if seen := l.seen.Load(); seen != nil && same(*seen, was) { // else it is read again
 		l.seen.Store(&is)
@@ -221,7 +219,7 @@ func (l *erasedList) add(ids []erasedID) (from, to int64, err error) {
 		l.idsAre = is
 		l.know(ids)
 	}
-	return was.Size(), is.Size(), nil
+	return was, is, nil
 }
 
 // append returns the state of the file before and after.
@@ -283,10 +281,9 @@ func (l *erasedList) stat() os.FileInfo {
 	return nil
 }
 
-// isApplied reports whether the list is as it was when it was last read, and of that length. If the file cannot be
+// isApplied reports whether the list is as it was when it was last applied, and of that length. If the file cannot be
 // read, its last known state counts.
 func (l *erasedList) isApplied(length int64) bool {
-	seen := *l.seen.Load() // it is read when the log is opened
-	is := l.stat()
-	return seen.Size() == length && (is == nil || same(seen, is))
+	seen, is := l.seen.Load(), l.stat()
+	return seen != nil && (*seen).Size() == length && (is == nil || same(*seen, is))
 }

@@ -402,6 +402,31 @@ func TestListAndDatabase(t *testing.T) {
 		}
 		waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
 	})
+	t.Run("while a corrected list cannot be applied, nothing is served", func(t *testing.T) {
+		t.Parallel()
+		l, pool, file := begin(t)
+		ada, wrong := uuid.New(), uuid.New()
+		signUp(t, l, ada, "Ada")
+		write := func(feed string, id uuid.UUID) {
+			t.Helper()
+			if err := os.WriteFile(file, []byte(listHead+"2026-11-28T21:04:05Z "+feed+" "+id.String()+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("things", wrong)
+		waitFor(t, "the list to be applied", func() bool { _, err := l.Snapshot(t.Context(), "things"); return err == nil })
+		write("thongs", ada)
+		refuses := func() bool { _, err := l.Snapshot(t.Context(), "things"); return errors.Is(err, ErrUnapplied) }
+		waitFor(t, "it to be refused", refuses)
+		for range 10 {
+			time.Sleep(maxStale / 4)
+			if !refuses() {
+				t.Fatal("the feed is served, though its list is not applied")
+			}
+		}
+		write("things", ada)
+		waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
+	})
 	for name, change := range map[string]func(file, text string) error{
 		"in place": func(file, text string) error { return os.WriteFile(file, []byte(text), 0o644) },
 		"in another file": func(file, text string) error {
@@ -534,9 +559,9 @@ func TestErasedList(t *testing.T) {
 			if ids, is, err := l.read(); err != nil || len(ids) != c.ids || is.Size() != int64(len(c.text)) {
 				t.Fatalf("%d ids, %v, %v", len(ids), is, err)
 			}
-			from, to, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
-			if err != nil || from != int64(len(c.text)) || to != l.stat().Size() {
-				t.Errorf("from %d to %d of %d, %v", from, to, l.stat().Size(), err)
+			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
+			if err != nil || was.Size() != int64(len(c.text)) || !same(is, l.stat()) {
+				t.Errorf("from %v to %v, %v", was, is, err)
 			}
 			ids, _, err := l.read()
 			if err != nil || len(ids) != c.ids+1 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -162,10 +163,15 @@ func (l *Log) applyList(ctx context.Context) error {
 	if err := encodeRows(ctx, conn); err != nil {
 		return err
 	}
-	back, err := pendingInTx(ctx, conn, l.applyIn)
+	var list os.FileInfo
+	back, err := pendingInTx(ctx, conn, func(ctx context.Context, tx pgx.Tx) (back pending, err error) {
+		back, list, err = l.applyIn(ctx, tx)
+		return back, err
+	})
 	if err != nil {
 		return fmt.Errorf("apply the list of erased ids: %w", err)
 	}
+	l.reerasure.list.seen.Store(&list)
 	for name, records := range back {
 		l.logger.WarnContext(ctx, "erased again what the database had back, as after the restore of a dump", "feed", name, "entities", len(records))
 	}
@@ -179,31 +185,30 @@ func pendingInTx(ctx context.Context, conn *pgx.Conn, do func(context.Context, p
 	})
 }
 
-// applyIn returns the tombstones that are to be appended.
-func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
+// applyIn returns the tombstones that are to be appended, and the state of the list that it has applied.
+func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (back pending, is os.FileInfo, err error) {
 	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C" for update`)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	heads, err := collectHeads(rows)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := l.complete(ctx, tx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	list, is, err := l.reerasure.list.read()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	size := is.Size()
 	var was int64
 	if err := tx.QueryRow(ctx, `select coalesce(max(listed), 0) from feed`).Scan(&was); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if size < was {
+	if is.Size() < was {
 		l.logger.WarnContext(ctx, "the list of erased ids is shorter than it was: put its newest state back, or what it alone knew is not erased "+
-			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", size)
+			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", is.Size())
 	}
 	listed := map[string]map[uuid.UUID]bool{}
 	for name := range heads {
@@ -211,31 +216,31 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (pending, error) {
 	}
 	for _, e := range list {
 		if listed[e.feed] == nil {
-			return nil, fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
+			return nil, nil, fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
 		}
 		listed[e.feed][e.id] = true
 	}
-	if size, err = l.learn(ctx, tx, heads, listed, size); err != nil {
-		return nil, err
+	if is, err = l.learn(ctx, tx, heads, listed, is); err != nil {
+		return nil, nil, err
 	}
-	back := pending{}
+	back = pending{}
 	for name, ids := range listed {
 		if err := l.eraseAgain(ctx, tx, back, name, slices.Collect(maps.Keys(ids))); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if back, err = back.number(ctx, tx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	runs := back.place(heads)
 	for i := range runs {
 		appending := runs[i].append()
 		if _, err := tx.Exec(ctx, appending.sql, appending.args...); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	_, err = tx.Exec(ctx, `update feed set listed = $1 where listed <> $1`, size)
-	return back, err
+	_, err = tx.Exec(ctx, `update feed set listed = $1 where listed <> $1`, is.Size())
+	return back, is, err
 }
 
 // constraintNames selects the tables' constraints as TABLE CONSTRAINT.
@@ -258,8 +263,8 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// learn adds to the list what the database knows to be erased, and returns the list's length.
-func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool, size int64) (int64, error) {
+// learn adds to the list what the database knows to be erased, and returns the list's state.
+func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool, is os.FileInfo) (os.FileInfo, error) {
 	var unlisted []erasedID
 	for name, head := range heads {
 		if head.Erasures == 0 {
@@ -267,11 +272,11 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 		}
 		rows, err := tx.Query(ctx, `select distinct entity_id from feed_entry where feed = $1 and kind = 'delete' and salt is null`, name)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		for _, id := range ids {
 			if !listed[name][id] {
@@ -280,13 +285,13 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 		}
 	}
 	if len(unlisted) == 0 {
-		return size, nil
+		return is, nil
 	}
-	from, to, err := l.reerasure.list.add(unlisted)
-	if from != size { // something was added since the list was read: it is applied the next time
-		to = size
+	was, now, err := l.reerasure.list.add(unlisted)
+	if err == nil && same(is, was) { // else something was added since the list was read: it is applied the next time
+		is = now
 	}
-	return to, err
+	return is, err
 }
 
 // eraseAgain erases the entities again: it appends a tombstone if the feed says anything of one, and deletes what the
@@ -344,6 +349,9 @@ const listedSQL = `update feed set listed = $2 where listed = $1 and name = any(
 
 // addToList writes the ids that a transaction erases to the list, and returns the statement that records its length.
 func (l *Log) addToList(p pending) (statement, error) {
-	from, to, err := l.reerasure.list.add(p.erases())
-	return statement{listedSQL, []any{from, to, p.feeds()}}, err
+	was, is, err := l.reerasure.list.add(p.erases())
+	if err != nil {
+		return statement{}, err
+	}
+	return statement{listedSQL, []any{was.Size(), is.Size(), p.feeds()}}, nil
 }

@@ -17,7 +17,7 @@ import (
 // triesAgain does what run does after a poll, as soon as that is due.
 func (c *copier) triesAgain(t testing.TB) {
 	t.Helper()
-	c.quarantine.retryAt = time.Time{}
+	c.quarantine.retries.at = time.Time{}
 	if err := c.quarantine.retryDue(t.Context(), func() bool { return true }); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestWhenRejectedEntriesAreTriedAgain(t *testing.T) {
 	attempts := func() int { return count(t, c.pool, `select sum(attempts) from rejected_entry`) }
 	after := func(want time.Duration, tries int) {
 		t.Helper()
-		if got := time.Until(c.quarantine.retryAt); got > want || got < want-10*time.Second || attempts() != tries {
+		if got := time.Until(c.quarantine.retries.at); got > want || got < want-10*time.Second || attempts() != tries {
 			t.Errorf("the next try is in %v, after %d; want %v, %d", got, attempts(), want, tries)
 		}
 	}
@@ -158,7 +158,7 @@ func TestWhenRejectedEntriesAreTriedAgain(t *testing.T) {
 	c.triesAgain(t)
 	after(time.Minute, 2)
 	c.wantRejected(t, s, "banned", 6)
-	c.quarantine.retryAt = time.Time{}
+	c.quarantine.retries.at = time.Time{}
 	if err := c.quarantine.retryDue(t.Context(), func() bool { return false }); err != nil { // paused, or stopped
 		t.Fatal(err)
 	}
@@ -222,11 +222,147 @@ func TestEntryThatEndsItsSession(t *testing.T) {
 				t.Errorf("%d polls failed", failed)
 			}
 			c.wantRejected(t, s, sessionEnded, 7)
-			c.triesAgain(t)
-			if n := count(t, c.pool, `select attempts from rejected_entry`); n != 1 {
-				t.Errorf("%d attempts", n)
+			c.quarantine.retries.at = time.Time{} // at the start
+			if err := c.quarantine.retryDue(t.Context(), mayGoOn); !errors.As(err, new(*sessionError)) {
+				t.Errorf("at the start: %v", err)
 			}
+			c.quarantine.retries.at = time.Now()
+			if err := c.quarantine.retryDue(t.Context(), mayGoOn); err != nil {
+				t.Errorf("later: %v", err)
+			}
+			s.put(t, 21, 22)
+			c.mustPoll(t)
+			c.resync(t)
+			s.put(t, 23, 24)
+			c.pollUntil(t)
+			c.wantRejected(t, s, sessionEnded, 7)
+			c = c.restarted(t, s, 10) // in a process that does not know of it
+			c.impatient()
+			if name != "terminated" {
+				begin(t, c)
+			}
+			c.resync(t)
+			c.pollUntil(t)
+			c.wantRejected(t, s, sessionEnded, 7)
 		})
+	}
+}
+
+func mayGoOn() bool { return true }
+
+// Where every session ends, no entry is at fault.
+func TestEverythingEndsItsSession(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "timeouts")
+	s := newSource(t)
+	s.put(t, 1, 5)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	c.impatient()
+	exec(t, c.pool, `create function note() returns trigger language plpgsql as 'begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(0.1); return new; end';
+		create trigger note after insert or update on thing for each row execute function note()`)
+	s.put(t, 1, 3)
+	for began := time.Now(); time.Since(began) < 3*c.timeout; {
+		err := c.poll(t.Context())
+		if c.state.after(err, time.Now()); err == nil {
+			t.Fatal("the poll succeeds")
+		}
+	}
+	if at := c.stored(t); at.rejected > 0 {
+		t.Errorf("%d are rejected", at.rejected)
+	}
+	exec(t, c.pool, `drop trigger note on thing`)
+	c.pollUntil(t)
+	c.wantRejected(t, s, "")
+}
+
+// An entry whose retry fails with all others, whatever the reason, keeps them from nothing.
+func TestRetryThatFails(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	raises := func(code string) func(ctx context.Context, tx pgx.Tx) error {
+		return func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `do 'begin raise exception using errcode = ''`+code+`''; end'`)
+			return err
+		}
+	}
+	for name, fail := range map[string]func(ctx context.Context, tx pgx.Tx) error{
+		"53200": raises("53200"), "XX001": raises("XX001"), "58030": raises("58030"), "25006": raises("25006"), "40001": raises("40001"), "55P03": raises("55P03"),
+		"it ends its session": func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `select pg_terminate_backend(pg_backend_pid())`)
+			return err
+		},
+		"it hangs": func(ctx context.Context, _ pgx.Tx) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 5)
+			c := newCopier(t, s)
+			c.mustPoll(t)
+			apply := c.Apply
+			lacks := func(context.Context, pgx.Tx) error { return errors.New("the service lacks something") }
+			for _, n := range []int{7, 8, 9} {
+				c.failsOn(n, lacks)
+			}
+			s.put(t, 6, 10)
+			c.mustPoll(t)
+			c.wantRejected(t, s, "lacks something", 7, 8, 9)
+			c.Apply = apply
+			c.impatient()
+			c.failsOn(7, fail)
+			for range 3 {
+				c.mustPoll(t)
+				c.quarantine.retries.at = time.Now()
+				_ = c.quarantine.retryDue(t.Context(), mayGoOn)
+			}
+			c.wantRejected(t, s, "", 7)
+			c.Apply = apply
+			for range 3 {
+				c.quarantine.retries.at = time.Time{}
+				_ = c.quarantine.retryDue(t.Context(), mayGoOn)
+			}
+			c.wantRejected(t, s, "")
+		})
+	}
+}
+
+// Entries that need each other arrive together.
+func TestRejectedEntriesThatNeedEachOther(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	exec(t, c.pool, uniqueNames+` deferrable initially deferred`)
+	s.rename(t, 1, "a", 2, "b", 3, "c")
+	c.mustPoll(t)
+	exec(t, c.pool, `create function refuse() returns trigger language plpgsql as 'begin perform missing(1); return new; end';
+		create trigger refuse before update on thing for each row when (new.name ~ '^[ab]$' and old.name <> new.name) execute function refuse()`)
+	s.rename(t, 1, "tmp", 2, "a", 1, "b", 4, "d")
+	c.mustPoll(t)
+	c.wantRejected(t, s, "missing", 1, 2)
+	exec(t, c.pool, `drop trigger refuse on thing`)
+	c.triesAgain(t)
+	c.wantRejected(t, s, "")
+	c.wantUpToDate(t, s)
+}
+
+// Entries that are rejected all the time put the next try off for none, and a pause does not, either.
+func TestRetryIsNotPutOff(t *testing.T) {
+	t.Parallel()
+	q := &quarantine{target: &target{}}
+	q.retrySoon()
+	at := q.retries.at
+	q.retrySoon()
+	if !q.retries.at.Equal(at) {
+		t.Errorf("first at %v, then at %v", at, q.retries.at)
+	}
+	q.retries.at, q.retries.pause = time.Now(), firstRetry
+	if err := q.retryDue(t.Context(), func() bool { return false }); err != nil || q.retries.pause != firstRetry {
+		t.Errorf("%v, the pause is %v", err, q.retries.pause)
+	}
+	q.retries.at, q.retries.pause = time.Now().Add(lastRetry), lastRetry
+	if q.retrySoon(); time.Until(q.retries.at) > firstRetry {
+		t.Errorf("the next try is at %v", q.retries.at)
 	}
 }
 

@@ -75,7 +75,7 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	defer cancel()
 	began := time.Now()
 	doubted, _ := a.quarantine.doubted(t.entries)
-	carefully := len(doubted) > 0 && len(t.entries) > 1
+	carefully := len(doubted) > 0 && len(t.entries) > 1 || a.quarantine.suspects(t.entries)
 	bad, err := a.tryCommit(ctx, t, carefully)
 	if err != nil && t.before != nil {
 		if <-t.before.done; t.before.err != nil {
@@ -86,12 +86,8 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	if !whole && !carefully && len(t.entries) > 0 && a.entryMayBeAtFault(ctx, err) {
 		bad, err = a.tryCommit(ctx, t, true)
 	}
-	if ended, ok := errors.AsType[*sessionError](err); ok && len(t.entries) == 1 {
-		ending := rejection{Entry: t.entries[0], reason: ended}
-		if a.quarantine.settle([]rejection{ending}) == nil {
-			t.ending = &ending
-			bad, err = a.tryCommit(ctx, t, false)
-		}
+	if _, ended := errors.AsType[*sessionError](err); ended { // with a witness, the next attempt may tell why
+		a.quarantine.seekWitness(ctx, a.fetcher.client)
 	}
 	if err != nil {
 		return &pageError{"apply the page after " + t.from.cursor.String(), t.to.cursor.Position - t.from.cursor.Position, err}
@@ -140,10 +136,7 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 		}
 	}, func(tx pgx.Tx) error {
 		if len(t.entries) > 0 {
-			bad, err = a.applyNewer(ctx, tx, t, known, carefully)
-			if err != nil && tx.Conn().IsClosed() && ctx.Err() == nil {
-				return &sessionError{err}
-			} else if err != nil {
+			if bad, err = a.applyNewer(ctx, tx, t, known, carefully); err != nil {
 				return err
 			}
 		}
@@ -177,7 +170,8 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 				return err
 			}
 		}
-		return conn.SendBatch(ctx, &b).Close()
+		err = conn.SendBatch(ctx, &b).Close()
+		return cmp.Or(a.quarantine.ended(ctx, conn.Conn(), t.entries, err), err)
 	})
 }
 
@@ -209,11 +203,8 @@ const notNullViolation = "23502"
 // applyNewer applies those of the page's entries that are newer than what is known.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *known, carefully bool) (bad []rejection, err error) {
 	entries := known.newer(t.entries)
-	switch {
-	case len(entries) == 0:
+	if len(entries) == 0 {
 		return nil, nil
-	case t.ending != nil:
-		return []rejection{*t.ending}, a.quarantine.reject(ctx, tx, []rejection{*t.ending})
 	}
 	if carefully {
 		bad, err = a.quarantine.applyCarefully(ctx, tx, entries, a.quarantine.step())
@@ -221,6 +212,7 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 		var good []feed.Entry
 		if good, bad = a.quarantine.check(entries); len(good) > 0 {
 			err = a.call(ctx, tx, good, known.rows)
+			err = cmp.Or(a.quarantine.ended(ctx, tx.Conn(), good, err), err)
 		}
 	}
 	if err == nil {
@@ -263,8 +255,7 @@ func fenced(tag pgconn.CommandTag) error {
 type turn struct {
 	entries  []feed.Entry // the newest of each entity
 	from, to progress
-	before   *turn      // the page before it, or nil if that was committed
-	ending   *rejection // of its only entity, whose application ends the session with the database
+	before   *turn // the page before it, or nil if that was committed
 
 	done chan struct{}
 	err  error // set before done is closed

@@ -122,13 +122,16 @@ func limitAttempt(ctx context.Context, tx pgx.Tx, step time.Duration) (_ context
 // A slowError is an attempt that took too long.
 type slowError struct{ limit time.Duration }
 
-func (e *slowError) Error() string { return fmt.Sprintf("took longer than %v", e.limit) }
+// tookLonger begins the reason of an entry that took too long.
+const tookLonger = "took longer than "
+
+func (e *slowError) Error() string { return tookLonger + e.limit.String() }
 
 // A sessionError means that the session with the database ended while a page was applied: the database crashed, or only
 // its process for the session, which an entry may cause.
 type sessionError struct{ cause error }
 
-// sessionEnded begins the reason of an entry that is not tried again by itself.
+// sessionEnded begins the reason of an entry that ends it.
 const sessionEnded = "the session with the database ended while it was applied"
 
 func (e *sessionError) Error() string { return sessionEnded + ": " + unquoted(e.cause) }

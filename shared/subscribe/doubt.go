@@ -1,10 +1,13 @@
 package subscribe
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -67,12 +70,81 @@ func (q *quarantine) settle(bad []rejection) (err error) {
 	return err
 }
 
+// ended returns a *sessionError if the session with the database has ended while the entries were applied, or nil. One
+// of them may be the reason, which no later statement can tell. So the next attempt halves them. An entry that has
+// ended it alone, again and again, is at fault if the witness does not.
+func (q *quarantine) ended(ctx context.Context, conn *pgx.Conn, entries []feed.Entry, failed error) error {
+	if failed == nil || ctx.Err() != nil || !conn.IsClosed() {
+		return nil
+	}
+	failed = &sessionError{failed}
+	if len(entries) == 1 {
+		e := entries[0]
+		witness := q.kept.Load()
+		if witness != nil && witness.ID != e.ID && q.settle([]rejection{{Entry: e, reason: failed}}) == nil && q.takes(ctx, *witness) {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			if q.ending == nil {
+				q.ending = map[doubtful]error{}
+			}
+			q.ending[doubtful{e.ID, e.Version}] = failed
+		}
+		return failed
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.suspect = map[doubtful]bool{}
+	for _, e := range entries {
+		q.suspect[doubtful{e.ID, e.Version}] = true
+	}
+	return failed
+}
+
+// takes reports whether Apply takes the entry in a session of its own. Nothing of it stays.
+func (q *quarantine) takes(ctx context.Context, e feed.Entry) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.step())
+	defer cancel()
+	return q.inTx(ctx, func(*pgx.Batch) {}, func(tx pgx.Tx) error {
+		failed, err := q.attempt(ctx, tx, []feed.Entry{e}, false, q.step())
+		return cmp.Or(err, failed)
+	}) == nil
+}
+
+// suspected separates entries of which one may end the session, and rejects those that do.
+func (q *quarantine) suspected(entries []feed.Entry) (others, suspected []feed.Entry, ending []rejection) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.suspect)+len(q.ending) == 0 {
+		return entries, nil, nil
+	}
+	for _, e := range entries {
+		of := doubtful{e.ID, e.Version}
+		if reason := q.ending[of]; reason != nil {
+			ending = append(ending, rejection{Entry: e, reason: reason})
+		} else if q.suspect[of] {
+			suspected = append(suspected, e)
+		} else {
+			others = append(others, e)
+		}
+	}
+	return others, suspected, ending
+}
+
+// suspects reports whether one of the entries may end the session.
+func (q *quarantine) suspects(entries []feed.Entry) bool {
+	_, suspected, ending := q.suspected(entries)
+	return len(suspected)+len(ending) > 0
+}
+
 // trust forgets the doubts about entries that were applied or rejected.
 func (q *quarantine) trust(entries []feed.Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, e := range entries {
-		delete(q.doubts, doubtful{e.ID, e.Version})
+		of := doubtful{e.ID, e.Version}
+		delete(q.doubts, of)
+		delete(q.suspect, of)
+		delete(q.ending, of)
 	}
 }
 
@@ -80,7 +152,7 @@ func (q *quarantine) trust(entries []feed.Entry) {
 func (q *quarantine) trustAll() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.doubts = nil
+	q.doubts, q.suspect, q.ending = nil, nil, nil
 }
 
 // step returns how long a statement may take in a page that is applied in parts.

@@ -31,12 +31,14 @@ type quarantine struct {
 	passed  atomic.Bool                // the feed's Check has passed an entry
 	looked  feed.Cursor                // how far seeCheck has searched
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
+	kept    atomic.Pointer[feed.Entry] // the same, kept over resyncs
 	sought  atomic.Bool                // seekWitness has searched
 
-	mu         sync.Mutex
-	doubts     map[doubtful]doubt // of pages that were not applied
-	retryAt    time.Time          // of the rejected entries; zero means after the next poll
-	retryPause time.Duration
+	mu      sync.Mutex
+	doubts  map[doubtful]doubt // of pages that were not applied
+	suspect map[doubtful]bool  // one of them may have ended the session with the database
+	ending  map[doubtful]error // they have ended it again and again, alone
+	retries retrying
 }
 
 // A rejection is an entry that cannot be applied.
@@ -142,7 +144,7 @@ func (q *quarantine) seekWitness(ctx context.Context, client *feedclient.Client)
 	for _, e := range good {
 		_, rejected := known.rejected[e.ID]
 		if !e.Deleted && !rejected && known.rows[e.ID] == e.Version {
-			q.witness.Store(&e)
+			q.setWitness(&e)
 			return
 		}
 	}
@@ -195,30 +197,35 @@ func (e *refusedError) Error() string {
 func (e *refusedError) Unwrap() error { return e.first }
 
 // applyCarefully applies the entries in tx, each the newest of its entity, except the bad ones, which it returns for
-// reject. No statement may take longer than step. Entries that have exceeded that before are tried last, one by one.
+// reject. No statement may take longer than step. Entries that have exceeded that before are tried last, one by one, and
+// before them, by halves, those of which one may have ended the session.
 func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
 	good, bad := q.check(entries)
+	good, suspected, ending := q.suspected(good)
 	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
 		return nil, err
 	}
 	doubted, others := q.doubted(good)
-	refused, err := q.applyBest(ctx, tx, others, step)
-	for _, e := range doubted {
-		if err == nil {
-			var alone []rejection
-			alone, err = q.applyBest(ctx, tx, []feed.Entry{e}, step)
-			refused = append(refused, alone...)
+	parts, half := [][]feed.Entry{others}, (len(suspected)+1)/2
+	if half > 0 {
+		parts = slices.AppendSeq(parts, slices.Chunk(suspected, half))
+	}
+	parts = slices.AppendSeq(parts, slices.Chunk(doubted, 1))
+	var refused []rejection
+	for _, part := range parts {
+		some, err := q.applyBest(ctx, tx, part, step)
+		if err != nil {
+			return nil, err
+		}
+		refused = append(refused, some...)
+	}
+	if len(refused) < len(good)+len(suspected) {
+		if refused, err = q.again(ctx, tx, refused, step); err != nil {
+			return nil, err
 		}
 	}
-	if err == nil && len(refused) < len(good) {
-		refused, err = q.again(ctx, tx, refused, step)
-	}
-	bad = append(bad, refused...)
-	if err == nil {
-		err = restore()
-	}
-	return bad, err
+	return slices.Concat(bad, refused, ending), restore()
 }
 
 // again tries entries once more that may have failed because of another entry, such as one that has given up their
@@ -270,6 +277,10 @@ func (q *quarantine) attempt(ctx context.Context, tx pgx.Tx, entries []feed.Entr
 	}
 	if failed == nil { // constraints that are deferred to the commit fail here; later statements may defer them again
 		_, failed = inner.Exec(limited, `set constraints all immediate; set constraints all deferred`)
+	}
+	if ended := q.ended(limited, inner.Conn(), entries, failed); ended != nil {
+		_ = end(failed)
+		return nil, ended
 	}
 	failed = end(failed)
 	if failed == nil && keep {
@@ -377,11 +388,16 @@ func (q *quarantine) logRejected(ctx context.Context, bad []rejection) {
 	}
 }
 
+func (q *quarantine) setWitness(e *feed.Entry) {
+	q.witness.Store(e)
+	q.kept.Store(e)
+}
+
 // see stores the last entry that has passed, as the witness.
 func (q *quarantine) see(entries []feed.Entry, bad []rejection) {
 	for _, e := range slices.Backward(entries) {
 		if !e.Deleted && !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
-			q.witness.Store(&e)
+			q.setWitness(&e)
 			return
 		}
 	}

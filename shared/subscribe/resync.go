@@ -196,6 +196,9 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		}
 		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
+	if _, ended := errors.AsType[*sessionError](err); ended { // with a witness, the next attempt may tell why
+		r.applier.quarantine.seekWitness(ctx, r.fetcher.client)
+	}
 	if err != nil {
 		return &pageError{what: "apply the resync", err: err}
 	}

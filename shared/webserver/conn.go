@@ -70,14 +70,19 @@ func (c *impatientConn) slow(now time.Time) bool {
 	if since := c.sending.Load(); since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
 		return true
 	}
+	return c.slowly(now) > 0
+}
+
+// slowly returns for how much the client has been waited for too long.
+func (c *impatientConn) slowly(now time.Time) (n int) {
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
 	for _, since := range c.awaited {
 		if now.Sub(since) > slowAfter {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // await notes that the client is waited for, until arrived is called. The connection may be nil.

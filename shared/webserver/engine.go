@@ -196,10 +196,11 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 		if conn := connOf(req); conn != nil && req.ProtoMajor > 1 {
 			release, full := conn.open.requests.Take(conn.client.String())
 			if full != nil {
+				conn.open.giveWay() // for the next request
 				fail(c, full)
 				return
 			}
-			defer release()
+			context.AfterFunc(req.Context(), release) // when the client has taken the answer
 		}
 		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
 			body := boundBody(unwrap(c.Writer), req, large, web.ClientKey(c.Request))

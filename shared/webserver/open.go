@@ -93,6 +93,24 @@ func givesWay(conns map[*impatientConn]struct{}, slow bool) *impatientConn {
 	return nil
 }
 
+// giveWay closes the connection over which its client is waited for the most often, if there is one.
+func (o *openConns) giveWay() {
+	var slowest *impatientConn
+	most, now := 0, time.Now()
+	o.mu.Lock()
+	for _, conns := range o.byClient {
+		for c := range conns {
+			if n := c.slowly(now); n > most {
+				slowest, most = c, n
+			}
+		}
+	}
+	o.mu.Unlock()
+	if slowest != nil {
+		_ = slowest.Close()
+	}
+}
+
 func (o *openConns) forget(c *impatientConn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -378,6 +378,52 @@ func TestSlowStreamsGiveWay(t *testing.T) {
 	})
 }
 
+// Clients that are waited for take the requests over HTTP/2 from no others.
+func TestSlowRequestsOverHTTP2GiveWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
+		ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, func(r *gin.Engine) {
+			r.GET("/", func(c *gin.Context) { c.String(http.StatusOK, strings.Repeat("page", 1<<20)) })
+			r.GET("/livez", func(c *gin.Context) { c.Status(http.StatusNoContent) })
+		})
+		dial := func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil }
+		greedy := secureClient(roots, dial)
+		greedy.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+		var untaken []io.Closer
+		for range 750 {
+			resp, err := greedy.Get("https://localhost/")
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Fatal(resp, err)
+			}
+			untaken = append(untaken, resp.Body)
+		}
+		other := secureClient(roots, dial)
+		ask := func() int {
+			resp, err := other.Get("https://localhost/livez")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode
+		}
+		if got := ask(); got != http.StatusTooManyRequests { // in memory all are one client
+			t.Errorf("at first: %d", got)
+		}
+		time.Sleep(2 * slowAfter)
+		ask()
+		synctest.Wait()
+		if got := ask(); got != http.StatusNoContent {
+			t.Errorf("then: %d", got)
+		}
+		for _, body := range untaken {
+			_ = body.Close()
+		}
+		greedy.CloseIdleConnections()
+		other.CloseIdleConnections()
+	})
+}
+
 // A late body ends when it is closed.
 type late chan struct{}
 

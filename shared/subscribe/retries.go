@@ -1,0 +1,136 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// The service may have been at fault, so rejected entries are tried again by themselves, after a poll that succeeded:
+// first at the start, and then after a pause, which doubles while none of them is applied. They are tried together,
+// since they may need each other, but for those that cost the others time or the session: of these, one each time.
+const (
+	firstRetry  = time.Minute
+	lastRetry   = time.Hour
+	retryAtOnce = 1000             // entries
+	retryTime   = 10 * time.Second // for entries that are tried one by one
+)
+
+// retrying says when and how the rejected entries are tried again.
+type retrying struct {
+	at    time.Time // zero means after the next poll
+	pause time.Duration
+
+	// The others are of the one goroutine that polls.
+	apart bool                    // together they have failed as a whole: one of them may be the reason
+	alone map[uuid.UUID]time.Time // entries to be tried alone, and when that was so last
+}
+
+// retrySoon notes that an entry has been rejected.
+func (q *quarantine) retrySoon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.retries.pause = firstRetry
+	if soon := time.Now().Add(firstRetry); q.retries.at.IsZero() || q.retries.at.After(soon) {
+		q.retries.at = soon
+	}
+}
+
+// retryDue tries the rejected entries again if that is due.
+func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
+	q.mu.Lock()
+	atStart, due := q.retries.at.IsZero(), !time.Now().Before(q.retries.at)
+	q.mu.Unlock()
+	if !due || !goOn() {
+		return nil
+	}
+	together, alone, err := q.toRetry(ctx, atStart)
+	if err != nil {
+		return err
+	}
+	ctx, stop := finishing(ctx)
+	defer stop()
+	applied := 0
+	try := func(ids ...uuid.UUID) error {
+		if len(ids) == 0 {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+		found, refused, err := q.reapply(ctx, ids, q.step())
+		if err == nil {
+			applied += found - len(refused)
+		}
+		return err
+	}
+	if !q.retries.apart {
+		err = try(together...)
+		q.retries.apart = err != nil
+	} else {
+		q.retries.apart = false
+		began := time.Now()
+		for _, id := range together {
+			if failed := try(id); failed != nil {
+				q.retries.alone[id] = time.Now()
+				err = errors.Join(err, failed)
+			}
+			if !goOn() || time.Since(began) > retryTime {
+				q.retries.apart = true
+				break
+			}
+		}
+	}
+	err = errors.Join(err, try(alone...))
+	if applied > 0 {
+		q.logger.InfoContext(ctx, "rejected entries were applied", "feed", q.Name, "applied", applied)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.retries.pause = min(max(2*q.retries.pause, firstRetry), lastRetry); applied > 0 {
+		q.retries.pause = firstRetry
+	}
+	q.retries.at = time.Now().Add(q.retries.pause)
+	return err
+}
+
+// toRetry returns the rejected entries to be tried together, and one to be tried alone, if there are such ones: in turn,
+// one that was too slow, waited too long for a lock, or made what it was tried with fail as a whole. One that has ended
+// the session with the database is tried at the start only, since it may stop the whole database. Malformed items are
+// left out.
+func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone []uuid.UUID, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	rows, err := q.pool.Query(ctx, `
+		select entity_id, reason from rejected_entry
+		 where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '[' order by rejected_at, position`, q.service, q.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if q.retries.alone == nil {
+		q.retries.alone = map[uuid.UUID]time.Time{}
+	}
+	var id uuid.UUID
+	var reason string
+	_, err = pgx.ForEachRow(rows, []any{&id, &reason}, func() error {
+		_, failed := q.retries.alone[id]
+		switch ends := strings.HasPrefix(reason, sessionEnded); {
+		case ends && !atStart:
+		case ends, failed, strings.HasPrefix(reason, tookLonger), strings.Contains(reason, "(SQLSTATE "+lockNotAvailable+")"):
+			alone = append(alone, id)
+		case len(together) < retryAtOnce:
+			together = append(together, id)
+		}
+		return nil
+	})
+	slices.SortStableFunc(alone, func(a, b uuid.UUID) int { return q.retries.alone[a].Compare(q.retries.alone[b]) })
+	if len(alone) > 0 {
+		alone = alone[:1]
+		q.retries.alone[alone[0]] = time.Now()
+	}
+	return together, alone, err
+}
