@@ -164,3 +164,29 @@ func TestSignInReturns(t *testing.T) {
 		}
 	}
 }
+
+// A page of a problem has the links of its app, and those of its text.
+func TestPagesOfProblems(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t)
+	b := newBrowser(t)
+	for address, links := range map[string][]string{
+		co.sales.URL + "/none":                              {`href="/orders"`, `href="/"`},
+		co.sales.URL + "/orders":                            {`<a href="/orders" aria-current="page">Orders</a>`, `Operators log in at <a href="/login">/login</a>.`},
+		co.customers.URL + "/signin/none":                   {`href="/account"`, `href="/signup"`},
+		co.customers.URL + "/customers/" + uuid.NewString(): {`href="/account"`, `href="` + co.sales.URL + `/"`},
+	} {
+		b.get(t, address)
+		b.wants(t, b.status, append(links, `<nav aria-label="Main">`)...)
+		if b.status < 400 || strings.Contains(b.page, "/feeds/") {
+			t.Errorf("%s: %d %s", address, b.status, b.page)
+		}
+	}
+	at, err := url.Parse(co.sales.URL + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.at = at
+	b.post(t, co.customers.URL+"/handover", url.Values{"handover": {"x"}})
+	b.wants(t, 403, `the shop, <a href="`+co.sales.URL+`/">`, `href="/account"`)
+}

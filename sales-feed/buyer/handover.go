@@ -135,12 +135,12 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 }
 
 func (s *Side) failed(why string) error {
-	shop := "the shop"
+	shop, url := "the shop", string(s.otherURL)+"/"
 	if s.app == Customers {
-		shop += ", " + string(s.otherURL) + "/,"
+		shop += ", " + url + ","
 	}
 	return &web.Problem{
-		Status: http.StatusForbidden, Title: "This sign-in or sign-out has expired",
+		Status: http.StatusForbidden, Title: "This sign-in or sign-out has expired", Links: []string{url},
 		Detail: why + " Nothing has changed. Go to " + shop + " and try again there.",
 	}
 }
