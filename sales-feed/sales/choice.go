@@ -2,6 +2,7 @@ package sales
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -120,10 +121,10 @@ func (h *handler) review(c *gin.Context) error {
 		c.Redirect(http.StatusSeeOther, "/")
 		return nil
 	}
-	return h.renderReview(c, by, chosen, nil)
+	return h.renderReview(c, by, chosen, uuid.NewString(), nil)
 }
 
-func (h *handler) renderReview(c *gin.Context, by buyer.Party, chosen choice, problem *web.Problem) error {
+func (h *handler) renderReview(c *gin.Context, by buyer.Party, chosen choice, key string, problem *web.Problem) error {
 	o, wrong := chosen.order()
 	if wrong != nil {
 		return h.renderStorefront(c, by, chosen, wrong)
@@ -135,22 +136,35 @@ func (h *handler) renderReview(c *gin.Context, by buyer.Party, chosen choice, pr
 		Order   *shownOrder
 		Key     string       // makes a form that is sent twice one order
 		Problem *web.Problem // or nil
-	}{h.viewOf(by), chosen, shown(o), uuid.NewString(), problem})
+	}{h.viewOf(by), chosen, shown(o), key, problem})
 	return nil
 }
 
-// refused answers a purchase by a form that was refused with the form again, if its sender can mend that, or returns err.
-func (h *handler) refused(c *gin.Context, by buyer.Party, chosen choice, err error) error {
+const keyField = "idempotency_key"
+
+// refused answers a purchase by a form that failed with the form again, or returns err if its sender cannot mend that. key
+// is that of the form.
+func (h *handler) refused(c *gin.Context, by buyer.Party, chosen choice, key string, err error) error {
 	p, ok := errors.AsType[*web.Problem](err)
 	switch {
-	case !ok || p.Status != http.StatusUnprocessableEntity || !web.PrefersHTML(c.Request):
+	case !web.PrefersHTML(c.Request):
+		return err
+	case web.StatusOf(err) == http.StatusServiceUnavailable:
+		if p = web.ProblemOf(c.Request, err, h.logger); p == nil {
+			return err
+		}
+		maps.Copy(c.Writer.Header(), p.Header)
+		c.Writer.Header().Del("Location")
+		p = web.Errorf(p.Status, "We do not know whether the order was placed. Buy again in a few seconds: it is placed only once.")
+		return h.renderReview(c, by, chosen, key, p)
+	case !ok || p.Status != http.StatusUnprocessableEntity:
 		return err
 	case p.Errors == nil: // the key was used
-		p = web.Errorf(p.Status, "You have already bought with this form. Nothing more was bought. Your orders has that order; buy again to place another one.")
+		p = web.Errorf(p.Status, "You have already bought with this form. Nothing more was bought. Your orders have it; buy again to place another one.")
 	case p.Wrong(reviewed) == "":
 		return h.renderStorefront(c, by, chosen, p)
 	}
-	return h.renderReview(c, by, chosen, p)
+	return h.renderReview(c, by, chosen, uuid.NewString(), p)
 }
 
 // statusOf returns the status of a page with a problem, which may be nil.

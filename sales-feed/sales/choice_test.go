@@ -133,3 +133,29 @@ func TestWrongChoice(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 }
+
+// While the database is away, guests look at the cars, and a purchase keeps its form, with its key.
+func TestPurchaseWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	b := &browser{s, map[string]*http.Cookie{}}
+	b.do(t, "GET", "/", "")
+	_, page := b.do(t, "GET", "/review?model=ohm&quantity=1", "")
+	form := purchaseOf(page)
+	for _, table := range []string{"idempotency_key", "buyer_since"} {
+		exec(t, s, `alter table `+table+` rename to away`)
+		resp, page := b.do(t, "POST", "/orders", form)
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || purchaseOf(page) != form || !strings.Contains(page, "it is placed only once") {
+			t.Errorf("without %s: %d %v %s", table, resp.StatusCode, resp.Header, page)
+		}
+		for _, path := range []string{"/", "/review?model=ohm&quantity=1"} {
+			if resp, page := b.do(t, "GET", path, ""); resp.StatusCode != 200 || !strings.Contains(page, "You are buying as a guest.") {
+				t.Errorf("without %s: %s: %d %s", table, path, resp.StatusCode, page)
+			}
+		}
+		exec(t, s, `alter table away rename to `+table)
+	}
+	if resp, _ := b.do(t, "POST", "/orders", form); resp.StatusCode != 303 || len(s.entries(t)) != 1 {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+}

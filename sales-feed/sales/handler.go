@@ -1,6 +1,7 @@
 package sales
 
 import (
+	"log/slog"
 	"net/http"
 	"strconv"
 
@@ -17,6 +18,7 @@ type handler struct {
 	store    store
 	settings Settings
 	buyers   *buyer.Side
+	logger   *slog.Logger
 }
 
 var (
@@ -44,6 +46,9 @@ func (h *handler) place(c *gin.Context) error {
 		p.reviewed, _ = strconv.ParseInt(form.Get("total_cents"), 10, 64)
 	}
 	by, err := h.buyers.Of(c)
+	if err != nil && form != nil {
+		return h.refused(c, by, chosen, form.Get(keyField), err)
+	}
 	if err == nil && by.Ended != uuid.Nil {
 		err = buyer.ErrEnded // otherwise the order would be a guest's
 	}
@@ -61,7 +66,7 @@ func (h *handler) place(c *gin.Context) error {
 	guest := p.CustomerID == nil
 	o, err := h.store.place(c.Request.Context(), p, key)
 	if err != nil && form != nil {
-		return h.refused(c, by, chosen, err)
+		return h.refused(c, by, chosen, form.Get(keyField), err)
 	}
 	if err != nil {
 		return err

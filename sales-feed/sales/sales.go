@@ -57,7 +57,7 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	if err != nil {
 		return err
 	}
-	h := &handler{store{r.Pool, log}, settings, buyers}
+	h := &handler{store{r.Pool, log}, settings, buyers, r.Logger}
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
 	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
