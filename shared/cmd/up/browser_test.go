@@ -45,6 +45,7 @@ func browse(t *testing.T, b *bench, up *process) {
 		{"every page is for everybody", v.lookAtAll},
 		{"so are those that say no", v.lookAtProblems},
 		{"another browser is signed in by a link, cancels its orders, and signs out", v.signInElsewhere},
+		{"what a guest ordered before the sign-up is invoiced and leaves", v.signUpAfterwards},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -265,6 +266,23 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	}
 	v.look(t, b, looks)
 	b.blameless(t, "signing in and out")
+}
+
+func (v *visit) signUpAfterwards(t *testing.T) {
+	b := v.openTab(t)
+	b.open(t, v.url(sales)+"/")
+	b.buy(t, "joule")
+	short := b.order(t)
+	short = short[len(short)-8:]
+	b.goes(t, `form[action="/signin"] button`, `form[action="/customers"]`)
+	b.fill(t, `form[action="/customers"]`, "name", "Grete Hermann", "email", "grete@example.com", "street", "Am Wall 7", "postal_code", "28195", "city", "Bremen", "country", "DE")
+	b.goes(t, `form[action="/customers"] button`, `form[action$="/cancel"]`)
+	if err := b.says("Order "+short, "your account"); err != nil {
+		t.Error(err)
+	}
+	b.shows(t, v.url("billing")+"/", "Grete Hermann", "€34,500.00")
+	b.shows(t, v.url("shipping")+"/", "Grete Hermann, Bremen", short)
+	b.blameless(t, "signing up after buying")
 }
 
 func (v *visit) tune(t *testing.T) {
