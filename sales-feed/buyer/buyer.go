@@ -5,6 +5,7 @@ package buyer
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -38,7 +39,7 @@ func Repeats(t time.Time) bool {
 type Buyer struct {
 	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
 	Since    int64     `json:"since,omitzero"`    // when the account's e-mail address was confirmed, Unix microseconds; 0: it was not. A later confirmation ends the credential
-	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that no customer has; a browser keeps it when it signs in
+	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that becomes the customer's if the visitor signs up; a browser keeps it when it signs in to another account
 }
 
 // ID returns the id that an order of the buyer carries, or Nil if the buyer has no identity.
@@ -58,7 +59,7 @@ func (b Buyer) Owns(id uuid.UUID) bool {
 type Party struct {
 	Buyer
 	Operator bool
-	Ended    uuid.UUID // the customer of a cookie that has ended, see ErrEnded; else Nil
+	Ended    uuid.UUID // the customer, or else the visitor, of a cookie that has ended, see ErrEnded; else Nil
 	Unknown  error     // why Operator could not be determined: the session cannot be looked up; else nil
 	reader   bool      // the request has a feed reader's token, which is no buyer's credential
 }
@@ -139,20 +140,37 @@ func (s *Side) Of(c *gin.Context) (Party, error) {
 		if !ours || s.codec(0).Decode(tokenPurpose, signed, &p.Buyer) != nil {
 			return Party{}, unauthorized("The token is not valid: send the buyer's token as Authorization: Bearer, or none.")
 		}
-		ended, err := s.ended(c.Request.Context(), p.Buyer)
-		if ended {
-			err = ErrEnded
+		if err := s.withoutEnded(c.Request.Context(), &p); err != nil {
+			return Party{}, err
 		}
-		return p, err
+		if p.Ended != uuid.Nil {
+			return Party{}, ErrEnded
+		}
+		return p, nil
 	}
 	if s.read(c, buyerCookie, cookieTime, &p.Buyer) != nil {
 		p.Buyer = Buyer{}
 	}
-	ended, err := s.ended(c.Request.Context(), p.Buyer)
+	err = s.withoutEnded(c.Request.Context(), &p)
+	return p, err
+}
+
+// withoutEnded takes from the party what has ended of its credential.
+func (s *Side) withoutEnded(ctx context.Context, p *Party) error {
+	ended, err := s.ended(ctx, p.Buyer)
 	if ended {
 		p.Ended, p.Buyer = p.Customer, Buyer{Visitor: p.Visitor}
 	}
-	return p, err
+	if err != nil || s.app == Customers {
+		return err
+	}
+	if ended, err = s.hasSignedUp(ctx, p.Visitor); ended {
+		if p.Customer == uuid.Nil {
+			p.Ended = cmp.Or(p.Ended, p.Visitor)
+		}
+		p.Visitor = uuid.Nil
+	}
+	return err
 }
 
 // Require is like Of, and returns [ErrNobody] if the request has no credential.

@@ -34,12 +34,20 @@ type Handover struct {
 	News     bool      `json:"news,omitzero"`     // to sales: reports Since, and does not sign in a browser that is not signed in as the customer
 	SignOut  [][]byte  `json:"sign_out,omitzero"` // the browser has signed out: the digests of [Side.Paired]
 
-	Visitor uuid.UUID `json:"-"` // the visitor that the browser was when it began; not sent, since sales has it
+	Visitor uuid.UUID `json:"visitor,omitzero"` // the visitor that the browser was when it began; sent to customers, whose answer does not repeat it
+	Next    string    `json:"-"`                // the path at sales to return to; not sent, since the browser has it
 }
 
 // begun is the content of the cookie that sales gives a browser when it begins to sign in.
 type begun struct {
 	Nonce   string    `json:"nonce"`
+	Visitor uuid.UUID `json:"visitor,omitzero"`
+	Next    string    `json:"next,omitzero"`
+}
+
+// Began is what customers remembers of a browser that began to sign in at sales: the nonce's digest and the visitor.
+type Began struct {
+	Nonce   []byte    `json:"nonce"`
 	Visitor uuid.UUID `json:"visitor,omitzero"`
 }
 
@@ -108,7 +116,7 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 		if digest := sha256.Sum256([]byte(b.Nonce)); err != nil || subtle.ConstantTimeCompare(digest[:], got.Nonce) != 1 {
 			return got, s.failed("It began in another browser, or too long ago.")
 		}
-		got.Visitor = b.Visitor
+		got.Visitor, got.Next = b.Visitor, b.Next
 	}
 	if got.SignOut != nil {
 		common := func(digest []byte) bool {
@@ -127,12 +135,12 @@ func (s *Side) receive(c *gin.Context) (got Handover, err error) {
 }
 
 func (s *Side) failed(why string) error {
-	shop := "the shop"
+	shop, url := "the shop", string(s.otherURL)+"/"
 	if s.app == Customers {
-		shop += ", " + string(s.otherURL) + "/,"
+		shop += ", " + url + ","
 	}
 	return &web.Problem{
-		Status: http.StatusForbidden, Title: "This sign-in or sign-out has expired",
+		Status: http.StatusForbidden, Title: "This sign-in or sign-out has expired", Links: []string{url},
 		Detail: why + " Nothing has changed. Go to " + shop + " and try again there.",
 	}
 }
@@ -147,24 +155,24 @@ func (s *Side) use(ctx context.Context, id uuid.UUID) (first bool, err error) {
 	return tag.RowsAffected() == 1, nil
 }
 
-// Begin starts a sign-in at sales, and returns the nonce's digest.
-func (s *Side) Begin(c *gin.Context, visitor uuid.UUID) ([]byte, error) {
-	b := begun{rand.Text(), visitor}
+// Begin starts a sign-in at sales that returns to the path next, and returns what is handed over.
+func (s *Side) Begin(c *gin.Context, visitor uuid.UUID, next string) (Handover, error) {
+	b := begun{rand.Text(), visitor, next}
 	digest := sha256.Sum256([]byte(b.Nonce))
-	return digest[:], s.write(c, begunCookie, signInTime+handoverTime, b, withHandovers(c))
+	return Handover{Nonce: digest[:], Visitor: visitor}, s.write(c, begunCookie, signInTime+handoverTime, b, withHandovers(c))
 }
 
 // Remember stores at customers that the browser began to sign in at sales.
-func (s *Side) Remember(c *gin.Context, nonce []byte) error {
-	return s.write(c, begunCookie, signInTime, nonce, http.SameSiteLaxMode)
+func (s *Side) Remember(c *gin.Context, got Handover) error {
+	return s.write(c, begunCookie, signInTime, Began{got.Nonce, got.Visitor}, http.SameSiteLaxMode)
 }
 
-// Remembered returns the nonce's digest that [Side.Remember] stored, or nil.
-func (s *Side) Remembered(c *gin.Context) (nonce []byte) {
-	if s.read(c, begunCookie, signInTime, &nonce) != nil {
+// Remembered returns what [Side.Remember] stored, or nil.
+func (s *Side) Remembered(c *gin.Context) (b *Began) {
+	if s.read(c, begunCookie, signInTime, &b) != nil {
 		return nil
 	}
-	return nonce
+	return b
 }
 
 // Hear stores news of a customer for the request to which the browser is redirected: a POST from another site carries

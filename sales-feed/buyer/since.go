@@ -8,10 +8,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ErrEnded refuses a credential that was issued before the e-mail address of its account was confirmed: a stranger may
-// have signed up with the address.
-var ErrEnded = unauthorized("This browser or token is signed out because the e-mail address of its account has been confirmed since. Nothing was changed or bought. " +
-	"Sign in with a link by e-mail. A POST to the link returns a new token.")
+// ErrEnded refuses a credential that was issued before the e-mail address of its account was confirmed, since a stranger
+// may have signed up with the address, or a guest's that was issued before the guest signed up.
+var ErrEnded = unauthorized("This browser or token is signed out because its guest has signed up, or the e-mail address of its account has been confirmed, since then. " +
+	"Nothing was changed or bought. Sign in with a link by e-mail. A POST to the link returns a new token.")
 
 // Since returns when the account's address was confirmed, as far as this app knows, in Unix microseconds, or 0.
 func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since int64, err error) {
@@ -20,6 +20,28 @@ func Since(ctx context.Context, pool *pgxpool.Pool, customer uuid.UUID) (since i
 		err = fmt.Errorf("look up when an address was confirmed: %w", err)
 	}
 	return since, err
+}
+
+// SignedUp stores at sales that a visitor has become the customer with the same id: other credentials of the visitor,
+// which do not end when the account's address is confirmed, end now.
+func (s *Side) SignedUp(ctx context.Context, visitor uuid.UUID) error {
+	_, err := s.pool.Exec(ctx, `insert into buyer_since (customer_id, since) values ($1, 0) on conflict do nothing`, visitor)
+	if err != nil {
+		err = fmt.Errorf("store that a visitor has signed up: %w", err)
+	}
+	return err
+}
+
+// hasSignedUp reports whether a visitor is known to be a customer.
+func (s *Side) hasSignedUp(ctx context.Context, visitor uuid.UUID) (known bool, err error) {
+	if visitor == uuid.Nil {
+		return false, nil
+	}
+	err = s.pool.QueryRow(ctx, `select exists (select from buyer_since where customer_id = $1)`, visitor).Scan(&known)
+	if err != nil {
+		err = fmt.Errorf("look up whether a visitor has signed up: %w", err)
+	}
+	return known, err
 }
 
 // ended reports whether a customer's credential has ended. Sales does not ask customers: it learns of a confirmation

@@ -2,6 +2,7 @@ package customers
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http/httptest"
@@ -9,9 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/sales-feed/buyer"
@@ -271,4 +275,54 @@ func TestErasedFile(t *testing.T) {
 			t.Errorf("%+v: %s", x, got)
 		}
 	}
+}
+
+// An id is given to an account once, whatever the database has forgotten.
+func TestUsedIDs(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "restores")
+	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")
+	a := startErasing(t, pool, file)
+	s := store{pool, a.log}
+	unused := func(id uuid.UUID, want bool) {
+		t.Helper()
+		if got, err := s.unused(t.Context(), id); err != nil || got != want {
+			t.Errorf("unused: %v, want %v: %v", got, want, err)
+		}
+	}
+	visitor := uuid.New()
+	unused(visitor, true)
+	dump := pgtest.DumpFile(t, pool)
+	var lovelace account
+	if err := json.Unmarshal([]byte(ada), &lovelace); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var first atomic.Int64
+	for range 8 {
+		all.Go(func() {
+			p, err := s.signUp(t.Context(), lovelace, visitor, "")
+			if err != nil {
+				t.Error(err)
+			} else if p.ID == visitor {
+				first.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if first.Load() != 1 {
+		t.Errorf("%d of 8 sign-ups at once have the visitor's id", first.Load())
+	}
+	unused(visitor, false)
+	if err := s.delete(t.Context(), buyer.Buyer{Customer: visitor}, nil); err != nil {
+		t.Fatal(err)
+	}
+	unused(visitor, false)
+	if p, err := s.signUp(t.Context(), lovelace, visitor, ""); err != nil || p.ID == visitor {
+		t.Errorf("%+v, %v", p, err)
+	}
+	pgtest.RestoreFile(t, pool, dump, "--single-transaction")
+	pool.Reset()
+	unused(visitor, false)
+	unused(uuid.New(), true)
 }

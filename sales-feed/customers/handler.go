@@ -32,8 +32,24 @@ func (h *handler) form(c *gin.Context) error {
 			return h.goOn(c, by)
 		}
 	}
-	h.renderSignUp(c, account{}, uuid.NewString(), nil)
-	return nil
+	visitor, err := h.visitor(c)
+	if err == nil {
+		h.renderSignUp(c, account{}, uuid.NewString(), visitor, nil)
+	}
+	return err
+}
+
+// visitor returns the id that a browser from the shop has there, and that its account gets, or Nil if there is none or it
+// has been used.
+func (h *handler) visitor(c *gin.Context) (uuid.UUID, error) {
+	began := h.buyers.Remembered(c)
+	if began == nil || began.Visitor == uuid.Nil {
+		return uuid.Nil, nil
+	}
+	if unused, err := h.store.unused(c.Request.Context(), began.Visitor); err != nil || !unused {
+		return uuid.Nil, err
+	}
+	return began.Visitor, nil
 }
 
 func (h *handler) signUp(c *gin.Context) error {
@@ -47,7 +63,7 @@ func (h *handler) signUp(c *gin.Context) error {
 		return err
 	}
 	if form == nil {
-		p, err := h.store.signUp(c.Request.Context(), a, key)
+		p, err := h.store.signUp(c.Request.Context(), a, uuid.Nil, key)
 		if err != nil {
 			return err
 		}
@@ -64,7 +80,11 @@ func (h *handler) signUp(c *gin.Context) error {
 		return h.answerWithToken(c, http.StatusCreated, p, 0)
 	}
 	a = readForm(form)
-	p, err := h.store.signUp(c.Request.Context(), a, key)
+	visitor, err := h.visitor(c)
+	if err != nil {
+		return err
+	}
+	p, err := h.store.signUp(c.Request.Context(), a, visitor, key)
 	late := false
 	if err == nil {
 		late, err = h.late(c, p)
@@ -73,11 +93,12 @@ func (h *handler) signUp(c *gin.Context) error {
 		err = web.Errorf(http.StatusUnprocessableEntity, "")
 	}
 	if wrong := refused(c, err); wrong != nil {
+		key := form.Get("idempotency_key")
 		if wrong.Errors == nil { // the key was used
 			key = uuid.NewString()
 			wrong = web.Errorf(wrong.Status, "You have already signed up with this form. Sign in to that account, or send the form again to create another one.")
 		}
-		h.renderSignUp(c, a, key, wrong)
+		h.renderSignUp(c, a, key, visitor, wrong)
 		return nil
 	}
 	if err != nil {
@@ -104,6 +125,7 @@ func (h *handler) own(c *gin.Context) (by buyer.Party, id uuid.UUID, err error) 
 	if by, err = h.buyers.Require(c); err != nil {
 		return by, id, err
 	}
+	by.Visitor = uuid.Nil // a guest's credential opens no account
 	if id, err = source.ParseUUID(c.Param("id")); err != nil || !by.Operator && !by.Owns(id) {
 		return by, id, by.Refusal(errNoCustomer)
 	}

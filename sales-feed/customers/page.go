@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/customer"
@@ -26,6 +27,7 @@ type view struct {
 	Unconfirmed string       // the problem of a deletion's confirmation
 	Shop        web.Site
 	Mails       bool // a mail server is configured
+	Guest       bool // the browser may have bought at the shop as a guest
 
 	Key string // of the sign-up: a form that is sent twice makes one account
 
@@ -63,9 +65,9 @@ func (h *handler) view(a account, wrong *web.Problem) view {
 	return v
 }
 
-func (h *handler) renderSignUp(c *gin.Context, a account, key string, wrong *web.Problem) {
+func (h *handler) renderSignUp(c *gin.Context, a account, key string, visitor uuid.UUID, wrong *web.Problem) {
 	v := h.view(a, wrong)
-	v.Key = key
+	v.Key, v.Guest = key, visitor != uuid.Nil
 	h.render(c, signUpPage, "Sign up", v)
 }
 

@@ -24,7 +24,7 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 		c.Redirect(http.StatusSeeOther, string(h.shop)+"/")
 		return nil
 	}
-	if err := h.buyers.Remember(c, got.Nonce); err != nil {
+	if err := h.buyers.Remember(c, got); err != nil {
 		return err
 	}
 	c.Redirect(http.StatusSeeOther, "/signup") // a POST from another site carries no cookies, the redirected request does
@@ -33,16 +33,22 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 
 // goOn hands a signed-in browser over to the shop if it came from there, or else shows the account.
 func (h *handler) goOn(c *gin.Context, by buyer.Buyer) error {
-	nonce := h.buyers.Remembered(c)
-	if nonce == nil {
+	began := h.buyers.Remembered(c)
+	if began == nil {
 		c.Redirect(http.StatusSeeOther, path(by.Customer))
 		return nil
 	}
-	if err := h.buyers.Pair(c, nonce); err != nil {
+	if err := h.buyers.Pair(c, began.Nonce); err != nil {
 		return err
 	}
-	return h.send(c, buyer.Handover{Nonce: nonce, Customer: by.Customer, Since: by.Since}, buyer.Page{
-		Title: "You are signed in", Text: "The shop learns only your customer number.", Button: "Go on to the shop",
+	text := "The shop learns only your customer number."
+	if began.Visitor == by.Customer {
+		text += " What this browser ordered as a guest is your account's now."
+	} else if began.Visitor != uuid.Nil {
+		text += " What this browser ordered as a guest stays the guest's."
+	}
+	return h.send(c, buyer.Handover{Nonce: began.Nonce, Customer: by.Customer, Since: by.Since}, buyer.Page{
+		Title: "You are signed in", Text: text, Button: "Go on to the shop",
 	})
 }
 
@@ -98,7 +104,13 @@ func (h *handler) deleted(c *gin.Context) error {
 }
 
 func (h *handler) signInForm(c *gin.Context) error {
-	h.render(c, signInPage, "Sign in", h.view(account{}, nil))
+	visitor, err := h.visitor(c)
+	if err != nil {
+		return err
+	}
+	v := h.view(account{}, nil)
+	v.Guest = visitor != uuid.Nil
+	h.render(c, signInPage, "Sign in", v)
 	return nil
 }
 
@@ -155,7 +167,12 @@ func (h *handler) showLink(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	visitor, err := h.visitor(c)
+	if err != nil {
+		return err
+	}
 	v := h.view(account{}, nil)
+	v.Guest = visitor != uuid.Nil
 	v.Secret, v.Short, v.Unproven = c.Param("secret"), web.Short(id), !p.EmailConfirmed && !by.Owns(id)
 	h.render(c, signInPage, "Sign in", v)
 	return nil

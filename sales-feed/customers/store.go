@@ -26,8 +26,9 @@ type store struct {
 	log  *publish.Log
 }
 
-// signUp stores a new customer, once for each idempotency key ("" is none).
-func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Customer, error) {
+// signUp stores a new customer, once for each idempotency key ("" is none). The customer gets the id of the visitor, whose
+// orders carry it, unless that is Nil or has been used meanwhile.
+func (s *store) signUp(ctx context.Context, a account, visitor uuid.UUID, key string) (*customer.Customer, error) {
 	a.normalize()
 	first := false
 	p, err := source.Once(ctx, s.pool, s.log, key, a, func(hash []byte) (*customer.Customer, error) {
@@ -35,26 +36,16 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 		if err := a.check(); err != nil {
 			return nil, err
 		}
+		if visitor != uuid.Nil {
+			if p, err := s.insert(ctx, a, visitor, key, hash); !errors.Is(err, publish.ErrGuard) {
+				return p, err
+			}
+		}
 		id, err := uuid.NewV7()
 		if err != nil {
 			return nil, err
 		}
-		now := source.Now()
-		p := &customer.Customer{ID: id, Version: 1, Name: a.Name, Email: a.Email, Address: a.Address, CreatedAt: feed.TimeOf(now), UpdatedAt: feed.TimeOf(now)}
-		entry, err := entryOf(p)
-		if err != nil {
-			return nil, err
-		}
-		change := publish.NewChange()
-		change.Exec(`insert into customer (id, version, name, email, street, postal_code, city, country, created_at, updated_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-			p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt.Time, p.UpdatedAt.Time)
-		if key != "" {
-			change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id, created_at) values ($1, $2, $3, $4, greatest(now(), $5))`,
-				key, hash, entry.Payload, id, source.SteadyTime())
-		}
-		change.Append(customer.Feed, entry)
-		return p, s.commit(ctx, change, id, "sign up twice", key != "")
+		return s.insert(ctx, a, id, key, hash)
 	})
 	if err != nil || first {
 		return p, err
@@ -66,7 +57,47 @@ func (s *store) signUp(ctx context.Context, a account, key string) (*customer.Cu
 	if _, err = s.pool.Exec(ctx, `delete from idempotency_key where key = $1 and customer_id = $2`, key, p.ID); err != nil {
 		return nil, fmt.Errorf("forget the answer for a deleted account: %w", err)
 	}
-	return s.signUp(ctx, a, key)
+	return s.signUp(ctx, a, visitor, key)
+}
+
+// insert stores a new customer. It returns ErrGuard if the id has or had an account.
+func (s *store) insert(ctx context.Context, a account, id uuid.UUID, key string, hash []byte) (*customer.Customer, error) {
+	now := source.Now()
+	p := &customer.Customer{ID: id, Version: 1, Name: a.Name, Email: a.Email, Address: a.Address, CreatedAt: feed.TimeOf(now), UpdatedAt: feed.TimeOf(now)}
+	entry, err := entryOf(p)
+	if err != nil {
+		return nil, err
+	}
+	change := publish.NewChange()
+	change.Exec(`with signed_up as (
+		insert into customer (id, version, name, email, street, postal_code, city, country, created_at, updated_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing returning 1
+		) select feed_guard(count(*) = 1 and not exists (select from feed_entry where feed = $11 and entity_id = $1)) from signed_up`,
+		p.ID, p.Version, p.Name, p.Email, p.Address.Street, p.Address.PostalCode, p.Address.City, p.Address.Country, p.CreatedAt.Time, p.UpdatedAt.Time, customer.Feed)
+	if key != "" {
+		change.Exec(`insert into idempotency_key (key, request_hash, answer, customer_id, created_at) values ($1, $2, $3, $4, greatest(now(), $5))`,
+			key, hash, entry.Payload, id, source.SteadyTime())
+	}
+	change.Append(customer.Feed, entry)
+	return p, s.commit(ctx, change, id, "sign up twice", key != "")
+}
+
+// unused reports whether an id never had an account, also by the list of erased ids.
+func (s *store) unused(ctx context.Context, id uuid.UUID) (unused bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
+	defer cancel()
+	err = s.log.View(ctx, customer.Feed, id, func(tx pgx.Tx) (bool, error) {
+		_, err := read(ctx, tx, id)
+		unused = errors.Is(err, errNoCustomer)
+		if unused || errors.Is(err, errDeleted) {
+			err = nil
+		}
+		return true, err // so that an id of the list is refused though nothing else of it is here
+	})
+	if errors.Is(err, publish.ErrUnapplied) {
+		return false, nil
+	}
+	return unused, err
 }
 
 // change changes the name, e-mail or address. ifMatch (nil means none) are the If-Match fields: one of their entity

@@ -58,12 +58,18 @@ func content(o *shownOrder) string {
 // A shownOrder is an order with the names of today's catalogue.
 type shownOrder struct {
 	*order.Order
-	Short    string // the end of the id, enough to refer to it
-	Own      bool   // the client is its buyer
-	Feed     bool   // the client may read the feed
-	Operator bool   // the client is an operator
-	Summary  string // "2 Edison Volta, 1 Edison Ohm"
-	Lines    []shownLine
+	Short   string // the end of the id, enough to refer to it
+	State   string // the status in words for its buyer
+	Summary string // "2 Edison Volta, 1 Edison Ohm"
+	Lines   []shownLine
+}
+
+// state says what a status means to the buyer. Whether a car can still be kept back is decided elsewhere.
+func state(s order.Status) string {
+	if s == order.Cancelled {
+		return "cancellation requested"
+	}
+	return string(s)
 }
 
 type shownLine struct {
@@ -74,7 +80,7 @@ type shownLine struct {
 
 // shown adds the names of the catalogue. A model or option that is no longer on sale keeps its code as name.
 func shown(o *order.Order) *shownOrder {
-	s := &shownOrder{Order: o, Short: web.Short(o.ID), Lines: make([]shownLine, 0, len(o.Lines))}
+	s := &shownOrder{Order: o, Short: web.Short(o.ID), State: state(o.Status), Lines: make([]shownLine, 0, len(o.Lines))}
 	var summary strings.Builder
 	for _, l := range o.Lines {
 		line := shownLine{Line: l, Name: l.Model}

@@ -1,6 +1,7 @@
 package sales
 
 import (
+	"log/slog"
 	"net/http"
 	"strconv"
 
@@ -17,22 +18,37 @@ type handler struct {
 	store    store
 	settings Settings
 	buyers   *buyer.Side
+	logger   *slog.Logger
 }
 
 var (
 	storefrontPage = web.Template(pages, "storefront.html")
+	reviewPage     = web.Template(pages, "review.html", "lines.html")
 	ordersPage     = web.Template(pages, "orders.html")
-	orderPage      = web.Template(pages, "order.html")
+	orderPage      = web.Template(pages, "order.html", "lines.html")
 )
 
 // place places an order for the buyer whose credential the request has, or for a new visitor, who gets a credential. An
 // order may name a customer only with that customer's credential or an operator's.
 func (h *handler) place(c *gin.Context) error {
-	p, key, byForm, err := readPurchase(c)
+	p := new(purchase)
+	form, err := source.ReadBody(c, p, "an order")
 	if err != nil {
 		return err
 	}
+	key, err := source.IdempotencyKey(c, form)
+	if err != nil {
+		return err
+	}
+	chosen := readChoice(form)
+	if form != nil {
+		p = chosen.purchase()
+		p.reviewed, _ = strconv.ParseInt(form.Get("total_cents"), 10, 64)
+	}
 	by, err := h.buyers.Of(c)
+	if err != nil && form != nil {
+		return h.refused(c, by, chosen, form.Get(keyField), err)
+	}
 	if err == nil && by.Ended != uuid.Nil {
 		err = buyer.ErrEnded // otherwise the order would be a guest's
 	}
@@ -49,13 +65,16 @@ func (h *handler) place(c *gin.Context) error {
 	}
 	guest := p.CustomerID == nil
 	o, err := h.store.place(c.Request.Context(), p, key)
+	if err != nil && form != nil {
+		return h.refused(c, by, chosen, form.Get(keyField), err)
+	}
 	if err != nil {
 		return err
 	}
 	token := ""
 	if guest && buyer.Repeats(o.PlacedAt.Time) {
 		by.Buyer = buyer.Buyer{Visitor: o.CustomerID}
-		if byForm {
+		if form != nil {
 			err = h.buyers.Keep(c, by.Buyer)
 		} else {
 			token, err = h.buyers.Token(by.Buyer)
@@ -64,8 +83,13 @@ func (h *handler) place(c *gin.Context) error {
 			return err
 		}
 	}
-	c.Header("Location", "/orders/"+o.ID.String())
-	answer(c, http.StatusCreated, o, by, token)
+	at := "/orders/" + o.ID.String()
+	if form != nil {
+		c.Redirect(http.StatusSeeOther, at+"?placed")
+		return nil
+	}
+	c.Header("Location", at)
+	h.answer(c, http.StatusCreated, o, by, token)
 	return nil
 }
 
@@ -74,7 +98,7 @@ func (h *handler) show(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	answer(c, http.StatusOK, o, by, "")
+	h.answer(c, http.StatusOK, o, by, "")
 	return nil
 }
 
@@ -90,7 +114,11 @@ func (h *handler) cancel(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	answer(c, http.StatusOK, o, by, "")
+	if web.PrefersHTML(c.Request) {
+		c.Redirect(http.StatusSeeOther, "/orders/"+o.ID.String())
+		return nil
+	}
+	h.answer(c, http.StatusOK, o, by, "")
 	return nil
 }
 
@@ -109,14 +137,31 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 	return by, o, err
 }
 
+type orderView struct {
+	buyerView
+	*shownOrder
+	Own      bool // the client is its buyer
+	AsGuest  bool // it was placed as a guest
+	Thanks   bool // it was placed just now
+	Feed     bool // the client may read the feed
+	Operator bool // the client is one
+	Again    string
+}
+
 // answer answers with the order: a page for browsers, else JSON, which has the buyer's token unless it is "".
-func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
+func (h *handler) answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token string) {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
 	if web.PrefersHTML(c.Request) {
 		c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
-		view := shown(o)
-		view.Own, view.Feed, view.Operator = by.Owns(o.CustomerID), source.MayRead(c), by.Operator
+		_, placed := c.GetQuery("placed")
+		view := orderView{
+			buyerView: h.viewOf(by), shownOrder: shown(o), Own: by.Owns(o.CustomerID), AsGuest: o.CustomerID == by.Visitor, Feed: source.MayRead(c), Operator: by.Operator, Again: "/",
+		}
+		view.Thanks = placed && view.Own && o.Status == order.Placed
+		if l := o.Lines; len(l) == 1 && o.Status == order.Cancelled {
+			view.Again = choice{l[0].Model, l[0].Options, strconv.Itoa(l[0].Quantity)}.URL("/") + "#" + l[0].Model
+		}
 		render(c, status, orderPage, "Order "+view.Short, view)
 		return
 	}
@@ -132,21 +177,4 @@ func answer(c *gin.Context, status int, o *order.Order, by buyer.Party, token st
 		*order.Order
 		BuyerToken string `json:"buyer_token,omitempty"`
 	}{o, token})
-}
-
-func readPurchase(c *gin.Context) (p *purchase, key string, isForm bool, err error) {
-	p = new(purchase)
-	form, err := source.ReadBody(c, p, "an order")
-	if err == nil {
-		key, err = source.IdempotencyKey(c, form)
-	}
-	if err != nil || form == nil {
-		return p, key, false, err
-	}
-	quantity, err := strconv.Atoi(form.Get("quantity"))
-	if err != nil {
-		quantity = 0 // refused later, with the field's name
-	}
-	line := purchaseLine{Model: form.Get("model"), Options: form["options"], Quantity: quantity}
-	return &purchase{Lines: []purchaseLine{line}}, key, true, nil
 }

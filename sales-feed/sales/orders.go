@@ -71,6 +71,8 @@ func readFilter(rawQuery string) (f filter, err error) {
 
 var statuses = []string{string(order.Placed), string(order.Cancelled)}
 
+type shownStatus struct{ Status, State string }
+
 func oneOf(values []string) func(string) bool {
 	return func(v string) bool { return slices.Contains(values, v) }
 }
@@ -214,11 +216,14 @@ func (h *handler) list(c *gin.Context) error {
 		Filtered, First bool
 		All             bool // the list is of all buyers
 		Feed            bool // the client may read the feed
-		Statuses        []string
+		Statuses        []shownStatus
 		Models          []Model
 		Orders          []*shownOrder
 		Next            string
-	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Feed: source.MayRead(c), Statuses: statuses, Models: catalogue, Next: next}
+	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Feed: source.MayRead(c), Models: catalogue, Next: next}
+	for _, status := range statuses {
+		page.Statuses = append(page.Statuses, shownStatus{status, state(order.Status(status))})
+	}
 	for _, o := range orders {
 		page.Orders = append(page.Orders, shown(o))
 	}

@@ -115,7 +115,7 @@ func TestList(t *testing.T) {
 			t.Errorf("Back shows the orders after the sign-out: %v", resp.Header)
 		}
 		want := "before=" + orders[62].ID.String() + "&amp;from=2026-11-22&amp;model=volta&amp;status=placed" // the 50th placed
-		for _, part := range []string{`<option selected>placed</option>`, `<option value="volta" selected>`, `value="2026-11-22"`, `href="/orders?` + want, `rel="alternate"`} {
+		for _, part := range []string{`<option value="placed" selected>placed</option>`, `<option value="cancelled">cancellation requested</option>`, `<option value="volta" selected>`, `value="2026-11-22"`, `href="/orders?` + want, `rel="alternate"`} {
 			if !strings.Contains(page, part) {
 				t.Errorf("no %s in the page (%d)", part, resp.StatusCode)
 			}

@@ -57,9 +57,10 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	if err != nil {
 		return err
 	}
-	h := &handler{store{r.Pool, log}, settings, buyers}
+	h := &handler{store{r.Pool, log}, settings, buyers, r.Logger}
 	source.Trace(r, shell.Title, nav, h.store.trace)
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
+	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
 	r.Anybody.POST("/signout", webserver.Handle(h.signOut))
 	buyers.Route(r.Anybody, h.handover)

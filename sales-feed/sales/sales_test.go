@@ -192,7 +192,7 @@ func TestModels(t *testing.T) {
 			}
 		}
 	}
-	if _, page := s.do(t, "GET", "/", "", "Accept", "text/html"); strings.Count(page, `action="/orders"`) != len(models) {
+	if _, page := s.do(t, "GET", "/", "", "Accept", "text/html"); strings.Count(page, `action="/review"`) != len(models) {
 		t.Error("the storefront has not one form per model")
 	}
 }
@@ -233,12 +233,16 @@ func TestPlace(t *testing.T) {
 			t.Fatalf("cookies %v, %v", cookies, front.Header)
 		}
 		cookie := cookies[0].Name + "=" + cookies[0].Value
-		resp, page := send(cookie)
-		if resp.StatusCode != 201 || !strings.Contains(page, "Edison Volta") || resp.Header.Get("Location") == "" {
-			t.Errorf("%d %s", resp.StatusCode, page)
+		resp, _ := send(cookie)
+		at := resp.Header.Get("Location")
+		if resp.StatusCode != 303 || !strings.HasPrefix(at, "/orders/") {
+			t.Fatalf("%d at %s", resp.StatusCode, at)
+		}
+		if got, page := s.do(t, "GET", at, "", "Accept", "text/html", "Cookie", cookie); got.StatusCode != 200 || !strings.Contains(page, "Edison Volta") || !strings.Contains(page, "Thank you") {
+			t.Errorf("%d %s", got.StatusCode, page)
 		}
 		again, _ := send(cookie)
-		if again.StatusCode != 201 || again.Header.Get("Location") != resp.Header.Get("Location") || len(again.Cookies()) != 0 {
+		if again.StatusCode != 303 || again.Header.Get("Location") != resp.Header.Get("Location") || len(again.Cookies()) != 0 {
 			t.Errorf("sent twice it is %d at %s, first at %s", again.StatusCode, again.Header.Get("Location"), resp.Header.Get("Location"))
 		}
 	})
@@ -480,7 +484,7 @@ func TestPages(t *testing.T) {
 			}
 		}
 		_, o := s.buy(t, twoOhms)
-		if resp, body := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html"); resp.StatusCode != 200 || !strings.Contains(body, "Cancel") {
+		if resp, body := s.do(t, "GET", "/orders/"+o.ID.String(), "", "Accept", "text/html"); resp.StatusCode != 200 || !strings.Contains(body, "Request cancellation") {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 	}

@@ -25,6 +25,8 @@ import (
 type purchase struct {
 	CustomerID *string        `json:"customer_id"` // nil means a new visitor
 	Lines      []purchaseLine `json:"lines"`
+
+	reviewed int64 // cents: the total that the buyer has reviewed; 0 means none
 }
 
 type purchaseLine struct {
@@ -37,6 +39,8 @@ const (
 	maxLines    = 20
 	maxQuantity = 50
 )
+
+const reviewed = "total_cents" // the field of the total that the buyer has reviewed
 
 func (p *purchase) order(now time.Time) (*order.Order, error) {
 	var wrong []web.FieldError
@@ -80,6 +84,10 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 	}
 	if len(wrong) > 0 {
 		return nil, incomplete(wrong)
+	}
+	if p.reviewed != 0 && p.reviewed != o.TotalCents {
+		refuse(reviewed, "was %s when you reviewed the order, and is %s now", web.Money(p.reviewed, currency), web.Money(o.TotalCents, currency))
+		return nil, &web.Problem{Status: http.StatusUnprocessableEntity, Detail: "The price has changed. Nothing was bought.", Errors: wrong}
 	}
 	o.ID, err = uuid.NewV7()
 	return o, err

@@ -1,8 +1,11 @@
 package sales
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -12,34 +15,40 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// storefront shows the cars. A browser without a credential gets a visitor's.
+// storefront shows the cars, and the price of what the query chooses.
 func (h *handler) storefront(c *gin.Context) error {
-	by, err := h.buyers.Of(c)
+	if news := h.buyers.Heard(c); news != nil {
+		by, err := h.buyers.Of(c)
+		if err != nil {
+			return err
+		}
+		return h.news(c, by, news)
+	}
+	by, err := h.visitor(c)
 	if err != nil {
 		return err
 	}
-	if news := h.buyers.Heard(c); news != nil {
-		return h.news(c, by, news)
+	chosen := readChoice(c.Request.URL.Query())
+	var wrong *web.Problem
+	if chosen.Model != "" {
+		_, wrong = chosen.order()
 	}
-	if by.Buyer == (buyer.Buyer{}) || by.Ended != uuid.Nil {
+	return h.renderStorefront(c, by, chosen, wrong)
+}
+
+// visitor returns the sender of a request for a page. A browser without a credential gets a visitor's.
+func (h *handler) visitor(c *gin.Context) (buyer.Party, error) {
+	by, err := h.buyers.Of(c)
+	if by.Visitor != uuid.Nil && by.Customer == uuid.Nil && web.StatusOf(err) == http.StatusServiceUnavailable {
+		return by, nil // a guest may look at the cars while the database is away
+	}
+	if err == nil && (by.Buyer == (buyer.Buyer{}) || by.Ended != uuid.Nil) {
 		if by.Visitor == uuid.Nil {
 			by.Visitor = uuid.New()
 		}
-		if err := h.buyers.Keep(c, by.Buyer); err != nil {
-			return err
-		}
+		err = h.buyers.Keep(c, by.Buyer)
 	}
-	view := struct {
-		Models            []Model
-		Key               string // makes a form that is sent twice one order
-		Customer, Account string // "" before the visitor signs in
-	}{Models: catalogue, Key: uuid.NewString()}
-	if by.Customer != uuid.Nil {
-		view.Customer, view.Account = web.Short(by.Customer), string(h.settings.CustomersURL)+"/customers/"+by.Customer.String()
-	}
-	c.Header("Cache-Control", "no-store") // the page has a key that is valid for one order
-	render(c, http.StatusOK, storefrontPage, "Electric cars, built to order", view)
-	return nil
+	return by, err
 }
 
 // signIn hands the browser over to the customers app, where the buyer signs in or up.
@@ -48,13 +57,44 @@ func (h *handler) signIn(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	nonce, err := h.buyers.Begin(c, by.Visitor)
+	body := struct {
+		Next string `json:"next"`
+	}{}
+	if c.Request.ContentLength != 0 {
+		form, err := source.ReadBody(c, &body, "a sign-in")
+		if err != nil {
+			return err
+		}
+		if form != nil {
+			body.Next = form.Get("next")
+		}
+	}
+	handover, err := h.buyers.Begin(c, by.Visitor, pathOf(body.Next))
 	if err != nil {
 		return err
 	}
-	return h.send(c, buyer.Handover{Nonce: nonce}, buyer.Page{
+	return h.send(c, handover, buyer.Page{
 		Title: "Sign in", Text: "Accounts are kept by our customers app, which will bring you back here.", Button: "Go on",
 	})
+}
+
+// pathOf returns the path of a page to which a sign-in may return: a review, an order, or else the storefront.
+func pathOf(next string) string {
+	u, err := url.Parse(next)
+	if err != nil {
+		return "/"
+	}
+	if id, ok := strings.CutPrefix(u.Path, "/orders/"); ok {
+		if id, err := source.ParseUUID(id); err == nil {
+			return "/orders/" + id.String()
+		}
+	}
+	if chosen := readChoice(u.Query()); u.Path == "/review" {
+		if _, wrong := chosen.order(); wrong == nil {
+			return chosen.URL(u.Path)
+		}
+	}
+	return "/"
 }
 
 // signOut signs the browser out, here and, if it signed in there for the shop, at the customers app. It becomes a new
@@ -74,8 +114,9 @@ func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page)
 	return h.buyers.Send(c, handover, "Sales", source.Nav(c, nav), page)
 }
 
-// handover receives a browser that has signed in or out at the customers app. Earlier orders of the visitor remain the
-// visitor's: the browser keeps that id, too, until it signs out.
+// handover receives a browser that has signed in or out at the customers app. A visitor who signed up is the customer with
+// that id from now on. Of a visitor who signed in to another account, earlier orders remain the visitor's: the browser
+// keeps that id, too, until it signs out.
 func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if got.SignOut != nil {
 		if h.buyers.Paired(c) != nil {
@@ -97,10 +138,16 @@ func (h *handler) handover(c *gin.Context, got buyer.Handover) error {
 	if err := h.buyers.Pair(c, got.Nonce); err != nil {
 		return err
 	}
+	if got.Visitor == got.Customer {
+		if err := h.buyers.SignedUp(c.Request.Context(), got.Visitor); err != nil {
+			return err
+		}
+		got.Visitor = uuid.Nil
+	}
 	if err := h.buyers.Keep(c, buyer.Buyer{Customer: got.Customer, Since: got.Since, Visitor: got.Visitor}); err != nil {
 		return err
 	}
-	c.Redirect(http.StatusSeeOther, "/")
+	c.Redirect(http.StatusSeeOther, cmp.Or(got.Next, "/"))
 	return nil
 }
 

@@ -43,10 +43,14 @@ func (b *browser) do(t *testing.T, method, path, body string, more ...string) (*
 func (b *browser) buys(t *testing.T) (o order.Order) {
 	t.Helper()
 	resp, text := b.do(t, "POST", "/orders", "model=ohm&quantity=1")
-	if resp.StatusCode != http.StatusCreated || !strings.Contains(text, "Thank you") || !strings.Contains(text, "/cancel") {
+	if resp.StatusCode != http.StatusSeeOther {
 		t.Fatalf("%d %s", resp.StatusCode, text)
 	}
-	_, text = b.do(t, "GET", resp.Header.Get("Location"), "", "Accept", "application/json")
+	at := resp.Header.Get("Location")
+	if _, text := b.do(t, "GET", at, ""); !strings.Contains(text, "Thank you") || !strings.Contains(text, "/cancel") {
+		t.Fatal(text)
+	}
+	_, text = b.do(t, "GET", at, "", "Accept", "application/json")
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		t.Fatal(text, err)
 	}
@@ -81,8 +85,11 @@ func TestVisitor(t *testing.T) {
 			t.Errorf("another browser: %s: %d %s", path, resp.StatusCode, page)
 		}
 	}
-	if resp, page := b.do(t, "POST", at+"/cancel", ""); resp.StatusCode != http.StatusOK || !strings.Contains(page, "This order is cancelled.") {
-		t.Errorf("%d %s", resp.StatusCode, page)
+	if resp, _ := b.do(t, "POST", at+"/cancel", ""); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != at {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	if _, page := b.do(t, "GET", at, ""); !strings.Contains(page, "Cancellation requested.") || strings.Contains(page, "/cancel") {
+		t.Error(page)
 	}
 	t.Run("without cookies the purchase by the form makes a visitor, twice the same one", func(t *testing.T) {
 		form := []string{"Content-Type", "application/x-www-form-urlencoded", "Accept", "text/html", "Cookie", ""}

@@ -88,6 +88,7 @@ func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.De
 		names = append(names, d.Name)
 	}
 	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, names, r.Tables) })
+	r.Nav = func(c *gin.Context) []web.Link { return Nav(c, nav) }
 	r.Publish(log, nav, feeds...)
 }
 

@@ -30,6 +30,9 @@ type Router struct {
 	Tables  []string      // of the process in its database
 	Logger  *slog.Logger
 
+	// Nav returns the links on pages of problems; nil means none.
+	Nav func(*gin.Context) []web.Link
+
 	// PublicURL is the address of the process for clients, without a slash at the end.
 	PublicURL string
 	// MapURL is the address of the map for browsers, without a slash at the end, or empty.
@@ -53,7 +56,8 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 		return nil, err
 	}
 	registry := webserver.NewMetrics()
-	observers := []gin.HandlerFunc{webserver.CountRequests(registry)}
+	r := &Router{Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL), title: s.Title, feeds: set.FeedSettings, access: rules}
+	observers := []gin.HandlerFunc{webserver.CountRequests(registry), webserver.Look(r.look)}
 	if set.AccessLog {
 		observers = append(observers, webserver.AccessLog(logger))
 	}
@@ -65,14 +69,19 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 	if pool != nil {
 		registry.MustRegister(postgres.NewMetrics(pool))
 	}
-	r := &Router{
-		Anybody: engine.Group(""), Readers: engine.Group("", rules.Reader()), Operators: engine.Group("", rules.Operator()),
-		Engine: engine, Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL),
-		title: s.Title, feeds: set.FeedSettings, access: rules,
-	}
+	r.Engine = engine
+	r.Anybody, r.Readers, r.Operators = engine.Group(""), engine.Group("", rules.Reader()), engine.Group("", rules.Operator())
 	rules.Route(r.Anybody)
 	webserver.Metrics(r.Readers, registry)
 	return r, nil
+}
+
+func (r *Router) look(c *gin.Context) web.Page {
+	page := web.Page{Service: r.title}
+	if r.Nav != nil {
+		page.Nav = r.Nav(c)
+	}
+	return page
 }
 
 // Health adds /livez and /readyz, which are open to everybody; see [webserver.Health].

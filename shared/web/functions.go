@@ -27,6 +27,7 @@ import (
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
 //	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
 //	asset NAME             URL of a file of assets/
+//	linked TEXT URLS       TEXT with links at its paths, and at those of the URLs that are in it
 var functions = template.FuncMap{
 	"money":   money,
 	"num":     num,
@@ -37,6 +38,7 @@ var functions = template.FuncMap{
 	"percent": percent,
 	"country": country,
 	"asset":   assetURL,
+	"linked":  linked,
 }
 
 // Functions returns the templates' own functions, for a template without the layout.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html/template"
 	"io"
 	"log/slog"
 	"maps"
@@ -31,6 +32,8 @@ type Problem struct {
 	Status int          `json:"status"`
 	Detail string       `json:"detail,omitempty"`
 	Errors []FieldError `json:"errors,omitempty"`
+	// Links are the addresses in Detail that a page shows as links, beside the paths in it.
+	Links []string `json:"-"`
 	// Header replaces fields of the answer's header; its keys are canonical.
 	Header http.Header `json:"-"`
 }
@@ -42,6 +45,22 @@ type FieldError struct {
 }
 
 func (e FieldError) Error() string { return fmt.Sprintf("the field %.100q %s", e.Field, e.Detail) }
+
+// linked returns the text as HTML, with links at the words that are paths of this server or one of the addresses. Other
+// addresses may be those of a stranger.
+func linked(text string, addresses []string) template.HTML {
+	words := strings.Split(text, " ")
+	for i, word := range words {
+		address := strings.TrimRight(word, ".,:;")
+		isPath := len(address) > 1 && address[0] == '/' && address[1] >= 'a' && address[1] <= 'z'
+		escaped := template.HTMLEscapeString(address)
+		if isPath || slices.Contains(addresses, address) {
+			escaped = `<a href="` + escaped + `">` + escaped + `</a>`
+		}
+		words[i] = escaped + word[len(address):]
+	}
+	return template.HTML(strings.Join(words, " "))
+}
 
 // Errorf returns a plain problem: about:blank with a detail, which may be empty.
 func Errorf(status int, format string, args ...any) *Problem {

@@ -167,7 +167,20 @@ func refuse(c *gin.Context, p *web.Problem) {
 	if p == nil || c.Writer.Written() {
 		panic(http.ErrAbortHandler)
 	}
-	p.Write(c.Writer, c.Request, web.Page{Brand: Brand, Service: "Cars"})
+	page := web.Page{Service: "Cars"}
+	if look, ok := c.Get(lookKey{}); ok {
+		page = look.(func(*gin.Context) web.Page)(c)
+	}
+	page.Brand = Brand
+	p.Write(c.Writer, c.Request, page)
+}
+
+type lookKey struct{}
+
+// Look is an observer by which pages of problems look like others of the service: look returns a page without title and
+// content.
+func Look(look func(*gin.Context) web.Page) gin.HandlerFunc {
+	return func(c *gin.Context) { c.Set(lookKey{}, look) }
 }
 
 // PostFrom routes POST of path to h, from pages of this origin and of one other, such as https://cars.example.
@@ -178,7 +191,9 @@ func PostFrom(r gin.IRoutes, path, origin string, h gin.HandlerFunc) {
 	}
 	r.POST(path, foreign, func(c *gin.Context) {
 		if crossOrigin.Check(c.Request) != nil {
-			fail(c, web.Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and start there.", origin))
+			p := web.Errorf(http.StatusForbidden, "A page of another origin may not send this. Go to %s and start there.", origin)
+			p.Links = []string{origin}
+			fail(c, p)
 		}
 	}, h)
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -204,4 +206,52 @@ func resetWhileReading(t *testing.T) error {
 	}
 	_, err = conn.Read(make([]byte, 1))
 	return err
+}
+
+// The pages of problems look like the others of the service, wherever a request is refused. What is a link in them was
+// made here.
+func TestLookOfProblems(t *testing.T) {
+	t.Parallel()
+	logged := new(logBuffer)
+	logger := slog.New(slog.NewTextHandler(logged, nil))
+	r := New(logger, Look(func(c *gin.Context) web.Page {
+		return web.Page{Service: "Cars", Nav: []web.Link{{Text: "Start " + c.Request.Method, URL: "/start"}}}
+	}))
+	const evil = "https://evil.example/login"
+	r.GET("/links", Handle(func(c *gin.Context) error {
+		return &web.Problem{
+			Status: 422, Detail: "Go to https://cars.example/<x>, or log in at /login. Not " + evil + " or //evil.example or \"/quoted\" or and/or.",
+			Links: []string{"https://cars.example/<x>"}, Errors: []web.FieldError{{Field: "model", Detail: "is not on sale; GET /models lists the models; not " + evil}},
+		}
+	}))
+	r.GET("/panics", func(*gin.Context) { panic("x") })
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	for _, x := range []struct {
+		method, path string
+		status       int
+		header       []string
+	}{
+		{"GET", "/links", 422, nil}, {"GET", "/panics", 500, nil}, {"GET", "/none", 404, nil}, {"POST", "/links", 405, nil}, {"GET", "/links?x=%00", 400, nil},
+		{"POST", "/links", 403, []string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}},
+	} {
+		resp, body := ask(t, x.method, server.URL+x.path, nil, append(x.header, "Accept", "text/html")...)
+		if resp.StatusCode != x.status || !strings.Contains(body, `<a href="/start">Start `+x.method+`</a>`) || !strings.Contains(body, "Edison <strong>Cars</strong>") {
+			t.Errorf("%s %s: %d %s", x.method, x.path, resp.StatusCode, body)
+		}
+	}
+	_, body := ask(t, "GET", server.URL+"/links", nil, "Accept", "text/html")
+	for _, part := range []string{
+		`Go to <a href="https://cars.example/&lt;x&gt;">https://cars.example/&lt;x&gt;</a>, or log in at <a href="/login">/login</a>. Not `, `GET <a href="/models">/models</a> lists`, `&#34;/quoted&#34;`,
+	} {
+		if !strings.Contains(body, part) {
+			t.Errorf("no %s in %s", part, body)
+		}
+	}
+	if strings.Contains(body, `href="`+evil) || strings.Contains(body, `href="//`) || strings.Contains(body, `href="/quoted`) {
+		t.Error("a stranger's address is a link:", body)
+	}
+	if _, body := ask(t, "GET", server.URL+"/links", nil); strings.Contains(body, "<a") || strings.Contains(body, "Links") {
+		t.Error(body)
+	}
 }

@@ -31,7 +31,7 @@ create table handover (
 );
 
 -- When the e-mail address of an account was confirmed, Unix microseconds, as the newest credential of it that came here
--- says. Older credentials have ended.
+-- says. Older credentials have ended, and so have those of the guest who had the id before.
 create table buyer_since (
     customer_id uuid   primary key,
     since       bigint not null

@@ -9,9 +9,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gin-gonic/gin"
+
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const usage = `Usage: mailsink
@@ -31,7 +34,7 @@ type sinkSettings struct {
 	MailDir  string `env:"MAIL_DIR" help:"folder that keeps the mails over a restart; only in memory if left out"`
 }
 
-var shell = service.Service{Name: "mailsink", Title: "Mails", Addr: "127.0.0.1:8025"}
+var shell = service.Service{Name: "mailsink", Title: "Mail sink", Addr: "127.0.0.1:8025"}
 
 func main() { daemon.Main(run) }
 
@@ -63,6 +66,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	defer p.Close()
 	p.Health(sink.Ready)
+	p.Nav = func(*gin.Context) []web.Link { return mailsink.Nav(false) }
 	sink.Route(p.Operators)
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return sink.Serve(ctx, mails, logger) })

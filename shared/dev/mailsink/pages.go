@@ -64,8 +64,11 @@ type listing struct {
 }
 
 func page(title string, data any) web.Page {
-	return web.Page{Service: "Mail sink", Title: title, Data: data, Nav: []web.Link{{Text: "Mails", URL: "/", Current: title == "Mails"}}}
+	return web.Page{Service: "Mail sink", Title: title, Data: data, Nav: Nav(title == "Mails")}
 }
+
+// Nav returns the links on each page. The page of all mails may be the current one.
+func Nav(all bool) []web.Link { return []web.Link{{Text: "Mails", URL: "/", Current: all}} }
 
 func (s *Sink) list(c *gin.Context) {
 	list := s.received()

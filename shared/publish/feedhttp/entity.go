@@ -132,7 +132,14 @@ func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersi
 }
 
 func noEntity(publicURL string) error {
-	return web.Errorf(http.StatusNotFound, "No feed of this name here has an entry of this entity. %s/feeds lists the feeds.", publicURL)
+	return noFeed("No feed of this name here has an entry of this entity.", publicURL)
+}
+
+func noFeed(detail, publicURL string) error {
+	feeds := publicURL + "/feeds"
+	p := web.Errorf(http.StatusNotFound, "%s %s lists the feeds.", detail, feeds)
+	p.Links = []string{feeds}
+	return p
 }
 
 // entityTag returns the entity tag. It changes with a new version, an erasure, another history, and the rendering.

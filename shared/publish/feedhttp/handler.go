@@ -96,7 +96,7 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
 	if err := s.serve(w, r); err != nil {
-		web.Refuse(w, r, err, s.Logger, web.Page{Brand: s.Brand, Service: s.Name})
+		web.Refuse(w, r, err, s.Logger, s.look())
 	}
 }
 
@@ -378,6 +378,7 @@ func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	return &web.Problem{
 		Type: s.PublicURL + divergedPath, Title: "The history diverged", Status: http.StatusGone,
 		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
+		Links:  []string{again},
 		Header: http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}},
 	}
 }

@@ -110,7 +110,7 @@ func (s *Source) parse(name string, k key) (*request, error) {
 	}
 	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
 	if i < 0 {
-		return nil, web.Errorf(http.StatusNotFound, "There is no feed of this name here. %s/feeds lists the feeds.", s.PublicURL)
+		return nil, noFeed("There is no feed of this name here.", s.PublicURL)
 	}
 	req.Description = s.feeds[i]
 	if err := req.parseQuery(k.query); err != nil {

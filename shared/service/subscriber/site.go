@@ -229,6 +229,7 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 	s.pages = subscribehttp.New(s.Subscriber, subscribehttp.Options{
 		Brand: webserver.Brand, Title: s.service.Title, Nav: s.nav, Logger: s.router.Logger,
 	})
+	s.router.Nav = func(c *gin.Context) []web.Link { return s.pages.Layout(c.Request, "", nil, nil).Nav }
 	for _, route := range s.pages.Routes() {
 		to := s.router.Readers
 		if route.Operator {

@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -117,6 +118,22 @@ func TestShareOfReads(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		return resp.StatusCode
+	}
+	for _, path := range []string{"/none", "/subscriptions/none", "/subscriptions/none/rejected"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/html")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound || !strings.Contains(string(page), `<a href="/">Overview</a>`) || !strings.Contains(string(page), "Edison <strong>Test</strong>") {
+			t.Errorf("%s: %d %s (%v)", path, resp.StatusCode, page, err)
+		}
 	}
 	var all sync.WaitGroup
 	for range maxQueued / 4 {

@@ -87,7 +87,7 @@ func (p *Pages) route() *http.ServeMux {
 func (p *Pages) handle(mux *http.ServeMux, pattern string, h func(http.ResponseWriter, *http.Request) error) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
-			web.Refuse(w, r, err, p.options.Logger, web.Page{Brand: p.options.Brand, Service: p.options.Title})
+			web.Refuse(w, r, err, p.options.Logger, p.Layout(r, "", nil, nil))
 		}
 	})
 }
