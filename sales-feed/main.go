@@ -2,7 +2,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ import (
 const usage = `Usage: sales-feed
        sales-feed customers
        sales-feed token [--operator | --feeds orders,builds] NAME
+       sales-feed --version
 
 The first form is the sales app: it sells cars and publishes every order on the feed /feeds/orders. The second one is the
 customers app: it keeps the accounts of customers and publishes them on the feed /feeds/customers. The third one makes a
@@ -32,28 +35,42 @@ Settings of %s (environment):
 func main() { daemon.Main(run) }
 
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
-	if len(args) > 0 && args[0] == "customers" {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch {
+	case command == "customers":
 		var settings customers.Settings
-		if err := parse("customers", args[1:], env, &settings, stdout, customers.Help); err != nil {
+		if err := parse(ctx, "customers", args[1:], env, &settings, stdout, customers.Help); err != nil {
 			return err
 		}
 		return customers.Run(ctx, settings, stdout)
-	}
-	if len(args) > 0 && args[0] == "token" {
+	case command == "token":
 		return printToken(args[1:], stdout)
+	case command == "--version":
+		_, err := fmt.Fprintln(stdout, "sales-feed", daemon.Version())
+		return err
+	case command != "" && !strings.HasPrefix(command, "-"):
+		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "token"}), "; see sales-feed --help")
+		return daemon.Usagef("there is no command %q%s", command, hint)
 	}
 	var settings sales.Settings
-	if err := parse("sales", args, env, &settings, stdout, sales.Help); err != nil {
+	if err := parse(ctx, "sales", args, env, &settings, stdout, sales.Help); err != nil {
 		return err
 	}
 	return sales.Run(ctx, settings, stdout)
 }
 
-func parse(app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
-	return service.Configure("sales-feed", args, env, settings, stdout, func() {
+func parse(ctx context.Context, app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
+	err := service.Configure("sales-feed", args, env, settings, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
 		help(stdout)
 	})
+	if !errors.Is(err, flag.ErrHelp) {
+		daemon.WarnMisspelled(ctx, env, stdout, daemon.Names(sales.Settings{}, customers.Settings{}))
+	}
+	return err
 }
 
 const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME

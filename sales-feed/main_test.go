@@ -42,6 +42,47 @@ func TestToken(t *testing.T) {
 	}
 }
 
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"--version"}, nil, &out); err != nil || !regexp.MustCompile(`^sales-feed \S.*\(go1\..*\)\n$`).MatchString(out.String()) {
+		t.Errorf("%v %s", err, &out)
+	}
+	for args, says := range map[string]string{
+		"custmers": `there is no command "custmers"; did you mean "customers"?`,
+		"tokens":   `there is no command "tokens"; did you mean "token"?`,
+		"orders":   `there is no command "orders"; see sales-feed --help`,
+	} {
+		if err := run(t.Context(), []string{args}, nil, &out); !errors.Is(err, daemon.ErrUsage) || err.Error() != says {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// All wrong values are reported at once, and a misspelled setting is a warning.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for _, app := range []string{"", "customers"} {
+		var out bytes.Buffer
+		err := run(t.Context(), strings.Fields(app), map[string]string{
+			"ACCESS": "half", "FEED_MAX_AGE": "500ms", "LOG_LEVEL": "", "TRUSTED_PROXIES": "somebody", "BUYER_KEYS": "hunter2", "DATABASEURL": "hunter2",
+			"POLL_ORDERS": "x", "POLL_WAIT": "x", "PAGE_SIZE": "x", "FEED_URL_CUSTOMERS": "x", "STREAM_ORDERS": "x", "MAIL_LIMIT": "x", "CAPACITY": "x", "CLOCK_SPEED": "x", "AMQP_URL": "x",
+			"PICKUP": "x", "RETURN": "x", "LEAD_SPEED": "x", "FEED_TOKEN": "x", "PLAIN_HOSTS": "x", "SERVICES": "x", "LINK_HOST": "x", "SMTP_ADDR": "x", "MAIL_DIR": "x", "HOST": "x", // of other programs
+		}, &out)
+		if !errors.Is(err, daemon.ErrUsage) || strings.Count(err.Error(), "\n") != 2 || !regexp.MustCompile(`(?s)^ACCESS: .*\nTRUSTED_PROXIES: .*\nFEED_MAX_AGE takes `).MatchString(err.Error()) {
+			t.Errorf("%s: %v", app, err)
+		}
+		for _, warning := range []string{"name=BUYER_KEYS did_you_mean=BUYER_KEY\n", "name=DATABASEURL did_you_mean=DATABASE_URL\n"} {
+			if !strings.Contains(out.String(), `level=WARN msg="unknown setting" `+warning) {
+				t.Errorf("%s: no %s in %s", app, warning, &out)
+			}
+		}
+		if strings.Count(out.String(), "\n") != 2 {
+			t.Errorf("%s: %s", app, &out)
+		}
+	}
+}
+
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "}

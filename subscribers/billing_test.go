@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -57,11 +59,11 @@ func ledgerOf(t *testing.T, url string) []billed {
 func TestBilling(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "all services")
-	orders, customers := newSource(t, order.Feed), newSource(t, customer.Feed)
+	orders, customers, shipments := newSource(t, order.Feed), newSource(t, customer.Feed), newSource(t, shipment.Feed)
 	pool := pgtest.New(t)
 	url := start(t, "billing", pool, map[string]string{
 		"FEED_URL_ORDERS": orders.url, "FEED_URL_CUSTOMERS": customers.url, "POLL_ORDERS": "@yearly", "POLL_CUSTOMERS": "@yearly",
-		"FEED_URL_SHIPMENTS": newSource(t, shipment.Feed).url,
+		"FEED_URL_SHIPMENTS": shipments.url, "POLL_SHIPMENTS": "@yearly",
 	})
 	wilma, other := uuid.New(), uuid.New()
 	ids := make([]uuid.UUID, 6)
@@ -73,6 +75,7 @@ func TestBilling(t *testing.T) {
 		}
 		orders.put(t, ids[i], o)
 	}
+	customers.put(t, uuid.New(), aCustomer("Bela Bystander", "Köln"))
 	customers.put(t, other, map[string]any{"name": "Nobody without an address"})
 	copied(t, url, orders, customers)
 	var refused int
@@ -130,10 +133,19 @@ func TestBilling(t *testing.T) {
 		t.Errorf("the page does not say that the customer is deleted:\n%s", body)
 	}
 
-	// The source lost all but one order.
+	// The source lost all but one order: what becomes of the cars, shipping says.
 	orders.startAnew(t)
 	orders.put(t, ids[1], anOrder(wilma, 10_001))
 	copied(t, url, orders)
+	if list := ledgerOf(t, url); !slices.Equal(list, first) {
+		t.Errorf("shipping has said nothing: %+v", list)
+	}
+	for _, d := range first {
+		if d.OrderID != ids[1] {
+			shipments.put(t, uuid.New(), map[string]any{"status": "stopped", "order_id": d.OrderID, "car": 1, "updated_at": noon})
+		}
+	}
+	copied(t, url, shipments)
 	list := ledgerOf(t, url)
 	if len(list) != 7 || !slices.Equal(list[:4], first) {
 		t.Fatalf("%+v", list)
@@ -144,7 +156,7 @@ func TestBilling(t *testing.T) {
 		}
 	}
 	status, _, body := get(t, fmt.Sprintf("%s/credit-notes/%06d", url, list[4].Number), "text/html")
-	if status != 200 || !strings.Contains(body, "order withdrawn") {
+	if status != 200 || !strings.Contains(body, "cars of invoice 000001: not delivered") {
 		t.Errorf("%d: %s", status, body)
 	}
 	for _, path := range []string{"/invoices/000005", "/credit-notes/000001", "/invoices/000099", "/invoices/none"} {
@@ -165,68 +177,100 @@ func TestBilling(t *testing.T) {
 	}
 }
 
-// An order that is cancelled after its car has left: shipping takes the car back, and only then billing credits it,
-// which never asks sales or shipping but for their feeds.
+// An order that is cancelled after its car has left, and one whose car was never built: billing waits until shipping has
+// said of each car what becomes of it, and credits the car that left once its return is recorded.
 func TestCancelledAfterShipping(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "all services")
 	orders, builds, customers := newSource(t, order.Feed), newSource(t, carbuild.Feed), newSource(t, customer.Feed)
 	pool := pgtest.New(t)
-	env := map[string]string{
-		"FEED_URL_ORDERS": orders.url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url,
-		"POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s", "RETURN": "1h",
-	}
 	wilma, left, stays := uuid.New(), uuid.New(), uuid.New()
 	customers.put(t, wilma, aCustomer("Wilma Windhaeuser", "Altenkirchen"))
 	orders.put(t, left, anOrder(wilma, 10_000))
 	orders.put(t, stays, anOrder(wilma, 20_000))
-	car := aBuild(wilma, carbuild.Finished)
-	car["order_id"] = left
-	builds.put(t, uuid.New(), car)
-	var shipping, billing string
-	status := func() shipment.Status { return answer[[]shipped](t, shipping+"/api/shipments")[0].Status }
-	kinds := func() (list []string) {
-		copied(t, billing, orders, customers)
-		ask(t, billing, "shipments/poll")
-		for _, d := range ledgerOf(t, billing) {
-			list = append(list, fmt.Sprint(d.Kind, " ", d.TotalCents))
+	builds.put(t, uuid.New(), aBuild(left, wilma, carbuild.Finished))
+	shipping := start(t, "shipping", pool, map[string]string{
+		"FEED_URL_ORDERS": orders.url, "FEED_URL_BUILDS": builds.url, "FEED_URL_CUSTOMERS": customers.url,
+		"POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_CUSTOMERS": "@yearly", "PICKUP": "0s",
+	})
+	of := func(id uuid.UUID) (s shipped) {
+		for _, s := range answer[[]shipped](t, shipping+"/api/shipments?order_id="+id.String()) {
+			return s
 		}
-		return list
+		return s
 	}
-	shipping = start(t, "shipping", pool, env)
 	copied(t, shipping, orders, builds, customers)
-	eventually(t, "the truck comes", func() bool { return status() == shipment.Shipped })
-	billing = start(t, "billing", pgtest.New(t), map[string]string{
+	eventually(t, "the truck comes", func() bool { return of(left).Status == shipment.Shipped })
+	billing := start(t, "billing", pgtest.New(t), map[string]string{
 		"FEED_URL_ORDERS": orders.url, "FEED_URL_CUSTOMERS": customers.url, "FEED_URL_SHIPMENTS": shipping + "/feeds/shipments",
 		"POLL_ORDERS": "@yearly", "POLL_CUSTOMERS": "@yearly", "POLL_SHIPMENTS": "@yearly",
 	})
-	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000"}) {
-		t.Fatalf("%q", got)
+	wantKinds := func(want ...string) {
+		t.Helper()
+		copied(t, billing, orders, customers)
+		ask(t, billing, "shipments/poll")
+		var got []string
+		for _, d := range ledgerOf(t, billing) {
+			got = append(got, fmt.Sprint(d.Kind, " ", d.TotalCents))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
+	page := func(at string, want bool, text string) {
+		t.Helper()
+		if status, _, body := get(t, at, "text/html"); status != http.StatusOK || strings.Contains(body, text) != want {
+			t.Errorf("%s, %d, has %q: want %v\n%s", at, status, text, want, body)
+		}
+	}
+	at := shipping + "/shipments/" + of(left).ID.String()
+	wantReturn := func(at string, accept string, want int) (body string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at+"/return", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		all, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != want {
+			t.Fatalf("%d, want %d: %s, %v", resp.StatusCode, want, all, err)
+		}
+		return string(all)
+	}
+	wantKinds("invoice 10000", "invoice 20000")
+	wantReturn(at, "application/json", http.StatusConflict) // the order stands
+	page(at, false, "Record the return")
+
 	for id, cents := range map[uuid.UUID]int{left: 10_000, stays: 20_000} {
 		o := anOrder(wilma, cents)
 		o["status"] = "cancelled"
 		orders.put(t, id, o)
 	}
+	wantKinds("invoice 10000", "invoice 20000")
+	page(billing+"/invoices/000002", true, "Cars not credited: 1 that shipping has not decided on.")
 	copied(t, shipping, orders)
-	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000", "credit_note 20000"}) || status() != shipment.Shipped {
-		t.Errorf("%q, %s", got, status())
-	}
-	if _, _, body := get(t, billing+"/invoices/000001", "text/html"); !strings.Contains(body, "The credit note follows when the car is back.") {
-		t.Errorf("the invoice:\n%s", body)
-	}
-	if _, _, body := get(t, billing+"/invoices/000002", "text/html"); strings.Contains(body, "The credit note follows") {
-		t.Errorf("the invoice that is credited:\n%s", body)
-	}
+	wantKinds("invoice 10000", "invoice 20000", "credit_note 20000")
+	page(billing+"/invoices/000001", true, "Cars not credited: 1 that had left, until they are returned.")
+	page(billing+"/invoices/000002", true, "nothing is due.")
+	page(billing+"/invoices/000002", false, "Cars not credited")
+	wantReturn(shipping+"/shipments/"+of(stays).ID.String(), "application/json", http.StatusConflict)
+	wantReturn(shipping+"/shipments/"+uuid.NewString(), "application/json", http.StatusNotFound)
+	wantReturn(shipping+"/shipments/none", "application/json", http.StatusNotFound)
 
-	// An hour later.
-	if _, err := pool.Exec(t.Context(), `update shipment set returning_since = returning_since - interval '1 hour'`); err != nil {
-		t.Fatal(err)
+	page(at, true, "Record the return")
+	if body := wantReturn(at, "text/html", http.StatusOK); !strings.Contains(body, "The order was cancelled, and the car is back.") || strings.Contains(body, "Record the return") {
+		t.Errorf("the page that a browser gets:\n%s", body)
 	}
-	eventually(t, "the car is back", func() bool { return status() == shipment.Returned })
-	if got := kinds(); !slices.Equal(got, []string{"invoice 10000", "invoice 20000", "credit_note 20000", "credit_note 10000"}) {
-		t.Errorf("%q", got)
+	version := of(left).Version
+	if body := wantReturn(at, "application/json", http.StatusOK); !strings.Contains(body, `"status":"returned"`) || of(left).Version != version {
+		t.Errorf("recorded again: version %d became %d: %s", version, of(left).Version, body)
 	}
+	wantKinds("invoice 10000", "invoice 20000", "credit_note 20000", "credit_note 10000")
 	if in := where(t, pool, "Altenkirchen"); !slices.Equal(in, []string{"customer.city"}) {
 		t.Errorf("the car is back, and its address in %q", in)
 	}

@@ -180,7 +180,7 @@ func goodOf(of string) entity {
 			Slot: "2026-11-23", StartedAt: &at, FinishedAt: &at, UpdatedAt: at,
 		}
 	case shipment.Feed:
-		v = shipment.Shipment{ID: id, Version: 1, Status: shipment.Shipped, BuildID: uuid.New(), OrderID: uuid.New(), ShippedAt: &at, UpdatedAt: at}
+		v = shipment.Shipment{ID: id, Version: 1, Status: shipment.Shipped, OrderID: uuid.New(), Car: 1, ShippedAt: &at, UpdatedAt: at}
 	}
 	payload, err := json.Marshal(v)
 	if err != nil {

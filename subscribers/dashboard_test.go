@@ -29,7 +29,7 @@ func TestDashboardOfThreeFeeds(t *testing.T) {
 		Lines: []order.Line{{Model: "volta", Options: []string{"heat_pump"}, Quantity: 1, UnitPriceCents: 2_797_000}},
 	}
 	b := carbuild.Build{ID: uuid.New(), Version: 1, Status: carbuild.Finished, OrderID: o.ID, Car: 1, Model: "volta", Options: []string{}, Slot: "2026-11-23", FinishedAt: feed.OptionalTime(&built), UpdatedAt: feed.TimeOf(built)}
-	s := shipment.Shipment{ID: uuid.New(), Version: 1, Status: shipment.Shipped, BuildID: b.ID, OrderID: o.ID, ShippedAt: feed.OptionalTime(&shipped), UpdatedAt: feed.TimeOf(shipped)}
+	s := shipment.Shipment{ID: uuid.New(), Version: 1, Status: shipment.Shipped, OrderID: o.ID, Car: 1, ShippedAt: feed.OptionalTime(&shipped), UpdatedAt: feed.TimeOf(shipped)}
 	pool := pgtest.New(t, sql.Migrations("subscribe"), dashboard.Service.Migrations)
 	url := start(t, "dashboard", pool, map[string]string{
 		"FEED_URL_ORDERS":    ordersFeed(t, o),

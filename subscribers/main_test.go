@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"log/slog"
 	"maps"
@@ -234,7 +233,7 @@ func TestCommandLine(t *testing.T) {
 	for _, args := range [][]string{nil, {"--help"}, {"-h"}} {
 		var out bytes.Buffer
 		err := run(t.Context(), args, nil, &out)
-		if args == nil && err != nil || args != nil && !errors.Is(err, flag.ErrHelp) {
+		if err != nil {
 			t.Errorf("%q: %v", args, err)
 		}
 		if !strings.Contains(out.String(), "follow URL prints the entries of any feed") {
@@ -249,7 +248,7 @@ func TestCommandLine(t *testing.T) {
 	for _, s := range services() {
 		for _, flagged := range []string{"--help", "-h"} {
 			var out bytes.Buffer
-			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); !errors.Is(err, flag.ErrHelp) {
+			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); err != nil {
 				t.Errorf("%s %s: %v", s.Name, flagged, err)
 			}
 			for _, part := range []string{s.Name + ": " + s.Text, s.Addr, "FEED_URL_" + strings.ToUpper(s.Feeds[0].Name), s.Feeds[0].URL, "POLL_" + strings.ToUpper(s.Feeds[0].Name), "@every 5s", "DATABASE_URL", "PAGE_SIZE"} {
@@ -267,14 +266,17 @@ func TestCommandLine(t *testing.T) {
 		env  map[string]string
 		says string
 	}{
-		{[]string{"wharehouse"}, nil, `there is no service "wharehouse"; without a name, subscribers lists them`},
+		{[]string{"wharehouse"}, nil, `there is no service or command "wharehouse"; did you mean "warehouse"?`},
+		{[]string{"fleet"}, nil, `there is no service or command "fleet"; without a name, subscribers lists them`},
+		{[]string{"staus"}, nil, `did you mean "status"?`},
+		{[]string{"--vresion"}, nil, `did you mean "--version"?`},
 		{[]string{"follow"}, nil, "follow takes the URL of a feed"},
-		{[]string{"--fast"}, nil, "there is no flag --fast"},
+		{[]string{"--fast"}, nil, "unknown flag: --fast; see subscribers --help"},
 		{[]string{"warehouse", "dashboard"}, nil, `warehouse takes no argument "dashboard"`},
-		{[]string{"warehouse", "--fast"}, nil, "flag provided but not defined: -fast"},
+		{[]string{"warehouse", "--fast"}, nil, "unknown flag: --fast; see subscribers warehouse --help"},
 		{[]string{"warehouse"}, map[string]string{"POLL_ORDERS": "now and then"}, `POLL_ORDERS: "now and then" is not a schedule`},
 		{[]string{"dashboard"}, map[string]string{"FEED_URL_ORDERS": "sales"}, "FEED_URL_ORDERS takes the http or https URL of a feed"},
-		{[]string{"dashboard"}, map[string]string{"PAGE_SIZE": "0"}, "PAGE_SIZE takes a whole number from 1 to 1000"},
+		{[]string{"dashboard"}, map[string]string{"PAGE_SIZE": "0"}, "PAGE_SIZE: takes a whole number from 1 to 1000"},
 	} {
 		err := run(t.Context(), c.args, c.env, io.Discard)
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), c.says) {

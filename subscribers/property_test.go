@@ -104,9 +104,12 @@ type replica struct {
 	url  string
 }
 
+// noFeed is the address of no feed.
+const noFeed = "http://127.0.0.1:1/feeds/none"
+
 func newReplica(t *testing.T, s *subscriber.Service, source string) *replica {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), s.Migrations)
-	env := map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_SHIPMENTS": "@yearly", "LEAD_SPEED": "1"}
+	env := map[string]string{"FEED_URL_ORDERS": source, "FEED_URL_BUILDS": noFeed, "FEED_URL_SHIPMENTS": noFeed, "POLL_ORDERS": "@yearly", "POLL_BUILDS": "@yearly", "POLL_SHIPMENTS": "@yearly", "LEAD_SPEED": "1"}
 	if s.Settings != nil {
 		if err := daemon.Parse(env, s.Settings); err != nil {
 			t.Fatal(err)

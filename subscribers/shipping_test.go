@@ -17,9 +17,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
 
-func aBuild(of uuid.UUID, status carbuild.Status) map[string]any {
+func aBuild(of, customer uuid.UUID, status carbuild.Status) map[string]any {
 	return map[string]any{
-		"status": status, "order_id": uuid.New(), "customer_id": of, "car": 1, "model": "volta", "options": []string{},
+		"status": status, "order_id": of, "customer_id": customer, "car": 1, "model": "volta", "options": []string{},
 		"slot": "2026-11-23", "updated_at": noon,
 	}
 }
@@ -28,9 +28,12 @@ type shipped struct {
 	ID      uuid.UUID
 	Version int64
 	Status  shipment.Status
-	BuildID uuid.UUID `json:"build_id"`
-	Name    string
-	City    string
+	OrderID uuid.UUID `json:"order_id"`
+	Car     int
+
+	Cancelled bool `json:"order_cancelled"`
+	Name      string
+	City      string
 }
 
 // Shipping through its feeds: a customer who comes late, moves, and leaves while one car has left and another has not;
@@ -47,7 +50,7 @@ func TestShipping(t *testing.T) {
 	left, stays, planned := uuid.New(), uuid.New(), uuid.New()
 	is := func(id uuid.UUID) shipped {
 		for _, s := range answer[[]shipped](t, url+"/api/shipments") {
-			if s.BuildID == id {
+			if s.OrderID == id {
 				return s
 			}
 		}
@@ -57,8 +60,8 @@ func TestShipping(t *testing.T) {
 	var label string
 	t.Run("the truck comes at once", func(t *testing.T) {
 		url = start(t, "shipping", pool, env)
-		builds.put(t, left, aBuild(wilma, carbuild.Finished))
-		builds.put(t, planned, aBuild(wilma, carbuild.Planned))
+		builds.put(t, left, aBuild(left, wilma, carbuild.Finished))
+		builds.put(t, planned, aBuild(planned, wilma, carbuild.Planned))
 		builds.put(t, uuid.New(), map[string]any{"status": "finished", "order_id": "none"}) // refused
 		copied(t, url, builds, customers)
 		if s := is(left); s.Status != shipment.Waiting || s.Version != 1 {
@@ -85,7 +88,7 @@ func TestShipping(t *testing.T) {
 	if s := is(left); s.City != "Altenkirchen" {
 		t.Errorf("a move changed %+v", s)
 	}
-	builds.put(t, stays, aBuild(wilma, carbuild.Finished))
+	builds.put(t, stays, aBuild(stays, wilma, carbuild.Finished))
 	copied(t, url, builds)
 	if s := is(stays); s.Status != shipment.Ready || s.City != "Bad Neuenahr" {
 		t.Errorf("%+v", s)
@@ -123,12 +126,12 @@ func TestShipping(t *testing.T) {
 
 	// The source of builds lost all but one, which waits for another customer.
 	second, other := uuid.New(), uuid.New()
-	builds.put(t, second, aBuild(other, carbuild.Finished))
+	builds.put(t, second, aBuild(second, other, carbuild.Finished))
 	copied(t, url, builds)
 	builds.startAnew(t)
-	builds.put(t, left, aBuild(wilma, carbuild.Finished))
+	builds.put(t, left, aBuild(left, wilma, carbuild.Finished))
 	copied(t, url, builds)
-	if a, b := is(second), is(left); a.Status != shipment.Stopped || b.Status != shipment.Shipped {
+	if a, b := is(second), is(left); a.Status != shipment.Waiting || b.Status != shipment.Shipped {
 		t.Errorf("%+v, %+v", a, b)
 	}
 	wantFeed(t, url, answer[[]shipped](t, url+"/api/shipments"))
@@ -137,7 +140,7 @@ func TestShipping(t *testing.T) {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
-	if ready := answer[[]shipped](t, url+"/api/shipments?status=shipped&limit=5"); len(ready) != 1 || ready[0].BuildID != left {
+	if ready := answer[[]shipped](t, url+"/api/shipments?status=shipped&limit=5"); len(ready) != 1 || ready[0].OrderID != left {
 		t.Errorf("%+v", ready)
 	}
 }
@@ -166,7 +169,7 @@ func wantFeed(t *testing.T, url string, want []shipped) {
 		newest[e.ID] = s
 	}
 	for _, s := range want {
-		if is := newest[s.ID]; is.Version != s.Version || is.Status != s.Status || is.BuildID != s.BuildID || (is.ShippedAt != nil) != (is.Status == shipment.Shipped || is.Status == shipment.Returned) {
+		if is := newest[s.ID]; is.Version != s.Version || is.Status != s.Status || is.OrderID != s.OrderID || is.Car != s.Car || (is.ShippedAt != nil) != (is.Status == shipment.Shipped || is.Status == shipment.Returned) {
 			t.Errorf("the feed has %+v, the API %+v", is, s)
 		}
 	}

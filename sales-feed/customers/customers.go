@@ -60,6 +60,7 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 		return err
 	}
 	accounts := store{r.Pool, log}
+	source.Trace(r, shell.Title, nav, accounts.trace)
 	h := &handler{accounts, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, accounts, r.Logger)}
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.form))
 	webserver.GET(r.Anybody, "/signup", webserver.Handle(h.form))

@@ -134,7 +134,7 @@ func TestWrongChoice(t *testing.T) {
 	}
 }
 
-// While the database is away, guests look at the cars, and a purchase keeps its form, with its key.
+// While the database is down, guests look at the cars, and a purchase keeps its form, with its key.
 func TestPurchaseWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	s := open(t)

@@ -140,11 +140,12 @@ func (h *handler) find(c *gin.Context) (by buyer.Party, o *order.Order, err erro
 type orderView struct {
 	buyerView
 	*shownOrder
-	Own     bool // the client is its buyer
-	AsGuest bool // it was placed as a guest
-	Thanks  bool // it was placed just now
-	Feed    bool // the client may read the feed
-	Again   string
+	Own      bool // the client is its buyer
+	AsGuest  bool // it was placed as a guest
+	Thanks   bool // it was placed just now
+	Feed     bool // the client may read the feed
+	Operator bool // the client is an operator
+	Again    string
 }
 
 // answer answers with the order: a page for browsers, else JSON, which has the buyer's token unless it is "".
@@ -155,7 +156,7 @@ func (h *handler) answer(c *gin.Context, status int, o *order.Order, by buyer.Pa
 		c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 		_, placed := c.GetQuery("placed")
 		view := orderView{
-			buyerView: h.viewOf(by), shownOrder: shown(o), Own: by.Owns(o.CustomerID), AsGuest: o.CustomerID == by.Visitor, Feed: source.MayRead(c), Again: "/",
+			buyerView: h.viewOf(by), shownOrder: shown(o), Own: by.Owns(o.CustomerID), AsGuest: o.CustomerID == by.Visitor, Feed: source.MayRead(c), Operator: by.Operator, Again: "/",
 		}
 		view.Thanks = placed && view.Own && o.Status == order.Placed
 		if l := o.Lines; len(l) == 1 && o.Status == order.Cancelled {

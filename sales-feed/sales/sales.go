@@ -58,6 +58,7 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 		return err
 	}
 	h := &handler{store{r.Pool, log}, settings, buyers, r.Logger}
+	source.Trace(r, shell.Title, nav, h.store.trace)
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
 	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))

@@ -40,7 +40,7 @@ func (h *handler) storefront(c *gin.Context) error {
 func (h *handler) visitor(c *gin.Context) (buyer.Party, error) {
 	by, err := h.buyers.Of(c)
 	if by.Visitor != uuid.Nil && by.Customer == uuid.Nil && web.StatusOf(err) == http.StatusServiceUnavailable {
-		return by, nil // a guest may look at the cars while the database is away
+		return by, nil // a guest may look at the cars while the database is down
 	}
 	if err == nil && (by.Buyer == (buyer.Buyer{}) || by.Ended != uuid.Nil) {
 		if by.Visitor == uuid.Nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/access"
@@ -20,6 +21,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -88,6 +90,17 @@ func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.De
 	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, names, r.Tables) })
 	r.Nav = func(c *gin.Context) []web.Link { return Nav(c, nav) }
 	r.Publish(log, nav, feeds...)
+}
+
+// Trace adds what the app tells of an order or customer. nav are the links on its pages.
+func Trace(r *service.Router, title string, nav []web.Link, ask func(context.Context, uuid.UUID) (trace.Part, error)) {
+	if r.MapURL != "" {
+		nav = append(slices.Clone(nav), web.Link{Text: "Map", URL: r.MapURL + "/"})
+	}
+	layout := func(_ *http.Request, page string, data any) web.Page {
+		return web.Page{Service: title, Title: page, Nav: nav, Data: data}
+	}
+	r.Trace(layout, func(req *http.Request, id uuid.UUID) (trace.Part, error) { return ask(req.Context(), id) })
 }
 
 const standbyTimeout = time.Second // for the synchronous standby to confirm a commit; the app is not ready after it

@@ -112,17 +112,25 @@ func live(run Run, stopTimeout time.Duration) {
 
 	err = run(ctx, os.Args[1:], env, os.Stdout)
 	close(returned)
+	code := ExitCode(err)
+	if code == 0 || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		os.Exit(0)
+	}
+	die(code, "%v", err)
+}
+
+// ExitCode returns the exit code of a program that returns err, unless it was stopped: see [Main].
+func ExitCode(err error) int {
 	special, coded := errors.AsType[exitError](err)
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp), ctx.Err() != nil && errors.Is(err, context.Canceled):
-		os.Exit(0)
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
 	case errors.Is(err, ErrUsage):
-		die(2, "%v", err)
+		return 2
 	case coded:
-		die(special.code, "%v", err)
-	default:
-		die(1, "%v", err)
+		return special.code
 	}
+	return 1
 }
 
 func environ(list []string) map[string]string {

@@ -11,21 +11,39 @@ import (
 	"time"
 )
 
-// Logger returns a logger that writes one line of key=value per record of at least level: debug, info, warn or error;
-// "" is info. Times are UTC. Tokens and the passwords of URLs are redacted. A writer that does not take a line within a
-// second, such as a pipe that nobody reads, holds up nothing: it gets no more lines until it has taken that one.
-func Logger(w io.Writer, level string) (*slog.Logger, error) {
-	var min slog.Level
-	switch strings.ToLower(level) {
+// A Level is the least level of what is logged: debug, info, warn or error; "" is info.
+type Level string
+
+// UnmarshalText reads a level.
+func (l *Level) UnmarshalText(text []byte) error {
+	_, err := Level(text).slog()
+	if err == nil {
+		*l = Level(text)
+	}
+	return err
+}
+
+func (l Level) slog() (slog.Level, error) {
+	switch strings.ToLower(string(l)) {
 	case "debug":
-		min = slog.LevelDebug
+		return slog.LevelDebug, nil
 	case "", "info":
+		return slog.LevelInfo, nil
 	case "warn":
-		min = slog.LevelWarn
+		return slog.LevelWarn, nil
 	case "error":
-		min = slog.LevelError
-	default:
-		return nil, Usagef("LOG_LEVEL=%q: takes debug, info, warn or error", level)
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("takes debug, info, warn or error, not %q", string(l))
+}
+
+// Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
+// passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
+// holds up nothing: it gets no more lines until it has taken that one.
+func Logger(w io.Writer, level Level) (*slog.Logger, error) {
+	min, err := level.slog()
+	if err != nil {
+		return nil, Usagef("LOG_LEVEL: %w", err)
 	}
 	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
 }

@@ -21,13 +21,21 @@ type Setting struct {
 	Help    string // one line
 }
 
-// Parse sets the fields of the struct that into points to from vars, by the tags `env:"NAME" envDefault:"VALUE"`. An
+// Parse sets the fields of the structs that into points to from vars, by the tags `env:"NAME" envDefault:"VALUE"`. An
 // empty variable gets its default. The error matches ErrUsage, and says for each wrong variable, on a line of its own,
 // which values are valid.
-func Parse(vars map[string]string, into any) error {
+func Parse(vars map[string]string, into ...any) error {
 	if vars == nil {
 		vars = map[string]string{} // nil would mean the environment of the process
 	}
+	var wrong []error
+	for _, one := range into {
+		wrong = append(wrong, parse(vars, one))
+	}
+	return errors.Join(wrong...)
+}
+
+func parse(vars map[string]string, into any) error {
 	err := env.ParseWithOptions(into, env.Options{Environment: vars})
 	if err == nil {
 		return nil
@@ -97,28 +105,39 @@ func takes(t reflect.Type) string {
 // an additional tag `help:"..."`, a pointer to one, a Setting or a []Setting. Settings without help are left out.
 func Help(w io.Writer, of ...any) {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, s := range list(of) {
+		if s.Help == "" {
+			continue
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Name, s.Default, s.Help)
+	}
+	tw.Flush()
+}
+
+// Names returns the names of settings, given as [Help] takes them.
+func Names(of ...any) (names []string) {
+	for _, s := range list(of) {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+func list(of []any) (all []Setting) {
 	for _, o := range of {
-		var list []Setting
 		switch o := o.(type) {
 		case Setting:
-			list = []Setting{o}
+			all = append(all, o)
 		case []Setting:
-			list = o
+			all = append(all, o...)
 		default:
 			t := reflect.TypeOf(o)
 			if t.Kind() == reflect.Pointer {
 				t = t.Elem()
 			}
-			list = settings(t, "")
-		}
-		for _, s := range list {
-			if s.Help == "" {
-				continue
-			}
-			fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Name, s.Default, s.Help)
+			all = append(all, settings(t, "")...)
 		}
 	}
-	tw.Flush()
+	return all
 }
 
 // settings lists the variables of struct type t and of the structs in it, in the order of the fields.

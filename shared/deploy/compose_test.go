@@ -16,7 +16,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 
-	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -166,7 +166,7 @@ func checkBroker(t *testing.T, project *types.Project) {
 // checkMap: it asks every program where that listens.
 func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 	t.Helper()
-	var asked topology.Services
+	var asked directory.Services
 	if err := asked.UnmarshalText([]byte(value(s, "SERVICES"))); err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,11 @@ func checkMap(t *testing.T, s types.ServiceConfig, programs []program) {
 	if err := asked.Check(value(s, "FEED_TOKEN"), plain); err != nil {
 		t.Error(err)
 	}
-	var want topology.Services
+	var want directory.Services
 	for _, p := range programs {
-		want = append(want, topology.Service{Name: p.name, URL: "http://" + p.name + ":" + p.port})
+		want = append(want, directory.Service{Name: p.name, URL: "http://" + p.name + ":" + p.port})
 	}
-	byName := func(a, b topology.Service) int { return strings.Compare(a.Name, b.Name) }
+	byName := func(a, b directory.Service) int { return strings.Compare(a.Name, b.Name) }
 	slices.SortFunc(asked, byName)
 	slices.SortFunc(want, byName)
 	if !slices.Equal(asked, want) {

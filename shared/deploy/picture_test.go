@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 )
 
 var update = flag.Bool("update", false, "rewrite the picture of the company")
@@ -18,7 +19,7 @@ func TestPicture(t *testing.T) {
 	t.Parallel()
 	const path = root + "/.github/company.svg"
 	project := load(t)
-	var services topology.Services
+	var services directory.Services
 	if err := services.UnmarshalText([]byte(value(project.Services["map"], "SERVICES"))); err != nil {
 		t.Fatal(err)
 	}

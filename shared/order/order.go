@@ -19,13 +19,15 @@ const Feed = "orders"
 // A Status is the state of an order.
 type Status string
 
-// The statuses of an order. A cancelled order stays cancelled.
+// The statuses of an order. A cancelled order stays cancelled. To cancel is a request: which of its cars leave
+// nevertheless, the shipments feed says.
 const (
 	Placed    Status = "placed"
 	Cancelled Status = "cancelled"
 )
 
-// An Order is the state of one order at one version. It has at most 10,000 cars, and a price of at most 10^13 cents.
+// An Order is the state of one order at one version. It has at most 10,000 cars, and a price of at most 10^13 cents. Its
+// cars are numbered 1, 2, 3 ... over its lines: a first line of two cars has the cars 1 and 2.
 type Order struct {
 	XMLName    xml.Name  `json:"-" xml:"https://edison-cars.example/ns/order order"`
 	ID         uuid.UUID `json:"id" xml:"id"` // version 7: grows with the time of the sale
@@ -33,8 +35,8 @@ type Order struct {
 	Status     Status    `json:"status" xml:"status" check:"placed|cancelled"`
 	CustomerID uuid.UUID `json:"customer_id" xml:"customer_id"`
 	Lines      []Line    `json:"lines" xml:"line" check:"1..20"`
-	TotalCents int64     `json:"total_cents" xml:"total_cents" check:"0..10000000000000"`
-	Currency   string    `json:"currency" xml:"currency" check:"0..3"` // ISO 4217
+	TotalCents int64     `json:"total_cents" xml:"total_cents" check:"0..10000000000000"` // the sum of its lines
+	Currency   string    `json:"currency" xml:"currency" check:"0..3"`                    // ISO 4217
 	PlacedAt   feed.Time `json:"placed_at" xml:"placed_at"`
 	UpdatedAt  feed.Time `json:"updated_at" xml:"updated_at"` // UTC; grows strictly with Version
 }

@@ -37,7 +37,7 @@ func (p *pools) connect(ctx context.Context, pool *pgxpool.Pool, schema string) 
 	}
 	config := p.pool.Config()
 	config.MaxConns = 3
-	p.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+groupTimeout+"'")
+	p.writers, err = committers(ctx, config, ofCommitters+"; set lock_timeout = '"+lockTimeout+"'")
 	return err
 }
 

@@ -29,7 +29,7 @@ func newQueue() queue {
 // one packet and share one flush to disk. No change waits for more to come, and a change that fails does not fail the
 // others. Commit returns when the outcome is certain, or after 30 s at most. After an error nothing has happened,
 // unless the error wraps ErrUnknown. The error wraps context.DeadlineExceeded if the change waited 10 s for those
-// before it, and has SQLSTATE 55P03 if another transaction held a row for 2 s. A change is committed once and must not
+// before it, and has SQLSTATE 55P03 if another transaction held a row for up to 2 s. A change is committed once and must not
 // be used again.
 func (l *Log) Commit(ctx context.Context, change *Change) error {
 	if len(change.pending) == 0 {
@@ -169,6 +169,9 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 			if !ok {
 				return attempt{runs, rest}, err
 			}
+			if isCode(bad.error, "55P03") {
+				l.locked.Store(time.Now().UnixNano())
+			}
 			blamed[rest[bad.index]] = guarded(unquoted(bad.error))
 			rest = slices.Delete(slices.Clone(rest), bad.index, bad.index+1)
 			if len(blamed) >= maxBlamed && len(rest) > 1 && tries == 1 { // in later attempts, an earlier one may still land, and that has to be settled
@@ -247,6 +250,11 @@ func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arr
 	return group, runs, committed(conn, err)
 }
 
+// limitLocks is the statement that sets how long the next ones may wait for rows that others have locked.
+func limitLocks(timeout string) statement {
+	return statement{sql: `select set_config('lock_timeout', $1, true)`, args: []any{timeout}}
+}
+
 // ownerOf returns the index of the last change that appends the entry.
 func ownerOf(group []*Change, e *EntryError) int {
 	for i, c := range slices.Backward(group) {
@@ -279,12 +287,23 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 	if err := prepare(ctx, conn, []statement{{sql: appendSQL}}); err != nil {
 		return group, nil, err
 	}
+	impatient := time.Since(time.Unix(0, l.locked.Load())) < shortWhile
+	if impatient {
+		if err := prepare(ctx, conn, []statement{limitLocks(shortTimeout)}); err != nil {
+			return group, nil, err
+		}
+	}
 	p := newPacket(ctx, conn)
 	defer func() {
 		if err != nil {
 			_ = p.pipeline.Close() // closes the connection if anything was sent
 		}
 	}()
+	if impatient {
+		if err := p.add(ctx, limitLocks(shortTimeout), noOwner); err != nil {
+			return group, nil, err
+		}
+	}
 	fits := func(c *Change) bool { return prepare(ctx, conn, c.statements) == nil } // nothing can be prepared now
 	for i := 0; i < len(group); i++ {
 		for _, s := range group[i].statements {
@@ -296,6 +315,11 @@ func (l *Log) send(ctx context.Context, conn *pgx.Conn, lock bool, group []*Chan
 			if c := more.next(fits); c != nil {
 				group = append(group, c)
 			}
+		}
+	}
+	if impatient {
+		if err := p.add(ctx, limitLocks(lockTimeout), noOwner); err != nil {
+			return group, nil, err
 		}
 	}
 	if !lock {

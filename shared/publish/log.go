@@ -22,7 +22,8 @@ const (
 	maxGroup     = 512              // changes in one packet
 	patience     = 10 * time.Second // for a change to become part of a group, for one attempt to write, and to find out its outcome
 	lockTimeout  = "2s"             // for a row that another transaction has locked: a commit that hangs keeps the head locked
-	groupTimeout = "100ms"          // the same in a group, where all other changes wait as well
+	shortTimeout = "100ms"          // the same for the statements of changes, while others of the group wait as well, after one has waited in vain
+	shortWhile   = 10 * time.Second // how long that is
 	closeTimeout = time.Second      // for what is under way at Close, before it is given up, and once more after that
 	maxAttempts  = 10               // of one packet, after a lost swap, a lost connection or a deadlock; while a head is locked, as many as there is time for
 )
@@ -41,6 +42,7 @@ type Log struct {
 
 	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
 	noRoom atomic.Bool  // the last change failed since the database had no room
+	locked atomic.Int64 // when a change of a group last waited in vain for a row, in nanoseconds since 1970
 
 	patience   time.Duration   // as the constant
 	committing context.Context // ends when Close no longer waits for the commits under way

@@ -35,6 +35,8 @@ type Router struct {
 
 	// PublicURL is the address of the process for clients, without a slash at the end.
 	PublicURL string
+	// MapURL is the address of the map for browsers, without a slash at the end, or empty.
+	MapURL string
 
 	title  string
 	feeds  FeedSettings
@@ -54,7 +56,7 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 		return nil, err
 	}
 	registry := webserver.NewMetrics()
-	r := &Router{Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), title: s.Title, feeds: set.FeedSettings, access: rules}
+	r := &Router{Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL), title: s.Title, feeds: set.FeedSettings, access: rules}
 	observers := []gin.HandlerFunc{webserver.CountRequests(registry), webserver.Look(r.look)}
 	if set.AccessLog {
 		observers = append(observers, webserver.AccessLog(logger))

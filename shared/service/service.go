@@ -5,6 +5,7 @@ package service
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -46,12 +47,13 @@ type Settings struct {
 type HTTPSettings struct {
 	Addr      string   `env:"ADDR"` // "" means the service's default
 	PublicURL web.Site `env:"PUBLIC_URL" help:"where clients reach this service, for the links in its documents; defaults to http://localhost:PORT, with TLS https"`
+	MapURL    web.Site `env:"MAP_URL" help:"address of the map, http://localhost:8079, to which operators' pages lead; none by default"`
 	access.Settings
 	TLSCertFile    string            `env:"TLS_CERT_FILE" help:"PEM file of the certificate, for TLS; requires TLS_KEY_FILE; reread when it changes"`
 	TLSKeyFile     string            `env:"TLS_KEY_FILE" help:"PEM file of its key"`
 	TrustedProxies webserver.Proxies `env:"TRUSTED_PROXIES" help:"addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: 10.0.0.0/8,192.0.2.7"`
 	AccessLog      bool              `env:"ACCESS_LOG" envDefault:"true" help:"true or false: log each request"`
-	LogLevel       string            `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogLevel       daemon.Level      `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 // FeedSettings configure a service that publishes feeds.
@@ -68,7 +70,10 @@ type DatabaseSettings struct {
 }
 
 // Help prints the settings of the service, and own settings in the forms that [daemon.Help] takes.
-func (s Service) Help(w io.Writer, own ...any) {
+func (s Service) Help(w io.Writer, own ...any) { daemon.Help(w, s.With(own...)...) }
+
+// With returns the settings of the service with its own ones, as [daemon.Help] and [daemon.Names] take them.
+func (s Service) With(own ...any) []any {
 	all := append([]any{daemon.Setting{Name: "ADDR", Default: s.Addr, Help: "host:port to listen on"}, HTTPSettings{}}, own...)
 	if s.Feeds {
 		all = append(all, FeedSettings{})
@@ -76,7 +81,7 @@ func (s Service) Help(w io.Writer, own ...any) {
 	if s.Migrations != nil {
 		all = append(all, DatabaseSettings{})
 	}
-	daemon.Help(w, all...)
+	return all
 }
 
 // Arguments returns an error if the command NAME was given arguments, which it does not take. For --help it calls help
@@ -94,12 +99,29 @@ func Arguments(name string, args []string, stdout io.Writer, help func()) error 
 	return nil
 }
 
+// Check returns an error for each wrong value that [daemon.Parse] has accepted.
+func (s Settings) Check() error {
+	var wrong []error
+	if _, err := s.Complete(); err != nil {
+		wrong = append(wrong, daemon.Usagef("%w", err))
+	}
+	if s.FeedMaxAge < 0 || s.FeedMaxAge%time.Second != 0 {
+		wrong = append(wrong, daemon.Usagef("FEED_MAX_AGE takes whole seconds from 0s"))
+	}
+	return errors.Join(wrong...)
+}
+
 // Configure reads the settings of a command from the environment into the struct that set points to, after [Arguments].
+// The error names all wrong values.
 func Configure(name string, args []string, env map[string]string, set any, stdout io.Writer, help func()) error {
 	if err := Arguments(name, args, stdout, help); err != nil {
 		return err
 	}
-	return daemon.Parse(env, set)
+	err := daemon.Parse(env, set)
+	if all, ok := set.(interface{ Check() error }); ok {
+		err = errors.Join(err, all.Check())
+	}
+	return err
 }
 
 // A Process is a service that is ready to serve.
@@ -120,11 +142,8 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 			p.Close()
 		}
 	}()
-	if _, err := set.Complete(); err != nil {
-		return nil, daemon.Usagef("%w", err)
-	}
-	if set.FeedMaxAge < 0 || set.FeedMaxAge%time.Second != 0 {
-		return nil, daemon.Usagef("FEED_MAX_AGE takes whole seconds from 0s")
+	if err := set.Check(); err != nil {
+		return nil, err
 	}
 	if p.listener, err = webserver.Listen(ctx, cmp.Or(set.Addr, s.Addr)); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,8 +112,11 @@ func (s *Server) login(c *Session, encrypted bool) error {
 	default:
 		return errors.New("it takes no password (AUTH PLAIN or LOGIN)")
 	}
-	if err := c.client.Auth(auth); err != nil {
-		return fmt.Errorf("AUTH: %w", err)
+	err := c.client.Auth(auth)
+	if reply, ok := errors.AsType[*textproto.Error](err); ok { // its text may quote the password
+		return errors.New((&Refusal{"AUTH", reply.Code, reply.Msg}).Short())
+	} else if err != nil {
+		return fmt.Errorf("AUTH: %w", unquoted(err))
 	}
 	return nil
 }

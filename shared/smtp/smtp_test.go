@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -210,6 +212,42 @@ func TestWhatIsNoReplyIsNotQuoted(t *testing.T) {
 	}
 }
 
+// Nor does a log keep the password, which a server may quote when it refuses it.
+func TestPasswordIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{"535 5.7.8 failed: AUTH PLAIN %s", "500 unknown: AUTH PLAIN %s", "421 AUTH PLAIN %s", "AUTH PLAIN %s"} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		go func() {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "220 mail.example\r\n")
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				command, rest, _ := strings.Cut(lines.Text(), " ")
+				switch command {
+				case "EHLO":
+					_, _ = io.WriteString(conn, "250-mail.example\r\n250 AUTH PLAIN\r\n")
+				case "AUTH":
+					_, secret, _ := strings.Cut(rest, " ")
+					_, _ = fmt.Fprintf(conn, reply+"\r\n", secret)
+					return
+				}
+			}
+		}()
+		set := &Settings{Server: Server{addr: ln.Addr().String(), host: "127.0.0.1", user: "zoe", password: "hunter3"}}
+		secret := base64.StdEncoding.EncodeToString([]byte("\x00zoe\x00hunter3"))
+		if _, err := set.Dial(t.Context()); err == nil || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "hunter3") {
+			t.Errorf("%s: %v", reply, err)
+		}
+	}
+}
+
 // A session lasts 5 s after the stop: the reply to the command that runs is awaited, and all others have what is left.
 func TestStop(t *testing.T) {
 	t.Parallel()
@@ -333,7 +371,7 @@ func TestTransport(t *testing.T) {
 		"no user":                                           {nil, plain, func(*Server) {}, ""},
 		"a user and a password, on loopback":                {[]func(*mailsink.Sink){login}, plain, zoe, ""},
 		"a user and a password over STARTTLS":               {[]func(*mailsink.Sink){login, starttls}, plain, zoe, ""},
-		"a wrong password":                                  {[]func(*mailsink.Sink){login}, plain, func(s *Server) { s.user, s.password = "zoe", "hunter3" }, "AUTH: 535"},
+		"a wrong password":                                  {[]func(*mailsink.Sink){login}, plain, func(s *Server) { s.user, s.password = "zoe", "hunter3" }, "535 5.7.8 after AUTH"},
 		"no password where there must be one":               {[]func(*mailsink.Sink){login}, plain, func(*Server) {}, "530"},
 		"a password where none is taken":                    {nil, plain, zoe, "it takes no password"},
 		"STARTTLS by a server that nobody knows, loopback":  {[]func(*mailsink.Sink){starttls}, plain, func(*Server) {}, ""},

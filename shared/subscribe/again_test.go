@@ -192,12 +192,20 @@ func TestRejectedBeforeTheStart(t *testing.T) {
 func TestEntryThatEndsItsSession(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "timeouts")
-	for name, begin := range map[string]func(t *testing.T, c *copier){
-		"terminated": func(t *testing.T, c *copier) {
-			exec(t, c.pool, `create function note() returns trigger language plpgsql as 'begin if new.name = ''bad'' then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(0.1); end if; return new; end';
-				create trigger note after insert on thing for each row execute function note()`)
-		},
-		"idle in its transaction": func(_ *testing.T, c *copier) {
+	trigger := func(kind string) func(t *testing.T, c *copier) {
+		return func(t *testing.T, c *copier) {
+			exec(t, c.pool, `drop function if exists note cascade; create function note() returns trigger language plpgsql as 'begin if new.name = ''bad'' then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(0.1); end if; return new; end';
+				create `+kind+` for each row execute function note()`)
+		}
+	}
+	for name, x := range map[string]struct {
+		columns []string
+		begin   func(t *testing.T, c *copier)
+	}{
+		"terminated":             {nil, trigger(`trigger note after insert on thing`)},
+		"terminated, pure copy":  {[]string{"name"}, trigger(`trigger note after insert on thing`)},
+		"terminated, at the end": {nil, trigger(`constraint trigger note after insert on thing deferrable initially deferred`)},
+		"idle in its transaction": {nil, func(_ *testing.T, c *copier) {
 			c.failsOn(7, func(ctx context.Context, tx pgx.Tx) error {
 				if _, err := tx.Exec(ctx, `set local idle_in_transaction_session_timeout = '100ms'`); err != nil {
 					return err
@@ -205,16 +213,17 @@ func TestEntryThatEndsItsSession(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 				return nil
 			})
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSource(t)
 			s.put(t, 1, 5)
-			c := newCopier(t, s)
+			c := s.copier(t, newCopier(t, s).pool, 10, x.columns...)
+			t.Cleanup(c.fetcher.client.Close)
 			c.mustPoll(t)
 			c.impatient()
-			begin(t, c)
+			x.begin(t, c)
 			s.put(t, 6, 6)
 			s.rename(t, 7, "bad")
 			s.put(t, 8, 20)
@@ -236,11 +245,12 @@ func TestEntryThatEndsItsSession(t *testing.T) {
 			s.put(t, 23, 24)
 			c.pollUntil(t)
 			c.wantRejected(t, s, sessionEnded, 7)
+			if x.columns != nil {
+				return
+			}
 			c = c.restarted(t, s, 10) // in a process that does not know of it
 			c.impatient()
-			if name != "terminated" {
-				begin(t, c)
-			}
+			x.begin(t, c)
 			c.resync(t)
 			c.pollUntil(t)
 			c.wantRejected(t, s, sessionEnded, 7)
@@ -485,7 +495,7 @@ func TestBadDataThatLooksLikeTheServicesFault(t *testing.T) {
 	})
 }
 
-// A check that refuses everything is at fault, also where entries come one by one.
+// What a broken check has refused arrives when that is mended, also where entries come one by one.
 func TestBrokenCheckAfterTheStart(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many polls")
@@ -503,13 +513,17 @@ func TestBrokenCheckAfterTheStart(t *testing.T) {
 			c.Check = check
 			for n := range 3 {
 				s.put(t, n+1, n+1)
-				if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
-					t.Errorf("the poll: %v", err)
-				}
+				c.mustPoll(t)
 			}
-			c.Check = nil
+			s.put(t, 4, 6)
+			if err := c.poll(t.Context()); !errors.As(err, new(*refusedError)) {
+				t.Errorf("a page of several: %v", err)
+			}
+			c = c.restarted(t, s, 10) // mended
 			c.mustPoll(t)
+			c.triesAgain(t)
 			c.wantRejected(t, s, "")
+			c.wantUpToDate(t, s)
 		})
 	}
 }

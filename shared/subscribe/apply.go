@@ -150,6 +150,9 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 		a.move(&last, t)
 		return tx.SendBatch(ctx, &last).Close()
 	})
+	if ended, ok := errors.AsType[*sessionError](err); ok && !ended.noted { // at the commit
+		_ = a.quarantine.note(ctx, t.entries, ended)
+	}
 	return bad, err
 }
 

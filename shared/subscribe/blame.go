@@ -129,7 +129,10 @@ func (e *slowError) Error() string { return tookLonger + e.limit.String() }
 
 // A sessionError means that the session with the database ended while a page was applied: the database crashed, or only
 // its process for the session, which an entry may cause.
-type sessionError struct{ cause error }
+type sessionError struct {
+	cause error
+	noted bool // by quarantine.ended
+}
 
 // sessionEnded begins the reason of an entry that ends it.
 const sessionEnded = "the session with the database ended while it was applied"

@@ -45,7 +45,9 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, first func(*pgx.Batch), fn fu
 		err = fn(tx)
 	}
 	if err == nil { // what was deferred runs before the commit, so that it can be cancelled
-		_, err = tx.Exec(ctx, `set constraints all immediate`)
+		if _, err = tx.Exec(ctx, `set constraints all immediate`); err != nil && tx.Conn().IsClosed() && ctx.Err() == nil {
+			err = &sessionError{cause: err}
+		}
 	}
 	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return err

@@ -77,7 +77,12 @@ func (q *quarantine) ended(ctx context.Context, conn *pgx.Conn, entries []feed.E
 	if failed == nil || ctx.Err() != nil || !conn.IsClosed() {
 		return nil
 	}
-	failed = &sessionError{failed}
+	return q.note(ctx, entries, &sessionError{cause: failed})
+}
+
+// note notes that the session has ended while the entries were applied, and returns the error.
+func (q *quarantine) note(ctx context.Context, entries []feed.Entry, failed *sessionError) error {
+	failed.noted = true
 	if len(entries) == 1 {
 		e := entries[0]
 		witness := q.kept.Load()

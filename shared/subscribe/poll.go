@@ -26,6 +26,7 @@ import (
 func (p *poller) run(ctx context.Context) {
 	p.state.assume(rolePolling)
 	p.applier.erasures.reset()
+	p.quarantine.begin()
 	defer p.state.assume(roleUndecided)
 	defer p.stream.listen(ctx)()
 	for ctx.Err() == nil {

@@ -152,7 +152,7 @@ func (q *quarantine) seekWitness(ctx context.Context, client *feedclient.Client)
 
 // judge returns a *refusedError if the service may be at fault: if no entry passed, and Apply does not take the witness
 // either. Without a witness, a single entry is at fault if its error is one of data. Where Apply got none, they are at
-// fault if Check has passed another one, and so is a single malformed one.
+// fault if Check has passed another one, and so is a single one.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
 	var checked int
 	var refused error // by Apply
@@ -168,7 +168,7 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 	case len(bad) < entries, len(bad) == 0:
 		return nil
 	case applied == 0:
-		if q.passed.Load() || entries == 1 && malformed(bad[0].Entry) {
+		if q.passed.Load() || entries == 1 {
 			return nil
 		}
 	case q.witness.Load() == nil:

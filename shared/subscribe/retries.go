@@ -31,6 +31,13 @@ type retrying struct {
 	alone map[uuid.UUID]time.Time // entries to be tried alone, and when that was so last
 }
 
+// begin makes the next try due after the next poll.
+func (q *quarantine) begin() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.retries = retrying{}
+}
+
 // retrySoon notes that an entry has been rejected.
 func (q *quarantine) retrySoon() {
 	q.mu.Lock()

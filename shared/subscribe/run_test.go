@@ -170,10 +170,10 @@ func TestRunRefuses(t *testing.T) {
 	t.Parallel()
 	badURL := "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/orders"
 	for _, c := range []struct{ name, value, says string }{
-		{"PAGE_SIZE", "0", "PAGE_SIZE takes a whole number from 1 to 1000"},
-		{"PAGE_SIZE", "1001", "PAGE_SIZE takes a whole number from 1 to 1000"},
-		{"PAGE_SIZE", "many", `PAGE_SIZE="many": takes a whole number`},
-		{"LOG_LEVEL", "loud", `LOG_LEVEL="loud": takes debug, info, warn or error`},
+		{"PAGE_SIZE", "0", "PAGE_SIZE: takes a whole number from 1 to 1000"},
+		{"PAGE_SIZE", "1001", "PAGE_SIZE: takes a whole number from 1 to 1000"},
+		{"PAGE_SIZE", "many", "PAGE_SIZE: takes a whole number from 1 to 1000"},
+		{"LOG_LEVEL", "loud", `LOG_LEVEL: takes debug, info, warn or error, not "loud"`},
 		{"FEED_TOKEN", "secret token", "FEED_TOKEN takes a token"},
 		{"FEED_TOKEN", "secret\n", "FEED_TOKEN takes a token"},
 		{"POLL_THINGS", "often", `POLL_THINGS: "often" is not a schedule: `},

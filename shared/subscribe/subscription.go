@@ -100,9 +100,10 @@ func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err 
 		last = list[0]
 		err = s.p.quarantine.retry(ctx, last.EntityID)
 		_, again := errors.AsType[*RetryError](err)
+		_, ended := errors.AsType[*sessionError](err)
 		switch {
 		case errors.Is(err, ErrNotRejected): // applied or dropped in the meantime
-		case again:
+		case again, ended:
 			refused++
 		case err != nil:
 			return 0, 0, err

@@ -126,6 +126,10 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 		return nil
 	}
 	where := []any{"method", r.Method, "path", r.URL.Path, "error", Unquoted(err)}
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "55P03" {
+		logger.WarnContext(ctx, "request waited for a lock", where...)
+		return TryAgain(http.StatusServiceUnavailable, 1, "Somebody else is changing this at the moment. Nothing was changed; try again in a few seconds.")
+	}
 	if isAway(err) {
 		logger.WarnContext(ctx, "database unavailable", where...)
 		return TryAgain(http.StatusServiceUnavailable, 5, "The service cannot use its database at the moment. Try again in a few seconds.")

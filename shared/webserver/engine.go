@@ -209,13 +209,20 @@ func guard(crossOrigin *http.CrossOriginProtection) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		req := c.Request
 		if conn := connOf(req); conn != nil && req.ProtoMajor > 1 {
-			release, full := conn.open.requests.Take(conn.client.String())
+			client := conn.client.String()
+			release, full := conn.open.requests.Take(client)
 			if full != nil {
 				conn.open.giveWay() // for the next request
+				var many error
+				if release, many = conn.open.refusals.Take(client); many != nil {
+					panic(http.ErrAbortHandler) // the client does not take refusals, either
+				}
+			}
+			context.AfterFunc(req.Context(), release) // when the client has taken the answer, see streams
+			if full != nil {
 				fail(c, full)
 				return
 			}
-			context.AfterFunc(req.Context(), release) // when the client has taken the answer
 		}
 		if req.ContentLength != 0 { // of what is refused as well: net/http reads some of it
 			body := boundBody(unwrap(c.Writer), req, large, web.ClientKey(c.Request))

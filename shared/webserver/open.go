@@ -15,7 +15,8 @@ import (
 // connections than the new one's.
 type openConns struct {
 	most, ofClient int
-	requests       *web.Slots // for requests over HTTP/2, of which a connection has many: as many as connections
+	// Requests over HTTP/2, of which a connection has many, are as many as connections, and so are the refusals of more.
+	requests, refusals *web.Slots
 
 	mu       sync.Mutex
 	count    int
@@ -24,8 +25,9 @@ type openConns struct {
 
 func newOpenConns(most int) *openConns {
 	ofClient := max(most*3/4, 1)
+	bound := web.Bound{All: most, Client: ofClient}
 	return &openConns{
-		most: most, ofClient: ofClient, requests: web.NewSlots("requests over HTTP/2", web.Bound{All: most, Client: ofClient}),
+		most: most, ofClient: ofClient, requests: web.NewSlots("requests over HTTP/2", bound), refusals: web.NewSlots("refusals", bound),
 		byClient: map[netip.Addr]map[*impatientConn]struct{}{},
 	}
 }

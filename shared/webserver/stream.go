@@ -1,7 +1,6 @@
 package webserver
 
 import (
-	"context"
 	"net/http"
 	"slices"
 	"time"
@@ -26,8 +25,7 @@ func streams(c *gin.Context) {
 	w := streamWriter{c.Writer, c.Request, connOf(c.Request)}
 	c.Writer = w
 	c.Next()
-	w.begin() // what net/http still has of the answer
-	context.AfterFunc(w.req.Context(), func() { w.conn.arrived(w.req) })
+	w.Flush() // what net/http still has of the answer: it waits for the client here, where that is noted
 }
 
 func (w streamWriter) Write(p []byte) (written int, err error) {

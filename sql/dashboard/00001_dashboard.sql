@@ -28,6 +28,7 @@ create table build (
     id          uuid   primary key,
     version     bigint not null,
     order_id    uuid   not null,
+    car         int    not null,
     status      text   not null,
     finished_at timestamptz
 );
@@ -37,11 +38,11 @@ create table shipment (
     id         uuid   primary key,
     version    bigint not null,
     order_id   uuid   not null,
-    build_id   uuid   not null,
+    car        int    not null,
     status     text   not null,
     shipped_at timestamptz
 );
-create index on shipment (build_id);
+create index on shipment (order_id, car);
 
 -- What the orders amount to, by the day (UTC) on which they were placed: pages read these few rows, not all orders.
 create table figure (

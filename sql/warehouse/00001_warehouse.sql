@@ -8,7 +8,7 @@ create table supplier (
 create table part (
     part          text    primary key,
     name          text    not null,
-    on_hand       bigint  not null,
+    on_hand       bigint  not null,           -- below 0: pieces were built in before their arrival was booked
     reserved      bigint  not null default 0, -- the sum of its reservations
     on_order      bigint  not null default 0, -- the sum of its purchases
     reorder_point bigint  not null,           -- new pieces are ordered when fewer than these are left unreserved
@@ -26,16 +26,31 @@ create table bill_of_materials (
 
 -- The copy of the orders feed, as far as a warehouse needs it.
 create table orders (
-    id      uuid   primary key,
-    version bigint not null,
-    status  text   not null
+    id       uuid    primary key,
+    version  bigint  not null,
+    status   text    not null,
+    lines    jsonb   not null,
+    to_build boolean not null default false -- pieces are reserved for it
 );
-select keep_row_count('orders', 'status');
+select keep_row_count('orders', $$case when to_build then 'to build' end$$);
 
+-- The copy of the builds feed, as far as a warehouse needs it.
+create table build (
+    id       uuid   primary key,
+    version  bigint not null,
+    status   text   not null,
+    order_id uuid   not null,
+    model    text   not null,
+    options  text[] not null
+);
+create index on build (order_id);
+
+-- What an order takes. Pieces are reserved from the order until the build of their car starts, or the order is cancelled.
 create table reservation (
     order_id uuid   not null,
     part     text   not null references part,
-    quantity bigint not null,
+    quantity bigint not null, -- reserved
+    built_in bigint not null, -- into cars whose builds have started: these pieces are no longer on hand
     primary key (order_id, part)
 );
 
@@ -57,7 +72,7 @@ create table movement (
     id             bigint      generated always as identity primary key,
     part           text        not null references part,
     moved_at       timestamptz not null default clock_timestamp(),
-    order_id       uuid,                                 -- whose pieces were reserved or released
+    order_id       uuid,                                 -- whose pieces were reserved, released or built in
     purchase       bigint      references purchase,      -- that was made or has arrived; neither: the stock was counted
     on_hand        bigint      not null default 0,       -- changes
     reserved       bigint      not null default 0,
@@ -67,6 +82,7 @@ create table movement (
     on_order_after bigint      not null
 );
 create index on movement (part, id);
+create index on movement (order_id) where order_id is not null;
 
 insert into supplier(supplier, name, lead_days) values
     ('zellhaus',      'Zellhaus Battery Works', 12),

@@ -19,6 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -39,6 +40,9 @@ func Service() *subscriber.Service {
 		}},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{describe(publicURL)} },
 		Work:      func(ctx context.Context, s *subscriber.Site) error { return f.work(ctx, s.DB, s.Log, now()) },
+		Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+			return f.trace(ctx, s.DB, id, now())
+		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Builds", overviewPage, func(r *http.Request) (any, error) { return f.overview(r.Context(), s.DB, now()) })
 			s.Page("/builds/:id", "Build", buildPage, func(r *http.Request) (any, error) { return f.show(r.Context(), s.DB, r.PathValue("id"), now()) })

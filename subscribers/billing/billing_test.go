@@ -83,7 +83,7 @@ func shipped(n, car int, version int64, status shipment.Status) event {
 	if status == "" {
 		return newEvent(2, id, version, nil)
 	}
-	return newEvent(2, id, version, shipment.Shipment{ID: id, Version: version, Status: status, BuildID: id, OrderID: numbered("order", n)})
+	return newEvent(2, id, version, shipment.Shipment{ID: id, Version: version, Status: status, OrderID: numbered("order", n), Car: car})
 }
 
 // moved is the shipment, but of order n.
@@ -143,14 +143,14 @@ func documentsOf(t rapid.TB, pool *pgxpool.Pool) (list []string) {
 	return list
 }
 
-// wantCounts checks the figures above the lists.
+// wantCounts checks the figures above the lists, and that the documents add up.
 func wantCounts(t rapid.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	var want data
 	if err := pool.QueryRow(context.Background(), `
 		select (select count(*) from document where kind = 'invoice'), (select count(*) from document where kind = 'credit_note'),
 		       (select coalesce(sum(total_cents), 0)::bigint from document where kind = 'invoice'), (select coalesce(sum(total_cents), 0)::bigint from document where kind = 'credit_note'),
-		       (select count(*) from orders where status = 'placed' and invoice is null)`).Scan(&want.Invoices, &want.CreditNotes, &want.InvoicedCents, &want.CreditedCents, &want.Waiting); err != nil {
+		       (select count(*) from orders where not isempty(missing))`).Scan(&want.Invoices, &want.CreditNotes, &want.InvoicedCents, &want.CreditedCents, &want.Waiting); err != nil {
 		t.Fatal(err)
 	}
 	got, err := overview(httptest.NewRequest("GET", "/", nil), pool)
@@ -159,6 +159,24 @@ func wantCounts(t rapid.TB, pool *pgxpool.Pool) {
 	}
 	if got.Invoices != want.Invoices || got.CreditNotes != want.CreditNotes || got.InvoicedCents != want.InvoicedCents || got.CreditedCents != want.CreditedCents || got.Waiting != want.Waiting {
 		t.Errorf("the page says %+v, want %+v", got, want)
+	}
+	for what, query := range map[string]string{
+		"an invoice is not what of it stands and what is credited": `
+			select count(*) from document d left join standing s on s.invoice = d.number
+			  left join (select credits, range_agg(r) as cars, sum(upper(r) - lower(r)) as pieces, sum(total_cents) as cents from document cross join unnest(cars) as r where credits is not null group by credits) c on c.credits = d.number
+			 where d.kind = 'invoice' and (coalesce(s.cars, '{}') + coalesce(c.cars, '{}') <> d.cars or coalesce(s.cars, '{}') * coalesce(c.cars, '{}') <> '{}'
+			    or coalesce(c.pieces, 0) <> coalesce((select sum(upper(r) - lower(r)) from unnest(c.cars) as r), 0))`,
+		"an invoice that is credited in full is not balanced": `
+			select count(*) from document d where d.kind = 'invoice' and not exists (select from standing where invoice = d.number)
+			   and (d.total_cents, d.vat_cents) is distinct from (select (sum(total_cents)::bigint, sum(vat_cents)::bigint) from document where credits = d.number)`,
+		"a car that is stopped or returned is not credited": `
+			select count(*) from standing s join shipment w on w.order_id = s.order_id and w.car <@ s.cars and w.status in ('stopped', 'returned')`,
+		"a car is invoiced twice": `select count(*) from standing a join standing b on b.order_id = a.order_id and b.invoice > a.invoice and a.cars && b.cars`,
+	} {
+		var wrong int
+		if err := pool.QueryRow(context.Background(), query).Scan(&wrong); err != nil || wrong > 0 {
+			t.Errorf("%s: %d, %v", what, wrong, err)
+		}
 	}
 }
 
@@ -206,49 +224,70 @@ func TestDocuments(t *testing.T) {
 			[]string{"order 2 to Customer 1 in Köln: 20000 3800 23800", "order 3 to Customer 1 in Köln: 10000 1900 11900"}, nil,
 		},
 		{
-			"a cancellation", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1), ordered(2, 1, order.Placed, 1, 2)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
-			[]string{first, "order 2 to Customer 1 in Köln: 20000 3800 23800", "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			"a cancellation of which shipping says nothing yet", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
+			[]string{first}, nil,
 		},
 		{
 			"a cancellation before the car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Ready)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 2, shipment.Stopped)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
+		},
+		{
+			"a car that is stopped before its cancellation is known", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Stopped)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
+		},
+		{
+			"a car that is stopped before its order is known", [][]event{{signedUp(1, 1, "Köln")}, {shipped(1, 1, 1, shipment.Stopped)}, {ordered(1, 1, order.Placed, 1, 2)}, {ordered(1, 2, order.Cancelled, 1, 2)}, {shipped(1, 2, 1, shipment.Stopped)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
 		},
 		{"a cancellation after the car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}}, []string{first}, nil},
 		{
 			"a cancelled car that came back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			[]string{first, "credit of 1, returned: 10000 1900 11900"}, nil,
 		},
 		{
 			"a car that came back before its cancellation is known", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}, {ordered(1, 2, order.Cancelled, 1, 1)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
-		},
-		{"a car that came back of an order that stands", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}}, []string{first}, nil},
-		{
-			"one of two cars that came back",
-			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}},
-			[]string{first}, nil,
+			[]string{first, "credit of 1, returned: 10000 1900 11900"}, nil,
 		},
 		{
-			"two of two cars that came back",
-			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, shipment.Returned)}, {shipped(1, 2, 3, shipment.Returned)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			"one car that left, one that came back, one that was never built",
+			[][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 3)}, {shipped(1, 1, 2, shipment.Shipped), shipped(1, 2, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 3)}, {shipped(1, 3, 1, shipment.Stopped)}, {shipped(1, 2, 3, shipment.Returned)}},
+			[]string{"order 1 to Customer 1 in Köln: 30000 5700 35700", "credit of 1, not delivered: 10000 1900 11900", "credit of 1, returned: 10000 1900 11900"}, nil,
 		},
 		{
-			"a shipment that turns out to be another order's", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {moved(shipped(1, 1, 2, shipment.Shipped), 2)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			"two words at once", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 3)}, {ordered(1, 2, order.Cancelled, 1, 3)}, {shipped(1, 1, 3, shipment.Returned), shipped(1, 3, 1, shipment.Stopped), shipped(1, 2, 3, shipment.Shipped)}},
+			[]string{"order 1 to Customer 1 in Köln: 30000 5700 35700", "credit of 1, not delivered or returned: 20000 3800 23800"}, nil,
+		},
+		{
+			"a car of a deleted account, whose order stands", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}, {shipped(1, 1, 1, shipment.Stopped)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
+		},
+		{
+			"a shipment that turns out to be another order's", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1), ordered(2, 1, order.Placed, 1, 2)}, {shipped(1, 1, 1, shipment.Shipped)}, {moved(shipped(1, 1, 2, shipment.Stopped), 2)}},
+			[]string{first, "order 2 to Customer 1 in Köln: 20000 3800 23800", "credit of 2, not delivered: 10000 1900 11900"}, nil,
+		},
+		{
+			"one that was credited before", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 1, shipment.Stopped)}, {moved(shipped(1, 1, 2, shipment.Stopped), 2)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900", first}, nil,
 		},
 		{
 			"a shipment that its source no longer has", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 3, "")}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			[]string{first}, nil,
 		},
 		{"an order that the source no longer has, whose car has left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}}, []string{first}, nil},
 		{
 			"one whose car came back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}, {shipped(1, 1, 3, shipment.Returned)}},
-			[]string{first, "credit of 1, order withdrawn: 10000 1900 11900"}, nil,
+			[]string{first, "credit of 1, returned: 10000 1900 11900"}, nil,
 		},
 		{
 			"one that is back before its car", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, "", 0, 0)}, {ordered(1, 1, order.Placed, 1, 1)}},
 			[]string{first}, nil,
+		},
+		{
+			"a cancelled order that stands again and whose car leaves after all", [][]event{
+				{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 2)}, {ordered(1, 2, order.Cancelled, 1, 2)}, {shipped(1, 1, 1, shipment.Stopped)},
+				{ordered(1, 3, order.Placed, 1, 2)}, {shipped(1, 1, 2, shipment.Ready)}, {shipped(1, 1, 3, shipment.Shipped)},
+			},
+			[]string{"order 1 to Customer 1 in Köln: 20000 3800 23800", "credit of 1, not delivered: 10000 1900 11900", first}, nil,
 		},
 		{
 			"a shipped order that is another one now", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Shipped)}, {ordered(1, 2, order.Placed, 1, 2)}},
@@ -259,24 +298,24 @@ func TestDocuments(t *testing.T) {
 		{"an order cancelled while it waited", [][]event{{ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, order.Cancelled, 1, 1)}, {signedUp(1, 1, "Köln")}}, nil, nil},
 		{"a customer who moves before", [][]event{{signedUp(1, 1, "Bonn"), signedUp(1, 2, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}}, []string{first}, nil},
 		{
-			"a customer who moves afterwards", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "Bonn")}, {ordered(1, 2, order.Cancelled, 1, 1)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			"a customer who moves afterwards", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "Bonn")}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 1, shipment.Stopped)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
 		},
 		{"a customer who leaves afterwards", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}}, []string{first}, nil},
 		{
-			"a cancellation after the customer left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}, {ordered(1, 2, order.Cancelled, 1, 1)}},
-			[]string{first, "credit of 1, order cancelled: 10000 1900 11900"}, nil,
+			"a cancellation after the customer left", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}, {ordered(1, 2, order.Cancelled, 1, 1)}, {shipped(1, 1, 1, shipment.Stopped)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
 		},
 		{"a customer who leaves before", [][]event{{ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}}, nil, []string{"order 1, customer deleted"}},
 		{"an order of one who has left", [][]event{{signedUp(1, 1, "Köln")}, {signedUp(1, 2, "")}, {ordered(1, 1, order.Placed, 1, 1)}}, nil, []string{"order 1, customer deleted"}},
 		{"a customer whom another history has again", [][]event{{ordered(1, 1, order.Placed, 1, 1)}, {signedUp(1, 2, "")}, {signedUp(1, 1, "Köln")}}, []string{first}, nil},
 		{
-			"an order that the source no longer has", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, "", 0, 0), ordered(2, 1, "", 0, 0)}},
-			[]string{first, "credit of 1, order withdrawn: 10000 1900 11900"}, nil,
+			"an order that the source no longer has", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, "", 0, 0), ordered(2, 1, "", 0, 0)}, {shipped(1, 1, 1, shipment.Stopped)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900"}, nil,
 		},
 		{
-			"an order that comes back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, "", 0, 0)}, {ordered(1, 1, order.Placed, 1, 1)}},
-			[]string{first, "credit of 1, order withdrawn: 10000 1900 11900", first}, nil,
+			"an order that comes back", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, "", 0, 0)}, {shipped(1, 1, 1, shipment.Stopped)}, {ordered(1, 1, order.Placed, 1, 1)}, {shipped(1, 1, 2, shipment.Waiting)}},
+			[]string{first, "credit of 1, not delivered: 10000 1900 11900", first}, nil,
 		},
 		{
 			"an order that changes", [][]event{{signedUp(1, 1, "Köln")}, {ordered(1, 1, order.Placed, 1, 1)}, {ordered(1, 2, order.Placed, 1, 2)}, {ordered(1, 3, order.Placed, 1, 2)}},
@@ -305,11 +344,55 @@ func TestVAT(t *testing.T) {
 	for n, c := range []struct{ total, vat int64 }{{0, 0}, {1, 0}, {3, 0}, {4, 1}, {100, 16}, {119, 19}, {3997000, 638176}, {9007199254740993, 1438124250756965}} {
 		id := numbered("order", n)
 		copyPage(t, pool, newEvent(0, id, 1, order.Order{
-			ID: id, Version: 1, Status: order.Placed, CustomerID: numbered("customer", 1), TotalCents: c.total, Currency: "EUR", Lines: []order.Line{},
+			ID: id, Version: 1, Status: order.Placed, CustomerID: numbered("customer", 1), TotalCents: c.total, Currency: "EUR",
+			Lines: []order.Line{{Model: "volta", Options: []string{}, Quantity: 1, UnitPriceCents: c.total}},
 		}))
 		var vat int64
 		if err := pool.QueryRow(t.Context(), `select vat_cents from document where order_id = $1`, id).Scan(&vat); err != nil || vat != c.vat {
 			t.Errorf("of %d: %d, want %d (%v)", c.total, vat, c.vat, err)
+		}
+	}
+}
+
+// The cars of an order are those of its lines, in their order. Each is credited at its price, and the VAT of the credit
+// notes adds up to that of the invoice.
+func TestCreditOfLines(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	o := order.Order{
+		ID: numbered("order", 1), Version: 1, Status: order.Placed, CustomerID: numbered("customer", 1), TotalCents: 3*4 + 100 + 2*7, Currency: "EUR", PlacedAt: feed.TimeOf(noon),
+		Lines: []order.Line{
+			{Model: "volta", Options: []string{}, Quantity: 3, UnitPriceCents: 4}, {Model: "ohm", Options: []string{"tow_bar"}, Quantity: 1, UnitPriceCents: 100},
+			{Model: "volta", Options: []string{}, Quantity: 2, UnitPriceCents: 7},
+		},
+	}
+	copyPage(t, pool, signedUp(1, 1, "Köln"))
+	copyPage(t, pool, newEvent(0, o.ID, 1, o))
+	o.Version, o.Status = 2, order.Cancelled
+	copyPage(t, pool, newEvent(0, o.ID, 2, o))
+	copyPage(t, pool, shipped(1, 5, 1, shipment.Stopped), shipped(1, 2, 1, shipment.Stopped), shipped(1, 3, 1, shipment.Stopped))
+	for _, car := range []int{4, 1, 6} {
+		copyPage(t, pool, shipped(1, car, 1, shipment.Stopped))
+	}
+	wantDocuments(t, pool, "order 0 to Customer 1 in Köln: 106 20 126", "credit of 1, not delivered: 13 2 15", "credit of 1, not delivered: 84 16 100",
+		"credit of 1, not delivered: 3 1 4", "credit of 1, not delivered: 6 1 7")
+	for number, want := range map[string]string{"1": "3 Volta, 1 Ohm with tow bar, 2 Volta", "2": "2 Volta, 1 Volta", "3": "1 Ohm with tow bar", "4": "1 Volta", "5": "1 Volta"} {
+		kind := creditNote
+		if number == "1" {
+			kind = invoice
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.SetPathValue("number", number)
+		p, err := readDocument(r, pool, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, l := range p.Lines {
+			lines = append(lines, fmt.Sprint(l.Quantity, " ", order.CarName(l.Model, l.Options...)))
+		}
+		if got := strings.Join(lines, ", "); got != want {
+			t.Errorf("document %s: %s, want %s", number, got, want)
 		}
 	}
 }
@@ -389,7 +472,7 @@ func TestDatesFollowNumbers(t *testing.T) {
 		}
 	}
 	copyPage(t, pool, ordered(2, 1, order.Placed, 1, 1))
-	copyPage(t, pool, ordered(1, 2, order.Cancelled, 1, 1))
+	copyPage(t, pool, shipped(1, 1, 1, shipment.Stopped))
 	var documents, early int
 	err := pool.QueryRow(t.Context(), `
 		select count(*), count(*) filter (where issued_at < before)

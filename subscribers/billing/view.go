@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -34,9 +35,11 @@ type document struct {
 	TotalCents int64     `json:"total_cents"` // including VAT
 	Currency   string    `json:"currency"`
 	IssuedAt   time.Time `json:"issued_at"`
-	Credits    *int64    `json:"credits"`     // the invoice that a credit note cancels
-	CreditedBy *int64    `json:"credited_by"` // the credit note that cancels an invoice; null: none
-	Credited   bool      `json:"credited"`
+
+	Credits       *int64  `json:"credits"`        // the invoice of a credit note
+	CreditedBy    []int64 `json:"credited_by"`    // the credit notes of an invoice
+	CreditedCents int64   `json:"credited_cents"` // the sum of these
+	Credited      bool    `json:"credited"`       // in full
 }
 
 // URL returns the path of the document's page.
@@ -56,9 +59,14 @@ func shown(number int64) string { return fmt.Sprintf("%06d", number) }
 
 const documentColumns = `
 	d.number, d.kind, d.order_id, d.customer_id, d.name, d.total_cents - d.vat_cents, d.vat_cents, d.total_cents, d.currency, d.issued_at,
-	d.credits, c.number, c.number is not null`
+	d.credits, c.numbers, c.cents, d.kind = 'invoice' and s.invoice is null`
 
-const documents = ` from document d left join document c on c.credits = d.number `
+const documents = `
+	  from document d
+	  left join standing s on s.invoice = d.number
+	 cross join lateral (
+		select coalesce(array_agg(c.number order by c.number), '{}') as numbers, coalesce(sum(c.total_cents), 0)::bigint as cents
+		  from document c where c.credits = d.number) as c `
 
 // Limits of a page of documents.
 const (
@@ -137,7 +145,7 @@ func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error
 	rows, err := db.Query(ctx, `
 		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
 		  from orders o left join deleted_customer d on d.id = o.customer_id
-		 where status = 'placed' and invoice is null order by placed_at, o.id limit $1`, pageLimit)
+		 where not isempty(missing) order by placed_at, o.id limit $1`, pageLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +158,8 @@ type paper struct {
 	PlacedAt                                  time.Time
 	VATPercent                                int
 	Lines                                     []line
-	CreditDue                                 bool // the order was cancelled, and the credit note follows when its cars are back
+	Cancelled                                 bool  // the order is cancelled or withdrawn, and cars of the invoice are not credited
+	Undecided, Left                           int64 // of these cars: shipping has not decided yet; have left
 }
 
 type line struct{ order.Line }
@@ -166,19 +175,19 @@ func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
 // Credit reports whether the document is a credit note.
 func (p *paper) Credit() bool { return p.Kind == creditNote }
 
-// Other returns the path of the invoice's credit note, or of the credit note's invoice; empty: there is none.
-func (p *paper) Other() string {
-	switch {
-	case p.Credits != nil:
-		return documentURL(invoice, *p.Credits)
-	case p.CreditedBy != nil:
-		return documentURL(creditNote, *p.CreditedBy)
+// Of returns the invoice of a credit note.
+func (p *paper) Of() *document { return &document{Kind: invoice, Number: *p.Credits} }
+
+// CreditNotes returns those of an invoice.
+func (p *paper) CreditNotes() (notes []document) {
+	for _, n := range p.CreditedBy {
+		notes = append(notes, document{Kind: creditNote, Number: n})
 	}
-	return ""
+	return notes
 }
 
-// OtherShown returns the number of that document.
-func (p *paper) OtherShown() string { return p.Other()[strings.LastIndexByte(p.Other(), '/')+1:] }
+// DueCents returns what is left of an invoice.
+func (p *paper) DueCents() int64 { return p.TotalCents - p.CreditedCents }
 
 func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error) {
 	missing := web.Errorf(http.StatusNotFound, "There is no %s with this number.", words(kind))
@@ -187,8 +196,11 @@ func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error
 		return nil, missing
 	}
 	rows, err := db.Query(r.Context(), `select `+documentColumns+`,
-		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, d.lines,
-		d.kind = $3 and c.number is null and not exists (select from orders o where o.id = d.order_id and o.status = $4) `+documents+` where d.number = $1 and d.kind = $2`, number, kind, invoice, order.Placed)
+		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, lines_of(d.lines, d.cars),
+		s.invoice is not null and not exists (select from orders o where o.id = d.order_id and o.status = $3),
+		coalesce((select sum(upper(r) - lower(r)) from unnest(s.cars) as r), 0)::bigint - left_cars, left_cars `+documents+`
+		 cross join lateral (select count(*) from shipment out where out.order_id = d.order_id and out.status = $4 and s.cars @> out.car) as l (left_cars)
+		 where d.number = $1 and d.kind = $2`, number, kind, order.Placed, shipment.Shipped)
 	if err != nil {
 		return nil, err
 	}

@@ -71,17 +71,17 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 }
 
 var applyBuilds = applyTo("build", `
-	insert into build (id, version, order_id, status, finished_at)
-	select id, version, order_id, status, finished_at
-	  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, status text, finished_at timestamptz)
-	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, status = excluded.status,
-	       finished_at = excluded.finished_at`)
+	insert into build (id, version, order_id, car, status, finished_at)
+	select id, version, order_id, car, status, finished_at
+	  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, car int, status text, finished_at timestamptz)
+	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, car = excluded.car,
+	       status = excluded.status, finished_at = excluded.finished_at`)
 
 var applyShipments = applyTo("shipment", `
-	insert into shipment (id, version, order_id, build_id, status, shipped_at)
-	select id, version, order_id, build_id, status, shipped_at
-	  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, build_id uuid, status text, shipped_at timestamptz)
-	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, build_id = excluded.build_id,
+	insert into shipment (id, version, order_id, car, status, shipped_at)
+	select id, version, order_id, car, status, shipped_at
+	  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, car int, status text, shipped_at timestamptz)
+	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, car = excluded.car,
 	       status = excluded.status, shipped_at = excluded.shipped_at`)
 
 // applyTo applies entities, each of an order, to a table by the statement.

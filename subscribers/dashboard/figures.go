@@ -37,7 +37,7 @@ const stage = `
 		            else 'planned' end as stage
 		  from orders o
 		  left join build b on b.order_id = o.id and b.status <> 'cancelled'
-		  left join shipment s on s.build_id = b.id and s.status = 'shipped'
+		  left join shipment s on s.order_id = b.order_id and s.car = b.car and s.status = 'shipped'
 		 where o.id = any($1) group by o.id
 		  ) as found
 	  ) as now

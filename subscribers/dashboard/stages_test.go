@@ -36,8 +36,8 @@ func car(t *testing.T, n, number int, version int64, status carbuild.Status, fin
 // sent returns the shipment of that car.
 func sent(t *testing.T, n, number int, version int64, status shipment.Status, shipped time.Duration) feed.Entry {
 	t.Helper()
-	b := car(t, n, number, 1, carbuild.Planned, 0)
-	s := shipment.Shipment{ID: uuid.NewSHA1(b.ID, []byte("shipment")), Version: version, Status: status, BuildID: b.ID, OrderID: entry(t, n, 1, "", "").ID}
+	of := entry(t, n, 1, "", "").ID
+	s := shipment.Shipment{ID: uuid.NewSHA1(of, fmt.Append(nil, "shipment ", number)), Version: version, Status: status, OrderID: of, Car: number}
 	if at := began.Add(shipped); status == shipment.Shipped {
 		s.ShippedAt = feed.OptionalTime(&at)
 	}

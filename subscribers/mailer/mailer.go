@@ -15,6 +15,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -52,6 +53,9 @@ func Service() *subscriber.Service {
 		},
 		WorkTimeout: oneMail + 5*time.Minute,
 		Current:     &o.current,
+		Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+			return traceOrder(ctx, s.DB, id)
+		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
 				return readOverview(r.Context(), s.DB, set, o.outage.now(), o.current.Behind())

@@ -15,8 +15,8 @@ func TestPageCost(t *testing.T) {
 	pgtest.Slow(t, "large tables")
 	pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("subscribe"), sql.Migrations("shipping"))
 	for _, statement := range []string{
-		`insert into shipment (id, version, status, build_id, order_id, customer_id, car, model, ready_at, shipped_at, updated_at)
-			select gen_random_uuid(), 1, case when n % 2 = 0 then 'shipped' else 'stopped' end, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'volta',
+		`insert into shipment (id, version, status, order_id, customer_id, car, model, ready_at, shipped_at, updated_at)
+			select gen_random_uuid(), 1, case when n % 2 = 0 then 'shipped' else 'stopped' end, gen_random_uuid(), gen_random_uuid(), 1, 'volta',
 			       case when n % 2 = 0 then now() end, case when n % 2 = 0 then now() end, now() - n * interval '1 second' from generate_series(1, 150000) n`,
 		`vacuum analyze`,
 	} {

@@ -13,7 +13,7 @@ import (
 func shipmentsFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: shipment.Feed, Title: "Edison Cars: shipments", ID: "tag:edison-cars.example,2026:shipments",
-		Text: "The shipment of every finished car, complete, at each change, in commit order. It contains no personal data.",
+		Text: "The shipment of every car that is finished or whose order is cancelled, complete, at each change, in commit order. It contains no personal data.",
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var s shipment.Shipment
 			if err := json.Unmarshal(e.Entity, &s); err != nil {
@@ -22,9 +22,8 @@ func shipmentsFeed(publicURL string) feed.Description {
 			status := html.EscapeString(string(s.Status))
 			return feed.Shown{
 				Title: fmt.Sprintf("Shipment %s %s", web.Short(s.ID), s.Status),
-				HTML: `<p><span class="badge ` + status + `">` + status + `</span> the car of build <code>` + s.BuildID.String() +
-					`</code>, of order <code>` + s.OrderID.String() + `</code></p>`,
-				URL: publicURL + "/shipments/" + s.ID.String(), XML: &s,
+				HTML:  fmt.Sprintf(`<p><span class="badge %s">%s</span> car %d of order <code>%s</code></p>`, status, status, s.Car, s.OrderID),
+				URL:   publicURL + "/shipments/" + s.ID.String(), XML: &s,
 			}, nil
 		},
 	}

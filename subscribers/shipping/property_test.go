@@ -31,13 +31,17 @@ type change struct {
 	status   carbuild.Status
 	customer int // with account; or
 	account  account
-	order    int // with stands
+	order    int // with its cars, or with 0 if it is deleted, and stands
+	cars     int
 	stands   bool
 }
 
+// A place is a car of an order.
+type place struct{ order, car int }
+
 // Whatever the interleaving of the feeds' pages and of the truck, and what comes again: where a shipment is depends on
-// nothing but what the feeds said last, and whether the truck was there when it was ready or to return. The shipments
-// feed says every version.
+// nothing but what the feeds said last, and whether the truck was there when it was ready or its return was recorded.
+// Every car of a cancelled order is stopped, shipped or returned. The shipments feed says every version.
 func TestAnyArrival(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many runs")
@@ -69,32 +73,44 @@ func TestAnyArrival(t *testing.T) {
 		for range rapid.IntRange(0, 8).Draw(t, "entries of orders") {
 			n := rapid.IntRange(1, 5).Draw(t, "order")
 			status := rapid.SampledFrom([]order.Status{order.Placed, order.Placed, order.Cancelled, order.Cancelled, ""}).Draw(t, "order status")
-			feeds[2] = append(feeds[2], change{event: ordered(id(n), next(numbered("order", id(n))), status), order: n, stands: status == order.Placed})
+			c := change{order: n, cars: 1 + n%2, stands: status == order.Placed}
+			if c.event = orderedCars(id(n), next(numbered("order", id(n))), status, id((n+1)/2), c.cars); c.Deleted {
+				c.cars = 0
+			}
+			feeds[2] = append(feeds[2], c)
 		}
 
-		builds, accounts, model := map[int]carbuild.Status{}, map[int]account{}, map[int]shipment.Status{}
-		cancelled := map[int]bool{} // orders
-		forgotten := map[int]bool{} // shipped to a customer that deleted the account then: should the account come back, the name does not
+		builds, accounts, model := map[int]carbuild.Status{}, map[int]account{}, map[place]shipment.Status{}
+		cancelled, cars := map[int]bool{}, map[int]int{} // orders
+		forgotten := map[place]bool{}                    // shipped to a customer that deleted the account then: should the account come back, the name does not
 		check := func() {
 			var want []string
-			for n, is := range model {
-				switch account := accounts[(n+1)/2]; {
+			for p, is := range model {
+				switch account := accounts[(p.order+1)/2]; {
 				case is == shipment.Shipped:
-					forgotten[n] = forgotten[n] || account == deleted
-				case builds[n] != carbuild.Finished || account == deleted || cancelled[n]:
+					forgotten[p] = forgotten[p] || account == deleted
+				case account == deleted || cancelled[p.order]:
 					if is != shipment.Returned {
-						model[n] = shipment.Stopped
+						model[p] = shipment.Stopped
 					}
-				case account == known:
-					model[n] = shipment.Ready
-					forgotten[n] = false
+				case account == known && p.car == 1 && builds[p.order] == carbuild.Finished:
+					model[p] = shipment.Ready
+					forgotten[p] = false
 				default:
-					model[n] = shipment.Waiting
+					model[p] = shipment.Waiting
 				}
 			}
-			for n, is := range model {
+			for n := range cancelled {
+				for car := range cars[n] {
+					is := model[place{n, car + 1}]
+					if final := is == shipment.Stopped || is == shipment.Shipped || is == shipment.Returned; cancelled[n] && !final {
+						t.Fatalf("car %d of the cancelled order %d is %q", car+1, n, is)
+					}
+				}
+			}
+			for p, is := range model {
 				text := string(is)
-				if is == shipment.Ready || is == shipment.Shipped && !forgotten[n] {
+				if is == shipment.Ready || is == shipment.Shipped && !forgotten[p] {
 					text += ", named"
 				}
 				want = append(want, text)
@@ -123,16 +139,16 @@ func TestAnyArrival(t *testing.T) {
 		for len(feeds[0])+len(feeds[1])+len(feeds[2]) > 0 {
 			switch rapid.IntRange(0, 6).Draw(t, "truck") {
 			case 0, 1:
-				for n, is := range model {
+				for p, is := range model {
 					if is == shipment.Ready {
-						model[n] = shipment.Shipped
+						model[p] = shipment.Shipped
 					}
 				}
 				do(pickup)
 			case 2:
-				for n, is := range model {
-					if is == shipment.Shipped && cancelled[n] {
-						model[n] = shipment.Returned
+				for p, is := range model {
+					if is == shipment.Shipped && cancelled[p.order] {
+						model[p] = shipment.Returned
 					}
 				}
 				do(comeback)
@@ -156,11 +172,17 @@ func TestAnyArrival(t *testing.T) {
 					continue
 				case 2:
 					cancelled[c.order] = !c.stands
+					for car := range max(c.cars, cars[c.order]) {
+						if p := (place{c.order, car + 1}); model[p] == "" && !c.stands {
+							model[p] = shipment.Waiting
+						}
+					}
+					cars[c.order] = c.cars
 					continue
 				}
 				builds[c.build] = c.status
-				if _, made := model[c.build]; !made && c.status == carbuild.Finished {
-					model[c.build] = shipment.Waiting
+				if p := (place{c.build, 1}); model[p] == "" && c.status == carbuild.Finished {
+					model[p] = shipment.Waiting
 				}
 			}
 			do(events...)

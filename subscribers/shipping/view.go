@@ -3,6 +3,7 @@ package shipping
 import (
 	"context"
 	"errors"
+	"fmt"
 	"image/color"
 	"net/http"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -23,7 +25,6 @@ type parcel struct {
 	ID         uuid.UUID       `json:"id"`
 	Version    int64           `json:"version"`
 	Status     shipment.Status `json:"status"`
-	BuildID    uuid.UUID       `json:"build_id"`
 	OrderID    uuid.UUID       `json:"order_id"`
 	CustomerID uuid.UUID       `json:"customer_id"`
 	Car        int             `json:"car"` // 1, 2, 3 ... within the order
@@ -36,16 +37,17 @@ type parcel struct {
 	ReadyAt    *time.Time      `json:"ready_at"`
 	ShippedAt  *time.Time      `json:"shipped_at"`
 	UpdatedAt  time.Time       `json:"updated_at"`
+	Cancelled  bool            `json:"order_cancelled"`
 }
 
 const parcels = `
-	select id, version, status, build_id, order_id, customer_id, car, model, name, street, postal_code, city, country, ready_at, shipped_at, updated_at
+	select id, version, status, order_id, customer_id, car, model, name, street, postal_code, city, country, ready_at, shipped_at, updated_at,
+	       exists (select from cancelled_order o where o.id = order_id)
 	  from shipment `
 
-// Short, ShortOrder and ShortBuild return the ends of ids, enough to refer to them.
+// Short and ShortOrder return the ends of ids, enough to refer to them.
 func (p *parcel) Short() string      { return web.Short(p.ID) }
 func (p *parcel) ShortOrder() string { return web.Short(p.OrderID) }
-func (p *parcel) ShortBuild() string { return web.Short(p.BuildID) }
 
 func (p *parcel) ModelName() string { return order.CarName(p.Model) }
 
@@ -120,11 +122,12 @@ type label struct {
 	Code code
 }
 
+var errNoShipment = web.Errorf(http.StatusNotFound, "There is no shipment with this id.")
+
 func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
-	missing := web.Errorf(http.StatusNotFound, "There is no shipment with this id.")
 	id, err := uuid.Parse(r.PathValue("id"))
 	if err != nil {
-		return nil, missing
+		return nil, errNoShipment
 	}
 	rows, err := db.Query(r.Context(), parcels+`where id = $1`, id)
 	if err != nil {
@@ -132,12 +135,32 @@ func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
 	}
 	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[parcel])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, missing
+		return nil, errNoShipment
 	} else if err != nil {
 		return nil, err
 	}
 	drawn, err := draw(p.ID.URN())
 	return &label{p, drawn}, err
+}
+
+// recordReturn records that the car of the shipment is back, and returns the shipment with the path of its page.
+// Recording it again changes nothing.
+func recordReturn(r *http.Request, s *subscriber.Site) (any, string, error) {
+	id, err := uuid.Parse(r.PathValue("id"))
+	if err != nil {
+		return nil, "", errNoShipment
+	}
+	if err := takeBack(r.Context(), s.Log, id); err != nil {
+		return nil, "", fmt.Errorf("record the return of shipment %s: %w", id, err)
+	}
+	l, err := readLabel(r, s.DB)
+	if err == nil && l.Status != shipment.Returned {
+		err = web.Errorf(http.StatusConflict, "Only a car that has left, and whose order is cancelled, can be returned. This shipment is %s.", l.Status)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return l.parcel, "/shipments/" + id.String(), nil
 }
 
 // A code is a QR code as an SVG path, with one unit per module.

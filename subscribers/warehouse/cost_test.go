@@ -15,7 +15,7 @@ func TestPageCost(t *testing.T) {
 	pgtest.Slow(t, "large tables")
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	for _, statement := range []string{
-		`insert into orders (id, version, status) select gen_random_uuid(), 1, 'placed' from generate_series(1, 60000)`,
+		`insert into orders (id, version, status, lines, to_build) select gen_random_uuid(), 1, 'placed', '[]', n % 2 = 0 from generate_series(1, 60000) n`,
 		`insert into purchase (part, number, quantity, due_at) select 'motor', n, 1, now() + n * interval '1 second' from generate_series(1, 60000) n`,
 		`vacuum analyze`,
 	} {

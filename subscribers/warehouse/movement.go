@@ -40,6 +40,10 @@ type movement struct {
 // Why returns the reason of the movement.
 func (m movement) Why() string {
 	switch {
+	case m.OrderID != nil && m.OnHand < 0:
+		return "Built in for order " + web.Short(*m.OrderID)
+	case m.OrderID != nil && m.OnHand > 0:
+		return "Build withdrawn of order " + web.Short(*m.OrderID)
 	case m.OrderID != nil && m.Reserved < 0:
 		return "Released from order " + web.Short(*m.OrderID)
 	case m.OrderID != nil:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -103,10 +104,22 @@ func TestNoMovementWithoutAChange(t *testing.T) {
 		t.Errorf("%d movements became %d", moved, again)
 	}
 	copyPage(t, pool, entry(t, 1, 2, order.Placed, line(4, "volta"))) // only the difference moves
+	copyBuilds(t, pool, built(1, 1, 1, carbuild.Finished, "volta"))
+	moved = len(movements(t, pool, "", "").Movements)
+	if _, err := pool.Exec(t.Context(), `update build set version = 0`); err != nil {
+		t.Fatal(err)
+	}
+	copyBuilds(t, pool, built(1, 1, 1, carbuild.Finished, "volta"))
+	if again := len(movements(t, pool, "", "").Movements); again != moved {
+		t.Errorf("with a build, %d movements became %d", moved, again)
+	}
+	if m := movements(t, pool, "", "body-small").Movements[0]; m.OnHand != -1 || m.Reserved != -1 || m.OnHandAfter != 29 || !strings.HasPrefix(m.Why(), "Built in for order ") {
+		t.Errorf("%+v", m)
+	}
 	if m := movements(t, pool, "", "heat-pump").Movements[0]; m.Reserved != -3 || m.ReservedAfter != 0 {
 		t.Errorf("%+v", m)
 	}
-	if m := movements(t, pool, "", "wheel").Movements[0]; m.Reserved != 4 || m.ReservedAfter != 20 {
+	if m := movements(t, pool, "", "wheel").Movements[1]; m.Reserved != 4 || m.ReservedAfter != 20 {
 		t.Errorf("%+v", m)
 	}
 }

@@ -44,7 +44,7 @@ type data struct {
 	Parts     []part
 	Purchases []purchase // the next to arrive
 	UnderWay  int64
-	Orders    int64
+	Orders    int64 // that pieces are reserved for
 	Reserved  int64
 	OnOrder   int64
 	Short     int64 // number of parts
@@ -67,7 +67,7 @@ func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
 	}
 	return d, db.QueryRow(ctx, `
 		select coalesce(sum(rows) filter (where relation = 'purchase'), 0)::bigint,
-		       coalesce(sum(rows) filter (where relation = 'orders' and value = 'placed'), 0)::bigint from row_count`).Scan(&d.UnderWay, &d.Orders)
+		       coalesce(sum(rows) filter (where relation = 'orders'), 0)::bigint from row_count`).Scan(&d.UnderWay, &d.Orders)
 }
 
 type supplier struct {

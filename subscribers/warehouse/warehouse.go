@@ -1,5 +1,5 @@
-// Package warehouse reserves the parts of every ordered car, orders new pieces when stock is low, and books their
-// arrival.
+// Package warehouse reserves the parts of every ordered car until they are built in or the order is cancelled, orders new
+// pieces when stock is low, and books their arrival.
 package warehouse
 
 import (
@@ -10,11 +10,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -48,17 +51,29 @@ func Service() *subscriber.Service {
 	set := new(settings)
 	return &subscriber.Service{
 		Name: "warehouse", Title: "Warehouse", Addr: "127.0.0.1:8090",
-		Text:       "reserves parts by bill of materials, orders new pieces below the reorder point",
+		Text:       "reserves parts by bill of materials, books what is built in, orders new pieces below the reorder point",
 		Migrations: sql.Migrations("warehouse"),
 		Settings:   set,
-		Feeds: []subscribe.Feed{{
-			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: order.Check,
-			Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-				return apply(ctx, tx, batch, set.LeadSpeed)
+		Feeds: []subscribe.Feed{
+			{
+				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
+				Check: order.Check,
+				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+					return applyOrders(ctx, tx, batch, set.LeadSpeed)
+				},
 			},
-		}},
+			{
+				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
+				Check: carbuild.Check, Optional: true,
+				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+					return applyBuilds(ctx, tx, batch, set.LeadSpeed)
+				},
+			},
+		},
 		Work: func(ctx context.Context, s *subscriber.Site) error { return book(ctx, s.DB, time.Now()) },
+		Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
+			return traceOrder(ctx, s.DB, id)
+		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
@@ -94,47 +109,94 @@ var (
 // lockStock serializes the transactions that change stock, so that each part's movements form a sequence.
 const lockStock = `select from part order by part for update`
 
-// apply brings the reservations in line with the orders that changed, and then purchases parts that are below their
-// reorder point.
-func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
+func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
 	var b pgx.Batch
 	b.Queue(lockStock)
 	batch.Queue(&b, `
-		insert into orders (id, version, status)
-		select id, version, status from jsonb_to_recordset($1) as o (id uuid, version bigint, status text)
-		on conflict (id) do update set version = excluded.version, status = excluded.status`)
+		insert into orders (id, version, status, lines)
+		select id, version, status, lines from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, lines jsonb)
+		on conflict (id) do update set version = excluded.version, status = excluded.status, lines = excluded.lines`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
+	settle(&b, append(batch.IDs(), batch.Deleted...), faster)
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed) error {
+	if _, err := tx.Exec(ctx, lockStock); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `
+		select order_id from build where id = any($1) union select order_id from jsonb_to_recordset($2) as b (order_id uuid)`,
+		append(batch.IDs(), batch.Deleted...), batch.JSON())
+	if err != nil {
+		return err
+	}
+	orders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return err
+	}
+	var b pgx.Batch
+	batch.Queue(&b, `
+		insert into build (id, version, status, order_id, model, options)
+		select id, version, status, order_id, model, options
+		  from jsonb_to_recordset($1) as b (id uuid, version bigint, status text, order_id uuid, model text, options text[])
+		on conflict (id) do update set version = excluded.version, status = excluded.status, order_id = excluded.order_id,
+		       model = excluded.model, options = excluded.options`)
+	b.Queue(`delete from build where id = any($1)`, batch.Deleted)
+	settle(&b, orders, faster)
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// settle brings stock and reservations in line with the copies of these orders and their builds, and then purchases
+// parts that are below their reorder point. The parts of a started build are built in, even if its order is cancelled.
+// For the other cars of an order that is not cancelled they are reserved.
+func settle(b *pgx.Batch, orders []uuid.UUID, faster speed) {
 	b.Queue(`
-		with wanted as (
-			select o.id as order_id, bom.part, sum(l.quantity * bom.quantity)::bigint as quantity
-			  from jsonb_to_recordset($1) as o (id uuid, status text, lines jsonb)
+		with ordered as (
+			select o.id as order_id, bom.part, sum(l.quantity * bom.quantity) as quantity
+			  from orders o
 			 cross join jsonb_to_recordset(o.lines) as l (model text, options jsonb, quantity bigint)
 			 cross join lateral (select l.model union all select jsonb_array_elements_text(l.options)) as of (item)
 			  join bill_of_materials bom on bom.item = of.item
-			 where o.status = $3
+			 where o.id = any($1) and o.status = $2
 			 group by o.id, bom.part
+		), built as (
+			select b.order_id, bom.part, sum(bom.quantity) as quantity
+			  from build b
+			 cross join lateral (select b.model union all select unnest(b.options)) as of (item)
+			  join bill_of_materials bom on bom.item = of.item
+			 where b.order_id = any($1) and b.status in ($3, $4)
+			 group by b.order_id, bom.part
+		), wanted as (
+			select order_id, part, greatest(coalesce(ordered.quantity, 0) - coalesce(built.quantity, 0), 0)::bigint as quantity,
+			       coalesce(built.quantity, 0)::bigint as built_in
+			  from ordered full join built using (order_id, part)
 		), held as (
-			select * from reservation where order_id = any($2)
+			select * from reservation where order_id = any($1)
 		), change as (
-			select order_id, part, coalesce(wanted.quantity, 0) as quantity, coalesce(wanted.quantity, 0) - coalesce(held.quantity, 0) as pieces
+			select order_id, part, coalesce(wanted.quantity, 0) as quantity, coalesce(wanted.built_in, 0) as built_in,
+			       coalesce(wanted.quantity, 0) - coalesce(held.quantity, 0) as reserved, coalesce(wanted.built_in, 0) - coalesce(held.built_in, 0) as taken
 			  from wanted full join held using (order_id, part)
-			 where wanted.quantity is distinct from held.quantity
+			 where (wanted.quantity, wanted.built_in) is distinct from (held.quantity, held.built_in)
 		), released as (
-			delete from reservation r using change c where r.order_id = c.order_id and r.part = c.part and c.quantity = 0
-		), reserved as (
-			insert into reservation (order_id, part, quantity)
-			select order_id, part, quantity from change where quantity > 0
-			on conflict (order_id, part) do update set quantity = excluded.quantity
+			delete from reservation r using change c where r.order_id = c.order_id and r.part = c.part and c.quantity = 0 and c.built_in = 0
+		), stored as (
+			insert into reservation (order_id, part, quantity, built_in)
+			select order_id, part, quantity, built_in from change where quantity > 0 or built_in > 0
+			on conflict (order_id, part) do update set quantity = excluded.quantity, built_in = excluded.built_in
 		), total as (
-			select part, sum(pieces)::bigint as pieces from change group by part
+			select part, sum(reserved)::bigint as reserved, sum(taken)::bigint as taken from change group by part
 		), stock as (
-			update part set reserved = reserved + total.pieces from total where part.part = total.part
-			returning part.part, on_hand, reserved - total.pieces as reserved, on_order
+			update part set reserved = part.reserved + total.reserved, on_hand = on_hand - total.taken from total where part.part = total.part
+			returning part.part, on_hand + total.taken as on_hand, part.reserved - total.reserved as reserved, on_order
 		)
-		insert into movement (part, order_id, reserved, on_hand_after, reserved_after, on_order_after)
-		select part, order_id, pieces, on_hand, reserved + sum(pieces) over (partition by part order by order_id), on_order
-		  from change join stock using (part) order by order_id, part`,
-		batch.JSON(), append(batch.IDs(), batch.Deleted...), order.Placed)
+		insert into movement (part, order_id, on_hand, reserved, on_hand_after, reserved_after, on_order_after)
+		select part, order_id, -taken, change.reserved, on_hand - sum(taken) over so_far, stock.reserved + sum(change.reserved) over so_far, on_order
+		  from change join stock using (part) window so_far as (partition by part order by order_id) order by order_id, part`,
+		orders, order.Placed, carbuild.Started, carbuild.Finished)
+	b.Queue(`
+		update orders o set to_build = not o.to_build
+		 where id = any($1) and to_build <> exists (select from reservation r where r.order_id = o.id and r.quantity > 0)`, orders)
 	b.Queue(`
 		with short as (
 			select part, ceil((reorder_point - (on_hand + on_order - reserved))::numeric / lot) * lot as quantity, lead_days
@@ -151,5 +213,4 @@ func apply(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster speed)
 		)
 		insert into movement (part, purchase, on_order, on_hand_after, reserved_after, on_order_after)
 		select part, number, quantity, on_hand, reserved, on_order from stock order by number`, float64(faster))
-	return tx.SendBatch(ctx, &b).Close()
 }

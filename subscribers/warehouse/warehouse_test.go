@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,7 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -21,7 +24,7 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // entry returns a version of order n; without a status it is deleted.
-func entry(t *testing.T, n int, version int64, status order.Status, lines ...order.Line) feed.Entry {
+func entry(t rapid.TB, n int, version int64, status order.Status, lines ...order.Line) feed.Entry {
 	t.Helper()
 	e := feed.Entry{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), Version: version, Deleted: status == ""}
 	if !e.Deleted {
@@ -37,16 +40,41 @@ func line(quantity int, model string, options ...string) order.Line {
 	return order.Line{Model: model, Options: append([]string{}, options...), Quantity: quantity}
 }
 
-// copyPage applies entries as one page and checks what must always hold.
-func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
+// built returns a version of the build of a car of order n; without a status it is deleted.
+func built(n, car int, version int64, status carbuild.Status, model string, options ...string) feed.Entry {
+	of := uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n))
+	e := feed.Entry{ID: uuid.NewSHA1(of, fmt.Append(nil, car)), Version: version, Deleted: status == ""}
+	if !e.Deleted {
+		e.Entity, _ = json.Marshal(carbuild.Build{ // cannot fail
+			ID: e.ID, Version: version, Status: status, OrderID: of, Car: car, Model: model, Options: append([]string{}, options...),
+		})
+	}
+	return e
+}
+
+// copyPage applies entries of the orders feed as one page and checks what must always hold.
+func copyPage(t rapid.TB, pool *pgxpool.Pool, entries ...feed.Entry) {
 	t.Helper()
-	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		orders := Service().Feeds[0]
-		newer, err := orders.Newer(t.Context(), tx, (&feed.Page{Entries: entries}).Latest(nil))
+	copyFeed(t, pool, order.Feed, applyOrders, entries)
+}
+
+// copyBuilds does the same with the builds feed.
+func copyBuilds(t rapid.TB, pool *pgxpool.Pool, entries ...feed.Entry) {
+	t.Helper()
+	copyFeed(t, pool, carbuild.Feed, applyBuilds, entries)
+}
+
+func copyFeed(t rapid.TB, pool *pgxpool.Pool, name string, apply func(context.Context, pgx.Tx, *subscribe.Batch, speed) error, entries []feed.Entry) {
+	t.Helper()
+	ctx := context.Background()
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		feeds := Service().Feeds
+		f := feeds[slices.IndexFunc(feeds, func(f subscribe.Feed) bool { return f.Name == name })]
+		newer, err := f.Newer(ctx, tx, (&feed.Page{Entries: entries}).Latest(nil))
 		if err != nil {
 			return err
 		}
-		return apply(t.Context(), tx, subscribe.NewBatch(newer), 1)
+		return apply(ctx, tx, subscribe.NewBatch(newer), 1)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,21 +84,24 @@ func copyPage(t *testing.T, pool *pgxpool.Pool, entries ...feed.Entry) {
 
 // wantSums checks what must always hold: each part is what its reservations and purchases say, and what its movements
 // say, each of which follows from the one before.
-func wantSums(t *testing.T, pool *pgxpool.Pool) {
+func wantSums(t rapid.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	pgtest.WantRowCount(t, pool, "orders", "status", "0")
+	ctx := context.Background()
+	pgtest.WantRowCount(t, pool, "orders", "case when to_build then 'to build' end", "0")
 	pgtest.WantRowCount(t, pool, "purchase", "case when arrived_at is null then 'under way' end", "0")
 	var wrong int
-	err := pool.QueryRow(t.Context(), `
+	err := pool.QueryRow(ctx, `
 		select count(*) from part p
 		 where reserved <> (select coalesce(sum(quantity), 0) from reservation r where r.part = p.part)
 		    or on_order <> (select coalesce(sum(quantity), 0) from purchase o where o.part = p.part and arrived_at is null)
 		    or on_hand + on_order - reserved < reorder_point
+		    or on_hand <> (select coalesce(sum(on_hand), 0) from movement m where m.part = p.part and order_id is null)
+		                - (select coalesce(sum(built_in), 0) from reservation r where r.part = p.part)
 		    or (on_hand, reserved, on_order) <> (select sum(on_hand), sum(reserved), sum(on_order) from movement m where m.part = p.part)`).Scan(&wrong)
 	if err != nil || wrong > 0 {
 		t.Fatalf("%d parts do not add up or are short: %v", wrong, err)
 	}
-	err = pool.QueryRow(t.Context(), `
+	err = pool.QueryRow(ctx, `
 		select count(*) from (
 			select *, lag(on_hand_after, 1, 0::bigint) over w as had, lag(reserved_after, 1, 0::bigint) over w as held, lag(on_order_after, 1, 0::bigint) over w as bought,
 			       lag(moved_at, 1, '-infinity') over w as earlier
@@ -79,6 +110,10 @@ func wantSums(t *testing.T, pool *pgxpool.Pool) {
 		    or (on_hand, reserved, on_order) = (0, 0, 0)`).Scan(&wrong)
 	if err != nil || wrong > 0 {
 		t.Fatalf("%d movements do not follow from those before, or move nothing: %v", wrong, err)
+	}
+	err = pool.QueryRow(ctx, `select count(*) from orders o where to_build <> exists (select from reservation where order_id = o.id and quantity > 0)`).Scan(&wrong)
+	if err != nil || wrong > 0 {
+		t.Fatalf("%d orders are to be built without reservations, or not with some: %v", wrong, err)
 	}
 }
 
@@ -170,6 +205,73 @@ func TestReservations(t *testing.T) {
 				copyPage(t, pool, entries...)
 			}
 			wantReserved(t, pool, c.want)
+		})
+	}
+}
+
+// What a car takes is reserved until its build starts, and then is no longer on hand, once, whichever feed comes first.
+func TestBuilds(t *testing.T) {
+	t.Parallel()
+	volta := map[string]int64{"battery-module": 5, "motor": 1, "inverter": 1, "body-small": 1, "wheel": 4, "seat": 4}
+	two := map[string]int64{"battery-module": 10, "motor": 2, "inverter": 2, "body-small": 2, "wheel": 8, "seat": 8}
+	type page []feed.Entry // builds, if it begins with one
+	placed, cancelled := page{entry(t, 1, 1, order.Placed, line(2, "volta"))}, page{entry(t, 1, 2, order.Cancelled, line(2, "volta"))}
+	car := func(car int, version int64, status carbuild.Status) feed.Entry {
+		return built(1, car, version, status, "volta")
+	}
+	planned, started := page{car(1, 1, carbuild.Planned), car(2, 1, carbuild.Planned)}, page{car(1, 2, carbuild.Started)}
+	for _, c := range []struct {
+		name            string
+		pages           []page
+		reserved, taken map[string]int64
+	}{
+		{"planned", []page{placed, planned}, two, nil},
+		{"one of two is started", []page{placed, planned, started}, volta, volta},
+		{"and finished", []page{placed, planned, started, {car(1, 3, carbuild.Finished)}}, volta, volta},
+		{"both are finished", []page{placed, {car(1, 3, carbuild.Finished), car(2, 3, carbuild.Finished)}}, nil, two},
+		{"everything again", []page{placed, planned, started, placed, planned, started}, volta, volta},
+		{"builds that come before their order", []page{planned, started, placed}, volta, volta},
+		{"an order cancelled before anything is built", []page{placed, planned, cancelled, {car(1, 2, carbuild.Cancelled), car(2, 2, carbuild.Cancelled)}}, nil, nil},
+		{"while one car is built", []page{placed, planned, started, cancelled, {car(2, 2, carbuild.Cancelled)}, {car(1, 3, carbuild.Finished)}}, nil, volta},
+		{"before the warehouse reads that one is built", []page{placed, cancelled, planned, started, {car(2, 2, carbuild.Cancelled)}}, nil, volta},
+		{"before the warehouse reads anything", []page{cancelled, {car(1, 3, carbuild.Finished), car(2, 2, carbuild.Cancelled)}}, nil, volta},
+		{"an order that its source no longer has", []page{placed, started, {entry(t, 1, 2, "")}}, nil, volta},
+		{"a build that its source no longer has", []page{placed, started, {car(1, 3, "")}}, two, nil},
+		{"a build that turns out to be of another car", []page{placed, started, {built(1, 1, 3, carbuild.Started, "joule", "tow_bar")}}, map[string]int64{
+			"battery-module": 4, "motor": 1, "inverter": 1, "body-small": 2, "wheel": 4, "seat": 6,
+		}, map[string]int64{"battery-module": 6, "motor": 1, "inverter": 1, "body-van": 1, "wheel": 4, "seat": 2, "tow-bar": 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+			had := map[string]int64{}
+			stock, err := parts(t.Context(), pool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range stock {
+				had[p.Part] = p.OnHand
+			}
+			for _, entries := range c.pages {
+				if entries[0].ID == car(1, 1, "").ID || entries[0].ID == car(2, 1, "").ID {
+					copyBuilds(t, pool, entries...)
+				} else {
+					copyPage(t, pool, entries...)
+				}
+			}
+			wantReserved(t, pool, c.reserved)
+			taken := map[string]int64{}
+			if stock, err = parts(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range stock {
+				if n := had[p.Part] - p.OnHand; n != 0 {
+					taken[p.Part] = n
+				}
+			}
+			if !maps.Equal(taken, c.taken) {
+				t.Errorf("built in %v, not %v", taken, c.taken)
+			}
 		})
 	}
 }

@@ -3,12 +3,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
@@ -19,10 +21,27 @@ type settings struct {
 }
 
 type mapSettings struct {
-	Services   topology.Services     `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
+	Services   directory.Services    `env:"SERVICES" help:"services to ask: sales=http://localhost:8080,warehouse=http://localhost:8090"`
 	LinkHost   string                `env:"LINK_HOST" help:"host name in links to the services, where browsers do not know those in SERVICES; ports stay"`
-	FeedToken  string                `env:"FEED_TOKEN" help:"token that all services know it by, a reader's or an operator's"`
+	FeedToken  string                `env:"FEED_TOKEN" help:"token that all services know it by: an operator's, or a reader's, by which no order can be followed"`
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN may be sent without TLS, as it may to localhost"`
+}
+
+// Check sets the links to the services. It returns an error for each wrong value that [daemon.Parse] has accepted.
+func (s *settings) Check() error {
+	var wrong []error
+	if !feedclient.IsToken(s.Map.FeedToken) {
+		wrong = append(wrong, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces"))
+	}
+	if err := s.Map.Services.Check(s.Map.FeedToken, s.Map.PlainHosts); err != nil {
+		wrong = append(wrong, daemon.Usagef("SERVICES: %w", err))
+	}
+	if s.Map.LinkHost != "" {
+		if err := s.Map.Services.LinkTo(s.Map.LinkHost); err != nil {
+			wrong = append(wrong, daemon.Usagef("LINK_HOST: %w", err))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 var shell = service.Service{Name: "map", Title: "Cars", Addr: "127.0.0.1:8079"}
@@ -40,17 +59,6 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
-	}
-	if !feedclient.IsToken(set.Map.FeedToken) {
-		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
-	}
-	if err := set.Map.Services.Check(set.Map.FeedToken, set.Map.PlainHosts); err != nil {
-		return daemon.Usagef("SERVICES: %w", err)
-	}
-	if set.Map.LinkHost != "" {
-		if err := set.Map.Services.LinkTo(set.Map.LinkHost); err != nil {
-			return daemon.Usagef("LINK_HOST: %w", err)
-		}
 	}
 	logger, err := daemon.Logger(stdout, set.LogLevel)
 	if err != nil {

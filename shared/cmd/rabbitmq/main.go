@@ -21,9 +21,9 @@ Settings (environment):
 `
 
 type settings struct {
-	Addr     string `env:"ADDR" envDefault:"127.0.0.1:5673" help:"127.0.0.1:port to listen on; the port differs from that of a RabbitMQ that a package manager starts"`
-	DataDir  string `env:"DATA_DIR" envDefault:".edison" help:"folder in which rabbitmq/ holds the data"`
-	LogLevel string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Addr     string       `env:"ADDR" envDefault:"127.0.0.1:5673" help:"127.0.0.1:port to listen on; the port differs from that of a RabbitMQ that a package manager starts"`
+	DataDir  string       `env:"DATA_DIR" envDefault:".edison" help:"folder in which rabbitmq/ holds the data"`
+	LogLevel daemon.Level `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 }
 
 func main() { daemon.Main(run) }

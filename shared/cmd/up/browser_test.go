@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/order"
 )
@@ -295,7 +296,7 @@ func (v *visit) tune(t *testing.T) {
 			Source    string      `json:"schedule_source"`
 			NextPolls []time.Time `json:"next_polls"`
 		}
-		if err := getJSON(v.url("warehouse")+"/subscriptions", &list); err != nil || len(list) != 1 {
+		if err := getJSON(v.url("warehouse")+"/subscriptions", &list); err != nil || len(list) != 2 || list[0].Feed != "orders" {
 			t.Fatalf("%+v, %v", list, err)
 		}
 		s := list[0]
@@ -362,6 +363,7 @@ func (v *visit) lookAtAll(t *testing.T) {
 	b.shows(t, v.url("billing")+"/", "Invoices 2", "Orders waiting 1")
 	b.open(t, v.url(sales)+"/orders/"+cancelled)
 	b.click(t, `form[action$="/cancel"] button`)
+	v.invoiced(t, uuid.MustParse(cancelled), 2)
 	v.visitor.shows(t, v.url("billing")+"/", "Credit notes 1")
 	start := []string{v.mapURL(), v.url(customersApp) + "/customers/" + v.order.CustomerID.String(), v.url(sales) + "/orders/" + cancelled}
 	for _, s := range v.services {

@@ -72,6 +72,9 @@ func (c *company) url(name string) string {
 
 func (c *company) welcome() {
 	c.out.line(self, "everything is up: buy a car at %s, follow it on the map, and stop with Ctrl-C", c.services[0].url())
+	if c.portOffset != 0 {
+		c.out.line(self, "operate it: SERVICES=%s go run ./subscribers status", c.listed())
+	}
 	for _, line := range c.closed() {
 		c.out.line(self, "%s", line)
 	}

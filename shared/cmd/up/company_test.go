@@ -151,7 +151,7 @@ func (w *walk) killSales(t *testing.T) {
 		w.onMap(t, service, topology.Up)
 	}
 	var err error
-	if w.copy, err = w.copies(); err != nil {
+	if w.copy, err = w.copies(t); err != nil {
 		t.Error(err)
 	}
 	if !w.up.running() {
@@ -323,7 +323,7 @@ func (w *walk) fresh(t *testing.T) {
 	if entries := w.replay(t); len(entries) > 0 {
 		t.Errorf("the feed has %d entries", len(entries))
 	}
-	if now, err := w.copies(); err != nil || !reflect.DeepEqual(now, expect(nil)) {
+	if now, err := w.copies(t); err != nil || !reflect.DeepEqual(now, expect(nil)) {
 		t.Errorf("the copies are %v, %v", now, err)
 	}
 	w.noStream(t, up)

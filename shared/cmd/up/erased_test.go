@@ -38,7 +38,7 @@ func TestPeopleAndOutages(t *testing.T) {
 	t.Parallel()
 	c := &crew{bench: newBench(t)}
 	c.settle(t)
-	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=1s", "RETURN=1s")
+	c.up = c.start(t, exec.Command(c.binary, c.args()...), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()), "POLL_ORDERS=@every 1s", "POLL_CUSTOMERS=@every 1s", "POLL_BUILDS=@every 1s", "POLL_SHIPMENTS=@every 1s", "CLOCK_SPEED=10000", "PICKUP=1s")
 	c.up.says(t, "everything is up")
 	for _, step := range []struct {
 		name string
@@ -208,12 +208,30 @@ func (c *crew) post(t *testing.T, url, body string, want int, into any) {
 	}
 }
 
-// invoiced waits until an order has n invoices and credit notes.
-func (c *crew) invoiced(t *testing.T, id uuid.UUID, n int) {
+// invoiced waits until an order has n invoices and credit notes. If its car had left when it was cancelled, the car is
+// returned.
+func (b *bench) invoiced(t *testing.T, id uuid.UUID, n int) {
 	t.Helper()
 	eventually(t, func() error {
+		var cars []struct {
+			ID        uuid.UUID `json:"id"`
+			Status    string    `json:"status"`
+			Cancelled bool      `json:"order_cancelled"`
+		}
+		if err := getJSON(b.url("shipping")+"/api/shipments?order_id="+id.String(), &cars); err != nil {
+			return err
+		}
+		for _, car := range cars {
+			if car.Cancelled && car.Status == "shipped" {
+				resp, err := client.Post(b.url("shipping")+"/shipments/"+car.ID.String()+"/return", "", nil)
+				if err != nil {
+					return err
+				}
+				resp.Body.Close()
+			}
+		}
 		var list []any
-		err := getJSON(c.url("billing")+"/api/invoices?order_id="+id.String(), &list)
+		err := getJSON(b.url("billing")+"/api/invoices?order_id="+id.String(), &list)
 		if err == nil && len(list) != n {
 			err = fmt.Errorf("order %s has %d invoices and credit notes, not %d", id, len(list), n)
 		}

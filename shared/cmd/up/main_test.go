@@ -106,6 +106,18 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// At other ports than the commands assume, up says how to tell them.
+func TestWelcomeAtOtherPorts(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	c := testCompany(nil)
+	c.services, c.portOffset, c.out = append(c.services[:2], service{name: sink, addr: "localhost:9025"}), 1000, newConsole(&out, nil)
+	c.welcome()
+	if want := "\nup        | operate it: SERVICES=sales=http://localhost:9080,warehouse=http://localhost:9090 go run ./subscribers status\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in %s", want, &out)
+	}
+}
+
 func TestEnviron(t *testing.T) {
 	t.Parallel()
 	c := testCompany(map[string]string{"DATABASE_URL": "postgres://h/db", "ADDR": ":1", "POLL_ORDERS": "@every 1s"})

@@ -7,11 +7,22 @@ import (
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	shell "github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 const mapPort = 8079
+
+// listed lists the services that publish or read feeds.
+func (c *company) listed() (services directory.Services) {
+	for _, s := range c.services {
+		if s.name != sink && s.name != broker {
+			services = append(services, directory.Service{Name: s.name, URL: s.url(), Text: s.text})
+		}
+	}
+	return services
+}
 
 // serveMap serves the map until ctx ends; wait returns when that is over.
 func (c *company) serveMap(ctx context.Context, at service) (wait func(), err error) {
@@ -19,13 +30,7 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	if err != nil {
 		return nil, err
 	}
-	var services []topology.Service
-	for _, s := range c.services {
-		if s.name != sink && s.name != broker { // neither publishes or reads a feed
-			services = append(services, topology.Service{Name: s.name, URL: s.url(), Text: s.text})
-		}
-	}
-	watch := topology.NewWatch(services, c.env["FEED_TOKEN"])
+	watch := topology.NewWatch(c.listed(), c.env["FEED_TOKEN"])
 	var set shell.HTTPSettings
 	if err := daemon.Parse(c.env, &set); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ type account struct {
 }
 
 func people() (all []*person) {
-	for line := range strings.Lines(directory) {
+	for line := range strings.Lines(peopleList) {
 		f := strings.Split(strings.TrimSpace(line), ", ")
 		all = append(all, &person{
 			key: uuid.NewString(),
@@ -54,10 +54,10 @@ func people() (all []*person) {
 	return all
 }
 
-// directory has a line for each of the people: name, street, postal code, city and country.
+// peopleList has a line for each of the people: name, street, postal code, city and country.
 //
 //go:embed people.txt
-var directory string
+var peopleList string
 
 // remember loads the accounts, so that a restart needs no new sign-ups.
 func (s *shoppers) remember() {

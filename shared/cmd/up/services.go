@@ -214,6 +214,9 @@ func (c *company) settings(s service) []string {
 	if s.name != broker {
 		set = append(set, "ACCESS="+cmp.Or(c.env["ACCESS"], "open"))
 	}
+	if c.env["MAP_URL"] == "" {
+		set = append(set, fmt.Sprintf("MAP_URL=http://localhost:%d", mapPort+c.portOffset))
+	}
 	if c.dataDir != "" && s.name != sink {
 		set = append(set, "DATA_DIR="+c.dataDir)
 	}
@@ -272,7 +275,7 @@ func (c *company) environ(s service) []string {
 }
 
 // tuning are inherited variables that a restart by hand needs, too. None is secret.
-var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "RETURN", "LEAD_SPEED"}
+var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "LEAD_SPEED"}
 
 func (c *company) byHand(s service) string {
 	set := c.settings(s)

@@ -81,7 +81,7 @@ var listens = regexp.MustCompile(`msg=listening url=(\S+)`)
 // start runs a service until the test ends or stop is called, and waits until it is ready.
 func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 	t.Helper()
-	env := map[string]string{"ADDR": "127.0.0.1:0", "ACCESS": "open", "DATA_DIR": filepath.Dir(t.TempDir()), "DATABASE_URL": p.database(name)}
+	env := map[string]string{"ADDR": "127.0.0.1:0", "ACCESS": "open", "CLOCK_SPEED": "10000", "PICKUP": "1s", "DATA_DIR": filepath.Dir(t.TempDir()), "DATABASE_URL": p.database(name)}
 	for feed, source := range map[string]string{"ORDERS": "sales", "CUSTOMERS": "customers", "BUILDS": "assembly", "SHIPMENTS": "shipping"} {
 		if name != "relay" || feed == "ORDERS" {
 			env["FEED_URL_"+feed] = p.urls[source] + "/feeds/" + strings.ToLower(feed)

@@ -72,8 +72,8 @@ func TestReadme(t *testing.T) {
 	shell := exec.CommandContext(ctx, "bash")
 	shell.Dir, shell.Stdin, shell.Stderr = root, strings.NewReader(script.String()), os.Stderr
 	shell.Env = append(os.Environ(), "DATA_DIR="+dir)
-	for name, value := range map[string]string{ // what sales has by default, when it is started again
-		"ADDR": "localhost:8080", "PUBLIC_URL": "http://localhost:8080", "CUSTOMERS_URL": "http://localhost:8081",
+	for name, value := range map[string]string{ // the defaults of sales, when it is started again, and of the commands
+		"SERVICES": "warehouse=http://localhost:8090", "ADDR": "localhost:8080", "PUBLIC_URL": "http://localhost:8080", "CUSTOMERS_URL": "http://localhost:8081",
 	} {
 		shell.Env = append(shell.Env, name+"="+moved(value))
 	}

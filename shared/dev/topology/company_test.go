@@ -8,48 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
-
-func TestServices(t *testing.T) {
-	t.Parallel()
-	var s Services
-	if err := s.UnmarshalText([]byte("sales=http://sales:8080/, fleet=https://fleet")); err != nil || len(s) != 2 ||
-		s[0] != (Service{Name: "sales", URL: "http://sales:8080"}) || s[1] != (Service{Name: "fleet", URL: "https://fleet"}) {
-		t.Errorf("%+v, %v", s, err)
-	}
-	if err := s.LinkTo("localhost"); err != nil || s[0].Link != "http://localhost:8080" || s[1].Link != "https://localhost" {
-		t.Errorf("%+v, %v", s, err)
-	}
-	for _, bad := range []string{"", "sales", "=http://sales:8080", "sales=sales:8080", "sales=http://sales,", "sales=ftp://sales"} {
-		if err := new(Services).UnmarshalText([]byte(bad)); err == nil || !strings.Contains(err.Error(), "NAME=URL") {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-}
-
-func TestServicesGetNoTokenInTheClear(t *testing.T) {
-	t.Parallel()
-	var services Services
-	if err := services.UnmarshalText([]byte("here=http://localhost:8080,sales=http://sales:8080,far=https://far.example")); err != nil {
-		t.Fatal(err)
-	}
-	err := services.Check("datafeed_SECRET", feedclient.PlainHosts{"customers"})
-	if err == nil || err.Error() != "sales: FEED_TOKEN would be sent to sales without TLS: take an https URL or, if all of the network on the way is private, name the host in PLAIN_HOSTS" {
-		t.Errorf("%v", err)
-	}
-	for _, err := range []error{services.Check("datafeed_SECRET", feedclient.PlainHosts{"sales"}), services.Check("", nil)} {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-}
 
 // The map shows no user and password by which it asks a service.
 func TestServicesAreShownWithoutSecrets(t *testing.T) {
 	t.Parallel()
-	var services Services
+	var services directory.Services
 	if err := services.UnmarshalText([]byte("sales=http://map:hunter2@127.0.0.1:1,assembly=http://hunter2@127.0.0.1:1/x")); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +23,7 @@ func TestServicesAreShownWithoutSecrets(t *testing.T) {
 	if err := linked.LinkTo("localhost"); err != nil {
 		t.Fatal(err)
 	}
-	for _, services := range []Services{services, linked} {
+	for _, services := range []directory.Services{services, linked} {
 		w := NewWatch(services, "")
 		engine := webserver.New(slog.New(slog.DiscardHandler))
 		Route(engine, w)
@@ -102,7 +68,7 @@ func TestConnect(t *testing.T) {
 // A copy whose polls fail does not look healthy, whatever its state.
 func TestFailingCopy(t *testing.T) {
 	t.Parallel()
-	w := NewWatch([]Service{{Name: "warehouse", URL: "http://localhost:8090"}}, "")
+	w := NewWatch([]directory.Service{{Name: "warehouse", URL: "http://localhost:8090"}}, "")
 	since := time.Now().UTC().Add(-7 * time.Minute)
 	w.states[0].Status, w.states[0].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "fresh", AsOf: &since, Failing: &since}}
 	engine := webserver.New(slog.New(slog.DiscardHandler))
@@ -130,7 +96,7 @@ func TestFailingCopy(t *testing.T) {
 // Whatever the services are like, the page says so, and nothing of them can break it.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	w := NewWatch([]Service{{Name: "sales", URL: "http://sales:8080", Link: "http://localhost:8080", Text: "sells <cars>"}, {Name: "warehouse", URL: "http://localhost:8090"}}, "")
+	w := NewWatch([]directory.Service{{Name: "sales", URL: "http://sales:8080", Link: "http://localhost:8080", Text: "sells <cars>"}, {Name: "warehouse", URL: "http://localhost:8090"}}, "")
 	noon, trouble := time.Now().UTC().Add(-7*time.Minute), "ask: <refused>"
 	w.states[0].Status, w.states[0].Detail, w.states[0].Since = Down, "It cannot be reached.", noon
 	w.states[1].Status, w.states[1].Reads = Up, []Copy{{Feed: "orders", URL: "http://sales:8080/feeds/orders", State: "stale", AsOf: &noon, Schedule: "@every 5s", LastError: &trouble, NextPolls: []time.Time{noon}}}

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
@@ -21,7 +23,7 @@ import (
 var files embed.FS
 
 var (
-	mapPage = web.Template(files, "map.html", "drawing.html")
+	mapPage = web.Template(files, "map.html", "drawing.html", "way.html")
 	picture = template.Must(template.New("picture.svg").Funcs(web.Functions()).ParseFS(files, "picture.svg", "drawing.html"))
 	style   = func() []byte {
 		css, err := files.ReadFile("map.css")
@@ -43,14 +45,20 @@ type view struct {
 	Refuse  []State // services that do not show the map their feeds and copies
 	Token   bool    // the map has a token
 	Still   bool    // the page does not reload itself
+	Query   string  // that is searched for
+	Way     *Way    // nil unless Query has an id
 }
 
-// Route adds the page at /, its JSON at /api/services, and health.
+// Route adds the page at /, which ?q=ID makes the way of an order, their JSON at /api/services and /api/trace/{id}, and
+// health.
 func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	webserver.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
-		v := view{Drawing: draw(states), Style: path, States: states, Token: w.token != "", Still: c.Query("refresh") == "off"}
+		v := view{Drawing: draw(states), Style: path, States: states, Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q")}
+		if id, ok := trace.IDIn(v.Query); ok {
+			v.Way = w.follow(c.Request.Context(), id)
+		}
 		for _, s := range states {
 			if s.Status == Down || s.Status == NotReady {
 				v.Away = append(v.Away, s)
@@ -60,7 +68,9 @@ func Route(r gin.IRoutes, w *Watch) {
 			}
 		}
 		page := web.Page{Service: "Cars", Title: "The company", Data: v}
-		if !v.Still {
+		if v.Query != "" {
+			page.Title = "Search"
+		} else if !v.Still {
 			page.Refresh = refresh
 		}
 		webserver.Render(c, http.StatusOK, mapPage, page)
@@ -69,6 +79,15 @@ func Route(r gin.IRoutes, w *Watch) {
 		c.Header("Cache-Control", "private, no-cache")
 		web.JSON(c.Writer, c.Request, http.StatusOK, w.States())
 	})
+	webserver.GET(r, "/api/trace/:id", webserver.Handle(func(c *gin.Context) error {
+		id, err := uuid.Parse(c.Param("id"))
+		if err != nil {
+			return web.Errorf(http.StatusNotFound, "An order, customer, build or shipment has a UUID of 36 characters.")
+		}
+		c.Header("Cache-Control", "private, no-cache")
+		web.JSON(c.Writer, c.Request, http.StatusOK, w.follow(c.Request.Context(), id))
+		return nil
+	}))
 	webserver.GET(r, "/map.css", func(c *gin.Context) {
 		c.Header("Cache-Control", "public, max-age=31536000, immutable")
 		web.Send(c.Writer, c.Request, http.StatusOK, "text/css; charset=utf-8", style)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
@@ -16,7 +17,7 @@ func TestAnotherProgramAtTheAddress(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{"<h1>hi</h1>": NotReady, "{}": NotReady, "null": NotReady, "": NotReady, "[]": Up} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }))
-		w := NewWatch([]Service{{Name: "warehouse", URL: server.URL}}, "")
+		w := NewWatch([]directory.Service{{Name: "warehouse", URL: server.URL}}, "")
 		w.ask(t.Context(), 0)
 		if s := w.States()[0]; s.Status != want || (s.Detail == "") != (want == Up) {
 			t.Errorf("%q: %s, %s", text, s.Status, s.Detail)
@@ -52,7 +53,7 @@ func TestServiceThatRefusesTheMap(t *testing.T) {
 				}
 			}))
 			defer server.Close()
-			w := NewWatch([]Service{{Name: "warehouse", URL: server.URL}}, x.token)
+			w := NewWatch([]directory.Service{{Name: "warehouse", URL: server.URL}}, x.token)
 			defer w.leave(0)
 			engine := webserver.New(slog.New(slog.DiscardHandler))
 			Route(engine, w)

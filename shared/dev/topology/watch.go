@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/directory"
 )
 
 const (
@@ -20,15 +22,16 @@ const (
 type Watch struct {
 	token      string
 	transports []*http.Transport // one per service, each used only by that service's goroutine
+	tracing    *http.Transport   // for what is asked for a person
 
 	mu     sync.Mutex
 	states []State // one per service
-	asked  []Service
+	asked  []directory.Service
 }
 
 // NewWatch returns a watch of the services. The token, if any, is sent to all of them.
-func NewWatch(services []Service, token string) *Watch {
-	w := &Watch{token: token, asked: services}
+func NewWatch(services []directory.Service, token string) *Watch {
+	w := &Watch{token: token, asked: services, tracing: http.DefaultTransport.(*http.Transport).Clone()}
 	now := time.Now().UTC()
 	for _, s := range services {
 		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: withoutUser(s.URL)}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/directory"
 )
 
 // A silentConn sends nothing any more once it is silent, and is not closed.
@@ -41,7 +43,7 @@ func TestConnectionThatGoesSilent(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	defer server.Close()
-	w := NewWatch([]Service{{Name: "sales", URL: server.URL}}, "")
+	w := NewWatch([]directory.Service{{Name: "sales", URL: server.URL}}, "")
 	defer w.leave(0)
 	var mu sync.Mutex
 	var conns []*silentConn

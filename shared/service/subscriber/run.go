@@ -11,9 +11,12 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
@@ -23,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -37,6 +41,9 @@ type Service struct {
 	Migrations postgres.Migrations
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
+
+	// Trace returns what the service knows of an order; nil means nothing.
+	Trace func(ctx context.Context, s *Site, id uuid.UUID) (trace.Part, error)
 
 	// Any makes a Feed of any name, of each FEED_URL_NAME in the environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
@@ -68,8 +75,20 @@ type settings struct {
 type readerSettings struct {
 	FeedToken  string                `env:"FEED_TOKEN" help:"token that the sources of its feeds know it by; a feed whose URL has a user is asked by that"`
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
-	PageSize   int                   `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
+	PageSize   pageSize              `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
 	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+}
+
+type pageSize int
+
+// UnmarshalText reads a number of entries.
+func (p *pageSize) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > feed.MaxPageSize {
+		return fmt.Errorf("takes a whole number from 1 to %d", feed.MaxPageSize)
+	}
+	*p = pageSize(n)
+	return nil
 }
 
 func (s *Service) shell() service.Service {
@@ -79,6 +98,11 @@ func (s *Service) shell() service.Service {
 // Help prints the service's settings.
 func (s *Service) Help(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n\nSettings (environment):\n", s.Name, s.Text)
+	daemon.Help(w, s.settings()...)
+}
+
+// settings returns those of the service, as [daemon.Help] takes them.
+func (s *Service) settings() []any {
 	of := []any{readerSettings{}}
 	if s.Settings != nil {
 		of = append(of, s.Settings)
@@ -93,7 +117,25 @@ func (s *Service) Help(w io.Writer) {
 			daemon.Setting{Name: variable("POLL", f.Name), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
 			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
 	}
-	s.shell().Help(w, of...)
+	return s.shell().With(of...)
+}
+
+// WarnMisspelled logs a warning for each variable that looks like a misspelled setting of the service. Those of the
+// others, which may share an environment, are known.
+func (s *Service) WarnMisspelled(ctx context.Context, env map[string]string, stdout io.Writer, others ...*Service) {
+	var known []string
+	for _, o := range append(others, s) {
+		known = append(known, daemon.Names(o.settings()...)...)
+	}
+	for name := range env {
+		if of, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
+			known = append(known, "POLL_"+of, "STREAM_"+of)
+			if s.Any != nil {
+				known = append(known, name)
+			}
+		}
+	}
+	daemon.WarnMisspelled(ctx, env, stdout, known, "POLL_", "STREAM_")
 }
 
 // feeds are those that the service copies in this environment.
@@ -118,32 +160,25 @@ func variable(prefix, feed string) string {
 // Run runs the service until ctx ends, then finishes the page that it is applying, if that takes no more than 5 s.
 func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writer) error {
 	set := settings{}
-	if err := daemon.Parse(env, &set); err != nil {
-		return err
-	}
+	into := []any{&set}
 	if s.Settings != nil {
-		if err := daemon.Parse(env, s.Settings); err != nil {
-			return err
-		}
+		into = append(into, s.Settings)
 	}
-	if set.Reader.PageSize < 1 || set.Reader.PageSize > feed.MaxPageSize {
-		return daemon.Usagef("PAGE_SIZE takes a whole number from 1 to %d", feed.MaxPageSize)
-	}
+	wrong := []error{daemon.Parse(env, into...), set.Check()}
 	if !feedclient.IsToken(set.Reader.FeedToken) {
-		return daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces")
-	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	if err != nil {
-		return err
+		wrong = append(wrong, daemon.Usagef("FEED_TOKEN takes a token: printable ASCII characters without spaces"))
 	}
 	if !subscribe.ValidWait(set.Reader.PollWait) {
-		return daemon.Usagef("POLL_WAIT takes whole seconds from 0s to 30s")
+		wrong = append(wrong, daemon.Usagef("POLL_WAIT takes whole seconds from 0s to 30s"))
 	}
+	logger, err := daemon.Logger(stdout, set.LogLevel)
+	wrong = append(wrong, err)
 	feeds := s.feeds(env)
 	for i := range feeds {
-		if err := s.configure(&feeds[i], env, set.Reader, logger); err != nil {
-			return err
-		}
+		wrong = append(wrong, s.configure(&feeds[i], env, set.Reader, logger))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return err
 	}
 	process, err := service.Open(ctx, s.shell(), set.Settings, logger)
 	if err != nil {
@@ -183,7 +218,7 @@ const stopTimeout = 5 * time.Second // for what runs at the stop
 // options returns those of the service's subscriber.
 func (s *Service) options(site *Site, set readerSettings, logger *slog.Logger) subscribe.Options {
 	o := subscribe.Options{
-		Name: s.Name, Logger: logger, Token: set.FeedToken, PlainHosts: set.PlainHosts, Wait: set.PollWait, PageSize: set.PageSize,
+		Name: s.Name, Logger: logger, Token: set.FeedToken, PlainHosts: set.PlainHosts, Wait: set.PollWait, PageSize: int(set.PageSize),
 		Log: site.Log, WorkTimeout: s.WorkTimeout, Current: s.Current, Release: s.Release,
 	}
 	if s.Work != nil {
@@ -197,33 +232,31 @@ func (s *Service) options(site *Site, set readerSettings, logger *slog.Logger) s
 	return o
 }
 
-// configure takes the feed's URL, schedule and stream from the environment.
+// configure takes the feed's URL, schedule and stream from the environment. The error names all wrong values.
 func (s *Service) configure(f *subscribe.Feed, env map[string]string, set readerSettings, logger *slog.Logger) error {
+	var wrong []error
 	f.URL = strings.TrimSuffix(cmp.Or(env[variable("FEED_URL", f.Name)], f.URL), "/")
 	if err := subscribe.CheckURL(f.URL); err != nil {
-		return daemon.Usagef("%s %w", variable("FEED_URL", f.Name), err)
-	}
-	u, err := url.Parse(f.URL)
-	if err == nil {
-		err = set.PlainHosts.Check(u, set.FeedToken != "", "PLAIN_HOSTS")
-	}
-	if err != nil {
-		return daemon.Usagef("%s: %w", variable("FEED_URL", f.Name), err)
+		wrong = append(wrong, daemon.Usagef("%s %w", variable("FEED_URL", f.Name), err))
+	} else if u, err := url.Parse(f.URL); err != nil {
+		wrong = append(wrong, daemon.Usagef("%s: %w", variable("FEED_URL", f.Name), err))
+	} else if err := set.PlainHosts.Check(u, set.FeedToken != "", "PLAIN_HOSTS"); err != nil {
+		wrong = append(wrong, daemon.Usagef("%s: %w", variable("FEED_URL", f.Name), err))
 	}
 	if v := env[variable("POLL", f.Name)]; v != "" {
 		f.Schedule, f.ScheduleSource = v, "environment"
 	}
 	if _, err := subscribe.ParseSchedule(f.Schedule, ""); err != nil {
-		return daemon.Usagef("%s: %w", variable("POLL", f.Name), err)
+		wrong = append(wrong, daemon.Usagef("%s: %w", variable("POLL", f.Name), err))
 	}
 	if v := env[variable("STREAM", f.Name)]; v != "" {
 		queue := &eventstream.Queue{Feed: f.Name, Name: s.Name + "." + f.Name, Logger: logger}
 		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
-			return daemon.Usagef("%s %w", variable("STREAM", f.Name), err)
+			wrong = append(wrong, daemon.Usagef("%s %w", variable("STREAM", f.Name), err))
 		}
 		f.Stream = queue
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 func (s *Service) migrations() []postgres.Migrations {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +27,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/subscribe/subscribehttp"
+	"github.com/edison-cars/data-feeds/shared/trace"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
@@ -78,6 +81,24 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	}))
 }
 
+// Action adds a POST to what operators may do. act returns what clients of the API get, and the path of the page that
+// browsers are led to.
+func (s *Site) Action(path string, act func(*http.Request) (data any, page string, err error)) {
+	s.router.Operators.POST(path, webserver.Handle(func(c *gin.Context) error {
+		data, page, err := act(request(c))
+		if err != nil {
+			return err
+		}
+		c.Header("Cache-Control", "no-store")
+		if web.PrefersHTML(c.Request) {
+			c.Redirect(http.StatusSeeOther, page)
+			return nil
+		}
+		web.JSON(c.Writer, c.Request, http.StatusOK, data)
+		return nil
+	}))
+}
+
 // Metrics adds to what /metrics shows.
 func (s *Site) Metrics(collectors ...prometheus.Collector) {
 	s.router.Metrics.MustRegister(collectors...)
@@ -105,7 +126,7 @@ func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, e
 		next, stop := iter.Pull2(rows)
 		defer stop()
 		for more := true; more; part.Reset() {
-			err := s.inTurn(c, func() (err error) {
+			err := s.inTurn(c.Request, func() (err error) {
 				var row []string
 				for part.Len() < partBytes {
 					if row, err, more = next(); err != nil || !more {
@@ -142,7 +163,7 @@ const (
 )
 
 func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (data any, err error) {
-	err = s.inTurn(c, func() (err error) {
+	err = s.inTurn(c.Request, func() (err error) {
 		data, err = query(request(c))
 		return err
 	})
@@ -152,13 +173,13 @@ func (s *Site) read(c *gin.Context, query func(*http.Request) (any, error)) (dat
 // inTurn bounds how many reads of the database run at once: half of the pool's connections are for them, the others are
 // left for health, for polling and for what changes something. A client has a share of the queue. A turn ends before
 // its client is sent anything: one that reads slowly keeps no turn from others.
-func (s *Site) inTurn(c *gin.Context, read func() error) error {
-	leave, err := s.queued.Take(web.ClientKey(c.Request))
+func (s *Site) inTurn(r *http.Request, read func() error) error {
+	leave, err := s.queued.Take(web.ClientKey(r))
 	if err != nil {
 		return err
 	}
 	defer leave()
-	ctx, cancel := context.WithTimeout(c.Request.Context(), turnTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), turnTimeout)
 	defer cancel()
 	if s.reads.Acquire(ctx, 1) != nil {
 		return web.TryAgain(http.StatusServiceUnavailable, 5, "There are too many requests before this one. Try again in 5 s.")
@@ -175,7 +196,11 @@ func request(c *gin.Context) *http.Request {
 }
 
 func (s *Site) nav() []web.Link {
-	return slices.Concat([]web.Link{{Text: "Overview", URL: "/"}}, s.shown, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds)
+	nav := slices.Concat([]web.Link{{Text: "Overview", URL: "/"}}, s.shown, []web.Link{{Text: "Subscriptions", URL: "/subscriptions"}}, s.feeds)
+	if s.router.MapURL != "" {
+		nav = append(nav, web.Link{Text: "Map", URL: s.router.MapURL + "/"})
+	}
+	return nav
 }
 
 // ready returns nil if a copy can be served: one that is there, however old, in a database that answers, and lets its
@@ -220,12 +245,30 @@ func (s *Site) Route(to *subscribe.Subscriber) {
 	if s.service.Routes != nil {
 		s.service.Routes(s)
 	}
+	s.trace()
 	if s.service.Publishes != nil {
 		s.publish()
 	}
 	if !slices.Contains(s.paths, "/") {
 		webserver.GET(s.router.Operators, "/", func(c *gin.Context) { c.Redirect(http.StatusFound, "/subscriptions") })
 	}
+}
+
+// trace adds what the service tells of an order.
+func (s *Site) trace() {
+	layout := func(r *http.Request, title string, data any) web.Page {
+		return s.pages.Layout(r, title, s.Subscriber.Status(), data)
+	}
+	s.router.Trace(layout, func(r *http.Request, id uuid.UUID) (p trace.Part, err error) {
+		if s.service.Trace == nil {
+			return p, nil
+		}
+		err = s.inTurn(r, func() (err error) {
+			p, err = s.service.Trace(r.Context(), s, id)
+			return err
+		})
+		return p, err
+	})
 }
 
 func (s *Site) publish() {

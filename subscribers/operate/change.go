@@ -1,0 +1,107 @@
+package operate
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/web"
+)
+
+var (
+	poll   = request{method: http.MethodPost, path: "/poll", timeout: pollTimeout}
+	pause  = request{method: http.MethodPost, path: "/pause", timeout: changeTimeout}
+	resume = request{method: http.MethodPost, path: "/resume", timeout: changeTimeout}
+	resync = request{method: http.MethodPost, path: "/resync", timeout: changeTimeout}
+)
+
+// change returns a command that sends one request and shows the copy after it.
+func (c *commander) change(name, short, long string, r request) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " SERVICE FEED", Short: short, Long: long, Example: "  subscribers " + name + " warehouse orders",
+		Args: arguments(2, "SERVICE FEED"),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.send(cmd, args, r) },
+	}
+}
+
+func (c *commander) send(cmd *cobra.Command, args []string, r request) error {
+	cl, err := c.open()
+	if err != nil {
+		return err
+	}
+	text, _, err := cl.ask(cmd.Context(), args[0], args[1], r)
+	if err != nil {
+		return err
+	}
+	_, err = c.show(cmd, args[0], text)
+	return err
+}
+
+// show prints the status of a copy, as a service answered it.
+func (c *commander) show(cmd *cobra.Command, service string, text []byte) (s subscribe.Status, err error) {
+	if err := json.Unmarshal(text, &s); err != nil || s.Feed == "" {
+		return s, errNoService
+	}
+	if c.json {
+		return s, printJSON(cmd.OutOrStdout(), json.RawMessage(text))
+	}
+	return s, describe(cmd.OutOrStdout(), service, s, time.Now())
+}
+
+func (c *commander) tune() *cobra.Command {
+	var wait string
+	var pageSize int
+	var reset bool
+	cmd := &cobra.Command{
+		Use:   "tune SERVICE FEED SCHEDULE",
+		Short: "Set when and how the feed is polled, and show what that costs",
+		Long: `SCHEDULE is a cron expression in UTC, a descriptor such as @hourly, or '@every 30s'. It applies at once, holds for all processes of the
+service, and outranks the environment until --reset. A flag that is left out means the environment's setting.`,
+		Example: "  subscribers tune warehouse orders '@every 30s' --wait 25s\n  subscribers tune warehouse orders '*/15 8-18 * * MON-FRI'\n  subscribers tune warehouse orders --reset",
+		Args:    arguments(2, "SERVICE FEED SCHEDULE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			set := cmd.Flags().Changed
+			if reset {
+				if len(args) > 2 || set("wait") || set("page-size") {
+					return daemon.Usagef("tune: --reset takes no schedule, --wait or --page-size")
+				}
+				return c.send(cmd, args, request{method: http.MethodDelete, path: "/schedule", timeout: changeTimeout})
+			}
+			if len(args) < 3 {
+				return daemon.Usagef("tune takes SERVICE FEED SCHEDULE, or SERVICE FEED --reset; see %s --help", cmd.CommandPath())
+			}
+			tuned := subscribe.TuneRequest{Schedule: args[2]}
+			if set("wait") {
+				tuned.Wait = &wait
+			}
+			if set("page-size") {
+				tuned.PageSize = &pageSize
+			}
+			return wrongValues(c.send(cmd, args, request{method: http.MethodPut, path: "/schedule", body: tuned, timeout: changeTimeout}))
+		},
+	}
+	cmd.Flags().StringVar(&wait, "wait", "", "how long a request waits at the source for something new: a `DURATION` from 0s to 30s")
+	cmd.Flags().IntVar(&pageSize, "page-size", 0, "`entries` to ask for at once, 1 to 1000")
+	cmd.Flags().BoolVar(&reset, "reset", false, "return to the environment's settings")
+	return cmd
+}
+
+// wrongValues returns a usage error with a line for each value that the service refused, or err if it refused none.
+func wrongValues(err error) error {
+	problem, ok := errors.AsType[*web.Problem](err)
+	if !ok || len(problem.Errors) == 0 {
+		return err
+	}
+	lines := []string{"tune: nothing was changed"}
+	argument := map[string]string{"schedule": "SCHEDULE", "wait": "--wait", "page_size": "--page-size"}
+	for _, wrong := range problem.Errors {
+		lines = append(lines, argument[wrong.Field]+": "+wrong.Detail)
+	}
+	return daemon.Usagef("%s", strings.Join(lines, "\n"))
+}
