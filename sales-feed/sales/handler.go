@@ -144,7 +144,7 @@ type orderView struct {
 	AsGuest  bool // it was placed as a guest
 	Thanks   bool // it was placed just now
 	Feed     bool // the client may read the feed
-	Operator bool // the client is one
+	Operator bool // the client is an operator
 	Again    string
 }
 
