@@ -444,10 +444,9 @@ func TestRequestsOverHTTP2AreBounded(t *testing.T) {
 				}
 			})
 		})
-		client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
 		body := make(late)
 		statuses := make(chan int, 1000)
-		post := func(body io.Reader) {
+		post := func(client *http.Client, body io.Reader) {
 			resp, err := client.Post("https://localhost/", "text/plain", body)
 			if err != nil {
 				t.Error(err)
@@ -456,14 +455,27 @@ func TestRequestsOverHTTP2AreBounded(t *testing.T) {
 			_ = resp.Body.Close()
 			statuses <- resp.StatusCode
 		}
-		for range 750 {
-			go post(body)
+		other := func() *http.Client {
+			client := secureClient(roots, func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil })
+			post(client, strings.NewReader("the first one over its connection"))
+			if got := <-statuses; got != http.StatusOK {
+				t.Fatal(got)
+			}
+			t.Cleanup(client.CloseIdleConnections)
+			return client
 		}
-		synctest.Wait()
+		last := other()
+		for range 3 {
+			client := other()
+			for range 250 { // as many as a connection takes
+				go post(client, body)
+			}
+			synctest.Wait()
+		}
 		if len(statuses) > 0 {
 			t.Errorf("%d are answered", len(statuses))
 		}
-		post(strings.NewReader("one more"))
+		post(last, strings.NewReader("one more"))
 		if got := <-statuses; got != http.StatusTooManyRequests {
 			t.Errorf("one more: %d", got)
 		}
@@ -473,11 +485,10 @@ func TestRequestsOverHTTP2AreBounded(t *testing.T) {
 				t.Fatal(got)
 			}
 		}
-		post(strings.NewReader("one more"))
+		post(last, strings.NewReader("one more"))
 		if got := <-statuses; got != http.StatusOK {
 			t.Errorf("afterwards: %d", got)
 		}
-		client.CloseIdleConnections()
 	})
 }
 
