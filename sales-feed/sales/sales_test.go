@@ -410,7 +410,7 @@ func TestCancel(t *testing.T) {
 	if resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("Back shows the order after the sign-out: %v", resp.Header)
 	}
-	if !strings.Contains(page, "cars that have left must come back. The invoice is credited in full once no car is out.") ||
+	if !strings.Contains(page, "A car that has left is credited when it has come back.") ||
 		strings.Contains(page, "nothing to pay") || strings.Contains(page, "Nothing will be built") {
 		t.Errorf("the page of the cancelled order: %s", page)
 	}
