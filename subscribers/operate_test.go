@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/access"
+	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -97,7 +98,9 @@ func TestOperate(t *testing.T) {
 	bad.Status = "lost" // breaks the contract
 	source, down := breakable(t, ordersFeed(t, good, bad))
 	pool := pgtest.New(t)
-	warehouse := start(t, "warehouse", pool, map[string]string{"FEED_URL_ORDERS": source, "POLL_ORDERS": "@every 1h"})
+	warehouse := start(t, "warehouse", pool, map[string]string{
+		"FEED_URL_ORDERS": source, "POLL_ORDERS": "@every 1h", "FEED_URL_BUILDS": serveFeed(t, carbuild.Feed), "POLL_BUILDS": "@every 1h",
+	})
 	publisher := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // as a source answers
 		if r.URL.Path != "/readyz" {
 			http.Error(w, "{}", http.StatusNotFound)
@@ -108,6 +111,7 @@ func TestOperate(t *testing.T) {
 	alone := operator{"SERVICES": "warehouse=" + warehouse}
 
 	alone.do(t, 0, "poll", "warehouse", "orders") // the bad entry is counted
+	alone.do(t, 0, "poll", "warehouse", "builds")
 
 	t.Run("status lists all services, trouble first", func(t *testing.T) {
 		out, err := o.run(t, 3, "status")
@@ -115,8 +119,9 @@ func TestOperate(t *testing.T) {
 billing     -        down    -     -     -          -           -      dial tcp \S+ connect: connection refused
 warehouse   orders   fresh   \ds    0     1          @every 1h   \d+m
 sales       -        up      -     -     -          -           -      copies no feed
+warehouse   builds   fresh   \ds    0     0          @every 1h   \d+m
 $`)
-		if !want.MatchString(out) || err.Error() != "2 of 3 rows need attention" {
+		if !want.MatchString(out) || err.Error() != "2 of 4 rows need attention" {
 			t.Errorf("%v\n%s", err, out)
 		}
 		var reports []struct {
@@ -268,7 +273,7 @@ $`)
 			want []string
 		}{
 			{[]string{"status", ""}, []string{"sales", "warehouse", "billing"}},
-			{[]string{"poll", "warehouse", ""}, []string{"orders"}},
+			{[]string{"poll", "warehouse", ""}, []string{"orders", "builds"}},
 			{[]string{"rejected", "warehouse", "orders", ""}, []string{"retry", "drop"}},
 			{[]string{"rejected", "warehouse", "orders", "drop", ""}, []string{bad.ID.String()}},
 			{[]string{"poll", "billing", ""}, nil},
@@ -287,9 +292,10 @@ func TestOperateWithTokens(t *testing.T) {
 	reader, readerHash := access.NewToken()
 	ada, adaHash := access.NewToken()
 	url := start(t, "warehouse", pgtest.New(t), map[string]string{
-		"FEED_URL_ORDERS": ordersFeed(t), "ACCESS": "closed", "TOKENS": "ada:operator:" + adaHash + ",tess:reader:" + readerHash,
+		"FEED_URL_ORDERS": ordersFeed(t), "FEED_URL_BUILDS": serveFeed(t, carbuild.Feed), "ACCESS": "closed", "TOKENS": "ada:operator:" + adaHash + ",tess:reader:" + readerHash,
 	})
 	services := "warehouse=" + url
+	operator{"SERVICES": services, "FEED_TOKEN": ada}.do(t, 0, "poll", "warehouse", "builds")
 	for name, x := range map[string]struct {
 		env            operator
 		status, change int

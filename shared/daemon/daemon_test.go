@@ -64,7 +64,7 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 			return err
 		}
 		for i := range 2000 {
-			logger.Info(strings.Repeat("x", 100), "line", i)
+			logger.Info("a line", "line", i, "text", strings.Repeat("x", 100))
 		}
 		fmt.Fprintln(os.Stderr, "logged")
 		<-ctx.Done()

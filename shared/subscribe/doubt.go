@@ -74,10 +74,10 @@ func (q *quarantine) settle(bad []rejection) (err error) {
 // of them may be the reason, which no later statement can tell. So the next attempt halves them. An entry that has
 // ended it alone, again and again, is at fault if the witness does not.
 func (q *quarantine) ended(ctx context.Context, conn *pgx.Conn, entries []feed.Entry, failed error) error {
-	if failed == nil || ctx.Err() != nil || !conn.IsClosed() {
-		return nil
+	if failed != nil && ctx.Err() == nil && conn.IsClosed() {
+		return q.note(ctx, entries, &sessionError{cause: failed})
 	}
-	return q.note(ctx, entries, &sessionError{cause: failed})
+	return nil
 }
 
 // note notes that the session has ended while the entries were applied, and returns the error.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -125,7 +126,7 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 		if err == nil {
 			err = q.clear(ctx, tx, good(entries, bad)...)
 		}
-		refused = append(emptied, bad...)
+		refused = slices.Concat(emptied, bad)
 		return err
 	})
 	return found, refused, err

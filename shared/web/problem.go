@@ -118,7 +118,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	p := ProblemIn(err)
 	switch {
 	case p != nil:
-		if _, own := errors.AsType[*Problem](err); own && p.Status >= http.StatusInternalServerError && err != error(p) {
+		if _, own := errors.AsType[*Problem](err); own && p.Status >= http.StatusInternalServerError && err.Error() != p.Error() {
 			logger.WarnContext(ctx, "request refused", "method", r.Method, "path", r.URL.Path, "error", Unquoted(err))
 		}
 		return p

@@ -363,6 +363,27 @@ func TestFeedsTakeTurns(t *testing.T) {
 	}
 }
 
+// A trace says what a car waits for.
+func TestTraceWaits(t *testing.T) {
+	t.Parallel()
+	d := newDepot(t)
+	for _, step := range []struct {
+		of   event
+		want []string
+	}{
+		{ordered(1, 1, ""), []string{}}, {ordered(1, 2, order.Cancelled), []string{}}, {ordered(1, 3, order.Placed), []string{"car 1: to be finished"}},
+		{built(1, 3, carbuild.Finished, 1), []string{"car 1: the address of its customer"}}, {signedUp(1, 1, "Köln"), []string{"car 1: to leave"}}, {pickup, []string{}},
+	} {
+		if err := d.do(t.Context(), step.of); err != nil {
+			t.Fatal(err)
+		}
+		part, err := traceOrder(t.Context(), d.Pool, numbered("order", 1))
+		if got := part.Complete().WaitsFor; err != nil || !slices.Equal(got, step.want) {
+			t.Errorf("after %+v: %q, %v; want %q", step.of, got, err, step.want)
+		}
+	}
+}
+
 // Cancelled orders with more cars than are stopped at once are too much for one page, but not alone.
 func TestManyCars(t *testing.T) {
 	t.Parallel()

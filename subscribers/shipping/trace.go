@@ -23,7 +23,7 @@ func traceOrder(ctx context.Context, db *pgxpool.Pool, id uuid.UUID) (trace.Part
 		 where order_id = $1`, `
 		select 'car ' || car || case
 		       when status = 'ready' then ': to leave'
-		       when exists (select from deleted_customer d where d.id = customer_id) then ': its customer is deleted'
+		       when not exists (select from build b where b.order_id = shipment.order_id and b.car = shipment.car and b.status = 'finished') then ': to be finished'
 		       else ': the address of its customer' end
 		  from shipment where order_id = $1 and status in ('waiting', 'ready') order by car`)
 }

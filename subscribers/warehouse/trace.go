@@ -18,5 +18,5 @@ func traceOrder(ctx context.Context, db *pgxpool.Pool, id uuid.UUID) (trace.Part
 		       else 'released ' || -sum(reserved) || ' pieces' end || ' of ' || count(distinct part) || ' parts', ''
 		  from movement where order_id = $1 group by on_hand < 0, reserved > 0, date_trunc('second', moved_at)`, `
 		select p.reserved - p.on_hand || ' pieces of ' || p.name || ' that all cars together lack'
-		  from reservation r join part p using (part) where r.order_id = $1 and p.reserved > p.on_hand order by p.name`)
+		  from reservation r join part p using (part) where r.order_id = $1 and r.quantity > 0 and p.reserved > p.on_hand order by p.name`)
 }

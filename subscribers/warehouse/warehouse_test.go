@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -274,6 +275,23 @@ func TestBuilds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A trace says which parts an order still waits for: none once its cars are built.
+func TestTraceWaits(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse")) // 20 body shells of a van
+	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(1, "joule")), entry(t, 2, 1, order.Placed, line(21, "joule")))
+	waits := func(want bool) {
+		t.Helper()
+		part, err := traceOrder(t.Context(), pool, entry(t, 1, 1, "").ID)
+		if got := slices.ContainsFunc(part.WaitsFor, func(w string) bool { return strings.Contains(w, "2 pieces of Body shell, van") }); err != nil || got != want {
+			t.Errorf("%q, %v; want %v", part.WaitsFor, err, want)
+		}
+	}
+	waits(true)
+	copyBuilds(t, pool, built(1, 1, 1, carbuild.Started, "joule"))
+	waits(false)
 }
 
 func TestPurchases(t *testing.T) {

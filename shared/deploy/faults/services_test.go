@@ -3,6 +3,7 @@ package faults_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ func (p *inProcess) start(t *testing.T, name string) (stop func()) {
 	env := map[string]string{"ADDR": "127.0.0.1:0", "ACCESS": "open", "CLOCK_SPEED": "10000", "PICKUP": "1s", "DATA_DIR": filepath.Dir(t.TempDir()), "DATABASE_URL": p.database(name)}
 	for feed, source := range map[string]string{"ORDERS": "sales", "CUSTOMERS": "customers", "BUILDS": "assembly", "SHIPMENTS": "shipping"} {
 		if name != "relay" || feed == "ORDERS" {
-			env["FEED_URL_"+feed] = p.urls[source] + "/feeds/" + strings.ToLower(feed)
+			env["FEED_URL_"+feed] = cmp.Or(p.urls[source], "http://127.0.0.1:1") + "/feeds/" + strings.ToLower(feed) // nobody is there
 			env["POLL_"+feed] = "@every 1s"
 		}
 	}
