@@ -66,11 +66,11 @@ func TestByHand(t *testing.T) {
 		"DATABASE_URL": "postgres://u:hunter2@h/db", "FEED_TOKEN": "hunter2", "POLL_ORDERS": "@every 1s", "LOG_LEVEL": "debug", "HOME": "/",
 	})
 	for i, want := range []string{
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 ACCESS=open DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers warehouse`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers assembly`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 ACCESS=open DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers dashboard`,
-		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 ACCESS=open DATA_DIR=/data SMTP_URL=smtp://localhost:1025 PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed customers`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9080 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data PUBLIC_URL=http://localhost:9080 CUSTOMERS_URL=http://localhost:9081 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9090 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers warehouse`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9091 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders PUBLIC_URL=http://localhost:9091 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers assembly`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9092 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data FEED_URL_ORDERS=http://localhost:9080/feeds/orders FEED_URL_BUILDS=http://localhost:9091/feeds/builds LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./subscribers dashboard`,
+		`cd '/it'\''s here' && env -u DATABASE_URL ADDR=localhost:9081 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data SMTP_URL=smtp://localhost:1025 PUBLIC_URL=http://localhost:9081 STOREFRONT_URL=http://localhost:9080 LOG_LEVEL=debug POLL_ORDERS='@every 1s' FEED_TOKEN="${FEED_TOKEN:?}" go run ./sales-feed customers`,
 	} {
 		if got := c.byHand(c.services[i]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)

@@ -214,7 +214,7 @@ func (c *company) settings(s service) []string {
 	if s.name != broker {
 		set = append(set, "ACCESS="+cmp.Or(c.env["ACCESS"], "open"))
 	}
-	if c.env["MAP_URL"] == "" {
+	if c.env["MAP_URL"] == "" && s.name != sink && s.name != broker {
 		set = append(set, fmt.Sprintf("MAP_URL=http://localhost:%d", mapPort+c.portOffset))
 	}
 	if c.dataDir != "" && s.name != sink {

@@ -263,9 +263,9 @@ func TestStreamSettings(t *testing.T) {
 	}
 	c := &company{root: "/r", dataDir: "/data", services: all}
 	for i, want := range []string{
-		`cd /r && ADDR=localhost:9096 ACCESS=open DATA_DIR=/data AMQP_URL=amqp://localhost:6673 POLL_WAIT=25s FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers relay`,
+		`cd /r && ADDR=localhost:9096 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data AMQP_URL=amqp://localhost:6673 POLL_WAIT=25s FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers relay`,
 		`cd /r && ADDR=localhost:6673 DATA_DIR=/data go run ./shared/cmd/rabbitmq`,
-		`cd /r && ADDR=localhost:9092 ACCESS=open DATA_DIR=/data STREAM_ORDERS=amqp://localhost:6673 FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers dashboard`,
+		`cd /r && ADDR=localhost:9092 ACCESS=open MAP_URL=http://localhost:8079 DATA_DIR=/data STREAM_ORDERS=amqp://localhost:6673 FEED_URL_ORDERS=http://localhost:9080/feeds/orders go run ./subscribers dashboard`,
 	} {
 		if got := c.byHand(all[i+1]); got != want {
 			t.Errorf("\n%s\nwant\n%s", got, want)
