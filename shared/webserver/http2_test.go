@@ -152,8 +152,7 @@ func TestRequestsOfTwoClientsLeaveRoom(t *testing.T) {
 }
 
 // Answers that a client does not take are bounded as its requests are.
-func TestAnswersThatNobodyTakes(t *testing.T) {
-	t.Parallel()
+func TestAnswersThatNobodyTakes(t *testing.T) { // not parallel: it counts goroutines
 	addr := serveHTTP2(t, 8)
 	before := runtime.NumGoroutine()
 	for range 4 {
@@ -163,7 +162,7 @@ func TestAnswersThatNobodyTakes(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Second)
-	if n := runtime.NumGoroutine() - before; n > 500 { // other tests have some, too
+	if n := runtime.NumGoroutine() - before; n > 200 {
 		t.Errorf("%d goroutines more, for a client that may have 6 requests", n)
 	}
 }

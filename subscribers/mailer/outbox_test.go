@@ -420,7 +420,7 @@ func TestWrongPassword(t *testing.T) {
 	b.add(t, 1, email(1))
 	err := b.work(t.Context())
 	m := b.want(t, 1, "pending", 0)
-	if err == nil || !strings.Contains(err.Error(), "AUTH: 535") || !strings.Contains(m.Reason, "AUTH: 535") || strings.Contains(err.Error()+m.Reason, "hunter2") {
+	if err == nil || !strings.Contains(err.Error(), "535 5.7.8 after AUTH") || !strings.Contains(m.Reason, "535 5.7.8 after AUTH") || strings.Contains(err.Error()+m.Reason, "hunter2") {
 		t.Errorf("%v; %s", err, m.Reason)
 	}
 }

@@ -23,7 +23,7 @@ import (
 func TestDayOfAnOperator(t *testing.T) {
 	pgtest.Slow(t, "a browser")
 	t.Parallel()
-	c := startCompany(t, "closed", "sales", "warehouse")
+	c := startCompany(t, "closed", "sales", "assembly", "warehouse")
 	warehouse := c.urls["warehouse"]
 	db, err := pgx.Connect(t.Context(), c.databases["warehouse"])
 	if err != nil {
