@@ -39,9 +39,9 @@
 // feed.go (what a program declares), subscriber.go and subscription.go (what it can ask for), migrate.go, poll.go (from
 // the fire of a schedule to the commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll
 // begins), lease.go (which process polls), fetch.go and wait.go (requests to the source), target.go, apply.go, upsert.go
-// and publish.go (what is written), quarantine.go, doubt.go, blame.go and rejected.go (entries that cannot be applied),
-// erased.go, resync.go, row.go and progress.go (what the database has of a subscription), state.go, health.go, status.go
-// and metrics.go (the state of a copy), listen.go (entries that a [Stream] pushes).
+// and publish.go (what is written), quarantine.go, doubt.go, blame.go, rejected.go and retries.go (entries that cannot be
+// applied), erased.go, resync.go, row.go and progress.go (what the database has of a subscription), state.go, health.go,
+// status.go and metrics.go (the state of a copy), listen.go (entries that a [Stream] pushes).
 //
 // The file [README.md] tells how to tune and watch a subscriber, and [PROTOCOL.md] what goes over the wire.
 //

@@ -23,7 +23,7 @@ import (
 // another entry passes and the database answers. It is rejected, and the rest is applied. If no entry passes, an entry
 // that the copy has taken before is tried again as the witness: if that fails, too, the service is at fault, nothing is
 // rejected, and the poll fails. No rule can tell in every case. So a rejected entry is tried again by itself
-// (rejected.go), and what was rejected by the service's fault arrives when that is mended.
+// (retries.go), and what was rejected by the service's fault arrives when that is mended.
 
 // A quarantine rejects entries that cannot be applied, and decides whether they or the service are at fault.
 type quarantine struct {
