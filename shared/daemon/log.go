@@ -76,7 +76,7 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	}
 	text := bytes.Clone(line) // the caller uses it again
 	if p.dropped > 0 {
-		text = append(fmt.Appendf(nil, "level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", p.dropped), text...)
+		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", time.Now().UTC().Format(timeFormat), p.dropped), text...)
 	}
 	began := time.Now()
 	p.waited = max(p.waited-began.Sub(p.last)/10, 0)
@@ -109,11 +109,13 @@ func redact(s string) string {
 	return token.ReplaceAllString(userinfo.ReplaceAllString(s, "$1:xxxxx@"), "datafeed_xxxxx")
 }
 
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
 func tidy(groups []string, a slog.Attr) slog.Attr {
 	v := a.Value.Resolve()
 	switch {
 	case a.Key == slog.TimeKey && len(groups) == 0 && v.Kind() == slog.KindTime:
-		return slog.String(a.Key, v.Time().UTC().Format("2006-01-02T15:04:05.000Z"))
+		return slog.String(a.Key, v.Time().UTC().Format(timeFormat))
 	case v.Kind() == slog.KindString, v.Kind() == slog.KindAny && a.Key != slog.LevelKey:
 		s := v.String()
 		if r := redact(s); r != s {

@@ -202,8 +202,6 @@ func (l *erasedList) add(ids []erasedID) (was, is os.FileInfo, err error) {
 	for _, e := range ids {
 		fmt.Fprintf(&lines, "%s %s %s\n", now, e.feed, e.id)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for range 3 {
 		if was, is, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
 			break
@@ -215,6 +213,8 @@ func (l *erasedList) add(ids []erasedID) (was, is os.FileInfo, err error) {
 	if seen := l.seen.Load(); seen != nil && same(*seen, was) { // else it is read again
 		l.seen.Store(&is)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if same(l.idsAre, was) {
 		l.idsAre = is
 		l.know(ids)
