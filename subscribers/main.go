@@ -85,7 +85,7 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 	}
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)
@@ -163,6 +163,6 @@ func list(operators []*cobra.Command, w io.Writer) error {
 	for _, c := range operators {
 		fmt.Fprintf(tw, "  %s\t%s\n", c.Use, c.Short)
 	}
-	fmt.Fprintln(tw, "\nfollow URL prints the entries of any feed as they arrive, completion the completion of a shell, --version the version.\nCOMMAND --help says more.")
+	fmt.Fprintln(tw, "\nfollow URL prints the entries of any feed as they arrive, check URL checks its source against the protocol, completion the completion of a shell, --version the version.\nCOMMAND --help says more.")
 	return tw.Flush()
 }
