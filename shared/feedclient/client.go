@@ -88,6 +88,7 @@ type Answer struct {
 	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
 	// Waits is for how long the source may have waited, at most Wait. 0 means that it always answers at once.
 	Waits time.Duration
+	Bytes int64 // length of the body as it was sent: compressed
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -252,7 +253,10 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	if t, _, _ := strings.Cut(got, ";"); !strings.EqualFold(strings.TrimSpace(t), c.format.Type) {
 		return nil, fmt.Errorf("%w: %w", feed.ErrPage, &TypeError{c.format.Type, got})
 	}
+	body := &countedBody{ReadCloser: resp.Body}
+	resp.Body = body
 	err = withBody(resp, read)
+	answer.Bytes = body.n
 	if err != nil && !errors.Is(err, feed.ErrPage) {
 		err = c.noAnswer(ctx, "read "+ShownURL(req.URL), err)
 	}

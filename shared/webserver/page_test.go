@@ -56,7 +56,7 @@ func TestLayout(t *testing.T) {
 		`<a href="/feeds/orders">Feed</a>`,
 		`<details class="copy fresh" name="copies">`, `<strong>orders: fresh</strong>, 3 s ago, 1,204 behind<span class="wide">, next poll 12:00:05 UTC</span>`,
 		`<dd>1,204 entries</dd>`, `<dd>12:00:05 UTC</dd>`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time datetime="`,
-		`<form class="filters" method="post" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
+		`<form class="filters" method="get" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
 		`name="wait" value="" placeholder="25s"`, `name="page_size" value="100"`,
 		`<strong>orders: fresh</strong>, as of <time datetime="`, `3 s ago. Without 2 entries`,
 		`<strong>builds: stale</strong>, 7 min ago`, `<strong>customers: stale</strong>, no copy yet`,

@@ -312,9 +312,16 @@ func (v *visit) tune(t *testing.T) {
 	b.do(t, chromedp.Click(chromedp.CSS(".copies summary")))
 	b.fill(t, ".copies form", "schedule", "@every 2s")
 	b.click(t, ".copies form button")
-	if err := b.says("@every 2s (set at run time)"); err != nil {
+	if err := b.says("nothing is set yet", "43,200 a day"); err != nil {
 		t.Error(err)
 	}
+	inForce("@every 1s", "environment")
+	v.look(t, b, looks)
+	b.click(t, "main form[method=post] button")
+	if err := b.says("@every 2s (set at run time)", "304, nothing new"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b, looks)
 	inForce("@every 2s", "runtime")
 
 	at := v.url("warehouse") + "/subscriptions/orders/schedule"
@@ -327,10 +334,13 @@ func (v *visit) tune(t *testing.T) {
 	v.look(t, b, looks)
 	inForce("@every 2s", "runtime")
 	b.fill(t, "main form", "schedule", "0 6 * * *")
-	b.click(t, `main form button`)
+	b.click(t, "main form[method=get] button")
+	inForce("@every 2s", "runtime")
+	b.click(t, "main form[method=post] button")
 	inForce("0 6 * * *", "runtime")
 	b.open(t, at)
 	b.click(t, `main form button[name=reset]`)
+	b.click(t, "main form[method=post] button")
 	inForce("@every 1s", "environment")
 	b.blameless(t, "tuning")
 }

@@ -18,7 +18,7 @@ import (
 func TestRefusedToken(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]string{401: "FEED_TOKEN", 403: "is not for this feed", 404: "404 Not Found"} {
-		if got := inWords(fmt.Errorf("poll: %w", &feedclient.StatusError{Status: status})); !strings.Contains(got, want) {
+		if got := subscribe.InWords(fmt.Errorf("poll: %w", &feedclient.StatusError{Status: status})); !strings.Contains(got, want) {
 			t.Errorf("%d: %s", status, got)
 		}
 	}

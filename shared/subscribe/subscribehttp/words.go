@@ -1,17 +1,12 @@
 package subscribehttp
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -24,7 +19,7 @@ func (s Status) Trouble() string {
 	if s.Detail.Err == nil {
 		return ""
 	}
-	return inWords(s.Detail.Err)
+	return subscribe.InWords(s.Detail.Err)
 }
 
 // Failing says since when polls fail; empty: they do not.
@@ -65,6 +60,39 @@ func (s Status) next() string {
 	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
 }
 
+// Next says when the source is asked next, in a few words.
+func (s Status) Next() string {
+	if next := s.next(); next != "" {
+		return next
+	}
+	return "none"
+}
+
+// Delay says how long something new stays unknown, in a few words.
+func (s Status) Delay() string {
+	if s.Cost.Held() {
+		return "milliseconds"
+	}
+	return span(s.Cost.Expected) + ", at most " + span(s.Cost.Worst)
+}
+
+// rank puts trouble first.
+func (s Status) rank() int {
+	switch {
+	case s.State == subscribe.Diverged:
+		return 0
+	case s.State == subscribe.Stale:
+		return 1
+	case s.State != subscribe.Paused && s.FailingSince != nil:
+		return 2
+	case s.RejectedEntries > 0:
+		return 3
+	case s.State != subscribe.Fresh:
+		return 4
+	}
+	return 5
+}
+
 // UnderWay tells that it will soon be otherwise.
 func (s Status) UnderWay() bool {
 	return s.State != subscribe.Paused && (s.CatchingUp != nil || s.LastError == nil && (s.AsOf == nil || s.LagEntries > 0 || s.ResyncSince != nil))
@@ -84,11 +112,7 @@ func (s Status) Requests() string {
 
 // Staleness says how long something new stays unknown.
 func (s Status) Staleness() string {
-	c := s.Cost
-	if c.Held() {
-		return "milliseconds, " + span(c.Worst) + " at most"
-	}
-	return span(c.Expected) + " on average, " + span(c.Worst) + " at most"
+	return delay(s.Cost)
 }
 
 // Copying says how far and how fast a poll copies.
@@ -141,38 +165,6 @@ func span(seconds float64) string {
 }
 
 const day = 24 * time.Hour
-
-// inWords says what a failed poll means to those who read the copy; the details stand in last_error.
-func inWords(err error) string {
-	var status *feedclient.StatusError
-	var network net.Error
-	var noAnswer *feedclient.NoAnswerError
-	var redirect *feedclient.RedirectError
-	switch {
-	case errors.Is(err, subscribe.ErrEntries):
-		return "What the source said could not be passed on."
-	case errors.Is(err, subscribe.ErrApply):
-		return "What the source said could not be applied."
-	case errors.Is(err, feedclient.ErrDiverged):
-		return "The source has another history than this copy."
-	case errors.Is(err, feed.ErrPage):
-		return "The source sent something that is not a page of this feed."
-	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
-		return "The source wants a token that it knows: FEED_TOKEN, or the password in the feed’s URL."
-	case errors.As(err, &status) && status.Status == http.StatusForbidden:
-		return "The token that the source was asked with is not for this feed."
-	case errors.As(err, &status):
-		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
-	case errors.As(err, &network) && network.Timeout():
-		return "The source does not answer in time."
-	case errors.As(err, &redirect):
-		return "The source redirects to another place: its address may have changed."
-	case errors.As(err, &noAnswer):
-		return "The source cannot be reached."
-	default:
-		return "The last poll failed."
-	}
-}
 
 // Freshness returns the same for the top of a page.
 func (s Status) Freshness() web.Freshness {
