@@ -97,6 +97,12 @@ func (p pollLine) Words() string {
 // Took says how long the poll took.
 func (p pollLine) Took() string { return span(p.Seconds) }
 
+// newest is how many polls are shown at once; the others open.
+const newest = 10
+
+func (p *polls) Newest() []pollLine { return p.List[:min(newest, len(p.List))] }
+func (p *polls) Older() []pollLine  { return p.List[min(newest, len(p.List)):] }
+
 // polls are the last polls of a feed.
 type polls struct {
 	Known bool // false: the database does not answer

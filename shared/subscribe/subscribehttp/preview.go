@@ -97,10 +97,12 @@ func (p Preview) Lines() []Comparison {
 		add("Requests as entries come now", func(p subscribe.Plan) string { return aDay(*p.RequestsPerDay) })
 	}
 	add("Delay", func(p subscribe.Plan) string { return delay(p.Cost) })
-	add("Delay without waiting", func(p subscribe.Plan) string { return delay(p.WithoutWait) })
+	if p.Current.Cost.Held() || p.Proposed.Cost.Held() {
+		add("Delay without waiting", func(p subscribe.Plan) string { return delay(p.WithoutWait) })
+	}
 	add("Delay with waiting", func(p subscribe.Plan) string {
 		if p.Wait == "0s" {
-			return delay(p.WithWait) + ", for " + aDay(p.WithWait.RequestsPerDay) + " by a wait of 25s"
+			return delay(p.WithWait) + "; a wait of 25s polls " + aDay(p.WithWait.RequestsPerDay)
 		}
 		return delay(p.WithWait)
 	})
@@ -224,10 +226,10 @@ func (p Preview) warnings() []string {
 			warn("It has six fields, so that the first one is the second: a star there polls every second.")
 		}
 		fields = fields[n-5:]
-		for i, unit := range []string{"hour", "day"} {
+		for i, unit := range []string{"an hour", "a day"} {
 			if m := step.FindStringSubmatch(fields[i]); m != nil {
 				if every, _ := strconv.Atoi(m[1]); every > 0 && []int{60, 24}[i]%every != 0 {
-					warn("%s starts again every %s, so that the last step of a %s is shorter.", fields[i], unit, unit)
+					warn("%s starts again, so that the last step of %s is shorter.", fields[i], unit)
 				}
 			}
 		}
