@@ -134,21 +134,36 @@ func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig, private bool) err
 	defer conn.Close(ctx)
 	if private {
 		var others string
-		err := conn.QueryRow(ctx, `select coalesce(string_agg(datname, ', '), '') from pg_database where not datistemplate and datname <> $1`, maintenanceDatabase).Scan(&others)
-		if err == nil && others != "" {
+		var created bool
+		err := conn.QueryRow(ctx, `
+			select coalesce(string_agg(datname, ', ') filter (where not datistemplate and datname <> $1), ''),
+			       coalesce(bool_or(shobj_description(oid, 'pg_database') = $2 and datname = $1), false)
+			  from pg_database`, maintenanceDatabase, createdHere).Scan(&others, &created)
+		switch {
+		case err != nil:
+		case others != "":
 			err = fmt.Errorf("the data folder has no database %s, but those of other services: %s; put the folders of the services where they were", cfg.Database, others)
+		case created:
+			err = fmt.Errorf("the database %s was dropped: to restore a dump, run PostgreSQL on the data folder (pg_ctl start); to start over, delete the data folder", cfg.Database)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{cfg.Database}.Sanitize()+" ENCODING 'UTF8' TEMPLATE template0")
+	if err == nil && private {
+		_, err = conn.Exec(ctx, "COMMENT ON DATABASE "+maintenanceDatabase+" IS '"+createdHere+"'")
+	}
 	switch sqlState(err) {
 	case duplicateDatabase, uniqueViolation:
 		return nil
 	}
 	return err
 }
+
+// createdHere is the comment of a private server's maintenance database once the service's database was created: if that
+// is missing later, somebody has dropped it.
+const createdHere = "the database of a service was created here"
 
 // worthWaiting distinguishes a server that may come up from one that refuses.
 func worthWaiting(err error) bool {

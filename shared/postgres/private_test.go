@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -222,6 +224,32 @@ func TestFoldersSwapped(t *testing.T) {
 	for name, other := range map[string]string{"sales": "customers", "customers": "sales"} {
 		if err := open(name); err == nil || !strings.Contains(err.Error(), "no database "+name+", but those of other services: "+other) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A database that somebody has dropped is not begun again, empty.
+func TestDatabaseDropped(t *testing.T) {
+	t.Parallel()
+	cfg := postgres.Volatile(postgres.Config{Dir: pgtest.Dir(t), Name: "sales"})
+	db := open(t, cfg, parts)
+	admin := db.Config().ConnConfig.Copy()
+	admin.Database = "postgres"
+	conn, err := pgx.ConnectConfig(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(`drop database sales with (force)`)
+	db.Close()
+	for range 2 {
+		if _, err := postgres.Open(t.Context(), cfg, parts); err == nil || !strings.Contains(err.Error(), "the database sales was dropped") {
+			t.Errorf("error: %v", err)
 		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -542,5 +544,58 @@ func TestMalformedAfterTheGreatestVersion(t *testing.T) {
 	var version int64
 	if err := c.pool.QueryRow(t.Context(), `select version from rejected_entry`).Scan(&version); err != nil || version != math.MaxInt64 {
 		t.Errorf("version %d, %v", version, err)
+	}
+}
+
+// A good version that was put aside by the service's fault arrives when that is mended, though the source has published
+// a bad one since: the copy ends as one that begins then.
+func TestGoodVersionUnderABadOne(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	for name, later := range map[string]func(t *testing.T, c *copier){
+		"tried again":               func(t *testing.T, c *copier) { c.triesAgain(t) },
+		"retried by a person":       func(t *testing.T, c *copier) { _ = c.quarantine.retry(t.Context(), numbered(6)) },
+		"after a resync that fails": func(t *testing.T, c *copier) { c.triesAgain(t) },
+		"by a resync":               func(t *testing.T, c *copier) { c.resync(t); c.mustPoll(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 5)
+			c := newCopier(t, s)
+			c.Check = func(e feed.Entry) error {
+				if strings.Contains(string(e.Entity), `"bad`) {
+					return errors.New("name is no name")
+				}
+				return nil
+			}
+			c.mustPoll(t)
+			c.bans(t, "^thing 6, ")
+			s.put(t, 6, 7)
+			c.mustPoll(t)
+			s.rename(t, 6, "bad", 8, "good", 6, "bad again")
+			c.mustPoll(t)
+			if strings.Contains(name, "resync that fails") {
+				c.resync(t)
+				c.mustPoll(t)
+			}
+			if at := c.stored(t); at.rejected != 2 {
+				t.Errorf("%d are rejected", at.rejected)
+			}
+			exec(t, c.pool, `alter table thing drop constraint banned`)
+			later(t, c)
+			if at, v := c.stored(t), c.things(t)[numbered(6)]; at.rejected != 1 || v.Version != 1 {
+				t.Errorf("%d are rejected, the copy has %+v", at.rejected, v)
+			}
+			fresh := newCopier(t, s)
+			fresh.Check = c.Check
+			fresh.mustPoll(t)
+			if got, want := c.things(t), fresh.things(t); !maps.Equal(got, want) {
+				t.Errorf("the copy has %v, a new one %v", got, want)
+			}
+			s.rename(t, 6, "mended")
+			c.mustPoll(t)
+			c.wantRejected(t, s, "")
+		})
 	}
 }

@@ -233,17 +233,14 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 	if len(known.rejected) == 0 {
 		return bad, nil
 	}
-	return bad, a.quarantine.clear(ctx, tx, good(entries, bad)...)
+	return bad, a.quarantine.clear(ctx, tx, good(entries, bad))
 }
 
-// good returns the ids of the entries that were not refused.
-func good(entries []feed.Entry, bad []rejection) (ids []uuid.UUID) {
-	for _, e := range entries {
-		if !slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID }) {
-			ids = append(ids, e.ID)
-		}
-	}
-	return ids
+// good returns the entries that were not refused.
+func good(entries []feed.Entry, bad []rejection) []feed.Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e feed.Entry) bool {
+		return slices.ContainsFunc(bad, func(r rejection) bool { return r.ID == e.ID && r.Position == e.Position })
+	})
 }
 
 // fenced returns errFenced if the statement did not move the cursor, since another process has moved it.

@@ -3,6 +3,7 @@ package subscribe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -130,11 +131,14 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 			if bad, err = a.quarantine.applyCarefully(ctx, tx, back, dbTimeout); err != nil {
 				return err
 			}
-			if err := a.quarantine.clear(ctx, tx, good(back, bad)...); err != nil {
+			if err := a.quarantine.clear(ctx, tx, good(back, bad)); err != nil {
 				return err
 			}
 			return a.quarantine.reject(ctx, tx, bad)
 		})
+	}
+	if _, ended := errors.AsType[*sessionError](err); ended { // with a witness, the next attempt may tell why
+		a.quarantine.seekWitness(ctx, a.fetcher.client)
 	}
 	if err != nil {
 		return fmt.Errorf("erase again what the copy has back: %w", err)

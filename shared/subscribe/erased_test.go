@@ -309,6 +309,39 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 	}
 }
 
+// An erased entity whose deletion ends the session holds up no other, neither where it was noticed nor after a restart.
+func TestErasureThatEndsItsSession(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "timeouts")
+	s := newSource(t)
+	s.put(t, 1, 5)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	exec(t, c.pool, `create table kept as table thing`)
+	s.erase(t, 1)
+	s.erase(t, 2)
+	c.mustPoll(t)
+	exec(t, c.pool, `insert into thing select * from kept on conflict (id) do nothing`)
+	exec(t, c.pool, `create function keep() returns trigger language plpgsql as 'begin if old.name like ''thing 1,%'' then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(0.1); end if; return old; end';
+		create trigger keep before delete on thing for each row execute function keep()`)
+	for n := 11; n < 13; n++ {
+		c = c.restarted(t, s, 10)
+		c.impatient()
+		s.put(t, n, n)
+		c.pollUntil(t)
+		if at := c.stored(t); at.rejected != 1 || c.things(t)[numbered(n)].Version != 1 || c.things(t)[numbered(2)].Version != 0 {
+			t.Errorf("%d are rejected, the copy has %v", at.rejected, c.things(t))
+		}
+		c.applier.erasures.looked = time.Time{}
+		c.mustPoll(t)
+	}
+	exec(t, c.pool, `drop trigger keep on thing`)
+	c = c.restarted(t, s, 10)
+	c.mustPoll(t)
+	c.wantRejected(t, s, "")
+	wantErased(t, c, s)
+}
+
 // So it is with a restored table of what the service keeps beside its copy, and with those of the engine.
 func TestErasureOutlivesARestoreOfWhatIsKept(t *testing.T) {
 	t.Parallel()

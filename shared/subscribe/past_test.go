@@ -104,6 +104,27 @@ func TestPast(t *testing.T) {
 		want(t, told, 35)
 	})
 
+	t.Run("what it was in another history, while some of it is rejected", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 35)
+		c, told := begin(t, s)
+		c.bans(t, "^thing 7, ")
+		c.mustPoll(t)
+		s.put(t, 36, 40)
+		c.mustPoll(t)
+		s.restored(t, 37)
+		s.put(t, 50, 52)
+		exec(t, c.pool, `alter table thing drop constraint banned`)
+		c.mustPoll(t)
+		c.wantWalked(t, s, 1)
+		want(t, told, 35)
+		s.restored(t, 38)
+		s.put(t, 60, 60)
+		c.mustPoll(t)
+		want(t, told, 0)
+	})
+
 	t.Run("nobody asks for it in vain", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)

@@ -15,7 +15,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A RejectedEntry is an entry that could not be applied while others were: the newest such version of its entity.
+// A RejectedEntry is an entry that could not be applied while others were: the newest such version of its entity. If a
+// version came after it that is malformed or breaks the contract, the last of those is rejected beside it.
 type RejectedEntry struct {
 	EntityID   uuid.UUID       `json:"entity_id"`
 	Version    int64           `json:"version"`
@@ -127,12 +128,13 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 			}
 		}
 		found, refused = len(entries)+len(emptied), nil
+		entries = (&feed.Page{Entries: entries}).Latest(q.isBad)
 		bad, err := q.applyCarefully(ctx, tx, entries, step)
 		if err == nil {
 			err = q.reject(ctx, tx, bad)
 		}
 		if err == nil {
-			err = q.clear(ctx, tx, good(entries, bad)...)
+			err = q.clear(ctx, tx, good(entries, bad))
 		}
 		refused = slices.Concat(emptied, bad)
 		return err

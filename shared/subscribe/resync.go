@@ -48,7 +48,9 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set resync_cursor = '0', resync_history = $3, resync_reason = $4, resync_since = now(),
-			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past then 0 else past end -- its positions were the old history's
+			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past -- its positions were the old history's
+			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and r.position <= past)
+			              then 0 else past end
 			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone != nil)
 		first.Queue(`delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })

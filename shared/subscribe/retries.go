@@ -113,8 +113,10 @@ func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := q.pool.Query(ctx, `
-		select entity_id, reason from rejected_entry
-		 where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '[' order by rejected_at, position`, q.service, q.Name)
+		select entity_id, reason from (
+		       select distinct on (entity_id) * from rejected_entry
+		        where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '[' order by entity_id, checked) as one
+		 order by rejected_at, position`, q.service, q.Name)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -148,8 +148,8 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 	}
 	if rejected {
 		b.Queue(`
-			select entity_id, version from rejected_entry join subscription using (service, feed)
-			 where entity_id = any($1) and table_name = $2`, ids, f.Table).Query(into(k.rejected))
+			select entity_id, max(version) from rejected_entry join subscription using (service, feed)
+			 where entity_id = any($1) and table_name = $2 group by entity_id`, ids, f.Table).Query(into(k.rejected))
 	}
 }
 

@@ -59,7 +59,8 @@ create table resynced_entity (
 );
 create index on resynced_entity (service, feed, position);
 
--- Entries that could not be applied while their neighbours were: the newest such version of each entity.
+-- Entries that could not be applied while their neighbours were: the newest such version of each entity, and beside it, if a version
+-- came after it that was never applied, since it is malformed or breaks the contract, the last of those.
 create table rejected_entry (
     service     text        not null,
     feed        text        not null,
@@ -71,7 +72,8 @@ create table rejected_entry (
     reason      text        not null,
     rejected_at timestamptz not null default now(),
     attempts    int         not null default 1,
-    primary key (service, feed, entity_id),
+    checked     boolean     not null default false, -- it is malformed, or breaks the contract
+    primary key (service, feed, entity_id, checked),
     foreign key (service, feed) references subscription on update cascade on delete cascade
 );
 

@@ -1,0 +1,113 @@
+"""Copies a feed into SQLite, by the standard library alone: see PROTOCOL.md, "Copying a feed".
+
+    python3 reader.py http://localhost:8080/feeds/orders orders.db [SECONDS]
+
+polls every SECONDS, or once if they are left out, and then writes the copy as lines of JSON. FEED_TOKEN is the token of
+a closed source. The table `entity` has a row for each entity that the source has.
+"""
+import json, os, random, sqlite3, sys, time, urllib.error, urllib.parse, urllib.request
+
+TABLES = """
+create table if not exists entity (id text primary key, version integer not null, updated text not null, entity text not null);
+create table if not exists resynced (id text primary key, version integer not null, updated text not null, entity text not null);
+create table if not exists erased (id text primary key);
+create table if not exists progress (cursor text, etag text, resync text, history text);
+insert into progress select '0', null, null, null where not exists (select 1 from progress);
+"""
+
+
+class Gone(Exception):
+    """The source has another history. Its value is the parameter `history` of the link to begin at, or None."""
+
+
+def get(url, cursor, history=None, etag=None, limit=1000):
+    """Returns the page after the cursor and its ETag, or (None, etag) if nothing has changed."""
+    query = {"after": cursor, "limit": limit} | ({"history": history} if history else {})
+    headers = {"Accept": "application/feed+json"} | ({"If-None-Match": etag} if etag else {})
+    if token := os.environ.get("FEED_TOKEN"):
+        headers["Authorization"] = "Bearer " + token
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url + "?" + urllib.parse.urlencode(query), headers=headers), timeout=60) as answer:
+            page, tag = json.load(answer), answer.headers["ETag"]
+    except urllib.error.HTTPError as e:
+        if e.code == 304:
+            return None, etag
+        if e.code == 410:
+            start = next((part for part in (e.headers["Link"] or "").split(",") if 'rel="start"' in part), "")
+            link = urllib.parse.urlsplit(start.partition("<")[2].partition(">")[0])
+            raise Gone(urllib.parse.parse_qs(link.query).get("history", [None])[0]) from e
+        raise
+    place, positions = page["_datafeed"], [item["_datafeed"]["position"] for item in page["items"]]
+    begin, end = (int(c.partition("-")[0]) for c in (cursor, place["cursor"]))
+    if positions != list(range(begin + 1, end + 1)) or not positions and place["cursor"] != cursor:
+        raise ValueError(f"the page after {cursor} does not continue from there")
+    return page, tag
+
+
+def apply(db, table, items):
+    """Brings the rows of the table to the items. What is erased stays erased, whatever is said of it later."""
+    for item in items:
+        id, own = item["id"].removeprefix("urn:uuid:"), item["_datafeed"]
+        if own.get("erased"):
+            db.execute("insert or ignore into erased values (?)", (id,))
+        if own.get("erased") or own.get("deleted"):
+            db.execute(f"delete from {table} where id = ? and (version < ? or ?)", (id, own["version"], own.get("erased", False)))
+            continue
+        db.execute(
+            f"insert into {table} select ?1, ?2, ?3, ?4 where not exists (select 1 from erased where id = ?1)"
+            " on conflict (id) do update set version = excluded.version, updated = excluded.updated, entity = excluded.entity"
+            " where version < excluded.version", (id, own["version"], item["date_modified"], json.dumps(own["entity"])))
+
+
+def poll(db, url):
+    """Copies until the copy is up to date. Each page and the cursor behind it are one transaction."""
+    while True:
+        cursor, etag, resync, history = db.execute("select * from progress").fetchone()
+        try:
+            page, etag = get(url, cursor, etag=etag) if resync is None else get(url, resync, history)
+        except Gone as gone:
+            if resync == "0" and history == gone.args[0]:
+                raise
+            with db:
+                db.execute("delete from resynced")
+                db.execute("update progress set resync = '0', history = ?", gone.args)
+            continue
+        if page is None:
+            return
+        place = page["_datafeed"]
+        with db:
+            apply(db, "entity" if resync is None else "resynced", page["items"])
+            if resync is None:
+                db.execute("update progress set cursor = ?, etag = ?", (place["cursor"], etag))
+            elif not place["up_to_date"]:
+                db.execute("update progress set resync = ?", (place["cursor"],))
+            else:
+                db.execute("delete from entity")
+                db.execute("insert into entity select * from resynced")
+                db.execute("delete from resynced")
+                db.execute("update progress set cursor = ?, etag = null, resync = null, history = null", (place["cursor"],))
+        if place["up_to_date"]:
+            return
+
+
+def main(url, path, seconds=None):
+    db = sqlite3.connect(path)
+    db.executescript(TABLES)
+    while seconds:
+        wait = float(seconds)
+        try:
+            poll(db, url)
+        except (OSError, ValueError, KeyError, Gone) as e:
+            print(f"the poll failed: {e!r}", file=sys.stderr)
+            asked = e.headers["Retry-After"] if isinstance(e, urllib.error.HTTPError) else None
+            wait = max(wait, float(asked) if (asked or "").isdigit() else 0)
+        time.sleep(wait * random.uniform(1, 1.2))
+    poll(db, url)
+    for id, version, updated, entity in db.execute("select * from entity order by id"):
+        print(json.dumps({"id": id, "version": version, "updated": updated, "entity": json.loads(entity)}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
