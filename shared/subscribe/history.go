@@ -3,6 +3,7 @@ package subscribe
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,10 +76,8 @@ func (h *history) note(began, now time.Time, got received, err error) {
 func (h *history) list() []Poll {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	list := make([]Poll, len(h.polls))
-	for i, p := range h.polls {
-		list[len(list)-1-i] = p
-	}
+	list := append([]Poll{}, h.polls...) // in JSON, an empty list
+	slices.Reverse(list)
 	return list
 }
 
@@ -108,14 +107,14 @@ func (h *history) load(ctx context.Context) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.polls = h.polls[len(h.polls)-h.unsaved:]
-	for _, p := range stored[:min(len(stored), PollsKept-len(h.polls))] {
-		h.polls = append([]Poll{p}, h.polls...)
-	}
+	fresh := h.polls[len(h.polls)-h.unsaved:]
+	stored = stored[:min(len(stored), PollsKept-len(fresh))]
+	slices.Reverse(stored)
+	h.polls = slices.Concat(stored, fresh)
 }
 
-// save stores the polls that are not, and removes older ones. It does nothing if it did so a moment ago, unless at is
-// the end.
+// save stores the polls that are not, and removes older ones. It does nothing if it did so a moment ago, unless it is
+// the end. Only the goroutine that calls note may call it.
 func (h *history) save(ctx context.Context, now time.Time, end bool) {
 	h.mu.Lock()
 	n := h.unsaved
@@ -123,15 +122,16 @@ func (h *history) save(ctx context.Context, now time.Time, end bool) {
 		h.mu.Unlock()
 		return
 	}
-	polls := append([]Poll(nil), h.polls[len(h.polls)-n:]...)
-	h.unsaved, h.saved = 0, now
+	polls := slices.Clone(h.polls[len(h.polls)-n:])
+	h.saved = now
 	h.mu.Unlock()
-	if err := h.store(ctx, polls); err != nil { // the next ones try it again
+	if err := h.store(ctx, polls); err != nil {
 		h.logger.DebugContext(ctx, "last polls not stored", "feed", h.Name, "error", err)
-		h.mu.Lock()
-		h.unsaved = min(h.unsaved+n, len(h.polls))
-		h.mu.Unlock()
+		return // the next save has them, too
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unsaved -= n
 }
 
 func (h *history) store(ctx context.Context, polls []Poll) error {

@@ -34,9 +34,9 @@ func (q *quarantine) rejectedEntries(ctx context.Context, position int64, entity
 	return q.readRejected(ctx, `(position, entity_id) > ($3, $4) order by position, entity_id limit $5`, position, entity, limit)
 }
 
-// rejectedEntry returns the rejected entry of an entity, if there is one.
+// rejectedEntry returns the rejected entries of an entity: two at most.
 func (q *quarantine) rejectedEntry(ctx context.Context, entity uuid.UUID) ([]RejectedEntry, error) {
-	return q.readRejected(ctx, `entity_id = $3`, entity)
+	return q.readRejected(ctx, `entity_id = $3 order by position`, entity)
 }
 
 func (q *quarantine) readRejected(ctx context.Context, condition string, args ...any) ([]RejectedEntry, error) {

@@ -107,11 +107,11 @@ func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid
 	return list, nil
 }
 
-// RejectedEntity returns the rejected entry of an entity, if there is one.
+// RejectedEntity returns the rejected entries of an entity, in the order of the feed: two at most.
 func (s *Subscription) RejectedEntity(ctx context.Context, entity uuid.UUID) ([]RejectedEntry, error) {
 	list, err := s.p.quarantine.rejectedEntry(ctx, entity)
 	if err != nil {
-		return nil, fmt.Errorf("read the rejected entry of %s: %w", entity, err)
+		return nil, fmt.Errorf("read the rejected entries of %s: %w", entity, err)
 	}
 	return list, nil
 }
