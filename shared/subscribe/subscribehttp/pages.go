@@ -75,7 +75,7 @@ var notices = map[string]string{
 type view struct {
 	Subscriptions []Status
 	Open          bool         // all of them
-	Polls         *polls       // of the one that is shown; nil: several are
+	Polls         *polls       // of the one that is shown; nil means that several are
 	Notice        string       // what was done
 	Problem       *web.Problem // why it was not
 }
@@ -162,7 +162,7 @@ type form struct {
 	Subscription             Status
 	Schedule, Wait, PageSize string
 	Reset                    bool     // the preview is that of the settings without those made at run time
-	Preview                  *Preview // nil: nothing was asked for
+	Preview                  *Preview // nil means that none was asked for
 	Problem                  *web.Problem
 }
 
