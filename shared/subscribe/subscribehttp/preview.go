@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,14 +24,7 @@ type Preview struct {
 // previews are the parameters of a preview: the fields of the form.
 var previews = []string{"schedule", "wait", "page_size", "reset"}
 
-func wantsPreview(query url.Values) bool {
-	for _, name := range previews {
-		if query.Has(name) {
-			return true
-		}
-	}
-	return false
-}
+func wantsPreview(query url.Values) bool { return slices.ContainsFunc(previews, query.Has) }
 
 // schedule answers with the subscription or, if there are settings in the query, with their preview.
 func (p *Pages) schedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
