@@ -339,7 +339,7 @@ func (v *visit) tune(t *testing.T) {
 func (v *visit) arrive(t *testing.T) {
 	b := v.openTab(t)
 	b.open(t, v.url(sales)+"/feeds/orders")
-	b.do(t, chromedp.WaitVisible(chromedp.CSS("#live .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
+	b.do(t, chromedp.WaitVisible(chromedp.CSS("#follow .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
 	bought := v.post(t, "/orders", `{"lines": [{"model": "volta", "quantity": 3}]}`)
 	b.do(t, chromedp.WaitVisible(chromedp.CSS("#entry-2.arrived")))
 	if err := b.says("Order "+bought[28:]+" placed: 3 Edison Volta", "entries 2 to 1"); err != nil {

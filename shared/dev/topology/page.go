@@ -71,7 +71,7 @@ func Route(r gin.IRoutes, w *Watch) {
 		if v.Query != "" {
 			page.Title = "Search"
 		} else if !v.Still {
-			page.Refresh = refresh
+			page.Follow, page.Refresh = refresh, refresh
 		}
 		webserver.Render(c, http.StatusOK, mapPage, page)
 	})

@@ -48,21 +48,18 @@ func (s Status) Rejected() string { return entries(s.RejectedEntries) }
 // Held tells that a request waits at the source.
 func (s Status) Held() bool { return s.Detail.Held && s.State == subscribe.Fresh && !s.Standby }
 
-// next says when the source is asked next, in the few words of a page's top; empty: not at all.
-func (s Status) next() string {
+// next says when the source is asked next, in words or as a time; neither: not at all.
+func (s Status) next() (string, time.Time) {
 	switch {
 	case s.Detail.Unknown:
-		return ""
 	case s.Standby:
-		return "by another process"
+		return "by another process", time.Time{}
 	case s.Held():
-		return "now, waiting at the source"
-	case len(s.NextPolls) == 0:
-		return ""
-	case time.Until(s.NextPolls[0]) < day:
-		return s.NextPolls[0].Format("15:04:05") + " UTC"
+		return "now, waiting at the source", time.Time{}
+	case len(s.NextPolls) > 0:
+		return "", s.NextPolls[0]
 	}
-	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
+	return "", time.Time{}
 }
 
 // UnderWay tells that it will soon be otherwise.
@@ -177,19 +174,26 @@ func inWords(err error) string {
 // Freshness returns the same for the top of a page.
 func (s Status) Freshness() web.Freshness {
 	f := web.Freshness{
-		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Undated: s.Detail.Undated,
 		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.Detail.Set.Wait, SetPageSize: s.Detail.Set.PageSize,
 	}
+	f.Next, f.NextAt = s.next()
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
-	if f.Failing, f.Undated = s.Failing(), s.Detail.Undated; f.Failing != "" && s.State == subscribe.Fresh {
-		f.Failing = "but " + f.Failing
+	if s.FailingSince != nil {
+		f.FailingSince, f.Failing = *s.FailingSince, "polls fail since"
+		switch s.State {
+		case subscribe.Paused:
+			f.Failing = "the last polls failed, since"
+		case subscribe.Fresh:
+			f.Failing = "but polls fail since"
+		}
 	}
 	var notes []string
 	switch {
 	case s.Detail.Err != nil && len(s.NextPolls) > 0:
-		notes = append(notes, s.Trouble()+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
+		notes, f.Retry = append(notes, s.Trouble()), s.NextPolls[0]
 	case s.LagEntries > 0 && s.State != subscribe.Paused && s.State != subscribe.Fresh:
 		notes = append(notes, "Copying: the source is ahead.")
 	}
