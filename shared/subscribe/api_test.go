@@ -422,6 +422,13 @@ func TestForms(t *testing.T) {
 	if got := subscription(t, server); got.Schedule != "@every 7s" || got.Wait != "25s" || got.PageSize != 1000 {
 		t.Errorf("set by the form: %+v", got)
 	}
+	// The address in FEED_URL_THINGS may be one that browsers do not reach.
+	_, text := get(t, at, browser)
+	for _, part := range []string{`<dt>Source</dt><dd><a href="http://source.example/feeds/things">`, `id="follow" data-seconds="3"`} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the page is without %s: %s", part, text)
+		}
+	}
 	resp, text := get(t, at+"/schedule", browser)
 	for _, part := range []string{`name="schedule" value="@every 7s"`, `name="wait" value="25s"`, `name="page_size" value=""`, "<code>@hourly</code>"} {
 		if !strings.Contains(text, part) {

@@ -165,13 +165,15 @@ func ago(t, now time.Time) string {
 		return "never"
 	}
 	d := now.Sub(t)
-	if d.Abs() < time.Second {
+	switch {
+	case d >= time.Second:
+		return span(d) + " ago"
+	case d >= 0:
 		return "just now"
+	case d > -time.Second:
+		return "now"
 	}
-	if d < 0 {
-		return "in " + span(-d)
-	}
-	return span(d) + " ago"
+	return "in " + span(-d)
 }
 
 // span writes a duration in its largest unit, rounded down.

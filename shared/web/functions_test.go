@@ -61,7 +61,8 @@ func TestTimes(t *testing.T) {
 		want string
 	}{
 		{0, "just now"},
-		{-999 * time.Millisecond, "just now"},
+		{999 * time.Millisecond, "just now"},
+		{-999 * time.Millisecond, "now"},
 		{3900 * time.Millisecond, "3 s ago"},
 		{59*time.Minute + 59*time.Second, "59 min ago"},
 		{23 * time.Hour, "23 h ago"},

@@ -53,7 +53,8 @@ type Freshness struct {
 	FailingSince time.Time
 	Undated      bool // there is a copy, but AsOf is not known
 
-	URL      string // path of the subscription; below it /schedule takes the form that tunes it
+	Source   string    // URL of the feed at its source, for browsers; empty: not known
+	URL      string    // path of the subscription; below it /schedule takes the form that tunes it
 	NextAt   time.Time // when the source is asked next; zero: see Next
 	Next     string    // the same in words; empty and no NextAt: not at all
 	Schedule string

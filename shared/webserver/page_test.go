@@ -29,7 +29,7 @@ func specimen(t *testing.T) (*http.Response, string) {
 				Nav:        []web.Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
 				Alternates: []web.Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
 				Freshness: []web.Freshness{
-					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", NextAt: now.Add(time.Hour), Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
+					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", NextAt: now.Add(time.Hour), Source: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
 					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached.", Failing: "polls fail since", FailingSince: now.Add(-6 * time.Minute), Retry: now.Add(time.Hour), URL: "/subscriptions/builds", Next: "by another process", Schedule: "@every 5s", Wait: "25s"},
 					{Feed: "customers", State: "stale", URL: "/subscriptions/customers", Schedule: "@hourly", Wait: "0s"},
 				},
@@ -56,7 +56,7 @@ func TestLayout(t *testing.T) {
 		`<a href="/" aria-current="page">Models</a>`,
 		`<a href="/feeds/orders">Feed</a>`,
 		`<details class="copy fresh" name="copies">`, `<strong>orders: fresh</strong>, <time data-ago>3 s ago</time>, 1,204 behind<span class="wide">, next poll <time data-ago>in 59 min</time></span>`,
-		`<dd>1,204 entries</dd>`, `<dd><time data-ago>in 59 min</time></dd>`, `<dd>by another process</dd>`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time>`,
+		`<dd>1,204 entries</dd>`, `<dd><time data-ago>in 59 min</time></dd>`, `<dd>by another process</dd>`, `<dt>Source</dt><dd><a href="http://localhost:8080/feeds/orders">`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time>`,
 		`<form class="filters" method="post" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
 		`name="wait" value="" placeholder="25s"`, `name="page_size" value="100"`,
 		`<strong>orders: fresh</strong>, as of <time>`, `UTC</time>. Without 2 entries`,

@@ -174,7 +174,7 @@ func inWords(err error) string {
 // Freshness returns the same for the top of a page.
 func (s Status) Freshness() web.Freshness {
 	f := web.Freshness{
-		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Undated: s.Detail.Undated,
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Source: s.Detail.Source, Undated: s.Detail.Undated,
 		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.Detail.Set.Wait, SetPageSize: s.Detail.Set.PageSize,
 	}
 	f.Next, f.NextAt = s.next()

@@ -11,10 +11,10 @@ const times = (() => {
   const ahead = new WeakMap(); // the value of each element whose time lay ahead
   let skew = 0; // ms by which the server's clock is ahead of the browser's
 
-  // As the server's templates say it: 3 s ago, in 2 min.
+  // As the server's templates say it: 3 s ago, now, in 2 min.
   function relative(age) {
     const s = Math.floor(Math.abs(age) / 1000);
-    if (s < 1) return "just now";
+    if (s < 1) return age < 0 ? "now" : "just now";
     const [size, unit] = units.find(([size]) => s >= size);
     const n = Math.floor(s / size);
     const span = n + " " + (n === 1 && unit === "days" ? "day" : unit);
