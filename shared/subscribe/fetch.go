@@ -49,6 +49,9 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 			if fr.count(answer); err != nil && ctx.Err() == nil {
 				fr.shrink(r, err)
 			}
+			if err == nil && answer.Self != "" {
+				fr.state.publishedAt(answer.Self)
+			}
 			select {
 			case pages <- fetched{r, answer, err}:
 			case <-ctx.Done():

@@ -49,9 +49,12 @@ func New(s *subscribe.Subscriber, options Options) *Pages {
 	return p
 }
 
+// follow is the seconds after which a page is fetched again.
+const follow = 3
+
 // Layout returns a page of the title with how fresh the copies are at its top.
 func (p *Pages) Layout(r *http.Request, title string, copies []subscribe.Status, data any) web.Page {
-	page := web.Page{Brand: p.options.Brand, Service: p.options.Title, Title: title, Data: data, Nav: p.options.Nav()}
+	page := web.Page{Brand: p.options.Brand, Service: p.options.Title, Title: title, Data: data, Nav: p.options.Nav(), Follow: follow}
 	for i := range page.Nav {
 		link := &page.Nav[i]
 		link.Current = link.URL == r.URL.Path || link.URL != "/" && strings.HasPrefix(r.URL.Path, link.URL+"/")

@@ -43,29 +43,30 @@ func (s Status) Rejected() string { return entries(s.RejectedEntries) }
 // Held tells that a request waits at the source.
 func (s Status) Held() bool { return s.Detail.Held && s.State == subscribe.Fresh && !s.Standby }
 
-// next says when the source is asked next, in the few words of a page's top; empty: not at all.
-func (s Status) next() string {
+// next says when the source is asked next, in words or as a time; neither: not at all.
+func (s Status) next() (string, time.Time) {
 	switch {
 	case s.Detail.Unknown:
-		return ""
 	case s.Standby:
-		return "by another process"
+		return "by another process", time.Time{}
 	case s.Held():
-		return "now, waiting at the source"
-	case len(s.NextPolls) == 0:
-		return ""
-	case time.Until(s.NextPolls[0]) < day:
-		return s.NextPolls[0].Format("15:04:05") + " UTC"
+		return "now, waiting at the source", time.Time{}
+	case len(s.NextPolls) > 0:
+		return "", s.NextPolls[0]
 	}
-	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
+	return "", time.Time{}
 }
 
-// Next says when the source is asked next, in a few words.
+// Next says in words when the source is asked next; if it is empty, NextAt has the time.
 func (s Status) Next() string {
-	if next := s.next(); next != "" {
-		return next
-	}
-	return "none"
+	words, _ := s.next()
+	return words
+}
+
+// NextAt returns when the source is asked next; zero means that Next says it, or that it is not asked.
+func (s Status) NextAt() time.Time {
+	_, at := s.next()
+	return at
 }
 
 // Delay says how long something new stays unknown, in a few words.
@@ -169,19 +170,26 @@ const day = 24 * time.Hour
 // Freshness returns the same for the top of a page.
 func (s Status) Freshness() web.Freshness {
 	f := web.Freshness{
-		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Source: s.Detail.Source, Undated: s.Detail.Undated,
 		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.Detail.Set.Wait, SetPageSize: s.Detail.Set.PageSize,
 	}
+	f.Next, f.NextAt = s.next()
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
-	if f.Failing, f.Undated = s.Failing(), s.Detail.Undated; f.Failing != "" && s.State == subscribe.Fresh {
-		f.Failing = "but " + f.Failing
+	if s.FailingSince != nil {
+		f.FailingSince, f.Failing = *s.FailingSince, "polls fail since"
+		switch s.State {
+		case subscribe.Paused:
+			f.Failing = "the last polls failed, since"
+		case subscribe.Fresh:
+			f.Failing = "but polls fail since"
+		}
 	}
 	var notes []string
 	switch {
 	case s.Detail.Err != nil && len(s.NextPolls) > 0:
-		notes = append(notes, s.Trouble()+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
+		notes, f.Retry = append(notes, s.Trouble()), s.NextPolls[0]
 	case s.LagEntries > 0 && s.State != subscribe.Paused && s.State != subscribe.Fresh:
 		notes = append(notes, "Copying: the source is ahead.")
 	}
