@@ -429,7 +429,7 @@ func TestForms(t *testing.T) {
 			t.Errorf("the page is without %s: %s", part, text)
 		}
 	}
-	resp, text := get(t, at+"/schedule", browser)
+	_, text = get(t, at+"/schedule", browser)
 	for _, part := range []string{`name="schedule" value="@every 7s"`, `name="wait" value="25s"`, `name="page_size" value=""`, "<code>@hourly</code>"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the form is without %s: %s", part, text)

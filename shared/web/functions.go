@@ -22,6 +22,7 @@ import (
 //	money CENTS CURRENCY   €45,990.00
 //	num N                  12,345
 //	time T                 a <time> element, which a script shows relative to now or in local time; without it, UTC; "never" for the zero time
+//	since T                the same, never relative, to stand after "since"
 //	ago T                  the same, always relative: 3 s ago, just now, in 2 min; not for pages that are cached
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
@@ -32,6 +33,7 @@ var functions = template.FuncMap{
 	"money":   money,
 	"num":     num,
 	"time":    timeElement,
+	"since":   sinceElement,
 	"ago":     agoElement,
 	"json":    indentJSON,
 	"add":     add,
@@ -142,8 +144,19 @@ func timeElement(t time.Time) template.HTML {
 	if t.IsZero() {
 		return "never"
 	}
+	return absolute(t, "")
+}
+
+func sinceElement(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "never"
+	}
+	return absolute(t, " data-absolute")
+}
+
+func absolute(t time.Time, attributes string) template.HTML {
 	t = t.UTC()
-	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `">` + t.Format(shownFormat) + `</time>`)
+	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `"` + attributes + `>` + t.Format(shownFormat) + `</time>`)
 }
 
 // shownFormat is of times in UTC.

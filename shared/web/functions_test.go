@@ -77,6 +77,9 @@ func TestTimes(t *testing.T) {
 	if got := timeElement(now); got != `<time datetime="2026-11-23T07:00:00.000000Z">23 Nov 2026, 07:00:00 UTC</time>` {
 		t.Error(got)
 	}
+	if got := sinceElement(now); got != `<time datetime="2026-11-23T07:00:00.000000Z" data-absolute>23 Nov 2026, 07:00:00 UTC</time>` || sinceElement(time.Time{}) != "never" {
+		t.Error(got)
+	}
 	if got := agoElement(now); !strings.HasPrefix(string(got), `<time datetime="2026-11-23T07:00:00.000000Z" title="23 Nov 2026, 07:00:00 UTC" data-ago>`) {
 		t.Error(got)
 	}

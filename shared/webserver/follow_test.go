@@ -131,7 +131,7 @@ const followedPage = `{{define "main"}}<h1>Rows</h1>
 {{with .Data}}{{if gt .Rows 40}}<p class="banner done">There are many.</p>{{end}}
 <p id="text">This text stays as it is, and can be selected.</p>
 <p>At <span id="at">{{time .Now}}</span>, <span id="ago">{{ago .Now}}</span>, <span id="old">{{time .Old}}</span>, <span id="old-ago">{{ago .Old}}</span>,
-<span id="soon">{{ago .Soon}}</span>, <span role="status" id="spoken">{{time .Now}}</span>, <span id="never">{{time .Zero}}</span></p>
+<span id="soon">{{ago .Soon}}</span>, <span role="status" id="spoken">{{time .Now}}</span>, <span id="since">{{since .Now}}</span>, <span id="never">{{time .Zero}}</span></p>
 <form class="filters"><div class="field"><label for="untouched">Untouched</label><input id="untouched" value="{{.Set}}"></div></form>
 <form class="filters"><div class="field"><label for="typed">Typed</label><input id="typed" value="{{.Set}}"></div>
 <div class="field"><label for="chosen">Chosen</label><select id="chosen"><option>one</option><option>two</option></select></div></form>
@@ -207,8 +207,10 @@ func TestTimesInABrowser(t *testing.T) {
 	if got := text("old-ago"); !strings.HasSuffix(got, " days ago") && !strings.HasPrefix(got, "in ") {
 		t.Error(got)
 	}
-	if got := text("spoken"); !strings.Contains(got, ":") {
-		t.Errorf("in a status it counts: %s", got)
+	for _, id := range []string{"spoken", "since"} {
+		if got := text(id); !strings.Contains(got, ":") {
+			t.Errorf("%s counts: %s", id, got)
+		}
 	}
 	for _, id := range []string{"at", "ago"} {
 		seconds := "parseInt(/^([0-9]+) s ago$/.exec(document.getElementById('" + id + "').innerText)?.[1] ?? 0)"

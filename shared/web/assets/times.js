@@ -24,7 +24,7 @@ const times = (() => {
   function words(e, at) {
     const age = Date.now() + skew - at;
     // A screen reader speaks what changes in a status: nothing counts there.
-    if (e.closest("[role=status], [role=alert]") || Math.abs(age) >= RECENT && !("ago" in e.dataset)) return local.format(at);
+    if ("absolute" in e.dataset || e.closest("[role=status], [role=alert]") || Math.abs(age) >= RECENT && !("ago" in e.dataset)) return local.format(at);
     if (age < 0) ahead.set(e, e.dateTime);
     else if (ahead.get(e) === e.dateTime) return "now";
     return relative(age);
