@@ -204,6 +204,36 @@ $`)
 			t.Errorf("%+v", s)
 		}
 	})
+	t.Run("tune --dry-run compares and sets nothing", func(t *testing.T) {
+		out, _ := alone.run(t, 0, "tune", "warehouse", "orders", "@every 90s", "--wait", "25s", "--page-size", "10", "--dry-run")
+		for _, line := range []string{
+			`^warehouse/orders +NOW +PROPOSED\n`, `\nSchedule +@every 1h +@every 90s\n`, `\nWait +none +25s\n`, `\nPage size +1,000 +10\n`,
+			`\nPolls while nothing is new +24 a day +3,456 a day\n`, `\nDelay +30 min on average, 1 h at most +milliseconds, 1 s at most\n`,
+			`\nDelay without waiting +30 min on average, 1 h at most +45 s on average, 1 min 30 s at most\n`, `\nNext polls +\d`,
+			`\nPolls +\d+ since \d`, `\nNothing new \(304\) +\d+, \d+ %\n`, `\nNothing is set yet\n$`,
+		} {
+			if !regexp.MustCompile(line).MatchString(out) {
+				t.Errorf("no %s in\n%s", line, out)
+			}
+		}
+		if out, _ := alone.run(t, 0, "tune", "warehouse", "orders", "* 8 * * *", "--dry-run"); !strings.Contains(out, "  Its polls are uneven: ") {
+			t.Error(out)
+		}
+		var p struct {
+			Proposed struct{ Schedule string }
+			Warnings []string
+		}
+		if alone.json(t, 0, &p, "tune", "warehouse", "orders", "--reset", "--dry-run"); p.Proposed.Schedule != "@every 1h" || len(p.Warnings) != 1 {
+			t.Errorf("%+v", p)
+		}
+		if _, err := alone.run(t, 2, "tune", "warehouse", "orders", "often", "--dry-run", "--page-size", "0"); len(strings.Split(err.Error(), "\n")) != 3 {
+			t.Error(err)
+		}
+		var s struct{ Schedule string }
+		if alone.json(t, 0, &s, "status", "warehouse", "orders"); s.Schedule != "@every 1h" {
+			t.Errorf("%+v", s)
+		}
+	})
 	t.Run("pause, resume, poll and resync", func(t *testing.T) {
 		out, _ := alone.run(t, 0, "pause", "warehouse", "orders")
 		if !strings.HasPrefix(out, "warehouse/orders:   paused\n") || strings.Contains(out, "next polls") {

@@ -61,6 +61,18 @@ func withBody(resp *http.Response, use func(body []byte) error) error {
 	return use(*plain)
 }
 
+// A countedBody counts the bytes that are read of it.
+type countedBody struct {
+	io.ReadCloser
+	n int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	return n, err
+}
+
 func readTo(b []byte, r io.Reader) ([]byte, error) {
 	buffer := bytes.NewBuffer(b[:0])
 	n, err := buffer.ReadFrom(io.LimitReader(r, MaxBody+1))

@@ -86,8 +86,11 @@ type Answer struct {
 	Page *feed.Page // nil means not modified since the ETag (304)
 	ETag string     // to send with the next request for the same URL; may be empty
 	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
+	// Self is the URL of the page as the source publishes it, without query, or empty; see selfLink.
+	Self string
 	// Waits is for how long the source may have waited, at most Wait. 0 means that it always answers at once.
 	Waits time.Duration
+	Bytes int64 // length of the body as it was sent: compressed
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -240,7 +243,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	age, _ := deltaSeconds(resp.Header.Get("Age"))
 	answer := &Answer{
 		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
-		Waits: min(appliedWait(resp.Header, wait), wait),
+		Waits: min(appliedWait(resp.Header, wait), wait), Self: selfLink(resp.Header.Values("Link")),
 	}
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":
@@ -252,7 +255,10 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	if t, _, _ := strings.Cut(got, ";"); !strings.EqualFold(strings.TrimSpace(t), c.format.Type) {
 		return nil, fmt.Errorf("%w: %w", feed.ErrPage, &TypeError{c.format.Type, got})
 	}
+	body := &countedBody{ReadCloser: resp.Body}
+	resp.Body = body
 	err = withBody(resp, read)
+	answer.Bytes = body.n
 	if err != nil && !errors.Is(err, feed.ErrPage) {
 		err = c.noAnswer(ctx, "read "+ShownURL(req.URL), err)
 	}
@@ -316,6 +322,26 @@ func startHistory(links []string) (history feed.Cursor) {
 		}
 	}
 	return history
+}
+
+const maxSelf = 2000 // bytes of a URL that is shown
+
+var self = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?self"?(?:[\s;,]|$)`)
+
+// selfLink returns the target of the link with rel="self" without its query, if it is a web address, or else "". It may
+// be shown, but is never requested: a source behind a proxy may publish another address than the one that it was asked
+// at.
+func selfLink(links []string) string {
+	m := self.FindStringSubmatch(strings.Join(links, ", "))
+	if m == nil || len(m[1]) > maxSelf {
+		return ""
+	}
+	u, err := url.Parse(m[1])
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return ""
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return u.String()
 }
 
 // retryAfter parses both forms of the field: seconds and a date. It returns 0 for other values and past dates.

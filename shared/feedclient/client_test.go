@@ -419,6 +419,25 @@ func TestClientOddHeaders(t *testing.T) {
 	}
 }
 
+// What a source says of its own address is a link on pages: it is a web address, or nothing.
+func TestClientSelf(t *testing.T) {
+	t.Parallel()
+	for link, want := range map[string]string{
+		`<https://cars.example/feeds/orders?after=0&limit=100>; rel="self"; type="application/feed+json", <https://x.example>; rel="next"`: "https://cars.example/feeds/orders",
+		`<https://x.example/>; rel="next", <http://localhost:8080/feeds/orders#a>; rel=self`:                                               "http://localhost:8080/feeds/orders",
+		`</feeds/orders>; rel="self"`:               "",
+		`<javascript:alert(1)>; rel="self"`:         "",
+		`<https://user:secret@x.example>; rel=self`: "",
+		`<https://x.example/>; rel="selfish"`:       "",
+		`<https:///orders>; rel="self"`:             "",
+		``:                                          "",
+	} {
+		if answer, err := asked(t, "", page("Link", link)); err != nil || answer.Self != want {
+			t.Errorf("%s: %+v, %v", link, answer, err)
+		}
+	}
+}
+
 func TestClientETags(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

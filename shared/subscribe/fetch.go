@@ -21,6 +21,13 @@ type fetcher struct {
 
 	mu   sync.Mutex
 	size pageSize
+	got  received
+}
+
+// A received is what the source has sent since it was last asked for: see fetcher.received.
+type received struct {
+	requests, pages, entries int
+	bytes                    int64
 }
 
 // A fetched is a page, or the error instead of one.
@@ -39,8 +46,11 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 		for {
 			r.Limit = size()
 			answer, err := fr.client.Get(ctx, r)
-			if err != nil && ctx.Err() == nil {
+			if fr.count(answer); err != nil && ctx.Err() == nil {
 				fr.shrink(r, err)
+			}
+			if err == nil && answer.Self != "" {
+				fr.state.publishedAt(answer.Self)
 			}
 			select {
 			case pages <- fetched{r, answer, err}:
@@ -54,6 +64,29 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 		}
 	}()
 	return pages
+}
+
+// count notes a request and its answer; nil means that it failed.
+func (fr *fetcher) count(answer *feedclient.Answer) {
+	fr.mu.Lock()
+	defer fr.mu.Unlock()
+	fr.got.requests++
+	if answer == nil {
+		return
+	}
+	fr.got.bytes += answer.Bytes
+	if answer.Page != nil {
+		fr.got.pages++
+		fr.got.entries += len(answer.Page.Entries)
+	}
+}
+
+// received returns what the source has sent since the last call.
+func (fr *fetcher) received() (got received) {
+	fr.mu.Lock()
+	defer fr.mu.Unlock()
+	got, fr.got = fr.got, received{}
+	return got
 }
 
 // limit returns the number of entries that the next request asks for.

@@ -20,13 +20,16 @@ import (
 //	apply   applier.applyNewer hands what is newer than the copy to the service, and rejects what is at fault
 //	commit  applier.tryCommit does these in one transaction; where pages are applied side by side, the cursor moves last.
 //	        A small page of a pure copy goes in one round trip (applier.upsertAtOnce)
-//	status  state.committed, state.copying and state.after note what the pages and metrics show (state.go, status.go)
+//	status  state.committed, state.copying and state.after note what the pages and metrics show (state.go, status.go),
+//	        history.note keeps how the poll went (history.go)
 
 // run polls at once and then on schedule, one poll at a time, until ctx ends.
 func (p *poller) run(ctx context.Context) {
 	p.state.assume(rolePolling)
 	p.applier.erasures.reset()
 	p.quarantine.begin()
+	p.history.load(ctx)
+	defer func() { p.history.save(context.WithoutCancel(ctx), time.Now(), true) }()
 	defer p.state.assume(roleUndecided)
 	defer p.stream.listen(ctx)()
 	for ctx.Err() == nil {
@@ -46,7 +49,10 @@ func (p *poller) run(ctx context.Context) {
 			}
 			continue
 		}
+		began := time.Now()
+		p.fetcher.received()
 		err := p.poll(ctx, len(asked) == 0)
+		p.history.note(began, time.Now(), p.fetcher.received(), err)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, errInterrupted):
 		case errors.Is(err, errCut):
@@ -61,6 +67,7 @@ func (p *poller) run(ctx context.Context) {
 		for _, outcome := range asked {
 			outcome <- err
 		}
+		p.history.save(ctx, time.Now(), false)
 		if err == nil && p.state.hasRejected() {
 			err := p.quarantine.retryDue(ctx, func() bool { return p.state.mayGoOn(ctx, true) == nil })
 			if err != nil && ctx.Err() == nil {

@@ -35,6 +35,7 @@ type poller struct {
 	resyncer   *resyncer
 	stream     *stream // nil means that no stream is configured
 	metrics    *pollerMetrics
+	history    *history
 }
 
 func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
@@ -60,7 +61,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	if given.schedule, err = ParseSchedule(f.Schedule, t.key()); err != nil {
 		return nil, err
 	}
-	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name)}
+	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name), history: &history{target: t}}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given, tuned: given, changed: make(chan struct{})}
 	p.row = &row{target: t, state: p.state}
 	p.fetcher = &fetcher{target: t, state: p.state, client: feedclient.New(options.Token)}

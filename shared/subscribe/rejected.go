@@ -31,12 +31,20 @@ type RejectedEntry struct {
 
 // rejectedEntries returns at most limit rejected entries, in the order of the feed, after the given one.
 func (q *quarantine) rejectedEntries(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
+	return q.readRejected(ctx, `(position, entity_id) > ($3, $4) order by position, entity_id limit $5`, position, entity, limit)
+}
+
+// rejectedEntry returns the rejected entries of an entity: two at most.
+func (q *quarantine) rejectedEntry(ctx context.Context, entity uuid.UUID) ([]RejectedEntry, error) {
+	return q.readRejected(ctx, `entity_id = $3 order by position`, entity)
+}
+
+func (q *quarantine) readRejected(ctx context.Context, condition string, args ...any) ([]RejectedEntry, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := q.pool.Query(ctx, `
 		select entity_id, version, position, updated, entity, reason, rejected_at, attempts from rejected_entry
-		 where service = $1 and feed = $2 and (position, entity_id) > ($3, $4) order by position, entity_id limit $5`,
-		q.service, q.Name, position, entity, limit)
+		 where service = $1 and feed = $2 and `+condition, append([]any{q.service, q.Name}, args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -234,6 +234,26 @@ func TestPageOfRejectedEntries(t *testing.T) {
 	if _, text := get(t, at, browser); !strings.Contains(text, `<a rel="next" href="/subscriptions/things/rejected?after=`) {
 		t.Error("no link to the next page")
 	}
+	found := func(query string, wanted ...uuid.UUID) {
+		t.Helper()
+		var list []RejectedEntry
+		if _, text := get(t, at+query, "application/json"); json.Unmarshal([]byte(text), &list) != nil || len(list) != len(wanted) || len(list) > 0 && list[0].EntityID != wanted[0] {
+			t.Errorf("%s finds %s", query, text)
+		}
+	}
+	exec(t, c.pool, `update rejected_entry set entity_id = $1 where entity_id = (select max(entity_id::text)::uuid from rejected_entry)`, numbered(77))
+	found("?id="+numbered(77).String(), numbered(77))
+	found("?id=" + numbered(78).String())
+	if _, text := get(t, at+"?id="+numbered(77).String(), browser); strings.Count(text, "<li class=\"entry\"") != 1 || !strings.Contains(text, `id="entity-`+numbered(77).String()) || !strings.Contains(text, `name="id" value="`+numbered(77).String()) {
+		t.Errorf("the search: %s", text)
+	}
+	if _, text := get(t, at+"?id="+numbered(78).String(), browser); !strings.Contains(text, "No version of this entity is rejected.") || !strings.Contains(text, ">All rejected entries<") {
+		t.Errorf("a search in vain: %s", text)
+	}
+	refused(t, "GET", at+"?id=x", nil, 400, "id takes")
+	if resp, text := get(t, at+"?id=x", browser); resp.StatusCode != 400 || !strings.Contains(text, `name="id" value="x"`) || !strings.Contains(text, "The parameter id takes an id") {
+		t.Errorf("%s: %s", resp.Status, text)
+	}
 	for _, after := range []string{"1", "x,y", "1,x", "," + uuid.NewString()} {
 		refused(t, "GET", at+"?after="+after, nil, 400, "after takes")
 	}

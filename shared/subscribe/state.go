@@ -51,6 +51,7 @@ type state struct {
 	hold      hold
 	cuts      cuts
 	pace      pace          // of the poll under way
+	source    string        // as Detail.Source
 	changed   chan struct{} // closed when awaitCaughtUp is to check again
 }
 
@@ -200,6 +201,13 @@ func (st *state) committed(t *turn, bad []rejection) {
 		st.saySucceeded(to)
 	}
 	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
+}
+
+// publishedAt takes the URL of the feed as its source publishes it.
+func (st *state) publishedAt(url string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.source = url
 }
 
 // fails returns the number of failed polls since one succeeded.

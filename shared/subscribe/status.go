@@ -70,6 +70,7 @@ type Detail struct {
 	Held     bool                            // a request waits at the source, or is about to
 	NotHeld  bool                            // requests are to wait, but the source answers at once
 	Optional bool                            // as its feed is
+	Source   string                          // URL of the feed as its source publishes it, for browsers; empty: the source has not said so to this process
 	Unknown  bool                            // this process does not poll, and does not know whether another one does
 	Set      struct{ Wait, PageSize string } // at run time; empty: not
 	Given    struct {                        // what holds if nothing is set at run time
@@ -111,6 +112,7 @@ func (st *state) status(now time.Time) Status {
 		Detail: Detail{
 			Err: st.last.err, Optional: st.Optional, Undated: asOf.IsZero() && !st.copied.asOf.IsZero(),
 			Held: st.wait(now) > 0 && st.hold == holdKept, NotHeld: st.wait(now) > 0 && st.hold == holdIgnored, Unknown: st.requests.undecided(),
+			Source: st.source,
 		},
 	}
 	actual := st.tuned

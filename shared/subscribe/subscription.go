@@ -48,6 +48,34 @@ func (s *Subscription) Poll(ctx context.Context) error {
 	return s.p.row.refresh(ctx) // it may have rejected entries
 }
 
+// Polls returns the last polls of the feed, the newest first, at most [PollsKept]. A process that does not poll reads them
+// from the database, where they are some seconds late.
+func (s *Subscription) Polls(ctx context.Context) ([]Poll, error) {
+	if s.p.requests.polls() {
+		return s.p.history.list(), nil
+	}
+	list, err := s.p.history.stored(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the last polls of %s: %w", s.p.Name, err)
+	}
+	return list, nil
+}
+
+// Preview returns what settings would cost and bring, and changes nothing. It returns a [*TuneError] if the request is
+// not valid.
+func (s *Subscription) Preview(to TuneRequest, polls []Poll) (Preview, error) {
+	setting, err := s.p.row.parse(to)
+	if err != nil {
+		return Preview{}, err
+	}
+	return s.p.state.preview(setting, polls, time.Now()), nil
+}
+
+// PreviewReset returns what the settings of [Options] and [Feed] would cost and bring.
+func (s *Subscription) PreviewReset(polls []Poll) Preview {
+	return s.p.state.preview(setting{}, polls, time.Now())
+}
+
 // Pause stops polling, also in other processes and after a restart. The copy serves on.
 func (s *Subscription) Pause(ctx context.Context) error { return s.p.row.set(ctx, `paused = true`) }
 
@@ -75,6 +103,15 @@ func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid
 	list, err := s.p.quarantine.rejectedEntries(ctx, position, entity, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the rejected entries of %s: %w", s.p.Name, err)
+	}
+	return list, nil
+}
+
+// RejectedEntity returns the rejected entries of an entity, in the order of the feed: two at most.
+func (s *Subscription) RejectedEntity(ctx context.Context, entity uuid.UUID) ([]RejectedEntry, error) {
+	list, err := s.p.quarantine.rejectedEntry(ctx, entity)
+	if err != nil {
+		return nil, fmt.Errorf("read the rejected entries of %s: %w", entity, err)
 	}
 	return list, nil
 }

@@ -61,7 +61,8 @@ func BadField(field string) *TuneError {
 	return &TuneError{[]FieldError{{field, takes[field]}}}
 }
 
-func (r *row) tune(ctx context.Context, w TuneRequest, now time.Time) error {
+// parse returns the settings of the request, or a *TuneError.
+func (t *target) parse(w TuneRequest) (to setting, err error) {
 	var wrong []FieldError
 	bad := func(field, detail string) { wrong = append(wrong, FieldError{field, detail}) }
 	var schedule Schedule
@@ -72,33 +73,40 @@ func (r *row) tune(ctx context.Context, w TuneRequest, now time.Time) error {
 		bad("schedule", fmt.Sprintf("takes %d characters at most", maxScheduleText))
 	default:
 		var err error
-		if schedule, err = ParseSchedule(text, r.key()); err != nil {
+		if schedule, err = ParseSchedule(text, t.key()); err != nil {
 			bad("schedule", err.Error())
 		}
 	}
-	var wait *int
 	if w.Wait != nil {
 		d, err := time.ParseDuration(strings.TrimSpace(*w.Wait))
 		if err != nil || !ValidWait(d) {
 			bad("wait", takes["wait"])
 		}
-		seconds := int(d / time.Second)
-		wait = &seconds
+		to.wait = &d
 	}
 	if w.PageSize != nil && (*w.PageSize < 1 || *w.PageSize > feed.MaxPageSize) {
 		bad("page_size", takes["page_size"])
 	}
 	if wrong != nil {
-		return &TuneError{wrong}
+		return setting{}, &TuneError{wrong}
 	}
 	text := schedule.String()
-	to := progress{setting: setting{schedule: &text, pageSize: w.PageSize}}
-	if wait != nil {
-		d := time.Duration(*wait) * time.Second
-		to.wait = &d
+	to.schedule, to.pageSize = &text, w.PageSize
+	return to, nil
+}
+
+func (r *row) tune(ctx context.Context, w TuneRequest, now time.Time) error {
+	to, err := r.parse(w)
+	if err != nil {
+		return err
 	}
-	tuned, stale := r.state.retuned(to, now)
-	return r.set(ctx, setTuning, text, wait, w.PageSize, tuned, stale)
+	var wait *int
+	if to.wait != nil {
+		seconds := int(*to.wait / time.Second)
+		wait = &seconds
+	}
+	tuned, stale := r.state.retuned(progress{setting: to}, now)
+	return r.set(ctx, setTuning, *to.schedule, wait, to.pageSize, tuned, stale)
 }
 
 const setTuning = `

@@ -34,7 +34,7 @@ func assetURL(name string) (string, error) {
 }
 
 // functionsVersion is that of what the functions of templates write: raise it with every change of that.
-const functionsVersion = 2
+const functionsVersion = 3
 
 // Fingerprint changes with the layout, the assets, the templates in fsys and their functions.
 func Fingerprint(fsys fs.FS) string {

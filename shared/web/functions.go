@@ -21,8 +21,9 @@ import (
 //
 //	money CENTS CURRENCY   €45,990.00
 //	num N                  12,345
-//	time T                 a <time> element, UTC; "never" for the zero time
-//	ago T                  3 s ago, just now, in 2 min; "never" for the zero time
+//	time T                 a <time> element, which a script shows relative to now or in local time; without it, UTC; "never" for the zero time
+//	since T                the same, never relative, to stand after "since"
+//	ago T                  the same, always relative: 3 s ago, just now, in 2 min; not for pages that are cached
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
 //	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
@@ -32,7 +33,8 @@ var functions = template.FuncMap{
 	"money":   money,
 	"num":     num,
 	"time":    timeElement,
-	"ago":     Ago,
+	"since":   sinceElement,
+	"ago":     agoElement,
 	"json":    indentJSON,
 	"add":     add,
 	"percent": percent,
@@ -142,11 +144,33 @@ func timeElement(t time.Time) template.HTML {
 	if t.IsZero() {
 		return "never"
 	}
-	t = t.UTC()
-	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `">` + t.Format("2 Jan 2006, 15:04:05") + ` UTC</time>`)
+	return absolute(t, "")
 }
 
-// Ago writes how long ago a time is as the function ago of templates does: 3 s ago.
+func sinceElement(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "never"
+	}
+	return absolute(t, " data-absolute")
+}
+
+func absolute(t time.Time, attributes string) template.HTML {
+	t = t.UTC()
+	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `"` + attributes + `>` + t.Format(shownFormat) + `</time>`)
+}
+
+// shownFormat is of times in UTC.
+const shownFormat = "2 Jan 2006, 15:04:05 UTC"
+
+func agoElement(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "never"
+	}
+	t = t.UTC()
+	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `" title="` + t.Format(shownFormat) + `" data-ago>` + Ago(t) + `</time>`)
+}
+
+// Ago writes how long ago a time is, in the words of the function ago of templates: 3 s ago.
 func Ago(t time.Time) string { return ago(t, time.Now()) }
 
 func ago(t, now time.Time) string {
@@ -154,13 +178,15 @@ func ago(t, now time.Time) string {
 		return "never"
 	}
 	d := now.Sub(t)
-	if d.Abs() < time.Second {
+	switch {
+	case d >= time.Second:
+		return span(d) + " ago"
+	case d >= 0:
 		return "just now"
+	case d > -time.Second:
+		return "now"
 	}
-	if d < 0 {
-		return "in " + span(-d)
-	}
-	return span(d) + " ago"
+	return "in " + span(-d)
 }
 
 // span writes a duration in its largest unit, rounded down.

@@ -61,7 +61,8 @@ func TestTimes(t *testing.T) {
 		want string
 	}{
 		{0, "just now"},
-		{-999 * time.Millisecond, "just now"},
+		{999 * time.Millisecond, "just now"},
+		{-999 * time.Millisecond, "now"},
 		{3900 * time.Millisecond, "3 s ago"},
 		{59*time.Minute + 59*time.Second, "59 min ago"},
 		{23 * time.Hour, "23 h ago"},
@@ -76,7 +77,13 @@ func TestTimes(t *testing.T) {
 	if got := timeElement(now); got != `<time datetime="2026-11-23T07:00:00.000000Z">23 Nov 2026, 07:00:00 UTC</time>` {
 		t.Error(got)
 	}
-	if ago(time.Time{}, now) != "never" || timeElement(time.Time{}) != "never" {
+	if got := sinceElement(now); got != `<time datetime="2026-11-23T07:00:00.000000Z" data-absolute>23 Nov 2026, 07:00:00 UTC</time>` || sinceElement(time.Time{}) != "never" {
+		t.Error(got)
+	}
+	if got := agoElement(now); !strings.HasPrefix(string(got), `<time datetime="2026-11-23T07:00:00.000000Z" title="23 Nov 2026, 07:00:00 UTC" data-ago>`) {
+		t.Error(got)
+	}
+	if ago(time.Time{}, now) != "never" || agoElement(time.Time{}) != "never" || timeElement(time.Time{}) != "never" {
 		t.Error("the zero time is not never")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -27,7 +26,8 @@ type Page struct {
 	Nav        []Link
 	Alternates []Link // <link rel="alternate">: Text is the title, Type the media type
 	Freshness  []Freshness
-	Refresh    int    // seconds after which the browser loads the page again, by the header field Refresh; 0 is never
+	Follow     int    // seconds after which a script fetches the page again and changes what differs, and so on; 0 is never
+	Refresh    int    // seconds after which a browser without scripts loads the page again; 0 is never
 	Operator   string // as whom the browser is logged in; Render fills it in
 	Data       any
 }
@@ -40,17 +40,6 @@ type Link struct {
 	Current bool   // the page itself; navigation only
 }
 
-// Age says how old the copy is.
-func (f Freshness) Age() string {
-	switch {
-	case f.Undated:
-		return "of unknown age"
-	case f.AsOf.IsZero():
-		return "no copy yet"
-	}
-	return Ago(f.AsOf)
-}
-
 // Freshness is the age of a page's copy of one feed, and how it is polled.
 type Freshness struct {
 	Feed   string
@@ -58,17 +47,24 @@ type Freshness struct {
 	AsOf   time.Time // the copy is what the source had then; zero: there is no copy yet, or see Undated
 	Behind int64     // entries that the source has beyond the copy, as far as it said
 	Note   string    // what else a reader should know; may be empty
+	Retry  time.Time // when the source is asked again, to stand after the note; may be zero
 
-	Failing string // since when polls fail, in words that go on after the state; empty: they do not
-	Undated bool   // there is a copy, but AsOf is not known
+	Failing      string // that polls fail, in words that go on after the state and before FailingSince; empty: they do not
+	FailingSince time.Time
+	Undated      bool // there is a copy, but AsOf is not known
 
-	URL      string // path of the subscription; below it /schedule takes the form that tunes it
-	Next     string // when the source is asked next, in words; empty: not at all
+	Source   string    // URL of the feed at its source, for browsers; empty: not known
+	URL      string    // path of the subscription; below it /schedule takes the form that tunes it
+	NextAt   time.Time // when the source is asked next; zero: see Next
+	Next     string    // the same in words; empty and no NextAt: not at all
 	Schedule string
 	Wait     string // how long a request waits at the source
 
 	SetWait, SetPageSize string // what of that was set at run time; empty: nothing
 }
+
+// Polls reports whether the source will be asked.
+func (f Freshness) Polls() bool { return f.Next != "" || !f.NextAt.IsZero() }
 
 // Template parses the layout and the named files of fsys. One of them defines the template "main", and may define
 // "nav" in place of Page.Nav's links. It panics on a bad template, as it is for start-up.
@@ -82,9 +78,13 @@ func Template(fsys fs.FS, files ...string) *template.Template {
 }
 
 // Render answers with a page. If the template fails, it returns an error and has not answered. Cache-Control is
-// no-cache unless it is set already; a page of an operator who is logged in is stored by no cache.
+// no-cache unless it is set already; a page of an operator who is logged in is stored by no cache. Only the answer 200
+// to a GET is followed: fetched again, others would be another page.
 func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Template, p Page) error {
 	p.Operator = operatorOf(r)
+	if status != http.StatusOK || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		p.Follow, p.Refresh = 0, 0
+	}
 	body, err := Execute(t, p)
 	if err != nil {
 		return err
@@ -96,9 +96,6 @@ func Render(w http.ResponseWriter, r *http.Request, status int, t *template.Temp
 	}
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-cache")
-	}
-	if p.Refresh > 0 {
-		h.Set("Refresh", strconv.Itoa(p.Refresh))
 	}
 	Send(w, r, status, HTMLType, body)
 	return nil

@@ -25,12 +25,12 @@ func specimen(t *testing.T) (*http.Response, string) {
 	url, _ := newServer(t, func(r *gin.Engine) {
 		GET(r, "/", func(c *gin.Context) {
 			Render(c, http.StatusOK, page, web.Page{
-				Service: "Sales", Title: "Specimen", Refresh: 5,
+				Service: "Sales", Title: "Specimen", Follow: 3, Refresh: 5,
 				Nav:        []web.Link{{Text: "Models", URL: "/", Current: true}, {Text: "Feed", URL: "/feeds/orders"}},
 				Alternates: []web.Link{{Text: "Orders as Atom", URL: "/feeds/orders.atom", Type: "application/atom+xml"}},
 				Freshness: []web.Freshness{
-					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
-					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached.", URL: "/subscriptions/builds", Next: "12:00:05 UTC", Schedule: "@every 5s", Wait: "25s"},
+					{Feed: "orders", State: "fresh", AsOf: now.Add(-3 * time.Second), Behind: 1204, Note: "Without 2 entries that could not be applied.", URL: "/subscriptions/orders", NextAt: now.Add(time.Hour), Source: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Wait: "0s", SetPageSize: "100"},
+					{Feed: "builds", State: "stale", AsOf: now.Add(-7 * time.Minute), Note: "Sales cannot be reached.", Failing: "polls fail since", FailingSince: now.Add(-6 * time.Minute), Retry: now.Add(time.Hour), URL: "/subscriptions/builds", Next: "by another process", Schedule: "@every 5s", Wait: "25s"},
 					{Feed: "customers", State: "stale", URL: "/subscriptions/customers", Schedule: "@hourly", Wait: "0s"},
 				},
 				Data: map[string]any{
@@ -46,22 +46,24 @@ func specimen(t *testing.T) (*http.Response, string) {
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	resp, body := specimen(t)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Cache-Control") != "no-cache" || resp.Header.Get("Refresh") != "5" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Cache-Control") != "no-cache" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
+	body = regexp.MustCompile(`(<time) datetime="[^"]*"( title="[^"]*UTC")?`).ReplaceAllString(body, "$1")
 	for _, part := range []string{
 		"<title>Specimen · Edison Sales</title>",
 		`<link rel="alternate" type="application/atom&#43;xml" title="Orders as Atom" href="/feeds/orders.atom">`,
 		`<a href="/" aria-current="page">Models</a>`,
 		`<a href="/feeds/orders">Feed</a>`,
-		`<details class="copy fresh" name="copies">`, `<strong>orders: fresh</strong>, 3 s ago, 1,204 behind<span class="wide">, next poll 12:00:05 UTC</span>`,
-		`<dd>1,204 entries</dd>`, `<dd>12:00:05 UTC</dd>`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time datetime="`,
-		`<form class="filters" method="post" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
+		`<details class="copy fresh" name="copies">`, `<strong>orders: fresh</strong>, <time data-ago>3 s ago</time>, 1,204 behind<span class="wide">, next poll <time data-ago>in 59 min</time></span>`,
+		`<dd>1,204 entries</dd>`, `<dd><time data-ago>in 59 min</time></dd>`, `<dd>by another process</dd>`, `<dt>Source</dt><dd><a href="http://localhost:8080/feeds/orders">`, `<dd><code>@every 5s</code></dd>`, `<dd>as of <time>`,
+		`<form class="filters" method="get" action="/subscriptions/orders/schedule">`, `name="schedule" value="@every 5s"`,
 		`name="wait" value="" placeholder="25s"`, `name="page_size" value="100"`,
-		`<strong>orders: fresh</strong>, as of <time datetime="`, `3 s ago. Without 2 entries`,
-		`<strong>builds: stale</strong>, 7 min ago`, `<strong>customers: stale</strong>, no copy yet`,
-		`<strong>builds: stale.</strong> This is the copy as of <time`, `7 min ago. Sales cannot be reached.`,
-		`<strong>customers: no copy yet.</strong>`,
+		`<strong>orders: fresh</strong>, as of <time>`, `UTC</time>. Without 2 entries`,
+		`<strong>builds: stale</strong>, <time data-ago>7 min ago</time>, polls fail since <time data-absolute>`, `<strong>customers: stale</strong>, no copy yet`,
+		`<strong role="status">builds: stale, polls fail since <time data-absolute>`, `This is the copy as of <time`, `Sales cannot be reached. Next try <time data-ago>in 59 min</time>.`,
+		`<strong role="status">customers: no copy yet.</strong>`,
+		`<noscript><meta http-equiv="refresh" content="5"></noscript>`, `<p class="follow" id="follow" data-seconds="3" hidden>`,
 		"€1,234,567.89", "9,999,999.99\u00a0SEK", `<rect width="33.3%"`, "&#34;lines&#34;: [\n",
 	} {
 		if !strings.Contains(body, part) {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/subscribe/subscribehttp"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -57,13 +60,16 @@ func (c *commander) show(cmd *cobra.Command, service string, text []byte) (s sub
 func (c *commander) tune() *cobra.Command {
 	var wait string
 	var pageSize int
-	var reset bool
+	var reset, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "tune SERVICE FEED SCHEDULE",
 		Short: "Set when and how the feed is polled, and show what that costs",
 		Long: `SCHEDULE is a cron expression in UTC, a descriptor such as @hourly, or '@every 30s'. It applies at once, holds for all processes of the
-service, and outranks the environment until --reset. A flag that is left out means the environment's setting.`,
-		Example: "  subscribers tune warehouse orders '@every 30s' --wait 25s\n  subscribers tune warehouse orders '*/15 8-18 * * MON-FRI'\n  subscribers tune warehouse orders --reset",
+service, and outranks the environment until --reset. A flag that is left out means the environment's setting.
+
+--dry-run compares the settings with those in force: next polls, polls and requests a day, delay with and without waiting, and what was
+measured in the last polls.`,
+		Example: "  subscribers tune warehouse orders '@every 30s' --wait 25s\n  subscribers tune warehouse orders '*/15 8-18 * * MON-FRI' --dry-run\n  subscribers tune warehouse orders --reset",
 		Args:    arguments(2, "SERVICE FEED SCHEDULE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := cmd.Flags().Changed
@@ -71,10 +77,23 @@ service, and outranks the environment until --reset. A flag that is left out mea
 				if len(args) > 2 || set("wait") || set("page-size") {
 					return daemon.Usagef("tune: --reset takes no schedule, --wait or --page-size")
 				}
+				if dryRun {
+					return c.preview(cmd, args, url.Values{"reset": {"true"}})
+				}
 				return c.send(cmd, args, request{method: http.MethodDelete, path: "/schedule", timeout: changeTimeout})
 			}
 			if len(args) < 3 {
 				return daemon.Usagef("tune takes SERVICE FEED SCHEDULE, or SERVICE FEED --reset; see %s --help", cmd.CommandPath())
+			}
+			if dryRun {
+				query := url.Values{"schedule": {args[2]}}
+				if set("wait") {
+					query.Set("wait", wait)
+				}
+				if set("page-size") {
+					query.Set("page_size", strconv.Itoa(pageSize))
+				}
+				return wrongValues(c.preview(cmd, args, query))
 			}
 			tuned := subscribe.TuneRequest{Schedule: args[2]}
 			if set("wait") {
@@ -89,7 +108,28 @@ service, and outranks the environment until --reset. A flag that is left out mea
 	cmd.Flags().StringVar(&wait, "wait", "", "how long a request waits at the source for something new: a `DURATION` from 0s to 30s")
 	cmd.Flags().IntVar(&pageSize, "page-size", 0, "`entries` to ask for at once, 1 to 1000")
 	cmd.Flags().BoolVar(&reset, "reset", false, "return to the environment's settings")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what the settings would cost and bring, and set nothing")
 	return cmd
+}
+
+// preview shows what settings would cost and bring.
+func (c *commander) preview(cmd *cobra.Command, args []string, query url.Values) error {
+	cl, err := c.open()
+	if err != nil {
+		return err
+	}
+	text, _, err := cl.ask(cmd.Context(), args[0], args[1], request{method: http.MethodGet, path: "/schedule?" + query.Encode(), timeout: changeTimeout})
+	if err != nil {
+		return err
+	}
+	var p subscribehttp.Preview
+	if err := json.Unmarshal(text, &p); err != nil || p.Feed == "" || p.Proposed.Schedule == "" {
+		return errNoService
+	}
+	if c.json {
+		return printJSON(cmd.OutOrStdout(), json.RawMessage(text))
+	}
+	return describePreview(cmd.OutOrStdout(), args[0], p)
 }
 
 // wrongValues returns a usage error with a line for each value that the service refused, or err if it refused none.

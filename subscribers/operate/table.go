@@ -210,3 +210,23 @@ func describe(w io.Writer, service string, s subscribe.Status, now time.Time) er
 }
 
 var setBy = map[string]string{"default": "default", "environment": "set by the environment", "runtime": "set at run time"}
+
+// describePreview compares settings with those in force.
+func describePreview(w io.Writer, service string, p subscribehttp.Preview) error {
+	table := [][]string{{service + "/" + p.Feed, "NOW", "PROPOSED"}}
+	for _, l := range p.Lines() {
+		table = append(table, []string{l.Name, l.Current, l.Proposed})
+	}
+	if err := printTable(w, table); err != nil {
+		return err
+	}
+	facts := [][]string{{"", ""}}
+	for _, f := range p.Facts() {
+		facts = append(facts, []string{f[0], f[1]})
+	}
+	for _, warning := range p.Warnings {
+		facts = append(facts, []string{"Warning", warning})
+	}
+	facts = append(facts, []string{"Nothing is set yet", ""})
+	return printTable(w, facts)
+}

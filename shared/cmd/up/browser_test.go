@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -41,6 +42,7 @@ func browse(t *testing.T, b *bench, up *process) {
 		{"every page of the others reads, and says how old it is", v.readStale},
 		{"both are started by hand", v.startAgain},
 		{"the order reaches the whole company", v.follow},
+		{"by the keyboard alone, its way leads to the services", v.followByKeyboard},
 		{"a schedule set by a form is in force", v.tune},
 		{"an order arrives in a page that is open", v.arrive},
 		{"every page is for everybody", v.lookAtAll},
@@ -193,17 +195,53 @@ func (v *visit) follow(t *testing.T) {
 	if err := b.says("shipped", "Grace Hopper", "Harbour Street 9", "Ireland", short); err != nil {
 		t.Error(err)
 	}
-	b.shows(t, v.url("mailer")+"/", short, "sent")
+	b.shows(t, v.url("mailer")+"/", short)
 	b.click(t, `tbody a`)
-	if err := b.says("<grace@example.com>", "Edison Ohm", price); err != nil {
-		t.Error(err)
+	at, err := evaluate[string](b, "location.href")
+	if err != nil {
+		t.Fatal(err)
 	}
+	b.shows(t, at, "<grace@example.com>", "Edison Ohm", price, "Sent ")
 	b.shows(t, v.url(sink)+"/", "grace@example.com")
 	b.click(t, `main ul a, tbody a`)
 	if err := b.says("Hello,", v.order.ID.String(), price); err != nil {
 		t.Error(err)
 	}
 	b.blameless(t, "following the order")
+}
+
+// followByKeyboard searches for the order on the map, and goes from there to each page of it and back. The pages are updated
+// meanwhile, and the focus stays.
+func (v *visit) followByKeyboard(t *testing.T) {
+	b := v.openTab(t)
+	b.open(t, strings.TrimSuffix(v.mapURL(), "?refresh=off"))
+	for i, service := range []string{sales, "assembly", "shipping", "billing", "mailer"} {
+		b.do(t, chromedp.EmulateViewport([]int64{1280, 390}[i%2], 800))
+		b.press(t, "#q")
+		b.load(t, 200, chromedp.KeyEvent(v.order.ID.String()+kb.Enter))
+		b.load(t, 200, b.press(t, fmt.Sprintf("#way tbody a[href^='%s/']", v.url(service))))
+		if err := b.says(v.order.ID.String()[28:]); err != nil {
+			t.Error(err)
+		}
+		if service == sales { // whose pages are a buyer's, too
+			b.load(t, 200, b.press(t, fmt.Sprintf("a[href='/trace/%s']", v.order.ID)))
+		}
+		b.load(t, 200, b.press(t, fmt.Sprintf("a[href^='%s']", strings.TrimSuffix(v.mapURL(), "?refresh=off"))))
+	}
+	b.blameless(t, "following an order by the keyboard")
+}
+
+// press brings the focus to an element by the tabulator key, and returns the step that presses Enter.
+func (b *tab) press(t *testing.T, selector string) chromedp.Action[chromedp.Void] {
+	t.Helper()
+	for range 300 {
+		if there, err := evaluate[bool](b, fmt.Sprintf("document.activeElement.matches(%q)", selector)); err != nil || there {
+			return chromedp.KeyEvent(kb.Enter)
+		}
+		b.do(t, chromedp.KeyEvent(kb.Tab))
+	}
+	t.Fatalf("the keyboard does not reach %s\n%s", selector, b.text())
+	return nil
 }
 
 // signInElsewhere needs scripts: what one app hands over to the other one goes by itself. A guest's order stays in the
@@ -312,9 +350,16 @@ func (v *visit) tune(t *testing.T) {
 	b.do(t, chromedp.Click(chromedp.CSS(".copies summary")))
 	b.fill(t, ".copies form", "schedule", "@every 2s")
 	b.click(t, ".copies form button")
-	if err := b.says("@every 2s (set at run time)"); err != nil {
+	if err := b.says("nothing is set yet", "43,200 a day"); err != nil {
 		t.Error(err)
 	}
+	inForce("@every 1s", "environment")
+	v.look(t, b, looks)
+	b.click(t, "main form[method=post] button")
+	if err := b.says("@every 2s (set at run time)", "304, nothing new"); err != nil {
+		t.Error(err)
+	}
+	v.look(t, b, looks)
 	inForce("@every 2s", "runtime")
 
 	at := v.url("warehouse") + "/subscriptions/orders/schedule"
@@ -327,10 +372,13 @@ func (v *visit) tune(t *testing.T) {
 	v.look(t, b, looks)
 	inForce("@every 2s", "runtime")
 	b.fill(t, "main form", "schedule", "0 6 * * *")
-	b.click(t, `main form button`)
+	b.click(t, "main form[method=get] button")
+	inForce("@every 2s", "runtime")
+	b.click(t, "main form[method=post] button")
 	inForce("0 6 * * *", "runtime")
 	b.open(t, at)
 	b.click(t, `main form button[name=reset]`)
+	b.click(t, "main form[method=post] button")
 	inForce("@every 1s", "environment")
 	b.blameless(t, "tuning")
 }
@@ -339,7 +387,7 @@ func (v *visit) tune(t *testing.T) {
 func (v *visit) arrive(t *testing.T) {
 	b := v.openTab(t)
 	b.open(t, v.url(sales)+"/feeds/orders")
-	b.do(t, chromedp.WaitVisible(chromedp.CSS("#live .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
+	b.do(t, chromedp.WaitVisible(chromedp.CSS("#follow .badge.fresh")), chromedp.Evaluate[chromedp.Void]("window.sameAsBefore = true"))
 	bought := v.post(t, "/orders", `{"lines": [{"model": "volta", "quantity": 3}]}`)
 	b.do(t, chromedp.WaitVisible(chromedp.CSS("#entry-2.arrived")))
 	if err := b.says("Order "+bought[28:]+" placed: 3 Edison Volta", "entries 2 to 1"); err != nil {

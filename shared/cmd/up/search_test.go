@@ -45,7 +45,9 @@ func (b *bench) crawl(t *testing.T, base string, ofKind int, visit func(url stri
 		}
 	}
 	for _, source := range sources {
-		add(from, "/subscriptions/"+source.feed+"/rejected")
+		for _, path := range []string{"/polls", "/rejected", "/schedule?schedule=@hourly"} {
+			add(from, "/subscriptions/"+source.feed+path)
+		}
 	}
 	for _, path := range []string{"/", "/feeds", "/subscriptions", "/metrics", "/api/parts", "/api/stats", "/api/invoices", "/api/shipments", "/api/builds", "/api/mails", "/api/services"} {
 		add(from, path)

@@ -131,10 +131,11 @@ func TestDayOfAnOperator(t *testing.T) {
 	const at = "/subscriptions/orders"
 	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders")
 	b.do(t, chromedp.SetValue(chromedp.CSS("main [name=schedule]"), "@every 7s"))
-	b.load(t, chromedp.Click(chromedp.CSS("main .actions button")), 200, at+"?done=tuned", "this is how the feed is polled from now on", "@every 7s")
+	b.load(t, chromedp.Click(chromedp.CSS("main form[method=get] button")), 200, at+"/schedule?schedule=%40every+7s&wait=&page_size=", "nothing is set yet")
+	b.load(t, chromedp.Click(chromedp.CSS("main form[method=post] button")), 200, at+"?done=tuned", "this is how the feed is polled from now on", "@every 7s")
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/pause"] button`)), 200, at+"?done=paused", "Paused: the source is not asked")
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resume"] button`)), 200, at+"?done=resumed", "Resumed: the source is asked")
-	b.do(t, chromedp.Click(chromedp.CSS("main details summary")))
+	b.do(t, chromedp.Click(chromedp.CSS("main details details summary")))
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resync"] button`)), 200, at+"?done=resyncing", "read again, from its first entry")
 	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders") // which does not load itself again, as the page before does
 	b.load(t, chromedp.Click(chromedp.CSS(".logout button")), 200, "/login?out", "You are logged out.")

@@ -184,7 +184,7 @@ func routes(t *testing.T, name string) (paths []string) {
 	} else {
 		feed := "orders"
 		at := "/subscriptions/" + feed
-		paths = append(paths, "/subscriptions", at, at+"/schedule", at+"/rejected")
+		paths = append(paths, "/subscriptions", at, at+"/polls", at+"/schedule", at+"/schedule?schedule=@hourly", at+"/rejected")
 	}
 	if feed := publish[name]; feed != "" {
 		at := "/feeds/" + feed

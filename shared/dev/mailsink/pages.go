@@ -64,7 +64,7 @@ type listing struct {
 }
 
 func page(title string, data any) web.Page {
-	return web.Page{Service: "Mail sink", Title: title, Data: data, Nav: Nav(title == "Mails")}
+	return web.Page{Service: "Mail sink", Title: title, Data: data, Nav: Nav(title == "Mails"), Follow: 3}
 }
 
 // Nav returns the links on each page. The page of all mails may be the current one.

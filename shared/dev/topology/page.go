@@ -68,10 +68,13 @@ func Route(r gin.IRoutes, w *Watch) {
 			}
 		}
 		page := web.Page{Service: "Cars", Title: "The company", Data: v}
+		if !v.Still {
+			page.Follow = refresh
+		}
 		if v.Query != "" {
 			page.Title = "Search"
-		} else if !v.Still {
-			page.Refresh = refresh
+		} else {
+			page.Refresh = page.Follow
 		}
 		webserver.Render(c, http.StatusOK, mapPage, page)
 	})

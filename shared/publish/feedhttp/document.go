@@ -166,8 +166,10 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Newer                string // URL, towards the head
 		Live                 string // URL of the event stream of the entries after the page, of the page's own origin
 	}{Document: d, Newest: r.view == feed.Newest, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	page := s.look()
 	switch r.view {
 	case feed.Newest:
+		page.Follow = 3
 		data.Live = "/feeds/" + r.Name + "?after=" + d.Head.String()
 	case feed.Older:
 		data.Newer = s.PublicURL + r.path + "/newer?before=" + r.cursor.String()
@@ -183,7 +185,6 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		}
 		data.Entries = append(data.Entries, entry)
 	}
-	page := s.look()
 	page.Title, page.Nav = d.Title, slices.Clone(s.Nav)
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position

@@ -228,12 +228,12 @@ func TestNewestPageIsLive(t *testing.T) {
 	server := serve(t, l)
 	for _, cursor := range []string{"0", "3-"} {
 		_, page := get(t, server, "GET", "/feeds/things", "Accept", browser)
-		for _, part := range []string{`data-live="/feeds/things?after=` + cursor, `id="where"`, `id="pages"`, `role="status"`, `id="arrivals" type="button" hidden`} {
+		for _, part := range []string{`data-live="/feeds/things?after=` + cursor, `id="where"`, `id="follow"`, `id="pages"`, `role="status"`, `id="arrivals" type="button" hidden`} {
 			if !strings.Contains(page, part) {
 				t.Errorf("no %s in %s", part, page)
 			}
 		}
-		script := regexp.MustCompile(`<script src="([^"]+)" defer></script>`).FindStringSubmatch(page)
+		script := regexp.MustCompile(`<script src="([^"]+/live\.js[^"]*)" defer></script>`).FindStringSubmatch(page)
 		if script == nil {
 			t.Fatal("no script in ", page)
 		}
@@ -245,7 +245,7 @@ func TestNewestPageIsLive(t *testing.T) {
 		}
 	}
 	for _, query := range []string{"?after=0", "?before=" + cursorAt(t, pool, 3).String()} {
-		if _, page := get(t, server, "GET", "/feeds/things"+query, "Accept", browser); strings.Contains(page, "data-live") || strings.Contains(page, "<script") {
+		if _, page := get(t, server, "GET", "/feeds/things"+query, "Accept", browser); strings.Contains(page, "data-live") || strings.Contains(page, "live.js") || strings.Contains(page, "follow") {
 			t.Errorf("%s is live", query)
 		}
 	}

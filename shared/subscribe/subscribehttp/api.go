@@ -34,7 +34,8 @@ func (p *Pages) Routes() []Route {
 	return []Route{
 		{"GET", "/subscriptions", false, inTime(p.showAll)},
 		{"GET", at, false, p.on(show(p.showFeed), nil)},
-		{"GET", at + "/schedule", false, p.on(show(p.showForm), nil)},
+		{"GET", at + "/polls", false, p.on(p.polls, nil)},
+		{"GET", at + "/schedule", false, p.on(p.schedule, p.showForm)},
 		{"PUT", at + "/schedule", true, p.on(putSchedule, nil)},
 		{"DELETE", at + "/schedule", true, p.on(deleteSchedule, nil)},
 		{"POST", at + "/schedule", true, p.on(postSchedule, p.showForm)},
@@ -195,6 +196,19 @@ func show(page refusal) handler {
 	}
 }
 
+// polls answers with the last polls; a page shows them below the subscription.
+func (p *Pages) polls(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
+	if web.PrefersHTML(r) {
+		return p.showFeed(w, r, s, nil)
+	}
+	list, err := s.Polls(r.Context())
+	if err != nil {
+		return err
+	}
+	answer(w, r, http.StatusOK, list)
+	return nil
+}
+
 func change(method func(*subscribe.Subscription, context.Context) error, status int, notice string) handler {
 	return func(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 		if err := method(s, r.Context()); err != nil {
@@ -246,6 +260,14 @@ func postSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscript
 	if form.Has("reset") {
 		return deleteSchedule(w, r, s)
 	}
+	if err := s.Tune(r.Context(), tuneRequest(form)); err != nil {
+		return err
+	}
+	return changed(w, r, s, http.StatusOK, "tuned")
+}
+
+// tuneRequest returns the settings of a form or of a query.
+func tuneRequest(form url.Values) subscribe.TuneRequest {
 	tune := subscribe.TuneRequest{Schedule: form.Get("schedule")}
 	if text := form.Get("wait"); text != "" {
 		tune.Wait = &text
@@ -257,10 +279,7 @@ func postSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscript
 		}
 		tune.PageSize = &n
 	}
-	if err := s.Tune(r.Context(), tune); err != nil {
-		return err
-	}
-	return changed(w, r, s, http.StatusOK, "tuned")
+	return tune
 }
 
 func wantType(r *http.Request, want string) error {

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -48,9 +49,12 @@ func New(s *subscribe.Subscriber, options Options) *Pages {
 	return p
 }
 
+// follow is the seconds after which a page is fetched again.
+const follow = 3
+
 // Layout returns a page of the title with how fresh the copies are at its top.
 func (p *Pages) Layout(r *http.Request, title string, copies []subscribe.Status, data any) web.Page {
-	page := web.Page{Brand: p.options.Brand, Service: p.options.Title, Title: title, Data: data, Nav: p.options.Nav()}
+	page := web.Page{Brand: p.options.Brand, Service: p.options.Title, Title: title, Data: data, Nav: p.options.Nav(), Follow: follow}
 	for i := range page.Nav {
 		link := &page.Nav[i]
 		link.Current = link.URL == r.URL.Path || link.URL != "/" && strings.HasPrefix(r.URL.Path, link.URL+"/")
@@ -73,23 +77,70 @@ var notices = map[string]string{
 // A view is what the pages of a subscription show.
 type view struct {
 	Subscriptions []Status
+	Open          bool         // all of them
+	Polls         *polls       // of the one that is shown; nil means that several are
 	Notice        string       // what was done
 	Problem       *web.Problem // why it was not
+}
+
+// A pollLine is a poll in the words of the pages.
+type pollLine struct{ subscribe.Poll }
+
+// Words says how the poll went.
+func (p pollLine) Words() string {
+	switch p.Outcome {
+	case subscribe.PollNotModified:
+		return "304, nothing new"
+	case subscribe.PollCut:
+		return "cut off on its way while it waited"
+	}
+	return entries(p.Entries)
+}
+
+// Took says how long the poll took.
+func (p pollLine) Took() string { return span(p.Seconds) }
+
+// newest is how many polls are shown at once; the others open.
+const newest = 10
+
+func (p *polls) Newest() []pollLine { return p.List[:min(newest, len(p.List))] }
+func (p *polls) Older() []pollLine  { return p.List[min(newest, len(p.List)):] }
+
+// polls are the last polls of a feed.
+type polls struct {
+	Known bool // false: the database does not answer
+	List  []pollLine
+	Facts [][2]string
 }
 
 func (p *Pages) showAll(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Vary", "Accept")
 	copies := p.subscriber.Status()
-	if web.PrefersHTML(r) {
-		return p.showSubscriptions(w, r, "Subscriptions", copies, nil)
+	if !web.PrefersHTML(r) {
+		answer(w, r, http.StatusOK, copies)
+		return nil
 	}
-	answer(w, r, http.StatusOK, copies)
-	return nil
+	byTrouble := slices.Clone(copies)
+	slices.SortStableFunc(byTrouble, func(a, b subscribe.Status) int { return cmp.Compare(Status{a}.rank(), Status{b}.rank()) })
+	return p.showSubscriptions(w, r, "Subscriptions", copies, view{Subscriptions: inWords(byTrouble...), Open: len(copies) == 1})
+}
+
+func inWords(copies ...subscribe.Status) (list []Status) {
+	for _, s := range copies {
+		list = append(list, Status{s})
+	}
+	return list
 }
 
 func (p *Pages) showFeed(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
 	status := s.Status()
-	return p.showSubscriptions(w, r, "Subscription to "+status.Feed, []subscribe.Status{status}, problem)
+	list, err := s.Polls(r.Context())
+	v := view{Subscriptions: inWords(status), Open: true, Problem: problem, Polls: &polls{Known: err == nil}}
+	for _, p := range list {
+		v.Polls.List = append(v.Polls.List, pollLine{p})
+	}
+	v.Polls.Facts = Preview{Preview: subscribe.Preview{Measured: subscribe.Measure(list)}}.Facts()
+	return p.showSubscriptions(w, r, "Subscription to "+status.Feed, []subscribe.Status{status}, v)
 }
 
 func statusOf(problem *web.Problem) int {
@@ -99,36 +150,51 @@ func statusOf(problem *web.Problem) int {
 	return cmp.Or(problem.Status, http.StatusInternalServerError)
 }
 
-func (p *Pages) showSubscriptions(w http.ResponseWriter, r *http.Request, title string, copies []subscribe.Status, problem *web.Problem) error {
-	v := view{Notice: notices[r.URL.Query().Get("done")], Problem: problem}
-	page := p.Layout(r, title, copies, nil)
-	for _, s := range copies {
-		v.Subscriptions = append(v.Subscriptions, Status{s})
-		if (Status{s}).UnderWay() && problem == nil {
+func (p *Pages) showSubscriptions(w http.ResponseWriter, r *http.Request, title string, copies []subscribe.Status, v view) error {
+	v.Notice = notices[r.URL.Query().Get("done")]
+	page := p.Layout(r, title, copies, v)
+	for _, s := range v.Subscriptions {
+		if s.UnderWay() && v.Problem == nil {
 			page.Refresh = 2
 		}
 	}
-	page.Data = v
-	return web.Render(w, r, statusOf(problem), subscriptionsPage, page)
+	return web.Render(w, r, statusOf(v.Problem), subscriptionsPage, page)
 }
 
 type form struct {
 	Subscription             Status
 	Schedule, Wait, PageSize string
+	Reset                    bool     // the preview is that of the settings without those made at run time
+	Preview                  *Preview // nil means that none was asked for
 	Problem                  *web.Problem
 }
 
 func (f form) Wrong(field string) string { return f.Problem.Wrong(field) }
 
 func (p *Pages) showForm(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
-	f := form{Subscription: Status{s.Status()}, Problem: problem}
+	return p.renderForm(w, r, s, nil, problem)
+}
+
+func (p *Pages) renderForm(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, preview *Preview, problem *web.Problem) error {
+	f := form{Subscription: Status{s.Status()}, Preview: preview, Problem: problem}
 	title := "Tune " + f.Subscription.Feed
-	if problem == nil {
+	if problem == nil && preview == nil {
 		f.Schedule, f.Wait, f.PageSize = f.Subscription.Schedule, f.Subscription.Detail.Set.Wait, f.Subscription.Detail.Set.PageSize
 	} else {
+		entered := r.URL.Query()
+		if r.Method == http.MethodPost {
+			entered = r.PostForm
+		}
+		f.Schedule, f.Wait, f.PageSize, f.Reset = entered.Get("schedule"), entered.Get("wait"), entered.Get("page_size"), entered.Has("reset")
+	}
+	switch {
+	case problem != nil:
 		title = "Error: " + title
-		entered := r.PostForm
-		f.Schedule, f.Wait, f.PageSize = entered.Get("schedule"), entered.Get("wait"), entered.Get("page_size")
+	case f.Reset:
+		f.Schedule, f.Wait, f.PageSize = preview.Proposed.Schedule, "", ""
+		fallthrough
+	case preview != nil:
+		title = "Preview: " + title
 	}
 	return web.Render(w, r, statusOf(problem), schedulePage, p.Layout(r, title, []subscribe.Status{f.Subscription.Status}, f))
 }

@@ -18,7 +18,7 @@ import (
 func TestRefusedToken(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]string{401: "FEED_TOKEN", 403: "is not for this feed", 404: "404 Not Found"} {
-		if got := inWords(fmt.Errorf("poll: %w", &feedclient.StatusError{Status: status})); !strings.Contains(got, want) {
+		if got := subscribe.InWords(fmt.Errorf("poll: %w", &feedclient.StatusError{Status: status})); !strings.Contains(got, want) {
 			t.Errorf("%d: %s", status, got)
 		}
 	}
@@ -62,5 +62,61 @@ func TestStalenessInWords(t *testing.T) {
 	}
 	if got := (Status{subscribe.Status{CatchingUp: &subscribe.Pace{Copied: 1200, PerSecond: 400, Left: 75}}}).Copying(); got != "1,200 entries copied, 400 a second, about 1 min 15 s left" {
 		t.Error(got)
+	}
+}
+
+// Odd schedules are warned of, usual ones are not.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		schedule, wait string
+		held, paused   bool
+		cost           subscribe.Cost
+		want           []string
+	}{
+		{"@every 30s", "0s", true, false, subscribe.Cost{RequestsPerDay: 2880, Expected: 15, Worst: 30}, nil},
+		{"*/15 * * * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 96, Expected: 450, Worst: 900}, nil},
+		{"0 6 * * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 1, Expected: 43200, Worst: 86400}, nil},
+		{"0 6 * * *", "25s", true, false, subscribe.Cost{RequestsPerDay: 1, Expected: 43200, Worst: 86400}, nil},
+		{"0 6 * * *", "25s", false, true, subscribe.Cost{RequestsPerDay: 1, Expected: 43200, Worst: 86400}, []string{"is paused", "answers waiting requests at once"}},
+		{"0 6 1 * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 12 / 365.25, Expected: 1e6, Worst: 31 * 86400}, []string{"up to 31 days old"}},
+		{"@every 1s", "0s", true, false, subscribe.Cost{RequestsPerDay: 86400, Expected: .5, Worst: 1}, []string{"86,400 a day while nothing is new. With a wait"}},
+		{"* * * * * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 86400, Expected: .5, Worst: 1}, []string{"86,400 a day", "six fields"}},
+		{"*/7 */5 * * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 45, Expected: 1, Worst: 2}, []string{"*/7 starts again, so that the last step of an hour", "*/5 starts again, so that the last step of a day"}},
+		{"* 8 * * *", "0s", true, false, subscribe.Cost{RequestsPerDay: 60, Expected: 39733.75, Worst: 82860}, []string{"uneven", "hours 8"}},
+		{"0 0 13 * FRI", "0s", true, false, subscribe.Cost{RequestsPerDay: .17, Expected: 1, Worst: 604800}, []string{"up to 7 days old", "match either"}},
+	} {
+		to := subscribe.Plan{Schedule: c.schedule, Wait: c.wait, Cost: c.cost, WithoutWait: c.cost}
+		if c.wait != "0s" && c.held {
+			to.Cost = subscribe.Cost{RequestsPerDay: 3456, Expected: .001, Worst: 1}
+		}
+		got := Preview{Preview: subscribe.Preview{Proposed: to, Held: c.held, Paused: c.paused}}.warnings()
+		if len(got) != len(c.want) {
+			t.Errorf("%s, wait %s: %q", c.schedule, c.wait, got)
+			continue
+		}
+		for i, want := range c.want {
+			if !strings.Contains(got[i], want) {
+				t.Errorf("%s, wait %s: %q is not of %q", c.schedule, c.wait, got[i], want)
+			}
+		}
+	}
+}
+
+// Trouble comes first in the list of feeds.
+func TestRank(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	in := func(state string, failing *time.Time, rejected int) Status {
+		return Status{subscribe.Status{Copy: subscribe.Copy{State: state, FailingSince: failing}, RejectedEntries: rejected}}
+	}
+	last := -1
+	for i, s := range []Status{
+		in(subscribe.Diverged, &at, 0), in(subscribe.Stale, nil, 0), in(subscribe.Fresh, &at, 0), in(subscribe.Fresh, nil, 1), in(subscribe.Paused, &at, 0), in(subscribe.Fresh, nil, 0),
+	} {
+		if s.rank() <= last {
+			t.Errorf("%d has rank %d after %d", i, s.rank(), last)
+		}
+		last = s.rank()
 	}
 }

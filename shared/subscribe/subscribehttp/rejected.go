@@ -1,6 +1,8 @@
 package subscribehttp
 
 import (
+	"cmp"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -54,6 +56,14 @@ func (p *Pages) rejected(w http.ResponseWriter, r *http.Request, s *subscribe.Su
 
 // rejectedPage returns the entries that the request asks for, and the address of those after them.
 func rejectedPage(r *http.Request, s *subscribe.Subscription) (list []subscribe.RejectedEntry, next string, err error) {
+	id, err := web.QueryUUID(r.URL.Query(), "id")
+	if err != nil {
+		return nil, "", err
+	}
+	if id != nil {
+		list, err = s.RejectedEntity(r.Context(), *id)
+		return list, "", err
+	}
 	after, err := parseMark(r.URL.Query().Get("after"))
 	if err != nil {
 		return nil, "", err
@@ -144,16 +154,20 @@ type rejectedView struct {
 	Subscription Status
 	Entries      []subscribe.RejectedEntry
 	Next         string // address of the page after this one; empty: there is none
+	ID           string // that was searched for; empty: none
 	Notice       string
 	Problem      *web.Problem
 }
 
 func (p *Pages) showRejected(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription, problem *web.Problem) error {
-	q := rejectedView{Subscription: Status{s.Status()}, Problem: problem, Notice: notice(r.URL.Query())}
+	q := rejectedView{Subscription: Status{s.Status()}, Problem: problem, Notice: notice(r.URL.Query()), ID: strings.TrimSpace(r.URL.Query().Get("id"))}
 	var err error
-	if q.Entries, q.Next, err = rejectedPage(r, s); err != nil {
+	q.Entries, q.Next, err = rejectedPage(r, s)
+	if wrong, ok := errors.AsType[*web.Problem](err); ok { // stands beside the form
+		q.Problem = cmp.Or(problem, wrong)
+	} else if err != nil {
 		return err
 	}
-	return web.Render(w, r, statusOf(problem), rejectedEntriesPage,
+	return web.Render(w, r, statusOf(q.Problem), rejectedEntriesPage,
 		p.Layout(r, "Rejected entries of "+q.Subscription.Feed, []subscribe.Status{q.Subscription.Status}, q))
 }

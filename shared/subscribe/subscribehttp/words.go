@@ -1,17 +1,12 @@
 package subscribehttp
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -24,7 +19,7 @@ func (s Status) Trouble() string {
 	if s.Detail.Err == nil {
 		return ""
 	}
-	return inWords(s.Detail.Err)
+	return subscribe.InWords(s.Detail.Err)
 }
 
 // Failing says since when polls fail; empty: they do not.
@@ -48,21 +43,55 @@ func (s Status) Rejected() string { return entries(s.RejectedEntries) }
 // Held tells that a request waits at the source.
 func (s Status) Held() bool { return s.Detail.Held && s.State == subscribe.Fresh && !s.Standby }
 
-// next says when the source is asked next, in the few words of a page's top; empty: not at all.
-func (s Status) next() string {
+// next says when the source is asked next, in words or as a time; neither: not at all.
+func (s Status) next() (string, time.Time) {
 	switch {
 	case s.Detail.Unknown:
-		return ""
 	case s.Standby:
-		return "by another process"
+		return "by another process", time.Time{}
 	case s.Held():
-		return "now, waiting at the source"
-	case len(s.NextPolls) == 0:
-		return ""
-	case time.Until(s.NextPolls[0]) < day:
-		return s.NextPolls[0].Format("15:04:05") + " UTC"
+		return "now, waiting at the source", time.Time{}
+	case len(s.NextPolls) > 0:
+		return "", s.NextPolls[0]
 	}
-	return s.NextPolls[0].Format("2 Jan, 15:04:05") + " UTC"
+	return "", time.Time{}
+}
+
+// Next says in words when the source is asked next; if it is empty, NextAt has the time.
+func (s Status) Next() string {
+	words, _ := s.next()
+	return words
+}
+
+// NextAt returns when the source is asked next; zero means that Next says it, or that it is not asked.
+func (s Status) NextAt() time.Time {
+	_, at := s.next()
+	return at
+}
+
+// Delay says how long something new stays unknown, in a few words.
+func (s Status) Delay() string {
+	if s.Cost.Held() {
+		return "milliseconds"
+	}
+	return span(s.Cost.Expected) + ", at most " + span(s.Cost.Worst)
+}
+
+// rank puts trouble first.
+func (s Status) rank() int {
+	switch {
+	case s.State == subscribe.Diverged:
+		return 0
+	case s.State == subscribe.Stale:
+		return 1
+	case s.State != subscribe.Paused && s.FailingSince != nil:
+		return 2
+	case s.RejectedEntries > 0:
+		return 3
+	case s.State != subscribe.Fresh:
+		return 4
+	}
+	return 5
 }
 
 // UnderWay tells that it will soon be otherwise.
@@ -84,11 +113,7 @@ func (s Status) Requests() string {
 
 // Staleness says how long something new stays unknown.
 func (s Status) Staleness() string {
-	c := s.Cost
-	if c.Held() {
-		return "milliseconds, " + span(c.Worst) + " at most"
-	}
-	return span(c.Expected) + " on average, " + span(c.Worst) + " at most"
+	return delay(s.Cost)
 }
 
 // Copying says how far and how fast a poll copies.
@@ -142,54 +167,29 @@ func span(seconds float64) string {
 
 const day = 24 * time.Hour
 
-// inWords says what a failed poll means to those who read the copy; the details stand in last_error.
-func inWords(err error) string {
-	var status *feedclient.StatusError
-	var network net.Error
-	var noAnswer *feedclient.NoAnswerError
-	var redirect *feedclient.RedirectError
-	switch {
-	case errors.Is(err, subscribe.ErrEntries):
-		return "What the source said could not be passed on."
-	case errors.Is(err, subscribe.ErrApply):
-		return "What the source said could not be applied."
-	case errors.Is(err, feedclient.ErrDiverged):
-		return "The source has another history than this copy."
-	case errors.Is(err, feed.ErrPage):
-		return "The source sent something that is not a page of this feed."
-	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
-		return "The source wants a token that it knows: FEED_TOKEN, or the password in the feed’s URL."
-	case errors.As(err, &status) && status.Status == http.StatusForbidden:
-		return "The token that the source was asked with is not for this feed."
-	case errors.As(err, &status):
-		return fmt.Sprintf("The source answered %d %s.", status.Status, http.StatusText(status.Status))
-	case errors.As(err, &network) && network.Timeout():
-		return "The source does not answer in time."
-	case errors.As(err, &redirect):
-		return "The source redirects to another place: its address may have changed."
-	case errors.As(err, &noAnswer):
-		return "The source cannot be reached."
-	default:
-		return "The last poll failed."
-	}
-}
-
 // Freshness returns the same for the top of a page.
 func (s Status) Freshness() web.Freshness {
 	f := web.Freshness{
-		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Next: s.next(),
+		Feed: s.Feed, State: s.State, Behind: s.LagEntries, URL: pathOf(s.Feed), Source: s.Detail.Source, Undated: s.Detail.Undated,
 		Schedule: s.Schedule, Wait: s.Wait, SetWait: s.Detail.Set.Wait, SetPageSize: s.Detail.Set.PageSize,
 	}
+	f.Next, f.NextAt = s.next()
 	if s.AsOf != nil {
 		f.AsOf = *s.AsOf
 	}
-	if f.Failing, f.Undated = s.Failing(), s.Detail.Undated; f.Failing != "" && s.State == subscribe.Fresh {
-		f.Failing = "but " + f.Failing
+	if s.FailingSince != nil {
+		f.FailingSince, f.Failing = *s.FailingSince, "polls fail since"
+		switch s.State {
+		case subscribe.Paused:
+			f.Failing = "the last polls failed, since"
+		case subscribe.Fresh:
+			f.Failing = "but polls fail since"
+		}
 	}
 	var notes []string
 	switch {
 	case s.Detail.Err != nil && len(s.NextPolls) > 0:
-		notes = append(notes, s.Trouble()+" Next try at "+s.NextPolls[0].Format("15:04:05")+" UTC.")
+		notes, f.Retry = append(notes, s.Trouble()), s.NextPolls[0]
 	case s.LagEntries > 0 && s.State != subscribe.Paused && s.State != subscribe.Fresh:
 		notes = append(notes, "Copying: the source is ahead.")
 	}

@@ -3,23 +3,17 @@
 (() => {
   "use strict";
   const list = document.querySelector("[data-live]");
-  if (!list || !window.EventSource) return;
+  if (!list || !follow) return;
 
   const where = document.getElementById("where");
   const pages = document.getElementById("pages");
   const live = document.getElementById("live");
   const button = document.getElementById("arrivals");
-  const [state, status] = live.children;
+  const [status] = live.children;
 
   const SOON = 150, APART = 1000, SHOWN = 4000, SPOKEN = 5000, RETRY = 5000, RETRY_MAX = 60000; // ms
 
   let stream, fetched = 0, due, fetching = false, again = false, waiting = null, retry = RETRY, retrying;
-
-  function say(word, badge) {
-    state.textContent = word;
-    state.className = "badge " + badge;
-    live.hidden = false;
-  }
 
   // A screen reader is told at most once in SPOKEN.
   let untold = 0, telling;
@@ -35,20 +29,28 @@
   const entries = n => n === 1 ? "1 new entry" : n + " new entries";
 
   function open() {
-    clearTimeout(retrying);
-    stream?.close();
-    stream = new EventSource(list.dataset.live);
-    stream.onopen = () => { retry = RETRY; say("live", "fresh"); };
+    stop();
+    const opened = stream = new EventSource(list.dataset.live);
+    stream.onopen = () => { retry = RETRY; follow.live(); };
     stream.onmessage = soon;
     stream.onerror = () => {
-      if (!live.hidden) say("reconnecting", "stale");
-      if (stream.readyState !== EventSource.CLOSED) return; // it connects again by itself
-      retrying = setTimeout(() => refresh().then(open), retry);
+      follow.outdated();
+      if (opened.readyState !== EventSource.CLOSED) return; // it connects again by itself
+      retrying = setTimeout(resume, retry);
       retry = Math.min(2 * retry, RETRY_MAX);
     };
   }
 
-  function close() {
+  let turn = 0;
+
+  async function resume() {
+    const mine = ++turn;
+    await refresh();
+    if (mine === turn) open();
+  }
+
+  function stop() {
+    turn++;
     clearTimeout(retrying);
     stream?.close();
   }
@@ -115,6 +117,7 @@
       e.classList.add("arrived");
       list.insertBefore(e, first);
     }
+    times.show(list);
     setTimeout(() => arrived.forEach(e => e.classList.remove("arrived")), SHOWN);
     for (const part of [where, pages]) {
       const now = page.getElementById(part.id);
@@ -129,10 +132,5 @@
     where.focus({ preventScroll: true });
   };
 
-  // A stream is a connection, of which a browser has few: only the page that is looked at keeps one.
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) close();
-    else refresh().then(open);
-  });
-  if (!document.hidden) open();
+  follow.by({ open, resume, stop });
 })();
