@@ -108,7 +108,7 @@ func (s *startup) text() string {
 // logDir is the folder of the services' logs.
 func (c *company) logDir() string { return filepath.Join(c.dir, "log") }
 
-// output returns what takes the lines of a service: all for its log, which begins anew with each start of up, and for
+// output returns what takes the lines of a service: all for its log, which starts over with each start of up, and for
 // the console what matters of them, or all with --verbose.
 func (c *company) output(name string) *source {
 	out := &source{console: c.out, name: name}

@@ -115,8 +115,8 @@ func (c *console) colourOf(name string) int {
 type source struct {
 	*console
 	name   string
-	log    *os.File // nil: none
-	events *events  // nil: all lines go to the console
+	log    *os.File // nil means none
+	events *events  // nil means that all lines go to the console
 	rest   []byte   // a line without its end
 }
 
