@@ -55,7 +55,7 @@ func (c column) Show() string {
 	case "timestamptz":
 		return "{{with " + f + "}}{{time .}}{{end}}"
 	case "jsonb":
-		return `<code>{{printf "%s" ` + f + "}}</code>"
+		return "{{with " + f + "}}<details><summary>show</summary><pre>{{json .}}</pre></details>{{end}}"
 	default:
 		return "{{with " + f + "}}{{.}}{{end}}"
 	}
