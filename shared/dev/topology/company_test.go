@@ -113,7 +113,7 @@ func TestPage(t *testing.T) {
 		`<p class="banner bad" role="status"><strong>sales: down.</strong> The other services are not affected.</p>`,
 		`<a href="http://localhost:8080"><text class="name" x="16" y="30">sales</text></a>`, "down since " + noon.Format("15:04:05"), "It cannot be reached.",
 		`<a href="http://localhost:8080/feeds/orders">`, `publishes <tspan class="feed">orders</tspan>`, "sells &lt;cars&gt;",
-		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 0 behind, 7 min ago", `it has missed polls<br><span class="muted">ask: &lt;refused&gt;</span>`, `<path class="arrow stale"`,
+		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 0 behind, 7 min ago", `it has missed polls<br><code>ask: &lt;refused&gt;</code>`, `<path class="arrow stale"`,
 		`<code>@every 5s</code>`, "orders at warehouse", `<a href="/?refresh=off">`,
 	} {
 		if !strings.Contains(body, part) {
