@@ -107,7 +107,7 @@ func TestNew(t *testing.T) {
 		}
 	}
 	t.Run("the service of the README", func(t *testing.T) { newAsInReadme(t, copied, binary, must) })
-	if _, _, page := get(t, url+"/", "text/html"); !strings.Contains(page, "&lt;b&gt;second&lt;/b&gt;") || !strings.Contains(page, "<details><summary>show</summary><pre>[\n  &#34;a&#34;\n]</pre></details>") || !strings.Contains(page, ">false<") || !strings.Contains(page, zero.String()) {
+	if _, _, page := get(t, url+"/", "text/html"); !strings.Contains(page, "&lt;b&gt;second&lt;/b&gt;") || !strings.Contains(page, "<code>[\n  &#34;a&#34;\n]</code>") || !strings.Contains(page, ">false<") || !strings.Contains(page, zero.String()) {
 		t.Errorf("the page is %s", page)
 	}
 }

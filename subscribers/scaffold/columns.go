@@ -55,7 +55,9 @@ func (c column) Show() string {
 	case "timestamptz":
 		return "{{with " + f + "}}{{time .}}{{end}}"
 	case "jsonb":
-		return "{{with " + f + "}}<details><summary>show</summary><pre>{{json .}}</pre></details>{{end}}"
+		return "{{with " + f + "}}<code>{{json .}}</code>{{end}}"
+	case "uuid", "text": // which may be long
+		return "{{with " + f + "}}<code>{{.}}</code>{{end}}"
 	default:
 		return "{{with " + f + "}}{{.}}{{end}}"
 	}

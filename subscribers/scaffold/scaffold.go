@@ -78,6 +78,25 @@ func (s *service) Uses(pkg string) bool {
 	return slices.ContainsFunc(s.Columns, func(c column) bool { return strings.Contains(c.GoType(), pkg+".") })
 }
 
+// shown is how many columns the page's table has besides the id, so that it fits into a window.
+const shown = 4
+
+// Shown returns the first columns that are no JSON.
+func (s *service) Shown() (some []column) {
+	for _, c := range s.Columns {
+		if c.Type != "jsonb" && len(some) < shown {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// Rest returns the other columns, which a row shows when it is opened.
+func (s *service) Rest() []column {
+	first := s.Shown()
+	return slices.DeleteFunc(slices.Clone(s.Columns), func(c column) bool { return slices.Contains(first, c) })
+}
+
 // Example returns an entity as JSON, with invented values: what the feed has may be personal.
 func (s *service) Example() string {
 	var members []string
@@ -116,11 +135,11 @@ func run(ctx context.Context, name, feedURL string, addresses, commands []string
 	if err != nil {
 		return fmt.Errorf("--feed %s: %w", feedclient.ShownURL(address), err)
 	}
-	shown := *address
-	shown.User = nil // a secret
+	public := *address
+	public.User = nil // a secret
 	s := &service{
 		Module: module.path, Name: name, Title: strings.ToUpper(name[:1]) + name[1:], Addr: freeAddr(addresses),
-		Feed: path.Base(address.Path), URL: shown.String(), Table: tableOf(path.Base(address.Path)), Columns: columns,
+		Feed: path.Base(address.Path), URL: public.String(), Table: tableOf(path.Base(address.Path)), Columns: columns,
 	}
 	s.Text = "keeps a copy of " + s.Feed
 	wrote, err := module.write(s)
