@@ -79,7 +79,7 @@ func (s *service) Uses(pkg string) bool {
 }
 
 // shown is how many columns the page's table has besides the id, so that it fits into a window.
-const shown = 4
+const shown = 3
 
 // Shown returns the first columns that are no JSON.
 func (s *service) Shown() (some []column) {
