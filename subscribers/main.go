@@ -26,6 +26,7 @@ import (
 	"github.com/edison-cars/data-feeds/subscribers/mailer"
 	"github.com/edison-cars/data-feeds/subscribers/operate"
 	"github.com/edison-cars/data-feeds/subscribers/relay"
+	"github.com/edison-cars/data-feeds/subscribers/scaffold"
 	"github.com/edison-cars/data-feeds/subscribers/shipping"
 	"github.com/edison-cars/data-feeds/subscribers/warehouse"
 )
@@ -83,9 +84,13 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 		root.AddCommand(serviceCommand(s, env, stdout))
 		here.Services = append(here.Services, directory.Service{Name: s.Name, URL: "http://" + s.Addr, Text: s.Text})
 	}
+	var addresses []string
+	for _, s := range services() {
+		addresses = append(addresses, s.Addr)
+	}
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), checkCommand(env, stdout), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), scaffold.Command(env, addresses), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)
@@ -163,6 +168,7 @@ func list(operators []*cobra.Command, w io.Writer) error {
 	for _, c := range operators {
 		fmt.Fprintf(tw, "  %s\t%s\n", c.Use, c.Short)
 	}
-	fmt.Fprintln(tw, "\nfollow URL prints the entries of any feed as they arrive, check URL checks its source against the protocol, completion the completion of a shell, --version the version.\nCOMMAND --help says more.")
+	fmt.Fprintln(tw, "\nnew NAME --feed URL writes a new service. follow URL prints the entries of any feed as they arrive. check URL checks its source against the protocol.\n"+
+		"completion is that of a shell, --version the version. COMMAND --help says more.")
 	return tw.Flush()
 }

@@ -44,6 +44,10 @@ type Config struct {
 	watchdog, volatile bool // see cluster.Options
 }
 
+// FindServer returns an error that says what to do if this machine has no PostgreSQL for private servers. The folder of
+// its binaries is bin, or "" if they are to be searched for.
+func FindServer(ctx context.Context, bin string) error { return cluster.Find(ctx, bin) }
+
 // Migrations is one numbered set of migrations of a database.
 type Migrations = migrate.Set
 

@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +29,7 @@ type company struct {
 	services  []service
 
 	portOffset int
+	verbose    bool
 }
 
 // run starts all services, and returns when all have stopped: because ctx was cancelled, or because all died.
@@ -38,10 +43,18 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 		running.Go(func() { c.keep(ctx, s, ready, change) })
 	}
 	alive, answering := len(c.services), 0
+	var waiting startup
+	for _, s := range c.services {
+		waiting.add(s.name)
+	}
+	started := c.out.progress(waiting.text)
+	defer started()
 	for {
 		select {
 		case s := <-ready:
+			waiting.done(s.name)
 			if answering++; answering == len(c.services) {
+				started()
 				c.welcome()
 			}
 			if s.name == sales && ordersPerMinute > 0 {
@@ -49,16 +62,66 @@ func (c *company) run(ctx context.Context, ordersPerMinute int) error {
 				running.Go(func() { shoppers.run(ctx) })
 			}
 		case n := <-change:
+			if n < 0 {
+				started()
+			}
 			if alive += n; alive == 0 {
 				return errors.New("no service is left")
 			}
 		case <-ctx.Done():
+			started()
 			c.out.line(self, "stopping")
+			stopped := c.out.progress(func() string { return "stopping" })
 			running.Wait()
+			stopped()
 			c.out.line(self, "everything has stopped")
 			return nil
 		}
 	}
+}
+
+// A startup is the names of the services that are not ready yet.
+type startup struct {
+	mu    sync.Mutex
+	all   int
+	names []string
+}
+
+func (s *startup) add(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.names = s.all+1, append(s.names, name)
+}
+
+func (s *startup) done(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names = slices.DeleteFunc(s.names, func(n string) bool { return n == name })
+}
+
+func (s *startup) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%d of %d ready, waiting for %s", s.all-len(s.names), s.all, strings.Join(s.names, ", "))
+}
+
+// logDir is the folder of the services' logs.
+func (c *company) logDir() string { return filepath.Join(c.dir, "log") }
+
+// output returns what takes the lines of a service: all for its log, which starts over with each start of up, and for
+// the console what matters of them, or all with --verbose.
+func (c *company) output(name string) *source {
+	out := &source{console: c.out, name: name}
+	path := filepath.Join(c.logDir(), name+".log")
+	_ = os.Rename(path, path+".1")
+	var err error
+	if out.log, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+		c.out.warnOnce(fmt.Sprintf("the log of %s is printed here: %v", name, err))
+	}
+	if !c.verbose && err == nil {
+		out.events = newEvents(func(text string) { c.out.write(name, []byte(text)) }, c.out.warnOnce)
+	}
+	return out
 }
 
 func (c *company) url(name string) string {
@@ -103,7 +166,7 @@ func (c *company) keep(ctx context.Context, s service, ready chan<- service, cha
 	cmd.Dir = c.root
 	cmd.Env = c.environ(s)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C in the terminal must reach up only
-	out := &source{console: c.out, name: s.name}
+	out := c.output(s.name)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = time.Second // where a process that it started holds its output open
 	err := cmd.Start()
@@ -113,6 +176,7 @@ func (c *company) keep(ctx context.Context, s service, ready chan<- service, cha
 		go func() {
 			_ = cmd.Wait()
 			out.flush()
+			_ = out.log.Close()
 			died()
 			close(exited)
 		}()
@@ -166,7 +230,7 @@ func (c *company) awaitReady(ctx context.Context, s service, ready chan<- servic
 		case <-ctx.Done():
 			return
 		case <-late:
-			c.out.line(self, "%s is not ready after %v; its own lines above may say why. The others go on", s.name, readyTimeout)
+			c.out.line(self, "%s is not ready after %v; its log, %s, may say why. The others go on", s.name, readyTimeout, filepath.Join(c.logDir(), s.name+".log"))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -9,11 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
 func main() { daemon.Main(run) }
@@ -23,11 +25,16 @@ with a private PostgreSQL, until Ctrl-C. The map of them, with which service rea
 fresh each copy is, is at http://localhost:8079. A service that dies is not started
 again: up says so, the map shows it, the others go on.
 
+A line is printed for each change that matters: a service is ready or has died, its polls fail for 5
+seconds or succeed again, a copy has caught up, an entry was rejected, a database was restarted; and for
+warnings. The full logs are in log/NAME.log beside the data, those of the start before in NAME.log.1.
+
 Usage: go run ./shared/cmd/up [flags]
 
   --orders-per-minute N   invented shoppers buy N cars a minute, 0 to 6000 (default 0)
   --stream                bring RabbitMQ, from the binaries on the machine, and the relay along, which
                           republishes the orders feed to it: an event stream for consumers of AMQP
+  --verbose               print the full logs of all services, not just what matters of them
   --fresh                 delete the data of the services first
   --port-offset N         add N to every port, so that a second company runs beside the
                           first, 0 to 57000 (default 0); give it a --dir of its own
@@ -53,6 +60,7 @@ type options struct {
 	ordersPerMinute int
 	fresh           bool
 	stream          bool
+	verbose         bool
 	portOffset      int
 	dir             string
 }
@@ -64,6 +72,7 @@ func parseFlags(args []string) (o options, err error) {
 	flags.Func("orders-per-minute", "", upTo(6000, &o.ordersPerMinute))
 	flags.BoolVar(&o.fresh, "fresh", false, "")
 	flags.BoolVar(&o.stream, "stream", false, "")
+	flags.BoolVar(&o.verbose, "verbose", false, "")
 	flags.Func("port-offset", "", upTo(57000, &o.portOffset))
 	flags.Func("dir", "", func(s string) error {
 		if s == "" {
@@ -94,7 +103,7 @@ func upTo(limit int, into *int) func(string) error {
 	}
 }
 
-func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
+func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) (err error) {
 	opts, err := parseFlags(args)
 	if errors.Is(err, flag.ErrHelp) {
 		_, err = io.WriteString(stdout, help)
@@ -115,27 +124,48 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return fmt.Errorf("--stream: %w; or name a RabbitMQ that runs in AMQP_URL", err)
 		}
 	}
+	if err := tools(ctx, env); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && noSpace(err.Error()) {
+			err = fmt.Errorf("%w\nthe disk is full: %s", err, freeSpace)
+		}
+	}()
 	unlock, err := lockDir(opts.dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	out := newConsole(stdout, env)
-	out.line(self, "building")
-	if err := build(ctx, root, opts.dir); err != nil {
+	site := service{name: "map", addr: net.JoinHostPort("localhost", strconv.Itoa(mapPort+opts.portOffset))}
+	smtp := service{name: sink, addr: net.JoinHostPort("localhost", strconv.Itoa(sinkPort+opts.portOffset))}
+	free := func(services []service) error {
+		return portsFree(ctx, append([]service{site, smtp}, withStream(services, opts.stream, env["AMQP_URL"])...))
+	}
+	all, err := declaredServices(root, opts.portOffset)
+	if err != nil {
 		return err
 	}
-	all, err := listServices(ctx, opts.dir, opts.portOffset)
+	if err := free(all); err != nil { // before the build, which may take minutes
+		return err
+	}
+	out := newConsole(stdout, env)
+	out.line(self, "building")
+	built := out.progress(func() string { return "building" })
+	err = build(ctx, root, opts.dir)
+	built()
 	if err != nil {
+		return err
+	}
+	if all, err = listServices(ctx, opts.dir, opts.portOffset); err != nil {
 		return err
 	}
 	services := withStream(all, opts.stream, env["AMQP_URL"])
 	for _, s := range services {
 		out.reserve(s.name)
 	}
-	site := service{name: "map", addr: net.JoinHostPort("localhost", strconv.Itoa(mapPort+opts.portOffset))}
-	if err := portsFree(ctx, append([]service{site}, services...)); err != nil {
+	if err := free(all); err != nil {
 		return err
 	}
 	if opts.fresh {
@@ -143,7 +173,11 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 	}
-	c := &company{root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services, portOffset: opts.portOffset}
+	c := &company{root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services, portOffset: opts.portOffset, verbose: opts.verbose}
+	if err := os.MkdirAll(c.logDir(), 0o755); err != nil {
+		return err
+	}
+	out.line(self, "full logs: %s", filepath.Join(c.logDir(), "NAME.log"))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	mapEnds, err := c.serveMap(ctx, site)
@@ -152,6 +186,14 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	defer func() { cancel(); mapEnds() }()
 	return c.run(ctx, opts.ordersPerMinute)
+}
+
+// tools checks that the machine has what up needs.
+func tools(ctx context.Context, env map[string]string) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		return fmt.Errorf("up builds the services with go, which is in no folder of PATH (%s): add Go's, such as /usr/local/go/bin", env["PATH"])
+	}
+	return postgres.FindServer(ctx, env["PGBIN"])
 }
 
 // moduleRoot returns the nearest folder with a go.mod, from the current one upwards.

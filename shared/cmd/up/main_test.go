@@ -18,8 +18,8 @@ import (
 
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	o, err := parseFlags([]string{"--orders-per-minute", "60", "--fresh", "--stream", "--port-offset=1000", "--dir", "/x/y"})
-	if want := (options{60, true, true, 1000, "/x/y"}); err != nil || o != want {
+	o, err := parseFlags([]string{"--orders-per-minute", "60", "--fresh", "--stream", "--verbose", "--port-offset=1000", "--dir", "/x/y"})
+	if want := (options{60, true, true, true, 1000, "/x/y"}); err != nil || o != want {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for args, text := range map[string]string{
@@ -156,6 +156,37 @@ func TestPortTaken(t *testing.T) {
 	l.Close()
 	if err := portsFree(t.Context(), []service{{name: "warehouse", addr: addr}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A machine without what up needs is told what to do, before anything is built.
+func TestTools(t *testing.T) {
+	empty := t.TempDir()
+	if err := tools(t.Context(), map[string]string{"PGBIN": empty}); err == nil || !strings.Contains(err.Error(), "PGBIN: no usable PostgreSQL server in "+empty) {
+		t.Error(err)
+	}
+	t.Setenv("PATH", empty)
+	if err := tools(t.Context(), map[string]string{"PATH": empty}); err == nil || !strings.Contains(err.Error(), "no folder of PATH ("+empty+")") {
+		t.Error(err)
+	}
+}
+
+// A port that is taken is told before the build.
+func TestPortTakenBeforeTheBuild(t *testing.T) {
+	t.Parallel()
+	dir, offset := t.TempDir(), freeOffset(t)
+	l, err := net.Listen("tcp", net.JoinHostPort("localhost", strconv.Itoa(8094+offset)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var out bytes.Buffer
+	err = run(t.Context(), []string{"--dir", dir, "--port-offset", strconv.Itoa(offset)}, map[string]string{}, &out)
+	if err == nil || !strings.Contains(err.Error(), "shipping cannot have localhost:") || !strings.Contains(err.Error(), "--port-offset ") || out.Len() > 0 {
+		t.Errorf("%v, after %q", err, &out)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "bin")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it has built: %v", err)
 	}
 }
 

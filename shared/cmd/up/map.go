@@ -26,7 +26,7 @@ func (c *company) listed() (services directory.Services) {
 
 // serveMap serves the map until ctx ends; wait returns when that is over.
 func (c *company) serveMap(ctx context.Context, at service) (wait func(), err error) {
-	logger, err := daemon.Logger(&source{console: c.out, name: self}, "warn")
+	logger, err := daemon.Logger(c.output(at.name), "info")
 	if err != nil {
 		return nil, err
 	}

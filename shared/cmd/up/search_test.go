@@ -120,6 +120,17 @@ func (b *bench) search(t *testing.T, words ...string) (places []string) {
 		}
 		look("log of the server of "+s.name, log)
 	}
+	logs, err := filepath.Glob(filepath.Join(b.dir, "log", "*"))
+	if err != nil || len(logs) < len(b.services) {
+		t.Errorf("the logs of the services are %q, %v", logs, err)
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		look("log "+path, text)
+	}
 	for _, p := range b.started {
 		look("log of "+strings.Join(p.Args, " "), []byte(p.text(t)))
 	}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
 	"net"
 	"os"
@@ -80,15 +83,61 @@ const (
 
 // listServices lists all services: sales, customers, those of the subscribers' binary, the mail sink, and the broker.
 func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
-	all := []service{
-		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
-		{name: customersApp, text: "accounts of customers", args: []string{"./sales-feed", "customers"}, addr: "localhost:8081"},
-	}
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "subscribers")).Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the subscribers: %w", err)
 	}
-	all = append(all, parseList(string(out))...)
+	return withOthers(parseList(string(out)), portOffset)
+}
+
+// declaredServices lists the services, without what they read, as the source code declares them: before a build.
+func declaredServices(root string, portOffset int) ([]service, error) {
+	files, err := filepath.Glob(filepath.Join(root, "subscribers", "*", "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var found []service
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			continue // the build tells
+		}
+		for node := range ast.Preorder(tree) {
+			if literal, ok := node.(*ast.CompositeLit); ok {
+				if addr := field(literal, "Addr"); addr != "" {
+					found = append(found, service{name: filepath.Base(filepath.Dir(file)), addr: addr})
+				}
+			}
+		}
+	}
+	return withOthers(found, portOffset)
+}
+
+// field returns the string that a literal sets a field to, or "".
+func field(of *ast.CompositeLit, name string) string {
+	for _, e := range of.Elts {
+		if pair, ok := e.(*ast.KeyValueExpr); ok {
+			key, _ := pair.Key.(*ast.Ident)
+			value, _ := pair.Value.(*ast.BasicLit)
+			if key != nil && key.Name == name && value != nil && value.Kind == token.STRING {
+				text, _ := strconv.Unquote(value.Value)
+				return text
+			}
+		}
+	}
+	return ""
+}
+
+// withOthers adds to the subscribers the services that are not of their binary, and moves all ports.
+func withOthers(subscribers []service, portOffset int) ([]service, error) {
+	all := []service{
+		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
+		{name: customersApp, text: "accounts of customers", args: []string{"./sales-feed", "customers"}, addr: "localhost:8081"},
+	}
+	all = append(all, subscribers...)
 	all = append(all, service{name: sink, text: "shows the mails that mailer and customers send", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
 	all = append(all, service{name: broker, text: "takes the event stream that the relay sends", args: []string{"./" + brokerPackage}, addr: "localhost:5673"})
 	for i, s := range all {
@@ -141,12 +190,26 @@ func portsFree(ctx context.Context, services []service) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s\nstop what runs there, or choose other ports: --port-offset N, with a --dir of its own", strings.Join(taken, "\n"))
+			return fmt.Errorf("%s\nstop what runs there, or run on other ports: --port-offset %s --dir DIR", strings.Join(taken, "\n"), freeOffsetFor(ctx, services))
 		}
 		if !wait(ctx, 100*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
+}
+
+// freeOffsetFor returns a number to add to the services' ports that makes them free, or N.
+func freeOffsetFor(ctx context.Context, services []service) string {
+	for offset := 1000; offset <= 20_000; offset += 1000 {
+		if !slices.ContainsFunc(services, func(s service) bool {
+			host, port, _ := net.SplitHostPort(s.addr)
+			n, err := strconv.Atoi(port)
+			return err != nil || free(ctx, net.JoinHostPort(host, strconv.Itoa(n+offset))) != nil
+		}) {
+			return strconv.Itoa(offset)
+		}
+	}
+	return "N"
 }
 
 func free(ctx context.Context, addr string) error {

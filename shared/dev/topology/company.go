@@ -63,6 +63,7 @@ type Copy struct {
 	Schedule  string      `json:"schedule"`
 	NextPolls []time.Time `json:"next_polls"`
 	LastError *string     `json:"last_error"`
+	Rejected  int         `json:"rejected_entries"`
 }
 
 // connect finds the service of each feed that is read. A source outside the company joins the list. A feed that is read

@@ -79,7 +79,7 @@ func TestFailingCopy(t *testing.T) {
 		return resp.Body.String()
 	}
 	body := get("/")
-	for _, part := range []string{`<path class="arrow stale"`, `class="row copy stale"`, "fresh, failing since " + since.Format("15:04:05"), `<span class="badge stale">fresh</span> failing since `} {
+	for _, part := range []string{`<path class="arrow stale"`, `class="row copy stale"`, "fresh, 0 behind, 7 min ago", `text-anchor="end">failing<title>polls fail since ` + since.Format("15:04:05"), `<br>polls fail since ` + since.Format("15:04:05") + " UTC"} {
 		if !strings.Contains(body, part) {
 			t.Errorf("the page lacks %s:\n%s", part, body)
 		}
@@ -88,7 +88,7 @@ func TestFailingCopy(t *testing.T) {
 		t.Errorf("as JSON: %s", api)
 	}
 	w.states[0].Status = Down
-	if body := get("/"); strings.Contains(body, "failing since") {
+	if body := get("/"); strings.Contains(body, "fail since") {
 		t.Errorf("of a service that is down:\n%s", body)
 	}
 }
@@ -113,7 +113,7 @@ func TestPage(t *testing.T) {
 		`<p class="banner bad" role="status"><strong>sales: down.</strong> The other services are not affected.</p>`,
 		`<a href="http://localhost:8080"><text class="name" x="16" y="30">sales</text></a>`, "down since " + noon.Format("15:04:05"), "It cannot be reached.",
 		`<a href="http://localhost:8080/feeds/orders">`, `publishes <tspan class="feed">orders</tspan>`, "sells &lt;cars&gt;",
-		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 7 min ago", `<path class="arrow stale"`,
+		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 0 behind, 7 min ago", `it has missed polls<br><code>ask: &lt;refused&gt;</code>`, `<path class="arrow stale"`,
 		`<code>@every 5s</code>`, "orders at warehouse", `<a href="/?refresh=off">`,
 	} {
 		if !strings.Contains(body, part) {
@@ -136,5 +136,44 @@ func TestPage(t *testing.T) {
 	w.states[1].Status = Down
 	if body := get("/").Body.String(); !strings.Contains(body, `<path class="arrow unknown"`) || strings.Contains(body, "stale, ") {
 		t.Errorf("of a service that is down:\n%s", body)
+	}
+}
+
+// What is in trouble comes first, and says why.
+func TestTroubleFirst(t *testing.T) {
+	t.Parallel()
+	at, reason := time.Now().UTC().Add(-time.Minute), "connection refused"
+	of := func(c Copy) State {
+		c.Feed = "orders"
+		return State{Name: c.Feed + " " + c.State, Status: Up, Reads: []Copy{c}}
+	}
+	states := []State{
+		{Name: "elsewhere", Status: Unknown},
+		of(Copy{State: "fresh", AsOf: &at}), of(Copy{State: "paused"}), of(Copy{State: "fresh", Behind: 12}),
+		of(Copy{State: "fresh", Rejected: 1}), of(Copy{State: "fresh", Failing: &at, LastError: &reason, Rejected: 2}), {Name: "closed", Status: Up, refuses: true},
+		of(Copy{State: "diverged"}), {Name: "dead", Status: Down, Reads: []Copy{{Feed: "orders", State: Unknown}}},
+	}
+	want := []struct{ name, why string }{
+		{"orders diverged", "the source has another history than the copy"}, {"dead", ""},
+		{"orders fresh", "1 entry rejected, retry or drop them on its page"},
+		{"orders fresh", "polls fail since " + at.Format("15:04:05") + " UTC; 2 entries rejected, retry or drop them on its page"}, {"closed", ""},
+		{"orders paused", "polls are paused; resume them on its page"}, {"orders fresh", "it is catching up"},
+		{"orders fresh", ""}, {"elsewhere", ""},
+	}
+	for i, s := range troubleFirst(states) {
+		why := ""
+		for _, c := range s.Reads {
+			why += c.Why()
+		}
+		if s.Name != want[i].name || why != want[i].why {
+			t.Errorf("%d: %s, %q, want %+v", i, s.Name, why, want[i])
+		}
+	}
+	copies := view{States: troubleFirst(states)}.Copies()
+	if first, last := copies[0].Copy.State, copies[len(copies)-1].Copy.State; len(copies) != 7 || first != "diverged" || last != Unknown {
+		t.Errorf("of %d copies the first is %s and the last %s", len(copies), first, last)
+	}
+	if words := (Copy{State: "stale", AsOf: &at, Behind: 12_345}).Words(); words != "stale, 12,345 behind, 1 min ago" {
+		t.Error(words)
 	}
 }

@@ -17,6 +17,9 @@ const (
 	boxGap     = 24
 	laneHeight = 8 // of an arrow that passes a column
 	margin     = 10
+	firstLine  = 26 // from a box to the first line of a narrow drawing
+	lineGap    = 10
+	corner     = 6
 	sweeps     = 8
 )
 
@@ -64,15 +67,22 @@ func (w *way) before() *cell {
 	return &w.from.cell
 }
 
-func draw(states []State) *drawing {
-	d := new(drawing)
-	index := map[string]int{}
+// boxes returns a box per service, where each is in the list, and its column.
+func boxes(states []State) (all []*box, index map[string]int, level []int) {
+	index = map[string]int{}
 	for i := range states {
 		s := &states[i]
 		index[s.Name] = i
-		d.Boxes = append(d.Boxes, &box{s, cell{Height: headHeight + (len(s.Reads)+len(s.Publishes))*(rowHeight+rowGap)}})
+		all = append(all, &box{s, cell{Height: headHeight + (len(s.Reads)+len(s.Publishes))*(rowHeight+rowGap)}})
 	}
-	level := levels(states, index)
+	return all, index, levels(states, index)
+}
+
+func draw(states []State) *drawing {
+	d := new(drawing)
+	var index map[string]int
+	var level []int
+	d.Boxes, index, level = boxes(states)
 	columns := make([][]*cell, slices.Max(append(level, 0))+1)
 	for i, b := range d.Boxes {
 		columns[level[i]] = append(columns[level[i]], &b.cell)
@@ -91,9 +101,13 @@ func draw(states []State) *drawing {
 	for _, w := range ways {
 		d.Arrows = append(d.Arrows, w.arrow())
 	}
-	usual := []string{"fresh", Unknown} // other states are drawn on top
-	slices.SortStableFunc(d.Arrows, func(a, b arrow) int { return -cmp.Compare(slices.Index(usual, a.State), slices.Index(usual, b.State)) })
+	d.troubleOnTop()
 	return d
+}
+
+func (d *drawing) troubleOnTop() {
+	usual := []string{"fresh", Unknown}
+	slices.SortStableFunc(d.Arrows, func(a, b arrow) int { return -cmp.Compare(slices.Index(usual, a.State), slices.Index(usual, b.State)) })
 }
 
 // levels returns the column of each service. Services that read each other's feeds get some order.
@@ -232,4 +246,50 @@ func (w *way) arrow() arrow {
 		State: w.to.Reads[i].Class(), Path: path.String(),
 		Head: fmt.Sprintf("M%d %dl-11 -6v12z", endX, endY),
 	}
+}
+
+// drawNarrow arranges the services one below the other, sources first. On their right each feed has a line of its own,
+// from which arrows lead to its copies.
+func drawNarrow(states []State) *drawing {
+	d := new(drawing)
+	all, index, level := boxes(states)
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(level[a], level[b]) })
+	y, lines, line := margin, 0, map[[2]string]int{}
+	for _, i := range order {
+		b := all[i]
+		b.X, b.Y = margin, y
+		y += b.Height + boxGap
+		for _, f := range b.Publishes {
+			line[[2]string{b.Name, f.Name}] = lines
+			lines++
+		}
+		d.Boxes = append(d.Boxes, b)
+	}
+	right := margin + boxWidth
+	for _, to := range d.Boxes {
+		for i, c := range to.Reads {
+			k, ok := index[c.Source]
+			if !ok {
+				continue
+			}
+			from := all[k]
+			startY, endY := from.Y+from.FeedY(from.feed(c.Feed))+rowHeight/2, to.Y+to.RowY(i)+rowHeight/2
+			x := right + firstLine + lineGap*line[[2]string{c.Source, c.Feed}]
+			turn := corner
+			if endY < startY {
+				turn = -corner
+			}
+			d.Arrows = append(d.Arrows, arrow{
+				State: c.Class(), Head: fmt.Sprintf("M%d %dl11 -6v12z", right, endY),
+				Path: fmt.Sprintf("M%d %dH%dQ%d %d %d %dV%dQ%d %d %d %dH%d", right, startY, x-corner, x, startY, x, startY+turn, endY-turn, x, endY, x-corner, endY, right+8),
+			})
+		}
+	}
+	d.troubleOnTop()
+	d.Width, d.Height = right+firstLine+lineGap*max(lines-1, 0)+margin, y-boxGap+margin
+	return d
 }

@@ -118,3 +118,37 @@ func TestCircle(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// In a narrow window the services stand below one another, sources first, and the line of a feed crosses no box.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	states := statesOf(whole)
+	d := drawNarrow(states)
+	if len(d.Boxes) != len(whole) || len(d.Arrows) != len(draw(states).Arrows) || d.Width > 340 {
+		t.Fatalf("%d boxes, %d arrows, %d wide", len(d.Boxes), len(d.Arrows), d.Width)
+	}
+	place := map[string]int{}
+	for i, b := range d.Boxes {
+		if place[b.Name] = i; i > 0 && b.Y < d.Boxes[i-1].Y+d.Boxes[i-1].Height {
+			t.Errorf("%s is over %s", b.Name, d.Boxes[i-1].Name)
+		}
+		for _, c := range b.Reads {
+			if at, known := place[c.Source]; !known || at >= i {
+				t.Errorf("%s stands before %s, which it reads", b.Name, c.Source)
+			}
+		}
+	}
+	for _, a := range d.Arrows {
+		for _, x := range regexp.MustCompile(`[HQ](\d+)`).FindAllStringSubmatch(a.Path, -1) {
+			if n, _ := strconv.Atoi(x[1]); n <= margin+boxWidth || n > d.Width {
+				t.Errorf("an arrow leaves its place: %s", a.Path)
+			}
+		}
+	}
+	if d := drawNarrow(statesOf([][3]string{{"a", "x", "y@b x@a"}, {"b", "y", "x@a"}})); len(d.Arrows) != 3 { // read each other's feeds
+		t.Errorf("%+v", d)
+	}
+	if d := drawNarrow(nil); len(d.Boxes) != 0 {
+		t.Errorf("%+v", d)
+	}
+}

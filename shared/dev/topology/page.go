@@ -39,7 +39,8 @@ const refresh = 2
 
 type view struct {
 	Drawing *drawing
-	Style   string // path of the stylesheet
+	Narrow  *drawing // the same for narrow windows
+	Style   string   // path of the stylesheet
 	States  []State
 	Away    []State // services that are not up
 	Refuse  []State // services that do not show the map their feeds and copies
@@ -55,7 +56,7 @@ func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	webserver.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
-		v := view{Drawing: draw(states), Style: path, States: states, Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q")}
+		v := view{Drawing: draw(states), Narrow: drawNarrow(states), Style: path, States: troubleFirst(states), Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q")}
 		if id, ok := trace.IDIn(v.Query); ok {
 			v.Way = w.follow(c.Request.Context(), id)
 		}
@@ -140,19 +141,16 @@ func (c Copy) Class() string {
 	return c.State
 }
 
-// Words returns the copy's state in words.
+// Words returns the copy's state and lag: the entries that the source has beyond it, and for how long it may have missed
+// something.
 func (c Copy) Words() string {
 	switch {
 	case c.State == "" || c.State == Unknown:
 		return c.State
-	case c.Failing != nil:
-		return c.State + ", failing since " + c.Failing.Format("15:04:05")
-	case c.Behind > 0:
-		return fmt.Sprintf("%s, %s behind", c.State, web.Num(c.Behind))
 	case c.AsOf == nil:
 		return c.State + ", no copy yet"
 	}
-	return c.State + ", " + web.Ago(*c.AsOf)
+	return fmt.Sprintf("%s, %s behind, %s", c.State, web.Num(c.Behind), web.Ago(*c.AsOf))
 }
 
 // Next returns when the source is polled next, in words.
@@ -168,11 +166,8 @@ func (c Copy) Next() string {
 
 // Words returns the number of entries in words.
 func (f Feed) Words() string {
-	switch {
-	case f.Entries < 0:
+	if f.Entries < 0 {
 		return "/feeds/" + f.Name
-	case f.Entries == 1:
-		return "1 entry"
 	}
-	return web.Num(f.Entries) + " entries"
+	return entries(f.Entries)
 }

@@ -1,5 +1,5 @@
-// Package check asks a running source for what PROTOCOL.md promises. It shares no code with the sources and readers of
-// this project.
+// Package check asks a running source for what PROTOCOL.md promises, and proves a reader against a source that
+// misbehaves. It shares no code with the sources and readers of this project.
 package check
 
 import (
@@ -46,24 +46,43 @@ func Run(ctx context.Context, feedURL string, o Options, out io.Writer) (broken 
 	if first.status != http.StatusOK {
 		return 0, fmt.Errorf("%s answers %d: %s", first.asked, first.status, bytes.TrimSpace(first.body))
 	}
-	fmt.Fprintf(out, "TAP version 14\n1..%d\n", len(promises))
-	for i, p := range promises {
+	t := begin(out, len(promises))
+	for _, p := range promises {
 		err := p.check(c)
 		if ctx.Err() != nil {
-			return broken, context.Cause(ctx)
+			return t.broken, context.Cause(ctx)
 		}
-		skipped, skip := errors.AsType[skipError](err)
-		line := fmt.Sprintf("ok %d - %s: %s", i+1, p.section, p.text)
-		switch {
-		case skip:
-			line += " # SKIP " + string(skipped)
-		case err != nil:
-			broken++
-			line = "not " + line + "\n  ---\n  message: " + string(must(json.Marshal(err.Error()))) + "\n  ..."
-		}
-		fmt.Fprintln(out, line)
+		t.report(p.section+": "+p.text, err)
 	}
-	return broken, nil
+	return t.broken, nil
+}
+
+// A tap writes results as TAP version 14.
+type tap struct {
+	out    io.Writer
+	said   int
+	broken int
+}
+
+func begin(out io.Writer, tests int) *tap {
+	fmt.Fprintf(out, "TAP version 14\n1..%d\n", tests)
+	return &tap{out: out}
+}
+
+// report writes the result of the next test: err is nil, a skipError, or what is wrong.
+func (t *tap) report(test string, err error) {
+	t.said++
+	line := fmt.Sprintf("ok %d - %s", t.said, test)
+	skipped, skip := errors.AsType[skipError](err)
+	switch {
+	case skip:
+		line += " # SKIP " + string(skipped)
+	case err != nil:
+		t.broken++
+		message, _ := json.Marshal(err.Error()) // a JSON string is YAML, too
+		line = "not " + line + "\n  ---\n  message: " + string(message) + "\n  ..."
+	}
+	fmt.Fprintln(t.out, line)
 }
 
 // A promise is one that PROTOCOL.md makes in a section.
@@ -230,10 +249,3 @@ func positionOf(cursor string) (position int64) {
 }
 
 func after(cursor string, limit int) string { return fmt.Sprintf("?after=%s&limit=%d", cursor, limit) }
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}

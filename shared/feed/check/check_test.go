@@ -25,9 +25,9 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// newSource returns the handler of a feed of 320 entries, and what appends one. One entity is deleted, and, if the feed
+// realSource returns the handler of a feed of 320 entries, and what appends one. One entity is deleted, and, if the feed
 // is personal, one is erased.
-func newSource(t *testing.T, personal bool) (http.Handler, func(ctx context.Context) error) {
+func realSource(t *testing.T, personal bool) (http.Handler, func(ctx context.Context) error) {
 	t.Helper()
 	pool := pgtest.New(t, sql.Migrations("publish"))
 	if _, err := pool.Exec(t.Context(), `select feed_create('things')`); err != nil {
@@ -108,7 +108,7 @@ func TestSourceOfThisProject(t *testing.T) {
 	for name, personal := range map[string]bool{"open": false, "personal": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			source, add := newSource(t, personal)
+			source, add := realSource(t, personal)
 			broken, skipped, said := run(t, source, Options{Append: add})
 			if len(broken) > 0 || len(skipped) != map[bool]int{false: 1, true: 2}[personal] || !strings.HasPrefix(said, fmt.Sprintf("TAP version 14\n1..%d\nok 1 - ", len(promises))) {
 				t.Errorf("%d are broken, %d were skipped:\n%s", len(broken), len(skipped), said)
@@ -192,7 +192,7 @@ func asking(change func(q map[string][]string)) mutant {
 func TestMutants(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "timeouts")
-	shared, _ := newSource(t, false)
+	shared, _ := realSource(t, false)
 	for name, x := range map[string]struct {
 		mutant
 		breaks string // the promise
@@ -214,8 +214,8 @@ func TestMutants(t *testing.T) {
 		"Atom lacks tombstones":          {replacing(`(?s)<at:deleted-entry.*</at:deleted-entry>`, ``), "same entries"},
 		"a lost history is not noticed":  {status(http.StatusGone, http.StatusOK), "another history"},
 		"410 without a link":             {header(http.StatusGone, "Link", ""), "another history"},
-		"weak ETags":                     {answering(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
-		"one ETag for all":               {answering(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
+		"weak ETags":                     {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
+		"one ETag for all":               {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
 		"If-None-Match is ignored":       {mutant{request: func(r *http.Request) { r.Header.Del("If-None-Match") }}, "If-None-Match"},
 		"304 for everything":             {mutant{request: func(r *http.Request) { r.Header.Set("If-None-Match", second(r)) }}, "If-None-Match"},
 		"no Vary":                        {header(http.StatusOK, "Vary", ""), "Vary and Cache-Control"},
@@ -238,7 +238,7 @@ func TestMutants(t *testing.T) {
 			t.Parallel()
 			source, o := shared, Options{}
 			if strings.Contains(name, "wait") {
-				source, o.Append = newSource(t, false)
+				source, o.Append = realSource(t, false)
 			}
 			broken, _, said := run(t, x.of(source), o)
 			if !slices.ContainsFunc(broken, func(line string) bool { return strings.Contains(line, x.breaks) }) {
@@ -249,14 +249,14 @@ func TestMutants(t *testing.T) {
 }
 
 func status(from, to int) mutant {
-	return answering(func(a *httptest.ResponseRecorder) {
+	return changing(func(a *httptest.ResponseRecorder) {
 		if a.Code == from {
 			a.Code = to
 		}
 	})
 }
 
-func answering(change func(a *httptest.ResponseRecorder)) mutant {
+func changing(change func(a *httptest.ResponseRecorder)) mutant {
 	return mutant{answer: func(_ *http.Request, a *httptest.ResponseRecorder) { change(a) }}
 }
 

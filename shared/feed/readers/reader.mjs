@@ -21,7 +21,7 @@ async function get(url, cursor, { history, etag, limit = 1000 }) {
   const token = process.env.FEED_TOKEN;
   const headers = { Accept: "application/feed+json", ...(etag && { "If-None-Match": etag }), ...(token && { Authorization: `Bearer ${token}` }) };
   const answer = await fetch(`${url}?${query}`, { headers, signal: AbortSignal.timeout(60_000) });
-  if (answer.status === 304) return { page: null, etag };
+  if (answer.status === 304 && etag) return { page: null, etag };
   if (answer.status === 410) {
     const start = (answer.headers.get("Link") ?? "").split(",").find((part) => part.includes('rel="start"'));
     const link = start?.match(/<(.*)>/)?.[1];

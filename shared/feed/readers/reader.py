@@ -30,7 +30,7 @@ def get(url, cursor, history=None, etag=None, limit=1000):
         with urllib.request.urlopen(urllib.request.Request(url + "?" + urllib.parse.urlencode(query), headers=headers), timeout=60) as answer:
             page, tag = json.load(answer), answer.headers["ETag"]
     except urllib.error.HTTPError as e:
-        if e.code == 304:
+        if e.code == 304 and etag:
             return None, etag
         if e.code == 410:
             start = next((part for part in (e.headers["Link"] or "").split(",") if 'rel="start"' in part), "")

@@ -17,10 +17,16 @@ import (
 
 const oldestMajor = 14
 
-// ErrNoBinaries is returned by Start if the machine has no PostgreSQL server.
+// ErrNoBinaries is returned by Start and Find if the machine has no PostgreSQL server.
 var ErrNoBinaries = errors.New("no PostgreSQL server found on this machine: install one " +
 	"(Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), " +
-	"or set PGBIN to the folder of its binaries, or set DATABASE_URL to a running server")
+	"or set PGBIN to the folder of its binaries")
+
+// Find returns an error that says what to do if the machine has no PostgreSQL server that Start can use.
+func Find(ctx context.Context, pgbin string) error {
+	_, err := findBinaries(ctx, pgbin, 0)
+	return err
+}
 
 var usualFolders = []string{
 	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
@@ -58,7 +64,12 @@ func findBinaries(ctx context.Context, pgbin string, major int) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	return choose(found, major)
+	folder, err := choose(found, major)
+	if path, there := exec.LookPath("postgres"); errors.Is(err, ErrNoBinaries) && there == nil {
+		_, why := inspect(ctx, filepath.Dir(path))
+		err = fmt.Errorf("%w; %s cannot be used: %w", err, path, why)
+	}
+	return folder, err
 }
 
 // choose returns the folder of the first binaries that are supported and of the major version, if that is not 0.
@@ -78,7 +89,7 @@ func choose(found []binaries, major int) (string, error) {
 	return "", fmt.Errorf("PostgreSQL %d in %s cannot be used: version %s is required", found[0].major, found[0].folder, need)
 }
 
-// search lists the binaries on this machine in order of preference.
+// search lists the binaries on this machine in order of preference. A postgres without initdb is none.
 func search(ctx context.Context, globs []string) []binaries {
 	var found []binaries
 	add := func(folder string) {

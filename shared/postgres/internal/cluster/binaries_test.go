@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -13,10 +16,37 @@ func TestNoBinariesOnTheMachine(t *testing.T) {
 	if !errors.Is(err, ErrNoBinaries) {
 		t.Errorf("error: %v", err)
 	}
-	for _, word := range []string{"apt install", "dnf install", "brew install", "PGBIN", "DATABASE_URL"} {
+	for _, word := range []string{"apt install", "dnf install", "brew install", "PGBIN"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("the error does not speak of %s", word)
 		}
+	}
+}
+
+// A PostgreSQL without initdb is found, and is said to be of no use. A service can do with a running server.
+func TestInitdbIsMissing(t *testing.T) {
+	dir, usual := t.TempDir(), usualFolders
+	usualFolders = nil
+	defer func() { usualFolders = usual }()
+	if err := os.WriteFile(filepath.Join(dir, "postgres"), []byte("#!/bin/sh\necho 'postgres (PostgreSQL) 15.1'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	err := Find(t.Context(), "")
+	if !errors.Is(err, ErrNoBinaries) || !strings.Contains(err.Error(), filepath.Join(dir, "postgres")+" cannot be used: ") || !strings.Contains(err.Error(), "initdb: no such file") {
+		t.Errorf("error: %v", err)
+	}
+	home, err := os.MkdirTemp("", "edison-")
+	if err == nil {
+		defer os.RemoveAll(home)
+		err = os.Chmod(home, 0o755) // for the user of private servers
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Start(t.Context(), Options{Dir: filepath.Join(home, "sales"), Volatile: true, Logger: slog.New(slog.DiscardHandler)})
+	if !errors.Is(err, ErrNoBinaries) || !strings.HasSuffix(err.Error(), "; or set DATABASE_URL to a running server") {
+		t.Errorf("error of a service: %v", err)
 	}
 }
 
@@ -34,6 +64,18 @@ func TestBinariesOfThisMachine(t *testing.T) {
 		if _, err := findBinaries(stopped, pgbin, 0); !errors.Is(err, context.Canceled) {
 			t.Errorf("PGBIN=%s, stopped while it looks: %v", pgbin, err)
 		}
+	}
+}
+
+// A folder is tried without programs that PATH may lack, and nothing is left in it.
+func TestFolderIsTriedWithoutPath(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", t.TempDir())
+	if err := try(dir, nil); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
 

@@ -68,6 +68,8 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if c.bin, err = findBinaries(ctx, opts.Bin, major); err != nil {
 		if major != 0 && ctx.Err() == nil {
 			err = fmt.Errorf("%w; to start over, delete %s%s", err, folder.data, folder.andMarkers())
+		} else if errors.Is(err, ErrNoBinaries) {
+			err = fmt.Errorf("%w; or set DATABASE_URL to a running server", err)
 		}
 		return nil, err
 	}

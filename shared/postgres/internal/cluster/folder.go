@@ -203,10 +203,13 @@ func temporary(folder string) string {
 
 // try writes and deletes a file in dir as the account.
 func try(dir string, account *syscall.Credential) error {
-	cmd := exec.Command("/bin/sh", "-c", ": > .try && rm .try")
+	cmd := exec.Command("/bin/sh", "-c", ": > .try") // without a program that PATH may lack
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
-	return cmd.Run()
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(dir, ".try"))
 }
 
 // claim creates a folder that only the account may enter. An existing one must belong to the account or to this

@@ -1,0 +1,170 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// A reader is the command of one, which is run again and again.
+type reader struct {
+	ctx     context.Context
+	command []string
+}
+
+// runLimit is how long a run of the command may take.
+const runLimit = time.Minute
+
+// Prove runs a reader against a source that misbehaves, and compares its copy with what the source has. The command
+// copies the feed until its copy is up to date, keeps it in a file, and writes it to stdout as lines of JSON with `id`,
+// `version` and `entity`. In its arguments, URL stands for the feed's URL, and DIR for a folder that is there for the
+// next run, too. If it cannot copy the feed, it ends with another exit code than 0. Prove writes the results as TAP
+// version 14, and returns how many tests failed.
+func Prove(ctx context.Context, command []string, out io.Writer) (failed int, err error) {
+	r := &reader{ctx, command}
+	t := begin(out, len(tests)+2*len(faults))
+	for _, test := range tests {
+		err := r.against(test.run)
+		if ctx.Err() != nil {
+			return t.broken, context.Cause(ctx)
+		}
+		t.report(test.name, err)
+	}
+	for _, f := range faults {
+		for _, begun := range []bool{false, true} {
+			err := r.against(func(c *copying) error { return c.survives(&f, begun) })
+			if ctx.Err() != nil {
+				return t.broken, context.Cause(ctx)
+			}
+			when := "from the start"
+			if begun {
+				when = "later"
+			}
+			t.report(f.name+", "+when, err)
+		}
+	}
+	return t.broken, nil
+}
+
+// A copying is one copy of one source.
+type copying struct {
+	*reader
+	*source
+	server *httptest.Server
+	dir    string
+	erased map[int]bool
+}
+
+// against runs a test with a source and a folder of its own.
+func (r *reader) against(test func(c *copying) error) error {
+	dir, err := os.MkdirTemp("", "prove-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s := newSource()
+	server := httptest.NewServer(s)
+	defer server.Close()
+	return test(&copying{r, s, server, dir, map[int]bool{}})
+}
+
+// start returns the command as it is run.
+func (c *copying) start(ctx context.Context) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+	args := make([]string, len(c.command))
+	for i, arg := range c.command {
+		args[i] = strings.NewReplacer("URL", c.server.URL+"/feeds/entities", "DIR", c.dir).Replace(arg)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
+	return cmd, &stdout, &stderr
+}
+
+// A runError means that the command ended with another exit code than 0.
+type runError struct{ error }
+
+// run runs the command, and returns its copy.
+func (c *copying) run() (map[string]row, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, runLimit)
+	defer cancel()
+	cmd, stdout, stderr := c.start(ctx)
+	if err := cmd.Run(); ctx.Err() != nil {
+		return nil, fmt.Errorf("the reader has not ended within %s", runLimit)
+	} else if err != nil {
+		return nil, runError{fmt.Errorf("%w: %s", err, tail(stderr.String()))}
+	}
+	rows := map[string]row{}
+	for line := range strings.Lines(stdout.String()) {
+		var v struct {
+			ID      string          `json:"id"`
+			Version int64           `json:"version"`
+			Entity  json.RawMessage `json:"entity"`
+		}
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			return nil, fmt.Errorf("a line of the copy is no JSON: %w", err)
+		}
+		id := strings.TrimPrefix(v.ID, "urn:uuid:")
+		if _, twice := rows[id]; twice {
+			return nil, fmt.Errorf("the copy has %s twice", id)
+		}
+		rows[id] = row{v.Version, normal(v.Entity)}
+	}
+	return rows, nil
+}
+
+func tail(text string) string { return text[max(0, len(text)-500):] }
+
+// equal runs the command, and returns an error unless the copy is what the source has.
+func (c *copying) equal() error {
+	rows, err := c.run()
+	if err != nil {
+		return err
+	}
+	want := c.truth(c.erased)
+	for id, w := range want {
+		if got, has := rows[id]; !has {
+			return fmt.Errorf("the copy lacks %s; it has %d entities of %d", id, len(rows), len(want))
+		} else if got != w {
+			return fmt.Errorf("the copy has version %d of %s, %.200s, the source version %d, %.200s", got.version, id, got.entity, w.version, w.entity)
+		}
+	}
+	for id := range rows {
+		if _, has := want[id]; !has {
+			return fmt.Errorf("the copy has %s, which the source does not have; it has %d entities for %d", id, len(rows), len(want))
+		}
+	}
+	return nil
+}
+
+// survives runs the command while the fault lasts and afterwards. begun says that there is a copy before.
+func (c *copying) survives(f *fault, begun bool) error {
+	c.put(1, 2, 3, 4, 5, 6, 7, 8, 3, 4)
+	c.remove(5)
+	if begun {
+		if err := c.equal(); err != nil {
+			return fmt.Errorf("before: %w", err)
+		}
+		c.put(2, 9, 10)
+		c.remove(6)
+		c.put(5, 11)
+	}
+	c.setFault(f)
+	for range 2 {
+		if err := c.equal(); err != nil && !errors.As(err, new(runError)) {
+			return fmt.Errorf("meanwhile: %w", err)
+		}
+	}
+	c.setFault(nil)
+	if err := c.equal(); err != nil {
+		return fmt.Errorf("afterwards: %w", err)
+	}
+	return nil
+}

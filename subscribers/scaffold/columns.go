@@ -1,0 +1,183 @@
+package scaffold
+
+import (
+	"cmp"
+	"errors"
+	"html"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// A name is that of a table or a column: for a column, of the member that it is filled from.
+type name string
+
+// SQL returns the name for a statement: quoted, as it may be a keyword or have capital letters.
+func (n name) SQL() string { return `"` + string(n) + `"` }
+
+// usable are the members that become columns: they need no escapes in SQL, Go or HTML.
+var usable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,62}$`)
+
+// A column is filled from the members of its name.
+type column struct {
+	name
+	Type  string // of PostgreSQL
+	Field string // of the struct in Go
+}
+
+// The types of columns, from what members are to what Go makes of them.
+var goTypes = map[string]struct{ goType, example string }{
+	"text":        {"*string", `"text"`},
+	"bigint":      {"*int64", `7`},
+	"numeric":     {"*json.Number", `1.5`},
+	"boolean":     {"*bool", `true`},
+	"timestamptz": {"*time.Time", `"2026-11-23T12:00:00Z"`},
+	"uuid":        {"*uuid.UUID", `"01a20846-44a9-7e64-b2ad-57974371e065"`},
+	"jsonb":       {"json.RawMessage", `{"a": [1]}`},
+}
+
+func (c column) String() string  { return string(c.name) }
+func (c column) GoType() string  { return goTypes[c.Type].goType }
+func (c column) Number() bool    { return c.Type == "bigint" || c.Type == "numeric" }
+func (c column) HTML() string    { return html.EscapeString(string(c.name)) }
+func (c column) example() string { return goTypes[c.Type].example }
+
+// Show returns what the page's template has for the column.
+func (c column) Show() string {
+	switch f := "." + c.Field; c.Type {
+	case "timestamptz":
+		return "{{with " + f + "}}{{time .}}{{end}}"
+	case "jsonb":
+		return "{{with " + f + "}}<code>{{json .}}</code>{{end}}"
+	case "uuid", "text": // which may be long
+		return "{{with " + f + "}}<code>{{.}}</code>{{end}}"
+	default:
+		return "{{with " + f + "}}{{.}}{{end}}"
+	}
+}
+
+// columnsOf returns a column for each member that the entities have, in the order in which they come first, and the
+// names of those that can be none.
+func columnsOf(entities []jsontext.Value) (columns []column, left []string, err error) {
+	types, order := map[string]string{}, []string(nil)
+	for _, entity := range entities {
+		var members map[string]jsontext.Value
+		if err := json.Unmarshal(entity, &members, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+			continue // a subscriber rejects it
+		}
+		for _, member := range namesIn(entity) {
+			was, known := types[member]
+			if !known {
+				order = append(order, member)
+			}
+			types[member] = both(was, typeOf(members[member]))
+		}
+	}
+	fields := []string{"ID", "Version"}
+	for _, member := range order {
+		switch {
+		case member == "id", member == "version": // of the entry
+		case !usable.MatchString(member):
+			left = append(left, member)
+		default:
+			field := fieldName(member)
+			for n := 2; slices.Contains(fields, field); n++ {
+				field = fieldName(member) + strconv.Itoa(n)
+			}
+			fields = append(fields, field)
+			columns = append(columns, column{name(member), cmp.Or(types[member], "jsonb"), field})
+		}
+	}
+	if len(columns) == 0 {
+		return nil, left, errors.New("the newest entries have no member that can be a column")
+	}
+	return columns, left, nil
+}
+
+// namesIn returns the names of an object's members, in their order.
+func namesIn(object jsontext.Value) (names []string) {
+	d := jsontext.NewDecoder(strings.NewReader(string(object)), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if _, err := d.ReadToken(); err != nil {
+		return nil
+	}
+	for d.PeekKind() == '"' {
+		key, err := d.ReadToken()
+		if err != nil || !slices.Contains(names, key.String()) {
+			names = append(names, key.String())
+		}
+		if d.SkipValue() != nil {
+			return names
+		}
+	}
+	return names
+}
+
+// typeOf returns the column's type that a value suggests, or "" for null.
+func typeOf(v jsontext.Value) string {
+	switch v.Kind() {
+	case 'n':
+		return ""
+	case 't', 'f':
+		return "boolean"
+	case '0':
+		if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+			return "bigint"
+		}
+		return "numeric"
+	case '"':
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			return "text"
+		}
+		if _, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return "timestamptz"
+		}
+		if _, err := uuid.Parse(s); err == nil && len(s) == 36 {
+			return "uuid"
+		}
+		return "text"
+	}
+	return "jsonb"
+}
+
+// both returns the type for values of two types.
+func both(a, b string) string {
+	strings, numbers := []string{"text", "uuid", "timestamptz"}, []string{"numeric", "bigint"}
+	switch {
+	case a == "" || a == b:
+		return b
+	case b == "":
+		return a
+	case slices.Contains(strings, a) && slices.Contains(strings, b):
+		return "text"
+	case slices.Contains(numbers, a) && slices.Contains(numbers, b):
+		return "numeric"
+	}
+	return "jsonb"
+}
+
+// initialisms are written in capital letters in Go.
+var initialisms = []string{"id", "url", "vat", "api", "html", "http", "json", "uuid", "ip"}
+
+// fieldName returns the exported name in Go of a member: customer_id is CustomerID.
+func fieldName(member string) string {
+	var field strings.Builder
+	for _, word := range strings.FieldsFunc(member, func(r rune) bool { return r == '_' || r == '-' }) {
+		if slices.Contains(initialisms, strings.ToLower(word)) {
+			field.WriteString(strings.ToUpper(word))
+			continue
+		}
+		field.WriteString(strings.ToUpper(word[:1]) + word[1:])
+	}
+	if s := field.String(); s != "" && unicode.IsUpper(rune(s[0])) {
+		return s
+	}
+	return "Member" + field.String()
+}
