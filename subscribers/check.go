@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -61,15 +60,10 @@ Exit codes: 0 every promise that could be checked holds; 1 one is broken, or the
 				}
 			}
 			broken, err := check.Run(cmd.Context(), args[0], o, stdout)
-			if err != nil {
-				return err
+			if err == nil && broken > 0 {
+				err = fmt.Errorf("promises that are broken: %d", broken)
 			}
-			if broken == 1 {
-				return errors.New("one promise is broken")
-			} else if broken > 0 {
-				return fmt.Errorf("%d promises are broken", broken)
-			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&appendWith, "append", "", "a shell `command` that makes the source append an entry to the feed; without it, promises about new entries are skipped")
@@ -77,4 +71,36 @@ Exit codes: 0 every promise that could be checked holds; 1 one is broken, or the
 	cmd.Flags().Func("plain-hosts", "`hosts` of a private network to which FEED_TOKEN may be sent without TLS, as to localhost",
 		func(s string) error { return plain.UnmarshalText([]byte(s)) })
 	return cmd
+}
+
+// proveCommand proves a reader in any language.
+func proveCommand(stdout io.Writer) *cobra.Command {
+	return &cobra.Command{
+		Use: "prove -- COMMAND", Short: "prove a reader of feeds against a source that misbehaves",
+		Long: `prove runs a reader, in whatever language it is written, against a source that misbehaves in many ways, is restored, and erases. It
+compares the reader's copy with what the source has, and prints one line for each test (TAP version 14).
+
+The command has to copy the feed until its copy is up to date, keep the copy in a file, and write it to stdout: one line of JSON for each
+entity, with id, version and entity. If it cannot copy the feed, it has to end with another exit code than 0. In its arguments, URL
+stands for the URL of the feed, and DIR for a folder that is the same for all runs of one test.
+
+Exit codes: 0 the reader passes; 1 it fails; 2 wrong flags.`,
+		Example: `  go run ./subscribers prove -- python3 shared/feed/readers/reader.py URL DIR/copy.db`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return daemon.Usagef("prove takes the command of a reader after --; see prove --help")
+			}
+			if _, err := exec.LookPath(args[0]); err != nil {
+				return daemon.Usagef("prove cannot run the reader: %w", err)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			failed, err := check.Prove(cmd.Context(), args, stdout)
+			if err == nil && failed > 0 {
+				err = fmt.Errorf("tests that the reader fails: %d", failed)
+			}
+			return err
+		},
+	}
 }

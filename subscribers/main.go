@@ -90,7 +90,7 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 	}
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), checkCommand(env, stdout), scaffold.Command(env, addresses), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout), scaffold.Command(env, addresses), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)
@@ -168,7 +168,7 @@ func list(operators []*cobra.Command, w io.Writer) error {
 	for _, c := range operators {
 		fmt.Fprintf(tw, "  %s\t%s\n", c.Use, c.Short)
 	}
-	fmt.Fprintln(tw, "\nnew NAME --feed URL writes a new service. follow URL prints the entries of any feed as they arrive. check URL checks its source against the protocol.\n"+
-		"completion is that of a shell, --version the version. COMMAND --help says more.")
+	fmt.Fprintln(tw, "\nnew NAME --feed URL writes a new service. follow URL prints the entries of any feed as they arrive. check URL checks its source against the protocol,\n"+
+		"prove -- COMMAND a reader. completion is that of a shell, --version the version. COMMAND --help says more.")
 	return tw.Flush()
 }

@@ -272,6 +272,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--vresion"}, nil, `did you mean "--version"?`},
 		{[]string{"follow"}, nil, "follow takes the URL of a feed"},
 		{[]string{"check"}, nil, "check takes the URL of a feed"},
+		{[]string{"prove"}, nil, "prove takes the command of a reader"},
+		{[]string{"prove", "--", "no-such-reader"}, nil, "prove cannot run the reader"},
 		{[]string{"check", "localhost"}, nil, "check takes the http or https URL of a feed"},
 		{[]string{"check", "http://feeds.example/feeds/orders"}, map[string]string{"FEED_TOKEN": "secret"}, "--plain-hosts"},
 		{[]string{"check", "https://feeds.example/feeds/orders"}, map[string]string{"FEED_TOKEN": "se cret"}, "FEED_TOKEN takes a token"},

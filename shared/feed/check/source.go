@@ -15,7 +15,7 @@ type source struct {
 	mu       sync.Mutex
 	entries  []entry
 	versions map[int]int64 // by the number of the entity
-	fault    *fault        // nil: it is honest
+	fault    *fault        // nil means that it is honest
 	begun    int           // requests since the fault was set
 	asked    []*http.Request
 	sealed   map[string][]byte // what a shared cache before it has stored, by query; nil means there is none

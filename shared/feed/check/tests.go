@@ -7,11 +7,14 @@ import (
 	"math/rand/v2"
 )
 
-// tests are those of an honest source, whose reader is stopped, and whose history changes.
-var tests = []struct {
+// A test is one of a reader.
+type test struct {
 	name string
 	run  func(c *copying) error
-}{
+}
+
+// tests are those of an honest source, whose reader is stopped, and whose history changes.
+var tests = []test{
 	{"an empty feed, and its first entries", func(c *copying) error {
 		return inTurn(c.equal, func() error { c.put(1, 2); return c.equal() })
 	}},
