@@ -26,8 +26,11 @@ func WarnMisspelled(ctx context.Context, env map[string]string, w io.Writer, kno
 // where HOSTS, TOKENS and SMTP_URL are settings.
 const perMistake = 6
 
+// goes is a variable that Go itself reads, and that looks like TLS_CERT_FILE.
+const goes = "SSL_CERT_FILE"
+
 func meant(name string, known, families []string) string {
-	if slices.Contains(known, name) {
+	if slices.Contains(known, name) || name == goes {
 		return ""
 	}
 	for _, family := range families {

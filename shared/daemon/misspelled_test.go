@@ -7,10 +7,10 @@ import (
 
 func TestWarnMisspelled(t *testing.T) {
 	t.Parallel()
-	known := []string{"POLL_ORDERS", "POLL_BUILDS", "POLL_WAIT", "DATABASE_URL", "HOSTS", "TOKENS", "ACCESS", "LOG_LEVEL", "PAGE_SIZE"}
+	known := []string{"POLL_ORDERS", "POLL_BUILDS", "POLL_WAIT", "DATABASE_URL", "HOSTS", "TOKENS", "ACCESS", "LOG_LEVEL", "PAGE_SIZE", "TLS_CERT_FILE"}
 	env := map[string]string{
 		"POLL_ORDER": "hunter2", "POLL_INVOICES": "hunter2", "DATABASEURL": "hunter2", "poll_wait": "25s", // misspelled
-		"POLL_WAIT": "25s", "HOST": "x", "TOKEN": "x", "PATH": "/bin", "LOGNAME": "ada", "DATABASE_HOST": "x", "PAGER": "less", "HOME": "/", "LANG": "C", // not
+		"POLL_WAIT": "25s", "HOST": "x", "TOKEN": "x", "PATH": "/bin", "LOGNAME": "ada", "DATABASE_HOST": "x", "PAGER": "less", "HOME": "/", "LANG": "C", "SSL_CERT_FILE": "x", // not
 	}
 	var b strings.Builder
 	WarnMisspelled(t.Context(), env, &b, known, "POLL_")
