@@ -1,9 +1,11 @@
 package subscribe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"strings"
@@ -554,7 +556,7 @@ func TestGoodVersionUnderABadOne(t *testing.T) {
 	pgtest.Slow(t, "many databases")
 	for name, later := range map[string]func(t *testing.T, c *copier){
 		"tried again":               func(t *testing.T, c *copier) { c.triesAgain(t) },
-		"retried by a person":       func(t *testing.T, c *copier) { _ = c.quarantine.retry(t.Context(), numbered(6)) },
+		"retried by a person":       func(t *testing.T, c *copier) { _, _, _ = c.quarantine.retry(t.Context(), numbered(6)) },
 		"after a resync that fails": func(t *testing.T, c *copier) { c.triesAgain(t) },
 		"by a resync":               func(t *testing.T, c *copier) { c.resync(t); c.mustPoll(t) },
 	} {
@@ -596,6 +598,43 @@ func TestGoodVersionUnderABadOne(t *testing.T) {
 			s.rename(t, 6, "mended")
 			c.mustPoll(t)
 			c.wantRejected(t, s, "")
+		})
+	}
+}
+
+// After an upgrade of the service's Check, a rejected version stays one entry, and what is refused again is not logged as
+// applied.
+func TestRejectedBeforeAnUpgrade(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	check := func(e feed.Entry) error {
+		if strings.Contains(string(e.Entity), `"bad"`) {
+			return errors.New("name is no name")
+		}
+		return nil
+	}
+	for name, checks := range map[string][2]func(feed.Entry) error{"narrower": {nil, check}, "wider": {check, nil}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			c := newCopier(t, s)
+			c.Check = checks[0]
+			s.put(t, 1, 3)
+			c.mustPoll(t)
+			c.bans(t, "^bad$")
+			s.rename(t, 1, "bad", 5, "good")
+			c.mustPoll(t)
+			c = c.restarted(t, s, 10)
+			c.Check = checks[1]
+			var log bytes.Buffer
+			c.logger = slog.New(slog.NewTextHandler(&log, nil))
+			c.mustPoll(t)
+			for range 3 {
+				c.triesAgain(t)
+			}
+			if at := c.stored(t); at.rejected != 1 || strings.Contains(log.String(), "were applied") {
+				t.Errorf("%d are rejected: %s", at.rejected, &log)
+			}
 		})
 	}
 }

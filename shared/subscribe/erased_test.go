@@ -209,7 +209,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	exec(t, c.pool, `
 		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 		values ($1, 'things', $2, 9, 4, now(), $3, '')`, c.service, numbered(1), []byte(`{"id":"`+numbered(1).String()+`","version":9,"name":"back"}`))
-	if err := c.quarantine.retry(t.Context(), numbered(1)); err != nil {
+	if _, _, err := c.quarantine.retry(t.Context(), numbered(1)); err != nil {
 		t.Fatal(err)
 	}
 	wantErased(t, c, s)

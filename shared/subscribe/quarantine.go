@@ -335,7 +335,7 @@ func storable(e feed.Entry) []byte {
 func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
 	for _, r := range bad {
 		_, err := tx.Exec(ctx, `
-			with before as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and position < $5 and checked and not $9)
+			with before as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and checked <> $9 and (position = $5 or position < $5 and checked))
 			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, checked)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 			on conflict (service, feed, entity_id, checked) do update set version = excluded.version, position = excluded.position,

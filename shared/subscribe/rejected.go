@@ -67,35 +67,78 @@ func (e *RetryError) Error() string { return "it was refused again: " + e.Reason
 
 const lockNotAvailable = "55P03"
 
-// retry applies a rejected entry again. The entry is still newer than the copy's row, since a later good version would
-// have cleared it. retry returns a [*RetryError] if the entry is refused again.
-func (q *quarantine) retry(ctx context.Context, id uuid.UUID) error {
+// retry applies the rejected entries of an entity again, and returns how many were applied, and those that are refused
+// again. They are still newer than the copy's row, since a later good version would have cleared them.
+func (q *quarantine) retry(ctx context.Context, id uuid.UUID) (applied int, refused []rejection, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	found, refused, err := q.reapply(ctx, []uuid.UUID{id}, readTimeout/2)
-	pgErr, _ := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case pgErr != nil && pgErr.Code == lockNotAvailable:
+	if applied, refused, err = q.reapply(ctx, []uuid.UUID{id}, readTimeout/2); err != nil {
+		return 0, nil, notNow(err, "apply the rejected entry of %s again", id)
+	}
+	if applied+len(refused) == 0 {
+		return 0, nil, ErrNotRejected
+	}
+	return applied, refused, nil
+}
+
+// notNow returns ErrApplying if the row of the subscription was locked, and else err with what was to be done.
+func notNow(err error, what string, args ...any) error {
+	if pgErr, _ := errors.AsType[*pgconn.PgError](err); pgErr != nil && pgErr.Code == lockNotAvailable {
 		return ErrApplying
-	case err != nil:
-		return &pageError{what: fmt.Sprintf("apply the rejected entry of %s again", id), err: err}
-	case found == 0:
-		return ErrNotRejected
+	}
+	return &pageError{what: fmt.Sprintf(what, args...), err: err}
+}
+
+// lock waits a second for the row of the subscription. A page that is being applied locks it for a moment, the end of a
+// resync for longer.
+func (q *quarantine) lock(first *pgx.Batch) {
+	first.Queue(`set local lock_timeout = '1s'`)
+	first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, q.service, q.Name)
+	first.Queue(`set local lock_timeout to default`)
+}
+
+// drop forgets the rejected entries of an entity. If its row is of a lost history, and so of a later version, which the
+// next versions would not replace, the entity is deleted.
+func (q *quarantine) drop(ctx context.Context, id uuid.UUID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	var dropped *int64
+	var refused []rejection
+	err := q.inTx(ctx, q.lock, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `
+			with dropped as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 returning version)
+			select max(version) from dropped`, q.service, q.Name, id).Scan(&dropped)
+		if err != nil || dropped == nil || q.Apply == nil {
+			return err
+		}
+		var b pgx.Batch
+		known := noneKnown()
+		gone := []feed.Entry{{ID: id, Version: *dropped, Deleted: true}}
+		q.lookUp(&b, gone, false, known)
+		if err := tx.SendBatch(ctx, &b).Close(); err != nil || known.rows[id] <= *dropped {
+			return err
+		}
+		refused, err = q.applyCarefully(ctx, tx, gone, readTimeout/2)
+		if err == nil && len(refused) > 0 {
+			err = &RetryError{whole(refused[0].reason)}
+		}
+		return err
+	})
+	switch {
 	case len(refused) > 0:
 		return &RetryError{whole(refused[0].reason)}
+	case err != nil:
+		return notNow(err, "drop the rejected entry of %s", id)
+	case dropped == nil:
+		return ErrNotRejected
 	}
 	return nil
 }
 
-// reapply applies rejected entries again, in the order of the feed, and returns how many there were, and those that are
-// refused again.
-func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Duration) (found int, refused []rejection, err error) {
-	err = q.inTx(ctx, func(first *pgx.Batch) {
-		// A page that is being applied locks this row for a moment, the end of a resync for longer.
-		first.Queue(`set local lock_timeout = '1s'`)
-		first.Queue(`select from subscription where service = $1 and feed = $2 for no key update`, q.service, q.Name)
-		first.Queue(`set local lock_timeout to default`)
-	}, func(tx pgx.Tx) error {
+// reapply applies rejected entries again, in the order of the feed, and returns how many were applied, and those that
+// are refused again.
+func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Duration) (applied int, refused []rejection, err error) {
+	err = q.inTx(ctx, q.lock, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select entity_id, version, position, updated, entity, reason from rejected_entry
 			 where service = $1 and feed = $2 and entity_id = any($3) order by position, entity_id`, q.service, q.Name, ids)
@@ -127,17 +170,17 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 				eraseEntry(&entries[i])
 			}
 		}
-		found, refused = len(entries)+len(emptied), nil
 		entries = (&feed.Page{Entries: entries}).Latest(q.isBad)
 		bad, err := q.applyCarefully(ctx, tx, entries, step)
 		if err == nil {
 			err = q.reject(ctx, tx, bad)
 		}
+		passed := good(entries, bad)
 		if err == nil {
-			err = q.clear(ctx, tx, good(entries, bad))
+			err = q.clear(ctx, tx, passed)
 		}
-		refused = slices.Concat(emptied, bad)
+		applied, refused = len(passed), slices.Concat(emptied, bad)
 		return err
 	})
-	return found, refused, err
+	return applied, refused, err
 }

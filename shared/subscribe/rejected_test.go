@@ -3,6 +3,7 @@ package subscribe
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"net/url"
@@ -14,6 +15,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
@@ -284,7 +287,10 @@ func TestRetriesAndPollsTakeTurns(t *testing.T) {
 	go func() { polled <- c.poll(context.Background()) }()
 	<-entered // the poll is in the middle of a page
 	retried := make(chan error, 1)
-	go func() { retried <- c.quarantine.retry(context.Background(), numbered(4)) }()
+	go func() {
+		_, _, err := c.quarantine.retry(context.Background(), numbered(4))
+		retried <- err
+	}()
 	eventually(t, "the retry waits for the poll's lock", func() bool {
 		var waiting int
 		err := c.pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&waiting)
@@ -304,4 +310,63 @@ func TestRetriesAndPollsTakeTurns(t *testing.T) {
 	if err := c.pool.QueryRow(t.Context(), `select exists (select from thing where id = $1)`, numbered(4)).Scan(&there); err != nil || !there {
 		t.Errorf("what was tried again is not in the copy: %v", err)
 	}
+}
+
+// A retry by hand counts each of an entity's two rejected versions once.
+func TestRetryOfTwoVersions(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	for path, want := range map[string]string{"/retry": `{"applied":1,"rejected":1}`, "/" + numbered(1).String() + "/retry": `{"applied":1,"rejected":1}`} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			c := newCopier(t, s)
+			c.Check = func(e feed.Entry) error {
+				if strings.Contains(string(e.Entity), `"bad"`) {
+					return errors.New("name is no name")
+				}
+				return nil
+			}
+			server := c.site(t, routeThings)
+			s.put(t, 1, 3)
+			c.mustPoll(t)
+			c.bans(t, "^later$")
+			s.rename(t, 1, "later", 5, "good")
+			c.mustPoll(t)
+			s.rename(t, 1, "bad", 6, "good")
+			c.mustPoll(t)
+			exec(t, c.pool, `alter table thing drop constraint banned`)
+			resp, text := ask(t, "POST", server.URL+"/subscriptions/things/rejected"+path, nil)
+			if resp.StatusCode != 200 || strings.TrimSpace(text) != want || c.things(t)[numbered(1)].Name != "later" || c.stored(t).rejected != 1 {
+				t.Errorf("%s: %s, %d are rejected, the copy has %v", resp.Status, text, c.stored(t).rejected, c.things(t))
+			}
+		})
+	}
+}
+
+// After another history, the version after a dropped one is applied, though the lost history had a later one.
+func TestDropAfterAnotherHistory(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	s := newSource(t)
+	c := newCopier(t, s)
+	server := c.site(t, routeThings)
+	for range 5 {
+		s.put(t, 1, 3)
+	}
+	c.mustPoll(t)
+	s.begin(t)
+	s.put(t, 1, 3)
+	exec(t, c.pool, `alter table thing add constraint banned check (name <> 'thing 1, 0 published') not valid`)
+	c.mustPoll(t)
+	resp, text := ask(t, "POST", server.URL+"/subscriptions/things/rejected/"+numbered(1).String()+"/drop", nil)
+	if resp.StatusCode != 204 {
+		t.Fatalf("%s: %s", resp.Status, text)
+	}
+	if _, has := c.things(t)[numbered(1)]; has {
+		t.Error("the row of the lost history is there")
+	}
+	s.put(t, 1, 3)
+	c.mustPoll(t)
+	c.wantUpToDate(t, s)
 }

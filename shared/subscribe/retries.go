@@ -69,9 +69,9 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()
-		found, refused, err := q.reapply(ctx, ids, q.step())
+		n, _, err := q.reapply(ctx, ids, q.step())
 		if err == nil {
-			applied += found - len(refused)
+			applied += n
 		}
 		return err
 	}

@@ -141,7 +141,7 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 			}
 		}
 	}
-	want("things; state=stale", `<p class="banner stale" role="status"><strong>things: no copy yet.`, "0")
+	want("things; state=stale", `<p class="banner stale"><strong role="status">things: no copy yet.`, "0")
 	if err := c.attempt(); err != nil {
 		t.Fatal(err)
 	}
@@ -155,16 +155,16 @@ func TestCopiesSayHowOldTheyAre(t *testing.T) {
 	defer again.fetcher.client.Close()
 	again.stored(t)
 	server = again.site(t, routeThings)
-	want("things; state=stale"+asOf(), `<p class="banner stale" role="status"><strong>things: stale.</strong>`, "3")
+	want("things; state=stale"+asOf(), `<p class="banner stale"><strong role="status">things: stale.</strong>`, "3")
 	if err := again.attempt(); err == nil {
 		t.Fatal("it got an answer")
 	}
 	failing := `; failing_since="` + again.state.copied.failingSince.UTC().Format(web.TimeFormat) + `"`
 	want("things; state=stale"+asOf()+failing, ", polls fail since ", "3")
-	want("things; state=stale"+asOf()+failing, "The source answered 503 Service Unavailable. Next try at ", "3")
+	want("things; state=stale"+asOf()+failing, "The source answered 503 Service Unavailable. Next try <time ", "3")
 	s.setTamper(answered(410, ``))
 	_ = again.attempt()
-	want("things; state=diverged"+asOf()+failing, `<strong>things: diverged, polls fail since `, "3")
+	want("things; state=diverged"+asOf()+failing, `<strong role="status">things: diverged, polls fail since `, "3")
 }
 
 // What a page shows may be newer than it says, never older.

@@ -116,16 +116,20 @@ func (s *Subscription) RejectedEntity(ctx context.Context, entity uuid.UUID) ([]
 	return list, nil
 }
 
-// Retry applies a rejected entry again. It returns [ErrNotRejected], [ErrApplying] or, if the entry is refused again, a
-// [*RetryError].
-func (s *Subscription) Retry(ctx context.Context, entity uuid.UUID) error {
-	err := s.p.quarantine.retry(ctx, entity)
-	return errors.Join(err, s.p.row.refresh(ctx))
+// Retry applies the rejected entries of an entity again, and returns how many were applied and how many were refused
+// again. It returns [ErrNotRejected], [ErrApplying] or, if none is applied, a [*RetryError].
+func (s *Subscription) Retry(ctx context.Context, entity uuid.UUID) (applied, refused int, err error) {
+	applied, bad, err := s.p.quarantine.retry(ctx, entity)
+	if err == nil && applied == 0 {
+		err = &RetryError{whole(bad[0].reason)}
+	}
+	return applied, len(bad), errors.Join(err, s.p.row.refresh(ctx))
 }
 
-// RetryAll applies all rejected entries again, each in a transaction of its own, in the order of the feed. It returns
+// RetryAll applies all rejected entries again, those of each entity in a transaction, in the order of the feed. It returns
 // how many were applied and how many were refused again. It stops at any other error, such as [ErrApplying].
 func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err error) {
+	tried := map[uuid.UUID]bool{}
 	for last := (RejectedEntry{Position: -1}); ; {
 		list, err := s.Rejected(ctx, last.Position, last.EntityID, 1)
 		if err != nil {
@@ -134,31 +138,29 @@ func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err 
 		if len(list) == 0 {
 			return applied, refused, s.p.row.refresh(ctx)
 		}
-		last = list[0]
-		err = s.p.quarantine.retry(ctx, last.EntityID)
-		_, again := errors.AsType[*RetryError](err)
+		if last = list[0]; tried[last.EntityID] {
+			continue
+		}
+		tried[last.EntityID] = true
+		n, bad, err := s.p.quarantine.retry(ctx, last.EntityID)
 		_, ended := errors.AsType[*sessionError](err)
 		switch {
 		case errors.Is(err, ErrNotRejected): // applied or dropped in the meantime
-		case again, ended:
+		case ended:
 			refused++
 		case err != nil:
 			return 0, 0, err
-		default:
-			applied++
 		}
+		applied, refused = applied+n, refused+len(bad)
 	}
 }
 
-// Drop forgets a rejected entry, or returns [ErrNotRejected]. The next version of the entity is applied.
+// Drop forgets the rejected entries of an entity. The next version is applied; if the row of the copy would keep it out,
+// as a later version of a lost history, that is deleted. Drop returns [ErrNotRejected], [ErrApplying] or, if the
+// deletion is refused, a [*RetryError].
 func (s *Subscription) Drop(ctx context.Context, entity uuid.UUID) error {
-	tag, err := s.p.exec(ctx, `
-		delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3`, s.p.service, s.p.Name, entity)
-	if err != nil {
-		return fmt.Errorf("drop the rejected entry of %s: %w", entity, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrNotRejected
+	if err := s.p.quarantine.drop(ctx, entity); err != nil {
+		return err
 	}
 	return s.p.row.refresh(ctx)
 }

@@ -139,8 +139,8 @@ func (w *walk) killSales(t *testing.T) {
 		}
 		for _, path := range []string{"/", "/subscriptions"} {
 			_, body, err := get(w.url(service)+path, "text/html")
-			banner := `class="banner stale" role="status"><strong>orders: stale, polls fail since `
-			if err != nil || !strings.Contains(string(body), banner) || !strings.Contains(string(body), `UTC.</strong> This is the copy as of <time datetime="`+asOf.UTC().Format(web.TimeFormat)) {
+			banner := `<p class="banner stale"><strong role="status">orders: stale, polls fail since <time `
+			if err != nil || !strings.Contains(string(body), banner) || !strings.Contains(string(body), `.</strong> This is the copy as of <time datetime="`+asOf.UTC().Format(web.TimeFormat)) {
 				t.Errorf("%s%s has no banner that says stale and %v: %v\n%s", service, path, asOf, err, body)
 			}
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -58,7 +59,7 @@ func (w *witness) watch(nodes map[string]string) (stop func()) {
 }
 
 // badges are a subscriber's state, and since when its polls fail, as its page shows them.
-var badges = regexp.MustCompile(`id="feed-orders">.*?<span class="badge \w+">(\w+)</span>( <span class="badge low">polls fail since [^<]*</span>)?`)
+var badges = regexp.MustCompile(`(?s)id="feed-orders">\s*<summary>.*?<span class="badge \w+">(\w+)</span>(.*?)</summary>`)
 
 // others returns in what the page and the metrics of a subscriber differ from the status that it has just shown; nil
 // means that it has changed meanwhile, or could not be asked.
@@ -78,7 +79,7 @@ func others(url string, before status) (wrong []string) {
 	}
 	wrong = []string{}
 	failing := !before.FailingSince.IsZero()
-	if says := badges.FindSubmatch(page); says == nil || string(says[1]) != before.State || (len(says[2]) > 0) != failing {
+	if says := badges.FindSubmatch(page); says == nil || string(says[1]) != before.State || bytes.Contains(says[2], []byte("Failing since")) != failing {
 		wrong = append(wrong, fmt.Sprintf("the page of %s says %q, with %+v", url, says, before))
 	}
 	for name, want := range map[string]bool{"subscription_failing_seconds": failing, "subscription_stale": before.State != "fresh"} {

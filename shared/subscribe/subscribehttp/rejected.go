@@ -90,10 +90,11 @@ func (p *Pages) retry(w http.ResponseWriter, r *http.Request, s *subscribe.Subsc
 	if err != nil {
 		return errNotRejected
 	}
-	if err := s.Retry(r.Context(), id); err != nil {
+	applied, refused, err := s.Retry(r.Context(), id)
+	if err != nil {
 		return err
 	}
-	return retried{Applied: 1}.answer(w, r, s)
+	return retried{applied, refused}.answer(w, r, s)
 }
 
 func (p *Pages) retryAll(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
