@@ -638,3 +638,40 @@ func TestRejectedBeforeAnUpgrade(t *testing.T) {
 		})
 	}
 }
+
+// Trouble of the database while entries are tried again does not keep them apart from each other afterwards.
+func TestRetriesAfterTrouble(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	for _, code := range []string{"53100", "08006"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 1)
+			c := s.copier(t, newCopier(t, s).pool, 100)
+			t.Cleanup(c.fetcher.client.Close)
+			c.mustPoll(t)
+			exec(t, c.pool, `create table fault (code text); insert into fault values ('P0001');
+				create function fails() returns trigger language plpgsql as $$ declare code text := (select f.code from fault f);
+				begin if code <> '' and new.name <> 'good' then raise exception 'faulty' using errcode = code; end if; return new; end $$;
+				create trigger fails before insert on thing for each row execute function fails()`)
+			s.put(t, 2, 41)
+			s.rename(t, 100, "good")
+			c.mustPoll(t)
+			if at := c.stored(t); at.rejected != 40 {
+				t.Fatalf("%d are rejected", at.rejected)
+			}
+			round := func() {
+				c.quarantine.retries.at = time.Now()
+				_ = c.quarantine.retryDue(t.Context(), mayGoOn)
+			}
+			exec(t, c.pool, `update fault set code = $1`, code)
+			round()
+			round()
+			exec(t, c.pool, `update fault set code = ''`)
+			round()
+			round()
+			c.wantRejected(t, s, "")
+		})
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -75,12 +74,11 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, first func(*pgx.Batch), fn fu
 }
 
 // exec runs one statement as InTx does.
-func (t *target) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-	err = InTx(ctx, t.pool, func(tx pgx.Tx) error {
-		tag, err = tx.Exec(ctx, sql, args...)
+func (t *target) exec(ctx context.Context, sql string, args ...any) error {
+	return InTx(ctx, t.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql, args...)
 		return err
 	})
-	return tag, err
 }
 
 // A confirmedLate is returned instead of errFenced, and is one, after a commit whose outcome was unknown.

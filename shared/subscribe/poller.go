@@ -99,7 +99,7 @@ func (p *poller) seePast(ctx context.Context) error {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 		defer cancel()
-		_, err = p.exec(ctx, `update subscription set past = $3 where service = $1 and feed = $2 and past is null`,
+		err = p.exec(ctx, `update subscription set past = $3 where service = $1 and feed = $2 and past is null`,
 			p.service, p.Name, head.Position)
 	}
 	return err

@@ -97,17 +97,17 @@ func (q *quarantine) lock(first *pgx.Batch) {
 	first.Queue(`set local lock_timeout to default`)
 }
 
-// drop forgets the rejected entries of an entity. If its row is of a lost history, and so of a later version, which the
+// drop forgets a rejected version of an entity, or all if version is 0. If its row is of a lost history, and so of a later version, which the
 // next versions would not replace, the entity is deleted.
-func (q *quarantine) drop(ctx context.Context, id uuid.UUID) error {
+func (q *quarantine) drop(ctx context.Context, id uuid.UUID, version int64) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	var dropped *int64
 	var refused []rejection
 	err := q.inTx(ctx, q.lock, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			with dropped as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 returning version)
-			select max(version) from dropped`, q.service, q.Name, id).Scan(&dropped)
+			with dropped as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and $4::bigint in (0, version) returning version)
+			select max(version) from dropped`, q.service, q.Name, id, version).Scan(&dropped)
 		if err != nil || dropped == nil || q.Apply == nil {
 			return err
 		}

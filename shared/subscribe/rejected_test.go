@@ -340,6 +340,19 @@ func TestRetryOfTwoVersions(t *testing.T) {
 			if resp.StatusCode != 200 || strings.TrimSpace(text) != want || c.things(t)[numbered(1)].Name != "later" || c.stored(t).rejected != 1 {
 				t.Errorf("%s: %s, %d are rejected, the copy has %v", resp.Status, text, c.stored(t).rejected, c.things(t))
 			}
+			// Each is dropped for itself.
+			at := server.URL + "/subscriptions/things/rejected/" + numbered(1).String() + "/drop"
+			for _, x := range []struct {
+				version string
+				status  int
+			}{{"2", 404}, {"x", 400}, {"3", 204}} {
+				if resp, text := ask(t, "POST", at+"?version="+x.version, nil); resp.StatusCode != x.status {
+					t.Errorf("drop of version %s: %s: %s", x.version, resp.Status, text)
+				}
+			}
+			if n := c.stored(t).rejected; n != 0 {
+				t.Errorf("%d are rejected in the end", n)
+			}
 		})
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 // The service may have been at fault, so rejected entries are tried again by themselves, after a poll that succeeded:
 // first at the start, and then after a pause, which doubles while none of them is applied. They are tried together,
-// since they may need each other, but for those that cost the others time or the session: of these, one each time.
+// since they may need each other, but for those that cost the others time or the session: these are tried one by one, in
+// turn, for a while.
 const (
 	firstRetry  = time.Minute
 	lastRetry   = time.Hour
@@ -81,9 +82,12 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 	} else {
 		q.retries.apart = false
 		began := time.Now()
+		var failing []uuid.UUID
+		tried := 0
 		for _, id := range together {
+			tried++
 			if failed := try(id); failed != nil {
-				q.retries.alone[id] = time.Now()
+				failing = append(failing, id)
 				err = errors.Join(err, failed)
 			}
 			if !goOn() || time.Since(began) > retryTime {
@@ -91,8 +95,16 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 				break
 			}
 		}
+		for _, id := range failing {
+			if len(failing) < tried { // else the database may be the reason
+				q.retries.alone[id] = time.Now()
+			}
+		}
 	}
-	err = errors.Join(err, try(alone...))
+	for began, left := time.Now(), alone; len(left) > 0 && goOn() && time.Since(began) < retryTime; left = left[1:] {
+		q.retries.alone[left[0]] = time.Now()
+		err = errors.Join(err, try(left[0]))
+	}
 	if applied > 0 {
 		q.logger.InfoContext(ctx, "rejected entries were applied", "feed", q.Name, "applied", applied)
 	}
@@ -105,10 +117,10 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 	return err
 }
 
-// toRetry returns the rejected entries to be tried together, and one to be tried alone, if there are such ones: in turn,
-// one that was too slow, waited too long for a lock, or made what it was tried with fail as a whole. One that has ended
-// the session with the database is tried at the start only, since it may stop the whole database. Malformed items are
-// left out.
+// toRetry returns the rejected entries to be tried together, and those to be tried alone, which were too slow, waited too
+// long for a lock, or made what they were tried with fail as a whole. Those that have ended the session with the
+// database are tried at the start only, one at each, since they may stop the whole database. Malformed items are left
+// out.
 func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone []uuid.UUID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -125,11 +137,14 @@ func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone
 	}
 	var id uuid.UUID
 	var reason string
+	var ending []uuid.UUID
 	_, err = pgx.ForEachRow(rows, []any{&id, &reason}, func() error {
 		_, failed := q.retries.alone[id]
 		switch ends := strings.HasPrefix(reason, sessionEnded); {
-		case ends && !atStart:
-		case ends, failed, strings.HasPrefix(reason, tookLonger), strings.Contains(reason, "(SQLSTATE "+lockNotAvailable+")"):
+		case ends && atStart:
+			ending = append(ending, id)
+		case ends:
+		case failed, strings.HasPrefix(reason, tookLonger), strings.Contains(reason, "(SQLSTATE "+lockNotAvailable+")"):
 			alone = append(alone, id)
 		case len(together) < retryAtOnce:
 			together = append(together, id)
@@ -137,9 +152,5 @@ func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone
 		return nil
 	})
 	slices.SortStableFunc(alone, func(a, b uuid.UUID) int { return q.retries.alone[a].Compare(q.retries.alone[b]) })
-	if len(alone) > 0 {
-		alone = alone[:1]
-		q.retries.alone[alone[0]] = time.Now()
-	}
-	return together, alone, err
+	return together, append(alone, ending[:min(1, len(ending))]...), err
 }

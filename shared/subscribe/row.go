@@ -62,7 +62,7 @@ func (r *row) refresh(ctx context.Context) error {
 // set changes a setting in the database and takes it over at once. If another process polls, that one takes it over
 // within a second. Settings have rows of their own, which no transaction that applies entries locks.
 func (r *row) set(ctx context.Context, assignments string, args ...any) error {
-	_, err := r.exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
+	err := r.exec(ctx, `update subscription_setting set `+assignments+` where service = $1 and feed = $2`,
 		append([]any{r.service, r.Name}, args...)...)
 	if err != nil {
 		return fmt.Errorf("change the subscription to %s: %w", r.Name, err)
@@ -87,7 +87,7 @@ func (r *row) storeFailing(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
 	defer cancel()
 	at := r.state.current()
-	_, err := r.exec(ctx, `
+	err := r.exec(ctx, `
 		update subscription set failing_since = $3, stale = stale or $4
 		 where service = $1 and feed = $2 and last_success_at is not distinct from $5
 		       and (failing_since is distinct from $3 or $4 and not stale)`,

@@ -155,11 +155,11 @@ func (s *Subscription) RetryAll(ctx context.Context) (applied, refused int, err 
 	}
 }
 
-// Drop forgets the rejected entries of an entity. The next version is applied; if the row of the copy would keep it out,
+// Drop forgets a rejected version of an entity, or all of them if version is 0. The next version is applied; if the row of the copy would keep it out,
 // as a later version of a lost history, that is deleted. Drop returns [ErrNotRejected], [ErrApplying] or, if the
 // deletion is refused, a [*RetryError].
-func (s *Subscription) Drop(ctx context.Context, entity uuid.UUID) error {
-	if err := s.p.quarantine.drop(ctx, entity); err != nil {
+func (s *Subscription) Drop(ctx context.Context, entity uuid.UUID, version int64) error {
+	if err := s.p.quarantine.drop(ctx, entity, version); err != nil {
 		return err
 	}
 	return s.p.row.refresh(ctx)

@@ -140,7 +140,13 @@ func (p *Pages) drop(w http.ResponseWriter, r *http.Request, s *subscribe.Subscr
 	if err != nil {
 		return errNotRejected
 	}
-	if err := s.Drop(r.Context(), id); err != nil {
+	var version int64 // 0 means all
+	if text := r.FormValue("version"); text != "" {
+		if version, err = strconv.ParseInt(text, 10, 64); err != nil || version < 1 {
+			return web.Errorf(http.StatusBadRequest, "version is a whole number from 1 on, or is left out: then all rejected versions of the entity are dropped.")
+		}
+	}
+	if err := s.Drop(r.Context(), id, version); err != nil {
 		return err
 	}
 	if web.PrefersHTML(r) {
