@@ -151,6 +151,9 @@ type shownEntry struct {
 	Versions   string // URL
 }
 
+// Short returns the end of the entity's id.
+func (e shownEntry) Short() string { return web.Short(e.ID) }
+
 // Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted, e.Erased) }
 
@@ -163,9 +166,10 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Newest               bool
 		Formats              []web.Link
 		Current, Start, More string
-		Newer                string // URL, towards the head
+		Newer, Older         string // URLs, towards the head and, on a replay page, the start
+		Jump                 string // path of the page's own origin
 		Live                 string // URL of the event stream of the entries after the page, of the page's own origin
-	}{Document: d, Newest: r.view == feed.Newest, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	}{Document: d, Newest: r.view == feed.Newest, Jump: r.path + "/jump", Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
 	page := s.look()
 	switch r.view {
 	case feed.Newest:
@@ -188,6 +192,9 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	page.Title, page.Nav = d.Title, slices.Clone(s.Nav)
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
+		if r.view == feed.Replay && data.First > 1 {
+			data.Older = s.at(r, feed.Older, d.Entries[0].Cursor)
+		}
 		if !data.Newest {
 			page.Title += fmt.Sprintf(", entries %d to %d", data.First, data.Last)
 		}

@@ -54,7 +54,7 @@ func TestEntity(t *testing.T) {
 		_, page := get(t, server, "GET", path, "Accept", browser)
 		page = html.UnescapeString(regexp.MustCompile(`</?(del|ins|code|span|dd|dt|div)[^>]*>`).ReplaceAllString(page, ""))
 		for _, part := range []string{
-			`name"<a>" → "<b>"`, `tags[1].yabsent → 1`, `gonenull → absent`, "entry 4, changed", "entry 2, new",
+			`name"<a>" → "<b>"`, `tags[1].yabsent → 1`, `gonenull → absent`, `/feeds/things/jump?to=4">entry 4</a>, changed`, `jump?to=2">entry 2</a>, new`,
 			`href="http://source.example/things/` + id.String(), `rel="alternate" type="application/atom+xml"`,
 		} {
 			if !strings.Contains(page, part) {

@@ -118,6 +118,8 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 		return web.ServeAsset(w, r)
 	case entity == "newer":
 		return s.serveNewer(w, r, name)
+	case entity == "jump":
+		return s.serveJump(w, r, name)
 	case ofEntity:
 		return s.serveEntity(w, r, name, entity)
 	}

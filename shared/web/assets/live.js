@@ -97,11 +97,11 @@
     tell(Math.max(0, count - before));
   }
 
-  // A reader who looks further down, has the focus in the list or selects text in it keeps what is there.
+  // A reader who looks further down, has the focus in the list, selects text in it or has opened a row keeps what is there.
   function reading() {
     const selection = getSelection();
     return list.getBoundingClientRect().top < 0 || list.contains(document.activeElement) || pages.contains(document.activeElement) ||
-      !selection.isCollapsed && selection.containsNode(list, true);
+      !!list.querySelector("details[open]") || !selection.isCollapsed && selection.containsNode(list, true);
   }
 
   // The list becomes that of the fetched page, so it stays as long as a page is. What is in both stays as it is.
