@@ -31,7 +31,7 @@ type Listing struct {
 	path        string
 	query       url.Values
 	first, last uuid.UUID // what Q can begin
-	key         []any     // nil: from the newest on
+	key         []any     // of the row beside the page; none on the first page
 	newer       bool
 	where       []string
 	args        []any
