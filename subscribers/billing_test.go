@@ -85,7 +85,7 @@ func TestBilling(t *testing.T) {
 	if list := ledgerOf(t, url); len(list) > 0 {
 		t.Fatalf("invoiced without the customer: %+v", list)
 	}
-	if _, _, body := get(t, url+"/", "text/html"); !strings.Contains(body, "Orders waiting for their customer") || !strings.Contains(body, ids[5].String()) {
+	if _, _, body := get(t, url+"/waiting", "text/html"); !strings.Contains(body, "Orders waiting") || !strings.Contains(body, ids[5].String()) {
 		t.Errorf("the page does not show what waits:\n%s", body)
 	}
 
@@ -129,7 +129,7 @@ func TestBilling(t *testing.T) {
 	late := uuid.New()
 	orders.put(t, late, anOrder(wilma, 5))
 	copied(t, url, orders)
-	if _, _, body := get(t, url+"/", "text/html"); !strings.Contains(body, `<span class="badge low">customer deleted</span>`) || !strings.Contains(body, late.String()) {
+	if _, _, body := get(t, url+"/waiting", "text/html"); !strings.Contains(body, `<span class="badge low">customer deleted</span>`) || !strings.Contains(body, late.String()) {
 		t.Errorf("the page does not say that the customer is deleted:\n%s", body)
 	}
 

@@ -13,7 +13,7 @@ import (
 // HTMLType is the Content-Type of a page.
 const HTMLType = "text/html; charset=utf-8"
 
-//go:embed layout.html problem.html
+//go:embed layout.html list.html problem.html
 var pages embed.FS
 
 var problemPage = Template(pages, "problem.html")
@@ -67,9 +67,9 @@ type Freshness struct {
 func (f Freshness) Polls() bool { return f.Next != "" || !f.NextAt.IsZero() }
 
 // Template parses the layout and the named files of fsys. One of them defines the template "main", and may define
-// "nav" in place of Page.Nav's links. It panics on a bad template, as it is for start-up.
+// "nav" in place of Page.Nav's links. It may use list_search, list_nothing and list_pager with a [List]. It panics on a bad template, as it is for start-up.
 func Template(fsys fs.FS, files ...string) *template.Template {
-	t := template.Must(template.New("layout.html").Funcs(functions).ParseFS(pages, "layout.html"))
+	t := template.Must(template.New("layout.html").Funcs(functions).ParseFS(pages, "layout.html", "list.html"))
 	template.Must(t.ParseFS(fsys, files...))
 	if t.Lookup("main") == nil {
 		panic(fmt.Sprintf(`templates %v do not define "main"`, files))

@@ -30,8 +30,8 @@ create table build (
 );
 create index on build (order_id);
 create index on build (due) where due is not null;
-create index on build (updated_at desc, id);
-create index on build (status, updated_at desc, id);
+create index on build (updated_at, id);
+create index on build (status, updated_at, id);
 create index build_next on build (status, due, id) where due is not null;
 select keep_row_count('build', 'status'); -- the page of the builds reads a few rows, however many there are
 

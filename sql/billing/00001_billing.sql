@@ -53,6 +53,7 @@ create table document (
     check ((kind = 'credit_note') = (credits is not null))
 );
 create index on document (order_id);
+create index on document (kind, number);
 create index on document (credits) where credits is not null;
 select keep_row_count('document', 'kind', 'total_cents');
 

@@ -49,7 +49,8 @@ create table mail (
     body           text
 );
 create index on mail (customer_id);
-create index on mail (placed_at desc, order_id);
+create index on mail (placed_at, order_id);
+create index on mail (state, placed_at, order_id);
 create index on mail (due_at) where state = 'pending';
 create index on mail (sending_since) where state = 'sending';
 

@@ -59,7 +59,8 @@ create table shipment (
     constraint shipment_shipped check ((shipped_at is not null) = (status in ('shipped', 'returned')))
 );
 create index on shipment (customer_id);
-create index on shipment (status, updated_at);
+create index on shipment (updated_at, id);
+create index on shipment (status, updated_at, id);
 select keep_row_count('shipment', 'status');
 
 select feed_create('shipments');

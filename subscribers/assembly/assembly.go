@@ -45,8 +45,9 @@ func Service() *subscriber.Service {
 		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Builds", overviewPage, func(r *http.Request) (any, error) { return f.overview(r.Context(), s.DB, now()) })
+			s.Page("/builds", "All builds", buildsPage, func(r *http.Request) (any, error) { return f.list(r, s.DB, now()) })
 			s.Page("/builds/:id", "Build", buildPage, func(r *http.Request) (any, error) { return f.show(r.Context(), s.DB, r.PathValue("id"), now()) })
-			s.JSON("/api/builds", func(r *http.Request) (any, error) { return list(r.Context(), s.DB, r.URL.Query()) })
+			s.JSON("/api/builds", func(r *http.Request) (any, error) { return apiList(r, s.DB) })
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -153,9 +154,13 @@ func (p *plant) wantSound(t rapid.TB) {
 
 func (p *plant) builds(t rapid.TB, query url.Values) []carbuild.Build {
 	t.Helper()
-	builds, err := list(context.Background(), p.pool, query)
+	found, err := list(httptest.NewRequest("GET", "/api/builds?"+query.Encode(), nil), p.pool, defaultBuilds)
 	if err != nil {
 		t.Fatal(err)
+	}
+	builds := []carbuild.Build{} // as the API has it
+	for _, b := range found.Items {
+		builds = append(builds, b.Build)
 	}
 	return builds
 }
@@ -419,9 +424,8 @@ func TestList(t *testing.T) {
 	if first := p.builds(t, nil)[0]; !first.UpdatedAt.Equal(p.now) {
 		t.Errorf("the first is %+v", first)
 	}
-	for _, query := range []string{"limit=0", "limit=1001", "limit=x", "status=lost", "order_id=1"} {
-		values, _ := url.ParseQuery(query)
-		if _, err := list(t.Context(), p.pool, values); err == nil || !strings.Contains(err.Error(), "takes") {
+	for _, query := range []string{"limit=0", "limit=1001", "limit=x", "status=lost", "order_id=1", "q=battery", "q=1234567", "before=1", "after=x"} {
+		if _, err := list(httptest.NewRequest("GET", "/api/builds?"+query, nil), p.pool, defaultBuilds); err == nil || !strings.Contains(err.Error(), "takes") {
 			t.Errorf("%s: %v", query, err)
 		}
 	}

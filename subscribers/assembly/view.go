@@ -3,13 +3,10 @@ package assembly
 import (
 	"context"
 	"embed"
-	"fmt"
 	"math"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,50 +24,77 @@ var pages embed.FS
 var (
 	overviewPage = web.Template(pages, "overview.html")
 	buildPage    = web.Template(pages, "build.html")
+	buildsPage   = web.Template(pages, "builds.html")
 )
 
 var statuses = []carbuild.Status{carbuild.Planned, carbuild.Started, carbuild.Finished, carbuild.Cancelled}
 
 const (
+	pageBuilds    = 50   // of /builds
 	defaultBuilds = 100  // of /api/builds
-	maxBuilds     = 1000 // of it
+	maxBuilds     = 1000 // of both
 	shownDays     = 7    // of the plan
 	shownBuilds   = 12   // of each stage
 )
 
-// list returns builds as GET /api/builds does: the last changed first, at most ?limit= (1 to 1000, default 100),
-// filtered by ?status= or ?order_id=.
-func list(ctx context.Context, db *pgxpool.Pool, query url.Values) ([]carbuild.Build, error) {
-	limit, err := web.QueryInt(query, "limit", maxBuilds)
+// list returns a page of the builds, the last changed first, at most length of them unless the request sets limit. It
+// may set status=STATUS and order_id=UUID, too. A build that changes moves to the first page.
+func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[*row], err error) {
+	l, err := web.NewListing(r, length, maxBuilds, new(time.Time), new(uuid.UUID))
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	if query.Get("limit") == "" {
-		limit = defaultBuilds
-	}
-	status := carbuild.Status(query.Get("status"))
-	if status != "" && !slices.Contains(statuses, status) {
-		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
+	query := r.URL.Query()
+	if status := carbuild.Status(query.Get("status")); slices.Contains(statuses, status) {
+		l.Where("status = ?", status)
+	} else if status != "" {
+		return found, web.Errorf(http.StatusBadRequest, "The parameter status takes planned, started, finished or cancelled.")
 	}
 	of, err := web.QueryUUID(query, "order_id")
 	if err != nil {
-		return nil, err
-	}
-	where, args := []string{"true"}, []any{} // not one statement for all, which would use no index
-	if status != "" {
-		args = append(args, status)
-		where = append(where, "status = $"+strconv.Itoa(len(args)))
+		return found, err
 	}
 	if of != nil {
-		args = append(args, of)
-		where = append(where, "order_id = $"+strconv.Itoa(len(args)))
+		l.Where("order_id = ?", of)
 	}
-	found, err := some(ctx, db, strings.Join(where, " and ")+` order by updated_at desc, id limit `+fmt.Sprint(limit), args...)
-	builds := make([]carbuild.Build, len(found))
-	for i, b := range found {
-		builds[i] = b.Build
+	l.Find("build", "id", "id", "order_id")
+	end, args := l.SQL("updated_at", "id")
+	rows, err := db.Query(r.Context(), `select `+columns+` from build`+end, args...)
+	if err != nil {
+		return found, err
+	}
+	builds, err := pgx.CollectRows(rows, scanRow)
+	return web.NewList(l, builds, func(b *row) []any { return []any{b.UpdatedAt.Time, b.ID} }), err
+}
+
+// apiList returns the same page without the columns that are not published.
+func apiList(r *http.Request, db *pgxpool.Pool) (any, error) {
+	found, err := list(r, db, defaultBuilds)
+	builds := web.List[carbuild.Build]{Newer: found.Newer, Older: found.Older}
+	for _, b := range found.Items {
+		builds.Items = append(builds.Items, b.Build)
 	}
 	return builds, err
+}
+
+type buildList struct {
+	web.List[*row]
+	Status   string
+	Statuses []carbuild.Status
+	Builds   []shownBuild
+}
+
+func (f *factory) list(r *http.Request, db *pgxpool.Pool, now time.Time) (l buildList, err error) {
+	c, err := f.readClock(r.Context(), db, now)
+	if err != nil {
+		return l, err
+	}
+	l.Status, l.Statuses = r.URL.Query().Get("status"), statuses
+	l.List, err = list(r, db, pageBuilds)
+	for _, b := range l.Items {
+		l.Builds = append(l.Builds, shown(b, c, now))
+	}
+	return l, err
 }
 
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
@@ -151,7 +175,7 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 	}{
 		{&o.InProgress, `status = 'started' and due is not null order by due, id`},
 		{&o.Next, `status = 'planned' and due is not null order by due, id`},
-		{&o.Finished, `status = 'finished' order by updated_at desc, id`},
+		{&o.Finished, `status = 'finished' order by updated_at desc, id desc`},
 	} {
 		found, err := some(ctx, db, part.where+` limit `+strconv.Itoa(shownBuilds))
 		if err != nil {

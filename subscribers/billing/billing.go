@@ -45,6 +45,8 @@ var Service = &subscriber.Service{
 	},
 	Routes: func(s *subscriber.Site) {
 		s.Page("/", "Invoices", page, func(r *http.Request) (any, error) { return overview(r, s.DB) })
+		s.Page("/waiting", "Waiting", waitingPage, func(r *http.Request) (any, error) { return waitingOrders(r, s.DB, pageLimit) })
+		s.JSON("/api/waiting", func(r *http.Request) (any, error) { return waitingOrders(r, s.DB, apiLimit) })
 		s.Page("/invoices/:number", "Invoice", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, invoice) })
 		s.Page("/credit-notes/:number", "Credit note", documentPage, func(r *http.Request) (any, error) { return readDocument(r, s.DB, creditNote) })
 		s.JSON("/api/invoices", func(r *http.Request) (any, error) { return listDocuments(r, s.DB, apiLimit) })
@@ -57,6 +59,7 @@ var pages embed.FS
 var (
 	page         = web.Template(pages, "billing.html")
 	documentPage = web.Template(pages, "document.html")
+	waitingPage  = web.Template(pages, "waiting.html")
 )
 
 // lock serializes the feeds' transactions, and numbers the documents.

@@ -123,9 +123,9 @@ func documentsOf(t rapid.TB, pool *pgxpool.Pool) (list []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Reverse(issued)
-	for i, d := range issued {
-		if d.Number != int64(i+1) || i > 0 && d.IssuedAt.Before(issued[i-1].IssuedAt) {
+	slices.Reverse(issued.Items)
+	for i, d := range issued.Items {
+		if d.Number != int64(i+1) || i > 0 && d.IssuedAt.Before(issued.Items[i-1].IssuedAt) {
 			t.Errorf("document %d, issued at %v, has place %d", d.Number, d.IssuedAt, i+1)
 		}
 		r := httptest.NewRequest("GET", d.URL(), nil)
@@ -190,12 +190,12 @@ func wantDocuments(t rapid.TB, pool *pgxpool.Pool, want ...string) {
 
 func wantWaiting(t rapid.TB, pool *pgxpool.Pool, want ...string) {
 	t.Helper()
-	waiting, err := waitingOrders(context.Background(), pool)
+	waiting, err := waitingOrders(httptest.NewRequest("GET", "/waiting", nil), pool, pageLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, w := range waiting {
+	for _, w := range waiting.Items {
 		text := fmt.Sprint("order ", int(w.PlacedAt.Sub(noon)/time.Minute))
 		if w.CustomerDeleted {
 			text += ", customer deleted"

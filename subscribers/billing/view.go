@@ -1,7 +1,6 @@
 package billing
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -74,55 +73,63 @@ const (
 	apiLimit  = 1000
 )
 
-// listDocuments returns up to limit documents, newest first. The request may set limit=N for fewer, before=NUMBER for
-// older ones, and order_id=UUID for those of one order.
-func listDocuments(r *http.Request, db *pgxpool.Pool, limit int) ([]document, error) {
-	asked := r.URL.Query()
-	before, err := web.QueryInt(asked, "before", 1<<62)
+// listDocuments returns a page of the documents, newest first, at most length of them. The request may set limit=N,
+// kind=KIND, and order_id=UUID.
+func listDocuments(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[document], err error) {
+	l, err := web.NewListing(r, length, apiLimit, new(int64))
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	n, err := web.QueryInt(asked, "limit", int64(limit))
-	if err != nil {
-		return nil, err
+	asked := r.URL.Query()
+	if kind := asked.Get("kind"); kind == invoice || kind == creditNote {
+		l.Where("d.kind = ?", kind)
+	} else if kind != "" {
+		return found, web.Errorf(http.StatusBadRequest, "The parameter kind takes invoice or credit_note.")
 	}
 	of, err := web.QueryUUID(asked, "order_id")
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	rows, err := db.Query(r.Context(), `select `+documentColumns+documents+`
-		where d.number < $1 and ($2::uuid is null or d.order_id = $2) order by d.number desc limit $3`, before, of, n)
+	if of != nil {
+		l.Where("d.order_id = ?", of)
+	}
+	if l.Number > 0 {
+		l.Where("d.number = ?", l.Number)
+	}
+	l.Find("document", "number", "order_id")
+	end, args := l.SQL("d.number")
+	rows, err := db.Query(r.Context(), `select `+documentColumns+documents+end, args...)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[document])
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
+	return web.NewList(l, all, func(d document) []any { return []any{d.Number} }), err
 }
 
 // A waitingOrder is an order whose customer is not known yet, or never will be because the account was deleted before.
 type waitingOrder struct {
-	ID              uuid.UUID
-	PlacedAt        time.Time
-	TotalCents      int64
-	Currency        string
-	CustomerID      uuid.UUID
-	CustomerDeleted bool
+	ID              uuid.UUID `json:"id"`
+	PlacedAt        time.Time `json:"placed_at"`
+	TotalCents      int64     `json:"total_cents"`
+	Currency        string    `json:"currency"`
+	CustomerID      uuid.UUID `json:"customer_id"`
+	CustomerDeleted bool      `json:"customer_deleted"`
 }
 
 type data struct {
 	Invoices, CreditNotes, Waiting int64
 	InvoicedCents, CreditedCents   int64
 	Currency                       string
-	WaitingOrders                  []waitingOrder
-	Documents                      []document
-	Older                          string // the parameter of the next page; empty: there is none
-	Newest                         bool   // this is the first page
+	Documents                      web.List[document]
+	Kind                           string
+	Filtered                       bool // the page is not the first of all documents
 }
 
 // StandingCents returns the sum of all invoices without a credit note.
 func (d *data) StandingCents() int64 { return d.InvoicedCents - d.CreditedCents }
 
 func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
-	ctx, d := r.Context(), &data{Currency: "EUR", Newest: !r.URL.Query().Has("before")}
+	ctx, d := r.Context(), &data{Currency: "EUR", Kind: r.URL.Query().Get("kind"), Filtered: r.URL.RawQuery != ""}
 	err := db.QueryRow(ctx, `
 		select coalesce(sum(rows) filter (where value = $1), 0)::bigint, coalesce(sum(rows) filter (where value = $2), 0)::bigint,
 		       coalesce(sum(total) filter (where value = $1), 0)::bigint, coalesce(sum(total) filter (where value = $2), 0)::bigint,
@@ -131,25 +138,26 @@ func overview(r *http.Request, db *pgxpool.Pool) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.Documents, err = listDocuments(r, db, pageLimit); err != nil {
-		return nil, err
-	}
-	if n := len(d.Documents); n == pageLimit && d.Documents[n-1].Number > 1 {
-		d.Older = shown(d.Documents[n-1].Number)
-	}
-	d.WaitingOrders, err = waitingOrders(ctx, db)
+	d.Documents, err = listDocuments(r, db, pageLimit)
 	return d, err
 }
 
-func waitingOrders(ctx context.Context, db *pgxpool.Pool) ([]waitingOrder, error) {
-	rows, err := db.Query(ctx, `
-		select o.id, placed_at, total_cents, currency, customer_id, d.id is not null
-		  from orders o left join deleted_customer d on d.id = o.customer_id
-		 where not isempty(missing) order by placed_at, o.id limit $1`, pageLimit)
+// waitingOrders returns a page of them, the last placed first.
+func waitingOrders(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[waitingOrder], err error) {
+	l, err := web.NewListing(r, length, apiLimit, new(time.Time), new(uuid.UUID))
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
+	l.Where("not isempty(missing)") // the condition of the partial index
+	l.Find("orders", "id", "id")
+	end, args := l.SQL("placed_at", "id")
+	rows, err := db.Query(r.Context(), `
+		select id, placed_at, total_cents, currency, customer_id, exists (select from deleted_customer d where d.id = customer_id) from orders`+end, args...)
+	if err != nil {
+		return found, err
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
+	return web.NewList(l, all, func(o waitingOrder) []any { return []any{o.PlacedAt, o.ID} }), err
 }
 
 type paper struct {

@@ -1,6 +1,7 @@
 package mailer
 
 import (
+	"net/http/httptest"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,7 +26,7 @@ func TestPageCost(t *testing.T) {
 		}
 	}
 	costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
-		_, err := readOverview(t.Context(), pool, new(settings), failure{}, nil)
+		_, err := readOverview(httptest.NewRequest("GET", "/", nil), pool, new(settings), failure{}, nil)
 		return err
 	})
 	for _, c := range costs {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -41,12 +42,12 @@ func (b *bench) anHourLater(t *testing.T) {
 // states counts the mails by state.
 func (b *bench) states(t *testing.T) map[string]int {
 	t.Helper()
-	list, err := readMails(t.Context(), b.db, maxListed)
+	list, err := readMails(httptest.NewRequest("GET", "/api/mails", nil), b.db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	counts := map[string]int{}
-	for _, m := range list {
+	for _, m := range list.Items {
 		counts[m.State]++
 	}
 	return counts
@@ -74,7 +75,7 @@ func TestLimit(t *testing.T) {
 		}
 	}
 	arrived(3)
-	o, err := readOverview(t.Context(), b.db, b.set, b.outage.now(), b.current.Behind())
+	o, err := readOverview(httptest.NewRequest("GET", "/", nil), b.db, b.set, b.outage.now(), b.current.Behind())
 	if err != nil || o.Limit != 2 || o.Counts.OverLimit != 3 || o.Counts.Pending != 3 {
 		t.Errorf("%+v, %v", o, err)
 	}

@@ -58,12 +58,12 @@ func Service() *subscriber.Service {
 		},
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Confirmations", overviewPage, func(r *http.Request) (any, error) {
-				return readOverview(r.Context(), s.DB, set, o.outage.now(), o.current.Behind())
+				return readOverview(r, s.DB, set, o.outage.now(), o.current.Behind())
 			})
 			s.Page("/mails/:order_id", "Confirmation", mailPage, func(r *http.Request) (any, error) {
 				return readMail(r.Context(), s.DB, r.PathValue("order_id"))
 			})
-			s.JSON("/api/mails", func(r *http.Request) (any, error) { return readMails(r.Context(), s.DB, maxListed) })
+			s.JSON("/api/mails", func(r *http.Request) (any, error) { return readMails(r, s.DB) })
 		},
 	}
 }

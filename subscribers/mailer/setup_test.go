@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -176,7 +177,7 @@ func TestSetupAtFault(t *testing.T) {
 			} else if after, _ := s.got(); after != before {
 				t.Error("it is tried again at once")
 			}
-			o, err := readOverview(t.Context(), b.db, b.set, b.outage.now(), b.current.Behind())
+			o, err := readOverview(httptest.NewRequest("GET", "/", nil), b.db, b.set, b.outage.now(), b.current.Behind())
 			if err != nil || o.Failure.Since.IsZero() || !strings.Contains(o.Failure.Text, x.says) {
 				t.Errorf("%+v, %v", o.Failure, err)
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -77,21 +79,43 @@ func scanRow(r pgx.CollectableRow) (m row, err error) {
 	return m, err
 }
 
-func readRows(ctx context.Context, db *pgxpool.Pool, limit int) ([]row, error) {
-	rows, err := db.Query(ctx, selectListed+` order by m.placed_at desc, m.order_id limit $1`, limit)
+// states are those of the table. A pending mail is shown as one that waits while its customer has not come.
+var states = []string{"pending", "sending", "sent", "failed", "skipped", "cancelled", "withdrawn"}
+
+// readRows returns a page of the mails, the newest orders first. The request may set state=STATE.
+func readRows(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[row], err error) {
+	l, err := web.NewListing(r, length, maxListed, new(time.Time), new(uuid.UUID))
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	return pgx.CollectRows(rows, scanRow)
+	if state := r.URL.Query().Get("state"); slices.Contains(states, state) {
+		l.Where("m.state = ?", state)
+	} else if state != "" {
+		return found, web.Errorf(http.StatusBadRequest, "The parameter state takes one of %s.", strings.Join(states, ", "))
+	}
+	l.Find("mail", "order_id", "order_id", "customer_id")
+	end, args := l.SQL("m.placed_at", "m.order_id")
+	rows, err := db.Query(r.Context(), selectListed+end, args...)
+	if err != nil {
+		return found, err
+	}
+	all, err := pgx.CollectRows(rows, scanRow)
+	return web.NewList(l, all, func(m row) []any { return []any{m.PlacedAt, m.OrderID} }), err
 }
 
-func readMails(ctx context.Context, db *pgxpool.Pool, limit int) ([]listed, error) {
-	rows, err := readRows(ctx, db, limit)
-	list := make([]listed, len(rows))
-	for i, m := range rows {
-		list[i] = m.listed
+func readMails(r *http.Request, db *pgxpool.Pool) (list web.List[listed], err error) {
+	found, err := readRows(r, db, maxListed)
+	list.Newer, list.Older = found.Newer, found.Older
+	for _, m := range found.Items {
+		list.Items = append(list.Items, m.listed)
 	}
 	return list, err
+}
+
+type mailList struct {
+	web.List[row]
+	State  string
+	States []string
 }
 
 type overview struct {
@@ -102,16 +126,17 @@ type overview struct {
 	Counts  struct {
 		All, Sent, Waiting, Pending, OverLimit, Failed, Skipped, Withdrawn, Uncertain int64
 	}
-	Mails []row
+	Mails mailList
 }
 
-func readOverview(ctx context.Context, db *pgxpool.Pool, set *settings, f failure, behind []string) (o overview, err error) {
+func readOverview(r *http.Request, db *pgxpool.Pool, set *settings, f failure, behind []string) (o overview, err error) {
 	o.Server, o.Limit, o.Failure, o.Behind = set.Server.String(), set.Limit, f, behind
-	if o.Mails, err = readRows(ctx, db, maxShown); err != nil {
+	o.Mails.State, o.Mails.States = r.URL.Query().Get("state"), states
+	if o.Mails.List, err = readRows(r, db, maxShown); err != nil {
 		return o, err
 	}
 	n := &o.Counts
-	return o, db.QueryRow(ctx, `
+	return o, db.QueryRow(r.Context(), `
 		select coalesce(sum(n), 0), coalesce(sum(n) filter (where value = 'sent'), 0), coalesce(sum(n) filter (where value = 'waiting'), 0),
 		       coalesce(sum(n) filter (where value in ('sending', 'pending')), 0), coalesce(sum(n) filter (where value = 'failed'), 0),
 		       coalesce(sum(n) filter (where value = 'skipped'), 0), coalesce(sum(n) filter (where value in ('cancelled', 'withdrawn')), 0), coalesce(sum(total), 0),

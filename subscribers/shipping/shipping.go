@@ -70,9 +70,13 @@ func Service() *subscriber.Service {
 				stages, err := overview(r.Context(), s.DB)
 				return shown{current.Behind(), stages}, err
 			})
+			s.Page("/shipments", "All shipments", shipmentsPage, func(r *http.Request) (any, error) {
+				found, err := list(r, s.DB, pageLimit)
+				return shipmentList{found, r.URL.Query().Get("status"), statuses}, err
+			})
 			s.Page("/shipments/:id", "Shipment", labelPage, func(r *http.Request) (any, error) { return readLabel(r, s.DB) })
 			s.Action("/shipments/:id/return", func(r *http.Request) (any, string, error) { return recordReturn(r, s) })
-			s.JSON("/api/shipments", func(r *http.Request) (any, error) { return listAsked(r, s.DB) })
+			s.JSON("/api/shipments", func(r *http.Request) (any, error) { return list(r, s.DB, apiLimit) })
 		},
 	}
 }
@@ -81,8 +85,9 @@ func Service() *subscriber.Service {
 var pages embed.FS
 
 var (
-	page      = web.Template(pages, "shipping.html")
-	labelPage = web.Template(pages, "label.html")
+	page          = web.Template(pages, "shipping.html")
+	labelPage     = web.Template(pages, "label.html")
+	shipmentsPage = web.Template(pages, "shipments.html")
 )
 
 // lock serializes the transactions of the feeds and of the pick-up, so that a build and its customer that arrive at the

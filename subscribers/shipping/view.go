@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image/color"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,37 +52,48 @@ func (p *parcel) ShortOrder() string { return web.Short(p.OrderID) }
 
 func (p *parcel) ModelName() string { return order.CarName(p.Model) }
 
-// apiLimit is the maximum and default number of shipments in an answer of the API. The feed has all of them.
-const apiLimit = 1000
+// Lengths of a page of shipments. The feed has all of them.
+const (
+	pageLimit = 50
+	apiLimit  = 1000
+)
 
-// listAsked returns the shipments that changed last, newest first. The request may set limit=N for fewer,
-// status=STATUS, and order_id=UUID.
-func listAsked(r *http.Request, db *pgxpool.Pool) ([]parcel, error) {
-	asked := r.URL.Query()
-	limit, err := web.QueryInt(asked, "limit", apiLimit)
+var statuses = []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped}
+
+// list returns a page of the shipments, the last changed first, at most length of them. The request may set limit=N,
+// status=STATUS, and order_id=UUID. A shipment that changes moves to the first page.
+func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[parcel], err error) {
+	l, err := web.NewListing(r, length, apiLimit, new(time.Time), new(uuid.UUID))
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	status := shipment.Status(asked.Get("status"))
-	switch status {
-	case "", shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Stopped, shipment.Returned:
-	default:
-		return nil, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped, stopped or returned.")
+	asked := r.URL.Query()
+	if status := shipment.Status(asked.Get("status")); slices.Contains(statuses, status) {
+		l.Where("status = ?", status)
+	} else if status != "" {
+		return found, web.Errorf(http.StatusBadRequest, "The parameter status takes waiting, ready, shipped, returned or stopped.")
 	}
 	of, err := web.QueryUUID(asked, "order_id")
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	return list(r.Context(), db, status, of, limit)
+	if of != nil {
+		l.Where("order_id = ?", of)
+	}
+	l.Find("shipment", "id", "id", "order_id", "customer_id")
+	end, args := l.SQL("updated_at", "id")
+	rows, err := db.Query(r.Context(), parcels+end, args...)
+	if err != nil {
+		return found, err
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])
+	return web.NewList(l, all, func(p parcel) []any { return []any{p.UpdatedAt, p.ID} }), err
 }
 
-func list(ctx context.Context, db *pgxpool.Pool, status shipment.Status, of *uuid.UUID, limit int64) ([]parcel, error) {
-	rows, err := db.Query(ctx, parcels+`
-		where ($1 = '' or status = $1) and ($2::uuid is null or order_id = $2) order by updated_at desc, id limit $3`, status, of, limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])
+type shipmentList struct {
+	web.List[parcel]
+	Status   string
+	Statuses []shipment.Status
 }
 
 type stage struct {
@@ -99,13 +111,13 @@ type shown struct {
 
 // overview returns the stages in the order that a shipment passes them.
 func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error) {
-	for _, status := range []shipment.Status{shipment.Waiting, shipment.Ready, shipment.Shipped, shipment.Returned, shipment.Stopped} {
+	for _, status := range statuses {
 		s := stage{Status: status}
 		err := db.QueryRow(ctx, `select coalesce(max(rows), 0) from row_count where relation = 'shipment' and value = $1`, status).Scan(&s.Count)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id limit $2`, status, stageLimit)
+		rows, err := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id desc limit $2`, status, stageLimit)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -48,6 +49,13 @@ type data struct {
 	Reserved  int64
 	OnOrder   int64
 	Short     int64 // number of parts
+}
+
+// Shortages returns the parts that are short, most pieces first.
+func (d data) Shortages() []part {
+	short := slices.DeleteFunc(slices.Clone(d.Parts), func(p part) bool { return p.Short() == 0 })
+	slices.SortStableFunc(short, func(a, b part) int { return cmp.Compare(b.Short(), a.Short()) })
+	return short
 }
 
 func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {

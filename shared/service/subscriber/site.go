@@ -67,7 +67,7 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	}))
 }
 
-// JSON adds an address that answers what query gives; the path is as in Page.
+// JSON adds an address that answers what query gives; the path is as in Page. A [web.List] has links to its other pages.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
@@ -76,6 +76,9 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 			return fmt.Errorf("read for %s: %w", path, err)
 		}
 		describe(c, subs)
+		if list, ok := data.(interface{ Links() string }); ok && list.Links() != "" {
+			c.Header("Link", list.Links())
+		}
 		web.JSON(c.Writer, c.Request, http.StatusOK, data)
 		return nil
 	}))
