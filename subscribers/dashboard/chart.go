@@ -98,9 +98,16 @@ func (c chart) Last() column  { return c.Columns[len(c.Columns)-1] }
 
 // Revenue returns the chart of the revenue.
 func (s *statistics) Revenue() chart {
-	return s.Timeline().draw("Revenue", func(d daySum) int64 { return d.RevenueCents }, func(cents int64) string {
-		return strings.TrimSuffix(web.Money(cents, s.Currency), ".00")
-	})
+	return s.Timeline().draw("Revenue", func(d daySum) int64 { return d.RevenueCents }, s.Amount)
+}
+
+// Amount writes an amount for a glance: from a million on it is rounded to whole units, and .00 is left out.
+func (s *statistics) Amount(cents int64) string {
+	const million = 1_000_000_00
+	if cents >= million {
+		cents += 50 - (cents+50)%100
+	}
+	return strings.TrimSuffix(web.Money(cents, s.Currency), ".00")
 }
 
 // Sold returns the chart of the orders.
