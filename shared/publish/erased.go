@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -119,8 +120,11 @@ func same(was, is os.FileInfo) bool {
 	return was != nil && os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())
 }
 
+// wholeID finds a UUID in a line: as it comes last, a line that was cut off by a crash has none.
+var wholeID = regexp.MustCompile(`[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
+
 // read returns the ids on the list and its state. It ignores a last line that a crash has cut off: it was not
-// acknowledged.
+// acknowledged. A last line that a person has written without a newline counts.
 func (l *erasedList) read() (ids []erasedID, is os.FileInfo, err error) {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
@@ -142,7 +146,7 @@ func (l *erasedList) read() (ids []erasedID, is os.FileInfo, err error) {
 		case ok:
 			e.line = number
 			ids = append(ids, e)
-		case err != nil && line[len(line)-1] == '\n':
+		case err != nil && (line[len(line)-1] == '\n' || wholeID.Match(line)):
 			return nil, nil, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
 		}
 	}
@@ -268,6 +272,9 @@ func repair(f *os.File, size int64) (end int64, lead string, err error) {
 	}
 	if _, _, err := parseErased(string(last)); err == nil {
 		return size, "\n", nil
+	}
+	if wholeID.Match(last) {
+		return 0, "", errors.New("the last line of the list of erased ids is not valid: correct it")
 	}
 	end = size - int64(len(last))
 	return end, "", f.Truncate(end)

@@ -570,12 +570,14 @@ func TestErasedList(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct{ text, says string }{
-		"a word":            {whole + "\nAda\n", "line 2"},
-		"no feed":           {"\n\n2026-11-28T21:04:05Z " + id.String() + "\n" + whole, "line 3"},
-		"no time":           {"yesterday things " + id.String() + "\n", "line 1"},
-		"another spelling":  {"2026-11-28T21:04:05Z things urn:uuid:" + id.String() + "\n", "36 characters"},
-		"half an id":        {whole[:len(whole)-1] + "\n" + whole + "\n", "line 1"},
-		"a feed of nowhere": {"# \n" + strings.Replace(whole, "things", "thongs", 1) + "\n", `line 2 of`},
+		"a word":                          {whole + "\nAda\n", "line 2"},
+		"no feed":                         {"\n\n2026-11-28T21:04:05Z " + id.String() + "\n" + whole, "line 3"},
+		"no time":                         {"yesterday things " + id.String() + "\n", "line 1"},
+		"another spelling":                {"2026-11-28T21:04:05Z things urn:uuid:" + id.String() + "\n", "36 characters"},
+		"half an id":                      {whole[:len(whole)-1] + "\n" + whole + "\n", "line 1"},
+		"no time, and no end of the line": {whole + "\n2026-11-28 things " + id.String(), "line 2"},
+		"a comma, and no end of the line": {whole + ",", "line 1"},
+		"a feed of nowhere":               {"# \n" + strings.Replace(whole, "things", "thongs", 1) + "\n", `line 2 of`},
 	} {
 		t.Run("a start is refused for "+name, func(t *testing.T) {
 			t.Parallel()
@@ -585,6 +587,16 @@ func TestErasedList(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what a person has written without a newline is not removed", func(t *testing.T) {
+		t.Parallel()
+		l := make(t, whole+"\n2026-11-28 things "+id.String())
+		if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); !errors.Is(err, ErrNotListed) || !strings.Contains(err.Error(), "correct it") {
+			t.Error(err)
+		}
+		if text, err := os.ReadFile(l.path); err != nil || !strings.HasSuffix(string(text), id.String()) {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
 	t.Run("by several at once", func(t *testing.T) {
 		t.Parallel()
 		path := make(t, "").path

@@ -29,9 +29,17 @@ type RejectedEntry struct {
 	Attempts   int             `json:"attempts"`
 }
 
-// rejectedEntries returns at most limit rejected entries, in the order of the feed, after the given one.
+// rejectedBytes is the size of the entities after which no other one is returned.
+const rejectedBytes = 4 << 20
+
+// rejectedEntries returns at most limit rejected entries, in the order of the feed, after the given one, and fewer if
+// they are large.
 func (q *quarantine) rejectedEntries(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
-	return q.readRejected(ctx, `(position, entity_id) > ($3, $4) order by position, entity_id limit $5`, position, entity, limit)
+	return q.readRejected(ctx, `(position, entity_id) in (
+		select position, entity_id from (
+		       select position, entity_id, sum(coalesce(octet_length(entity), 0)) over (order by position, entity_id rows between unbounded preceding and 1 preceding) as before
+		         from rejected_entry where service = $1 and feed = $2 and (position, entity_id) > ($3, $4) order by position, entity_id limit $5) as sized
+		 where coalesce(before, 0) < $6) order by position, entity_id`, position, entity, limit, rejectedBytes)
 }
 
 // rejectedEntry returns the rejected entries of an entity: two at most.

@@ -383,3 +383,38 @@ func TestDropAfterAnotherHistory(t *testing.T) {
 	c.mustPoll(t)
 	c.wantUpToDate(t, s)
 }
+
+// A page of rejected entries has no more than some megabytes, and all pages have each of them once.
+func TestLargeRejectedEntries(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	s.put(t, 1, 1)
+	c.mustPoll(t)
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+		select $1, 'things', gen_random_uuid(), 1, n, now(), convert_to('{"text":"' || repeat('x', 250000) || '"}', 'UTF8'), 'large' from generate_series(2, 41) n`, c.service)
+	c.stored(t)
+	server := c.site(t, routeThings)
+	seen := map[string]bool{}
+	pages := 0
+	for at := "/subscriptions/things/rejected"; at != ""; pages++ {
+		resp, text := get(t, server.URL+at, "application/json")
+		if len(text) > 5<<20 {
+			t.Errorf("%d bytes", len(text))
+		}
+		var list []struct {
+			ID string `json:"entity_id"`
+		}
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) == 0 {
+			t.Fatalf("%d entries, %v", len(list), err)
+		}
+		for _, e := range list {
+			seen[e.ID] = true
+		}
+		at, _, _ = strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
+	}
+	if len(seen) != 40 || pages != 3 {
+		t.Errorf("%d entries on %d pages", len(seen), pages)
+	}
+}

@@ -98,7 +98,7 @@ func (s *Subscription) ResetTuning(ctx context.Context) error {
 }
 
 // Rejected returns at most limit rejected entries, in the order of the feed, that come after the given position and
-// entity. Position -1 is before the first one.
+// entity, and fewer if they have more than 4 MiB together. Position -1 is before the first one.
 func (s *Subscription) Rejected(ctx context.Context, position int64, entity uuid.UUID, limit int) ([]RejectedEntry, error) {
 	list, err := s.p.quarantine.rejectedEntries(ctx, position, entity, limit)
 	if err != nil {

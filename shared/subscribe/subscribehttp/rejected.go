@@ -14,7 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// pageLength is how many rejected entries a page holds.
+// pageLength is how many rejected entries a page holds at most.
 const pageLength = 200
 
 type mark struct {
@@ -68,12 +68,15 @@ func rejectedPage(r *http.Request, s *subscribe.Subscription) (list []subscribe.
 	if err != nil {
 		return nil, "", err
 	}
-	if list, err = s.Rejected(r.Context(), after.position, after.id, pageLength+1); err != nil {
+	if list, err = s.Rejected(r.Context(), after.position, after.id, pageLength); err != nil || len(list) == 0 {
 		return nil, "", err
 	}
-	if len(list) > pageLength {
-		list = list[:pageLength]
-		last := list[pageLength-1]
+	last := list[len(list)-1]
+	more, err := s.Rejected(r.Context(), last.Position, last.EntityID, 1)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(more) > 0 {
 		next = pathOf(s.Status().Feed) + "/rejected?" + url.Values{"after": {mark{last.Position, last.EntityID}.String()}}.Encode()
 	}
 	return list, next, nil
