@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -191,4 +193,77 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 		return err
 	})
 	return applied, refused, err
+}
+
+// nothingKept is stored in place of an item of which nothing may be kept.
+const nothingKept = "[]"
+
+var errNotKept = errors.New("nothing is kept of it: it does not say whose it is, or names an entity that is erased")
+
+// storable returns what may be stored of a bad entry. Of one that does not say whose it is that is nothing, since an
+// erasure would not find it.
+func storable(e feed.Entry) []byte {
+	if e.Nameless() {
+		return []byte(nothingKept)
+	}
+	return e.Entity
+}
+
+// reject stores the bad entries.
+func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) error {
+	for _, r := range bad {
+		_, err := tx.Exec(ctx, `
+			with before as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and checked <> $9 and (position = $5 or position < $5 and checked))
+			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, checked)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			on conflict (service, feed, entity_id, checked) do update set version = excluded.version, position = excluded.position,
+			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
+			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
+			q.service, q.Name, r.ID, r.Version, r.Position, r.Updated, storable(r.Entry),
+			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"), r.checked)
+		if err != nil {
+			return err
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, emptyRejected, q.service, q.Name, idsOf(bad))
+	return err
+}
+
+func idsOf(bad []rejection) (ids []uuid.UUID) {
+	for _, r := range bad {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// uuidsIn are the UUIDs that the item of row w names, as found[1].
+const uuidsIn = ` cross join lateral regexp_matches(replace(lower(encode(w.entity, 'escape')), '\\u002d', '-'), '[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}', 'g') as found `
+
+// emptyRejected empties rejected entries that name an erased entity, under whatever id of their own: those of the
+// entities $3, or all if that is null. They stay in the list: something is not applied.
+const emptyRejected = `
+	with named as materialized (
+	     select w.entity_id, w.checked, found[1]::uuid as id from rejected_entry w` + uuidsIn + `
+	      where w.service = $1 and w.feed = $2 and ($3::uuid[] is null or w.entity_id = any($3)))
+	update rejected_entry r set entity = '[]', reason = 'it names an entity that is erased, so that nothing more of it is kept'
+	  from (select distinct entity_id, checked from named join erased_entity e on e.service = $1 and e.feed = $2 and e.id = named.id) as naming
+	 where r.service = $1 and r.feed = $2 and r.entity_id = naming.entity_id and r.checked = naming.checked`
+
+// clear deletes from the list of rejected entries what was applied, and what came before it.
+func (q *quarantine) clear(ctx context.Context, tx pgx.Tx, applied []feed.Entry) error {
+	var ids []uuid.UUID
+	var positions []int64
+	for _, e := range applied {
+		if e.Erased { // nothing comes after that
+			e.Position = math.MaxInt64
+		}
+		ids, positions = append(ids, e.ID), append(positions, e.Position)
+	}
+	_, err := tx.Exec(ctx, `
+		delete from rejected_entry r using unnest($3::uuid[], $4::bigint[]) as applied (id, position)
+		 where service = $1 and feed = $2 and r.entity_id = applied.id and r.position <= applied.position`, q.service, q.Name, ids, positions)
+	return err
 }
