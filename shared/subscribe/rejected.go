@@ -112,23 +112,29 @@ func (q *quarantine) lock(first *pgx.Batch) {
 func (q *quarantine) drop(ctx context.Context, id uuid.UUID, version int64) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
+	var outdated bool
+	if q.Apply != nil {
+		err := q.pool.QueryRow(ctx, `
+			select coalesce((select max(version) from `+q.table()+` where id = $3) > max(version), false) from rejected_entry
+			 where service = $1 and feed = $2 and entity_id = $3 and $4::bigint in (0, version)`, q.service, q.Name, id, version).Scan(&outdated)
+		if err != nil {
+			return fmt.Errorf("look for the row of %s: %w", id, err)
+		}
+	}
+	lock := func(*pgx.Batch) {} // else a drop waits for nothing, as in the end of a resync
+	if outdated {
+		lock = q.lock
+	}
 	var dropped *int64
 	var refused []rejection
-	err := q.inTx(ctx, q.lock, func(tx pgx.Tx) error {
+	err := q.inTx(ctx, lock, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
 			with dropped as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and $4::bigint in (0, version) returning version)
 			select max(version) from dropped`, q.service, q.Name, id, version).Scan(&dropped)
-		if err != nil || dropped == nil || q.Apply == nil {
+		if err != nil || dropped == nil || !outdated {
 			return err
 		}
-		var b pgx.Batch
-		known := noneKnown()
-		gone := []feed.Entry{{ID: id, Version: *dropped, Deleted: true}}
-		q.lookUp(&b, gone, false, known)
-		if err := tx.SendBatch(ctx, &b).Close(); err != nil || known.rows[id] <= *dropped {
-			return err
-		}
-		refused, err = q.applyCarefully(ctx, tx, gone, readTimeout/2)
+		refused, err = q.applyCarefully(ctx, tx, []feed.Entry{{ID: id, Version: *dropped, Deleted: true}}, readTimeout/2)
 		if err == nil && len(refused) > 0 {
 			err = &RetryError{whole(refused[0].reason)}
 		}
