@@ -107,8 +107,8 @@ func (q *quarantine) lock(first *pgx.Batch) {
 	first.Queue(`set local lock_timeout to default`)
 }
 
-// drop forgets a rejected version of an entity, or all if version is 0. If its row is of a lost history, and so of a later version, which the
-// next versions would not replace, the entity is deleted.
+// drop forgets a rejected version of an entity, or all if version is 0. If its row is of a lost history, and of a later
+// version, which the next ones would not replace, the entity is deleted.
 func (q *quarantine) drop(ctx context.Context, id uuid.UUID, version int64) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()

@@ -95,8 +95,8 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 				break
 			}
 		}
-		for _, id := range failing {
-			if len(failing) < tried { // else the database may be the reason
+		if len(failing) < tried { // else the database may be the reason
+			for _, id := range failing {
 				q.retries.alone[id] = time.Now()
 			}
 		}
