@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
@@ -80,7 +81,7 @@ func (c *company) database(ctx context.Context, of *cluster, name string) (*post
 
 func (c *company) open(ctx context.Context) (err error) {
 	if c.db, err = c.database(ctx, c.server, c.name); err == nil {
-		c.salesAddr, err = freeAddr(ctx)
+		c.salesAddr, err = freeport.Addr(ctx)
 	}
 	if err == nil {
 		err = c.startSales(ctx, 0)
@@ -163,7 +164,7 @@ func (c *company) join(ctx context.Context, names ...string) error {
 			if con.witness, err = c.listen(ctx, con.db); err != nil {
 				return err
 			}
-			if con.addr, err = freeAddr(ctx); err != nil {
+			if con.addr, err = freeport.Addr(ctx); err != nil {
 				return err
 			}
 			added[i] = con

@@ -133,15 +133,13 @@ func (f *freshness) subscriber(ctx context.Context, db *postgres.DB, kind string
 	}, err
 }
 
-const (
-	waitsFor = 2 * time.Second        // for a subscriber to begin to wait
-	waitsAt  = 500 * time.Millisecond // it waits if all this time a request waited
-)
+// waitsAt is how long a request has to wait at the source without a pause.
+const waitsAt = 500 * time.Millisecond
 
 // keepsWaiting returns when a request waits at the source, and fails if none stays.
 func keepsWaiting(ctx context.Context, source *process) error {
 	since := time.Now()
-	deadline := since.Add(waitsFor)
+	deadline := since.Add(patience)
 	return eventually(ctx, func() (bool, error) {
 		var waiting int
 		if err := source.get(ctx, shop.WaitingPath, &waiting); err != nil {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 )
 
 // A program is one that is installed here.
@@ -75,7 +77,7 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	if err != nil || nginx == nil {
 		return errors.Join(errors.New("no nginx"), err)
 	}
-	addr, err := freeAddr(ctx)
+	addr, err := freeport.Addr(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
+	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -70,7 +71,7 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 
 // startApp starts the sales app on the source, for readers of these tokens.
 func (o *overload) startApp(ctx context.Context, tokens string) (*process, error) {
-	addr, err := freeAddr(ctx)
+	addr, err := freeport.Addr(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 )
 
 const (
@@ -88,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if cfg.Addr == "" {
-		if cfg.Addr, err = freeAddr(ctx); err != nil {
+		if cfg.Addr, err = freeport.Addr(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -106,7 +108,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			s.Kill()
 		}
 	}()
-	epmdAddr, err := freeAddr(ctx)
+	epmdAddr, err := freeport.Addr(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +133,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 
 // environ returns the complete environment of RabbitMQ's programs, without the machine's own configuration.
 func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, error) {
-	distAddr, err := freeAddr(ctx)
+	distAddr, err := freeport.Addr(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,12 +222,4 @@ func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
 		return "", fmt.Errorf("rabbitmqctl %q: %w\n%s", args, err, out)
 	}
 	return string(out), nil
-}
-
-func freeAddr(ctx context.Context) (string, error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return ln.Addr().String(), ln.Close()
 }

@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -102,7 +103,7 @@ func TestKilled(t *testing.T) {
 
 func mustFree(t *testing.T) string {
 	t.Helper()
-	addr, err := freeAddr(t.Context())
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
