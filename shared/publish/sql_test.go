@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -301,4 +303,81 @@ func TestPutFromDatabaseSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSays(t, pool, feedName, `1 {"n":1}`)
+}
+
+// What tables have staged, and the rows that they had before, get to the feed by the processes that serve it, while
+// programs write to the table, and whoever of them is killed.
+func TestMover(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pool := invoices(t)
+			exec(t, pool, `insert into "Invoice" select n, n, null from generate_series(1, 5000) as n`)
+			exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', array['id', 'total'], mode => $1), feed_backfill('invoices')`, mode)
+			var stop sync.WaitGroup
+			ctx, end := context.WithTimeout(t.Context(), 3*time.Second)
+			defer end()
+			for writer := range 3 {
+				stop.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						id := 4990 + (n*7+writer)%20 // the last of the old rows, and new ones
+						_, err := pool.Exec(context.Background(), `insert into "Invoice" values ($1, $2) on conflict (id) do update set total = excluded.total`, id, n)
+						if n%5 == 4 && err == nil {
+							_, err = pool.Exec(context.Background(), `delete from "Invoice" where id = $1`, id)
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			locked, err := pool.Begin(t.Context())
+			if err == nil {
+				_, err = locked.Exec(t.Context(), `update "Invoice" set total = 0 where id between 10 and 20`)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				l, err := Open(t.Context(), ownPool(t, pool), Options{FromSQL: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(l.Close)
+			}
+			for ctx.Err() == nil { // a server that restarts: its connections are lost
+				exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^\s*select (feed_move|feed_backfill_step|name, position, extract)'`)
+				time.Sleep(100 * time.Millisecond)
+			}
+			stop.Wait()
+			if err := locked.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the backfill ends and nothing is staged", func() bool {
+				var left bool
+				err := pool.QueryRow(t.Context(), `select exists (select from feed_staged) or exists (select from feed_backfill where finished_at is null)`).Scan(&left)
+				return err == nil && !left
+			})
+			var wrong int
+			err = pool.QueryRow(t.Context(), `
+				with newest as (select distinct on (entity_id) convert_from(payload, 'UTF8')::json as said from feed_entry where feed = 'invoices' order by entity_id, version desc)
+				select count(*) from (select (said ->> 'id')::bigint as id, (said ->> 'total')::numeric as total from newest where said is not null) as f
+				  full join "Invoice" i on i.id = f.id where i.total is distinct from f.total`).Scan(&wrong)
+			if err != nil || wrong > 0 {
+				t.Errorf("%d rows are not as the feed says: %v", wrong, err)
+			}
+		})
+	}
+}
+
+// await fails the test if the condition does not become true within 20 s.
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not within 20 s: ", what)
+		}
+	}
 }
