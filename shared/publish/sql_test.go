@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -341,11 +341,7 @@ func TestMover(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				l, err := Open(t.Context(), ownPool(t, pool), Options{FromSQL: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(l.Close)
+				openSQL(t, ownPool(t, pool))
 			}
 			for ctx.Err() == nil { // a server that restarts: its connections are lost
 				exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^\s*select (feed_move|feed_backfill_step|name, position, extract)'`)
@@ -380,4 +376,45 @@ func await(t testing.TB, what string, ok func() bool) {
 			t.Fatal("not within 20 s: ", what)
 		}
 	}
+}
+
+// As TestLateCommit, with transactions of SQL: what commits late is not passed.
+func TestLateSQLCommit(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `alter table "Invoice" drop "Paid at", drop secret`)
+	exec(t, pool, `select feed_attach('things', '"Invoice"', 'id', mode => 'staged')`)
+	reader := &poller{url: serve(t, openSQL(t, pool)).URL + "/feeds/" + feedName, limit: 100}
+	var late []pgx.Tx
+	for _, sql := range []string{`select feed_put('things', 1, '{}')`, `insert into "Invoice" values (2, 2)`} {
+		tx, err := pool.Begin(t.Context())
+		if err == nil {
+			_, err = tx.Exec(t.Context(), sql)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		late = append(late, tx)
+	}
+	exec(t, pool, `insert into "Invoice" values (3, 3)`)
+	sees := func(keys ...string) func() bool {
+		return func() bool {
+			reader.poll(t)
+			var want []row
+			for i, key := range keys {
+				want = append(want, row{int64(i + 1), feed.EntityID(feedName, key), 1})
+			}
+			return slices.Equal(reader.seen, want)
+		}
+	}
+	await(t, "the reader sees what is committed", sees("3"))
+	if err := late[1].Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the reader sees what was staged late", sees("3", "2"))
+	if err := late[0].Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the reader sees what was put late", sees("3", "2", "1"))
 }
