@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -417,4 +420,26 @@ func TestLateSQLCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the reader sees what was put late", sees("3", "2", "1"))
+}
+
+// What SQL erases is on the list of erased ids before anything else is served, so it outlives the restore of a dump.
+func TestSQLErasureIsListed(t *testing.T) {
+	t.Parallel()
+	pool := people(t)
+	file := filepath.Join(t.TempDir(), "erased")
+	l, err := openPersonal(t, pool, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := personal(t, l, false)
+	for range 2 {
+		id := uuid.New()
+		signUp(t, l, id, "Winnetou")
+		exec(t, pool, `with gone as (delete from person where id = $1) select feed_erase('things', $1)`, id)
+		wantGone(t, server, pool, "Winnetou", id)
+		if list, err := os.ReadFile(file); err != nil || !strings.Contains(string(list), id.String()) {
+			t.Errorf("%s is not on the list: %v\n%s", id, err, list)
+		}
+	}
+	logged(t, pool)
 }
