@@ -309,7 +309,7 @@ func TestPutFromDatabaseSQL(t *testing.T) {
 }
 
 // What tables have staged, and the rows that they had before, get to the feed by the processes that serve it, while
-// programs write to the table, and whoever of them is killed.
+// programs write to the table, also when one of them is killed.
 func TestMover(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"commit", "staged"} {
@@ -347,7 +347,7 @@ func TestMover(t *testing.T) {
 				openSQL(t, ownPool(t, pool))
 			}
 			for ctx.Err() == nil { // a server that restarts: its connections are lost
-				exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^\s*select (feed_move|feed_backfill_step|name, position, extract)'`)
+				exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query ~ '^\s*select (feed_move|feed_backfill_step|name, position, extract)'`)
 				time.Sleep(100 * time.Millisecond)
 			}
 			stop.Wait()

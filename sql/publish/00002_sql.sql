@@ -73,21 +73,21 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_payload gives the bytes of an entity as they are hashed and served. It refuses what no page can carry.
-create function feed_payload(entity json) returns bytea
+-- feed_payload gives the bytes of a JSON object as they are hashed and served. It refuses what no page can carry.
+create function feed_payload(entity text) returns bytea
 language plpgsql immutable as $$
 declare
-    body    bytea := convert_to(entity::text, 'UTF8');
+    body    bytea := convert_to(entity, 'UTF8');
     level   int := 0;
     deepest int := 0;
     c       text;
 begin
-    if entity is null or json_typeof(entity) <> 'object' then
-        raise exception 'the entity is not a JSON object' using errcode = 'invalid_parameter_value', hint = 'feed_delete publishes that an entity is gone.';
+    if octet_length(body) < 1000 then
+        return body;
     elsif octet_length(body) > 262144 then
         raise exception 'the entity has % bytes; an entry takes up to 262144', octet_length(body) using errcode = 'program_limit_exceeded';
-    elsif length(translate(entity::text, '{[', '')) < length(entity::text) - 500 then -- it may be too deep
-        foreach c in array regexp_split_to_array(regexp_replace(entity::text, '"(\\.|[^"\\])*"|[^][{}]', '', 'g'), '') loop
+    elsif length(translate(entity, '{[', '')) < length(entity) - 500 then -- it may be too deep
+        foreach c in array regexp_split_to_array(regexp_replace(entity, '"(\\.|[^"\\])*"|[^][{}]', '', 'g'), '') loop
             level := level + case when c in ('{', '[') then 1 else -1 end;
             deepest := greatest(deepest, level);
         end loop;
@@ -131,15 +131,12 @@ $$;
 create function feed_collect(feed_name text, id uuid, body bytea, erasing boolean) returns void
 language plpgsql as $$
 begin
-    perform feed_require(feed_name);
-    if not erasing then
-        perform feed_refuse_erased(feed_name, id);
-    end if;
     insert into feed_pending as p (feed, entity_id, payload, erase, first)
-    values (feed_name, id, body, erasing, not exists (select from feed_pending where transaction = pg_current_xact_id()))
+    select name, id, body, erasing, not exists (select from feed_pending where transaction = pg_current_xact_id()) from feed where name = feed_name
     on conflict (transaction, feed, entity_id) do update set payload = excluded.payload, erase = p.erase or excluded.erase
      where not p.erase or excluded.erase;
     if not found then
+        perform feed_require(feed_name);
         raise exception 'entity % of feed % is erased by this transaction', id, feed_name using errcode = 'object_not_in_prerequisite_state';
     end if;
 end
@@ -152,9 +149,14 @@ $$;
 create function feed_put(feed_name text, key anycompatible, entity json) returns uuid
 language plpgsql security definer as $$
 declare
-    id uuid := feed_entity(feed_name, key);
+    id   uuid := feed_entity(feed_name, key);
+    body bytea;
 begin
-    perform feed_collect(feed_name, id, feed_payload(entity), false);
+    if entity is null or json_typeof(entity) <> 'object' then
+        raise exception 'the entity is not a JSON object' using errcode = 'invalid_parameter_value', hint = 'feed_delete publishes that an entity is gone.';
+    end if;
+    body := feed_payload(entity::text); -- not in the statement: PostgreSQL would plan that anew each time
+    perform feed_collect(feed_name, id, body, false);
     return id;
 end
 $$;
@@ -285,17 +287,27 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- feed_json is row_to_json under one set of settings, so that the same row gives the same bytes in every session.
+create function feed_json(changed anyelement) returns json
+language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+begin
+    return row_to_json(changed);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- feed_render gives an entity: those members of a row that are published, in the order of the table.
-create function feed_render(whole json, columns text[]) returns json
+create function feed_render(state json, columns text[]) returns text
 language plpgsql immutable as $$
 declare
     body  text;
     found int;
 begin
-    select '{' || string_agg(to_json(key)::text || ':' || value::text, ',') || '}', count(*) into body, found from json_each(whole) where key = any (columns);
+    select '{' || string_agg(to_json(key)::text || ':' || value::text, ',') || '}', count(*) into body, found from json_each(state) where key = any (columns);
     if found < cardinality(columns) then
         raise exception 'a column that is published is not there any more: %',
-              (select string_agg(c, ', ') from unnest(columns) as c where c not in (select json_object_keys(whole)))
+              (select string_agg(c, ', ') from unnest(columns) as c where c not in (select json_object_keys(state)))
             using errcode = 'undefined_column', hint = 'Call feed_detach, then feed_attach with the columns that there are.';
     end if;
     return body;
@@ -304,23 +316,36 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_change is the trigger of a table that is attached. Whatever the session's settings are, the same row gives the same bytes.
+-- feed_change is the trigger of a table that is attached: its arguments are the feed, the key, the mode and the columns.
 create function feed_change() returns trigger
-language plpgsql security definer
-set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'iso_8601' set bytea_output = 'hex' as $$
+language plpgsql security definer as $$
 declare
-    attached json := tg_argv[0];
-    feed_name text := attached ->> 'feed';
-    columns text[] := array(select json_array_elements_text(attached -> 'columns'));
-    state   json := case when tg_op <> 'DELETE' then row_to_json(new) end;
-    was     uuid := case when tg_op <> 'INSERT' then feed_entity(feed_name, row_to_json(old) ->> (attached ->> 'key')) end;
-    id      uuid := case when tg_op <> 'DELETE' then feed_entity(feed_name, state ->> (attached ->> 'key')) end;
+    state json;
+    was   text;
+    key   text;
+    id    uuid;
+    body  bytea;
 begin
-    if was <> id or id is null then
-        perform feed_note(attached ->> 'mode', feed_name, was, null);
+    if tg_op <> 'INSERT' then
+        was := row_to_json(old) ->> tg_argv[1];
     end if;
-    if id is not null then
-        perform feed_note(attached ->> 'mode', feed_name, id, feed_payload(feed_render(state, columns)));
+    if tg_op <> 'DELETE' then
+        if current_setting('timezone') in ('UTC', 'Etc/UTC') and current_setting('extra_float_digits') = '1'
+           and current_setting('intervalstyle') = 'postgres' and current_setting('bytea_output') = 'hex' then
+            state := row_to_json(new);
+        else
+            state := feed_json(new);
+        end if;
+        key := state ->> tg_argv[1];
+    end if;
+    if was <> key or tg_op = 'DELETE' then
+        id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that anew each time
+        perform feed_note(tg_argv[2], tg_argv[0], id, null);
+    end if;
+    if key is not null then
+        id := feed_uuid(tg_argv[0], key);
+        body := feed_payload(feed_render(state, tg_argv[3:]));
+        perform feed_note(tg_argv[2], tg_argv[0], id, body);
     end if;
     return null;
 end
@@ -335,8 +360,9 @@ begin
     if mode = 'commit' then
         perform feed_collect(feed_name, id, body, false);
         return;
+    elsif (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) then
+        perform feed_refuse_erased(feed_name, id);
     end if;
-    perform feed_refuse_erased(feed_name, id);
     insert into feed_staged (feed, entity_id, payload) values (feed_name, id, body)
     on conflict (feed, entity_id, transaction) do update set payload = excluded.payload;
 end
@@ -355,10 +381,12 @@ $$;
 
 -- The tables that are attached.
 create view feed_attached as
-select a.config ->> 'feed' as feed, a.relation, a.trigger, a.config ->> 'key' as key,
-       array(select json_array_elements_text(a.config -> 'columns')) as columns, a.config ->> 'mode' as mode
+select args[1] as feed, relation, trigger, args[2] as key, args[4:] as columns, args[3] as mode
   from (select tgrelid::regclass as relation, tgname as trigger,
-               convert_from(substring(tgargs for octet_length(tgargs) - 1), getdatabaseencoding())::json as config
+               array(select convert_from(decode(arg, 'hex'), getdatabaseencoding())
+                       from regexp_split_to_table(regexp_replace(encode(tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ') with ordinality as a (spaced, n),
+                            replace(spaced, ' ', '') as arg
+                      where n <= tgnargs order by n) as args
           from pg_trigger where tgfoid = 'feed_change'::regproc and tgparentid = 0) as a;
 
 -- +goose StatementBegin
@@ -407,8 +435,8 @@ begin
         raise exception 'feed % has % already', feed_name, other
             using errcode = 'duplicate_object', hint = format('Call feed_detach(%L) first.', feed_name);
     end if;
-    execute format('create trigger %I after insert or update or delete on %s for each row execute function feed_change(%L)',
-        'feed_' || feed_name, relation, json_build_object('feed', feed_name, 'key', key, 'columns', columns, 'mode', mode));
+    execute format('create trigger %I after insert or update or delete on %s for each row execute function feed_change(%s)',
+        'feed_' || feed_name, relation, (select string_agg(quote_literal(a), ', ' order by n) from unnest(array[feed_name, key, mode] || columns) with ordinality as t (a, n)));
     execute format('create trigger %I before truncate on %s for each statement execute function feed_refuse_truncate()',
         'feed_no_truncate_' || feed_name, relation);
     execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, 'feed_' || feed_name, 'feed_no_truncate_' || feed_name);
@@ -463,7 +491,7 @@ $$;
 -- null at the end. A row that somebody has locked comes later. What the feed says already is left out. Its caller needs the rights to
 -- read and to lock the rows of the table.
 create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
-language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'iso_8601' set bytea_output = 'hex' as $$
+language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
     b    feed_backfill;
     a    feed_attached;
@@ -494,7 +522,7 @@ begin
             select %1$I::text as key, row_to_json(t) as state from %2$s as t where %1$I = any ($1::%3$s[]) for share skip locked),
         pending as (
             insert into feed_pending (feed, entity_id, payload, first)
-            select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_entity($2, key) as id
+            select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_uuid($2, key) as id
              where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
         select array(select key from locked)$q$, a.key, a.relation, type)
        into done using keys, feed_name, a.columns;
@@ -524,12 +552,15 @@ revoke execute on function feed_put(text, anycompatible, json), feed_delete(text
     feed_commit(), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text), feed_backfill(text) from public;
 
 -- +goose StatementBegin
--- The functions find the tables of their own schema, whatever the search_path of the session that calls them.
+-- The functions that others call find the tables of their own schema, whatever the search_path of the session is. Those that only these
+-- call have none of their own, since setting it takes time.
 do $$
 declare
     f regprocedure;
 begin
-    for f in select oid::regprocedure from pg_proc where pronamespace = (select oid from pg_namespace where nspname = current_schema()) and proname like 'feed\_%' loop
+    for f in select oid::regprocedure from pg_proc where pronamespace = (select oid from pg_namespace where nspname = current_schema())
+                and proname = any ('{feed_create,feed_require,feed_put,feed_delete,feed_erase,feed_commit,feed_move,feed_change,feed_attach,feed_detach,
+                                     feed_backfill,feed_backfill_step,feed_grant,feed_refuse_truncate}') loop
         execute format('alter function %s set search_path = %I, pg_temp', f, current_schema());
     end loop;
 end
