@@ -155,7 +155,7 @@ func (t *token) mayRead(feed string) bool {
 	if t.feeds == nil || slices.Contains(t.feeds, feed) {
 		return true
 	}
-	for _, suffix := range []string{".atom", ".json", ".html"} {
+	for _, suffix := range []string{".atom", ".json", ".html", ".cloudevents"} {
 		if name, ok := strings.CutSuffix(feed, suffix); ok {
 			return slices.Contains(t.feeds, name)
 		}

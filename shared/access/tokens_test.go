@@ -53,7 +53,7 @@ func TestTokens(t *testing.T) {
 				}
 			}
 			for feed, may := range map[string]bool{
-				"orders": true, "orders.json": true, "orders.atom": true, "builds.html": true,
+				"orders": true, "orders.json": true, "orders.atom": true, "orders.cloudevents": true, "builds.html": true,
 				"customers": false, "orders.csv": false, "orders.json.json": false, "": false, ".json": false, "order": false, "Orders": false,
 			} {
 				if list.find(scarce).mayRead(feed) != may || !list.find(old).mayRead(feed) || !list.find(ada).mayRead(feed) {

@@ -136,6 +136,36 @@ func (d *Document) Events() ([]byte, error) {
 	return b, nil
 }
 
+// CloudEvents returns the entries as a batch of CloudEvents 1.0 in JSON, in the terms of http-feeds.org. The id of an
+// event is the cursor after its entry.
+func (d *Document) CloudEvents() ([]byte, error) {
+	b := []byte{'['}
+	for i, e := range d.Entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"specversion":"1.0","id":"`+e.Cursor.String()+`"`...)
+		b = appendMember(b, `,"type":`, eventType+d.Name)
+		b = appendMember(b, `,"source":`, d.ID)
+		b = append(b, `,"time":"`...)
+		b = e.Updated.UTC().AppendFormat(b, TimeFormat)
+		b = append(b, `","subject":"`+e.ID.String()+`"`...)
+		switch {
+		case e.Erased:
+			b = append(b, `,"method":"DELETE","erased":true}`...)
+		case e.Deleted:
+			b = append(b, `,"method":"DELETE"}`...)
+		default:
+			b = append(b, `,"datacontenttype":"application/json","data":`...)
+			b = append(append(b, e.Entity...), '}')
+		}
+	}
+	return append(b, "]\n"...), nil
+}
+
+// eventType begins the types of CloudEvents, which begin with a domain in reverse. The feed's name follows.
+const eventType = "example.datafeed."
+
 func (d *Document) link(rel string) string {
 	for _, l := range d.Links {
 		if l.Rel == rel {

@@ -24,6 +24,8 @@ const (
 	TypeHTML     = "text/html"
 	TypeEvents   = "text/event-stream"
 	TypeProblem  = "application/problem+json"
+	// TypeCloudEvents is the JSON batch format of CloudEvents 1.0.
+	TypeCloudEvents = "application/cloudevents-batch+json"
 )
 
 // An Entry is the whole state of one entity at one version, at its place in the feed.

@@ -228,6 +228,10 @@ func TestMutants(t *testing.T) {
 		"a parameter that stands twice":  {asking(func(q map[string][]string) { once(q) }), "stand twice"},
 		"waits everywhere":               {mutant{request: waitsAlways}, "a request waits only at the head"},
 		"waiting requests are not woken": {mutant{request: func(r *http.Request) { r.Header.Del("Prefer") }}, "is answered when"},
+		"ids that are UUIDs":             {replacing(`"id":"(\d+)-`, `"id":"urn-$1-`), "the events are the entries"},
+		"tombstones that are no DELETE":  {replacing(`"method":"DELETE"`, `"method":"PUT"`), "the events are the entries"},
+		"lastEventId is ignored":         {asking(func(q map[string][]string) { delete(q, "lastEventId") }), "lastEventId is a cursor"},
+		"a timeout of no time":           {asking(func(q map[string][]string) { delete(q, "timeout") }), "waits for its timeout"},
 		"HEAD is other than GET": {mutant{answer: func(r *http.Request, a *httptest.ResponseRecorder) {
 			if r.Method == http.MethodHead {
 				a.Header().Del("ETag")

@@ -30,7 +30,7 @@ func (s *Source) url(r *request) string {
 	case feed.Older:
 		add("before", r.cursor.String())
 	case feed.Replay:
-		add("after", r.cursor.String())
+		add(r.after(), r.cursor.String())
 	}
 	if r.view == feed.Replay || r.view == feed.Newest && r.few {
 		add("limit", strconv.FormatInt(r.limit, 10))
@@ -51,8 +51,9 @@ func (s *Source) at(r *request, v feed.View, cursor feed.Cursor) string {
 // alternates returns links to the same selection in the other formats.
 func (s *Source) alternates(r *request) (links []feed.Link) {
 	for _, x := range suffixes {
-		if x.mediaType != r.mediaType {
+		if x.mediaType != r.mediaType && x.mediaType != feed.TypeCloudEvents {
 			other := *r
+			other.mediaType = x.mediaType
 			other.path = "/feeds/" + r.Name + x.suffix
 			links = append(links, feed.Link{Rel: "alternate", Href: s.url(&other), Type: x.mediaType})
 		}
@@ -74,6 +75,10 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 		},
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
+	if r.mediaType == feed.TypeCloudEvents {
+		link("next", d.Next)
+		return d, nil
+	}
 	link("current", s.at(r, feed.Newest, feed.Cursor{}))
 	switch {
 	case d.NewestFirst():
@@ -113,7 +118,7 @@ func linkHeader(links []feed.Link) string {
 // bytes. It does not need the entries, since the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
-	if sp.sealed || r.view == feed.Older {
+	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents {
 		head = feed.Cursor{} // not in the bytes
 	}
 	by := []any{s.rendering[r.Name]}

@@ -65,7 +65,7 @@ func (t *target) answer(path, query string, header ...string) *httptest.Response
 	return w
 }
 
-var linkPattern = regexp.MustCompile(`^<(http://source\.example/[^<> ]*)>; rel="([a-z-]+)"(?:; type="([a-z+/]+)")?$`)
+var linkPattern = regexp.MustCompile(`^<(http://source\.example/[^<> ]*)>; rel="([a-z-]+)"(?:; type="([a-z+/-]+)")?$`)
 
 // follow checks that the links of an answer lead to documents of the type they name, and the one to itself to its
 // bytes.
@@ -117,6 +117,8 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Add("", "", "image/png", "", "")
 	f.Add("", "after="+c[9], "text/event-stream", "", "")
+	f.Add("", "lastEventId="+c[9]+"&limit=5", "application/cloudevents-batch+json", "", "")
+	f.Add(".cloudevents", "lastEventId=null&timeout=1&history="+c[7], "", "zstd", "")
 	f.Add("/newer", "before="+c[50], "", "", "")
 	f.Add(".atom/newer", "before="+c[99]+"&history="+c[7], "", "", "")
 	f.Fuzz(func(test *testing.T, suffix, query, accept, coding, tag string) {
@@ -202,6 +204,11 @@ func checkDocument(t *testing.T, w *httptest.ResponseRecorder, body string) {
 			if i > 0 && item.Datafeed.Position != p.Items[i-1].Datafeed.Position+1 && item.Datafeed.Position != p.Items[i-1].Datafeed.Position-1 {
 				t.Errorf("position %d after %d", item.Datafeed.Position, p.Items[i-1].Datafeed.Position)
 			}
+		}
+	case feed.TypeCloudEvents:
+		var events []cloudEvent
+		if err := json.Unmarshal([]byte(body), &events); err != nil || len(events) > 0 && events[0].Source != description.ID {
+			t.Fatalf("%v: %s", err, body)
 		}
 	case feed.TypeAtom:
 		var a atomFeed

@@ -74,6 +74,7 @@ func TestGolden(t *testing.T) {
 	server, erasure := goldenLog(t), goldenErasure(t)
 	for name, path := range map[string]string{
 		"erased.json": "/feeds/things.json", "erased.atom": "/feeds/things.atom", "erased.html": "/feeds/things.html",
+		"erased.cloudevents": "/feeds/things.cloudevents", "sealed.cloudevents": "/feeds/things.cloudevents?limit=3",
 		"newest.json": "/feeds/things.json", "newest.atom": "/feeds/things.atom", "newest.html": "/feeds/things.html",
 		"sealed.json": "/feeds/things.json?after=0&limit=2", "sealed.atom": "/feeds/things.atom?after=0&limit=2", "sealed.html": "/feeds/things.html?after=0&limit=2",
 	} {

@@ -195,7 +195,7 @@ func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer 
 	}
 	a.tag = codedTag(s.etag(&res.request, sp), a.coding)
 	a.etag, a.cacheControl = []string{a.tag}, []string{s.cacheControl(&res.request, sp)}
-	if sp.sealed {
+	if sp.sealed && res.mediaType != feed.TypeCloudEvents {
 		a.lastModified = []string{sp.updated.Truncate(time.Second).Format(http.TimeFormat)}
 	}
 	return a
@@ -220,8 +220,8 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 		return s.serveEvents(w, r, res)
 	}
 	a, err := s.answer(r.Context(), res, r)
-	if prefer := r.Header["Prefer"]; prefer != nil && err == nil && !a.final {
-		a, err = s.wait(w, r, res, a, preferredWait(prefer))
+	if limit := res.mayWait(r.Header); limit > 0 && err == nil && !a.final {
+		a, err = s.wait(w, r, res, a, limit)
 	}
 	if err != nil {
 		return err
@@ -315,6 +315,8 @@ func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, err
 		body, err = doc.Atom()
 	case feed.TypeEvents:
 		body, err = doc.Events()
+	case feed.TypeCloudEvents:
+		body, err = doc.CloudEvents()
 	default: // JSON is UTF-8 and takes no charset (RFC 8259 section 8.1)
 		body, err = doc.JSON()
 	}
@@ -334,6 +336,8 @@ func (s *Source) cacheControl(r *request, sp *span) string {
 	switch {
 	case r.Personal:
 		return noCache(true)
+	case r.mediaType == feed.TypeCloudEvents: // its clients know no history, and ask again at once
+		return noCache(s.Private)
 	case sp.sealed:
 		return who + ", max-age=31536000, immutable"
 	case s.Private:

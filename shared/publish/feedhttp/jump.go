@@ -31,6 +31,9 @@ func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil {
 		return err
 	}
+	if req.mediaType == feed.TypeCloudEvents { // they have no pages of older entries
+		return web.NothingHere()
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(query["to"]) != 1 {
 		return web.Errorf(http.StatusBadRequest, "The parameter to takes one position, one day or one id: /feeds/%s/jump?to=1", name)

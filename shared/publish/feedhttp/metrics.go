@@ -37,7 +37,7 @@ func newSourceMetrics(waiting, streams *web.Slots) *sourceMetrics {
 	}
 }
 
-var formats = map[string]string{feed.TypeJSONFeed: "json", feed.TypeJSON: "json", feed.TypeAtom: "atom", feed.TypeHTML: "html", feed.TypeEvents: "events"}
+var formats = map[string]string{feed.TypeJSONFeed: "json", feed.TypeJSON: "json", feed.TypeAtom: "atom", feed.TypeHTML: "html", feed.TypeEvents: "events", feed.TypeCloudEvents: "cloudevents"}
 
 func (m *sourceMetrics) outcome(r *request, status int) prometheus.Counter {
 	return m.requests.WithLabelValues(r.Name, formats[r.mediaType], strconv.Itoa(status))

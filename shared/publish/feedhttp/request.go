@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,17 +22,19 @@ var suffixes = []struct{ suffix, mediaType, title string }{
 	{".json", feed.TypeJSONFeed, "JSON Feed"},
 	{".atom", feed.TypeAtom, "Atom"},
 	{".html", feed.TypeHTML, "HTML"},
+	{".cloudevents", feed.TypeCloudEvents, "CloudEvents"},
 }
 
 // A request is a request for a document of a feed.
 type request struct {
 	feed.Description
 	selection
-	path      string      // /feeds/orders or /feeds/orders.atom
-	mediaType string      // of the representation that the client gets
-	byAccept  bool        // chosen by Accept, not by a suffix
-	coding    string      // content coding
-	history   feed.Cursor // selects nothing; the links of a resync keep it, so that caches tell its pages from those of a lost history
+	path      string        // /feeds/orders or /feeds/orders.atom
+	mediaType string        // of the representation that the client gets
+	byAccept  bool          // chosen by Accept, not by a suffix
+	coding    string        // content coding
+	history   feed.Cursor   // selects nothing; the links of a resync keep it, so that caches tell its pages from those of a lost history
+	timeout   time.Duration // of CloudEvents: how long the answer may wait
 }
 
 // A resource stands for all requests with the same URL and header fields. It keeps the last answer.
@@ -113,15 +116,14 @@ func (s *Source) parse(name string, k key) (*request, error) {
 		return nil, noFeed("There is no feed of this name here.", s.PublicURL)
 	}
 	req.Description = s.feeds[i]
+	if req.mediaType == "" {
+		req.byAccept, req.mediaType = true, negotiate(k.accept)
+	}
 	if err := req.parseQuery(k.query); err != nil {
 		return nil, err
 	}
 	if req.mediaType == "" {
-		req.byAccept = true
-		req.mediaType = negotiate(k.accept)
-		if req.mediaType == "" {
-			return nil, s.notAcceptable(req)
-		}
+		return nil, s.notAcceptable(req)
 	}
 	return req, nil
 }
@@ -132,6 +134,7 @@ var named = []struct{ mediaType, gets string }{
 	{feed.TypeAtom, feed.TypeAtom},
 	{"application/rss+xml", feed.TypeAtom},
 	{"application/rdf+xml", feed.TypeAtom},
+	{feed.TypeCloudEvents, feed.TypeCloudEvents},
 	{feed.TypeJSONFeed, feed.TypeJSONFeed},
 	{feed.TypeJSON, feed.TypeJSON},
 	{feed.TypeHTML, feed.TypeHTML},
@@ -159,9 +162,14 @@ func (r *request) parseQuery(raw string) error {
 	if err != nil {
 		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
 	}
-	for _, name := range []string{"after", "before", "limit", "history"} {
+	for _, name := range []string{r.after(), "before", "limit", "history"} {
 		if len(query[name]) > 1 {
 			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)
+		}
+	}
+	if r.mediaType == feed.TypeCloudEvents {
+		if err := r.parseCloudEvents(query); err != nil {
+			return err
 		}
 	}
 	cursor := func(name string) (cur feed.Cursor) {
@@ -172,7 +180,7 @@ func (r *request) parseQuery(raw string) error {
 		}
 		return cur
 	}
-	after, before := cursor("after"), cursor("before")
+	after, before := cursor(r.after()), cursor("before")
 	r.history = cursor("history")
 	switch r.limit = feed.PageSize; {
 	case err != nil:
@@ -181,7 +189,7 @@ func (r *request) parseQuery(raw string) error {
 		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
 	case query.Has("before"):
 		r.view, r.cursor = feed.Older, before
-	case query.Has("after"):
+	case query.Has(r.after()):
 		r.view, r.cursor = feed.Replay, after
 	}
 	if query.Has("limit") {
@@ -197,8 +205,36 @@ func (r *request) parseQuery(raw string) error {
 	return nil
 }
 
+// after returns the name of the parameter that says after which cursor a replay begins.
+func (r *request) after() string {
+	if r.mediaType == feed.TypeCloudEvents {
+		return "lastEventId"
+	}
+	return "after"
+}
+
+// parseCloudEvents makes the parameters of http-feeds.org those of a replay: its lastEventId may be null or left out. It
+// may have a timeout, in milliseconds.
+func (r *request) parseCloudEvents(query url.Values) error {
+	if query.Has("after") || query.Has("before") {
+		return web.Errorf(http.StatusBadRequest, "The parameters after and before do not go with CloudEvents: lastEventId=ID says from where.")
+	}
+	if id := query.Get("lastEventId"); id == "" || id == "null" {
+		query.Set("lastEventId", "0")
+	}
+	if !query.Has("timeout") {
+		return nil
+	}
+	ms, err := strconv.ParseUint(query.Get("timeout"), 10, 64)
+	if err != nil || len(query["timeout"]) > 1 {
+		return web.Errorf(http.StatusBadRequest, "The parameter timeout takes a whole number of milliseconds, once.")
+	}
+	r.timeout = time.Duration(min(ms, uint64(maxWait/time.Millisecond))) * time.Millisecond
+	return nil
+}
+
 func (s *Source) notAcceptable(r *request) error {
-	p := web.Errorf(http.StatusNotAcceptable, "This feed speaks %s, %s, %s and %s.", feed.TypeJSONFeed, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents)
+	p := web.Errorf(http.StatusNotAcceptable, "This feed speaks %s, %s, %s, %s and %s.", feed.TypeJSONFeed, feed.TypeAtom, feed.TypeHTML, feed.TypeEvents, feed.TypeCloudEvents)
 	p.Header = http.Header{"Link": {linkHeader(s.alternates(r))}, "Vary": varyBoth}
 	return p
 }

@@ -203,6 +203,11 @@ func TestSharedCache(t *testing.T) {
 			}
 		}
 	}) && ok
+	ok = t.Run("a client of CloudEvents reads through it", func(t *testing.T) {
+		if events := readEvents(t, &httptest.Server{URL: cacheURL}, "/feeds/things.cloudevents", ""); !sameSubjects(events, lost) {
+			t.Errorf("it ends with %d events", len(events))
+		}
+	}) && ok
 	if !ok {
 		return
 	}
@@ -259,6 +264,15 @@ func TestSharedCache(t *testing.T) {
 			if n > 1 {
 				t.Errorf("the source was asked for %s %d times", page, n)
 			}
+		}
+	})
+	t.Run("so does a client of CloudEvents, which knows of no link and starts again at the same URL", func(t *testing.T) {
+		cache := &httptest.Server{URL: cacheURL}
+		if resp, _ := get(t, cache, "GET", "/feeds/things.cloudevents?lastEventId="+atTheEnd.String()); resp.StatusCode != 410 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+		if events := readEvents(t, cache, "/feeds/things.cloudevents", ""); !sameSubjects(events, restored) {
+			t.Errorf("it ends with %d events, not with the %d of the source", len(events), len(restored))
 		}
 	})
 	t.Run("and goes on from there", func(t *testing.T) {

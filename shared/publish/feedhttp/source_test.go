@@ -203,6 +203,8 @@ func TestFormats(t *testing.T) {
 		{"/feeds/things", "application/atom+xml", feed.TypeAtom, "Accept, Accept-Encoding"},
 		{"/feeds/things", "application/feed+json;q=0.1, application/*;q=0.5, text/html;q=0.2", feed.TypeJSON, "Accept, Accept-Encoding"},
 		{"/feeds/things", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", feed.TypeHTML, "Accept, Accept-Encoding"},
+		{"/feeds/things", "application/cloudevents-batch+json, application/json", feed.TypeCloudEvents, "Accept, Accept-Encoding"},
+		{"/feeds/things.cloudevents", "application/json", feed.TypeCloudEvents, "Accept-Encoding"},
 		{"/feeds/things.json", "text/html", feed.TypeJSONFeed, "Accept-Encoding"},
 		{"/feeds/things.atom", "text/html", feed.TypeAtom, "Accept-Encoding"},
 		{"/feeds/things.html", "application/json", feed.TypeHTML, "Accept-Encoding"},
@@ -218,7 +220,7 @@ func TestFormats(t *testing.T) {
 		}
 	}
 	tags := map[string]string{}
-	for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html", "/feeds/things", "/feeds/things?after=0", "/feeds/things?after=0&limit=3", "/feeds/things?after=0&limit=2"} {
+	for _, path := range []string{"/feeds/things.json", "/feeds/things.atom", "/feeds/things.html", "/feeds/things", "/feeds/things?after=0", "/feeds/things?after=0&limit=3", "/feeds/things?after=0&limit=2", "/feeds/things.cloudevents", "/feeds/things.cloudevents?limit=2"} {
 		resp, _ := get(t, server, "GET", path)
 		tag := resp.Header.Get("ETag")
 		if other, taken := tags[tag]; taken || strings.HasPrefix(tag, "W/") {

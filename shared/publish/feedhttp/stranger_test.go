@@ -61,6 +61,7 @@ func TestNoWordsOfOurs(t *testing.T) {
 		{"GET", "/feeds/notes.atom", "", 200, "<title>Buy &lt;milk&gt;</title>"},
 		{"GET", "/feeds/notes.atom?after=0&limit=1", "", 200, "<author><name>notes</name></author>"},
 		{"GET", "/feeds/notes.atom?after=0", "", 200, `<entity xmlns="https://datafeed.example/ns/entity"><title>Buy &lt;milk&gt;</title></entity>`},
+		{"GET", "/feeds/notes.cloudevents", "", 200, `"type":"example.datafeed.notes","source":"https://notes.example/feeds/notes"`},
 		{"GET", "/feeds/notes.html", "", 200, "<dt>title</dt><dd>Buy &lt;milk&gt;</dd>"},
 		{"GET", "/feeds/notes.html?after=0", "", 200, "<title>notes, entries 1 to 1 · Feeds</title>"},
 		{"HEAD", "/feeds/notes?after=0", feed.TypeEvents, 200, ""},

@@ -39,10 +39,18 @@ func preferredWait(fields []string) time.Duration {
 	return 0
 }
 
+// mayWait returns how long the answer to a request may wait, or 0 if it may not.
+func (r *resource) mayWait(h http.Header) time.Duration {
+	if r.timeout > 0 || h["Prefer"] == nil {
+		return r.timeout
+	}
+	return preferredWait(h["Prefer"])
+}
+
 // wait holds the request until there is something that its client has not seen, for at most limit. If too many requests
 // wait already, it answers at once, without Preference-Applied (RFC 7240 section 2 lets a server ignore a preference):
-// a reader then polls on its schedule. A deadline of the request shortens the wait, and the write deadline of the
-// connection is extended over it.
+// a reader then polls on its schedule. With a timeout, whose client would ask again at once, it returns a 429 or 503. A
+// deadline of the request shortens the wait, and the write deadline of the connection is extended over it.
 func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *answer, limit time.Duration) (*answer, error) {
 	ctx := r.Context()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -52,12 +60,18 @@ func (s *Source) wait(w http.ResponseWriter, r *http.Request, res *resource, a *
 		return a, nil
 	}
 	applied := []string{"wait=" + strconv.Itoa(int(limit/time.Second))}
+	if res.timeout > 0 {
+		applied = nil
+	}
 	if !nothingNew(r.Header, res, a) {
 		w.Header()["Preference-Applied"] = applied
 		return a, nil
 	}
 	release, err := s.waiting.Take(web.ClientKey(r))
-	if err != nil {
+	switch {
+	case err != nil && res.timeout > 0:
+		return nil, err
+	case err != nil:
 		return a, nil
 	}
 	defer release()
