@@ -77,7 +77,7 @@ func Service() *subscriber.Service {
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
-			s.Page("/orders/:id", "Order", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
+			s.Page("/reservations/:id", "Reservation", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
 			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
 			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) {
 				list, err := suppliers(r.Context(), s.DB)

@@ -328,7 +328,7 @@ func TestOrderPage(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	part, err := traceOrder(t.Context(), pool, id)
-	if err != nil || len(part.Steps) == 0 || slices.ContainsFunc(part.Steps, func(s trace.Step) bool { return s.Path != "/orders/"+id.String() }) {
+	if err != nil || len(part.Steps) == 0 || slices.ContainsFunc(part.Steps, func(s trace.Step) bool { return s.Path != "/reservations/"+id.String() }) {
 		t.Errorf("%+v, %v", part, err)
 	}
 	copyBuilds(t, pool, built(1, 1, 2, carbuild.Cancelled, "joule"))
