@@ -11,6 +11,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
+var orderPage = web.Template(pages, "order.html")
+
 // An orderView is what the warehouse has done for an order.
 type orderView struct {
 	ID    uuid.UUID

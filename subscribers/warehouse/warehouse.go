@@ -77,12 +77,12 @@ func Service() *subscriber.Service {
 		Routes: func(s *subscriber.Site) {
 			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
-			s.Page("/reservations/:id", "Reservation", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
 			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
 			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) {
 				list, err := suppliers(r.Context(), s.DB)
 				return supplierList{list, set.LeadSpeed.words()}, err
 			})
+			s.Page("/reservations/:id", "Reservation", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
 			s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
 			s.JSON("/api/purchases", func(r *http.Request) (any, error) {
 				list, err := readPurchases(r, s.DB)
@@ -103,7 +103,6 @@ var pages embed.FS
 var (
 	partsPage     = web.Template(pages, "warehouse.html")
 	historyPage   = web.Template(pages, "part.html")
-	orderPage     = web.Template(pages, "order.html")
 	purchasesPage = web.Template(pages, "purchases.html")
 	suppliersPage = web.Template(pages, "suppliers.html")
 )
