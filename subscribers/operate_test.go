@@ -204,6 +204,13 @@ $`)
 			t.Errorf("%+v", s)
 		}
 	})
+	t.Run("an empty wait is refused before and in earnest", func(t *testing.T) {
+		for _, args := range [][]string{{"--wait", ""}, {"--wait", "", "--dry-run"}} {
+			if _, err := alone.run(t, 2, append([]string{"tune", "warehouse", "orders", "@every 90s"}, args...)...); !strings.HasPrefix(err.Error(), "tune: nothing was changed\n--wait: takes whole seconds") {
+				t.Errorf("%q: %v", args, err)
+			}
+		}
+	})
 	t.Run("tune --dry-run compares and sets nothing", func(t *testing.T) {
 		out, _ := alone.run(t, 0, "tune", "warehouse", "orders", "@every 90s", "--wait", "25s", "--page-size", "10", "--dry-run")
 		for _, line := range []string{

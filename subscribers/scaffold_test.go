@@ -64,6 +64,9 @@ func TestNew(t *testing.T) {
 			t.Errorf("it does not say %q:\n%s", want, said)
 		}
 	}
+	if commands := strings.Count(said, "\n  "); commands != 2 {
+		t.Errorf("from the command to the page it takes %d steps, which are more than 4:\n%s", 1+commands+1, said)
+	}
 	for _, file := range []string{"sql/library/00001_library.sql", "subscribers/library/library.go", "subscribers/main.go"} {
 		if text, err := os.ReadFile(filepath.Join(copied, file)); err != nil || strings.Contains(string(text), "hunter2") || strings.Contains(string(text), "second") {
 			t.Errorf("%s: %v\n%s", file, err, text)

@@ -103,6 +103,10 @@ func TestAccountByForms(t *testing.T) {
 	if resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%v", resp.Header)
 	}
+	way := `<a href="/trace/` + p.ID.String() + `">`
+	if _, operators := a.do(t, "GET", at, "", "Accept", "text/html", "X-Access", "open", "Cookie", ""); strings.Contains(page, way) || !strings.Contains(operators, way) {
+		t.Errorf("the page of an operator has no %s, or the customer's has: %s", way, operators)
+	}
 	version := hiddenField(page, "version")
 	if resp, page := a.form(t, at, adaForm("version", version, "city", "")); resp.StatusCode != 422 || hiddenField(page, "version") != version || strings.Count(page, "aria-invalid") != 1 {
 		t.Errorf("%d %s", resp.StatusCode, page)

@@ -85,6 +85,9 @@ measured in the last polls.`,
 			if len(args) < 3 {
 				return daemon.Usagef("tune takes SERVICE FEED SCHEDULE, or SERVICE FEED --reset; see %s --help", cmd.CommandPath())
 			}
+			if set("wait") && wait == "" { // such as that of a variable that is not set
+				return daemon.Usagef("tune: nothing was changed\n--wait: takes whole seconds from 0s to 30s; leave it out for the environment's")
+			}
 			if dryRun {
 				query := url.Values{"schedule": {args[2]}}
 				if set("wait") {

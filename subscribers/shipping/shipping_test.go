@@ -373,6 +373,7 @@ func TestTraceWaits(t *testing.T) {
 	}{
 		{ordered(1, 1, ""), []string{}}, {ordered(1, 2, order.Cancelled), []string{}}, {ordered(1, 3, order.Placed), []string{"car 1: to be finished"}},
 		{built(1, 3, carbuild.Finished, 1), []string{"car 1: the address of its customer"}}, {signedUp(1, 1, "Köln"), []string{"car 1: to leave"}}, {pickup, []string{}},
+		{ordered(1, 4, order.Cancelled), []string{"car 1: to come back, since its order is cancelled"}},
 	} {
 		if err := d.do(t.Context(), step.of); err != nil {
 			t.Fatal(err)

@@ -22,8 +22,9 @@ func traceOrder(ctx context.Context, db *pgxpool.Pool, id uuid.UUID) (trace.Part
 		       (case when status = 'stopped' then updated_at end, 'does not leave')) as step (at, what)
 		 where order_id = $1`, `
 		select 'car ' || car || case
+		       when status = 'shipped' then ': to come back, since its order is cancelled'
 		       when status = 'ready' then ': to leave'
 		       when not exists (select from build b where b.order_id = shipment.order_id and b.car = shipment.car and b.status = 'finished') then ': to be finished'
 		       else ': the address of its customer' end
-		  from shipment where order_id = $1 and status in ('waiting', 'ready') order by car`)
+		  from shipment where order_id = $1 and (status in ('waiting', 'ready') or status = 'shipped' and order_id in (select id from cancelled_order)) order by car`)
 }

@@ -82,6 +82,7 @@ func Service() *subscriber.Service {
 				list, err := suppliers(r.Context(), s.DB)
 				return supplierList{list, set.LeadSpeed.words()}, err
 			})
+			s.Page("/reservations/:id", "Reservation", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
 			s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
 			s.JSON("/api/purchases", func(r *http.Request) (any, error) {
 				list, err := readPurchases(r, s.DB)

@@ -19,6 +19,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
+	"github.com/edison-cars/data-feeds/shared/trace"
+	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -292,6 +294,51 @@ func TestTraceWaits(t *testing.T) {
 	waits(true)
 	copyBuilds(t, pool, built(1, 1, 1, carbuild.Started, "joule"))
 	waits(false)
+}
+
+// The steps of a trace lead to the page of the order, which says what is reserved, built in and short.
+func TestOrderPage(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
+	id := entry(t, 1, 1, "").ID
+	read := func() map[string]orderedPart {
+		t.Helper()
+		o, err := readOrder(t.Context(), pool, id.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]orderedPart{}
+		for _, p := range o.Parts {
+			all[p.Part] = p
+		}
+		if len(o.Parts) != 6 || o.Released() != (all["seat"] == orderedPart{Part: "seat", Name: "Seat"}) {
+			t.Errorf("%+v", o)
+		}
+		return all
+	}
+	if _, err := readOrder(t.Context(), pool, id.String()); web.StatusOf(err) != 404 {
+		t.Error(err)
+	}
+	copyPage(t, pool, entry(t, 1, 1, order.Placed, line(22, "joule")))
+	if p := read(); p["body-van"] != (orderedPart{"body-van", "Body shell, van", 22, 0, 2}) || p["seat"] != (orderedPart{"seat", "Seat", 44, 0, 0}) {
+		t.Errorf("%+v", p)
+	}
+	copyBuilds(t, pool, built(1, 1, 1, carbuild.Started, "joule"))
+	if p := read(); p["seat"] != (orderedPart{"seat", "Seat", 42, 2, 0}) {
+		t.Errorf("%+v", p)
+	}
+	part, err := traceOrder(t.Context(), pool, id)
+	if err != nil || len(part.Steps) == 0 || slices.ContainsFunc(part.Steps, func(s trace.Step) bool { return s.Path != "/reservations/"+id.String() }) {
+		t.Errorf("%+v, %v", part, err)
+	}
+	copyBuilds(t, pool, built(1, 1, 2, carbuild.Cancelled, "joule"))
+	copyPage(t, pool, entry(t, 1, 2, order.Cancelled, line(22, "joule")))
+	read()
+	for _, wrong := range []string{"x", uuid.NewString()} {
+		if _, err := readOrder(t.Context(), pool, wrong); web.StatusOf(err) != 404 {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
 }
 
 func TestPurchases(t *testing.T) {

@@ -42,13 +42,12 @@ func browse(t *testing.T, b *bench, up *process) {
 		{"every page of the others reads, and says how old it is", v.readStale},
 		{"both are started by hand", v.startAgain},
 		{"the order reaches the whole company", v.follow},
-		{"by the keyboard alone, its way leads to the services", v.followByKeyboard},
 		{"a schedule set by a form is in force", v.tune},
 		{"an order arrives in a page that is open", v.arrive},
 		{"every page is for everybody", v.lookAtAll},
 		{"so are those that say no", v.lookAtProblems},
 		{"another browser is signed in by a link, cancels its orders, and signs out", v.signInElsewhere},
-		{"the map tells why a guest's order waits; after the sign-up it is invoiced and leaves", v.signUpAfterwards},
+		{"new users find their way, in few steps", v.walk},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -210,27 +209,6 @@ func (v *visit) follow(t *testing.T) {
 	b.blameless(t, "following the order")
 }
 
-// followByKeyboard searches for the order on the map, and goes from there to each page of it and back. The pages are updated
-// meanwhile, and the focus stays.
-func (v *visit) followByKeyboard(t *testing.T) {
-	b := v.openTab(t)
-	b.open(t, strings.TrimSuffix(v.mapURL(), "?refresh=off"))
-	for i, service := range []string{sales, "assembly", "shipping", "billing", "mailer"} {
-		b.do(t, chromedp.EmulateViewport([]int64{1280, 390}[i%2], 800))
-		b.press(t, "#q")
-		b.load(t, 200, chromedp.KeyEvent(v.order.ID.String()+kb.Enter))
-		b.load(t, 200, b.press(t, fmt.Sprintf("#way tbody a[href^='%s/']", v.url(service))))
-		if err := b.says(v.order.ID.String()[28:]); err != nil {
-			t.Error(err)
-		}
-		if service == sales { // whose pages are a buyer's, too
-			b.load(t, 200, b.press(t, fmt.Sprintf("a[href='/trace/%s']", v.order.ID)))
-		}
-		b.load(t, 200, b.press(t, fmt.Sprintf("a[href^='%s']", strings.TrimSuffix(v.mapURL(), "?refresh=off"))))
-	}
-	b.blameless(t, "following an order by the keyboard")
-}
-
 // press brings the focus to an element by the tabulator key, and returns the step that presses Enter.
 func (b *tab) press(t *testing.T, selector string) chromedp.Action[chromedp.Void] {
 	t.Helper()
@@ -305,33 +283,6 @@ func (v *visit) signInElsewhere(t *testing.T) {
 	}
 	v.look(t, b, looks)
 	b.blameless(t, "signing in and out")
-}
-
-func (v *visit) signUpAfterwards(t *testing.T) {
-	b := v.openTab(t)
-	b.open(t, v.url(sales)+"/")
-	b.buy(t, "joule")
-	id := path.Base(b.order(t))
-	short := id[len(id)-8:]
-	v.kill(t, customersApp)
-	m := v.openTab(t)
-	eventually(t, func() error {
-		m.open(t, v.mapURL())
-		m.fill(t, `form[role=search]`, "q", id)
-		m.click(t, `form[role=search] button`)
-		return m.says("The part of customers is missing", "billing: the invoice: its customer is not known yet", "mailer: the confirmation: its customer is not known yet")
-	})
-	m.blameless(t, "asking why an order waits")
-	v.startAgain(t)
-	b.goes(t, `form[action="/signin"] button`, `form[action="/customers"]`)
-	b.fill(t, `form[action="/customers"]`, "name", "Grete Hermann", "email", "grete@example.com", "street", "Am Wall 7", "postal_code", "28195", "city", "Bremen", "country", "DE")
-	b.goes(t, `form[action="/customers"] button`, `form[action$="/cancel"]`)
-	if err := b.says("Order "+short, "your account"); err != nil {
-		t.Error(err)
-	}
-	b.shows(t, v.url("billing")+"/", "Grete Hermann", "€34,500.00")
-	b.shows(t, v.url("shipping")+"/", "Grete Hermann, Bremen", short)
-	b.blameless(t, "signing up after buying")
 }
 
 func (v *visit) tune(t *testing.T) {

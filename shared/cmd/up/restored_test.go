@@ -37,10 +37,11 @@ func (c *crew) restored(t *testing.T, p uuid.UUID, dump string) {
 		t.Fatal(err)
 	}
 	c.up.saysAfter(t, written, customersApp+" has died: ", customersApp+" is gone again")
-	db, err := postgres.Open(t.Context(), postgres.Config{Name: customersApp, Dir: c.dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var db *postgres.DB
+	eventually(t, func() (err error) { // it answers no more before it has ended
+		db, err = postgres.Open(t.Context(), postgres.Config{Name: customersApp, Dir: c.dir})
+		return err
+	})
 	c.restore(t, customersApp, dump)
 	db.Close()
 	c.startAsTold(t, c.up, customersApp)

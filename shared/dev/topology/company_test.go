@@ -114,7 +114,7 @@ func TestPage(t *testing.T) {
 		`<a href="http://localhost:8080"><text class="name" x="16" y="30">sales</text></a>`, "down since " + noon.Format("15:04:05"), "It cannot be reached.",
 		`<a href="http://localhost:8080/feeds/orders">`, `publishes <tspan class="feed">orders</tspan>`, "sells &lt;cars&gt;",
 		`<a href="http://localhost:8090/subscriptions/orders">`, `reads <tspan class="feed">orders</tspan>`, "stale, 0 behind, 7 min ago", `it has missed polls<br><code>ask: &lt;refused&gt;</code>`, `<path class="arrow stale"`,
-		`<code>@every 5s</code>`, "orders at warehouse", `<a href="/?refresh=off">`,
+		`<code>@every 5s</code>`, "orders at warehouse", `<noscript>This page updates every two seconds. <a href="/?refresh=off">Turn updates off</a></noscript>`,
 	} {
 		if !strings.Contains(body, part) {
 			t.Errorf("the page lacks %s:\n%s", part, body)
@@ -140,6 +140,18 @@ func TestPage(t *testing.T) {
 }
 
 // What is in trouble comes first, and says why.
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0 ms", 720 * time.Millisecond: "720 ms", time.Second: "1.0 s", 59990 * time.Millisecond: "59.9 s", time.Minute: "1 min 0 s", 70 * time.Second: "1 min 10 s",
+		time.Hour: "1 h 0 min", 26*time.Hour + 3*time.Minute: "26 h 3 min",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestTroubleFirst(t *testing.T) {
 	t.Parallel()
 	at, reason := time.Now().UTC().Add(-time.Minute), "connection refused"

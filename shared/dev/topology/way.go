@@ -3,6 +3,7 @@ package topology
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -137,11 +138,14 @@ func (w *Watch) link(i int) string {
 
 // span returns a time between two steps in words.
 func span(d time.Duration) string {
+	whole := int64(d / time.Second)
 	switch {
 	case d < time.Second:
-		return d.Round(time.Millisecond).String()
+		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
+		return fmt.Sprintf("%.1f s", d.Truncate(100*time.Millisecond).Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", whole/60, whole%60)
 	}
-	return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	return fmt.Sprintf("%d h %d min", whole/3600, whole/60%60)
 }

@@ -146,7 +146,7 @@ func notModified(request http.Header, a *answer) bool {
 	return a.lastModified != nil && len(since) > 0 && since[0] == a.lastModified[0]
 }
 
-var feedPage = web.Template(pages, "feed.html")
+var feedPage = web.Template(pages, "feed.html", "jump_form.html")
 
 // A shownEntry is an entry on the page.
 type shownEntry struct {
@@ -172,10 +172,10 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Formats              []web.Link
 		Current, Start, More string
 		Newer, Older         string // URLs, towards the head and, on a replay page, the start
-		Jump                 string // path of the page's own origin
-		Live                 string // URL of the event stream of the entries after the page, of the page's own origin
-	}{Document: d, Newest: r.view == feed.Newest, Jump: r.path + "/jump", Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
-	page := s.look()
+		jumpForm
+		Live string // URL of the event stream of the entries after the page, of the page's own origin
+	}{Document: d, Newest: r.view == feed.Newest, jumpForm: jumpForm{Jump: r.path + "/jump"}, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	page := s.lookOf(r.Name)
 	switch r.view {
 	case feed.Newest:
 		page.Follow = 3
@@ -194,7 +194,7 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		}
 		data.Entries = append(data.Entries, entry)
 	}
-	page.Title, page.Nav = d.Title, slices.Clone(s.Nav)
+	page.Title = d.Title
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
 		if r.view == feed.Replay && data.First > 1 {
@@ -203,9 +203,6 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		if !data.Newest {
 			page.Title += fmt.Sprintf(", entries %d to %d", data.First, data.Last)
 		}
-	}
-	for i := range page.Nav {
-		page.Nav[i].Current = page.Nav[i].URL == "/feeds/"+r.Name
 	}
 	for _, l := range d.Links {
 		switch l.Rel {

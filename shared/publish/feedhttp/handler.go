@@ -133,6 +133,16 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 // look returns a page of the source without title and content.
 func (s *Source) look() web.Page { return web.Page{Brand: s.Brand, Service: s.Name, Nav: s.Nav} }
 
+// lookOf returns a page of a feed without title and content.
+func (s *Source) lookOf(name string) web.Page {
+	page := s.look()
+	page.Nav = slices.Clone(s.Nav)
+	for i := range page.Nav {
+		page.Nav[i].Current = page.Nav[i].URL == "/feeds/"+name
+	}
+	return page
+}
+
 // An answer is the place of a resource in the log, and the header fields that follow from it.
 type answer struct {
 	*span

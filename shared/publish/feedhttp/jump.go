@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -25,7 +26,17 @@ const (
 	jumpCost = 5
 )
 
-// serveJump redirects from to=PLACE, where PLACE is a position, a day or the id of an entity, to the page that has it.
+var jumpPage = web.Template(pages, "jump.html", "jump_form.html")
+
+// A jumpForm is the form that asks for a place.
+type jumpForm struct {
+	Jump  string // its path
+	To    string // what was asked for before
+	Wrong string // why that leads nowhere
+}
+
+// serveJump redirects from to=PLACE, where PLACE is a position, a day or the id of an entity, to the page that has it. If
+// there is none, a browser gets the form again.
 func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) error {
 	req, err := s.parse(name, key{path: "/feeds/" + name})
 	if err != nil {
@@ -38,28 +49,15 @@ func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil || len(query["to"]) != 1 {
 		return web.Errorf(http.StatusBadRequest, "The parameter to takes one position, one day or one id: /feeds/%s/jump?to=1", name)
 	}
-	to, at := strings.TrimSpace(query.Get("to")), ""
-	position, notPosition := strconv.ParseUint(strings.ReplaceAll(to, ",", ""), 10, 64) // the page writes 12,345
-	day, notDay := time.Parse(dayFormat, to)
-	id, notID := uuid.Parse(to)
-	if err := s.cold.Check(r, jumpCost); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTimeout)
-	defer cancel()
-	switch {
-	case notPosition == nil:
-		at, err = s.pageOf(ctx, req, int64(min(position, math.MaxInt64)))
-	case notDay == nil:
-		if position, err := s.firstOf(ctx, req, day); err != nil {
-			return err
-		} else if at, err = s.pageOf(ctx, req, position); err != nil {
-			return err
-		}
-	case notID == nil:
-		at, err = s.pageOfEntity(ctx, req, id)
-	default:
-		err = web.Errorf(http.StatusBadRequest, "This is no position such as 4200, no day such as 2026-11-30, and no id of an entity, which is a UUID. Try again at %s", req.path)
+	at, err := s.jump(r, req, query.Get("to"))
+	if p, ok := errors.AsType[*web.Problem](err); ok && (p.Status == http.StatusNotFound || p.Status == http.StatusBadRequest) && web.PrefersHTML(r) {
+		page := s.lookOf(req.Name)
+		page.Title, page.Data = req.Title, struct {
+			jumpForm
+			Home, Title string
+		}{jumpForm{s.pathOf(req) + "/jump", query.Get("to"), p.Detail}, s.PublicURL, req.Title}
+		w.Header().Set("Cache-Control", "no-store")
+		return web.Render(w, r, p.Status, jumpPage, page)
 	}
 	if err != nil {
 		return err
@@ -67,6 +65,32 @@ func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) 
 	w.Header().Set("Cache-Control", noCache(s.Private || req.Personal))
 	http.Redirect(w, r, at, http.StatusSeeOther)
 	return nil
+}
+
+// jump returns the path of the page that has the place.
+func (s *Source) jump(r *http.Request, req *request, to string) (string, error) {
+	to = strings.TrimSpace(to)
+	position, notPosition := strconv.ParseUint(strings.ReplaceAll(to, ",", ""), 10, 64) // the page writes 12,345
+	day, notDay := time.Parse(dayFormat, to)
+	id, notID := uuid.Parse(to)
+	if err := s.cold.Check(r, jumpCost); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTimeout)
+	defer cancel()
+	switch {
+	case notPosition == nil:
+		return s.pageOf(ctx, req, int64(min(position, math.MaxInt64)))
+	case notDay == nil:
+		position, err := s.firstOf(ctx, req, day)
+		if err != nil {
+			return "", err
+		}
+		return s.pageOf(ctx, req, position)
+	case notID == nil:
+		return s.pageOfEntity(ctx, req, id)
+	}
+	return "", web.Errorf(http.StatusBadRequest, "This is no position such as 4200, no day such as 2026-11-30, and no id of an entity, which is a UUID. The feed: %s", req.path)
 }
 
 // pageOf returns the path of the page that has the entry at the position, and goes on having it: the one of older

@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"fmt"
+	"html"
 	"net/url"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 func TestJump(t *testing.T) {
@@ -94,6 +96,28 @@ func TestJump(t *testing.T) {
 		problem(t, "/feeds/things/jump"+query, 400, "day")
 	}
 	problem(t, "/feeds/nothing/jump?to=1", 404, "no feed of this name")
+	t.Run("a browser gets the form again, with what was typed and why it leads nowhere", func(t *testing.T) {
+		for to, says := range map[string]string{
+			"251":                  `There is no entry at position 251: the positions of this feed are 1 to 250. The feed: <a href="/feeds/things.html">`,
+			"2026-11-24":           `See <a href="/feeds/things.html/jump?to=121">`,
+			numbered(900).String(): "This feed has no entity with the id",
+			"<x>":                  "This is no position such as 4200",
+		} {
+			resp, page := get(t, server, "GET", "/feeds/things.html/jump?to="+url.QueryEscape(to), "Accept", browser)
+			want := 404
+			if to == "<x>" {
+				want = 400
+			}
+			if resp.StatusCode != want || resp.Header.Get("Content-Type") != web.HTMLType || resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: %d %v", to, resp.StatusCode, resp.Header)
+			}
+			for _, part := range []string{says, `action="/feeds/things.html/jump"`, `value="` + html.EscapeString(to) + `"`, `aria-invalid="true" aria-describedby="to-wrong"`, `<ul class="errors" id="to-wrong">`} {
+				if !strings.Contains(page, part) {
+					t.Errorf("%s: no %s in %s", to, part, page)
+				}
+			}
+		}
+	})
 	t.Run("the parameter is unknown elsewhere", func(t *testing.T) {
 		plain, _ := get(t, server, "GET", "/feeds/things.html")
 		if resp, _ := get(t, server, "GET", "/feeds/things.html?to=1"); resp.StatusCode != 200 || resp.Header.Get("ETag") != plain.Header.Get("ETag") {

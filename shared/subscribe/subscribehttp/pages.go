@@ -3,6 +3,7 @@ package subscribehttp
 import (
 	"cmp"
 	"embed"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -98,7 +99,12 @@ func (p pollLine) Words() string {
 }
 
 // Took says how long the poll took.
-func (p pollLine) Took() string { return span(p.Seconds) }
+func (p pollLine) Took() string {
+	if p.Seconds < 60 {
+		return fmt.Sprintf("%.3f s", p.Seconds)
+	}
+	return span(p.Seconds)
+}
 
 // newest is how many polls are shown at once; the others open.
 const newest = 10

@@ -55,6 +55,11 @@ func TestStalenessInWords(t *testing.T) {
 			t.Errorf("%v s: %q, not %q", seconds, got, want)
 		}
 	}
+	for seconds, want := range map[float64]string{0.0101: "0.010 s", 0.387: "0.387 s", 25.01: "25.010 s", 90: "1 min 30 s"} {
+		if got := (pollLine{subscribe.Poll{Seconds: seconds}}).Took(); got != want {
+			t.Errorf("a poll of %v s took %q, not %q", seconds, got, want)
+		}
+	}
 	for perDay, want := range map[float64]string{17280: "about 17,280 requests a day", 0.142857: "about one request in 7 days", 1: "about one request in 1 day"} {
 		if got := (Status{subscribe.Status{Polling: subscribe.Polling{Cost: subscribe.Cost{RequestsPerDay: perDay}}}}).Requests(); got != want {
 			t.Errorf("%v: %q, not %q", perDay, got, want)
