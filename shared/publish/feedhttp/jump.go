@@ -27,7 +27,7 @@ const (
 
 // serveJump redirects from to=PLACE, where PLACE is a position, a day or the id of an entity, to the page that has it.
 func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) error {
-	req, err := s.parse(name, key{path: "/feeds/" + name})
+	req, err := s.parse(name, key{described: s.described.Load(), path: "/feeds/" + name})
 	if err != nil {
 		return err
 	}
