@@ -33,7 +33,7 @@ import (
 func serving(t *testing.T, binary string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(binary, "serve")
-	cmd.Dir, cmd.Env = t.TempDir(), append(env, "PUBLIC_URL=")
+	cmd.Dir, cmd.Env = t.TempDir(), append([]string{"PUBLIC_URL="}, env...)
 	return cmd
 }
 
