@@ -433,6 +433,80 @@ end
 $$;
 -- +goose StatementEnd
 
+-- Rows that were there before their table was attached, and have yet to be published.
+create table feed_backfill (
+    feed        text        primary key,
+    after       text, -- the key of the last row that was looked at, or null
+    later       text[]      not null default '{}', -- keys of rows that somebody had locked
+    rows        bigint      not null default 0,
+    begun_at    timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    error       text -- of the last step
+);
+
+-- +goose StatementBegin
+-- feed_backfill asks the process that serves the feed to publish the rows that its table has already.
+create function feed_backfill(feed_name text) returns void
+language plpgsql security definer as $$
+begin
+    if not exists (select from feed_attached where feed = feed_name) then
+        raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object', hint = 'Call feed_attach first.';
+    end if;
+    delete from feed_backfill where feed = feed_name;
+    insert into feed_backfill (feed) values (feed_name);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_backfill_step publishes the next rows of a backfill, and gives how many it looked at, 0 also while another process is at it, or
+-- null at the end. A row that somebody has locked comes later. What the feed says already is left out. Its caller needs the rights to
+-- read and to lock the rows of the table.
+create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
+language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'iso_8601' set bytea_output = 'hex' as $$
+declare
+    b    feed_backfill;
+    a    feed_attached;
+    type text;
+    keys text[];
+    done text[];
+begin
+    select * into b from feed_backfill where feed = feed_name and finished_at is null for update skip locked;
+    select * into a from feed_attached where feed = feed_name;
+    if b.feed is null then
+        return 0;
+    elsif a.feed is null then
+        raise exception 'its table was detached' using errcode = 'object_not_in_prerequisite_state', hint = 'Attach it again, or delete the backfill.';
+    end if;
+    select format_type(atttypid, null) into type from pg_attribute where attrelid = a.relation and attname = a.key;
+    execute format('select array(select t.%1$I::text from %2$s as t where $1 is null or t.%1$I > $1::%3$s order by t.%1$I limit $2)', a.key, a.relation, type)
+       into keys using b.after, max_rows;
+    b.after := coalesce(keys[cardinality(keys)], b.after);
+    if cardinality(keys) = 0 then -- what is still there of the rows that were locked
+        execute format('select array(select t.%1$I::text from %2$s as t where t.%1$I = any ($1::%3$s[]) limit $2)', a.key, a.relation, type)
+           into keys using b.later, max_rows;
+        b.later := case when cardinality(keys) < max_rows then keys else b.later end;
+    else
+        b.later := b.later || keys;
+    end if;
+    execute format($q$
+        with locked as (
+            select %1$I::text as key, row_to_json(t) as state from %2$s as t where %1$I = any ($1::%3$s[]) for share skip locked),
+        pending as (
+            insert into feed_pending (feed, entity_id, payload, first)
+            select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_entity($2, key) as id
+             where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
+        select array(select key from locked)$q$, a.key, a.relation, type)
+       into done using keys, feed_name, a.columns;
+    update feed_backfill set after = b.after, rows = rows + cardinality(done), error = null,
+           later = array(select unnest(b.later) except select unnest(done)),
+           finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
+     where feed = feed_name;
+    return nullif(cardinality(done), case when cardinality(keys) = 0 then 0 else -1 end);
+end
+$$;
+-- +goose StatementEnd
+
 -- +goose StatementBegin
 -- feed_grant lets a role publish to every feed of the schema. It needs no right to the tables of the log.
 create function feed_grant(role regrole) returns void
@@ -441,13 +515,13 @@ begin
     execute format('grant usage on schema %I to %s', current_schema(), role);
     execute format('grant select on feed_attached to %s', role);
     execute format('grant execute on function feed_put(text, anycompatible, json), feed_delete(text, anycompatible), feed_erase(text, anycompatible),
-        feed_require(text), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text) to %s', role);
+        feed_require(text), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text), feed_backfill(text) to %s', role);
 end
 $$;
 -- +goose StatementEnd
 
 revoke execute on function feed_put(text, anycompatible, json), feed_delete(text, anycompatible), feed_erase(text, anycompatible), feed_require(text),
-    feed_commit(), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text) from public;
+    feed_commit(), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text), feed_backfill(text) from public;
 
 -- +goose StatementBegin
 -- The functions find the tables of their own schema, whatever the search_path of the session that calls them.
