@@ -29,8 +29,9 @@ customers app: it keeps the accounts of customers and publishes them on the feed
 token for a reader of feeds or an operator of services, and prints it once.
 
 serve serves every feed of the database DATABASE_URL, whichever program or SQL statement writes it, also those that are
-made later by SQL: select feed_create('invoices'). It makes the tables of the feeds if they are missing. If its role may
-not make or use them, it prints the SQL for their owner and ends with exit code 3.
+made later by SQL: select feed_create('invoices'). It appends what attached tables stage, and runs their backfills. It
+makes the tables of the feeds if they are missing. If its role may not make or use them, it prints the SQL for their owner
+and ends with exit code 3.
 
 Both apps take an Idempotency-Key with POST: for 7 days the same request with the same key gets the first answer again, and
 nothing is done twice. After that the key is forgotten.

@@ -141,6 +141,11 @@ func TestServe(t *testing.T) {
 	if strings.Contains(body, "total") {
 		t.Errorf("what is erased is served: %s", body)
 	}
+	query(t, pool, `create table car (id bigint primary key, model text); insert into car values (1, 'volta'); select feed_create('cars', personal => false)`)
+	query(t, pool, `select feed_attach('cars', 'car', 'id', mode => 'staged'); select feed_backfill('cars'); insert into car values (2, 'ampere')`)
+	within(t, at+"/feeds/cars", `"model":"volta"`, auth)
+	within(t, at+"/feeds/cars", `"model":"ampere"`, auth)
+
 	var id uuid.UUID
 	if err := pool.QueryRow(t.Context(), `select feed_uuid('invoices', '42')`).Scan(&id); err != nil {
 		t.Fatal(err)
@@ -239,6 +244,8 @@ func TestTwoServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	query(t, pool, `select feed_create('parts'); select feed_put('parts', 1, '{"n":1}'); select feed_put('invoices', 1, '{"total":-1}')`)
+	query(t, pool, `create table car (id bigint primary key); select feed_create('cars'); select feed_attach('cars', 'car', 'id', mode => 'staged'); insert into car values (7)`)
+	within(t, at[1]+"/feeds/cars", `"id":7`)
 	within(t, at[1]+"/feeds/parts", `"n":1`)
 	within(t, at[1]+"/feeds/invoices", `"total":-1`)
 	cmd := serving(t, binary, erased)
@@ -332,6 +339,8 @@ func TestServeWithoutRights(t *testing.T) {
 			within(t, at+"/feeds/invoices", `"total":1`)
 			query(t, pool, `select feed_erase('invoices', 42)`)
 			within(t, at+"/feeds/invoices", `"erased":true`)
+			query(t, pool, `create table car (id bigint primary key); select feed_create('cars'); select feed_attach('cars', 'car', 'id', mode => 'staged'); insert into car values (7)`)
+			within(t, at+"/feeds/cars", `"id":7`)
 			if status, body, _ := get(t, at+"/readyz"); status != http.StatusOK {
 				t.Errorf("/readyz: %d %s", status, body)
 			}

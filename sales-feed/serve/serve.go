@@ -82,7 +82,7 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	}
 	defer p.Close()
 	log, err := publish.Open(ctx, p.Pool, publish.Options{
-		Logger: logger, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig.Database)},
+		Logger: logger, FromSQL: true, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig.Database)},
 	})
 	if err != nil {
 		return err
