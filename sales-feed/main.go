@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	"github.com/edison-cars/data-feeds/sales-feed/serve"
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -19,12 +20,18 @@ import (
 
 const usage = `Usage: sales-feed
        sales-feed customers
+       sales-feed serve
        sales-feed token [--operator | --feeds orders,builds] NAME
        sales-feed --version
 
 The first form is the sales app: it sells cars and publishes every order on the feed /feeds/orders. The second one is the
-customers app: it keeps the accounts of customers and publishes them on the feed /feeds/customers. The third one makes a
+customers app: it keeps the accounts of customers and publishes them on the feed /feeds/customers. The last one makes a
 token for a reader of feeds or an operator of services, and prints it once.
+
+serve serves every feed of the database DATABASE_URL, whichever program or SQL statement writes it, also those that are
+made later by SQL: select feed_create('invoices'). It appends what attached tables stage, and runs their backfills. It
+makes the tables of the feeds if they are missing. If its role may not make or use them, it prints the SQL for their owner
+and ends with exit code 3.
 
 Both apps take an Idempotency-Key with POST: for 7 days the same request with the same key gets the first answer again, and
 nothing is done twice. After that the key is forgotten.
@@ -46,13 +53,19 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 		return customers.Run(ctx, settings, stdout)
+	case command == "serve":
+		var settings serve.Settings
+		if err := parse(ctx, "serve", args[1:], env, &settings, stdout, serve.Help); err != nil {
+			return err
+		}
+		return serve.Run(ctx, settings, stdout)
 	case command == "token":
 		return printToken(args[1:], stdout)
 	case command == "--version":
 		_, err := fmt.Fprintln(stdout, "sales-feed", daemon.Version())
 		return err
 	case command != "" && !strings.HasPrefix(command, "-"):
-		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "token"}), "; see sales-feed --help")
+		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "serve", "token"}), "; see sales-feed --help")
 		return daemon.Usagef("there is no command %q%s", command, hint)
 	}
 	var settings sales.Settings
@@ -68,7 +81,7 @@ func parse(ctx context.Context, app string, args []string, env map[string]string
 		help(stdout)
 	})
 	if !errors.Is(err, flag.ErrHelp) {
-		daemon.WarnMisspelled(ctx, env, stdout, daemon.Names(sales.Settings{}, customers.Settings{}))
+		daemon.WarnMisspelled(ctx, env, stdout, daemon.Names(sales.Settings{}, customers.Settings{}, serve.Settings{}))
 	}
 	return err
 }

@@ -35,7 +35,7 @@ func TestToken(t *testing.T) {
 			t.Errorf("%s: %v %s", args, err, out.String())
 		}
 	}
-	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"token", "--operator", "--feeds", "orders", "a"}, {"token", "--feeds", "Or ders", "a"}, {"token", "--feeds", "", "a"}, {"token", "--feeds=", "a"}, {"token", "--feeds", ",", "a"}, {"token", "--feeds", "orders,", "a"}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"customers", "--loud"}} {
+	for _, args := range [][]string{{"token"}, {"token", "a", "b"}, {"token", "a:b"}, {"token", ""}, {"token", "--operator", "--feeds", "orders", "a"}, {"token", "--feeds", "Or ders", "a"}, {"token", "--feeds", "", "a"}, {"token", "--feeds=", "a"}, {"token", "--feeds", ",", "a"}, {"token", "--feeds", "orders,", "a"}, {"tokens", "a"}, {"--loud"}, {"customers", "a"}, {"serve", "a"}, {"customers", "--loud"}} {
 		if err := run(t.Context(), args, nil, &out); !errors.Is(err, daemon.ErrUsage) {
 			t.Errorf("%q: %v", args, err)
 		}
@@ -62,10 +62,10 @@ func TestCommandLine(t *testing.T) {
 // All wrong values are reported at once, and a misspelled setting is a warning.
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	for _, app := range []string{"", "customers"} {
+	for _, app := range []string{"", "customers", "serve"} {
 		var out bytes.Buffer
 		err := run(t.Context(), strings.Fields(app), map[string]string{
-			"ACCESS": "half", "FEED_MAX_AGE": "500ms", "LOG_LEVEL": "", "TRUSTED_PROXIES": "somebody", "BUYER_KEYS": "hunter2", "DATABASEURL": "hunter2",
+			"ACCESS": "half", "FEED_MAX_AGE": "500ms", "LOG_LEVEL": "", "TRUSTED_PROXIES": "somebody", "BUYER_KEYS": "hunter2", "DATABASE_URL": "hunter2", "DATABASEURL": "hunter2",
 			"POLL_ORDERS": "x", "POLL_WAIT": "x", "PAGE_SIZE": "x", "FEED_URL_CUSTOMERS": "x", "STREAM_ORDERS": "x", "MAIL_LIMIT": "x", "CAPACITY": "x", "CLOCK_SPEED": "x", "AMQP_URL": "x",
 			"PICKUP": "x", "RETURN": "x", "LEAD_SPEED": "x", "FEED_TOKEN": "x", "PLAIN_HOSTS": "x", "SERVICES": "x", "LINK_HOST": "x", "SMTP_ADDR": "x", "MAIL_DIR": "x", "HOST": "x", // of other programs
 		}, &out)
@@ -85,10 +85,11 @@ func TestSettings(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "}
+	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "sales-feed serve", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  DATABASE_URL "}
 	for args, own := range map[string][]string{
-		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL "},
-		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL ", "\n  SMTP_URL "},
+		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
+		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL ", "\n  SMTP_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
+		"serve --help":     {"Settings of serve ", "127.0.0.1:8082", "\n  ERASED_FILE ", "\n  FEED_MAX_AGE "},
 	} {
 		var out bytes.Buffer
 		_ = run(t.Context(), strings.Fields(args), nil, &out)

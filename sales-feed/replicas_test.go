@@ -63,10 +63,10 @@ func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) 
 
 func start(t *testing.T, cmd *exec.Cmd, databaseURL string) (*os.Process, string) {
 	t.Helper()
-	cmd.Env = append(cmd.Env,
-		"ADDR=127.0.0.1:0", "ACCESS=open", "PUBLIC_URL=http://sales.example", "DATABASE_URL="+databaseURL, "BUYER_KEY="+buyerKey,
+	cmd.Env = append([]string{
+		"ADDR=127.0.0.1:0", "ACCESS=open", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL, "BUYER_KEY=" + buyerKey,
 		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()),
-	)
+	}, cmd.Env...)
 	cmd.Stderr = t.Output()
 	stdout, err := cmd.StdoutPipe()
 	if err == nil {

@@ -87,7 +87,7 @@ func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.De
 	for _, d := range feeds {
 		names = append(names, d.Name)
 	}
-	r.Health(func(ctx context.Context) error { return ready(ctx, r.Pool, log, names, r.Tables) })
+	r.Health(func(ctx context.Context) error { return Ready(ctx, r.Pool, log, names, r.Tables) })
 	r.Nav = func(c *gin.Context) []web.Link { return Nav(c, nav) }
 	r.Publish(log, nav, feeds...)
 }
@@ -105,8 +105,9 @@ func Trace(r *service.Router, title string, nav []web.Link, ask func(context.Con
 
 const standbyTimeout = time.Second // for the synchronous standby to confirm a commit; the app is not ready after it
 
-// ready returns nil if the app can write its tables and publish, and its synchronous standby, if any, confirms commits.
-func ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tables []string) error {
+// Ready returns nil if the process can write its tables and publish on the feeds, and the synchronous standby, if any,
+// confirms commits.
+func Ready(ctx context.Context, pool *pgxpool.Pool, log *publish.Log, feeds, tables []string) error {
 	err := postgres.Writable(ctx, pool)
 	if errors.Is(err, postgres.ErrReadOnly) {
 		return web.Errorf(http.StatusServiceUnavailable, "Not ready: the database is read-only.")

@@ -43,7 +43,8 @@ func (s Set) table() string { return "goose_" + s.Name }
 
 // Up applies what is missing of each set, in the order given, to a schema, which it creates if it is missing. Without a
 // name, it is the first schema of the pool's search_path. Several replicas may call Up at once: all but one wait, up to
-// five minutes. A set may take 30 minutes. Up refuses tables of a later version than the set knows.
+// five minutes. A set may take 30 minutes. Up refuses tables of a later version than the set knows. If the role may not
+// make or change the tables, the error is a [DeniedError].
 func Up(ctx context.Context, pool *pgxpool.Pool, schema string, sets ...Set) error {
 	if schema != "" {
 		if err := create(ctx, pool, schema); err != nil {
@@ -57,8 +58,15 @@ func Up(ctx context.Context, pool *pgxpool.Pool, schema string, sets ...Set) err
 		pool = own
 	}
 	for _, s := range sets {
-		if err := s.up(ctx, pool); err != nil {
-			return fmt.Errorf("migrate %s: %w", s.Name, err)
+		err := s.up(ctx, pool)
+		if err != nil {
+			err = fmt.Errorf("migrate %s: %w", s.Name, err)
+		}
+		if isCode(err, insufficientPrivilege) {
+			err = denied(ctx, pool, err, sets)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -208,11 +216,16 @@ func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) (stri
 	return state.schema, err
 }
 
-var createTable = regexp.MustCompile(`(?im)^create table (?:if not exists )?(\w+)`)
+var (
+	createTable = regexp.MustCompile(`(?im)^create (?:unlogged )?table (?:if not exists )?(\w+)`)
+	createView  = regexp.MustCompile(`(?im)^create view (\w+)`)
+)
 
 // Tables returns the names of the tables that the migrations create. A shared schema may have others.
-func Tables(sets ...Set) ([]string, error) {
-	var tables []string
+func Tables(sets ...Set) ([]string, error) { return found(createTable, sets) }
+
+// found returns the names that the pattern finds in the migrations.
+func found(pattern *regexp.Regexp, sets []Set) (names []string, err error) {
 	for _, s := range sets {
 		files, err := fs.Glob(s.FS, "*.sql")
 		if err != nil {
@@ -223,10 +236,10 @@ func Tables(sets ...Set) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			for _, found := range createTable.FindAllSubmatch(text, -1) {
-				tables = append(tables, string(found[1]))
+			for _, match := range pattern.FindAllSubmatch(text, -1) {
+				names = append(names, string(match[1]))
 			}
 		}
 	}
-	return tables, nil
+	return names, nil
 }

@@ -91,12 +91,12 @@ func parseURL(url, name string, schemas []string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// reach returns when the database accepts connections and writes. It creates a missing database. private says that the
-// server is the service's own.
-func reach(ctx context.Context, cfg *pgx.ConnConfig, private bool, logger *slog.Logger) error {
+// reach returns when the database accepts connections and writes. It creates a missing database, unless it is foreign.
+// private says that the server is the service's own.
+func reach(ctx context.Context, cfg *pgx.ConnConfig, private, foreign bool, logger *slog.Logger) error {
 	deadline := time.Now().Add(reachTimeout)
 	for said := false; ; {
-		err := connectOrCreate(ctx, cfg, private)
+		err := connectOrCreate(ctx, cfg, private, foreign)
 		if err == nil || !worthWaiting(err) || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
@@ -112,12 +112,12 @@ func reach(ctx context.Context, cfg *pgx.ConnConfig, private bool, logger *slog.
 	}
 }
 
-func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig, private bool) error {
+func connectOrCreate(ctx context.Context, cfg *pgx.ConnConfig, private, foreign bool) error {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err == nil {
 		return errors.Join(checkSession(ctx, cfg, conn.PgConn()), conn.Close(ctx))
 	}
-	if sqlState(err) != invalidCatalogName {
+	if sqlState(err) != invalidCatalogName || foreign {
 		return err
 	}
 	// A database whose files are missing has this code too, with a detail.

@@ -38,6 +38,10 @@ type Config struct {
 	// Bin is the folder of the PostgreSQL binaries of a private server. By default they are searched in PATH, by
 	// pg_config and in the usual folders.
 	Bin string
+	// Foreign means that the database is another program's. It is not created, no schema is, and the tables are used
+	// where they are: in the schema of search_path that has the tables of the last set of migrations, or else in its
+	// first one. A role that may not make or use them gets a [migrate.DeniedError].
+	Foreign bool
 	// Logger defaults to none.
 	Logger *slog.Logger
 
@@ -92,15 +96,15 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if err != nil {
 		return nil, err
 	}
-	if err := reach(ctx, poolConfig.ConnConfig, db.cluster != nil, db.logger); err != nil {
+	if err := reach(ctx, poolConfig.ConnConfig, db.cluster != nil, cfg.Foreign, db.logger); err != nil {
 		return nil, err
 	}
-	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg.Name, migrations, db.logger)
+	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg, migrations, db.logger)
 	if err != nil {
 		return nil, err
 	}
 	defer schema.close()
-	if schema.name != "" {
+	if schema.name != "" && !cfg.Foreign {
 		db.logger.Info("other services use this database: using a schema of its own", "schema", schema.name)
 	}
 	if len(schema.path) > 0 {
@@ -116,6 +120,9 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	}
 	if err := migrate.Up(ctx, db.Pool, "", migrations...); err != nil {
 		return nil, err
+	}
+	if cfg.Foreign {
+		return db, migrate.MayUse(ctx, db.Pool, migrations...)
 	}
 	return db, schema.claim(ctx, cfg.Name, migrations)
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -30,7 +31,7 @@ type schema struct {
 // chooseSchema returns the schema of the service. It holds the lock until close. A search_path in the URL takes
 // precedence.
 func chooseSchema(
-	ctx context.Context, cfg *pgx.ConnConfig, given bool, name string, migrations []Migrations, logger *slog.Logger,
+	ctx context.Context, cfg *pgx.ConnConfig, given bool, of Config, migrations []Migrations, logger *slog.Logger,
 ) (*schema, error) {
 	if given || len(migrations) == 0 {
 		return &schema{}, nil
@@ -55,7 +56,12 @@ func chooseSchema(
 	if err == nil {
 		asking, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
-		err = s.choose(asking, name, migrations[len(migrations)-1].Name)
+		own := migrations[len(migrations)-1].Name
+		if of.Foreign {
+			err = s.find(asking, own)
+		} else {
+			err = s.choose(asking, of.Name, own)
+		}
 		if s.path = []string{s.name}; err == nil && s.name == "" { // by their names now: "$user" may become another schema
 			err = conn.QueryRow(asking, `select current_schemas(false)`).Scan(&s.path)
 		}
@@ -130,6 +136,29 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 	}
 	if _, err = s.conn.Exec(ctx, `create schema `+pgx.Identifier{name}.Sanitize()); err != nil {
 		return fmt.Errorf("create the schema %s, since other services use this database: %w", name, err)
+	}
+	return nil
+}
+
+// find finds the schema that has the tables of a set: the first one in search_path, or else none may have them, since
+// whatever writes to those would not use new ones.
+func (s *schema) find(ctx context.Context, set string) error {
+	var has string
+	var first, usual bool
+	err := s.conn.QueryRow(ctx, `
+		select n.nspname, coalesce(n.nspname = current_schema(), false), n.nspname = any(current_schemas(false))
+		  from pg_class c join pg_namespace n on n.oid = c.relnamespace where relkind = 'r' and relname = 'goose_' || $1
+		 order by array_position(current_schemas(false), n.nspname), 1 limit 1`, set).Scan(&has, &first, &usual)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	case !usual:
+		return fmt.Errorf("the tables are in the schema %s, to which this role's search_path does not lead: set search_path=%[1]s in the URL, "+
+			"or another schema for other tables", has)
+	case !first:
+		s.name = has
 	}
 	return nil
 }

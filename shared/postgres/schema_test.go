@@ -270,6 +270,51 @@ func TestServicesThatShareADatabase(t *testing.T) {
 	}
 }
 
+// A process of another program's database uses the tables where they are, and makes none where others would not look.
+func TestForeignDatabase(t *testing.T) {
+	t.Parallel()
+	open := func(t *testing.T, url string) (schema, comment string, err error) {
+		db, err := postgres.Open(t.Context(), postgres.Config{URL: url, Name: "serve", Foreign: true}, stock("publish"))
+		if err != nil {
+			return "", "", err
+		}
+		defer db.Close()
+		err = db.QueryRow(t.Context(), `select current_schema(), coalesce(obj_description('goose_publish'::regclass, 'pg_class'), '') from stock`).Scan(&schema, &comment)
+		return schema, comment, err
+	}
+	for how, x := range map[string]struct {
+		before string // SQL
+		in     string // where the tables are made
+		after  string // SQL
+	}{
+		"without other tables":             {"", "public", ""},
+		"beside tables of another service": {`create table goose_sales (version_id bigint)`, "public", ""},
+		"in a later schema":                {"", "public", `create schema postgres authorization current_user`},
+		"in a schema of search_path alone": {"", "sales", ""},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.New(t)
+			change(t, pool, x.before)
+			if err := migrate.Up(t.Context(), pool, x.in, stock("publish")); err != nil {
+				t.Fatal(err)
+			}
+			change(t, pool, `insert into `+x.in+`.stock values ('x')`)
+			change(t, pool, x.after)
+			at := pgtest.URL(pool)
+			if x.in != "public" {
+				if _, _, err := open(t, at); err == nil || !strings.Contains(err.Error(), "the schema sales, to which") {
+					t.Errorf("error %v", err)
+				}
+				at += "&search_path=" + x.in
+			}
+			if schema, comment, err := open(t, at); err != nil || schema != x.in || comment != "" {
+				t.Errorf("schema %s, comment %q, error %v", schema, comment, err)
+			}
+		})
+	}
+}
+
 // A process that waits for another one at its start says so.
 func TestWaitForAnotherStart(t *testing.T) {
 	t.Parallel()

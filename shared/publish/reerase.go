@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/edison-cars/data-feeds/shared/migrate"
 )
 
 // Erasures say how erased entities stay erased when an older dump of the database is restored.
@@ -20,7 +22,7 @@ type Erasures struct {
 	// write to the database share it. Each id is flushed to it before the erasure is committed.
 	File string
 	// Delete deletes what the app itself has of entities, as it does when one is erased. It must have no effect outside
-	// tx.
+	// tx. Nil means that the log does not know of the app's tables.
 	Delete func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error
 }
 
@@ -31,7 +33,7 @@ const applyTimeout = time.Minute
 type reerasure struct {
 	Erasures
 	list        erasedList
-	constraints []string // of all tables, as of the opening of the log
+	constraints []string // of all tables, as of the opening of the log; without Delete, of those of the log
 	applying    singleflight.Group
 	failure     string // of the last application, or ""
 }
@@ -56,8 +58,15 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 		l.logger.WarnContext(ctx, "the list of erased ids is new, and gets those that the database knows; what was erased after a dump "+
 			"that this database was restored from has to be erased again by hand", "file", erasures.File, "erasures", erased)
 	}
+	var tables []string // nil means all
+	if erasures.Delete == nil {
+		if tables, err = migrate.Tables(migrations()); err != nil {
+			return err
+		}
+	}
 	err = l.pool.QueryRow(ctx, `
-		select coalesce(array_agg(name), '{}') from (`+constraintNames+`) as all_names`).Scan(&r.constraints)
+		select coalesce(array_agg(name), '{}') from (`+constraintNames+`) as all_names
+		 where $1::text[] is null or split_part(name, ' ', 1) = any($1)`, tables).Scan(&r.constraints)
 	if err != nil {
 		return err
 	}

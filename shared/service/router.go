@@ -87,8 +87,8 @@ func (r *Router) look(c *gin.Context) web.Page {
 // Health adds /livez and /readyz, which are open to everybody; see [webserver.Health].
 func (r *Router) Health(ready func(context.Context) error) { webserver.Health(r.Anybody, ready) }
 
-// Publish adds the feeds of the log. nav are the links on their pages.
-func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) {
+// Publish adds the feeds of the log, and returns their source. nav are the links on their pages.
+func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) *feedhttp.Source {
 	source := feedhttp.New(log, feedhttp.Options{
 		PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
 		MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits, Logger: r.Logger,
@@ -97,4 +97,5 @@ func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Descrip
 		webserver.GET(r.Readers, path, gin.WrapH(source))
 	}
 	r.Metrics.MustRegister(log, source)
+	return source
 }

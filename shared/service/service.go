@@ -32,6 +32,9 @@ type Service struct {
 	Addr  string // host:port that it listens on, unless ADDR sets another one
 	Feeds bool   // it publishes feeds
 
+	// Foreign means that its database is another program's: see [postgres.Config].
+	Foreign bool
+
 	// Migrations are those of its database, in order; without any, it has no database.
 	Migrations []postgres.Migrations
 }
@@ -78,7 +81,11 @@ func (s Service) With(own ...any) []any {
 	if s.Feeds {
 		all = append(all, FeedSettings{})
 	}
-	if s.Migrations != nil {
+	switch {
+	case s.Foreign:
+		all = append(all, daemon.Setting{Name: "DATABASE_URL", Help: "the PostgreSQL database, or PgBouncer with pool_mode=session; required. " +
+			"?search_path=SCHEMA leads to the tables of the feeds if the role's search_path does not"})
+	case s.Migrations != nil:
 		all = append(all, DatabaseSettings{})
 	}
 	return all
@@ -157,7 +164,7 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	var pool *pgxpool.Pool
 	if n := len(s.Migrations); n > 0 {
 		p.database, err = postgres.Open(ctx, postgres.Config{
-			URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
+			URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Foreign: s.Foreign, Logger: logger,
 		}, slices.Insert(slices.Clone(s.Migrations), n-1, sql.Migrations("access"))...) // the service's own are the last
 		if err != nil {
 			return nil, err

@@ -56,7 +56,7 @@ var (
 	sources     = []string{"sales", "customers", "assembly", "shipping"}
 	subscribers = []string{"warehouse", "assembly", "dashboard", "billing", "shipping", "mailer", "relay"}
 	services    = []string{
-		"customers", "sales", "assembly", "shipping", "warehouse", "dashboard", "billing", "mailer", "relay", "mail sink", "map",
+		"customers", "sales", "assembly", "shipping", "warehouse", "dashboard", "billing", "mailer", "relay", "mail sink", "map", "serve",
 	}
 )
 
@@ -144,6 +144,8 @@ func program(bin, service string) *exec.Cmd {
 		return exec.Command(bin + "/sales-feed")
 	case "customers":
 		return exec.Command(bin+"/sales-feed", "customers")
+	case "serve":
+		return exec.Command(bin+"/sales-feed", "serve")
 	case "map":
 		return exec.Command(bin + "/map")
 	case "mail sink":
@@ -349,7 +351,7 @@ var client = &http.Client{
 
 // path puts values into the parameters of a route.
 func (b buyer) path(service, route string) string {
-	feeds := map[string]string{"sales": "orders", "customers": "customers", "assembly": "builds", "shipping": "shipments"}
+	feeds := map[string]string{"sales": "orders", "customers": "customers", "assembly": "builds", "shipping": "shipments", "serve": "invoices"}
 	_, path, _ := strings.Cut(route, " ")
 	id := uuid.NewString()
 	switch {

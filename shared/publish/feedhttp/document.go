@@ -121,7 +121,7 @@ func (s *Source) etag(r *request, sp *span) string {
 	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents {
 		head = feed.Cursor{} // not in the bytes
 	}
-	by := []any{s.rendering[r.Name]}
+	by := []any{r.described.rendering[r.Name]}
 	if r.mediaType == feed.TypeHTML {
 		by = append(by, s.Brand, s.Name, s.Nav)
 	}
@@ -234,8 +234,9 @@ type indexEntry struct {
 }
 
 func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
-	list := make([]indexEntry, 0, len(s.feeds))
-	for _, d := range s.feeds {
+	feeds := s.described.Load().feeds
+	list := make([]indexEntry, 0, len(feeds))
+	for _, d := range feeds {
 		t, err := s.log.Snapshot(r.Context(), d.Name)
 		if err != nil {
 			return err

@@ -57,12 +57,11 @@ func kindOf(version int64, deleted, erased bool) string {
 
 // serveEntity answers with the versions of one entity, newest first.
 func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entity string) error {
-	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
+	d, found := s.described.Load().find(name)
 	id, err := uuid.Parse(entity)
-	if i < 0 || err != nil || id.String() != entity {
+	if !found || err != nil || id.String() != entity {
 		return noEntity(s.PublicURL)
 	}
-	d := s.feeds[i]
 	if err := s.cold.Check(r, 1); err != nil {
 		return err
 	}
@@ -150,7 +149,7 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 			erased++
 		}
 	}
-	by := []any{html, s.rendering[d.Name]}
+	by := []any{html, s.described.Load().rendering[d.Name]}
 	if html {
 		by = append(by, s.Brand, s.Name, s.Nav, s.PublicURL, d.Title)
 	}
@@ -205,7 +204,7 @@ func (s *Source) versionsURL(name string, id uuid.UUID) string {
 
 // discovery returns links by which feed readers find the feeds.
 func (s *Source) discovery() (links []web.Link) {
-	for _, d := range s.feeds {
+	for _, d := range s.described.Load().feeds {
 		for _, x := range suffixes {
 			if x.mediaType != feed.TypeHTML {
 				links = append(links, web.Link{Text: d.Title + " as " + x.title, URL: s.PublicURL + "/feeds/" + d.Name + x.suffix, Type: x.mediaType})
@@ -278,7 +277,7 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 // serveNewer redirects from the page before=CURSOR of the view for people to the page after it. That page cannot name
 // the next one itself, since its bytes do not change with an append.
 func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string) error {
-	req, err := s.parse(name, key{path: "/feeds/" + name, query: r.URL.RawQuery})
+	req, err := s.parse(name, key{described: s.described.Load(), path: "/feeds/" + name, query: r.URL.RawQuery})
 	if err == nil {
 		err = s.cold.Check(r, 1)
 	}

@@ -40,8 +40,7 @@ type Options struct {
 type Source struct {
 	Options
 	log       *publish.Log
-	feeds     []feed.Description
-	rendering map[string]string // by the feed's name
+	described atomic.Pointer[described]
 	resources *lru.Cache[key, *resource]
 	cache     *cache
 	epoch     atomic.Int64 // of the log, as of the resources and the cache
@@ -74,20 +73,43 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	if options.Limits, err = options.Limits.Complete(); err != nil {
 		panic(err)
 	}
-	feeds = slices.Clone(feeds)
-	renderings := map[string]string{}
-	for i := range feeds {
-		d := &feeds[i]
-		d.Title = cmp.Or(d.Title, d.Name)
-		d.ID = cmp.Or(d.ID, options.PublicURL+"/feeds/"+d.Name)
-		renderings[d.Name] = rendering(*d, options.Author)
-	}
 	waiting, streams := web.NewSlots("requests that wait", options.Limits.Waiting), web.NewSlots("event streams", options.Limits.Streams)
-	return &Source{
-		Options: options, log: log, feeds: feeds, rendering: renderings, resources: resources, cache: newCache(cacheBytes),
+	s := &Source{
+		Options: options, log: log, resources: resources, cache: newCache(cacheBytes),
 		cold: web.NewLimiter(coldPerSecond, coldBurst), waiting: waiting, streams: streams,
 		turns: newTurns(options.Limits.Rendering, log.WroteWithin), metrics: newSourceMetrics(waiting, streams),
 	}
+	s.SetFeeds(feeds...)
+	return s
+}
+
+// described are the feeds of a source at one time.
+type described struct {
+	feeds     []feed.Description
+	rendering map[string]string // by the feed's name
+}
+
+// find returns the feed of the name.
+func (d *described) find(name string) (found feed.Description, ok bool) {
+	for _, found := range d.feeds {
+		if found.Name == name {
+			return found, true
+		}
+	}
+	return found, false
+}
+
+// SetFeeds replaces the feeds of the source, which go on being served if they are among the new ones. It may be called
+// at any time.
+func (s *Source) SetFeeds(feeds ...feed.Description) {
+	now := &described{slices.Clone(feeds), map[string]string{}}
+	for i := range now.feeds {
+		d := &now.feeds[i]
+		d.Title = cmp.Or(d.Title, d.Name)
+		d.ID = cmp.Or(d.ID, s.PublicURL+"/feeds/"+d.Name)
+		now.rendering[d.Name] = rendering(*d, s.Author)
+	}
+	s.described.Store(now)
 }
 
 // ServeHTTP answers at /feeds and below it, at /problems/history-diverged, the URL of a problem type, and in /assets/,

@@ -38,7 +38,7 @@ type jumpForm struct {
 // serveJump redirects from to=PLACE, where PLACE is a position, a day or the id of an entity, to the page that has it. If
 // there is none, a browser gets the form again.
 func (s *Source) serveJump(w http.ResponseWriter, r *http.Request, name string) error {
-	req, err := s.parse(name, key{path: "/feeds/" + name})
+	req, err := s.parse(name, key{described: s.described.Load(), path: "/feeds/" + name})
 	if err != nil {
 		return err
 	}

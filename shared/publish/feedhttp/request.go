@@ -29,6 +29,7 @@ var suffixes = []struct{ suffix, mediaType, title string }{
 type request struct {
 	feed.Description
 	selection
+	described *described    // the feeds at the time of the request
 	path      string        // /feeds/orders or /feeds/orders.atom
 	mediaType string        // of the representation that the client gets
 	byAccept  bool          // chosen by Accept, not by a suffix
@@ -50,6 +51,7 @@ type resource struct {
 
 // A key is all that selects a resource.
 type key struct {
+	described                           *described
 	path, query, accept, acceptEncoding string
 	chunk                               bool // a part of an event stream, which no request can ask for
 }
@@ -62,7 +64,7 @@ const (
 // resource returns the resource of a request, from memory if it was requested before.
 func (s *Source) resource(r *http.Request, name string) (*resource, error) {
 	h := r.Header
-	k := key{path: r.URL.Path, query: r.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
+	k := key{described: s.described.Load(), path: r.URL.Path, query: r.URL.RawQuery, accept: joined(h["Accept"]), acceptEncoding: joined(h["Accept-Encoding"])}
 	if res, ok := s.resources.Get(k); ok {
 		return res, nil
 	}
@@ -104,18 +106,17 @@ func joined(fields []string) string {
 
 // parse parses the request for the feed of the name, which may have a suffix.
 func (s *Source) parse(name string, k key) (*request, error) {
-	req := &request{path: k.path, coding: acceptedCoding(k.acceptEncoding)}
+	req := &request{described: k.described, path: k.path, coding: acceptedCoding(k.acceptEncoding)}
 	for _, x := range suffixes {
 		if base, ok := strings.CutSuffix(name, x.suffix); ok {
 			name, req.mediaType = base, x.mediaType
 			break
 		}
 	}
-	i := slices.IndexFunc(s.feeds, func(d feed.Description) bool { return d.Name == name })
-	if i < 0 {
+	var ok bool
+	if req.Description, ok = k.described.find(name); !ok {
 		return nil, noFeed("There is no feed of this name here.", s.PublicURL)
 	}
-	req.Description = s.feeds[i]
 	if req.mediaType == "" {
 		req.byAccept, req.mediaType = true, negotiate(k.accept)
 	}

@@ -174,7 +174,7 @@ func (s *Source) chunk(r *request, cursor feed.Cursor) *resource {
 	req := *r
 	req.selection = selection{view: feed.Replay, cursor: cursor, limit: feed.PageSize}
 	req.coding = codingIdentity
-	k := key{path: s.url(&req), chunk: true}
+	k := key{described: r.described, path: s.url(&req), chunk: true}
 	if res, ok := s.resources.Get(k); ok {
 		return res
 	}
