@@ -47,10 +47,16 @@ $$;
 -- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case, else a UUID of version 8 (RFC 9562,
 -- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
-language sql immutable strict parallel safe as $$
-    select case when key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then key::uuid
-                else encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid end
-      from substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16) as h
+language plpgsql immutable strict parallel safe as $$
+declare
+    h bytea;
+begin
+    if key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+        return key::uuid;
+    end if;
+    h := substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16);
+    return encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid;
+end
 $$;
 -- +goose StatementEnd
 
