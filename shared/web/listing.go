@@ -130,8 +130,8 @@ func (l *Listing) Where(condition string, args ...any) {
 	l.where = append(l.where, condition)
 }
 
-// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it. Of the rows that only
-// share its beginning, no more than a page is found in each column.
+// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it. If Q is only the beginning
+// of an id, no more than a page is found in each column.
 func (l *Listing) Find(table, primary string, columns ...string) {
 	if l.Q == "" || l.Number > 0 {
 		return
@@ -139,6 +139,11 @@ func (l *Listing) Find(table, primary string, columns ...string) {
 	var found []string
 	var args []any
 	for _, column := range columns {
+		if l.first == l.last {
+			found = append(found, fmt.Sprintf(`select %s from %s where %s = ?`, primary, table, column))
+			args = append(args, l.first)
+			continue
+		}
 		found = append(found, fmt.Sprintf(`(select %s from %s where %s between ? and ? order by %[3]s limit ?)`, primary, table, column))
 		args = append(args, l.first, l.last, l.Limit+1)
 	}
