@@ -22,7 +22,7 @@ type step struct {
 const day = 24 * time.Hour
 
 var steps = []step{
-	{"hour", func(t time.Time) time.Time { return t.Truncate(time.Hour) }, func(t time.Time) time.Time { return t.Add(time.Hour) }, time.Hour, "2 Jan 2006, 15:04"},
+	{"hour", func(t time.Time) time.Time { return t.Truncate(time.Hour) }, func(t time.Time) time.Time { return t.Add(time.Hour) }, time.Hour, "2 Jan, 15:04"},
 	{"day", func(t time.Time) time.Time { return t.Truncate(day) }, func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }, day, "2 Jan 2006"},
 	{"week", func(t time.Time) time.Time { return t.Truncate(day).AddDate(0, 0, -int(t.Weekday()+6)%7) }, func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, 7 * day, "2 Jan 2006"},
 	{"month", func(t time.Time) time.Time { return t.Truncate(day).AddDate(0, 0, 1-t.Day()) }, func(t time.Time) time.Time { return t.AddDate(0, 1, 0) }, 30 * day, "Jan 2006"},
@@ -71,7 +71,6 @@ func (s step) hourly() bool { return s.length == time.Hour }
 
 // A period is an hour, a day, a week, a month or a year.
 type period struct {
-	Begin                      time.Time
 	Name                       string
 	Orders, Cars, RevenueCents int64
 }
@@ -81,6 +80,7 @@ type timeline struct {
 	Step    step
 	Periods []period // to the present one
 	Ahead   int      // hours of today that are yet to come
+	End     string   // name of the last period, with those
 	span    span
 	current bool // the last period is not over
 }
@@ -93,13 +93,18 @@ func (s *statistics) Timeline() (l timeline) {
 	l.span = s.days()
 	l.Step = l.span.step()
 	at, end := map[time.Time]int{}, l.span.last.Add(day)
+	format := l.Step.format
+	if l.Step.hourly() && l.span.first.Equal(l.span.last) {
+		format = "15:04"
+	}
 	for begin := l.Step.begin(l.span.first); begin.Before(end); begin = l.Step.next(begin) {
+		l.End = begin.Format(format)
 		if l.Step.hourly() && begin.After(s.now) && begin.After(s.lastHour()) {
 			l.Ahead++
 			continue
 		}
 		at[begin] = len(l.Periods)
-		l.Periods = append(l.Periods, period{Begin: begin, Name: begin.Format(l.Step.format)})
+		l.Periods = append(l.Periods, period{Name: l.End})
 		l.current = s.now.Before(l.Step.next(begin))
 	}
 	add := func(t time.Time, orders, cars, cents int64) {
@@ -166,6 +171,7 @@ type chart struct {
 	Title    string // Revenue by day
 	Columns  []column
 	Width    int    // columns, with those of the hours to come
+	End      string // the name of the last of these
 	Top, Mid string // labels of the scale, which begins at 0
 	Best     column
 }
@@ -225,7 +231,7 @@ func (s *statistics) Sold() chart {
 }
 
 func (l timeline) draw(what string, value func(period) int64, text func(int64) string) chart {
-	c := chart{Title: what + " by " + l.Step.Name, Width: len(l.Periods) + l.Ahead}
+	c := chart{Title: what + " by " + l.Step.Name, Width: len(l.Periods) + l.Ahead, End: l.End}
 	for _, p := range l.Periods {
 		v := value(p)
 		c.Columns = append(c.Columns, column{Name: p.Name, Text: text(v), Empty: p.Orders == 0, value: v})

@@ -158,14 +158,14 @@ func TestTimeline(t *testing.T) {
 		words       string
 	}{
 		{
-			[]daySum{day(0)}, []hourSum{hour(3), hour(1)}, filter{}, "hour", 13, 11, "23 Nov 2026, 00:00", "23 Nov 2026, 12:00",
+			[]daySum{day(0)}, []hourSum{hour(3), hour(1)}, filter{}, "hour", 13, 11, "00:00", "12:00",
 			"Orders placed on 23 Nov 2026 (UTC), by hour. 11 of 13 hours had no orders. The last hour is not over.",
 		},
 		{
-			[]daySum{day(2)}, []hourSum{hour(48)}, filter{From: "2026-11-21", To: "2026-11-21"}, "hour", 24, 0, "21 Nov 2026, 00:00", "21 Nov 2026, 23:00",
+			[]daySum{day(2)}, []hourSum{hour(48)}, filter{From: "2026-11-21", To: "2026-11-21"}, "hour", 24, 0, "00:00", "23:00",
 			"Orders placed on 21 Nov 2026 (UTC), by hour. 23 of 24 hours had no orders.",
 		},
-		{[]daySum{day(1), day(0)}, nil, filter{}, "hour", 37, 11, "22 Nov 2026, 00:00", "23 Nov 2026, 12:00", ""},
+		{[]daySum{day(1), day(0)}, nil, filter{}, "hour", 37, 11, "22 Nov, 00:00", "23 Nov, 12:00", ""},
 		{
 			[]daySum{day(3)}, nil, filter{}, "day", 14, 0, "10 Nov 2026", "23 Nov 2026",
 			"Orders placed from 10 Nov 2026 to 23 Nov 2026 (UTC), by day. 13 of 14 days had no orders. The last day is not over.",
