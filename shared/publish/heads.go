@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -40,14 +41,18 @@ type Snapshot struct {
 	// got another history.
 	Epoch int
 
-	moved chan struct{}
+	moved   chan struct{}
+	awaited atomic.Int64 // when somebody last began to wait for the next one, in nanoseconds since 1970
 
 	mu       sync.Mutex
 	foreseen []func(next *Snapshot) // called while the next snapshot is being committed
 }
 
 // Moved returns a channel that is closed when a newer snapshot has replaced s, as after an append.
-func (s *Snapshot) Moved() <-chan struct{} { return s.moved }
+func (s *Snapshot) Moved() <-chan struct{} {
+	s.awaited.Store(time.Now().UnixNano())
+	return s.moved
+}
 
 // maxForeseen limits the functions that are called before a commit.
 const maxForeseen = 8

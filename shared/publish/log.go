@@ -64,6 +64,10 @@ type Options struct {
 	// after each restore of a dump, the log erases again what the list says is erased. If a process appends an id to
 	// the list and does not commit, the id is erased soon afterwards; that process has returned ErrUnknown.
 	Erasures Erasures
+	// FromSQL is for a database to which programs publish by the SQL functions, feed_put and others. The log appends what
+	// attached tables have staged, runs their backfills, and sees new entries within some milliseconds while a reader
+	// waits. Several processes may do so.
+	FromSQL bool
 }
 
 // Migrate creates the tables of a log, or changes older ones to what this version of the package needs. It records what
@@ -112,6 +116,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	ctx, l.stop = context.WithCancel(background)
 	l.watching.Go(func() { l.follow(ctx, interval) })
 	l.watching.Go(func() { l.peers.announce(ctx, l.pool) })
+	if options.FromSQL {
+		l.watching.Go(func() { l.move(ctx) })
+	}
 	return l, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,6 +42,17 @@ func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
 func openLog(t testing.TB, pool *pgxpool.Pool) *Log {
 	t.Helper()
 	l, err := Open(t.Context(), pool, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// openSQL returns a log that serves what SQL publishes.
+func openSQL(t testing.TB, pool *pgxpool.Pool) *Log {
+	t.Helper()
+	l, err := Open(t.Context(), pool, Options{FromSQL: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

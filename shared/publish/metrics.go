@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type logMetrics struct {
 	appends prometheus.Histogram
 	group   prometheus.Histogram
+	staged  prometheus.Gauge
 	head    *prometheus.Desc
 }
 
@@ -18,15 +19,19 @@ func newLogMetrics() logMetrics {
 		group: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "feed_group_changes", Help: "Changes that shared a packet.", Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
+		staged: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "feed_staged_age_seconds", Help: "Age of the oldest change that an attached table has staged and that is not on its feed yet.",
+		}),
 		head: prometheus.NewDesc("feed_head_position", "Position of the last entry.", []string{"feed"}, nil),
 	}
 }
 
-// Describe implements [prometheus.Collector]. The metrics are the time of appends, the changes per group, and the
-// positions of the heads.
+// Describe implements [prometheus.Collector]. The metrics are the time of appends, the changes per group, the
+// age of the oldest staged change, and the positions of the heads.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	l.metrics.appends.Describe(ch)
 	l.metrics.group.Describe(ch)
+	l.metrics.staged.Describe(ch)
 	ch <- l.metrics.head
 }
 
@@ -34,6 +39,7 @@ func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	l.metrics.appends.Collect(ch)
 	l.metrics.group.Collect(ch)
+	l.metrics.staged.Collect(ch)
 	for name, head := range l.heads() {
 		ch <- prometheus.MustNewConstMetric(l.metrics.head, prometheus.GaugeValue, float64(head.Position), name)
 	}

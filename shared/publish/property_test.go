@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -23,7 +24,7 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many runs")
 	pool := database(t)
-	server := serve(t, openLog(t, pool))
+	server := serve(t, openSQL(t, pool))
 	one, two := openLog(t, pool), openLog(t, pool) // two processes
 	ctx := context.Background()
 	var history atomic.Int64
@@ -67,6 +68,12 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 				}
 				tx := &open{id: numbered(int(history.Add(1))), decided: make(chan struct{}), done: make(chan error, 1)}
 				began, l := make(chan struct{}), log()
+				opened = append(opened, tx)
+				if rapid.Bool().Draw(t, "by SQL") {
+					go func() { tx.done <- putInSQL(ctx, pool, tx.id, func() { close(began) }, tx.decided, &tx.rollback) }()
+					<-began
+					return
+				}
 				first := true
 				go func() {
 					tx.done <- l.InTx(ctx, func(inner *Tx) error {
@@ -86,7 +93,6 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 					})
 				}()
 				<-began
-				opened = append(opened, tx)
 			},
 			"commit one": func(t *rapid.T) {
 				if len(opened) == 0 {
@@ -124,7 +130,9 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 					t.Skip()
 				}
 				id := rapid.SampledFrom(ids).Draw(t, "id")
-				if err := log().Commit(ctx, put(thing(id, committed[id]+1))); err != nil {
+				next := thing(id, committed[id]+1)
+				next.Updated = time.Time{} // later than what SQL has written
+				if err := log().Commit(ctx, put(next)); err != nil {
 					t.Fatal(err)
 				}
 				committed[id]++
@@ -164,4 +172,20 @@ func versions(newest map[uuid.UUID]int64) (n int) {
 		n += int(v)
 	}
 	return n
+}
+
+// putInSQL publishes an entity by SQL, in a transaction that stays open until it is decided whether it is rolled back.
+func putInSQL(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, began func(), decided chan struct{}, rollback *bool) error {
+	tx, err := pool.Begin(ctx)
+	if err == nil {
+		err = Put(ctx, tx.Exec, feedName, id.String(), struct{}{})
+	}
+	began()
+	<-decided
+	if err == nil && *rollback {
+		err = errors.Join(errRolledBack, tx.Rollback(ctx))
+	} else if err == nil {
+		err = tx.Commit(ctx)
+	}
+	return err
 }

@@ -41,7 +41,7 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
 	var used bool
 	var erased int64
-	err := l.pool.QueryRow(ctx, `select coalesce(max(listed), 0) > 0, coalesce(sum(erasures), 0)::bigint from feed`).Scan(&used, &erased)
+	err := l.pool.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) > 0, coalesce(sum(erasures), 0)::bigint from feed`).Scan(&used, &erased)
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (back pending, is os.FileI
 		return nil, nil, err
 	}
 	var was int64
-	if err := tx.QueryRow(ctx, `select coalesce(max(listed), 0) from feed`).Scan(&was); err != nil {
+	if err := tx.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) from feed`).Scan(&was); err != nil {
 		return nil, nil, err
 	}
 	if is.Size() < was {

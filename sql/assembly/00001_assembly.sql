@@ -49,4 +49,4 @@ create table clock (
     speed      double precision not null
 );
 
-select feed_create('builds');
+select feed_create('builds', personal => false);

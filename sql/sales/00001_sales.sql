@@ -37,4 +37,4 @@ create table buyer_since (
     since       bigint not null
 );
 
-select feed_create('orders');
+select feed_create('orders', personal => false);

@@ -63,4 +63,4 @@ create index on shipment (updated_at, id);
 create index on shipment (status, updated_at, id);
 select keep_row_count('shipment', 'status');
 
-select feed_create('shipments');
+select feed_create('shipments', personal => false);

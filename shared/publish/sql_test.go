@@ -1,0 +1,445 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// says returns the entries of the log from a position on, as VERSION KEY-MEMBER or "deleted" or "erased".
+func says(t testing.TB, pool *pgxpool.Pool, feedName string) (entries []string) {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), `
+		select version || ' ' || coalesce(convert_from(payload, 'UTF8'), case when salt is null then 'erased' else 'deleted' end)
+		  from feed_entry where feed = $1 order by position`, feedName)
+	if err == nil {
+		entries, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+func wantSays(t testing.TB, pool *pgxpool.Pool, feedName string, want ...string) {
+	t.Helper()
+	if got := says(t, pool, feedName); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the feed says\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// read returns all entries of the log.
+func read(t testing.TB, l *Log) []feed.Entry {
+	t.Helper()
+	heads, err := l.refresh(t.Context(), l.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := l.Entries(t.Context(), feedName, 0, heads[feedName].Cursor(), heads[feedName].Erasures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+func refused(t testing.TB, pool *pgxpool.Pool, sql, code, message string) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), sql)
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pgErr.Code != code || !strings.Contains(pgErr.Message+" "+pgErr.Hint, message) {
+		t.Errorf("%s: %v (%s); not %s %q", sql, err, hintOf(pgErr), code, message)
+	}
+}
+
+func hintOf(err *pgconn.PgError) string {
+	if err == nil {
+		return ""
+	}
+	return err.Hint
+}
+
+func TestPutFromSQL(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	exec(t, pool, `select feed_put('things', 42, '{"n":1}')`)
+	exec(t, pool, `select feed_put('things', '42', '{"n":1}')`) // says nothing new
+	exec(t, pool, `select feed_put('things', '42', '{"n":2}'), feed_put('things', '6ba7b810-9dad-11d1-80b4-00c04fd430c8'::uuid, '{}')`)
+	exec(t, pool, `select feed_delete('things', 42), feed_delete('things', 43)`)
+	exec(t, pool, `select feed_put('things', 42, '{"n":3}')`)
+	exec(t, pool, `select feed_erase('things', 42)`)
+	wantSays(t, pool, feedName, "1 erased", "2 erased", "1 {}", "3 erased", "4 erased", "5 erased")
+	logged(t, pool)
+	fill(t, l, 3) // Go's writer goes on behind it
+	logged(t, pool)
+	if entries := read(t, l); len(entries) != 9 || !entries[0].Erased || entries[2].Erased {
+		t.Errorf("a reader finds %v", entries)
+	}
+
+	refused(t, pool, `select feed_put('things', 42, '{}')`, "55000", "is erased")
+	refused(t, pool, `select feed_put('nothing', 42, '{}')`, "42704", "select feed_create('nothing')")
+	refused(t, pool, `select feed_put('things', 1.5, '{}')`, "42804", "Keys are uuid, bigint or text")
+	refused(t, pool, `select feed_put('things', null, '{}')`, "22023", "names no entity")
+	refused(t, pool, `select feed_put('things', '00000000-0000-0000-0000-000000000000', '{}')`, "22023", "names no entity")
+	refused(t, pool, `select feed_put('things', 1, null)`, "22023", "not a JSON object")
+	refused(t, pool, `select feed_put('things', 1, '[{}]')`, "22023", "not a JSON object")
+	refused(t, pool, `select feed_put('things', 1, '{')`, "22P02", "")
+	refused(t, pool, `select feed_put('things', 1, json_build_object('a', repeat('x', 262144)))`, "54000", "takes up to 262144")
+	refused(t, pool, `select feed_put('things', 1, ('{"a":' || repeat('[', 500) || '"]{["' || repeat(']', 500) || '}')::json)`, "54000", "nested 501 deep")
+	exec(t, pool, `select feed_put('things', 1, ('{"a":' || repeat('[', 499) || '"`+strings.Repeat(`{[`, 300)+`"' || repeat(']', 499) || '}')::json)`)
+	refused(t, pool, `select feed_erase('things', 1), feed_put('things', 1, '{}')`, "55000", "erased by this transaction")
+	exec(t, pool, `select feed_create('open', personal => false)`)
+	refused(t, pool, `select feed_erase('open', 1)`, "55000", "not personal")
+	logged(t, pool)
+}
+
+// The id of a key is the same as in the other languages: see PROTOCOL.md.
+func TestIDsOfKeys(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	for key, want := range map[string]string{
+		"42":                                   feed.EntityID("invoices", "42").String(),
+		"ü":                                    feed.EntityID("invoices", "ü").String(),
+		"6ba7b810-9dad-11d1-80b4-00c04fd430c8": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+		"6BA7B810-9DAD-11D1-80B4-00C04FD430C8": feed.EntityID("invoices", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8").String(),
+	} {
+		var got string
+		if err := pool.QueryRow(t.Context(), `select feed_uuid('invoices', $1)::text`, key).Scan(&got); err != nil || got != want {
+			t.Errorf("the id of %s is %s, not %s (%v)", key, got, want, err)
+		}
+	}
+	if id := feed.EntityID("invoices", "42"); id.String() != "8c187e56-b9c6-8f69-8ecb-5dbcb3781509" {
+		t.Errorf("the id is %s", id)
+	}
+}
+
+// invoices makes a table that knows nothing of feeds, and an empty feed of it.
+func invoices(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	pool := database(t)
+	exec(t, pool, `create table "Invoice" (id bigint primary key, total numeric(9, 2) not null, "Paid at" timestamptz, secret text);
+		select feed_create('invoices', personal => false)`)
+	return pool
+}
+
+func TestAttachedTable(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pool := invoices(t)
+			exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', array['id', 'total', 'Paid at'], mode => $1)`, mode)
+			do := func(sql string) {
+				t.Helper()
+				exec(t, pool, sql)
+				if mode == "staged" {
+					exec(t, pool, `select feed_move('invoices')`)
+				}
+			}
+			do(`insert into "Invoice" values (1, 1.10, null, 'secret'), (2, 2, '2026-01-02T03:04:05+02', 'secret')`)
+			do(`set timezone = 'Asia/Tokyo'; set intervalstyle = 'postgres'; update "Invoice" set secret = 'changed'; reset timezone`) // nothing that is published
+			do(`begin; update "Invoice" set total = 9 where id = 1; update "Invoice" set total = 1.2 where id = 1; commit`)
+			do(`update "Invoice" set id = 3 where id = 2`)
+			do(`begin; delete from "Invoice" where id = 1; insert into "Invoice" values (1, 1.2, null); commit`)
+			do(`begin; insert into "Invoice" values (4, 4); delete from "Invoice" where id = 4; commit`)
+			do(`begin; savepoint a; insert into "Invoice" values (5, 5); rollback to a; insert into "Invoice" values (6, 6); savepoint b; update "Invoice" set total = 7; rollback to b; commit`)
+			do(`delete from "Invoice" where id = 6`)
+			wantSays(t, pool, "invoices",
+				`1 {"id":1,"total":1.10,"Paid at":null}`, `1 {"id":2,"total":2.00,"Paid at":"2026-01-02T01:04:05+00:00"}`,
+				`2 {"id":1,"total":1.20,"Paid at":null}`, `2 deleted`, `1 {"id":3,"total":2.00,"Paid at":"2026-01-02T01:04:05+00:00"}`,
+				`1 {"id":6,"total":6.00,"Paid at":null}`, `2 deleted`)
+			refused(t, pool, `truncate "Invoice"`, "55000", "feed_detach first")
+			refused(t, pool, `alter table "Invoice" rename total to sum; insert into "Invoice" values (7, 7)`, "42703", "not there any more: total")
+			refused(t, pool, `update "Invoice" set secret = repeat('x', 300000), total = 'NaN' where id = 1; alter table "Invoice" alter total type text; update "Invoice" set total = repeat('x', 300000)`, "54000", "takes up to")
+			exec(t, pool, `select feed_detach('invoices'); truncate "Invoice"`)
+			if n := len(says(t, pool, "invoices")); n != 7 {
+				t.Errorf("the feed has %d entries after the end", n)
+			}
+		})
+	}
+}
+
+func TestWhatIsNotAttached(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `create view paid as select * from "Invoice"; create table no_key (id bigint, a text); create table late (id bigint unique deferrable not null);
+		create table half (id bigint not null); create unique index on half (id) where id > 0; create unlogged table forgets (id bigint primary key);
+		create table parts (id bigint primary key) partition by range (id); create table part partition of parts for values from (0) to (100);
+		create table mother (id bigint primary key); create table child () inherits (mother); create table reals (id numeric primary key);
+		create table two (a bigint, id bigint, primary key (a, id)); create temp table gone (id bigint primary key)`)
+	for _, test := range [][]string{
+		{`'nothing', '"Invoice"', 'id'`, "42704", "select feed_create('nothing')"},
+		{`'invoices', 'paid', 'id'`, "42809", "Attach the table that a view reads"},
+		{`'invoices', 'part', 'id'`, "42809", "Attach the partitioned table"},
+		{`'invoices', 'mother', 'id'`, "42809", "inherit"},
+		{`'invoices', 'forgets', 'id'`, "42809", "keeps its rows"},
+		{`'invoices', 'no_key', 'id'`, "22023", "no key"},
+		{`'invoices', 'late', 'id'`, "22023", "no key"},
+		{`'invoices', 'half', 'id'`, "22023", "no key"},
+		{`'invoices', 'two', 'id'`, "22023", "no key"},
+		{`'invoices', 'reals', 'id'`, "22023", "no key"},
+		{`'invoices', '"Invoice"', 'ID'`, "42703", `no column "ID"`},
+		{`'invoices', '"Invoice"', 'id', array['total', 'paid at']`, "42703", `no column "paid at"`},
+		{`'invoices', '"Invoice"', 'id', '{}'`, "42703", "no column"},
+		{`'invoices', '"Invoice"', 'id', mode => 'later'`, "22023", "commit or staged"},
+		{`'invoices', '"Invoice"', null`, "22023", "no key"},
+	} {
+		refused(t, pool, `select feed_attach(`+test[0]+`)`, test[1], test[2])
+	}
+	refused(t, pool, `select feed_detach('invoices')`, "42704", "no table is attached")
+	exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id')`)
+	refused(t, pool, `select feed_attach('invoices', 'parts', 'id')`, "42710", "feed_detach('invoices') first")
+	exec(t, pool, `select feed_create('parts'), feed_attach('parts', 'parts', 'id'); insert into parts values (1)`)
+	exec(t, pool, `delete from part`)
+	wantSays(t, pool, "parts", `1 {"id":1}`, "2 deleted")
+}
+
+// A role of an app needs no right to the log, only what feed_grant gives.
+func TestRoleOfAnApp(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `do $$ begin create role feed_app; exception when duplicate_object then end $$;
+		create schema app authorization feed_app; create table app.purchase (id uuid primary key, a int); alter table app.purchase owner to feed_app`)
+	app := func(sql string) string { return `set role feed_app; ` + sql + `; reset role` }
+	defer exec(t, pool, `drop owned by feed_app`)
+	refused(t, pool, app(`select feed_put('things', 1, '{}')`), "42501", "permission denied for function feed_put")
+	refused(t, pool, app(`select feed_attach('things', 'app.purchase', 'id')`), "42501", "permission denied for function feed_attach")
+	exec(t, pool, `select feed_grant('feed_app')`)
+	refused(t, pool, app(`select feed_attach('invoices', '"Invoice"', 'id')`), "42501", "only the owner")
+	refused(t, pool, app(`insert into feed_entry select * from feed_entry`), "42501", "permission denied")
+	refused(t, pool, app(`select feed_append_changes('things', 1)`), "42501", "permission denied")
+	exec(t, pool, app(`select feed_attach('things', 'app.purchase', 'id', mode => 'staged'); insert into app.purchase values ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', 1);
+		select feed_put('invoices', 1, '{}')`))
+	exec(t, pool, `select feed_move('things')`)
+	wantSays(t, pool, "things", `1 {"id":"6ba7b810-9dad-11d1-80b4-00c04fd430c8","a":1}`)
+	wantSays(t, pool, "invoices", `1 {}`)
+	exec(t, pool, app(`create temp table feed_pending (like app.purchase); select feed_put('invoices', 2, '{}'); drop table feed_pending`)) // shadows nothing
+	wantSays(t, pool, "invoices", `1 {}`, `1 {}`)
+	exec(t, pool, app(`select feed_detach('things')`))
+}
+
+// A transaction that has called feed_put and idles holds up nobody, and two that publish to the same feeds in opposite
+// orders do not deadlock.
+func TestSQLWritersDoNotWait(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	var open []pgx.Tx
+	for _, order := range []string{"'things', 'invoices'", "'invoices', 'things'"} {
+		tx, err := pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		if _, err := tx.Exec(t.Context(), `select feed_put(name, $1, '{}') from unnest(array[`+order+`]) as name`, fmt.Sprint(len(open))); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, tx)
+	}
+	l := openLog(t, pool)
+	began := time.Now()
+	fill(t, l, 3)
+	exec(t, pool, `select feed_put('invoices', 'other', '{}')`)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("others took %v", took)
+	}
+	var all errgroup.Group
+	for _, tx := range open {
+		all.Go(func() error { return tx.Commit(t.Context()) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	if n := len(logged(t, pool)); n != 5 {
+		t.Errorf("the feed has %d entries", n)
+	}
+}
+
+// An append that a transaction with an old snapshot has lost is a serialization failure, which clients repeat.
+func TestLostSQLAppend(t *testing.T) {
+	t.Parallel()
+	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+		pool := database(t)
+		tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		if err := Put(t.Context(), tx.Exec, feedName, "1", map[string]int{"n": 1}); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, pool, `select feed_put('things', 1, '{"n":2}')`)
+		if err := tx.Commit(t.Context()); !isCode(err, "40001") {
+			t.Errorf("%s: %v", level, err)
+		}
+		wantSays(t, pool, feedName, `1 {"n":2}`)
+	}
+}
+
+// Programs that use database/sql publish by the same functions.
+func TestPutFromDatabaseSQL(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err == nil {
+		err = errors.Join(Put(t.Context(), tx.ExecContext, feedName, "a", map[string]int{"n": 1}), Put(t.Context(), tx.ExecContext, feedName, "b", struct{}{}),
+			Delete(t.Context(), tx.ExecContext, feedName, "b"), tx.Commit())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSays(t, pool, feedName, `1 {"n":1}`)
+}
+
+// What tables have staged, and the rows that they had before, get to the feed by the processes that serve it, while
+// programs write to the table, and whoever of them is killed.
+func TestMover(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			pool := invoices(t)
+			exec(t, pool, `insert into "Invoice" select n, n, null from generate_series(1, 5000) as n`)
+			exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', array['id', 'total'], mode => $1), feed_backfill('invoices')`, mode)
+			var stop sync.WaitGroup
+			ctx, end := context.WithTimeout(t.Context(), 3*time.Second)
+			defer end()
+			for writer := range 3 {
+				stop.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						id := 4990 + (n*7+writer)%20 // the last of the old rows, and new ones
+						_, err := pool.Exec(context.Background(), `insert into "Invoice" values ($1, $2) on conflict (id) do update set total = excluded.total`, id, n)
+						if n%5 == 4 && err == nil {
+							_, err = pool.Exec(context.Background(), `delete from "Invoice" where id = $1`, id)
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			locked, err := pool.Begin(t.Context())
+			if err == nil {
+				_, err = locked.Exec(t.Context(), `update "Invoice" set total = 0 where id between 10 and 20`)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				openSQL(t, ownPool(t, pool))
+			}
+			for ctx.Err() == nil { // a server that restarts: its connections are lost
+				exec(t, pool, `select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^\s*select (feed_move|feed_backfill_step|name, position, extract)'`)
+				time.Sleep(100 * time.Millisecond)
+			}
+			stop.Wait()
+			if err := locked.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the backfill ends and nothing is staged", func() bool {
+				var left bool
+				err := pool.QueryRow(t.Context(), `select exists (select from feed_staged) or exists (select from feed_backfill where finished_at is null)`).Scan(&left)
+				return err == nil && !left
+			})
+			var wrong int
+			err = pool.QueryRow(t.Context(), `
+				with newest as (select distinct on (entity_id) convert_from(payload, 'UTF8')::json as said from feed_entry where feed = 'invoices' order by entity_id, version desc)
+				select count(*) from (select (said ->> 'id')::bigint as id, (said ->> 'total')::numeric as total from newest where said is not null) as f
+				  full join "Invoice" i on i.id = f.id where i.total is distinct from f.total`).Scan(&wrong)
+			if err != nil || wrong > 0 {
+				t.Errorf("%d rows are not as the feed says: %v", wrong, err)
+			}
+		})
+	}
+}
+
+// await fails the test if the condition does not become true within 20 s.
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not within 20 s: ", what)
+		}
+	}
+}
+
+// As TestLateCommit, with transactions of SQL: what commits late is not passed.
+func TestLateSQLCommit(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `alter table "Invoice" drop "Paid at", drop secret`)
+	exec(t, pool, `select feed_attach('things', '"Invoice"', 'id', mode => 'staged')`)
+	reader := &poller{url: serve(t, openSQL(t, pool)).URL + "/feeds/" + feedName, limit: 100}
+	var late []pgx.Tx
+	for _, sql := range []string{`select feed_put('things', 1, '{}')`, `insert into "Invoice" values (2, 2)`} {
+		tx, err := pool.Begin(t.Context())
+		if err == nil {
+			_, err = tx.Exec(t.Context(), sql)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		late = append(late, tx)
+	}
+	exec(t, pool, `insert into "Invoice" values (3, 3)`)
+	sees := func(keys ...string) func() bool {
+		return func() bool {
+			reader.poll(t)
+			var want []row
+			for i, key := range keys {
+				want = append(want, row{int64(i + 1), feed.EntityID(feedName, key), 1})
+			}
+			return slices.Equal(reader.seen, want)
+		}
+	}
+	await(t, "the reader sees what is committed", sees("3"))
+	if err := late[1].Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the reader sees what was staged late", sees("3", "2"))
+	if err := late[0].Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the reader sees what was put late", sees("3", "2", "1"))
+}
+
+// What SQL erases is on the list of erased ids before anything else is served, so it outlives the restore of a dump.
+func TestSQLErasureIsListed(t *testing.T) {
+	t.Parallel()
+	pool := people(t)
+	file := filepath.Join(t.TempDir(), "erased")
+	l, err := openPersonal(t, pool, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := personal(t, l, false)
+	for range 2 {
+		id := uuid.New()
+		signUp(t, l, id, "Winnetou")
+		exec(t, pool, `with gone as (delete from person where id = $1) select feed_erase('things', $1)`, id)
+		wantGone(t, server, pool, "Winnetou", id)
+		if list, err := os.ReadFile(file); err != nil || !strings.Contains(string(list), id.String()) {
+			t.Errorf("%s is not on the list: %v\n%s", id, err, list)
+		}
+	}
+	logged(t, pool)
+}

@@ -1,0 +1,537 @@
+-- +goose Up
+
+-- The functions by which any program publishes that can send SQL: feed_put, feed_delete, feed_erase, and feed_attach for a whole table.
+-- They only collect. One deferred trigger appends when the transaction commits, so that no other writer waits for a transaction
+-- that idles.
+
+-- Title and description are for readers. The entities of a personal feed can be erased.
+alter table feed add column personal boolean not null default true, add column title text, add column description text;
+
+-- What the transactions that are under way will append. It is unlogged, since no row outlives its transaction.
+create unlogged table feed_pending (
+    transaction xid8    not null default pg_current_xact_id(),
+    feed        text    not null,
+    entity_id   uuid    not null,
+    seq         bigint  not null generated always as identity,
+    payload     bytea, -- null: the entity is deleted
+    erase       boolean not null default false,
+    first       boolean not null, -- of its transaction, or of a part of it that was not rolled back
+    primary key (transaction, feed, entity_id)
+);
+
+-- What tables that are attached as staged have committed, until feed_move appends it. Of one entity, seq grows in the order of the
+-- commits, since a transaction keeps the lock of the row that it changes.
+create table feed_staged (
+    feed        text        not null,
+    entity_id   uuid        not null,
+    transaction xid8        not null default pg_current_xact_id(),
+    seq         bigint      not null generated always as identity,
+    payload     bytea,
+    staged_at   timestamptz not null default clock_timestamp(),
+    primary key (feed, entity_id, transaction)
+);
+create index on feed_staged (feed, seq);
+
+drop function feed_create(text);
+
+-- +goose StatementBegin
+-- feed_create makes an empty feed, or leaves the feed of this name as it is.
+create function feed_create(feed_name text, personal boolean default true, title text default null, description text default null)
+returns void language sql as $$
+    insert into feed (name, position, digest, personal, title, description)
+    values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8')), personal, title, description) on conflict (name) do nothing;
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case, else a UUID of version 8 (RFC 9562,
+-- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
+create function feed_uuid(feed_name text, key text) returns uuid
+language sql immutable strict parallel safe as $$
+    select case when key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then key::uuid
+                else encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid end
+      from substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16) as h
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_entity is feed_uuid for a key of any type that keys have. It refuses keys that name no entity.
+create function feed_entity(feed_name text, key anycompatible) returns uuid
+language plpgsql immutable as $$
+declare
+    id uuid := feed_uuid(feed_name, key::text);
+begin
+    if pg_typeof(key) not in ('uuid', 'bigint', 'integer', 'smallint', 'text', 'varchar', 'bpchar') then
+        raise exception 'a key of type % names no entity', pg_typeof(key)
+            using errcode = 'datatype_mismatch', hint = 'Keys are uuid, bigint or text: cast it to one of them.';
+    elsif id is null or id = '00000000-0000-0000-0000-000000000000' then
+        raise exception 'the key is null or the UUID zero, which names no entity' using errcode = 'invalid_parameter_value';
+    end if;
+    return id;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_payload gives the bytes of an entity as they are hashed and served. It refuses what no page can carry.
+create function feed_payload(entity json) returns bytea
+language plpgsql immutable as $$
+declare
+    body    bytea := convert_to(entity::text, 'UTF8');
+    level   int := 0;
+    deepest int := 0;
+    c       text;
+begin
+    if entity is null or json_typeof(entity) <> 'object' then
+        raise exception 'the entity is not a JSON object' using errcode = 'invalid_parameter_value', hint = 'feed_delete publishes that an entity is gone.';
+    elsif octet_length(body) > 262144 then
+        raise exception 'the entity has % bytes; an entry takes up to 262144', octet_length(body) using errcode = 'program_limit_exceeded';
+    elsif length(translate(entity::text, '{[', '')) < length(entity::text) - 500 then -- it may be too deep
+        foreach c in array regexp_split_to_array(regexp_replace(entity::text, '"(\\.|[^"\\])*"|[^][{}]', '', 'g'), '') loop
+            level := level + case when c in ('{', '[') then 1 else -1 end;
+            deepest := greatest(deepest, level);
+        end loop;
+        if deepest > 500 then
+            raise exception 'the entity is nested % deep; an entry takes up to 500 levels', deepest using errcode = 'program_limit_exceeded';
+        end if;
+    end if;
+    return body;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_require raises undefined_object if there is no such feed.
+create function feed_require(feed_name text) returns void
+language plpgsql stable security definer as $$
+begin
+    if not exists (select from feed where name = feed_name) then
+        raise exception 'there is no feed %', quote_nullable(feed_name)
+            using errcode = 'undefined_object', hint = format('select feed_create(%L) makes it.', feed_name);
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_refuse_erased raises object_not_in_prerequisite_state if the entity is erased: its readers refuse it for ever.
+create function feed_refuse_erased(feed_name text, id uuid) returns void
+language plpgsql stable set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    if (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) then
+        raise exception 'entity % of feed % is erased', id, feed_name
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Its readers refuse it for ever: use another key.';
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_collect notes what becomes of an entity when the transaction commits. The last call for an entity counts.
+create function feed_collect(feed_name text, id uuid, body bytea, erasing boolean) returns void
+language plpgsql as $$
+begin
+    perform feed_require(feed_name);
+    if not erasing then
+        perform feed_refuse_erased(feed_name, id);
+    end if;
+    insert into feed_pending as p (feed, entity_id, payload, erase, first)
+    values (feed_name, id, body, erasing, not exists (select from feed_pending where transaction = pg_current_xact_id()))
+    on conflict (transaction, feed, entity_id) do update set payload = excluded.payload, erase = p.erase or excluded.erase
+     where not p.erase or excluded.erase;
+    if not found then
+        raise exception 'entity % of feed % is erased by this transaction', id, feed_name using errcode = 'object_not_in_prerequisite_state';
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_put publishes the state of an entity, a JSON object, as it is served: to_json(row), json_build_object(...). It gives the
+-- entity's id. Nothing is published if the feed has the same state already.
+create function feed_put(feed_name text, key anycompatible, entity json) returns uuid
+language plpgsql security definer as $$
+declare
+    id uuid := feed_entity(feed_name, key);
+begin
+    perform feed_collect(feed_name, id, feed_payload(entity), false);
+    return id;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_delete publishes that an entity is gone, if the feed has it. The same key may come back.
+create function feed_delete(feed_name text, key anycompatible) returns uuid
+language plpgsql security definer as $$
+declare
+    id uuid := feed_entity(feed_name, key);
+begin
+    perform feed_collect(feed_name, id, null, false);
+    return id;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_erase takes away all that a personal feed says of an entity, and publishes that it is erased. The key can never be put again.
+create function feed_erase(feed_name text, key anycompatible) returns uuid
+language plpgsql security definer as $$
+declare
+    id uuid := feed_entity(feed_name, key);
+begin
+    perform feed_require(feed_name);
+    if not (select personal from feed where name = feed_name) then
+        raise exception 'feed % is not personal: nothing of it can be erased', feed_name
+            using errcode = 'object_not_in_prerequisite_state', hint = 'feed_delete publishes that an entity is gone.';
+    end if;
+    perform feed_collect(feed_name, id, null, true);
+    return id;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_append_changes appends what this transaction has collected for a feed, after up to max_staged staged changes and all that are
+-- staged of the same entities. It gives how many staged changes it took. The feed's other writers wait from here on until the
+-- transaction ends. The plans are made once, and by the indexes, also where they were made when the log was short.
+create function feed_append_changes(feed_name text, max_staged int) returns int
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    at      bigint;
+    running bytea;
+    change  record;
+    last    record;
+    stamp   timestamptz;
+    pepper  bytea;
+    hash    bytea;
+    taken   int := 0;
+    erased  int := 0;
+begin
+    select position, digest into strict at, running from feed where name = feed_name for update;
+    if at > 0 and not exists (select from feed_entry where feed = feed_name and position = at and digest = running) then
+        raise exception 'the log of feed % has no entry at its head, position %', feed_name, at
+            using errcode = 'object_not_in_prerequisite_state', table = 'feed', hint = 'Restore all tables of one dump.';
+    end if;
+    for change in
+        with mine as (
+            delete from feed_pending where transaction = pg_current_xact_id() and feed = feed_name returning entity_id, seq, payload, erase),
+        staged as (
+            delete from feed_staged s where feed = feed_name
+               and (seq in (select seq from feed_staged where feed = feed_name order by seq limit max_staged)
+                    or entity_id in (select entity_id from mine)) returning entity_id, seq, payload, staged_at)
+        select true as is_staged, s.entity_id, s.seq, s.payload, false as erase, s.staged_at as changed_at from staged s
+        union all
+        select false, entity_id, seq, payload, erase, clock_timestamp() from mine
+         order by is_staged desc, seq
+    loop
+        taken := taken + change.is_staged::int;
+        select version, updated, payload, salt is null as is_erased into last
+          from feed_entry where feed = feed_name and entity_id = change.entity_id order by version desc limit 1;
+        if last.is_erased and not (change.is_staged or change.erase) then
+            perform feed_refuse_erased(feed_name, change.entity_id);
+        end if;
+        continue when last.is_erased or not change.erase and last.payload is not distinct from change.payload;
+        at := at + 1;
+        stamp := greatest(change.changed_at, last.updated + interval '1 microsecond');
+        pepper := uuid_send(gen_random_uuid());
+        hash := sha256(pepper || coalesce(change.payload, ''));
+        running := sha256(running || convert_to(case when change.payload is null then 'd' else 'p' end, 'UTF8') || uuid_send(change.entity_id)
+            || int8send(coalesce(last.version, 0) + 1) || int8send((extract(epoch from stamp) * 1000000)::bigint) || hash);
+        insert into feed_entry (feed, position, kind, entity_id, version, updated, payload, salt, payload_hash, digest)
+        values (feed_name, at, case when change.payload is null then 'delete' else 'put' end, change.entity_id,
+                coalesce(last.version, 0) + 1, stamp, change.payload, pepper, hash, running);
+        if change.erase then
+            erased := erased + 1;
+            update feed_entry set payload = null, salt = null
+             where feed = feed_name and entity_id = change.entity_id and salt is not null;
+        end if;
+    end loop;
+    -- A source that keeps a list of erased ids takes over what was erased before it serves anything else: the length is wrong.
+    update feed set position = at, digest = running, erasures = erasures + erased,
+           listed = case when erased > 0 then -abs(listed) else listed end
+     where name = feed_name and position <> at;
+    return taken;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+create function feed_commit() returns trigger
+language plpgsql security definer as $$
+declare
+    feed_name text;
+begin
+    for feed_name in select distinct feed collate "C" from feed_pending where transaction = pg_current_xact_id() order by 1 loop
+        perform feed_append_changes(feed_name, 0);
+    end loop;
+    return null;
+end
+$$;
+-- +goose StatementEnd
+create constraint trigger feed_commit after insert on feed_pending deferrable initially deferred for each row when (new.first) execute function feed_commit();
+
+-- +goose StatementBegin
+-- feed_move appends up to max_changes staged changes, and gives how many it took. Several processes may call it: one at a time goes on.
+create function feed_move(feed_name text, max_changes int default 1000) returns int
+language plpgsql as $$
+begin
+    if not exists (select from feed_staged where feed = feed_name) then
+        return 0;
+    end if;
+    return feed_append_changes(feed_name, max_changes);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_render gives an entity: those members of a row that are published, in the order of the table.
+create function feed_render(whole json, columns text[]) returns json
+language plpgsql immutable as $$
+declare
+    body  text;
+    found int;
+begin
+    select '{' || string_agg(to_json(key)::text || ':' || value::text, ',') || '}', count(*) into body, found from json_each(whole) where key = any (columns);
+    if found < cardinality(columns) then
+        raise exception 'a column that is published is not there any more: %',
+              (select string_agg(c, ', ') from unnest(columns) as c where c not in (select json_object_keys(whole)))
+            using errcode = 'undefined_column', hint = 'Call feed_detach, then feed_attach with the columns that there are.';
+    end if;
+    return body;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_change is the trigger of a table that is attached. Whatever the session's settings are, the same row gives the same bytes.
+create function feed_change() returns trigger
+language plpgsql security definer
+set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'iso_8601' set bytea_output = 'hex' as $$
+declare
+    attached json := tg_argv[0];
+    feed_name text := attached ->> 'feed';
+    columns text[] := array(select json_array_elements_text(attached -> 'columns'));
+    state   json := case when tg_op <> 'DELETE' then row_to_json(new) end;
+    was     uuid := case when tg_op <> 'INSERT' then feed_entity(feed_name, row_to_json(old) ->> (attached ->> 'key')) end;
+    id      uuid := case when tg_op <> 'DELETE' then feed_entity(feed_name, state ->> (attached ->> 'key')) end;
+begin
+    if was <> id or id is null then
+        perform feed_note(attached ->> 'mode', feed_name, was, null);
+    end if;
+    if id is not null then
+        perform feed_note(attached ->> 'mode', feed_name, id, feed_payload(feed_render(state, columns)));
+    end if;
+    return null;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_note collects a change of an attached table, or stages it.
+create function feed_note(mode text, feed_name text, id uuid, body bytea) returns void
+language plpgsql as $$
+begin
+    if mode = 'commit' then
+        perform feed_collect(feed_name, id, body, false);
+        return;
+    end if;
+    perform feed_refuse_erased(feed_name, id);
+    insert into feed_staged (feed, entity_id, payload) values (feed_name, id, body)
+    on conflict (feed, entity_id, transaction) do update set payload = excluded.payload;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+create function feed_refuse_truncate() returns trigger
+language plpgsql as $$
+begin
+    raise exception 'table % is attached to a feed: truncate would leave its readers with rows that are gone', tg_relid::regclass
+        using errcode = 'object_not_in_prerequisite_state', hint = 'Use delete, or feed_detach first.';
+end
+$$;
+-- +goose StatementEnd
+
+-- The tables that are attached.
+create view feed_attached as
+select a.config ->> 'feed' as feed, a.relation, a.trigger, a.config ->> 'key' as key,
+       array(select json_array_elements_text(a.config -> 'columns')) as columns, a.config ->> 'mode' as mode
+  from (select tgrelid::regclass as relation, tgname as trigger,
+               convert_from(substring(tgargs for octet_length(tgargs) - 1), getdatabaseencoding())::json as config
+          from pg_trigger where tgfoid = 'feed_change'::regproc and tgparentid = 0) as a;
+
+-- +goose StatementBegin
+-- feed_attach publishes a table from now on: each row as it is when a transaction commits that has changed it. In the mode `commit` it is
+-- on the feed with the commit, in the order of all commits; writers to one feed wait for each other's commit. In the mode `staged` they
+-- do not: the process that serves the feed appends what they have committed a moment later, in order of each row. Without columns,
+-- it publishes all that the table has now. Only the table's owner can attach it.
+create function feed_attach(feed_name text, relation regclass, key name, columns text[] default null, mode text default 'commit')
+returns void language plpgsql as $$
+declare
+    t       pg_class;
+    there   text[];
+    missing text;
+    other   regclass;
+begin
+    perform feed_require(feed_name);
+    select * into t from pg_class where oid = relation;
+    select array_agg(attname::text order by attnum) into there from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped;
+    columns := coalesce(columns, there);
+    if t.relkind not in ('r', 'p') or t.relpersistence <> 'p' then
+        raise exception '% is not a table that keeps its rows', relation
+            using errcode = 'wrong_object_type', hint = 'Attach the table that a view reads; call feed_put where rows are written elsewhere.';
+    elsif t.relispartition then
+        raise exception '% is a partition', relation using errcode = 'wrong_object_type', hint = 'Attach the partitioned table.';
+    elsif exists (select from pg_inherits where inhparent = relation) and t.relkind = 'r' then
+        raise exception 'other tables inherit from %', relation
+            using errcode = 'wrong_object_type', hint = 'Their rows have triggers of their own: attach each of them to its own feed.';
+    elsif not pg_has_role(current_user, t.relowner, 'usage') then
+        raise exception 'only the owner of % can attach it', relation using errcode = 'insufficient_privilege', hint = format('Set role %s.', t.relowner::regrole);
+    elsif mode not in ('commit', 'staged') or mode is null then
+        raise exception 'there is no mode %', quote_nullable(mode) using errcode = 'invalid_parameter_value', hint = 'It is commit or staged.';
+    end if;
+    select string_agg(quote_ident(c), ', ') into missing from unnest(columns || key::text) as c where c <> all (there) or c is null;
+    if missing is not null or cardinality(columns) = 0 then
+        raise exception '% has no column %', relation, coalesce(missing, 'that is named')
+            using errcode = 'undefined_column', hint = 'It has ' || array_to_string(there, ', ') || '.';
+    elsif not exists (
+        select from pg_index i join pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[0]
+         where i.indrelid = relation and i.indisunique and i.indisvalid and i.indimmediate and i.indnkeyatts = 1 and i.indpred is null
+               and a.attname = key and a.attnotnull and a.atttypid in ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'text'::regtype, 'varchar'::regtype)) then
+        raise exception 'column % is no key of %', key, relation using errcode = 'invalid_parameter_value',
+              hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own that is not deferrable.';
+    end if;
+    select a.relation into other from feed_attached a where a.feed = feed_name;
+    if found then
+        raise exception 'feed % has % already', feed_name, other
+            using errcode = 'duplicate_object', hint = format('Call feed_detach(%L) first.', feed_name);
+    end if;
+    execute format('create trigger %I after insert or update or delete on %s for each row execute function feed_change(%L)',
+        'feed_' || feed_name, relation, json_build_object('feed', feed_name, 'key', key, 'columns', columns, 'mode', mode));
+    execute format('create trigger %I before truncate on %s for each statement execute function feed_refuse_truncate()',
+        'feed_no_truncate_' || feed_name, relation);
+    execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, 'feed_' || feed_name, 'feed_no_truncate_' || feed_name);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_detach ends what feed_attach began. What the feed has stays.
+create function feed_detach(feed_name text) returns void
+language plpgsql as $$
+declare
+    attached regclass;
+begin
+    select relation into attached from feed_attached where feed = feed_name;
+    if not found then
+        raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object';
+    end if;
+    execute format('drop trigger %I on %s', 'feed_' || feed_name, attached);
+    execute format('drop trigger %I on %s', 'feed_no_truncate_' || feed_name, attached);
+end
+$$;
+-- +goose StatementEnd
+
+-- Rows that were there before their table was attached, and have yet to be published.
+create table feed_backfill (
+    feed        text        primary key,
+    after       text, -- the key of the last row that was looked at, or null
+    later       text[]      not null default '{}', -- keys of rows that somebody had locked
+    rows        bigint      not null default 0,
+    begun_at    timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    error       text -- of the last step
+);
+
+-- +goose StatementBegin
+-- feed_backfill asks the process that serves the feed to publish the rows that its table has already.
+create function feed_backfill(feed_name text) returns void
+language plpgsql security definer as $$
+begin
+    if not exists (select from feed_attached where feed = feed_name) then
+        raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object', hint = 'Call feed_attach first.';
+    end if;
+    delete from feed_backfill where feed = feed_name;
+    insert into feed_backfill (feed) values (feed_name);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_backfill_step publishes the next rows of a backfill, and gives how many it looked at, 0 also while another process is at it, or
+-- null at the end. A row that somebody has locked comes later. What the feed says already is left out. Its caller needs the rights to
+-- read and to lock the rows of the table.
+create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
+language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'iso_8601' set bytea_output = 'hex' as $$
+declare
+    b    feed_backfill;
+    a    feed_attached;
+    type text;
+    keys text[];
+    done text[];
+begin
+    select * into b from feed_backfill where feed = feed_name and finished_at is null for update skip locked;
+    select * into a from feed_attached where feed = feed_name;
+    if b.feed is null then
+        return 0;
+    elsif a.feed is null then
+        raise exception 'its table was detached' using errcode = 'object_not_in_prerequisite_state', hint = 'Attach it again, or delete the backfill.';
+    end if;
+    select format_type(atttypid, null) into type from pg_attribute where attrelid = a.relation and attname = a.key;
+    execute format('select array(select t.%1$I::text from %2$s as t where $1 is null or t.%1$I > $1::%3$s order by t.%1$I limit $2)', a.key, a.relation, type)
+       into keys using b.after, max_rows;
+    b.after := coalesce(keys[cardinality(keys)], b.after);
+    if cardinality(keys) = 0 then -- what is still there of the rows that were locked
+        execute format('select array(select t.%1$I::text from %2$s as t where t.%1$I = any ($1::%3$s[]) limit $2)', a.key, a.relation, type)
+           into keys using b.later, max_rows;
+        b.later := case when cardinality(keys) < max_rows then keys else b.later end;
+    else
+        b.later := b.later || keys;
+    end if;
+    execute format($q$
+        with locked as (
+            select %1$I::text as key, row_to_json(t) as state from %2$s as t where %1$I = any ($1::%3$s[]) for share skip locked),
+        pending as (
+            insert into feed_pending (feed, entity_id, payload, first)
+            select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_entity($2, key) as id
+             where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
+        select array(select key from locked)$q$, a.key, a.relation, type)
+       into done using keys, feed_name, a.columns;
+    update feed_backfill set after = b.after, rows = rows + cardinality(done), error = null,
+           later = array(select unnest(b.later) except select unnest(done)),
+           finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
+     where feed = feed_name;
+    return nullif(cardinality(done), case when cardinality(keys) = 0 then 0 else -1 end);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_grant lets a role publish to every feed of the schema. It needs no right to the tables of the log.
+create function feed_grant(role regrole) returns void
+language plpgsql as $$
+begin
+    execute format('grant usage on schema %I to %s', current_schema(), role);
+    execute format('grant select on feed_attached to %s', role);
+    execute format('grant execute on function feed_put(text, anycompatible, json), feed_delete(text, anycompatible), feed_erase(text, anycompatible),
+        feed_require(text), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text), feed_backfill(text) to %s', role);
+end
+$$;
+-- +goose StatementEnd
+
+revoke execute on function feed_put(text, anycompatible, json), feed_delete(text, anycompatible), feed_erase(text, anycompatible), feed_require(text),
+    feed_commit(), feed_change(), feed_refuse_truncate(), feed_attach(text, regclass, name, text[], text), feed_detach(text), feed_backfill(text) from public;
+
+-- +goose StatementBegin
+-- The functions find the tables of their own schema, whatever the search_path of the session that calls them.
+do $$
+declare
+    f regprocedure;
+begin
+    for f in select oid::regprocedure from pg_proc where pronamespace = (select oid from pg_namespace where nspname = current_schema()) and proname like 'feed\_%' loop
+        execute format('alter function %s set search_path = %I, pg_temp', f, current_schema());
+    end loop;
+end
+$$;
+-- +goose StatementEnd
