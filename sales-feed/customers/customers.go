@@ -53,7 +53,7 @@ var pages embed.FS
 // Route adds all routes of the app. The handlers of an account check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = web.Site(r.PublicURL)
-	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
+	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Accounts", URL: "/customers", Operators: true}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
 	source.Route(r, log, nav, customersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
@@ -73,7 +73,8 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	webserver.GET(r.Anybody, "/account", webserver.Handle(h.account))
 	webserver.GET(r.Anybody, "/deleted", webserver.Handle(h.deleted))
 	r.Anybody.POST("/customers", webserver.Handle(h.signUp))
-	webserver.GET(r.Anybody, "/customers/:id", webserver.Handle(h.show))
+	webserver.GET(r.Operators, "/customers", webserver.Handle(h.list))
+	webserver.GET(r.Anybody, "/customers/:id", webserver.Handle(h.get))
 	r.Anybody.PUT("/customers/:id", webserver.Handle(h.change))
 	r.Anybody.POST("/customers/:id", webserver.Handle(h.change))
 	r.Anybody.DELETE("/customers/:id", webserver.Handle(h.delete))

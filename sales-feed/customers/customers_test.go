@@ -600,8 +600,8 @@ func TestFeed(t *testing.T) {
 			t.Error(body)
 		}
 	}
-	if resp, _ := a.do(t, "GET", "/customers", ""); resp.StatusCode != 405 {
-		t.Errorf("a list of customers: %d", resp.StatusCode)
+	if resp, body := a.do(t, "GET", "/customers", "", "Authorization", "Bearer "+token); resp.StatusCode != 403 {
+		t.Errorf("a reader gets the list of accounts: %d %s", resp.StatusCode, body)
 	}
 	if _, err := customersFeed("").Show(feed.Entry{Entity: []byte(`{"id":1}`)}); err == nil {
 		t.Error("what is no customer was put into words")

@@ -63,7 +63,7 @@ func TestRestoreOverAnErasure(t *testing.T) {
 	if resp, body := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
 		t.Fatalf("%d %s", resp.StatusCode, body)
 	}
-	paths := []string{path(p.ID), "/feeds/customers", "/feeds/customers?after=0", "/feeds/customers.atom", "/feeds/customers/" + p.ID.String()}
+	paths := []string{path(p.ID), "/feeds/customers", "/feeds/customers?after=0", "/feeds/customers.atom", "/feeds/customers/" + p.ID.String(), "/customers"}
 	for _, first := range paths { // after each restore another one is asked first
 		pgtest.RestoreFile(t, pool, dump, "--single-transaction")
 		pool.Reset() // of what the connections know of the tables that were
@@ -144,6 +144,11 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 			}
 			for _, ask := range []func(){
 				func() { a.json(t, "GET", path(p.ID), "", 404) },
+				func() {
+					if resp, body := a.do(t, "GET", "/customers", "", operator...); resp.StatusCode != 200 || strings.Contains(body, "Lovelace") {
+						t.Errorf("the list: %d %s", resp.StatusCode, body)
+					}
+				},
 				func() { a.json(t, "PUT", path(p.ID), ada, 404) },
 				func() { a.json(t, "DELETE", path(p.ID), "", 404) },
 				func() {

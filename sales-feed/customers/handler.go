@@ -2,7 +2,9 @@ package customers
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -148,7 +150,7 @@ func gone(err error) error {
 	return err
 }
 
-func (h *handler) show(c *gin.Context) error {
+func (h *handler) get(c *gin.Context) error {
 	by, id, err := h.own(c)
 	if err != nil {
 		return err
@@ -166,6 +168,35 @@ func (h *handler) show(c *gin.Context) error {
 		return nil
 	}
 	answer(c, http.StatusOK, p)
+	return nil
+}
+
+// Lengths of a page of accounts: without limit, and the most.
+const (
+	listed    = 50
+	maxListed = 1000
+)
+
+// list answers an operator with a page of the accounts.
+func (h *handler) list(c *gin.Context) error {
+	l, err := web.NewListing(c.Request, listed, maxListed, new(time.Time), new(uuid.UUID))
+	if err != nil {
+		return err
+	}
+	found, err := h.store.list(c.Request.Context(), l)
+	if err != nil {
+		return fmt.Errorf("list accounts: %w", err)
+	}
+	if links := found.Links(); links != "" {
+		c.Header("Link", links)
+	}
+	if web.PrefersHTML(c.Request) {
+		h.show(c, http.StatusOK, accountsPage, "Accounts", found)
+		return nil
+	}
+	c.Header("Vary", "Accept")
+	c.Header("Cache-Control", "no-store")
+	web.JSON(c.Writer, c.Request, http.StatusOK, found)
 	return nil
 }
 

@@ -15,9 +15,10 @@ import (
 )
 
 var (
-	signUpPage  = web.Template(pages, "signup.html", "fields.html", "signin_form.html")
-	signInPage  = web.Template(pages, "signin.html", "signin_form.html")
-	accountPage = web.Template(pages, "account.html", "fields.html")
+	signUpPage   = web.Template(pages, "signup.html", "fields.html", "signin_form.html")
+	signInPage   = web.Template(pages, "signin.html", "signin_form.html")
+	accountsPage = web.Template(pages, "accounts.html")
+	accountPage  = web.Template(pages, "account.html", "fields.html")
 )
 
 // A view is the data of a page: a form with its input and its problems.
@@ -86,7 +87,11 @@ func (h *handler) render(c *gin.Context, t *template.Template, title string, v v
 	if v.Problem != nil {
 		status = v.Problem.Status
 	}
+	h.show(c, status, t, title, v)
+}
+
+func (h *handler) show(c *gin.Context, status int, t *template.Template, title string, data any) {
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "no-store")
-	webserver.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: source.Nav(c, h.nav), Data: v})
+	webserver.Render(c, status, t, web.Page{Service: "Customers", Title: title, Nav: source.Nav(c, h.nav), Data: data})
 }

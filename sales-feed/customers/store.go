@@ -86,13 +86,13 @@ func (s *store) insert(ctx context.Context, a account, id uuid.UUID, key string,
 func (s *store) unused(ctx context.Context, id uuid.UUID) (unused bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
-	err = s.log.View(ctx, customer.Feed, id, func(tx pgx.Tx) (bool, error) {
+	err = s.log.View(ctx, customer.Feed, func(tx pgx.Tx) ([]uuid.UUID, error) {
 		_, err := read(ctx, tx, id)
 		unused = errors.Is(err, errNoCustomer)
 		if unused || errors.Is(err, errDeleted) {
 			err = nil
 		}
-		return true, err // so that an id of the list is refused though nothing else of it is here
+		return []uuid.UUID{id}, err // so that an id of the list is refused though nothing else of it is here
 	})
 	if errors.Is(err, publish.ErrUnapplied) {
 		return false, nil
@@ -247,9 +247,12 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var p *customer.Customer
-	err := s.log.View(ctx, customer.Feed, id, func(tx pgx.Tx) (found bool, err error) {
+	err := s.log.View(ctx, customer.Feed, func(tx pgx.Tx) (found []uuid.UUID, err error) {
 		p, err = read(ctx, tx, id)
-		return p != nil, err
+		if p != nil {
+			found = append(found, id)
+		}
+		return found, err
 	})
 	if err == nil || errors.Is(err, errDeleted) {
 		err = cmp.Or(s.log.Confirm(ctx), err)
@@ -257,12 +260,43 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 	return p, err
 }
 
-func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, error) {
+// list returns the listing's page of the accounts, newest first.
+func (s *store) list(ctx context.Context, l *web.Listing) (page web.List[*customer.Customer], err error) {
+	l.Find("customer", "id", "id")
+	end, args := l.SQL("created_at", "id")
+	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
+	defer cancel()
+	var found []*customer.Customer
+	err = s.log.View(ctx, customer.Feed, func(tx pgx.Tx) (ids []uuid.UUID, err error) {
+		rows, err := tx.Query(ctx, selectCustomer+end, args...)
+		if err != nil {
+			return nil, err
+		}
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*customer.Customer, error) { return scan(row) })
+		for _, p := range found {
+			ids = append(ids, p.ID)
+		}
+		return ids, err
+	})
+	if err != nil {
+		return page, err
+	}
+	page = web.NewList(l, found, func(p *customer.Customer) []any { return []any{p.CreatedAt.Time, p.ID} })
+	return page, s.log.Confirm(ctx)
+}
+
+const selectCustomer = `select id, version, name, email, street, postal_code, city, country, email_confirmed, created_at, updated_at from customer`
+
+func scan(row pgx.Row) (*customer.Customer, error) {
 	p := new(customer.Customer)
-	err := tx.QueryRow(ctx, `
-		select id, version, name, email, street, postal_code, city, country, email_confirmed, created_at, updated_at from customer where id = $1`, id).Scan(
+	err := row.Scan(
 		&p.ID, &p.Version, &p.Name, &p.Email, &p.Address.Street, &p.Address.PostalCode, &p.Address.City, &p.Address.Country, &p.EmailConfirmed, &p.CreatedAt.Time, &p.UpdatedAt.Time)
 	p.CreatedAt, p.UpdatedAt = feed.TimeOf(p.CreatedAt.Time), feed.TimeOf(p.UpdatedAt.Time)
+	return p, err
+}
+
+func read(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*customer.Customer, error) {
+	p, err := scan(tx.QueryRow(ctx, selectCustomer+` where id = $1`, id))
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return p, err
 	}

@@ -99,11 +99,11 @@ func (h *handler) renderStorefront(c *gin.Context, by buyer.Party, chosen choice
 		AsGuest    bool   // the browser has orders that are not the account's
 	}{h.viewOf(by), forms(chosen, wrong), wrong, wrong.Wrong("lines[0].model"), chosen.Model, false}
 	if by.Customer != uuid.Nil && by.Visitor != uuid.Nil {
-		orders, err := h.store.list(c.Request.Context(), filter{Status: string(order.Placed)}, []uuid.UUID{by.Visitor}, 1)
+		orders, err := h.store.list(c.Request.Context(), filter{Status: string(order.Placed)}, []uuid.UUID{by.Visitor}, &web.Listing{Limit: 1})
 		if err != nil {
 			return err
 		}
-		view.AsGuest = len(orders) > 0
+		view.AsGuest = len(orders.Items) > 0
 	}
 	c.Header("Cache-Control", "no-store") // it says as whom the visitor buys
 	render(c, statusOf(wrong), storefrontPage, "Electric cars, built to order", view)

@@ -20,13 +20,15 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-const listed = 50
+const (
+	listed    = 50
+	maxListed = 1000 // with limit
+)
 
 type filter struct {
 	Status   string
 	Model    string
-	From, To string    // the first and the last day on which they were placed, UTC, as 2026-11-23
-	Before   uuid.UUID // only orders with smaller ids, which were placed earlier
+	From, To string // the first and the last day on which they were placed, UTC, as 2026-11-23
 }
 
 // readFilter reads the query of a list. It ignores parameters without a value, which forms send.
@@ -49,10 +51,6 @@ func readFilter(rawQuery string) (f filter, err error) {
 		{"model", &f.Model, oneOf(models), "one of " + strings.Join(models, ", ")},
 		{"from", &f.From, isDay, "a day such as 2026-11-23"},
 		{"to", &f.To, func(day string) bool { return isDay(day) && day >= f.From }, "a day such as 2026-11-23, not before that of from"},
-		{"before", new(string), func(id string) (ok bool) {
-			f.Before, err = source.ParseUUID(id)
-			return err == nil && f.Before != uuid.Nil
-		}, "the id of an order"},
 	} {
 		values := query[p.name]
 		if len(values) > 1 {
@@ -82,88 +80,53 @@ func isDay(s string) bool {
 	return err == nil && day.Year() > 0
 }
 
-// URL returns the address of the list.
-func (f filter) URL() string {
-	query := url.Values{}
-	for name, value := range map[string]string{"status": f.Status, "model": f.Model, "from": f.From, "to": f.To} {
-		if value != "" {
-			query.Set(name, value)
-		}
-	}
-	if f.Before != uuid.Nil {
-		query.Set("before", f.Before.String())
-	}
-	if len(query) == 0 {
-		return "/orders"
-	}
-	return "/orders?" + query.Encode()
-}
-
-// Newest returns the same filter without Before.
-func (f filter) Newest() filter {
-	f.Before = uuid.Nil
-	return f
-}
-
-// list returns up to limit of the filter's orders, newest first: those of the buyers, or all if buyers is nil.
-func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, limit int) ([]*order.Order, error) {
-	var where []string
-	var args []any
-	only := func(condition string, arg any) {
-		args = append(args, arg)
-		where = append(where, fmt.Sprintf(condition, len(args)))
-	}
+// list returns the listing's page of the filter's orders, newest first: those of the buyers, or all if buyers is nil.
+func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, l *web.Listing) (page web.List[*order.Order], err error) {
 	if buyers != nil {
-		only("customer_id = any($%d)", buyers)
-	}
-	if f.Before != uuid.Nil {
-		only("id < $%d", f.Before)
+		l.Where("customer_id = any(?)", buyers)
 	}
 	switch order.Status(f.Status) {
 	case order.Cancelled:
-		where = append(where, "status = 'cancelled'") // the condition of the partial index
+		l.Where("status = 'cancelled'") // the condition of the partial index
 	case order.Placed:
-		where = append(where, "status = 'placed'")
+		l.Where("status = 'placed'")
 	}
 	if f.Model != "" {
 		contained, err := json.Marshal([]map[string]string{{"model": f.Model}})
 		if err != nil {
-			return nil, err
+			return page, err
 		}
-		only("lines @> $%d", string(contained))
+		l.Where("lines @> ?", string(contained))
 	}
 	// Ids begin with the time of their creation, moments after placed_at, so the primary key finds orders by day.
 	const apart = time.Hour
 	if f.From != "" {
 		from, _ := time.Parse(time.DateOnly, f.From)
-		only("placed_at >= $%d", from)
-		only("id >= $%d", firstID(from.Add(-apart)))
+		l.Where("placed_at >= ?", from)
+		l.Where("id >= ?", firstID(from.Add(-apart)))
 	}
 	if f.To != "" {
 		to, _ := time.Parse(time.DateOnly, f.To)
 		to = to.AddDate(0, 0, 1)
-		only("placed_at < $%d", to)
-		only("id < $%d", firstID(to.Add(apart)))
+		l.Where("placed_at < ?", to)
+		l.Where("id < ?", firstID(to.Add(apart)))
 	}
-	sql := selectOrder
-	if len(where) > 0 {
-		sql += "where " + strings.Join(where, " and ") + " "
-	}
-	args = append(args, limit)
+	l.Find("orders", "id", "id", "customer_id")
+	end, args := l.SQL("id")
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var orders []*order.Order
-	err := s.log.Read(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, sql+fmt.Sprintf("order by id desc limit $%d", len(args)), args...)
+	err = s.log.Read(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectOrder+end, args...)
 		if err == nil {
 			orders, err = pgx.CollectRows(rows, scanOrder)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	return orders, s.log.Confirm(ctx)
+	return web.NewList(l, orders, func(o *order.Order) []any { return []any{o.ID} }), s.log.Confirm(ctx)
 }
 
 // firstID returns an id that is not greater than any UUID of version 7 (RFC 9562 section 5.7) that was made at t or
@@ -188,43 +151,42 @@ func (h *handler) list(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	l, err := web.NewListing(c.Request, listed, maxListed, new(uuid.UUID))
+	if err != nil {
+		return err
+	}
 	var buyers []uuid.UUID
 	if !by.Operator {
 		buyers = []uuid.UUID{by.Customer, by.Visitor} // no order has the id Nil
 	}
-	orders, err := h.store.list(c.Request.Context(), f, buyers, listed+1)
+	found, err := h.store.list(c.Request.Context(), f, buyers, l)
 	if err != nil {
 		return fmt.Errorf("list orders: %w", err)
 	}
-	next := ""
-	if len(orders) > listed {
-		orders = orders[:listed]
-		older := f
-		older.Before = orders[listed-1].ID
-		next = older.URL()
-		c.Header("Link", "<"+next+`>; rel="next"`)
+	if links := found.Links(); links != "" {
+		c.Header("Link", links)
 	}
 	c.Header("Vary", "Accept")
 	c.Header("Cache-Control", "private, no-cache")
 	if !web.PrefersHTML(c.Request) {
-		web.JSON(c.Writer, c.Request, http.StatusOK, orders)
+		web.JSON(c.Writer, c.Request, http.StatusOK, found)
 		return nil
 	}
 	c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 	page := struct {
 		filter
-		Filtered, First bool
-		All             bool // the list is of all buyers
-		Feed            bool // the client may read the feed
-		Statuses        []shownStatus
-		Models          []Model
-		Orders          []*shownOrder
-		Next            string
-	}{filter: f, Filtered: f.Newest() != filter{}, First: f.Before == uuid.Nil, All: by.Operator, Feed: source.MayRead(c), Models: catalogue, Next: next}
+		web.List[*order.Order]
+		Filtered bool
+		All      bool // the list is of all buyers
+		Feed     bool // the client may read the feed
+		Statuses []shownStatus
+		Models   []Model
+		Orders   []*shownOrder
+	}{filter: f, List: found, Filtered: f != filter{} || found.Q != "", All: by.Operator, Feed: source.MayRead(c), Models: catalogue}
 	for _, status := range statuses {
 		page.Statuses = append(page.Statuses, shownStatus{status, state(order.Status(status))})
 	}
-	for _, o := range orders {
+	for _, o := range found.Items {
 		page.Orders = append(page.Orders, shown(o))
 	}
 	title := "Your orders"

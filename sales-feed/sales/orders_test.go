@@ -41,29 +41,47 @@ func stock(t *testing.T, s *shop, n int) (orders []order.Order) {
 	return orders
 }
 
-var nextLink = regexp.MustCompile(`^<(/orders\?[^>]+)>; rel="next"$`)
+var pageLink = regexp.MustCompile(`<(/orders\?[^>]+)>; rel="(next|prev)"`)
 
-// walk reads the list page by page.
+func (s *shop) page(t *testing.T, path string) (orders []order.Order, links map[string]string) {
+	t.Helper()
+	resp, body := s.do(t, "GET", path, "", operator...)
+	if err := json.Unmarshal([]byte(body), &orders); err != nil || resp.StatusCode != 200 || !strings.HasPrefix(body, "[") {
+		t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
+	}
+	links = map[string]string{}
+	for _, link := range pageLink.FindAllStringSubmatch(resp.Header.Get("Link"), -1) {
+		links[link[2]] = link[1]
+	}
+	return orders, links
+}
+
+// walk reads the list page by page, and back again.
 func (s *shop) walk(t *testing.T, path string) (ids []uuid.UUID) {
 	t.Helper()
-	for {
-		resp, body := s.do(t, "GET", path, "", operator...)
-		var page []order.Order
-		if err := json.Unmarshal([]byte(body), &page); err != nil || resp.StatusCode != 200 || !strings.HasPrefix(body, "[") {
-			t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
-		}
+	before := ""
+	for n := 1; path != ""; n++ {
+		page, links := s.page(t, path)
 		for _, o := range page {
 			ids = append(ids, o.ID)
 		}
-		link := nextLink.FindStringSubmatch(resp.Header.Get("Link"))
-		if link == nil {
-			return ids
-		}
-		if len(page) != listed {
+		if links["next"] != "" && len(page) != listed {
 			t.Errorf("%s has %d orders, and a next page", path, len(page))
 		}
-		path = link[1]
+		if (links["prev"] != "") != (n > 1) {
+			t.Errorf("page %d: %v", n, links)
+		} else if n > 1 {
+			back, _ := s.page(t, links["prev"])
+			if len(back) != listed || back[0].ID.String() != before {
+				t.Errorf("back from page %d: %d orders", n, len(back))
+			}
+		}
+		if len(page) > 0 {
+			before = page[0].ID.String()
+		}
+		path = links["next"]
 	}
+	return ids
 }
 
 func TestList(t *testing.T) {
@@ -135,6 +153,42 @@ func TestList(t *testing.T) {
 	})
 }
 
+func TestListFindsAnOrderAndItsCustomersOrders(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	orders := stock(t, s, 130)
+	if _, err := s.pool.Exec(t.Context(), `update orders set customer_id = $1 where id = any($2)`, orders[0].CustomerID, []uuid.UUID{orders[4].ID, orders[129].ID}); err != nil {
+		t.Fatal(err)
+	}
+	all := []uuid.UUID{orders[0].ID, orders[4].ID, orders[129].ID}
+	for q, want := range map[string][]uuid.UUID{
+		orders[7].ID.String():                          {orders[7].ID},
+		strings.ToUpper(orders[0].CustomerID.String()): all,
+		orders[0].CustomerID.String()[:13]:             all,
+		uuid.NewString():                               nil,
+	} {
+		if got := s.walk(t, "/orders?q="+q); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, not %v", q, got, want)
+		}
+		resp, page := s.do(t, "GET", "/orders?q="+q, "", append(operator, "Accept", "text/html")...)
+		if resp.StatusCode != 200 || strings.Contains(page, "Nothing here has the id") != (want == nil) || !strings.Contains(page, `value="`+strings.ToLower(q)+`"`) {
+			t.Errorf("%s: %s", q, page)
+		}
+	}
+	if _, err := s.pool.Exec(t.Context(), `update orders set customer_id = $1`, orders[0].CustomerID); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []string{orders[0].CustomerID.String(), orders[0].CustomerID.String()[:13]} {
+		if got := s.walk(t, "/orders?q="+q); len(got) != 130 {
+			t.Errorf("%s: %d orders of a customer with 130", q, len(got))
+		}
+	}
+	stranger := s.as(t, uuid.NewString())
+	if _, body := s.do(t, "GET", "/orders?q="+orders[0].ID.String(), "", stranger...); strings.TrimSpace(body) != "[]" {
+		t.Errorf("a stranger finds %s", body)
+	}
+}
+
 func TestListRefuses(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -147,8 +201,10 @@ func TestListRefuses(t *testing.T) {
 		"from=0000-01-01":                "from takes a day",
 		"to=23.11.2026":                  "to takes a day",
 		"from=2026-11-23&to=2026-11-22":  "not before that of from",
-		"before=42":                      "before takes the id",
-		"before=" + uuid.Nil.String():    "before takes the id",
+		"before=42":                      "before takes what the links",
+		"after=42":                       "after takes what the links",
+		"q=volta":                        "q takes an id",
+		"limit=0":                        "limit takes",
 		"status=%zz":                     "malformed",
 	} {
 		resp, body := s.do(t, "GET", "/orders?"+query, "")

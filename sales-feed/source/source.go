@@ -67,10 +67,10 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	return p.Serve(ctx)
 }
 
-// Nav returns the links of a page, with the current page marked, and without feeds for clients that may not read them.
+// Nav returns the links of a page that the client may follow, with the current page marked.
 func Nav(c *gin.Context, links []web.Link) []web.Link {
 	links = slices.DeleteFunc(slices.Clone(links), func(l web.Link) bool {
-		return strings.HasPrefix(l.URL, "/feeds/") && !MayRead(c)
+		return strings.HasPrefix(l.URL, "/feeds/") && !MayRead(c) || l.Operators && access.Of(c).Role < access.Operator
 	})
 	for i := range links {
 		links[i].Current = links[i].URL == c.Request.URL.Path

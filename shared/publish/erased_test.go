@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,9 +139,9 @@ func TestErasureOutlivesARestore(t *testing.T) {
 			all.Go(func() {
 				for asking.Err() == nil {
 					var rows int
-					err := other.View(asking, feedName, ada, func(tx pgx.Tx) (bool, error) {
+					err := other.View(asking, feedName, func(tx pgx.Tx) ([]uuid.UUID, error) {
 						err := tx.QueryRow(asking, `select (select count(*) from person where name = 'Ada') + (select count(*) from letter where name = 'Ada')`).Scan(&rows)
-						return rows > 0, err
+						return slices.Repeat([]uuid.UUID{ada}, rows), err
 					})
 					if err == nil && rows > 0 {
 						t.Errorf("a view has %d rows of her", rows)
@@ -245,9 +246,9 @@ func TestErasureOutlivesARestoreOfATable(t *testing.T) {
 					return holds(t, pool, "Ada") > 0
 				})
 				var rows int
-				err = asked.View(t.Context(), feedName, ada, func(tx pgx.Tx) (bool, error) {
+				err = asked.View(t.Context(), feedName, func(tx pgx.Tx) ([]uuid.UUID, error) {
 					err := tx.QueryRow(t.Context(), `select count(*) from person where id = $1`, ada).Scan(&rows)
-					return rows > 0, err
+					return slices.Repeat([]uuid.UUID{ada}, rows), err
 				})
 				if err != nil || rows > 0 {
 					t.Errorf("a view: %d rows, %v", rows, err)

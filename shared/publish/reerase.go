@@ -93,9 +93,9 @@ func (l *Log) withListApplied(ctx context.Context, read func() error) error {
 	return ErrUnapplied
 }
 
-// View calls read with one state of the database in which an entity of a feed has nothing left that is erased. read
-// reports whether it has found something of the entity. It may be called again.
-func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func(tx pgx.Tx) (found bool, err error)) error {
+// View calls read with one state of the database in which entities of a feed have nothing left that is erased. read
+// returns the ids of those of which it has found something. It may be called again.
+func (l *Log) View(ctx context.Context, feedName string, read func(tx pgx.Tx) (found []uuid.UUID, err error)) error {
 	return l.withListApplied(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			if err := l.caughtUp(ctx, tx.Conn()); err != nil {
@@ -110,8 +110,8 @@ func (l *Log) View(ctx context.Context, feedName string, id uuid.UUID, read func
 				return ErrUnapplied
 			}
 			found, err := read(tx)
-			if err == nil && found {
-				err = l.notErased(feedName, id)
+			if err == nil {
+				err = l.notErased(feedName, found...)
 			}
 			return err
 		})

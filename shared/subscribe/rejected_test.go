@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -249,6 +251,15 @@ func TestPageOfRejectedEntries(t *testing.T) {
 	found("?id=" + numbered(78).String())
 	if _, text := get(t, at+"?id="+numbered(77).String(), browser); strings.Count(text, "<li class=\"entry\"") != 1 || !strings.Contains(text, `id="entity-`+numbered(77).String()) || !strings.Contains(text, `name="id" value="`+numbered(77).String()) {
 		t.Errorf("the search: %s", text)
+	}
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, reason, checked)
+		select service, feed, entity_id, version + 1, position + 1, updated, reason, not checked from rejected_entry where entity_id = $1`, numbered(77))
+	_, text = get(t, at+"?id="+numbered(77).String(), browser)
+	ids := regexp.MustCompile(` id="[^"]*"`).FindAllString(text, -1)
+	slices.Sort(ids)
+	if strings.Count(text, "<li class=\"entry\"") != 2 || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Errorf("two versions of an entity: %q", ids)
 	}
 	if _, text := get(t, at+"?id="+numbered(78).String(), browser); !strings.Contains(text, "No version of this entity is rejected.") || !strings.Contains(text, ">All rejected entries<") {
 		t.Errorf("a search in vain: %s", text)

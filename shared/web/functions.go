@@ -24,6 +24,7 @@ import (
 //	time T                 a <time> element, which a script shows relative to now or in local time; without it, UTC; "never" for the zero time
 //	since T                the same, never relative, to stand after "since"
 //	ago T                  the same, always relative: 3 s ago, just now, in 2 min; not for pages that are cached
+//	short ID               the end of an id
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
 //	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
@@ -35,6 +36,7 @@ var functions = template.FuncMap{
 	"time":    timeElement,
 	"since":   sinceElement,
 	"ago":     agoElement,
+	"short":   Short,
 	"json":    indentJSON,
 	"add":     add,
 	"percent": percent,

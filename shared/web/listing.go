@@ -130,8 +130,11 @@ func (l *Listing) Where(condition string, args ...any) {
 	l.where = append(l.where, condition)
 }
 
-// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it. Of the rows that only
-// share its beginning, no more than a page is found in each column.
+// maxFound is how many rows the beginning of an id finds in a column: ids that begin with a time share it, if they are
+// made in the same minute.
+const maxFound = 10_000
+
+// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it.
 func (l *Listing) Find(table, primary string, columns ...string) {
 	if l.Q == "" || l.Number > 0 {
 		return
@@ -139,8 +142,13 @@ func (l *Listing) Find(table, primary string, columns ...string) {
 	var found []string
 	var args []any
 	for _, column := range columns {
+		if l.first == l.last {
+			found = append(found, fmt.Sprintf(`select %s from %s where %s = ?`, primary, table, column))
+			args = append(args, l.first)
+			continue
+		}
 		found = append(found, fmt.Sprintf(`(select %s from %s where %s between ? and ? order by %[3]s limit ?)`, primary, table, column))
-		args = append(args, l.first, l.last, l.Limit+1)
+		args = append(args, l.first, l.last, maxFound)
 	}
 	l.Where(primary+" in ("+strings.Join(found, " union all ")+")", args...)
 }

@@ -34,10 +34,11 @@ type Page struct {
 
 // Link is a link in the navigation or the head of a page.
 type Link struct {
-	Text    string
-	URL     string
-	Type    string // media type; head only
-	Current bool   // the page itself; navigation only
+	Text      string
+	URL       string
+	Type      string // media type; head only
+	Current   bool   // the page itself; navigation only
+	Operators bool   // only operators may follow it; navigation only
 }
 
 // Freshness is the age of a page's copy of one feed, and how it is polled.

@@ -46,9 +46,9 @@ create index on shipment (order_id, car);
 
 -- What the orders amount to, by the day (UTC) on which they were placed: pages read these few rows, not all orders.
 create table figure (
-    kind          text   not null, -- stage, model, option; or a lead time: placed-built, built-shipped, placed-shipped
+    kind          text   not null, -- stage, hour, model, option; or a lead time: placed-built, built-shipped, placed-shipped
     day           date   not null,
-    name          text   not null, -- of the stage, model or option; of a lead time its seconds, rounded to two digits
+    name          text   not null, -- of the stage, hour, model or option; of a lead time its seconds, rounded to two digits
     orders        bigint not null,
     cars          bigint not null,
     revenue_cents bigint not null,

@@ -123,6 +123,8 @@ func shown(b *row, c clock, now time.Time) shownBuild {
 	return s
 }
 
+const dayFormat = "Mon 2 Jan 2006"
+
 type slotDay struct {
 	Day      string
 	Cars     int64
@@ -138,7 +140,10 @@ type overview struct {
 	DayTakes                   string
 	Capacity                   int64
 	Days                       []slotDay
-	Waiting                    int64 // cars planned for a later day
+	Waiting                    int64     // cars planned for a later day
+	Late                       time.Time // since when a build has been due that has neither started nor finished; zero: none has
+	FreeDay                    string    // the first with a free slot, if it is not the first on which a car could start; else ""
+	FreeAt                     time.Time // its beginning, by the real clock
 	InProgress, Next, Finished []shownBuild
 }
 
@@ -167,6 +172,9 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 		return nil, err
 	}
 	if err := o.readDays(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := o.readTrouble(ctx, db, c, now); err != nil {
 		return nil, err
 	}
 	for _, part := range []struct {
@@ -198,13 +206,37 @@ func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
 	var day time.Time
 	var cars int64
 	_, err = pgx.ForEachRow(rows, []any{&day, &cars}, func() error {
-		o.Days = append(o.Days, slotDay{day.Format("Mon 2 Jan 2006"), cars, len(o.Days) == 0, max(o.Capacity, cars)})
+		o.Days = append(o.Days, slotDay{day.Format(dayFormat), cars, len(o.Days) == 0, max(o.Capacity, cars)})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return db.QueryRow(ctx, `select coalesce(sum(cars), 0)::bigint from slot where day >= $1::date + $2::int`, today, shownDays).Scan(&o.Waiting)
+}
+
+// late is how long a build may be due before the page says so.
+const late = 30 * time.Second
+
+// readTrouble reads what waits, and why.
+func (o *overview) readTrouble(ctx context.Context, db *pgxpool.Pool, c clock, now time.Time) error {
+	var due, free *time.Time
+	err := db.QueryRow(ctx, `
+		select (select min(due) from build where due is not null),
+		       case when exists (select from slot where day = $1::date and cars >= $2) then (
+			select day + 1 from slot where day >= $1::date and cars >= $2
+			   and not exists (select from slot next where next.day = slot.day + 1 and cars >= $2) order by day limit 1) end`,
+		c.at(now).Add(preparation).Format(time.DateOnly), o.Capacity).Scan(&due, &free)
+	if err != nil {
+		return err
+	}
+	if due != nil && c.when(*due).Before(now.Add(-late)) {
+		o.Late = c.when(*due)
+	}
+	if free != nil {
+		o.FreeDay, o.FreeAt = free.Format(dayFormat), c.when(*free)
+	}
+	return nil
 }
 
 func (f *factory) show(ctx context.Context, db *pgxpool.Pool, text string, now time.Time) (*shownBuild, error) {

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,28 +12,77 @@ import (
 )
 
 type step struct {
-	Name  string // day
-	begin func(time.Time) time.Time
-	next  func(time.Time) time.Time
-	days  int // approximately
+	Name   string // day
+	begin  func(time.Time) time.Time
+	next   func(time.Time) time.Time
+	length time.Duration // approximately
+	format string        // of the begin
 }
 
+const day = 24 * time.Hour
+
 var steps = []step{
-	{"day", func(t time.Time) time.Time { return t }, func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }, 1},
-	{"week", func(t time.Time) time.Time { return t.AddDate(0, 0, -int(t.Weekday()+6)%7) }, func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, 7},
-	{"month", func(t time.Time) time.Time { return t.AddDate(0, 0, 1-t.Day()) }, func(t time.Time) time.Time { return t.AddDate(0, 1, 0) }, 30},
-	{"year", func(t time.Time) time.Time { return t.AddDate(0, 0, 1-t.YearDay()) }, func(t time.Time) time.Time { return t.AddDate(1, 0, 0) }, 365},
+	{"hour", func(t time.Time) time.Time { return t.Truncate(time.Hour) }, func(t time.Time) time.Time { return t.Add(time.Hour) }, time.Hour, "2 Jan, 15:04"},
+	{"day", func(t time.Time) time.Time { return t.Truncate(day) }, func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }, day, "2 Jan 2006"},
+	{"week", func(t time.Time) time.Time { return t.Truncate(day).AddDate(0, 0, -int(t.Weekday()+6)%7) }, func(t time.Time) time.Time { return t.AddDate(0, 0, 7) }, 7 * day, "2 Jan 2006"},
+	{"month", func(t time.Time) time.Time { return t.Truncate(day).AddDate(0, 0, 1-t.Day()) }, func(t time.Time) time.Time { return t.AddDate(0, 1, 0) }, 30 * day, "Jan 2006"},
+	{"year", func(t time.Time) time.Time { return t.Truncate(day).AddDate(0, 0, 1-t.YearDay()) }, func(t time.Time) time.Time { return t.AddDate(1, 0, 0) }, 365 * day, "2006"},
 }
 
 const (
-	minColumns = 14 // without a filter
+	minDays    = 14 // of days without a filter
 	maxColumns = 92 // the smallest step with no more columns is chosen
 )
 
-// A timeline has the sums of each step from the first day with orders to the last, or none if there are no orders.
+// A span is the days that are shown, both included.
+type span struct{ first, last time.Time }
+
+// days returns the days of the filter, at most to today or the last order. Without a filter, or if it begins very
+// early, they begin with the first order. There are orders.
+func (s *statistics) days() span {
+	earliest, last := s.ByDay[0].date(), s.ByDay[len(s.ByDay)-1].date()
+	if today := s.now.Truncate(day); last.Before(today) {
+		last = today
+	}
+	if to, err := time.Parse(time.DateOnly, s.To); err == nil && to.Before(last) {
+		last = to
+	}
+	first := earliest
+	if from, err := time.Parse(time.DateOnly, s.From); err == nil && from.After(last.AddDate(-maxColumns, 0, 0)) {
+		first = from
+	}
+	shown := span{first, last}
+	if s.filter == (filter{}) && !shown.step().hourly() {
+		shown.first = slices.MinFunc([]time.Time{first, last.AddDate(0, 0, 1-minDays)}, time.Time.Compare)
+	}
+	return shown
+}
+
+func (s span) step() step {
+	for _, step := range steps {
+		if s.last.Sub(s.first) <= maxColumns*step.length-day {
+			return step
+		}
+	}
+	return steps[len(steps)-1]
+}
+
+func (s step) hourly() bool { return s.length == time.Hour }
+
+// A period is an hour, a day, a week, a month or a year.
+type period struct {
+	Name                       string
+	Orders, Cars, RevenueCents int64
+}
+
+// A timeline has the sums of each period that is shown, or none if there are no orders.
 type timeline struct {
 	Step    step
-	Periods []daySum // Day is the first of the period
+	Periods []period // to the present one
+	Ahead   int      // hours of today that are yet to come
+	End     string   // name of the last period, with those
+	span    span
+	current bool // the last period is not over
 }
 
 // Timeline returns the timeline with the smallest step that fits.
@@ -40,29 +90,46 @@ func (s *statistics) Timeline() (l timeline) {
 	if len(s.ByDay) == 0 {
 		return l
 	}
-	first, last := s.ByDay[0].date(), s.ByDay[len(s.ByDay)-1].date()
-	if s.filter == (filter{}) {
-		first = slices.MinFunc([]time.Time{first, last.AddDate(0, 0, 1-minColumns)}, time.Time.Compare)
+	l.span = s.days()
+	l.Step = l.span.step()
+	at, end := map[time.Time]int{}, l.span.last.Add(day)
+	format := l.Step.format
+	if l.Step.hourly() && l.span.first.Equal(l.span.last) {
+		format = "15:04"
 	}
-	days := int(last.Sub(first)/(24*time.Hour)) + 1
-	i := slices.IndexFunc(steps, func(s step) bool { return days <= maxColumns*s.days })
-	if i < 0 {
-		i = len(steps) - 1
+	for begin := l.Step.begin(l.span.first); begin.Before(end); begin = l.Step.next(begin) {
+		l.End = begin.Format(format)
+		if l.Step.hourly() && begin.After(s.now) && begin.After(s.lastHour()) {
+			l.Ahead++
+			continue
+		}
+		at[begin] = len(l.Periods)
+		l.Periods = append(l.Periods, period{Name: l.End})
+		l.current = s.now.Before(l.Step.next(begin))
 	}
-	l.Step = steps[i]
-	at := map[string]int{}
-	for begin := l.Step.begin(first); !begin.After(last); begin = l.Step.next(begin) {
-		day := begin.Format(time.DateOnly)
-		at[day] = len(l.Periods)
-		l.Periods = append(l.Periods, daySum{Day: day})
+	add := func(t time.Time, orders, cars, cents int64) {
+		p := &l.Periods[at[l.Step.begin(t)]]
+		p.Orders += orders
+		p.Cars += cars
+		p.RevenueCents += cents
+	}
+	if l.Step.hourly() {
+		for _, h := range s.ByHour {
+			add(h.Hour.UTC(), h.Orders, h.Cars, h.RevenueCents)
+		}
+		return l
 	}
 	for _, d := range s.ByDay {
-		p := &l.Periods[at[l.Step.begin(d.date()).Format(time.DateOnly)]]
-		p.Orders += d.Orders
-		p.Cars += d.Cars
-		p.RevenueCents += d.RevenueCents
+		add(d.date(), d.Orders, d.Cars, d.RevenueCents)
 	}
 	return l
+}
+
+func (s *statistics) lastHour() (t time.Time) {
+	if len(s.ByHour) > 0 {
+		t = s.ByHour[len(s.ByHour)-1].Hour
+	}
+	return t
 }
 
 func (d daySum) date() time.Time {
@@ -70,35 +137,83 @@ func (d daySum) date() time.Time {
 	return date
 }
 
-// NewestFirst returns the periods that have orders.
-func (l timeline) NewestFirst() (list []daySum) {
-	for _, p := range slices.Backward(l.Periods) {
-		if p.Orders > 0 {
-			list = append(list, p)
+// Words says what is shown, and of when.
+func (l timeline) Words() string {
+	first, last := l.span.first.Format("2 Jan 2006"), l.span.last.Format("2 Jan 2006")
+	when := "from " + first + " to " + last
+	if first == last {
+		when = "on " + first
+	}
+	words := "Orders placed " + when + " (UTC), by " + l.Step.Name + "."
+	none := 0
+	for _, p := range l.Periods {
+		if p.Orders == 0 {
+			none++
 		}
 	}
+	if none > 0 {
+		words += fmt.Sprintf(" %s of %s %ss had no orders.", web.Num(int64(none)), web.Num(int64(len(l.Periods))), l.Step.Name)
+	}
+	if l.current {
+		words += " The last " + l.Step.Name + " is not over."
+	}
+	return words
+}
+
+// NewestFirst returns the periods, with those that had no orders.
+func (l timeline) NewestFirst() []period {
+	list := slices.Clone(l.Periods)
+	slices.Reverse(list)
 	return list
 }
 
 type chart struct {
 	Title    string // Revenue by day
 	Columns  []column
+	Width    int    // columns, with those of the hours to come
+	End      string // the name of the last of these
 	Top, Mid string // labels of the scale, which begins at 0
 	Best     column
 }
 
 type column struct {
-	Day, Text string // a day and its value
-	Height    string // in percent
-	value     int64
+	Name, Text string // of the period, and its value
+	Height     string // in percent
+	Empty      bool   // it had no orders
+	value      int64
 }
 
 func (c chart) First() column { return c.Columns[0] }
 func (c chart) Last() column  { return c.Columns[len(c.Columns)-1] }
 
+// A preset is a link to a range of days.
+type preset struct {
+	Text, URL string
+	Shown     bool
+}
+
+// Presets returns the ranges up to today.
+func (s *statistics) Presets() (list []preset) {
+	today := s.now.Truncate(day)
+	for _, p := range []struct {
+		text string
+		from time.Time
+	}{
+		{"Today", today}, {"7 days", today.AddDate(0, 0, -6)}, {"30 days", today.AddDate(0, 0, -29)}, {"90 days", today.AddDate(0, 0, -89)},
+		{"12 months", time.Date(today.Year(), today.Month()-11, 1, 0, 0, 0, 0, time.UTC)}, {"All", time.Time{}},
+	} {
+		f := filter{}
+		if !p.from.IsZero() {
+			f.From = p.from.Format(time.DateOnly)
+		}
+		list = append(list, preset{p.text, "/" + f.Query(), f == s.filter})
+	}
+	return list
+}
+
 // Revenue returns the chart of the revenue.
 func (s *statistics) Revenue() chart {
-	return s.Timeline().draw("Revenue", func(d daySum) int64 { return d.RevenueCents }, s.Amount)
+	return s.Timeline().draw("Revenue", func(p period) int64 { return p.RevenueCents }, s.Amount)
 }
 
 // Amount writes an amount for a glance: from a million on it is rounded to whole units, and .00 is left out.
@@ -112,14 +227,14 @@ func (s *statistics) Amount(cents int64) string {
 
 // Sold returns the chart of the orders.
 func (s *statistics) Sold() chart {
-	return s.Timeline().draw("Orders", func(d daySum) int64 { return d.Orders }, web.Num)
+	return s.Timeline().draw("Orders", func(p period) int64 { return p.Orders }, web.Num)
 }
 
-func (l timeline) draw(what string, value func(daySum) int64, text func(int64) string) chart {
-	c := chart{Title: what + " by " + l.Step.Name}
+func (l timeline) draw(what string, value func(period) int64, text func(int64) string) chart {
+	c := chart{Title: what + " by " + l.Step.Name, Width: len(l.Periods) + l.Ahead, End: l.End}
 	for _, p := range l.Periods {
 		v := value(p)
-		c.Columns = append(c.Columns, column{Day: p.Day, Text: text(v), value: v})
+		c.Columns = append(c.Columns, column{Name: p.Name, Text: text(v), Empty: p.Orders == 0, value: v})
 	}
 	c.Best = slices.MaxFunc(c.Columns, func(a, b column) int { return cmp.Compare(a.value, b.value) })
 	top := roundUp(c.Best.value)

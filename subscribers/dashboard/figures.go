@@ -60,6 +60,9 @@ const count = `
 		select 'stage', changed.day, stage, count(distinct changed.id), coalesce(sum(quantity), 0), coalesce(sum(cents), 0)
 		  from changed left join line on line.id = changed.id group by changed.day, stage
 		union all
+		select 'hour', changed.day, to_char(placed_at at time zone 'UTC', 'HH24'), count(distinct changed.id), coalesce(sum(quantity), 0), coalesce(sum(cents), 0)
+		  from changed left join line on line.id = changed.id where stage <> 'cancelled' group by 1, 2, 3
+		union all
 		select 'model', day, model, count(distinct id), sum(quantity), sum(cents) from line where stands group by day, model
 		union all
 		select 'option', day, option, count(distinct id), sum(quantity), sum(cents)

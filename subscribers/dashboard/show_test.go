@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,6 +45,14 @@ func TestFilter(t *testing.T) {
 	if got, want := statsFor(t, pool, "to=2026-11-22").ByOption, []optionSum{{"glass_roof", 2, 200}, {"heat_pump", 2, 200}}; !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
 	}
+	hour := func(t string) time.Time { at, _ := time.Parse(time.RFC3339, t); return at }
+	if got, want := statsFor(t, pool, "from=2026-11-21&to=2026-11-23").ByHour, []hourSum{
+		{hour("2026-11-21T23:00:00Z"), 1, 1, 1},
+		{hour("2026-11-22T00:00:00Z"), 1, 3, 210},
+		{hour("2026-11-23T23:00:00Z"), 1, 1, 1000},
+	}; !slices.Equal(got, want) {
+		t.Errorf("%v, not %v", got, want)
+	}
 	for query, parameter := range map[string]string{
 		"from=yesterday": "from", "from=2026-02-30": "from", "to=23.11.2026": "to", "from=2026-11-23&to=2026-11-22": "to",
 		"from=0000-01-01": "from", "to=2026-11-22&to=2026-11-23": "to",
@@ -57,6 +66,29 @@ func TestFilter(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestHoursAreCountedInADatabaseOfBefore(t *testing.T) {
+	t.Parallel()
+	set := sql.Migrations("dashboard")
+	pool := pgtest.New(t, sql.Migrations("subscribe"), set)
+	copyPage(
+		t, pool,
+		entry(t, 1, 1, order.Placed, "2026-11-21T23:59:59Z", line(1, "ohm", 1), line(2, "volta", 5)),
+		entry(t, 2, 1, order.Cancelled, "2026-11-21T23:00:00Z", line(1, "ohm", 1)),
+		entry(t, 3, 1, order.Placed, "2026-11-22T00:00:00Z"),
+	)
+	counting, err := fs.ReadFile(set.FS, "00002_hour.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `delete from figure where kind = 'hour'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), string(counting)); err != nil {
+		t.Fatal(err)
+	}
+	wantFigures(t, pool)
 }
 
 func TestOrdersCSV(t *testing.T) {
@@ -112,33 +144,73 @@ func TestTimeline(t *testing.T) {
 	day := func(ago int) daySum {
 		return daySum{Day: began.AddDate(0, 0, -ago).Format(time.DateOnly), Orders: 1, Cars: 2, RevenueCents: 300}
 	}
+	hour := func(ago int) hourSum {
+		return hourSum{Hour: began.Add(-time.Duration(ago) * time.Hour), Orders: 1, Cars: 2, RevenueCents: 300}
+	}
 	for _, c := range []struct {
 		days        []daySum
+		hours       []hourSum
 		filter      filter
 		step        string
 		columns     int
+		ahead       int
 		first, last string
+		words       string
 	}{
-		{[]daySum{day(0)}, filter{}, "day", 14, "2026-11-10", "2026-11-23"},
-		{[]daySum{day(1), day(0)}, filter{From: "2026-11-01"}, "day", 2, "2026-11-22", "2026-11-23"},
-		{[]daySum{day(91), day(0)}, filter{}, "day", 92, "2026-08-24", "2026-11-23"},
-		{[]daySum{day(95), day(93), day(0)}, filter{}, "week", 15, "2026-08-17", "2026-11-23"},
-		{[]daySum{day(2000), day(700), day(0)}, filter{}, "month", 66, "2021-06-01", "2026-11-01"},
-		{[]daySum{{Day: "0001-01-01", Orders: 1}, day(0)}, filter{}, "year", 2026, "0001-01-01", "2026-01-01"},
+		{
+			[]daySum{day(0)}, []hourSum{hour(3), hour(1)}, filter{}, "hour", 13, 11, "00:00", "12:00",
+			"Orders placed on 23 Nov 2026 (UTC), by hour. 11 of 13 hours had no orders. The last hour is not over.",
+		},
+		{
+			[]daySum{day(2)}, []hourSum{hour(48)}, filter{From: "2026-11-21", To: "2026-11-21"}, "hour", 24, 0, "00:00", "23:00",
+			"Orders placed on 21 Nov 2026 (UTC), by hour. 23 of 24 hours had no orders.",
+		},
+		{[]daySum{day(1), day(0)}, nil, filter{}, "hour", 37, 11, "22 Nov, 00:00", "23 Nov, 12:00", ""},
+		{
+			[]daySum{day(3)}, nil, filter{}, "day", 14, 0, "10 Nov 2026", "23 Nov 2026",
+			"Orders placed from 10 Nov 2026 to 23 Nov 2026 (UTC), by day. 13 of 14 days had no orders. The last day is not over.",
+		},
+		{[]daySum{day(3), day(1)}, nil, filter{From: "2026-11-01"}, "day", 23, 0, "1 Nov 2026", "23 Nov 2026", ""},
+		{[]daySum{day(9), day(8)}, nil, filter{To: "2026-11-20"}, "day", 7, 0, "14 Nov 2026", "20 Nov 2026", ""},
+		{[]daySum{day(9), day(8)}, nil, filter{From: "0001-01-01", To: "9999-12-31"}, "day", 10, 0, "14 Nov 2026", "23 Nov 2026", ""},
+		{[]daySum{day(91), day(0)}, nil, filter{}, "day", 92, 0, "24 Aug 2026", "23 Nov 2026", ""},
+		{[]daySum{day(95), day(93), day(20)}, nil, filter{}, "week", 15, 0, "17 Aug 2026", "23 Nov 2026", ""},
+		{
+			[]daySum{day(2000), day(700), day(0)}, nil, filter{}, "month", 66, 0, "Jun 2021", "Nov 2026",
+			"Orders placed from 2 Jun 2021 to 23 Nov 2026 (UTC), by month. 63 of 66 months had no orders. The last month is not over.",
+		},
+		{[]daySum{{Day: "0001-01-01", Orders: 1}, day(0)}, nil, filter{}, "year", 2026, 0, "0001", "2026", ""},
 	} {
-		s := &statistics{ByDay: c.days, filter: c.filter, Currency: "EUR"}
+		s := &statistics{ByDay: c.days, ByHour: c.hours, filter: c.filter, Currency: "EUR", now: began.Add(time.Minute)}
 		l := s.Timeline()
 		var orders int64
 		for _, p := range l.Periods {
 			orders += p.Orders
 		}
-		first, last := l.Periods[0].Day, l.Periods[len(l.Periods)-1].Day
-		if l.Step.Name != c.step || len(l.Periods) != c.columns || first != c.first || last != c.last || orders != int64(len(c.days)) {
-			t.Errorf("%v: by %s, %d columns from %s to %s, %d orders", c.days, l.Step.Name, len(l.Periods), first, last, orders)
+		want := int64(len(c.days))
+		if c.step == "hour" {
+			want = int64(len(c.hours))
 		}
-		if ch := s.Revenue(); ch.Title != "Revenue by "+c.step || len(ch.Columns) != c.columns || ch.Top == "" {
+		first, last := l.Periods[0].Name, l.Periods[len(l.Periods)-1].Name
+		if l.Step.Name != c.step || len(l.Periods) != c.columns || l.Ahead != c.ahead || first != c.first || last != c.last || orders != want {
+			t.Errorf("%v: by %s, %d columns and %d ahead from %s to %s, %d orders", c.days, l.Step.Name, len(l.Periods), l.Ahead, first, last, orders)
+		}
+		if c.words != "" && l.Words() != c.words {
+			t.Errorf("%v: %s", c.days, l.Words())
+		}
+		if ch := s.Revenue(); ch.Title != "Revenue by "+c.step || len(ch.Columns) != c.columns || ch.Width != c.columns+c.ahead || ch.Top == "" {
 			t.Errorf("%+v", ch)
 		}
+	}
+	var shown []string
+	for _, p := range (&statistics{now: began, filter: filter{From: "2026-11-17"}}).Presets() {
+		shown = append(shown, fmt.Sprint(p.Text, " ", p.URL, " ", p.Shown))
+	}
+	if want := []string{
+		"Today /?from=2026-11-23 false", "7 days /?from=2026-11-17 true", "30 days /?from=2026-10-25 false", "90 days /?from=2026-08-26 false",
+		"12 months /?from=2025-12-01 false", "All / false",
+	}; !slices.Equal(shown, want) {
+		t.Errorf("%q", shown)
 	}
 	if l := (&statistics{}).Timeline(); l.Periods != nil {
 		t.Errorf("%+v", l)

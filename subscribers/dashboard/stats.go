@@ -19,15 +19,17 @@ import (
 // statistics are over all orders that are not cancelled. Cancelled orders are only counted.
 type statistics struct {
 	filter       `json:"-"`
+	now          time.Time   // UTC
 	RevenueCents int64       `json:"revenue_cents"`
 	Currency     string      `json:"currency"`
 	Orders       int64       `json:"orders"`
 	Cancelled    int64       `json:"cancelled"`
 	Cars         int64       `json:"cars"`
-	ByModel      []modelSum  `json:"by_model"`  // most cars first
-	ByDay        []daySum    `json:"by_day"`    // UTC, oldest first, without days that have no orders
-	ByOption     []optionSum `json:"by_option"` // most cars first
-	ByStage      []stageSum  `json:"by_stage"`  // all stages
+	ByModel      []modelSum  `json:"by_model"`          // most cars first
+	ByDay        []daySum    `json:"by_day"`            // UTC, oldest first, without days that have no orders
+	ByHour       []hourSum   `json:"by_hour,omitempty"` // the same by hour, of up to 3 days
+	ByOption     []optionSum `json:"by_option"`         // most cars first
+	ByStage      []stageSum  `json:"by_stage"`          // all stages
 	LeadTimes    []leadTime  `json:"lead_times"`
 }
 
@@ -42,6 +44,13 @@ type daySum struct {
 	Orders       int64  `json:"orders"`
 	Cars         int64  `json:"cars"`
 	RevenueCents int64  `json:"revenue_cents"`
+}
+
+type hourSum struct {
+	Hour         time.Time `json:"hour"` // its begin
+	Orders       int64     `json:"orders"`
+	Cars         int64     `json:"cars"`
+	RevenueCents int64     `json:"revenue_cents"`
 }
 
 type optionSum struct {
@@ -99,7 +108,7 @@ func readFilter(r *http.Request) (f filter, err error) {
 	return f, nil
 }
 
-func (f filter) days() (from, to string) {
+func (f filter) bounds() (from, to string) {
 	return cmp.Or(f.From, "-infinity"), cmp.Or(f.To, "infinity")
 }
 
@@ -123,10 +132,15 @@ func stats(r *http.Request, db *pgxpool.Pool) (*statistics, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &statistics{filter: f, Currency: "EUR", ByModel: []modelSum{}, ByOption: []optionSum{}, LeadTimes: []leadTime{}}
+	s := &statistics{filter: f, now: time.Now().UTC(), Currency: "EUR", ByModel: []modelSum{}, ByOption: []optionSum{}, LeadTimes: []leadTime{}}
 	err = pgx.BeginTxFunc(r.Context(), db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := s.readDays(r.Context(), tx); err != nil {
 			return err
+		}
+		if len(s.ByDay) > 0 && s.days().step().hourly() {
+			if err := s.readHours(r.Context(), tx); err != nil {
+				return err
+			}
 		}
 		return s.readNames(r.Context(), tx)
 	})
@@ -139,7 +153,7 @@ func stats(r *http.Request, db *pgxpool.Pool) (*statistics, error) {
 }
 
 func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) error {
-	from, to := s.days()
+	from, to := s.bounds()
 	rows, err := tx.Query(ctx, `
 		select to_char(day, 'YYYY-MM-DD'), sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
 		  from figure where kind = 'stage' and name <> 'cancelled' and day between $1::text::date and $2::text::date
@@ -151,9 +165,21 @@ func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+func (s *statistics) readHours(ctx context.Context, tx pgx.Tx) error {
+	from, to := s.bounds()
+	rows, err := tx.Query(ctx, `
+		select day + name::int * interval '1 hour', orders, cars, revenue_cents
+		  from figure where kind = 'hour' and day between $1::text::date and $2::text::date and orders > 0 order by 1`, from, to)
+	if err != nil {
+		return err
+	}
+	s.ByHour, err = pgx.CollectRows(rows, pgx.RowToStructByPos[hourSum])
+	return err
+}
+
 // readNames reads the figures that are not by day.
 func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
-	from, to := s.days()
+	from, to := s.bounds()
 	rows, err := tx.Query(ctx, `
 		select kind, name, sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
 		  from figure where day between $1::text::date and $2::text::date
@@ -161,7 +187,7 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	inStage, spans := map[string]int64{}, map[string][]span{}
+	inStage, spans := map[string]int64{}, map[string][]leadSpan{}
 	var kind, name string
 	var orders, cars, cents int64
 	_, err = pgx.ForEachRow(rows, []any{&kind, &name, &orders, &cars, &cents}, func() error {
@@ -172,9 +198,10 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 			s.ByModel = append(s.ByModel, modelSum{name, cars, cents})
 		case "option":
 			s.ByOption = append(s.ByOption, optionSum{name, cars, cents})
+		case "hour":
 		default:
 			seconds, err := strconv.ParseInt(name, 10, 64)
-			spans[kind] = append(spans[kind], span{seconds, orders})
+			spans[kind] = append(spans[kind], leadSpan{seconds, orders})
 			return err
 		}
 		return nil
@@ -185,7 +212,7 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, kind := range leads {
 		if list := spans[kind]; len(list) > 0 {
-			slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.seconds, b.seconds) })
+			slices.SortFunc(list, func(a, b leadSpan) int { return cmp.Compare(a.seconds, b.seconds) })
 			l := leadTime{MedianSeconds: percentile(list, 50), P90Seconds: percentile(list, 90)}
 			l.From, l.To, _ = strings.Cut(kind, "-")
 			for _, sp := range list {
@@ -197,10 +224,10 @@ func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-type span struct{ seconds, orders int64 }
+type leadSpan struct{ seconds, orders int64 }
 
 // percentile returns the shortest span that p of 100 orders did not exceed. spans are in ascending order.
-func percentile(spans []span, p int64) int64 {
+func percentile(spans []leadSpan, p int64) int64 {
 	total, sum := int64(0), int64(0)
 	for _, s := range spans {
 		total += s.orders

@@ -39,11 +39,15 @@ type parcel struct {
 	ShippedAt  *time.Time      `json:"shipped_at"`
 	UpdatedAt  time.Time       `json:"updated_at"`
 	Cancelled  bool            `json:"order_cancelled"`
+	WaitsFor   []string        `json:"waits_for"` // while it is waiting: car, customer or both
 }
 
 const parcels = `
 	select id, version, status, order_id, customer_id, car, model, name, street, postal_code, city, country, ready_at, shipped_at, updated_at,
-	       exists (select from cancelled_order o where o.id = order_id)
+	       exists (select from cancelled_order o where o.id = order_id),
+	       case when status <> 'waiting' then '{}' else array_remove(array[
+			case when not exists (select from build b where b.order_id = shipment.order_id and b.car = shipment.car and b.status = 'finished') then 'car' end,
+			case when not exists (select from customer c where c.id = customer_id) then 'customer' end], null) end
 	  from shipment `
 
 // Short and ShortOrder return the ends of ids, enough to refer to them.

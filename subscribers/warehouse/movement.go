@@ -17,10 +17,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-const listed = 100
-
-// newest is the value of before for the first page of a list.
-const newest = math.MaxInt64
+// Lengths of a page of a list: without limit, and the most.
+const (
+	listed    = 100
+	maxListed = 1000
+)
 
 // A movement is one change of the stock of a part, with the stock after it.
 type movement struct {
@@ -72,37 +73,33 @@ func (m movement) Change() string {
 	return strings.Join(changes, ", ")
 }
 
-type movementList struct {
-	Movements []movement
-	Newest    bool  // this is the first page
-	Before    int64 // the parameter of the next page; 0: there is none
-}
+type movementList struct{ web.List[movement] }
 
-// readMovements returns a page of the movements of a part, or of all parts if it is "".
+// readMovements returns a page of the movements of a part, or of all parts if it is "". The request may set q to an order
+// or to the number of a purchase.
 func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movementList, err error) {
-	before, err := web.QueryInt(r.URL.Query(), "before", newest)
+	l, err := web.NewListing(r, listed, maxListed, new(int64))
 	if err != nil {
 		return list, err
 	}
-	list.Newest = before == newest
-	query, args := `
-		select id, part, moved_at, order_id, purchase, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after
-		  from movement where id < $1`, []any{before, listed + 1}
 	if part != "" {
 		if _, err := findPart(r.Context(), db, part); err != nil {
 			return list, err
 		}
-		query, args = query+` and part = $3`, append(args, part)
+		l.Where("part = ?", part)
 	}
-	rows, err := db.Query(r.Context(), query+` order by id desc limit $2`, args...)
+	if l.Number > 0 {
+		l.Where("purchase = ?", l.Number)
+	}
+	l.Find("movement", "id", "order_id")
+	end, args := l.SQL("id")
+	rows, err := db.Query(r.Context(), `
+		select id, part, moved_at, order_id, purchase, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after from movement`+end, args...)
 	if err != nil {
 		return list, err
 	}
-	list.Movements, err = pgx.CollectRows(rows, pgx.RowToStructByPos[movement])
-	if len(list.Movements) > listed {
-		list.Movements = list.Movements[:listed]
-		list.Before = list.Movements[listed-1].ID
-	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[movement])
+	list.List = web.NewList(l, found, func(m movement) []any { return []any{m.ID} })
 	return list, err
 }
 
@@ -138,7 +135,7 @@ func readHistory(r *http.Request, db *pgxpool.Pool) (h history, err error) {
 // Least returns the lower end of the drawing's vertical axis.
 func (l movementList) Least() int64 {
 	least := int64(math.MaxInt64)
-	for _, m := range l.Movements {
+	for _, m := range l.Items {
 		least = min(least, m.OnHandAfter, m.ReservedAfter)
 	}
 	return least
@@ -147,15 +144,15 @@ func (l movementList) Least() int64 {
 // Most returns the upper end of the axis. It is greater than Least.
 func (l movementList) Most() int64 {
 	most := l.Least() + 1
-	for _, m := range l.Movements {
+	for _, m := range l.Items {
 		most = max(most, m.OnHandAfter, m.ReservedAfter)
 	}
 	return most
 }
 
 // First and Last are the oldest and the newest movement of the drawing.
-func (l movementList) First() movement { return l.Movements[len(l.Movements)-1] }
-func (l movementList) Last() movement  { return l.Movements[0] }
+func (l movementList) First() movement { return l.Items[len(l.Items)-1] }
+func (l movementList) Last() movement  { return l.Items[0] }
 
 // OnHandLine and ReservedLine draw the stock as path data of an SVG, in a square of 100 by 100.
 func (l movementList) OnHandLine() string {
@@ -170,7 +167,7 @@ func (l movementList) line(level func(movement) int64) string {
 	var path strings.Builder
 	first, least, most := l.First().At, l.Least(), l.Most()
 	span := max(l.Last().At.Sub(first), time.Nanosecond)
-	for _, m := range slices.Backward(l.Movements) {
+	for _, m := range slices.Backward(l.Items) {
 		x, y := 97*float64(m.At.Sub(first))/float64(span), 100-100*float64(level(m)-least)/float64(most-least)
 		if path.Len() == 0 {
 			fmt.Fprintf(&path, "M0 %.2f", y)

@@ -77,22 +77,16 @@ func underWay(ctx context.Context, db *pgxpool.Pool, limit int) ([]purchase, err
 	return collectPurchases(db.Query(ctx, selectPurchase+`where arrived_at is null order by due_at, number limit $1`, limit))
 }
 
-type purchaseList struct {
-	Purchases []purchase
-	Newest    bool  // this is the first page
-	Before    int64 // the parameter of the next page; 0: there is none
-}
-
-func readPurchases(r *http.Request, db *pgxpool.Pool) (list purchaseList, err error) {
-	before, err := web.QueryInt(r.URL.Query(), "before", newest)
+// readPurchases returns a page of the purchases, the newest first. The request may set q to the number of one.
+func readPurchases(r *http.Request, db *pgxpool.Pool) (list web.List[purchase], err error) {
+	l, err := web.NewListing(r, listed, maxListed, new(int64))
 	if err != nil {
 		return list, err
 	}
-	list.Newest = before == newest
-	list.Purchases, err = collectPurchases(db.Query(r.Context(), selectPurchase+`where number < $1 order by number desc limit $2`, before, listed+1))
-	if len(list.Purchases) > listed {
-		list.Purchases = list.Purchases[:listed]
-		list.Before = list.Purchases[listed-1].Number
+	if l.Q != "" {
+		l.Where("number = ?", l.Number)
 	}
-	return list, err
+	end, args := l.SQL("number")
+	found, err := collectPurchases(db.Query(r.Context(), selectPurchase+end, args...))
+	return web.NewList(l, found, func(p purchase) []any { return []any{p.Number} }), err
 }

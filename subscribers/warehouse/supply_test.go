@@ -2,7 +2,6 @@ package warehouse
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -72,7 +71,7 @@ func TestArrivals(t *testing.T) {
 	}
 
 	var why, changes []string
-	for _, m := range movements(t, pool, "", "body-van").Movements {
+	for _, m := range movements(t, pool, "", "body-van").Items {
 		why, changes = append(why, m.Why()), append(changes, m.Change())
 	}
 	first, second := entry(t, 1, 1, "").ID.String()[28:], entry(t, 2, 1, "").ID.String()[28:]
@@ -95,31 +94,31 @@ func TestNoMovementWithoutAChange(t *testing.T) {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	page := []feed.Entry{entry(t, 1, 1, order.Placed, line(3, "volta", "heat_pump")), entry(t, 2, 1, order.Placed, line(1, "ohm"))}
 	copyPage(t, pool, page...)
-	moved := len(movements(t, pool, "", "").Movements)
+	moved := len(movements(t, pool, "", "").Items)
 	if _, err := pool.Exec(t.Context(), `update orders set version = 0`); err != nil { // as after a walk: everything is newer
 		t.Fatal(err)
 	}
 	copyPage(t, pool, page...)
-	if again := len(movements(t, pool, "", "").Movements); again != moved {
+	if again := len(movements(t, pool, "", "").Items); again != moved {
 		t.Errorf("%d movements became %d", moved, again)
 	}
 	copyPage(t, pool, entry(t, 1, 2, order.Placed, line(4, "volta"))) // only the difference moves
 	copyBuilds(t, pool, built(1, 1, 1, carbuild.Finished, "volta"))
-	moved = len(movements(t, pool, "", "").Movements)
+	moved = len(movements(t, pool, "", "").Items)
 	if _, err := pool.Exec(t.Context(), `update build set version = 0`); err != nil {
 		t.Fatal(err)
 	}
 	copyBuilds(t, pool, built(1, 1, 1, carbuild.Finished, "volta"))
-	if again := len(movements(t, pool, "", "").Movements); again != moved {
+	if again := len(movements(t, pool, "", "").Items); again != moved {
 		t.Errorf("with a build, %d movements became %d", moved, again)
 	}
-	if m := movements(t, pool, "", "body-small").Movements[0]; m.OnHand != -1 || m.Reserved != -1 || m.OnHandAfter != 29 || !strings.HasPrefix(m.Why(), "Built in for order ") {
+	if m := movements(t, pool, "", "body-small").Items[0]; m.OnHand != -1 || m.Reserved != -1 || m.OnHandAfter != 29 || !strings.HasPrefix(m.Why(), "Built in for order ") {
 		t.Errorf("%+v", m)
 	}
-	if m := movements(t, pool, "", "heat-pump").Movements[0]; m.Reserved != -3 || m.ReservedAfter != 0 {
+	if m := movements(t, pool, "", "heat-pump").Items[0]; m.Reserved != -3 || m.ReservedAfter != 0 {
 		t.Errorf("%+v", m)
 	}
-	if m := movements(t, pool, "", "wheel").Movements[1]; m.Reserved != 4 || m.ReservedAfter != 20 {
+	if m := movements(t, pool, "", "wheel").Items[1]; m.Reserved != 4 || m.ReservedAfter != 20 {
 		t.Errorf("%+v", m)
 	}
 }
@@ -144,17 +143,22 @@ func TestLists(t *testing.T) {
 	var walked []movement
 	for query := ""; ; {
 		list := movements(t, pool, query, "battery-module")
-		if list.Newest != (query == "") || len(list.Movements) > listed {
-			t.Fatalf("%d movements, newest %t", len(list.Movements), list.Newest)
+		if (list.Newest == "") != (query == "") || len(list.Items) > listed {
+			t.Fatalf("%d movements, newest %s", len(list.Items), list.Newest)
 		}
 		if line := list.OnHandLine(); !strings.HasPrefix(line, "M0 ") || !strings.HasSuffix(line, "H100") || strings.Contains(line, "NaN") {
 			t.Errorf("a line %s", line)
 		}
-		walked = append(walked, list.Movements...)
-		if list.Before == 0 {
+		walked = append(walked, list.Items...)
+		if list.Newer != "" {
+			if back := movements(t, pool, strings.TrimPrefix(list.Newer, "/?"), "battery-module"); len(back.Items) != listed || back.Items[listed-1].ID <= list.Items[0].ID {
+				t.Errorf("back to %s: %d movements", list.Newer, len(back.Items))
+			}
+		}
+		if list.Older == "" {
 			break
 		}
-		query = fmt.Sprint("before=", list.Before)
+		query = strings.TrimPrefix(list.Older, "/?")
 	}
 	var all int
 	if err := pool.QueryRow(t.Context(), `select count(*) from movement where part = 'battery-module'`).Scan(&all); err != nil {
@@ -180,8 +184,18 @@ func TestLists(t *testing.T) {
 		t.Error(err)
 	}
 	purchases, err := readPurchases(httptest.NewRequest(http.MethodGet, "/?before=3", nil), pool)
-	if err != nil || len(purchases.Purchases) != 2 || purchases.Purchases[0].Number != 2 || purchases.Newest || purchases.Before != 0 {
+	if err != nil || len(purchases.Items) != 2 || purchases.Items[0].Number != 2 || purchases.Newest == "" || purchases.Older != "" {
 		t.Errorf("%+v, %v", purchases, err)
+	}
+	for q, want := range map[string]int{"2": 1, "999999": 0, entry(t, 1, 1, "").ID.String(): 0} {
+		if found, err := readPurchases(httptest.NewRequest(http.MethodGet, "/?q="+q, nil), pool); err != nil || len(found.Items) != want {
+			t.Errorf("purchases %s: %+v, %v", q, found, err)
+		}
+	}
+	for q, want := range map[string]int{"2": 2, entry(t, 1, 1, "").ID.String(): 6, entry(t, 1, 1, "").ID.String()[:13]: 6} {
+		if found := movements(t, pool, "q="+q, ""); len(found.Items) != want {
+			t.Errorf("movements of %s: %+v", q, found)
+		}
 	}
 	list, err := suppliers(t.Context(), pool)
 	if err != nil {

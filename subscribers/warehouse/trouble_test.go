@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ func TestShortagesFirst(t *testing.T) {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	show := func() string {
 		t.Helper()
-		d, err := overview(t.Context(), pool)
+		d, err := overview(httptest.NewRequest("GET", "/", nil), pool)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +32,7 @@ func TestShortagesFirst(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `update part set reserved = on_hand + case part when 'seat' then 9 else 2 end where part in ('motor', 'seat')`); err != nil {
 		t.Fatal(err)
 	}
-	const want = `<strong>2 parts are short, for which cars wait:</strong> <a href="/parts/seat">Seat</a> (9), <a href="/parts/motor">Drive motor</a> (2).`
+	const want = `<strong>2 parts are short, for which cars wait:</strong> <a href="/orders?part=seat">Seat</a> (9), <a href="/orders?part=motor">Drive motor</a> (2).`
 	if page := show(); !strings.Contains(page, want) {
 		t.Error(page)
 	}

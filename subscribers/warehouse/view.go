@@ -3,11 +3,14 @@ package warehouse
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A part is a part as the page and the API show it. Quantities are in pieces.
@@ -41,7 +44,25 @@ func parts(ctx context.Context, db *pgxpool.Pool) ([]part, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 }
 
+// A column of the stock can be sorted by.
+type column struct {
+	Name, Text string
+	Sorted     string // for aria-sort: ascending or descending; "": it is not
+	value      func(part) int64
+	most       bool // the most come first
+}
+
+func columns() []column {
+	return []column{
+		{Name: "on-hand", Text: "On hand", value: func(p part) int64 { return p.OnHand }},
+		{Name: "reserved", Text: "Reserved", value: func(p part) int64 { return p.Reserved }, most: true},
+		{Name: "on-order", Text: "On order", value: func(p part) int64 { return p.OnOrder }, most: true},
+		{Name: "available", Text: "Available", value: part.Available},
+	}
+}
+
 type data struct {
+	Columns   []column
 	Parts     []part
 	Purchases []purchase // the next to arrive
 	UnderWay  int64
@@ -58,7 +79,14 @@ func (d data) Shortages() []part {
 	return short
 }
 
-func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
+// overview returns the page of the stock. The request may set sort to a column: by default it is sorted by name.
+func overview(r *http.Request, db *pgxpool.Pool) (d data, err error) {
+	ctx, by := r.Context(), r.URL.Query().Get("sort")
+	d.Columns = columns()
+	sorted := slices.IndexFunc(d.Columns, func(c column) bool { return c.Name == by })
+	if sorted < 0 && by != "" {
+		return d, web.Errorf(http.StatusBadRequest, "The parameter sort takes on-hand, reserved, on-order or available.")
+	}
 	if d.Parts, err = parts(ctx, db); err != nil {
 		return d, err
 	}
@@ -70,6 +98,19 @@ func overview(ctx context.Context, db *pgxpool.Pool) (d data, err error) {
 		}
 	}
 	slices.SortFunc(d.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) })
+	if sorted >= 0 {
+		c := &d.Columns[sorted]
+		c.Sorted = "ascending"
+		if c.most {
+			c.Sorted = "descending"
+		}
+		slices.SortStableFunc(d.Parts, func(a, b part) int {
+			if c.most {
+				a, b = b, a
+			}
+			return cmp.Compare(c.value(a), c.value(b))
+		})
+	}
 	if d.Purchases, err = underWay(ctx, db, 10); err != nil {
 		return d, err
 	}

@@ -75,22 +75,21 @@ func Service() *subscriber.Service {
 			return traceOrder(ctx, s.DB, id)
 		},
 		Routes: func(s *subscriber.Site) {
-			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r.Context(), s.DB) })
+			s.Page("/", "Parts", partsPage, func(r *http.Request) (any, error) { return overview(r, s.DB) })
 			s.Page("/parts/:part", "Stock history", historyPage, func(r *http.Request) (any, error) { return readHistory(r, s.DB) })
 			s.Page("/purchases", "Purchases", purchasesPage, func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
+			s.Page("/orders", "Orders", ordersPage, func(r *http.Request) (any, error) { return showOrders(r, s.DB) })
 			s.Page("/suppliers", "Suppliers", suppliersPage, func(r *http.Request) (any, error) {
 				list, err := suppliers(r.Context(), s.DB)
 				return supplierList{list, set.LeadSpeed.words()}, err
 			})
 			s.Page("/reservations/:id", "Reservation", orderPage, func(r *http.Request) (any, error) { return readOrder(r.Context(), s.DB, r.PathValue("id")) })
 			s.JSON("/api/parts", func(r *http.Request) (any, error) { return parts(r.Context(), s.DB) })
-			s.JSON("/api/purchases", func(r *http.Request) (any, error) {
-				list, err := readPurchases(r, s.DB)
-				return list.Purchases, err
-			})
+			s.JSON("/api/purchases", func(r *http.Request) (any, error) { return readPurchases(r, s.DB) })
+			s.JSON("/api/orders", func(r *http.Request) (any, error) { return readOrders(r, s.DB) })
 			s.JSON("/api/movements", func(r *http.Request) (any, error) {
 				list, err := readMovements(r, s.DB, r.URL.Query().Get("part"))
-				return list.Movements, err
+				return list.List, err
 			})
 			s.JSON("/api/suppliers", func(r *http.Request) (any, error) { return suppliers(r.Context(), s.DB) })
 		},
@@ -103,6 +102,7 @@ var pages embed.FS
 var (
 	partsPage     = web.Template(pages, "warehouse.html")
 	historyPage   = web.Template(pages, "part.html")
+	ordersPage    = web.Template(pages, "orders.html")
 	purchasesPage = web.Template(pages, "purchases.html")
 	suppliersPage = web.Template(pages, "suppliers.html")
 )

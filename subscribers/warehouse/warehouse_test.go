@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -363,7 +364,7 @@ func TestPurchases(t *testing.T) {
 		t.Errorf("%d numbers are missing: %v", gaps, err)
 	}
 
-	view, err := overview(t.Context(), pool)
+	view, err := overview(httptest.NewRequest("GET", "/", nil), pool)
 	if err != nil {
 		t.Fatal(err)
 	}
