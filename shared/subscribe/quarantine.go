@@ -87,6 +87,31 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
+// errIncomplete means that Complete has refused an entry.
+var errIncomplete = errors.New("the source has not published all that the copy needs")
+
+// complete returns an error that is errIncomplete if Complete refuses one of the entries. What check refuses is left
+// out, since it is rejected.
+func (q *quarantine) complete(entries []feed.Entry) (err error) {
+	if q.Complete == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = errors.New((&panicError{"complete", v}).unquoted())
+		}
+	}()
+	for _, e := range entries {
+		if e.Deleted || q.isBad(e) {
+			continue
+		}
+		if err := q.Complete(e); err != nil {
+			return fmt.Errorf("%w: version %d of the entity %s, at position %d, %w", errIncomplete, e.Version, e.ID, e.Position, err)
+		}
+	}
+	return nil
+}
+
 // lookPages is the number of pages in which one poll searches for an entry that the check passes.
 const lookPages = 10
 
