@@ -116,7 +116,7 @@ func TestColumns(t *testing.T) {
 	want(t, anew, "24 24 0 0 2")
 	s.put(t, 5, 5)
 	incomplete(t, third, `version 3 of the entity `+numbered(5).String())
-	want(t, newColumns(t, s, pool, "title=name"), "24 24 24 0 4")
+	want(t, newColumns(t, s, pool, "title=name"), "24 24 24 0 3")
 }
 
 func cursorOf(t *testing.T, p *poller) (cursor string) {

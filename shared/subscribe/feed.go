@@ -45,8 +45,8 @@ type Feed struct {
 
 	// Complete, if set, returns an error for an entity that lacks something which the copy needs and the source has yet
 	// to publish, such as a member. The error must not quote the entity. The copy then stays before the page of that
-	// entry, and its status says why. A resync reads the rest of the feed: the copy goes on, by itself, when the newest
-	// version of each entity is complete or deleted.
+	// entry, and its status says why. If there are more pages, a resync reads them. The copy goes on, by itself, when
+	// the newest version of each entity is complete or deleted.
 	Complete func(feed.Entry) error
 
 	// Columns without Apply makes Table a pure copy. Like Batch.Upsert, the engine fills these columns, in addition to

@@ -87,11 +87,16 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
-// errIncomplete means that Complete has refused an entry.
-var errIncomplete = errors.New("the source has not published all that the copy needs")
+// An incompleteError means that Complete has refused an entry of which a later page may have a complete version.
+type incompleteError struct{ error }
 
-// complete returns an error that is errIncomplete if Complete refuses one of the entries. What check refuses is left
-// out, since it is rejected.
+func isIncomplete(err error) bool {
+	_, is := errors.AsType[*incompleteError](err)
+	return is
+}
+
+// complete returns an error if Complete refuses one of the entries. What check refuses is left out, since it is
+// rejected.
 func (q *quarantine) complete(entries []feed.Entry) (err error) {
 	if q.Complete == nil {
 		return nil
@@ -106,7 +111,7 @@ func (q *quarantine) complete(entries []feed.Entry) (err error) {
 			continue
 		}
 		if err := q.Complete(e); err != nil {
-			return fmt.Errorf("%w: version %d of the entity %s, at position %d, %w", errIncomplete, e.Version, e.ID, e.Position, err)
+			return fmt.Errorf("version %d of the entity %s, at position %d, %w", e.Version, e.ID, e.Position, err)
 		}
 	}
 	return nil
