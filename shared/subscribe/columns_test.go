@@ -92,6 +92,10 @@ func TestColumns(t *testing.T) {
 		t.Errorf("a process that does not know the new column, after the resync: %v", err)
 	}
 	want(t, newColumns(t, s, pool, "title=name"), "25 25 25 0 2")
+	s.put(t, 2, 2)
+	if err := second.poll(t.Context(), false); !errors.Is(err, errFenced) {
+		t.Errorf("a process with other columns than the one that was started last: %v", err)
+	}
 
 	incomplete := func(t *testing.T, p *poller, at string) {
 		t.Helper()

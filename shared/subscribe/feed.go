@@ -29,6 +29,9 @@ type Feed struct {
 	// at the end of a resync, which entities the source no longer has. Two feeds of a database must not share a Table.
 	// If the Table of a feed changes, the feed is read again from its start.
 	Table string
+	// Resync is a reason to read the feed again from its start, such as that Table was emptied. It counts when the
+	// subscriber is made. Empty means that there is none.
+	Resync string
 	// Kept is an SQL condition on an entity e.id, for a service that keeps something about an entity outside Table. It
 	// must be true as long as the service has something that Apply removes when the entity is deleted. With it the
 	// engine finds what a table that was restored alone still says about an erased entity. Empty means that nothing is
@@ -54,8 +57,8 @@ type Feed struct {
 	// and commits do not wait for the disk: if a crash of the database loses rows, it loses the cursor with them, and
 	// the entries are copied again. With Apply, Columns names what Apply fills.
 	//
-	// If a column is new, a resync fills it. A process that does not know a column that another one of the service has
-	// added copies nothing.
+	// If a column is new, a resync fills it. While processes of the service have different columns, only those copy that
+	// have the columns of the last one that was started.
 	Columns []string
 
 	// Apply brings the service's own tables to the state in the batch, in tx, which is read committed. Each entity of

@@ -194,7 +194,7 @@ func (t *target) key() string { return t.service + "/" + t.Name }
 
 // create makes the subscription's rows at the first start. It fails if another subscription keeps its copy in the same
 // table, since each would take the other's rows for its own. If the feed's table is another one than before, it may be
-// empty, so create begins a resync, as it does if a column is new. If nothing has changed, create writes nothing and locks no row: a commit that
+// empty, so create begins a resync, as it does if a column is new and for Resync. If nothing has changed, create writes nothing and locks no row: a commit that
 // writes waits for a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
@@ -202,9 +202,10 @@ func (t *target) create(ctx context.Context) error {
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
 			update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
-			       resync_reason = case when table_name <> $3 then 'The copy has another table now.' else 'The copy has a new column.' end
-			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns) and resync_cursor is null`,
-			t.service, t.Name, t.Table, t.columns())
+			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
+			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
+			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,
+			t.service, t.Name, t.Table, t.columns(), t.Resync)
 		b.Queue(`
 			insert into subscription (service, feed, table_name, columns)
 			select $1, $2, $3, $4::text[] where not exists (

@@ -16,6 +16,9 @@ import (
 
 // applyWhole writes whole entities.
 func (t *table) applyWhole(ctx context.Context, tx pgx.Tx, b *subscribe.Batch) error {
+	if err := t.addMissing(ctx, tx, b.Entities); err != nil {
+		return err
+	}
 	n := len(b.Entities)
 	ids, versions, updated, entities := make([]uuid.UUID, n), make([]int64, n), make([]any, n), make([]string, n)
 	for i, e := range b.Entities {
@@ -32,10 +35,8 @@ func (t *table) applyWhole(ctx context.Context, tx pgx.Tx, b *subscribe.Batch) e
 
 // apply writes columns.
 func (t *table) apply(ctx context.Context, tx pgx.Tx, b *subscribe.Batch) error {
-	if len(t.missing) > 0 && len(b.Entities) > 0 {
-		if err := t.addMissing(ctx, tx, b.Entities); err != nil {
-			return err
-		}
+	if err := t.addMissing(ctx, tx, b.Entities); err != nil {
+		return err
 	}
 	return b.Upsert(ctx, tx, t.name, texts(t.columns)...)
 }
@@ -44,6 +45,9 @@ func (t *table) apply(ctx context.Context, tx pgx.Tx, b *subscribe.Batch) error 
 // adds them when no row has them null: to an empty table, and at the end of a resync, which writes all rows. An attempt
 // may be rolled back, and columns keep the types of the first one, by which connections have prepared statements.
 func (t *table) addMissing(ctx context.Context, tx pgx.Tx, entities []feed.Entry) error {
+	if len(t.missing) == 0 || len(entities) == 0 {
+		return nil
+	}
 	has, err := columnsOf(ctx, tx, t.name)
 	if err != nil {
 		return err
@@ -67,6 +71,9 @@ func (t *table) addMissing(ctx context.Context, tx pgx.Tx, entities []feed.Entry
 }
 
 func (t *table) typeOf(c column, entities []feed.Entry) string {
+	if t.columns == nil {
+		return map[string]string{"updated": "timestamptz", "entity": "jsonb"}[c.name]
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.types == nil {

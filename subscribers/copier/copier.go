@@ -101,7 +101,9 @@ func run(ctx context.Context, env map[string]string, stdout io.Writer, known []*
 			if err := t.prepare(ctx, db); err != nil {
 				return fmt.Errorf("%s: %w", t.variable(), err)
 			}
-			feeds[i].Table = t.name
+			if feeds[i].Table = t.name; t.resync {
+				feeds[i].Resync = "The table was empty, or lacked a column."
+			}
 		}
 		return nil
 	}

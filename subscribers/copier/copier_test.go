@@ -86,8 +86,13 @@ func TestColumns(t *testing.T) {
 	start := func(table string) *process {
 		return s.start(t, db, map[string]string{"TABLE_ORDERS": table}, "orders")
 	}
-	s.put(t, "orders", 1, `{"status": "placed"}`, `{"status": "paid"}`)
+	s.down.Store(true)
 	p := start("purchase(status)")
+	p.says(t, "orders", "503")
+	want(t, db, `select * from purchase`, ``)
+	s.down.Store(false)
+	p.upToDate(t, s, "orders")
+	s.put(t, "orders", 1, `{"status": "placed"}`, `{"status": "paid"}`)
 	p.upToDate(t, s, "orders")
 	want(t, db, `select status from purchase`, `(paid) (placed)`)
 	p.kill()
@@ -140,12 +145,17 @@ func TestColumns(t *testing.T) {
 	want(t, db, `select status, total from purchase`, `(new,1) (paid,) (sent,7)`)
 	p.kill()
 
-	// The whole entity beside columns, and a table that is dropped.
+	// The whole entity beside columns, a table that is dropped, and one that is emptied.
 	p = start("purchase")
 	p.upToDate(t, s, "orders")
 	want(t, db, `select entity, updated is not null from purchase`, `("{""total"": 1, ""status"": ""new""}",t) ("{""total"": 7, ""status"": ""sent""}",t) ("{""total"": null, ""status"": ""paid""}",t)`)
 	p.kill()
 	exec1(t, db, `drop table purchase`)
+	p = start("purchase")
+	p.upToDate(t, s, "orders")
+	want(t, db, `select count(entity) from purchase`, `(3)`)
+	p.kill()
+	exec1(t, db, `truncate purchase; alter table purchase drop column entity`)
 	p = start("purchase")
 	p.upToDate(t, s, "orders")
 	want(t, db, `select count(entity) from purchase`, `(3)`)
@@ -186,7 +196,9 @@ func TestKilled(t *testing.T) {
 	p.upToDate(t, s, "orders")
 	p.upToDate(t, s, "invoices")
 	const newest = `select distinct on (entity_id) entity_id as id, version, convert_from(payload, 'UTF8')::jsonb as entity from feed_entry where feed = `
-	digest := func(query string) string { return `select count(*), md5(string_agg(row::text, '|' order by id)) from (` + query + `) as row` }
+	digest := func(query string) string {
+		return `select count(*), md5(string_agg(row::text, '|' order by id)) from (` + query + `) as row`
+	}
 	for table, published := range map[string][2]string{
 		"orders":   {`select id, version, (entity ->> 'id')::bigint, entity ->> 'status', entity ->> 'status' from (` + newest + `'orders' order by entity_id, version desc) as e where entity is not null`, `select id, version, number, status, again from purchase`},
 		"invoices": {`select * from (` + newest + `'invoices' order by entity_id, version desc) as e where entity is not null`, `select id, version, entity from invoices`},

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +51,7 @@ func numbered(n int) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appe
 // A source publishes feeds.
 type source struct {
 	url  string // without the name of the feed
+	down atomic.Bool
 	log  *publish.Log
 	pool *pgxpool.Pool
 }
@@ -67,7 +69,14 @@ func newSource(t *testing.T, feeds ...string) *source {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.log.Close)
-	server := httptest.NewServer(feedhttp.New(s.log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, described...))
+	handler := feedhttp.New(s.log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, described...)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	s.url = server.URL + "/feeds/"
 	return s

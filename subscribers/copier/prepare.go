@@ -50,16 +50,12 @@ func (t *table) prepare(ctx context.Context, db *pgxpool.Pool) error {
 	})
 }
 
-// create makes the table. If there was one before, a resync fills the new one.
 func (t *table) create(ctx context.Context, tx pgx.Tx) error {
 	sql := `create table ` + quoted(t.name) + ` (id uuid primary key, version bigint not null`
 	if t.columns == nil {
 		sql += `, updated timestamptz not null, entity jsonb not null`
 	}
 	_, err := tx.Exec(ctx, sql+`)`)
-	if err == nil {
-		_, err = tx.Exec(ctx, `update subscription set columns = '{}' where service = $1 and table_name = $2`, Name, t.name)
-	}
 	return err
 }
 
@@ -83,46 +79,24 @@ func (t *table) adopt(ctx context.Context, tx pgx.Tx) error {
 	if rows && !ours {
 		return fmt.Errorf("the table %s exists and has rows that are no copy of this feed; name another one, or empty it", t.name)
 	}
-	filled := append(slices.Clone(ofEntries), wholeEntity...)
-	if t.columns != nil {
-		filled = slices.Clone(ofEntries)
-		for _, c := range t.columns {
-			filled = append(filled, c.name)
-		}
-	}
 	for name, c := range has {
-		if c.Needed && !slices.Contains(filled, name) {
+		filled := slices.Contains(ofEntries, name) || slices.ContainsFunc(t.filled(), func(c column) bool { return c.name == name })
+		if c.Needed && !filled {
 			return fmt.Errorf("the column %s of the table %s is not null, has no default, and is not filled; drop it, give it a default, or name another table", name, t.name)
 		}
 	}
 	return nil
 }
 
-// findMissing finds the columns that the table does not have. Their types are known when entities come. It forgets that
-// the copy had them, so that a resync fills them.
+// findMissing finds the columns that the table does not have, and whether a resync has to fill it. The types of missing
+// columns are known when entities come.
 func (t *table) findMissing(ctx context.Context, tx pgx.Tx) error {
 	has, err := columnsOf(ctx, tx, t.name)
 	if err != nil {
 		return err
 	}
-	t.missing = slices.DeleteFunc(slices.Clone(t.columns), func(c column) bool { _, is := has[c.name]; return is })
-	gone := texts(t.missing)
-	if t.columns == nil {
-		for i, kind := range []string{"timestamptz", "jsonb"} {
-			name := wholeEntity[i]
-			if _, is := has[name]; is {
-				continue
-			}
-			gone = append(gone, name)
-			if _, err := tx.Exec(ctx, `alter table `+quoted(t.name)+` add column `+name+` `+kind); err != nil {
-				return err
-			}
-		}
-	}
-	_, err = tx.Exec(ctx, `
-		update subscription set columns = array(select unnest(columns) except select unnest($3::text[]))
-		 where service = $1 and feed = $2 and columns && $3`, Name, t.feed, gone)
-	return err
+	t.missing = slices.DeleteFunc(slices.Clone(t.filled()), func(c column) bool { _, is := has[c.name]; return is })
+	return tx.QueryRow(ctx, `select $1 or not exists (select from `+quoted(t.name)+`)`, len(t.missing) > 0).Scan(&t.resync)
 }
 
 // A present is a column that a table has.

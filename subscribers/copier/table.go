@@ -24,6 +24,7 @@ type table struct {
 
 	name    string   // with its schema, once prepared
 	missing []column // the table had none of them at the start
+	resync  bool     // it is empty, or lacks columns
 
 	mu    sync.Mutex
 	types map[string]string // of the missing columns, by their names, as the first entities have them
@@ -55,8 +56,8 @@ var (
 	tableText   = regexp.MustCompile(`^(?:([^.(]+)\.)?([^.(]+)(?:\((.*)\))?$`)
 	nameText    = regexp.MustCompile(`^[^\x00-\x1f"(),.=?]{1,63}$`)
 	ofEntries   = []string{"id", "version"}
-	ofEveryRow  = []string{"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"} // PostgreSQL, "System Columns"
-	wholeEntity = []string{"updated", "entity"}
+	ofEveryRow  = []string{"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}                       // PostgreSQL, "System Columns"
+	wholeEntity = []column{{name: "updated", member: "updated"}, {name: "entity", member: "entity"}} // of the entry
 )
 
 // parse reads a setting. Without one, the table has the name of the feed.
@@ -118,11 +119,19 @@ func checkName(name string) error {
 
 // subscription returns the feed; its Table is known when t is prepared.
 func (t *table) subscription() subscribe.Feed {
-	f := subscribe.Feed{Name: t.feed, Schedule: schedule, Apply: t.applyWhole, Columns: wholeEntity}
+	f := subscribe.Feed{Name: t.feed, Schedule: schedule, Apply: t.applyWhole, Columns: texts(t.filled())}
 	if t.columns != nil {
-		f.Apply, f.Complete, f.Columns = t.apply, t.complete, texts(t.columns)
+		f.Apply, f.Complete = t.apply, t.complete
 	}
 	return f
+}
+
+// filled returns the columns beside id and version.
+func (t *table) filled() []column {
+	if t.columns == nil {
+		return wholeEntity
+	}
+	return t.columns
 }
 
 func texts(columns []column) []string {
