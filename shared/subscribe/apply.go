@@ -72,10 +72,10 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 // the page fails as a whole, commit tries it in parts, to find the entries at fault.
 func (a *applier) commit(ctx context.Context, t *turn) error {
 	if err := a.quarantine.complete(t.entries); err != nil {
-		if t.endsPoll() { // what the source publishes next will be on this page
-			return &pageError{what: "pause before the page after " + t.from.cursor.String(), err: err}
+		if t.endsPoll() { // else a later page may have a complete version, which poll looks for
+			err = &pageError{what: "the copy pauses before the page after " + t.from.cursor.String(), err: err}
 		}
-		return &incompleteError{err}
+		return err
 	}
 	ctx, cancel := finishing(ctx)
 	defer cancel()

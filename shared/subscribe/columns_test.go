@@ -102,7 +102,7 @@ func TestColumns(t *testing.T) {
 		before, rows := cursorOf(t, p), shown(t, p.pool)
 		for range 2 {
 			err := p.poll(context.Background(), false)
-			if err == nil || !strings.Contains(err.Error(), at) || !strings.HasPrefix(err.Error(), "pause before the ") {
+			if err == nil || !strings.Contains(err.Error(), at) || !strings.HasPrefix(err.Error(), "the copy pauses before the ") {
 				t.Errorf("an entity lacks a member: %v", err)
 			}
 		}

@@ -100,7 +100,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		switch {
 		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
-		case isIncomplete(err):
+		case errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrApply):
 			err = p.resyncer.begin(ctx, "An entity lacks what the copy needs: a later version may have it.", nil)
 		case !errors.Is(err, errFenced):
 			return err

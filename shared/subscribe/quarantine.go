@@ -87,16 +87,20 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
-// An incompleteError means that Complete has refused an entry of which a later page may have a complete version.
-type incompleteError struct{ error }
-
-func isIncomplete(err error) bool {
-	_, is := errors.AsType[*incompleteError](err)
-	return is
+// An incompleteError means that Complete has refused an entry.
+type incompleteError struct {
+	feed.Entry
+	reason error
 }
 
-// complete returns an error if Complete refuses one of the entries. What check refuses is left out, since it is
-// rejected.
+func (e *incompleteError) Error() string {
+	return fmt.Sprintf("version %d of the entity %s, at position %d, %v", e.Version, e.ID, e.Position, e.reason)
+}
+func (e *incompleteError) Unwrap() error        { return e.reason }
+func (e *incompleteError) Is(target error) bool { return target == ErrIncomplete }
+
+// complete returns an error that is ErrIncomplete if Complete refuses one of the entries. What check refuses is left
+// out, since it is rejected.
 func (q *quarantine) complete(entries []feed.Entry) (err error) {
 	if q.Complete == nil {
 		return nil
@@ -111,7 +115,7 @@ func (q *quarantine) complete(entries []feed.Entry) (err error) {
 			continue
 		}
 		if err := q.Complete(e); err != nil {
-			return fmt.Errorf("version %d of the entity %s, at position %d, %w", e.Version, e.ID, e.Position, err)
+			return &incompleteError{e, err}
 		}
 	}
 	return nil

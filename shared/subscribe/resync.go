@@ -152,7 +152,7 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 // own, and rejected entries are changed last.
 func (r *resyncer) end(ctx context.Context, at progress) error {
 	if err := r.completeNoted(ctx); err != nil {
-		return &pageError{what: "pause before the end of the resync", err: err}
+		return &pageError{what: "the copy pauses before the end of the resync", err: err}
 	}
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays

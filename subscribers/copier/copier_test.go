@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,11 @@ func TestColumns(t *testing.T) {
 	if got := p.status(t, "orders"); got.Cursor != before || got.FailingSince == nil {
 		t.Errorf("it is at %s since %v", got.Cursor, got.FailingSince)
 	}
+	resp, err := http.Post(p.url+"/subscriptions/orders/poll", "", nil)
+	if err != nil || resp.StatusCode != http.StatusBadGateway {
+		t.Error(resp.Status, err)
+	}
+	resp.Body.Close()
 	s.put(t, "orders", 3, "")
 	p.upToDate(t, s, "orders")
 	if got := p.status(t, "orders"); got.Generation != 2 {
