@@ -112,12 +112,12 @@ func TestColumns(t *testing.T) {
 	}
 	third := newColumns(t, s, pool, "title=name", "color")
 	incomplete(t, third, `version 1 of the entity `+numbered(3).String()+`, at position 3, lacks "color"`)
-	anew := newColumns(t, s, fresh, "title=name", "color")
-	incomplete(t, anew, `at position 3, lacks "color"`)
+	empty := newColumns(t, s, fresh, "title=name", "color")
+	incomplete(t, empty, `at position 3, lacks "color"`)
 	painted(t, 1, 25)
 	s.remove(t, 4)
 	want(t, third, "24 24 24 0 3") // null is a value
-	want(t, anew, "24 24 0 0 2")
+	want(t, empty, "24 24 0 0 2")
 	s.put(t, 5, 5)
 	incomplete(t, third, `version 3 of the entity `+numbered(5).String())
 	want(t, newColumns(t, s, pool, "title=name"), "24 24 24 0 3")
