@@ -21,6 +21,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/subscribers/assembly"
 	"github.com/edison-cars/data-feeds/subscribers/billing"
+	"github.com/edison-cars/data-feeds/subscribers/copier"
 	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
 	"github.com/edison-cars/data-feeds/subscribers/mailer"
@@ -79,18 +80,19 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 		}
 		return daemon.Usagef("%w%s", err, cmp.Or(hint, "; see "+cmd.CommandPath()+" --help"))
 	})
-	here := operate.Defaults{Optional: []string{"relay"}} // which runs beside a broker
+	here := operate.Defaults{Optional: []string{"relay", copier.Name}} // which run beside a broker, and a feed of any kind
 	for _, s := range services() {
 		root.AddCommand(serviceCommand(s, env, stdout))
 		here.Services = append(here.Services, directory.Service{Name: s.Name, URL: "http://" + s.Addr, Text: s.Text})
 	}
+	here.Services = append(here.Services, directory.Service{Name: copier.Name, URL: "http://" + copier.Addr, Text: "keeps copies of any feeds"})
 	var addresses []string
 	for _, s := range services() {
 		addresses = append(addresses, s.Addr)
 	}
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout), scaffold.Command(env, addresses), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout), copier.Command(env, stdout, services()), scaffold.Command(env, addresses), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)
@@ -168,7 +170,7 @@ func list(operators []*cobra.Command, w io.Writer) error {
 	for _, c := range operators {
 		fmt.Fprintf(tw, "  %s\t%s\n", c.Use, c.Short)
 	}
-	fmt.Fprintln(tw, "\nnew NAME --feed URL writes a new service. follow URL prints the entries of any feed as they arrive. check URL checks its source against the protocol,\n"+
+	fmt.Fprintln(tw, "\nnew NAME --feed URL writes a new service. copy keeps copies of any feeds in tables, without code. follow URL prints the entries of any feed as they arrive. check URL checks its source against the protocol,\n"+
 		"prove -- COMMAND a reader. completion is that of a shell, --version the version. COMMAND --help says more.")
 	return tw.Flush()
 }

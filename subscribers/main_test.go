@@ -278,6 +278,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"check", "http://feeds.example/feeds/orders"}, map[string]string{"FEED_TOKEN": "secret"}, "--plain-hosts"},
 		{[]string{"check", "https://feeds.example/feeds/orders"}, map[string]string{"FEED_TOKEN": "se cret"}, "FEED_TOKEN takes a token"},
 		{[]string{"--fast"}, nil, "unknown flag: --fast; see subscribers --help"},
+		{[]string{"copy"}, nil, "copy takes the URLs of feeds"},
+		{[]string{"copy", "orders"}, nil, `copy takes no argument "orders"`},
 		{[]string{"warehouse", "dashboard"}, nil, `warehouse takes no argument "dashboard"`},
 		{[]string{"warehouse", "--fast"}, nil, "unknown flag: --fast; see subscribers warehouse --help"},
 		{[]string{"warehouse"}, map[string]string{"POLL_ORDERS": "now and then"}, `POLL_ORDERS: "now and then" is not a schedule`},

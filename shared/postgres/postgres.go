@@ -32,6 +32,9 @@ type Config struct {
 	URL string
 	// Name is the service's name: database, folder of the private server and application_name.
 	Name string
+	// Schema is the schema of its tables, which is made if it is missing and comes first in the search_path of the
+	// connections. Empty means the first of search_path, or if that has the tables of another service, one called Name.
+	Schema string
 	// Dir is the folder of private servers; the one of Name is in Dir/Name. The default is ".edison". With the default
 	// only, a server started by root whose user cannot enter Dir has its data under /var/lib/edison-cars.
 	Dir string
@@ -99,7 +102,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 	if err := reach(ctx, poolConfig.ConnConfig, db.cluster != nil, cfg.Foreign, db.logger); err != nil {
 		return nil, err
 	}
-	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url), cfg, migrations, db.logger)
+	schema, err := chooseSchema(ctx, poolConfig.ConnConfig, saysSearchPath(url) || cfg.Schema != "", cfg, migrations, db.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -112,13 +115,13 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 			return nil, err
 		}
 	}
-	if db.Pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
+	if db.Pool, err = pgxpool.NewWithConfig(ctx, migrate.Within(poolConfig, cfg.Schema)); err != nil {
 		return nil, err
 	}
 	if err := checkSchema(ctx, db.Pool, migrations); err != nil {
 		return nil, err
 	}
-	if err := migrate.Up(ctx, db.Pool, "", migrations...); err != nil {
+	if err := migrate.Up(ctx, db.Pool, cfg.Schema, migrations...); err != nil {
 		return nil, err
 	}
 	if cfg.Foreign {

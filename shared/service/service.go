@@ -37,6 +37,7 @@ type Service struct {
 
 	// Migrations are those of its database, in order; without any, it has no database.
 	Migrations []postgres.Migrations
+	Schema     string // of its tables: see [postgres.Config]
 }
 
 // Settings are those of every process. [Service.Help] leaves out those that a service does not use.
@@ -164,7 +165,7 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	var pool *pgxpool.Pool
 	if n := len(s.Migrations); n > 0 {
 		p.database, err = postgres.Open(ctx, postgres.Config{
-			URL: set.DatabaseURL, Name: s.Name, Dir: set.DataDir, Bin: set.PGBin, Foreign: s.Foreign, Logger: logger,
+			URL: set.DatabaseURL, Name: s.Name, Schema: s.Schema, Foreign: s.Foreign, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
 		}, slices.Insert(slices.Clone(s.Migrations), n-1, sql.Migrations("access"))...) // the service's own are the last
 		if err != nil {
 			return nil, err

@@ -71,6 +71,12 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 // commit applies the entries and moves the cursor in one transaction. After ctx ends it has stopTimeout to finish. If
 // the page fails as a whole, commit tries it in parts, to find the entries at fault.
 func (a *applier) commit(ctx context.Context, t *turn) error {
+	if err := a.quarantine.complete(t.entries); err != nil {
+		if t.endsPoll() { // else a later page may have a complete version, which poll looks for
+			err = &pageError{what: "the copy pauses before the page after " + t.from.cursor.String(), err: err}
+		}
+		return err
+	}
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	began := time.Now()
@@ -121,7 +127,7 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	alone := t.before == nil || isDone(t.before)
-	if alone && !carefully && a.Columns != nil && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
+	if alone && !carefully && a.pure && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
 		return nil, a.upsertAtOnce(ctx, t)
 	}
 	known := noneKnown()
@@ -179,10 +185,10 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 }
 
 // move queues the statement that moves the cursor. The statement, and with it the transaction, fails if the cursor is
-// not at from or a resync has begun.
+// not at from, a resync has begun, or another process has other columns.
 func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and resync_cursor is null then $4 end, -- else null, which it cannot be
+		update subscription set cursor = case when cursor = $3 and resync_cursor is null and coalesce(columns = $11, true) then $4 end, -- else null, which it cannot be
 		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
@@ -191,7 +197,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 	}
 	b.Queue(sql,
 		a.service, a.Name, t.from.cursor.String(), t.to.cursor.String(), t.to.etag, t.to.etagURL,
-		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(),
+		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(),
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {

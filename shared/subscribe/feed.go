@@ -25,10 +25,13 @@ type Feed struct {
 	Stream Stream
 
 	// Table names the table in which Apply keeps one row for each entity that the source has, with the columns id
-	// (uuid, unique) and version (bigint). The engine reads it to find out which entries are newer than the copy and,
+	// (uuid, unique) and version (bigint). It may begin with a schema, as in "sales.purchase". The engine reads it to find out which entries are newer than the copy and,
 	// at the end of a resync, which entities the source no longer has. Two feeds of a database must not share a Table.
 	// If the Table of a feed changes, the feed is read again from its start.
 	Table string
+	// Resync is a reason to read the feed again from its start, such as that Table was emptied. It counts when the
+	// subscriber is made. Empty means that there is none.
+	Resync string
 	// Kept is an SQL condition on an entity e.id, for a service that keeps something about an entity outside Table. It
 	// must be true as long as the service has something that Apply removes when the entity is deleted. With it the
 	// engine finds what a table that was restored alone still says about an erased entity. Empty means that nothing is
@@ -43,10 +46,19 @@ type Feed struct {
 	// the entry. An entry that Check refuses is rejected before Apply sees it.
 	Check func(feed.Entry) error
 
-	// Columns, which a feed may have instead of Apply, makes Table a pure copy. Like Batch.Upsert, the engine fills
-	// these columns, in addition to id and version, from the members of the same names. Pages without a common entity
-	// are applied at the same time, and commits do not wait for the disk: if a crash of the database loses rows, it
-	// loses the cursor with them, and the entries are copied again.
+	// Complete, if set, returns an error for an entity that lacks something which the copy needs and the source has yet
+	// to publish, such as a member. The error must not quote the entity. The copy then stays before the page of that
+	// entry, and its status says why. If there are more pages, a resync reads them. The copy goes on, by itself, when
+	// the newest version of each entity is complete or deleted.
+	Complete func(feed.Entry) error
+
+	// Columns without Apply makes Table a pure copy. Like Batch.Upsert, the engine fills these columns, in addition to
+	// id and version, from the members of the same names. Pages without a common entity are applied at the same time,
+	// and commits do not wait for the disk: if a crash of the database loses rows, it loses the cursor with them, and
+	// the entries are copied again. With Apply, Columns names what Apply fills.
+	//
+	// If a column is new, a resync fills it. While processes of the service have different columns, only those copy that
+	// have the columns of the last one that was started.
 	Columns []string
 
 	// Apply brings the service's own tables to the state in the batch, in tx, which is read committed. Each entity of

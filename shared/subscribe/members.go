@@ -33,29 +33,26 @@ func (u *upsert) read(entity []byte, values []jsontext.Value) error {
 		if len(value) == 0 {
 			return errNoObject
 		}
-		if column := u.column(name); column >= 0 {
-			values[column] = value
-			if value[0] == 'n' {
-				values[column] = nil
-			}
+		if value[0] == 'n' {
+			value = nil
 		}
+		u.fill(values, name, value)
 	}
 	return nil
 }
 
-// column returns the index of the column with a quoted name, or -1.
-func (u *upsert) column(quoted jsontext.Value) int {
+// fill sets the values of the columns that are filled from the member with a quoted name.
+func (u *upsert) fill(values []jsontext.Value, quoted, value jsontext.Value) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		quoted = quoted[1 : len(quoted)-1]
 	} else {
 		quoted, _ = jsontext.AppendUnquote(nil, quoted)
 	}
-	for i, c := range u.columns {
-		if c == string(quoted) {
-			return i
+	for i, m := range u.members {
+		if m == string(quoted) {
+			values[i] = value
 		}
 	}
-	return -1
 }
 
 // A scanner splits valid JSON. A decoder, which also validates, takes three times as long.

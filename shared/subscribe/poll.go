@@ -100,6 +100,8 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		switch {
 		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
+		case errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrApply):
+			err = p.resyncer.begin(ctx, "An entity lacks what the copy needs: a later version may have it.", nil)
 		case !errors.Is(err, errFenced):
 			return err
 		}
@@ -137,7 +139,7 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 			size.size, size.unread = 0, 0
 		case refused:
 			size.size = min(2*max(size.size, set), feed.MaxPageSize)
-		case failed && !errors.Is(err, errFenced):
+		case failed && page.entries > 0 && !errors.Is(err, errFenced):
 			size.size = max(int(page.entries/2), 1)
 		}
 	})

@@ -47,13 +47,14 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	if err := options.PlainHosts.Check(u, options.Token != "", "PlainHosts"); err != nil {
 		return nil, err
 	}
-	if f.Columns != nil {
+	pure := f.Columns != nil && f.Apply == nil
+	if pure {
 		f.Apply = func(ctx context.Context, tx pgx.Tx, batch *Batch) error {
 			return batch.Upsert(ctx, tx, f.Table, f.Columns...)
 		}
 	}
 	t := &target{
-		Feed: f, pure: f.Columns != nil, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, pure: pure, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
 	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}

@@ -87,6 +87,40 @@ func (q *quarantine) checkOne(e feed.Entry) (err error) {
 	return err
 }
 
+// An incompleteError means that Complete has refused an entry.
+type incompleteError struct {
+	feed.Entry
+	reason error
+}
+
+func (e *incompleteError) Error() string {
+	return fmt.Sprintf("version %d of the entity %s, at position %d, %v", e.Version, e.ID, e.Position, e.reason)
+}
+func (e *incompleteError) Unwrap() error        { return e.reason }
+func (e *incompleteError) Is(target error) bool { return target == ErrIncomplete }
+
+// complete returns an error that is ErrIncomplete if Complete refuses one of the entries. What check refuses is left
+// out, since it is rejected.
+func (q *quarantine) complete(entries []feed.Entry) (err error) {
+	if q.Complete == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = errors.New((&panicError{"complete", v}).unquoted())
+		}
+	}()
+	for _, e := range entries {
+		if e.Deleted || q.isBad(e) {
+			continue
+		}
+		if err := q.Complete(e); err != nil {
+			return &incompleteError{e, err}
+		}
+	}
+	return nil
+}
+
 // lookPages is the number of pages in which one poll searches for an entry that the check passes.
 const lookPages = 10
 

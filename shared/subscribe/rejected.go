@@ -187,6 +187,9 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 			}
 		}
 		entries = (&feed.Page{Entries: entries}).Latest(q.isBad)
+		if err := q.complete(entries); err != nil {
+			return &RetryError{err.Error()}
+		}
 		bad, err := q.applyCarefully(ctx, tx, entries, step)
 		if err == nil {
 			err = q.reject(ctx, tx, bad)

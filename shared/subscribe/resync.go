@@ -151,6 +151,9 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 // back, and the next start does it again. Meanwhile only what would move the cursor waits: settings have rows of their
 // own, and rejected entries are changed last.
 func (r *resyncer) end(ctx context.Context, at progress) error {
+	if err := r.completeNoted(ctx); err != nil {
+		return &pageError{what: "the copy pauses before the end of the resync", err: err}
+	}
 	if r.Apply != nil {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
 		r.applier.quarantine.witness.Store(nil)
@@ -164,8 +167,8 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			       failing_since = null, stale = false,
 			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
 			       resynced_at = now(), resynced_reason = resync_reason
-			 where service = $1 and feed = $2 and resync_cursor = $3`,
-			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess)).Exec(fenced)
+			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true)`,
+			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns()).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err
@@ -213,20 +216,40 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	return err
 }
 
+// completeNoted returns an error if Complete does for an entity that the resync has noted.
+func (r *resyncer) completeNoted(ctx context.Context) error {
+	for last := int64(0); r.Complete != nil; {
+		entries, err := r.noted(ctx, r.pool, last)
+		if err == nil {
+			err = r.applier.quarantine.complete(entries)
+		}
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		last = entries[len(entries)-1].Position
+	}
+	return nil
+}
+
+// noted returns the next entities that the resync has noted, in the order of the feed, after a position.
+func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last int64) ([]feed.Entry, error) {
+	rows, err := db.Query(ctx, `
+		select id, version, position, updated, entity from resynced_entity
+		 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
+		var entity []byte
+		err = row.Scan(&e.ID, &e.Version, &e.Position, &e.Updated, &entity)
+		e.Updated, e.Entity = e.Updated.UTC(), entity
+		return e, err
+	})
+}
+
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
 	for last := int64(0); ; {
-		rows, err := tx.Query(ctx, `
-			select id, version, position, updated, entity from resynced_entity
-			 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
-		if err != nil {
-			return 0, nil, err
-		}
-		entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
-			var entity []byte
-			err = row.Scan(&e.ID, &e.Version, &e.Position, &e.Updated, &entity)
-			e.Updated, e.Entity = e.Updated.UTC(), entity
-			return e, err
-		})
+		entries, err := r.noted(ctx, tx, last)
 		if err != nil {
 			return 0, nil, err
 		}

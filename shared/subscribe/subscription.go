@@ -25,8 +25,10 @@ var (
 
 // Causes of a [PollError], by [errors.Is], beside what a source does.
 var (
-	ErrApply   = errors.New("a page cannot be applied")
-	ErrEntries = errors.New("a page cannot be passed on") // by Feed.Entries
+	ErrApply = errors.New("a page cannot be applied")
+	// ErrIncomplete means that Feed.Complete has refused an entry.
+	ErrIncomplete = errors.New("the source has not published all that the copy needs")
+	ErrEntries    = errors.New("a page cannot be passed on") // by Feed.Entries
 )
 
 // A PollError is the error of a poll that began and failed, unlike the error of a poll that did not begin.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // A target is where a copy goes: the feed, its tables, and what the service does with entries.
 type target struct {
 	Feed
-	pure     bool   // the feed has Columns
+	pure     bool   // the feed has Columns and no Apply
 	service  string // the service's name
 	shownURL string // as feedclient.ShownURL has it
 	pool     *pgxpool.Pool
@@ -176,7 +177,10 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 	return newer
 }
 
-func (f *Feed) table() string { return pgx.Identifier{f.Table}.Sanitize() }
+func (f *Feed) table() string { return quoted(f.Table) }
+
+// quoted returns the name of a table, which may begin with a schema, for a statement.
+func quoted(table string) string { return pgx.Identifier(strings.SplitN(table, ".", 2)).Sanitize() }
 
 // answers reports whether the database answers.
 func (t *target) answers(ctx context.Context) bool {
@@ -190,7 +194,7 @@ func (t *target) key() string { return t.service + "/" + t.Name }
 
 // create makes the subscription's rows at the first start. It fails if another subscription keeps its copy in the same
 // table, since each would take the other's rows for its own. If the feed's table is another one than before, it may be
-// empty, so create begins a resync. If nothing has changed, create writes nothing and locks no row: a commit that
+// empty, so create begins a resync, as it does if a column is new and for Resync. If nothing has changed, create writes nothing and locks no row: a commit that
 // writes waits for a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
@@ -198,19 +202,27 @@ func (t *target) create(ctx context.Context) error {
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
 			update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
-			       resync_reason = 'The copy has another table now.'
-			 where service = $1 and feed = $2 and table_name <> $3 and resync_cursor is null`, t.service, t.Name, t.Table)
+			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
+			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
+			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,
+			t.service, t.Name, t.Table, t.columns(), t.Resync)
 		b.Queue(`
-			insert into subscription (service, feed, table_name)
-			select $1, $2, $3 where not exists (select from subscription where service = $1 and feed = $2 and table_name = $3)
-			on conflict (service, feed) do update set table_name = excluded.table_name`,
-			t.service, t.Name, t.Table)
+			insert into subscription (service, feed, table_name, columns)
+			select $1, $2, $3, $4::text[] where not exists (
+			       select from subscription where service = $1 and feed = $2 and table_name = $3 and columns = $4)
+			on conflict (service, feed) do update set table_name = excluded.table_name, columns = excluded.columns`,
+			t.service, t.Name, t.Table, t.columns())
 		b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
 	}, func(pgx.Tx) error { return nil })
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
 		return t.tableTaken(ctx, err)
 	}
 	return err
+}
+
+// columns returns the feed's Columns in an order that does not depend on theirs.
+func (t *target) columns() []string {
+	return slices.Sorted(slices.Values(append([]string{}, t.Columns...)))
 }
 
 // tableTaken returns an error that names the subscription that has the table.

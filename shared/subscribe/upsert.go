@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
@@ -18,8 +19,8 @@ import (
 const copyFrom = 20
 
 // Upsert makes the rows of a table what the batch says. The columns id and version are those of the entry. The columns
-// that are given are filled from the entity's members of the same names, as by jsonb_to_recordset: PostgreSQL parses
-// the text as the column's type; null or a missing member becomes null; a column of type json or jsonb takes any value.
+// that are given are filled from the entity's members of the same names, or of the name that is given as in
+// "number=id", as by jsonb_to_recordset: PostgreSQL parses the text as the column's type; null or a missing member becomes null; a column of type json or jsonb takes any value.
 // Upsert does not make PostgreSQL arrays. Other columns keep their values, or get their defaults. Rows of deleted
 // entities are deleted. In a first copy Upsert is twice as fast as a statement that reads JSON, since new rows go in by
 // COPY.
@@ -59,15 +60,20 @@ type upsert struct {
 	table   string
 	insert  string   // writes one row over an existing one
 	newer   string   // the same, unless the existing row is as new
-	columns []string // without id and version
+	members []string // that fill the columns after id and version
 	types   []uint32 // OIDs of id, version and the columns
 }
 
 // newUpsert looks up the columns' types. It takes a round trip the first time that a connection is used for it.
 func newUpsert(ctx context.Context, conn *pgx.Conn, table string, columns []string) (*upsert, error) {
-	u := &upsert{table: pgx.Identifier{table}.Sanitize(), columns: columns}
+	u := &upsert{table: quoted(table)}
 	names, values, set := "id, version", "$1, $2", "version = excluded.version"
 	for i, c := range columns {
+		c, member, named := strings.Cut(c, "=")
+		if !named {
+			member = c
+		}
+		u.members = append(u.members, member)
 		c = pgx.Identifier{c}.Sanitize()
 		names, values, set = names+", "+c, values+", $"+strconv.Itoa(i+3), set+", "+c+" = excluded."+c
 	}
@@ -84,7 +90,7 @@ func newUpsert(ctx context.Context, conn *pgx.Conn, table string, columns []stri
 
 // queue queues a statement for one entry.
 func (u *upsert) queue(to *pgx.Batch, sql string, e feed.Entry) error {
-	values, args := make([]jsontext.Value, len(u.columns)), []any{e.ID, e.Version}
+	values, args := make([]jsontext.Value, len(u.members)), []any{e.ID, e.Version}
 	if err := u.read(e.Entity, values); err != nil {
 		return err
 	}
@@ -125,7 +131,7 @@ func (u *upsert) copy(ctx context.Context, tx pgx.Tx, entries []feed.Entry) erro
 
 // rows returns the entries in a format of COPY.
 func (u *upsert) rows(to []byte, entries []feed.Entry, appendRow func(to []byte, e feed.Entry, values []jsontext.Value) ([]byte, error)) (_ []byte, err error) {
-	values := make([]jsontext.Value, len(u.columns))
+	values := make([]jsontext.Value, len(u.members))
 	for _, e := range entries {
 		if err = u.read(e.Entity, values); err != nil {
 			return nil, err

@@ -150,7 +150,7 @@ func FuzzMembers(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, entity []byte) {
-		u := &upsert{columns: []string{"a", "b", "c"}}
+		u := &upsert{members: []string{"a", "b", "c"}}
 		got := make([]jsontext.Value, 3)
 		err := u.read(entity, got)
 		var want map[string]json.RawMessage
@@ -160,7 +160,7 @@ func FuzzMembers(f *testing.F) {
 			}
 			return
 		}
-		for i, c := range u.columns {
+		for i, c := range u.members {
 			if w := string(want[c]); string(got[i]) != w && (w != "null" || got[i] != nil) || err != nil {
 				t.Errorf("%s: %q, want %q (%v)", c, got[i], w, err)
 			}

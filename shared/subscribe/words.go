@@ -23,6 +23,8 @@ func InWords(err error) string {
 	switch {
 	case errors.Is(err, ErrEntries):
 		return "What the source said could not be passed on."
+	case errors.Is(err, ErrIncomplete):
+		return "The copy is paused: the source does not publish all that it needs."
 	case errors.Is(err, ErrApply):
 		return "What the source said could not be applied."
 	case errors.Is(err, feedclient.ErrDiverged):

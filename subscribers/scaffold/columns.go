@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/columntype"
 )
 
 // A name is that of a table or a column: for a column, of the member that it is filled from.
@@ -72,12 +72,12 @@ func columnsOf(entities []jsontext.Value) (columns []column, left []string, err 
 		if err := json.Unmarshal(entity, &members, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
 			continue // a subscriber rejects it
 		}
-		for _, member := range namesIn(entity) {
+		for _, member := range columntype.Members(entity) {
 			was, known := types[member]
 			if !known {
 				order = append(order, member)
 			}
-			types[member] = both(was, typeOf(members[member]))
+			types[member] = columntype.Both(was, columntype.Of(members[member]))
 		}
 	}
 	fields := []string{"ID", "Version"}
@@ -99,68 +99,6 @@ func columnsOf(entities []jsontext.Value) (columns []column, left []string, err 
 		return nil, left, errors.New("the newest entries have no member that can be a column")
 	}
 	return columns, left, nil
-}
-
-// namesIn returns the names of an object's members, in their order.
-func namesIn(object jsontext.Value) (names []string) {
-	d := jsontext.NewDecoder(strings.NewReader(string(object)), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if _, err := d.ReadToken(); err != nil {
-		return nil
-	}
-	for d.PeekKind() == '"' {
-		key, err := d.ReadToken()
-		if err != nil || !slices.Contains(names, key.String()) {
-			names = append(names, key.String())
-		}
-		if d.SkipValue() != nil {
-			return names
-		}
-	}
-	return names
-}
-
-// typeOf returns the column's type that a value suggests, or "" for null.
-func typeOf(v jsontext.Value) string {
-	switch v.Kind() {
-	case 'n':
-		return ""
-	case 't', 'f':
-		return "boolean"
-	case '0':
-		if _, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return "bigint"
-		}
-		return "numeric"
-	case '"':
-		var s string
-		if json.Unmarshal(v, &s) != nil {
-			return "text"
-		}
-		if _, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			return "timestamptz"
-		}
-		if _, err := uuid.Parse(s); err == nil && len(s) == 36 {
-			return "uuid"
-		}
-		return "text"
-	}
-	return "jsonb"
-}
-
-// both returns the type for values of two types.
-func both(a, b string) string {
-	strings, numbers := []string{"text", "uuid", "timestamptz"}, []string{"numeric", "bigint"}
-	switch {
-	case a == "" || a == b:
-		return b
-	case b == "":
-		return a
-	case slices.Contains(strings, a) && slices.Contains(strings, b):
-		return "text"
-	case slices.Contains(numbers, a) && slices.Contains(numbers, b):
-		return "numeric"
-	}
-	return "jsonb"
 }
 
 // initialisms are written in capital letters in Go.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/eventstream"
@@ -39,6 +40,7 @@ type Service struct {
 	Text       string // one line: what it does
 	Addr       string // host:port that it listens on by default
 	Migrations postgres.Migrations
+	Schema     string           // of the tables that the migrations make: see [postgres.Config]
 	Feeds      []subscribe.Feed // their URL and Schedule hold unless FEED_URL_NAME and POLL_NAME set others
 	Routes     func(*Site)      // adds its pages and JSON; nil is none
 
@@ -47,6 +49,9 @@ type Service struct {
 
 	// Any makes a Feed of any name, of each FEED_URL_NAME in the environment, instead of Feeds. Nil: it takes Feeds.
 	Any func(name string) subscribe.Feed
+
+	// Prepare is called at the start, before the feeds are subscribed to, and may change them; nil is none.
+	Prepare func(ctx context.Context, db *pgxpool.Pool, feeds []subscribe.Feed) error
 
 	// Settings points to a struct of the service's own settings, for daemon.Parse, filled first of all; nil is none.
 	Settings any
@@ -92,7 +97,7 @@ func (p *pageSize) UnmarshalText(text []byte) error {
 }
 
 func (s *Service) shell() service.Service {
-	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations()}
+	return service.Service{Name: s.Name, Title: s.Title, Addr: s.Addr, Feeds: s.Publishes != nil, Migrations: s.migrations(), Schema: s.Schema}
 }
 
 // Help prints the service's settings.
@@ -194,6 +199,11 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 		closeLog = sync.OnceFunc(log.Close)
 		defer closeLog()
 	}
+	if s.Prepare != nil {
+		if err := s.Prepare(ctx, process.Pool, feeds); err != nil {
+			return err
+		}
+	}
 	site := NewSite(s, process.Router, log)
 	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), feeds...)
 	if err != nil {
@@ -264,5 +274,8 @@ func (s *Service) migrations() []postgres.Migrations {
 	if s.Publishes != nil {
 		all = append(all, sql.Migrations("publish"))
 	}
-	return append(all, s.Migrations)
+	if s.Migrations.FS != nil {
+		all = append(all, s.Migrations)
+	}
+	return all
 }

@@ -318,7 +318,7 @@ func pollProblem(ctx context.Context, err error) error {
 	case database:
 	case errors.As(err, &network) && network.Timeout():
 		code = http.StatusGatewayTimeout
-	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feedclient.ErrDiverged):
+	case errors.As(err, &status), errors.As(err, &noAnswer), errors.Is(err, feed.ErrPage), errors.Is(err, feedclient.ErrDiverged), errors.Is(err, subscribe.ErrIncomplete):
 		code = http.StatusBadGateway
 	}
 	return web.Errorf(code, "The poll failed: %s.", strings.TrimSuffix(err.Error(), "."))
