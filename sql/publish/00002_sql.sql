@@ -161,7 +161,7 @@ begin
     if entity is null or json_typeof(entity) <> 'object' then
         raise exception 'the entity is not a JSON object' using errcode = 'invalid_parameter_value', hint = 'feed_delete publishes that an entity is gone.';
     end if;
-    body := feed_payload(entity::text); -- not in the statement: PostgreSQL would plan that anew each time
+    body := feed_payload(entity::text); -- not in the statement: PostgreSQL would plan that each time
     perform feed_collect(feed_name, id, body, false);
     return id;
 end
@@ -345,7 +345,7 @@ begin
         key := state ->> tg_argv[1];
     end if;
     if was <> key or tg_op = 'DELETE' then
-        id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that anew each time
+        id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that each time
         perform feed_note(tg_argv[2], tg_argv[0], id, null);
     end if;
     if key is not null then
