@@ -30,6 +30,12 @@
 // are known beforehand, and sends up to 512 changes that wait at the same moment as one transaction with one flush. Use
 // it for many writers.
 //
+// # SQL
+//
+// Programs in any language publish by the SQL functions feed_put, feed_delete, feed_erase and feed_attach, which
+// [shared/publish/SQL.md] describes, and Go programs in any open transaction by [Put] and [Delete]. The process that serves
+// the feeds sets FromSQL in [Options].
+//
 // # Reading
 //
 // [Log.Locate], [Log.Entries] and [Log.Versions] read the database, and [Log.Snapshot] returns the head and the newest
@@ -43,5 +49,6 @@
 // move.go (what other programs publish by SQL), read.go, erased.go and
 // reerase.go (erasures that outlive a restore), conn.go, room.go, metrics.go and errors.go.
 //
+// [shared/publish/SQL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/publish/SQL.md
 // [shared/feed/PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md
 package publish
