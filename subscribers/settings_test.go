@@ -16,7 +16,7 @@ func TestAllWrongSettings(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	err := run(t.Context(), []string{"mailer"}, map[string]string{
-		"ACCESS": "half", "PAGE_SIZE": "0", "POLL_WAIT": "2m", "MAIL_LIMIT": "many", "SMTP_URL": "http://u:hunter2@h", "LOG_LEVEL": "loud", "FEED_TOKEN": "hunter2 hunter2",
+		"ADDR": "8090", "TOKENS_FILE": "missing", "ACCESS": "half", "PAGE_SIZE": "0", "POLL_WAIT": "2m", "MAIL_LIMIT": "many", "SMTP_URL": "http://u:hunter2@h", "LOG_LEVEL": "loud", "FEED_TOKEN": "hunter2 hunter2",
 		"POLL_ORDERS": "often", "FEED_URL_CUSTOMERS": "sales", "STREAM_CUSTOMERS": "rabbit", "POLL_CUSTOMERS": "seldom",
 	}, &out)
 	if !errors.Is(err, daemon.ErrUsage) || strings.Contains(err.Error(), "hunter2") {
@@ -24,7 +24,7 @@ func TestAllWrongSettings(t *testing.T) {
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for _, name := range []string{
-		"ACCESS: ", "PAGE_SIZE: takes a whole number from 1 to 1000", "POLL_WAIT takes whole seconds", `MAIL_LIMIT="many": takes a whole number from 0`, "SMTP_URL: takes the URL of a mail server",
+		`ADDR="8090": takes host:port`, "TOKENS_FILE: ", "ACCESS: ", "PAGE_SIZE: takes a whole number from 1 to 1000", "POLL_WAIT takes whole seconds", `MAIL_LIMIT="many": takes a whole number from 0`, "SMTP_URL: takes the URL of a mail server",
 		"LOG_LEVEL: takes debug, info, warn or error", "FEED_TOKEN takes a token", `POLL_ORDERS: "often" is not a schedule`, "FEED_URL_CUSTOMERS takes the http or https URL", "STREAM_CUSTOMERS ", `POLL_CUSTOMERS: "seldom"`,
 	} {
 		found := 0
@@ -37,7 +37,7 @@ func TestAllWrongSettings(t *testing.T) {
 			t.Errorf("%d lines begin with %q:\n%v", found, name, err)
 		}
 	}
-	if len(lines) != 11 {
+	if len(lines) != 13 {
 		t.Errorf("%d lines:\n%v", len(lines), err)
 	}
 }

@@ -143,18 +143,33 @@ func New(s Settings, o Options) (*Access, error) {
 		}
 		a.hosts[h] = true
 	}
-	now := s.Tokens
-	if a.file != "" {
-		var err error
-		if a.content, err = readFile(a.file); err == nil {
-			now, err = s.Tokens.with(a.content)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("TOKENS_FILE: %w", err)
-		}
+	now, content, err := s.valid()
+	if err != nil {
+		return nil, err
 	}
+	a.content = content
 	a.tokens.Store(&now)
 	return a, nil
+}
+
+// Check returns an error if TOKENS_FILE cannot be used.
+func (s Settings) Check() error {
+	_, _, err := s.valid()
+	return err
+}
+
+// valid returns all tokens that are listed, and the content of the file.
+func (s Settings) valid() (all Tokens, content string, err error) {
+	if s.TokensFile == "" {
+		return s.Tokens, "", nil
+	}
+	if content, err = readFile(s.TokensFile); err == nil {
+		all, err = s.Tokens.with(content)
+	}
+	if err != nil {
+		err = fmt.Errorf("TOKENS_FILE: %w", err)
+	}
+	return all, content, err
 }
 
 // Shut reports whether no client has any role: access is closed and no token is listed.

@@ -110,6 +110,12 @@ func Arguments(name string, args []string, stdout io.Writer, help func()) error 
 // Check returns an error for each wrong value that [daemon.Parse] has accepted.
 func (s Settings) Check() error {
 	var wrong []error
+	if err := s.HTTPSettings.Settings.Check(); err != nil {
+		wrong = append(wrong, daemon.Usagef("%w", err))
+	}
+	if _, _, err := net.SplitHostPort(s.Addr); err != nil && s.Addr != "" {
+		wrong = append(wrong, daemon.Usagef("ADDR=%q: takes host:port, such as 127.0.0.1:8080 or :8080", s.Addr))
+	}
 	if _, err := s.Complete(); err != nil {
 		wrong = append(wrong, daemon.Usagef("%w", err))
 	}
