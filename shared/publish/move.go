@@ -25,7 +25,7 @@ type mover struct {
 	*Log
 	conn  *pgx.Conn
 	told  time.Time       // when the last line on a backfill was logged
-	stuck map[string]bool // backfills whose error is logged
+	stuck map[string]bool // what does not go on, and is logged
 }
 
 // move does the work of a mover until ctx ends.
@@ -48,7 +48,7 @@ func (l *Log) moveUntilLost(ctx context.Context, quiet *bool) error {
 		return err
 	}
 	defer hangUp(ctx, conn)
-	if _, err := conn.Exec(ctx, ofCommitters); err != nil {
+	if _, err := conn.Exec(ctx, ofCommitters+`; set lock_timeout = '`+lockTimeout+`'`); err != nil {
 		return err
 	}
 	m := mover{Log: l, conn: conn, stuck: map[string]bool{}}
@@ -115,7 +115,8 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 	moved := false
 	for _, name := range staged {
 		var n int
-		if err := m.conn.QueryRow(ctx, `select feed_move($1, $2)`, name, maxMoved).Scan(&n); err != nil {
+		err := m.conn.QueryRow(ctx, `select feed_move($1, $2)`, name, maxMoved).Scan(&n)
+		if _, err := m.goesOn(ctx, "what is staged is not appended", name, err); err != nil {
 			return false, err
 		}
 		moved, busy = moved || n > 0, busy || n == maxMoved
@@ -148,32 +149,45 @@ func (m *mover) backfill(ctx context.Context, name string) (rows int, err error)
 	var n *int
 	var all int64
 	err = m.conn.QueryRow(ctx, `select feed_backfill_step($1, $2)`, name, maxMoved).Scan(&n)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && !connectionLost(err) {
-		text := strings.TrimSpace(pgErr.Message + " " + pgErr.Hint)
-		if !m.stuck[name] {
-			m.logger.ErrorContext(ctx, "a backfill does not go on", "feed", name, "error", text)
-			m.stuck[name] = true
-		}
+	text, err := m.goesOn(ctx, "a backfill does not go on", name, err)
+	if text != "" {
 		_, err = m.conn.Exec(ctx, `update feed_backfill set error = $2 where feed = $1 and error is distinct from $2`, name, text)
 		return 0, err
 	}
 	if err != nil {
 		return 0, err
 	}
-	delete(m.stuck, name)
 	if n != nil && time.Since(m.told) < backfillLogs {
 		return *n, nil
 	}
 	var took float64
+	var refused int
 	m.told = time.Now()
-	err = m.conn.QueryRow(ctx, `select rows, extract(epoch from clock_timestamp() - begun_at)::float8 from feed_backfill where feed = $1`, name).Scan(&all, &took)
+	err = m.conn.QueryRow(ctx, `
+		select rows, cardinality(refused), extract(epoch from clock_timestamp() - begun_at)::float8 from feed_backfill where feed = $1`, name).Scan(&all, &refused, &took)
 	if err != nil {
 		return 0, err
 	}
 	if n == nil {
-		m.logger.InfoContext(ctx, "a backfill is complete", "feed", name, "rows", all, "seconds", int(took))
+		m.logger.InfoContext(ctx, "a backfill is complete", "feed", name, "rows", all, "refused", refused, "seconds", int(took))
 		return 0, nil
 	}
-	m.logger.InfoContext(ctx, "a backfill goes on", "feed", name, "rows", all)
+	m.logger.InfoContext(ctx, "a backfill goes on", "feed", name, "rows", all, "refused", refused)
 	return *n, nil
+}
+
+// goesOn logs the first of the errors that keep a feed from going on, and returns its text: the other feeds go on. An
+// error that is returned is one of the connection.
+func (m *mover) goesOn(ctx context.Context, what, name string, err error) (text string, _ error) {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || connectionLost(err) {
+		delete(m.stuck, what+name)
+		return "", err
+	}
+	text = strings.TrimSpace(pgErr.Message + " " + pgErr.Hint)
+	if !m.stuck[what+name] {
+		m.logger.ErrorContext(ctx, what, "feed", name, "error", text)
+		m.stuck[what+name] = true
+	}
+	return text, nil
 }

@@ -8,11 +8,12 @@
 alter table feed add column personal boolean not null default true, add column title text, add column description text;
 
 -- What the transactions that are under way will append. It is unlogged, since no row outlives its transaction.
+create sequence feed_seq;
 create unlogged table feed_pending (
     transaction xid8    not null default pg_current_xact_id(),
     feed        text    not null,
     entity_id   uuid    not null,
-    seq         bigint  not null generated always as identity,
+    seq         bigint  not null default nextval('feed_seq'),
     payload     bytea, -- null: the entity is deleted
     erase       boolean not null default false,
     first       boolean not null, -- of its transaction, or of a part of it that was not rolled back
@@ -25,7 +26,7 @@ create table feed_staged (
     feed        text        not null,
     entity_id   uuid        not null,
     transaction xid8        not null default pg_current_xact_id(),
-    seq         bigint      not null generated always as identity,
+    seq         bigint      not null default nextval('feed_seq'),
     payload     bytea,
     staged_at   timestamptz not null default clock_timestamp(),
     primary key (feed, entity_id, transaction)
@@ -35,11 +36,12 @@ create index on feed_staged (feed, seq);
 drop function feed_create(text);
 
 -- +goose StatementBegin
--- feed_create makes an empty feed, or leaves the feed of this name as it is.
+-- feed_create makes an empty feed, or leaves the feed of this name as it is. An empty feed is as any list of erased ids says.
 create function feed_create(feed_name text, personal boolean default true, title text default null, description text default null)
 returns void language sql as $$
-    insert into feed (name, position, digest, personal, title, description)
-    values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8')), personal, title, description) on conflict (name) do nothing;
+    insert into feed (name, position, digest, personal, title, description, listed)
+    values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8')), personal, title, description, (select coalesce(max(listed), 0) from feed))
+    on conflict (name) do nothing;
 $$;
 -- +goose StatementEnd
 
@@ -51,7 +53,9 @@ language plpgsql immutable strict parallel safe as $$
 declare
     h bytea;
 begin
-    if key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    if key = '00000000-0000-0000-0000-000000000000' then
+        raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
+    elsif key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
         return key::uuid;
     end if;
     h := substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16);
@@ -64,16 +68,14 @@ $$;
 -- feed_entity is feed_uuid for a key of any type that keys have. It refuses keys that name no entity.
 create function feed_entity(feed_name text, key anycompatible) returns uuid
 language plpgsql immutable as $$
-declare
-    id uuid := feed_uuid(feed_name, key::text);
 begin
-    if pg_typeof(key) not in ('uuid', 'bigint', 'integer', 'smallint', 'text', 'varchar', 'bpchar') then
+    if pg_typeof(key) not in ('uuid', 'bigint', 'integer', 'smallint', 'text', 'varchar', 'bpchar') then -- before a cast that somebody may have made
         raise exception 'a key of type % names no entity', pg_typeof(key)
             using errcode = 'datatype_mismatch', hint = 'Keys are uuid, bigint or text: cast it to one of them.';
-    elsif id is null or id = '00000000-0000-0000-0000-000000000000' then
-        raise exception 'the key is null or the UUID zero, which names no entity' using errcode = 'invalid_parameter_value';
+    elsif key is null then
+        raise exception 'null names no entity' using errcode = 'invalid_parameter_value';
     end if;
-    return id;
+    return feed_uuid(feed_name, key::text);
 end
 $$;
 -- +goose StatementEnd
@@ -133,14 +135,15 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_collect notes what becomes of an entity when the transaction commits. The last call for an entity counts.
+-- feed_collect notes what becomes of an entity when the transaction commits. The last call for an entity counts, but an entity that is
+-- erased stays so.
 create function feed_collect(feed_name text, id uuid, body bytea, erasing boolean) returns void
 language plpgsql as $$
 begin
     insert into feed_pending as p (feed, entity_id, payload, erase, first)
     select name, id, body, erasing, not exists (select from feed_pending where transaction = pg_current_xact_id()) from feed where name = feed_name
-    on conflict (transaction, feed, entity_id) do update set payload = excluded.payload, erase = p.erase or excluded.erase
-     where not p.erase or excluded.erase;
+    on conflict (transaction, feed, entity_id) do update set seq = excluded.seq, payload = excluded.payload, erase = p.erase or excluded.erase
+     where not p.erase or excluded.payload is null;
     if not found then
         perform feed_require(feed_name);
         raise exception 'entity % of feed % is erased by this transaction', id, feed_name using errcode = 'object_not_in_prerequisite_state';
@@ -227,16 +230,17 @@ begin
         staged as (
             delete from feed_staged s where feed = feed_name
                and (seq in (select seq from feed_staged where feed = feed_name order by seq limit max_staged)
-                    or entity_id in (select entity_id from mine)) returning entity_id, seq, payload, staged_at)
-        select true as is_staged, s.entity_id, s.seq, s.payload, false as erase, s.staged_at as changed_at from staged s
+                    or entity_id in (select entity_id from mine)) returning transaction, entity_id, seq, payload, staged_at)
+        select true as is_staged, transaction <> pg_current_xact_id() as is_earlier, s.entity_id, s.seq, s.payload, false as erase, s.staged_at as changed_at
+          from staged s
         union all
-        select false, entity_id, seq, payload, erase, clock_timestamp() from mine
-         order by is_staged desc, seq
+        select false, false, entity_id, seq, payload, erase, clock_timestamp() from mine
+         order by is_earlier desc, seq
     loop
         taken := taken + change.is_staged::int;
         select version, updated, payload, salt is null as is_erased into last
           from feed_entry where feed = feed_name and entity_id = change.entity_id order by version desc limit 1;
-        if last.is_erased and not (change.is_staged or change.erase) then
+        if last.is_erased and change.payload is not null and not change.is_staged then
             perform feed_refuse_erased(feed_name, change.entity_id);
         end if;
         continue when last.is_erased or not change.erase and last.payload is not distinct from change.payload;
@@ -278,6 +282,7 @@ end
 $$;
 -- +goose StatementEnd
 create constraint trigger feed_commit after insert on feed_pending deferrable initially deferred for each row when (new.first) execute function feed_commit();
+alter table feed_pending enable always trigger feed_commit; -- also for what logical replication applies
 
 -- +goose StatementBegin
 -- feed_move appends up to max_changes staged changes, and gives how many it took. Several processes may call it: one at a time goes on.
@@ -295,7 +300,7 @@ $$;
 -- +goose StatementBegin
 -- feed_json is row_to_json under one set of settings, so that the same row gives the same bytes in every session.
 create function feed_json(changed anyelement) returns json
-language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+language plpgsql set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 begin
     return row_to_json(changed);
 end
@@ -336,7 +341,7 @@ begin
         was := row_to_json(old) ->> tg_argv[1];
     end if;
     if tg_op <> 'DELETE' then
-        if current_setting('timezone') in ('UTC', 'Etc/UTC') and current_setting('extra_float_digits') = '1'
+        if current_setting('timezone') in ('UTC', 'Etc/UTC') and current_setting('datestyle') ~ '^ISO' and current_setting('extra_float_digits') = '1'
            and current_setting('intervalstyle') = 'postgres' and current_setting('bytea_output') = 'hex' then
             state := row_to_json(new);
         else
@@ -367,10 +372,13 @@ begin
         perform feed_collect(feed_name, id, body, false);
         return;
     elsif (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) then
-        perform feed_refuse_erased(feed_name, id);
+        if body is not null then
+            perform feed_refuse_erased(feed_name, id);
+        end if;
+        return;
     end if;
     insert into feed_staged (feed, entity_id, payload) values (feed_name, id, body)
-    on conflict (feed, entity_id, transaction) do update set payload = excluded.payload;
+    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
 end
 $$;
 -- +goose StatementEnd
@@ -412,14 +420,15 @@ begin
     select * into t from pg_class where oid = relation;
     select array_agg(attname::text order by attnum) into there from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped;
     columns := coalesce(columns, there);
-    if t.relkind not in ('r', 'p') or t.relpersistence <> 'p' then
+    if t.relkind = 'p' or t.relispartition then
+        raise exception '% is partitioned: its partitions can be truncated and detached, of which its readers would not hear', relation
+            using errcode = 'wrong_object_type', hint = 'Call feed_put and feed_delete from triggers of your own.';
+    elsif t.relkind <> 'r' or t.relpersistence <> 'p' then
         raise exception '% is not a table that keeps its rows', relation
             using errcode = 'wrong_object_type', hint = 'Attach the table that a view reads; call feed_put where rows are written elsewhere.';
-    elsif t.relispartition then
-        raise exception '% is a partition', relation using errcode = 'wrong_object_type', hint = 'Attach the partitioned table.';
-    elsif exists (select from pg_inherits where inhparent = relation) and t.relkind = 'r' then
-        raise exception 'other tables inherit from %', relation
-            using errcode = 'wrong_object_type', hint = 'Their rows have triggers of their own: attach each of them to its own feed.';
+    elsif exists (select from pg_inherits where relation in (inhparent, inhrelid)) then
+        raise exception '% inherits from a table, or others inherit from it', relation
+            using errcode = 'wrong_object_type', hint = 'The rows of each such table have triggers of their own: end the inheritance.';
     elsif not pg_has_role(current_user, t.relowner, 'usage') then
         raise exception 'only the owner of % can attach it', relation using errcode = 'insufficient_privilege', hint = format('Set role %s.', t.relowner::regrole);
     elsif mode not in ('commit', 'staged') or mode is null then
@@ -436,16 +445,24 @@ begin
         raise exception 'column % is no key of %', key, relation using errcode = 'invalid_parameter_value',
               hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own that is not deferrable.';
     end if;
+    select string_agg(quote_ident(attname), ', ') into missing from pg_attribute a join pg_type on pg_type.oid = atttypid
+     where attrelid = relation and attname = any (columns)
+           and (atttypid = 'money'::regtype or exists (select from pg_cast where castsource in (atttypid, typelem) and casttarget = 'json'::regtype and castfunc <> 0));
+    if missing is not null then
+        raise exception 'of these columns of % it depends on more than the row how they are written: %', relation, missing using errcode = 'invalid_parameter_value',
+              hint = 'Leave them out: money is written as the session says, and a cast to json runs code with the rights of the owner of the feeds.';
+    end if;
     select a.relation into other from feed_attached a where a.feed = feed_name;
     if found then
         raise exception 'feed % has % already', feed_name, other
             using errcode = 'duplicate_object', hint = format('Call feed_detach(%L) first.', feed_name);
     end if;
+    -- Triggers fire in the order of their names. If one of the app that changes the row again fired first, its change would come before this one.
     execute format('create trigger %I after insert or update or delete on %s for each row execute function feed_change(%s)',
-        'feed_' || feed_name, relation, (select string_agg(quote_literal(a), ', ' order by n) from unnest(array[feed_name, key, mode] || columns) with ordinality as t (a, n)));
+        '!feed_' || feed_name, relation, (select string_agg(quote_literal(a), ', ' order by n) from unnest(array[feed_name, key, mode] || columns) with ordinality as t (a, n)));
     execute format('create trigger %I before truncate on %s for each statement execute function feed_refuse_truncate()',
         'feed_no_truncate_' || feed_name, relation);
-    execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, 'feed_' || feed_name, 'feed_no_truncate_' || feed_name);
+    execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, '!feed_' || feed_name, 'feed_no_truncate_' || feed_name);
 end
 $$;
 -- +goose StatementEnd
@@ -461,7 +478,7 @@ begin
     if not found then
         raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object';
     end if;
-    execute format('drop trigger %I on %s', 'feed_' || feed_name, attached);
+    execute format('drop trigger %I on %s', '!feed_' || feed_name, attached);
     execute format('drop trigger %I on %s', 'feed_no_truncate_' || feed_name, attached);
 end
 $$;
@@ -473,6 +490,7 @@ create table feed_backfill (
     after       text, -- the key of the last row that was looked at, or null
     later       text[]      not null default '{}', -- keys of rows that somebody had locked
     rows        bigint      not null default 0,
+    refused     text[]      not null default '{}', -- keys of rows that no entry can carry
     begun_at    timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     error       text -- of the last step
@@ -494,16 +512,18 @@ $$;
 
 -- +goose StatementBegin
 -- feed_backfill_step publishes the next rows of a backfill, and gives how many it looked at, 0 also while another process is at it, or
--- null at the end. A row that somebody has locked comes later. What the feed says already is left out. Its caller needs the rights to
--- read and to lock the rows of the table.
+-- null at the end. A row that somebody has locked comes later. What the feed says already is left out, and so is a row that no entry can
+-- carry: the table feed_backfill names it. Its caller needs the rights to read and to lock the rows of the table.
 create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
-language plpgsql set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+language plpgsql set row_security = off -- an error where a policy would hide rows
+set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
     b    feed_backfill;
     a    feed_attached;
     type text;
     keys text[];
-    done text[];
+    done text[] := '{}';
+    bad  text[] := '{}';
 begin
     select * into b from feed_backfill where feed = feed_name and finished_at is null for update skip locked;
     select * into a from feed_attached where feed = feed_name;
@@ -523,7 +543,8 @@ begin
     else
         b.later := b.later || keys;
     end if;
-    execute format($q$
+    begin
+        execute format($q$
         with locked as (
             select %1$I::text as key, row_to_json(t) as state from %2$s as t where %1$I = any ($1::%3$s[]) for share skip locked),
         pending as (
@@ -531,9 +552,16 @@ begin
             select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_uuid($2, key) as id
              where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
         select array(select key from locked)$q$, a.key, a.relation, type)
-       into done using keys, feed_name, a.columns;
-    update feed_backfill set after = b.after, rows = rows + cardinality(done), error = null,
-           later = array(select unnest(b.later) except select unnest(done)),
+           into done using keys, feed_name, a.columns;
+    exception when program_limit_exceeded then -- one of them: fewer until it is alone
+        if max_rows > 1 then
+            return feed_backfill_step(feed_name, max_rows / 2);
+        end if;
+        bad := keys;
+    end;
+    update feed_backfill set after = b.after, rows = rows + cardinality(done), refused = refused || bad,
+           error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows are too large or too deep for an entry: see refused' end,
+           later = array(select unnest(b.later) except select unnest(done || bad)),
            finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
      where feed = feed_name;
     return nullif(cardinality(done), case when cardinality(keys) = 0 then 0 else -1 end);
