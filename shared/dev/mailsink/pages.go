@@ -3,8 +3,10 @@ package mailsink
 import (
 	"embed"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -20,15 +22,15 @@ var (
 	mailPage  = web.Template(pages, "mail.html")
 )
 
-// shownMails is the number of mails on the first page.
-const shownMails = 200
+// shownMails is the number of mails on a page.
+const shownMails = 100
 
 // Route adds the pages, and the same content as JSON.
 func (s *Sink) Route(r gin.IRoutes) {
 	webserver.GET(r, "/", s.list)
 	webserver.GET(r, "/api/mails", func(c *gin.Context) {
 		c.Header("Cache-Control", "private, no-cache")
-		web.JSON(c.Writer, c.Request, http.StatusOK, s.received())
+		web.JSON(c.Writer, c.Request, http.StatusOK, s.find(c.Query("q")))
 	})
 	webserver.GET(r, "/mails/:number", webserver.Handle(s.show))
 	webserver.GET(r, "/mails/:number/html", webserver.Handle(s.showHTML))
@@ -57,10 +59,20 @@ func (s *Sink) received() []received {
 	return list
 }
 
+// find returns the mails, newest first, that have the text in an address, the subject, the text or the Message-ID.
+func (s *Sink) find(text string) []received {
+	text = strings.ToLower(strings.TrimSpace(text))
+	return slices.DeleteFunc(s.received(), func(m received) bool {
+		return !strings.Contains(strings.ToLower(strings.Join(append([]string{m.From, m.Subject, m.Text, m.MessageID}, m.To...), "\n")), text)
+	})
+}
+
 type listing struct {
-	Mails      []received // the newest
-	Kept       int
-	Duplicates int // mails with the Message-ID of an older one
+	Mails                []received
+	Kept                 int
+	Duplicates           int // mails with the Message-ID of an older one
+	Q                    string
+	Newest, Newer, Older string // links to other pages, or empty
 }
 
 func page(title string, data any) web.Page {
@@ -71,17 +83,41 @@ func page(title string, data any) web.Page {
 func Nav(all bool) []web.Link { return []web.Link{{Text: "Mails", URL: "/", Current: all}} }
 
 func (s *Sink) list(c *gin.Context) {
-	list := s.received()
-	l := listing{Mails: list[:min(shownMails, len(list))], Kept: len(list)}
-	for _, m := range list {
-		if m.Copy > 1 {
+	l := listing{Q: strings.TrimSpace(c.Query("q"))}
+	for _, m := range s.received() {
+		if l.Kept++; m.Copy > 1 {
 			l.Duplicates++
 		}
+	}
+	found, first := s.find(l.Q), 0
+	if before, err := strconv.Atoi(c.Query("before")); err == nil {
+		first = len(found)
+		if i := slices.IndexFunc(found, func(m received) bool { return m.Number < before }); i >= 0 {
+			first = i
+		}
+	}
+	end := min(first+shownMails, len(found))
+	l.Mails = found[first:end]
+	link := func(start int) string { // of the page that begins there
+		query := url.Values{}
+		if l.Q != "" {
+			query.Set("q", l.Q)
+		}
+		if start > 0 {
+			query.Set("before", strconv.Itoa(found[start-1].Number))
+		}
+		return "/?" + query.Encode()
+	}
+	if first > 0 {
+		l.Newest, l.Newer = link(0), link(max(first-shownMails, 0))
+	}
+	if end < len(found) {
+		l.Older = link(end)
 	}
 	webserver.Render(c, http.StatusOK, mailsPage, page("Mails", l))
 }
 
-func (s *Sink) find(c *gin.Context) (received, error) {
+func (s *Sink) named(c *gin.Context) (received, error) {
 	number, err := strconv.Atoi(c.Param("number"))
 	list := s.received()
 	i := slices.IndexFunc(list, func(m received) bool { return m.Number == number })
@@ -92,7 +128,7 @@ func (s *Sink) find(c *gin.Context) (received, error) {
 }
 
 func (s *Sink) show(c *gin.Context) error {
-	m, err := s.find(c)
+	m, err := s.named(c)
 	if err != nil {
 		return err
 	}
@@ -106,7 +142,7 @@ func (s *Sink) show(c *gin.Context) error {
 
 // showHTML shows the HTML part as a mail program would, in a document that cannot run or load anything.
 func (s *Sink) showHTML(c *gin.Context) error {
-	m, err := s.find(c)
+	m, err := s.named(c)
 	if err != nil {
 		return err
 	}
@@ -119,7 +155,7 @@ func (s *Sink) showHTML(c *gin.Context) error {
 }
 
 func (s *Sink) showRaw(c *gin.Context) error {
-	m, err := s.find(c)
+	m, err := s.named(c)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -254,5 +256,43 @@ func TestBounds(t *testing.T) {
 	again := &Sink{Dir: s.Dir}
 	if err := again.Open(); err != nil || len(got) != maxBytes/maxMail || got[0].Number != 4 || len(again.Mails()) != len(got) {
 		t.Errorf("%v; %d mails from %d on; %d", err, len(got), got[0].Number, len(again.Mails()))
+	}
+}
+
+func TestListOfMails(t *testing.T) {
+	t.Parallel()
+	s := &Sink{}
+	_, site := serve(t, s)
+	for n := 1; n <= 250; n++ {
+		if err := s.keep(&Mail{MessageID: fmt.Sprint(n, "@test.example"), Subject: fmt.Sprint("Mail ", n), To: []string{fmt.Sprint("to", n%2, "@Test.example")}, Raw: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	subjects := regexp.MustCompile(`>Mail (\d+)<`)
+	next := regexp.MustCompile(`<a rel="(next|prev)" href="([^"]*)">`)
+	visit := func(path, first, last string) map[string]string {
+		t.Helper()
+		_, page := get(t, site+path)
+		found := subjects.FindAllStringSubmatch(page, -1)
+		if len(found) == 0 || found[0][1] != first || found[len(found)-1][1] != last {
+			t.Errorf("%s shows %v, not %s to %s", path, found, first, last)
+		}
+		links := map[string]string{}
+		for _, link := range next.FindAllStringSubmatch(page, -1) {
+			links[link[1]] = html.UnescapeString(link[2])
+		}
+		return links
+	}
+	second := visit("/", "250", "151")["next"]
+	links := visit(second, "150", "51")
+	visit(links["next"], "50", "1")
+	visit(links["prev"], "250", "151")
+	visit(visit("/?q=TO1", "249", "51")["next"], "49", "1")
+	visit("/?q=17@test", "217", "17")
+	if _, page := get(t, site+"/?q=nobody"); !strings.Contains(page, "Nothing matches") {
+		t.Error(page)
+	}
+	if _, body := get(t, site+"/api/mails?q=to1"); strings.Count(body, `"number"`) != 125 {
+		t.Error(body)
 	}
 }
