@@ -42,10 +42,12 @@ func openPersonal(t testing.TB, pool *pgxpool.Pool, file string, says io.Writer)
 func people(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool := database(t)
-	exec(t, pool, `create table person (id uuid primary key, name text not null)`)
-	exec(t, pool, `create table letter (person_id uuid not null references person on delete cascade, name text not null)`)
+	exec(t, pool, peopleSQL)
 	return pool
 }
+
+const peopleSQL = `create table person (id uuid primary key, name text not null);
+	create table letter (person_id uuid not null references person on delete cascade, name text not null)`
 
 func signUp(t testing.TB, l *Log, id uuid.UUID, name string) {
 	t.Helper()

@@ -122,20 +122,28 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	return l, nil
 }
 
-// begin applies the list of erased ids, reads the heads, and checks how durable a commit is.
+// begin applies the list of erased ids, reads the heads, and checks how durable a commit is. It waits a few seconds.
 func (l *Log) begin(ctx context.Context, erasures Erasures) error {
+	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
+	defer cancel()
+	applied := true
 	if erasures.File != "" {
-		if err := l.openList(ctx, erasures); err != nil {
+		switch err := l.openList(looking, erasures); {
+		case errors.Is(err, errNotYet) && ctx.Err() == nil:
+			applied = false
+			l.logger.WarnContext(ctx, "the list of erased ids is not applied yet, and nothing is served until it is: the synchronous standby "+
+				"does not answer, another transaction holds a feed, or much was restored")
+		case err != nil:
 			return err
 		}
 	}
-	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
-	defer cancel()
-	switch _, err := l.refresh(looking, l.pool); {
-	case errors.Is(err, errUnconfirmed):
-		l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
-	case err != nil:
-		return fmt.Errorf("read the heads of the feeds: %w", err)
+	if applied {
+		switch _, err := l.refresh(looking, l.pool); {
+		case errors.Is(err, errUnconfirmed):
+			l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
+		case err != nil:
+			return fmt.Errorf("read the heads of the feeds: %w", err)
+		}
 	}
 	var durable string
 	if err := l.transactions.QueryRow(ctx, `select current_setting('synchronous_commit')`).Scan(&durable); err != nil {

@@ -1,12 +1,16 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -554,4 +558,64 @@ func TestDeposedPrimary(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 	}
+}
+
+// personally returns a primary with its synchronous standby, a log on it whose app keeps people, and the log's list.
+func personally(t *testing.T) (primary, standby *pgtest.Server, pool *pgxpool.Pool, l *Log, file string) {
+	t.Helper()
+	primary, standby, pool = replicated(t)
+	exec(t, pool, peopleSQL)
+	file = filepath.Join(t.TempDir(), "erased")
+	l, err := openPersonal(t, pool, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return primary, standby, pool, l, file
+}
+
+// A start with a list of erased ids does not wait for a synchronous standby.
+func TestStartWithListWithoutStandby(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "timeouts")
+	primary, standby, pool, l, file := personally(t)
+	ada, bob := uuid.New(), uuid.New()
+	signUp(t, l, ada, "Ada")
+	signUp(t, l, bob, "Bob")
+	if err := l.Commit(t.Context(), erasing(ada)); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	standby.Stop()
+	start := func(want string) *Log {
+		t.Helper()
+		var says bytes.Buffer
+		began := time.Now()
+		again, err := openPersonal(t, ownPool(t, pool), file, &says)
+		if took := time.Since(began); err != nil || took > 8*time.Second {
+			t.Fatalf("%v after %v", err, took)
+		}
+		if !strings.Contains(says.String(), want) {
+			t.Errorf("it says %s", &says)
+		}
+		return again
+	}
+	start("nothing is served until it has confirmed what the database holds")
+	if commits, _ := waiting(primary); commits > 0 {
+		t.Errorf("%d commits wait for the standby", commits)
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintf(f, "2026-11-28T21:04:05Z things %s\n", bob); err != nil {
+		t.Fatal(err)
+	}
+	again := start("nothing is served until it is")
+	if _, err := again.Snapshot(t.Context(), "things"); err == nil {
+		t.Error("the feed is served, though its list is not applied")
+	}
+	standby.Start()
+	waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Bob") == 0 })
+	waitFor(t, "the feed to be served", func() bool { _, err := again.Snapshot(t.Context(), "things"); return err == nil })
 }
