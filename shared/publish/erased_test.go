@@ -509,7 +509,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	added := []erasedID{{feed: "things", id: uuid.New()}}
 	for name, step := range map[string]func() error{
 		"read": func() error { _, _, err := l.read(); return err },
-		"add":  func() error { _, _, err := l.add(added); return err },
+		"add":  func() error { _, _, err := l.add(added, nil); return err },
 	} {
 		began := time.Now()
 		if err := step(); err == nil || time.Since(began) < listLockTimeout || l.stat().Size() != before {
@@ -519,7 +519,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	if err := syscall.Flock(int(holder.Fd()), syscall.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.add(added); err != nil {
+	if _, _, err := l.add(added, nil); err != nil {
 		t.Error(err)
 	}
 	if ids, _, err := l.read(); err != nil || len(ids) != 1 {
@@ -561,7 +561,7 @@ func TestErasedList(t *testing.T) {
 			if ids, is, err := l.read(); err != nil || len(ids) != c.ids || is.Size() != int64(len(c.text)) {
 				t.Fatalf("%d ids, %v, %v", len(ids), is, err)
 			}
-			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
+			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil)
 			if err != nil || was.Size() != int64(len(c.text)) || !same(is, l.stat()) {
 				t.Errorf("from %v to %v, %v", was, is, err)
 			}
@@ -592,7 +592,7 @@ func TestErasedList(t *testing.T) {
 	t.Run("what a person has written without a newline is not removed", func(t *testing.T) {
 		t.Parallel()
 		l := make(t, whole+"\n2026-11-28 things "+id.String())
-		if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); !errors.Is(err, ErrNotListed) || !strings.Contains(err.Error(), "correct it") {
+		if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil); !errors.Is(err, ErrNotListed) || !strings.Contains(err.Error(), "correct it") {
 			t.Error(err)
 		}
 		if text, err := os.ReadFile(l.path); err != nil || !strings.HasSuffix(string(text), id.String()) {
@@ -607,7 +607,7 @@ func TestErasedList(t *testing.T) {
 			all.Go(func() {
 				l := &erasedList{path: path}
 				for range 25 {
-					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); err != nil {
+					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil); err != nil {
 						t.Error(err)
 					}
 					if _, _, err := l.read(); err != nil {
@@ -627,7 +627,7 @@ func TestErasedList(t *testing.T) {
 		if _, err := os.Stat(l.path); err != nil {
 			t.Skip("needs /dev/full")
 		}
-		if _, _, err := l.add([]erasedID{{feed: "things", id: id}}); !errors.Is(err, ErrNotListed) {
+		if _, _, err := l.add([]erasedID{{feed: "things", id: id}}, nil); !errors.Is(err, ErrNotListed) {
 			t.Error(err)
 		}
 	})

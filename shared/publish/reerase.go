@@ -85,7 +85,14 @@ var errNotYet = errors.New("the list of erased ids is not applied yet")
 
 // follows reports whether a feed is as the list says. listed is the length that the list had when it last was.
 func (l *Log) follows(listed int64) bool {
-	return l.reerasure == nil || l.reerasure.list.isApplied(listed)
+	if l.reerasure == nil {
+		return true
+	}
+	applied := l.reerasure.list.isApplied(listed)
+	if applied && l.reerasure.list.hasUnknown() { // when it can be applied, the outcome is known, or comes to be an erasure
+		l.applying(context.Background(), false)
+	}
+	return applied
 }
 
 // withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
@@ -172,6 +179,9 @@ func (l *Log) applying(ctx context.Context, tell bool) <-chan singleflight.Resul
 		if tell || failure == "" {
 			l.reerasure.failure = failure
 		}
+		if err != nil && ctx.Err() == nil && !isCode(err, "55P03") { // else a commit still holds the head
+			l.reerasure.list.forgetUnknown()
+		}
 		return nil, err
 	})
 }
@@ -199,7 +209,7 @@ func (l *Log) applyList(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apply the list of erased ids: %w", err)
 	}
-	l.reerasure.list.seen.Store(&done.list)
+	l.reerasure.list.applied(done.list)
 	for name, records := range done.back {
 		l.logger.WarnContext(ctx, "erased again what the database had back, as after the restore of a dump", "feed", name, "entities", len(records))
 	}
@@ -291,7 +301,7 @@ func (l *Log) write(ctx context.Context, tx pgx.Tx, heads map[string]Head, unlis
 			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", is.Size())
 	}
 	if len(unlisted) > 0 {
-		before, now, err := l.reerasure.list.add(unlisted)
+		before, now, err := l.reerasure.list.add(unlisted, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -406,8 +416,8 @@ func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 const listedSQL = `update feed set listed = $2 where listed = $1 and name = any($3)`
 
 // addToList writes the ids that a transaction erases to the list, and returns the statement that records its length.
-func (l *Log) addToList(p pending) (statement, error) {
-	was, is, err := l.reerasure.list.add(p.erases())
+func (l *Log) addToList(p pending, u *uncommitted) (statement, error) {
+	was, is, err := l.reerasure.list.add(p.erases(), u)
 	if err != nil {
 		return statement{}, err
 	}
