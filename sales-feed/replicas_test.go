@@ -183,6 +183,36 @@ func TestTwoSales(t *testing.T) {
 	}
 }
 
+// A database whose restore ended before its keys is refused: a repeated purchase would be done twice.
+func TestStartWithoutKeys(t *testing.T) {
+	t.Parallel()
+	binary := build(t)
+	for _, table := range []string{"idempotency_key", "feed_entry"} {
+		for app, args := range map[string][]string{"sales": nil, "customers": {"customers"}} {
+			t.Run(app+" without that of "+table, func(t *testing.T) {
+				t.Parallel()
+				pool, file := pgtest.New(t), "ERASED_FILE="+filepath.Join(t.TempDir(), "erased")
+				cmd := exec.Command(binary, args...)
+				cmd.Env = []string{file}
+				process, _ := start(t, cmd, pgtest.URL(pool))
+				if err := process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := pool.Exec(t.Context(), `alter table `+table+` drop constraint `+table+`_pkey cascade`); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				again := exec.CommandContext(ctx, binary, args...)
+				again.Env = []string{"ADDR=127.0.0.1:0", "ACCESS=open", "DATABASE_URL=" + pgtest.URL(pool), "BUYER_KEY=" + buyerKey, file}
+				if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "tables without a primary key: "+table+";") {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
+	}
+}
+
 // buy buys a car, and gives the order's id.
 func buy(ctx context.Context, client *http.Client, shop, key string) (id uuid.UUID, err error) {
 	const purchase = `{"lines": [{"model": "ohm", "quantity": 1}]}`

@@ -23,13 +23,18 @@ func Erasures(settings Settings) publish.Erasures {
 		file = filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), "customers.erased")
 	}
 	return publish.Erasures{File: file, Delete: func(ctx context.Context, tx pgx.Tx, _ string, ids []uuid.UUID) error {
-		_, err := tx.Exec(ctx, `
-			with answers as (delete from idempotency_key where customer_id = any($1)),
-			     links as (delete from sign_in_link where customer_id = any($1))
-			delete from customer where id = any($1)`, ids)
+		_, err := tx.Exec(ctx, deleteAccounts, ids)
 		return err
 	}}
 }
+
+// deleteAccounts deletes all that customers keeps of accounts outside the feed. It does not need the foreign keys, which
+// the restore of a table alone takes away.
+const deleteAccounts = `
+	with answers as (delete from idempotency_key where customer_id = any($1)),
+	     links as (delete from sign_in_link where customer_id = any($1)),
+	     credentials as (delete from buyer_since where customer_id = any($1))
+	delete from customer where id = any($1)`
 
 // errNotErased returns err, with a problem if it is that the list of erased ids could not be written.
 func errNotErased(err error) error {

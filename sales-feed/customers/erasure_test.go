@@ -199,6 +199,31 @@ func TestRestoreWithoutTheAccount(t *testing.T) {
 	}
 }
 
+// Nothing is left of an account that is deleted while the tables' constraints are missing, as after a restore that ended
+// before them.
+func TestDeleteWithoutConstraints(t *testing.T) {
+	t.Parallel()
+	a := open(t)
+	for _, table := range []string{"idempotency_key", "sign_in_link", "buyer_since"} {
+		if _, err := a.pool.Exec(t.Context(), `alter table `+table+` drop constraint `+table+`_customer_id_fkey`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, p := a.json(t, "POST", "/customers", ada, 201, "Idempotency-Key", "ada")
+	a.keepLink(t, "link", p.ID, p.Email, "now() + interval '1 minute'")
+	if _, err := a.pool.Exec(t.Context(), `insert into buyer_since (customer_id, since) values ($1, 0)`, p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if resp, body := a.do(t, "DELETE", path(p.ID), ""); resp.StatusCode != 204 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	var rows int
+	if err := a.pool.QueryRow(t.Context(), `
+		select (select count(*) from customer) + (select count(*) from idempotency_key) + (select count(*) from sign_in_link) + (select count(*) from buyer_since)`).Scan(&rows); err != nil || rows != 0 {
+		t.Errorf("%d rows are left, %v", rows, err)
+	}
+}
+
 // A customer who cannot be kept erased is not erased.
 func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()

@@ -209,6 +209,7 @@ func (s *store) delete(ctx context.Context, by buyer.Buyer, ifMatch []string) er
 		change.Exec(`with deleted as (
 			delete from customer where id = $1 and version = $2 returning 1
 			) select feed_guard(count(*) = 1) from deleted`, id, p.Version)
+		change.Exec(deleteAccounts, []uuid.UUID{id})
 		change.Erase(customer.Feed, id, p.Version+1, source.Later(source.Now(), p.UpdatedAt.Time))
 		if err := s.commit(ctx, change, id, "", false); !errors.Is(err, publish.ErrGuard) {
 			return err

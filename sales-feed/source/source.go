@@ -18,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/migrate"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/service"
@@ -51,6 +52,9 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 		return err
 	}
 	defer p.Close()
+	if err := migrate.Complete(ctx, p.Pool, a.Migrations...); err != nil { // without keys, a repeated request is done twice
+		return err
+	}
 	log, err := publish.Open(ctx, p.Pool, publish.Options{Logger: logger, Erasures: a.Erasures})
 	if err != nil {
 		return err

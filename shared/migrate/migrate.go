@@ -218,11 +218,29 @@ func (s Set) Check(ctx context.Context, pool *pgxpool.Pool, schema string) (stri
 
 var (
 	createTable = regexp.MustCompile(`(?im)^create (?:unlogged )?table (?:if not exists )?(\w+)`)
+	keyed       = regexp.MustCompile(createTable.String() + ` \(\n(?:[^)\n].*\n|\n)*?.*\bprimary key\b`)
 	createView  = regexp.MustCompile(`(?im)^create view (\w+)`)
 )
 
 // Tables returns the names of the tables that the migrations create. A shared schema may have others.
 func Tables(sets ...Set) ([]string, error) { return found(createTable, sets) }
+
+// Complete returns an error if a table that the migrations create with a primary key has none, as after a restore that
+// ended early: keys are restored after all rows.
+func Complete(ctx context.Context, pool *pgxpool.Pool, sets ...Set) error {
+	tables, err := found(keyed, sets)
+	if err != nil {
+		return err
+	}
+	var lacking *string
+	err = pool.QueryRow(ctx, `
+		select string_agg(name, ', ') from unnest($1::text[]) as name
+		 where not exists (select from pg_constraint where conrelid = to_regclass(name) and contype = 'p')`, tables).Scan(&lacking)
+	if err == nil && lacking != nil {
+		err = fmt.Errorf("tables without a primary key: %s; a restore of the database is under way, or has ended early: restore the whole dump", *lacking)
+	}
+	return err
+}
 
 // found returns the names that the pattern finds in the migrations.
 func found(pattern *regexp.Regexp, sets []Set) (names []string, err error) {

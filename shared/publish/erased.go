@@ -36,9 +36,18 @@ type erasedList struct {
 	path string
 	seen atomic.Pointer[os.FileInfo] // of the file as last applied, and with what this process has appended; nil means never
 
-	mu     sync.Mutex
-	ids    map[erasedID]bool // without line numbers, as last read
-	idsAre os.FileInfo       // of the file that has them; nil means never read
+	mu          sync.Mutex        // also held while this process appends
+	ids         map[erasedID]bool // without line numbers, as last read
+	idsAre      os.FileInfo       // of the file that has them; nil means never read
+	uncommitted []*uncommitted
+}
+
+// An uncommitted is what this process has appended for a transaction that is being committed. Until the commit, what
+// the list says of it does not count.
+type uncommitted struct {
+	from    int64 // the length of the list before it
+	ids     []erasedID
+	unknown bool // the transaction has ended with an unknown outcome
 }
 
 // An erasedID is a line of the list.
@@ -165,7 +174,16 @@ func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 		l.ids, l.idsAre = map[erasedID]bool{}, is
 		l.know(list)
 	}
-	return slices.ContainsFunc(ids, func(id uuid.UUID) bool { return l.ids[erasedID{feed: feed, id: id}] }), nil
+	return slices.ContainsFunc(ids, func(id uuid.UUID) bool {
+		e := erasedID{feed: feed, id: id}
+		return l.ids[e] && !l.isUncommitted(e)
+	}), nil
+}
+
+// isUncommitted reports whether only this process has listed the id, for a transaction that is being committed. l.mu is
+// locked.
+func (l *erasedList) isUncommitted(e erasedID) bool {
+	return slices.ContainsFunc(l.uncommitted, func(u *uncommitted) bool { return slices.Contains(u.ids, e) })
 }
 
 // know adds ids to those known to be on the list. l.mu is locked.
@@ -198,14 +216,17 @@ func parseErased(line string) (e erasedID, ok bool, err error) {
 // errReplaced means that the file was replaced while it was written, as by an editor.
 var errReplaced = errors.New("it was replaced in the meantime")
 
-// add appends ids and flushes them to disk. was and is are the states of the list before and after. All errors wrap
+// add appends ids and flushes them to disk. was and is are the states of the list before and after. If the ids are those
+// of a transaction that is about to be committed, add records them in its u; else u is nil. All errors wrap
 // ErrNotListed.
-func (l *erasedList) add(ids []erasedID) (was, is os.FileInfo, err error) {
+func (l *erasedList) add(ids []erasedID, u *uncommitted) (was, is os.FileInfo, err error) {
 	var lines bytes.Buffer
 	now := time.Now().UTC().Format(time.RFC3339)
 	for _, e := range ids {
 		fmt.Fprintf(&lines, "%s %s %s\n", now, e.feed, e.id)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for range 3 {
 		if was, is, err = l.append(lines.Bytes()); !errors.Is(err, errReplaced) {
 			break
@@ -214,16 +235,63 @@ func (l *erasedList) add(ids []erasedID) (was, is os.FileInfo, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrNotListed, err)
 	}
-	if seen := l.seen.Load(); seen != nil && same(*seen, was) { // else it is read again
+	seen := l.seen.Load()
+	current := seen != nil && same(*seen, was)
+	if current { // else it is read again
 		l.seen.Store(&is)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if same(l.idsAre, was) {
+		if current && u != nil {
+			l.begin(u, was.Size(), ids)
+		}
 		l.idsAre = is
 		l.know(ids)
 	}
 	return was, is, nil
+}
+
+// begin records in u the ids that were not on the list. l.mu is locked.
+func (l *erasedList) begin(u *uncommitted, from int64, ids []erasedID) {
+	if !slices.Contains(l.uncommitted, u) {
+		u.from = from
+		l.uncommitted = append(l.uncommitted, u)
+	}
+	for _, e := range ids {
+		if !l.ids[e] {
+			u.ids = append(u.ids, e)
+		}
+	}
+}
+
+// end records the outcome of a transaction.
+func (l *erasedList) end(u *uncommitted, unknown bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if u.unknown = unknown; !unknown {
+		l.uncommitted = slices.DeleteFunc(l.uncommitted, func(other *uncommitted) bool { return other == u })
+	}
+}
+
+// hasUnknown reports whether the outcome of a transaction of this process is unknown.
+func (l *erasedList) hasUnknown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.uncommitted, func(u *uncommitted) bool { return u.unknown })
+}
+
+// forgetUnknown makes what was listed for transactions with an unknown outcome count.
+func (l *erasedList) forgetUnknown() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.uncommitted = slices.DeleteFunc(l.uncommitted, func(u *uncommitted) bool { return u.unknown })
+}
+
+// applied records that the list was applied in this state.
+func (l *erasedList) applied(is os.FileInfo) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen.Store(&is)
+	l.uncommitted = nil
 }
 
 // append returns the state of the file before and after.
@@ -288,9 +356,18 @@ func (l *erasedList) stat() os.FileInfo {
 	return nil
 }
 
-// isApplied reports whether the list is as it was when it was last applied, and of that length. If the file cannot be
-// read, its last known state counts.
+// isApplied reports whether the list is as it was when it was last applied, and of that length, but for what is being
+// committed. If the file cannot be read, its last known state counts.
 func (l *erasedList) isApplied(length int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	seen, is := l.seen.Load(), l.stat()
-	return seen != nil && (*seen).Size() == length && (is == nil || same(*seen, is))
+	if seen == nil || is != nil && !same(*seen, is) {
+		return false
+	}
+	least := (*seen).Size()
+	for _, u := range l.uncommitted {
+		least = min(least, u.from)
+	}
+	return least <= length && length <= (*seen).Size()
 }

@@ -43,10 +43,12 @@ func openPersonal(t testing.TB, pool *pgxpool.Pool, file string, says io.Writer)
 func people(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool := database(t)
-	exec(t, pool, `create table person (id uuid primary key, name text not null)`)
-	exec(t, pool, `create table letter (person_id uuid not null references person on delete cascade, name text not null)`)
+	exec(t, pool, peopleSQL)
 	return pool
 }
+
+const peopleSQL = `create table person (id uuid primary key, name text not null);
+	create table letter (person_id uuid not null references person on delete cascade, name text not null)`
 
 func signUp(t testing.TB, l *Log, id uuid.UUID, name string) {
 	t.Helper()
@@ -508,7 +510,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	added := []erasedID{{feed: "things", id: uuid.New()}}
 	for name, step := range map[string]func() error{
 		"read": func() error { _, _, err := l.read(); return err },
-		"add":  func() error { _, _, err := l.add(added); return err },
+		"add":  func() error { _, _, err := l.add(added, nil); return err },
 	} {
 		began := time.Now()
 		if err := step(); err == nil || time.Since(began) < listLockTimeout || l.stat().Size() != before {
@@ -518,7 +520,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	if err := syscall.Flock(int(holder.Fd()), syscall.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.add(added); err != nil {
+	if _, _, err := l.add(added, nil); err != nil {
 		t.Error(err)
 	}
 	if ids, _, err := l.read(); err != nil || len(ids) != 1 {
@@ -560,7 +562,7 @@ func TestErasedList(t *testing.T) {
 			if ids, is, err := l.read(); err != nil || len(ids) != c.ids || is.Size() != int64(len(c.text)) {
 				t.Fatalf("%d ids, %v, %v", len(ids), is, err)
 			}
-			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}})
+			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil)
 			if err != nil || was.Size() != int64(len(c.text)) || !same(is, l.stat()) {
 				t.Errorf("from %v to %v, %v", was, is, err)
 			}
@@ -591,7 +593,7 @@ func TestErasedList(t *testing.T) {
 	t.Run("what a person has written without a newline is not removed", func(t *testing.T) {
 		t.Parallel()
 		l := make(t, whole+"\n2026-11-28 things "+id.String())
-		if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); !errors.Is(err, ErrNotListed) || !strings.Contains(err.Error(), "correct it") {
+		if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil); !errors.Is(err, ErrNotListed) || !strings.Contains(err.Error(), "correct it") {
 			t.Error(err)
 		}
 		if text, err := os.ReadFile(l.path); err != nil || !strings.HasSuffix(string(text), id.String()) {
@@ -606,7 +608,7 @@ func TestErasedList(t *testing.T) {
 			all.Go(func() {
 				l := &erasedList{path: path}
 				for range 25 {
-					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}); err != nil {
+					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil); err != nil {
 						t.Error(err)
 					}
 					if _, _, err := l.read(); err != nil {
@@ -626,7 +628,7 @@ func TestErasedList(t *testing.T) {
 		if _, err := os.Stat(l.path); err != nil {
 			t.Skip("needs /dev/full")
 		}
-		if _, _, err := l.add([]erasedID{{feed: "things", id: id}}); !errors.Is(err, ErrNotListed) {
+		if _, _, err := l.add([]erasedID{{feed: "things", id: id}}, nil); !errors.Is(err, ErrNotListed) {
 			t.Error(err)
 		}
 	})

@@ -242,7 +242,7 @@ func (l *Log) trySend(ctx context.Context, lock bool, group []*Change, more *arr
 	}
 	group, runs, err = l.send(ctx, conn.Conn(), lock, group, more)
 	if err == nil && lock {
-		runs, err = l.end(ctx, conn, true, pendingOf(group))
+		runs, err = l.end(ctx, conn, true, pendingOf(group), nil)
 	}
 	if refused, ok := errors.AsType[*EntryError](err); ok {
 		err = blame(ownerOf(group, refused), err)

@@ -122,20 +122,28 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	return l, nil
 }
 
-// begin applies the list of erased ids, reads the heads, and checks how durable a commit is.
+// begin applies the list of erased ids, reads the heads, and checks how durable a commit is. It waits a few seconds.
 func (l *Log) begin(ctx context.Context, erasures Erasures) error {
+	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
+	defer cancel()
+	applied := true
 	if erasures.File != "" {
-		if err := l.openList(ctx, erasures); err != nil {
+		switch err := l.openList(looking, erasures); {
+		case errors.Is(err, errNotYet) && ctx.Err() == nil:
+			applied = false
+			l.logger.WarnContext(ctx, "the list of erased ids is not applied yet, and nothing is served until it is: the synchronous standby "+
+				"does not answer, another transaction holds a feed, or much was restored")
+		case err != nil:
 			return err
 		}
 	}
-	looking, cancel := context.WithTimeout(ctx, 2*refreshTimeout)
-	defer cancel()
-	switch _, err := l.refresh(looking, l.pool); {
-	case errors.Is(err, errUnconfirmed):
-		l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
-	case err != nil:
-		return fmt.Errorf("read the heads of the feeds: %w", err)
+	if applied {
+		switch _, err := l.refresh(looking, l.pool); {
+		case errors.Is(err, errUnconfirmed):
+			l.logger.WarnContext(ctx, "the synchronous standby does not answer: nothing is served until it has confirmed what the database holds")
+		case err != nil:
+			return fmt.Errorf("read the heads of the feeds: %w", err)
+		}
 	}
 	var durable string
 	if err := l.transactions.QueryRow(ctx, `select current_setting('synchronous_commit')`).Scan(&durable); err != nil {
@@ -185,7 +193,8 @@ func (l *Log) close() {
 // feed_guard stopped fn. The end of ctx does not cancel a commit that is under way; InTx waits up to 10 s for it.
 func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	l.wrote.Store(time.Now().UnixNano())
-	listed := false
+	var listed uncommitted
+	isListed := false
 	_, err := l.persist(ctx, func(lock bool) (attempt, error) {
 		conn, err := l.transactions.Acquire(ctx)
 		if err != nil {
@@ -205,12 +214,15 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 		if status := conn.Conn().PgConn().TxStatus(); status != 'T' {
 			return attempt{}, final{errors.New("the transaction was ended, or has failed, before its last statement")}
 		}
-		runs, err := l.end(context.WithoutCancel(ctx), conn, lock, tx.pending)
-		listed = listed || errors.As(err, new(listedError))
+		runs, err := l.end(context.WithoutCancel(ctx), conn, lock, tx.pending, &listed)
+		isListed = isListed || errors.As(err, new(listedError))
 		l.dropStale(err)
 		return attempt{runs: runs}, err
 	})
-	if listed && err != nil && !errors.Is(err, ErrUnknown) {
+	if l.reerasure != nil {
+		l.reerasure.list.end(&listed, errors.Is(err, ErrUnknown))
+	}
+	if isListed && err != nil && !errors.Is(err, ErrUnknown) {
 		err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 	return l.noteRoom(err)
@@ -218,8 +230,8 @@ func (l *Log) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 
 // end appends what is pending and commits the open transaction of conn, in one packet. With lock it locks the heads
 // first, so that no other writer can move them. If nothing is appended, the outcome of a lost commit cannot be found
-// out later.
-func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending) ([]placed, error) {
+// out later. What it adds to the list of erased ids is recorded in listed.
+func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pending, listed *uncommitted) ([]placed, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	defer context.AfterFunc(l.committing, cancel)()
@@ -258,7 +270,7 @@ func (l *Log) end(ctx context.Context, conn *pgxpool.Conn, lock bool, pending pe
 	runs := pending.place(heads)
 	var last []statement
 	if erasing {
-		listing, err := l.addToList(pending)
+		listing, err := l.addToList(pending, listed)
 		if err != nil {
 			return nil, final{err}
 		}

@@ -35,10 +35,11 @@ type reerasure struct {
 	list        erasedList
 	constraints []string // of all tables, as of the opening of the log; without Delete, of those of the log
 	applying    singleflight.Group
-	failure     string // of the last application, or ""
+	failure     string // of the last application that told of it, or ""
 }
 
-// openList opens the list, or creates it for a database that was never used with one.
+// openList opens the list, or creates it for a database that was never used with one, and applies it. It returns
+// errNotYet if ctx ends before the list is applied, as while a synchronous standby is down.
 func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
 	var used bool
@@ -71,12 +72,27 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 		return err
 	}
 	l.reerasure = r
-	return l.applyList(ctx)
+	select {
+	case <-ctx.Done():
+		return errNotYet
+	case applied := <-l.applying(ctx, false):
+		return applied.Err
+	}
 }
+
+// errNotYet means that the list has not been applied in time at the start. Nothing is served until it is.
+var errNotYet = errors.New("the list of erased ids is not applied yet")
 
 // follows reports whether a feed is as the list says. listed is the length that the list had when it last was.
 func (l *Log) follows(listed int64) bool {
-	return l.reerasure == nil || l.reerasure.list.isApplied(listed)
+	if l.reerasure == nil {
+		return true
+	}
+	applied := l.reerasure.list.isApplied(listed)
+	if applied && l.reerasure.list.hasUnknown() { // when it can be applied, the outcome is known, or comes to be an erasure
+		l.applying(context.Background(), false)
+	}
+	return applied
 }
 
 // withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
@@ -133,26 +149,12 @@ func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	return nil
 }
 
-// apply applies the list, once for all callers at the same moment. All errors wrap ErrUnapplied.
+// apply applies the list. All errors wrap ErrUnapplied.
 func (l *Log) apply(ctx context.Context) error {
-	applied := l.reerasure.applying.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
-		defer cancel()
-		failure := ""
-		err := l.applyList(ctx)
-		if err != nil {
-			failure = err.Error()
-		}
-		if failure != "" && failure != l.reerasure.failure {
-			l.logger.ErrorContext(ctx, "the list of erased ids is not applied, and its feeds are not served", "error", err)
-		}
-		l.reerasure.failure = failure
-		return nil, err
-	})
 	select {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnapplied, ctx.Err())
-	case r := <-applied:
+	case r := <-l.applying(ctx, true):
 		if r.Err != nil {
 			return fmt.Errorf("%w: %w", ErrUnapplied, r.Err)
 		}
@@ -160,9 +162,34 @@ func (l *Log) apply(ctx context.Context) error {
 	return nil
 }
 
+// applying begins to apply the list, once for all callers at the same moment, and goes on after ctx. If tell is set, it
+// logs a new error.
+func (l *Log) applying(ctx context.Context, tell bool) <-chan singleflight.Result {
+	return l.reerasure.applying.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+		defer cancel()
+		err := l.applyList(ctx)
+		failure := ""
+		if err != nil {
+			failure = err.Error()
+		}
+		if tell && failure != "" && failure != l.reerasure.failure {
+			l.logger.ErrorContext(ctx, "the list of erased ids is not applied, and its feeds are not served", "error", err)
+		}
+		if tell || failure == "" {
+			l.reerasure.failure = failure
+		}
+		if err != nil && ctx.Err() == nil && !isCode(err, "55P03") { // else a commit still holds the head
+			l.reerasure.list.forgetUnknown()
+		}
+		return nil, err
+	})
+}
+
 // applyList makes the database what the list says, and adds to the list what the database knows to be erased. It uses
 // one transaction, which several processes may run at once. It opens a new connection: one from before a restore may
-// have cached tables that are gone.
+// have cached tables that are gone. If nothing is to be done, it locks no head and writes nothing, so that it waits for
+// no other writer and no synchronous standby.
 func (l *Log) applyList(ctx context.Context) error {
 	conn, err := l.dial(ctx, true)
 	if err != nil {
@@ -172,52 +199,50 @@ func (l *Log) applyList(ctx context.Context) error {
 	if err := encodeRows(ctx, conn); err != nil {
 		return err
 	}
-	var list os.FileInfo
-	back, err := pendingInTx(ctx, conn, func(ctx context.Context, tx pgx.Tx) (back pending, err error) {
-		back, list, err = l.applyIn(ctx, tx)
-		return back, err
-	})
+	var done application
+	for _, done.locked = range []bool{false, true} {
+		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return l.applyIn(ctx, tx, &done) })
+		if !errors.Is(err, errToDo) {
+			break
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("apply the list of erased ids: %w", err)
 	}
-	l.reerasure.list.seen.Store(&list)
-	for name, records := range back {
+	l.reerasure.list.applied(done.list)
+	for name, records := range done.back {
 		l.logger.WarnContext(ctx, "erased again what the database had back, as after the restore of a dump", "feed", name, "entities", len(records))
 	}
 	return nil
 }
 
-func pendingInTx(ctx context.Context, conn *pgx.Conn, do func(context.Context, pgx.Tx) (pending, error)) (done pending, err error) {
-	return done, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
-		done, err = do(ctx, tx)
-		return err
-	})
+// errToDo means that the list is to be applied with the heads locked.
+var errToDo = errors.New("the list of erased ids is to be applied")
+
+// An application of the list.
+type application struct {
+	locked bool        // the heads are locked; else it returns errToDo where something is to be done
+	back   pending     // the tombstones that were appended
+	list   os.FileInfo // the state of the list that was applied
 }
 
-// applyIn returns the tombstones that are to be appended, and the state of the list that it has applied.
-func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (back pending, is os.FileInfo, err error) {
-	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C" for update`)
+// applyIn applies the list in a transaction.
+func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
+	lock := map[bool]string{true: " for update"}[a.locked]
+	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C"`+lock)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	heads, err := collectHeads(rows)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if err := l.complete(ctx, tx); err != nil {
-		return nil, nil, err
+		return err
 	}
 	list, is, err := l.reerasure.list.read()
 	if err != nil {
-		return nil, nil, err
-	}
-	var was int64
-	if err := tx.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) from feed`).Scan(&was); err != nil {
-		return nil, nil, err
-	}
-	if is.Size() < was {
-		l.logger.WarnContext(ctx, "the list of erased ids is shorter than it was: put its newest state back, or what it alone knew is not erased "+
-			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", is.Size())
+		return err
 	}
 	listed := map[string]map[uuid.UUID]bool{}
 	for name := range heads {
@@ -225,31 +250,77 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx) (back pending, is os.FileI
 	}
 	for _, e := range list {
 		if listed[e.feed] == nil {
-			return nil, nil, fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
+			return fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
 		}
 		listed[e.feed][e.id] = true
 	}
-	if is, err = l.learn(ctx, tx, heads, listed, is); err != nil {
-		return nil, nil, err
+	unlisted, err := unlistedIn(ctx, tx, heads, listed)
+	if err != nil {
+		return err
 	}
-	back = pending{}
+	back := pending{}
 	for name, ids := range listed {
-		if err := l.eraseAgain(ctx, tx, back, name, slices.Collect(maps.Keys(ids))); err != nil {
-			return nil, nil, err
+		if err := eraseAgain(ctx, tx, back, name, slices.Collect(maps.Keys(ids))); err != nil {
+			return err
 		}
 	}
-	if back, err = back.number(ctx, tx); err != nil {
-		return nil, nil, err
+	if !a.locked && len(unlisted)+len(back) > 0 {
+		return errToDo
 	}
-	runs := back.place(heads)
+	for name, ids := range listed { // in any case: a dump may have been restored in part
+		if len(ids) > 0 && l.reerasure.Delete != nil {
+			if err := l.reerasure.Delete(ctx, tx, name, slices.Collect(maps.Keys(ids))); err != nil {
+				return err
+			}
+		}
+	}
+	if a.locked {
+		if is, err = l.write(ctx, tx, heads, unlisted, back, is); err != nil {
+			return err
+		}
+	}
+	var written bool
+	if _, err = tx.Exec(ctx, `update feed set listed = $1 where listed <> $1`, is.Size()); err == nil {
+		err = tx.QueryRow(ctx, `select txid_current_if_assigned() is not null`).Scan(&written)
+	}
+	if err == nil && written && !a.locked {
+		err = errToDo
+	}
+	a.back, a.list = back, is
+	return err
+}
+
+// write adds ids to the list, whose state is is, and appends tombstones. It returns the list's state.
+func (l *Log) write(ctx context.Context, tx pgx.Tx, heads map[string]Head, unlisted []erasedID, back pending, is os.FileInfo) (os.FileInfo, error) {
+	var was int64
+	if err := tx.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) from feed`).Scan(&was); err != nil {
+		return nil, err
+	}
+	if is.Size() < was {
+		l.logger.WarnContext(ctx, "the list of erased ids is shorter than it was: put its newest state back, or what it alone knew is not erased "+
+			"again where a dump brings it back", "file", l.reerasure.File, "was", was, "is", is.Size())
+	}
+	if len(unlisted) > 0 {
+		before, now, err := l.reerasure.list.add(unlisted, nil)
+		if err != nil {
+			return nil, err
+		}
+		if same(is, before) { // else something was added since the list was read: it is applied the next time
+			is = now
+		}
+	}
+	numbered, err := back.number(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	runs := numbered.place(heads)
 	for i := range runs {
 		appending := runs[i].append()
 		if _, err := tx.Exec(ctx, appending.sql, appending.args...); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	_, err = tx.Exec(ctx, `update feed set listed = $1 where listed <> $1`, is.Size())
-	return back, is, err
+	return is, nil
 }
 
 // constraintNames selects the tables' constraints as TABLE CONSTRAINT.
@@ -272,9 +343,8 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// learn adds to the list what the database knows to be erased, and returns the list's state.
-func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool, is os.FileInfo) (os.FileInfo, error) {
-	var unlisted []erasedID
+// unlistedIn returns the ids that the database knows to be erased and that are not listed.
+func unlistedIn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool) (unlisted []erasedID, err error) {
 	for name, head := range heads {
 		if head.Erasures == 0 {
 			continue
@@ -293,19 +363,11 @@ func (l *Log) learn(ctx context.Context, tx pgx.Tx, heads map[string]Head, liste
 			}
 		}
 	}
-	if len(unlisted) == 0 {
-		return is, nil
-	}
-	was, now, err := l.reerasure.list.add(unlisted)
-	if err == nil && same(is, was) { // else something was added since the list was read: it is applied the next time
-		is = now
-	}
-	return is, err
+	return unlisted, nil
 }
 
-// eraseAgain erases the entities again: it appends a tombstone if the feed says anything of one, and deletes what the
-// app has in any case, since a dump may have been restored in part.
-func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
+// eraseAgain adds to back a tombstone for each of the entities of which the feed says anything.
+func eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids []uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		select entity_id from feed_entry where feed = $1 and entity_id = any($2)
 		 group by entity_id having bool_or(salt is not null) order by entity_id`, name, ids)
@@ -317,10 +379,7 @@ func (l *Log) eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name stri
 		back.Erase(name, id, 0, time.Time{})
 		return nil
 	})
-	if err != nil || len(ids) == 0 || l.reerasure.Delete == nil {
-		return err
-	}
-	return l.reerasure.Delete(ctx, tx, name, ids)
+	return err
 }
 
 // erases returns the ids that the transaction erases.
@@ -357,8 +416,8 @@ func (l *Log) commitErasure(ctx context.Context, c *Change) error {
 const listedSQL = `update feed set listed = $2 where listed = $1 and name = any($3)`
 
 // addToList writes the ids that a transaction erases to the list, and returns the statement that records its length.
-func (l *Log) addToList(p pending) (statement, error) {
-	was, is, err := l.reerasure.list.add(p.erases())
+func (l *Log) addToList(p pending, u *uncommitted) (statement, error) {
+	was, is, err := l.reerasure.list.add(p.erases(), u)
 	if err != nil {
 		return statement{}, err
 	}

@@ -1,18 +1,23 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -554,4 +559,140 @@ func TestDeposedPrimary(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 	}
+}
+
+// personally returns a primary with its synchronous standby, a log on it whose app keeps people, and the log's list.
+func personally(t *testing.T) (primary, standby *pgtest.Server, pool *pgxpool.Pool, l *Log, file string) {
+	t.Helper()
+	primary, standby, pool = replicated(t)
+	exec(t, pool, peopleSQL)
+	file = filepath.Join(t.TempDir(), "erased")
+	l, err := openPersonal(t, pool, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return primary, standby, pool, l, file
+}
+
+// A start with a list of erased ids does not wait for a synchronous standby.
+func TestStartWithListWithoutStandby(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "timeouts")
+	primary, standby, pool, l, file := personally(t)
+	ada, bob := uuid.New(), uuid.New()
+	signUp(t, l, ada, "Ada")
+	signUp(t, l, bob, "Bob")
+	if err := l.Commit(t.Context(), erasing(ada)); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	standby.Stop()
+	start := func(want string) *Log {
+		t.Helper()
+		var says bytes.Buffer
+		began := time.Now()
+		again, err := openPersonal(t, ownPool(t, pool), file, &says)
+		if took := time.Since(began); err != nil || took > 8*time.Second {
+			t.Fatalf("%v after %v", err, took)
+		}
+		if !strings.Contains(says.String(), want) {
+			t.Errorf("it says %s", &says)
+		}
+		return again
+	}
+	start("nothing is served until it has confirmed what the database holds")
+	if commits, _ := waiting(primary); commits > 0 {
+		t.Errorf("%d commits wait for the standby", commits)
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintf(f, "2026-11-28T21:04:05Z things %s\n", bob); err != nil {
+		t.Fatal(err)
+	}
+	again := start("nothing is served until it is")
+	if _, err := again.Snapshot(t.Context(), "things"); err == nil {
+		t.Error("the feed is served, though its list is not applied")
+	}
+	standby.Start()
+	waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Bob") == 0 })
+	waitFor(t, "the feed to be served", func() bool { _, err := again.Snapshot(t.Context(), "things"); return err == nil })
+}
+
+// While an erasure of this process waits for a synchronous standby, everything else is served. What another process has
+// listed counts at once.
+func TestReadsDuringAnErasure(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "timeouts")
+	primary, standby, pool, l, file := personally(t)
+	server := personal(t, l, false)
+	ada, bob, cid := uuid.New(), uuid.New(), uuid.New()
+	signUp(t, l, ada, "Ada")
+	signUp(t, l, bob, "Bob")
+	signUp(t, l, cid, "Cid")
+	if err := l.Commit(t.Context(), erasing(cid)); err != nil {
+		t.Fatal(err)
+	}
+	view := func(id uuid.UUID) (found bool, err error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return found, l.View(ctx, feedName, id, func(tx pgx.Tx) (bool, error) {
+			return found, tx.QueryRow(ctx, `select exists (select from person where id = $1)`, id).Scan(&found)
+		})
+	}
+	standby.Stop()
+	outcome := make(chan error, 1)
+	go func() { outcome <- l.Commit(context.Background(), erasing(ada)) }()
+	awaitHanging(t, primary)
+	for range 2 { // before and after the outcome is unknown
+		for deadline := time.Now().Add(3 * maxStale / 2); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			for _, path := range []string{"", "?after=0", "/" + bob.String(), ".atom"} {
+				if resp, body := get(t, server, "GET", "/feeds/things"+path); resp.StatusCode != 200 || strings.Contains(body, "Cid") {
+					t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
+				}
+			}
+			if found, err := view(bob); !found || err != nil {
+				t.Fatal(found, err)
+			}
+		}
+		if outcome == nil {
+			break
+		}
+		if err := <-outcome; !errors.Is(err, ErrUnknown) {
+			t.Error(err)
+		}
+		outcome = nil
+	}
+	if _, _, err := (&erasedList{path: file}).add([]erasedID{{feed: feedName, id: bob}}, nil); err != nil { // as another process does
+		t.Fatal(err)
+	}
+	if _, err := view(bob); !errors.Is(err, ErrUnapplied) {
+		t.Errorf("listed by another process: %v", err)
+	}
+	standby.Start()
+	waitFor(t, "both to be erased", func() bool { return holds(t, pool, "Ada")+holds(t, pool, "Bob") == 0 })
+	time.Sleep(maxStale) // this process learns of a commit that it gave up as of another process's
+	wantGone(t, server, pool, "Ada", ada)
+	wantGone(t, server, pool, "Bob", bob)
+	if l.reerasure.list.hasUnknown() {
+		t.Error("an outcome is still unknown")
+	}
+}
+
+// An erasure that its process takes for one that is being committed is done again if it was not, as after a failover.
+func TestErasureOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	pool := people(t)
+	l, err := openPersonal(t, pool, filepath.Join(t.TempDir(), "erased"), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ada := uuid.New()
+	signUp(t, l, ada, "Ada")
+	if _, err := l.addToList(pending{feedName: {{erase: true, Entry: Entry{ID: ada}}}}, &uncommitted{unknown: true}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
 }

@@ -3,6 +3,7 @@ package webserver
 import (
 	"log/slog"
 	"math"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,7 +19,8 @@ import (
 // maxLogged bounds, in bytes, what a line of the log takes from a client's text.
 const maxLogged = 512
 
-// AccessLog is an observer for New that logs a line per request at level info: with who asked, but no credentials.
+// AccessLog is an observer for New that logs a line per request at level info: with who asked, but no credentials, and
+// no text of the query that may name a person.
 func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		req := c.Request
@@ -29,7 +31,7 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 		defer func() {
 			attrs := []slog.Attr{
 				slog.String("method", cut(req.Method)),
-				slog.String("path", cut(normal(req.RequestURI))),
+				slog.String("path", cut(withoutText(normal(req.RequestURI)))),
 				slog.Int("status", c.Writer.Status()),
 				slog.Int("bytes", max(c.Writer.Size(), 0)),
 				slog.Float64("duration_ms", math.Round(time.Since(start).Seconds()*1e6)/1e3),
@@ -59,6 +61,38 @@ func normal(uri string) string {
 		}
 		return s
 	})
+}
+
+var (
+	parameter = regexp.MustCompile(`^[A-Za-z0-9_.~-]{0,64}$`)
+	// value matches an id or its beginning, a cursor, a number, a time, or several of them. A long number may be a
+	// telephone's, and a word of the letters a to f a name.
+	value = regexp.MustCompile(`^(?:` + part + `)(?:,(?:` + part + `))*$`)
+)
+
+const part = `[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{0,4}){0,3}(?:-[0-9A-Fa-f]{0,12})?|[0-9]{1,19}-[0-9a-f]{12}|-?(?:0|[1-9][0-9]{0,8})` +
+	`|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9:.]{5,18}(?:Z|[+-][0-9]{2}:[0-9]{2}))?`
+
+// withoutText replaces what is no id, cursor, number or time in the query of a URI. Names of parameters stay.
+func withoutText(uri string) string {
+	path, query, found := strings.Cut(uri, "?")
+	if !found {
+		return uri
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, text, assigned := strings.Cut(pair, "=")
+		if !parameter.MatchString(name) {
+			name = "..."
+		}
+		if plain, err := url.QueryUnescape(text); err != nil || plain != "" && !value.MatchString(plain) {
+			text = "..."
+		}
+		if pairs[i] = name; assigned {
+			pairs[i] += "=" + text
+		}
+	}
+	return path + "?" + strings.Join(pairs, "&")
 }
 
 // cut shortens a text to maxLogged bytes; what is not UTF-8 in it goes.
