@@ -21,7 +21,7 @@ const (
 )
 
 // slowAfter is how long the body of a request may be awaited, or a client take for a part of an answer, until its
-// connection may give way to one of another client.
+// connection may give way to another one.
 const slowAfter = 2 * time.Second
 
 // impatient accepts connections that do not wait for a client that does not read, as many as there may be.
@@ -65,12 +65,17 @@ func (c *impatientConn) Close() error {
 	return c.Conn.Close()
 }
 
-// slow reports whether the client has been waited for too long for a connection that others need.
-func (c *impatientConn) slow(now time.Time) bool {
-	if since := c.sending.Load(); since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
-		return true
+// waited returns how long the client has been waited for.
+func (c *impatientConn) waited(now time.Time) (d time.Duration) {
+	if since := c.sending.Load(); since != 0 {
+		d = now.Sub(time.Unix(0, since))
 	}
-	return c.slowly(now) > 0
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	for _, since := range c.awaited {
+		d = max(d, now.Sub(since))
+	}
+	return d
 }
 
 // slowly returns for how much the client has been waited for too long.

@@ -330,12 +330,12 @@ func TestSlowStreamsGiveWay(t *testing.T) {
 			conn := accepted.Load()
 			time.Sleep(slowAfter / 2)
 			synctest.Wait()
-			if conn.slow(time.Now()) {
+			if conn.waited(time.Now()) > slowAfter {
 				t.Errorf("%s it is slow at once", when)
 			}
 			time.Sleep(slowAfter)
 			synctest.Wait()
-			if conn.slow(time.Now()) != want {
+			if (conn.waited(time.Now()) > slowAfter) != want {
 				t.Errorf("%s it is slow: %t", when, !want)
 			}
 		}
