@@ -3,9 +3,11 @@ package webserver
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,10 +55,16 @@ type impatientConn struct {
 
 	sending  atomic.Int64 // since when the client is waited for to take what is sent, in nanoseconds since 1970; 0: it is not
 	awaiting sync.Mutex
-	awaited  map[any]time.Time // what else the client is waited for, and since when: bodies of requests, streams of HTTP/2 to take an answer
+	awaited  map[any]awaited // what else the client is waited for: bodies of requests, streams of HTTP/2 to take an answer
 
 	holding bool
 	held    *[]byte // goes out with what is written next; nil means nothing
+}
+
+// awaited is since when a client is waited for, and what is to be called when it is no longer, or nil.
+type awaited struct {
+	since time.Time
+	over  func()
 }
 
 // Close makes room for another connection.
@@ -72,8 +80,8 @@ func (c *impatientConn) waited(now time.Time) (d time.Duration) {
 	}
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
-	for _, since := range c.awaited {
-		d = max(d, now.Sub(since))
+	for _, a := range c.awaited {
+		d = max(d, now.Sub(a.since))
 	}
 	return d
 }
@@ -82,25 +90,26 @@ func (c *impatientConn) waited(now time.Time) (d time.Duration) {
 func (c *impatientConn) slowly(now time.Time) (n int) {
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
-	for _, since := range c.awaited {
-		if now.Sub(since) > slowAfter {
+	for _, a := range c.awaited {
+		if now.Sub(a.since) > slowAfter {
 			n++
 		}
 	}
 	return n
 }
 
-// await notes that the client is waited for, until arrived is called. The connection may be nil.
-func (c *impatientConn) await(what any) {
+// await notes that the client is waited for, until arrived is called, which calls over if it is not nil. The connection
+// may be nil.
+func (c *impatientConn) await(what any, over func()) {
 	if c == nil {
 		return
 	}
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
 	if c.awaited == nil {
-		c.awaited = map[any]time.Time{}
+		c.awaited = map[any]awaited{}
 	}
-	c.awaited[what] = time.Now()
+	c.awaited[what] = awaited{time.Now(), over}
 }
 
 func (c *impatientConn) arrived(what any) {
@@ -108,15 +117,22 @@ func (c *impatientConn) arrived(what any) {
 		return
 	}
 	c.awaiting.Lock()
-	defer c.awaiting.Unlock()
+	over := c.awaited[what].over
 	delete(c.awaited, what)
+	c.awaiting.Unlock()
+	if over != nil {
+		over()
+	}
 }
 
 // allArrived notes that no request is under way.
 func (c *impatientConn) allArrived() {
 	c.awaiting.Lock()
-	defer c.awaiting.Unlock()
-	clear(c.awaited)
+	all := slices.Collect(maps.Keys(c.awaited))
+	c.awaiting.Unlock()
+	for _, what := range all {
+		c.arrived(what)
+	}
 }
 
 // buffers are for what is held: a connection that waits has none.

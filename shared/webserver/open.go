@@ -16,6 +16,8 @@ type openConns struct {
 	most, ofClient int
 	// Requests over HTTP/2, of which a connection has many, are as many as connections, and so are the refusals of more.
 	requests, refusals *web.Slots
+	// Bodies of requests that have not arrived leave connections to others, also to those behind the same proxy.
+	bodies *share
 
 	mu       sync.Mutex
 	count    int
@@ -27,7 +29,7 @@ func newOpenConns(most int) *openConns {
 	bound := web.Bound{All: most, Client: ofClient}
 	return &openConns{
 		most: most, ofClient: ofClient, requests: web.NewSlots("requests over HTTP/2", bound), refusals: web.NewSlots("refusals", bound),
-		byClient: map[netip.Addr]map[*impatientConn]struct{}{},
+		bodies: newShare(web.Bound{All: ofClient, Client: max(ofClient/2, 1)}, 0), byClient: map[netip.Addr]map[*impatientConn]struct{}{},
 	}
 }
 

@@ -68,8 +68,8 @@ func TestOpenConns(t *testing.T) {
 	if _, ok := admit("192.0.2.4", true); ok || closed(of1[1]) {
 		t.Error("one gives way whose client has not been waited for for long")
 	}
-	second.await("a body")
-	second.awaited["a body"] = time.Unix(0, long)
+	second.await("a body", nil)
+	second.awaited["a body"] = awaited{since: time.Unix(0, long)}
 	of1[1].sending.Store(long)
 	if _, ok := admit("192.0.2.4", true); !ok || !closed(of1[1]) || closed(second) {
 		t.Error("the connection of a slow client that has the most does not give way")
@@ -104,8 +104,8 @@ func TestOpenConnsOfOneClient(t *testing.T) {
 		admit()
 	}
 	waited := func(i int, d time.Duration) {
-		conns[i].await("a body")
-		conns[i].awaited["a body"] = time.Now().Add(-d)
+		conns[i].await("a body", nil)
+		conns[i].awaited["a body"] = awaited{since: time.Now().Add(-d)}
 	}
 	waited(1, slowAfter/2)
 	if admit() {
