@@ -28,6 +28,7 @@ type holdings struct {
 type holding struct {
 	n     int
 	since time.Time
+	gone  bool // from its share
 
 	mu   sync.Mutex
 	lose func() // nil once it is released
@@ -102,14 +103,12 @@ func (h *holdings) first() *holding { return h.list.Front().Value.(*holding) }
 // remove removes what the client holds, unless that is done. It wants s.mu locked.
 func (s *share) remove(client string, e *list.Element) *holding {
 	h := e.Value.(*holding)
+	if h.gone {
+		return h
+	}
+	h.gone = true
 	of := s.byClient[client]
-	if of == nil {
-		return h
-	}
-	before := of.list.Len()
-	if of.list.Remove(e); of.list.Len() == before {
-		return h
-	}
+	of.list.Remove(e)
 	s.all -= h.n
 	if of.n -= h.n; of.list.Len() == 0 {
 		delete(s.byClient, client)
