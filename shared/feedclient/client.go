@@ -240,7 +240,8 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
-	age, _ := deltaSeconds(resp.Header.Get("Age"))
+	first, _, _ := strings.Cut(resp.Header.Get("Age"), ",") // RFC 9111 section 5.1
+	age, _ := deltaSeconds(strings.TrimSpace(first))
 	answer := &Answer{
 		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
 		Waits: min(appliedWait(resp.Header, wait), wait), Self: selfLink(resp.Header.Values("Link")),

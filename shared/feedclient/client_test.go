@@ -129,6 +129,7 @@ func TestClientAsOf(t *testing.T) {
 	for age, want := range map[string]time.Duration{
 		"": 0, "0": 0, "1": time.Second, "3600": time.Hour, "99999999999999999999": (1<<31 - 1) * time.Second,
 		"-5": 0, "1.5": 0, "soon": 0,
+		"10, 20": 10 * time.Second, "10,20": 10 * time.Second, // of several values the first (RFC 9111 section 5.1)
 	} {
 		var arrived time.Time
 		before := time.Now().Truncate(time.Millisecond)

@@ -36,7 +36,14 @@ func boundBody(w http.ResponseWriter, r *http.Request, large *web.Slots, client 
 	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	b := &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: connOf(r), small: smallBody, large: large, client: client}
-	b.conn.await(b)
+	if b.conn != nil {
+		lose := func() { _ = b.conn.Close() }
+		if r.ProtoMajor > 1 { // others share the connection
+			whole := r.Body
+			lose = func() { _ = whole.Close() }
+		}
+		b.conn.await(b, b.conn.open.bodies.hold(client, 1, lose))
+	}
 	if r.ProtoMajor > 1 { // else net/http reads on after the answer, until the connection is idle
 		context.AfterFunc(r.Context(), func() { b.conn.arrived(b) })
 	}

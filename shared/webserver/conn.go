@@ -3,9 +3,11 @@ package webserver
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +23,7 @@ const (
 )
 
 // slowAfter is how long the body of a request may be awaited, or a client take for a part of an answer, until its
-// connection may give way to one of another client.
+// connection may give way to another one.
 const slowAfter = 2 * time.Second
 
 // impatient accepts connections that do not wait for a client that does not read, as many as there may be.
@@ -53,10 +55,16 @@ type impatientConn struct {
 
 	sending  atomic.Int64 // since when the client is waited for to take what is sent, in nanoseconds since 1970; 0: it is not
 	awaiting sync.Mutex
-	awaited  map[any]time.Time // what else the client is waited for, and since when: bodies of requests, streams of HTTP/2 to take an answer
+	awaited  map[any]awaited // what else the client is waited for: bodies of requests, streams of HTTP/2 to take an answer
 
 	holding bool
 	held    *[]byte // goes out with what is written next; nil means nothing
+}
+
+// awaited is since when a client is waited for, and what is to be called when it is no longer, or nil.
+type awaited struct {
+	since time.Time
+	over  func()
 }
 
 // Close makes room for another connection.
@@ -65,37 +73,43 @@ func (c *impatientConn) Close() error {
 	return c.Conn.Close()
 }
 
-// slow reports whether the client has been waited for too long for a connection that others need.
-func (c *impatientConn) slow(now time.Time) bool {
-	if since := c.sending.Load(); since != 0 && now.Sub(time.Unix(0, since)) > slowAfter {
-		return true
+// waited returns how long the client has been waited for.
+func (c *impatientConn) waited(now time.Time) (d time.Duration) {
+	if since := c.sending.Load(); since != 0 {
+		d = now.Sub(time.Unix(0, since))
 	}
-	return c.slowly(now) > 0
+	c.awaiting.Lock()
+	defer c.awaiting.Unlock()
+	for _, a := range c.awaited {
+		d = max(d, now.Sub(a.since))
+	}
+	return d
 }
 
 // slowly returns for how much the client has been waited for too long.
 func (c *impatientConn) slowly(now time.Time) (n int) {
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
-	for _, since := range c.awaited {
-		if now.Sub(since) > slowAfter {
+	for _, a := range c.awaited {
+		if now.Sub(a.since) > slowAfter {
 			n++
 		}
 	}
 	return n
 }
 
-// await notes that the client is waited for, until arrived is called. The connection may be nil.
-func (c *impatientConn) await(what any) {
+// await notes that the client is waited for, until arrived is called, which calls over if it is not nil. The connection
+// may be nil.
+func (c *impatientConn) await(what any, over func()) {
 	if c == nil {
 		return
 	}
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
 	if c.awaited == nil {
-		c.awaited = map[any]time.Time{}
+		c.awaited = map[any]awaited{}
 	}
-	c.awaited[what] = time.Now()
+	c.awaited[what] = awaited{time.Now(), over}
 }
 
 func (c *impatientConn) arrived(what any) {
@@ -103,15 +117,22 @@ func (c *impatientConn) arrived(what any) {
 		return
 	}
 	c.awaiting.Lock()
-	defer c.awaiting.Unlock()
+	over := c.awaited[what].over
 	delete(c.awaited, what)
+	c.awaiting.Unlock()
+	if over != nil {
+		over()
+	}
 }
 
 // allArrived notes that no request is under way.
 func (c *impatientConn) allArrived() {
 	c.awaiting.Lock()
-	defer c.awaiting.Unlock()
-	clear(c.awaited)
+	all := slices.Collect(maps.Keys(c.awaited))
+	c.awaiting.Unlock()
+	for _, what := range all {
+		c.arrived(what)
+	}
 }
 
 // buffers are for what is held: a connection that waits has none.

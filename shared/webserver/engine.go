@@ -20,9 +20,10 @@ import (
 
 // New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
 // cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer
-// than 30 s (408), bounds in number those over 8 KiB that it holds at once and requests over HTTP/2 (429, 503), answers unknown paths (404) and
-// methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the answer is out
-// already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run around all
+// than 30 s (408), bounds in number those over 8 KiB that it holds at once and requests over HTTP/2 (429, 503), and in
+// bytes the answers that clients have not taken (it breaks off the one that takes the longest), answers unknown paths
+// (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the answer is
+// out already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run around all
 // that, and see every answer as it goes out.
 func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
@@ -34,7 +35,7 @@ func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	// gin's redirects would go out without the headers below.
 	r.RedirectTrailingSlash = false
 	r.Use(observers...)
-	r.Use(streams, secure, answer(logger), guard(http.NewCrossOriginProtection()))
+	r.Use(streams, untaken(untakenAnswers), secure, answer(logger), guard(http.NewCrossOriginProtection()))
 	r.NoRoute(HandleLong(func(*gin.Context) error { return web.NothingHere() }))
 	r.NoMethod(HandleLong(func(c *gin.Context) error {
 		return web.NotAllowed(c.Writer.Header().Get("Allow"), c.Request.Method)

@@ -3,7 +3,6 @@ package webserver
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,11 +11,13 @@ import (
 
 // openConns are the connections of a listener, bounded in all and per client. Where there are too many, an idle one of
 // the client that has the most gives way to the new one; where none is idle, a slow one of a client that has more
-// connections than the new one's.
+// connections than the new one's. Where it is the client that has too many, one of its own gives way.
 type openConns struct {
 	most, ofClient int
 	// Requests over HTTP/2, of which a connection has many, are as many as connections, and so are the refusals of more.
 	requests, refusals *web.Slots
+	// Bodies of requests that have not arrived leave connections to others, also to those behind the same proxy.
+	bodies *share
 
 	mu       sync.Mutex
 	count    int
@@ -28,7 +29,7 @@ func newOpenConns(most int) *openConns {
 	bound := web.Bound{All: most, Client: ofClient}
 	return &openConns{
 		most: most, ofClient: ofClient, requests: web.NewSlots("requests over HTTP/2", bound), refusals: web.NewSlots("refusals", bound),
-		byClient: map[netip.Addr]map[*impatientConn]struct{}{},
+		bodies: newShare(web.Bound{All: ofClient, Client: max(ofClient/2, 1)}, 0), byClient: map[netip.Addr]map[*impatientConn]struct{}{},
 	}
 }
 
@@ -42,10 +43,10 @@ func (o *openConns) admit(c *impatientConn) bool {
 	full := true
 	switch mine := o.byClient[c.client]; {
 	case len(mine) >= o.ofClient:
-		gives = givesWay(mine, false)
+		gives, _ = givesWay(mine, true)
 	case o.count >= o.most:
 		if gives = o.find(0, false); gives == nil {
-			gives = o.find(len(mine)+1, true)
+			gives = o.find(len(mine), true)
 		}
 	default:
 		full = false
@@ -68,31 +69,33 @@ func (o *openConns) admit(c *impatientConn) bool {
 
 // find returns a connection that gives way, of the client that has the most connections among those that have such a
 // one and more than so many, or nil if there is none. It wants o.mu locked.
-func (o *openConns) find(moreThan int, slow bool) *impatientConn {
-	clients := make([]map[*impatientConn]struct{}, 0, len(o.byClient))
+func (o *openConns) find(moreThan int, slow bool) (found *impatientConn) {
+	most, longest := moreThan+1, time.Duration(-1)
 	for _, conns := range o.byClient {
-		if len(conns) > moreThan {
-			clients = append(clients, conns)
+		if len(conns) < most {
+			continue
+		}
+		c, waited := givesWay(conns, slow)
+		if c != nil && (len(conns) > most || waited > longest) {
+			found, most, longest = c, len(conns), waited
 		}
 	}
-	slices.SortFunc(clients, func(a, b map[*impatientConn]struct{}) int { return len(b) - len(a) })
-	for _, conns := range clients {
-		if c := givesWay(conns, slow); c != nil {
-			return c
-		}
-	}
-	return nil
+	return found
 }
 
-// givesWay returns a connection on which no request is under way, or with slow one whose client is slow, or nil.
-func givesWay(conns map[*impatientConn]struct{}, slow bool) *impatientConn {
+// givesWay returns a connection on which no request is under way, or else, with slow, the one whose client is slow and
+// has been waited for the longest, and how long it has been; or nil.
+func givesWay(conns map[*impatientConn]struct{}, slow bool) (slowest *impatientConn, waited time.Duration) {
 	now := time.Now()
 	for c := range conns {
-		if !c.busy.Load() || slow && c.slow(now) {
-			return c
+		if !c.busy.Load() {
+			return c, 0
+		}
+		if d := c.waited(now); slow && d > max(waited, slowAfter) {
+			slowest, waited = c, d
 		}
 	}
-	return nil
+	return slowest, waited
 }
 
 // giveWay closes the connection over which its client is waited for the most often, if there is one.

@@ -64,12 +64,12 @@ func TestOpenConns(t *testing.T) {
 		t.Error("too many connections, all of them busy:", o.count)
 	}
 	long := time.Now().Add(-2 * slowAfter).UnixNano()
-	second.await("a body")
-	second.awaited["a body"] = time.Unix(0, long)
 	of1[1].sending.Store(time.Now().UnixNano())
 	if _, ok := admit("192.0.2.4", true); ok || closed(of1[1]) {
 		t.Error("one gives way whose client has not been waited for for long")
 	}
+	second.await("a body", nil)
+	second.awaited["a body"] = awaited{since: time.Unix(0, long)}
 	of1[1].sending.Store(long)
 	if _, ok := admit("192.0.2.4", true); !ok || !closed(of1[1]) || closed(second) {
 		t.Error("the connection of a slow client that has the most does not give way")
@@ -77,11 +77,50 @@ func TestOpenConns(t *testing.T) {
 	if _, ok := admit("192.0.2.4", true); ok || closed(second) {
 		t.Error("one gives way of a client that has no more connections than the new one's")
 	}
-	for _, c := range []*impatientConn{second, third, second} {
+	if _, ok := admit("192.0.2.5", true); !ok || !closed(second) {
+		t.Error("the only connection of a slow client does not give way to one of a client that has none")
+	}
+	for _, c := range []*impatientConn{third, second, third} {
 		_ = c.Close()
 	}
-	if o.count != 6 {
-		t.Errorf("%d connections are left, want 6", o.count)
+	if o.count != 7 {
+		t.Errorf("%d connections are left, want 7", o.count)
+	}
+}
+
+// A client that has its share makes room for its next connection itself, by the one over which it is waited for the
+// longest: behind a proxy, all clients are one.
+func TestOpenConnsOfOneClient(t *testing.T) {
+	t.Parallel()
+	o := newOpenConns(8) // 6 of a client
+	var conns []*impatientConn
+	admit := func() bool {
+		c := &impatientConn{Conn: &connFrom{ip: "192.0.2.1"}, open: o}
+		c.busy.Store(true)
+		conns = append(conns, c)
+		return o.admit(c)
+	}
+	for range 6 {
+		admit()
+	}
+	waited := func(i int, d time.Duration) {
+		conns[i].await("a body", nil)
+		conns[i].awaited["a body"] = awaited{since: time.Now().Add(-d)}
+	}
+	waited(1, slowAfter/2)
+	if admit() {
+		t.Error("a client has more than its share, none of them slow")
+	}
+	for i, d := range []time.Duration{0, slowAfter / 2, 3 * slowAfter, 4 * slowAfter, 2 * slowAfter} {
+		waited(i, d)
+	}
+	for _, slowest := range []int{3, 2, 4} {
+		if !admit() || !conns[slowest].Conn.(*connFrom).closed {
+			t.Error("the slowest does not give way: ", slowest)
+		}
+	}
+	if admit() || len(o.byClient[conns[0].client]) != 6 {
+		t.Error("more than its share afterwards")
 	}
 }
 

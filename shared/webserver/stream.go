@@ -50,7 +50,7 @@ func (w streamWriter) Flush() {
 
 // begin begins the time for the next part of the answer.
 func (w streamWriter) begin() {
-	w.conn.await(w.req)
+	w.conn.await(w.req, nil)
 	w.bound(time.Now().Add(stallTimeout))
 }
 
