@@ -219,6 +219,9 @@ declare
     taken   int := 0;
     erased  int := 0;
 begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true); -- what readers have seen must not be lost in a crash
+    end if;
     select position, digest into strict at, running from feed where name = feed_name for update;
     if at > 0 and not exists (select from feed_entry where feed = feed_name and position = at and digest = running) then
         raise exception 'the log of feed % has no entry at its head, position %', feed_name, at
@@ -435,7 +438,11 @@ begin
         raise exception 'there is no mode %', quote_nullable(mode) using errcode = 'invalid_parameter_value', hint = 'It is commit or staged.';
     end if;
     select string_agg(quote_ident(c), ', ') into missing from unnest(columns || key::text) as c where c <> all (there) or c is null;
-    if missing is not null or cardinality(columns) = 0 then
+    if cardinality(columns) > (select count(distinct c) from unnest(columns) as c) then
+        raise exception 'a column of % is named twice', relation using errcode = 'duplicate_column';
+    elsif octet_length(feed_name) > 45 then
+        raise exception 'the name of feed % is too long for the triggers of a table: it may have 45 bytes', feed_name using errcode = 'name_too_long';
+    elsif missing is not null or cardinality(columns) = 0 then
         raise exception '% has no column %', relation, coalesce(missing, 'that is named')
             using errcode = 'undefined_column', hint = 'It has ' || array_to_string(there, ', ') || '.';
     elsif not exists (
@@ -487,6 +494,7 @@ $$;
 -- Rows that were there before their table was attached, and have yet to be published.
 create table feed_backfill (
     feed        text        primary key,
+    relation    regclass    not null,
     after       text, -- the key of the last row that was looked at, or null
     later       text[]      not null default '{}', -- keys of rows that somebody had locked
     rows        bigint      not null default 0,
@@ -505,7 +513,7 @@ begin
         raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object', hint = 'Call feed_attach first.';
     end if;
     delete from feed_backfill where feed = feed_name;
-    insert into feed_backfill (feed) values (feed_name);
+    insert into feed_backfill (feed, relation) select feed, relation from feed_attached where feed = feed_name;
 end
 $$;
 -- +goose StatementEnd
@@ -529,8 +537,8 @@ begin
     select * into a from feed_attached where feed = feed_name;
     if b.feed is null then
         return 0;
-    elsif a.feed is null then
-        raise exception 'its table was detached' using errcode = 'object_not_in_prerequisite_state', hint = 'Attach it again, or delete the backfill.';
+    elsif a.relation is distinct from b.relation then
+        raise exception 'its table was detached' using errcode = 'object_not_in_prerequisite_state', hint = 'Call feed_attach and feed_backfill again, or delete the row of feed_backfill.';
     end if;
     select format_type(atttypid, null) into type from pg_attribute where attrelid = a.relation and attname = a.key;
     execute format('select array(select t.%1$I::text from %2$s as t where $1 is null or t.%1$I > $1::%3$s order by t.%1$I limit $2)', a.key, a.relation, type)
@@ -546,7 +554,7 @@ begin
     begin
         execute format($q$
         with locked as (
-            select %1$I::text as key, row_to_json(t) as state from %2$s as t where %1$I = any ($1::%3$s[]) for share skip locked),
+            select %1$I::text as key, row_to_json(feed_backfill_row) as state from %2$s as feed_backfill_row where %1$I = any ($1::%3$s[]) for share skip locked),
         pending as (
             insert into feed_pending (feed, entity_id, payload, first)
             select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_uuid($2, key) as id
