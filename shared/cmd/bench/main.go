@@ -126,7 +126,7 @@ func (b *bench) publish(ctx context.Context) (machine string, charts []chart, er
 	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
 		return "", nil, err
 	}
-	p := publishing{bench: b, rounds: 6, duration: 3 * time.Second, fresh: 15 * time.Second, rows: 1_000_000}
+	p := publishing{bench: b, rounds: 5, duration: 2 * time.Second, fresh: 15 * time.Second, rows: 1_000_000}
 	if b.quick {
 		p.rounds, p.duration, p.fresh, p.rows = 1, 100*time.Millisecond, time.Second/2, 5000
 	}
