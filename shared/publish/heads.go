@@ -107,8 +107,10 @@ func (m *memory) setSnapshot(name string, head Head, recent []feed.Entry) {
 		m.epoch++
 		recent = nil
 	}
-	m.snapshots[name] = &Snapshot{Head: head, Recent: recent, Epoch: m.epoch, moved: make(chan struct{})}
+	next := &Snapshot{Head: head, Recent: recent, Epoch: m.epoch, moved: make(chan struct{})}
+	m.snapshots[name] = next
 	if old != nil {
+		next.awaited.Store(old.awaited.Load()) // a reader that has its answer asks again at once
 		close(old.moved)
 	}
 }

@@ -311,6 +311,26 @@ func TestPutFromDatabaseSQL(t *testing.T) {
 
 // What tables have staged, and the rows that they had before, get to the feed by the processes that serve it, while
 // programs write to the table, also when one of them is killed.
+// A reader that has its answer asks again at once: meanwhile the mover looks as often as before.
+func TestMoverStaysQuick(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', mode => 'staged')`)
+	l := openSQL(t, pool)
+	for id := range 3 {
+		s, err := l.Snapshot(t.Context(), "invoices")
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := s.Moved()
+		exec(t, pool, `insert into "Invoice" values ($1, 1)`, id+1)
+		<-moved
+		if !l.awaited() {
+			t.Fatal("the mover believes that no reader waits")
+		}
+	}
+}
+
 func TestMover(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"commit", "staged"} {

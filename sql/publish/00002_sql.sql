@@ -318,6 +318,9 @@ declare
     body  text;
     found int;
 begin
+    if array(select json_object_keys(state)) = columns then
+        return state; -- the usual case, and the fastest
+    end if;
     select '{' || string_agg(to_json(key)::text || ':' || value::text, ',') || '}', count(*) into body, found from json_each(state) where key = any (columns);
     if found < cardinality(columns) then
         raise exception 'a column that is published is not there any more: %',
@@ -374,14 +377,14 @@ begin
     if mode = 'commit' then
         perform feed_collect(feed_name, id, body, false);
         return;
-    elsif (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) then
-        if body is not null then
-            perform feed_refuse_erased(feed_name, id);
-        end if;
-        return;
     end if;
-    insert into feed_staged (feed, entity_id, payload) values (feed_name, id, body)
+    insert into feed_staged (feed, entity_id, payload)
+    select feed_name, id, body
+     where (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) is not true
     on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
+    if not found and body is not null then
+        perform feed_refuse_erased(feed_name, id);
+    end if;
 end
 $$;
 -- +goose StatementEnd

@@ -151,6 +151,26 @@ func TestSubscribe(t *testing.T) {
 	})
 }
 
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	out, bars := quick(t, "publish")
+	for _, clients := range clientCounts {
+		wantRows(t, out, []string{fmt.Sprint(clients), positive, positive, positive, ratio, ratio, positive})
+	}
+	wantRows(t, out,
+		[]string{"wait", "20", positive, positive, positive},
+		[]string{"staged", positive, "0", "0", "0"},
+		[]string{"commit", positive, "0", "0", "0"},
+		[]string{`insert \.\.\. select`, "5,000", positive, positive, "1.00"},
+		[]string{"feed_backfill", "5,000", positive, positive, positive})
+	if !strings.Contains(out, "wait for each other's commit") {
+		t.Errorf("the rates of commit have no reason in\n%s", out)
+	}
+	if bars < 3*3+2+2 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+}
+
 // A bench that is stopped in the middle leaves no process, and no data unless it is killed.
 func TestStopped(t *testing.T) {
 	t.Parallel()
@@ -246,6 +266,7 @@ func TestFlags(t *testing.T) {
 		"feed --only reads --quick --markdown --out x.svg": {what: "feed", only: "reads", quick: true, markdown: true,
 			out: "x.svg"},
 		"subscribe --entries 1000":    {what: "subscribe", entries: 1000},
+		"publish --only backfill":     {what: "publish", only: "backfill"},
 		"architectures --orders=2000": {what: "architectures", orders: 2000},
 	} {
 		if o, err := parseFlags(strings.Fields(args), io.Discard); err != nil || o != want {
@@ -253,9 +274,9 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for args, text := range map[string]string{
-		"":                          "takes feed, subscribe or architectures",
-		"orders":                    "takes feed, subscribe or architectures",
-		"feed more":                 "takes feed, subscribe or architectures",
+		"":                          "takes feed, subscribe, publish or architectures",
+		"orders":                    "takes feed, subscribe, publish or architectures",
+		"feed more":                 "takes feed, subscribe, publish or architectures",
 		"feed --only catchup":       "writes, reads, wait, overload",
 		"feed --entries 5000":       "-entries",
 		"feed --out x.png":          "file.svg",
@@ -268,7 +289,7 @@ func TestFlags(t *testing.T) {
 		"architectures --only wait": "calls, queues, stream, feed, relay",
 		"architectures --orders 19": "from 20 to",
 		"feed --orders 100":         "-orders",
-		"subscribe freshness":       "takes feed, subscribe or architectures",
+		"subscribe freshness":       "takes feed, subscribe, publish or architectures",
 	} {
 		_, err := parseFlags(strings.Fields(args), io.Discard)
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {

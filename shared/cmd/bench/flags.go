@@ -18,7 +18,7 @@ const usage = `Measures the feed, or a subscriber of it, against its peers, or a
 over loopback and on private PostgreSQL servers that are deleted afterwards. Machines are noisy:
 compare ratios, not rates.
 
-Usage: go run ./shared/cmd/bench feed|subscribe|architectures [flags]
+Usage: go run ./shared/cmd/bench feed|subscribe|publish|architectures [flags]
 
 `
 
@@ -40,6 +40,13 @@ freshness  from the commit at the source to that in the copy: subscribers that w
 catchup    entries a second into an empty table with two indexes: \copy, logical replication,
            subscribers of a shared cache or of a source just started, RabbitMQ; 1 to 3 rounds
 
+publish, 5 to 8 minutes: tables whose rows are published by SQL
+rates      rows inserted a second by 1, 8 and 32 clients: a plain table, one attached as staged, and
+           one attached as commit
+freshness  from the commit of a staged row to a reader that waits
+entries    what a reader sees missed, doubled or out of order of rows that 8 clients change
+backfill   1,000,000 rows, against insert ... select of as many entries
+
 architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
 calls      HTTP to each consumer before the commit
 queues     after the commit, a durable queue for each consumer, confirmed
@@ -56,6 +63,7 @@ Ratios are the median over the rounds (least to most). Contestants take turns in
 var parts = map[string][]string{
 	"feed":          {"writes", "reads", "wait", "overload"},
 	"subscribe":     {"idle", "freshness", "catchup"},
+	"publish":       {"rates", "freshness", "entries", "backfill"},
 	"architectures": {"calls", "queues", "stream", "feed", "relay"},
 }
 
@@ -121,7 +129,7 @@ func parseFlags(args []string, stdout io.Writer) (o options, err error) {
 	case err != nil:
 		return o, daemon.Usagef("%w; see --help", err)
 	case parts[o.what] == nil || flags.NArg() > 0:
-		return o, daemon.Usagef("takes feed, subscribe or architectures, then flags; see --help")
+		return o, daemon.Usagef("takes feed, subscribe, publish or architectures, then flags; see --help")
 	}
 	return o, nil
 }

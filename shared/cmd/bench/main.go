@@ -18,6 +18,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 func main() { daemon.Main(run) }
@@ -53,6 +54,8 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		measure, title = b.architectures, "Five ways to tell of a sale, measured"
 	case "subscribe":
 		measure, title = b.subscribe, "A subscriber and its peers, measured"
+	case "publish":
+		measure, title = b.publish, "Publishing by SQL, measured"
 	}
 	machine, charts, err := measure(running)
 	if err != nil || opts.out == "" {
@@ -109,6 +112,26 @@ func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err e
 		o.rounds, o.history, o.duration = 1, 200, 2*time.Second
 	}
 	charts, err = b.measure(ctx, map[string]part{"writes": w.run, "reads": r.run, "wait": p.run, "overload": o.run})
+	return machine, charts, err
+}
+
+func (b *bench) publish(ctx context.Context) (machine string, charts []chart, err error) {
+	server, err := b.openCluster(ctx, "source", 0, sql.Migrations("publish"))
+	if err != nil {
+		return "", nil, err
+	}
+	if b.source, err = server.create(ctx, "bench"); err != nil {
+		return "", nil, err
+	}
+	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
+		return "", nil, err
+	}
+	p := publishing{bench: b, rounds: 5, duration: 2 * time.Second, fresh: 15 * time.Second, rows: 1_000_000}
+	if b.quick {
+		p.rounds, p.duration, p.fresh, p.rows = 1, 100*time.Millisecond, time.Second/2, 5000
+	}
+	charts, err = b.measure(ctx, map[string]part{
+		"rates": p.insertRates, "freshness": p.freshness, "entries": p.entries, "backfill": p.backfill})
 	return machine, charts, err
 }
 

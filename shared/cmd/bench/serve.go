@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
+	serving "github.com/edison-cars/data-feeds/sales-feed/serve"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 )
@@ -19,6 +20,7 @@ const (
 	nginxKind   = "nginx" // serves a folder, or is a shared cache of the server at upstreamEnv
 	structsKind = "structs"
 	salesKind   = "sales" // the app itself, at ADDR
+	serveKind   = "serve" // the process that serves the feeds of any database, at ADDR
 	feedKind    = shop.SalesByFeed
 )
 
@@ -38,6 +40,14 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		}
 		fmt.Fprintln(stdout, env["ADDR"])
 		return sales.Run(ctx, settings, os.Stderr)
+	case serveKind:
+		var settings serving.Settings
+		env["DATABASE_URL"] = of
+		if err := daemon.Parse(env, &settings); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, env["ADDR"])
+		return serving.Run(ctx, settings, os.Stderr)
 	}
 	return shop.Serve(ctx, kind, of, env, stdout)
 }

@@ -30,6 +30,8 @@ type waits struct {
 type reader struct {
 	name  string
 	addr  string
+	feed  string
+	token string        // or empty
 	every time.Duration // between polls, or 0 if it waits for the source to answer
 }
 
@@ -54,9 +56,9 @@ func (w *waits) run(ctx context.Context) (chart, error) {
 	c := chart{title: "From commit to reader (shorter is better, logarithmic)", unit: " ms", from: 0.1,
 		series: []string{"p50", "p99"}}
 	for _, r := range []reader{
-		{name: "wait", addr: writer.addr},
-		{name: "wait, replica", addr: replica.addr},
-		{name: "poll every 1 s", addr: writer.addr, every: time.Second},
+		{name: "wait", addr: writer.addr, feed: order.Feed},
+		{name: "wait, replica", addr: replica.addr, feed: order.Feed},
+		{name: "poll every 1 s", addr: writer.addr, feed: order.Feed, every: time.Second},
 	} {
 		delays, err := w.delays(ctx, writer, &r)
 		if err != nil {
@@ -94,12 +96,18 @@ func (b *bench) head(ctx context.Context) (feed.Cursor, error) {
 	return feed.At(position, feed.Digest(digest)), nil
 }
 
+func (r *reader) url() string { return "http://" + r.addr + "/feeds/" + r.feed }
+
 func (r *reader) follow(ctx context.Context, after feed.Cursor, saw func(uuid.UUID)) error {
+	return r.read(ctx, after, func(e *feed.Entry) error { saw(e.ID); return nil })
+}
+
+func (r *reader) read(ctx context.Context, after feed.Cursor, saw func(*feed.Entry) error) error {
 	tick := time.NewTicker(max(r.every, 1))
 	defer tick.Stop()
-	client := feedclient.New("")
+	client := feedclient.New(r.token)
 	defer client.Close()
-	next := feedclient.Request{URL: "http://" + r.addr + "/feeds/" + order.Feed, After: after, Limit: feed.PageSize}
+	next := feedclient.Request{URL: r.url(), After: after, Limit: feed.PageSize}
 	if r.every == 0 {
 		next.Wait = waitSeconds * time.Second
 	}
@@ -111,8 +119,10 @@ func (r *reader) follow(ctx context.Context, after feed.Cursor, saw func(uuid.UU
 		if r.every == 0 && answer.Waits == 0 {
 			return errors.New("the source does not wait")
 		}
-		for _, e := range answer.Page.Entries {
-			saw(e.ID)
+		for i := range answer.Page.Entries {
+			if err := saw(&answer.Page.Entries[i]); err != nil {
+				return err
+			}
 		}
 		next.After = answer.Page.Cursor
 		if r.every > 0 && answer.Page.UpToDate {
