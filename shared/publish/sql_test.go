@@ -477,7 +477,10 @@ func TestAttachedAmongOthers(t *testing.T) {
 				create function doubled() returns trigger language plpgsql as $$
 				begin update sale set total = 2 * new.total where id = new.id and total = new.total and new.total < 100; return null; end $$;
 				create trigger a_first after insert on sale for each row execute function doubled();
-				create trigger zz_last after insert on sale for each row execute function doubled()`)
+				create trigger zz_last after insert on sale for each row execute function doubled();
+				create function ended() returns trigger language plpgsql as $$
+				begin update sale set total = total + 1 where id = new.id + 1; delete from sale where id = 11; update sale set id = 100 where id = 12; return null; end $$;
+				create trigger z_other after insert on sale for each row when (new.id between 9 and 12) execute function ended()`)
 			exec(t, pool, `select feed_attach('things', 'sale', 'id', mode => $1)`, mode)
 			do := func(sql string) {
 				t.Helper()
@@ -494,6 +497,15 @@ func TestAttachedAmongOthers(t *testing.T) {
 				want = append(want[:3], `2 {"id":0}`, `3 {"id":3,"total":301,"during":null}`)
 			}
 			wantSays(t, pool, feedName, want...)
+			do(`insert into sale select n, 100 + n from generate_series(9, 12) as n`)
+			var wrong int
+			err := pool.QueryRow(t.Context(), `
+				with newest as (select distinct on (entity_id) convert_from(payload, 'UTF8')::json as said from feed_entry order by entity_id, version desc)
+				select count(*) from (select (said ->> 'id')::bigint as id, (said ->> 'total')::int as total from newest where said is not null) as f
+				  full join sale s on s.id = f.id where s.total is distinct from f.total`).Scan(&wrong)
+			if err != nil || wrong > 0 {
+				t.Errorf("%d rows are not as the feed says: %v\n%s", wrong, err, strings.Join(says(t, pool, feedName), "\n"))
+			}
 			var left int
 			if err := pool.QueryRow(t.Context(), `select count(*) from feed_pending`).Scan(&left); err != nil || left > 0 {
 				t.Errorf("%d changes are left: %v", left, err)

@@ -83,7 +83,7 @@ $$;
 -- +goose StatementBegin
 -- feed_payload gives the bytes of a JSON object as they are hashed and served. It refuses what no page can carry.
 create function feed_payload(entity text) returns bytea
-language plpgsql immutable as $$
+language plpgsql immutable strict as $$
 declare
     body    bytea := convert_to(entity, 'UTF8');
     level   int := 0;
@@ -313,7 +313,7 @@ $$;
 -- +goose StatementBegin
 -- feed_render gives an entity: those members of a row that are published, in the order of the table.
 create function feed_render(state json, columns text[]) returns text
-language plpgsql immutable as $$
+language plpgsql immutable strict as $$
 declare
     body  text;
     found int;
@@ -328,6 +328,19 @@ begin
             using errcode = 'undefined_column', hint = 'Call feed_detach, then feed_attach with the columns that there are.';
     end if;
     return body;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_current is feed_json of the row that has the key now, or null.
+create function feed_current(relation regclass, key_column name, key text) returns json
+language plpgsql set row_security = off set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+declare
+    state json;
+begin
+    execute format('select row_to_json(feed_current_row) from %s as feed_current_row where %I = %L', relation, key_column, key) into state;
+    return state;
 end
 $$;
 -- +goose StatementEnd
@@ -357,14 +370,35 @@ begin
     end if;
     if was <> key or tg_op = 'DELETE' then
         id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that each time
-        perform feed_note(tg_argv[2], tg_argv[0], id, null);
+        body := null;
+        if feed_noted(tg_argv[2], tg_argv[0], id) then
+            body := feed_payload(feed_render(feed_current(tg_relid, tg_argv[1], was), tg_argv[3:]));
+        end if;
+        perform feed_note(tg_argv[2], tg_argv[0], id, body);
     end if;
     if key is not null then
         id := feed_uuid(tg_argv[0], key);
+        if feed_noted(tg_argv[2], tg_argv[0], id) then
+            state := feed_current(tg_relid, tg_argv[1], key);
+        end if;
         body := feed_payload(feed_render(state, tg_argv[3:]));
         perform feed_note(tg_argv[2], tg_argv[0], id, body);
     end if;
     return null;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_noted reports whether this transaction has changed the entity already. Then what the trigger is told of the row may be older than
+-- that: a trigger of the app may have changed it again. What is in the table counts.
+create function feed_noted(mode text, feed_name text, id uuid) returns boolean
+language plpgsql as $$
+begin
+    if mode = 'commit' then
+        return exists (select from feed_pending where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
+    end if;
+    return exists (select from feed_staged where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
 end
 $$;
 -- +goose StatementEnd
@@ -421,6 +455,7 @@ declare
     there   text[];
     missing text;
     other   regclass;
+    owner   regrole; -- of the feeds
 begin
     perform feed_require(feed_name);
     select * into t from pg_class where oid = relation;
@@ -462,17 +497,25 @@ begin
         raise exception 'of these columns of % it depends on more than the row how they are written: %', relation, missing using errcode = 'invalid_parameter_value',
               hint = 'Leave them out: money is written as the session says, and a cast to json runs code with the rights of the owner of the feeds.';
     end if;
+    select relowner::regrole into owner from pg_class where oid = 'feed_attached'::regclass;
+    execute format('grant select on %s to %s', relation, owner); -- for feed_current
+    if not has_schema_privilege(owner, t.relnamespace, 'usage') then
+        raise exception 'the owner of the feeds may not read %', relation
+            using errcode = 'insufficient_privilege', hint = format('grant usage on schema %s to %s.', t.relnamespace::regnamespace, owner);
+    elsif t.relrowsecurity and not (select rolsuper or rolbypassrls from pg_roles where oid = owner) and t.relowner <> owner then
+        raise exception 'policies may hide rows of % from the owner of the feeds', relation
+            using errcode = 'insufficient_privilege', hint = format('alter role %s bypassrls.', owner);
+    end if;
     select a.relation into other from feed_attached a where a.feed = feed_name;
     if found then
         raise exception 'feed % has % already', feed_name, other
             using errcode = 'duplicate_object', hint = format('Call feed_detach(%L) first.', feed_name);
     end if;
-    -- Triggers fire in the order of their names. If one of the app that changes the row again fired first, its change would come before this one.
     execute format('create trigger %I after insert or update or delete on %s for each row execute function feed_change(%s)',
-        '!feed_' || feed_name, relation, (select string_agg(quote_literal(a), ', ' order by n) from unnest(array[feed_name, key, mode] || columns) with ordinality as t (a, n)));
+        'feed_' || feed_name, relation, (select string_agg(quote_literal(a), ', ' order by n) from unnest(array[feed_name, key, mode] || columns) with ordinality as t (a, n)));
     execute format('create trigger %I before truncate on %s for each statement execute function feed_refuse_truncate()',
         'feed_no_truncate_' || feed_name, relation);
-    execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, '!feed_' || feed_name, 'feed_no_truncate_' || feed_name);
+    execute format('alter table %s enable always trigger %I, enable always trigger %I', relation, 'feed_' || feed_name, 'feed_no_truncate_' || feed_name);
 end
 $$;
 -- +goose StatementEnd
@@ -488,7 +531,7 @@ begin
     if not found then
         raise exception 'no table is attached to feed %', quote_nullable(feed_name) using errcode = 'undefined_object';
     end if;
-    execute format('drop trigger %I on %s', '!feed_' || feed_name, attached);
+    execute format('drop trigger %I on %s', 'feed_' || feed_name, attached);
     execute format('drop trigger %I on %s', 'feed_no_truncate_' || feed_name, attached);
 end
 $$;
