@@ -638,8 +638,8 @@ func TestReadsDuringAnErasure(t *testing.T) {
 	view := func(id uuid.UUID) (found bool, err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		return found, l.View(ctx, feedName, id, func(tx pgx.Tx) (bool, error) {
-			return found, tx.QueryRow(ctx, `select exists (select from person where id = $1)`, id).Scan(&found)
+		return found, l.View(ctx, feedName, func(tx pgx.Tx) ([]uuid.UUID, error) {
+			return []uuid.UUID{id}, tx.QueryRow(ctx, `select exists (select from person where id = $1)`, id).Scan(&found)
 		})
 	}
 	standby.Stop()
