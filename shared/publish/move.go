@@ -116,7 +116,7 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 	for _, name := range staged {
 		var n int
 		err := m.conn.QueryRow(ctx, `select feed_move($1, $2)`, name, maxMoved).Scan(&n)
-		if _, err := m.goesOn(ctx, "what is staged is not appended", name, err); err != nil {
+		if _, err := m.goesOn(ctx, "staged", name, err); err != nil {
 			return false, err
 		}
 		moved, busy = moved || n > 0, busy || n == maxMoved
@@ -149,7 +149,7 @@ func (m *mover) backfill(ctx context.Context, name string) (rows int, err error)
 	var n *int
 	var all int64
 	err = m.conn.QueryRow(ctx, `select feed_backfill_step($1, $2)`, name, maxMoved).Scan(&n)
-	text, err := m.goesOn(ctx, "a backfill does not go on", name, err)
+	text, err := m.goesOn(ctx, "backfill", name, err)
 	if text != "" {
 		_, err = m.conn.Exec(ctx, `update feed_backfill set error = $2 where feed = $1 and error is distinct from $2`, name, text)
 		return 0, err
@@ -186,7 +186,7 @@ func (m *mover) goesOn(ctx context.Context, what, name string, err error) (text 
 	}
 	text = strings.TrimSpace(pgErr.Message + " " + pgErr.Hint)
 	if !m.stuck[what+name] {
-		m.logger.ErrorContext(ctx, what, "feed", name, "error", text)
+		m.logger.ErrorContext(ctx, "a feed does not go on", "what", what, "feed", name, "error", text)
 		m.stuck[what+name] = true
 	}
 	return text, nil

@@ -246,7 +246,7 @@ func TestSQLWritersDoNotWait(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer tx.Rollback(context.Background())
+		defer func() { _ = tx.Rollback(context.Background()) }()
 		if _, err := tx.Exec(t.Context(), `select feed_put(name, $1, '{}') from unnest(array[`+order+`]) as name`, fmt.Sprint(len(open))); err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +280,7 @@ func TestLostSQLAppend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer tx.Rollback(context.Background())
+		defer func() { _ = tx.Rollback(context.Background()) }()
 		if err := Put(t.Context(), tx.Exec, feedName, "1", map[string]int{"n": 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +418,7 @@ func TestLateSQLCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer tx.Rollback(context.Background())
+		defer func() { _ = tx.Rollback(context.Background()) }()
 		late = append(late, tx)
 	}
 	exec(t, pool, `insert into "Invoice" values (3, 3)`)

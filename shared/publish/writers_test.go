@@ -36,7 +36,7 @@ func inSQL(pool *pgxpool.Pool, sql string) func(ctx context.Context, key string,
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(context.Background())
+		defer func() { _ = tx.Rollback(context.Background()) }()
 		inner, err := tx.Begin(ctx)
 		if err == nil {
 			_, err = inner.Exec(ctx, sql, key, -n)
