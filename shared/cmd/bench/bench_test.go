@@ -182,6 +182,7 @@ func TestStopped(t *testing.T) {
 	}{
 		{"feed", "reads", feedKind, false, syscall.SIGINT},
 		{"subscribe", "freshness", shop.PureCopy, true, syscall.SIGINT},
+		{"publish", "freshness", serveKind, false, syscall.SIGINT},
 		{"architectures", "feed", shop.FeedConsumer, false, syscall.SIGINT},
 		{"architectures", "queues", shop.QueueConsumer, true, syscall.SIGKILL},
 	} {

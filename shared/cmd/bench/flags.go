@@ -40,7 +40,7 @@ freshness  from the commit at the source to that in the copy: subscribers that w
 catchup    entries a second into an empty table with two indexes: \copy, logical replication,
            subscribers of a shared cache or of a source just started, RabbitMQ; 1 to 3 rounds
 
-publish, 5 to 8 minutes: tables whose rows are published by SQL
+publish, 4 to 6 minutes: tables whose rows are published by SQL
 rates      rows inserted a second by 1, 8 and 32 clients: a plain table, one attached as staged, and
            one attached as commit
 freshness  from the commit of a staged row to a reader that waits

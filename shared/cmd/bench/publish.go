@@ -283,7 +283,7 @@ func (p *publishing) entries(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// A tally of steps has how far each row was counted up, and the steps that the reader saw, in its order.
+// A stepTally has how far each row was counted up, and the steps that the reader saw, in its order.
 type stepTally struct {
 	mu   sync.Mutex
 	last map[uuid.UUID]int
@@ -302,8 +302,11 @@ func (s *stepTally) faults() (missed, doubled, disordered int) {
 	for id, last := range s.last {
 		times, highest := make([]int, last+1), 0
 		for _, step := range s.seen[id] {
-			times[step]++
-			if step < highest {
+			if step > last { // was never committed
+				disordered++
+				continue
+			}
+			if times[step]++; step < highest {
 				disordered++
 			}
 			highest = max(highest, step)
