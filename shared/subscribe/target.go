@@ -220,9 +220,11 @@ func (t *target) create(ctx context.Context) error {
 	return err
 }
 
-// columns returns the feed's Columns in an order that does not depend on theirs.
+// columns returns the feed's Columns in an order that does not depend on theirs. It is not nil, which would be null.
 func (t *target) columns() []string {
-	return slices.Sorted(slices.Values(append([]string{}, t.Columns...)))
+	all := append([]string{}, t.Columns...)
+	slices.Sort(all)
+	return all
 }
 
 // tableTaken returns an error that names the subscription that has the table.
