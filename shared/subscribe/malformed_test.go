@@ -17,6 +17,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 // breaks has the source's pages say otherwise of the entries at these positions what the pattern matches.
@@ -55,7 +56,7 @@ func TestMalformed(t *testing.T) {
 				t.Parallel()
 				s := newSource(t)
 				s.put(t, 1, 35)
-				c := s.copier(t, newCopier(t, s).pool, 10, columns...)
+				c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), 10, columns...)
 				t.Cleanup(c.fetcher.client.Close)
 				s.breaks(x.pattern, x.other, 1, 4, 5, 20, 35)
 				c.mustPoll(t)
