@@ -549,3 +549,48 @@ func TestBackfillOfLargeRows(t *testing.T) {
 		t.Errorf("the feed has %d entries", n)
 	}
 }
+
+// What is attached under bad circumstances is refused, or published all the same.
+func TestAttachedUnderCircumstances(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	refused(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', array['id', 'total', 'total'])`, "42701", "named twice")
+	long := strings.Repeat("x", 46)
+	refused(t, pool, `select feed_create('`+long+`'), feed_attach('`+long+`', '"Invoice"', 'id')`, "42622", "45 bytes")
+
+	// A commit that the session would not wait for is waited for.
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	var waits string
+	if _, err = tx.Exec(t.Context(), `set local synchronous_commit = off; select feed_put('things', 1, '{}'); set constraints all immediate`); err == nil {
+		err = tx.QueryRow(t.Context(), `show synchronous_commit`).Scan(&waits)
+	}
+	if err != nil || waits != "on" {
+		t.Errorf("synchronous_commit is %s: %v", waits, err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	// A backfill is of one table. Columns may have any name.
+	exec(t, pool, `create table odd (id int primary key, t int, feed_name text, "row" text, was text); insert into odd values (1, 2, 'a', 'b', 'c');
+		insert into "Invoice" values (1, 1)`)
+	exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id'), feed_backfill('invoices')`)
+	exec(t, pool, `select feed_detach('invoices'), feed_attach('invoices', 'odd', 'id')`)
+	refused(t, pool, `select feed_backfill_step('invoices')`, "55000", "feed_backfill again")
+	exec(t, pool, `select feed_backfill('invoices')`)
+	exec(t, pool, `select feed_backfill_step('invoices')`)
+	exec(t, pool, `update odd set t = 3`)
+	wantSays(t, pool, "invoices", `1 {"id":1,"t":2,"feed_name":"a","row":"b","was":"c"}`, `2 {"id":1,"t":3,"feed_name":"a","row":"b","was":"c"}`)
+
+	// Policies hide no row from a backfill: it fails.
+	exec(t, pool, `do $$ begin create role feed_server; exception when duplicate_object then end $$;
+		create policy hidden on odd for all to feed_server using (false); alter table odd enable row level security;
+		grant all on all tables in schema public to feed_server; grant all on all sequences in schema public to feed_server;
+		select feed_backfill('invoices')`)
+	defer exec(t, pool, `drop owned by feed_server`)
+	refused(t, pool, `set role feed_server; select feed_backfill_step('invoices'); reset role`, "42501", "row-level security")
+}
