@@ -77,7 +77,7 @@ func Nav(c *gin.Context, links []web.Link) []web.Link {
 		return strings.HasPrefix(l.URL, "/feeds/") && !MayRead(c) || l.Operators && access.Of(c).Role < access.Operator
 	})
 	for i := range links {
-		links[i].Current = links[i].URL == c.Request.URL.Path
+		links[i].Current = links[i].URL == c.Request.URL.Path && c.Request.Method != http.MethodPost // the form again, with its errors
 	}
 	return links
 }
