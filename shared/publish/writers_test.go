@@ -114,6 +114,7 @@ func TestWritersOfAllKinds(t *testing.T) {
 		}
 	}
 	all.Wait()
+	pool = ownPool(t, pool) // backends of the first one were ended
 	await(t, "nothing is staged", func() bool {
 		var left bool
 		err := pool.QueryRow(t.Context(), `select exists (select from feed_staged)`).Scan(&left)
