@@ -132,6 +132,7 @@ func (l *lease) start(polling context.Context, all *sync.WaitGroup) {
 	for _, p := range l.pollers {
 		all.Go(func() { p.run(polling) })
 	}
+	all.Go(func() { (&sweeper{l.Subscriber}).run(polling) })
 	if l.options.Work != nil {
 		all.Go(func() { l.work(polling) })
 	}
