@@ -285,6 +285,21 @@ func TestLogThatIsReadSlowly(t *testing.T) {
 	})
 }
 
+// A clock that was in the far future for a while, where times are by the calendar alone, loses no line.
+func TestLogAfterAClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	p := &patientWriter{w: &b, last: time.Date(2160, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for range 1000 {
+		if _, err := p.Write([]byte("a line\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.String() != strings.Repeat("a line\n", 1000) {
+		t.Errorf("%.300s", b.String())
+	}
+}
+
 // A slowWriter takes 900 ms for each line.
 type slowWriter struct{}
 

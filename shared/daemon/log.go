@@ -79,10 +79,10 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", time.Now().UTC().Format(timeFormat), p.dropped), text...)
 	}
 	began := time.Now()
-	p.waited = max(p.waited-began.Sub(p.last)/10, 0)
+	p.waited = max(p.waited-max(began.Sub(p.last), 0)/10, 0) // a clock may jump
 	defer func() {
 		p.last = time.Now()
-		p.waited += p.last.Sub(began)
+		p.waited = min(p.waited+max(p.last.Sub(began), 0), patience)
 	}()
 	written := make(chan error, 1)
 	go func() {

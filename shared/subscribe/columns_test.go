@@ -130,3 +130,48 @@ func cursorOf(t *testing.T, p *poller) (cursor string) {
 	}
 	return cursor
 }
+
+// A process that was started later with another table gets all rows of it, though an earlier one still runs and holds
+// the lease until it ends.
+func TestAnotherTableWhileItRuns(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	exec(t, pool, `create table one (id uuid primary key, version bigint not null); create table two (like one including all)`)
+	begin := func(table string) *poller {
+		p, err := newPoller(pool, Options{Name: "test", PageSize: 10, Logger: discard}, Feed{
+			Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: table, Columns: []string{},
+		})
+		if err == nil {
+			err = p.create(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.fetcher.client.Close)
+		return p
+	}
+	rows := func(table string) int { return count(t, pool, `select count(*) from `+table) }
+	first := begin("one")
+	if err := first.poll(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	second := begin("two")
+	s.put(t, 26, 26)
+	for range 3 {
+		if err := first.poll(t.Context(), false); !errors.Is(err, errFenced) || rows("one") != 25 {
+			t.Errorf("the process with the old table has %d rows: %v", rows("one"), err)
+		}
+	}
+	if err := second.poll(t.Context(), false); err != nil || rows("two") != 26 {
+		t.Errorf("the new table has %d rows: %v", rows("two"), err)
+	}
+	s.put(t, 27, 27)
+	if err := first.poll(t.Context(), false); !errors.Is(err, errFenced) || rows("one") != 25 {
+		t.Errorf("the process with the old table has %d rows: %v", rows("one"), err)
+	}
+	if err := second.poll(t.Context(), false); err != nil || rows("two") != 27 {
+		t.Errorf("the new table has %d rows: %v", rows("two"), err)
+	}
+}

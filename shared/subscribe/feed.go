@@ -27,7 +27,8 @@ type Feed struct {
 	// Table names the table in which Apply keeps one row for each entity that the source has, with the columns id
 	// (uuid, unique) and version (bigint). It may begin with a schema, as in "sales.purchase". The engine reads it to find out which entries are newer than the copy and,
 	// at the end of a resync, which entities the source no longer has. Two feeds of a database must not share a Table.
-	// If the Table of a feed changes, the feed is read again from its start.
+	// If the Table of a feed changes, the feed is read again from its start, and processes that still have another Table
+	// copy nothing any more. The old table stays: drop it, since erasures do not reach it.
 	Table string
 	// Resync is a reason to read the feed again from its start, such as that Table was emptied. It counts when the
 	// subscriber is made. Empty means that there is none.
