@@ -197,6 +197,8 @@ begin
             using errcode = 'object_not_in_prerequisite_state', hint = 'feed_delete publishes that an entity is gone.';
     end if;
     perform feed_collect(feed_name, id, null, true);
+    update feed_backfill set refused = array_remove(refused, key::text), later = array_remove(later, key::text) -- a key may say who it is
+     where feed = feed_name and key::text = any (refused || later);
     return id;
 end
 $$;
@@ -613,9 +615,9 @@ begin
         end if;
         bad := keys;
     end;
-    update feed_backfill set after = b.after, rows = rows + cardinality(done), refused = refused || bad,
+    update feed_backfill set after = case when cardinality(keys) > 0 then b.after end, rows = rows + cardinality(done), refused = refused || bad,
            error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows are too large or too deep for an entry: see refused' end,
-           later = array(select unnest(b.later) except select unnest(done || bad)),
+           later = case when cardinality(keys) > 0 then array(select unnest(b.later) except select unnest(done || bad)) else '{}' end,
            finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
      where feed = feed_name;
     return nullif(cardinality(done), case when cardinality(keys) = 0 then 0 else -1 end);
