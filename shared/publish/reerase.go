@@ -44,13 +44,21 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
 	var used bool
 	var erased int64
-	err := l.pool.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) > 0, coalesce(sum(erasures), 0)::bigint from feed`).Scan(&used, &erased)
+	var log *uuid.UUID
+	err := l.pool.QueryRow(ctx, `
+		select coalesce(max(abs(listed)), 0) > 0, coalesce(sum(erasures), 0)::bigint, (select min(id::text)::uuid from feed_log) from feed`).Scan(&used, &erased, &log)
+	if err == nil && log == nil {
+		err = fmt.Errorf("%w The table feed_log is empty: restore all tables of one dump", ErrIncomplete)
+	}
 	if err != nil {
 		return err
 	}
 	made, err := r.list.create(!used)
 	if err == nil {
 		_, err = r.list.has("")
+	}
+	if err == nil {
+		err = r.list.claim(*log)
 	}
 	if err != nil {
 		return err

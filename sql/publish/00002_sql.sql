@@ -539,6 +539,10 @@ end
 $$;
 -- +goose StatementEnd
 
+-- Which log this is. A dump takes it along, so that a list of erased ids is of one log and of what is restored from its dumps.
+create table feed_log (id uuid primary key default gen_random_uuid());
+insert into feed_log default values;
+
 -- Rows that were there before their table was attached, and have yet to be published.
 create table feed_backfill (
     feed        text        primary key,
