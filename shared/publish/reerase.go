@@ -60,6 +60,9 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	if err == nil {
 		err = r.list.claim(*log)
 	}
+	if err == nil {
+		_, err = r.list.has("") // of the list with the note
+	}
 	if err != nil {
 		return err
 	}
