@@ -239,8 +239,12 @@ type application struct {
 
 // applyIn applies the list in a transaction.
 func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
-	lock := map[bool]string{true: " for update"}[a.locked]
-	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C"`+lock)
+	if a.locked {
+		if _, err := tx.Exec(ctx, `select from feed order by name collate "C" for update`); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed_head`)
 	if err != nil {
 		return err
 	}
@@ -346,7 +350,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 		select min(name) from (select unnest($1::text[]) as name except `+constraintNames+`) as missing`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
-		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)
+		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed_head where not is_whole`).Scan(&missing)
 	}
 	if err == nil && missing != nil {
 		err = fmt.Errorf("%s is not complete: a restore is under way, or the dump is of an older version and needs a restart of this process", *missing)

@@ -39,8 +39,8 @@ drop function feed_create(text);
 -- feed_create makes an empty feed, or leaves the feed of this name as it is. An empty feed is as any list of erased ids says.
 create function feed_create(feed_name text, personal boolean default true, title text default null, description text default null)
 returns void language sql as $$
-    insert into feed (name, position, digest, personal, title, description, listed)
-    values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8')), personal, title, description, (select coalesce(max(listed), 0) from feed))
+    insert into feed (name, personal, title, description, listed)
+    values (feed_name, personal, title, description, (select coalesce(max(listed), 0) from feed))
     on conflict (name) do nothing;
 $$;
 -- +goose StatementEnd
@@ -211,6 +211,7 @@ $$;
 create function feed_append_changes(feed_name text, max_staged int) returns int
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
+    head    record;
     at      bigint;
     running bytea;
     change  record;
@@ -224,11 +225,9 @@ begin
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true); -- what readers have seen must not be lost in a crash
     end if;
-    select position, digest into strict at, running from feed where name = feed_name for update;
-    if at > 0 and not exists (select from feed_entry where feed = feed_name and position = at and digest = running) then
-        raise exception 'the log of feed % has no entry at its head, position %', feed_name, at
-            using errcode = 'object_not_in_prerequisite_state', table = 'feed', hint = 'Restore all tables of one dump.';
-    end if;
+    head := feed_lock(feed_name);
+    at := head.at;
+    running := head.running;
     for change in
         with mine as (
             delete from feed_pending where transaction = pg_current_xact_id() and feed = feed_name returning entity_id, seq, payload, erase),
@@ -264,10 +263,12 @@ begin
              where feed = feed_name and entity_id = change.entity_id and salt is not null;
         end if;
     end loop;
-    -- A source that keeps a list of erased ids takes over what was erased before it serves anything else: the length is wrong.
-    update feed set position = at, digest = running, erasures = erasures + erased,
-           listed = case when erased > 0 then -abs(listed) else listed end
-     where name = feed_name and position <> at;
+    if at > head.at and at >= head.next_mark or erased > 0 then
+        -- A source that keeps a list of erased ids takes over what was erased before it serves anything else: the length is wrong.
+        update feed set marked_position = at, marked_digest = running, marked_at = clock_timestamp(), erasures = erasures + erased,
+               listed = case when erased > 0 then -abs(listed) else listed end
+         where name = feed_name;
+    end if;
     return taken;
 end
 $$;
