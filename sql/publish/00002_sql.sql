@@ -50,16 +50,16 @@ $$;
 -- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
-declare
-    h bytea;
 begin
-    if key = '00000000-0000-0000-0000-000000000000' then
-        raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
-    elsif key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+        if key = '00000000-0000-0000-0000-000000000000' then
+            raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
+        end if;
         return key::uuid;
     end if;
-    h := substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16);
-    return encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid;
+    return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8
+        set_bit(set_bit(set_bit(set_bit(set_bit(set_bit(substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16),
+            55, 1), 54, 0), 53, 0), 52, 0), 71, 1), 70, 0), 'hex')::uuid;
 end
 $$;
 -- +goose StatementEnd
