@@ -590,6 +590,36 @@ func TestAttachedAmongOthers(t *testing.T) {
 	}
 }
 
+// The same row gives the same bytes in every session, whether all columns are published or some, and also where the row
+// is read again.
+func TestSameBytesInEverySession(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		for _, columns := range []string{"null", "array['at', 'f', 'g', 'i', 'b', 'r', 'id']"} {
+			pool := database(t)
+			exec(t, pool, `create table odd (id int primary key, at timestamptz, f float8, g real[], i interval, b bytea, r tstzrange, hidden int default 1)`)
+			exec(t, pool, `select feed_attach('things', 'odd', 'id', `+columns+`, $1)`, mode)
+			do := func(sql string) {
+				t.Helper()
+				exec(t, pool, sql+`; select feed_move('things')`)
+			}
+			do(`insert into odd values (1, '2026-01-02T03:04:05+02', 0.1::float8 + 0.2, '{0.1}', '1 day 02:03:04', '\x00ff', '[2026-01-02T03:04:05+02,)')`)
+			first := says(t, pool, feedName)
+			settings := `set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set extra_float_digits = -3; set intervalstyle = 'iso_8601'; set bytea_output = 'escape'; `
+			const end = `; reset timezone; reset datestyle; reset extra_float_digits; reset intervalstyle; reset bytea_output`
+			do(settings + `begin; update odd set i = i; commit` + end)
+			do(settings + `begin; update odd set id = 2; update odd set id = 1; commit` + end)
+			wantSays(t, pool, feedName, first...)
+			do(settings + `begin; update odd set i = '1 day'; update odd set i = '2 days'; commit` + end)
+			want := strings.Replace(strings.Replace(first[0], "1 {", "2 {", 1), "1 day 02:03:04", "2 days", 1)
+			wantSays(t, pool, feedName, append(first, want)...)
+			if !strings.Contains(first[0], `"f":0.30000000000000004,"g":[0.1],"i":"1 day 02:03:04","b":"\\x00ff"`) {
+				t.Errorf("the feed says %s", first[0])
+			}
+		}
+	}
+}
+
 // The row of a person who is erased can be deleted, before and after, and not be written again.
 func TestRowOfErased(t *testing.T) {
 	t.Parallel()

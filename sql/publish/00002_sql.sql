@@ -50,16 +50,16 @@ $$;
 -- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
-declare
-    h bytea;
 begin
-    if key = '00000000-0000-0000-0000-000000000000' then
-        raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
-    elsif key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+        if key = '00000000-0000-0000-0000-000000000000' then
+            raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
+        end if;
         return key::uuid;
     end if;
-    h := substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16);
-    return encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid;
+    return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8
+        set_bit(set_bit(set_bit(set_bit(set_bit(set_bit(substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16),
+            55, 1), 54, 0), 53, 0), 52, 0), 71, 1), 70, 0), 'hex')::uuid;
 end
 $$;
 -- +goose StatementEnd
@@ -304,16 +304,6 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_json is row_to_json under one set of settings, so that the same row gives the same bytes in every session.
-create function feed_json(changed anyelement) returns json
-language plpgsql set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
-begin
-    return row_to_json(changed);
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 -- feed_render gives an entity: those members of a row that are published, in the order of the table.
 create function feed_render(state json, columns text[]) returns text
 language plpgsql immutable strict as $$
@@ -336,9 +326,9 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_current is feed_json of the row that has the key now, or null.
+-- feed_current is the row that has the key now, as JSON, or null.
 create function feed_current(relation regclass, key_column name, key text) returns json
-language plpgsql set row_security = off set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+language plpgsql set row_security = off as $$
 declare
     state json;
 begin
@@ -349,9 +339,37 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_change is the trigger of a table that is attached: its arguments are the feed, the key, the mode and the columns.
+-- feed_note collects or stages the row that has the key now, or that it is gone. It replaces what the transaction has noted of it.
+-- Its args are those of feed_change.
+create function feed_note(relation regclass, args text[], key text) returns void
+language plpgsql as $$
+declare
+    id   uuid := feed_uuid(args[0], key);
+    body bytea := feed_payload(feed_render(feed_current(relation, args[1], key), args[3:]));
+begin
+    if args[2] = 'commit' then
+        perform feed_collect(args[0], id, body, false);
+        return;
+    end if;
+    insert into feed_staged (feed, entity_id, payload)
+    select args[0], id, body
+     where (select salt is null from feed_entry where feed = args[0] and entity_id = id order by version desc limit 1) is not true
+    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
+    if not found and body is not null then
+        perform feed_refuse_erased(args[0], id);
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_change is the trigger of a table that is attached: its arguments are the feed, the key, the mode and the columns. Under its
+-- settings the same row gives the same bytes in every session. It notes the row that it is told of by one insert. That inserts nothing
+-- if the entity is erased, or if the transaction has changed the row before: then a trigger of the app may have changed it again since,
+-- and what is in the table counts.
 create function feed_change() returns trigger
-language plpgsql security definer as $$
+language plpgsql security definer
+set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
     state json;
     was   text;
@@ -359,69 +377,37 @@ declare
     id    uuid;
     body  bytea;
 begin
-    if tg_op <> 'INSERT' then
-        was := row_to_json(old) ->> tg_argv[1];
-    end if;
     if tg_op <> 'DELETE' then
-        if current_setting('timezone') in ('UTC', 'Etc/UTC') and current_setting('datestyle') ~ '^ISO' and current_setting('extra_float_digits') = '1'
-           and current_setting('intervalstyle') = 'postgres' and current_setting('bytea_output') = 'hex' then
-            state := row_to_json(new);
-        else
-            state := feed_json(new);
-        end if;
+        state := row_to_json(new);
         key := state ->> tg_argv[1];
     end if;
-    if was <> key or tg_op = 'DELETE' then
-        id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that each time
-        body := null;
-        if feed_noted(tg_argv[2], tg_argv[0], id) then
-            body := feed_payload(feed_render(feed_current(tg_relid, tg_argv[1], was), tg_argv[3:]));
+    if tg_op <> 'INSERT' then
+        was := row_to_json(old) ->> tg_argv[1];
+        if was <> key then
+            perform feed_note(tg_relid, tg_argv, was);
         end if;
-        perform feed_note(tg_argv[2], tg_argv[0], id, body);
+        key := coalesce(key, was);
     end if;
-    if key is not null then
-        id := feed_uuid(tg_argv[0], key);
-        if feed_noted(tg_argv[2], tg_argv[0], id) then
-            state := feed_current(tg_relid, tg_argv[1], key);
-        end if;
+    id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
+    if octet_length(state::text) < 1000 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
+        body := convert_to(state::text, 'UTF8');
+    else
         body := feed_payload(feed_render(state, tg_argv[3:]));
-        perform feed_note(tg_argv[2], tg_argv[0], id, body);
+    end if;
+    if tg_argv[2] = 'commit' then
+        insert into feed_pending (feed, entity_id, payload, first)
+        values (tg_argv[0], id, body, not exists (select from feed_pending where transaction = pg_current_xact_id()))
+        on conflict do nothing;
+    else
+        insert into feed_staged (feed, entity_id, payload)
+        select tg_argv[0], id, body
+         where (select salt is null from feed_entry where feed = tg_argv[0] and entity_id = id order by version desc limit 1) is not true
+        on conflict do nothing;
+    end if;
+    if not found then
+        perform feed_note(tg_relid, tg_argv, key);
     end if;
     return null;
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- feed_noted reports whether this transaction has changed the entity already. Then what the trigger is told of the row may be older than
--- that: a trigger of the app may have changed it again. What is in the table counts.
-create function feed_noted(mode text, feed_name text, id uuid) returns boolean
-language plpgsql as $$
-begin
-    if mode = 'commit' then
-        return exists (select from feed_pending where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
-    end if;
-    return exists (select from feed_staged where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- feed_note collects a change of an attached table, or stages it.
-create function feed_note(mode text, feed_name text, id uuid, body bytea) returns void
-language plpgsql as $$
-begin
-    if mode = 'commit' then
-        perform feed_collect(feed_name, id, body, false);
-        return;
-    end if;
-    insert into feed_staged (feed, entity_id, payload)
-    select feed_name, id, body
-     where (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) is not true
-    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
-    if not found and body is not null then
-        perform feed_refuse_erased(feed_name, id);
-    end if;
 end
 $$;
 -- +goose StatementEnd
