@@ -243,6 +243,19 @@ func TestLogThatNobodyReads(t *testing.T) {
 		stdout, _ := unread(t)
 		stop(t, run(t, stdout, stdout, nil))
 	})
+	t.Run("its reader is gone", func(t *testing.T) {
+		t.Parallel()
+		stdout, r := unread(t)
+		r.Close()
+		stderr, logged := unread(t)
+		stop(t, run(t, stdout, stderr, logged))
+	})
+	t.Run("the reader of stdout and stderr is gone", func(t *testing.T) {
+		t.Parallel()
+		stdout, r := unread(t)
+		r.Close()
+		stop(t, run(t, stdout, stdout, nil))
+	})
 	t.Run("read again", func(t *testing.T) {
 		t.Parallel()
 		stdout, r := unread(t)

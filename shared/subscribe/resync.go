@@ -84,6 +84,7 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
 		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
+		r.state.endsAt(to.headPosition)
 		if err := r.note(ctx, f.Page, at.resync.cursor); err != nil {
 			return err
 		}
