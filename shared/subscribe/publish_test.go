@@ -210,6 +210,44 @@ func TestPublishing(t *testing.T) {
 		}
 	})
 
+	t.Run("an entry that is alone is rejected, though the log does not take again what it has of others", func(t *testing.T) {
+		t.Parallel()
+		fails := errors.New("no such model")
+		for name, x := range map[string]struct {
+			fails func(b *Batch) bool
+			bad   bool
+		}{
+			"it alone": {func(b *Batch) bool { return b.has(5) }, true}, "everything": {func(*Batch) bool { return true }, false},
+		} {
+			s := newSource(t)
+			c := newEchoer(t, s)
+			publishes := func(ctx context.Context, tx pgx.Tx, b *Batch) error { // each version once, whatever its echo was
+				for _, e := range b.Entities {
+					tx.(*publish.Tx).Append("echoes", publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: []byte(`{}`)})
+				}
+				return copyThings(ctx, tx, b)
+			}
+			c.Apply = publishes
+			s.put(t, 1, 2)
+			c.mustPoll(t)
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if x.fails(b) {
+					return fails
+				}
+				return publishes(ctx, tx, b)
+			}
+			s.put(t, 5, 5)
+			if err := c.poll(t.Context()); x.bad {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				c.wantRejected(t, s, "no such model", 5)
+			} else if !errors.Is(err, fails) || c.stored(t).rejected > 0 {
+				t.Errorf("%s: %d are rejected: %v", name, c.stored(t).rejected, err)
+			}
+		}
+	})
+
 	t.Run("an entry that the log refuses is rejected, alone, and the reason names what is wrong", func(t *testing.T) {
 		t.Parallel()
 		for rule, wrong := range map[string]func(*publish.Entry){
