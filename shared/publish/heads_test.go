@@ -367,6 +367,7 @@ func TestServingWhileTheDatabaseIsAway(t *testing.T) {
 // A look at the heads costs the same, however long the log is.
 func TestLookIsIndependentOfTheLength(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := database(t)
 	l := openLog(t, pool)
 	for range 20 {

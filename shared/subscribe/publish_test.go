@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -363,6 +364,7 @@ func TestPublishing(t *testing.T) {
 // The connection of the commit is lost, with the packet in the server or not: in the end everything is there once.
 func TestPublishingWithConnectionsLost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s := newSource(t)
 	honest := newEchoer(t, s)
 	config, cut := honest.pool.Config(), new(atomic.Int32)
@@ -507,13 +509,13 @@ func TestReplicasThatPublish(t *testing.T) {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations)
 	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5", replicaPublishes: "yes"}
 	s.put(t, 1, 25)
-	serving := startReplica(t, env)
+	serving := exectest.Self(t, env)
 	has(t, pool, 25)
 	for n := 100; n <= 300; n += 100 {
-		next := startReplica(t, env)
+		next := exectest.Self(t, env)
 		s.put(t, n-50, n+100)
 		eventually(t, "it is in the middle", func() bool { return count(t, pool, `select count(*) from feed_entry`) > n-40 })
-		serving.signal(t, syscall.SIGKILL)
+		signal(t, serving, syscall.SIGKILL)
 		serving = next
 		has(t, pool, n+76)
 	}
