@@ -415,7 +415,7 @@ func TestOldSnapshot(t *testing.T) {
 	if err := old.QueryRow(t.Context(), `select count(*) from feed_entry`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
-	const appends = 1000
+	const appends = 250 // in each way
 	before := size()
 	for i := range appends {
 		for how, write := range writers {
