@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -31,8 +33,13 @@ func (s *Source) url(r *request) string {
 		add("before", r.cursor.String())
 	case feed.Replay:
 		add(r.after(), r.cursor.String())
+	case feed.Snapshot:
+		add("snapshot", r.cursor.String())
+		if r.from != uuid.Nil {
+			add("from", r.from.String())
+		}
 	}
-	if r.view == feed.Replay || r.view == feed.Newest && r.few {
+	if r.view == feed.Replay || r.view == feed.Snapshot || r.view == feed.Newest && r.few {
 		add("limit", strconv.FormatInt(r.limit, 10))
 	}
 	if !r.history.IsStart() {
@@ -118,7 +125,7 @@ func linkHeader(links []feed.Link) string {
 // bytes. It does not need the entries, since the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
-	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents {
+	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents && r.view != feed.Snapshot {
 		head = feed.Cursor{} // not in the bytes
 	}
 	by := []any{r.described.rendering[r.Name]}
