@@ -175,13 +175,18 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		*feed.Document
 		Entries              []shownEntry
 		First, Last          int64 // positions as listed
-		Newest               bool
+		Newest, Snapshot     bool
+		Ends                 bool // a snapshot, with this page
 		Formats              []web.Link
 		Current, Start, More string
+		Begin                string // URL of the snapshot
 		Newer, Older         string // URLs, towards the head and, on a replay page, the start
 		jumpForm
 		Live string // URL of the event stream of the entries after the page, of the page's own origin
-	}{Document: d, Newest: r.view == feed.Newest, jumpForm: jumpForm{Jump: r.path + "/jump"}, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	}{
+		Document: d, Newest: r.view == feed.Newest, Snapshot: r.view == feed.Snapshot, jumpForm: jumpForm{Jump: r.path + "/jump"},
+		Ends: d.Next == s.at(r, feed.Replay, d.Cursor), Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{}), Begin: s.snapshotURL(r, feed.Cursor{}, uuid.Nil),
+	}
 	page := s.lookOf(r.Name)
 	switch r.view {
 	case feed.Newest:
@@ -202,12 +207,15 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		data.Entries = append(data.Entries, entry)
 	}
 	page.Title = d.Title
+	if data.Snapshot {
+		page.Title += ", snapshot"
+	}
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
 		if r.view == feed.Replay && data.First > 1 {
 			data.Older = s.at(r, feed.Older, d.Entries[0].Cursor)
 		}
-		if !data.Newest {
+		if !data.Newest && !data.Snapshot {
 			page.Title += fmt.Sprintf(", entries %d to %d", data.First, data.Last)
 		}
 	}

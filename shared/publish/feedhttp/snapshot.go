@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -78,6 +80,13 @@ func (s *Source) snapshot(ctx context.Context, res *resource) (*cached, error) {
 	return doc, err
 }
 
+// snapshotURL returns the URL of the page of a snapshot after an entity, in the same format.
+func (s *Source) snapshotURL(r *request, head feed.Cursor, from uuid.UUID) string {
+	other := *r
+	other.view, other.cursor, other.from = feed.Snapshot, head, from
+	return s.url(&other)
+}
+
 // snapshotDocument adds the links. Each of them carries the head of the first page's moment.
 func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Document {
 	head := r.cursor
@@ -89,9 +98,7 @@ func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Doc
 		Links: s.alternates(r), Page: feed.Page{Entries: found.Entries, Cursor: head},
 	}
 	if found.More {
-		next := *r
-		next.cursor, next.from = head, found.Entries[len(found.Entries)-1].ID
-		d.Next = s.url(&next)
+		d.Next = s.snapshotURL(r, head, found.Entries[len(found.Entries)-1].ID)
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
 	if r.mediaType != feed.TypeCloudEvents {
