@@ -9,7 +9,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // A snapshotPage is a page of a snapshot.
@@ -101,6 +103,62 @@ func TestSnapshotOfFullPages(t *testing.T) {
 		p := snapshotAt(t, server, "/feeds/things?snapshot=0&limit="+limit)
 		if more := strings.Contains(*p.Datafeed.Next, "snapshot="); more != want {
 			t.Errorf("limit %s: %s", limit, *p.Datafeed.Next)
+		}
+	}
+}
+
+// Readers that begin while nothing is appended share the pages that one of them has caused to be rendered, and a page
+// counts for its length. An append, or an erasure, makes another page.
+func TestSnapshotIsCached(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	fill(t, l, 20)
+	shown := 0
+	d := description
+	d.Show = func(e feed.Entry) (feed.Shown, error) { shown++; return description.Show(e) }
+	source := sourceOf(l, Options{PublicURL: publicURL}, d)
+	source.cold = web.NewLimiter(1, 25)
+	server := httptest.NewServer(source)
+	t.Cleanup(server.Close)
+	const path = "/feeds/things?snapshot=0&limit=1000"
+	first, body := get(t, server, "GET", path)
+	second, again := get(t, server, "GET", path)
+	if tag := first.Header.Get("ETag"); shown != 20 || tag == "" || second.Header.Get("ETag") != tag || again != body {
+		t.Errorf("%d were shown, for the tags %s and %s", shown, tag, second.Header.Get("ETag"))
+	}
+	if resp, _ := get(t, server, "GET", path, "If-None-Match", first.Header.Get("ETag")); resp.StatusCode != 304 || resp.Header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("with its tag: %d %v", resp.StatusCode, resp.Header)
+	}
+	appendAll(t, l, []publish.Entry{thing(numbered(3), 2)})
+	resp, body := get(t, server, "GET", path, "If-None-Match", first.Header.Get("ETag"), "Accept-Encoding", "gzip")
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Encoding") != "gzip" || strings.Contains(body, "version") {
+		t.Errorf("after an append: %d %v", resp.StatusCode, resp.Header)
+	}
+	appendAll(t, l, []publish.Entry{thing(numbered(3), 3)})
+	if resp, _ := get(t, server, "GET", path); resp.StatusCode != 429 {
+		t.Errorf("the third page that has to be read: %d", resp.StatusCode)
+	}
+}
+
+// A page of a snapshot tells the truth about its moment, also if its source has not heard of the last entries.
+func TestSnapshotOfASourceThatIsBehind(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l, other := openLog(t, pool), openLog(t, pool)
+	fill(t, l, 5)
+	server := serve(t, other)
+	waitFor(t, "the other log to know the feed", func() bool { return head(t, other).Position == 5 })
+	for n := range int64(20) {
+		appendAll(t, l, []publish.Entry{thing(numbered(1), n+2)})
+		p := snapshotAt(t, server, "/feeds/things?snapshot=0&limit=2")
+		at, err := feed.ParseCursor(*p.Datafeed.Snapshot)
+		if err != nil || at.Position < 5 {
+			t.Fatal(at, err)
+		}
+		for _, item := range p.Items {
+			if item.ID == numbered(1).URN() && item.Datafeed.Version != at.Position-4 {
+				t.Errorf("the snapshot as of %s has version %d", at, item.Datafeed.Version)
+			}
 		}
 	}
 }
