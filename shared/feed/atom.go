@@ -30,10 +30,11 @@ type atomDocument struct {
 }
 
 type atomPage struct {
-	Cursor   Cursor  `xml:"cursor,attr"`
+	Snapshot *Cursor `xml:"snapshot,attr,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor   *Cursor `xml:"cursor,attr,omitempty"`
 	Next     string  `xml:"next,attr"`
-	Sealed   bool    `xml:"sealed,attr"`
-	UpToDate bool    `xml:"up-to-date,attr"`
+	Sealed   *bool   `xml:"sealed,attr,omitempty"`
+	UpToDate *bool   `xml:"up-to-date,attr,omitempty"`
 	Head     *Cursor `xml:"head,attr,omitempty"`
 }
 
@@ -47,6 +48,7 @@ type atomPlace struct {
 	XMLName  xml.Name `xml:"datafeed:entry"`
 	Position int64    `xml:"position,attr"`
 	Version  int64    `xml:"version,attr"`
+	First    int64    `xml:"first,attr,omitempty"`
 	Erased   bool     `xml:"erased,attr,omitempty"`
 }
 
@@ -66,8 +68,13 @@ func (d *Document) Atom() ([]byte, error) {
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: cmp.Or(d.Author, d.Title)}},
 		},
 		NSTombstone: nsTombstone, NSHistory: nsHistory, NSDatafeed: nsDatafeed,
-		Page:  atomPage{Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: d.UpToDate},
+		Page:  atomPage{Next: d.Next},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
+	}
+	if d.View == Snapshot {
+		doc.Page.Snapshot = &d.Cursor
+	} else {
+		doc.Page.Cursor, doc.Page.Sealed, doc.Page.UpToDate = &d.Cursor, &d.Sealed, &d.UpToDate
 	}
 	if d.Archive {
 		doc.Archive = &struct{}{}
@@ -84,7 +91,7 @@ func (d *Document) Atom() ([]byte, error) {
 			updated = e.Updated
 			doc.Updated = rfc3339(updated)
 		}
-		place := atomPlace{Position: e.Position, Version: e.Version, Erased: e.Erased}
+		place := atomPlace{Position: e.Position, Version: e.Version, First: e.First, Erased: e.Erased}
 		if e.Deleted {
 			doc.Tombstones = append(doc.Tombstones, atomTombstone{Ref: e.ID.URN(), When: rfc3339(e.Updated), Place: place})
 			continue

@@ -20,10 +20,11 @@ type jsonDocument struct {
 
 type jsonPage struct {
 	About    string  `json:"about"`
-	Cursor   Cursor  `json:"cursor"`
+	Snapshot *Cursor `json:"snapshot,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor   *Cursor `json:"cursor,omitempty"`
 	Next     string  `json:"next"`
-	Sealed   bool    `json:"sealed"`
-	UpToDate *bool   `json:"up_to_date"`
+	Sealed   *bool   `json:"sealed,omitempty"`
+	UpToDate *bool   `json:"up_to_date,omitempty"`
 	Head     *Cursor `json:"head,omitempty"`
 }
 
@@ -35,7 +36,12 @@ func (d *Document) JSON() ([]byte, error) {
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
 			NextUrl: d.link("next"),
 		},
-		Datafeed: jsonPage{About: d.Home + "/feeds", Cursor: d.Cursor, Next: d.Next, Sealed: d.Sealed, UpToDate: &d.UpToDate},
+		Datafeed: jsonPage{About: d.Home + "/feeds", Next: d.Next},
+	}
+	if own := &doc.Datafeed; d.View == Snapshot {
+		own.Snapshot = &d.Cursor
+	} else {
+		own.Cursor, own.Sealed, own.UpToDate = &d.Cursor, &d.Sealed, &d.UpToDate
 	}
 	if !d.NewestFirst() {
 		doc.NextUrl = ""
@@ -90,6 +96,10 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 	b = strconv.AppendInt(b, e.Position, 10)
 	b = append(b, `,"version":`...)
 	b = strconv.AppendInt(b, e.Version, 10)
+	if e.First > 0 {
+		b = append(b, `,"first":`...)
+		b = strconv.AppendInt(b, e.First, 10)
+	}
 	if e.Deleted {
 		b = append(b, `,"deleted":true`...)
 		if e.Erased {

@@ -31,6 +31,7 @@ const (
 // An Entry is the whole state of one entity at one version, at its place in the feed.
 type Entry struct {
 	Position int64           // 1, 2, 3 ... in commit order, without gaps
+	First    int64           // the position of the entity's first version; only on pages of a snapshot, else 0
 	ID       uuid.UUID       // the entity's; all its versions share it
 	Version  int64           // 1, 2, 3 ... of this entity
 	Updated  time.Time       // UTC, microseconds; grows strictly with Version
@@ -124,16 +125,17 @@ const (
 	Newest View = iota // the newest entries first, for people and feed readers
 	Older              // the same, a page further back
 	Replay             // oldest first after a cursor, for those who copy
+	Snapshot           // the newest version of each entity, in the order of their ids, for those who begin to copy
 )
 
 // A Document is a page with everything that its encodings show.
 type Document struct {
 	Description
-	Page
+	Page   // of a snapshot: without Sealed, UpToDate and Head, and with Cursor as the place from which a replay brings all that is newer
 	Author string // "" stands for the title
 	Home   string // the source's front page, absolute
 	Self   string // this document's URL, absolute
-	Next   string // where a replay goes on, absolute; set also when nothing lies there yet
+	Next   string // where a replay or snapshot goes on, absolute; set also when nothing lies there yet
 	View   View
 	Links  []Link // without self
 	// Archive marks an archive document (RFC 5005 section 4): entries will neither join nor leave it.
@@ -161,7 +163,7 @@ func (d *Description) Words(e Entry) (shown Shown) {
 }
 
 // NewestFirst tells whether the entries stand in descending order.
-func (d *Document) NewestFirst() bool { return d.View != Replay }
+func (d *Document) NewestFirst() bool { return d.View == Newest || d.View == Older }
 
 // tail tells whether the document says where the feed ends: it changes with every entry that is appended.
-func (d *Document) tail() bool { return !d.Sealed && d.View != Older }
+func (d *Document) tail() bool { return !d.Sealed && d.View != Older && d.View != Snapshot }

@@ -31,24 +31,30 @@ type Location struct {
 // erased.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.withListApplied(ctx, func() (err error) {
-		at, err = l.locate(ctx, name, cursor, size, positions)
+		at, err = l.locate(ctx, l.pool, name, cursor, size, positions)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return at, l.lasts(ctx, name, at)
+}
+
+// lasts returns nil if a failover takes away nothing of what is at the location, or, if the cursor is not known, of what
+// contradicts it.
+func (l *Log) lasts(ctx context.Context, name string, at *Location) error {
 	if !at.Known { // a primary that was deposed has another history than the one that its readers follow now
 		ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 		defer cancel()
-		return at, l.Ready(ctx)
+		return l.Ready(ctx)
 	}
 	// If another process appended, no later answer may know less than this one.
-	return at, l.durable(ctx, name, at.Head.Position)
+	return l.durable(ctx, name, at.Head.Position)
 }
 
 // locate uses one statement, which sees one snapshot of the database.
-func (l *Log) locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
-	rows, err := l.pool.Query(ctx, `
+func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
+	rows, err := db.Query(ctx, `
 		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed f left join lateral (
 		       select position, digest, updated from feed_entry
@@ -122,8 +128,7 @@ func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.
 
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null`
 
-// collectEntries reads rows of entryColumns and one more column, and stores that column of the last row in last. It
-// returns an entry whose payload is erased as the tombstone that erased it. A payload that is no JSON, which only
+// collectEntries reads rows of entryColumns and one more column, which it scans into last, row by row. It returns an entry whose payload is erased as the tombstone that erased it. A payload that is no JSON, which only
 // somebody who writes to the table by hand can store, becomes null: readers put it aside, and get the rest of its page.
 func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []feed.Entry, err error) {
 	var e feed.Entry

@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"bytes"
+	"cmp"
 	"container/list"
 	"context"
 	"fmt"
@@ -85,7 +86,8 @@ func (c *cache) drop() {
 	c.size = 0
 }
 
-// get returns the document with the tag. It calls render if the document is not cached. Requests at the same time share
+// get returns the document with the tag. It calls render if the document is not cached; render may return a document
+// with another tag, which is then kept by that. Requests at the same time share
 // one rendering, which goes on if their clients leave.
 func (c *cache) get(ctx context.Context, tag string, render func(context.Context) (*cached, error)) (*cached, error) {
 	if doc := c.lookup(tag); doc != nil {
@@ -118,7 +120,7 @@ func (c *cache) fill(ctx context.Context, tag string, render func(context.Contex
 	if doc, err = render(ctx); err != nil {
 		return nil, err
 	}
-	doc.tag, doc.length = tag, []string{strconv.Itoa(len(doc.body))}
+	doc.tag, doc.length = cmp.Or(doc.tag, tag), []string{strconv.Itoa(len(doc.body))}
 	if !doc.spoiled {
 		c.keep(doc)
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -31,8 +33,13 @@ func (s *Source) url(r *request) string {
 		add("before", r.cursor.String())
 	case feed.Replay:
 		add(r.after(), r.cursor.String())
+	case feed.Snapshot:
+		add("snapshot", r.cursor.String())
+		if r.from != uuid.Nil {
+			add("from", r.from.String())
+		}
 	}
-	if r.view == feed.Replay || r.view == feed.Newest && r.few {
+	if r.view == feed.Replay || r.view == feed.Snapshot || r.view == feed.Newest && r.few {
 		add("limit", strconv.FormatInt(r.limit, 10))
 	}
 	if !r.history.IsStart() {
@@ -118,7 +125,7 @@ func linkHeader(links []feed.Link) string {
 // bytes. It does not need the entries, since the digest stands for them.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
-	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents {
+	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents && r.view != feed.Snapshot {
 		head = feed.Cursor{} // not in the bytes
 	}
 	by := []any{r.described.rendering[r.Name]}
@@ -168,13 +175,18 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		*feed.Document
 		Entries              []shownEntry
 		First, Last          int64 // positions as listed
-		Newest               bool
+		Newest, Snapshot     bool
+		Ends                 bool // a snapshot, with this page
 		Formats              []web.Link
 		Current, Start, More string
+		Begin                string // URL of the snapshot
 		Newer, Older         string // URLs, towards the head and, on a replay page, the start
 		jumpForm
 		Live string // URL of the event stream of the entries after the page, of the page's own origin
-	}{Document: d, Newest: r.view == feed.Newest, jumpForm: jumpForm{Jump: r.path + "/jump"}, Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{})}
+	}{
+		Document: d, Newest: r.view == feed.Newest, Snapshot: r.view == feed.Snapshot, jumpForm: jumpForm{Jump: r.path + "/jump"},
+		Ends: d.Next == s.at(r, feed.Replay, d.Cursor), Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{}), Begin: s.snapshotURL(r, feed.Cursor{}, uuid.Nil),
+	}
 	page := s.lookOf(r.Name)
 	switch r.view {
 	case feed.Newest:
@@ -195,12 +207,15 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		data.Entries = append(data.Entries, entry)
 	}
 	page.Title = d.Title
+	if data.Snapshot {
+		page.Title += ", snapshot"
+	}
 	if n := len(d.Entries); n > 0 {
 		data.First, data.Last = d.Entries[0].Position, d.Entries[n-1].Position
 		if r.view == feed.Replay && data.First > 1 {
 			data.Older = s.at(r, feed.Older, d.Entries[0].Cursor)
 		}
-		if !data.Newest {
+		if !data.Newest && !data.Snapshot {
 			page.Title += fmt.Sprintf(", entries %d to %d", data.First, data.Last)
 		}
 	}

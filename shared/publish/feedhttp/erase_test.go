@@ -42,7 +42,7 @@ func TestErase(t *testing.T) {
 	reader.poll(t)
 	before := reader.cursor
 
-	paths := []string{"?after=0", "?after=0&limit=2", "?before=" + cursorAt(t, pool, 50).String(), ".atom?after=0", ".html?after=0"}
+	paths := []string{"?after=0", "?after=0&limit=2", "?before=" + cursorAt(t, pool, 50).String(), ".atom?after=0", ".html?after=0", "?snapshot=0&limit=1000", ".atom?snapshot=0&limit=1000"}
 	tags := map[string]string{}
 	for _, path := range paths {
 		resp, body := get(t, server, "GET", "/feeds/things"+path)

@@ -110,6 +110,8 @@ func FuzzQuery(f *testing.F) {
 		"after=0", "after=" + c[100] + "&limit=100", "after=" + c[230], "before=" + c[101], "before=" + c[1], "after=" + c[42] + "&limit=1000",
 		"after=0&limit=10&history=" + c[200], "history=" + c[7], "after=0&after=0", "after=" + c[9] + "&before=" + c[9], "limit=5", "after=%zz",
 		"after=231-000000000000", "after=9223372036854775807-9f3c1a2b7d04", "before=9-000000000000", "after=0;limit=1", "x=y&after=0", "&&after=0&",
+		"snapshot=0", "snapshot=0&limit=7", "snapshot=" + c[100] + "&limit=20&from=" + numbered(7).String(), "snapshot=" + c[9] + "&history=" + c[7], "from=1&snapshot=0",
+		"snapshot=0&after=0", "snapshot=231-000000000000",
 		"after=%30", "after=0&limit=+7", "after=0&history=9223372036854775807-ffffffffffff",
 	} {
 		f.Add("", query, "application/atom+xml, */*;q=0.1", "zstd", "")

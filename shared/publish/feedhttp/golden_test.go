@@ -75,13 +75,15 @@ func TestGolden(t *testing.T) {
 	for name, path := range map[string]string{
 		"erased.json": "/feeds/things.json", "erased.atom": "/feeds/things.atom", "erased.html": "/feeds/things.html",
 		"erased.cloudevents": "/feeds/things.cloudevents", "sealed.cloudevents": "/feeds/things.cloudevents?limit=3",
+		"snapshot.json": "/feeds/things.json?snapshot=0&limit=2", "snapshot.atom": "/feeds/things.atom?snapshot=0", "snapshot.html": "/feeds/things.html?snapshot=0&limit=2",
+		"snapshot.cloudevents": "/feeds/things.cloudevents?snapshot=0&limit=2", "erased-snapshot.json": "/feeds/things.json?snapshot=0",
 		"newest.json": "/feeds/things.json", "newest.atom": "/feeds/things.atom", "newest.html": "/feeds/things.html",
 		"sealed.json": "/feeds/things.json?after=0&limit=2", "sealed.atom": "/feeds/things.atom?after=0&limit=2", "sealed.html": "/feeds/things.html?after=0&limit=2",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			from := server
-			if strings.HasPrefix(name, "erased.") {
+			if strings.HasPrefix(name, "erased") {
 				from = erasure
 			}
 			resp, body := get(t, from, "GET", path)

@@ -58,6 +58,9 @@ const (
 	coldBurst     = 10_000
 )
 
+// units returns what a page of up to limit entries counts for.
+func units(limit int64) int { return int(max(limit, 1)+feed.PageSize-1) / feed.PageSize }
+
 // New returns a source of feeds of the log. A feed without a title gets its name as the title, and a feed without an ID
 // its URL. New panics if the limits are not valid: see [web.Limits.Complete].
 func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
@@ -203,7 +206,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *http.Request
 	sp := res.selection.atHand(t)
 	if sp == nil {
 		if client != nil {
-			if err := s.cold.Check(client, int(max(res.limit, 1)+feed.PageSize-1)/feed.PageSize); err != nil {
+			if err := s.cold.Check(client, units(res.limit)); err != nil {
 				return nil, err
 			}
 		}
@@ -251,6 +254,9 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	if res.mediaType == feed.TypeEvents {
 		return s.serveEvents(w, r, res)
 	}
+	if res.view == feed.Snapshot {
+		return s.serveSnapshot(w, r, res)
+	}
 	a, err := s.answer(r.Context(), res, r)
 	if limit := res.mayWait(r.Header); limit > 0 && err == nil && !a.final {
 		a, err = s.wait(w, r, res, a, limit)
@@ -272,6 +278,13 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil {
 		return err
 	}
+	s.send(w, r, res, doc)
+	return nil
+}
+
+// send sends a document, whose validators and caching are in the header already.
+func (s *Source) send(w http.ResponseWriter, r *http.Request, res *resource, doc *cached) {
+	h := w.Header()
 	if doc.spoiled {
 		delete(h, "Etag")
 		delete(h, "Last-Modified")
@@ -288,7 +301,6 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	res.ok.Inc()
 	s.metrics.bytes.Add(float64(len(doc.body)))
 	web.SendBody(w, r, http.StatusOK, doc.body)
-	return nil
 }
 
 // coded returns the document in the answer's coding: from the cache, or rendered and compressed once, in a turn of the
@@ -336,8 +348,14 @@ func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, err
 	if err != nil {
 		return nil, err
 	}
+	return s.encode(r, doc)
+}
+
+// encode returns the document in the representation of the request, without content coding.
+func (s *Source) encode(r *request, doc *feed.Document) (*cached, error) {
 	contentType := r.mediaType
 	var body []byte
+	var err error
 	switch r.mediaType {
 	case feed.TypeHTML:
 		contentType = web.HTMLType

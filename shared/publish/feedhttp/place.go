@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
@@ -16,7 +18,8 @@ const readTimeout = web.RequestTimeout
 // A selection is the part of a feed that a request asks for.
 type selection struct {
 	view   feed.View
-	cursor feed.Cursor // unused in the view Newest
+	cursor feed.Cursor // unused in the view Newest; of a snapshot: where the replay after it begins, or 0 on its first page
+	from   uuid.UUID   // of a snapshot: the last entity before the page
 	limit  int64       // in the view Replay: pages end on multiples of it
 	few    bool        // in the view Newest: no more than limit
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -163,7 +164,7 @@ func (r *request) parseQuery(raw string) error {
 	if err != nil {
 		return web.Errorf(http.StatusBadRequest, "The query is malformed: %v.", err)
 	}
-	for _, name := range []string{r.after(), "before", "limit", "history"} {
+	for _, name := range []string{r.after(), "before", "snapshot", "from", "limit", "history"} {
 		if len(query[name]) > 1 {
 			return web.Errorf(http.StatusBadRequest, "The parameter %s may be given once.", name)
 		}
@@ -181,13 +182,19 @@ func (r *request) parseQuery(raw string) error {
 		}
 		return cur
 	}
-	after, before := cursor(r.after()), cursor("before")
+	after, before, snapshot := cursor(r.after()), cursor("before"), cursor("snapshot")
 	r.history = cursor("history")
 	switch r.limit = feed.PageSize; {
 	case err != nil:
 		return err
 	case query.Has("after") && query.Has("before"):
 		return web.Errorf(http.StatusBadRequest, "The parameters after and before exclude each other: after replays forward, before pages back.")
+	case query.Has("snapshot"):
+		if err := r.parseSnapshot(query, snapshot); err != nil {
+			return err
+		}
+	case query.Has("from"):
+		return web.Errorf(http.StatusBadRequest, "The parameter from goes with snapshot=CURSOR, as a page of the snapshot links to the next one.")
 	case query.Has("before"):
 		r.view, r.cursor = feed.Older, before
 	case query.Has(r.after()):
@@ -199,7 +206,7 @@ func (r *request) parseQuery(raw string) error {
 			return web.Errorf(http.StatusBadRequest, "The parameter limit takes a whole number from 1 to %d.", feed.MaxPageSize)
 		}
 		if r.view == feed.Older {
-			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR, or alone for the newest entries; not with before.")
+			return web.Errorf(http.StatusBadRequest, "The parameter limit goes with after=CURSOR and snapshot=CURSOR, or alone for the newest entries; not with before.")
 		}
 		r.limit, r.few = int64(n), r.view == feed.Newest
 	}
@@ -220,7 +227,7 @@ func (r *request) parseCloudEvents(query url.Values) error {
 	if query.Has("after") || query.Has("before") {
 		return web.Errorf(http.StatusBadRequest, "The parameters after and before do not go with CloudEvents: lastEventId=ID says from where.")
 	}
-	if id := query.Get("lastEventId"); id == "" || id == "null" {
+	if id := query.Get("lastEventId"); (id == "" || id == "null") && !query.Has("snapshot") {
 		query.Set("lastEventId", "0")
 	}
 	if !query.Has("timeout") {
@@ -231,6 +238,30 @@ func (r *request) parseCloudEvents(query url.Values) error {
 		return web.Errorf(http.StatusBadRequest, "The parameter timeout takes a whole number of milliseconds, once.")
 	}
 	r.timeout = time.Duration(min(ms, uint64(maxWait/time.Millisecond))) * time.Millisecond
+	return nil
+}
+
+// parseSnapshot parses the parameters of a snapshot, which begins at the cursor 0.
+func (r *request) parseSnapshot(query url.Values, cursor feed.Cursor) error {
+	for _, name := range []string{"after", "before", "lastEventId", "timeout"} {
+		if query.Has(name) && (name == "after" || name == "before" || r.mediaType == feed.TypeCloudEvents) {
+			return web.Errorf(http.StatusBadRequest, "The parameters %s and snapshot exclude each other.", name)
+		}
+	}
+	if r.mediaType == feed.TypeEvents {
+		return web.Errorf(http.StatusBadRequest, "The parameter snapshot does not go with an event stream, which brings entries as they come: after=CURSOR says from where.")
+	}
+	if query.Has("from") {
+		id, err := uuid.Parse(query.Get("from"))
+		switch {
+		case err != nil || id.String() != query.Get("from"):
+			return web.Errorf(http.StatusBadRequest, "The parameter from takes the id of an entity, a UUID in lower case.")
+		case cursor.IsStart():
+			return web.Errorf(http.StatusBadRequest, "The parameter from goes with the cursor of the snapshot, as its first page, snapshot=0, gives it.")
+		}
+		r.from = id
+	}
+	r.view, r.cursor = feed.Snapshot, cursor
 	return nil
 }
 

@@ -80,6 +80,22 @@ func TestRefusals(t *testing.T) {
 		{"a limit written in another way", "GET", "/feeds/things?after=0&limit=010", nil, 400, "1 to 1000"},
 		{"a limit of older entries", "GET", "/feeds/things?limit=10&before=" + right, nil, 400, "not with before"},
 		{"after and before at once", "GET", "/feeds/things?after=0&before=" + right, nil, 400, "exclude"},
+		{"after and snapshot at once", "GET", "/feeds/things?snapshot=0&after=0", nil, 400, "exclude"},
+		{"before and snapshot at once", "GET", "/feeds/things?snapshot=0&before=" + right, nil, 400, "exclude"},
+		{"a snapshot that is none", "GET", "/feeds/things?snapshot=yes", nil, 400, "parameter snapshot"},
+		{"two snapshots", "GET", "/feeds/things?snapshot=0&snapshot=0", nil, 400, "once"},
+		{"a limit over 1000 of a snapshot", "GET", "/feeds/things?snapshot=0&limit=1001", nil, 400, "1 to 1000"},
+		{"from without a snapshot", "GET", "/feeds/things?from=" + numbered(1).String(), nil, 400, "parameter from"},
+		{"from in a replay", "GET", "/feeds/things?after=0&from=" + numbered(1).String(), nil, 400, "parameter from"},
+		{"from of a snapshot that begins", "GET", "/feeds/things?snapshot=0&from=" + numbered(1).String(), nil, 400, "parameter from"},
+		{"from that is no id", "GET", "/feeds/things?snapshot=" + right + "&from=1", nil, 400, "UUID"},
+		{"from that is empty", "GET", "/feeds/things?snapshot=" + right + "&from=", nil, 400, "UUID"},
+		{"from in upper case", "GET", "/feeds/things?snapshot=" + right + "&from=" + strings.ToUpper(numbered(1).String()), nil, 400, "UUID"},
+		{"a stream of a snapshot", "GET", "/feeds/things?snapshot=0", []string{"Accept", feed.TypeEvents}, 400, "event stream"},
+		{"a snapshot of CloudEvents after an event", "GET", "/feeds/things.cloudevents?snapshot=0&lastEventId=" + right, nil, 400, "exclude"},
+		{"a snapshot of CloudEvents that waits", "GET", "/feeds/things.cloudevents?snapshot=0&timeout=1", nil, 400, "exclude"},
+		{"a snapshot of another history", "GET", "/feeds/things?snapshot=" + wrong + "&from=" + numbered(1).String(), nil, 410, "/problems/history-diverged"},
+		{"a snapshot from past the end", "GET", "/feeds/things?snapshot=251-9f3c1a2b7d04", nil, 410, "/problems/history-diverged"},
 		{"a parameter twice", "GET", "/feeds/things?after=0&after=" + right, nil, 400, "once"},
 		{"a cursor of another history", "GET", "/feeds/things?after=" + wrong, nil, 410, "/problems/history-diverged"},
 		{"a place of another history to page back from", "GET", "/feeds/things?before=" + wrong, nil, 410, "/problems/history-diverged"},
@@ -307,7 +323,7 @@ func TestETagStandsForTheBytes(t *testing.T) {
 			archives = append(archives, "?after="+cursorAt(t, pool, 200).String()+"&limit=100", "?before="+cursorAt(t, pool, 201).String())
 		}
 		for _, path := range []string{"/feeds/things", "/feeds/things.json", "/feeds/things.atom", "/feeds/things.html"} {
-			for _, query := range append(archives, "", "?before="+middle, "?after=0", "?after=0&limit=10", "?after=0&limit=110", "?after=0&limit=58", "?after="+middle+"&limit=7", "?after=0&limit=10&history="+middle) {
+			for _, query := range append(archives, "", "?before="+middle, "?after=0", "?after=0&limit=10", "?after=0&limit=110", "?after=0&limit=58", "?after="+middle+"&limit=7", "?after=0&limit=10&history="+middle, "?snapshot=0&limit=9", "?snapshot="+middle+"&limit=8", "?snapshot="+middle+"&limit=8&from="+numbered(3).String()) {
 				resp, body := get(t, server, "GET", path+query)
 				body = resp.Header.Get("Link") + "\n" + body
 				key := path + query + " " + resp.Header.Get("ETag")
@@ -336,6 +352,8 @@ func TestCacheControl(t *testing.T) {
 		"/feeds/things?after=0&limit=20":  "no-cache", // full, but the page after it is not
 		"/feeds/things?after=0":           "no-cache",
 		"/feeds/things?after=%s&limit=10": "no-cache", // starts in the middle
+		"/feeds/things?snapshot=0":        "no-cache",
+		"/feeds/things?snapshot=%s":       "no-cache",
 	} {
 		path = strings.ReplaceAll(path, "%s", cursorAt(t, pool, 7).String())
 		if resp, _ := get(t, server, "GET", path); resp.Header.Get("Cache-Control") != want {
@@ -358,8 +376,10 @@ func TestColdWorkIsLimited(t *testing.T) {
 		resp, _ := get(t, server, "GET", page(n))
 		tags[n] = resp.Header.Get("ETag")
 	}
-	if resp, _ := get(t, server, "GET", page(4)); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || resp.Header.Get("Content-Type") != feed.TypeProblem {
-		t.Errorf("one more: %d %v", resp.StatusCode, resp.Header)
+	for _, more := range []string{page(4), "/feeds/things.json?snapshot=0&limit=1"} {
+		if resp, _ := get(t, server, "GET", more); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || resp.Header.Get("Content-Type") != feed.TypeProblem {
+			t.Errorf("%s beyond the limit: %d %v", more, resp.StatusCode, resp.Header)
+		}
 	}
 	for n, tag := range tags {
 		resp, _ := get(t, server, "GET", page(n))

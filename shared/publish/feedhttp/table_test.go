@@ -52,6 +52,11 @@ func TestAnswers(t *testing.T) {
 		{"a sealed page behind a CDN", "CDN", "GET", sealed, nil, 200, fields{"Cache-Control": "public, max-age=31536000, immutable"}, ""},
 		{"the tail", "public", "GET", tail, nil, 200, fields{"Cache-Control": "no-cache", "Last-Modified": ""}, `"up_to_date":true`},
 		{"the tail for those with a token", "tokens", "GET", tail, nil, 200, fields{"Cache-Control": "private, no-cache"}, ""},
+		{"a snapshot", "public", "GET", "/feeds/things?snapshot=0", nil, 200, fields{"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", "Last-Modified": ""}, `"snapshot":"230-`},
+		{"a snapshot for those with a token", "tokens", "GET", "/feeds/things?snapshot=0", nil, 200, fields{"Cache-Control": "private, no-cache"}, ""},
+		{"a snapshot behind a CDN", "CDN", "GET", "/feeds/things?snapshot=0", nil, 200, fields{"Cache-Control": "no-cache"}, ""},
+		{"a snapshot does not wait", "public", "GET", "/feeds/things?snapshot=0", []string{"Prefer", "wait=30"}, 200, fields{"Preference-Applied": ""}, ""},
+		{"the header of a snapshot", "public", "HEAD", "/feeds/things?snapshot=0", nil, 200, fields{"Cache-Control": "no-cache"}, ""},
 		{"the tail behind a CDN", "CDN", "GET", tail, nil, 200, fields{"Cache-Control": "max-age=5"}, ""},
 		{"the tail for those with a token, which they may keep", "tokens and a CDN", "GET", tail, nil, 200, fields{"Cache-Control": "private, max-age=5"}, ""},
 		{"the newest entries", "public", "GET", newest, nil, 200, fields{"Cache-Control": "max-age=0, stale-if-error=86400", "Last-Modified": ""}, ""},
@@ -156,6 +161,7 @@ func TestStartAgain(t *testing.T) {
 		{"/feeds/things.atom?after=" + lost, 230, func() string { return "/feeds/things.atom?after=0&limit=100" + at(200) }},
 		{"/feeds/things.html?before=" + lost, 0, func() string { return "/feeds/things.html?after=0&limit=100" + at(200) }},
 		{"/feeds/things?after=" + lost + "&limit=1000", 0, func() string { return "/feeds/things?after=0&limit=1000" }},
+		{"/feeds/things?snapshot=" + lost + "&limit=100", 0, func() string { return "/feeds/things?after=0&limit=100" + at(200) }},
 		{"/feeds/things?after=" + lost + "&history=" + lost, 0, func() string { return "/feeds/things?after=0&limit=100" + at(200) }},
 	} {
 		if got := again(x.path, x.grow); got != x.want() {
@@ -171,7 +177,7 @@ func TestHistorySelectsNothing(t *testing.T) {
 	appendAll(t, openLog(t, pool), lives(230))
 	server := serve(t, openLog(t, pool))
 	for _, suffix := range []string{".json", ".atom", ".html"} {
-		for _, query := range []string{"?after=0&limit=100", "?after=" + cursorAt(t, pool, 200).String() + "&limit=100", "?before=" + cursorAt(t, pool, 101).String()} {
+		for _, query := range []string{"?after=0&limit=100", "?after=" + cursorAt(t, pool, 200).String() + "&limit=100", "?before=" + cursorAt(t, pool, 101).String(), "?snapshot=0&limit=10"} {
 			for _, history := range []string{cursorAt(t, pool, 200).String(), "12345-9f3c1a2b7d04"} {
 				plain, want := get(t, server, "GET", "/feeds/things"+suffix+query)
 				resp, body := get(t, server, "GET", "/feeds/things"+suffix+query+"&history="+history)
