@@ -71,7 +71,7 @@ func erasing(id uuid.UUID) *Change {
 // wantGone fails the test if a page or the database has the word.
 func wantGone(t *testing.T, server *httptest.Server, pool *pgxpool.Pool, word string, id uuid.UUID) {
 	t.Helper()
-	for _, path := range []string{"", "?after=0", "?after=0&limit=1", ".atom?after=0", ".html", "/" + id.String()} {
+	for _, path := range []string{"", "?after=0", "?after=0&limit=1", ".atom?after=0", ".html", "?snapshot=0", "/" + id.String()} {
 		resp, body := get(t, server, "GET", "/feeds/things"+path)
 		if resp.StatusCode != 200 || strings.Contains(body, word) || !strings.Contains(body, "rased") && path != "?after=0&limit=1" {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
@@ -129,7 +129,7 @@ func TestErasureOutlivesARestore(t *testing.T) {
 			for _, s := range []*httptest.Server{server, noticed} {
 				all.Go(func() {
 					for n := 0; asking.Err() == nil; n++ {
-						for _, path := range []string{"?after=0", fmt.Sprint("?after=0&limit=", 1+n%1000), "/" + ada.String()} {
+						for _, path := range []string{"?after=0", fmt.Sprint("?after=0&limit=", 1+n%1000), "?snapshot=0", "/" + ada.String()} {
 							if _, body := get(t, s, "GET", "/feeds/things"+path); strings.Contains(body, "Ada") {
 								t.Errorf("%s is served: %s", path, body)
 								return

@@ -132,8 +132,10 @@ func TestSynchronousStandby(t *testing.T) {
 			if n := cancels.Load(); n > 0 {
 				t.Errorf("%d CancelRequests were sent", n)
 			}
-			if _, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10"); strings.Contains(body, numbered(2).String()) {
-				t.Errorf("the feed shows what is not confirmed: %s", body)
+			for _, query := range []string{"?after=0&limit=10", "?snapshot=0"} {
+				if _, body := get(t, server, "GET", "/feeds/things.json"+query); strings.Contains(body, numbered(2).String()) {
+					t.Errorf("the feed shows what is not confirmed: %s", body)
+				}
 			}
 
 			standby.Start()
@@ -311,8 +313,10 @@ func TestCancelledWait(t *testing.T) {
 				awaitHanging(t, primary)
 				exec(t, pool, `select `+ending+`(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
 				waitFor(t, "the entry to be there", func() bool { return entries(t, pool) == 2 })
-				if _, body := get(t, server, "GET", "/feeds/things.json?after=0&limit=10"); strings.Contains(body, numbered(2).String()) {
-					t.Errorf("the feed shows what is not confirmed: %s", body)
+				for _, query := range []string{"?after=0&limit=10", "?snapshot=0"} {
+					if _, body := get(t, server, "GET", "/feeds/things.json"+query); strings.Contains(body, numbered(2).String()) {
+						t.Errorf("the feed shows what is not confirmed: %s", body)
+					}
 				}
 				if resp, body := get(t, server, "GET", "/feeds/things/"+numbered(2).String()); resp.StatusCode != http.StatusServiceUnavailable {
 					t.Errorf("the versions of the entity: %d %s, want 503", resp.StatusCode, body)
@@ -651,7 +655,7 @@ func TestReadsDuringAnErasure(t *testing.T) {
 	awaitHanging(t, primary)
 	for range 2 { // before and after the outcome is unknown
 		for deadline := time.Now().Add(3 * maxStale / 2); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-			for _, path := range []string{"", "?after=0", "/" + bob.String(), ".atom"} {
+			for _, path := range []string{"", "?after=0", "?snapshot=0", "/" + bob.String(), ".atom"} {
 				if resp, body := get(t, server, "GET", "/feeds/things"+path); resp.StatusCode != 200 || strings.Contains(body, "Cid") {
 					t.Fatalf("%s: %d %s", path, resp.StatusCode, body)
 				}

@@ -1,0 +1,105 @@
+package publish
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/feed"
+)
+
+// A page of the entities costs the same, however long the log is and however many versions they have, also by the plan
+// that was made while the log was short.
+func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	fill(t, openLog(t, pool), 20)
+	plan := func(conn *pgx.Conn, explain string) (text string) {
+		t.Helper()
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.WithoutCancel(t.Context()))
+		if _, err := tx.Exec(t.Context(), byIndex); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := tx.Query(t.Context(), explain, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(lines, "\n")
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), pool.Config().ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	for _, sql := range []string{`set plan_cache_mode = force_generic_plan`, `prepare page (text, uuid, int) as ` + entitiesSQL} {
+		if _, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const explain = `explain (analyze, timing off) execute page ('` + feedName + `', '00000000-0000-0000-0000-000000000000', 11)`
+	for _, x := range []struct{ name, sql string }{
+		{"few entities", `analyze`},
+		{"more entities", `insert into feed_entry select feed, position + 20 * n, kind, gen_random_uuid(), version, updated, payload, salt, payload_hash, digest
+			  from feed_entry, generate_series(1, 2000) n`},
+		{"more versions", `insert into feed_entry select feed, position + 1000000::bigint * n, kind, entity_id, version + n, updated, payload, salt, payload_hash, digest
+			  from (select * from feed_entry order by entity_id limit 5) e, generate_series(1, 10000) n`},
+		{"known statistics", `analyze`},
+	} {
+		exec(t, pool, x.sql)
+		if text := plan(conn, explain); !strings.Contains(text, "(actual rows=11") || regexp.MustCompile(`Seq Scan on feed_entry|Bitmap|Sort|Filter`).MatchString(text) {
+			t.Errorf("%s: a page reads the whole log:\n%s", x.name, text)
+		}
+	}
+}
+
+func TestEntities(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	exec(t, pool, `select feed_create('others')`)
+	l := openLog(t, pool)
+	low, high := uuid.MustParse("00000000-0000-4000-8000-000000000001"), uuid.MustParse("ffffffff-ffff-4fff-bfff-ffffffffffff")
+	err := l.InTx(t.Context(), func(tx *Tx) error {
+		tx.Append("others", thing(numbered(1), 1))
+		tx.Append(feedName, thing(high, 1), thing(low, 1), thing(high, 2))
+		tx.Erase(feedName, low, 2, start.Add(time.Hour))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := l.Entities(t.Context(), feedName, feed.Cursor{}, uuid.Nil, 10)
+	if err != nil || !found.Known || found.More || found.Head != l.head(t).Head || len(found.Entries) != 2 {
+		t.Fatalf("%+v %v", found, err)
+	}
+	if e := found.Entries[0]; e.ID != low || e.Position != 4 || e.First != 2 || e.Version != 2 || !e.Deleted || !e.Erased || e.Entity != nil || e.Cursor != cursorAt(t, pool, 4) {
+		t.Errorf("the erased one is %+v", e)
+	}
+	if e := found.Entries[1]; e.ID != high || e.Position != 3 || e.First != 1 || e.Version != 2 || e.Deleted || string(e.Entity) != string(thing(high, 2).Payload) {
+		t.Errorf("the other one is %+v", e)
+	}
+	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), uuid.Nil, 1); err != nil || !found.Known || !found.More || len(found.Entries) != 1 {
+		t.Errorf("one of two: %+v %v", found, err)
+	}
+	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), high, 1); err != nil || !found.Known || found.More || len(found.Entries) != 0 {
+		t.Errorf("behind the last one: %+v %v", found, err)
+	}
+	if found, err = l.Entities(t.Context(), feedName, feed.At(2, feed.Digest{1}), uuid.Nil, 1); err != nil || found.Known || len(found.Entries) != 0 {
+		t.Errorf("with a cursor of another history: %+v %v", found, err)
+	}
+	if _, err = l.Entities(t.Context(), "nothing", feed.Cursor{}, uuid.Nil, 1); err == nil {
+		t.Error("a feed that is not there has entities")
+	}
+}
