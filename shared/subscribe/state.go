@@ -200,7 +200,7 @@ func (st *state) committed(t *turn, bad []rejection) {
 		now.failingSince, now.stale = time.Time{}, false
 		st.saySucceeded(to)
 	}
-	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
+	now.place, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.place, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
 }
 
 // publishedAt takes the URL of the feed as its source publishes it.
