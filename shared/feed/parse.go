@@ -27,12 +27,12 @@ var ErrNoSnapshot = errors.New("the source offers no snapshots")
 type jsonReplay[Item any] struct {
 	Version  string `json:"version"`
 	Datafeed *struct {
-		Snapshot *Cursor `json:"snapshot"`
-		Next     string  `json:"next"`
-		Cursor   Cursor  `json:"cursor"`
-		Sealed   bool    `json:"sealed"`
-		UpToDate *bool   `json:"up_to_date"`
-		Head     *Cursor `json:"head"`
+		Snapshot jsontext.Value `json:"snapshot"`
+		Next     jsontext.Value `json:"next"`
+		Cursor   Cursor         `json:"cursor"`
+		Sealed   bool           `json:"sealed"`
+		UpToDate *bool          `json:"up_to_date"`
+		Head     *Cursor        `json:"head"`
 	} `json:"_datafeed"`
 	Items []Item `json:"items"`
 }
@@ -193,11 +193,14 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 	if doc.Version != jsonFeedVersion {
 		return nil, fmt.Errorf("%w: expected JSON Feed 1.1", ErrPage)
 	}
-	if doc.Datafeed == nil || doc.Datafeed.Snapshot == nil {
+	if doc.Datafeed == nil || len(doc.Datafeed.Snapshot) == 0 {
 		return nil, ErrNoSnapshot
 	}
-	head, begins := *doc.Datafeed.Snapshot, at.Head.IsStart()
-	if !begins && head != at.Head {
+	var head Cursor
+	if err := json.Unmarshal(doc.Datafeed.Snapshot, &head); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
+	}
+	if !at.Head.IsStart() && head != at.Head {
 		return nil, fmt.Errorf("%w: it is of the snapshot at %s, not at %s", ErrPage, head, at.Head)
 	}
 	p := &Page{Cursor: head, Entries: make([]Entry, 0, len(doc.Items))}
@@ -223,7 +226,11 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 		p.Entries = append(p.Entries, e)
 	}
 	slices.SortStableFunc(p.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
-	next, err := url.Parse(doc.Datafeed.Next)
+	var link string
+	next, err := new(url.URL), json.Unmarshal(doc.Datafeed.Next, &link)
+	if err == nil {
+		next, err = url.Parse(link)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: its link to the next page is no URL", ErrPage)
 	}
