@@ -191,20 +191,20 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 // not at from, a resync has begun, or another process has other columns.
 func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and (snapshot, snapshot_from) is not distinct from ($12::text, $13::uuid)
+		update subscription set cursor = case when cursor = $3 and ` + currentSnapshot + ` is not distinct from $12
 		       and resync_cursor is null and coalesce(columns = $11, true) then $4 end, -- else null, which it cannot be
-		       snapshot = $14, snapshot_from = $15, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       snapshot = $13, snapshot_since = null, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
 	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
 		sql += ` returning set_config('synchronous_commit', 'off', true)`
 	}
-	from, fromHead, fromEntity := t.from.columns()
-	to, toHead, toEntity := t.to.columns()
+	from, fromSnapshot := t.from.columns()
+	to, toSnapshot := t.to.columns()
 	b.Queue(sql,
 		a.service, a.Name, from, to, t.to.etag, t.to.etagURL,
 		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(),
-		fromHead, fromEntity, toHead, toEntity,
+		fromSnapshot, toSnapshot,
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,20 +35,26 @@ func (p *place) String() string {
 	return p.cursor.String()
 }
 
+// currentSnapshot is the column snapshot of a subscription, if it is of the first copy or resync under way.
+const currentSnapshot = `case when snapshot_since is not distinct from resync_since then snapshot end`
+
 // columns returns the place as the database stores it.
-func (p *place) columns() (cursor string, head *string, from *uuid.UUID) {
+func (p *place) columns() (cursor string, snapshot *string) {
 	if cursor = p.cursor.String(); p.snapshot.Head.IsStart() {
-		return cursor, nil, nil
+		return cursor, nil
 	}
-	text := p.snapshot.Head.String()
-	return cursor, &text, &p.snapshot.From
+	text := p.snapshot.Head.String() + "/" + p.snapshot.From.String()
+	return cursor, &text
 }
 
 // parsePlace is the reverse of columns.
-func parsePlace(cursor string, head *string, from *uuid.UUID) (p place, err error) {
-	if p.cursor, err = feed.ParseCursor(cursor); err == nil && head != nil && from != nil {
-		p.snapshot.From = *from
-		p.snapshot.Head, err = feed.ParseCursor(*head)
+func parsePlace(cursor string, snapshot *string) (p place, err error) {
+	if p.cursor, err = feed.ParseCursor(cursor); err != nil || snapshot == nil {
+		return p, err
+	}
+	head, from, _ := strings.Cut(*snapshot, "/")
+	if p.snapshot.Head, err = feed.ParseCursor(head); err == nil {
+		p.snapshot.From, err = uuid.Parse(from)
 	}
 	return p, err
 }
@@ -103,7 +110,7 @@ const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
 	       resync_cursor, resync_history, resync_reason, resync_since, generation, resynced_at, resynced_reason, past,
 	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
-	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed), snapshot, snapshot_from
+	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed), ` + currentSnapshot + `
 	  from subscription s join subscription_setting using (service, feed)
 	 where service = $1`
 
@@ -111,11 +118,10 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	var cursor, history string
 	var asOf, lastSuccess, resyncSince, resyncedAt, failingSince, tunedAt *time.Time
 	var resync, snapshot *string
-	var from *uuid.UUID
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
 		&resync, &history, &at.resync.reason, &resyncSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
-		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot, &from)
+		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot)
 	if err != nil {
 		return name, at, err
 	}
@@ -126,14 +132,14 @@ func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) 
 	at.asOf, at.lastSuccess, at.resync.since, at.resyncedAt = timeOrZero(asOf), timeOrZero(lastSuccess), timeOrZero(resyncSince), timeOrZero(resyncedAt)
 	at.failingSince, at.tunedAt = timeOrZero(failingSince), timeOrZero(tunedAt)
 	if resync == nil {
-		at.place, err = parsePlace(cursor, snapshot, from)
+		at.place, err = parsePlace(cursor, snapshot)
 		return name, at, err
 	}
 	if at.cursor, err = feed.ParseCursor(cursor); err != nil {
 		return name, at, err
 	}
 	at.resync.underWay = true
-	if at.resync.place, err = parsePlace(*resync, snapshot, from); err != nil {
+	if at.resync.place, err = parsePlace(*resync, snapshot); err != nil {
 		return name, at, err
 	}
 	at.resync.history, err = feed.ParseCursor(history)

@@ -52,7 +52,7 @@ func (r *resyncer) beginIn(ctx context.Context, reason string, history feed.Curs
 	defer cancel()
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set resync_cursor = '0', snapshot = null, snapshot_from = null, resync_history = $3, resync_reason = $4, resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, resync_history = $3, resync_reason = $4, resync_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past -- its positions were the old history's
 			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and coalesce(r.first_position, r.position) <= past)
 			              then 0 else past end
@@ -139,12 +139,12 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error 
 	}
 	return r.inTx(ctx, func(first *pgx.Batch) {
 		at := placeAfter(page)
-		cursor, head, entity := from.columns()
-		toCursor, toHead, toEntity := at.columns()
+		cursor, snapshot := from.columns()
+		toCursor, toSnapshot := at.columns()
 		first.Queue(`
-			update subscription set resync_cursor = $4, snapshot = $7, snapshot_from = $8
-			 where service = $1 and feed = $2 and resync_cursor = $3 and (snapshot, snapshot_from) is not distinct from ($5::text, $6::uuid)`,
-			r.service, r.Name, cursor, toCursor, head, entity, toHead, toEntity).Exec(fenced)
+			update subscription set resync_cursor = $4, snapshot = $6, snapshot_since = resync_since
+			 where service = $1 and feed = $2 and resync_cursor = $3 and `+currentSnapshot+` is not distinct from $5`,
+			r.service, r.Name, cursor, toCursor, snapshot, toSnapshot).Exec(fenced)
 		first.Queue(`
 			insert into resynced_entity as known (service, feed, id, version, position, updated, entity, bad, first_position)
 			select $1, $2, id, version, position, updated, entity, bad, nullif(first, 0)
@@ -183,7 +183,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		first.Queue(`
 			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
-			       resync_cursor = null, snapshot = null, snapshot_from = null, resync_history = '0', resync_since = null, generation = generation + 1,
+			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
 			       resynced_at = now(), resynced_reason = resync_reason
 			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true)`,
 			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns()).Exec(fenced)

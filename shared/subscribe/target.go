@@ -209,7 +209,7 @@ func (t *target) create(ctx context.Context) error {
 	defer cancel()
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
-			update subscription set resync_cursor = '0', snapshot = null, snapshot_from = null, resync_history = '0', resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, resync_history = '0', resync_since = now(),
 			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
 			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
 			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,
