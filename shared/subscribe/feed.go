@@ -89,8 +89,8 @@ var ErrTooMuch = errors.New("more than can be applied at once")
 type Batch struct {
 	Entities []feed.Entry // in the order of the feed
 	Deleted  []uuid.UUID  // entities that the source no longer has
-	// Past is the position at which the feed ended when the service first saw it, if the feed declares Past: entries up
-	// to that position existed before. It becomes 0 when the source gets another history, if all of the past was copied
+	// Past is the position at which the feed ended when the service first saw it, if the feed declares Past: see IsPast,
+	// which tells what existed before. It becomes 0 when the source gets another history, if all of the past was copied
 	// by then.
 	Past int64
 
