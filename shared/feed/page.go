@@ -136,10 +136,11 @@ const (
 	Snapshot             // the newest version of each entity, in the order of their ids, for those who begin to copy
 )
 
-// A Document is a page with everything that its encodings show.
+// A Document is a page with everything that its encodings show. One of a snapshot has no Sealed, UpToDate and Head, and
+// its Cursor is the place where the replay after the snapshot begins.
 type Document struct {
 	Description
-	Page          // of a snapshot: without Sealed, UpToDate and Head, and with Cursor as the place from which a replay brings all that is newer
+	Page
 	Author string // "" stands for the title
 	Home   string // the source's front page, absolute
 	Self   string // this document's URL, absolute

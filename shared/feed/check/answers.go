@@ -135,8 +135,9 @@ type atomFeed struct {
 	XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
 	ID      string   `xml:"http://www.w3.org/2005/Atom id"`
 	Page    struct {
-		Cursor string `xml:"cursor,attr"`
-		Next   string `xml:"next,attr"`
+		Cursor   string `xml:"cursor,attr"`
+		Next     string `xml:"next,attr"`
+		Snapshot string `xml:"snapshot,attr"`
 	} `xml:"https://datafeed.example/ns page"`
 	Archive *struct{} `xml:"http://purl.org/syndication/history/1.0 archive"`
 	Entries []struct {
@@ -153,6 +154,7 @@ type atomFeed struct {
 type atomEntry struct {
 	Position int64 `xml:"position,attr"`
 	Version  int64 `xml:"version,attr"`
+	First    int64 `xml:"first,attr"`
 	Erased   bool  `xml:"erased,attr"`
 }
 
@@ -189,15 +191,15 @@ func (c *checker) sameInAtom(rest string) error {
 		if f, a, err = c.atomPage(rest); err != nil {
 			return err
 		}
-		if p, err = c.page(rest); err != nil {
+		if p, err = c.json(rest); err != nil {
 			return err
 		}
-		if f.Page.Cursor == p.DataFeed.Cursor {
+		if f.Page.Cursor == p.DataFeed.Cursor && f.Page.Snapshot == p.DataFeed.Snapshot {
 			break
 		}
 	}
-	if f.ID == "" || f.Page.Cursor != p.DataFeed.Cursor {
-		return fmt.Errorf("%s has the id %q and the cursor %q, JSON Feed %s", a.asked, f.ID, f.Page.Cursor, p.DataFeed.Cursor)
+	if f.ID == "" || f.Page.Cursor != p.DataFeed.Cursor || f.Page.Snapshot != p.DataFeed.Snapshot {
+		return fmt.Errorf("%s has the id %q and the cursor %q, JSON Feed %s", a.asked, f.ID, f.Page.Cursor+f.Page.Snapshot, p.DataFeed.Cursor+p.DataFeed.Snapshot)
 	}
 	type entry struct {
 		id      string
@@ -212,7 +214,7 @@ func (c *checker) sameInAtom(rest string) error {
 		got = append(got, entry{e.ID, e.Own, true})
 	}
 	for _, i := range p.Items {
-		want = append(want, entry{i.ID, atomEntry{i.DataFeed.Position, i.DataFeed.Version, i.DataFeed.Erased}, i.DataFeed.Deleted})
+		want = append(want, entry{i.ID, atomEntry{i.DataFeed.Position, i.DataFeed.Version, i.DataFeed.First, i.DataFeed.Erased}, i.DataFeed.Deleted})
 	}
 	byPosition := func(a, b entry) int { return int(a.own.Position - b.own.Position) }
 	slices.SortFunc(got, byPosition)

@@ -192,6 +192,7 @@ type page struct {
 		Sealed   *bool   `json:"sealed"`
 		UpToDate *bool   `json:"up_to_date"`
 		Head     *string `json:"head"`
+		Snapshot string  `json:"snapshot"`
 	} `json:"_datafeed"`
 
 	answer *answer
@@ -204,6 +205,7 @@ type item struct {
 	DataFeed struct {
 		Position int64           `json:"position"`
 		Version  int64           `json:"version"`
+		First    int64           `json:"first"`
 		Entity   json.RawMessage `json:"entity"`
 		Deleted  bool            `json:"deleted"`
 		Erased   bool            `json:"erased"`
@@ -212,8 +214,20 @@ type item struct {
 
 func (i item) uuid() string { return strings.TrimPrefix(i.ID, "urn:uuid:") }
 
-// page asks for a page as JSON Feed.
+// page asks for a page as JSON Feed, other than one of a snapshot.
 func (c *checker) page(rest string, headers ...string) (*page, error) {
+	p, err := c.json(rest, headers...)
+	if err != nil {
+		return nil, err
+	}
+	if p.DataFeed.Sealed == nil || p.DataFeed.UpToDate == nil || p.DataFeed.Cursor == "" || p.DataFeed.Next == "" {
+		return nil, fmt.Errorf("%s lacks cursor, next, sealed or up_to_date in _datafeed", p.answer.asked)
+	}
+	return p, nil
+}
+
+// json asks for a document of JSON Feed.
+func (c *checker) json(rest string, headers ...string) (*page, error) {
 	a, err := c.get(rest, append(headers, "Accept", "application/feed+json")...)
 	if err == nil {
 		err = a.want(http.StatusOK)
@@ -224,9 +238,6 @@ func (c *checker) page(rest string, headers ...string) (*page, error) {
 	p := &page{answer: a}
 	if err := json.Unmarshal(a.body, p); err != nil {
 		return nil, fmt.Errorf("%s is no JSON Feed: %w", a.asked, err)
-	}
-	if p.DataFeed.Sealed == nil || p.DataFeed.UpToDate == nil || p.DataFeed.Cursor == "" || p.DataFeed.Next == "" {
-		return nil, fmt.Errorf("%s lacks cursor, next, sealed or up_to_date in _datafeed", a.asked)
 	}
 	return p, nil
 }

@@ -117,6 +117,21 @@ func TestSourceOfThisProject(t *testing.T) {
 	}
 }
 
+// A source that offers no snapshots breaks no promise.
+func TestSourceWithoutSnapshots(t *testing.T) {
+	t.Parallel()
+	source, _ := realSource(t, false)
+	without := asking(func(q map[string][]string) {
+		delete(q, "snapshot")
+		delete(q, "from")
+	})
+	broken, skipped, said := run(t, without.of(source), Options{})
+	skipped = slices.DeleteFunc(skipped, func(line string) bool { return !strings.Contains(line, "no snapshots") })
+	if len(broken) > 0 || len(skipped) != 5 {
+		t.Errorf("%d are broken, %d were skipped:\n%s", len(broken), len(skipped), said)
+	}
+}
+
 func TestNoSource(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
@@ -232,6 +247,18 @@ func TestMutants(t *testing.T) {
 		"tombstones that are no DELETE":  {replacing(`"method":"DELETE"`, `"method":"PUT"`), "the events are the entries"},
 		"lastEventId is ignored":         {asking(func(q map[string][]string) { delete(q, "lastEventId") }), "lastEventId is a cursor"},
 		"a timeout of no time":           {asking(func(q map[string][]string) { delete(q, "timeout") }), "waits for its timeout"},
+		"an older version in a snapshot": {replacing(`"version":4,"first"`, `"version":3,"first"`), "by its newest entry"},
+		"a snapshot lacks entities":      {asking(func(q map[string][]string) { skip(q) }), "each entity once"},
+		"a snapshot begins again":        {asking(func(q map[string][]string) { delete(q, "from") }), "each entity once"},
+		"first is the newest":            {replacing(`"position":(\d+),("version":[2-9],)"first":\d+`, `"position":$1,$2"first":$1`), "each entity once"},
+		"a snapshot like a replay":       {replacing(`"snapshot":"([^"]*)"`, `"snapshot":"$1","cursor":"$1"`), "the pages link to each other"},
+		"each page is another snapshot":  {replacing(`("next":"[^"]*snapshot=)[^&]*`, `${1}0`), "the pages link to each other"},
+		"a snapshot forgets the history": {asking(func(q map[string][]string) { forget(q) }), "the pages link to each other"},
+		"a snapshot without link":        {changing(func(a *httptest.ResponseRecorder) { a.Header().Del("Link") }), "the pages link to each other"},
+		"Atom lacks first":               {replacing(` first="\d+"`, ``), "Atom, HTML and CloudEvents"},
+		"a snapshot that caches keep":    {header(http.StatusOK, "Cache-Control", "max-age=60"), "without asking the source"},
+		"from goes without snapshot":     {asking(func(q map[string][]string) { lone(q) }), "wrong parameters"},
+		"a lost snapshot is not noticed": {asking(func(q map[string][]string) { found(q) }), "a snapshot of another history"},
 		"HEAD is other than GET": {mutant{answer: func(r *http.Request, a *httptest.ResponseRecorder) {
 			if r.Method == http.MethodHead {
 				a.Header().Del("ETag")
@@ -285,6 +312,31 @@ func bounded(q map[string][]string) {
 func once(q map[string][]string) {
 	for name, values := range q {
 		q[name] = values[:1]
+	}
+}
+
+// skip leaves out the rest of a snapshot.
+func skip(q map[string][]string) {
+	if q["from"] != nil {
+		q["from"] = []string{"ffffffff-ffff-4fff-bfff-ffffffffffff"}
+	}
+}
+
+func forget(q map[string][]string) {
+	if q["snapshot"] != nil {
+		delete(q, "history")
+	}
+}
+
+func lone(q map[string][]string) {
+	if q["snapshot"] == nil {
+		delete(q, "from")
+	}
+}
+
+func found(q map[string][]string) {
+	if slices.ContainsFunc(q["snapshot"], func(cursor string) bool { return strings.HasSuffix(cursor, "-fedcba987654") }) {
+		q["snapshot"], q["from"] = []string{"0"}, nil
 	}
 }
 

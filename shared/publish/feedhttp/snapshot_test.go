@@ -1,15 +1,21 @@
 package feedhttp
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
@@ -160,5 +166,148 @@ func TestSnapshotOfASourceThatIsBehind(t *testing.T) {
 				t.Errorf("the snapshot as of %s has version %d", at, item.Datafeed.Version)
 			}
 		}
+	}
+}
+
+// A walker copies a feed by a snapshot: all its pages, and then the replay after it.
+type walker struct {
+	source *Source
+	url    string // of the next page
+	rows   map[uuid.UUID]walked
+}
+
+// A walked is a row of a walker's copy.
+type walked struct {
+	version         int64
+	deleted, erased bool
+	entity          string
+}
+
+// step takes the next page, which at the end of the feed may wait for more, and reports whether the copy is up to date.
+func (c *walker) step(t interface{ Fatal(...any) }, wait bool) bool {
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", c.url, nil)
+	if wait {
+		r.Header.Set("Prefer", "wait=1")
+	}
+	c.source.ServeHTTP(w, r)
+	var p snapshotPage
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 200 {
+		t.Fatal(c.url, w.Code, err)
+	}
+	for _, item := range p.Items {
+		id, d := uuid.MustParse(strings.TrimPrefix(item.ID, "urn:uuid:")), item.Datafeed
+		if d.Version > c.rows[id].version || d.Erased {
+			c.rows[id] = walked{max(d.Version, c.rows[id].version), d.Deleted, d.Erased, string(d.Entity)}
+		}
+	}
+	c.url = strings.TrimPrefix(*p.Datafeed.Next, publicURL)
+	return p.Datafeed.UpToDate != nil && *p.Datafeed.UpToDate
+}
+
+// Whatever two processes append, change, delete and erase between the pages of a snapshot: the snapshot and the replay
+// after it are the newest state of each entity.
+func TestSnapshotProperty(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many runs")
+	pool := database(t)
+	logs, runs := []*publish.Log{openLog(t, pool), openLog(t, pool)}, 0
+	rapid.Check(t, func(t *rapid.T) {
+		runs++
+		d := description
+		d.Name, d.Personal = fmt.Sprint(feedName, runs), true // a feed of its own
+		if _, err := pool.Exec(context.Background(), `select feed_create($1)`, d.Name); err != nil {
+			t.Fatal(err)
+		}
+		var sources []*Source
+		for _, l := range logs {
+			sources = append(sources, New(l, Options{PublicURL: publicURL}, d))
+		}
+		begin := func(t *rapid.T) *walker {
+			limit := rapid.SampledFrom([]int{1, 2, 5, 1000}).Draw(t, "limit")
+			return &walker{rapid.SampledFrom(sources).Draw(t, "source"), fmt.Sprintf("/feeds/%s?snapshot=0&limit=%d", d.Name, limit), map[uuid.UUID]walked{}}
+		}
+		walkers := []*walker{begin(t)}
+		want := map[uuid.UUID]walked{}
+		var ids []uuid.UUID
+		change := func(t *rapid.T, append func(tx *publish.Tx)) {
+			err := rapid.SampledFrom(logs).Draw(t, "log").InTx(context.Background(), func(tx *publish.Tx) error {
+				append(tx)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := func(t *rapid.T) publish.Entry {
+			if len(ids) == 0 {
+				t.Skip()
+			}
+			id := rapid.SampledFrom(ids).Draw(t, "entity")
+			if want[id].erased {
+				t.Skip()
+			}
+			return thing(id, want[id].version+1)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"append": func(t *rapid.T) {
+				var more []publish.Entry
+				for range rapid.IntRange(1, 5).Draw(t, "entries") {
+					e := thing(numbered(len(ids)+1), 1)
+					more, ids, want[e.ID] = append(more, e), append(ids, e.ID), walked{version: 1, entity: string(e.Payload)}
+				}
+				change(t, func(tx *publish.Tx) { tx.Append(d.Name, more...) })
+			},
+			"change": func(t *rapid.T) {
+				e := next(t)
+				want[e.ID] = walked{version: e.Version, entity: string(e.Payload)}
+				change(t, func(tx *publish.Tx) { tx.Append(d.Name, e) })
+			},
+			"delete": func(t *rapid.T) {
+				e := next(t)
+				e.Payload = nil
+				want[e.ID] = walked{version: e.Version, deleted: true}
+				change(t, func(tx *publish.Tx) { tx.Append(d.Name, e) })
+			},
+			"erase": func(t *rapid.T) {
+				e := next(t)
+				want[e.ID] = walked{version: e.Version, deleted: true, erased: true}
+				change(t, func(tx *publish.Tx) { tx.Erase(d.Name, e.ID, e.Version, e.Updated) })
+			},
+			"begin a copy": func(t *rapid.T) { walkers = append(walkers, begin(t)) },
+			"take a page":  func(t *rapid.T) { rapid.SampledFrom(walkers).Draw(t, "walker").step(t, false) },
+		})
+		for i, w := range append(walkers, begin(t)) {
+			for deadline := time.Now().Add(20 * time.Second); !w.step(t, !maps.Equal(w.rows, want)) || !maps.Equal(w.rows, want); {
+				if time.Now().After(deadline) {
+					t.Fatalf("copy %d has\n%v\nwant\n%v", i, w.rows, want)
+				}
+			}
+		}
+	})
+}
+
+// A snapshot whose history is lost ends in a 410, and the walk that begins again keeps the parameter that tells its
+// pages, and those of the replay after it, from what caches have of the lost history.
+func TestSnapshotOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	fill(t, l, 30)
+	first := snapshotAt(t, serve(t, l), "/feeds/things?snapshot=0&limit=10")
+	restore(t, pool, 20, 15)
+	server := serve(t, openLog(t, pool))
+	resp, body := get(t, server, "GET", strings.TrimPrefix(*first.Datafeed.Next, publicURL))
+	history := "&history=" + cursorAt(t, pool, 30).String()
+	if start := "<" + publicURL + "/feeds/things?after=0&limit=10" + history + ">"; resp.StatusCode != 410 || !strings.HasPrefix(resp.Header.Get("Link"), start) {
+		t.Fatalf("%d %v %s", resp.StatusCode, resp.Header, body)
+	}
+	pages := 0
+	for url := "/feeds/things?snapshot=0&limit=10" + history; strings.Contains(url, "snapshot="); pages++ {
+		if url = *snapshotAt(t, server, url).Datafeed.Next; !strings.HasSuffix(url, history) {
+			t.Errorf("a link without the history: %s", url)
+		}
+	}
+	if pages != 4 {
+		t.Errorf("the snapshot of 35 entities has %d pages", pages)
 	}
 }
