@@ -236,7 +236,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 
 // completeNoted returns an error if Complete does for an entity that the resync has noted.
 func (r *resyncer) completeNoted(ctx context.Context) error {
-	for last := int64(0); r.Complete != nil; {
+	for last := (feed.Entry{}); r.Complete != nil; {
 		entries, err := r.noted(ctx, r.pool, last)
 		if err == nil {
 			err = r.applier.quarantine.complete(entries)
@@ -244,16 +244,18 @@ func (r *resyncer) completeNoted(ctx context.Context) error {
 		if err != nil || len(entries) == 0 {
 			return err
 		}
-		last = entries[len(entries)-1].Position
+		last = entries[len(entries)-1]
 	}
 	return nil
 }
 
-// noted returns the next entities that the resync has noted, in the order of the feed, after a position.
-func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last int64) ([]feed.Entry, error) {
+// noted returns the next entities that the resync has noted after last, in the order of the feed. Malformed ones of a
+// snapshot may have the position of another one.
+func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last feed.Entry) ([]feed.Entry, error) {
 	rows, err := db.Query(ctx, `
 		select id, version, position, coalesce(first_position, 0), updated, entity from resynced_entity
-		 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
+		 where service = $1 and feed = $2 and (position, id) > ($3, $4) and entity is not null order by position, id limit $5`,
+		r.service, r.Name, last.Position, last.ID, resyncChunk)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +268,7 @@ func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last int64) ([]fee
 }
 
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
-	for last := int64(0); ; {
+	for last := (feed.Entry{}); ; {
 		entries, err := r.noted(ctx, tx, last)
 		if err != nil {
 			return 0, nil, err
@@ -279,7 +281,7 @@ func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad 
 			return 0, nil, err
 		}
 		bad = append(bad, rejected...)
-		applied, last = applied+len(entries), entries[len(entries)-1].Position
+		applied, last = applied+len(entries), entries[len(entries)-1]
 	}
 }
 

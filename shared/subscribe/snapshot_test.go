@@ -502,6 +502,31 @@ func TestSnapshot(t *testing.T) {
 	})
 }
 
+// A malformed entry of a snapshot may have the position of another one: none is left out at the end of a resync.
+func TestNotesOfOnePosition(t *testing.T) {
+	t.Parallel()
+	c := newWalker(t, newSource(t))
+	exec(t, c.pool, `
+		insert into resynced_entity (service, feed, id, version, position, updated, entity)
+		select $1, $2, gen_random_uuid(), 1, 7, now(), '{}' from generate_series(1, $3)`, c.service, c.Name, 2*resyncChunk+1)
+	seen := map[uuid.UUID]bool{}
+	for last := (feed.Entry{}); ; {
+		entries, err := c.resyncer.noted(t.Context(), c.pool, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) == 0 {
+			break
+		}
+		for _, last = range entries {
+			seen[last.ID] = true
+		}
+	}
+	if len(seen) != 2*resyncChunk+1 {
+		t.Errorf("%d are noted", len(seen))
+	}
+}
+
 // withoutSnapshots answers a request for a snapshot with the status, or with 0 as if the parameter were unknown.
 func withoutSnapshots(status int) tamper {
 	return func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
