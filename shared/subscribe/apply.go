@@ -188,12 +188,12 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 }
 
 // move queues the statement that moves the cursor. The statement, and with it the transaction, fails if the cursor is
-// not at from, a resync has begun, or another process has other columns.
+// not at from, a resync has begun, or another process has other columns or another table.
 func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and ` + currentSnapshot + ` is not distinct from $12
-		       and resync_cursor is null and coalesce(columns = $11, true) then $4 end, -- else null, which it cannot be
-		       snapshot = $13, snapshot_since = null, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		update subscription set cursor = case when cursor = $3 and ` + currentSnapshot + ` is not distinct from $13
+		       and resync_cursor is null and coalesce(columns = $11, true) and table_name = $12 then $4 end, -- else null, which it cannot be
+		       snapshot = $14, snapshot_since = null, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
 	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
@@ -203,7 +203,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 	to, toSnapshot := t.to.columns()
 	b.Queue(sql,
 		a.service, a.Name, from, to, t.to.etag, t.to.etagURL,
-		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(),
+		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(), a.Table,
 		fromSnapshot, toSnapshot,
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
