@@ -105,6 +105,9 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	a.state.committed(t, bad)
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)
+	if (t.from.inSnapshot() || t.to.inSnapshot()) && slices.ContainsFunc(bad, func(r rejection) bool { return !r.checked }) {
+		a.quarantine.odds.Store(true)
+	}
 	a.quarantine.see(t.entries, bad)
 	a.quarantine.trust(t.entries)
 	if whole { // a smaller page of which a part failed does not show that a larger one would pass

@@ -190,7 +190,7 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 		p.state.copying(&so, f.Page, to)
 		at = to
 		if f.Page == nil || f.Page.UpToDate {
-			if r.Snapshot != nil { // of other moments, entities may have been at odds with each other
+			if p.quarantine.odds.Swap(false) {
 				p.quarantine.begin()
 			}
 			return nil
