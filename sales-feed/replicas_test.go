@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,7 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -55,50 +54,20 @@ func build(t *testing.T) (binary string) {
 	return filepath.Join(built.dir, "sales-feed")
 }
 
-// startSales runs the binary on a free port, and gives it and its URL.
+// startSales is start with the program without arguments.
 func startSales(t *testing.T, binary, databaseURL string) (*os.Process, string) {
 	t.Helper()
 	return start(t, exec.Command(binary), databaseURL)
 }
 
+// start runs the command on a free port, and returns its process and its URL.
 func start(t *testing.T, cmd *exec.Cmd, databaseURL string) (*os.Process, string) {
 	t.Helper()
 	cmd.Env = append([]string{
 		"ADDR=127.0.0.1:0", "ACCESS=open", "PUBLIC_URL=http://sales.example", "DATABASE_URL=" + databaseURL, "BUYER_KEY=" + buyerKey,
-		fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()),
 	}, cmd.Env...)
-	cmd.Stderr = t.Output()
-	stdout, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	listening, ended := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			if _, url, ok := strings.Cut(lines.Text(), "msg=listening url="); ok {
-				listening <- url
-			}
-		}
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	select {
-	case url := <-listening:
-		return cmd.Process, url
-	case <-ended:
-		t.Fatal("it ended: ", cmd.ProcessState)
-	case <-time.After(30 * time.Second):
-		t.Fatal("it does not listen")
-	}
-	return nil, ""
+	p := exectest.Start(t, cmd)
+	return p.Process, p.URL
 }
 
 // Two sales processes on one database take orders and serve the feed at once, and one of them is killed in the middle.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,21 +54,4 @@ func newAsInReadme(t *testing.T, module, binary string, must func(name string, a
 		_, _, body := get(t, url+"/api/customers", "*/*")
 		return strings.TrimSpace(body) == want
 	})
-}
-
-// listeningURL reads the log up to where a service says where it listens.
-func listeningURL(t *testing.T, log io.Reader) string {
-	t.Helper()
-	text := ""
-	for b := make([]byte, 1024); ; {
-		n, err := log.Read(b)
-		text += string(b[:n])
-		if at := regexp.MustCompile(`msg=listening url=(\S+)\n`).FindStringSubmatch(text); at != nil {
-			go func() { _, _ = io.Copy(io.Discard, log) }()
-			return at[1]
-		}
-		if err != nil {
-			t.Fatalf("it does not listen: %v\n%s", err, text)
-		}
-	}
 }

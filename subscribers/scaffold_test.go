@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
@@ -118,20 +117,9 @@ func TestNew(t *testing.T) {
 // startProcess runs a service, with its settings as they are by default, and returns its URL.
 func startProcess(t *testing.T, binary, name string) string {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	service := exec.CommandContext(ctx, binary, name)
-	service.Cancel = func() error { return service.Process.Signal(os.Interrupt) }
-	service.WaitDelay = 20 * time.Second
+	service := exec.Command(binary, name)
 	service.Env = append(os.Environ(), "ADDR=127.0.0.1:0", "ACCESS=open", "DATABASE_URL="+pgtest.URL(pgtest.New(t)))
-	out, err := service.StdoutPipe()
-	if err == nil {
-		err = service.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(); _ = service.Wait() })
-	return listeningURL(t, out)
+	return exectest.Start(t, service).URL
 }
 
 // What cannot be done is refused before anything is written, with what to do.

@@ -1,119 +1,41 @@
 package access
 
 import (
-	"context"
 	"net/http/httptest"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"testing/fstest"
-	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/shared/dev/chromium"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
-const patience = 60 * time.Second // for a step in the browser
-
-// A tab is one of a browser without a window, in which pages run no scripts.
+// A tab is one in which pages run no scripts.
 type tab struct {
-	ctx context.Context
+	*chromium.Tab
 	url string
-
-	mu     sync.Mutex
-	errors []string // in the console, but for the status of pages
-}
-
-func openTab(t *testing.T, url string) *tab {
-	t.Helper()
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("needs Chromium (Debian: apt-get install chromium)")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // which root cannot have
-		chromedp.WSURLReadTimeout(patience),
-	)
-	b := &tab{url: url}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	b.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(func(event any) {
-		if e, ok := event.(*log.EventEntryAdded); ok && e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.errors = append(b.errors, e.Entry.Text)
-		}
-	}))
-	t.Cleanup(cancel)
-	if err := chromedp.Do(b.ctx); err != nil { // the browser lives as long as the context of the first step
-		t.Fatal(err)
-	}
-	b.do(t, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		return err
-	}))
-	return b
-}
-
-func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatalf("%v\n%s", err, b.evaluate(t, "document.body.innerText"))
-	}
 }
 
 // load runs a step that leads to a page, and checks its status, its path and what it says.
-func (b *tab) load(t *testing.T, step chromedp.Action[chromedp.Void], status int64, path string, words ...string) {
+func (b tab) load(t *testing.T, step chromedp.Action[chromedp.Void], status int64, path string, words ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	resp, err := chromedp.RunResponse(ctx, step)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := b.evaluate(t, "document.body.innerText")
-	if at := strings.TrimPrefix(resp.URL, b.url); resp.Status != status || at != path {
-		t.Fatalf("%s: %d, want %s: %d\n%s", at, resp.Status, path, status, text)
+	url, got, text := b.Load(t, step)
+	if at := strings.TrimPrefix(url, b.url); got != status || at != path {
+		t.Fatalf("%s: %d, want %s: %d\n%s", at, got, path, status, text)
 	}
 	for _, w := range words {
 		if !strings.Contains(text, w) {
 			t.Errorf("%s does not say %q: %s", path, w, text)
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, e := range b.errors {
+	for _, e := range b.Errors() {
 		t.Errorf("%s: %s", path, e)
 	}
-	b.errors = nil
-}
-
-func (b *tab) evaluate(t *testing.T, script string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](script))
-	if err != nil {
-		t.Error(err)
-	}
-	return text
 }
 
 func fill(name, text string) chromedp.Action[chromedp.Void] {
@@ -139,33 +61,34 @@ func TestLoginInABrowser(t *testing.T) {
 		t.Cleanup(server.Close)
 		ada := site.tokens["ada:operator"]
 		unknown, _ := NewToken()
-		b := openTab(t, server.URL)
+		b := tab{chromium.Open(t), server.URL}
+		b.Scripts(t, false)
 
 		b.load(t, chromedp.Navigate(server.URL+"/form?a=b&c=%C3%BC"), 200, "/login?next=%2Fform%3Fa%3Db%26c%3D%25C3%25BC", "Operator’s token")
-		b.do(t, fill("token", unknown))
+		b.Do(t, fill("token", unknown))
 		b.load(t, click("main button"), 401, "/login", "This token is not valid here.")
-		if shown := b.evaluate(t, "document.documentElement.outerHTML + document.querySelector('[name=token]').value"); strings.Contains(shown, unknown) {
+		if shown := chromium.Evaluate[string](t, b.Tab, "document.documentElement.outerHTML + document.querySelector('[name=token]').value"); strings.Contains(shown, unknown) {
 			t.Error("the page shows the token")
 		}
-		b.do(t, fill("token", site.tokens["warehouse:reader"]))
+		b.Do(t, fill("token", site.tokens["warehouse:reader"]))
 		b.load(t, click("main button"), 403, "/login", "token, for programs that read feeds")
-		b.do(t, fill("token", ada))
+		b.Do(t, fill("token", ada))
 		b.load(t, click("main button"), 200, "/form?a=b&c=%C3%BC", "ada", "Log out")
 
-		b.do(t, fill("name", "Ada & Grace +1"), fill("note", "first\nsecond = ü"))
+		b.Do(t, fill("name", "Ada & Grace +1"), fill("note", "first\nsecond = ü"))
 		b.load(t, click("main button"), 200, "/people?from=form", "<hidden=%3Cb%3E&name=Ada+%26+Grace+%2B1&note=first%0D%0Asecond+%3D+%C3%BC>")
 
 		// The session ends in the middle of a form.
 		b.load(t, chromedp.Navigate(server.URL+"/form"), 200, "/form", "Log out")
-		b.do(t, fill("name", "Ada & Grace +1"), fill("note", "first\nsecond = ü"))
+		b.Do(t, fill("name", "Ada & Grace +1"), fill("note", "first\nsecond = ü"))
 		known := site.Access.tokens.Load().find(ada)
 		if err := site.sessions.sweep(t.Context(), [][]byte{known.hash[:]}); err != nil {
 			t.Fatal(err)
 		}
 		b.load(t, click("main button"), 401, "/people?from=form", "Your session has ended, and nothing was changed.")
-		b.do(t, fill("token", unknown))
+		b.Do(t, fill("token", unknown))
 		b.load(t, click("main button"), 401, "/login", "This token is not valid here.")
-		b.do(t, fill("token", ada))
+		b.Do(t, fill("token", ada))
 		b.load(t, click("main button"), 200, "/login", "Your form has not been sent yet.", "Log out")
 		b.load(t, click("main button"), 200, "/people?from=form", "<hidden=%3Cb%3E&name=Ada+%26+Grace+%2B1&note=first%0D%0Asecond+%3D+%C3%BC>")
 

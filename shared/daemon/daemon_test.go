@@ -188,6 +188,9 @@ func TestStop(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			if testing.Short() && strings.HasPrefix(c.stderr, "not stopped within") {
+				t.Skip("-short: it needs the end of a timeout")
+			}
 			cmd := self(c.program)
 			_, stderr := start(t, cmd)
 			for _, s := range c.signals {
@@ -240,6 +243,9 @@ func TestLogThatNobodyReads(t *testing.T) {
 	}
 	t.Run("neither stdout nor stderr", func(t *testing.T) {
 		t.Parallel()
+		if testing.Short() {
+			t.Skip("-short: it needs seconds")
+		}
 		stdout, _ := unread(t)
 		stop(t, run(t, stdout, stdout, nil))
 	})

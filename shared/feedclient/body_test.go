@@ -12,6 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // encoded returns text in a content coding.
@@ -82,6 +83,7 @@ func TestClientCodings(t *testing.T) {
 
 func TestClientTakesNoMoreThanMaxBody(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "the largest pages")
 	exact := emptyPage + strings.Repeat(" ", MaxBody-len(emptyPage))
 	for _, coding := range []string{"zstd", "gzip", "identity"} {
 		if answer, err := asked(t, "", coded(coding, encoded(t, coding, exact))); err != nil || !answer.Page.UpToDate {

@@ -130,6 +130,7 @@ func TestConnectionLostInTheCommit(t *testing.T) {
 
 func TestConnectionLostWithABadChange(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many databases")
 	for way := range int32(ways) {
 		pool := database(t)
 		l, cut := cuttable(t, pool, payloadMark)

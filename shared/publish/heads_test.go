@@ -367,6 +367,7 @@ func TestServingWhileTheDatabaseIsAway(t *testing.T) {
 // A look at the heads costs the same, however long the log is.
 func TestLookIsIndependentOfTheLength(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := database(t)
 	l := openLog(t, pool)
 	for range 20 {
@@ -412,7 +413,7 @@ func TestOldSnapshot(t *testing.T) {
 	if err := old.QueryRow(t.Context(), `select count(*) from feed_entry`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
-	const appends = 1000
+	const appends = 200
 	before := size()
 	for i := range appends {
 		for how, write := range writers {

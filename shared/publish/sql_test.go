@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // says returns the entries of the log from a position on, as VERSION KEY-MEMBER or "deleted" or "erased".
@@ -409,6 +410,7 @@ func TestMoverStaysQuick(t *testing.T) {
 
 func TestMover(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "a storm")
 	for _, mode := range []string{"commit", "staged"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -640,6 +642,7 @@ func TestRowOfErased(t *testing.T) {
 // A row that no entry can carry does not keep the others of a backfill.
 func TestBackfillOfLargeRows(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	pool := database(t)
 	exec(t, pool, `create table note (id bigint primary key, text text);
 		insert into note select n, case when n in (7, 2000) then repeat('x', 300000) end from generate_series(1, 2500) as n;

@@ -214,7 +214,12 @@ func TestEntryThatEndsItsSession(t *testing.T) {
 				if _, err := tx.Exec(ctx, `set local idle_in_transaction_session_timeout = '100ms'`); err != nil {
 					return err
 				}
-				time.Sleep(300 * time.Millisecond)
+				for there := true; there && ctx.Err() == nil; {
+					err := c.pool.QueryRow(ctx, `select exists (select from pg_stat_activity where pid = $1), pg_sleep(0.01)`, tx.Conn().PgConn().PID()).Scan(&there, nil)
+					if err != nil {
+						return err
+					}
+				}
 				return nil
 			})
 		}},
@@ -383,6 +388,7 @@ func TestRetryIsNotPutOff(t *testing.T) {
 // Entries that were refused do not add up in the transaction that applies the rest, as at the end of a resync.
 func TestManyRefusedInOneTransaction(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many attempts")
 	s := newSource(t)
 	c := s.copier(t, newCopier(t, s).pool, 1000)
 	t.Cleanup(c.fetcher.client.Close)

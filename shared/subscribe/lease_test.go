@@ -2,12 +2,8 @@ package subscribe
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	osexec "os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,22 +11,15 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-const (
-	replicaEnv       = "SUBSCRIBE_TEST_REPLICA" // the environment of a service, in a process of its own
-	replicaPublishes = "TEST_PUBLISHES"         // in it: whether the service publishes
-)
+const replicaPublishes = "TEST_PUBLISHES" // a setting of a replica: whether it publishes
 
-// runReplica is the service of such a process. Its Apply notes when another one applies at the same time.
-func runReplica(ctx context.Context, env string, stdout io.Writer) error {
-	set := map[string]string{}
-	if err := json.Unmarshal([]byte(env), &set); err != nil {
-		return err
-	}
+// runReplica is the service of a replica, a process of its own. Its Apply notes when another one applies at the same time.
+func runReplica(ctx context.Context, set map[string]string, stdout io.Writer) error {
 	set["ACCESS"] = "open"
 	s := thingService()
 	if set[replicaPublishes] != "" {
@@ -50,57 +39,9 @@ func runReplica(ctx context.Context, env string, stdout io.Writer) error {
 	return s.Run(ctx, set, stdout)
 }
 
-// A replica is a process of a service that has several.
-type replica struct {
-	*osexec.Cmd
-	log, url string
-}
-
-func startReplica(t *testing.T, env map[string]string) *replica {
+func signal(t *testing.T, p *exectest.Process, signal syscall.Signal) {
 	t.Helper()
-	raw, err := json.Marshal(env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	r := &replica{Cmd: osexec.Command(exe), log: log.Name()}
-	r.Env = append(os.Environ(), replicaEnv+"="+string(raw), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
-	r.Stdout, r.Stderr = log, log
-	if err := r.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = r.Process.Kill()
-		_ = r.Wait()
-		if t.Failed() {
-			t.Log(r.text(t))
-		}
-	})
-	eventually(t, "the replica listens", func() bool { return listening.MatchString(r.text(t)) })
-	r.url = listening.FindStringSubmatch(r.text(t))[1]
-	return r
-}
-
-func (r *replica) text(t testing.TB) string {
-	t.Helper()
-	text, err := os.ReadFile(r.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func (r *replica) signal(t *testing.T, signal syscall.Signal) {
-	t.Helper()
-	if err := r.Process.Signal(signal); err != nil {
+	if err := p.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -130,41 +71,41 @@ func TestReplicas(t *testing.T) {
 	t.Run("processes that are killed and that hang", func(t *testing.T) {
 		t.Parallel()
 		s, pool, env := begin(t)
-		first := startReplica(t, env)
+		first := exectest.Self(t, env)
 		has(t, pool, 25)
-		second := startReplica(t, env)
-		eventually(t, "the second one is ready without a poll of its own", func() bool { return status(t, second.url+"/readyz") == 200 })
-		if one, two := subscription(t, first.url), subscription(t, second.url); one.Standby || !two.Standby || one.Cursor != two.Cursor || two.State != Fresh {
+		second := exectest.Self(t, env)
+		eventually(t, "the second one is ready without a poll of its own", func() bool { return status(t, second.URL+"/readyz") == 200 })
+		if one, two := subscription(t, first.URL), subscription(t, second.URL); one.Standby || !two.Standby || one.Cursor != two.Cursor || two.State != Fresh {
 			t.Errorf("the first shows %+v, the second %+v", one, two)
 		}
 		s.put(t, 20, 200)
-		first.signal(t, syscall.SIGKILL) // as likely as not in the middle
+		signal(t, first, syscall.SIGKILL) // as likely as not in the middle
 		has(t, pool, 200)
-		eventually(t, "the second one polls", func() bool { return !subscription(t, second.url).Standby })
-		third := startReplica(t, env)
+		eventually(t, "the second one polls", func() bool { return !subscription(t, second.URL).Standby })
+		third := exectest.Self(t, env)
 
 		eventually(t, "it hangs with no transaction open", func() bool {
-			second.signal(t, syscall.SIGSTOP)
+			signal(t, second, syscall.SIGSTOP)
 			if count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null`) == 0 {
 				return true
 			}
-			second.signal(t, syscall.SIGCONT)
+			signal(t, second, syscall.SIGCONT)
 			return false
 		})
 		s.put(t, 180, 300)
 		has(t, pool, 300)
-		eventually(t, "the third one polls", func() bool { return !subscription(t, third.url).Standby })
-		second.signal(t, syscall.SIGCONT)
-		eventually(t, "the one that hung stands by", func() bool { return subscription(t, second.url).Standby })
+		eventually(t, "the third one polls", func() bool { return !subscription(t, third.URL).Standby })
+		signal(t, second, syscall.SIGCONT)
+		eventually(t, "the one that hung stands by", func() bool { return subscription(t, second.URL).Standby })
 		s.put(t, 290, 310)
 		has(t, pool, 310)
 		eventually(t, "the one that stands by shows how far the other is", func() bool {
-			return subscription(t, second.url).Cursor == subscription(t, third.url).Cursor && subscription(t, second.url).State == Fresh
+			return subscription(t, second.URL).Cursor == subscription(t, third.URL).Cursor && subscription(t, second.URL).State == Fresh
 		})
 		isCopy(t, s, pool)
-		for _, r := range []*replica{first, second, third} {
-			if strings.Contains(r.text(t), "TWO APPLY") {
-				t.Errorf("%s", r.text(t))
+		for _, r := range []*exectest.Process{first, second, third} {
+			if strings.Contains(r.Log(t), "TWO APPLY") {
+				t.Errorf("%s", r.Log(t))
 			}
 		}
 	})

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -21,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -32,11 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
-	if env := os.Getenv(replicaEnv); env != "" {
-		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
-			return runReplica(ctx, env, stdout)
-		})
-	}
+	exectest.Main(runReplica)
 	pgtest.Main(m)
 }
 

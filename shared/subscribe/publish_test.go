@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
@@ -210,6 +211,44 @@ func TestPublishing(t *testing.T) {
 		}
 	})
 
+	t.Run("an entry that is alone is rejected, though the log does not take again what it has of others", func(t *testing.T) {
+		t.Parallel()
+		fails := errors.New("no such model")
+		for name, x := range map[string]struct {
+			fails func(b *Batch) bool
+			bad   bool
+		}{
+			"it alone": {func(b *Batch) bool { return b.has(5) }, true}, "everything": {func(*Batch) bool { return true }, false},
+		} {
+			s := newSource(t)
+			c := newEchoer(t, s)
+			publishes := func(ctx context.Context, tx pgx.Tx, b *Batch) error { // each version once, whatever its echo was
+				for _, e := range b.Entities {
+					tx.(*publish.Tx).Append("echoes", publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: []byte(`{}`)})
+				}
+				return copyThings(ctx, tx, b)
+			}
+			c.Apply = publishes
+			s.put(t, 1, 2)
+			c.mustPoll(t)
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if x.fails(b) {
+					return fails
+				}
+				return publishes(ctx, tx, b)
+			}
+			s.put(t, 5, 5)
+			if err := c.poll(t.Context()); x.bad {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				c.wantRejected(t, s, "no such model", 5)
+			} else if !errors.Is(err, fails) || c.stored(t).rejected > 0 {
+				t.Errorf("%s: %d are rejected: %v", name, c.stored(t).rejected, err)
+			}
+		}
+	})
+
 	t.Run("an entry that the log refuses is rejected, alone, and the reason names what is wrong", func(t *testing.T) {
 		t.Parallel()
 		for rule, wrong := range map[string]func(*publish.Entry){
@@ -325,6 +364,7 @@ func TestPublishing(t *testing.T) {
 // The connection of the commit is lost, with the packet in the server or not: in the end everything is there once.
 func TestPublishingWithConnectionsLost(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many runs")
 	s := newSource(t)
 	honest := newEchoer(t, s)
 	config, cut := honest.pool.Config(), new(atomic.Int32)
@@ -469,13 +509,13 @@ func TestReplicasThatPublish(t *testing.T) {
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("publish"), echoMigrations)
 	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": s.feedURL(), "PAGE_SIZE": "5", replicaPublishes: "yes"}
 	s.put(t, 1, 25)
-	serving := startReplica(t, env)
+	serving := exectest.Self(t, env)
 	has(t, pool, 25)
 	for n := 100; n <= 300; n += 100 {
-		next := startReplica(t, env)
+		next := exectest.Self(t, env)
 		s.put(t, n-50, n+100)
 		eventually(t, "it is in the middle", func() bool { return count(t, pool, `select count(*) from feed_entry`) > n-40 })
-		serving.signal(t, syscall.SIGKILL)
+		signal(t, serving, syscall.SIGKILL)
 		serving = next
 		has(t, pool, n+76)
 	}

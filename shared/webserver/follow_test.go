@@ -1,110 +1,23 @@
 package webserver
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/shared/dev/chromium"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
-
-const patience = 60 * time.Second // for a step in the browser
-
-// A tab is one of a browser without a window.
-type tab struct {
-	ctx context.Context
-
-	mu     sync.Mutex
-	errors []string // in the console, but for the status of answers
-}
-
-func openTab(t *testing.T) *tab {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts a browser")
-	}
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("needs Chromium (Debian: apt-get install chromium)")
-	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // which root cannot have
-		chromedp.WSURLReadTimeout(patience),
-	)...)
-	t.Cleanup(cancel)
-	b := &tab{}
-	b.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(func(event any) {
-		if e, ok := event.(*log.EventEntryAdded); ok && e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.errors = append(b.errors, e.Entry.Text)
-		}
-	}))
-	t.Cleanup(cancel)
-	if err := chromedp.Do(b.ctx); err != nil { // the browser lives as long as the context of the first step
-		t.Fatal(err)
-	}
-	return b
-}
-
-func (b *tab) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func evaluate[T any](t *testing.T, b *tab, script string) T {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
-		t.Fatalf("%s: %v", script, err)
-	}
-	return value
-}
-
-// becomes waits until an expression holds.
-func (b *tab) becomes(t *testing.T, expression string) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !evaluate[bool](t, b, expression); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s\n%s", expression, evaluate[string](t, b, "document.body.outerHTML"))
-		}
-	}
-}
-
-func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, c, params)
-		return err
-	})
-}
 
 // followed shows rows, the newest first, and counts how often it was asked for.
 type followed struct {
@@ -175,33 +88,35 @@ func (f *followed) serve(t *testing.T) string {
 
 func TestTimesInABrowser(t *testing.T) {
 	t.Parallel()
-	b := openTab(t)
+	b := chromium.Open(t)
 	url := (&followed{rows: 1}).serve(t)
-	b.do(t, command(emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Europe/Berlin"}))
-	text := func(id string) string { return evaluate[string](t, b, "document.getElementById('"+id+"').innerText") }
+	b.Do(t, chromium.Command(emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Europe/Berlin"}))
+	text := func(id string) string {
+		return chromium.Evaluate[string](t, b, "document.getElementById('"+id+"').innerText")
+	}
 	says := func(id, want string) {
 		t.Helper()
 		if got := text(id); got != want {
 			t.Errorf("%s: %q, want %q", id, got, want)
 		}
 	}
-	b.do(t, command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))
-	b.do(t, chromedp.Navigate(url))
+	b.Scripts(t, false)
+	b.Do(t, chromedp.Navigate(url))
 	says("old", "23 Jul 2026, 08:00:00 UTC")
 	says("soon", "in 1 min")
 	says("ago", "just now")
-	if !evaluate[bool](t, b, "document.getElementById('follow').hidden") {
+	if !chromium.Evaluate[bool](t, b, "document.getElementById('follow').hidden") {
 		t.Error("without scripts there is a switch that does nothing")
 	}
 
-	b.do(t, command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: false}))
-	b.do(t, chromedp.Navigate(url))
-	b.becomes(t, "!document.getElementById('follow').hidden")
-	b.do(t, chromedp.Click(chromedp.CSS("#follow button"))) // paused
+	b.Scripts(t, true)
+	b.Do(t, chromedp.Navigate(url))
+	b.Becomes(t, "!document.getElementById('follow').hidden")
+	b.Do(t, chromedp.Click(chromedp.CSS("#follow button"))) // paused
 	says("old", "23 Jul 2026, 10:00:00 CEST")
 	says("never", "never")
 	says("soon", "in 1 min")
-	if got := evaluate[string](t, b, "document.querySelector('#old time').title"); got != "23 Jul 2026, 08:00:00 UTC" {
+	if got := chromium.Evaluate[string](t, b, "document.querySelector('#old time').title"); got != "23 Jul 2026, 08:00:00 UTC" {
 		t.Errorf("the title is %q", got)
 	}
 	if got := text("old-ago"); !strings.HasSuffix(got, " days ago") && !strings.HasPrefix(got, "in ") {
@@ -214,27 +129,27 @@ func TestTimesInABrowser(t *testing.T) {
 	}
 	for _, id := range []string{"at", "ago"} {
 		seconds := "parseInt(/^([0-9]+) s ago$/.exec(document.getElementById('" + id + "').innerText)?.[1] ?? 0)"
-		was := evaluate[int](t, b, seconds)
-		b.becomes(t, fmt.Sprintf("%s >= %d", seconds, was+2))
+		was := chromium.Evaluate[int](t, b, seconds)
+		b.Becomes(t, fmt.Sprintf("%s >= %d", seconds, was+2))
 	}
 	// What lay ahead is never said to be over while the page was not updated.
-	b.becomes(t, `(e => { e.dateTime = new Date(Date.now() + 2000).toISOString(); return true })(document.querySelector('#soon time'))`)
-	b.becomes(t, "document.getElementById('soon').innerText === 'now'")
+	b.Becomes(t, `(e => { e.dateTime = new Date(Date.now() + 2000).toISOString(); return true })(document.querySelector('#soon time'))`)
+	b.Becomes(t, "document.getElementById('soon').innerText === 'now'")
 }
 
 func TestFollow(t *testing.T) {
 	t.Parallel()
-	b := openTab(t)
+	b := chromium.Open(t)
 	f := &followed{rows: 40, set: "first"}
 	url := f.serve(t)
 	state := "document.querySelector('#follow .badge').innerText"
-	b.do(t, chromedp.EmulateViewport(1280, 800), chromedp.Navigate(url))
-	b.becomes(t, state+" === 'live'")
+	b.Do(t, chromedp.EmulateViewport(1280, 800), chromedp.Navigate(url))
+	b.Becomes(t, state+" === 'live'")
 
 	t.Run("what the person is at stays", func(t *testing.T) {
-		b.do(t, chromedp.Click(chromedp.CSS("#more summary")), chromedp.Click(chromedp.CSS(".copy summary")),
+		b.Do(t, chromedp.Click(chromedp.CSS("#more summary")), chromedp.Click(chromedp.CSS(".copy summary")),
 			chromedp.SetValue(chromedp.CSS("#chosen"), "two"), chromedp.Click(chromedp.CSS("#typed")), chromedp.KeyEvent(kb.End+" typed"))
-		b.becomes(t, `(() => {
+		b.Becomes(t, `(() => {
 			window.sameAsBefore = document.getElementById("row-20");
 			sameAsBefore.focus();
 			sameAsBefore.scrollIntoView({ block: "center" });
@@ -243,7 +158,7 @@ func TestFollow(t *testing.T) {
 			return true;
 		})()`)
 		f.change(func(f *followed) { f.rows, f.set = 43, "second" })
-		b.becomes(t, "!!document.getElementById('row-43') && !!document.querySelector('.banner.done')")
+		b.Becomes(t, "!!document.getElementById('row-43') && !!document.querySelector('.banner.done')")
 		for _, holds := range []string{
 			"sameAsBefore === document.activeElement && sameAsBefore.isConnected",
 			"Math.abs(sameAsBefore.getBoundingClientRect().top - top20) < 2",
@@ -254,30 +169,30 @@ func TestFollow(t *testing.T) {
 			"document.getElementById('untouched').value === 'second'",
 			"document.querySelectorAll('tbody tr').length === 43 && [...document.querySelectorAll('tbody a')].every((a, i) => a.innerText === String(43 - i))",
 		} {
-			if !evaluate[bool](t, b, holds) {
+			if !chromium.Evaluate[bool](t, b, holds) {
 				t.Error(holds)
 			}
 		}
 		f.change(func(f *followed) { f.rows = 2 })
-		b.becomes(t, "!document.getElementById('row-43') && !document.querySelector('.banner.done')")
-		if !evaluate[bool](t, b, "sameAsBefore === document.activeElement") {
+		b.Becomes(t, "!document.getElementById('row-43') && !document.querySelector('.banner.done')")
+		if !chromium.Evaluate[bool](t, b, "sameAsBefore === document.activeElement") {
 			t.Error("the row with the focus is gone")
 		}
-		b.becomes(t, "(document.activeElement.blur(), document.querySelectorAll('tbody tr').length === 2)")
+		b.Becomes(t, "(document.activeElement.blur(), document.querySelectorAll('tbody tr').length === 2)")
 	})
 
 	t.Run("a form that has the focus stays", func(t *testing.T) {
-		b.becomes(t, "(document.getElementById('untouched').focus(), true)")
+		b.Becomes(t, "(document.getElementById('untouched').focus(), true)")
 		f.change(func(f *followed) { f.set, f.rows = "third", 3 })
-		b.becomes(t, "!!document.getElementById('row-3')")
-		if got := evaluate[string](t, b, "document.getElementById('untouched').value"); got != "second" {
+		b.Becomes(t, "!!document.getElementById('row-3')")
+		if got := chromium.Evaluate[string](t, b, "document.getElementById('untouched').value"); got != "second" {
 			t.Errorf("it has %q", got)
 		}
 	})
 
 	t.Run("a hidden tab stops", func(t *testing.T) {
 		show := func(hidden bool) {
-			b.becomes(t, fmt.Sprintf(`(Object.defineProperty(document, "hidden", { value: %t, configurable: true }), document.dispatchEvent(new Event("visibilitychange")), true)`, hidden))
+			b.Becomes(t, fmt.Sprintf(`(Object.defineProperty(document, "hidden", { value: %t, configurable: true }), document.dispatchEvent(new Event("visibilitychange")), true)`, hidden))
 		}
 		show(true)
 		time.Sleep(200 * time.Millisecond) // for an answer under way
@@ -288,28 +203,28 @@ func TestFollow(t *testing.T) {
 			t.Errorf("hidden, it asked %d times", now-before)
 		}
 		show(false)
-		b.becomes(t, "!!document.getElementById('row-4')")
+		b.Becomes(t, "!!document.getElementById('row-4')")
 	})
 
 	t.Run("paused it stays, also when it is loaded again", func(t *testing.T) {
-		b.do(t, chromedp.Focus(chromedp.CSS("#follow button")), chromedp.KeyEvent(kb.Enter))
-		b.becomes(t, state+" === 'paused'")
-		b.do(t, chromedp.Reload())
-		b.becomes(t, state+" === 'paused'")
+		b.Do(t, chromedp.Focus(chromedp.CSS("#follow button")), chromedp.KeyEvent(kb.Enter))
+		b.Becomes(t, state+" === 'paused'")
+		b.Do(t, chromedp.Reload())
+		b.Becomes(t, state+" === 'paused'")
 		before := f.count()
 		f.change(func(f *followed) { f.rows = 5 })
 		time.Sleep(2500 * time.Millisecond)
 		if now := f.count(); now != before {
 			t.Errorf("paused, it asked %d times", now-before)
 		}
-		b.do(t, chromedp.Click(chromedp.CSS("#follow button")))
-		b.becomes(t, "!!document.getElementById('row-5') && "+state+" === 'live'")
+		b.Do(t, chromedp.Click(chromedp.CSS("#follow button")))
+		b.Becomes(t, "!!document.getElementById('row-5') && "+state+" === 'live'")
 	})
 
 	t.Run("after an error it retries ever later, and says so", func(t *testing.T) {
 		for status, words := range map[int]string{http.StatusServiceUnavailable: "retrying", http.StatusSeeOther: "log in again"} {
 			f.change(func(f *followed) { f.status, f.asked = status, nil })
-			b.becomes(t, "/^out of date since [0-9:]+, "+words+"$/.test("+state+")")
+			b.Becomes(t, "/^out of date since [0-9:]+, "+words+"$/.test("+state+")")
 			if status == http.StatusServiceUnavailable {
 				for f.count() < 3 {
 					time.Sleep(20 * time.Millisecond)
@@ -321,45 +236,24 @@ func TestFollow(t *testing.T) {
 				})
 			}
 			f.change(func(f *followed) { f.status = 0 })
-			b.becomes(t, state+" === 'live'")
+			b.Becomes(t, state+" === 'live'")
 		}
 	})
 
 	t.Run("wide and narrow, light and dark", func(t *testing.T) {
-		axe := ""
-		if file := os.Getenv("AXE_CORE"); file != "" {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			axe = string(text)
-		}
 		for _, width := range []int64{1280, 390} {
 			for _, scheme := range []string{"light", "dark"} {
-				b.do(t, chromedp.EmulateViewport(width, 800), command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}), chromedp.Reload())
-				b.becomes(t, state+" === 'live'")
+				b.Look(t, width, scheme)
+				b.Do(t, chromedp.Reload())
+				b.Becomes(t, state+" === 'live'")
 				for _, status := range []int{0, http.StatusServiceUnavailable} {
 					f.change(func(f *followed) { f.status = status })
-					b.becomes(t, fmt.Sprintf("/^%s/.test(%s)", map[int]string{0: "live", 503: "out of date"}[status], state))
-					if over := evaluate[int](t, b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
+					b.Becomes(t, fmt.Sprintf("/^%s/.test(%s)", map[int]string{0: "live", 503: "out of date"}[status], state))
+					b.Picture(t, os.Getenv("PICTURES"), fmt.Sprintf("follow-%d-%s-%d.png", width, scheme, status))
+					if over := b.TooWide(t); over > 0 {
 						t.Errorf("at %d px the page is %d px too wide", width, over)
 					}
-					if dir := os.Getenv("PICTURES"); dir != "" {
-						png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-						if err == nil {
-							err = os.WriteFile(filepath.Join(dir, fmt.Sprintf("follow-%d-%s-%d.png", width, scheme, status)), png, 0o600)
-						}
-						if err != nil {
-							t.Error(err)
-						}
-					}
-					if axe == "" {
-						continue
-					}
-					b.do(t, chromedp.Evaluate[chromedp.Void](axe))
-					for _, found := range evaluate[[]string](t, b, `axe.run({ preload: false, resultTypes: ["violations"], runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] } })
-						.then(r => r.violations.flatMap(v => v.nodes.map(n => v.id + ": " + n.html + " " + n.failureSummary)))`) {
+					for _, found := range b.Violations(t) {
 						t.Errorf("%d px, %s: %s", width, scheme, found)
 					}
 				}
@@ -367,9 +261,7 @@ func TestFollow(t *testing.T) {
 			}
 		}
 	})
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, e := range b.errors {
+	for _, e := range b.Errors() {
 		t.Error(e)
 	}
 }

@@ -23,6 +23,7 @@ type http2Client struct {
 	next   uint32
 	header *hpack.Encoder
 	block  bytes.Buffer
+	pong   chan bool // closed at the end of the connection
 }
 
 func dialHTTP2(t *testing.T, addr string, from net.IP, settings ...http2.Setting) *http2Client {
@@ -34,18 +35,34 @@ func dialHTTP2(t *testing.T, addr string, from net.IP, settings ...http2.Setting
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_, _ = conn.Write([]byte(http2.ClientPreface))
-	c := &http2Client{Framer: http2.NewFramer(conn, conn), conn: conn, next: 1}
+	c := &http2Client{Framer: http2.NewFramer(conn, conn), conn: conn, next: 1, pong: make(chan bool, 1)}
 	c.header = hpack.NewEncoder(&c.block)
 	_ = c.WriteSettings(settings...)
 	_ = c.WriteSettingsAck()
 	go func() {
+		defer close(c.pong)
 		for {
-			if _, err := http2.NewFramer(nil, conn).ReadFrame(); err != nil {
+			frame, err := http2.NewFramer(nil, conn).ReadFrame()
+			if err != nil {
 				return
+			}
+			if ping, ok := frame.(*http2.PingFrame); ok && ping.IsAck() {
+				c.pong <- true
 			}
 		}
 	}()
 	return c
+}
+
+// taken waits until the server has taken all frames, or has ended the connection.
+func (c *http2Client) taken(t *testing.T) {
+	t.Helper()
+	_ = c.WritePing(false, [8]byte{})
+	select {
+	case <-c.pong:
+	case <-time.After(20 * time.Second):
+		t.Error("the server does not answer a ping")
+	}
 }
 
 // request begins a request, with the body and its end if there is one.
@@ -90,7 +107,7 @@ func TestStreamsThatWaitForTheirClients(t *testing.T) {
 		"for a body": func(c *http2Client) { c.request("POST", "/read", "a", false) },
 		"for a body, after another's end": func(c *http2Client) {
 			c.request("POST", "/read", "a", false)
-			time.Sleep(100 * time.Millisecond)
+			c.taken(t)
 			c.request("POST", "/read", "a", true)
 		},
 		"to take an answer, by the window": func(c *http2Client) { c.request("GET", "/page", "", true) },
@@ -155,13 +172,18 @@ func TestRequestsOfTwoClientsLeaveRoom(t *testing.T) {
 func TestAnswersThatNobodyTakes(t *testing.T) { // not parallel: it counts goroutines
 	addr := serveHTTP2(t, 8)
 	before := runtime.NumGoroutine()
+	var clients []*http2Client
 	for range 4 {
 		c := dialHTTP2(t, addr, net.IPv4(127, 0, 6, 1), http2.Setting{ID: http2.SettingInitialWindowSize})
 		for range 250 {
 			c.request("GET", "/nothing", "", true)
 		}
+		clients = append(clients, c)
 	}
-	time.Sleep(time.Second)
+	for _, c := range clients {
+		c.taken(t)
+	}
+	time.Sleep(time.Second) // those that end soon do not count
 	if n := runtime.NumGoroutine() - before; n > 200 {
 		t.Errorf("%d goroutines more, for a client that may have 6 requests", n)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -381,6 +382,7 @@ func TestSlowStreamsGiveWay(t *testing.T) {
 // Clients that are waited for take the requests over HTTP/2 from no others.
 func TestSlowRequestsOverHTTP2GiveWay(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many connections")
 	synctest.Test(t, func(t *testing.T) {
 		certFile, keyFile, roots := certificate(t, t.TempDir(), "first")
 		ln := serveInMemory(t, func(ln net.Listener) net.Listener { return listenTLS(t, ln, certFile, keyFile) }, func(r *gin.Engine) {

@@ -19,6 +19,7 @@ import (
 // columns that it infers, and into a table that is there.
 func TestCopy(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	s := newSource(t, "subscription", "select", "price-list")
 	db := pgtest.New(t)
 	exec1(t, db, `create schema shop; create table shop."Price List" (id uuid primary key, version bigint not null, cents smallint check (cents > 0), "in stock" boolean, note text default 'ours')`)
@@ -43,12 +44,12 @@ func TestCopy(t *testing.T) {
 		`(At,"timestamp with time zone") (by,text) (group,text) (lines,jsonb) (net,numeric) (order,bigint) (paid,boolean)`)
 	want(t, db, `select cents, "in stock", note from shop."Price List"`, `(5,t,ours) (9,,ours)`)
 	eventually(t, "what does not fit is put aside", func() bool { return p.status(t, "price-list").RejectedEntries == 2 })
-	if text := p.text(t); strings.Contains(text, "100000") {
+	if text := p.Log(t); strings.Contains(text, "100000") {
 		t.Error("the log quotes an entry")
 	}
 
 	// A misfit is mended by a change of the type.
-	p.kill()
+	p.Kill()
 	exec1(t, db, `alter table shop."Price List" alter cents type bigint`)
 	p = s.start(t, db, tables, "subscription", "select", "price-list")
 	eventually(t, "what fits now is applied", func() bool { return p.status(t, "price-list").RejectedEntries == 1 })
@@ -82,9 +83,10 @@ func TestCopy(t *testing.T) {
 // Members that the source does not publish pause the copy; a column that is added is filled by a resync.
 func TestColumns(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	s := newSource(t, "orders")
 	db := pgtest.New(t)
-	start := func(table string) *process {
+	start := func(table string) process {
 		return s.start(t, db, map[string]string{"TABLE_ORDERS": table}, "orders")
 	}
 	s.down.Store(true)
@@ -96,7 +98,7 @@ func TestColumns(t *testing.T) {
 	s.put(t, "orders", 1, `{"status": "placed"}`, `{"status": "paid"}`)
 	p.upToDate(t, s, "orders")
 	want(t, db, `select status from purchase`, `(paid) (placed)`)
-	p.kill()
+	p.Kill()
 
 	p = start("purchase(status,total)")
 	p.says(t, "orders", `, at position 1, has no member "total", which TABLE_ORDERS names`)
@@ -118,7 +120,7 @@ func TestColumns(t *testing.T) {
 	if got := p.status(t, "orders"); got.Cursor != before || got.FailingSince == nil {
 		t.Errorf("it is at %s since %v", got.Cursor, got.FailingSince)
 	}
-	resp, err := http.Post(p.url+"/subscriptions/orders/poll", "", nil)
+	resp, err := http.Post(p.URL+"/subscriptions/orders/poll", "", nil)
 	if err != nil || resp.StatusCode != http.StatusBadGateway {
 		t.Error(resp.Status, err)
 	}
@@ -128,14 +130,14 @@ func TestColumns(t *testing.T) {
 	if got := p.status(t, "orders"); got.Generation != 2 {
 		t.Errorf("the generation is %d", got.Generation)
 	}
-	p.kill()
+	p.Kill()
 
 	// A column that was left out, and one that was dropped, are filled again.
 	p = start("purchase(total)")
 	s.put(t, "orders", 1, `{"status": "sent", "total": 7}`)
 	p.upToDate(t, s, "orders")
 	want(t, db, `select status, total from purchase`, `(paid,) (placed,7)`)
-	p.kill()
+	p.Kill()
 	exec1(t, db, `alter table purchase drop column total`)
 	p = start("purchase(status,total)")
 	p.upToDate(t, s, "orders")
@@ -145,22 +147,22 @@ func TestColumns(t *testing.T) {
 	exec1(t, db, `alter table purchase drop column total`)
 	s.put(t, "orders", 4, `{"status": "new", "total": 1}`)
 	p.says(t, "orders", `column "total" of relation "purchase" does not exist`)
-	p.kill()
+	p.Kill()
 	p = start("purchase(status,total)")
 	p.upToDate(t, s, "orders")
 	want(t, db, `select status, total from purchase`, `(new,1) (paid,) (sent,7)`)
-	p.kill()
+	p.Kill()
 
 	// The whole entity beside columns, a table that is dropped, and one that is emptied.
 	p = start("purchase")
 	p.upToDate(t, s, "orders")
 	want(t, db, `select entity, updated is not null from purchase`, `("{""total"": 1, ""status"": ""new""}",t) ("{""total"": 7, ""status"": ""sent""}",t) ("{""total"": null, ""status"": ""paid""}",t)`)
-	p.kill()
+	p.Kill()
 	exec1(t, db, `drop table purchase`)
 	p = start("purchase")
 	p.upToDate(t, s, "orders")
 	want(t, db, `select count(entity) from purchase`, `(3)`)
-	p.kill()
+	p.Kill()
 	exec1(t, db, `truncate purchase; alter table purchase drop column entity`)
 	p = start("purchase")
 	p.upToDate(t, s, "orders")
@@ -170,6 +172,7 @@ func TestColumns(t *testing.T) {
 // Killed again and again while it copies and the source appends, it ends with what the source has.
 func TestKilled(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	s := newSource(t, "orders", "invoices")
 	db := pgtest.New(t)
 	tables := map[string]string{"TABLE_ORDERS": "purchase(number=id,status)"}
@@ -192,12 +195,12 @@ func TestKilled(t *testing.T) {
 		time.Sleep(time.Duration(i) * 60 * time.Millisecond)
 		publish(1+i*100, 400+i*100)
 		s.put(t, "orders", 2000+i, "")
-		p.kill()
+		p.Kill()
 	}
 	tables["TABLE_ORDERS"] = "purchase(number=id,status,again=status)"
 	p := s.start(t, db, tables, "orders", "invoices")
 	time.Sleep(100 * time.Millisecond)
-	p.kill()
+	p.Kill()
 	p = s.start(t, db, tables, "orders", "invoices")
 	p.upToDate(t, s, "orders")
 	p.upToDate(t, s, "invoices")

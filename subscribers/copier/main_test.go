@@ -9,12 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/publish"
@@ -31,18 +26,10 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-const processEnv = "COPIER_TEST_PROCESS" // the environment of a copier, in a process of its own
-
 func TestMain(m *testing.M) {
-	if env := os.Getenv(processEnv); env != "" {
-		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
-			set := map[string]string{}
-			if err := json.Unmarshal([]byte(env), &set); err != nil {
-				return err
-			}
-			return run(ctx, set, stdout, nil)
-		})
-	}
+	exectest.Main(func(ctx context.Context, env map[string]string, stdout io.Writer) error {
+		return run(ctx, env, stdout, nil)
+	})
 	pgtest.Main(m)
 }
 
@@ -101,16 +88,10 @@ func (s *source) put(t *testing.T, feed string, from int, entities ...string) {
 }
 
 // A process is a copier in a process of its own.
-type process struct {
-	*exec.Cmd
-	log, url string
-	reaped   sync.Once
-}
-
-var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
+type process struct{ *exectest.Process }
 
 // start starts one that copies the feeds of the source into a database.
-func (s *source) start(t *testing.T, db *pgxpool.Pool, tables map[string]string, feeds ...string) *process {
+func (s *source) start(t *testing.T, db *pgxpool.Pool, tables map[string]string, feeds ...string) process {
 	t.Helper()
 	set := map[string]string{"ADDR": "127.0.0.1:0", "ACCESS": "open", "DATABASE_URL": pgtest.URL(db), "PAGE_SIZE": "100"}
 	for _, name := range feeds {
@@ -118,55 +99,11 @@ func (s *source) start(t *testing.T, db *pgxpool.Pool, tables map[string]string,
 		set["FEED_URL_"+x], set["POLL_"+x] = s.url+name, "@every 1s"
 	}
 	maps.Copy(set, tables)
-	env, err := json.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p := &process{Cmd: exec.Command(exe), log: log.Name()}
-	p.Env = append(os.Environ(), processEnv+"="+string(env), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
-	p.Stdout, p.Stderr = log, log
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Log(p.text(t))
-		}
-	})
-	eventually(t, "the copier listens", func() bool { return listening.MatchString(p.text(t)) })
-	p.url = listening.FindStringSubmatch(p.text(t))[1]
-	return p
-}
-
-// kill is SIGKILL.
-func (p *process) kill() {
-	p.reaped.Do(func() {
-		_ = p.Process.Kill()
-		_ = p.Wait()
-	})
-}
-
-func (p *process) text(t testing.TB) string {
-	t.Helper()
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return process{exectest.Self(t, set)}
 }
 
 // status is what the API says of the feed.
-func (p *process) status(t testing.TB, feed string) (s subscribe.Status) {
+func (p process) status(t testing.TB, feed string) (s subscribe.Status) {
 	t.Helper()
 	body := p.get(t, "/subscriptions")
 	var all []subscribe.Status
@@ -182,22 +119,17 @@ func (p *process) status(t testing.TB, feed string) (s subscribe.Status) {
 	return s
 }
 
-func (p *process) get(t testing.TB, path string) string {
+func (p process) get(t testing.TB, path string) string {
 	t.Helper()
-	resp, err := http.Get(p.url + path)
-	if err != nil {
-		t.Fatal(err)
+	status, body := p.Get(t, path, "")
+	if status != http.StatusOK {
+		t.Fatal(status, body)
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status, err, string(text))
-	}
-	return string(text)
+	return body
 }
 
 // upToDate waits until the copy is what the source has.
-func (p *process) upToDate(t *testing.T, s *source, feed string) {
+func (p process) upToDate(t *testing.T, s *source, feed string) {
 	t.Helper()
 	var head int64
 	if err := s.pool.QueryRow(t.Context(), `select coalesce(max(position), 0) from feed_entry where feed = $1`, feed).Scan(&head); err != nil {
@@ -210,7 +142,7 @@ func (p *process) upToDate(t *testing.T, s *source, feed string) {
 }
 
 // says waits until polls fail with an error that has the part.
-func (p *process) says(t *testing.T, feed, part string) {
+func (p process) says(t *testing.T, feed, part string) {
 	t.Helper()
 	eventually(t, "it says "+part, func() bool {
 		got := p.status(t, feed)

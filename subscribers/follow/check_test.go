@@ -13,10 +13,12 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func TestNoFeed(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	o := newOrigin(t, 1, everybody)
 	down := newOrigin(t, 1, everybody)
 	down.kill()
@@ -42,6 +44,7 @@ func TestNoFeed(t *testing.T) {
 // Something on the way changes what the source says.
 func TestBrokenPromises(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	o, changing := newOrigin(t, 2, everybody), uuid.New()
 	o.publish(t, put(changing, 1), put(changing, 2), remove(changing, 3), put(uuid.New(), 1))
 	for _, x := range []struct{ atom, old, new, says string }{

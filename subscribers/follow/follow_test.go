@@ -62,6 +62,7 @@ func TestHistory(t *testing.T) {
 
 func TestLive(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "processes")
 	formats(t, func(t *testing.T, atom bool, format string) {
 		for _, x := range []struct {
 			name string

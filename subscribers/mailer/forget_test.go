@@ -69,7 +69,7 @@ func TestForget(t *testing.T) {
 	}}
 	p := newProxy(t, serve(t, sink))
 	first := s.start(t, db, p.addr, nil)
-	eventually(t, "the mailer is ready", func() bool { status, _ := first.get(t, "/readyz", ""); return status == http.StatusOK })
+	eventually(t, "the mailer is ready", func() bool { status, _ := first.Get(t, "/readyz", ""); return status == http.StatusOK })
 	kinds := []string{"", "sent", "refused", "deferred", "banned", "cut"} // the number of customer and order
 	person := func(n int) publish.Entry {
 		c := customer.Customer{ID: customerID(n), Version: 1, Name: "Ada Lovelace", Email: kinds[n] + "-ada@mail.example", EmailConfirmed: true, UpdatedAt: feed.TimeOf(noon)}
@@ -82,14 +82,14 @@ func TestForget(t *testing.T) {
 		return m[orderID(1)].State == "sent" && m[orderID(2)].State == "failed" && m[orderID(3)].Attempts > 0 && m[orderID(4)].State == "waiting"
 	})
 	eventually(t, "an entry is rejected", func() bool {
-		_, body := first.get(t, "/subscriptions/customers/rejected", "application/json")
+		_, body := first.Get(t, "/subscriptions/customers/rejected", "application/json")
 		return strings.Contains(body, "banned-ada")
 	})
 	p.at("end", false)
 	s.append(t, customer.Feed, person(5))
 	s.sell(t, 5, 5)
 	<-p.held
-	first.kill()
+	first.Kill()
 	p.drop()
 	if where := fmt.Sprint(found(t, db, "lovelace", "ada@")); !strings.Contains(where, "mail.recipient_name") || !strings.Contains(where, "mail.body") ||
 		!strings.Contains(where, "mail.reason") || !strings.Contains(where, "customers.name") || !strings.Contains(where, "rejected_entry.entity") {
@@ -121,20 +121,20 @@ func TestForget(t *testing.T) {
 		return true
 	})
 	for n := 1; n <= 5; n++ {
-		status, page := second.get(t, "/mails/"+orderID(n).String(), "text/html")
+		status, page := second.Get(t, "/mails/"+orderID(n).String(), "text/html")
 		if status != http.StatusOK || strings.Contains(page, "ovelace") || strings.Contains(page, "ada@") {
 			t.Errorf("%d: %d %s", n, status, page)
 		}
 	}
 	for _, path := range []string{"/", "/api/mails", "/subscriptions", "/subscriptions/customers/rejected", "/metrics"} {
-		if status, page := second.get(t, path, "*/*"); status != http.StatusOK || strings.Contains(page, "ovelace") || strings.Contains(page, "ada@") {
+		if status, page := second.Get(t, path, "*/*"); status != http.StatusOK || strings.Contains(page, "ovelace") || strings.Contains(page, "ada@") {
 			t.Errorf("%s: %d %s", path, status, page)
 		}
 	}
 	if where := found(t, db, "lovelace", "ada@"); where != nil {
 		t.Errorf("%v say who it was", where)
 	}
-	for _, log := range []string{first.text(t), second.text(t)} {
+	for _, log := range []string{first.Log(t), second.Log(t)} {
 		if strings.Contains(log, "ovelace") || strings.Contains(log, "ada@") {
 			t.Errorf("the log says who it was:\n%s", log)
 		}
@@ -144,7 +144,7 @@ func TestForget(t *testing.T) {
 	}
 
 	// The outbox alone goes back to what it was.
-	second.kill()
+	second.Kill()
 	exec(t, db, `delete from mail`)
 	if _, err := db.Exec(t.Context(), `insert into mail select * from json_populate_recordset(null::mail, $1)`, outbox); err != nil {
 		t.Fatal(err)

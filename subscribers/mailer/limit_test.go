@@ -245,7 +245,7 @@ func TestLimitOnThePage(t *testing.T) {
 	s, db := newSources(t), newDatabase(t)
 	sink := new(mailsink.Sink)
 	p := s.start(t, db, serve(t, sink), map[string]string{"MAIL_LIMIT": "1"})
-	eventually(t, "the mailer is ready", func() bool { status, _ := p.get(t, "/readyz", ""); return status == http.StatusOK })
+	eventually(t, "the mailer is ready", func() bool { status, _ := p.Get(t, "/readyz", ""); return status == http.StatusOK })
 	for n := 1; n <= 2; n++ {
 		c := aCustomer(n, 1)
 		c.Email = fmt.Sprintf("ada+%d@mail.example", n)
@@ -253,10 +253,10 @@ func TestLimitOnThePage(t *testing.T) {
 	}
 	s.sell(t, 1, 2)
 	eventually(t, "the second mail waits", func() bool {
-		_, body := p.get(t, "/", "text/html")
+		_, body := p.Get(t, "/", "text/html")
 		return strings.Contains(body, overLimit)
 	})
-	status, body := p.get(t, "/", "text/html")
+	status, body := p.Get(t, "/", "text/html")
 	if status != http.StatusOK || !strings.Contains(body, "An address gets up to 1 mail per hour") || !strings.Contains(body, "Over the limit</dt><dd>1</dd>") || len(sink.Mails()) != 1 {
 		t.Errorf("%d mails; %d %s", len(sink.Mails()), status, body)
 	}

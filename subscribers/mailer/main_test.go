@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -30,20 +29,12 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-const processEnv = "MAILER_TEST_PROCESS" // the environment of a mailer, in a process of its own
-
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
-	if env := os.Getenv(processEnv); env != "" {
-		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
-			set := map[string]string{}
-			if err := json.Unmarshal([]byte(env), &set); err != nil {
-				return err
-			}
-			set["ACCESS"] = "open"
-			return Service().Run(ctx, set, stdout)
-		})
-	}
+	exectest.Main(func(ctx context.Context, env map[string]string, stdout io.Writer) error {
+		env["ACCESS"] = "open"
+		return Service().Run(ctx, env, stdout)
+	})
 	pgtest.Main(m)
 }
 

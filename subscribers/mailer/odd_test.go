@@ -185,6 +185,7 @@ func TestTimeOfWork(t *testing.T) {
 // A server that never ends its reply is no server, and fills no memory.
 func TestEndlessReply(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "the largest replies")
 	endless := strings.Repeat("x", 1<<16)
 	for _, stage := range []string{"EHLO", "MAIL", "RCPT", "DATA", "."} {
 		b, s := newScripted(t, 1, on(stage, "250-"+strings.Repeat(endless, 32)))

@@ -1,18 +1,12 @@
 package mailer
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	osexec "os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/customer"
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
@@ -111,69 +105,23 @@ func (s *sources) signUp(t *testing.T, from, to int) {
 }
 
 // A process is a mailer in a process of its own.
-type process struct {
-	*osexec.Cmd
-	log, url string
-	reaped   sync.Once
-}
+type process struct{ *exectest.Process }
 
-var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
-
-// start starts a mailer on the database, that sends by the server at smtp, and waits until it is ready.
-func (s *sources) start(t *testing.T, db *pgxpool.Pool, smtp string, more map[string]string) *process {
+// start starts a mailer on the database that sends by the server at smtp.
+func (s *sources) start(t *testing.T, db *pgxpool.Pool, smtp string, more map[string]string) process {
 	t.Helper()
 	set := map[string]string{
 		"ADDR": "127.0.0.1:0", "DATABASE_URL": pgtest.URL(db), "SMTP_URL": "smtp://" + smtp, "POLL_ORDERS": "@every 1s", "POLL_CUSTOMERS": "@every 1s",
 		"FEED_URL_ORDERS": s.url + "/feeds/orders", "FEED_URL_CUSTOMERS": s.url + "/feeds/customers", "PAGE_SIZE": "100",
 	}
 	maps.Copy(set, more)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p := &process{Cmd: osexec.Command(exe), log: log.Name()}
-	p.Env = append(os.Environ(), processEnv+"="+string(rawJSON(t, set)), fmt.Sprint(daemon.StopWithParent, "=", os.Getpid()))
-	p.Stdout, p.Stderr = log, log
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Log(p.text(t))
-		}
-	})
-	eventually(t, "the mailer listens", func() bool { return listening.MatchString(p.text(t)) })
-	p.url = listening.FindStringSubmatch(p.text(t))[1]
-	return p
-}
-
-// kill is SIGKILL.
-func (p *process) kill() {
-	p.reaped.Do(func() {
-		_ = p.Process.Kill()
-		_ = p.Wait()
-	})
-}
-
-func (p *process) text(t testing.TB) string {
-	t.Helper()
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return process{exectest.Self(t, set)}
 }
 
 // mails are what the API tells, by order.
-func (p *process) mails(t testing.TB) map[uuid.UUID]listed {
+func (p process) mails(t testing.TB) map[uuid.UUID]listed {
 	t.Helper()
-	_, body := p.get(t, "/api/mails", "application/json")
+	_, body := p.Get(t, "/api/mails", "application/json")
 	var list []listed
 	if err := json.Unmarshal([]byte(body), &list); err != nil {
 		t.Fatalf("%v: %s", err, body)
@@ -185,43 +133,7 @@ func (p *process) mails(t testing.TB) map[uuid.UUID]listed {
 	return mails
 }
 
-func (p *process) get(t testing.TB, path, accept string) (status int, body string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", accept)
-	return do(t, req)
-}
-
-func (p *process) post(t testing.TB, path string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, p.url+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "application/json")
-	if status, body := do(t, req); status/100 != 2 {
-		t.Fatalf("%s: %d %s", path, status, body)
-	}
-}
-
-func do(t testing.TB, req *http.Request) (status int, body string) {
-	t.Helper()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
-}
-
-func (p *process) state(t testing.TB, n int) string {
+func (p process) state(t testing.TB, n int) string {
 	t.Helper()
 	return p.mails(t)[orderID(n)].State
 }
@@ -242,7 +154,7 @@ func TestKilled(t *testing.T) {
 			s, db, sink := newSources(t), newDatabase(t), new(mailsink.Sink)
 			p := newProxy(t, serve(t, sink))
 			first := s.start(t, db, p.addr, nil)
-			eventually(t, "the mailer is ready", func() bool { status, _ := first.get(t, "/readyz", ""); return status == http.StatusOK })
+			eventually(t, "the mailer is ready", func() bool { status, _ := first.Get(t, "/readyz", ""); return status == http.StatusOK })
 			p.at(stage, false)
 			s.sell(t, 1, 1)
 			s.signUp(t, 1, 1)
@@ -251,7 +163,7 @@ func TestKilled(t *testing.T) {
 			} else {
 				<-p.held
 			}
-			first.kill()
+			first.Kill()
 			p.drop()
 			second := s.start(t, db, p.addr, nil)
 			eventually(t, "the mail is sent", func() bool { return second.state(t, 1) == "sent" })
@@ -283,26 +195,20 @@ func TestStopped(t *testing.T) {
 		return nil
 	}}
 	first := s.start(t, db, serve(t, sink), nil)
-	eventually(t, "the mailer is ready", func() bool { status, _ := first.get(t, "/readyz", ""); return status == http.StatusOK })
+	eventually(t, "the mailer is ready", func() bool { status, _ := first.Get(t, "/readyz", ""); return status == http.StatusOK })
 	s.sell(t, 1, 1)
 	s.signUp(t, 1, 1)
 	<-asked
-	if err := first.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
+	first.Interrupt(t)
 	eventually(t, "the mailer is about to stop", func() bool {
-		resp, err := http.Get(first.url + "/livez")
+		resp, err := http.Get(first.URL + "/livez")
 		if err == nil {
 			resp.Body.Close()
 		}
 		return err != nil
 	})
 	close(goOn)
-	first.reaped.Do(func() {
-		if err := first.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
+	first.Ends(t)
 	var state string
 	if err := db.QueryRow(t.Context(), `select state from mail`).Scan(&state); err != nil || state != "sent" || len(sink.Mails()) != 1 {
 		t.Errorf("%s, %v; %d arrived", state, err, len(sink.Mails()))
@@ -322,11 +228,11 @@ func TestNewMailer(t *testing.T) {
 		create trigger refuse before insert on orders for each row when (new.id = '`+orderID(150).String()+`') execute function refuse()`)
 	first := s.start(t, db, addr, nil)
 	eventually(t, "the first page is copied, the second cannot be", func() bool { return len(first.mails(t)) == 100 })
-	first.kill()
+	first.Kill()
 	s.sell(t, 251, 260)
 	exec(t, db, `drop trigger refuse on orders`)
 	second := s.start(t, db, addr, nil)
-	wantSent := func(p *process, from, to int) {
+	wantSent := func(p process, from, to int) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("the mails for all orders up to %d are sent or skipped", to), func() bool {
 			mails := p.mails(t)
@@ -348,8 +254,8 @@ func TestNewMailer(t *testing.T) {
 		}
 	}
 	wantSent(second, 251, 260)
-	second.post(t, "/subscriptions/orders/resync")
-	second.post(t, "/subscriptions/orders/poll")
+	second.Post(t, "/subscriptions/orders/resync")
+	second.Post(t, "/subscriptions/orders/poll")
 	s.sell(t, 261, 261)
 	wantSent(second, 251, 261)
 
@@ -357,7 +263,7 @@ func TestNewMailer(t *testing.T) {
 	s.signUp(t, 1, 300)
 	s.sell(t, 1, 262) // the last one is new, at a position of the past's
 	eventually(t, "the feed is read again from its start", func() bool {
-		_, body := second.get(t, "/subscriptions", "application/json")
+		_, body := second.Get(t, "/subscriptions", "application/json")
 		return strings.Contains(body, `"resync_reason":"The source has another history`) && strings.Contains(body, `"lag_entries":0`)
 	})
 	wantSent(second, 251, 262)

@@ -77,7 +77,7 @@ func TestBrokerFaults(t *testing.T) {
 			v := p.stream(t)
 			return v.State == away && v.Detail != nil && v.PendingSince != nil && p.metric(t, "relay_connected") == 0
 		})
-		if status, page := p.get(t, "/", "text/html"); status != 200 || !strings.Contains(page, "not connected") || !strings.Contains(page, "nothing is lost") {
+		if status, page := p.Get(t, "/", "text/html"); status != 200 || !strings.Contains(page, "not connected") || !strings.Contains(page, "nothing is lost") {
 			t.Errorf("%d %s", status, page)
 		}
 		m.start(t)
@@ -106,7 +106,7 @@ func TestBrokerFaults(t *testing.T) {
 		if n := p.metric(t, "subscription_lag_entries"); n == 0 {
 			t.Error("by the lag nothing is left")
 		}
-		eventually(t, "the log says so", func() bool { return strings.Contains(p.text(t), "it takes no message") })
+		eventually(t, "the log says so", func() bool { return strings.Contains(p.Log(t), "it takes no message") })
 		if v := p.stream(t); v.Position != before {
 			t.Errorf("%d entries were confirmed meanwhile", v.Position-before)
 		}
@@ -131,7 +131,8 @@ func TestBrokerFaults(t *testing.T) {
 		first := other.relay(t, db, m.url(), nil)
 		other.put(t, 1, 20, 100)
 		eventually(t, "it is blocked", func() bool { return first.stream(t).State == blocked })
-		first.interrupt(t)
+		first.Interrupt(t)
+		first.Ends(t)
 		if _, err := m.server.Ctl(t.Context(), "set_vm_memory_high_watermark", "0.9"); err != nil {
 			t.Fatal(err)
 		}

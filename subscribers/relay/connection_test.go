@@ -79,10 +79,10 @@ func TestRefused(t *testing.T) {
 			p := s.relay(t, newDatabase(t), url, nil)
 			eventually(t, "it says that it is not connected", func() bool {
 				v := p.stream(t)
-				return v.State == away && v.Detail != nil && v.PendingSince != nil && strings.Contains(p.text(t), "level=WARN")
+				return v.State == away && v.Detail != nil && v.PendingSince != nil && strings.Contains(p.Log(t), "level=WARN")
 			})
 			for _, path := range []string{"/", "/subscriptions", "/api/relay", "/metrics", "/readyz"} {
-				if status, text := p.get(t, path, "text/html"); status != http.StatusOK || strings.Contains(text, "hunter2") {
+				if status, text := p.Get(t, path, "text/html"); status != http.StatusOK || strings.Contains(text, "hunter2") {
 					t.Errorf("%s: %d %s", path, status, text)
 				}
 			}
@@ -124,7 +124,7 @@ func TestExchangeOfAnotherKind(t *testing.T) {
 		return v.State == connected && v.Detail == nil && v.Messages == 3 && v.Position == 3
 	})
 	q := listen(t, at(b.URL), s.name)
-	p.post(t, "/subscriptions/"+s.name+"/resync")
+	p.Post(t, "/subscriptions/"+s.name+"/resync")
 	q.wantAll(t, s, 2)
 }
 
@@ -150,7 +150,8 @@ func TestHeartbeatsAlone(t *testing.T) {
 	eventually(t, "the relay is connected", func() bool { return p.stream(t).State == connected })
 	through.silent.Store(true)
 	cancel()
-	p.interrupt(t)
+	p.Interrupt(t)
+	p.Ends(t)
 	<-ended
 }
 

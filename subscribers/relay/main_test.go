@@ -2,19 +2,16 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
-
-const processEnv = "RELAY_TEST_PROCESS" // the environment of a relay, in a process of its own
 
 // shared is the broker of all tests that do it no harm: each has a feed, and so an exchange, of its own.
 var shared struct {
@@ -25,16 +22,10 @@ var shared struct {
 
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 5*3600+1800) // so that a forgotten UTC shows
-	if env := os.Getenv(processEnv); env != "" {
-		daemon.Main(func(ctx context.Context, _ []string, _ map[string]string, stdout io.Writer) error {
-			set := map[string]string{}
-			if err := json.Unmarshal([]byte(env), &set); err != nil {
-				return err
-			}
-			set["ACCESS"] = "open"
-			return Service().Run(ctx, set, stdout)
-		})
-	}
+	exectest.Main(func(ctx context.Context, env map[string]string, stdout io.Writer) error {
+		env["ACCESS"] = "open"
+		return Service().Run(ctx, env, stdout)
+	})
 	dir, err := os.MkdirTemp("", "edison-relay-")
 	if err != nil {
 		panic(err)

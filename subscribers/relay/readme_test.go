@@ -69,7 +69,7 @@ func TestReadmeConsumer(t *testing.T) {
 	if err := consumer.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	relay.kill()
+	relay.Kill()
 	s.put(t, 10, 40, 10)
 	s.remove(t, 12)
 	s.relay(t, db, b.URL, map[string]string{"PAGE_SIZE": "7"})

@@ -47,7 +47,7 @@ func TestStream(t *testing.T) {
 	if p.metric(t, "relay_messages_total") != 283 || p.metric(t, "relay_connected") != 1 || p.metric(t, "relay_blocked") != 0 || p.metric(t, "relay_unconfirmed_seconds") != 0 {
 		t.Error("the metrics say otherwise")
 	}
-	if status, page := p.get(t, "/", "text/html"); status != http.StatusOK || !strings.Contains(page, "amqp://guest@"+b.Addr) || strings.Contains(page, "guest:guest") {
+	if status, page := p.Get(t, "/", "text/html"); status != http.StatusOK || !strings.Contains(page, "amqp://guest@"+b.Addr) || strings.Contains(page, "guest:guest") {
 		t.Errorf("%d %s", status, page)
 	}
 }
@@ -73,7 +73,7 @@ func testAnotherHistory(t *testing.T, b *rabbitmq.Server, s *source, n int) {
 	s.put(t, 1, n, 10)
 	p := s.relay(t, newDatabase(t), b.URL, nil)
 	q.wantAll(t, s, 1)
-	p.post(t, "/subscriptions/"+s.name+"/resync")
+	p.Post(t, "/subscriptions/"+s.name+"/resync")
 	q.wantAll(t, s, 2)
 	first, second := q.all(1), q.all(2)
 	for i := range first {
@@ -93,9 +93,9 @@ func testAnotherHistory(t *testing.T, b *rabbitmq.Server, s *source, n int) {
 	eventually(t, "all is confirmed", func() bool { v := p.stream(t); return v.Generation == 3 && v.Position == 150 })
 }
 
-func (p *process) subscriptions(t *testing.T) string {
+func (p process) subscriptions(t *testing.T) string {
 	t.Helper()
-	_, body := p.get(t, "/subscriptions", "application/json")
+	_, body := p.Get(t, "/subscriptions", "application/json")
 	return body
 }
 
@@ -123,7 +123,7 @@ func TestFullQueue(t *testing.T) {
 	}
 	p := s.relay(t, newDatabase(t), b.URL, nil)
 	s.put(t, 1, 100, 10)
-	tried := func() int { return strings.Count(p.text(t), "poll failed") }
+	tried := func() int { return strings.Count(p.Log(t), "poll failed") }
 	eventually(t, "the queue is full", func() bool {
 		v := p.stream(t)
 		return v.PendingSince != nil && v.Detail != nil && strings.Contains(*v.Detail, "refused") && tried() > 0
@@ -143,14 +143,10 @@ func TestFullQueue(t *testing.T) {
 }
 
 // post5 asks for five polls, which fail.
-func (p *process) post5(t *testing.T, s *source) {
+func (p process) post5(t *testing.T, s *source) {
 	t.Helper()
 	for range 5 {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/subscriptions/"+s.name+"/poll", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if status, body := do(t, req); status/100 == 2 {
+		if status, body := p.Ask(t, http.MethodPost, "/subscriptions/"+s.name+"/poll", "application/json"); status/100 == 2 {
 			t.Errorf("a poll succeeded: %s", body)
 		}
 	}
@@ -164,7 +160,8 @@ func TestStop(t *testing.T) {
 	s.put(t, 1, 3, 10)
 	p := s.relay(t, newDatabase(t), b.URL, nil)
 	eventually(t, "all is confirmed", func() bool { return p.stream(t).Position == 3 })
-	p.interrupt(t)
+	p.Interrupt(t)
+	p.Ends(t)
 	closing := regexp.MustCompile(`(?m)closing AMQP connection .*relay of stop\b.*\n.*`)
 	var said []byte
 	eventually(t, "the broker says so", func() bool {
@@ -201,7 +198,7 @@ func TestKilledBeforeTheCursor(t *testing.T) {
 	}
 	s.put(t, 101, 150, 10)
 	eventually(t, "the page is confirmed", func() bool { return first.stream(t).Position == 150 })
-	first.kill()
+	first.Kill()
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -2,82 +2,27 @@ package shipping
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/dev/listtest"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/web"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// Each shipment is on one page, whatever is added while the pages are read, and is found by its ids. No page costs more
-// in a large table.
 func TestPages(t *testing.T) {
 	t.Parallel()
-	pgtest.Slow(t, "large tables")
-	pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("subscribe"), sql.Migrations("shipping"))
-	add := func(n int) {
-		t.Helper()
-		if _, err := pool.Exec(t.Context(), `
+	listtest.List[parcel]{
+		Insert: `
 			insert into shipment (id, version, status, order_id, customer_id, car, model, updated_at)
 			select gen_random_uuid(), 1, 'stopped', gen_random_uuid(), gen_random_uuid(), 1, 'volta',
-			       (select coalesce(max(updated_at), '2026-11-23') + interval '1 s' from shipment) + (i / 4) * interval '1 s' from generate_series(1, $1) as i`, n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	read := func(url string) web.List[parcel] {
-		t.Helper()
-		found, err := list(httptest.NewRequest(http.MethodGet, url, nil), pool, pageLimit)
-		if err != nil {
-			t.Fatalf("%s: %v", url, err)
-		}
-		return found
-	}
-	add(60)
-	seen := map[uuid.UUID]bool{}
-	for url := "/?limit=7"; url != ""; add(3) {
-		found := read(url)
-		for _, row := range found.Items {
-			if seen[row.ID] {
-				t.Errorf("%s: %s is on two pages", url, row.ID)
-			}
-			seen[row.ID] = true
-		}
-		url = found.Older
-	}
-	if len(seen) != 60 {
-		t.Errorf("%d rows", len(seen))
-	}
-	for _, query := range []string{"status=lost", "q=ada", "q=1234567", "limit=1001", "before=1", "after=x"} {
-		r := httptest.NewRequest(http.MethodGet, "/?"+query, nil)
-		if _, err := list(r, pool, pageLimit); web.StatusOf(err) != http.StatusBadRequest {
-			t.Errorf("%s: %v", query, err)
-		}
-	}
-	add(60_000)
-	if _, err := pool.Exec(t.Context(), `vacuum analyze`); err != nil {
-		t.Fatal(err)
-	}
-	middle := read("/?limit=500").Items[400]
-	for _, query := range []string{
-		"q=" + middle.ID.String(), "q=" + middle.ID.String()[:13], "q=" + middle.CustomerID.String(),
-		"status=stopped", "status=ready", read("/?status=stopped").Older[2:], "",
-	} {
-		costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
-			r := httptest.NewRequest(http.MethodGet, "/?"+query, nil)
-			found, err := list(r, pool, pageLimit)
-			if query != "" && query[0] == 'q' && (len(found.Items) != 1 || found.Items[0].ID != middle.ID) {
-				t.Errorf("%s: %v", query, found.Items)
-			}
-			return err
-		})
-		for _, c := range costs {
-			if c.Blocks > 300 {
-				t.Errorf("%s: %d blocks for %s\n%s", query, c.Blocks, c.SQL, c.Plan)
-			}
-		}
-	}
+			       (select coalesce(max(updated_at), '2026-11-23') + interval '1 s' from shipment) + (i / 4) * interval '1 s' from generate_series(1, $1) as i`,
+		Read: func(r *http.Request, db *pgxpool.Pool) (web.List[parcel], error) { return list(r, db, pageLimit) },
+		IDs:  func(p parcel) []uuid.UUID { return []uuid.UUID{p.ID, p.CustomerID} },
+
+		Filter: "status", All: "stopped", None: "ready",
+	}.Check(t, pgtest.New(t, sql.Migrations("publish"), sql.Migrations("subscribe"), sql.Migrations("shipping")))
 }

@@ -388,6 +388,7 @@ func TestTraceWaits(t *testing.T) {
 // Cancelled orders with more cars than are stopped at once are too much for one page, but not alone.
 func TestManyCars(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "large tables")
 	d := newDepot(t)
 	var page []event
 	for n := range 3 {

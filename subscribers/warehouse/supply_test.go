@@ -125,6 +125,7 @@ func TestNoMovementWithoutAChange(t *testing.T) {
 
 func TestLists(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "many pages")
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("warehouse"))
 	ctx, stop := context.WithCancel(t.Context())
 	var booking sync.WaitGroup

@@ -15,23 +15,26 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/google/uuid"
 
+	"github.com/edison-cars/data-feeds/shared/dev/chromium"
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
 // A visit is that of a person who buys a car in a browser, and of a person who looks at what becomes of it.
 type visit struct {
 	*bench
-	chromium context.Context
-	axe      string
-	up       *process
-	visitor  *tab
-	away     []string // services that were killed
-	order    order.Order
+	browser context.Context
+	axe     string
+	up      *process
+	visitor *tab
+	away    []string // services that were killed
+	order   order.Order
 }
 
 // browse follows one order, bought in a browser, through the whole company.
 func browse(t *testing.T, b *bench, up *process) {
-	v := &visit{bench: b, up: up, chromium: startChromium(t), axe: axe(t)}
+	// No process in advance for each page, nor what was left kept in memory.
+	lean := chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess,BackForwardCache")
+	v := &visit{bench: b, up: up, browser: chromium.Start(t, lean, chromedp.WSURLReadTimeout(patience)), axe: axe(t)}
 	v.visitor = v.openTab(t)
 	for _, step := range []struct {
 		name string

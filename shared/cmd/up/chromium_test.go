@@ -4,49 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-)
 
-// startChromium starts a browser without a window, which ends with the test.
-func startChromium(t *testing.T) context.Context {
-	t.Helper()
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("needs Chromium (Debian: apt-get install chromium)")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // which root cannot have
-		chromedp.WSURLReadTimeout(patience),
-		// Beside its usual ones: no process in advance for each page, nor what was left kept in memory.
-		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess,BackForwardCache"),
-	)
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return ctx
-}
+	"github.com/edison-cars/data-feeds/shared/dev/chromium"
+)
 
 // A tab is one of the browser that notes what no page may do.
 type tab struct {
@@ -67,7 +37,7 @@ func (v *visit) openTab(t *testing.T) *tab {
 	for _, s := range v.services {
 		b.hosts = append(b.hosts, strings.TrimPrefix(v.url(s.name), "http://"))
 	}
-	ctx, cancel := chromedp.NewContext(v.chromium, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.note))
+	ctx, cancel := chromedp.NewContext(v.browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.note))
 	t.Cleanup(cancel)
 	b.ctx = ctx
 	if err := chromedp.Do(ctx); err != nil {
@@ -209,14 +179,7 @@ func evaluate[T any](b *tab, script string) (T, error) {
 // scripts says whether pages may run scripts of theirs.
 func (b *tab) scripts(t *testing.T, on bool) {
 	t.Helper()
-	b.do(t, command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on}))
-}
-
-func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, c, params)
-		return err
-	})
+	b.do(t, chromium.Command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on}))
 }
 
 // A look is one of those in which each page is looked at.
@@ -238,7 +201,7 @@ func (b *tab) put(t *testing.T, l look) {
 	t.Helper()
 	b.do(t,
 		chromedp.EmulateViewport(l.width, 800),
-		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		chromium.Command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 			{Name: "prefers-color-scheme", Value: l.scheme},
 			{Name: "prefers-reduced-motion", Value: "reduce"}, // no colour halfway between two
 		}}),

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func TestEvents(t *testing.T) {
@@ -149,6 +151,7 @@ func TestProgress(t *testing.T) {
 // The ports that the source code declares are those of the services, so that they can be checked before the build.
 func TestDeclaredServices(t *testing.T) {
 	t.Parallel()
+	pgtest.Slow(t, "a build")
 	found, err := declaredServices(root(t), 0)
 	if err != nil {
 		t.Fatal(err)

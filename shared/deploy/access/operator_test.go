@@ -5,15 +5,14 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/dev/chromium"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -120,9 +119,9 @@ func TestDayOfAnOperator(t *testing.T) {
 		t.Errorf("after the retry by the API: rejected: %v", ids)
 	}
 
-	b := openBrowser(t)
+	b := browser{chromium.Open(t)}
 	b.load(t, chromedp.Navigate(warehouse+page), 200, "/login?next="+url.QueryEscape(page), "Operator’s token")
-	b.do(t, chromedp.SetValue(chromedp.CSS("main [name=token]"), c.tokens["operator"]))
+	b.Do(t, chromedp.SetValue(chromedp.CSS("main [name=token]"), c.tokens["operator"]))
 	b.load(t, chromedp.Click(chromedp.CSS("main button")), 200, page, byPage, "refuses_fleets", "Log out")
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="`+retry(byPage)+`"] button`)), 200, page+"?applied=1&rejected=0", "None: everything that came is in the copy.")
 	if ids := rejected(); !has(byPage) || len(ids) != 0 {
@@ -130,72 +129,26 @@ func TestDayOfAnOperator(t *testing.T) {
 	}
 	const at = "/subscriptions/orders"
 	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders")
-	b.do(t, chromedp.SetValue(chromedp.CSS("main [name=schedule]"), "@every 7s"))
+	b.Do(t, chromedp.SetValue(chromedp.CSS("main [name=schedule]"), "@every 7s"))
 	b.load(t, chromedp.Click(chromedp.CSS("main form[method=get] button")), 200, at+"/schedule?schedule=%40every+7s&wait=&page_size=", "nothing is set yet")
 	b.load(t, chromedp.Click(chromedp.CSS("main form[method=post] button")), 200, at+"?done=tuned", "this is how the feed is polled from now on", "@every 7s")
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/pause"] button`)), 200, at+"?done=paused", "Paused: the source is not asked")
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resume"] button`)), 200, at+"?done=resumed", "Resumed: the source is asked")
-	b.do(t, chromedp.Click(chromedp.CSS("main details details summary")))
+	b.Do(t, chromedp.Click(chromedp.CSS("main details details summary")))
 	b.load(t, chromedp.Click(chromedp.CSS(`form[action$="/resync"] button`)), 200, at+"?done=resyncing", "read again, from its first entry")
 	b.load(t, chromedp.Navigate(warehouse+at+"/schedule"), 200, at+"/schedule", "Tune orders") // which does not load itself again, as the page before does
 	b.load(t, chromedp.Click(chromedp.CSS(".logout button")), 200, "/login?out", "You are logged out.")
 }
 
-// A browser has no window.
-type browser struct{ ctx context.Context }
-
-const patience = 60 * time.Second // for a step in the browser
-
-func openBrowser(t *testing.T) browser {
-	t.Helper()
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("needs Chromium (Debian: apt-get install chromium)")
-	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // which root cannot have
-		chromedp.WSURLReadTimeout(patience),
-	)...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of the first step
-		t.Fatal(err)
-	}
-	return browser{ctx}
-}
-
-func (b browser) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatal(err)
-	}
-}
+// A browser shows pages of one tab.
+type browser struct{ *chromium.Tab }
 
 // load runs a step that leads to a page, and checks its status, its path and what it says.
 func (b browser) load(t *testing.T, step chromedp.Action[chromedp.Void], status int64, path string, words ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	resp, err := chromedp.RunResponse(ctx, step)
-	var text string
-	if err == nil {
-		text, err = chromedp.Run(ctx, chromedp.Evaluate[string]("document.body.innerText"))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.Status != status || !strings.HasSuffix(resp.URL, path) {
-		t.Fatalf("%s: %d, want %s: %d\n%s", resp.URL, resp.Status, path, status, text)
+	url, got, text := b.Load(t, step)
+	if got != status || !strings.HasSuffix(url, path) {
+		t.Fatalf("%s: %d, want %s: %d\n%s", url, got, path, status, text)
 	}
 	for _, w := range words {
 		if !strings.Contains(text, w) {

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +23,16 @@ var parent = sync.OnceValue(func() string {
 	}
 	return memory
 })
+
+// cache returns the folder that keeps what initdb makes from one test process to the next, or "" if the user has none.
+// initdb takes longer than most tests.
+func cache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "edison-pgtest")
+}
 
 // MkdirTemp is os.MkdirTemp in a folder that suits servers: it is in memory if there is enough of that.
 func MkdirTemp(pattern string) (dir string, err error) {

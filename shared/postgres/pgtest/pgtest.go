@@ -161,6 +161,7 @@ func running() (*server, error) {
 		Dir:      dir,
 		Bin:      os.Getenv("PGBIN"),
 		Volatile: true,
+		Cache:    cache(),
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

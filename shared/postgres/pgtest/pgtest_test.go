@@ -33,3 +33,21 @@ func TestNew(t *testing.T) {
 		})
 	}
 }
+
+// What initdb makes is kept for the next server, which is a copy.
+func TestServersAreCopies(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	t.Setenv("XDG_CACHE_HOME", dir)
+	made := map[int64]bool{}
+	for range 2 {
+		var id int64
+		if err := pgtest.NewServer(t).Open("copy").QueryRow(t.Context(), "SELECT system_identifier FROM pg_control_system()").Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		made[id] = true
+	}
+	if len(made) != 1 {
+		t.Errorf("initdb ran for each server: %v", made)
+	}
+}

@@ -73,7 +73,7 @@ func (s *Server) newStandby() *Server {
 func (s *Server) Start() {
 	s.t.Helper()
 	c, err := cluster.Start(s.t.Context(), cluster.Options{
-		Dir: s.dir, Bin: os.Getenv("PGBIN"), Volatile: true,
+		Dir: s.dir, Bin: os.Getenv("PGBIN"), Volatile: true, Cache: cache(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Fallback bool         // Dir is the default: if the server's user cannot enter it, the data goes under /var/lib/edison-cars
 	Bin      string       // folder of the PostgreSQL binaries; empty: searched for
 	Volatile bool         // for tests: faster, but a crash of the machine may corrupt the data
+	Cache    string       // for tests: folder in which what initdb makes is kept for the next server; empty: none
 	Watchdog bool         // watch this process by a pipe even if the kernel offers a better way
 	Logger   *slog.Logger // required
 }

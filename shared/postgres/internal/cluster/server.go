@@ -40,7 +40,25 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	if err := claim(unfinished, c.folder.account); err != nil {
 		return err
 	}
-	line := []string{filepath.Join(c.bin, "initdb"), "--pgdata=" + unfinished, "--username=" + superuser,
+	there, err := c.fromCache(ctx, unfinished)
+	if err != nil {
+		return err
+	}
+	if !there {
+		if err := c.runInitdb(ctx, unfinished); err != nil {
+			return err
+		}
+		_ = c.toCache(ctx, unfinished) // without it the next server only starts later
+	}
+	if err := os.Rename(unfinished, c.folder.data); err != nil {
+		return err
+	}
+	syncFolder(c.folder.home)
+	return nil
+}
+
+func (c *Cluster) runInitdb(ctx context.Context, data string) error {
+	line := []string{filepath.Join(c.bin, "initdb"), "--pgdata=" + data, "--username=" + superuser,
 		"--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C", "--no-instructions"}
 	if c.opts.Volatile {
 		line = append(line, "--no-sync")
@@ -59,10 +77,6 @@ func (c *Cluster) initdb(ctx context.Context) error {
 	if p.err != nil {
 		return p.failure()
 	}
-	if err := os.Rename(unfinished, c.folder.data); err != nil {
-		return err
-	}
-	syncFolder(c.folder.home)
 	return nil
 }
 
