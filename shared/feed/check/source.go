@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 )
 
-// A source is one in memory, with replay pages in JSON Feed alone: what a reader needs.
+// A source is one in memory, with replay pages and snapshots in JSON Feed alone: what a reader needs.
 type source struct {
 	mu       sync.Mutex
 	entries  []entry
@@ -18,6 +19,7 @@ type source struct {
 	fault    *fault        // nil means that it is honest
 	begun    int           // requests since the fault was set
 	asked    []*http.Request
+	replays  bool              // it has no snapshots
 	sealed   map[string][]byte // what a shared cache before it has stored, by query; nil means there is none
 	onAsked  func()
 }
@@ -58,6 +60,11 @@ func (s *source) erase(n int) {
 func (s *source) add(e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.append(e)
+}
+
+// append appends an entry. s.mu is locked.
+func (s *source) append(e entry) {
 	s.versions[e.entity]++
 	e.version = s.versions[e.entity]
 	digest := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %s", s.cursor(len(s.entries)), e.entity, e.version, e.body))
@@ -172,8 +179,11 @@ func (s *source) page(r *http.Request) (map[string]any, int) {
 	if q.Get("limit") == "" {
 		limit, err = 100, nil
 	}
-	if err != nil || limit < 1 || limit > 1000 || !q.Has("after") || len(q["after"]) > 1 {
+	if err != nil || limit < 1 || limit > 1000 || q.Has("after") == (q.Has("snapshot") && !s.replays) || len(q["after"]) > 1 {
 		return nil, http.StatusBadRequest
+	}
+	if q.Has("snapshot") {
+		return s.snapshot(r, limit)
 	}
 	begin := int(positionOf(q.Get("after")))
 	if begin > len(s.entries) || s.cursor(begin) != q.Get("after") {
@@ -184,19 +194,8 @@ func (s *source) page(r *http.Request) (map[string]any, int) {
 
 func (s *source) pageOf(r *http.Request, begin, end, limit int) map[string]any {
 	items := []any{}
-	for i, e := range s.entries[begin:end] {
-		own := map[string]any{"position": begin + i + 1, "version": e.version}
-		item := map[string]any{"id": "urn:uuid:" + idOf(e.entity), "date_modified": fmt.Sprintf("2026-01-01T00:00:%02d.000000Z", e.version), "_datafeed": own}
-		switch {
-		case e.deleted:
-			own["deleted"] = true
-			if e.erased {
-				own["erased"] = true
-			}
-		default:
-			own["entity"] = json.RawMessage(e.body)
-		}
-		items = append(items, item)
+	for i := begin; i < end; i++ {
+		items = append(items, s.item(i))
 	}
 	query := fmt.Sprintf("?after=%s&limit=%d", s.cursor(end), limit)
 	if history := r.URL.Query().Get("history"); history != "" {
@@ -209,6 +208,61 @@ func (s *source) pageOf(r *http.Request, begin, end, limit int) map[string]any {
 	if own["sealed"] == false {
 		own["head"] = s.cursor(len(s.entries))
 	}
+	return document(r, own, items)
+}
+
+// snapshot returns a page of a snapshot.
+func (s *source) snapshot(r *http.Request, limit int) (map[string]any, int) {
+	q := r.URL.Query()
+	head, from := q.Get("snapshot"), q.Get("from")
+	if at := int(positionOf(head)); at > len(s.entries) || s.cursor(at) != head {
+		return nil, http.StatusGone
+	}
+	if head == "0" {
+		head = s.cursor(len(s.entries))
+	}
+	first, newest := map[string]int{}, map[string]int{}
+	for i, e := range s.entries {
+		if newest[idOf(e.entity)] = i; e.version == 1 {
+			first[idOf(e.entity)] = i + 1
+		}
+	}
+	items, query := []any{}, fmt.Sprintf("?after=%s&limit=%d", head, limit)
+	for _, id := range slices.Sorted(maps.Keys(newest)) {
+		if id <= q.Get("from") {
+			continue
+		}
+		if len(items) == limit {
+			query = fmt.Sprintf("?snapshot=%s&from=%s&limit=%d", head, from, limit)
+			break
+		}
+		item := s.item(newest[id])
+		item["_datafeed"].(map[string]any)["first"] = first[id]
+		items, from = append(items, item), id
+	}
+	if history := q.Get("history"); history != "" {
+		query += "&history=" + history
+	}
+	return document(r, map[string]any{"snapshot": head, "next": "http://" + r.Host + r.URL.Path + query, "about": "http://" + r.Host + "/feeds"}, items), http.StatusOK
+}
+
+// item returns the entry of an index.
+func (s *source) item(i int) map[string]any {
+	e := s.entries[i]
+	own := map[string]any{"position": i + 1, "version": e.version}
+	switch {
+	case e.deleted:
+		own["deleted"] = true
+		if e.erased {
+			own["erased"] = true
+		}
+	default:
+		own["entity"] = json.RawMessage(e.body)
+	}
+	return map[string]any{"id": "urn:uuid:" + idOf(e.entity), "date_modified": fmt.Sprintf("2026-01-01T00:00:%02d.000000Z", e.version), "_datafeed": own}
+}
+
+func document(r *http.Request, own map[string]any, items []any) map[string]any {
 	return map[string]any{
 		"version": "https://jsonfeed.org/version/1.1", "title": "Entities", "feed_url": "http://" + r.Host + r.URL.String(), "_datafeed": own, "items": items,
 	}
@@ -235,10 +289,10 @@ func refuse(w http.ResponseWriter, status int, problem string) {
 	_, _ = w.Write([]byte(problem))
 }
 
-// edited answers with the page after edit has changed it, and with a refusal as it is.
+// edited answers with the page after edit has changed it, and with a refusal or a page of a snapshot as it is.
 func (s *source) edited(w http.ResponseWriter, r *http.Request, edit func(page, own map[string]any, items []any)) {
 	page, status := s.page(r)
-	if status != http.StatusOK {
+	if status != http.StatusOK || r.URL.Query().Has("snapshot") {
 		s.honest(w, r)
 		return
 	}

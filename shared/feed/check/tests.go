@@ -19,7 +19,45 @@ var tests = []test{
 		return inTurn(c.equal, func() error { c.put(1, 2); return c.equal() })
 	}},
 	{"many pages", func(c *copying) error {
+		c.put(numbers(4500, 2500)...)
+		return c.equal()
+	}},
+	{"many entities, which change while they are read", func(c *copying) error {
+		c.put(numbers(4000, 3500)...)
+		c.remove(7)
+		c.mu.Lock()
+		asked := 0
+		c.onAsked = func() {
+			for n := range 5 {
+				asked++
+				c.append(entry{entity: asked * 131 % 3600, body: fmt.Sprintf(`{"asked": %d}`, asked), deleted: n == 4})
+			}
+			if asked == 15 { // there is at least one page to come
+				c.onAsked = nil
+			}
+		}
+		c.mu.Unlock()
+		return c.equal()
+	}},
+	{"a source without snapshots", func(c *copying) error {
+		c.replays = true
 		c.put(numbers(2500, 700)...)
+		c.remove(7)
+		if err := c.equal(); err != nil {
+			return err
+		}
+		c.restore(700)
+		c.put(8, 9, 701)
+		return c.equal()
+	}},
+	{"it is killed while it reads a snapshot", func(c *copying) error {
+		c.put(numbers(4000, 3500)...)
+		for range 3 {
+			if err := c.killed(1 + rand.IntN(4)); err != nil {
+				return err
+			}
+			c.remove(rand.IntN(3500))
+		}
 		return c.equal()
 	}},
 	{"new versions, deletions and returns", func(c *copying) error {
@@ -88,13 +126,23 @@ var tests = []test{
 		return inTurn(c.equal, func() error { c.put(2); return c.equal() })
 	}},
 	{"another history behind a shared cache", func(c *copying) error {
-		c.sealed = map[string][]byte{}
+		c.sealed, c.replays = map[string][]byte{}, true
 		c.put(numbers(3500, 900)...)
 		if err := c.equal(); err != nil {
 			return err
 		}
 		c.restore(500)
 		c.put(numbers(2800, 1100)...)
+		return c.equal()
+	}},
+	{"a snapshot of another history, whose head a cache has a page after", func(c *copying) error {
+		c.sealed, c.replays = map[string][]byte{}, true
+		c.put(numbers(3500, 900)...)
+		if err := c.equal(); err != nil {
+			return err
+		}
+		c.replays = false
+		c.restore(1000)
 		return c.equal()
 	}},
 	{"another history, and it is killed while it reads that", func(c *copying) error {

@@ -7,37 +7,41 @@
 import { existsSync, openSync, closeSync, fsyncSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 
-// Gone says that the source has another history. history is the parameter of the link to begin at, or null.
+// Gone says that the source has another history. query is the one to begin with.
 class Gone extends Error {
-  constructor(history) {
+  constructor(query) {
     super("the source has another history");
-    this.history = history;
+    this.query = query;
   }
 }
 
-// get returns the page after the cursor, or null if nothing has changed, and its ETag.
-async function get(url, cursor, { history, etag, limit = 1000 }) {
-  const query = new URLSearchParams({ after: cursor, limit, ...(history && { history }) });
+// get returns the page of the query, or null if nothing has changed, and its ETag.
+async function get(url, query, etag) {
   const token = process.env.FEED_TOKEN;
   const headers = { Accept: "application/feed+json", ...(etag && { "If-None-Match": etag }), ...(token && { Authorization: `Bearer ${token}` }) };
   const answer = await fetch(`${url}?${query}`, { headers, signal: AbortSignal.timeout(60_000) });
   if (answer.status === 304 && etag) return { page: null, etag };
   if (answer.status === 410) {
     const start = (answer.headers.get("Link") ?? "").split(",").find((part) => part.includes('rel="start"'));
-    const link = start?.match(/<(.*)>/)?.[1];
-    throw new Gone(link ? new URL(link, url).searchParams.get("history") : null);
+    const history = new URL(start?.match(/<(.*)>/)?.[1] ?? url, url).searchParams.get("history");
+    throw new Gone(`snapshot=0&limit=1000${history ? `&history=${history}` : ""}`);
   }
-  if (!answer.ok) {
+  const asked = Object.fromEntries(new URLSearchParams(query));
+  const refused = [400, 404].includes(answer.status) && asked.snapshot === "0";
+  if (!answer.ok && !refused) {
     const problem = new Error(`${answer.status} ${await answer.text()}`);
     problem.retryAfter = Number(answer.headers.get("Retry-After")) || 0;
     throw problem;
   }
-  const page = await answer.json();
-  const [begin, end] = [cursor, page._datafeed.cursor].map((c) => parseInt(c));
-  const continues = page.items.every((item, i) => item._datafeed.position === begin + 1 + i);
-  if (!continues || end !== begin + page.items.length || (end === begin && page._datafeed.cursor !== cursor)) {
-    throw new Error(`the page after ${cursor} does not continue from there`);
-  }
+  const page = refused ? { _datafeed: {} } : await answer.json();
+  const { snapshot, cursor } = page._datafeed;
+  if (asked.snapshot === "0" && !snapshot) return get(url, query.replace("snapshot=0", "after=0")); // the source has none
+  const ids = [asked.from ?? "", ...page.items.map((item) => item.id.replace("urn:uuid:", ""))];
+  const [begin, end] = [asked.after, cursor].map((c) => parseInt(c));
+  const continues = asked.snapshot
+    ? ["0", snapshot].includes(asked.snapshot) && ids.every((id, i) => i === 0 || id > ids[i - 1])
+    : page.items.every((item, i) => item._datafeed.position === begin + 1 + i) && end === begin + page.items.length && (end > begin || cursor === asked.after);
+  if (!continues) throw new Error(`the page of ${query} does not continue from there`);
   return { page, etag: answer.headers.get("ETag") };
 }
 
@@ -68,21 +72,22 @@ async function poll(url, path, copy) {
     const { resync } = copy;
     let answer;
     try {
-      answer = resync ? await get(url, resync.cursor, { history: resync.history }) : await get(url, copy.cursor, { etag: copy.etag });
+      answer = resync ? await get(url, resync.query) : await get(url, copy.query, copy.etag);
     } catch (e) {
-      if (!(e instanceof Gone) || (resync?.cursor === "0" && resync.history === e.history)) throw e;
-      copy.resync = { cursor: "0", history: e.history, rows: {} };
+      if (!(e instanceof Gone) || resync?.query === e.query) throw e;
+      copy.resync = { query: e.query, rows: {} };
       continue;
     }
     if (answer.page === null) return;
     const place = answer.page._datafeed;
+    const query = new URL(place.next, url).search.slice(1);
     apply(resync ? resync.rows : copy.rows, copy.erased, answer.page.items);
     if (!resync) {
-      Object.assign(copy, { cursor: place.cursor, etag: answer.etag });
+      Object.assign(copy, { query, etag: answer.etag });
     } else if (!place.up_to_date) {
-      resync.cursor = place.cursor;
+      resync.query = query;
     } else {
-      Object.assign(copy, { cursor: place.cursor, etag: null, rows: resync.rows, resync: null });
+      Object.assign(copy, { query: `after=${place.cursor}&limit=1000`, etag: null, rows: resync.rows, resync: null });
     }
     save(path, copy);
     if (place.up_to_date) return;
@@ -94,7 +99,7 @@ if (!path) {
   console.error("usage: node reader.mjs FEED_URL FILE [SECONDS]");
   process.exit(2);
 }
-const begin = { cursor: "0", etag: null, rows: {}, erased: {}, resync: null };
+const begin = { query: "snapshot=0&limit=1000", etag: null, rows: {}, erased: {}, resync: null };
 const copy = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : begin;
 while (seconds) {
   let wait = Number(seconds);

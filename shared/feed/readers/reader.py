@@ -11,36 +11,44 @@ TABLES = """
 create table if not exists entity (id text primary key, version integer not null, updated text not null, entity text not null);
 create table if not exists resynced (id text primary key, version integer not null, updated text not null, entity text not null);
 create table if not exists erased (id text primary key);
-create table if not exists progress (cursor text, etag text, resync text, history text);
-insert into progress select '0', null, null, null where not exists (select 1 from progress);
+create table if not exists progress (query text, etag text, resync text);
+insert into progress select 'snapshot=0&limit=1000', null, null where not exists (select 1 from progress);
 """
 
 
 class Gone(Exception):
-    """The source has another history. Its value is the parameter `history` of the link to begin at, or None."""
+    """The source has another history. Its value is the query to begin with."""
 
 
-def get(url, cursor, history=None, etag=None, limit=1000):
-    """Returns the page after the cursor and its ETag, or (None, etag) if nothing has changed."""
-    query = {"after": cursor, "limit": limit} | ({"history": history} if history else {})
+def get(url, query, etag=None):
+    """Returns the page of the query and its ETag, or (None, etag) if nothing has changed."""
     headers = {"Accept": "application/feed+json"} | ({"If-None-Match": etag} if etag else {})
-    if token := os.environ.get("FEED_TOKEN"):
-        headers["Authorization"] = "Bearer " + token
+    headers |= {"Authorization": "Bearer " + os.environ["FEED_TOKEN"]} if os.environ.get("FEED_TOKEN") else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url + "?" + urllib.parse.urlencode(query), headers=headers), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url + "?" + query, headers=headers), timeout=60) as answer:
             page, tag = json.load(answer), answer.headers["ETag"]
     except urllib.error.HTTPError as e:
         if e.code == 304 and etag:
             return None, etag
         if e.code == 410:
             start = next((part for part in (e.headers["Link"] or "").split(",") if 'rel="start"' in part), "")
-            link = urllib.parse.urlsplit(start.partition("<")[2].partition(">")[0])
-            raise Gone(urllib.parse.parse_qs(link.query).get("history", [None])[0]) from e
-        raise
-    place, positions = page["_datafeed"], [item["_datafeed"]["position"] for item in page["items"]]
-    begin, end = (int(c.partition("-")[0]) for c in (cursor, place["cursor"]))
-    if positions != list(range(begin + 1, end + 1)) or not positions and place["cursor"] != cursor:
-        raise ValueError(f"the page after {cursor} does not continue from there")
+            history = urllib.parse.parse_qs(urllib.parse.urlsplit(start.partition("<")[2].partition(">")[0]).query).get("history")
+            raise Gone("snapshot=0&limit=1000" + (f"&history={history[0]}" if history else "")) from e
+        if e.code not in (400, 404) or not query.startswith("snapshot=0&"):
+            raise
+        page = {"_datafeed": {}}
+    asked, place = dict(urllib.parse.parse_qsl(query)), page["_datafeed"]
+    if asked.get("snapshot") == "0" and "snapshot" not in place:  # the source has no snapshots
+        return get(url, query.replace("snapshot=0", "after=0"))
+    if "snapshot" in asked:
+        ids = [asked.get("from", "")] + [item["id"].removeprefix("urn:uuid:") for item in page["items"]]
+        continues = ids == sorted(set(ids)) and asked["snapshot"] in ("0", place["snapshot"])
+    else:
+        positions = [item["_datafeed"]["position"] for item in page["items"]]
+        begin, end = (int(c.partition("-")[0]) for c in (asked["after"], place["cursor"]))
+        continues = positions == list(range(begin + 1, end + 1)) and (positions or place["cursor"] == asked["after"])
+    if not continues:
+        raise ValueError(f"the page of {query} does not continue from there")
     return page, tag
 
 
@@ -62,31 +70,32 @@ def apply(db, table, items):
 def poll(db, url):
     """Copies until the copy is up to date. Each page and the cursor behind it are one transaction."""
     while True:
-        cursor, etag, resync, history = db.execute("select * from progress").fetchone()
+        query, etag, resync = db.execute("select * from progress").fetchone()
         try:
-            page, etag = get(url, cursor, etag=etag) if resync is None else get(url, resync, history)
+            page, etag = get(url, query, etag) if resync is None else get(url, resync)
         except Gone as gone:
-            if resync == "0" and history == gone.args[0]:
+            if resync == gone.args[0]:
                 raise
             with db:
                 db.execute("delete from resynced")
-                db.execute("update progress set resync = '0', history = ?", gone.args)
+                db.execute("update progress set resync = ?", gone.args)
             continue
         if page is None:
             return
-        place = page["_datafeed"]
+        place, up_to_date = page["_datafeed"], page["_datafeed"].get("up_to_date")
+        query = urllib.parse.urlsplit(place["next"]).query
         with db:
             apply(db, "entity" if resync is None else "resynced", page["items"])
             if resync is None:
-                db.execute("update progress set cursor = ?, etag = ?", (place["cursor"], etag))
-            elif not place["up_to_date"]:
-                db.execute("update progress set resync = ?", (place["cursor"],))
+                db.execute("update progress set query = ?, etag = ?", (query, etag))
+            elif not up_to_date:
+                db.execute("update progress set resync = ?", (query,))
             else:
                 db.execute("delete from entity")
                 db.execute("insert into entity select * from resynced")
                 db.execute("delete from resynced")
-                db.execute("update progress set cursor = ?, etag = null, resync = null, history = null", (place["cursor"],))
-        if place["up_to_date"]:
+                db.execute("update progress set query = ?, etag = null, resync = null", (f"after={place['cursor']}&limit=1000",))
+        if up_to_date:
             return
 
 
@@ -108,6 +117,4 @@ def main(url, path, seconds=None):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
