@@ -155,3 +155,37 @@ func TestDefaultIsolation(t *testing.T) {
 		})
 	}
 }
+
+// InTx runs again, like a writer that was slower, where fn chose an isolation level whose snapshot is too old.
+func TestIsolationOfATransaction(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		for _, before := range []int{0, 3} {
+			t.Run(fmt.Sprint(level, ", ", before, " entries"), func(t *testing.T) {
+				t.Parallel()
+				pool := database(t)
+				l, other := deaf(t, pool), deaf(t, pool)
+				if before > 0 {
+					fill(t, l, before)
+				}
+				runs := 0
+				err := l.InTx(t.Context(), func(tx *Tx) error {
+					if _, err := tx.Exec(t.Context(), `set transaction isolation level `+level); err != nil {
+						return err
+					}
+					if _, err := tx.Exec(t.Context(), `select from thing`); err != nil { // takes the snapshot
+						return err
+					}
+					if runs++; runs < 3 {
+						appendAll(t, other, []Entry{thing(uuid.New(), 1)})
+					}
+					tx.Append(feedName, thing(uuid.New(), 1))
+					return nil
+				})
+				if n := len(logged(t, pool)); err != nil || runs != 3 || n != before+3 {
+					t.Errorf("%d runs, %d entries, %v", runs, n, err)
+				}
+			})
+		}
+	}
+}

@@ -32,11 +32,12 @@ create table feed_entry (
     unique (feed, entity_id, version)
 );
 
--- The head of each feed: position and digest of its last entry, and whether the log has the entry of the mark.
+-- The head of each feed: position and digest of its last entry, and whether the log has the entry of the mark. It reads both through the
+-- index, however long the log is; for `exists` PostgreSQL may read all entries once.
 create view feed_head as
 select name, coalesce(e.position, 0) as position, coalesce(e.digest, sha256(convert_to(name, 'UTF8'))) as digest, erasures, listed,
-       marked_position = 0 or exists (
-           select from feed_entry where feed = name and position = marked_position and digest = marked_digest) as is_whole
+       marked_position = 0 or coalesce((
+           select digest = marked_digest from feed_entry where feed = name and position = marked_position), false) as is_whole
   from feed left join lateral (select position, digest from feed_entry where feed = name order by position desc limit 1) as e on true;
 
 -- +goose StatementBegin

@@ -162,11 +162,13 @@ func TestPublish(t *testing.T) {
 		[]string{"staged", positive, "0", "0", "0"},
 		[]string{"commit", positive, "0", "0", "0"},
 		[]string{`insert \.\.\. select`, "5,000", positive, positive, "1.00"},
-		[]string{"feed_backfill", "5,000", positive, positive, positive})
+		[]string{"feed_backfill", "5,000", positive, positive, positive},
+		[]string{"append", positive, positive, positive},
+		[]string{"look at the head", positive, positive, positive})
 	if !strings.Contains(out, "wait for each other's commit") {
 		t.Errorf("the rates of commit have no reason in\n%s", out)
 	}
-	if bars < 3*3+2+2 {
+	if bars < 3*3+2+2+2*2 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 }

@@ -46,6 +46,7 @@ rates      rows inserted a second by 1, 8 and 32 clients: a plain table, one att
 freshness  from the commit of a staged row to a reader that waits
 entries    what a reader sees missed, doubled or out of order of rows that 8 clients change
 backfill   1,000,000 rows, against insert ... select of as many entries
+snapshot   appends and looks at the head while another session keeps an old snapshot, and while none does
 
 architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
 calls      HTTP to each consumer before the commit
@@ -63,7 +64,7 @@ Ratios are the median over the rounds (least to most). Contestants take turns in
 var parts = map[string][]string{
 	"feed":          {"writes", "reads", "wait", "overload"},
 	"subscribe":     {"idle", "freshness", "catchup"},
-	"publish":       {"rates", "freshness", "entries", "backfill"},
+	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
 	"architectures": {"calls", "queues", "stream", "feed", "relay"},
 }
 

@@ -126,12 +126,12 @@ func (b *bench) publish(ctx context.Context) (machine string, charts []chart, er
 	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
 		return "", nil, err
 	}
-	p := publishing{bench: b, rounds: 5, duration: 2 * time.Second, fresh: 15 * time.Second, rows: 1_000_000}
+	p := publishing{bench: b, server: server, rounds: 5, duration: 2 * time.Second, fresh: 15 * time.Second, rows: 1_000_000, held: 4000}
 	if b.quick {
-		p.rounds, p.duration, p.fresh, p.rows = 1, 100*time.Millisecond, time.Second/2, 5000
+		p.rounds, p.duration, p.fresh, p.rows, p.held = 1, 100*time.Millisecond, time.Second/2, 5000, 400
 	}
 	charts, err = b.measure(ctx, map[string]part{
-		"rates": p.insertRates, "freshness": p.freshness, "entries": p.entries, "backfill": p.backfill})
+		"rates": p.insertRates, "freshness": p.freshness, "entries": p.entries, "backfill": p.backfill, "snapshot": p.snapshot})
 	return machine, charts, err
 }
 

@@ -25,10 +25,12 @@ import (
 // publishing measures tables that are attached to feeds, against the same tables that are not.
 type publishing struct {
 	*bench
+	server   *cluster
 	rounds   int
 	duration time.Duration // of one table in one round
 	fresh    time.Duration // of inserting for one reader
 	rows     int           // to backfill
+	held     int           // appends since the snapshot that is held
 }
 
 var clientCounts = []int{1, 8, 32}
