@@ -48,6 +48,14 @@ type Page struct {
 	Sealed   bool    // final: these bytes never change
 	UpToDate bool    // the feed ended with this page when it was made; false on pages that are sealed or of the view Older
 	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
+
+	More *SnapshotPlace // of a page of a snapshot: where the next one starts; nil means that it is the last
+}
+
+// A SnapshotPlace is where a page of a snapshot starts. The zero SnapshotPlace begins a new snapshot.
+type SnapshotPlace struct {
+	Head Cursor    // the end of the feed when the first page was made
+	From uuid.UUID // the page has entities of higher ids
 }
 
 // Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +19,20 @@ import (
 // format, or its positions are not consecutive.
 var ErrPage = errors.New("not a page of this feed")
 
-// jsonReplay has the members of a replay page that a reader needs.
+// ErrNoSnapshot is wrapped by the error of ParseSnapshot for a body that is no page of a snapshot: the source does not
+// offer snapshots.
+var ErrNoSnapshot = errors.New("the source offers no snapshots")
+
+// jsonReplay has the members of a page of a replay or a snapshot that a reader needs.
 type jsonReplay[Item any] struct {
 	Version  string `json:"version"`
 	Datafeed *struct {
-		Cursor   Cursor  `json:"cursor"`
-		Sealed   bool    `json:"sealed"`
-		UpToDate *bool   `json:"up_to_date"`
-		Head     *Cursor `json:"head"`
+		Snapshot jsontext.Value `json:"snapshot"`
+		Next     jsontext.Value `json:"next"`
+		Cursor   Cursor         `json:"cursor"`
+		Sealed   bool           `json:"sealed"`
+		UpToDate *bool          `json:"up_to_date"`
+		Head     *Cursor        `json:"head"`
 	} `json:"_datafeed"`
 	Items []Item `json:"items"`
 }
@@ -35,6 +43,7 @@ type jsonItem struct {
 	Datafeed struct {
 		Position int64          `json:"position"`
 		Version  int64          `json:"version"`
+		First    int64          `json:"first"`
 		Deleted  bool           `json:"deleted"`
 		Erased   bool           `json:"erased"`
 		Entity   jsontext.Value `json:"entity"`
@@ -49,18 +58,39 @@ var asWritten = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Al
 // becomes an entry that is [Entry.Malformed], or an erasure if it says so and whose it is. ParsePage does not keep body.
 // All errors wrap ErrPage.
 func ParsePage(body []byte, after Cursor) (*Page, error) {
+	return parseBody(body,
+		func(doc *jsonReplay[jsonItem]) (*Page, error) { return doc.page(after, (*jsonItem).entry) },
+		func(doc *jsonReplay[jsontext.Value]) (*Page, error) { return doc.page(after, parseEntry) })
+}
+
+// ParseSnapshot parses the page of a snapshot that starts at a place. It checks that the page is of that snapshot, that
+// the ids ascend from there, and that the next page goes on after the last of them. The entries of the page are in the
+// order of their positions. Malformed items are as with ParsePage. The error wraps ErrPage, or ErrNoSnapshot if the body
+// does not say of which snapshot it is.
+func ParseSnapshot(body []byte, at SnapshotPlace) (*Page, error) {
+	return parseBody(body,
+		func(doc *jsonReplay[jsonItem]) (*Page, error) { return doc.snapshot(at, (*jsonItem).entry) },
+		func(doc *jsonReplay[jsontext.Value]) (*Page, error) { return doc.snapshot(at, parseEntry) })
+}
+
+// parseBody parses a body as a whole or, if that fails, item by item, which takes longer.
+func parseBody(body []byte, whole func(*jsonReplay[jsonItem]) (*Page, error), single func(*jsonReplay[jsontext.Value]) (*Page, error)) (*Page, error) {
 	var doc jsonReplay[jsonItem]
 	if json.Unmarshal(body, &doc, asWritten) == nil {
-		if page, err := doc.page(after, (*jsonItem).entry); err == nil {
+		if page, err := whole(&doc); err == nil {
 			return page, nil
 		}
 	}
-	var items jsonReplay[jsontext.Value] // one by one, which takes longer
+	var items jsonReplay[jsontext.Value]
 	body = flat(body)
 	if err := json.Unmarshal(body, &items, asWritten); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
 	}
-	return items.page(after, func(item *jsontext.Value, position int64) (Entry, error) { return parseItem(*item, position), nil })
+	return single(&items)
+}
+
+func parseEntry(item *jsontext.Value, position int64) (Entry, error) {
+	return parseItem(*item, position), nil
 }
 
 // maxDepth is the depth to which a page is read. The decoder's limit is 10,000, and malformed items are wrapped in
@@ -143,6 +173,7 @@ func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry,
 		if e.Position != position {
 			return nil, fmt.Errorf("%w: expected position %d, got %d", ErrPage, position, e.Position)
 		}
+		e.First = 0
 		p.Entries = append(p.Entries, e)
 	}
 	if p.Cursor.Position != position || len(p.Entries) == 0 && p.Cursor != after {
@@ -157,9 +188,68 @@ func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry,
 	return p, nil
 }
 
+// snapshot reads each item by entry, as page does.
+func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64) (Entry, error)) (*Page, error) {
+	if doc.Version != jsonFeedVersion {
+		return nil, fmt.Errorf("%w: expected JSON Feed 1.1", ErrPage)
+	}
+	if doc.Datafeed == nil || len(doc.Datafeed.Snapshot) == 0 {
+		return nil, ErrNoSnapshot
+	}
+	var head Cursor
+	if err := json.Unmarshal(doc.Datafeed.Snapshot, &head); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPage, undecodable(err))
+	}
+	if !at.Head.IsStart() && head != at.Head {
+		return nil, fmt.Errorf("%w: it is of the snapshot at %s, not at %s", ErrPage, head, at.Head)
+	}
+	p := &Page{Cursor: head, Entries: make([]Entry, 0, len(doc.Items))}
+	last, named := at.From, true
+	for i := range doc.Items {
+		e, err := entry(&doc.Items[i], max(head.Position, 1))
+		if err != nil {
+			return nil, fmt.Errorf("%w: item %d: %w", ErrPage, i+1, err)
+		}
+		wrong := e.First < 1 || e.First > e.Position
+		if wrong && e.Position > 0 && (e.Erased || e.Malformed() != nil) {
+			e.First, wrong = e.Position, false
+		}
+		if wrong {
+			return nil, fmt.Errorf("%w: item %d has position %d, and %d as that of its first version", ErrPage, i+1, e.Position, e.First)
+		}
+		if named = !e.Nameless(); named {
+			if bytes.Compare(e.ID[:], last[:]) <= 0 {
+				return nil, fmt.Errorf("%w: the entity %s comes after %s", ErrPage, e.ID, last)
+			}
+			last = e.ID
+		}
+		p.Entries = append(p.Entries, e)
+	}
+	slices.SortStableFunc(p.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+	var link string
+	next, err := new(url.URL), json.Unmarshal(doc.Datafeed.Next, &link)
+	if err == nil {
+		next, err = url.Parse(link)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: its link to the next page is no URL", ErrPage)
+	}
+	query := next.Query()
+	if query.Get("after") == head.String() && !query.Has("snapshot") {
+		return p, nil
+	}
+	from, err := uuid.Parse(query.Get("from"))
+	if order := bytes.Compare(from[:], last[:]); err != nil || query.Get("snapshot") != head.String() || head.IsStart() ||
+		order < 0 || order == 0 && from == at.From || order > 0 && named {
+		return nil, fmt.Errorf("%w: its next page goes on neither after the entity %s nor as the replay after %s", ErrPage, last, head)
+	}
+	p.More = &SnapshotPlace{head, from}
+	return p, nil
+}
+
 func (item *jsonItem) entry(int64) (Entry, error) {
 	e := Entry{
-		Position: item.Datafeed.Position, Version: item.Datafeed.Version, Updated: item.Modified,
+		Position: item.Datafeed.Position, First: item.Datafeed.First, Version: item.Datafeed.Version, Updated: item.Modified,
 		Deleted: item.Datafeed.Deleted, Erased: item.Datafeed.Erased, Entity: []byte(item.Datafeed.Entity),
 	}
 	return e, e.identify(item.ID)
@@ -234,6 +324,7 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	var extension struct {
 		Position jsontext.Value `json:"position"`
 		Version  jsontext.Value `json:"version"`
+		First    jsontext.Value `json:"first"`
 		Deleted  jsontext.Value `json:"deleted"`
 		Erased   jsontext.Value `json:"erased"`
 		Entity   jsontext.Value `json:"entity"`
@@ -250,6 +341,7 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	read(item.Datafeed, &extension, "its _datafeed is no object")
 	placed = read(extension.Position, &e.Position, "its position is no whole number")
 	read(extension.Version, &e.Version, "its version is no whole number from 1 on")
+	read(extension.First, &e.First, "its first is no whole number")
 	read(item.ID, &id, errID.Error())
 	read(item.Modified, &e.Updated, "its date_modified is no time of RFC 3339")
 	read(extension.Deleted, &e.Deleted, "its deleted is neither true nor false")

@@ -32,10 +32,12 @@ type Format struct {
 	Type string                                                   // the media type
 	Page func(body []byte, after feed.Cursor) (*feed.Page, error) // parses a replay page, as [feed.ParsePage] does
 	Head func(body []byte) (feed.Cursor, error)                   // parses where the feed ends, as [feed.ParseHead] does
+	// Snapshot parses a page of a snapshot, as [feed.ParseSnapshot] does; nil means that the format has none.
+	Snapshot func(body []byte, at feed.SnapshotPlace) (*feed.Page, error)
 }
 
 // JSON is the format of [New].
-var JSON = Format{feed.TypeJSONFeed, feed.ParsePage, feed.ParseHead}
+var JSON = Format{feed.TypeJSONFeed, feed.ParsePage, feed.ParseHead, feed.ParseSnapshot}
 
 // A Client reads a feed over HTTP.
 type Client struct {
@@ -132,19 +134,27 @@ func (e *NoAnswerError) Unwrap() error { return e.err }
 // ErrDiverged means that the source's history does not contain the cursor (410).
 var ErrDiverged = errors.New("the source has another history than this copy")
 
-// A Request requests a replay page: entries oldest first.
+// A Request requests a replay page: entries oldest first. If Snapshot is set, it requests a page of a snapshot.
 type Request struct {
 	URL     string        // of the feed, without query
-	After   feed.Cursor   // the place where the page starts
+	After   feed.Cursor   // the place where the page starts, unless Snapshot is set
 	Limit   int           // the most entries: 1 to 1000
 	History feed.Cursor   // of a restart after a StatusError; zero means none
 	ETag    string        // of an earlier answer for the same page, for a 304; may be empty
 	Wait    time.Duration // how long the source may wait for new entries (RFC 7240 section 4.3): whole seconds, at most 30
+
+	Snapshot *feed.SnapshotPlace // where the page starts in a snapshot; nil means a replay
 }
 
 // PageURL returns the URL of the page.
 func (r *Request) PageURL() string {
-	page := r.URL + "?after=" + r.After.String() + "&limit=" + strconv.Itoa(r.Limit)
+	place := "after=" + r.After.String()
+	if at := r.Snapshot; at != nil {
+		if place = "snapshot=" + at.Head.String(); !at.Head.IsStart() {
+			place += "&from=" + at.From.String()
+		}
+	}
+	page := r.URL + "?" + place + "&limit=" + strconv.Itoa(r.Limit)
 	if !r.History.IsStart() {
 		page += "&history=" + r.History.String()
 	}
@@ -152,7 +162,8 @@ func (r *Request) PageURL() string {
 }
 
 // Get requests a page. If the source refuses a request with an ETag, Get repeats it without the ETag, unless the answer
-// is a 410 or has Retry-After. The error wraps ErrDiverged, *StatusError, feed.ErrPage or *NoAnswerError.
+// is a 410 or has Retry-After. The error wraps ErrDiverged, *StatusError, feed.ErrPage or *NoAnswerError. For a page of a
+// snapshot it wraps feed.ErrNoSnapshot if the source offers none: it answers 400 or 404, or with something else.
 func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 	answer, err := c.page(ctx, r)
 	status, failed := errors.AsType[*StatusError](err)
@@ -164,11 +175,22 @@ func (c *Client) Get(ctx context.Context, r Request) (*Answer, error) {
 }
 
 func (c *Client) page(ctx context.Context, r Request) (*Answer, error) {
+	if r.Snapshot != nil && c.format.Snapshot == nil {
+		return nil, feed.ErrNoSnapshot
+	}
 	var page *feed.Page
 	answer, err := c.ask(ctx, r.PageURL(), r.ETag, r.Wait, func(body []byte) (err error) {
-		page, err = c.format.Page(body, r.After)
+		if r.Snapshot != nil {
+			page, err = c.format.Snapshot(body, *r.Snapshot)
+		} else {
+			page, err = c.format.Page(body, r.After)
+		}
 		return err
 	})
+	if status, refused := errors.AsType[*StatusError](err); refused && r.Snapshot != nil &&
+		(status.Status == http.StatusBadRequest || status.Status == http.StatusNotFound) {
+		err = fmt.Errorf("%w (%w)", feed.ErrNoSnapshot, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +282,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 	resp.Body = body
 	err = withBody(resp, read)
 	answer.Bytes = body.n
-	if err != nil && !errors.Is(err, feed.ErrPage) {
+	if err != nil && !errors.Is(err, feed.ErrPage) && !errors.Is(err, feed.ErrNoSnapshot) {
 		err = c.noAnswer(ctx, "read "+ShownURL(req.URL), err)
 	}
 	if err != nil {

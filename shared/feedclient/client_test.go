@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
@@ -468,5 +470,52 @@ func TestClientETags(t *testing.T) {
 		if !slices.Equal(sent, x.sent) || (err == nil) != (x.says == "") || err != nil && !strings.Contains(err.Error(), x.says) {
 			t.Errorf("%s: it sent %q: %v", name, sent, err)
 		}
+	}
+}
+
+func TestClientSnapshot(t *testing.T) {
+	t.Parallel()
+	head, err := feed.ParseCursor("7-070000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := uuid.MustParse("018f4e7c-5d1b-7c3a-9f00-2b6d1c8e4a12")
+	const last = `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"snapshot":"7-070000000000","next":"http://elsewhere.example/?after=7-070000000000"},"items":[]}`
+	answers := map[string]func(w http.ResponseWriter){
+		"a page":                    func(w http.ResponseWriter) { _, _ = w.Write([]byte(last)) },
+		"a replay page":             func(w http.ResponseWriter) { _, _ = w.Write([]byte(emptyPage)) },
+		"400":                       func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadRequest) },
+		"404":                       func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
+		"500":                       func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"something that is no page": func(w http.ResponseWriter) { _, _ = w.Write([]byte("{}")) },
+	}
+	for name, answer := range answers {
+		var query string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			query = r.URL.RawQuery
+			w.Header().Set("Content-Type", feed.TypeJSONFeed)
+			answer(w)
+		}))
+		client := New("")
+		got, err := client.Get(t.Context(), Request{URL: server.URL, Limit: 10, History: head, Snapshot: &feed.SnapshotPlace{}})
+		if query != "snapshot=0&limit=10&history=7-070000000000" {
+			t.Errorf("asked for %s", query)
+		}
+		if is := name == "a page"; (err == nil) != is || is && (got.Page.Cursor != head || got.Page.More != nil) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if none := name == "400" || name == "404" || name == "a replay page"; errors.Is(err, feed.ErrNoSnapshot) != none {
+			t.Errorf("%s: %v", name, err)
+		}
+		_, _ = client.Get(t.Context(), Request{URL: server.URL, Limit: 10, Snapshot: &feed.SnapshotPlace{Head: head, From: from}})
+		if query != "snapshot=7-070000000000&from="+from.String()+"&limit=10" {
+			t.Errorf("asked for %s", query)
+		}
+		client.Close()
+		atom := NewOf("", Format{Type: feed.TypeAtom})
+		if _, err := atom.Get(t.Context(), Request{URL: server.URL, Snapshot: &feed.SnapshotPlace{}}); !errors.Is(err, feed.ErrNoSnapshot) {
+			t.Errorf("a format without: %v", err)
+		}
+		server.Close()
 	}
 }

@@ -33,6 +33,9 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 		return err
 	}
 	now := &turn{from: from, to: to, done: make(chan struct{})}
+	if page != nil {
+		now.size = int64(len(page.Entries))
+	}
 	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
 		now.entries = page.Latest(a.quarantine.isBad)
 	}
@@ -73,7 +76,7 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 func (a *applier) commit(ctx context.Context, t *turn) error {
 	if err := a.quarantine.complete(t.entries); err != nil {
 		if t.endsPoll() { // else a later page may have a complete version, which poll looks for
-			err = &pageError{what: "the copy pauses before the page after " + t.from.cursor.String(), err: err}
+			err = &pageError{what: "the copy pauses before the page after " + t.from.String(), err: err}
 		}
 		return err
 	}
@@ -96,12 +99,15 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 		a.quarantine.seekWitness(ctx, a.fetcher.client)
 	}
 	if err != nil {
-		return &pageError{"apply the page after " + t.from.cursor.String(), t.to.cursor.Position - t.from.cursor.Position, err}
+		return &pageError{"apply the page after " + t.from.String(), t.size, err}
 	}
 	a.unknown.Store(false)
 	a.state.committed(t, bad)
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)
+	if (t.from.inSnapshot() || t.to.inSnapshot()) && slices.ContainsFunc(bad, func(r rejection) bool { return !r.checked }) {
+		a.quarantine.odds.Store(true)
+	}
 	a.quarantine.see(t.entries, bad)
 	a.quarantine.trust(t.entries)
 	if whole { // a smaller page of which a part failed does not show that a larger one would pass
@@ -188,17 +194,20 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 // not at from, a resync has begun, or another process has other columns or another table.
 func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and resync_cursor is null and coalesce(columns = $11, true) and table_name = $12
-		       then $4 end, -- else null, which it cannot be
-		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		update subscription set cursor = case when cursor = $3 and ` + currentSnapshot + ` is not distinct from $13
+		       and resync_cursor is null and coalesce(columns = $11, true) and table_name = $12 then $4 end, -- else null, which it cannot be
+		       snapshot = $14, snapshot_since = null, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
 	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
 		sql += ` returning set_config('synchronous_commit', 'off', true)`
 	}
+	from, fromSnapshot := t.from.columns()
+	to, toSnapshot := t.to.columns()
 	b.Queue(sql,
-		a.service, a.Name, t.from.cursor.String(), t.to.cursor.String(), t.to.etag, t.to.etagURL,
+		a.service, a.Name, from, to, t.to.etag, t.to.etagURL,
 		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(), a.Table,
+		fromSnapshot, toSnapshot,
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
@@ -261,6 +270,7 @@ func fenced(tag pgconn.CommandTag) error {
 // A turn is the application of one page.
 type turn struct {
 	entries  []feed.Entry // the newest of each entity
+	size     int64        // of the page, in entries
 	from, to progress
 	before   *turn // the page before it, or nil if that was committed
 

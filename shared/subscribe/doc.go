@@ -22,7 +22,8 @@
 // # Guarantees
 //
 //   - The copy is a prefix of the feed's history, and finally all of it. The rows of a page and the cursor behind it are
-//     stored in one transaction: a crash anywhere repeats or skips nothing.
+//     stored in one transaction: a crash anywhere repeats or skips nothing. Only a first copy that reads a snapshot holds
+//     newer versions of some entities than of others, until it has caught up.
 //   - Apply gets entities that are newer than their rows, or all of them again after a resync. It acts on state, not on
 //     events.
 //   - Of several processes with a subscriber of the same name, the one that holds the lease polls. The others stand by,

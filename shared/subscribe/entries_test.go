@@ -27,6 +27,7 @@ func newListener(t *testing.T, s *source) *listener {
 	l := &listener{copier: s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 4)}
 	t.Cleanup(l.fetcher.client.Close)
 	l.Apply, l.Table = nil, ""
+	exec(t, l.pool, `update subscription set table_name = ''`)
 	l.Entries = func(_ context.Context, _ *pgxpool.Pool, from feed.Cursor, page *feed.Page) error {
 		if page.Entries[0].Position != from.Position+1 || page.Cursor.Position != from.Position+int64(len(page.Entries)) {
 			t.Errorf("a page from %s to %s with %d entries", from, page.Cursor, len(page.Entries))

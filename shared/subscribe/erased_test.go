@@ -124,6 +124,7 @@ func TestErasedStaysErased(t *testing.T) {
 		c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe")), 10)
 		t.Cleanup(c.fetcher.client.Close)
 		c.Apply, c.Table = nil, ""
+		exec(t, c.pool, `update subscription set table_name = ''`)
 		c.Entries = func(_ context.Context, _ *pgxpool.Pool, _ feed.Cursor, page *feed.Page) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -195,7 +196,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.resyncer.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, feed.Cursor{}); err != nil {
+	if err := c.resyncer.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, place{}); err != nil {
 		t.Fatal(err)
 	}
 	if left(t, c.pool) != 2 {

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,6 +43,10 @@ type Feed struct {
 	Optional bool
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
 	Past bool
+	// Replay declares that a first copy and a resync read all versions, in the order of the feed, from a source that
+	// offers a snapshot, too. The snapshot has the newest version of each entity only, in the order of their ids. A feed
+	// with Entries is always replayed.
+	Replay bool
 
 	// Check, if set, returns an error for an entry that breaks the feed's published contract. The error must not quote
 	// the entry. An entry that Check refuses is rejected before Apply sees it.
@@ -85,13 +90,17 @@ var ErrTooMuch = errors.New("more than can be applied at once")
 type Batch struct {
 	Entities []feed.Entry // in the order of the feed
 	Deleted  []uuid.UUID  // entities that the source no longer has
-	// Past is the position at which the feed ended when the service first saw it, if the feed declares Past: entries up
-	// to that position existed before. It becomes 0 when the source gets another history, if all of the past was copied
+	// Past is the position at which the feed ended when the service first saw it, if the feed declares Past: see IsPast,
+	// which tells what existed before. It becomes 0 when the source gets another history, if all of the past was copied
 	// by then.
 	Past int64
 
 	stored map[uuid.UUID]int64 // versions of the rows that Table has for the entities; nil means not looked up
 }
+
+// IsPast reports whether the entity of the entry existed when the feed ended at Past. An entry of a replay counts as the
+// first of its entity: the copy has an entity that existed before.
+func (b *Batch) IsPast(e feed.Entry) bool { return cmp.Or(e.First, e.Position) <= b.Past }
 
 // NewBatch makes a batch of entries, each the newest of its entity.
 func NewBatch(entries []feed.Entry) *Batch {

@@ -46,7 +46,11 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 		for {
 			r.Limit = size()
 			answer, err := fr.client.Get(ctx, r)
-			if fr.count(answer); err != nil && ctx.Err() == nil {
+			if fr.count(answer); err != nil && ctx.Err() == nil && r.Snapshot != nil && r.Snapshot.Head.IsStart() && fr.mayReplay(err) {
+				r.Snapshot = nil
+				continue
+			}
+			if err != nil && ctx.Err() == nil {
 				fr.shrink(r, err)
 			}
 			if err == nil && answer.Self != "" {
@@ -60,10 +64,16 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 			if err != nil || answer.Page == nil || answer.Page.UpToDate {
 				return
 			}
-			r.After, r.ETag, r.Wait = answer.Page.Cursor, "", 0
+			r.Snapshot, r.After, r.ETag, r.Wait = answer.Page.More, answer.Page.Cursor, "", 0
 		}
 	}()
 	return pages
+}
+
+// mayReplay reports whether a replay is to begin instead of a snapshot: the source offers none, or it has failed to
+// before.
+func (fr *fetcher) mayReplay(err error) bool {
+	return errors.Is(err, feed.ErrNoSnapshot) || fr.state.fails() > 0 && ofSize(err)
 }
 
 // count notes a request and its answer; nil means that it failed.
@@ -140,9 +150,12 @@ func (fr *fetcher) shownPage(r feedclient.Request) string {
 // behind returns the progress after a page.
 func (fr *fetcher) behind(at progress, got fetched, took time.Duration, now time.Time) progress {
 	to, done := at, got.Page == nil
-	if page := got.Page; page != nil {
+	if page := got.Page; page != nil && got.Snapshot != nil {
+		to.place, to.etag, to.etagURL = placeAfter(page), "", ""
+		to.headPosition = page.Cursor.Position
+	} else if page != nil {
 		done = page.UpToDate
-		to.cursor, to.etag, to.etagURL = page.Cursor, got.Answer.ETag, fr.shownPage(got.Request)
+		to.place, to.etag, to.etagURL = placeAfter(page), got.Answer.ETag, fr.shownPage(got.Request)
 		to.headPosition = page.Head.Position
 		if page.Sealed && !page.UpToDate { // a sealed page does not say where the feed ends, but a full page follows it
 			to.headPosition = max(at.headPosition, page.Cursor.Position+int64(got.Limit))

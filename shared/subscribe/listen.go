@@ -247,7 +247,7 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 		}
 	}
 	to := at
-	to.cursor, to.etag, to.etagURL, to.headPosition = page.Cursor, "", "", max(at.headPosition, page.Cursor.Position)
+	to.place, to.etag, to.etagURL, to.headPosition = placeAfter(page), "", "", max(at.headPosition, page.Cursor.Position)
 	if written := last.Updated.Truncate(time.Millisecond); written.After(believed(at.asOf, time.Now())) && written.Before(time.Now()) {
 		to.asOf = written // all that the source had published by then is in the copy
 	}

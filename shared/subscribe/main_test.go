@@ -249,11 +249,12 @@ func newCopier(t testing.TB, s *source) *copier {
 	return c
 }
 
-// copier returns one for a database that may have a copy already, as after a restart. Of columns it is a pure copy.
+// copier returns one for a database that may have a copy already, as after a restart. Of columns it is a pure copy. It
+// replays what it copies: see walker.
 func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ...string) *copier {
 	t.Helper()
 	c := new(copier)
-	things := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Columns: columns}
+	things := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Columns: columns, Replay: true}
 	if columns == nil {
 		things.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 			c.mu.Lock()

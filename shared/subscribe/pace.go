@@ -29,6 +29,9 @@ func (st *state) copying(so *pace, page *feed.Page, to progress) {
 		so.copied += len(page.Entries)
 	}
 	so.left = max(to.headPosition-to.cursor.Position, 0)
+	if to.inSnapshot() { // nobody says how many entities are left
+		so.left = 0
+	}
 	now := time.Now()
 	if so.copied > 0 && (done || now.Sub(so.said) > progressEvery) {
 		so.said = now

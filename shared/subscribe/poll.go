@@ -100,6 +100,8 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		switch {
 		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
+		case errors.Is(err, feed.ErrNoSnapshot): // a replay would not show whether the history is still the same
+			err = p.resyncer.begin(ctx, "The source did not go on with its snapshot.", nil)
 		case errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrApply):
 			err = p.resyncer.begin(ctx, "An entity lacks what the copy needs: a later version may have it.", nil)
 		case !errors.Is(err, errFenced):
@@ -149,11 +151,14 @@ func (p *poller) copyPages(ctx context.Context, at progress, scheduled bool) err
 // tryPages applies pages until the copy is up to date, or until one fails.
 func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) error {
 	r := feedclient.Request{URL: p.URL, After: at.cursor, Limit: p.fetcher.limit()}
+	if at.lastSuccess.IsZero() { // else the feed was empty
+		r.Snapshot = p.snapshotAt(at.place)
+	}
 	if at.etagURL == p.fetcher.shownPage(r) && p.state.fails() == 0 { // it may be the ETag that makes the source fail
 		r.ETag = at.etag
 	}
 	waiting := ctx
-	if wait := p.state.mayWait(); scheduled && wait > 0 {
+	if wait := p.state.mayWait(); scheduled && wait > 0 && r.Snapshot == nil {
 		r.Wait = wait
 		var interrupt context.CancelCauseFunc
 		waiting, interrupt = context.WithCancelCause(ctx)
@@ -185,6 +190,9 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 		p.state.copying(&so, f.Page, to)
 		at = to
 		if f.Page == nil || f.Page.UpToDate {
+			if p.quarantine.odds.Swap(false) {
+				p.quarantine.begin()
+			}
 			return nil
 		}
 	}

@@ -156,7 +156,7 @@ func (q *quarantine) drop(ctx context.Context, id uuid.UUID, version int64) erro
 func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Duration) (applied int, refused []rejection, err error) {
 	err = q.inTx(ctx, q.lock, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select entity_id, version, position, updated, entity, reason from rejected_entry
+			select entity_id, version, position, coalesce(first_position, 0), updated, entity, reason from rejected_entry
 			 where service = $1 and feed = $2 and entity_id = any($3) order by position, entity_id`, q.service, q.Name, ids)
 		if err != nil {
 			return err
@@ -166,7 +166,7 @@ func (q *quarantine) reapply(ctx context.Context, ids []uuid.UUID, step time.Dur
 		var reason string
 		var entries []feed.Entry
 		var emptied []rejection
-		_, err = pgx.ForEachRow(rows, []any{&e.ID, &e.Version, &e.Position, &e.Updated, &entity, &reason}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&e.ID, &e.Version, &e.Position, &e.First, &e.Updated, &entity, &reason}, func() error {
 			if e.Entity, e.Deleted = entity, entity == nil; string(entity) == nothingKept {
 				emptied = append(emptied, rejection{Entry: e, reason: errors.New(reason)})
 			} else {
@@ -223,13 +223,14 @@ func (q *quarantine) reject(ctx context.Context, tx pgx.Tx, bad []rejection) err
 	for _, r := range bad {
 		_, err := tx.Exec(ctx, `
 			with before as (delete from rejected_entry where service = $1 and feed = $2 and entity_id = $3 and checked <> $9 and (position = $5 or position < $5 and checked))
-			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, checked)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, checked, first_position)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0))
 			on conflict (service, feed, entity_id, checked) do update set version = excluded.version, position = excluded.position,
 			       updated = excluded.updated, entity = excluded.entity, reason = excluded.reason,
+			       first_position = coalesce(excluded.first_position, rejected_entry.first_position),
 			       rejected_at = now(), attempts = rejected_entry.attempts + 1`,
 			q.service, q.Name, r.ID, r.Version, r.Position, r.Updated, storable(r.Entry),
-			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"), r.checked)
+			strings.ToValidUTF8(strings.ReplaceAll(whole(r.reason), "\x00", "�"), "�"), r.checked, r.First)
 		if err != nil {
 			return err
 		}

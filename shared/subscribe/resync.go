@@ -39,6 +39,11 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	if gone != nil {
 		history = gone.History
 	}
+	return r.beginIn(ctx, reason, history, gone != nil)
+}
+
+// beginIn begins a resync of the given history. gone reports whether the copy's history is another one.
+func (r *resyncer) beginIn(ctx context.Context, reason string, history feed.Cursor, gone bool) error {
 	limit, ok := ctx.Deadline() // of a request
 	if !ok {
 		limit = time.Now().Add(dbTimeout)
@@ -47,18 +52,18 @@ func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.St
 	defer cancel()
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set resync_cursor = '0', resync_history = $3, resync_reason = $4, resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, resync_history = $3, resync_reason = $4, resync_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past -- its positions were the old history's
-			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and r.position <= past)
+			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and coalesce(r.first_position, r.position) <= past)
 			              then 0 else past end
-			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone != nil)
+			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone)
 		first.Queue(`delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name)
 	}, func(pgx.Tx) error { return nil })
 	if err != nil {
 		return fmt.Errorf("begin a resync: %w", err)
 	}
 	level := slog.LevelWarn
-	if gone != nil && r.state.diverged() { // a source that has no history of its own says so at every poll
+	if gone && r.state.diverged() { // a source that has no history of its own says so at every poll
 		level = slog.LevelDebug
 	}
 	r.logger.Log(ctx, level, "resync begins", "feed", r.Name, "reason", reason)
@@ -71,9 +76,13 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	defer stop()
 	began := time.Now()
 	so := pace{began: began, said: began}
-	for f := range r.fetcher.fetch(fetching, feedclient.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history}, r.fetcher.limit) {
+	request := feedclient.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history, Snapshot: r.snapshotAt(at.resync.place)}
+	for f := range r.fetcher.fetch(fetching, request, r.fetcher.limit) {
 		if gone, ok := errors.AsType[*feedclient.StatusError](f.err); ok && errors.Is(f.err, feedclient.ErrDiverged) {
 			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
+		}
+		if errors.Is(f.err, feed.ErrNoSnapshot) {
+			return errors.Join(f.err, r.beginIn(ctx, at.resync.reason, at.resync.history, false))
 		}
 		switch stop := r.state.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
@@ -85,12 +94,11 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 		}
 		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
 		r.state.endsAt(to.headPosition)
-		if err := r.note(ctx, f.Page, at.resync.cursor); err != nil {
+		if err := r.note(ctx, f.Page, at.resync.place); err != nil {
 			return err
 		}
 		r.fetcher.grow()
-		at.resync.cursor, at.headPosition, at.asOf, at.lastSuccess = f.Page.Cursor, to.headPosition, to.asOf, to.lastSuccess
-		to.cursor = f.Page.Cursor
+		at.resync.place, at.headPosition, at.asOf, at.lastSuccess = to.place, to.headPosition, to.asOf, to.lastSuccess
 		r.state.copying(&so, f.Page, to)
 		if f.Page.UpToDate {
 			return r.end(ctx, at)
@@ -99,10 +107,11 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	return ctx.Err()
 }
 
-// note stores the newest versions on a page, and moves the resync's cursor behind it.
-func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) error {
+// note stores the newest versions on a page, and moves the resync's place behind it. A page after those of a snapshot may
+// have an older version than they: the newer one comes again behind it.
+func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error {
 	var ids, good []uuid.UUID
-	var versions, positions, goodPositions []int64
+	var versions, positions, firsts, goodPositions []int64
 	var updated []time.Time
 	var entities [][]byte
 	var bad []bool
@@ -110,7 +119,7 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 	if err != nil {
 		return err
 	}
-	if err := r.passOn(ctx, from, page); err != nil {
+	if err := r.passOn(ctx, from.cursor, page); err != nil {
 		return err
 	}
 	ctx, stop := finishing(ctx)
@@ -126,17 +135,26 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from feed.Cursor) 
 			good, goodPositions = append(good, e.ID), append(goodPositions, e.Position)
 		}
 		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
+		firsts = append(firsts, e.First)
 		updated, entities = append(updated, e.Updated), append(entities, storable(e))
 	}
 	return r.inTx(ctx, func(first *pgx.Batch) {
-		first.Queue(`update subscription set resync_cursor = $4 where service = $1 and feed = $2 and resync_cursor = $3`,
-			r.service, r.Name, from.String(), page.Cursor.String()).Exec(fenced)
+		at := placeAfter(page)
+		cursor, snapshot := from.columns()
+		toCursor, toSnapshot := at.columns()
 		first.Queue(`
-			insert into resynced_entity (service, feed, id, version, position, updated, entity, bad)
-			select $1, $2, e.* from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::boolean[]) as e
+			update subscription set resync_cursor = $4, snapshot = $6, snapshot_since = resync_since
+			 where service = $1 and feed = $2 and resync_cursor = $3 and `+currentSnapshot+` is not distinct from $5`,
+			r.service, r.Name, cursor, toCursor, snapshot, toSnapshot).Exec(fenced)
+		first.Queue(`
+			insert into resynced_entity as known (service, feed, id, version, position, updated, entity, bad, first_position)
+			select $1, $2, id, version, position, updated, entity, bad, nullif(first, 0)
+			  from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::boolean[], $9::bigint[])
+			       as e (id, version, position, updated, entity, bad, first)
 			on conflict (service, feed, id, bad) do update
-			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity`,
-			r.service, r.Name, ids, versions, positions, updated, entities, bad)
+			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity,
+			       first_position = coalesce(excluded.first_position, known.first_position)`,
+			r.service, r.Name, ids, versions, positions, updated, entities, bad, firsts)
 		first.Queue(`
 			delete from resynced_entity w using unnest($3::uuid[], $4::bigint[]) as good (id, position)
 			 where service = $1 and feed = $2 and w.id = good.id and bad and w.position < good.position`,
@@ -219,7 +237,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 
 // completeNoted returns an error if Complete does for an entity that the resync has noted.
 func (r *resyncer) completeNoted(ctx context.Context) error {
-	for last := int64(0); r.Complete != nil; {
+	for last := (feed.Entry{}); r.Complete != nil; {
 		entries, err := r.noted(ctx, r.pool, last)
 		if err == nil {
 			err = r.applier.quarantine.complete(entries)
@@ -227,29 +245,31 @@ func (r *resyncer) completeNoted(ctx context.Context) error {
 		if err != nil || len(entries) == 0 {
 			return err
 		}
-		last = entries[len(entries)-1].Position
+		last = entries[len(entries)-1]
 	}
 	return nil
 }
 
-// noted returns the next entities that the resync has noted, in the order of the feed, after a position.
-func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last int64) ([]feed.Entry, error) {
+// noted returns the next entities that the resync has noted after last, in the order of the feed. Malformed ones of a
+// snapshot may have the position of another one.
+func (r *resyncer) noted(ctx context.Context, db rowsQuerier, last feed.Entry) ([]feed.Entry, error) {
 	rows, err := db.Query(ctx, `
-		select id, version, position, updated, entity from resynced_entity
-		 where service = $1 and feed = $2 and position > $3 and entity is not null order by position limit $4`, r.service, r.Name, last, resyncChunk)
+		select id, version, position, coalesce(first_position, 0), updated, entity from resynced_entity
+		 where service = $1 and feed = $2 and (position, id) > ($3, $4) and entity is not null order by position, id limit $5`,
+		r.service, r.Name, last.Position, last.ID, resyncChunk)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
 		var entity []byte
-		err = row.Scan(&e.ID, &e.Version, &e.Position, &e.Updated, &entity)
+		err = row.Scan(&e.ID, &e.Version, &e.Position, &e.First, &e.Updated, &entity)
 		e.Updated, e.Entity = e.Updated.UTC(), entity
 		return e, err
 	})
 }
 
 func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad []rejection, err error) {
-	for last := int64(0); ; {
+	for last := (feed.Entry{}); ; {
 		entries, err := r.noted(ctx, tx, last)
 		if err != nil {
 			return 0, nil, err
@@ -262,7 +282,7 @@ func (r *resyncer) applyNoted(ctx context.Context, tx pgx.Tx) (applied int, bad 
 			return 0, nil, err
 		}
 		bad = append(bad, rejected...)
-		applied, last = applied+len(entries), entries[len(entries)-1].Position
+		applied, last = applied+len(entries), entries[len(entries)-1]
 	}
 }
 

@@ -200,7 +200,7 @@ func (st *state) committed(t *turn, bad []rejection) {
 		now.failingSince, now.stale = time.Time{}, false
 		st.saySucceeded(to)
 	}
-	now.cursor, now.etag, now.etagURL, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.asOf, to.lastSuccess
+	now.place, now.etag, now.etagURL, now.asOf, now.lastSuccess = to.place, to.etag, to.etagURL, to.asOf, to.lastSuccess
 }
 
 // endsAt takes where the source's feed ends, as it has just said, whatever becomes of its page.

@@ -42,8 +42,8 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	}{
 		{`delete from poll where id = any(array(
 			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`, nil},
-		{`update subscription set resync_cursor = '0' where service = $1 and resync_since < least(now(), $2) - $3::interval
-			and resync_cursor <> '0' and feed <> all($5) and $4 > 0`, []any{feeds}},
+		{`update subscription set resync_cursor = '0', snapshot = null where service = $1 and resync_since < least(now(), $2) - $3::interval
+			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($5) and $4 > 0`, []any{feeds}},
 		{`delete from resynced_entity where ctid = any(array(
 			select e.ctid from resynced_entity e join subscription using (service, feed)
 			 where service = $1 and resync_since < least(now(), $2) - $3::interval and feed <> all($5) limit $4))`, []any{feeds}},

@@ -34,6 +34,14 @@ type target struct {
 	unknown  atomic.Bool   // the outcome of a commit was unknown
 }
 
+// snapshotAt returns where a first copy or a resync goes on with a snapshot, or nil if it replays from the place.
+func (t *target) snapshotAt(at place) *feed.SnapshotPlace {
+	if !at.cursor.IsStart() || !at.inSnapshot() && (t.Replay || t.Entries != nil) {
+		return nil
+	}
+	return &at.snapshot
+}
+
 // saySucceeded notes in Current that this copy is up to date, since the service may act only on such copies.
 func (t *target) saySucceeded(to progress) {
 	if t.acting != nil {
@@ -201,7 +209,7 @@ func (t *target) create(ctx context.Context) error {
 	defer cancel()
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
-			update subscription set resync_cursor = '0', resync_history = '0', resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, resync_history = '0', resync_since = now(),
 			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
 			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
 			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,

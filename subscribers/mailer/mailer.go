@@ -95,7 +95,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	ids := batch.IDs()
 	past := make([]uuid.UUID, 0, len(batch.Entities))
 	for _, e := range batch.Entities {
-		if e.Position <= batch.Past {
+		if batch.IsPast(e) {
 			past = append(past, e.ID)
 		}
 	}

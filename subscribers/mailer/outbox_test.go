@@ -100,6 +100,13 @@ func TestPast(t *testing.T) {
 	b.customers(t, customerEntry(t, aCustomer(1, 1)), customerEntry(t, aCustomer(2, 1)), customerEntry(t, aCustomer(3, 1)))
 	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed), orderEntry(t, 2, 2, 1, order.Placed), orderEntry(t, 3, 3, 1, order.Placed))
 	b.mustWork(t)
+	known, begun := orderEntry(t, 9, 5, 3, order.Placed), orderEntry(t, 10, 6, 2, order.Placed) // of a snapshot, by their newest versions
+	known.First, begun.First = 2, 3
+	b.customers(t, customerEntry(t, aCustomer(5, 1)), customerEntry(t, aCustomer(6, 1)))
+	b.orders(t, known, begun)
+	b.mustWork(t)
+	b.want(t, 5, "skipped", 0)
+	b.want(t, 6, "sent", 1)
 	b.past = 0 // the source has another history: what is known stays as it is
 	b.orders(t, orderEntry(t, 7, 1, 2, order.Placed), orderEntry(t, 8, 4, 1, order.Placed))
 	b.customers(t, customerEntry(t, aCustomer(4, 1)))
