@@ -150,7 +150,11 @@ func TestServe(t *testing.T) {
 	if err := pool.QueryRow(t.Context(), `select feed_uuid('invoices', '42')`).Scan(&id); err != nil {
 		t.Fatal(err)
 	}
-	list, err := os.ReadFile(filepath.Join(cmd.Dir, ".edison", pool.Config().ConnConfig.Database+".erased"))
+	lists, err := filepath.Glob(filepath.Join(cmd.Dir, ".edison", "*"+pool.Config().ConnConfig.Database+".erased"))
+	if err != nil || len(lists) != 1 {
+		t.Fatal(lists, err)
+	}
+	list, err := os.ReadFile(lists[0])
 	if err != nil || !strings.Contains(string(list), " invoices "+id.String()) {
 		t.Errorf("the list of erased ids: %v %s", err, list)
 	}

@@ -101,7 +101,7 @@ func (tx *Tx) Check(ctx context.Context) error {
 		return err
 	}
 	for _, run := range all.place(nil) {
-		if _, err := tx.Exec(ctx, `select feed_check($1, $2::feed_entry[])`, run.feed, &run); err != nil {
+		if _, err := tx.Exec(ctx, `select feed_check_alone($1, $2::feed_entry[])`, run.feed, &run); err != nil {
 			return entryError(err)
 		}
 	}

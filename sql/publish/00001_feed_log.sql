@@ -50,10 +50,9 @@ $$;
 
 -- +goose StatementBegin
 -- feed_check raises integrity_constraint_violation for table feed_entry unless the entries may follow what the feed has: the versions
--- of an entity are 1, 2, 3 ..., and `updated` grows with them. That holds for as long as the head is locked. The plan is made
--- once, and by the index, also where it was made when the log was short.
+-- of an entity are 1, 2, 3 ..., and `updated` grows with them. That holds for as long as the head is locked.
 create function feed_check(feed_name text, entries feed_entry[]) returns void
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+language plpgsql as $$
 declare
     wrong record;
 begin
@@ -78,11 +77,23 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_lock locks a feed until the transaction ends, and gives its head, and the position from which on the mark is to move. It raises object_not_in_prerequisite_state for table feed if the
--- feed is gone or the log lacks the mark, as after the restore of a single table, and serialization_failure if the transaction's snapshot is
--- older than the head. The plans are made once, and by the indexes, also where they were made when the log was short.
-create function feed_lock(feed_name text, out at bigint, out running bytea, out next_mark bigint)
+-- feed_check_alone is feed_check for those who call nothing else. The plan is made once, and by the index, also where it was made when the
+-- log was short.
+create function feed_check_alone(feed_name text, entries feed_entry[]) returns void
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    perform feed_check(feed_name, entries);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_lock locks a feed until the transaction ends, and gives its head, and the position from which on the mark is to move. It raises
+-- object_not_in_prerequisite_state for table feed if the
+-- feed is gone or the log lacks the mark, as after the restore of a single table, and serialization_failure if the transaction's snapshot is
+-- older than the head.
+create function feed_lock(feed_name text, out at bigint, out running bytea, out next_mark bigint)
+language plpgsql as $$
 declare
     whole boolean;
 begin
@@ -107,11 +118,11 @@ $$;
 -- feed_append appends entries to a feed, whole rows with their positions and digests, if its head still is (expected_position,
 -- expected_digest), else it raises serialization_failure for table feed, and if feed_lock and feed_check pass them. Of the erased entities
 -- it takes away all that the feed says. Send it last, in one packet with the end of the transaction: from here on the feed's other
--- writers wait.
+-- writers wait. The plans are made once, and by the indexes, also where they were made when the log was short.
 create function feed_append(
     feed_name text, expected_position bigint, expected_digest bytea, entries feed_entry[], erased uuid[]
 ) returns void
-language plpgsql as $$
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     head   record := feed_lock(feed_name);
     new_at bigint := expected_position + cardinality(entries);
@@ -153,7 +164,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['feed_create(text)', 'feed_check(text, feed_entry[])', 'feed_append(text, bigint, bytea, feed_entry[], uuid[])'] loop
+    foreach name in array array['feed_create(text)', 'feed_check_alone(text, feed_entry[])', 'feed_append(text, bigint, bytea, feed_entry[], uuid[])'] loop
         execute format('alter function %s set search_path = %I', name, current_schema());
     end loop;
 end
