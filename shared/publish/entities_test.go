@@ -25,7 +25,7 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer tx.Rollback(context.WithoutCancel(t.Context()))
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
 		if _, err := tx.Exec(t.Context(), byIndex); err != nil {
 			t.Fatal(err)
 		}

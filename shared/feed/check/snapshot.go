@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -158,7 +159,7 @@ func (c *checker) snapshotFormats() error {
 		return err
 	}
 	events, a, err := c.events(rest)
-	if _, none := err.(skipError); none {
+	if errors.As(err, new(skipError)) {
 		return nil
 	} else if err != nil {
 		return err

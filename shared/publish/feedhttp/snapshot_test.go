@@ -229,9 +229,9 @@ func TestSnapshotProperty(t *testing.T) {
 		walkers := []*walker{begin(t)}
 		want := map[uuid.UUID]walked{}
 		var ids []uuid.UUID
-		change := func(t *rapid.T, append func(tx *publish.Tx)) {
+		change := func(t *rapid.T, write func(tx *publish.Tx)) {
 			err := rapid.SampledFrom(logs).Draw(t, "log").InTx(context.Background(), func(tx *publish.Tx) error {
-				append(tx)
+				write(tx)
 				return nil
 			})
 			if err != nil {
