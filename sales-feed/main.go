@@ -33,7 +33,7 @@ made later by SQL: select feed_create('invoices'). It appends what attached tabl
 makes the tables of the feeds if they are missing. If its role may not make or use them, it prints the SQL for their owner
 and ends with exit code 3.
 
-Both apps take an Idempotency-Key with POST: for 7 days the same request with the same key gets the first answer again, and
+Both apps take an Idempotency-Key with POST: for IDEMPOTENCY_KEY_AGE the same request with the same key gets the first answer again, and
 nothing is done twice. After that the key is forgotten.
 
 Settings of %s (environment):

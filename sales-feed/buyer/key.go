@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // Settings of the key that signs the credentials.
@@ -59,7 +60,7 @@ func (s Settings) key(dataDir string) (key Key, err error) {
 }
 
 func readKey(path string) (key Key, err error) {
-	text, err := os.ReadFile(path)
+	text, err := webserver.ReadFile(path)
 	if err == nil {
 		err = key.UnmarshalText([]byte(strings.TrimSpace(string(text))))
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,10 +27,15 @@ func TestKey(t *testing.T) {
 		}
 		return path
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe") // without a writer
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, env := range map[string]map[string]string{
 		"too short": {"BUYER_KEY": secret[1:]}, "with a space": {"BUYER_KEY": secret + " x"}, "with a line break": {"BUYER_KEY": secret + "\n"},
 		"both":         {"BUYER_KEY": secret, "BUYER_KEY_FILE": file(secret)},
 		"a short file": {"BUYER_KEY_FILE": file(secret[1:] + "\n")}, "an empty file": {"BUYER_KEY_FILE": file("")}, "no file": {"BUYER_KEY_FILE": "/nowhere/key"},
+		"a pipe": {"BUYER_KEY_FILE": pipe}, "an endless file": {"BUYER_KEY_FILE": "/dev/zero"},
 	} {
 		var s Settings
 		err := daemon.Parse(env, &s)

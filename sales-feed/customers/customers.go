@@ -27,6 +27,7 @@ type Settings struct {
 // AccountsSettings are the settings that only the customers app has.
 type AccountsSettings struct {
 	Buyer         buyer.Settings
+	Keys          source.KeySettings
 	Mail          smtp.Settings
 	StorefrontURL web.Site `env:"STOREFRONT_URL" envDefault:"http://localhost:8080" help:"the shop, from which browsers come to sign in, and the only site to which they return"`
 	ErasedFile    string   `env:"ERASED_FILE" help:"file with the ids of erased accounts, so that a restored dump does not bring them back; keep it apart from the database and its backups, shared by all replicas; defaults to DATA_DIR/customers.erased"`
@@ -39,7 +40,7 @@ func Help(w io.Writer) { shell.Help(w, AccountsSettings{}) }
 
 // Run serves the customers app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{Service: shell, Erasures: Erasures(settings), Sweep: sweep, Route: func(r *service.Router, log *publish.Log) error {
+	return source.App{Service: shell, Erasures: Erasures(settings), Keys: settings.Keys, Sweep: sweep, Route: func(r *service.Router, log *publish.Log) error {
 		return Route(r, log, settings)
 	}}.Run(ctx, settings.Settings, stdout)
 }

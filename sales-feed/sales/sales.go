@@ -28,6 +28,7 @@ type Settings struct {
 type ShopSettings struct {
 	CustomersURL web.Site `env:"CUSTOMERS_URL" envDefault:"http://localhost:8081" help:"the customers app: browsers are sent there to sign up and sign in, and return from there; sales itself sends it no requests"`
 	Buyer        buyer.Settings
+	Keys         source.KeySettings
 }
 
 var shell = service.Service{Name: "sales", Title: "Sales", Addr: "127.0.0.1:8080", Feeds: true, Migrations: Migrations()}
@@ -37,7 +38,7 @@ func Help(w io.Writer) { shell.Help(w, ShopSettings{}) }
 
 // Run serves the sales app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{Service: shell, Route: func(r *service.Router, log *publish.Log) error {
+	return source.App{Service: shell, Keys: settings.Keys, Route: func(r *service.Router, log *publish.Log) error {
 		return Route(r, log, settings)
 	}}.Run(ctx, settings.Settings, stdout)
 }

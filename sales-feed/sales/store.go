@@ -67,6 +67,10 @@ func (p *purchase) order(now time.Time) (*order.Order, error) {
 			refuse(field+"model", "is not on sale; GET /models lists the models")
 			continue
 		}
+		if len(l.Options) > len(m.Options) {
+			refuse(field+"options", "must be up to %d, each once", len(m.Options))
+			continue
+		}
 		line := order.Line{Model: m.Model, Options: l.Options, Quantity: l.Quantity, UnitPriceCents: m.PriceCents}
 		for j, name := range line.Options {
 			option, ok := m.Option(name)

@@ -13,10 +13,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/sales-feed/source"
 	"github.com/edison-cars/data-feeds/shared/daemon"
@@ -82,7 +84,7 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	}
 	defer p.Close()
 	log, err := publish.Open(ctx, p.Pool, publish.Options{
-		Logger: logger, FromSQL: true, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig.Database)},
+		Logger: logger, FromSQL: true, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig)},
 	})
 	if err != nil {
 		return err
@@ -106,8 +108,11 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	return p.Serve(ctx)
 }
 
-func erasedFile(settings Settings, database string) string {
-	return cmp.Or(settings.ErasedFile, filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), url.PathEscape(database)+".erased"))
+// erasedFile returns the path of the list. By default it has the address of the database in its name: databases that do
+// not share a history, such as one and a copy of it, must not share a list.
+func erasedFile(settings Settings, at *pgx.ConnConfig) string {
+	name := url.PathEscape(fmt.Sprintf("%s:%d:%s", strings.TrimPrefix(at.Host, "/"), at.Port, at.Database))
+	return cmp.Or(settings.ErasedFile, filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), name+".erased"))
 }
 
 // A follower keeps the feeds of a source as the database has them.

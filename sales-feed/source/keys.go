@@ -8,10 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/edison-cars/data-feeds/shared/service"
 )
 
-// KeyAge is the minimum time for which an Idempotency-Key is kept after its first answer.
-const KeyAge = 7 * 24 * time.Hour
+// KeySettings say what is kept of repeated requests.
+type KeySettings struct {
+	Age service.Age `env:"IDEMPOTENCY_KEY_AGE" envDefault:"168h" help:"how long an Idempotency-Key is kept after its first answer, at least 1h"`
+}
 
 const (
 	keysAtOnce    = 500                    // removed in one transaction at most
@@ -25,10 +29,10 @@ var began = time.Now()
 // is wrong for a while, of the database or of the machine, does not make an answer be forgotten early.
 func SteadyTime() time.Time { return began.Add(time.Since(began)) }
 
-// removeOld removes idempotency keys that are older than KeyAge, and runs the statement sweep, until ctx ends.
-func removeOld(ctx context.Context, pool *pgxpool.Pool, sweep string, logger *slog.Logger) {
+// removeOld removes idempotency keys that are older than age, and runs the statement sweep, until ctx ends.
+func removeOld(ctx context.Context, pool *pgxpool.Pool, age service.Age, sweep string, logger *slog.Logger) {
 	for ctx.Err() == nil {
-		n, err := removeKeys(ctx, pool)
+		n, err := removeKeys(ctx, pool, age)
 		if err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "removing old idempotency keys failed", "error", err)
 		}
@@ -50,9 +54,9 @@ func removeOld(ctx context.Context, pool *pgxpool.Pool, sweep string, logger *sl
 	}
 }
 
-// removeKeys removes up to keysAtOnce keys older than KeyAge, the oldest first, and returns their number, which is 0
+// removeKeys removes up to keysAtOnce keys older than age, the oldest first, and returns their number, which is 0
 // while another process removes keys.
-func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
+func removeKeys(ctx context.Context, pool *pgxpool.Pool, age service.Age) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
@@ -64,7 +68,7 @@ func removeKeys(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 		b.Queue(`set local synchronous_commit = off`) // a key that reappears after a crash is removed again
 		b.Queue(`delete from idempotency_key where key = any(array(
 			select key from idempotency_key where created_at < least(now(), $1) - $2::interval order by created_at limit $3))`,
-			SteadyTime(), KeyAge, keysAtOnce).Exec(
+			SteadyTime(), time.Duration(age), keysAtOnce).Exec(
 			func(done pgconn.CommandTag) error {
 				n = done.RowsAffected()
 				return nil

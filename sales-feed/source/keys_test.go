@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/sql"
 )
 
@@ -20,6 +21,8 @@ func exec(t *testing.T, pool *pgxpool.Pool, statement string, args ...any) {
 		t.Fatal(err)
 	}
 }
+
+const week = service.Age(7 * 24 * time.Hour)
 
 func TestRemoveKeys(t *testing.T) {
 	t.Parallel()
@@ -45,7 +48,7 @@ func TestRemoveKeys(t *testing.T) {
 			}
 			remove := func(want int64) {
 				t.Helper()
-				if n, err := removeKeys(t.Context(), pool); err != nil || n != want {
+				if n, err := removeKeys(t.Context(), pool, week); err != nil || n != want {
 					t.Errorf("%d keys are removed, %v, want %d", n, err, want)
 				}
 			}
@@ -88,7 +91,7 @@ func TestKeysAndAWrongClock(t *testing.T) {
 			pool := pgtest.New(t, sql.Migrations("publish"), sql.Migrations("sales"))
 			exec(t, pool, `insert into idempotency_key (key, request_hash, answer) values ('kept', '', '')`)
 			pgtest.SetClock(t, pool, wrong, "idempotency_key", "created_at")
-			if n, err := removeKeys(t.Context(), pool); err != nil || n != 0 {
+			if n, err := removeKeys(t.Context(), pool, week); err != nil || n != 0 {
 				t.Errorf("%d keys are removed, %v", n, err)
 			}
 		})

@@ -22,7 +22,7 @@ import (
 const ReadTimeout = 10 * time.Second
 
 // Once executes a request at most once per Idempotency-Key ("" means no key). A repeated request gets the first answer
-// again, for at least KeyAge. A different request with the same key gets a problem. In the transaction that executes
+// again, until the key is removed. A different request with the same key gets a problem. In the transaction that executes
 // the request, do must insert the key, the hash and its answer as JSON into the table idempotency_key. The first answer
 // is repeated only when it is durable.
 func Once[T any](ctx context.Context, pool *pgxpool.Pool, log *publish.Log, key string, request any, do func(hash []byte) (*T, error)) (*T, error) {

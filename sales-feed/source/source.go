@@ -31,6 +31,7 @@ import (
 type App struct {
 	service.Service
 	Erasures publish.Erasures // of personal feeds; else zero
+	Keys     KeySettings
 	Sweep    string           // an SQL statement that deletes expired rows, every minute; empty means none
 	// Route adds the app's routes. The settings of the router are complete.
 	Route func(*service.Router, *publish.Log) error
@@ -65,7 +66,7 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	}
 	background, stop := context.WithCancel(ctx)
 	var removing sync.WaitGroup
-	removing.Go(func() { removeOld(background, p.Pool, a.Sweep, logger) })
+	removing.Go(func() { removeOld(background, p.Pool, a.Keys.Age, a.Sweep, logger) })
 	defer removing.Wait()
 	defer stop()
 	return p.Serve(ctx)

@@ -2,6 +2,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/web"
+	"github.com/edison-cars/data-feeds/shared/webserver"
 )
 
 // A Role is a set of rights. Each role includes the rights of the ones before it.
@@ -163,13 +165,14 @@ func (s Settings) valid() (all Tokens, content string, err error) {
 	if s.TokensFile == "" {
 		return s.Tokens, "", nil
 	}
-	if content, err = readFile(s.TokensFile); err == nil {
-		all, err = s.Tokens.with(content)
+	text, err := webserver.ReadFile(s.TokensFile)
+	if err == nil {
+		all, err = s.Tokens.with(string(text))
 	}
 	if err != nil {
 		err = fmt.Errorf("TOKENS_FILE: %w", err)
 	}
-	return all, content, err
+	return all, string(text), err
 }
 
 // Shut reports whether no client has any role: access is closed and no token is listed.
@@ -262,20 +265,20 @@ func (a *Access) readAgain(ctx context.Context) {
 
 // settled returns the file's content once it has stayed the same for a moment.
 func (a *Access) settled(ctx context.Context) (string, error) {
-	text, err := readFile(a.file)
-	if err != nil || text == a.content {
-		return text, err
+	text, err := webserver.ReadFile(a.file)
+	if err != nil || string(text) == a.content {
+		return string(text), err
 	}
 	select {
 	case <-ctx.Done():
 		return a.content, nil
 	case <-time.After(settles):
 	}
-	again, err := readFile(a.file)
-	if err == nil && again != text {
+	again, err := webserver.ReadFile(a.file)
+	if err == nil && !bytes.Equal(again, text) {
 		return a.content, nil
 	}
-	return again, err
+	return string(again), err
 }
 
 func (a *Access) revoke(gone []*token) {

@@ -6,9 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,10 +18,7 @@ import (
 // tokenPrefix identifies a token wherever it appears.
 const tokenPrefix = "datafeed_"
 
-const (
-	maxToken = 256     // bytes
-	maxFile  = 1 << 20 // bytes of a file of tokens
-)
+const maxToken = 256 // bytes
 
 // NewToken returns a random token of 130 bits, usable in headers and URLs, and its hash in the form that [Tokens] read.
 // SHA-256 without salt and stretching suffices for a random secret.
@@ -170,24 +165,4 @@ func (t *Tokens) operators() bool {
 		}
 	}
 	return false
-}
-
-func readFile(name string) (string, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() { // reading a pipe may block for ever
-		return "", fmt.Errorf("%s is not a regular file", name)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxFile)
-	}
-	return string(text), err
 }

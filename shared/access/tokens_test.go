@@ -141,7 +141,7 @@ func TestTokensFile(t *testing.T) {
 		"a line cut off":       {write("half", "ada:operator:"+hash+"\nbob:reader:"+hash[:20]+"\n"), "line 2"},
 		"a hash twice":         {write("twice", "ada:operator:"+hash+"\n\nbob:reader:"+hash+"\n"), "line 3"},
 		"a hash of TOKENS":     {write("both", "ada:operator:"+hash+"\nbob:reader:"+hashInBoth+"\n"), "line 2"},
-		"endless":              {write("endless", strings.Repeat("#\n", maxFile)), "more than"},
+		"endless":              {write("endless", strings.Repeat("#\n", 1<<20)), "more than"},
 		"another kind of file": {write("binary", "\x7fELF\x00\xff\n"), "line 1"},
 	} {
 		_, err := New(Settings{Tokens: listed, TokensFile: x.path}, Options{})

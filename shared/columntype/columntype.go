@@ -30,7 +30,8 @@ func Members(object jsontext.Value) (names []string) {
 	return names
 }
 
-// Of returns the type that a value suggests, or "" for null.
+// Of returns the type that a value suggests, or "" for null. The column keeps the value: a time with parts of a
+// microsecond, or a UUID with capitals, is text.
 func Of(v jsontext.Value) string {
 	switch v.Kind() {
 	case 'n':
@@ -47,10 +48,10 @@ func Of(v jsontext.Value) string {
 		if json.Unmarshal(v, &s) != nil {
 			return "text"
 		}
-		if _, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		if t, err := time.Parse(time.RFC3339Nano, s); err == nil && t.Nanosecond()%1000 == 0 {
 			return "timestamptz"
 		}
-		if _, err := uuid.Parse(s); err == nil && len(s) == 36 {
+		if id, err := uuid.Parse(s); err == nil && id.String() == s {
 			return "uuid"
 		}
 		return "text"

@@ -249,6 +249,19 @@ func TestLogThatNobodyReads(t *testing.T) {
 		stdout, _ := unread(t)
 		stop(t, run(t, stdout, stdout, nil))
 	})
+	t.Run("its reader is gone", func(t *testing.T) {
+		t.Parallel()
+		stdout, r := unread(t)
+		r.Close()
+		stderr, logged := unread(t)
+		stop(t, run(t, stdout, stderr, logged))
+	})
+	t.Run("the reader of stdout and stderr is gone", func(t *testing.T) {
+		t.Parallel()
+		stdout, r := unread(t)
+		r.Close()
+		stop(t, run(t, stdout, stdout, nil))
+	})
 	t.Run("read again", func(t *testing.T) {
 		t.Parallel()
 		stdout, r := unread(t)
@@ -289,6 +302,21 @@ func TestLogThatIsReadSlowly(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // until the last line is taken
 	})
+}
+
+// A clock that was in the far future for a while, where times are by the calendar alone, loses no line.
+func TestLogAfterAClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	p := &patientWriter{w: &b, last: time.Date(2160, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for range 1000 {
+		if _, err := p.Write([]byte("a line\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.String() != strings.Repeat("a line\n", 1000) {
+		t.Errorf("%.300s", b.String())
+	}
 }
 
 // A slowWriter takes 900 ms for each line.

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -39,12 +42,14 @@ func (l Level) slog() (slog.Level, error) {
 
 // Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
 // passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
-// holds up nothing: it gets no more lines until it has taken that one.
+// holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader of
+// its stdout or stderr is gone: writes fail instead of ending it.
 func Logger(w io.Writer, level Level) (*slog.Logger, error) {
 	min, err := level.slog()
 	if err != nil {
 		return nil, Usagef("LOG_LEVEL: %w", err)
 	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
 }
 
@@ -79,10 +84,10 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", time.Now().UTC().Format(timeFormat), p.dropped), text...)
 	}
 	began := time.Now()
-	p.waited = max(p.waited-began.Sub(p.last)/10, 0)
+	p.waited = max(p.waited-max(began.Sub(p.last), 0)/10, 0) // a clock may jump
 	defer func() {
 		p.last = time.Now()
-		p.waited += p.last.Sub(began)
+		p.waited = min(p.waited+max(p.last.Sub(began), 0), patience)
 	}()
 	written := make(chan error, 1)
 	go func() {

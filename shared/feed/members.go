@@ -76,13 +76,13 @@ func plain(e Entry) Shown {
 	m := membersOf(e.Entity)
 	title := map[string]string{}
 	for _, x := range m.inner {
-		if x.kind == '"' && m.kind == '{' {
+		if m.kind == '{' && (x.kind == '"' || x.kind == '0' && x.name == "id") {
 			title[x.name] = x.text
 		}
 	}
 	var b strings.Builder
 	m.writeHTML(&b)
-	return Shown{Title: cmp.Or(title["title"], title["name"], e.ID.String()), HTML: b.String(), XML: m}
+	return Shown{Title: cmp.Or(title["title"], title["name"], title["id"], e.ID.String()), HTML: b.String(), XML: m}
 }
 
 // writeHTML writes an object as a description list, an array as a list, and any other value as text.

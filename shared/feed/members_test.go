@@ -20,8 +20,13 @@ func TestMembers(t *testing.T) {
 			`{"name":"Ada & <Co>","n":1.50}`, "Ada & <Co>",
 			"<dl><dt>name</dt><dd>Ada &amp; &lt;Co&gt;</dd><dt>n</dt><dd>1.50</dd></dl>", "<name>Ada &amp; &lt;Co&gt;</name><n>1.50</n>",
 		},
-		"a title before a name": {`{"name":"x","title":"T"}`, "T", "", "<name>x</name><title>T</title>"},
-		"no text as a name":     {`{"name":7,"title":""}`, id.String(), "", "<name>7</name><title></title>"},
+		"a title before a name":  {`{"name":"x","title":"T"}`, "T", "", "<name>x</name><title>T</title>"},
+		"an id that is a number": {`{"id":42,"total":1}`, "42", "", "<id>42</id>"},
+		"an id that is text":     {`{"id":"A-7","title":null}`, "A-7", "", "<id>A-7</id>"},
+		"a name before an id":    {`{"id":42,"name":"x"}`, "x", "", "<id>42</id>"},
+		"no id of one value":     {`{"id":{"a":1}}`, id.String(), "", "<id><a>1</a></id>"},
+		"null as an id":          {`{"id":null,"n":{"id":3}}`, id.String(), "", "<n><id>3</id></n>"},
+		"no text as a name":      {`{"name":7,"title":""}`, id.String(), "", "<name>7</name><title></title>"},
 		"nested": {
 			`{"lines":[{"sku":"a","n":[1,[2]]},{}],"to":{"city":"Paris"}}`, id.String(),
 			"<dl><dt>lines</dt><dd><ul><li><dl><dt>sku</dt><dd>a</dd><dt>n</dt><dd><ul><li>1</li><li><ul><li>2</li></ul></li></ul></dd></dl></li><li></li></ul></dd>" +

@@ -101,7 +101,7 @@ type Description struct {
 	Text  string // one sentence
 	ID    string // an IRI that never changes (RFC 4287 section 4.2.6)
 	// Show puts an entry that is no tombstone into words. Nil makes words, HTML and XML of the entity's members;
-	// the title is that member or name, or else the id.
+	// the title is the member title, name or id, or else the entry's id.
 	Show func(Entry) (Shown, error)
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.

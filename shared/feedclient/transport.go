@@ -1,7 +1,6 @@
 package feedclient
 
 import (
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -20,14 +19,7 @@ type transport struct {
 	since time.Time // none of its connections was opened before
 }
 
-// newTransport returns a transport. An HTTP/2 connection without data for 10 s is checked by a PING, and closed if that
-// has no answer within 5 s.
-func newTransport() *transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
-	return &transport{http: t, since: time.Now()}
-}
+func newTransport() *transport { return &transport{http: NewTransport(), since: time.Now()} }
 
 // RoundTrip sends a request.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -58,6 +58,9 @@ func configureSessions(cfg *pgxpool.Config) {
 		defer cancel()
 		conn.CustomData()[openedAt] = time.Now()
 		_, err := conn.Exec(ctx, set).ReadAll()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("the server, or a connection pooler without a free session, does not answer within %v: %w", cfg.ConnConfig.ConnectTimeout, err)
+		}
 		return err
 	}
 	cfg.ConnConfig.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
@@ -142,8 +145,7 @@ func Unlocked(ctx context.Context, pool *pgxpool.Pool, use Use, tables []string)
 }
 
 // checkSession refuses a database that does not accept writes or does not store text as UTF-8, and a pooler that does
-// not give each connection a session of its own: locks would remain in others' sessions, and settings and notifications
-// would be lost.
+// not give each connection a session of its own.
 func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -161,15 +163,76 @@ func checkSession(ctx context.Context, cfg *pgx.ConnConfig, conn *pgconn.PgConn)
 	if string(row[0]) == fmt.Sprint(conn.PID()) { // which a pooler invents
 		return nil
 	}
-	second, err := pgx.ConnectConfig(ctx, cfg)
+	return checkPooler(ctx, cfg, conn)
+}
+
+// minSessions is the fewest sessions with which a process can work: those that it holds for good, and one more.
+const minSessions = 6
+
+// checkPooler refuses a pooler that shares sessions between connections, gives this process too few, or passes one on
+// with what its last user has left there. Locks would remain in others' sessions, and settings and notifications would
+// be lost.
+func checkPooler(ctx context.Context, cfg *pgx.ConnConfig, first *pgconn.PgConn) error {
+	all := []*pgconn.PgConn{first}
+	var others []*pgx.Conn
+	closeOthers := func() {
+		for _, conn := range others {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+		others = nil
+	}
+	defer func() { closeOthers() }()
+	another := func() error {
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		if err != nil {
+			return fmt.Errorf("the connection pooler does not give this process %d sessions at once: allow for 20 of each process "+
+				"(PgBouncer: default_pool_size, max_db_connections): %w", minSessions, err)
+		}
+		all, others = append(all, conn.PgConn()), append(others, conn)
+		return nil
+	}
+	if err := another(); err != nil {
+		return err
+	}
+	if shared, err := shareSessions(ctx, all[0], all[1]); err != nil || shared {
+		return cmp.Or(err, errShared)
+	}
+	for len(all) < minSessions {
+		if err := another(); err != nil {
+			return err
+		}
+	}
+	for _, conn := range all {
+		if err := markSession(ctx, conn); err != nil {
+			return err
+		}
+	}
+	closeOthers()
+	if err := another(); err != nil { // by default it gets the session that was given back last
+		return err
+	}
+	return markSession(ctx, all[minSessions])
+}
+
+var errLeft = errors.New("the connection pooler gives a session to another connection with what the one before has left there, such as locks: " +
+	"it has to reset sessions (PgBouncer: server_reset_query = DISCARD ALL)")
+
+// markSession leaves something of each kind in the session, or returns errLeft if there is something.
+func markSession(ctx context.Context, conn *pgconn.PgConn) error {
+	results, err := conn.Exec(ctx, `
+		select coalesce(current_setting('datafeed.session', true), '') <> ''
+		    or exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
+		    or exists (select from pg_listening_channels())
+		    or exists (select from pg_prepared_statements where name not like 'PGBOUNCER%')`).ReadAll()
 	if err != nil {
-		return fmt.Errorf("open a second session through the connection pooler: %w", err)
+		return err
 	}
-	defer second.Close(context.WithoutCancel(ctx))
-	shared, err := shareSessions(ctx, conn, second.PgConn())
-	if err == nil && shared {
-		err = errShared
+	if string(results[0].Rows[0][0]) == "t" {
+		return errLeft
 	}
+	_, err = conn.Exec(ctx, `
+		select set_config('datafeed.session', 'used', false), pg_advisory_lock_shared(hashtext('datafeed.session'));
+		listen datafeed_session; prepare datafeed_session as select 1`).ReadAll()
 	return err
 }
 

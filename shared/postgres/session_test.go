@@ -323,6 +323,28 @@ func TestPooler(t *testing.T) {
 			}
 		})
 	}
+	for name, x := range map[string]struct{ setting, says string }{
+		"sessions that are not reset":            {"server_reset_query =", "server_reset_query = DISCARD ALL"},
+		"sessions that keep locks":               {"server_reset_query = RESET ALL; DEALLOCATE ALL; UNLISTEN *", "server_reset_query = DISCARD ALL"},
+		"sessions that keep settings":            {"server_reset_query = SELECT pg_advisory_unlock_all(); DEALLOCATE ALL; UNLISTEN *", "server_reset_query = DISCARD ALL"},
+		"sessions that keep prepared statements": {"server_reset_query = SELECT pg_advisory_unlock_all(); RESET ALL; UNLISTEN *", "server_reset_query = DISCARD ALL"},
+		"sessions that keep listening":           {"server_reset_query = SELECT pg_advisory_unlock_all(); RESET ALL; DEALLOCATE ALL", "server_reset_query = DISCARD ALL"},
+		"one session":                            {"default_pool_size = 1\nquery_wait_timeout = 1", "default_pool_size"},
+		"too few sessions":                       {"default_pool_size = 5\nquery_wait_timeout = 1", "default_pool_size"},
+		"too few connections":                    {"max_client_conn = 5", "default_pool_size"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			through := pgtest.Bouncer(t, pgtest.URL(pgtest.New(t)), "session", x.setting)
+			db, err := postgres.Open(t.Context(), postgres.Config{URL: through, Name: "sales"}, parts)
+			if err == nil {
+				db.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), x.says) {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("session pooling is taken", func(t *testing.T) {
 		t.Parallel()
 		pool := pgtest.New(t)

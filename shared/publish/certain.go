@@ -81,10 +81,7 @@ func (e final) orNil() error {
 }
 
 // lostSwap reports whether another writer appended first.
-func lostSwap(err error) bool {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pgErr.Code == "40001" && pgErr.TableName == "feed"
-}
+func lostSwap(err error) bool { return isCode(err, "40001") && !errors.As(err, &final{}) }
 
 // connectionLost reports whether the outcome of what was sent is unknown.
 func connectionLost(err error) bool {
@@ -102,10 +99,10 @@ func isCode(err error, code string) bool {
 	return ok && pgErr.Code == code
 }
 
-// incomplete wraps ErrIncomplete around the error of an append to a log that does not end at the head.
+// incomplete wraps ErrIncomplete around the error of an append to a log that lacks an entry that it had.
 func incomplete(err error) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	if ok && (pgErr.ConstraintName == "feed_entry_pkey" || pgErr.Code == "55000" && pgErr.TableName == "feed") {
+	if ok && pgErr.Code == "55000" && pgErr.TableName == "feed" {
 		return fmt.Errorf("%w %w", ErrIncomplete, err)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,6 +26,7 @@ var ErrNotListed = errors.New("the list of erased ids cannot be written")
 const (
 	listLockTimeout = 2 * time.Second // for another process that has locked the list
 	listTail        = 512             // bytes from the end in which the last line is searched first
+	ofLog           = "# Of the log " // and its id, on a line
 	listHead        = `# Ids that were erased from feeds: time, feed, id. They are erased again where a restored dump brings them back.
 # Only ever add to this file, and never restore an older state of it.
 `
@@ -92,6 +94,30 @@ func (l *erasedList) create(mayMake bool) (made bool, err error) {
 		}
 	}
 	return true, err
+}
+
+// claim notes on the list of which log it is. It returns an error if the list is of another one: what is erased in one
+// would be erased in the other.
+func (l *erasedList) claim(log uuid.UUID) error {
+	text, err := os.ReadFile(l.path)
+	if err != nil {
+		return fmt.Errorf("read the list of erased ids: %w", err)
+	}
+	other := ""
+	for line := range strings.Lines(string(text)) {
+		id, is := strings.CutPrefix(strings.TrimSpace(line), ofLog)
+		if is && id == log.String() {
+			return nil
+		} else if is {
+			other = id
+		}
+	}
+	if other != "" {
+		return fmt.Errorf("the list of erased ids %s is of another log, %s, and this one is %s: each needs a list of its own, so set ERASED_FILE. "+
+			"If this log takes the place of that one, which is gone, add the line %q to the list", l.path, other, log, ofLog+log.String())
+	}
+	_, _, err = l.append([]byte(ofLog + log.String() + "\n"))
+	return err
 }
 
 func syncFolder(path string) error {
@@ -193,7 +219,7 @@ func (l *erasedList) know(ids []erasedID) {
 	}
 }
 
-// parseErased reads a line: time, feed and id. The id comes last, so that a line that was cut off is not valid. Empty
+// parseErased reads a line: time, feed as in its URL, and id. The id comes last, so that a line that was cut off is not valid. Empty
 // lines and those that begin with # are ignored.
 func parseErased(line string) (e erasedID, ok bool, err error) {
 	fields := strings.Fields(line)
@@ -206,7 +232,9 @@ func parseErased(line string) (e erasedID, ok bool, err error) {
 	if _, err := time.Parse(time.RFC3339, fields[0]); err != nil {
 		return e, false, errors.New("does not begin with a time such as 2026-11-28T21:04:05Z")
 	}
-	e.feed = fields[1]
+	if e.feed, err = url.PathUnescape(fields[1]); err != nil {
+		return e, false, errors.New("has a feed that is not written as in its URL")
+	}
 	if e.id, err = uuid.Parse(fields[2]); err != nil || len(fields[2]) != len(e.id.String()) {
 		return e, false, errors.New("does not end with a UUID of 36 characters")
 	}
@@ -223,7 +251,7 @@ func (l *erasedList) add(ids []erasedID, u *uncommitted) (was, is os.FileInfo, e
 	var lines bytes.Buffer
 	now := time.Now().UTC().Format(time.RFC3339)
 	for _, e := range ids {
-		fmt.Fprintf(&lines, "%s %s %s\n", now, e.feed, e.id)
+		fmt.Fprintf(&lines, "%s %s %s\n", now, url.PathEscape(e.feed), e.id)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

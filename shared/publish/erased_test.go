@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -632,4 +633,76 @@ func TestErasedList(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A list is of one log. Another one neither erases what it names, nor starts.
+func TestListOfAnotherLog(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "erased")
+	one, other := people(t), people(t)
+	exec(t, other, `update feed_log set id = gen_random_uuid()`) // a database of a test is a copy
+	l, err := openPersonal(t, one, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.New()
+	signUp(t, l, id, "Ada")
+	if _, err := openPersonal(t, other, file, t.Output()); err == nil || !strings.Contains(err.Error(), "is of another log") || !strings.Contains(err.Error(), "ERASED_FILE") {
+		t.Errorf("another log starts with it: %v", err)
+	}
+	l.Close()
+	if _, err := openPersonal(t, one, file, t.Output()); err != nil {
+		t.Error("the log itself:", err)
+	}
+	var log string
+	if err := other.QueryRow(t.Context(), `select id::text from feed_log`).Scan(&log); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(ofLog + log + "\n")
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPersonal(t, other, file, t.Output()); err != nil {
+		t.Error("one that takes its place:", err)
+	}
+}
+
+// The name of a feed may be any text.
+func TestListOfFeedsWithOddNames(t *testing.T) {
+	t.Parallel()
+	pool, file := database(t), filepath.Join(t.TempDir(), "erased")
+	names := []string{"my people", " ", "#", "50%", "a\nb", "größe"}
+	for _, name := range names {
+		exec(t, pool, `select feed_create($1)`, name)
+	}
+	open := func() *Log {
+		l, err := Open(t.Context(), pool, Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), FromSQL: true, Erasures: Erasures{File: file}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		return l
+	}
+	l := open()
+	for _, name := range names {
+		exec(t, pool, `select feed_put($1, 1, '{}')`, name)
+		exec(t, pool, `select feed_erase($1, 1)`, name)
+	}
+	listed := func(l *Log, name string) bool {
+		is, err := l.reerasure.list.has(name, feed.EntityID(name, "1"))
+		return err == nil && is
+	}
+	for _, name := range names {
+		await(t, name+" is listed", func() bool { return listed(l, name) })
+	}
+	l.Close()
+	l = open()
+	for _, name := range names {
+		if !listed(l, name) {
+			t.Errorf("%q is not listed after a restart", name)
+		}
+	}
 }

@@ -303,16 +303,19 @@ func (l *Log) check(ctx context.Context, pending pending) error {
 	return pending.check()
 }
 
-// lockHeads locks the head rows of the feeds until the transaction ends, and returns the heads. The server ends the
-// transaction if this client stalls.
+// lockHeads locks the feeds until the transaction ends, and returns their heads. The server ends the transaction if this
+// client stalls.
 func lockHeads(ctx context.Context, conn *pgxpool.Conn, feeds []string) (map[string]Head, error) {
 	var b pgx.Batch
 	b.Queue(`set local idle_in_transaction_session_timeout = '5s'`)
-	b.Queue(`select name, position, digest, erasures from feed where name = any($1) order by name collate "C" for update`, feeds)
+	b.Queue(`select from feed where name = any($1) order by name collate "C" for update`, feeds)
+	b.Queue(`select name, position, digest, erasures from feed_head where name = any($1)`, feeds) // sees what the last holder has committed
 	results := conn.SendBatch(ctx, &b)
 	defer results.Close()
-	if _, err := results.Exec(); err != nil {
-		return nil, err
+	for range 2 {
+		if _, err := results.Exec(); err != nil {
+			return nil, err
+		}
 	}
 	rows, err := results.Query()
 	if err != nil {

@@ -29,12 +29,6 @@ type look struct {
 	news     bool            // some head is not the one remembered
 }
 
-// isWhole is true for a row f of the table feed if the log has its last entry at the head. It reads the last entry
-// through the index, however long the log is; for "not exists (... position > f.position)" PostgreSQL may scan the
-// whole log.
-const isWhole = `(coalesce((select position from feed_entry where feed = f.name order by position desc limit 1), 0) <= f.position
-	and (f.position = 0 or exists (select from feed_entry where feed = f.name and position = f.position and digest = f.digest)))`
-
 // look reads the heads. It fails if the database is incomplete, or has something that the list says is erased.
 func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 	return seen, l.withListApplied(ctx, func() (err error) {
@@ -53,9 +47,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, `+isWhole+`, e.digest, current_setting('synchronous_standby_names') <> '',
+		select f.name, f.position, f.digest, f.erasures, f.listed, f.is_whole, e.digest, current_setting('synchronous_standby_names') <> '',
 		       pg_is_in_recovery()
-		  from feed f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
+		  from feed_head f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
 	if err != nil {
 		return nil, err
@@ -67,7 +61,7 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby, &recovering}, func() error {
 		switch {
 		case !whole:
-			return fmt.Errorf("%w The log of feed %s does not end at position %d: restore all tables of one dump", ErrIncomplete, name, position)
+			return fmt.Errorf("%w The log of feed %s lacks an entry that it had: restore all tables of one dump", ErrIncomplete, name)
 		case !l.follows(listed):
 			return ErrUnapplied
 		}

@@ -268,7 +268,7 @@ func logged(t testing.TB, pool *pgxpool.Pool) (log []row) {
 		t.Fatal(rows.Err())
 	}
 	var head Head
-	if err := pool.QueryRow(ctx, `select position, digest from feed where name = $1`, feedName).Scan(&head.Position, sliceOf(&head.Digest)); err != nil {
+	if err := pool.QueryRow(ctx, `select position, digest from feed_head where name = $1`, feedName).Scan(&head.Position, sliceOf(&head.Digest)); err != nil {
 		t.Fatal(err)
 	}
 	if head.Position != int64(len(log)) || head.Digest != digest {

@@ -92,7 +92,7 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 	heads := map[string]int64{}
 	rows, err := m.conn.Query(ctx, `
 		select name, position, extract(epoch from clock_timestamp() - s.staged_at)::float8, b.feed is not null
-		  from feed left join lateral (select staged_at from feed_staged where feed = name order by seq limit 1) as s on true
+		  from feed_head left join lateral (select staged_at from feed_staged where feed = name order by seq limit 1) as s on true
 		       left join feed_backfill b on b.feed = name and b.finished_at is null
 		 where not pg_is_in_recovery()`)
 	if err != nil {

@@ -49,8 +49,8 @@ func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size 
 // locate uses one statement, which sees one snapshot of the database.
 func (l *Log) locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
 	rows, err := l.pool.Query(ctx, `
-		select f.position, f.digest, f.erasures, f.listed, `+isWhole+`, pg_is_in_recovery(), e.position, e.digest, e.updated
-		  from feed f left join lateral (
+		select f.position, f.digest, f.erasures, f.listed, f.is_whole, pg_is_in_recovery(), e.position, e.digest, e.updated
+		  from feed_head f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any ($3::bigint[] || array[$4, f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
 		 where f.name = $1`, name, size, positions, cursor.Position)
@@ -80,7 +80,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 	var updated *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &recovering, &position, &digest, &updated}, func() error {
 		if !whole {
-			return fmt.Errorf("%w Its log does not end at position %d: restore all tables of one dump", ErrIncomplete, *end)
+			return fmt.Errorf("%w Its log lacks an entry that it had: restore all tables of one dump", ErrIncomplete)
 		}
 		head = &Head{*end, feed.Digest(endDigest), *erasures}
 		if position != nil {

@@ -44,13 +44,24 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 	r := &reerasure{Erasures: erasures, list: erasedList{path: erasures.File}}
 	var used bool
 	var erased int64
-	err := l.pool.QueryRow(ctx, `select coalesce(max(abs(listed)), 0) > 0, coalesce(sum(erasures), 0)::bigint from feed`).Scan(&used, &erased)
+	var log *uuid.UUID
+	err := l.pool.QueryRow(ctx, `
+		select coalesce(max(abs(listed)), 0) > 0, coalesce(sum(erasures), 0)::bigint, (select min(id::text)::uuid from feed_log) from feed`).Scan(&used, &erased, &log)
+	if err == nil && log == nil {
+		err = fmt.Errorf("%w The table feed_log is empty: restore all tables of one dump", ErrIncomplete)
+	}
 	if err != nil {
 		return err
 	}
 	made, err := r.list.create(!used)
 	if err == nil {
 		_, err = r.list.has("")
+	}
+	if err == nil {
+		err = r.list.claim(*log)
+	}
+	if err == nil {
+		_, err = r.list.has("") // of the list with the note
 	}
 	if err != nil {
 		return err
@@ -228,8 +239,12 @@ type application struct {
 
 // applyIn applies the list in a transaction.
 func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
-	lock := map[bool]string{true: " for update"}[a.locked]
-	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed order by name collate "C"`+lock)
+	if a.locked {
+		if _, err := tx.Exec(ctx, `select from feed order by name collate "C" for update`); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed_head`)
 	if err != nil {
 		return err
 	}
@@ -335,7 +350,7 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 		select min(name) from (select unnest($1::text[]) as name except `+constraintNames+`) as missing`,
 		l.reerasure.constraints).Scan(&missing)
 	if err == nil && missing == nil {
-		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed f where not `+isWhole).Scan(&missing)
+		err = tx.QueryRow(ctx, `select 'feed ' || min(name) from feed_head where not is_whole`).Scan(&missing)
 	}
 	if err == nil && missing != nil {
 		err = fmt.Errorf("%s is not complete: a restore is under way, or the dump is of an older version and needs a restart of this process", *missing)

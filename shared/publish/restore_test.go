@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -99,15 +100,13 @@ func runProgram(t *testing.T, program string, args ...string) {
 	}
 }
 
-// Tables that do not belong together, as after the restore of one of them, are neither served as a shorter history nor
-// written to.
+// A log that lacks the entry of its feed's mark, as after the restore of that table alone, is neither served as a shorter
+// history nor written to. Neither is one without its feed.
 func TestRestoredInPart(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "restores")
 	for name, restore := range map[string]string{
-		"an older head":     `update feed f set position = e.position, digest = e.digest from feed_entry e where e.position = 2`,
-		"an empty head":     `delete from feed; select feed_create('` + feedName + `')`,
-		"no head":           `delete from feed`,
+		"no feed":           `delete from feed`,
 		"an older log":      `delete from feed_entry where position > 2`,
 		"an empty log":      `truncate feed_entry`,
 		"another log":       `update feed_entry set digest = sha256(digest)`,
@@ -122,6 +121,7 @@ func TestRestoredInPart(t *testing.T) {
 			if err := l.Commit(t.Context(), put(thing(first, 1))); err != nil {
 				t.Fatal(err)
 			}
+			moveMark(t, pool)
 			fill(t, l, 4)
 			exec(t, pool, `create table kept_feed as table feed`)
 			exec(t, pool, `create table kept_entry as table feed_entry`)
@@ -155,7 +155,7 @@ func TestRestoredInPart(t *testing.T) {
 				t.Errorf("appendable: %v", err)
 			}
 			if other, err := Open(t.Context(), pool, Options{}); err == nil {
-				if name != "no head" && name != "nothing at all" { // which is as new
+				if name != "no feed" && name != "nothing at all" { // which is as a database that has no feed yet
 					t.Error("a process starts on it")
 				}
 				resp, body := get(t, serve(t, other), "GET", "/feeds/things?after=0&limit=10")
@@ -179,4 +179,95 @@ func TestRestoredInPart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// moveMark makes the next append move the mark, as one a minute later does.
+func moveMark(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	exec(t, pool, `update feed set marked_at = marked_at - interval '61 seconds'`)
+}
+
+// A log that has the entry of its feed's mark is the history, whatever its feed remembers: the row of a feed may be older,
+// and what a log lost within a minute is as after the restore of a dump.
+func TestMark(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "restores")
+	for name, test := range map[string]struct {
+		restore string
+		entries int
+	}{
+		"an older row of the feed": {`update feed set (marked_position, marked_digest) = (select position, digest from feed_entry where position = 2)`, 5},
+		"a new row of the feed":    {`delete from feed; select feed_create('` + feedName + `')`, 5},
+		"a log that ends later":    {`delete from feed_entry where position > 3`, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t)
+			l := openLog(t, pool)
+			server := serve(t, l)
+			fill(t, l, 5) // the first append moves the mark, later ones within a minute do not
+			exec(t, pool, `update feed set (marked_position, marked_digest) = (select position, digest from feed_entry where position = 3)`)
+			last := cursorAt(t, pool, 5).String()
+			exec(t, pool, test.restore)
+			waitFor(t, "the history to be served", func() bool {
+				resp, _ := get(t, server, "GET", "/feeds/things.json?limit=1&after="+last)
+				return (resp.StatusCode == http.StatusOK) == (test.entries == 5) && (resp.StatusCode == http.StatusGone) == (test.entries < 5)
+			})
+			for how, write := range writers {
+				if err := write(t.Context(), l, thing(uuid.New(), 1)); err != nil {
+					t.Errorf("%s: %v", how, err)
+				}
+			}
+			exec(t, pool, `select feed_put('`+feedName+`', 'a', '{}')`)
+			if n := len(logged(t, pool)); n != test.entries+3 {
+				t.Errorf("the log has %d entries, want %d", n, test.entries+3)
+			}
+		})
+	}
+	t.Run("moves with time, entries and erasures", func(t *testing.T) {
+		t.Parallel()
+		pool := database(t)
+		l := openLog(t, pool)
+		wantMark := func(why string, want int64) {
+			t.Helper()
+			var mark int64
+			if err := pool.QueryRow(t.Context(), `select marked_position from feed join feed_entry on (position, digest) = (marked_position, marked_digest)`).Scan(&mark); err != nil || mark != want {
+				t.Errorf("%s: the mark is at %d, want %d: %v", why, mark, want, err)
+			}
+		}
+		put := func(key string) { exec(t, pool, `select feed_put('`+feedName+`', $1::text, '{}')`, key) }
+		fill(t, l, 1)
+		wantMark("the first append", 1)
+		fill2 := func(n int) {
+			entries := make([]Entry, n)
+			for i := range entries {
+				entries[i] = thing(uuid.New(), 1)
+			}
+			appendAll(t, l, entries)
+		}
+		fill2(998)
+		put("a")
+		wantMark("999 further", 1)
+		put("b")
+		wantMark("1,000 further", 1001)
+		fill2(999)
+		wantMark("999 further", 1001)
+		fill2(1)
+		wantMark("1,000 further", 2001)
+		put("c")
+		moveMark(t, pool)
+		put("c")
+		wantMark("nothing was appended", 2001)
+		put("d")
+		wantMark("a minute later", 2003)
+		moveMark(t, pool)
+		fill2(1)
+		wantMark("a minute later", 2004)
+		exec(t, pool, `select feed_erase('`+feedName+`', 'a'::text)`)
+		wantMark("an erasure by SQL", 2005)
+		if err := l.InTx(t.Context(), func(tx *Tx) error { tx.Erase(feedName, numbered(1), 0, time.Time{}); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		wantMark("an erasure", 2006)
+	})
 }

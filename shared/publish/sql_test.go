@@ -272,24 +272,100 @@ func TestSQLWritersDoNotWait(t *testing.T) {
 	}
 }
 
-// An append that a transaction with an old snapshot has lost is a serialization failure, which clients repeat.
+// What a transaction with an old snapshot appends after another one has appended is a serialization failure, which clients
+// repeat, whatever it would append.
 func TestLostSQLAppend(t *testing.T) {
 	t.Parallel()
-	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+	const appendNext = `
+		with head as (select position, digest from feed_head)
+		select feed_append('things', position, digest, array[row('things', position + 1, 'put', $1::uuid, 1, now(), '{}', '', '', '')]::feed_entry[], null) from head`
+	for name, lost := range map[string]string{
+		"another state":                  `select feed_put('things', 1, '{"n":1}')`,
+		"another entity":                 `select feed_put('things', 'a'::text, '{"n":1}')`,
+		"the state of before":            `select feed_put('things', 1, '{"n":0}')`,
+		"the same state":                 `select feed_put('things', 1, '{"n":2}')`,
+		"a deletion":                     `select feed_delete('things', 1)`,
+		"a deletion of what is not":      `select feed_delete('things', 'a'::text)`,
+		"an erasure":                     `select feed_erase('things', 1)`,
+		"what is staged of another":      `insert into staged values (2); select feed_move('things')`,
+		"what is staged":                 `insert into staged values (1); select feed_move('things')`,
+		"what was staged before":         `select feed_move('things')`,
+		"an entry with its own position": appendNext,
+	} {
+		for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+			for _, from := range []string{"an empty feed", "a feed", "a feed with an old mark"} {
+				t.Run(fmt.Sprint(name, " ", level, " ", from), func(t *testing.T) {
+					t.Parallel()
+					pool := database(t)
+					exec(t, pool, `create table staged (id int primary key); create table other (id int primary key)`)
+					exec(t, pool, `select feed_attach('things', 'staged', 'id', mode => 'staged')`)
+					if from != "an empty feed" {
+						exec(t, pool, `select feed_put('things', 1, '{"n":0}')`)
+					}
+					if from == "a feed with an old mark" {
+						moveMark(t, pool)
+					}
+					if name == "what was staged before" {
+						exec(t, pool, `insert into staged values (3)`)
+					}
+					tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() { _ = tx.Rollback(context.Background()) }()
+					if _, err = tx.Exec(t.Context(), `select from other`); err != nil { // takes the snapshot
+						t.Fatal(err)
+					}
+					exec(t, pool, `select feed_put('things', 1, '{"n":2}')`)
+					if lost == appendNext {
+						_, err = tx.Exec(t.Context(), lost, uuid.New())
+					} else {
+						_, err = tx.Exec(t.Context(), lost)
+					}
+					if err == nil {
+						err = tx.Commit(t.Context())
+					}
+					if !isCode(err, "40001") {
+						t.Errorf("%v", err)
+					}
+					var last string
+					if err := pool.QueryRow(t.Context(), `select convert_from(payload, 'UTF8') from feed_entry order by position desc limit 1`).Scan(&last); err != nil || last != `{"n":2}` {
+						t.Errorf("the feed ends with %s, %v", last, err)
+					}
+					logged(t, pool)
+				})
+			}
+		}
+	}
+}
+
+// A transaction of any isolation level may append several times, and leaves nothing else in the log.
+func TestAppendsOfOneTransaction(t *testing.T) {
+	t.Parallel()
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
 		pool := database(t)
-		tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
-		if err != nil {
-			t.Fatal(err)
+		for range 2 {
+			tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback(context.Background()) }()
+			for _, statement := range []string{
+				`select feed_put('things', 1, '{"n":1}'); set constraints all immediate`, `savepoint a`, `select feed_put('things', 2, '{"n":2}')`,
+				`rollback to a`, `select feed_put('things', 1, '{"n":1}')`, `set constraints all deferred; select feed_put('things', 3, '{"n":3}')`,
+			} {
+				if _, err := tx.Exec(t.Context(), statement); err != nil {
+					t.Fatalf("%s: %s: %v", level, statement, err)
+				}
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatalf("%s: %v", level, err)
+			}
 		}
-		defer func() { _ = tx.Rollback(context.Background()) }()
-		if err := Put(t.Context(), tx.Exec, feedName, "1", map[string]int{"n": 1}); err != nil {
-			t.Fatal(err)
+		wantSays(t, pool, feedName, `1 {"n":1}`, `1 {"n":3}`)
+		if n := len(logged(t, pool)); n != 2 {
+			t.Errorf("%s: %d entries", level, n)
 		}
-		exec(t, pool, `select feed_put('things', 1, '{"n":2}')`)
-		if err := tx.Commit(t.Context()); !isCode(err, "40001") {
-			t.Errorf("%s: %v", level, err)
-		}
-		wantSays(t, pool, feedName, `1 {"n":2}`)
 	}
 }
 
@@ -513,6 +589,36 @@ func TestAttachedAmongOthers(t *testing.T) {
 				t.Errorf("%d changes are left: %v", left, err)
 			}
 		})
+	}
+}
+
+// The same row gives the same bytes in every session, whether all columns are published or some, and also where the row
+// is read again.
+func TestSameBytesInEverySession(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		for _, columns := range []string{"null", "array['at', 'f', 'g', 'i', 'b', 'r', 'id']"} {
+			pool := database(t)
+			exec(t, pool, `create table odd (id int primary key, at timestamptz, f float8, g real[], i interval, b bytea, r tstzrange, hidden int default 1)`)
+			exec(t, pool, `select feed_attach('things', 'odd', 'id', `+columns+`, $1)`, mode)
+			do := func(sql string) {
+				t.Helper()
+				exec(t, pool, sql+`; select feed_move('things')`)
+			}
+			do(`insert into odd values (1, '2026-01-02T03:04:05+02', 0.1::float8 + 0.2, '{0.1}', '1 day 02:03:04', '\x00ff', '[2026-01-02T03:04:05+02,)')`)
+			first := says(t, pool, feedName)
+			settings := `set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set extra_float_digits = -3; set intervalstyle = 'iso_8601'; set bytea_output = 'escape'; `
+			const end = `; reset timezone; reset datestyle; reset extra_float_digits; reset intervalstyle; reset bytea_output`
+			do(settings + `begin; update odd set i = i; commit` + end)
+			do(settings + `begin; update odd set id = 2; update odd set id = 1; commit` + end)
+			wantSays(t, pool, feedName, first...)
+			do(settings + `begin; update odd set i = '1 day'; update odd set i = '2 days'; commit` + end)
+			want := strings.Replace(strings.Replace(first[0], "1 {", "2 {", 1), "1 day 02:03:04", "2 days", 1)
+			wantSays(t, pool, feedName, append(first, want)...)
+			if !strings.Contains(first[0], `"f":0.30000000000000004,"g":[0.1],"i":"1 day 02:03:04","b":"\\x00ff"`) {
+				t.Errorf("the feed says %s", first[0])
+			}
+		}
 	}
 }
 

@@ -551,7 +551,7 @@ func TestDeposedPrimary(t *testing.T) {
 		t.Fatal(err)
 	}
 	var cursor string
-	if err := after.QueryRow(t.Context(), `select position || '-' || left(encode(digest, 'hex'), 12) from feed`).Scan(&cursor); err != nil {
+	if err := after.QueryRow(t.Context(), `select position || '-' || left(encode(digest, 'hex'), 12) from feed_head`).Scan(&cursor); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -47,6 +47,19 @@ type Settings struct {
 	DatabaseSettings
 }
 
+// An Age is how old something becomes before it is removed.
+type Age time.Duration
+
+// UnmarshalText reads a duration of at least an hour.
+func (a *Age) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d < time.Hour {
+		return errors.New("takes a duration of at least 1h, such as 168h")
+	}
+	*a = Age(d)
+	return nil
+}
+
 // HTTPSettings configure the server and the log.
 type HTTPSettings struct {
 	Addr      string   `env:"ADDR"` // "" means the service's default

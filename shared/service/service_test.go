@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 )
@@ -28,6 +29,19 @@ func open(t *testing.T, env map[string]string) (log string, err error) {
 	}
 	stop()
 	return out.String(), err
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	var a Age
+	if err := a.UnmarshalText([]byte("48h")); err != nil || time.Duration(a) != 48*time.Hour {
+		t.Errorf("%v, %v", a, err)
+	}
+	for _, bad := range []string{"59m", "-48h", "7 days", "7", ""} {
+		if err := a.UnmarshalText([]byte(bad)); err == nil || !strings.Contains(err.Error(), "at least 1h") || time.Duration(a) != 48*time.Hour {
+			t.Errorf("%q gives %v, %v", bad, a, err)
+		}
+	}
 }
 
 func TestWarnsOfShutAccess(t *testing.T) {

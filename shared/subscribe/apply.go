@@ -185,10 +185,11 @@ func (a *applier) upsertAtOnce(ctx context.Context, t *turn) error {
 }
 
 // move queues the statement that moves the cursor. The statement, and with it the transaction, fails if the cursor is
-// not at from, a resync has begun, or another process has other columns.
+// not at from, a resync has begun, or another process has other columns or another table.
 func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
-		update subscription set cursor = case when cursor = $3 and resync_cursor is null and coalesce(columns = $11, true) then $4 end, -- else null, which it cannot be
+		update subscription set cursor = case when cursor = $3 and resync_cursor is null and coalesce(columns = $11, true) and table_name = $12
+		       then $4 end, -- else null, which it cannot be
 		       etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
@@ -197,7 +198,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 	}
 	b.Queue(sql,
 		a.service, a.Name, t.from.cursor.String(), t.to.cursor.String(), t.to.etag, t.to.etagURL,
-		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(),
+		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(), a.Table,
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {

@@ -71,6 +71,13 @@ func ofOthers(err error) bool {
 	return ok && slices.Contains([]string{"23001", "23503", "23505", "23P01"}, pgErr.Code) // restrict, foreign key, unique, exclusion
 }
 
+// publishedBefore reports whether the service's log refused what Apply published, as it does when an entry is applied
+// again: Apply itself has taken the entry.
+func publishedBefore(failed error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](failed)
+	return ok && pgErr.ConstraintName == "feed_check"
+}
+
 const answerTimeout = 5 * time.Second
 
 // limitSteps sets timeouts in tx: a slow statement then fails, which shows that the database answers. A statement that

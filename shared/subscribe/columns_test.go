@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -129,4 +130,90 @@ func cursorOf(t *testing.T, p *poller) (cursor string) {
 		t.Fatal(err)
 	}
 	return cursor
+}
+
+// A process that was started later with another table gets all rows of it, though an earlier one still runs and holds
+// the lease until it ends.
+func TestAnotherTableWhileItRuns(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	exec(t, pool, `create table one (id uuid primary key, version bigint not null); create table two (like one including all)`)
+	begin := func(table string) *poller {
+		p, err := newPoller(pool, Options{Name: "test", PageSize: 10, Logger: discard}, Feed{
+			Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: table, Columns: []string{},
+		})
+		if err == nil {
+			err = p.create(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.fetcher.client.Close)
+		return p
+	}
+	rows := func(table string) int { return count(t, pool, `select count(*) from `+table) }
+	first := begin("one")
+	if err := first.poll(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	second := begin("two")
+	s.put(t, 26, 26)
+	for range 3 {
+		if err := first.poll(t.Context(), false); !errors.Is(err, errFenced) || rows("one") != 25 {
+			t.Errorf("the process with the old table has %d rows: %v", rows("one"), err)
+		}
+	}
+	if err := second.poll(t.Context(), false); err != nil || rows("two") != 26 {
+		t.Errorf("the new table has %d rows: %v", rows("two"), err)
+	}
+	s.put(t, 27, 27)
+	if err := first.poll(t.Context(), false); !errors.Is(err, errFenced) || rows("one") != 25 {
+		t.Errorf("the process with the old table has %d rows: %v", rows("one"), err)
+	}
+	if err := second.poll(t.Context(), false); err != nil || rows("two") != 27 {
+		t.Errorf("the new table has %d rows: %v", rows("two"), err)
+	}
+}
+
+// A process with a new table takes over from one that still runs.
+func TestTableChangesWhileItRuns(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.put(t, 1, 25)
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	exec(t, pool, `create table one (id uuid primary key, version bigint not null); create table two (like one including all)`)
+	run := func(table string, columns ...string) *Subscriber {
+		sub, err := New(t.Context(), pool, Options{Name: "test", PageSize: 10, Logger: discard}, Feed{
+			Name: "things", URL: s.feedURL(), Schedule: "@every 1s", Table: table, Columns: append([]string{}, columns...),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { sub.Run(ctx) })
+		t.Cleanup(func() {
+			stop()
+			running.Wait()
+		})
+		return sub
+	}
+	rows := func(table string) int { return count(t, pool, `select count(*) from `+table) }
+	run("one")
+	eventually(t, "the first table is filled", func() bool { return rows("one") == 25 })
+	run("two")
+	s.put(t, 26, 30)
+	eventually(t, "the second table is filled", func() bool { return rows("two") == 30 })
+	exec(t, pool, `alter table two add name text`)
+	run("two", "name")
+	eventually(t, "the new column is filled", func() bool {
+		return count(t, pool, `select count(name) from two`) == 30
+	})
+	s.put(t, 31, 31)
+	eventually(t, "it goes on", func() bool { return rows("two") == 31 })
+	if n := rows("one"); n != 25 {
+		t.Errorf("the first process has copied on, %d rows", n)
+	}
 }

@@ -111,6 +111,9 @@ func (q *quarantine) takes(ctx context.Context, e feed.Entry) bool {
 	defer cancel()
 	return q.inTx(ctx, func(*pgx.Batch) {}, func(tx pgx.Tx) error {
 		failed, err := q.attempt(ctx, tx, []feed.Entry{e}, false, q.step())
+		if publishedBefore(failed) {
+			return nil
+		}
 		return cmp.Or(err, failed)
 	}) == nil
 }

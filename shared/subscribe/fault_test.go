@@ -287,7 +287,7 @@ func (s *source) restored(t rapid.TB, position int) {
 	t.Helper()
 	exec(t, s.pool, `
 		with gone as (delete from feed_entry where position > $1)
-		update feed set (position, digest) = (select position, digest from feed_entry where position = $1)`, position)
+		update feed set marked_position = 0`, position)
 	s.history = s.history[:position]
 	clear(s.versions)
 	for _, e := range s.history {

@@ -27,7 +27,8 @@ type Feed struct {
 	// Table names the table in which Apply keeps one row for each entity that the source has, with the columns id
 	// (uuid, unique) and version (bigint). It may begin with a schema, as in "sales.purchase". The engine reads it to find out which entries are newer than the copy and,
 	// at the end of a resync, which entities the source no longer has. Two feeds of a database must not share a Table.
-	// If the Table of a feed changes, the feed is read again from its start.
+	// If the Table of a feed changes, the feed is read again from its start, and a process that still has another Table
+	// lets the later one copy, and copies nothing any more. The old table stays: drop it, since erasures do not reach it.
 	Table string
 	// Resync is a reason to read the feed again from its start, such as that Table was emptied. It counts when the
 	// subscriber is made. Empty means that there is none.
@@ -58,7 +59,7 @@ type Feed struct {
 	// the entries are copied again. With Apply, Columns names what Apply fills.
 	//
 	// If a column is new, a resync fills it. While processes of the service have different columns, only those copy that
-	// have the columns of the last one that was started.
+	// have the columns of the last one that was started, as with another Table.
 	Columns []string
 
 	// Apply brings the service's own tables to the state in the batch, in tx, which is read committed. Each entity of

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,7 +86,10 @@ func (l *lease) hold(ctx context.Context, said *string) error {
 	defer stop()
 	for mine := false; ; {
 		if got, err := l.look(ctx, conn, mine); err != nil {
-			return fmt.Errorf("the connection for the lock is lost: %w", err)
+			if !errors.Is(err, errSucceeded) {
+				err = fmt.Errorf("the connection for the lock is lost: %w", err)
+			}
+			return err
 		} else if got && !mine {
 			if *said != "" {
 				l.options.Logger.InfoContext(ctx, "polling")
@@ -132,6 +136,7 @@ func (l *lease) start(polling context.Context, all *sync.WaitGroup) {
 	for _, p := range l.pollers {
 		all.Go(func() { p.run(polling) })
 	}
+	all.Go(func() { (&sweeper{l.Subscriber}).run(polling) })
 	if l.options.Work != nil {
 		all.Go(func() { l.work(polling) })
 	}
@@ -146,11 +151,36 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
+// errSucceeded means that this process must not poll any more, and must let one that may have the lock.
+var errSucceeded = errors.New("a process of this service that was started later keeps the copy in another table, or with other columns")
+
+// succeeded returns errSucceeded if a later process has another table or other columns for a feed.
+func (l *lease) succeeded(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `select feed, table_name, columns from subscription where service = $1`, l.options.Name)
+	if err != nil {
+		return err
+	}
+	var name, table string
+	var columns []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &table, &columns}, func() error {
+		for _, p := range l.pollers {
+			if p.Name == name && (p.Table != table || columns != nil && !slices.Equal(columns, p.columns())) {
+				return fmt.Errorf("%w: see the feed %s", errSucceeded, name)
+			}
+		}
+		return nil
+	})
+	return err
+}
+
 // look tries to get the lock, unless mine says that it is held, and reads what others have changed in the database. It
 // reports whether the lock is held.
 func (l *lease) look(ctx context.Context, conn *pgx.Conn, mine bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatWait)
 	defer cancel()
+	if err := l.succeeded(ctx, conn); err != nil {
+		return false, err
+	}
 	if !mine {
 		if err := conn.QueryRow(ctx, `select pg_try_advisory_lock(`+lockKey+`)`, l.options.Name).Scan(&mine); err != nil {
 			return false, err

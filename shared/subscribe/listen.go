@@ -251,6 +251,7 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 	if written := last.Updated.Truncate(time.Millisecond); written.After(believed(at.asOf, time.Now())) && written.Before(time.Now()) {
 		to.asOf = written // all that the source had published by then is in the copy
 	}
+	l.state.endsAt(to.headPosition)
 	if err := l.applier.applyPage(ctx, new(turns), page, at, to); err != nil {
 		return err
 	}

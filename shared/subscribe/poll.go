@@ -178,6 +178,7 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 		}
 		p.state.noteHold(f, time.Since(began))
 		to := p.fetcher.behind(at, f, time.Since(began), time.Now())
+		p.state.endsAt(to.headPosition)
 		if err := p.applier.applyPage(ctx, &turns, f.Page, at, to); err != nil {
 			return err
 		}

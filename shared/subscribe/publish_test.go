@@ -144,7 +144,7 @@ func wantEchoed(t rapid.TB, pool *pgxpool.Pool) int64 {
 		t.Fatal(err)
 	}
 	var head int64
-	if err := pool.QueryRow(context.Background(), `select position from feed where name = 'echoes'`).Scan(&head); err != nil || head != last {
+	if err := pool.QueryRow(context.Background(), `select position from feed_head where name = 'echoes'`).Scan(&head); err != nil || head != last {
 		t.Fatalf("the head is at %d (%v), the last entry at %d", head, err, last)
 	}
 	c := copier{poller: &poller{target: &target{pool: pool}}}
@@ -208,6 +208,44 @@ func TestPublishing(t *testing.T) {
 		retries(t, server.URL+"/subscriptions/things/rejected/retry", `{"applied":3,"rejected":0}`)
 		if n := wantEchoed(t, c.pool); n != 25 {
 			t.Errorf("after the retry %d entries", n)
+		}
+	})
+
+	t.Run("an entry that is alone is rejected, though the log does not take again what it has of others", func(t *testing.T) {
+		t.Parallel()
+		fails := errors.New("no such model")
+		for name, x := range map[string]struct {
+			fails func(b *Batch) bool
+			bad   bool
+		}{
+			"it alone": {func(b *Batch) bool { return b.has(5) }, true}, "everything": {func(*Batch) bool { return true }, false},
+		} {
+			s := newSource(t)
+			c := newEchoer(t, s)
+			publishes := func(ctx context.Context, tx pgx.Tx, b *Batch) error { // each version once, whatever its echo was
+				for _, e := range b.Entities {
+					tx.(*publish.Tx).Append("echoes", publish.Entry{ID: e.ID, Version: e.Version, Updated: e.Updated, Payload: []byte(`{}`)})
+				}
+				return copyThings(ctx, tx, b)
+			}
+			c.Apply = publishes
+			s.put(t, 1, 2)
+			c.mustPoll(t)
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				if x.fails(b) {
+					return fails
+				}
+				return publishes(ctx, tx, b)
+			}
+			s.put(t, 5, 5)
+			if err := c.poll(t.Context()); x.bad {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				c.wantRejected(t, s, "no such model", 5)
+			} else if !errors.Is(err, fails) || c.stored(t).rejected > 0 {
+				t.Errorf("%s: %d are rejected: %v", name, c.stored(t).rejected, err)
+			}
 		}
 	})
 
@@ -392,7 +430,7 @@ func TestPublishingProperty(t *testing.T) {
 	exec(t, pool, `alter table echo add constraint banned check (echo !~ '[37] published$')`)
 	rapid.Check(t, func(rt *rapid.T) {
 		s.begin(rt)
-		exec(rt, pool, `truncate thing, echo, feed_entry, subscription cascade; update feed set position = 0, digest = sha256(name::bytea)`)
+		exec(rt, pool, `truncate thing, echo, feed_entry, subscription cascade; update feed set marked_position = 0`)
 		both := []*copier{s.copier(rt, pool, 10), s.copier(rt, pool, 10)}
 		for _, c := range both {
 			defer c.publishes(rt)()

@@ -208,7 +208,8 @@ func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []re
 			return nil
 		}
 	default:
-		if failed, err := q.attempt(ctx, tx, []feed.Entry{*q.witness.Load()}, false, q.step()); err != nil || failed == nil {
+		failed, err := q.attempt(ctx, tx, []feed.Entry{*q.witness.Load()}, false, q.step())
+		if err != nil || failed == nil || publishedBefore(failed) && !publishedBefore(refused) {
 			return err
 		}
 	}

@@ -84,6 +84,7 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 			return fmt.Errorf("%w: not modified, though nothing was there to modify", feed.ErrPage)
 		}
 		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
+		r.state.endsAt(to.headPosition)
 		if err := r.note(ctx, f.Page, at.resync.cursor); err != nil {
 			return err
 		}
@@ -167,8 +168,8 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			       failing_since = null, stale = false,
 			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
 			       resynced_at = now(), resynced_reason = resync_reason
-			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true)`,
-			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns()).Exec(fenced)
+			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true) and table_name = $8`,
+			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns(), r.Table).Exec(fenced)
 	}, func(tx pgx.Tx) (err error) {
 		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err

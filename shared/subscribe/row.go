@@ -82,16 +82,16 @@ func (r *row) begin(ctx context.Context, scheduled bool) (progress, error) {
 	return r.load(ctx)
 }
 
-// storeFailing stores since when polls fail, for the next process of the service.
+// storeFailing stores since when polls fail, and where the source's feed ends, for the other processes of the service.
 func (r *row) storeFailing(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatWait)
 	defer cancel()
 	at := r.state.current()
 	err := r.exec(ctx, `
-		update subscription set failing_since = $3, stale = stale or $4
+		update subscription set failing_since = $3, stale = stale or $4, head_position = $6
 		 where service = $1 and feed = $2 and last_success_at is not distinct from $5
-		       and (failing_since is distinct from $3 or $4 and not stale)`,
-		r.service, r.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess))
+		       and (failing_since is distinct from $3 or $4 and not stale or head_position <> $6)`,
+		r.service, r.Name, at.failingSince, at.stale, timeOrNull(at.lastSuccess), at.headPosition)
 	if err != nil { // the next failure tries it again
 		r.logger.DebugContext(ctx, "note of failing polls not stored", "feed", r.Name, "error", err)
 	}

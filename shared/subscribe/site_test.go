@@ -102,7 +102,7 @@ func TestSubscriptionsJSON(t *testing.T) {
 		return errors.Join(apply(ctx, tx, b), []error{nil, errors.New("no room")}[len(c.applied)-1])
 	}
 	_ = c.attempt()
-	want("on the way", map[string]any{"cursor": c.stored(t).cursor, "lag_entries": 10, "state": "stale", "as_of": nil})
+	want("on the way", map[string]any{"cursor": c.stored(t).cursor, "lag_entries": 15, "state": "stale", "as_of": nil})
 	c.Apply = apply
 	if err := c.attempt(); err != nil {
 		t.Fatal(err)

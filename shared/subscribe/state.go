@@ -66,7 +66,7 @@ func (st *state) take(at progress) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if was := &st.copied; st.last.failures > 0 && at.lastSuccess.Equal(was.lastSuccess) { // the failure may not be stored yet
-		at.failingSince, at.stale = was.failingSince, at.stale || was.stale
+		at.failingSince, at.stale, at.headPosition = was.failingSince, at.stale || was.stale, was.headPosition
 	}
 	st.copied, st.rejecting = at, at.rejected > 0
 	st.retune()
@@ -200,7 +200,14 @@ func (st *state) committed(t *turn, bad []rejection) {
 		now.failingSince, now.stale = time.Time{}, false
 		st.saySucceeded(to)
 	}
-	now.cursor, now.etag, now.etagURL, now.headPosition, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.headPosition, to.asOf, to.lastSuccess
+	now.cursor, now.etag, now.etagURL, now.asOf, now.lastSuccess = to.cursor, to.etag, to.etagURL, to.asOf, to.lastSuccess
+}
+
+// endsAt takes where the source's feed ends, as it has just said, whatever becomes of its page.
+func (st *state) endsAt(head int64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.copied.headPosition = head
 }
 
 // publishedAt takes the URL of the feed as its source publishes it.

@@ -33,6 +33,10 @@ type Options struct {
 	Wait       time.Duration // how long a request waits at the source for something new: whole seconds, 0 to 30 s
 	PageSize   int           // entries to ask for at once, 1 to 1000; 0 means 1000
 
+	// RecordAge is how long polls are kept, of which there are up to 100 of each feed, and what a resync has read of a
+	// feed that the subscriber does not have any more. 0 means 90 days.
+	RecordAge time.Duration
+
 	// Log is the log, in the same database, to which Apply appends by way of [Publishing]. The entries commit with the
 	// rows and the cursor. Nil means that the subscriber publishes nothing.
 	Log *publish.Log
@@ -67,6 +71,7 @@ var _ prometheus.Collector = (*Subscriber)(nil)
 // A table holds the copy of one feed: New fails if another subscription has it.
 func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed) (*Subscriber, error) {
 	options.Logger = cmp.Or(options.Logger, slog.New(slog.DiscardHandler))
+	options.RecordAge = cmp.Or(options.RecordAge, 90*day)
 	options.PageSize = cmp.Or(options.PageSize, feed.MaxPageSize)
 	switch {
 	case options.Name == "":

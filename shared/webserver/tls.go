@@ -76,7 +76,15 @@ func (k *keyPair) load() error {
 	if written == k.written {
 		return nil
 	}
-	pair, err := tls.LoadX509KeyPair(k.certFile, k.keyFile)
+	cert, err := ReadFile(k.certFile)
+	if err != nil {
+		return err
+	}
+	key, err := ReadFile(k.keyFile)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return err
 	}

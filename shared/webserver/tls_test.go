@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -183,6 +185,66 @@ func TestRenewedCertificate(t *testing.T) {
 			t.Error("after it, it is the", got)
 		}
 	})
+}
+
+// Files that cannot be used never end the renewal, nor hold up a handshake. The log has a warning each minute.
+func TestRenewalAfterUnusableFiles(t *testing.T) {
+	t.Parallel()
+	for name, x := range unusable {
+		for which := range 2 {
+			t.Run(fmt.Sprint(name, ", ", []string{"certificate", "key"}[which]), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				certFile, keyFile, _ := certificate(t, dir, "first")
+				var logged logBuffer
+				k := &keyPair{certFile: certFile, keyFile: keyFile, logger: slog.New(slog.NewTextHandler(&logged, nil))}
+				if err := k.load(); err != nil {
+					t.Fatal(err)
+				}
+				file := []string{certFile, keyFile}[which]
+				subject := func() (name string) {
+					t.Helper()
+					k.looked = time.Time{} // a minute ago
+					soon(t, func() {
+						for range 3 {
+							if cert, err := k.get(new(tls.ClientHelloInfo)); err == nil {
+								name = cert.Leaf.Subject.CommonName
+							}
+						}
+					})
+					return name
+				}
+				if err := errors.Join(os.Remove(file), x.become(file)); err != nil {
+					t.Fatal(err)
+				}
+				for minute := range 2 {
+					if got := subject(); got != "first" {
+						t.Error("while the file cannot be used it is the", got)
+					}
+					if n := strings.Count(logged.String(), "certificate not renewed"); n != minute+1 || !strings.Contains(logged.String(), x.says) {
+						t.Error(n, logged.String())
+					}
+				}
+				if name != "missing" {
+					if err := os.Remove(file); err != nil {
+						t.Fatal(err)
+					}
+				}
+				certificate(t, dir, "second")
+				if got := subject(); got != "second" {
+					t.Error("after it was put right it is the", got)
+				}
+				if err := errors.Join(os.Remove(file), x.become(file)); err != nil {
+					t.Fatal(err)
+				}
+				soon(t, func() {
+					if _, err := ListenTLS(nil, certFile, keyFile, k.logger); err == nil || !strings.Contains(err.Error(), x.says) {
+						t.Error("at the start:", err)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestCertificateFiles(t *testing.T) {

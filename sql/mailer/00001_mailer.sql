@@ -43,7 +43,8 @@ create table mail (
     sending_since  timestamptz,
     sent_at        timestamptz,
     reason         text        not null default '', -- why the last attempt failed
-    -- To whom it was last tried, and what it said; null: not tried yet, or forgotten with the customer's account.
+    -- To whom it was last tried, and what it said; null: not tried yet, forgotten with the customer's account, or
+    -- long ago.
     recipient      text,
     recipient_name text,
     body           text
@@ -52,6 +53,7 @@ create index on mail (customer_id);
 create index on mail (placed_at, order_id);
 create index on mail (state, placed_at, order_id);
 create index on mail (due_at) where state = 'pending';
+create index on mail (composed_at) where body is not null;
 create index on mail (sending_since) where state = 'sending';
 
 -- Mails whose address has reached the limit, for their count. The reason is the Go constant overLimit.

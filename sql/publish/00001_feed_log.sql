@@ -1,17 +1,20 @@
 -- +goose Up
 
--- The head of each feed: how many entries it has and their running digest. Every append updates this row, last of
--- all statements of its transaction; the free space keeps those updates within the page (HOT).
+-- The feeds. An append locks this row, and seldom changes it: under an old snapshot, as pg_dump has one, each version of a row stays,
+-- and every look at the row passes them all.
 create table feed (
     name     text   primary key,
-    position bigint not null,
-    digest   bytea  not null,
     erasures bigint not null default 0, -- how often something was erased: the pages are others since then
     -- The length in bytes of the list of erased ids, which lies outside of the database, when the feed last was as the list says. While
     -- the list has another length, as after the restore of a dump, nothing of the feed is served before the list is applied again. 0: the
     -- feed was never used with a list. (An entry of an entity that is erased is one without salt.)
-    listed   bigint not null default 0
-) with (fillfactor = 10);
+    listed   bigint not null default 0,
+    -- The mark: an entry that the log must have. A log without it is older than its feed, as after the restore of a single table. An append
+    -- moves the mark to its last entry if that is 1,000 positions further, or if the mark is older than a minute.
+    marked_position bigint      not null default 0, -- 0: none
+    marked_digest   bytea,
+    marked_at       timestamptz not null default '-infinity'
+);
 
 -- The log. Append-only, but that an erasure sets payload and salt to null: the digest covers only their hash.
 create table feed_entry (
@@ -29,11 +32,18 @@ create table feed_entry (
     unique (feed, entity_id, version)
 );
 
+-- The head of each feed: position and digest of its last entry, and whether the log has the entry of the mark.
+create view feed_head as
+select name, coalesce(e.position, 0) as position, coalesce(e.digest, sha256(convert_to(name, 'UTF8'))) as digest, erasures, listed,
+       marked_position = 0 or exists (
+           select from feed_entry where feed = name and position = marked_position and digest = marked_digest) as is_whole
+  from feed left join lateral (select position, digest from feed_entry where feed = name order by position desc limit 1) as e on true;
+
 -- +goose StatementBegin
 -- feed_create makes an empty feed, or leaves the feed of this name as it is.
 create function feed_create(feed_name text) returns void
 language sql as $$
-    insert into feed (name, position, digest) values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8'))) on conflict (name) do nothing;
+    insert into feed (name) values (feed_name) on conflict (name) do nothing;
 $$;
 -- +goose StatementEnd
 
@@ -67,32 +77,57 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- feed_lock locks a feed until the transaction ends, and gives its head, and the position from which on the mark is to move. It raises object_not_in_prerequisite_state for table feed if the
+-- feed is gone or the log lacks the mark, as after the restore of a single table, and serialization_failure if the transaction's snapshot is
+-- older than the head. The plans are made once, and by the indexes, also where they were made when the log was short.
+create function feed_lock(feed_name text, out at bigint, out running bytea, out next_mark bigint)
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    whole boolean;
+begin
+    select case when marked_at < now() - interval '1 minute' then 0 else marked_position + 1000 end into next_mark
+      from feed where name = feed_name for update;
+    -- In the next statement: the snapshot of one that waits for a lock does not have what the lock's holder commits.
+    select position, digest, is_whole into at, running, whole from feed_head where name = feed_name;
+    if whole is not true then
+        raise exception 'the log of feed % lacks an entry that it had', feed_name
+            using errcode = 'object_not_in_prerequisite_state', table = 'feed', hint = 'Restore all tables of one dump.';
+    end if;
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then -- only an index knows what is newer than the snapshot
+        insert into feed_entry (feed, position, kind, entity_id, version, updated, payload_hash, digest)
+        values (feed_name, at + 1, 'delete', gen_random_uuid(), 1, now(), '', '') on conflict (feed, position) do nothing;
+        delete from feed_entry where feed = feed_name and position = at + 1;
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- feed_append appends entries to a feed, whole rows with their positions and digests, if its head still is (expected_position,
--- expected_digest), else it raises serialization_failure for table feed, and if feed_check passes them. If the log does not end
--- there, as after the restore of a single table, it raises object_not_in_prerequisite_state for table feed, or unique_violation for
--- table feed_entry. Of the erased entities it takes away all that the feed says. Send it last, in one packet with the end of the
--- transaction: from here on the feed's other writers wait.
+-- expected_digest), else it raises serialization_failure for table feed, and if feed_lock and feed_check pass them. Of the erased entities
+-- it takes away all that the feed says. Send it last, in one packet with the end of the transaction: from here on the feed's other
+-- writers wait.
 create function feed_append(
     feed_name text, expected_position bigint, expected_digest bytea, entries feed_entry[], erased uuid[]
 ) returns void
 language plpgsql as $$
+declare
+    head   record := feed_lock(feed_name);
+    new_at bigint := expected_position + cardinality(entries);
 begin
-    update feed set position = expected_position + cardinality(entries), digest = entries[cardinality(entries)].digest,
-           erasures = erasures + coalesce(cardinality(erased), 0)
-     where name = feed_name and position = expected_position and digest = expected_digest;
-    if not found then
+    if head.at <> expected_position or head.running <> expected_digest then
         raise exception 'the head of feed % is not at position %', feed_name, expected_position
             using errcode = 'serialization_failure', table = 'feed';
-    end if;
-    if expected_position > 0 and not exists (
-           select from feed_entry where feed = feed_name and position = expected_position and digest = expected_digest) then
-        raise exception 'the log of feed % has no entry at its head, position %', feed_name, expected_position
-            using errcode = 'object_not_in_prerequisite_state', table = 'feed';
     end if;
     perform feed_check(feed_name, entries);
     insert into feed_entry select * from unnest(entries);
     if cardinality(erased) > 0 then
         update feed_entry set payload = null, salt = null where feed = feed_name and entity_id = any (erased) and salt is not null;
+    end if;
+    if new_at >= head.next_mark or cardinality(erased) > 0 then
+        update feed set marked_position = new_at, marked_digest = entries[cardinality(entries)].digest, marked_at = clock_timestamp(),
+               erasures = erasures + coalesce(cardinality(erased), 0)
+         where name = feed_name;
     end if;
 end
 $$;

@@ -39,8 +39,8 @@ drop function feed_create(text);
 -- feed_create makes an empty feed, or leaves the feed of this name as it is. An empty feed is as any list of erased ids says.
 create function feed_create(feed_name text, personal boolean default true, title text default null, description text default null)
 returns void language sql as $$
-    insert into feed (name, position, digest, personal, title, description, listed)
-    values (feed_name, 0, sha256(convert_to(feed_name, 'UTF8')), personal, title, description, (select coalesce(max(listed), 0) from feed))
+    insert into feed (name, personal, title, description, listed)
+    values (feed_name, personal, title, description, (select coalesce(max(listed), 0) from feed))
     on conflict (name) do nothing;
 $$;
 -- +goose StatementEnd
@@ -50,16 +50,16 @@ $$;
 -- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
-declare
-    h bytea;
 begin
-    if key = '00000000-0000-0000-0000-000000000000' then
-        raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
-    elsif key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+        if key = '00000000-0000-0000-0000-000000000000' then
+            raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
+        end if;
         return key::uuid;
     end if;
-    h := substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16);
-    return encode(set_byte(set_byte(h, 6, get_byte(h, 6) & 15 | 128), 8, get_byte(h, 8) & 63 | 128), 'hex')::uuid;
+    return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8
+        set_bit(set_bit(set_bit(set_bit(set_bit(set_bit(substring(sha256(convert_to('datafeed:' || feed_name || ':' || key, 'UTF8')) for 16),
+            55, 1), 54, 0), 53, 0), 52, 0), 71, 1), 70, 0), 'hex')::uuid;
 end
 $$;
 -- +goose StatementEnd
@@ -197,6 +197,8 @@ begin
             using errcode = 'object_not_in_prerequisite_state', hint = 'feed_delete publishes that an entity is gone.';
     end if;
     perform feed_collect(feed_name, id, null, true);
+    update feed_backfill set refused = array_remove(refused, key::text), later = array_remove(later, key::text) -- a key may say who it is
+     where feed = feed_name and key::text = any (refused || later);
     return id;
 end
 $$;
@@ -209,6 +211,7 @@ $$;
 create function feed_append_changes(feed_name text, max_staged int) returns int
 language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
+    head    record;
     at      bigint;
     running bytea;
     change  record;
@@ -222,11 +225,9 @@ begin
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true); -- what readers have seen must not be lost in a crash
     end if;
-    select position, digest into strict at, running from feed where name = feed_name for update;
-    if at > 0 and not exists (select from feed_entry where feed = feed_name and position = at and digest = running) then
-        raise exception 'the log of feed % has no entry at its head, position %', feed_name, at
-            using errcode = 'object_not_in_prerequisite_state', table = 'feed', hint = 'Restore all tables of one dump.';
-    end if;
+    head := feed_lock(feed_name);
+    at := head.at;
+    running := head.running;
     for change in
         with mine as (
             delete from feed_pending where transaction = pg_current_xact_id() and feed = feed_name returning entity_id, seq, payload, erase),
@@ -262,10 +263,12 @@ begin
              where feed = feed_name and entity_id = change.entity_id and salt is not null;
         end if;
     end loop;
-    -- A source that keeps a list of erased ids takes over what was erased before it serves anything else: the length is wrong.
-    update feed set position = at, digest = running, erasures = erasures + erased,
-           listed = case when erased > 0 then -abs(listed) else listed end
-     where name = feed_name and position <> at;
+    if at > head.at and at >= head.next_mark or erased > 0 then
+        -- A source that keeps a list of erased ids takes over what was erased before it serves anything else: the length is wrong.
+        update feed set marked_position = at, marked_digest = running, marked_at = clock_timestamp(), erasures = erasures + erased,
+               listed = case when erased > 0 then -abs(listed) else listed end
+         where name = feed_name;
+    end if;
     return taken;
 end
 $$;
@@ -301,16 +304,6 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_json is row_to_json under one set of settings, so that the same row gives the same bytes in every session.
-create function feed_json(changed anyelement) returns json
-language plpgsql set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
-begin
-    return row_to_json(changed);
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 -- feed_render gives an entity: those members of a row that are published, in the order of the table.
 create function feed_render(state json, columns text[]) returns text
 language plpgsql immutable strict as $$
@@ -333,9 +326,9 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_current is feed_json of the row that has the key now, or null.
+-- feed_current is the row that has the key now, as JSON, or null.
 create function feed_current(relation regclass, key_column name, key text) returns json
-language plpgsql set row_security = off set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
+language plpgsql set row_security = off as $$
 declare
     state json;
 begin
@@ -346,9 +339,37 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_change is the trigger of a table that is attached: its arguments are the feed, the key, the mode and the columns.
+-- feed_note collects or stages the row that has the key now, or that it is gone. It replaces what the transaction has noted of it.
+-- Its args are those of feed_change.
+create function feed_note(relation regclass, args text[], key text) returns void
+language plpgsql as $$
+declare
+    id   uuid := feed_uuid(args[0], key);
+    body bytea := feed_payload(feed_render(feed_current(relation, args[1], key), args[3:]));
+begin
+    if args[2] = 'commit' then
+        perform feed_collect(args[0], id, body, false);
+        return;
+    end if;
+    insert into feed_staged (feed, entity_id, payload)
+    select args[0], id, body
+     where (select salt is null from feed_entry where feed = args[0] and entity_id = id order by version desc limit 1) is not true
+    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
+    if not found and body is not null then
+        perform feed_refuse_erased(args[0], id);
+    end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_change is the trigger of a table that is attached: its arguments are the feed, the key, the mode and the columns. Under its
+-- settings the same row gives the same bytes in every session. It notes the row that it is told of by one insert. That inserts nothing
+-- if the entity is erased, or if the transaction has changed the row before: then a trigger of the app may have changed it again since,
+-- and what is in the table counts.
 create function feed_change() returns trigger
-language plpgsql security definer as $$
+language plpgsql security definer
+set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
     state json;
     was   text;
@@ -356,69 +377,37 @@ declare
     id    uuid;
     body  bytea;
 begin
-    if tg_op <> 'INSERT' then
-        was := row_to_json(old) ->> tg_argv[1];
-    end if;
     if tg_op <> 'DELETE' then
-        if current_setting('timezone') in ('UTC', 'Etc/UTC') and current_setting('datestyle') ~ '^ISO' and current_setting('extra_float_digits') = '1'
-           and current_setting('intervalstyle') = 'postgres' and current_setting('bytea_output') = 'hex' then
-            state := row_to_json(new);
-        else
-            state := feed_json(new);
-        end if;
+        state := row_to_json(new);
         key := state ->> tg_argv[1];
     end if;
-    if was <> key or tg_op = 'DELETE' then
-        id := feed_uuid(tg_argv[0], was); -- not in the statement: PostgreSQL would plan that each time
-        body := null;
-        if feed_noted(tg_argv[2], tg_argv[0], id) then
-            body := feed_payload(feed_render(feed_current(tg_relid, tg_argv[1], was), tg_argv[3:]));
+    if tg_op <> 'INSERT' then
+        was := row_to_json(old) ->> tg_argv[1];
+        if was <> key then
+            perform feed_note(tg_relid, tg_argv, was);
         end if;
-        perform feed_note(tg_argv[2], tg_argv[0], id, body);
+        key := coalesce(key, was);
     end if;
-    if key is not null then
-        id := feed_uuid(tg_argv[0], key);
-        if feed_noted(tg_argv[2], tg_argv[0], id) then
-            state := feed_current(tg_relid, tg_argv[1], key);
-        end if;
+    id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
+    if octet_length(state::text) < 1000 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
+        body := convert_to(state::text, 'UTF8');
+    else
         body := feed_payload(feed_render(state, tg_argv[3:]));
-        perform feed_note(tg_argv[2], tg_argv[0], id, body);
+    end if;
+    if tg_argv[2] = 'commit' then
+        insert into feed_pending (feed, entity_id, payload, first)
+        values (tg_argv[0], id, body, not exists (select from feed_pending where transaction = pg_current_xact_id()))
+        on conflict do nothing;
+    else
+        insert into feed_staged (feed, entity_id, payload)
+        select tg_argv[0], id, body
+         where (select salt is null from feed_entry where feed = tg_argv[0] and entity_id = id order by version desc limit 1) is not true
+        on conflict do nothing;
+    end if;
+    if not found then
+        perform feed_note(tg_relid, tg_argv, key);
     end if;
     return null;
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- feed_noted reports whether this transaction has changed the entity already. Then what the trigger is told of the row may be older than
--- that: a trigger of the app may have changed it again. What is in the table counts.
-create function feed_noted(mode text, feed_name text, id uuid) returns boolean
-language plpgsql as $$
-begin
-    if mode = 'commit' then
-        return exists (select from feed_pending where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
-    end if;
-    return exists (select from feed_staged where transaction = pg_current_xact_id() and feed = feed_name and entity_id = id);
-end
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
--- feed_note collects a change of an attached table, or stages it.
-create function feed_note(mode text, feed_name text, id uuid, body bytea) returns void
-language plpgsql as $$
-begin
-    if mode = 'commit' then
-        perform feed_collect(feed_name, id, body, false);
-        return;
-    end if;
-    insert into feed_staged (feed, entity_id, payload)
-    select feed_name, id, body
-     where (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) is not true
-    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
-    if not found and body is not null then
-        perform feed_refuse_erased(feed_name, id);
-    end if;
 end
 $$;
 -- +goose StatementEnd
@@ -537,6 +526,10 @@ end
 $$;
 -- +goose StatementEnd
 
+-- Which log this is. A dump takes it along, so that a list of erased ids is of one log and of what is restored from its dumps.
+create table feed_log (id uuid primary key default gen_random_uuid());
+insert into feed_log default values;
+
 -- Rows that were there before their table was attached, and have yet to be published.
 create table feed_backfill (
     feed        text        primary key,
@@ -613,9 +606,9 @@ begin
         end if;
         bad := keys;
     end;
-    update feed_backfill set after = b.after, rows = rows + cardinality(done), refused = refused || bad,
+    update feed_backfill set after = case when cardinality(keys) > 0 then b.after end, rows = rows + cardinality(done), refused = refused || bad,
            error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows are too large or too deep for an entry: see refused' end,
-           later = array(select unnest(b.later) except select unnest(done || bad)),
+           later = case when cardinality(keys) > 0 then array(select unnest(b.later) except select unnest(done || bad)) else '{}' end,
            finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
      where feed = feed_name;
     return nullif(cardinality(done), case when cardinality(keys) = 0 then 0 else -1 end);

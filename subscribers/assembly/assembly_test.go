@@ -441,7 +441,7 @@ func TestProperty(t *testing.T) {
 		if _, err := p.pool.Exec(context.Background(), `truncate orders, build, slot, clock`); err != nil {
 			rt.Fatal(err)
 		}
-		if _, err := p.pool.Exec(context.Background(), `delete from feed_entry; update feed set position = 0, digest = sha256(name::bytea)`); err != nil {
+		if _, err := p.pool.Exec(context.Background(), `delete from feed_entry; update feed set marked_position = 0`); err != nil {
 			rt.Fatal(err)
 		}
 		p.log.Close()

@@ -48,10 +48,12 @@ Names are taken as they are, capital letters included, so that in SQL some need 
 Types: a column that is missing is added, of the type of the first values: bigint, numeric, boolean, timestamptz, uuid, jsonb, or else
 text. You may also make the table before, with types, constraints and columns of your own; it needs id uuid primary key and version
 bigint. An entity whose value does not fit is put aside, and the others go on: see rejected. To mend it, change the column's type
-and start copy again. A table that has other columns or rows than a copy is refused, and not changed.
+and start copy again. A table that has other columns or rows than a copy, is unlogged, or has rules or triggers that run before a row is
+written, is refused, and not changed.
 
 A column that is added to TABLE_X later is filled by a resync, which starts by itself and puts it in place at once. A column that is
-taken out of TABLE_X stays as it is: drop it.
+taken out of TABLE_X stays as it is, and so does the table if TABLE_X names another one: drop it, since what the source erases is not
+erased there.
 
 Null in an entity is null in the column. If an entity has no such member, its source does not publish it yet: the copy pauses before
 that page, and says so at /subscriptions and in status. It goes on by itself when the newest version of each entity has the member.

@@ -230,13 +230,26 @@ func TestRefused(t *testing.T) {
 		create table unkeyed (id uuid, version bigint);
 		create table full_one (id uuid primary key, version bigint, status text);
 		insert into full_one values (gen_random_uuid(), 1, 'placed');
-		create table strict (id uuid primary key, version bigint, status text, note text not null)`)
+		create table strict (id uuid primary key, version bigint, status text, note text not null);
+		create unlogged table fleeting (id uuid primary key, version bigint);
+		create table parted (id uuid primary key, version bigint) partition by hash (id);
+		create unlogged table part partition of parted for values with (modulus 1, remainder 0);
+		create table ruled (id uuid primary key, version bigint);
+		create rule kept as on delete to ruled do instead nothing;
+		create table soft (id uuid primary key, version bigint);
+		create function keep() returns trigger language plpgsql as 'begin return null; end';
+		create trigger keeper before delete on soft for each row execute function keep()`)
 	for setting, says := range map[string]string{
 		"customer":                 "the table public.customer exists and is no copy of a feed",
 		"unkeyed(status)":          "the table public.unkeyed exists and is no copy of a feed",
 		"seen":                     "public.seen exists and is no table",
 		"full_one(status)":         "the table public.full_one exists and has rows that are no copy of this feed",
 		"strict(status)":           "the column note of the table public.strict is not null",
+		"fleeting":                 "the table public.fleeting is unlogged or temporary",
+		"parted":                   "the table public.parted is unlogged or temporary",
+		"pg_temp.purchase":         "the schema pg_temp is one of PostgreSQL's own",
+		"ruled":                    "the table public.ruled has rules",
+		"soft":                     "the trigger keeper of the table public.soft runs before",
 		"absent.purchase":          `schema "absent" does not exist`,
 		"purchase(a,b,a)":          "the column a comes twice",
 		"purchase()":               `"" is no name`,

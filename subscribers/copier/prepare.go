@@ -65,6 +65,9 @@ func (t *table) adopt(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := t.refuseLossy(ctx, tx); err != nil {
+		return err
+	}
 	var keyed, ours, rows bool
 	err = tx.QueryRow(ctx, `
 		select exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]
@@ -84,6 +87,29 @@ func (t *table) adopt(ctx context.Context, tx pgx.Tx) error {
 		if c.Needed && !filled {
 			return fmt.Errorf("the column %s of the table %s is not null, has no default, and is not filled; drop it, give it a default, or name another table", name, t.name)
 		}
+	}
+	return nil
+}
+
+// refuseLossy refuses a table that may lose rows, or keep what is deleted, while the copy says that it is fresh.
+func (t *table) refuseLossy(ctx context.Context, tx pgx.Tx) error {
+	var unlogged, ruled bool
+	var trigger *string
+	err := tx.QueryRow(ctx, `
+		with tables as (select coalesce(relid, to_regclass($1)) as oid from (select to_regclass($1)) as one left join pg_partition_tree(to_regclass($1)) on true)
+		select bool_or(relpersistence <> 'p'), bool_or(exists (select from pg_rewrite where ev_class = c.oid)),
+		       (select min(tgname::text) from pg_trigger where tgrelid in (table tables) and not tgisinternal and tgenabled <> 'D' and tgtype & 3 = 3)
+		  from pg_class c where oid in (table tables)`, quoted(t.name)).Scan(&unlogged, &ruled, &trigger)
+	switch {
+	case err != nil:
+		return err
+	case unlogged:
+		return fmt.Errorf("the table %s is unlogged or temporary, so that a crash empties it; alter table ... set logged, or name another one", t.name)
+	case ruled:
+		return fmt.Errorf("the table %s has rules, which may change what is written to it; drop them, or name another table", t.name)
+	case trigger != nil:
+		return fmt.Errorf("the trigger %s of the table %s runs before a row is written, and may change or refuse it; make it an after trigger, drop it, or name another table",
+			*trigger, t.name)
 	}
 	return nil
 }

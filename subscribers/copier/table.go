@@ -78,6 +78,9 @@ func (t *table) parse(text string) error {
 			return err
 		}
 	}
+	if strings.HasPrefix(t.schema, "pg_") {
+		return fmt.Errorf("the schema %s is one of PostgreSQL's own", t.schema)
+	}
 	if t.schema == Name {
 		return errors.New("the schema copy is that of the command's own tables")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -22,7 +23,8 @@ import (
 
 type settings struct {
 	smtp.Settings
-	Limit uint16 `env:"MAIL_LIMIT" envDefault:"5" help:"mails to one address per hour; further ones wait; 0 is no limit"`
+	Limit   uint16      `env:"MAIL_LIMIT" envDefault:"5" help:"mails to one address per hour; further ones wait; 0 is no limit"`
+	TextAge service.Age `env:"MAIL_TEXT_AGE" envDefault:"2160h" help:"how long the text and the recipient of a mail that was sent are kept, at least 1h"`
 }
 
 const name = "mailer"

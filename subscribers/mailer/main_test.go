@@ -23,6 +23,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/smtp"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/sql"
@@ -101,7 +102,7 @@ func newBench(t *testing.T, options ...func(*mailsink.Sink)) *bench {
 	for _, option := range options {
 		option(sink)
 	}
-	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}}
+	set := &settings{Settings: smtp.Settings{From: smtp.Sender{Name: "Edison Cars", Address: "orders@edison-cars.example"}}, TextAge: service.Age(90 * 24 * time.Hour)}
 	b := &bench{outbox: newOutbox(set), sink: sink}
 	b.current.Begin()
 	b.db = pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("mailer"))

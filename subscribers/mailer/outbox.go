@@ -151,7 +151,7 @@ func refusedRow(err error) string {
 }
 
 // takeOver marks mails as uncertain that another process, or this one before a restart, was sending, and forgets the
-// counts that are older than an hour.
+// counts that are older than an hour, and whom old mails were sent to and what they said.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -166,6 +166,12 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		}
 		if err == nil {
 			_, err = tx.Exec(ctx, `delete from recent_mail where began_at <= now() - interval '1 hour' or began_at > now() + interval '1 minute'`)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `
+				update mail set recipient = null, recipient_name = null, body = null where order_id = any(array(
+				       select order_id from mail where body is not null and composed_at < least(now(), $1) - $2::interval and state not in ('pending', 'sending')
+				        order by composed_at limit $3))`, time.Now(), time.Duration(o.set.TextAge), maxDue)
 		}
 		return err
 	})

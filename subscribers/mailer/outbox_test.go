@@ -3,10 +3,12 @@ package mailer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/edison-cars/data-feeds/shared/dev/mailsink"
@@ -63,6 +65,32 @@ func TestOnce(t *testing.T) {
 			b.want(t, 1, x.state, x.arrived)
 		})
 	}
+}
+
+// Of a mail that was sent long ago only is kept that it was.
+func TestOldTexts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.customers(t, customerEntry(t, aCustomer(1, 1)), customerEntry(t, aCustomer(2, 1)), customerEntry(t, aCustomer(3, 1)))
+	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed), orderEntry(t, 2, 2, 1, order.Placed), orderEntry(t, 3, 3, 1, order.Placed))
+	b.mustWork(t)
+	exec(t, b.db, `update mail set composed_at = now() - interval '90 days 1 second' where order_id = any($1)`, []uuid.UUID{orderID(1), orderID(2)})
+	exec(t, b.db, `update mail set state = 'pending', due_at = now() + interval '30 minutes' where order_id = $1`, orderID(2)) // it may be sent again
+	exec(t, b.db, `update mail set composed_at = now() - interval '89 days' where order_id = $1`, orderID(3))
+	if err := b.work(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := b.db.Query(t.Context(), `
+		select num_nonnulls(recipient, recipient_name, body) from mail where order_id = any($1) order by array_position($1, order_id)`,
+		[]uuid.UUID{orderID(1), orderID(2), orderID(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil || !slices.Equal(kept, []int{0, 3, 3}) {
+		t.Errorf("%v parts of the mails are kept, %v", kept, err)
+	}
+	b.want(t, 1, "sent", 1)
 }
 
 func TestPast(t *testing.T) {

@@ -147,7 +147,7 @@ func readOverview(r *http.Request, db *pgxpool.Pool, set *settings, f failure, b
 
 type shown struct {
 	row
-	Recipient, Name, Body *string // nil if not sent yet, or erased
+	Recipient, Name, Body *string // nil if not sent yet, or removed since
 }
 
 func readMail(ctx context.Context, db *pgxpool.Pool, orderID string) (m shown, err error) {

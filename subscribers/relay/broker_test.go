@@ -103,6 +103,9 @@ func TestBrokerFaults(t *testing.T) {
 			return v.State == blocked && v.Detail != nil && strings.Contains(*v.Detail, "it takes no message") && p.metric(t, "relay_blocked") == 1
 		})
 		eventually(t, "its age grows", func() bool { return p.metric(t, "relay_unconfirmed_seconds") > 2 })
+		if n := p.metric(t, "subscription_lag_entries"); n == 0 {
+			t.Error("by the lag nothing is left")
+		}
 		eventually(t, "the log says so", func() bool { return strings.Contains(p.Log(t), "it takes no message") })
 		if v := p.stream(t); v.Position != before {
 			t.Errorf("%d entries were confirmed meanwhile", v.Position-before)

@@ -89,7 +89,7 @@ func (w *waits) delays(ctx context.Context, writer *process, r *reader) ([]float
 func (b *bench) head(ctx context.Context) (feed.Cursor, error) {
 	var position int64
 	var digest []byte
-	err := b.source.QueryRow(ctx, `select position, digest from feed where name = $1`, order.Feed).Scan(&position, &digest)
+	err := b.source.QueryRow(ctx, `select position, digest from feed_head where name = $1`, order.Feed).Scan(&position, &digest)
 	if err != nil {
 		return feed.Cursor{}, err
 	}

@@ -69,7 +69,7 @@ var errAway = errors.New("503 with Retry-After, or with where to look whether it
 func (p *inProcess) copied(t *testing.T, server *pgtest.Server) {
 	t.Helper()
 	eventually(t, func() error {
-		head, err := value(server.URL("sales"), `select position || '-' || left(encode(digest, 'hex'), 12) from feed where name = 'orders'`)
+		head, err := value(server.URL("sales"), `select position || '-' || left(encode(digest, 'hex'), 12) from feed_head where name = 'orders'`)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/directory"
+	"github.com/edison-cars/data-feeds/shared/feedclient"
 )
 
 const (
@@ -31,7 +32,7 @@ type Watch struct {
 
 // NewWatch returns a watch of the services. The token, if any, is sent to all of them.
 func NewWatch(services []directory.Service, token string) *Watch {
-	w := &Watch{token: token, asked: services, tracing: http.DefaultTransport.(*http.Transport).Clone()}
+	w := &Watch{token: token, asked: services, tracing: feedclient.NewTransport()}
 	now := time.Now().UTC()
 	for _, s := range services {
 		state := State{Name: s.Name, URL: s.Link, Text: s.Text, Status: Unknown, Since: now, askedAt: withoutUser(s.URL)}
@@ -39,7 +40,7 @@ func NewWatch(services []directory.Service, token string) *Watch {
 			state.URL = state.askedAt
 		}
 		w.states = append(w.states, state)
-		w.transports = append(w.transports, http.DefaultTransport.(*http.Transport).Clone())
+		w.transports = append(w.transports, feedclient.NewTransport())
 	}
 	return w
 }

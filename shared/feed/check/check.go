@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ const answerTimeout = 60 * time.Second
 func Run(ctx context.Context, feedURL string, o Options, out io.Writer) (broken int, err error) {
 	c := &checker{
 		ctx: ctx, feed: strings.TrimSuffix(feedURL, "/"), Options: o,
-		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 4}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		client: &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, DisableCompression: true, MaxConnsPerHost: 4}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	defer c.client.CloseIdleConnections()
 	if c.MaxEntries == 0 {

@@ -66,7 +66,7 @@ func resalt(t testing.TB, pool *pgxpool.Pool) {
 			       || int8send((extract(epoch from updated) * 1000000)::bigint) || payload_hash)
 			 where position = $1`, position)
 	}
-	exec(t, pool, `update feed f set digest = e.digest from feed_entry e where e.feed = f.name and e.position = f.position`)
+	exec(t, pool, `update feed f set marked_digest = e.digest from feed_entry e where e.feed = f.name and e.position = f.marked_position`)
 }
 
 func TestGolden(t *testing.T) {

@@ -82,6 +82,7 @@ type readerSettings struct {
 	PlainHosts feedclient.PlainHosts `env:"PLAIN_HOSTS" help:"hosts of a private network, sales,customers, to which FEED_TOKEN and the passwords in URLs of feeds may be sent without TLS, as they may to localhost"`
 	PageSize   pageSize              `env:"PAGE_SIZE" envDefault:"1000" help:"entries to ask for at once, 1 to 1000"`
 	PollWait   time.Duration         `env:"POLL_WAIT" envDefault:"0s" help:"how long a request waits at the source for something new, 0s to 30s: with 25s the copy is milliseconds behind"`
+	RecordAge  service.Age           `env:"RECORD_AGE" envDefault:"2160h" help:"how long records of the past are kept, at least 1h: polls, and what a resync has read of a feed that is not copied any more"`
 }
 
 type pageSize int
@@ -229,7 +230,7 @@ const stopTimeout = 5 * time.Second // for what runs at the stop
 func (s *Service) options(site *Site, set readerSettings, logger *slog.Logger) subscribe.Options {
 	o := subscribe.Options{
 		Name: s.Name, Logger: logger, Token: set.FeedToken, PlainHosts: set.PlainHosts, Wait: set.PollWait, PageSize: int(set.PageSize),
-		Log: site.Log, WorkTimeout: s.WorkTimeout, Current: s.Current, Release: s.Release,
+		Log: site.Log, RecordAge: time.Duration(set.RecordAge), WorkTimeout: s.WorkTimeout, Current: s.Current, Release: s.Release,
 	}
 	if s.Work != nil {
 		o.Work = func(ctx context.Context) error {

@@ -1,0 +1,62 @@
+package subscribe
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	sweepInterval = time.Minute // between two looks for records that are too old
+	sweptAtOnce   = 1000        // rows that are removed in one transaction
+)
+
+// A sweeper removes records that are older than Options.RecordAge.
+type sweeper struct{ *Subscriber }
+
+// run sweeps until ctx ends.
+func (s *sweeper) run(ctx context.Context) {
+	for failing := false; ; {
+		err := s.sweep(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			s.options.Logger.WarnContext(ctx, "removing old records failed", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sweepInterval):
+		}
+	}
+}
+
+// sweep removes records that are old by the clocks of the database and of this machine: polls, and what resyncs have read of feeds that the subscriber does not have any more: if it has one
+// again, its resync begins again.
+func (s *sweeper) sweep(ctx context.Context) error {
+	feeds := []string{}
+	for _, p := range s.pollers {
+		feeds = append(feeds, p.Name)
+	}
+	for _, statement := range []struct {
+		sql  string
+		args []any
+	}{
+		{`delete from poll where id = any(array(
+			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`, nil},
+		{`update subscription set resync_cursor = '0' where service = $1 and resync_since < least(now(), $2) - $3::interval
+			and resync_cursor <> '0' and feed <> all($5) and $4 > 0`, []any{feeds}},
+		{`delete from resynced_entity where ctid = any(array(
+			select e.ctid from resynced_entity e join subscription using (service, feed)
+			 where service = $1 and resync_since < least(now(), $2) - $3::interval and feed <> all($5) limit $4))`, []any{feeds}},
+	} {
+		for n := int64(sweptAtOnce); n == sweptAtOnce; {
+			limited, cancel := context.WithTimeout(ctx, dbTimeout)
+			done, err := s.pool.Exec(limited, statement.sql, append([]any{s.options.Name, time.Now(), s.options.RecordAge, sweptAtOnce}, statement.args...)...)
+			cancel()
+			if err != nil {
+				return err
+			}
+			n = done.RowsAffected()
+		}
+	}
+	return nil
+}
