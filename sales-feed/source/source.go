@@ -32,7 +32,7 @@ type App struct {
 	service.Service
 	Erasures publish.Erasures // of personal feeds; else zero
 	Keys     KeySettings
-	Sweep    string           // an SQL statement that deletes expired rows, every minute; empty means none
+	Sweep    string // an SQL statement that deletes expired rows, every minute; empty means none
 	// Route adds the app's routes. The settings of the router are complete.
 	Route func(*service.Router, *publish.Log) error
 }
