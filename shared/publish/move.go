@@ -19,6 +19,10 @@ const (
 	backfillLogs = 10 * time.Second       // between two lines on the progress of a backfill
 )
 
+// lockNotAvailable is the SQLSTATE if a commit holds a feed for long, as while a synchronous standby is down. The next
+// look tries again.
+const lockNotAvailable = "55P03"
+
 // A mover appends what tables that are attached have staged, runs their backfills, and notices what SQL has published.
 // Several processes may have one each.
 type mover struct {
@@ -116,6 +120,9 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 	for _, name := range staged {
 		var n int
 		err := m.conn.QueryRow(ctx, `select feed_move($1, $2)`, name, maxMoved).Scan(&n)
+		if isCode(err, lockNotAvailable) {
+			continue
+		}
 		if _, err := m.goesOn(ctx, "staged", name, err); err != nil {
 			return false, err
 		}
@@ -149,6 +156,9 @@ func (m *mover) backfill(ctx context.Context, name string) (rows int, err error)
 	var n *int
 	var all int64
 	err = m.conn.QueryRow(ctx, `select feed_backfill_step($1, $2)`, name, maxMoved).Scan(&n)
+	if isCode(err, lockNotAvailable) {
+		return 0, nil
+	}
 	text, err := m.goesOn(ctx, "backfill", name, err)
 	if text != "" {
 		_, err = m.conn.Exec(ctx, `update feed_backfill set error = $2 where feed = $1 and error is distinct from $2`, name, text)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -636,6 +637,73 @@ func TestRowOfErased(t *testing.T) {
 		exec(t, pool, `select feed_move('things')`)
 		wantSays(t, pool, feedName, "1 erased", "1 erased")
 		refused(t, pool, `insert into person values (1, 'd')`, "55000", "is erased")
+	}
+}
+
+// In a database that gets the log by logical replication, too, the rows that are applied are not published once more.
+func TestAttachedAndReplicatedLog(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		pool := database(t)
+		exec(t, pool, `create table sale (id bigint primary key, total int)`)
+		exec(t, pool, `select feed_attach('things', 'sale', 'id', mode => $1)`, mode)
+		exec(t, pool, `insert into pg_subscription_rel (srsubid, srrelid, srsubstate) values (1, 'feed_entry'::regclass, 'r')`)
+		exec(t, pool, `begin; set local session_replication_role = replica; insert into sale values (1, 1); update sale set total = 2; commit`)
+		exec(t, pool, `insert into sale values (2, 2)`)
+		exec(t, pool, `select feed_move('things')`)
+		wantSays(t, pool, feedName, `1 {"id":2,"total":2}`)
+	}
+}
+
+// Half a surrogate pair is no text: strict readers refuse the whole page that has it.
+func TestHalfCharacter(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	for _, bad := range []string{`\ud800`, `\uDFFF`, `\ude97\ud83d`, `\\\ud83d.\ude97`, `\ud83d\ud83d\ude97`} {
+		refused(t, pool, `select feed_put('things', 1, '{"a":"`+bad+`"}')`, "22P05", "surrogate")
+	}
+	good := []string{`{"a":"\ud83d\ude97"}`, `{"a":"\\ud83d"}`, `{"a":"\u00e4"}`}
+	for _, text := range good {
+		exec(t, pool, `select feed_put('things', 1, $1)`, text)
+	}
+	wantSays(t, pool, feedName, "1 "+good[0], "2 "+good[1], "3 "+good[2])
+	exec(t, pool, `create table doc (id bigint primary key, body json); select feed_create('docs'), feed_attach('docs', 'doc', 'id')`)
+	refused(t, pool, `insert into doc values (1, '"\ud800"')`, "22P02", "json")
+}
+
+// While somebody holds a feed, as a commit does that waits for a standby, the mover waits, too, and reports no fault.
+func TestMoverWhileAFeedIsLocked(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "lock timeouts")
+	pool := invoices(t)
+	exec(t, pool, `insert into "Invoice" values (1, 1)`)
+	exec(t, pool, `select feed_attach('invoices', '"Invoice"', 'id', mode => 'staged'), feed_backfill('invoices')`)
+	holder, err := pool.Begin(t.Context())
+	if err == nil {
+		_, err = holder.Exec(t.Context(), `select from feed for update`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback(context.Background()) }()
+	exec(t, pool, `insert into "Invoice" values (2, 2)`)
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	l, err := Open(t.Context(), ownPool(t, pool), Options{Logger: slog.New(slog.NewTextHandler(file, nil)), FromSQL: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	time.Sleep(3 * time.Second) // longer than it waits for a lock
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "both rows are published", func() bool { return len(says(t, pool, "invoices")) == 2 })
+	if log, err := os.ReadFile(file.Name()); err != nil || strings.Contains(string(log), "ERROR") {
+		t.Errorf("%v\n%s", err, log)
 	}
 }
 

@@ -242,6 +242,9 @@ func (t *target) tableTaken(ctx context.Context, err error) error {
 	if row.Scan(&service, &feed) != nil {
 		return err
 	}
+	if service == t.service {
+		return fmt.Errorf("the table %s holds the copy of the feed %s; give each feed a table of its own (tables that are to be swapped need a third one for a time)", t.Table, feed)
+	}
 	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
 		"give each service tables of its own, or a database of its own (if that service has been renamed to %[4]s: "+
 		"update subscription set service = '%[4]s' where service = '%[3]s'; "+

@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ func ListenTLS(ln net.Listener, certFile, keyFile string, logger *slog.Logger) (
 	if err := k.load(); err != nil {
 		return nil, fmt.Errorf("TLS_CERT_FILE and TLS_KEY_FILE: %w", err)
 	}
+	k.warnExpired(context.Background())
 	return tlsListener{tls.NewListener(ln, &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
@@ -57,9 +59,20 @@ func (k *keyPair) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if err := k.load(); err != nil { // half of a renewal, perhaps
 				k.logger.WarnContext(hello.Context(), "certificate not renewed", "error", err)
 			}
+			k.warnExpired(hello.Context())
 		}
 	}
 	return k.current.Load(), nil
+}
+
+// warnExpired logs a warning if clients refuse the certificate because of the time.
+func (k *keyPair) warnExpired(ctx context.Context) {
+	switch cert, now := k.current.Load().Leaf, time.Now(); {
+	case now.After(cert.NotAfter):
+		k.logger.WarnContext(ctx, "certificate has expired", "file", k.certFile, "not_after", cert.NotAfter)
+	case now.Before(cert.NotBefore):
+		k.logger.WarnContext(ctx, "certificate is not valid yet", "file", k.certFile, "not_before", cert.NotBefore)
+	}
 }
 
 // load reads the files if they are newer than what is used.

@@ -267,3 +267,35 @@ func TestCertificateFiles(t *testing.T) {
 		}
 	}
 }
+
+// The log tells of a certificate that clients refuse because of the time: at the start, and every minute that somebody connects.
+func TestExpiredCertificate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	certFile, keyFile, _ := certificate(t, dir, "a")
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		k := &keyPair{certFile: certFile, keyFile: keyFile, logger: slog.New(slog.NewTextHandler(&log, nil))}
+		if err := k.load(); err != nil {
+			t.Fatal(err)
+		}
+		said := func() int {
+			t.Helper()
+			if _, err := k.get(new(tls.ClientHelloInfo)); err != nil {
+				t.Fatal(err)
+			}
+			return strings.Count(log.String(), "certificate has expired")
+		}
+		time.Sleep(time.Hour)
+		if n := said(); n != 0 {
+			t.Errorf("%d lines while it is valid", n)
+		}
+		time.Sleep(time.Until(time.Date(2100, 1, 2, 0, 0, 0, 0, time.UTC)))
+		for want := range 3 {
+			if n := said(); n != want+1 {
+				t.Errorf("%d lines, want %d: %s", n, want+1, &log)
+			}
+			time.Sleep(lookAgain)
+		}
+	})
+}

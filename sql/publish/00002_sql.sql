@@ -5,7 +5,8 @@
 -- that idles.
 
 -- Title and description are for readers. The entities of a personal feed can be erased.
-alter table feed add column personal boolean not null default true, add column title text, add column description text;
+alter table feed add column personal boolean not null default true,
+    add column title text check (length(title) <= 200), add column description text check (length(description) <= 2000);
 
 -- What the transactions that are under way will append. It is unlogged, since no row outlives its transaction.
 create sequence feed_seq;
@@ -90,7 +91,11 @@ declare
     deepest int := 0;
     c       text;
 begin
-    if octet_length(body) < 1000 then
+    if strpos(entity, '\u') > 0 and regexp_replace(regexp_replace(entity, '\\\\', '', 'g'),
+           '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '', 'g') ~ '\\u[dD][89a-fA-F]' then
+        raise exception 'the entity has a half of a UTF-16 surrogate pair, which many readers of JSON refuse'
+            using errcode = 'untranslatable_character', hint = 'Write the character itself, or both halves: \ud83d\ude97.';
+    elsif octet_length(body) < 1000 then
         return body;
     elsif octet_length(body) > 262144 then
         raise exception 'the entity has % bytes; an entry takes up to 262144', octet_length(body) using errcode = 'program_limit_exceeded';
@@ -377,6 +382,9 @@ declare
     id    uuid;
     body  bytea;
 begin
+    if current_setting('session_replication_role') = 'replica' and exists (select from pg_subscription_rel where srrelid = 'feed_entry'::regclass) then
+        return null; -- the log is replicated, too
+    end if;
     if tg_op <> 'DELETE' then
         state := row_to_json(new);
         key := state ->> tg_argv[1];
@@ -389,7 +397,7 @@ begin
         key := coalesce(key, was);
     end if;
     id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
-    if octet_length(state::text) < 1000 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
+    if octet_length(state::text) < 1000 and strpos(state::text, '\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
         body := convert_to(state::text, 'UTF8');
     else
         body := feed_payload(feed_render(state, tg_argv[3:]));
@@ -601,14 +609,14 @@ begin
              where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
         select array(select key from locked)$q$, a.key, a.relation, type)
            into done using keys, feed_name, a.columns;
-    exception when program_limit_exceeded then -- one of them: fewer until it is alone
+    exception when program_limit_exceeded or untranslatable_character then -- one of them: fewer until it is alone
         if max_rows > 1 then
             return feed_backfill_step(feed_name, max_rows / 2);
         end if;
         bad := keys;
     end;
     update feed_backfill set after = case when cardinality(keys) > 0 then b.after end, rows = rows + cardinality(done), refused = refused || bad,
-           error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows are too large or too deep for an entry: see refused' end,
+           error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows cannot be entries, as they are too large, too deep, or have half a character: see refused' end,
            later = case when cardinality(keys) > 0 then array(select unnest(b.later) except select unnest(done || bad)) else '{}' end,
            finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
      where feed = feed_name;

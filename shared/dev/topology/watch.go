@@ -16,7 +16,7 @@ import (
 const (
 	interval = time.Second
 	timeout  = 3 * time.Second // longer than /readyz waits for a database
-	maxBody  = 1 << 20
+	maxBody  = 16 << 20
 )
 
 // A Watch polls the services, each independently, so that a slow one does not delay the others.
