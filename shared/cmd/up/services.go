@@ -264,7 +264,7 @@ func deleteData(dir string, services []service) error {
 			return fmt.Errorf("--fresh: %w", err)
 		}
 	}
-	for _, file := range []string{"buyer.key", shoppersFile} { // credentials for the deleted data
+	for _, file := range []string{"buyer.key", shoppersFile, "customers.erased"} { // credentials for the deleted data, and its list of erased ids
 		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("--fresh: %w", err)
 		}
