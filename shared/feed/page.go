@@ -3,6 +3,7 @@
 package feed
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -31,7 +32,7 @@ const (
 // An Entry is the whole state of one entity at one version, at its place in the feed.
 type Entry struct {
 	Position int64           // 1, 2, 3 ... in commit order, without gaps
-	First    int64           // the position of the entity's first version; only on pages of a snapshot, else 0
+	First    int64           // the position of the first version that is known of the entity; 0: none but this one
 	ID       uuid.UUID       // the entity's; all its versions share it
 	Version  int64           // 1, 2, 3 ... of this entity
 	Updated  time.Time       // UTC, microseconds; grows strictly with Version
@@ -65,9 +66,11 @@ type SnapshotPlace struct {
 func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
 	worst := map[uuid.UUID]int{}                      // the last bad ones
-	times := make(map[uuid.UUID]int, len(p.Entries))
+	times, first := make(map[uuid.UUID]int, len(p.Entries)), map[uuid.UUID]int64{}
 	for _, e := range p.Entries {
-		times[e.ID]++
+		if times[e.ID]++; times[e.ID] == 1 {
+			first[e.ID] = cmp.Or(e.First, e.Position)
+		}
 	}
 	for i, e := range p.Entries {
 		if e.Malformed() != nil || !e.Erased && bad != nil && times[e.ID] > 1 && bad(e) {
@@ -81,6 +84,9 @@ func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	}
 	latest := make([]Entry, 0, len(newest))
 	for i, e := range p.Entries {
+		if times[e.ID] > 1 {
+			e.First = first[e.ID]
+		}
 		good, seen := newest[e.ID]
 		last, is := worst[e.ID]
 		switch {

@@ -210,6 +210,9 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 		if err != nil {
 			return nil, fmt.Errorf("%w: item %d: %w", ErrPage, i+1, err)
 		}
+		if e.Position > head.Position {
+			return nil, fmt.Errorf("%w: item %d has position %d, beyond the snapshot at %s", ErrPage, i+1, e.Position, head)
+		}
 		wrong := e.First < 1 || e.First > e.Position
 		if wrong && e.Position > 0 && (e.Erased || e.Malformed() != nil) {
 			e.First, wrong = e.Position, false

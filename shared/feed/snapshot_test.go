@@ -19,7 +19,7 @@ func testSnapshot(next string) *Document {
 	id := func(n byte) uuid.UUID { return uuid.UUID{15: n} }
 	d := testDocument()
 	d.View, d.Next = Snapshot, next
-	d.Page = Page{Cursor: At(7, Digest{7}), Entries: []Entry{
+	d.Page = Page{Cursor: At(9, Digest{7}), Entries: []Entry{
 		{Position: 9, First: 1, ID: id(1), Version: 4, Updated: at, Entity: json.RawMessage(`{"a":1}`)},
 		{Position: 2, First: 2, ID: id(2), Version: 1, Updated: at, Entity: json.RawMessage(`{"a":2}`)},
 		{Position: 7, First: 3, ID: id(3), Version: 2, Updated: at, Deleted: true, Erased: true},
@@ -28,15 +28,15 @@ func testSnapshot(next string) *Document {
 }
 
 const (
-	nextEntities = "http://source.example/feeds/things?snapshot=7-070000000000&from=00000000-0000-0000-0000-000000000003&limit=3"
-	nextReplay   = "http://source.example/feeds/things?after=7-070000000000&limit=3"
+	nextEntities = "http://source.example/feeds/things?snapshot=9-070000000000&from=00000000-0000-0000-0000-000000000003&limit=3"
+	nextReplay   = "http://source.example/feeds/things?after=9-070000000000&limit=3"
 )
 
 func TestSnapshotComesBackAsItWasWritten(t *testing.T) {
 	t.Parallel()
 	for next, more := range map[string]*SnapshotPlace{
 		nextReplay:   nil,
-		nextEntities: {At(7, Digest{7}), uuid.UUID{15: 3}},
+		nextEntities: {At(9, Digest{7}), uuid.UUID{15: 3}},
 	} {
 		d := testSnapshot(next)
 		body, err := d.JSON()
@@ -59,7 +59,7 @@ func TestParseSnapshotRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := string(body)
-	at := SnapshotPlace{At(7, Digest{7}), uuid.UUID{}}
+	at := SnapshotPlace{At(9, Digest{7}), uuid.UUID{}}
 	if _, err := ParseSnapshot(body, at); err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +77,9 @@ func TestParseSnapshotRefuses(t *testing.T) {
 		"what is torn":                         good[:len(good)/2],
 		"what is not JSON":                     "<html>",
 		"another document":                     `{"items":[]}`,
-		"a page of another snapshot":           replaced(`"snapshot":"7-070000000000"`, `"snapshot":"8-070000000000"`),
-		"a page of another history":            replaced(`"snapshot":"7-070000000000"`, `"snapshot":"7-080000000000"`),
-		"a head that is none":                  replaced(`"snapshot":"7-070000000000"`, `"snapshot":"7"`),
+		"a page of another snapshot":           replaced(`"snapshot":"9-070000000000"`, `"snapshot":"8-070000000000"`),
+		"a page of another history":            replaced(`"snapshot":"9-070000000000"`, `"snapshot":"7-080000000000"`),
+		"a head that is none":                  replaced(`"snapshot":"9-070000000000"`, `"snapshot":"7"`),
 		"entities in another order":            strings.NewReplacer("000000000001\"", "000000000002\"", "000000000002\"", "000000000001\"").Replace(good),
 		"an entity twice":                      replaced("000000000002\"", "000000000001\""),
 		"an entity of the page before":         replaced("000000000001\"", "000000000000\""),
@@ -87,21 +87,22 @@ func TestParseSnapshotRefuses(t *testing.T) {
 		"an entity without its first":          replaced(`,"first":2`, ``),
 		"an entity that begins after it":       replaced(`"first":2`, `"first":3`),
 		"no next page":                         replaced(jsonNext, ``),
-		"a next page of another snapshot":      replaced("?snapshot=7-", "?snapshot=8-"),
+		"a next page of another snapshot":      replaced("?snapshot=9-", "?snapshot=8-"),
 		"a next page that leaves out some":     replaced("000000000003&limit", "000000000004&limit"),
 		"a next page that has some again":      replaced("000000000003&limit", "000000000002&limit"),
 		"a next page from nowhere":             replaced("000000000003&limit", "x&limit"),
-		"a replay after another place":         replaced(jsonNext, strings.ReplaceAll(nextReplay, "7-0", "6-0")),
+		"a replay after another place":         replaced(jsonNext, strings.ReplaceAll(nextReplay, "9-0", "6-0")),
+		"an entry beyond the snapshot":         replaced(`"position":9`, `"position":10`),
 		"what follows it":                      good + "{}",
 		"an item without position and version": replaced(`"position":2,"version":1,"first":2`, `"position":0,"version":0`),
-		"an empty page that goes on":           `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"snapshot":"7-070000000000","next":"?snapshot=7-070000000000&from=00000000-0000-0000-0000-000000000000"},"items":[]}`,
+		"an empty page that goes on":           `{"version":"https://jsonfeed.org/version/1.1","_datafeed":{"snapshot":"9-070000000000","next":"?snapshot=9-070000000000&from=00000000-0000-0000-0000-000000000000"},"items":[]}`,
 	} {
 		if p, err := ParseSnapshot([]byte(bad), at); !errors.Is(err, ErrPage) {
 			t.Errorf("%s is read as %+v, %v", name, p, err)
 		}
 	}
 	// A feed that was empty has no second page.
-	empty := strings.NewReplacer(`"snapshot":"7-070000000000"`, `"snapshot":"0"`, "snapshot=7-070000000000", "snapshot=0").Replace(good)
+	empty := strings.NewReplacer(`"snapshot":"9-070000000000"`, `"snapshot":"0"`, "snapshot=9-070000000000", "snapshot=0").Replace(good)
 	if p, err := ParseSnapshot([]byte(empty), SnapshotPlace{}); !errors.Is(err, ErrPage) {
 		t.Errorf("a second page of an empty feed: %+v, %v", p, err)
 	}
@@ -126,7 +127,7 @@ func TestParseSnapshotOfMalformedItems(t *testing.T) {
 		nameless        bool
 	}{
 		"no version":                {`"version":1`, `"version":"x"`, 0, 2, 2, false},
-		"no position":               {`"position":2`, `"position":"x"`, 0, 7, 2, false},
+		"no position":               {`"position":2`, `"position":"x"`, 2, 9, 2, false},
 		"no first":                  {`"first":2`, `"first":"x"`, 0, 2, 2, false},
 		"no id":                     {`urn:uuid:00000000-0000-0000-0000-000000000002`, `two`, 0, 2, 2, true},
 		"no id on the last":         {`urn:uuid:00000000-0000-0000-0000-000000000003`, `three`, 1, 7, 3, true},
@@ -166,7 +167,7 @@ func FuzzParseSnapshot(f *testing.F) {
 		}
 		f.Add(body)
 	}
-	at := SnapshotPlace{At(7, Digest{7}), uuid.UUID{}}
+	at := SnapshotPlace{At(9, Digest{7}), uuid.UUID{}}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p, err := ParseSnapshot(body, at)
 		if err != nil {

@@ -12,15 +12,16 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// Entities are the newest entries of some entities, all of one moment.
+// Entities are the newest entries that some entities had up to a cursor.
 type Entities struct {
-	Location              // of the cursor that was asked for, in the feed of that moment
+	Location              // of the cursor that was asked for
 	Entries  []feed.Entry // in the order of the entities' ids, tombstones included, each with First; none if the cursor is not known
-	More     bool         // the feed has entities of higher ids
+	More     bool         // there are entities of higher ids
 }
 
-// Entities returns the newest entry of each of the first limit entities whose ids are higher than after, and locates
-// the cursor as [Log.Locate] does, with its errors and with limit as size.
+// Entities returns the newest entry up to the cursor, or up to the head if that is the start, of each of the first limit
+// entities whose ids are higher than after. It locates the cursor as [Log.Locate] does, with its errors and with limit as
+// size.
 func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, after uuid.UUID, limit int) (found *Entities, err error) {
 	err = l.withListApplied(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -32,7 +33,11 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 			if !at.Known {
 				return nil
 			}
-			found.Entries, err = l.readEntities(ctx, tx, name, after, limit+1)
+			upTo := cursor.Position
+			if cursor.IsStart() {
+				upTo = at.Head.Position
+			}
+			found.Entries, err = l.readEntities(ctx, tx, name, after, limit+1, upTo)
 			if n := len(found.Entries); n > limit {
 				found.Entries, found.More = found.Entries[:limit], true
 			}
@@ -56,14 +61,14 @@ const entitiesSQL = `
 	  select n.entity_id, n.position from e cross join lateral (
 	         select entity_id, position from feed_entry where feed = $1 and entity_id > e.entity_id order by entity_id, version limit 1) n)
 	select ` + entryColumns + `, first
-	  from (select entity_id as id, position as first from e limit $3) i cross join lateral (
-	       select * from feed_entry where feed = $1 and entity_id = i.id order by version desc limit 1) l`
+	  from (select entity_id as id, position as first from e where position <= $4 limit $3) i cross join lateral (
+	       select * from feed_entry where feed = $1 and entity_id = i.id and position <= $4 order by version desc limit 1) l`
 
-func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int) ([]feed.Entry, error) {
+func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) ([]feed.Entry, error) {
 	if _, err := tx.Exec(ctx, byIndex); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, entitiesSQL, name, after, limit)
+	rows, err := tx.Query(ctx, entitiesSQL, name, after, limit, upTo)
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,17 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 func TestPast(t *testing.T) {
@@ -157,5 +161,73 @@ func TestPast(t *testing.T) {
 		s.setTamper(nil)
 		c.mustPoll(t)
 		want(t, told, 5)
+	})
+}
+
+// An entity is of the past if one of its versions is, whatever came of that, and whether it comes by a replay or a resync.
+func TestPastOfEarlierVersions(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many databases")
+	for name, x := range map[string]struct {
+		pageSize int
+		resync   bool
+	}{"on one page": {20, false}, "on one page, in a resync": {20, true}, "on two pages, in a resync": {5, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 5)
+			c := s.copier(t, pgtest.New(t, sql.Migrations("subscribe"), thingMigrations), x.pageSize)
+			t.Cleanup(c.fetcher.client.Close)
+			c.Past = true
+			apply := c.Apply
+			past := map[uuid.UUID]bool{}
+			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+				for _, e := range b.Entities {
+					past[e.ID] = b.IsPast(e)
+				}
+				return apply(ctx, tx, b)
+			}
+			if err := c.seePast(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s.put(t, 1, 7)
+			if x.resync {
+				c.resync(t)
+			}
+			c.mustPoll(t)
+			for n := 1; n <= 7; n++ {
+				if past[numbered(n)] != (n <= 5) {
+					t.Errorf("thing %d is of the past: %t", n, past[numbered(n)])
+				}
+			}
+		})
+	}
+	t.Run("that were rejected", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		s.put(t, 1, 5)
+		c := newCopier(t, s)
+		c.Past = true
+		apply := c.Apply
+		past := map[uuid.UUID]bool{}
+		c.Check = func(e feed.Entry) error {
+			if e.ID == numbered(4) && e.Version == 1 {
+				return errors.New("no")
+			}
+			return nil
+		}
+		c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+			for _, e := range b.Entities {
+				past[e.ID] = b.IsPast(e)
+			}
+			return apply(ctx, tx, b)
+		}
+		c.mustPoll(t)
+		s.put(t, 4, 4)
+		c.mustPoll(t)
+		c.wantUpToDate(t, s)
+		if is, came := past[numbered(4)]; !is || !came {
+			t.Errorf("an entity whose first version was rejected is of the past: %t", is)
+		}
 	})
 }

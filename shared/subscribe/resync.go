@@ -153,11 +153,15 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error 
 			       as e (id, version, position, updated, entity, bad, first)
 			on conflict (service, feed, id, bad) do update
 			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity,
-			       first_position = coalesce(excluded.first_position, known.first_position)`,
+			       first_position = least(known.first_position, known.position, excluded.first_position, excluded.position)`,
 			r.service, r.Name, ids, versions, positions, updated, entities, bad, firsts)
 		first.Queue(`
-			delete from resynced_entity w using unnest($3::uuid[], $4::bigint[]) as good (id, position)
-			 where service = $1 and feed = $2 and w.id = good.id and bad and w.position < good.position`,
+			with gone as (
+			     delete from resynced_entity w using unnest($3::uuid[], $4::bigint[]) as good (id, position)
+			      where service = $1 and feed = $2 and w.id = good.id and bad and w.position < good.position
+			     returning w.id, coalesce(first_position, w.position) as first)
+			update resynced_entity w set first_position = least(first_position, position, first) from gone
+			 where service = $1 and feed = $2 and w.id = gone.id and not bad`,
 			r.service, r.Name, good, goodPositions)
 		if slices.Contains(bad, true) {
 			first.Queue(emptyNoted, r.service, r.Name)

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,10 +130,13 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 	return known.newer(entries), err
 }
 
-// known are the versions of a page's entities that the copy has, and those that it has rejected.
-type known struct{ rows, rejected map[uuid.UUID]int64 }
+// known are the versions of a page's entities that the copy has, and those that it has rejected, with the positions of
+// the first versions of the latter.
+type known struct{ rows, rejected, first map[uuid.UUID]int64 }
 
-func noneKnown() *known { return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}} }
+func noneKnown() *known {
+	return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}, map[uuid.UUID]int64{}}
+}
 
 // lookUp makes b query the known versions. PostgreSQL plans a statement with a list each time, so each table has its
 // own statement, and the second is left out if nothing is rejected.
@@ -159,6 +163,9 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 		b.Queue(`
 			select entity_id, max(version) from rejected_entry join subscription using (service, feed)
 			 where entity_id = any($1) and table_name = $2 group by entity_id`, ids, f.Table).Query(into(k.rejected))
+		b.Queue(`
+			select entity_id, min(coalesce(first_position, position)) from rejected_entry join subscription using (service, feed)
+			 where entity_id = any($1) and table_name = $2 group by entity_id`, ids, f.Table).Query(into(k.first))
 	}
 }
 
@@ -170,6 +177,9 @@ func (k *known) newer(entries []feed.Entry) []feed.Entry {
 	passed := map[uuid.UUID]int64{} // versions of entries on this page
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
+		if is && k.first[e.ID] < cmp.Or(e.First, e.Position) {
+			e.First = k.first[e.ID]
+		}
 		row, has := k.rows[e.ID]
 		if malformed(e) { // its version may be wrong, and must not hold back later ones
 			known := max(rejected, row, passed[e.ID])

@@ -78,6 +78,8 @@ func (c *checker) snapshot() error {
 			}
 			want, known := newest[i.ID]
 			switch got := i.DataFeed; {
+			case got.Position > head:
+				return fmt.Errorf("%s has an entry at position %d, beyond the snapshot", p.answer.asked, got.Position)
 			case got.Position <= int64(len(c.walked)) && (!known || got.Position != want.DataFeed.Position || got.Version != want.DataFeed.Version ||
 				got.Deleted != want.DataFeed.Deleted || got.Erased != want.DataFeed.Erased || string(got.Entity) != string(want.DataFeed.Entity) || i.Updated != want.Updated):
 				return fmt.Errorf("%s has version %d of %s at position %d, which is not its newest entry", p.answer.asked, got.Version, i.ID, got.Position)
