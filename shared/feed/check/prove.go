@@ -36,6 +36,7 @@ func Prove(ctx context.Context, command []string, out io.Writer) (failed int, er
 // prove runs the tests whose names are wanted.
 func (r *reader) prove(out io.Writer, wanted func(name string) bool) (failed int, err error) {
 	all := slices.Clone(tests)
+	all = append(all, snapshotTests()...)
 	for _, f := range faults {
 		all = append(all,
 			test{f.name + ", from the start", func(c *copying) error { return c.survives(&f, false) }},
@@ -94,9 +95,16 @@ type runError struct{ error }
 func (c *copying) run() (map[string]row, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, runLimit)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c.mu.Lock()
+	c.tooOften = func() { stop(errors.New("the reader asks again and again")) }
+	c.mu.Unlock()
 	cmd, stdout, stderr := c.start(ctx)
-	if err := cmd.Run(); ctx.Err() != nil {
+	if err := cmd.Run(); errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, fmt.Errorf("the reader has not ended within %s", runLimit)
+	} else if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	} else if err != nil {
 		return nil, runError{fmt.Errorf("%w: %s", err, tail(stderr.String()))}
 	}
@@ -155,13 +163,26 @@ func (c *copying) survives(f *fault, begun bool) error {
 		c.remove(6)
 		c.put(5, 11)
 	}
+	return c.outlasts(f)
+}
+
+// outlasts runs the command while the fault lasts and afterwards.
+func (c *copying) outlasts(f *fault) error {
 	c.setFault(f)
-	if err := c.equal(); err != nil && !errors.As(err, new(runError)) {
+	if err := c.equalOrFails(); err != nil {
 		return fmt.Errorf("meanwhile: %w", err)
 	}
 	c.setFault(nil)
 	if err := c.equal(); err != nil {
 		return fmt.Errorf("afterwards: %w", err)
+	}
+	return nil
+}
+
+// equalOrFails runs the command, which may fail. If it does not, equalOrFails is as equal.
+func (c *copying) equalOrFails() error {
+	if err := c.equal(); err != nil && !errors.As(err, new(runError)) {
+		return err
 	}
 	return nil
 }

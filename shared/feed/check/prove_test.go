@@ -46,18 +46,29 @@ func TestMutantsOfReaders(t *testing.T) {
 	for name, x := range map[string]struct{ from, to, breaks string }{
 		"positions are not checked": {`positions == list(range(begin + 1, end + 1)) and `, ``, "left out"},
 		"tombstones are ignored":    {`if own.get("erased") or own.get("deleted"):`, `if own.get("erased"):`, "deletions"},
-		"erased ids are forgotten":  {`"insert or ignore into erased values (?)"`, `"select ?"`, "stays erased"},
-		"the old copy stays":        {`db.execute("delete from entity")`, `pass`, "another history"},
+		"erased ids are forgotten":  {`"insert or ignore into erased select ? where ?"`, `"select ?, ?"`, "stays erased"},
+		"the old copy stays":        {`"delete from entity", `, ``, "another history"},
 		"410 is an error":           {`if e.code == 410:`, `if e.code == 411:`, "another history"},
-		"the history is not sent":   {`(f"&history={history[0]}" if history else "")`, `""`, "behind a shared cache"},
+		"the history is not sent":   {`.get("history")) from e`, `.get("nothing")) from e`, "behind a shared cache"},
 		"the cursor is not stored":  {`"update progress set query = ?, etag = ?", (query, etag)`, `"update progress set etag = ?", (etag,)`, "many pages"},
 		"the ETag is not sent":      {`({"If-None-Match": etag} if etag else {})`, `{}`, "with the stored ETag"},
-		"it stops after one page":   {`        if up_to_date:`, `        if True:`, "many pages"},
+		"it stops after one page":   {`    while not up_to_date:`, `    for _ in range(1):`, "many pages"},
 		"snapshots are taken for granted": {`            raise
         page = {"_datafeed": {}}`, `            raise
         raise`, "without snapshots"},
-		"the snapshot is all":      {`        if up_to_date:`, `        if up_to_date or "&from=" in query:`, "change while"},
-		"failures are no failures": {`    poll(db, url)` + "\n    for", "    try:\n        poll(db, url)\n    except Exception:\n        pass\n    for", "500"},
+		"the snapshot is all":                     {`    while not up_to_date:`, `    while not (up_to_date or "&from=" in query):`, "change while"},
+		"a lost snapshot is an error":             {`not query.startswith("snapshot=")`, `not query.startswith("snapshot=0&")`, "any more, and answers with 404"},
+		"a lost snapshot goes on as a replay":     {`raise Gone(asked.get("history"))`, `return get(url, "after=0&limit=1000")`, "any more, and answers with a replay"},
+		"the next page is not checked":            {` and ends != goes_on`, ``, "further on"},
+		"what was left out is not noticed":        {`to.get("from") == ids[-1]`, `"from" in to`, "the last item of each page is left out"},
+		"an empty page goes on":                   {`== ids[-1] > ids[0]`, `== ids[-1]`, "goes on with itself"},
+		"pages may be of several snapshots":       {`asked["snapshot"] in ("0", head)`, `True`, "a snapshot of its own"},
+		"the replay may begin anywhere":           {`to.get("after") == head`, `"after" in to`, "begins too late"},
+		"the first page of a snapshot may be all": {` and "snapshot" not in place` + "\n        with", "\n        with", "says that it is up to date"},
+		"it begins again and again":               {`if begun:`, `if False:`, "pages of the lost history"},
+		"it goes on with a lost snapshot":         {`if e.code == 410:`, `if e.code == 410 and "from=" not in query:`, "the history changes after answer 2"},
+		"entities that are erased are only gone":  {`own.get("erased", False)))` + "\n        if", `False))` + "\n        if", "stays erased"},
+		"failures are no failures":                {`    poll(db, url)` + "\n    for", "    try:\n        poll(db, url)\n    except Exception:\n        pass\n    for", "500"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 
 // A source is one in memory, with replay pages and snapshots in JSON Feed alone: what a reader needs.
 type source struct {
+	turn     sync.Mutex // answers one request after another
 	mu       sync.Mutex
 	entries  []entry
 	versions map[int]int64 // by the number of the entity
@@ -20,8 +21,11 @@ type source struct {
 	begun    int           // requests since the fault was set
 	asked    []*http.Request
 	replays  bool              // it has no snapshots
+	short    int               // the most items on a page of a snapshot; 0 means as many as the reader wants
 	sealed   map[string][]byte // what a shared cache before it has stored, by query; nil means there is none
-	onAsked  func()
+	stores   bool              // the cache stores pages of snapshots, too
+	onAnswer func()            // is called after each answer, before the reader gets the end of it
+	tooOften func()            // is called once the reader has asked more often than any reader has to
 }
 
 // An entry is one of an entity, which a number names.
@@ -39,9 +43,16 @@ func idOf(entity int) string { return fmt.Sprintf("%08x-0000-5000-8000-%012x", e
 
 // put appends a new version of each of the entities, remove and erase append that one is gone.
 func (s *source) put(entities ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, n := range entities {
-		s.add(entry{entity: n, body: fmt.Sprintf(`{"id": %q, "text": "entity %d “ü” \u0041 %d", "list": [1, {"a": null}]}`, idOf(n), n, len(s.entries))})
+		s.change(n)
 	}
+}
+
+// change appends a new version of an entity. s.mu is locked.
+func (s *source) change(n int) {
+	s.append(entry{entity: n, body: fmt.Sprintf(`{"id": %q, "text": "entity %d “ü” \u0041 %d", "list": [1, {"a": null}]}`, idOf(n), n, len(s.entries))})
 }
 
 func (s *source) remove(n int) { s.add(entry{entity: n, deleted: true}) }
@@ -136,11 +147,15 @@ func (s *source) requests() []*http.Request {
 }
 
 func (s *source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	s.mu.Lock()
+	if s.onAnswer != nil {
+		defer s.onAnswer()
+	}
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, r)
-	if s.onAsked != nil {
-		defer s.onAsked()
+	if s.asked = append(s.asked, r); len(s.asked) > 1000+len(s.entries) && s.tooOften != nil {
+		s.tooOften()
 	}
 	if body, stored := s.sealed[r.URL.RawQuery]; stored {
 		w.Header().Set("Content-Type", "application/feed+json")
@@ -232,7 +247,7 @@ func (s *source) snapshot(r *http.Request, limit int) (map[string]any, int) {
 		if id <= q.Get("from") {
 			continue
 		}
-		if len(items) == limit {
+		if len(items) == limit || len(items) == s.short && s.short > 0 {
 			query = fmt.Sprintf("?snapshot=%s&from=%s&limit=%d", head, from, limit)
 			break
 		}
@@ -270,7 +285,8 @@ func document(r *http.Request, own map[string]any, items []any) map[string]any {
 
 func (s *source) write(w http.ResponseWriter, r *http.Request, page map[string]any) {
 	body, _ := json.Marshal(page)
-	if s.sealed != nil && page["_datafeed"].(map[string]any)["sealed"] == true {
+	own := page["_datafeed"].(map[string]any)
+	if s.sealed != nil && (own["sealed"] == true || s.stores && own["snapshot"] != nil) {
 		s.sealed[r.URL.RawQuery] = body
 	}
 	tag := fmt.Sprintf(`"%x"`, sha256.Sum256(body))

@@ -25,18 +25,13 @@ var tests = []test{
 	{"many entities, which change while they are read", func(c *copying) error {
 		c.put(numbers(4000, 3500)...)
 		c.remove(7)
-		c.mu.Lock()
 		asked := 0
-		c.onAsked = func() {
+		c.onAnswers(3, func(int) { // there is at least one page to come
 			for n := range 5 {
 				asked++
-				c.append(entry{entity: asked * 131 % 3600, body: fmt.Sprintf(`{"asked": %d}`, asked), deleted: n == 4})
+				c.add(entry{entity: asked * 131 % 3600, body: fmt.Sprintf(`{"asked": %d}`, asked), deleted: n == 4})
 			}
-			if asked == 15 { // there is at least one page to come
-				c.onAsked = nil
-			}
-		}
-		c.mu.Unlock()
+		})
 		return c.equal()
 	}},
 	{"a source without snapshots", func(c *copying) error {
@@ -212,24 +207,29 @@ func inTurn(steps ...func() error) error {
 	return nil
 }
 
+// onAnswers calls do with each of the next answers, up to the n-th, before the reader gets the end of it.
+func (c *copying) onAnswers(n int, do func(answer int)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answers := 0
+	c.onAnswer = func() {
+		if answers++; answers <= n {
+			do(answers)
+		}
+	}
+}
+
 // killed runs the command and kills it when it has asked so many times, or lets it end before.
 func (c *copying) killed(times int) error {
 	ctx, cancel := context.WithTimeout(c.ctx, runLimit)
 	defer cancel()
 	cmd, _, _ := c.start(ctx)
-	c.mu.Lock()
-	asked := 0
-	c.onAsked = func() {
-		if asked++; asked == times {
+	c.onAnswers(times, func(n int) {
+		if n == times {
 			_ = cmd.Process.Kill()
 		}
-	}
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.onAsked = nil
-	}()
+	})
+	defer c.onAnswers(0, nil)
 	c.mu.Lock()
 	err := cmd.Start() // before the first request is answered
 	c.mu.Unlock()

@@ -7,11 +7,12 @@
 import { existsSync, openSync, closeSync, fsyncSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 
-// Gone says that the source has another history. query is the one to begin with.
+// Gone says that the copy has to begin again, in the history of a link. query is the one to begin with.
 class Gone extends Error {
-  constructor(query) {
-    super("the source has another history");
-    this.query = query;
+  constructor(link) {
+    super("the source has another history, or lost its snapshot");
+    const history = link.searchParams.get("history");
+    this.query = `snapshot=0&limit=1000${history ? `&history=${history}` : ""}`;
   }
 }
 
@@ -23,23 +24,25 @@ async function get(url, query, etag) {
   if (answer.status === 304 && etag) return { page: null, etag };
   if (answer.status === 410) {
     const start = (answer.headers.get("Link") ?? "").split(",").find((part) => part.includes('rel="start"'));
-    const history = new URL(start?.match(/<(.*)>/)?.[1] ?? url, url).searchParams.get("history");
-    throw new Gone(`snapshot=0&limit=1000${history ? `&history=${history}` : ""}`);
+    throw new Gone(new URL(start?.match(/<(.*)>/)?.[1] ?? url, url));
   }
   const asked = Object.fromEntries(new URLSearchParams(query));
-  const refused = [400, 404].includes(answer.status) && asked.snapshot === "0";
+  const refused = [400, 404].includes(answer.status) && asked.snapshot;
   if (!answer.ok && !refused) {
     const problem = new Error(`${answer.status} ${await answer.text()}`);
     problem.retryAfter = Number(answer.headers.get("Retry-After")) || 0;
     throw problem;
   }
   const page = refused ? { _datafeed: {} } : await answer.json();
-  const { snapshot, cursor } = page._datafeed;
+  const { snapshot, cursor, next } = page._datafeed;
   if (asked.snapshot === "0" && !snapshot) return get(url, query.replace("snapshot=0", "after=0")); // the source has none
+  if (asked.snapshot && !snapshot) throw new Gone(new URL(`${url}?${query}`));
   const ids = [asked.from ?? "", ...page.items.map((item) => item.id.replace("urn:uuid:", ""))];
   const [begin, end] = [asked.after, cursor].map((c) => parseInt(c));
+  const to = asked.snapshot && Object.fromEntries(new URL(next, url).searchParams);
   const continues = asked.snapshot
-    ? ["0", snapshot].includes(asked.snapshot) && ids.every((id, i) => i === 0 || id > ids[i - 1])
+    ? ["0", snapshot].includes(asked.snapshot) && ids.every((id, i) => i === 0 || id > ids[i - 1]) &&
+      (to.after === snapshot) !== (to.snapshot === snapshot && to.from === ids.at(-1) && ids.length > 1)
     : page.items.every((item, i) => item._datafeed.position === begin + 1 + i) && end === begin + page.items.length && (end > begin || cursor === asked.after);
   if (!continues) throw new Error(`the page of ${query} does not continue from there`);
   return { page, etag: answer.headers.get("ETag") };
@@ -66,31 +69,32 @@ function save(path, copy) {
   renameSync(path + ".new", path);
 }
 
-// poll copies until the copy is up to date.
-async function poll(url, path, copy) {
+// poll copies until the copy is up to date, but begins again only once.
+async function poll(url, path, copy, begun) {
   for (;;) {
     const { resync } = copy;
     let answer;
     try {
       answer = resync ? await get(url, resync.query) : await get(url, copy.query, copy.etag);
     } catch (e) {
-      if (!(e instanceof Gone) || resync?.query === e.query) throw e;
+      if (!(e instanceof Gone) || begun) throw e;
       copy.resync = { query: e.query, rows: {} };
-      continue;
+      return poll(url, path, copy, true);
     }
     if (answer.page === null) return;
     const place = answer.page._datafeed;
     const query = new URL(place.next, url).search.slice(1);
+    const upToDate = place.up_to_date && !place.snapshot;
     apply(resync ? resync.rows : copy.rows, copy.erased, answer.page.items);
     if (!resync) {
       Object.assign(copy, { query, etag: answer.etag });
-    } else if (!place.up_to_date) {
+    } else if (!upToDate) {
       resync.query = query;
     } else {
       Object.assign(copy, { query: `after=${place.cursor}&limit=1000`, etag: null, rows: resync.rows, resync: null });
     }
     save(path, copy);
-    if (place.up_to_date) return;
+    if (upToDate) return;
   }
 }
 

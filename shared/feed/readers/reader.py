@@ -10,18 +10,18 @@ import json, os, random, sqlite3, sys, time, urllib.error, urllib.parse, urllib.
 TABLES = """
 create table if not exists entity (id text primary key, version integer not null, updated text not null, entity text not null);
 create table if not exists resynced (id text primary key, version integer not null, updated text not null, entity text not null);
-create table if not exists erased (id text primary key);
-create table if not exists progress (query text, etag text, resync text);
-insert into progress select 'snapshot=0&limit=1000', null, null where not exists (select 1 from progress);
-"""
+create table if not exists erased (id text primary key); create table if not exists progress (query text, etag text, resync text);
+insert into progress select 'snapshot=0&limit=1000', null, null where not exists (select 1 from progress);"""
 
 
 class Gone(Exception):
-    """The source has another history. Its value is the query to begin with."""
+    """The copy has to begin again. Its value is the parameter history, or None."""
 
 
 def get(url, query, etag=None):
     """Returns the page of the query and its ETag, or (None, etag) if nothing has changed."""
+    def parameters(url):
+        return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
     headers = {"Accept": "application/feed+json"} | ({"If-None-Match": etag} if etag else {})
     headers |= {"Authorization": "Bearer " + os.environ["FEED_TOKEN"]} if os.environ.get("FEED_TOKEN") else {}
     try:
@@ -32,17 +32,20 @@ def get(url, query, etag=None):
             return None, etag
         if e.code == 410:
             start = next((part for part in (e.headers["Link"] or "").split(",") if 'rel="start"' in part), "")
-            history = urllib.parse.parse_qs(urllib.parse.urlsplit(start.partition("<")[2].partition(">")[0]).query).get("history")
-            raise Gone("snapshot=0&limit=1000" + (f"&history={history[0]}" if history else "")) from e
-        if e.code not in (400, 404) or not query.startswith("snapshot=0&"):
+            raise Gone(parameters(start.partition("<")[2].partition(">")[0]).get("history")) from e
+        if e.code not in (400, 404) or not query.startswith("snapshot="):
             raise
         page = {"_datafeed": {}}
-    asked, place = dict(urllib.parse.parse_qsl(query)), page["_datafeed"]
-    if asked.get("snapshot") == "0" and "snapshot" not in place:  # the source has no snapshots
+    asked, place = parameters("?" + query), page["_datafeed"]
+    if "snapshot" in asked and "snapshot" not in place:  # the source has no snapshots
+        if asked["snapshot"] != "0":
+            raise Gone(asked.get("history"))
         return get(url, query.replace("snapshot=0", "after=0"))
     if "snapshot" in asked:
         ids = [asked.get("from", "")] + [item["id"].removeprefix("urn:uuid:") for item in page["items"]]
-        continues = ids == sorted(set(ids)) and asked["snapshot"] in ("0", place["snapshot"])
+        head, to = place["snapshot"], parameters(place["next"])
+        ends, goes_on = to.get("after") == head, to.get("snapshot") == head and to.get("from") == ids[-1] > ids[0]
+        continues = ids == sorted(set(ids)) and asked["snapshot"] in ("0", head) and ends != goes_on
     else:
         positions = [item["_datafeed"]["position"] for item in page["items"]]
         begin, end = (int(c.partition("-")[0]) for c in (asked["after"], place["cursor"]))
@@ -56,8 +59,7 @@ def apply(db, table, items):
     """Brings the rows of the table to the items. What is erased stays erased, whatever is said of it later."""
     for item in items:
         id, own = item["id"].removeprefix("urn:uuid:"), item["_datafeed"]
-        if own.get("erased"):
-            db.execute("insert or ignore into erased values (?)", (id,))
+        db.execute("insert or ignore into erased select ? where ?", (id, own.get("erased", False)))
         if own.get("erased") or own.get("deleted"):
             db.execute(f"delete from {table} where id = ? and (version < ? or ?)", (id, own["version"], own.get("erased", False)))
             continue
@@ -67,23 +69,24 @@ def apply(db, table, items):
             " where version < excluded.version", (id, own["version"], item["date_modified"], json.dumps(own["entity"])))
 
 
-def poll(db, url):
-    """Copies until the copy is up to date. Each page and the cursor behind it are one transaction."""
-    while True:
+def poll(db, url, begun=False):
+    """Copies until the copy is up to date, but begins again only once. Each page and the cursor behind it are one transaction."""
+    up_to_date = False
+    while not up_to_date:
         query, etag, resync = db.execute("select * from progress").fetchone()
         try:
             page, etag = get(url, query, etag) if resync is None else get(url, resync)
         except Gone as gone:
-            if resync == gone.args[0]:
+            if begun:
                 raise
             with db:
                 db.execute("delete from resynced")
-                db.execute("update progress set resync = ?", gone.args)
-            continue
+                db.execute("update progress set resync = 'snapshot=0&limit=1000' || coalesce('&history=' || ?, '')", gone.args)
+            return poll(db, url, begun=True)
         if page is None:
             return
-        place, up_to_date = page["_datafeed"], page["_datafeed"].get("up_to_date")
-        query = urllib.parse.urlsplit(place["next"]).query
+        place, query = page["_datafeed"], page["_datafeed"]["next"].partition("?")[2]
+        up_to_date = place.get("up_to_date") and "snapshot" not in place
         with db:
             apply(db, "entity" if resync is None else "resynced", page["items"])
             if resync is None:
@@ -91,12 +94,9 @@ def poll(db, url):
             elif not up_to_date:
                 db.execute("update progress set resync = ?", (query,))
             else:
-                db.execute("delete from entity")
-                db.execute("insert into entity select * from resynced")
-                db.execute("delete from resynced")
+                for step in "delete from entity", "insert into entity select * from resynced", "delete from resynced":
+                    db.execute(step)
                 db.execute("update progress set query = ?, etag = null, resync = null", (f"after={place['cursor']}&limit=1000",))
-        if up_to_date:
-            return
 
 
 def main(url, path, seconds=None):
