@@ -237,7 +237,7 @@ func (s *source) snapshot(r *http.Request, limit int) (map[string]any, int) {
 		head = s.cursor(len(s.entries))
 	}
 	first, newest := map[string]int{}, map[string]int{}
-	for i, e := range s.entries {
+	for i, e := range s.entries[:positionOf(head)] {
 		if newest[idOf(e.entity)] = i; e.version == 1 {
 			first[idOf(e.entity)] = i + 1
 		}
