@@ -71,6 +71,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		head, t := Head{position, feed.Digest(digest), erasures}, seen.before[name]
 		seen.heads[name] = head
 		seen.extends[name] = t == nil || t.Position == 0 || string(at) == string(t.Digest[:])
+		if t != nil && seen.extends[name] && erasures < t.Erasures {
+			return fmt.Errorf("%w The table feed counts fewer erasures of feed %s than before: restore all tables of one dump", ErrIncomplete, name)
+		}
 		seen.news = seen.news || t == nil || t.Head != head
 		return nil
 	})

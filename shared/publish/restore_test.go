@@ -271,3 +271,34 @@ func TestMark(t *testing.T) {
 		wantMark("an erasure", 2006)
 	})
 }
+
+// A row of the table feed that is older than an erasure would give pages of before it the tags of later ones.
+func TestFeedRestoredAlone(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "restores")
+	pool := database(t)
+	l, id := openLog(t, pool), uuid.New()
+	server := serve(t, l)
+	if err := l.Commit(t.Context(), put(thing(id, 1))); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, `create table kept_feed as table feed`)
+	err := l.InTx(t.Context(), func(tx *Tx) error {
+		tx.Erase(feedName, id, 2, start.Add(time.Hour))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, pool, `create table newer_feed as table feed`)
+	exec(t, pool, `begin; truncate feed; insert into feed select * from kept_feed; commit`)
+	waitFor(t, "the feed not to be served", func() bool {
+		resp, body := get(t, server, "GET", "/feeds/things?after=0&limit=10")
+		return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(body, "restored")
+	})
+	exec(t, pool, `begin; truncate feed; insert into feed select * from newer_feed; commit`)
+	waitFor(t, "the feed to be served", func() bool {
+		resp, _ := get(t, server, "GET", "/feeds/things?after=0&limit=10")
+		return resp.StatusCode == http.StatusOK
+	})
+}
