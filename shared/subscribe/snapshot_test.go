@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -309,12 +310,27 @@ func TestSnapshot(t *testing.T) {
 
 	t.Run("a page that is none moves nothing", func(t *testing.T) {
 		t.Parallel()
+		link := regexp.MustCompile(`("next":"[^"]*)snapshot=([^&"]*)&from=([^&"]*)`)
+		items := regexp.MustCompile(`(?s)"items":.*`)
 		for name, edit := range map[string]func(string) string{
 			"of another snapshot": func(body string) string { return strings.Replace(body, `"snapshot":"45-`, `"snapshot":"34-`, 1) },
 			"cut":                 func(body string) string { return body[:len(body)/2] },
 			"without its first":   func(body string) string { return strings.Replace(body, `"first"`, `"last"`, 1) },
 			"that goes nowhere":   func(body string) string { return strings.ReplaceAll(body, `from=`, `from=f`) },
 			"without next":        func(body string) string { return strings.Replace(body, `"next":`, `"before":`, 1) },
+			"that is empty":       func(body string) string { return items.ReplaceAllString(body, `"items":[]}`) },
+			"that goes in a circle": func(body string) string {
+				asked := regexp.MustCompile(`"feed_url":"[^"]*from=([^&"]*)`).FindStringSubmatch(body)[1]
+				return items.ReplaceAllString(link.ReplaceAllString(body, `${1}snapshot=$2&from=`+asked), `"items":[]}`)
+			},
+			"that goes back": func(body string) string {
+				return link.ReplaceAllString(body, `${1}snapshot=$2&from=`+uuid.Nil.String())
+			},
+			"that leaves some out": func(body string) string {
+				return link.ReplaceAllString(body, `${1}snapshot=$2&from=`+uuid.Max.String())
+			},
+			"before another replay": func(body string) string { return link.ReplaceAllString(body, `${1}after=44-0123456789ab`) },
+			"without its last item": func(body string) string { return body[:strings.LastIndex(body, `,{"id"`)] + "]}" },
 			"with an item twice": func(body string) string {
 				first, rest, _ := strings.Cut(body, `"items":[`)
 				item, _, _ := strings.Cut(rest, `,{"id"`)
