@@ -29,7 +29,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 	lock, start := false, time.Now()
 	for n := 1; ; n++ {
 		at, err := try(lock)
-		again := (n < maxAttempts || isCode(err, "55P03")) && time.Since(start) < l.patience && l.committing.Err() == nil
+		again := (n < maxAttempts || isCode(err, lockNotAvailable)) && time.Since(start) < l.patience && l.committing.Err() == nil
 		switch {
 		case err == nil:
 			l.remember(at.runs)
@@ -42,7 +42,7 @@ func (l *Log) persist(ctx context.Context, try func(lock bool) (attempt, error))
 			l.logger.Warn("commit outcome unknown, asking the database", "attempt", n, "error", err)
 			unknown = append(unknown, at)
 			lock = false // an attempt that is still under way must lose against the next one
-		case isCode(err, "40P01"), isCode(err, "55P03"): // a deadlock, or a head that was locked for too long
+		case isCode(err, "40P01"), isCode(err, lockNotAvailable): // a deadlock, or a head that was locked for too long
 		case len(unknown) == 0:
 			return attempt{}, incomplete(err)
 		default: // the reason may be what an earlier attempt inserted
@@ -79,6 +79,9 @@ func (e final) orNil() error {
 	}
 	return e
 }
+
+// lockNotAvailable is the SQLSTATE if somebody holds a lock for long, as a commit does while a synchronous standby is down.
+const lockNotAvailable = "55P03"
 
 // lostSwap reports whether another writer appended first.
 func lostSwap(err error) bool { return isCode(err, "40001") && !errors.As(err, &final{}) }

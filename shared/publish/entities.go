@@ -53,7 +53,8 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 // byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short.
 const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off`
 
-// entitiesSQL goes from one entity to the next through the index, however many versions each has.
+// entitiesSQL goes from one entity to the next through the index, however many versions each has. Of those after
+// position $4 it reads each.
 const entitiesSQL = `
 	with recursive e as (
 	  (select entity_id, position from feed_entry where feed = $1 and entity_id > $2 order by entity_id, version limit 1)

@@ -169,7 +169,7 @@ func (l *Log) commitGroup(ctx context.Context, group []*Change, more *arrivals) 
 			if !ok {
 				return attempt{runs, rest}, err
 			}
-			if isCode(bad.error, "55P03") {
+			if isCode(bad.error, lockNotAvailable) {
 				l.locked.Store(time.Now().UnixNano())
 			}
 			blamed[rest[bad.index]] = guarded(unquoted(bad.error))

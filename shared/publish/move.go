@@ -19,10 +19,6 @@ const (
 	backfillLogs = 10 * time.Second       // between two lines on the progress of a backfill
 )
 
-// lockNotAvailable is the SQLSTATE if a commit holds a feed for long, as while a synchronous standby is down. The next
-// look tries again.
-const lockNotAvailable = "55P03"
-
 // A mover appends what tables that are attached have staged, runs their backfills, and notices what SQL has published.
 // Several processes may have one each.
 type mover struct {
@@ -120,7 +116,7 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 	for _, name := range staged {
 		var n int
 		err := m.conn.QueryRow(ctx, `select feed_move($1, $2)`, name, maxMoved).Scan(&n)
-		if isCode(err, lockNotAvailable) {
+		if isCode(err, lockNotAvailable) { // the next look tries again
 			continue
 		}
 		if _, err := m.goesOn(ctx, "staged", name, err); err != nil {

@@ -190,7 +190,7 @@ func (l *Log) applying(ctx context.Context, tell bool) <-chan singleflight.Resul
 		if tell || failure == "" {
 			l.reerasure.failure = failure
 		}
-		if err != nil && ctx.Err() == nil && !isCode(err, "55P03") { // else a commit still holds the head
+		if err != nil && ctx.Err() == nil && !isCode(err, lockNotAvailable) { // else a commit still holds the head
 			l.reerasure.list.forgetUnknown()
 		}
 		return nil, err

@@ -45,7 +45,7 @@ func passing(err error) bool {
 		return true
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == "55P03" || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlocks and the like, locks, timeouts, temporary files
+		return strings.HasPrefix(pgErr.Code, "40") || pgErr.Code == lockNotAvailable || pgErr.Code == "57014" || pgErr.Code == "53400" // deadlocks and the like, locks, timeouts, temporary files
 	}
 	_, slow := errors.AsType[*slowError](err)
 	return slow

@@ -31,7 +31,7 @@ type quarantine struct {
 	witness atomic.Pointer[feed.Entry] // the last entry that was applied; nil means none since the start
 	kept    atomic.Pointer[feed.Entry] // the same, kept over resyncs
 	sought  atomic.Bool                // seekWitness has searched
-	odds    atomic.Bool                // Apply has refused an entry of a snapshot, whose pages are of different moments
+	odds    atomic.Bool                // Apply has refused an entry of a snapshot, as it does if what it refers to is on a later page
 
 	mu      sync.Mutex
 	doubts  map[doubtful]doubt // of pages that were not applied

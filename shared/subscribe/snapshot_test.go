@@ -473,7 +473,7 @@ func TestSnapshot(t *testing.T) {
 		c.wantUpToDate(t, s)
 	})
 
-	// Two pages are of different moments, so that the entities on them may be at odds.
+	// The replay after the snapshot brings it.
 	t.Run("a name that an entity gives up to another one while it is read", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
@@ -732,4 +732,36 @@ func TestSnapshotProperty(t *testing.T) {
 		c.mustPoll(rt)
 		c.wantUpToDate(rt, s)
 	})
+}
+
+// Nothing stays of a history that is lost behind the head of a snapshot, however much of it there was when its pages were made.
+func TestRestoredBehindASnapshot(t *testing.T) {
+	t.Parallel()
+	for name, resync := range map[string]bool{"a first copy": false, "a resync": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			s.put(t, 1, 35)
+			c := newWalker(t, s)
+			if resync {
+				c.mustPoll(t)
+				c.resync(t)
+			}
+			page := 0
+			s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+				switch page++; page {
+				case 2:
+					s.put(t, 1, 36) // positions 36 to 71, behind the head of the snapshot
+				case 4:
+					s.restored(t, 40)
+					s.put(t, 50, 52)
+				}
+				honest.ServeHTTP(w, r)
+			})
+			_ = c.poll(t.Context()) // what it holds of the lost history, it must not keep
+			s.setTamper(nil)
+			c.mustPoll(t)
+			c.wantUpToDate(t, s)
+		})
+	}
 }

@@ -29,28 +29,31 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
-// sweep removes records that are old by the clocks of the database and of this machine: polls, and what resyncs have read of feeds that the subscriber does not have any more: if it has one
-// again, its resync begins again.
+// sweep removes what is old by the clocks of the database and of this machine: polls, and what resyncs have read of feeds
+// that the subscriber does not have any more. If it has one again, the resync begins again.
 func (s *sweeper) sweep(ctx context.Context) error {
 	feeds := []string{}
 	for _, p := range s.pollers {
 		feeds = append(feeds, p.Name)
 	}
+	now, age := time.Now(), s.options.RecordAge
 	for _, statement := range []struct {
 		sql  string
 		args []any
 	}{
 		{`delete from poll where id = any(array(
-			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`, nil},
+			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`,
+			[]any{s.options.Name, now, age, sweptAtOnce}},
 		{`update subscription set resync_cursor = '0', snapshot = null where service = $1 and resync_since < least(now(), $2) - $3::interval
-			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($5) and $4 > 0`, []any{feeds}},
+			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)`, []any{s.options.Name, now, age, feeds}},
 		{`delete from resynced_entity where ctid = any(array(
 			select e.ctid from resynced_entity e join subscription using (service, feed)
-			 where service = $1 and resync_since < least(now(), $2) - $3::interval and feed <> all($5) limit $4))`, []any{feeds}},
+			 where service = $1 and resync_since < least(now(), $2) - $3::interval and feed <> all($5) limit $4))`,
+			[]any{s.options.Name, now, age, sweptAtOnce, feeds}},
 	} {
 		for n := int64(sweptAtOnce); n == sweptAtOnce; {
 			limited, cancel := context.WithTimeout(ctx, dbTimeout)
-			done, err := s.pool.Exec(limited, statement.sql, append([]any{s.options.Name, time.Now(), s.options.RecordAge, sweptAtOnce}, statement.args...)...)
+			done, err := s.pool.Exec(limited, statement.sql, statement.args...)
 			cancel()
 			if err != nil {
 				return err

@@ -89,9 +89,8 @@ $$;
 
 -- +goose StatementBegin
 -- feed_lock locks a feed until the transaction ends, and gives its head, and the position from which on the mark is to move. It raises
--- object_not_in_prerequisite_state for table feed if the
--- feed is gone or the log lacks the mark, as after the restore of a single table, and serialization_failure if the transaction's snapshot is
--- older than the head.
+-- object_not_in_prerequisite_state for table feed if the feed is gone or the log lacks the mark, as after the restore of a single table, and
+-- serialization_failure if the transaction's snapshot is older than the head.
 create function feed_lock(feed_name text, out at bigint, out running bytea, out next_mark bigint)
 language plpgsql as $$
 declare
