@@ -99,7 +99,12 @@ func (l *erasedList) create(mayMake bool) (made bool, err error) {
 // claim notes on the list of which log it is. It returns an error if the list is of another one: what is erased in one
 // would be erased in the other.
 func (l *erasedList) claim(log uuid.UUID) error {
-	text, err := os.ReadFile(l.path)
+	f, err := l.open(os.O_RDWR|os.O_APPEND, syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
 	if err != nil {
 		return fmt.Errorf("read the list of erased ids: %w", err)
 	}
@@ -116,7 +121,7 @@ func (l *erasedList) claim(log uuid.UUID) error {
 		return fmt.Errorf("the list of erased ids %s is of another log, %s, and this one is %s: each needs a list of its own, so set ERASED_FILE. "+
 			"If this log takes the place of that one, which is gone, add the line %q to the list", l.path, other, log, ofLog+log.String())
 	}
-	_, _, err = l.append([]byte(ofLog + log.String() + "\n"))
+	_, _, err = l.write(f, []byte(ofLog+log.String()+"\n"))
 	return err
 }
 
@@ -329,6 +334,11 @@ func (l *erasedList) append(lines []byte) (was, is os.FileInfo, err error) {
 		return nil, nil, err
 	}
 	defer f.Close()
+	return l.write(f, lines)
+}
+
+// write appends lines to the file, which is locked, and returns its state before and after.
+func (l *erasedList) write(f *os.File, lines []byte) (was, is os.FileInfo, err error) {
 	if was, err = f.Stat(); err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -621,6 +622,23 @@ func TestErasedList(t *testing.T) {
 		all.Wait()
 		if ids, _, err := (&erasedList{path: path}).read(); err != nil || len(ids) != 100 {
 			t.Errorf("%d ids, %v", len(ids), err)
+		}
+	})
+	t.Run("one of several logs at once gets it", func(t *testing.T) {
+		t.Parallel()
+		path := make(t, "").path
+		var all sync.WaitGroup
+		var got atomic.Int32
+		for range 8 {
+			all.Go(func() {
+				if err := (&erasedList{path: path}).claim(uuid.New()); err == nil {
+					got.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if got.Load() != 1 {
+			t.Errorf("%d logs have the list", got.Load())
 		}
 	})
 	t.Run("a full disk leaves nothing of an id", func(t *testing.T) {
