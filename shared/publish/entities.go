@@ -16,8 +16,13 @@ import (
 type Entities struct {
 	Location              // of the cursor that was asked for
 	Entries  []feed.Entry // in the order of the entities' ids, tombstones included, each with First; none if the cursor is not known
-	More     bool         // there are entities of higher ids
+	// Last is the highest id that was looked at, if there may be entities of higher ids; else it is uuid.Nil. Entities that are newer
+	// than the cursor have no entry, and there may be very many of them, so there can be fewer entries than were asked for.
+	Last uuid.UUID
 }
+
+// maxNewer is the number of entities newer than the cursor that one call of Entities looks at.
+const maxNewer = 10_000
 
 // Entities returns the newest entry up to the cursor, or up to the head if that is the start, of each of the first limit
 // entities whose ids are higher than after. It locates the cursor as [Log.Locate] does, with its errors and with limit as
@@ -37,10 +42,7 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 			if cursor.IsStart() {
 				upTo = at.Head.Position
 			}
-			found.Entries, err = l.readEntities(ctx, tx, name, after, limit+1, upTo)
-			if n := len(found.Entries); n > limit {
-				found.Entries, found.More = found.Entries[:limit], true
-			}
+			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo)
 			return err
 		})
 	})
@@ -53,36 +55,70 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 // byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short.
 const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off`
 
-// entitiesSQL goes from one entity to the next through the index, however many versions each has. Of those after
-// position $4 it reads each.
-const entitiesSQL = `
+// walkSQL goes from one entity to the next through the index, however many versions each has, until $3 of them began at or before
+// position $4, or $5 did not.
+const walkSQL = `
 	with recursive e as (
-	  (select entity_id, position from feed_entry where feed = $1 and entity_id > $2 order by entity_id, version limit 1)
+	  (select entity_id, position, (position <= $4)::int as old, (position > $4)::int as newer
+	     from feed_entry where feed = $1 and entity_id > $2 order by entity_id, version limit 1)
 	  union all
-	  select n.entity_id, n.position from e cross join lateral (
-	         select entity_id, position from feed_entry where feed = $1 and entity_id > e.entity_id order by entity_id, version limit 1) n)
-	select ` + entryColumns + `, first
-	  from (select entity_id as id, position as first from e where position <= $4 limit $3) i cross join lateral (
-	       select * from feed_entry where feed = $1 and entity_id = i.id and position <= $4 order by version desc limit 1) l`
+	  select n.entity_id, n.position, old + (n.position <= $4)::int, newer + (n.position > $4)::int
+	    from e cross join lateral (
+	         select entity_id, position from feed_entry where feed = $1 and entity_id > e.entity_id order by entity_id, version limit 1) n
+	   where old < $3 and newer < $5)
+	select entity_id, position from e`
 
-func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) ([]feed.Entry, error) {
+// newestSQL reads the newest entry up to position $4 of each entity: its last one, or else one that it finds by halving.
+const newestSQL = `
+	select ` + entryColumns + `, first
+	  from unnest($2::uuid[], $3::bigint[]) as i (id, first) cross join lateral (
+	       with recursive search (low, high) as (
+	         select case when position <= $4 then version else 1 end, version
+	           from (select position, version from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as last
+	         union all
+	         select case when position <= $4 then version else low end, case when position <= $4 then high else version - 1 end
+	           from search join feed_entry on feed = $1 and entity_id = id and version = (low + high + 1) / 2 where low < high)
+	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as newest`
+
+// readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be more.
+func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) (entries []feed.Entry, last uuid.UUID, err error) {
 	if _, err := tx.Exec(ctx, byIndex); err != nil {
-		return nil, err
+		return nil, last, err
 	}
-	rows, err := tx.Query(ctx, entitiesSQL, name, after, limit, upTo)
+	rows, err := tx.Query(ctx, walkSQL, name, after, limit+1, upTo, maxNewer)
 	if err != nil {
-		return nil, err
+		return nil, last, err
 	}
-	var first positions
-	entries, err := l.collectEntries(rows, name, &first)
-	if err != nil {
-		return nil, err
+	var ids []uuid.UUID
+	var firsts []int64
+	var id uuid.UUID
+	var first int64
+	looked, err := pgx.ForEachRow(rows, []any{&id, &first}, func() error {
+		if first <= upTo {
+			ids, firsts = append(ids, id), append(firsts, first)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, last, err
+	case len(ids) > limit:
+		ids, firsts, last = ids[:limit], firsts[:limit], ids[limit-1]
+	case int(looked.RowsAffected())-len(ids) == maxNewer:
+		last = id
+	}
+	if rows, err = tx.Query(ctx, newestSQL, name, ids, firsts, upTo); err != nil {
+		return nil, last, err
+	}
+	var began positions
+	if entries, err = l.collectEntries(rows, name, &began); err != nil {
+		return nil, last, err
 	}
 	for i := range entries {
-		entries[i].First = first[i]
+		entries[i].First = began[i]
 	}
 	slices.SortFunc(entries, func(a, b feed.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	return entries, nil
+	return entries, last, nil
 }
 
 // positions are a column that is scanned row by row.

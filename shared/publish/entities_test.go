@@ -44,12 +44,12 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	for _, sql := range []string{`set plan_cache_mode = force_generic_plan`, `prepare page (text, uuid, int, bigint) as ` + entitiesSQL} {
+	for _, sql := range []string{`set plan_cache_mode = force_generic_plan`, `prepare page (text, uuid, int, bigint, int) as ` + walkSQL} {
 		if _, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatal(err)
 		}
 	}
-	const explain = `explain (analyze, timing off) execute page ('` + feedName + `', '00000000-0000-0000-0000-000000000000', 11, 9223372036854775807)`
+	const explain = `explain (analyze, timing off) execute page ('` + feedName + `', '00000000-0000-0000-0000-000000000000', 11, 9223372036854775807, 10)`
 	for _, x := range []struct{ name, sql string }{
 		{"few entities", `analyze`},
 		{"more entities", `insert into feed_entry select feed, position + 20 * n, kind, gen_random_uuid(), version, updated, payload, salt, payload_hash, digest
@@ -81,7 +81,7 @@ func TestEntities(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := l.Entities(t.Context(), feedName, feed.Cursor{}, uuid.Nil, 10)
-	if err != nil || !found.Known || found.More || found.Head != l.head(t).Head || len(found.Entries) != 2 {
+	if err != nil || !found.Known || found.Last != uuid.Nil || found.Head != l.head(t).Head || len(found.Entries) != 2 {
 		t.Fatalf("%+v %v", found, err)
 	}
 	if e := found.Entries[0]; e.ID != low || e.Position != 4 || e.First != 2 || e.Version != 2 || !e.Deleted || !e.Erased || e.Entity != nil || e.Cursor != cursorAt(t, pool, 4) {
@@ -90,14 +90,14 @@ func TestEntities(t *testing.T) {
 	if e := found.Entries[1]; e.ID != high || e.Position != 3 || e.First != 1 || e.Version != 2 || e.Deleted || string(e.Entity) != string(thing(high, 2).Payload) {
 		t.Errorf("the other one is %+v", e)
 	}
-	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), uuid.Nil, 1); err != nil || !found.Known || !found.More || len(found.Entries) != 1 {
+	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), uuid.Nil, 1); err != nil || !found.Known || found.Last == uuid.Nil || len(found.Entries) != 1 {
 		t.Errorf("one of two: %+v %v", found, err)
 	}
-	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 1), uuid.Nil, 1); err != nil || !found.Known || found.More || len(found.Entries) != 1 ||
+	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 1), uuid.Nil, 1); err != nil || !found.Known || found.Last != uuid.Nil || len(found.Entries) != 1 ||
 		found.Entries[0].ID != high || found.Entries[0].Version != 1 {
 		t.Errorf("up to the first entry: %+v %v", found, err)
 	}
-	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), high, 1); err != nil || !found.Known || found.More || len(found.Entries) != 0 {
+	if found, err = l.Entities(t.Context(), feedName, cursorAt(t, pool, 2), high, 1); err != nil || !found.Known || found.Last != uuid.Nil || len(found.Entries) != 0 {
 		t.Errorf("behind the last one: %+v %v", found, err)
 	}
 	if found, err = l.Entities(t.Context(), feedName, feed.At(2, feed.Digest{1}), uuid.Nil, 1); err != nil || found.Known || len(found.Entries) != 0 {
@@ -105,5 +105,32 @@ func TestEntities(t *testing.T) {
 	}
 	if _, err = l.Entities(t.Context(), "nothing", feed.Cursor{}, uuid.Nil, 1); err == nil {
 		t.Error("a feed that is not there has entities")
+	}
+}
+
+// A cursor that is far older than the entities costs no more than another one, and leads to all that it had: past very many newer
+// entities, and through very many newer versions of one.
+func TestEntitiesOfAnOldCursor(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	low, high := uuid.MustParse("00000000-0000-4000-8000-000000000001"), uuid.MustParse("ffffffff-ffff-4fff-bfff-ffffffffffff")
+	l := openLog(t, pool)
+	if err := l.InTx(t.Context(), func(tx *Tx) error { tx.Append(feedName, thing(high, 1), thing(low, 1), thing(low, 2)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	old := cursorAt(t, pool, 3)
+	exec(t, pool, `insert into feed_entry select feed, 3 + n, kind, gen_random_uuid(), 1, updated, payload, salt, payload_hash, digest
+		  from feed_entry, generate_series(1, $1) n where position = 1`, maxNewer+5)
+	exec(t, pool, `insert into feed_entry select feed, 100000 + n, kind, entity_id, 2 + n, updated, payload, salt, payload_hash, digest
+		  from feed_entry, generate_series(1, 1000) n where position = 3`)
+	l = openLog(t, pool)
+	found, err := l.Entities(t.Context(), feedName, old, uuid.Nil, 2)
+	if err != nil || len(found.Entries) != 1 || found.Entries[0].ID != low || found.Entries[0].Version != 2 || found.Entries[0].First != 2 ||
+		found.Last == uuid.Nil || found.Last == low {
+		t.Fatalf("before the newer ones: %+v, %v", found, err)
+	}
+	found, err = l.Entities(t.Context(), feedName, old, found.Last, 2)
+	if err != nil || len(found.Entries) != 1 || found.Entries[0].ID != high || found.Entries[0].Version != 1 || found.Last != uuid.Nil {
+		t.Fatalf("behind them: %+v, %v", found, err)
 	}
 }

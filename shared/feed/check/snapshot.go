@@ -104,7 +104,7 @@ func (c *checker) snapshot() error {
 }
 
 func (c *checker) snapshotLinks() error {
-	var snapshot, next string
+	var snapshot, next, last string
 	err := c.walkSnapshot(func(p *page, limit int) error {
 		d := p.DataFeed
 		if d.Snapshot == "" || snapshot != "" && d.Snapshot != snapshot {
@@ -122,9 +122,14 @@ func (c *checker) snapshotLinks() error {
 		if q.Get("limit") != fmt.Sprint(limit) || len(p.Items) > limit {
 			return fmt.Errorf("%s has %d items, and %s as next", p.answer.asked, len(p.Items), next)
 		}
-		if q.Has("snapshot") && (len(p.Items) < limit || q.Get("snapshot") != snapshot || q.Get("from") != p.Items[len(p.Items)-1].uuid()) {
+		n := len(p.Items)
+		if n > 0 {
+			last = p.Items[n-1].uuid()
+		}
+		if from := q.Get("from"); q.Has("snapshot") && (q.Get("snapshot") != snapshot || from < last || n == limit && from > last || n == 0 && from == last) {
 			return fmt.Errorf("next of %s is %s, after %d items", p.answer.asked, next, len(p.Items))
 		}
+		last = q.Get("from")
 		return nil
 	})
 	u, _ := url.Parse(next)

@@ -97,8 +97,8 @@ func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Doc
 		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, head), View: feed.Snapshot,
 		Links: s.alternates(r), Page: feed.Page{Entries: found.Entries, Cursor: head},
 	}
-	if found.More {
-		d.Next = s.snapshotURL(r, head, found.Entries[len(found.Entries)-1].ID)
+	if found.Last != uuid.Nil {
+		d.Next = s.snapshotURL(r, head, found.Last)
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
 	if r.mediaType != feed.TypeCloudEvents {
