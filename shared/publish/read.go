@@ -155,7 +155,10 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []fe
 	return entries, err
 }
 
-// Versions returns at most limit entries of one entity, newest first, or none. It returns nothing that a failover could
+// maxVersionBytes is the size of the payloads after which Versions leaves out the older ones.
+const maxVersionBytes = 4 << 20
+
+// Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many megabytes. It returns nothing that a failover could
 // take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
 	err = l.withListApplied(ctx, func() (err error) {
@@ -172,7 +175,9 @@ func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int
 
 func (l *Log) readVersions(ctx context.Context, name string, id uuid.UUID, limit int) ([]feed.Entry, error) {
 	rows, err := l.pool.Query(ctx, `select `+entryColumns+`, (select listed from feed where name = $1)
-		  from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3`, name, id, limit)
+		  from (select *, coalesce(sum(octet_length(payload)) over (order by version desc rows between unbounded preceding and 1 preceding), 0) as newer
+		          from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3) as e
+		 where newer < $4 order by version desc`, name, id, limit, maxVersionBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -207,9 +207,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/day)
 }
 
-// maxIndented is the depth of JSON that is still indented: what is deeper would grow with the square of its length.
-const maxIndented = 100
-
+// indentJSON indents JSON, unless it is so deep that most of the result would be spaces.
 func indentJSON(v any) (string, error) {
 	var raw []byte
 	switch v := v.(type) {
@@ -225,17 +223,20 @@ func indentJSON(v any) (string, error) {
 			return "", err
 		}
 	}
-	depth, deepest := 0, 0
+	depth, spaces := 0, 0
 	for _, b := range raw { // those in texts may count, too
 		switch b {
 		case '{', '[':
 			depth++
-			deepest = max(deepest, depth)
+			spaces += 2 * depth
 		case '}', ']':
 			depth--
+			spaces += 2 * depth
+		case ',':
+			spaces += 2 * depth
 		}
 	}
-	if deepest > maxIndented {
+	if spaces > 4*len(raw)+1000 {
 		return string(raw), nil
 	}
 	var out bytes.Buffer

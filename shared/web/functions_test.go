@@ -117,6 +117,10 @@ func TestIndentJSON(t *testing.T) {
 	if _, err := indentJSON("{"); err == nil {
 		t.Error("broken JSON is no error")
 	}
+	wide := strings.Repeat("[", 90) + strings.Repeat("1,", 100_000) + "1" + strings.Repeat("]", 90)
+	if got, err := indentJSON(wide); err != nil || got != wide {
+		t.Errorf("of JSON that is deep and wide it makes %d bytes, %v", len(got), err)
+	}
 	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
 	if got, err := indentJSON(deep); err != nil || got != deep {
 		t.Errorf("of JSON that is very deep it makes %d bytes, %v", len(got), err)

@@ -164,6 +164,7 @@ type shownVersion struct {
 	Compared bool // with the version before it, which is there and not erased
 	Before   int64
 	Changes  []change
+	Partly   bool // compared: there is too much of it
 }
 
 func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersion) (title string, view any) {
@@ -190,7 +191,8 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 				data.Title, data.URL = words.Title, words.URL
 			}
 			if i+1 < len(list) && !list[i+1].Deleted {
-				v.Compared, v.Before, v.Changes = true, list[i+1].Version, changes(list[i+1].Entity, v.Entity)
+				v.Compared, v.Before = true, list[i+1].Version
+				v.Changes, v.Partly = changes(list[i+1].Entity, v.Entity)
 			}
 		}
 		data.Versions = append(data.Versions, v)
@@ -217,9 +219,11 @@ func (s *Source) discovery() (links []web.Link) {
 // A change is a field of an entity whose value, as JSON, differs from the version before. An absent field is "".
 type change struct{ Field, Was, Is string }
 
-// changes compares two versions field by field: first the fields of the later one, then those that it lacks.
-func changes(before, after json.RawMessage) (list []change) {
-	was, is := fieldsOf(before), fieldsOf(after)
+// changes compares two versions field by field: first the fields of the later one, then those that it lacks. It reports whether
+// it compares only their beginnings.
+func changes(before, after json.RawMessage) (list []change, partly bool) {
+	was, partlyWas := fieldsOf(before)
+	is, partlyIs := fieldsOf(after)
 	old := make(map[string]string, len(was))
 	for _, f := range was {
 		old[f.Field] = f.Is
@@ -235,22 +239,31 @@ func changes(before, after json.RawMessage) (list []change) {
 			list = append(list, change{f.Field, f.Is, ""})
 		}
 	}
-	return list
+	return list, partlyWas || partlyIs
 }
 
-// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, sorted by names and indexes.
-func fieldsOf(text json.RawMessage) (leaves []change) {
+// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, sorted by names and indexes. It returns only the first ones,
+// and reports it, if their names, which repeat those of what they are in, would be much longer than the text.
+func fieldsOf(text json.RawMessage) (leaves []change, partly bool) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var v any
 	if dec.Decode(&v) != nil {
-		return []change{{"(not JSON)", "", string(text)}}
+		return []change{{"(not JSON)", "", string(text)}}, false
 	}
+	room := 4*len(text) + 1000 // bytes
 	var walk func(field string, v any)
 	walk = func(field string, v any) {
+		if room -= len(field); room < 0 {
+			partly = true
+			return
+		}
 		switch v := v.(type) {
 		case map[string]any:
 			for _, name := range slices.Sorted(maps.Keys(v)) {
+				if partly {
+					return
+				}
 				walk(strings.TrimPrefix(field+"."+name, "."), v[name])
 			}
 			if len(v) > 0 {
@@ -258,6 +271,9 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 			}
 		case []any:
 			for i, item := range v {
+				if partly {
+					return
+				}
 				walk(fmt.Sprintf("%s[%d]", field, i), item)
 			}
 			if len(v) > 0 {
@@ -271,7 +287,7 @@ func fieldsOf(text json.RawMessage) (leaves []change) {
 		leaves = append(leaves, change{field, "", strings.TrimSpace(b.String())})
 	}
 	walk("", v)
-	return leaves
+	return leaves, partly
 }
 
 // serveNewer redirects from the page before=CURSOR of the view for people to the page after it. That page cannot name

@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"encoding/json"
+	"fmt"
 	"html"
 	"net/http/httptest"
 	"regexp"
@@ -114,6 +115,28 @@ func TestEntity(t *testing.T) {
 		}
 		if _, page := get(t, server, "GET", "/feeds/things/"+numbered(9).String(), "Accept", browser); !strings.Contains(page, "the newest 1,000 of 1,005") {
 			t.Error("the page does not say that there are more")
+		}
+	})
+	t.Run("no more of large and deep ones than one can take", func(t *testing.T) {
+		var many []publish.Entry
+		for v := range int64(40) {
+			e := thing(numbered(10), v+1)
+			value := fmt.Sprintf(`{"%s":%s}`, strings.Repeat("n", 1000), strings.Repeat(strconv.Itoa(int(v%10))+",", 100_000)+"0")
+			value = strings.Replace(value, ":", ":[", 1)
+			value = strings.TrimSuffix(value, "}") + "]}"
+			e.Payload = []byte(strings.Repeat(`{"a":`, 90) + value + strings.Repeat("}", 90))
+			many = append(many, e)
+		}
+		appendAll(t, l, many)
+		path := "/feeds/things/" + numbered(10).String()
+		_, body := get(t, server, "GET", path)
+		var list []struct{ Version int64 }
+		if err := json.Unmarshal([]byte(body), &list); err != nil || len(list) < 2 || len(list) > 30 || list[0].Version != 40 || len(body) > 8<<20 {
+			t.Errorf("%d versions in %d bytes (%v)", len(list), len(body), err)
+		}
+		_, page := get(t, server, "GET", path, "Accept", browser)
+		if len(page) > 64<<20 || !strings.Contains(page, "Only the beginnings") || !strings.Contains(page, fmt.Sprintf("the newest %d of 40", len(list))) {
+			t.Errorf("a page of %d bytes", len(page))
 		}
 	})
 	for _, path := range []string{
