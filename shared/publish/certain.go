@@ -165,7 +165,7 @@ func unquoted(err error) error {
 	if refused, ok := errors.AsType[*EntryError](err); ok {
 		return refused
 	}
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.SeverityUnlocalized == "ERROR" {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.SeverityUnlocalized == "ERROR" && !lacks(pgErr) {
 		return refusal{pgErr}
 	}
 	return err

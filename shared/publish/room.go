@@ -11,8 +11,12 @@ import (
 )
 
 // lacking are the SQLSTATE codes, or their beginnings, of a server that may lack room on its disk or another resource.
-// It reports an exhausted quota as an internal error.
-var lacking = []string{"53", "58", "XX000"}
+// It reports an exhausted quota as an internal error, and transaction ids that have run out as a row that is too large.
+var lacking = []string{"53", "54000", "58", "XX000"}
+
+func lacks(err *pgconn.PgError) bool {
+	return slices.ContainsFunc(lacking, func(class string) bool { return strings.HasPrefix(err.Code, class) })
+}
 
 // noteRoom notes whether the last change failed for lack of a resource, and returns err.
 func (l *Log) noteRoom(err error) error {
@@ -20,7 +24,7 @@ func (l *Log) noteRoom(err error) error {
 	switch {
 	case err == nil:
 		l.noRoom.Store(false)
-	case refused && slices.ContainsFunc(lacking, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) }):
+	case refused && lacks(pgErr):
 		l.noRoom.Store(true)
 	}
 	return err

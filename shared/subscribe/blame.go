@@ -17,9 +17,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// fileSources are the source files of PostgreSQL that read and write table files. PostgreSQL has no SQLSTATE of its own
-// for most of their errors, such as an exhausted quota or a volume that became read-only.
-var fileSources = []string{"md.c", "fd.c", "buffile.c"}
+// serverSources are the source files of PostgreSQL that read and write table files and give out transaction ids. PostgreSQL has no
+// SQLSTATE of its own for most of their errors, such as an exhausted quota, a volume that became read-only, or ids that have run out.
+var serverSources = []string{"md.c", "fd.c", "buffile.c", "varsup.c", "multixact.c"}
 
 // databaseAtFault reports whether the database failed, whatever the entry: it is down, full or read-only.
 func databaseAtFault(err error) bool {
@@ -35,7 +35,7 @@ func databaseAtFault(err error) bool {
 	case "25006", "XX001", "XX002": // read-only, damaged data and index
 		return true
 	}
-	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(fileSources, pgErr.File)
+	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(serverSources, pgErr.File)
 }
 
 // passing reports whether the error may pass, whatever the entry: another transaction was in the way, or the database

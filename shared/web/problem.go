@@ -173,6 +173,10 @@ var awaySQLStates = []string{
 	"0A000", "22P03", "26000", "42P01", "42P05", "42883", "XX000", // a restore in place, or a pooler that mixes up sessions: the connection is not used again
 }
 
+// idSources are the source files of PostgreSQL that give out transaction ids. When it has no more, until somebody vacuums, it says so
+// by the SQLSTATE of a row that is too large.
+var idSources = []string{"varsup.c", "multixact.c"}
+
 // isAway tells an error that trying again later may cure: a database that cannot be reached, is read-only, is being
 // restored or is short of resources, a connection that was refused or lost, and a deadline or stop of our own.
 func isAway(err error) bool {
@@ -180,7 +184,7 @@ func isAway(err error) bool {
 		return true
 	}
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return slices.ContainsFunc(awaySQLStates, func(class string) bool { return strings.HasPrefix(server.Code, class) })
+		return slices.Contains(idSources, server.File) || slices.ContainsFunc(awaySQLStates, func(class string) bool { return strings.HasPrefix(server.Code, class) })
 	}
 	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() {
 		return true

@@ -90,6 +90,8 @@ func TestOtherErrors(t *testing.T) {
 		status int
 	}{
 		"something broken":                 {errors.New("column secret does not exist"), 500},
+		"a row that is too large":          {&pgconn.PgError{Code: "54000", File: "nbtutils.c", Message: "secret"}, 500},
+		"no transaction ids":               {&pgconn.PgError{Code: "54000", File: "varsup.c", Message: "secret"}, 503},
 		"a broken constraint":              {&pgconn.PgError{Code: "23505", Message: "secret"}, 500},
 		"a statement that took too long":   {&pgconn.PgError{Code: "57014", Message: "secret"}, 503},
 		"a database that is read-only":     {&pgconn.PgError{Code: "25006", Message: "secret"}, 503},

@@ -2,11 +2,14 @@ package pgtest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -48,25 +51,69 @@ func Replicated(t testing.TB) (primary, standby *Server) {
 func (s *Server) newStandby() *Server {
 	s.t.Helper()
 	standby := &Server{t: s.t, dir: Dir(s.t)}
-	owner, err := os.Stat(filepath.Join(s.cluster.Folder(), "data", "PG_VERSION"))
+	uid, gid := s.owner()
+	if err := os.Chown(standby.dir, uid, gid); err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.run(standby.dir, s.Program("pg_basebackup"), "--dbname="+s.URL("postgres"),
+		"--pgdata="+filepath.Join(standby.dir, "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	standby.Start()
+	return standby
+}
+
+// owner returns who owns the server's files.
+func (s *Server) owner() (uid, gid int) {
+	info, err := os.Stat(filepath.Join(s.dir, "data", "PG_VERSION"))
 	if err != nil {
 		s.t.Fatal("pgtest: ", err)
 	}
-	uid, gid := owner.Sys().(*syscall.Stat_t).Uid, owner.Sys().(*syscall.Stat_t).Gid
-	if err := os.Chown(standby.dir, int(uid), int(gid)); err != nil {
-		s.t.Fatal("pgtest: ", err)
-	}
-	cmd := exec.CommandContext(s.t.Context(), s.Program("pg_basebackup"), "--dbname="+s.URL("postgres"),
-		"--pgdata="+filepath.Join(standby.dir, "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
-	cmd.Dir = standby.dir
+	owner := info.Sys().(*syscall.Stat_t)
+	return int(owner.Uid), int(owner.Gid)
+}
+
+// run runs a program of PostgreSQL as the owner of the server's files.
+func (s *Server) run(dir, program string, args ...string) {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), program, args...)
+	cmd.Dir = dir
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+		uid, gid := s.owner()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("pgtest: pg_basebackup: %v\n%s", err, out)
+		s.t.Fatalf("pgtest: %s: %v\n%s", filepath.Base(program), err, out)
 	}
-	standby.Start()
-	return standby
+}
+
+// SpendIDs starts the server again as one that has hardly a transaction id left to give out, and spends those: it takes no more
+// changes. A replication slot that nobody reads keeps autovacuum from making room.
+func (s *Server) SpendIDs() {
+	s.t.Helper()
+	const next = 1<<31 - 3_000_000 + 600 // PostgreSQL stops 3,000,000 before the oldest transaction would lie in the future
+	s.Exec("alter system set wal_level = logical")
+	s.Stop()
+	s.Start()
+	s.Exec("select pg_create_logical_replication_slot('forgotten', 'pgoutput')", "checkpoint")
+	resetWAL, data := s.Program("pg_resetwal"), filepath.Join(s.dir, "data")
+	s.Stop()
+	s.run(s.dir, resetWAL, "--force", "--next-transaction-id="+strconv.Itoa(next), data)
+	segment := filepath.Join(data, "pg_xact", fmt.Sprintf("%04X", next>>20))
+	uid, gid := s.owner()
+	if err := errors.Join(os.WriteFile(segment, make([]byte, 256<<10), 0o600), os.Chown(segment, uid, gid)); err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.Start()
+	conn, err := pgconn.Connect(s.t.Context(), s.URL("postgres"))
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	defer conn.Close(context.WithoutCancel(s.t.Context()))
+	for range 1000 {
+		if _, err := conn.Exec(s.t.Context(), "select txid_current()").ReadAll(); err != nil {
+			return
+		}
+	}
+	s.t.Fatal("pgtest: the server gives out more ids")
 }
 
 // Start starts the server again with the data that it has, and returns when it takes connections.
