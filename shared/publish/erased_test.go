@@ -696,6 +696,9 @@ func TestListOfFeedsWithOddNames(t *testing.T) {
 	for _, name := range names {
 		exec(t, pool, `select feed_create($1)`, name)
 	}
+	if _, err := pool.Exec(t.Context(), `select feed_create('')`); !isCode(err, "23514") {
+		t.Errorf("a feed without a name: %v", err)
+	}
 	open := func() *Log {
 		l, err := Open(t.Context(), pool, Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), FromSQL: true, Erasures: Erasures{File: file}})
 		if err != nil {

@@ -187,6 +187,22 @@ func moveMark(t *testing.T, pool *pgxpool.Pool) {
 	exec(t, pool, `update feed set marked_at = marked_at - interval '61 seconds'`)
 }
 
+// A mark that a clock set which was ahead is moved as an old one.
+func TestMarkOfAClockAhead(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	l := openLog(t, pool)
+	fill(t, l, 1)
+	exec(t, pool, `update feed set marked_at = now() + interval '10 days'`)
+	if err := l.Commit(t.Context(), put(thing(uuid.New(), 1))); err != nil {
+		t.Fatal(err)
+	}
+	var at int64
+	if err := pool.QueryRow(t.Context(), `select marked_position from feed where marked_at < now()`).Scan(&at); err != nil || at != 2 {
+		t.Errorf("the mark is at %d, %v", at, err)
+	}
+}
+
 // A log that has the entry of its feed's mark is the history, whatever its feed remembers: the row of a feed may be older,
 // and what a log lost within a minute is as after the restore of a dump.
 func TestMark(t *testing.T) {

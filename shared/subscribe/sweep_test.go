@@ -27,6 +27,9 @@ func TestSweep(t *testing.T) {
 	exec(t, c.pool, `
 		insert into poll (service, feed, started_at, seconds, outcome, requests, entries, bytes)
 		select $1, 'things', now() - age::interval, 1, 'entries', 1, 1, 1 from unnest('{90 days 1 second,89 days,-1 day}'::text[]) as age`, c.service)
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, reason, rejected_at)
+		select $1, feed, gen_random_uuid(), 1, 1, now(), '', now() - interval '91 days' from unnest('{gone,things}'::text[]) as feed`, c.service)
 
 	if err := (&sweeper{&Subscriber{options: Options{Name: c.service, RecordAge: 90 * day}, pool: c.pool, pollers: []*poller{c.poller}}}).sweep(t.Context()); err != nil {
 		t.Fatal(err)
@@ -38,6 +41,15 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if n := count(t, c.pool, `select count(*) from rejected_entry where feed <> 'things'`); n != 0 {
+		t.Errorf("%d rejected entries of a feed that is gone are left", n)
+	}
+	if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 1 {
+		t.Errorf("%d rejected entries of the feed that is there are left", n)
+	}
+	if n := count(t, c.pool, `select count(*) from subscription where feed = 'gone' and service = $1 and resync_reason like '%not kept%'`, c.service); n != 1 {
+		t.Error("no resync is to begin")
+	}
 	want := []string{"f gone 7-0123456789ab 5-0123456789ab 1001", "t gone 7-0123456789ab 0 0", "t just gone 7-0123456789ab 5-0123456789ab 1001"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("left are %q, %v, want %q", got, err, want)

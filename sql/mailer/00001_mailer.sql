@@ -53,7 +53,7 @@ create index on mail (customer_id);
 create index on mail (placed_at, order_id);
 create index on mail (state, placed_at, order_id);
 create index on mail (due_at) where state = 'pending';
-create index on mail (composed_at) where body is not null;
+create index on mail (coalesce(composed_at, due_at)) where recipient is not null;
 create index on mail (sending_since) where state = 'sending';
 
 -- Mails whose address has reached the limit, for their count. The reason is the Go constant overLimit.

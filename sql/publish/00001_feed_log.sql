@@ -3,14 +3,14 @@
 -- The feeds. An append locks this row, and seldom changes it: under an old snapshot, as pg_dump has one, each version of a row stays,
 -- and every look at the row passes them all.
 create table feed (
-    name     text   primary key,
+    name     text   primary key constraint feed_has_a_name check (name <> ''),
     erasures bigint not null default 0, -- how often something was erased: the pages are others since then
     -- The length in bytes of the list of erased ids, which lies outside of the database, when the feed last was as the list says. While
     -- the list has another length, as after the restore of a dump, nothing of the feed is served before the list is applied again. 0: the
     -- feed was never used with a list. (An entry of an entity that is erased is one without salt.)
     listed   bigint not null default 0,
     -- The mark: an entry that the log must have. A log without it is older than its feed, as after the restore of a single table. An append
-    -- moves the mark to its last entry if that is 1,000 positions further, or if the mark is older than a minute.
+    -- moves the mark to its last entry if that is 1,000 positions further, or if the mark is older than a minute, or of a clock that was ahead.
     marked_position bigint      not null default 0, -- 0: none
     marked_digest   bytea,
     marked_at       timestamptz not null default '-infinity'
@@ -96,7 +96,7 @@ language plpgsql as $$
 declare
     whole boolean;
 begin
-    select case when marked_at < now() - interval '1 minute' then 0 else marked_position + 1000 end into next_mark
+    select case when marked_at not between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 minute' then 0 else marked_position + 1000 end into next_mark
       from feed where name = feed_name for update;
     -- In the next statement: the snapshot of one that waits for a lock does not have what the lock's holder commits.
     select position, digest, is_whole into at, running, whole from feed_head where name = feed_name;

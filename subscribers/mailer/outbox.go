@@ -169,9 +169,11 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		}
 		if err == nil {
 			_, err = tx.Exec(ctx, `
-				update mail set recipient = null, recipient_name = null, body = null where order_id = any(array(
-				       select order_id from mail where body is not null and composed_at < least(now(), $1) - $2::interval and state not in ('pending', 'sending')
-				        order by composed_at limit $3))`, time.Now(), time.Duration(o.set.TextAge), maxDue)
+				update mail set recipient = null, recipient_name = null, body = null, reason = '' where order_id = any(array(
+				       select order_id from mail
+				        where recipient is not null and state not in ('pending', 'sending')
+				          and coalesce(composed_at, due_at) not between least(now(), $1) - $2::interval and now() + interval '1 minute'
+				        order by coalesce(composed_at, due_at) limit $3))`, time.Now(), time.Duration(o.set.TextAge), maxDue)
 		}
 		return err
 	})

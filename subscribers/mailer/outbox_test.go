@@ -71,23 +71,30 @@ func TestOnce(t *testing.T) {
 func TestOldTexts(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.customers(t, customerEntry(t, aCustomer(1, 1)), customerEntry(t, aCustomer(2, 1)), customerEntry(t, aCustomer(3, 1)))
-	b.orders(t, orderEntry(t, 1, 1, 1, order.Placed), orderEntry(t, 2, 2, 1, order.Placed), orderEntry(t, 3, 3, 1, order.Placed))
+	var ids []uuid.UUID
+	for n := 1; n <= 6; n++ {
+		b.customers(t, customerEntry(t, aCustomer(n, 1)))
+		b.orders(t, orderEntry(t, int64(n), n, 1, order.Placed))
+		ids = append(ids, orderID(n))
+	}
 	b.mustWork(t)
-	exec(t, b.db, `update mail set composed_at = now() - interval '90 days 1 second' where order_id = any($1)`, []uuid.UUID{orderID(1), orderID(2)})
+	exec(t, b.db, `update mail set composed_at = now() - interval '90 days 1 second' where order_id = any($1)`, []uuid.UUID{orderID(1), orderID(2), orderID(4)})
+	// One was refused before it was sent, and one was never composed.
+	exec(t, b.db, `update mail set state = 'failed', body = null, recipient_name = null, reason = 'no such mailbox: ' || recipient where order_id = $1`, orderID(4))
+	exec(t, b.db, `update mail set state = 'withdrawn', body = null, recipient_name = null, composed_at = null, due_at = now() - interval '91 days' where order_id = $1`, orderID(5))
+	exec(t, b.db, `update mail set composed_at = now() + interval '60 years' where order_id = $1`, orderID(6)) // a clock was ahead
 	exec(t, b.db, `update mail set state = 'pending', due_at = now() + interval '30 minutes' where order_id = $1`, orderID(2)) // it may be sent again
 	exec(t, b.db, `update mail set composed_at = now() - interval '89 days' where order_id = $1`, orderID(3))
 	if err := b.work(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	rows, err := b.db.Query(t.Context(), `
-		select num_nonnulls(recipient, recipient_name, body) from mail where order_id = any($1) order by array_position($1, order_id)`,
-		[]uuid.UUID{orderID(1), orderID(2), orderID(3)})
+		select num_nonnulls(recipient, recipient_name, body, nullif(reason, '')) from mail where order_id = any($1) order by array_position($1, order_id)`, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kept, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil || !slices.Equal(kept, []int{0, 3, 3}) {
+	if err != nil || !slices.Equal(kept, []int{0, 3, 3, 0, 0, 0}) {
 		t.Errorf("%v parts of the mails are kept, %v", kept, err)
 	}
 	b.want(t, 1, "sent", 1)
