@@ -201,11 +201,15 @@ func TestTableChangesWhileItRuns(t *testing.T) {
 		return sub
 	}
 	rows := func(table string) int { return count(t, pool, `select count(*) from `+table) }
-	run("one")
+	first := run("one")
 	eventually(t, "the first table is filled", func() bool { return rows("one") == 25 })
 	run("two")
 	s.put(t, 26, 30)
 	eventually(t, "the second table is filled", func() bool { return rows("two") == 30 })
+	eventually(t, "the first process says that it does not copy", func() bool {
+		st := first.Status()[0]
+		return st.State == Stale && st.LastError != nil && strings.Contains(*st.LastError, "started later") && st.FailingSince != nil
+	})
 	exec(t, pool, `alter table two add name text`)
 	run("two", "name")
 	eventually(t, "the new column is filled", func() bool {
@@ -213,6 +217,12 @@ func TestTableChangesWhileItRuns(t *testing.T) {
 	})
 	s.put(t, 31, 31)
 	eventually(t, "it goes on", func() bool { return rows("two") == 31 })
+	// A dump of before the last one began is restored.
+	exec(t, pool, `update subscription set columns = '{}', claims = claims - 1; update two set name = null`)
+	s.put(t, 32, 32)
+	eventually(t, "it goes on after a restore", func() bool {
+		return count(t, pool, `select count(name) from two`) == 32
+	})
 	if n := rows("one"); n != 25 {
 		t.Errorf("the first process has copied on, %d rows", n)
 	}

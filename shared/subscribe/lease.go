@@ -53,6 +53,9 @@ func (l *lease) say(ctx context.Context, said *string, why error) {
 	}
 	for _, p := range l.pollers {
 		p.state.assume(role)
+		if errors.Is(why, errSucceeded) {
+			p.state.retire(why)
+		}
 	}
 	if constant(why) != *said {
 		l.options.Logger.WarnContext(ctx, "not polling, only serving", "reason", why)
@@ -154,22 +157,34 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 // errSucceeded means that this process must not poll any more, and must let one that may have the lock.
 var errSucceeded = errors.New("a process of this service that was started later keeps the copy in another table, or with other columns")
 
-// succeeded returns errSucceeded if a later process has another table or other columns for a feed.
+// succeeded returns errSucceeded if a later process has another table or other columns for a feed. What an earlier process had, as it is
+// after the restore of a dump, it sets again.
 func (l *lease) succeeded(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `select feed, table_name, columns from subscription where service = $1`, l.options.Name)
+	rows, err := conn.Query(ctx, `select feed, table_name, columns, claims from subscription where service = $1`, l.options.Name)
 	if err != nil {
 		return err
 	}
 	var name, table string
 	var columns []string
-	_, err = pgx.ForEachRow(rows, []any{&name, &table, &columns}, func() error {
+	var claims int64
+	var restored []*poller
+	_, err = pgx.ForEachRow(rows, []any{&name, &table, &columns, &claims}, func() error {
 		for _, p := range l.pollers {
-			if p.Name == name && (p.Table != table || columns != nil && !slices.Equal(columns, p.columns())) {
+			switch {
+			case p.Name != name || p.Table == table && (columns == nil || slices.Equal(columns, p.columns())):
+			case claims > p.claims:
 				return fmt.Errorf("%w: see the feed %s", errSucceeded, name)
+			default:
+				restored = append(restored, p)
 			}
 		}
 		return nil
 	})
+	for _, p := range restored {
+		if err == nil {
+			err = p.create(ctx)
+		}
+	}
 	return err
 }
 

@@ -190,6 +190,16 @@ func (st *state) assume(r role) {
 	}
 }
 
+// retire notes why this process will not poll any more.
+func (st *state) retire(why error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.last.err = why
+	if st.copied.failingSince.IsZero() {
+		st.copied.failingSince = time.Now()
+	}
+}
+
 // committed takes over what a commit has stored. Settings that were changed meanwhile stay.
 func (st *state) committed(t *turn, bad []rejection) {
 	st.mu.Lock()

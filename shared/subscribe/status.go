@@ -149,9 +149,9 @@ func (st *state) status(now time.Time) Status {
 		s.State, s.NextPolls = Paused, []time.Time{}
 	case errors.Is(st.last.err, feedclient.ErrDiverged):
 		s.State = Diverged
-	case st.copied.resync.underWay:
+	case st.copied.resync.underWay && !errors.Is(st.last.err, errSucceeded):
 		s.State = Resyncing
-	case st.stale(now):
+	case st.stale(now) || errors.Is(st.last.err, errSucceeded):
 		s.State = Stale
 	}
 	return s

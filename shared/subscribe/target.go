@@ -33,6 +33,7 @@ type target struct {
 	timeout  time.Duration // for a page to be applied, as a whole or in parts
 	acting   *Current      // set up to date when a poll succeeds, or nil
 	unknown  atomic.Bool   // the outcome of a commit was unknown
+	claims   int64         // the column, as this process last set or found it
 }
 
 // snapshotAt returns where a first copy or a resync goes on with a snapshot, or nil if it replays from the place.
@@ -228,8 +229,11 @@ func (t *target) create(ctx context.Context) error {
 			insert into subscription (service, feed, table_name, columns)
 			select $1, $2, $3, $4::text[] where not exists (
 			       select from subscription where service = $1 and feed = $2 and table_name = $3 and columns = $4)
-			on conflict (service, feed) do update set table_name = excluded.table_name, columns = excluded.columns`,
-			t.service, t.Name, t.Table, t.columns())
+			on conflict (service, feed) do update set table_name = excluded.table_name, columns = excluded.columns,
+			       claims = greatest(subscription.claims, $5) + 1`,
+			t.service, t.Name, t.Table, t.columns(), t.claims)
+		b.Queue(`select claims from subscription where service = $1 and feed = $2`, t.service, t.Name).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&t.claims) })
 		b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
 	}, func(pgx.Tx) error { return nil })
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
