@@ -623,6 +623,28 @@ func TestSameBytesInEverySession(t *testing.T) {
 	}
 }
 
+// An old app's database may take a backslash in a string for the begin of an escape.
+func TestStringsThatDoNotConform(t *testing.T) {
+	t.Parallel()
+	pool := database(t)
+	exec(t, pool, `do $$ begin execute format('alter database %I set standard_conforming_strings = off', current_database()); end $$`)
+	pool.Reset()
+	if err := Migrate(t.Context(), pool, Options{Schema: "elsewhere"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, schema := range []string{"public", "elsewhere"} {
+		exec(t, pool, `set search_path = `+schema+`; select feed_create('sales');
+			create table sale (id bigint primary key, name text); select feed_attach('sales', 'sale', 'id');
+			insert into sale values (1, E'C:\\sales "\u00e4"'); select feed_put('sales', 'x', json_build_object('name', E'\\\\ud83d'));
+			reset search_path`)
+		var got []string
+		if err := pool.QueryRow(t.Context(), `select array_agg(convert_from(payload, 'UTF8') order by position) from `+schema+`.feed_entry where feed = 'sales'`).Scan(&got); err != nil ||
+			!slices.Equal(got, []string{`{"id":1,"name":"C:\\sales \"ä\""}`, `{"name" : "\\\\ud83d"}`}) {
+			t.Errorf("%s: %q, %v", schema, got, err)
+		}
+	}
+}
+
 // The row of a person who is erased can be deleted, before and after, and not be written again.
 func TestRowOfErased(t *testing.T) {
 	t.Parallel()

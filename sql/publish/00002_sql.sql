@@ -91,16 +91,16 @@ declare
     deepest int := 0;
     c       text;
 begin
-    if strpos(entity, '\u') > 0 and regexp_replace(regexp_replace(entity, '\\\\', '', 'g'),
-           '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '', 'g') ~ '\\u[dD][89a-fA-F]' then
+    if strpos(entity, E'\\u') > 0 and regexp_replace(regexp_replace(entity, E'\\\\\\\\', '', 'g'),
+           E'\\\\u[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2}', '', 'g') ~ E'\\\\u[dD][89a-fA-F]' then
         raise exception 'the entity has a half of a UTF-16 surrogate pair, which many readers of JSON refuse'
-            using errcode = 'untranslatable_character', hint = 'Write the character itself, or both halves: \ud83d\ude97.';
+            using errcode = 'untranslatable_character', hint = E'Write the character itself, or both halves: \\ud83d\\ude97.';
     elsif octet_length(body) < 1000 then
         return body;
     elsif octet_length(body) > 262144 then
         raise exception 'the entity has % bytes; an entry takes up to 262144', octet_length(body) using errcode = 'program_limit_exceeded';
     elsif length(translate(entity, '{[', '')) < length(entity) - 500 then -- it may be too deep
-        foreach c in array regexp_split_to_array(regexp_replace(entity, '"(\\.|[^"\\])*"|[^][{}]', '', 'g'), '') loop
+        foreach c in array regexp_split_to_array(regexp_replace(entity, E'"(\\\\.|[^"\\\\])*"|[^][{}]', '', 'g'), '') loop
             level := level + case when c in ('{', '[') then 1 else -1 end;
             deepest := greatest(deepest, level);
         end loop;
@@ -397,7 +397,7 @@ begin
         key := coalesce(key, was);
     end if;
     id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
-    if octet_length(state::text) < 1000 and strpos(state::text, '\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
+    if octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
         body := convert_to(state::text, 'UTF8');
     else
         body := feed_payload(feed_render(state, tg_argv[3:]));
@@ -435,7 +435,7 @@ create view feed_attached as
 select args[1] as feed, relation, trigger, args[2] as key, args[4:] as columns, args[3] as mode
   from (select tgrelid::regclass as relation, tgname as trigger,
                array(select convert_from(decode(arg, 'hex'), getdatabaseencoding())
-                       from regexp_split_to_table(regexp_replace(encode(tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ') with ordinality as a (spaced, n),
+                       from regexp_split_to_table(regexp_replace(encode(tgargs, 'hex'), '(..)', E'\\1 ', 'g'), '00 ') with ordinality as a (spaced, n),
                             replace(spaced, ' ', '') as arg
                       where n <= tgnargs order by n) as args
           from pg_trigger where tgfoid = 'feed_change'::regproc and tgparentid = 0) as a;

@@ -1,12 +1,18 @@
 package topology
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/webserver"
@@ -24,6 +30,24 @@ func TestAnotherProgramAtTheAddress(t *testing.T) {
 		}
 		w.leave(0)
 		server.Close()
+	}
+}
+
+// A service that names another order at each answer is not followed for ever.
+func TestServiceThatLeadsOn(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = fmt.Fprintf(w, `{"order_id": %q, "customer_id": %q, "steps": [], "waits_for": []}`, uuid.New(), uuid.New())
+	}))
+	defer server.Close()
+	w := NewWatch([]directory.Service{{Name: "warehouse", URL: server.URL}}, "")
+	defer w.leave(0)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if way := w.follow(ctx, uuid.New()); len(way.Missing) > 0 || asked.Load() < 2 || asked.Load() > maxAsked+1 {
+		t.Errorf("it was asked %d times: %+v", asked.Load(), way)
 	}
 }
 

@@ -50,6 +50,9 @@ type Missing struct {
 // Known reports whether a service knows the id.
 func (w *Way) Known() bool { return w.OrderID != nil || w.CustomerID != nil }
 
+// maxAsked is the number of ids that are followed. One leads to an order and that to a customer, if services agree.
+const maxAsked = 4
+
 // follow asks all services for their parts: by the id, and by the order and the customer that it leads to.
 func (w *Watch) follow(ctx context.Context, id uuid.UUID) *Way {
 	way := &Way{ID: id, Steps: []WayStep{}, WaitsFor: []Wait{}, Missing: []Missing{}}
@@ -87,7 +90,7 @@ func (w *Watch) follow(ctx context.Context, id uuid.UUID) *Way {
 		}
 		next = nil
 		for _, id := range []*uuid.UUID{way.OrderID, way.CustomerID} {
-			if id != nil && !asked[*id] {
+			if id != nil && !asked[*id] && len(asked) < maxAsked {
 				next = append(next, *id)
 			}
 		}
