@@ -96,33 +96,49 @@ func (l *erasedList) create(mayMake bool) (made bool, err error) {
 	return true, err
 }
 
-// claim notes on the list of which log it is. It returns an error if the list is of another one: what is erased in one
-// would be erased in the other.
+// claim notes on the list of which log it is, if it does not say so yet. It returns an error if the list is of another one: what is
+// erased in one would be erased in the other.
 func (l *erasedList) claim(log uuid.UUID) error {
-	f, err := l.open(os.O_RDWR|os.O_APPEND, syscall.LOCK_EX)
+	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if claimed, err := l.claimed(f, log); claimed || err != nil {
+		return err
+	}
+	f.Close()
+	if f, err = l.open(os.O_RDWR|os.O_APPEND, syscall.LOCK_EX); err != nil {
+		return err
+	}
+	defer f.Close()
+	if claimed, err := l.claimed(f, log); claimed || err != nil { // another process was faster
+		return err
+	}
+	_, _, err = l.write(f, []byte(ofLog+log.String()+"\n"))
+	return err
+}
+
+// claimed reports whether the file says that it is of the log. It returns an error if the file is of another one.
+func (l *erasedList) claimed(f *os.File, log uuid.UUID) (bool, error) {
 	text, err := io.ReadAll(f)
 	if err != nil {
-		return fmt.Errorf("read the list of erased ids: %w", err)
+		return false, fmt.Errorf("read the list of erased ids: %w", err)
 	}
 	other := ""
 	for line := range strings.Lines(string(text)) {
 		id, is := strings.CutPrefix(strings.TrimSpace(line), ofLog)
 		if is && id == log.String() {
-			return nil
+			return true, nil
 		} else if is {
 			other = id
 		}
 	}
 	if other != "" {
-		return fmt.Errorf("the list of erased ids %s is of another log, %s, and this one is %s: each needs a list of its own, so set ERASED_FILE. "+
+		return false, fmt.Errorf("the list of erased ids %s is of another log, %s, and this one is %s: each needs a list of its own, so set ERASED_FILE. "+
 			"If this log takes the place of that one, which is gone, add the line %q to the list", l.path, other, log, ofLog+log.String())
 	}
-	_, _, err = l.write(f, []byte(ofLog+log.String()+"\n"))
-	return err
+	return false, nil
 }
 
 func syncFolder(path string) error {

@@ -445,7 +445,11 @@ func TestListAndDatabase(t *testing.T) {
 				ada, bob, wrong := uuid.New(), uuid.New(), uuid.New()
 				signUp(t, l, ada, "Ada")
 				signUp(t, l, bob, "Bob")
-				text := listHead + "2026-11-28T21:04:05Z things " + wrong.String() + "\n"
+				old, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text := string(old) + "2026-11-28T21:04:05Z things " + wrong.String() + "\n"
 				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -685,6 +689,37 @@ func TestListOfAnotherLog(t *testing.T) {
 	}
 	if _, err := openPersonal(t, other, file, t.Output()); err != nil {
 		t.Error("one that takes its place:", err)
+	}
+}
+
+// A list that is empty again, as after a rotation, says of which log it is before it has an id.
+func TestListThatIsEmptyAgain(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "erased")
+	pool := people(t)
+	l, err := openPersonal(t, pool, file, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.New()
+	signUp(t, l, id, "Ada")
+	if err := l.Commit(t.Context(), erasing(id)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(file, file+".1"), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var log string
+	if err := pool.QueryRow(t.Context(), `select id::text from feed_log`).Scan(&log); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the list to be as it was", func() bool {
+		_, _ = l.look(t.Context(), pool)
+		text, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(text), id.String())
+	})
+	if text, _ := os.ReadFile(file); !strings.HasPrefix(string(text), ofLog+log+"\n") {
+		t.Errorf("the list is %q", text)
 	}
 }
 

@@ -33,6 +33,7 @@ const applyTimeout = time.Minute
 type reerasure struct {
 	Erasures
 	list        erasedList
+	log         uuid.UUID
 	constraints []string // of all tables, as of the opening of the log; without Delete, of those of the log
 	applying    singleflight.Group
 	failure     string // of the last application that told of it, or ""
@@ -58,7 +59,8 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 		_, err = r.list.has("")
 	}
 	if err == nil {
-		err = r.list.claim(*log)
+		r.log = *log
+		err = r.list.claim(r.log)
 	}
 	if err == nil {
 		_, err = r.list.has("") // of the list with the note
@@ -253,6 +255,9 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
 		return err
 	}
 	if err := l.complete(ctx, tx); err != nil {
+		return err
+	}
+	if err := l.reerasure.list.claim(l.reerasure.log); err != nil { // a new file may be in its place
 		return err
 	}
 	list, is, err := l.reerasure.list.read()
