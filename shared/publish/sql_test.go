@@ -623,6 +623,25 @@ func TestSameBytesInEverySession(t *testing.T) {
 	}
 }
 
+// A key that becomes another one, which its collation takes for equal, leaves nothing of the old one on the feed.
+func TestKeysThatAreEqual(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		pool := database(t)
+		if _, err := pool.Exec(t.Context(), `create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`); err != nil {
+			t.Skip("this PostgreSQL has no ICU: ", err)
+		}
+		exec(t, pool, `create table person (id text collate nocase primary key, name text)`)
+		exec(t, pool, `select feed_attach('things', 'person', 'id', mode => $1)`, mode)
+		exec(t, pool, `insert into person values ('ann', 'Ann')`)
+		exec(t, pool, `update person set id = 'Ann'`)
+		exec(t, pool, `select feed_move('things')`)
+		if says := says(t, pool, feedName); len(says) != 3 || !strings.Contains(says[1]+says[2], `"Ann"`) || !strings.Contains(says[1]+says[2], "2 deleted") {
+			t.Errorf("%s: the feed says %q", mode, says)
+		}
+	}
+}
+
 // An old app's database may take a backslash in a string for the begin of an escape.
 func TestStringsThatDoNotConform(t *testing.T) {
 	t.Parallel()

@@ -338,7 +338,7 @@ declare
     state json;
 begin
     execute format('select row_to_json(feed_current_row) from %s as feed_current_row where %I = %L', relation, key_column, key) into state;
-    return state;
+    return case when state ->> key_column = key then state end; -- another key may be equal by its collation
 end
 $$;
 -- +goose StatementEnd
