@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
@@ -276,6 +278,22 @@ func TestWork(t *testing.T) {
 	for _, said := range []string{"not yet", "work panicked: a value of type string"} {
 		if !strings.Contains(log.String(), said) {
 			t.Errorf("the log does not say %q:\n%s", said, log)
+		}
+	}
+}
+
+// A pool in whose statements the types of arguments are not known cannot serve a copy.
+func TestPoolsThatKnowNoTypes(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t, sql.Migrations("subscribe"))
+	for mode, refused := range map[string]bool{"exec": true, "simple_protocol": true, "describe_exec": false, "cache_describe": false} {
+		other, err := pgxpool.New(t.Context(), pgtest.URL(pool)+"&default_query_exec_mode="+mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if _, err := New(t.Context(), other, Options{Name: "test"}); (err != nil) != refused || refused && !strings.Contains(err.Error(), "default_query_exec_mode") {
+			t.Errorf("%s: %v", mode, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -68,12 +69,16 @@ var _ prometheus.Collector = (*Subscriber)(nil)
 // It must have room for at least two connections in addition to those that the caller uses. New sends no request to a
 // source: see [Subscriber.Run].
 //
-// A table holds the copy of one feed: New fails if another subscription has it.
+// A table holds the copy of one feed: New fails if another subscription has it. It refuses a pool whose mode of executing queries is
+// exec or simple_protocol.
 func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed) (*Subscriber, error) {
 	options.Logger = cmp.Or(options.Logger, slog.New(slog.DiscardHandler))
 	options.RecordAge = cmp.Or(options.RecordAge, 90*day)
 	options.PageSize = cmp.Or(options.PageSize, feed.MaxPageSize)
 	switch {
+	case pool.Config().ConnConfig.DefaultQueryExecMode >= pgx.QueryExecModeExec:
+		return nil, fmt.Errorf("the pool has default_query_exec_mode=%v, in which types of arguments are not known: leave it out, or take describe_exec",
+			pool.Config().ConnConfig.DefaultQueryExecMode)
 	case options.Name == "":
 		return nil, errors.New("a subscriber needs a name: see Options.Name")
 	case options.PageSize < 1 || options.PageSize > feed.MaxPageSize:
