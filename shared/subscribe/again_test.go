@@ -385,6 +385,27 @@ func TestRetryIsNotPutOff(t *testing.T) {
 	}
 }
 
+// Very many entries that the service's fault has put aside are applied one thousand after the other once it is mended.
+func TestManyRejectedThatAreMended(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	c := newCopier(t, s)
+	c.mustPoll(t)
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
+		select $1, 'things', id, 1, row_number() over (), now(), convert_to(json_build_object('id', id, 'version', 1, 'name', 'x')::text, 'UTF8'), 'refused'
+		  from (select gen_random_uuid() as id from generate_series(1, $2)) as ids`, c.service, 2*retryAtOnce+1)
+	c.quarantine.begin()
+	if err := c.quarantine.retryDue(t.Context(), func() bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 0 {
+		var why string
+		_ = c.pool.QueryRow(t.Context(), `select max(reason) from rejected_entry`).Scan(&why)
+		t.Errorf("%d are left: %s", n, why)
+	}
+}
+
 // Entries that were refused do not add up in the transaction that applies the rest, as at the end of a resync.
 func TestManyRefusedInOneTransaction(t *testing.T) {
 	t.Parallel()

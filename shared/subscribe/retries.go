@@ -109,11 +109,18 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 		q.logger.InfoContext(ctx, "rejected entries were applied", "feed", q.Name, "applied", applied)
 	}
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.retries.pause = min(max(2*q.retries.pause, firstRetry), lastRetry); applied > 0 {
 		q.retries.pause = firstRetry
 	}
-	q.retries.at = time.Now().Add(q.retries.pause)
+	q.retries.at = time.Now()
+	goesOn := err == nil && applied > retryAtOnce/2 // the service has been mended
+	if !goesOn {
+		q.retries.at = q.retries.at.Add(q.retries.pause)
+	}
+	q.mu.Unlock()
+	if goesOn {
+		return q.retryDue(ctx, goOn)
+	}
 	return err
 }
 

@@ -48,7 +48,7 @@ Names are taken as they are, capital letters included, so that in SQL some need 
 Types: a column that is missing is added, of the type of the first values: bigint, numeric, boolean, timestamptz, uuid, jsonb, or else
 text. You may also make the table before, with types, constraints and columns of your own; it needs id uuid primary key and version
 bigint. An entity whose value does not fit is put aside, and the others go on: see rejected. To mend it, change the column's type
-and start copy again. A table that has other columns or rows than a copy, is unlogged, or has rules or triggers that run before a row is
+and start copy again. Some types take a value in part without an error: name shortens it, timestamp drops its zone, numeric(8,2) rounds. A table that has other columns or rows than a copy, is unlogged, or has rules or triggers that run before a row is
 written, is refused, and not changed.
 
 A column that is added to TABLE_X later is filled by a resync, which starts by itself and puts it in place at once. A column that is
