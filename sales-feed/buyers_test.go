@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -55,10 +56,7 @@ func openCompany(t *testing.T, env ...string) *company {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	logger, err := daemon.Logger(pgtest.Output(t), "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(pgtest.Output(t), slog.LevelWarn)
 	serve := func(s *httptest.Server, app service.Service, pool *pgxpool.Pool, settings service.Settings, route func(*service.Router, *publish.Log) error) {
 		t.Helper()
 		log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})

@@ -14,43 +14,31 @@ import (
 	"time"
 )
 
-// A Level is the least level of what is logged: debug, info, warn or error; "" is info.
-type Level string
+// A Level is the least level of what is logged. The zero Level is info.
+type Level slog.Level
 
-// UnmarshalText reads a level.
+var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+
+// UnmarshalText reads debug, info, warn or error.
 func (l *Level) UnmarshalText(text []byte) error {
-	_, err := Level(text).slog()
-	if err == nil {
-		*l = Level(text)
+	level, ok := levels[strings.ToLower(string(text))]
+	if !ok {
+		return fmt.Errorf("takes debug, info, warn or error, not %q", text)
 	}
-	return err
+	*l = Level(level)
+	return nil
 }
 
-func (l Level) slog() (slog.Level, error) {
-	switch strings.ToLower(string(l)) {
-	case "debug":
-		return slog.LevelDebug, nil
-	case "", "info":
-		return slog.LevelInfo, nil
-	case "warn":
-		return slog.LevelWarn, nil
-	case "error":
-		return slog.LevelError, nil
-	}
-	return 0, fmt.Errorf("takes debug, info, warn or error, not %q", string(l))
-}
+// Level returns the level.
+func (l Level) Level() slog.Level { return slog.Level(l) }
 
 // Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
 // passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
 // holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader of
 // its stdout or stderr is gone: writes fail instead of ending it.
-func Logger(w io.Writer, level Level) (*slog.Logger, error) {
-	min, err := level.slog()
-	if err != nil {
-		return nil, Usagef("LOG_LEVEL: %w", err)
-	}
+func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
+	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: level, ReplaceAttr: tidy}))
 }
 
 // patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a tenth

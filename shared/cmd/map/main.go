@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
@@ -60,10 +59,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, set.LogLevel)
 	p, err := service.Open(ctx, shell, service.Settings{HTTPSettings: set.HTTPSettings}, logger)
 	if err != nil {
 		return err
@@ -72,10 +68,6 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	p.Health(func(context.Context) error { return nil })
 	watch := topology.NewWatch(set.Map.Services, set.Map.FeedToken)
 	topology.Route(p.Operators, watch)
-	ctx, stop := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer stop()
-	watching.Go(func() { watch.Run(ctx) })
+	p.Go(watch.Run)
 	return p.Serve(ctx)
 }

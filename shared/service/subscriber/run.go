@@ -177,8 +177,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if !subscribe.ValidWait(set.Reader.PollWait) {
 		wrong = append(wrong, daemon.Usagef("POLL_WAIT takes whole seconds from 0s to 30s"))
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	wrong = append(wrong, err)
+	logger := daemon.Logger(stdout, set.LogLevel)
 	feeds := s.feeds(env)
 	for i := range feeds {
 		wrong = append(wrong, s.configure(&feeds[i], env, set.Reader, logger))
