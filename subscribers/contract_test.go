@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/subscribers/services"
+
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -48,7 +50,7 @@ func newReaders(t *testing.T) *readers {
 	for _, name := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
 		r.sources[name] = newSource(t, name)
 	}
-	for _, s := range services() {
+	for _, s := range services.All() {
 		env := map[string]string{}
 		if keepers[s.Name] == "" {
 			continue
