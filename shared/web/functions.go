@@ -27,7 +27,7 @@ import (
 //	short ID               the end of an id
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
-//	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
+//	country CODE           Germany for DE (ISO 3166-1 alpha-2); any other text stays as it is
 //	asset NAME             URL of a file of assets/
 //	linked TEXT URLS       TEXT with links at its paths, and at those of the URLs that are in it
 var functions = template.FuncMap{
@@ -197,7 +197,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/day)
 }
 
-// maxIndented is the depth of JSON that is still indented: what is deeper would grow with the square of its length.
+// maxIndented is the greatest depth of JSON that is indented: deeper JSON would grow with the square of its length.
 const maxIndented = 100
 
 func indentJSON(v any) (string, error) {

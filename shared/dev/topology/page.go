@@ -50,8 +50,8 @@ type view struct {
 	Way     *Way    // nil unless Query has an id
 }
 
-// Route adds the page at /, which ?q=ID makes the way of an order, their JSON at /api/services and /api/trace/{id}, and
-// health.
+// Route adds the page at /, which with ?q=ID shows the way of an order, and both as JSON at /api/services and
+// /api/trace/{id}.
 func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	webserver.GET(r, "/", func(c *gin.Context) {
@@ -141,8 +141,8 @@ func (c Copy) Class() string {
 	return c.State
 }
 
-// Words returns the copy's state and lag: the entries that the source has beyond it, and for how long it may have missed
-// something.
+// Words returns the copy's state and lag: the entries that the source has beyond it, and for how long it may have
+// missed something.
 func (c Copy) Words() string {
 	switch {
 	case c.State == "" || c.State == Unknown:
