@@ -768,7 +768,7 @@ func TestOperatorsWhileSessionsAreAway(t *testing.T) {
 
 var feedLink = regexp.MustCompile(`<a [^>]*href="/feeds/`)
 
-// A page leads to a feed only those who may read it: to all others the browser would show a form for a name and a
+// A page links to a feed only for clients that may read it: all others would get the browser's form for a name and a
 // password.
 func TestLinksToFeeds(t *testing.T) {
 	t.Parallel()
@@ -792,7 +792,7 @@ func TestLinksToFeeds(t *testing.T) {
 	}
 }
 
-// A person who may not see a page finds the login of operators on it, and comes back from there.
+// A refused page links to the login of operators, which leads back to the page.
 func TestLoginOnRefusals(t *testing.T) {
 	t.Parallel()
 	co := openCompany(t)

@@ -545,7 +545,7 @@ func TestSignInByLink(t *testing.T) {
 	})
 }
 
-// A stranger who signs up with somebody else's address keeps that person neither from a link nor from the account.
+// A stranger who signs up with somebody else's address cannot keep that person from getting a link or the account.
 func TestSignUpsOfOthers(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)

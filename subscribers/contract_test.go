@@ -120,7 +120,7 @@ func ids(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) map[uuid.UUI
 	return found
 }
 
-// agree fails the test unless every entity is applied or rejected, by all who read the feed alike, and the good ones
+// agree fails the test unless every entity is applied by all readers of the feed, or rejected by all, and the good ones
 // are applied.
 func (r *readers) agree(t *testing.T, entities []entity) (rejected map[uuid.UUID]bool) {
 	t.Helper()

@@ -71,7 +71,8 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 	here.Services = append(here.Services, directory.Service{Name: copier.Name, URL: "http://" + copier.Addr, Text: "keeps copies of any feeds"})
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout), copier.Command(env, stdout, services.All()), scaffold.Command(env, addresses), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout))
+	root.AddCommand(copier.Command(env, stdout, services.All()), scaffold.Command(env, addresses), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)

@@ -38,8 +38,12 @@ func Repeats(t time.Time) bool {
 // A Buyer is the identity with which a browser or an API client buys. The zero Buyer has none.
 type Buyer struct {
 	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
-	Since    int64     `json:"since,omitzero"`    // when the account's e-mail address was confirmed, Unix microseconds; 0: it was not. A later confirmation ends the credential
-	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that becomes the customer's if the visitor signs up; a browser keeps it when it signs in to another account
+	// Since is when the account's e-mail address was confirmed, in Unix microseconds; 0: it was not. A later
+	// confirmation ends the credential.
+	Since int64 `json:"since,omitzero"`
+	// Visitor is an id of the sales app, which becomes the customer's if the visitor signs up. A browser that signs in
+	// to another account keeps it.
+	Visitor uuid.UUID `json:"visitor,omitzero"`
 }
 
 // ID returns the id that an order of the buyer carries, or Nil if the buyer has no identity.

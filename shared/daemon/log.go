@@ -34,15 +34,15 @@ func (l Level) Level() slog.Level { return slog.Level(l) }
 
 // Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
 // passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
-// holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader of
-// its stdout or stderr is gone: writes fail instead of ending it.
+// holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader
+// of its stdout or stderr is gone: writes fail instead of ending it.
 func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: level, ReplaceAttr: tidy}))
 }
 
-// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a tenth
-// of the time after that.
+// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a
+// tenth of the time after that.
 const patience = time.Second
 
 // A patientWriter writes lines to w, and drops lines that would wait for w.
@@ -69,7 +69,8 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	}
 	text := bytes.Clone(line) // the caller uses it again
 	if p.dropped > 0 {
-		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", time.Now().UTC().Format(timeFormat), p.dropped), text...)
+		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n",
+			time.Now().UTC().Format(timeFormat), p.dropped), text...)
 	}
 	began := time.Now()
 	p.waited = max(p.waited-max(began.Sub(p.last), 0)/10, 0) // a clock may jump

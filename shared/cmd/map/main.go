@@ -14,6 +14,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 
+const usage = `Usage: map
+
+Shows services, their feeds and copies on one page, and asks them once a second how they are.
+
+Settings (environment):
+`
+
 type settings struct {
 	service.HTTPSettings
 	Map mapSettings
@@ -50,7 +57,7 @@ func main() { daemon.Main(run) }
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
 	var set settings
 	err := service.Configure("map", args, env, &set, stdout, func() {
-		fmt.Fprint(stdout, "Usage: map\n\nShows services, their feeds and copies on one page, and asks them once a second how they are.\n\nSettings (environment):\n")
+		fmt.Fprint(stdout, usage)
 		shell.Help(stdout, mapSettings{})
 	})
 	if err != nil {

@@ -165,7 +165,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 	}
-	c := &company{root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services, portOffset: opts.portOffset, verbose: opts.verbose}
+	c := &company{
+		root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services,
+		portOffset: opts.portOffset, verbose: opts.verbose,
+	}
 	if err := os.MkdirAll(c.logDir(), 0o755); err != nil {
 		return err
 	}

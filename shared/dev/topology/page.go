@@ -56,7 +56,10 @@ func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	webserver.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
-		v := view{Drawing: draw(states), Narrow: drawNarrow(states), Style: path, States: troubleFirst(states), Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q")}
+		v := view{
+			Drawing: draw(states), Narrow: drawNarrow(states), Style: path, States: troubleFirst(states),
+			Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q"),
+		}
 		if id, ok := trace.IDIn(v.Query); ok {
 			v.Way = w.follow(c.Request.Context(), id)
 		}
