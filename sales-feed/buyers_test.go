@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -55,10 +56,7 @@ func openCompany(t *testing.T, env ...string) *company {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	logger, err := daemon.Logger(pgtest.Output(t), "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(pgtest.Output(t), slog.LevelWarn)
 	serve := func(s *httptest.Server, app service.Service, pool *pgxpool.Pool, settings service.Settings, route func(*service.Router, *publish.Log) error) {
 		t.Helper()
 		log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
@@ -770,7 +768,7 @@ func TestOperatorsWhileSessionsAreAway(t *testing.T) {
 
 var feedLink = regexp.MustCompile(`<a [^>]*href="/feeds/`)
 
-// A page leads to a feed only those who may read it: to all others the browser would show a form for a name and a
+// A page links to a feed only for clients that may read it: all others would get the browser's form for a name and a
 // password.
 func TestLinksToFeeds(t *testing.T) {
 	t.Parallel()
@@ -794,7 +792,7 @@ func TestLinksToFeeds(t *testing.T) {
 	}
 }
 
-// A person who may not see a page finds the login of operators on it, and comes back from there.
+// A refused page links to the login of operators, which leads back to the page.
 func TestLoginOnRefusals(t *testing.T) {
 	t.Parallel()
 	co := openCompany(t)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,10 +37,7 @@ func openSinkLater(t *testing.T, open <-chan struct{}) (sink *mailsink.Sink, smt
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(pgtest.Output(t), "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(pgtest.Output(t), slog.LevelWarn)
 	sink = new(mailsink.Sink)
 	ended := make(chan error, 1)
 	go func() {
@@ -547,7 +545,7 @@ func TestSignInByLink(t *testing.T) {
 	})
 }
 
-// A stranger who signs up with somebody else's address keeps that person neither from a link nor from the account.
+// A stranger who signs up with somebody else's address cannot keep that person from getting a link or the account.
 func TestSignUpsOfOthers(t *testing.T) {
 	t.Parallel()
 	sink, smtpURL := openSink(t)

@@ -48,17 +48,9 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	}
 	switch {
 	case command == "customers":
-		var settings customers.Settings
-		if err := parse(ctx, "customers", args[1:], env, &settings, stdout, customers.Help); err != nil {
-			return err
-		}
-		return customers.Run(ctx, settings, stdout)
+		return runApp(ctx, command, args[1:], env, stdout, customers.Help, customers.Run)
 	case command == "serve":
-		var settings serve.Settings
-		if err := parse(ctx, "serve", args[1:], env, &settings, stdout, serve.Help); err != nil {
-			return err
-		}
-		return serve.Run(ctx, settings, stdout)
+		return runApp(ctx, command, args[1:], env, stdout, serve.Help, serve.Run)
 	case command == "token":
 		return printToken(args[1:], stdout)
 	case command == "--version":
@@ -68,22 +60,26 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "serve", "token"}), "; see sales-feed --help")
 		return daemon.Usagef("there is no command %q%s", command, hint)
 	}
-	var settings sales.Settings
-	if err := parse(ctx, "sales", args, env, &settings, stdout, sales.Help); err != nil {
-		return err
-	}
-	return sales.Run(ctx, settings, stdout)
+	return runApp(ctx, "sales", args, env, stdout, sales.Help, sales.Run)
 }
 
-func parse(ctx context.Context, app string, args []string, env map[string]string, settings any, stdout io.Writer, help func(io.Writer)) error {
-	err := service.Configure("sales-feed", args, env, settings, stdout, func() {
+// runApp runs an app with its settings from the environment.
+func runApp[S any](
+	ctx context.Context, app string, args []string, env map[string]string, stdout io.Writer,
+	help func(io.Writer), run func(context.Context, S, io.Writer) error,
+) error {
+	var settings S
+	err := service.Configure("sales-feed", args, env, &settings, stdout, func() {
 		fmt.Fprintf(stdout, usage, app)
 		help(stdout)
 	})
 	if !errors.Is(err, flag.ErrHelp) {
 		daemon.WarnMisspelled(ctx, env, stdout, daemon.Names(sales.Settings{}, customers.Settings{}, serve.Settings{}))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return run(ctx, settings, stdout)
 }
 
 const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME

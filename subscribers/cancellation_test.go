@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/subscribers/services"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -70,7 +72,7 @@ func (c *company) run(t *testing.T, name string, env map[string]string) {
 		"FEED_URL_ORDERS": c.orders.url, "FEED_URL_CUSTOMERS": c.customers.url, "FEED_URL_BUILDS": c.urls["assembly"] + "/feeds/builds",
 		"FEED_URL_SHIPMENTS": c.urls["shipping"] + "/feeds/shipments",
 	}
-	for _, s := range services() {
+	for _, s := range services.All() {
 		if s.Name == name {
 			for _, f := range s.Feeds {
 				c.feeds[name] = append(c.feeds[name], f.Name)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/subscribers/services"
+
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -48,7 +50,7 @@ func newReaders(t *testing.T) *readers {
 	for _, name := range []string{order.Feed, customer.Feed, carbuild.Feed, shipment.Feed} {
 		r.sources[name] = newSource(t, name)
 	}
-	for _, s := range services() {
+	for _, s := range services.All() {
 		env := map[string]string{}
 		if keepers[s.Name] == "" {
 			continue
@@ -118,7 +120,7 @@ func ids(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) map[uuid.UUI
 	return found
 }
 
-// agree fails the test unless every entity is applied or rejected, by all who read the feed alike, and the good ones
+// agree fails the test unless every entity is applied by all readers of the feed, or rejected by all, and the good ones
 // are applied.
 func (r *readers) agree(t *testing.T, entities []entity) (rejected map[uuid.UUID]bool) {
 	t.Helper()

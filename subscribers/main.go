@@ -19,31 +19,12 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/directory"
 	"github.com/edison-cars/data-feeds/shared/service/subscriber"
-	"github.com/edison-cars/data-feeds/subscribers/assembly"
-	"github.com/edison-cars/data-feeds/subscribers/billing"
 	"github.com/edison-cars/data-feeds/subscribers/copier"
-	"github.com/edison-cars/data-feeds/subscribers/dashboard"
 	"github.com/edison-cars/data-feeds/subscribers/follow"
-	"github.com/edison-cars/data-feeds/subscribers/mailer"
 	"github.com/edison-cars/data-feeds/subscribers/operate"
-	"github.com/edison-cars/data-feeds/subscribers/relay"
 	"github.com/edison-cars/data-feeds/subscribers/scaffold"
-	"github.com/edison-cars/data-feeds/subscribers/shipping"
-	"github.com/edison-cars/data-feeds/subscribers/warehouse"
+	"github.com/edison-cars/data-feeds/subscribers/services"
 )
-
-// services lists all services. A new one is added here.
-func services() []*subscriber.Service {
-	return []*subscriber.Service{
-		warehouse.Service(),
-		assembly.Service(),
-		dashboard.Service,
-		billing.Service,
-		shipping.Service(),
-		mailer.Service(),
-		relay.Service(),
-	}
-}
 
 func main() { daemon.Main(run) }
 
@@ -81,18 +62,17 @@ func command(env map[string]string, stdout io.Writer) *cobra.Command {
 		return daemon.Usagef("%w%s", err, cmp.Or(hint, "; see "+cmd.CommandPath()+" --help"))
 	})
 	here := operate.Defaults{Optional: []string{"relay", copier.Name}} // which run beside a broker, and a feed of any kind
-	for _, s := range services() {
+	var addresses []string
+	for _, s := range services.All() {
 		root.AddCommand(serviceCommand(s, env, stdout))
+		addresses = append(addresses, s.Addr)
 		here.Services = append(here.Services, directory.Service{Name: s.Name, URL: "http://" + s.Addr, Text: s.Text})
 	}
 	here.Services = append(here.Services, directory.Service{Name: copier.Name, URL: "http://" + copier.Addr, Text: "keeps copies of any feeds"})
-	var addresses []string
-	for _, s := range services() {
-		addresses = append(addresses, s.Addr)
-	}
 	operators := operate.Commands(env, here)
 	root.AddCommand(operators...)
-	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout), copier.Command(env, stdout, services()), scaffold.Command(env, addresses), &cobra.Command{
+	root.AddCommand(completion(stdout), checkCommand(env, stdout), proveCommand(stdout))
+	root.AddCommand(copier.Command(env, stdout, services.All()), scaffold.Command(env, addresses), &cobra.Command{
 		Use: "follow URL", Short: "print the entries of any feed as they arrive", DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return follow.Run(cmd.Context(), args, env, stdout, os.Stderr)
@@ -120,7 +100,7 @@ func serviceCommand(s *subscriber.Service, env map[string]string, stdout io.Writ
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.WarnMisspelled(cmd.Context(), env, stdout, services()...)
+			s.WarnMisspelled(cmd.Context(), env, stdout, services.All()...)
 			return s.Run(cmd.Context(), env, stdout)
 		},
 	}
@@ -159,7 +139,7 @@ makes it. That of bash needs the package bash-completion.`,
 func list(operators []*cobra.Command, w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(tw, "SERVICE\tADDRESS\tREADS\tWHAT IT DOES")
-	for _, s := range services() {
+	for _, s := range services.All() {
 		var feeds []string
 		for _, f := range s.Feeds {
 			feeds = append(feeds, f.Name)

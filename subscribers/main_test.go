@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/subscribers/services"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
@@ -164,7 +166,7 @@ func TestServices(t *testing.T) {
 		"relay":     {"/api/relay", `"exchange":"orders","state":"connected",`},
 	}
 	feeds := map[string]string{order.Feed: source}
-	for _, s := range services() {
+	for _, s := range services.All() {
 		for _, f := range s.Feeds {
 			if feeds[f.Name] == "" {
 				feeds[f.Name] = serveFeed(t, f.Name)
@@ -172,7 +174,7 @@ func TestServices(t *testing.T) {
 		}
 	}
 	shared := pgtest.New(t)
-	for _, s := range services() {
+	for _, s := range services.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			env, first := map[string]string{}, s.Feeds[0].Name
@@ -239,13 +241,13 @@ func TestCommandLine(t *testing.T) {
 		if !strings.Contains(out.String(), "follow URL prints the entries of any feed") {
 			t.Errorf("%q does not speak of follow:\n%s", args, &out)
 		}
-		for _, s := range services() {
+		for _, s := range services.All() {
 			if !regexp.MustCompile(`(?m)^` + s.Name + ` +` + s.Addr + ` +` + s.Feeds[0].Name + `\S* +` + regexp.QuoteMeta(s.Text) + `$`).MatchString(out.String()) {
 				t.Errorf("%q does not list %s:\n%s", args, s.Name, &out)
 			}
 		}
 	}
-	for _, s := range services() {
+	for _, s := range services.All() {
 		for _, flagged := range []string{"--help", "-h"} {
 			var out bytes.Buffer
 			if err := run(t.Context(), []string{s.Name, flagged}, nil, &out); err != nil {

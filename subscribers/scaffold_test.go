@@ -55,7 +55,7 @@ func TestNew(t *testing.T) {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	for _, want := range []string{
-		"wrote sql/library/00001_library.sql\n", "wrote subscribers/library/library.go\n", "wrote subscribers/library/library.html\n", "wrote subscribers/library/library_test.go\n", "wrote subscribers/main.go\n",
+		"wrote sql/library/00001_library.sql\n", "wrote subscribers/library/library.go\n", "wrote subscribers/library/library.html\n", "wrote subscribers/library/library_test.go\n", "wrote subscribers/services/services.go\n",
 		"11 columns, of the types of the newest 2 entries", `Left out are members whose names are none of a column: ["été"]`,
 		"http://localhost:8097;", "\n  go test ./subscribers/library\n", "\n  ACCESS=open FEED_TOKEN=\"${FEED_TOKEN:?}\" go run ./subscribers library\n",
 	} {
@@ -66,7 +66,7 @@ func TestNew(t *testing.T) {
 	if commands := strings.Count(said, "\n  "); commands != 2 {
 		t.Errorf("from the command to the page it takes %d steps, which are more than 4:\n%s", 1+commands+1, said)
 	}
-	for _, file := range []string{"sql/library/00001_library.sql", "subscribers/library/library.go", "subscribers/main.go"} {
+	for _, file := range []string{"sql/library/00001_library.sql", "subscribers/library/library.go", "subscribers/services/services.go"} {
 		if text, err := os.ReadFile(filepath.Join(copied, file)); err != nil || strings.Contains(string(text), "hunter2") || strings.Contains(string(text), "second") {
 			t.Errorf("%s: %v\n%s", file, err, text)
 		}
@@ -140,8 +140,8 @@ func TestNewRefused(t *testing.T) {
 		{[]string{"new", "poll", "--feed", "http://localhost:1/feeds/orders"}, nil, "poll is taken"},
 		{[]string{"new", "sales", "--feed", "http://localhost:1/feeds/orders"}, nil, "sales is taken"},
 		{[]string{"new", "publish", "--feed", "http://localhost:1/feeds/orders"}, nil, "sql/publish is there already"},
-		{[]string{"new", "cobra", "--feed", "http://localhost:1/feeds/orders"}, nil, "cobra has another meaning"},
-		{[]string{"new", "services", "--feed", "http://localhost:1/feeds/orders"}, nil, "services has another meaning"},
+		{[]string{"new", "subscriber", "--feed", "http://localhost:1/feeds/orders"}, nil, "subscriber has another meaning"},
+		{[]string{"new", "services", "--feed", "http://localhost:1/feeds/orders"}, nil, "subscribers/services is there already"},
 		{[]string{"new", "fleet", "--feed", "localhost:1/feeds/orders"}, nil, "--feed: takes the http or https URL of a feed"},
 		{[]string{"new", "fleet", "--feed", "http://localhost:1"}, nil, "is not the name of a feed"},
 		{[]string{"new", "fleet", "--feed", "http://cars.example/feeds/orders"}, map[string]string{"FEED_TOKEN": "hunter2"}, "FEED_TOKEN would be sent to cars.example without TLS"},

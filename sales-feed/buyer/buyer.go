@@ -26,7 +26,7 @@ const (
 	prefix     = "datafeed_buyer_" // of tokens; logs redact values that begin with it
 
 	repeatTime = time.Hour
-	maxSkew    = time.Minute // that the clocks of two machines may differ: a time that is later is of a clock that was wrong
+	maxSkew    = time.Minute // tolerated between the clocks of two machines; a later time was written by a wrong clock
 )
 
 // Repeats reports whether a repeated answer, first given at t, brings the buyer's credential again: for an hour.
@@ -38,8 +38,12 @@ func Repeats(t time.Time) bool {
 // A Buyer is the identity with which a browser or an API client buys. The zero Buyer has none.
 type Buyer struct {
 	Customer uuid.UUID `json:"customer,omitzero"` // an account of the customers app; Nil: not signed in
-	Since    int64     `json:"since,omitzero"`    // when the account's e-mail address was confirmed, Unix microseconds; 0: it was not. A later confirmation ends the credential
-	Visitor  uuid.UUID `json:"visitor,omitzero"`  // an id of the sales app's own, that becomes the customer's if the visitor signs up; a browser keeps it when it signs in to another account
+	// Since is when the account's e-mail address was confirmed, in Unix microseconds; 0: it was not. A later
+	// confirmation ends the credential.
+	Since int64 `json:"since,omitzero"`
+	// Visitor is an id of the sales app, which becomes the customer's if the visitor signs up. A browser that signs in
+	// to another account keeps it.
+	Visitor uuid.UUID `json:"visitor,omitzero"`
 }
 
 // ID returns the id that an order of the buyer carries, or Nil if the buyer has no identity.
@@ -186,7 +190,7 @@ var (
 	// ErrNobody refuses a request without a credential. It does not reveal whether the order or account exists.
 	ErrNobody = unauthorized("Only its buyer may see this: use the browser that bought or signed up, sign in, or send the buyer's token as Authorization: Bearer. Operators log in at /login.")
 	errReader = web.Errorf(http.StatusForbidden, "The token is a feed reader's. This needs the buyer's or an operator's token as Authorization: Bearer.")
-	// ErrOperator refuses an operator what only a buyer may do.
+	// ErrOperator refuses an operator's request for something that only a buyer may do.
 	ErrOperator = web.Errorf(http.StatusForbidden, "Only its buyer may do this, not an operator. Nothing was changed.")
 )
 
@@ -213,8 +217,8 @@ const (
 	buyerCookie = "buyer"
 	begunCookie = "handover" // for a sign-in that has begun: at sales the nonce, at customers its digest
 	newsCookie  = "news"     // that a browser has brought
-	// The digests of the nonces of sign-ins at one app for the other, so that a sign-out ends only what the same browser
-	// has at the other app.
+	// The digests of the nonces of sign-ins at one app for the other, so that a sign-out ends only what the same
+	// browser has at the other app.
 	pairCookie = "pair"
 )
 

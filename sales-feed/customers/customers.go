@@ -40,9 +40,10 @@ func Help(w io.Writer) { shell.Help(w, AccountsSettings{}) }
 
 // Run serves the customers app until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	return source.App{Service: shell, Erasures: Erasures(settings), Keys: settings.Keys, Sweep: sweep, Route: func(r *service.Router, log *publish.Log) error {
-		return Route(r, log, settings)
-	}}.Run(ctx, settings.Settings, stdout)
+	return source.App{
+		Service: shell, Erasures: Erasures(settings), Keys: settings.Keys, Sweep: sweep,
+		Route: func(r *service.Router, log *publish.Log) error { return Route(r, log, settings) },
+	}.Run(ctx, settings.Settings, stdout)
 }
 
 // Migrations returns the migrations of the customers database.
@@ -54,7 +55,11 @@ var pages embed.FS
 // Route adds all routes of the app. The handlers of an account check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = web.Site(r.PublicURL)
-	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Accounts", URL: "/customers", Operators: true}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
+	nav := []web.Link{
+		{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"},
+		{Text: "Accounts", URL: "/customers", Operators: true}, {Text: "Feed", URL: "/feeds/customers"},
+		{Text: "To the shop", URL: string(settings.StorefrontURL) + "/"},
+	}
 	source.Route(r, log, nav, customersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {

@@ -61,10 +61,7 @@ func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
 	if err := daemon.Parse(vars, &settings); err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(pgtest.Output(t), "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(pgtest.Output(t), slog.LevelWarn)
 	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)

@@ -18,10 +18,7 @@ import (
 // Erasures returns where the ids of deleted accounts are kept, and how an account that a restored dump brings back is
 // deleted again.
 func Erasures(settings Settings) publish.Erasures {
-	file := settings.ErasedFile
-	if file == "" {
-		file = filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), "customers.erased")
-	}
+	file := cmp.Or(settings.ErasedFile, filepath.Join(cmp.Or(settings.DataDir, postgres.DefaultDir), "customers.erased"))
 	return publish.Erasures{File: file, Delete: func(ctx context.Context, tx pgx.Tx, _ string, ids []uuid.UUID) error {
 		_, err := tx.Exec(ctx, deleteAccounts, ids)
 		return err

@@ -50,7 +50,7 @@ func startErasing(t *testing.T, pool *pgxpool.Pool, file string) *app {
 	return &app{server, pool, log, buyers, func() {}}
 }
 
-// Somebody who was erased stays so in all that the app answers, however the database goes back.
+// An erased account stays erased in all answers of the app, whatever the database is restored to.
 func TestRestoreOverAnErasure(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "restores")
@@ -172,7 +172,7 @@ func TestRestoreOfATableOverAnErasure(t *testing.T) {
 	}
 }
 
-// What is restored without the account, and so goes with none, is gone after the next start.
+// Rows that are restored without their account are deleted at the next start.
 func TestRestoreWithoutTheAccount(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "restores")
@@ -199,8 +199,8 @@ func TestRestoreWithoutTheAccount(t *testing.T) {
 	}
 }
 
-// Nothing is left of an account that is deleted while the tables' constraints are missing, as after a restore that ended
-// before them.
+// Nothing is left of an account that is deleted while the tables' constraints are missing, as after a restore that
+// ended before them.
 func TestDeleteWithoutConstraints(t *testing.T) {
 	t.Parallel()
 	a := open(t)
@@ -224,7 +224,7 @@ func TestDeleteWithoutConstraints(t *testing.T) {
 	}
 }
 
-// A customer who cannot be kept erased is not erased.
+// An account is not erased if the list of erased accounts cannot be written.
 func TestDeleteWithoutList(t *testing.T) {
 	t.Parallel()
 	pool, file := pgtest.New(t, Migrations()...), filepath.Join(t.TempDir(), "customers.erased")

@@ -48,10 +48,7 @@ func openPost(t *testing.T, a *app) *post {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	logger, err := daemon.Logger(pgtest.Output(t), "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(pgtest.Output(t), slog.LevelWarn)
 	var s Settings
 	if err := daemon.Parse(map[string]string{
 		"ACCESS": "open", "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey, "SMTP_URL": "smtp://" + address,

@@ -269,10 +269,7 @@ func (s *store) list(ctx context.Context, l *web.Listing) (page web.List[*custom
 	defer cancel()
 	var found []*customer.Customer
 	err = s.log.View(ctx, customer.Feed, func(tx pgx.Tx) (ids []uuid.UUID, err error) {
-		rows, err := tx.Query(ctx, selectCustomer+end, args...)
-		if err != nil {
-			return nil, err
-		}
+		rows, _ := tx.Query(ctx, selectCustomer+end, args...)
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*customer.Customer, error) { return scan(row) })
 		for _, p := range found {
 			ids = append(ids, p.ID)

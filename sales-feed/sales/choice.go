@@ -50,7 +50,7 @@ func (c choice) order() (*order.Order, *web.Problem) {
 	if wrong, ok := errors.AsType[*web.Problem](err); ok {
 		return nil, wrong
 	}
-	return o, nil // the other error, of random numbers, does not happen
+	return o, nil // reading random numbers does not fail
 }
 
 // A form is the form of a model at the storefront.
@@ -142,8 +142,8 @@ func (h *handler) renderReview(c *gin.Context, by buyer.Party, chosen choice, ke
 
 const keyField = "idempotency_key"
 
-// refused answers a purchase by a form that failed with the form again, or returns err if its sender cannot mend that. key
-// is that of the form.
+// refused answers a purchase by a form that failed with the form again, or returns err if its sender cannot mend that.
+// key is that of the form.
 func (h *handler) refused(c *gin.Context, by buyer.Party, chosen choice, key string, err error) error {
 	p, ok := errors.AsType[*web.Problem](err)
 	switch {

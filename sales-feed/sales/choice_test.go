@@ -20,7 +20,7 @@ func purchaseOf(page string) string {
 	return strings.Join(fields, "&")
 }
 
-// What is chosen is reviewed before it is bought, and its price is that of the options.
+// A buyer reviews the choice before the purchase, at the price of its options.
 func TestReview(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -96,7 +96,7 @@ func TestReview(t *testing.T) {
 	}
 }
 
-// What is wrong stands at its field, in the form as it was filled in.
+// A wrong value is shown at its field, in the form as it was filled in.
 func TestWrongChoice(t *testing.T) {
 	t.Parallel()
 	s := open(t)

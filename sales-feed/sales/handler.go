@@ -156,7 +156,8 @@ func (h *handler) answer(c *gin.Context, status int, o *order.Order, by buyer.Pa
 		c.Header("Cache-Control", "no-store") // Back does not show it after the sign-out
 		_, placed := c.GetQuery("placed")
 		view := orderView{
-			buyerView: h.viewOf(by), shownOrder: shown(o), Own: by.Owns(o.CustomerID), AsGuest: o.CustomerID == by.Visitor, Feed: source.MayRead(c), Operator: by.Operator, Again: "/",
+			buyerView: h.viewOf(by), shownOrder: shown(o), Own: by.Owns(o.CustomerID), AsGuest: o.CustomerID == by.Visitor,
+			Feed: source.MayRead(c), Operator: by.Operator, Again: "/",
 		}
 		view.Thanks = placed && view.Own && o.Status == order.Placed
 		if l := o.Lines; len(l) == 1 && o.Status == order.Cancelled {

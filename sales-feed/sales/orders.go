@@ -116,11 +116,9 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, l *web.L
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var orders []*order.Order
-	err = s.log.Read(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectOrder+end, args...)
-		if err == nil {
-			orders, err = pgx.CollectRows(rows, scanOrder)
-		}
+	err = s.log.Read(ctx, func(conn *pgx.Conn) (err error) {
+		rows, _ := conn.Query(ctx, selectOrder+end, args...)
+		orders, err = pgx.CollectRows(rows, scanOrder)
 		return err
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ package sales
 import (
 	"context"
 	"embed"
+	"html/template"
 	"io"
 	"net/http"
 
@@ -76,4 +77,11 @@ func Route(r *service.Router, log *publish.Log, settings Settings) error {
 func (h *handler) models(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
 	web.JSON(c.Writer, c.Request, http.StatusOK, catalogue)
+}
+
+func render(c *gin.Context, status int, t *template.Template, title string, data any) {
+	webserver.Render(c, status, t, web.Page{Service: "Sales", Title: title, Nav: source.Nav(c, nav), Data: data, Alternates: []web.Link{
+		{Text: "Edison Cars: orders", URL: "/feeds/orders.atom", Type: "application/atom+xml"},
+		{Text: "Edison Cars: orders", URL: "/feeds/orders.json", Type: "application/feed+json"},
+	}})
 }

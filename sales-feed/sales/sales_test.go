@@ -54,10 +54,7 @@ func openWith(t *testing.T, settings Settings) *shop {
 func openOn(t *testing.T, settings Settings, pool *pgxpool.Pool) *shop {
 	t.Helper()
 	logged := new(bytes.Buffer)
-	logger, err := daemon.Logger(logged, "info") // it writes a line at a time
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := daemon.Logger(logged, slog.LevelInfo) // it writes a line at a time
 	log, err := publish.Open(t.Context(), pool, publish.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)

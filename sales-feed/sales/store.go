@@ -195,11 +195,9 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*order.Order, error) {
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
 	var o *order.Order
-	err := s.log.Read(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectOrder+`where id = $1`, id)
-		if err == nil {
-			o, err = pgx.CollectExactlyOneRow(rows, scanOrder)
-		}
+	err := s.log.Read(ctx, func(conn *pgx.Conn) (err error) {
+		rows, _ := conn.Query(ctx, selectOrder+`where id = $1`, id)
+		o, err = pgx.CollectExactlyOneRow(rows, scanOrder)
 		return err
 	})
 	none := errors.Is(err, pgx.ErrNoRows)

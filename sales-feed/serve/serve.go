@@ -14,7 +14,6 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -69,10 +68,7 @@ const (
 
 // Run serves the feeds until ctx ends.
 func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
-	logger, err := daemon.Logger(stdout, settings.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, settings.LogLevel)
 	p, err := service.Open(ctx, shell, settings.Settings, logger)
 	if forbidden, ok := errors.AsType[*migrate.DeniedError](err); ok {
 		fmt.Fprint(stdout, forbidden.SQL)
@@ -100,11 +96,7 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	p.Health(func(ctx context.Context) error { return source.Ready(ctx, p.Pool, log, nil, p.Tables) })
 	f.source = p.Publish(log, nav, feeds...)
 	webserver.GET(p.Readers, "/", func(c *gin.Context) { c.Redirect(http.StatusSeeOther, "/feeds") })
-	background, stop := context.WithCancel(ctx)
-	var following sync.WaitGroup
-	following.Go(func() { f.run(background, feeds) })
-	defer following.Wait()
-	defer stop()
+	p.Go(func(ctx context.Context) { f.run(ctx, feeds) })
 	return p.Serve(ctx)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 
-// KeySettings say what is kept of repeated requests.
+// KeySettings set how long the answers to requests with an Idempotency-Key are kept.
 type KeySettings struct {
 	Age service.Age `env:"IDEMPOTENCY_KEY_AGE" envDefault:"168h" help:"how long an Idempotency-Key is kept after its first answer, at least 1h"`
 }
@@ -25,8 +25,8 @@ const (
 
 var began = time.Now()
 
-// SteadyTime returns the time by the machine's clock as it was when the process began. With it and now(), a clock that
-// is wrong for a while, of the database or of the machine, does not make an answer be forgotten early.
+// SteadyTime returns the time by the machine's clock as it was set when the process began. Keys are dated, and removed,
+// by this time and by now() together, so that no answer is forgotten early if one of the clocks is wrong for a while.
 func SteadyTime() time.Time { return began.Add(time.Since(began)) }
 
 // removeOld removes idempotency keys that are older than age, and runs the statement sweep, until ctx ends.

@@ -16,7 +16,7 @@ func TestLater(t *testing.T) {
 	}
 }
 
-// Somebody who may have bought must not be told simply to try again.
+// A buyer whose purchase may have succeeded must not simply be told to try again.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

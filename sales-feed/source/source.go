@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -44,10 +43,7 @@ func Migrations(name string) []postgres.Migrations {
 
 // Run serves the app until ctx ends.
 func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Writer) error {
-	logger, err := daemon.Logger(stdout, settings.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, settings.LogLevel)
 	p, err := service.Open(ctx, a.Service, settings, logger)
 	if err != nil {
 		return err
@@ -64,11 +60,7 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	if err := a.Route(p.Router, log); err != nil {
 		return err
 	}
-	background, stop := context.WithCancel(ctx)
-	var removing sync.WaitGroup
-	removing.Go(func() { removeOld(background, p.Pool, a.Keys.Age, a.Sweep, logger) })
-	defer removing.Wait()
-	defer stop()
+	p.Go(func(ctx context.Context) { removeOld(ctx, p.Pool, a.Keys.Age, a.Sweep, logger) })
 	return p.Serve(ctx)
 }
 

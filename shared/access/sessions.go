@@ -56,14 +56,11 @@ func (d inDatabase) find(ctx context.Context, ids ...sum) (map[sum]sum, error) {
 	for _, id := range ids {
 		hashes = append(hashes, id[:])
 	}
-	rows, err := d.pool.Query(ctx, `select hash, token from operator_session where hash = any($1) and service = $2 and ends_at > now() and ends_at <= `+latestEnd,
+	rows, _ := d.pool.Query(ctx, `select hash, token from operator_session where hash = any($1) and service = $2 and ends_at > now() and ends_at <= `+latestEnd,
 		hashes, d.service, sessionTime.Seconds())
-	if err != nil {
-		return nil, err
-	}
 	tokens := map[sum]sum{}
 	var id, token []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &token}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &token}, func() error {
 		if len(id) == len(sum{}) && len(token) == len(sum{}) {
 			tokens[sum(id)] = sum(token)
 		}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -59,10 +60,7 @@ func program(ctx context.Context, args []string, env map[string]string, stdout i
 		}
 		return nil
 	case "logs more than a pipe holds":
-		logger, err := Logger(stdout, "")
-		if err != nil {
-			return err
-		}
+		logger := Logger(stdout, slog.LevelInfo)
 		for i := range 2000 {
 			logger.Info("a line", "line", i, "text", strings.Repeat("x", 100))
 		}
@@ -288,10 +286,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 func TestLogThatIsReadSlowly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		logger, err := Logger(slowWriter{}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		logger := Logger(slowWriter{}, slog.LevelInfo)
 		began := time.Now()
 		for range 1000 {
 			logger.Info("a line")

@@ -14,47 +14,35 @@ import (
 	"time"
 )
 
-// A Level is the least level of what is logged: debug, info, warn or error; "" is info.
-type Level string
+// A Level is the least level of what is logged. The zero Level is info.
+type Level slog.Level
 
-// UnmarshalText reads a level.
+var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+
+// UnmarshalText reads debug, info, warn or error.
 func (l *Level) UnmarshalText(text []byte) error {
-	_, err := Level(text).slog()
-	if err == nil {
-		*l = Level(text)
+	level, ok := levels[strings.ToLower(string(text))]
+	if !ok {
+		return fmt.Errorf("takes debug, info, warn or error, not %q", text)
 	}
-	return err
+	*l = Level(level)
+	return nil
 }
 
-func (l Level) slog() (slog.Level, error) {
-	switch strings.ToLower(string(l)) {
-	case "debug":
-		return slog.LevelDebug, nil
-	case "", "info":
-		return slog.LevelInfo, nil
-	case "warn":
-		return slog.LevelWarn, nil
-	case "error":
-		return slog.LevelError, nil
-	}
-	return 0, fmt.Errorf("takes debug, info, warn or error, not %q", string(l))
-}
+// Level returns the level.
+func (l Level) Level() slog.Level { return slog.Level(l) }
 
 // Logger returns a logger that writes one line of key=value per record of at least level. Times are UTC. Tokens and the
 // passwords of URLs are redacted. A writer that does not take a line within a second, such as a pipe that nobody reads,
-// holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader of
-// its stdout or stderr is gone: writes fail instead of ending it.
-func Logger(w io.Writer, level Level) (*slog.Logger, error) {
-	min, err := level.slog()
-	if err != nil {
-		return nil, Usagef("LOG_LEVEL: %w", err)
-	}
+// holds up nothing: it gets no more lines until it has taken that one. A process with a logger goes on when the reader
+// of its stdout or stderr is gone: writes fail instead of ending it.
+func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: min, ReplaceAttr: tidy})), nil
+	return slog.New(slog.NewTextHandler(&patientWriter{w: w}, &slog.HandlerOptions{Level: level, ReplaceAttr: tidy}))
 }
 
-// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a tenth
-// of the time after that.
+// patience is how long lines of the log, or of stderr, may wait for their reader: together a second at once, and a
+// tenth of the time after that.
 const patience = time.Second
 
 // A patientWriter writes lines to w, and drops lines that would wait for w.
@@ -81,7 +69,8 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	}
 	text := bytes.Clone(line) // the caller uses it again
 	if p.dropped > 0 {
-		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n", time.Now().UTC().Format(timeFormat), p.dropped), text...)
+		text = append(fmt.Appendf(nil, "time=%s level=WARN msg=\"lines of the log are missing here: nobody read it\" lines=%d\n",
+			time.Now().UTC().Format(timeFormat), p.dropped), text...)
 	}
 	began := time.Now()
 	p.waited = max(p.waited-max(began.Sub(p.last), 0)/10, 0) // a clock may jump

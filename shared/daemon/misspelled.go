@@ -11,10 +11,11 @@ import (
 // WarnMisspelled logs a warning for each variable of env that is not a known setting, but looks like one: it resembles
 // one, or begins as all of a family do, such as POLL_. The warning names the setting that is most like it, and no value.
 func WarnMisspelled(ctx context.Context, env map[string]string, w io.Writer, known []string, families ...string) {
-	logger, err := Logger(w, Level(env["LOG_LEVEL"]))
-	if err != nil {
+	var level Level
+	if v := env["LOG_LEVEL"]; v != "" && level.UnmarshalText([]byte(v)) != nil {
 		return // the program refuses it
 	}
+	logger := Logger(w, level)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if nearest := meant(name, known, families); nearest != "" {
 			logger.WarnContext(ctx, "unknown setting", "name", name, "did_you_mean", nearest)

@@ -83,10 +83,11 @@ func TestHelp(t *testing.T) {
 func TestLogger(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	l, err := Logger(&b, "warn")
-	if err != nil {
+	var level Level
+	if err := level.UnmarshalText([]byte("warn")); err != nil {
 		t.Fatal(err)
 	}
+	l := Logger(&b, level)
 	l.Info("unseen")
 	l.Warn("source down", "url", "postgres://u:hunter2@h/db", "error", fmt.Errorf("dial redis://:hunter2@h: refused"),
 		"lag", 3*time.Second, "path", "/feeds?access_token=datafeed_ABCDEFGHIJKLMNOPQRSTUVWXYZ&limit=1",
@@ -97,7 +98,7 @@ func TestLogger(t *testing.T) {
 	if got != want || !strings.HasPrefix(b.String(), "time=2") {
 		t.Errorf("%s\nwant\n%s", b.String(), want)
 	}
-	if _, err := Logger(&b, "loud"); !errors.Is(err, ErrUsage) {
+	if err := level.UnmarshalText([]byte("loud")); err == nil || err.Error() != `takes debug, info, warn or error, not "loud"` {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edison-cars/data-feeds/subscribers/services"
+
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -266,22 +268,16 @@ func load(t *testing.T, env ...string) *types.Project {
 	return project
 }
 
-// programs are sales, customers and what the subscribers' program lists.
+// programs are sales, customers and the subscribers.
 func programs(t *testing.T, bin string) []program {
 	t.Helper()
 	all := []program{
 		{name: "sales", port: "8080", command: []string{"sales-feed"}},
 		{name: "customers", port: "8081", command: []string{"sales-feed", "customers"}},
 	}
-	for line := range strings.Lines(output(t, bin+"/subscribers")) {
-		if f := strings.Fields(line); len(f) > 1 {
-			if _, port, err := net.SplitHostPort(f[1]); err == nil {
-				all = append(all, program{name: f[0], port: port, command: []string{"subscribers", f[0]}})
-			}
-		}
-	}
-	if len(all) < 4 {
-		t.Fatalf("only %v", all)
+	for _, s := range services.All() {
+		_, port, _ := net.SplitHostPort(s.Addr)
+		all = append(all, program{name: s.Name, port: port, command: []string{"subscribers", s.Name}})
 	}
 	for i, p := range all {
 		all[i].variables = variables(t, bin, p.command)

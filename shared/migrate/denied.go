@@ -3,13 +3,11 @@ package migrate
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/pressly/goose/v3"
 )
 
 const insufficientPrivilege = "42501" // SQLSTATE
@@ -102,7 +100,7 @@ var annotation = regexp.MustCompile(`(?m)^-- \+goose .*\n`)
 
 // print writes the SQL of the migrations that are missing, and records them as goose does.
 func (s Set) print(script *strings.Builder, at state) error {
-	files, err := fs.Glob(s.FS, "*.sql")
+	files, err := s.files()
 	if err != nil || at.has == at.last {
 		return err
 	}
@@ -115,18 +113,10 @@ insert into %[1]s (version_id, is_applied) select 0, true where not exists (sele
 `, s.table())
 	}
 	for _, file := range files {
-		version, err := goose.NumericComponent(file)
-		if err != nil {
-			return err
+		if file.version > at.has {
+			fmt.Fprintf(script, "%s\ninsert into %s (version_id, is_applied) values (%d, true);\n",
+				annotation.ReplaceAll(file.text, nil), s.table(), file.version)
 		}
-		if version <= at.has {
-			continue
-		}
-		text, err := fs.ReadFile(s.FS, file)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(script, "%s\ninsert into %s (version_id, is_applied) values (%d, true);\n", annotation.ReplaceAll(text, nil), s.table(), version)
 	}
 	return nil
 }

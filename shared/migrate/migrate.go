@@ -41,6 +41,27 @@ type Set struct {
 
 func (s Set) table() string { return "goose_" + s.Name }
 
+type file struct {
+	version int64
+	text    []byte
+}
+
+// files reads the migrations, in the order of their versions.
+func (s Set) files() (files []file, err error) {
+	names, err := fs.Glob(s.FS, "*.sql")
+	for _, name := range names {
+		var f file
+		if f.version, err = goose.NumericComponent(name); err != nil {
+			return nil, err
+		}
+		if f.text, err = fs.ReadFile(s.FS, name); err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, err
+}
+
 // Up applies what is missing of each set, in the order given, to a schema, which it creates if it is missing. Without a
 // name, it is the first schema of the pool's search_path. Several replicas may call Up at once: all but one wait, up to
 // five minutes. A set may take 30 minutes. Up refuses tables of a later version than the set knows. If the role may not
@@ -171,16 +192,12 @@ type state struct {
 }
 
 func (s Set) state(ctx context.Context, pool *pgxpool.Pool, schema string) (at state, err error) {
-	files, err := fs.Glob(s.FS, "*.sql")
+	files, err := s.files()
 	if err != nil {
 		return at, err
 	}
 	for _, file := range files {
-		version, err := goose.NumericComponent(file)
-		if err != nil {
-			return at, err
-		}
-		at.last = max(at.last, version)
+		at.last = max(at.last, file.version)
 	}
 	var there bool
 	err = pool.QueryRow(ctx, `
@@ -245,16 +262,12 @@ func Complete(ctx context.Context, pool *pgxpool.Pool, sets ...Set) error {
 // found returns the names that the pattern finds in the migrations.
 func found(pattern *regexp.Regexp, sets []Set) (names []string, err error) {
 	for _, s := range sets {
-		files, err := fs.Glob(s.FS, "*.sql")
+		files, err := s.files()
 		if err != nil {
 			return nil, err
 		}
 		for _, file := range files {
-			text, err := fs.ReadFile(s.FS, file)
-			if err != nil {
-				return nil, err
-			}
-			for _, match := range pattern.FindAllSubmatch(text, -1) {
+			for _, match := range pattern.FindAllSubmatch(file.text, -1) {
 				names = append(names, string(match[1]))
 			}
 		}

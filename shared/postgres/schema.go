@@ -86,7 +86,7 @@ type candidate struct {
 // schema when one with the role's name is created, or when another role connects. So choose refuses to make new ones if
 // the service has tables in a schema where it would not look.
 func (s *schema) choose(ctx context.Context, name, own string) error {
-	rows, err := s.conn.Query(ctx, `
+	rows, _ := s.conn.Query(ctx, `
 		select n.nspname, coalesce(n.nspname = current_schema(), false), n.nspname = any(current_schemas(false)) or n.nspname = $1,
 		       count(*) filter (where mine), count(*) filter (where not mine)
 		  from pg_namespace n
@@ -98,9 +98,6 @@ func (s *schema) choose(ctx context.Context, name, own string) error {
 		 where n.nspname = any(current_schemas(false)) or n.nspname = $1 or claimed
 		 group by 1
 		 order by array_position(current_schemas(false), n.nspname), n.nspname <> $1`, name, own)
-	if err != nil {
-		return err
-	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[candidate])
 	if err != nil {
 		return err

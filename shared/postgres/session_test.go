@@ -98,7 +98,7 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-// What is set for the role or the database turns no letter into others, and a database that cannot hold every text is
+// Encodings that are set for the role or the database change no letter, and a database that cannot hold every text is
 // refused.
 func TestEncoding(t *testing.T) {
 	t.Parallel()

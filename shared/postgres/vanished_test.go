@@ -75,7 +75,7 @@ func TestDataVanished(t *testing.T) {
 	for _, account := range accounts() {
 		f := newDataFolder(t, account.nobody)
 		f.use(t, 1)
-		// What is left after each case is put aside, and the folder is what it was before.
+		// After each case the folder is restored to what it was before.
 		f.shell(t, "cp -a . ../saved")
 		for name, x := range map[string]struct{ script, says string }{
 			"the data is gone":                        {"rm -r sales/data", "the database in"},

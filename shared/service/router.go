@@ -56,7 +56,10 @@ func NewRouter(s Service, set Settings, pool *pgxpool.Pool, logger *slog.Logger)
 		return nil, err
 	}
 	registry := webserver.NewMetrics()
-	r := &Router{Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL), title: s.Title, feeds: set.FeedSettings, access: rules}
+	r := &Router{
+		Metrics: registry, Pool: pool, Tables: tables, Logger: logger, PublicURL: string(set.PublicURL), MapURL: string(set.MapURL),
+		title: s.Title, feeds: set.FeedSettings, access: rules,
+	}
 	observers := []gin.HandlerFunc{webserver.CountRequests(registry), webserver.Look(r.look)}
 	if set.AccessLog {
 		observers = append(observers, webserver.AccessLog(logger))

@@ -157,13 +157,15 @@ type Process struct {
 
 	listener   net.Listener
 	database   *postgres.DB
+	life       context.Context // until Close
 	stop       func()
 	background sync.WaitGroup
 }
 
 // Open opens the listener and the database, and migrates it. Add routes to its [Router] before [Process.Serve].
 func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ *Process, err error) {
-	p := &Process{stop: func() {}}
+	p := new(Process)
+	p.life, p.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -197,11 +199,12 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	if p.access.Shut() {
 		logger.WarnContext(ctx, "access is closed and no token is listed; set TOKENS or TOKENS_FILE, or on this machine ACCESS=open")
 	}
-	background, stop := context.WithCancel(ctx)
-	p.stop = stop
-	p.background.Go(func() { p.access.Run(background) })
+	p.Go(p.access.Run)
 	return p, nil
 }
+
+// Go runs f in the background until [Process.Close], which ends the context of f and waits for it.
+func (p *Process) Go(f func(context.Context)) { p.background.Go(func() { f(p.life) }) }
 
 func publicURL(set Settings, at net.Addr) web.Site {
 	if set.PublicURL != "" {

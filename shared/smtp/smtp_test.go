@@ -112,7 +112,7 @@ func TestMailbox(t *testing.T) {
 	}
 }
 
-// certificate returns one for localhost and 127.0.0.1 that nobody knows, and those who do.
+// certificate returns a certificate for localhost and 127.0.0.1 that only the returned pool trusts.
 func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -176,7 +176,7 @@ func message(t *testing.T) *mail.Msg {
 	return m
 }
 
-// A server that answers a command with what is no reply may name the recipient in it, which no log may keep.
+// Text from a server that is not a reply may name the recipient: no log may have it.
 func TestWhatIsNoReplyIsNotQuoted(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{"MAIL", "RCPT", "DATA", "."} {

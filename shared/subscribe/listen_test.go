@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -136,9 +137,7 @@ func (s *source) hearer(t *testing.T, url, exchange string, prepare func(*copier
 	if h.state.given.schedule, err = ParseSchedule("@hourly", "test"); err != nil {
 		t.Fatal(err)
 	}
-	if h.logger, err = daemon.Logger(h.log, "debug"); err != nil {
-		t.Fatal(err)
-	}
+	h.logger = daemon.Logger(h.log, slog.LevelDebug)
 	queue, err := Outside.Queue(url, exchange, "test."+exchange, h.logger)
 	if err != nil {
 		t.Fatal(err)

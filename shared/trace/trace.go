@@ -62,16 +62,11 @@ func Read(ctx context.Context, db *pgxpool.Pool, id uuid.UUID, find, steps, wait
 	if err != nil {
 		return p, err
 	}
-	rows, err := db.Query(ctx, `select * from (`+steps+`) as step (at, text, path) where at is not null order by at limit $2`, *p.OrderID, MaxSteps)
-	if err != nil {
-		return p, err
-	}
+	rows, _ := db.Query(ctx, `select * from (`+steps+`) as step (at, text, path) where at is not null order by at limit $2`, *p.OrderID, MaxSteps)
 	if p.Steps, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Step]); err != nil {
 		return p, err
 	}
-	if rows, err = db.Query(ctx, waits, *p.OrderID); err != nil {
-		return p, err
-	}
+	rows, _ = db.Query(ctx, waits, *p.OrderID)
 	p.WaitsFor, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	return p, err
 }

@@ -1,5 +1,5 @@
-// Package web has what answers are made of, for any router: problems (RFC 9457), content negotiation, pages with their
-// style, and limits per client. Package webserver has the server.
+// Package web provides the parts of HTTP answers, for any router: problems (RFC 9457), content negotiation, pages with
+// their style, and limits per client. Package webserver is the server.
 package web
 
 import (
@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// PrefersHTML reports whether the client would rather have text/html than JSON. On a tie (also `*/*` and no Accept at
-// all) it would not, unless it names text/html and JSON only by a wildcard.
+// PrefersHTML reports whether the client prefers text/html to JSON. A tie, such as `*/*` or no Accept field, goes to
+// JSON, unless the field names text/html, and JSON only by a wildcard.
 func PrefersHTML(r *http.Request) bool {
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	return Negotiate(accept, "application/json", "application/problem+json", "text/html") == "text/html"
 }
 
-// Negotiate returns the offered media type (in lower case, without parameters) that the value of an Accept field likes
-// best, or "" if it takes none (RFC 9110 section 12.5.1). On a tie that is the one of the more specific range, as a
-// client names a type for a reason and adds */* for safety, then the first. A blank value takes everything; a part that
-// is not well-formed is passed over.
+// Negotiate returns the offered media type (in lower case, without parameters) that the value of an Accept field
+// prefers, or "" if it accepts none (RFC 9110 section 12.5.1). On a tie the type of the more specific range wins, since
+// a client names a type for a reason and adds */* for safety; then the first offer wins. A blank value accepts
+// everything. Malformed parts are ignored.
 func Negotiate(accept string, offers ...string) string {
 	best, _ := NegotiateNamed(accept, offers...)
 	return best
 }
 
-// NegotiateNamed is Negotiate, and reports whether the value names the type, not just a wildcard that takes it.
+// NegotiateNamed is [Negotiate], and reports whether the value names the type itself, not only by a wildcard.
 func NegotiateNamed(accept string, offers ...string) (best string, named bool) {
 	bestQuality, bestRange := 0, 0
 	ranges := parseAccept(accept)
@@ -48,7 +48,8 @@ type mediaRange struct {
 // exact is how specific a range without a wildcard is.
 const exact = 3
 
-// qualityOf returns the quality of an offer, and how specific the range is that decides it; both 0 if it is not taken.
+// qualityOf returns the quality of an offer, and how specific the range is that decides it. Both are 0 if it is
+// refused.
 func qualityOf(offer string, ranges []mediaRange) (quality, specific int) {
 	kind, _, _ := strings.Cut(offer, "/")
 	for i, pattern := range []string{offer, kind + "/*", "*/*"} { // the most specific range decides
@@ -73,8 +74,8 @@ func parseAccept(accept string) []mediaRange {
 	return ranges
 }
 
-// parseRange passes over a range with parameters that no representation of ours has: all but charset=utf-8, and
-// type=feed of Atom (RFC 5023 section 12.1).
+// parseRange returns false for a malformed range, and for one with parameters that no offer has: all but charset=utf-8,
+// and type=feed of Atom (RFC 5023 section 12.1).
 func parseRange(part string) (mediaRange, bool) {
 	r := mediaRange{quality: 1000}
 	for param := range SplitQuoted(part, ';') {

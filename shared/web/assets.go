@@ -24,7 +24,7 @@ var assetTags = func() map[string]string {
 	return tags
 }()
 
-// assetURL changes with the file's content, so that the browser may keep it for good.
+// assetURL returns a URL that changes with the file's content, so that browsers may keep the file for good.
 func assetURL(name string) (string, error) {
 	tag, ok := assetTags[name]
 	if !ok {
@@ -33,10 +33,10 @@ func assetURL(name string) (string, error) {
 	return "/assets/" + name + "?v=" + tag, nil
 }
 
-// functionsVersion is that of what the functions of templates write: raise it with every change of that.
+// functionsVersion is the version of the output of the templates' functions: raise it when that output changes.
 const functionsVersion = 3
 
-// Fingerprint changes with the layout, the assets, the templates in fsys and their functions.
+// Fingerprint returns a text that changes with the layout, the assets, the templates in fsys and their functions.
 func Fingerprint(fsys fs.FS) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "functions %d\n", functionsVersion)

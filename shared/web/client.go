@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// A Client is what is known of the client of a request beside the request itself: see [WithClient].
+// A Client is what the server knows of the client of a request: see [WithClient].
 type Client struct {
 	Reader   string        // the client's name, which it has proved to have; "" if it has none
 	Addr     func() string // the client's address, if it is not the connection's, as behind a proxy; may be nil
@@ -15,8 +15,8 @@ type Client struct {
 
 type clientKey struct{}
 
-// WithClient returns the request with what is known of its client: limits, the access log and metrics count by the
-// client's name or else its address, and pages offer an operator to log out.
+// WithClient returns the request with its client. Limits, the access log and metrics use the client's name, or else its
+// address. Pages offer the logout to an operator who is logged in.
 func WithClient(r *http.Request, client *Client) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), clientKey{}, client))
 }
@@ -35,7 +35,8 @@ func Reader(r *http.Request) string {
 	return ""
 }
 
-// ClientKey is the reader's name, or else the address: of IPv6 the /64, since a client has all of one.
+// ClientKey returns the client's name, or else its address, or "" if neither is known. Of an IPv6 address it is the /64
+// network, since one client has all of that.
 func ClientKey(r *http.Request) string {
 	client := ClientOf(r)
 	if client != nil && client.Reader != "" {
@@ -53,7 +54,7 @@ func ClientKey(r *http.Request) string {
 	return ClientAddr(addr).String()
 }
 
-// ClientAddr stands for all addresses that one client may have.
+// ClientAddr returns one address in place of all that a client may have.
 func ClientAddr(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); addr.Is6() {
 		network, _ := addr.Prefix(64)

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// coded is what proxies that compress an answer put at the end of its entity tag: Apache -gzip, Jetty --gzip, others
+// coded matches what a proxy that compresses an answer appends to its entity tag: Apache -gzip, Jetty --gzip, others
 // ;gzip.
 var coded = regexp.MustCompile(`^(--?|;)(gzip|br|zstd|deflate)"$`)
 
-// MatchesETag tells whether the entity tag stands in the fields of an If-None-Match (weak comparison) or If-Match
-// (strong), or one of them is `*` (RFC 9110 sections 8.8.3.2, 13.1.1 and 13.1.2), as it was given or as a proxy made it
-// that compresses. A list is read up to where it is malformed.
+// MatchesETag reports whether the fields of an If-None-Match (weak comparison) or If-Match (strong) list the entity
+// tag, or are `*` (RFC 9110 sections 8.8.3.2, 13.1.1 and 13.1.2). A proxy that compresses may have changed the listed
+// tag. A malformed list is read up to the error.
 func MatchesETag(fields []string, tag string, weak bool) bool {
 	list := strings.Trim(strings.Join(fields, ","), " \t")
 	if list == "*" {

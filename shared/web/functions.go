@@ -27,7 +27,7 @@ import (
 //	short ID               the end of an id
 //	json V                 V, or the JSON text in V, indented
 //	add A B, percent PART WHOLE   whole numbers; 0 to 100 with one decimal
-//	country CODE           Germany for DE (ISO 3166-1 alpha-2); what is no such code stays as it is
+//	country CODE           Germany for DE (ISO 3166-1 alpha-2); any other text stays as it is
 //	asset NAME             URL of a file of assets/
 //	linked TEXT URLS       TEXT with links at its paths, and at those of the URLs that are in it
 var functions = template.FuncMap{
@@ -142,34 +142,24 @@ func country(code string) string {
 	return display.English.Regions().Name(region)
 }
 
-func timeElement(t time.Time) template.HTML {
-	if t.IsZero() {
-		return "never"
-	}
-	return absolute(t, "")
-}
-
-func sinceElement(t time.Time) template.HTML {
-	if t.IsZero() {
-		return "never"
-	}
-	return absolute(t, " data-absolute")
-}
-
-func absolute(t time.Time, attributes string) template.HTML {
-	t = t.UTC()
-	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `"` + attributes + `>` + t.Format(shownFormat) + `</time>`)
-}
-
 // shownFormat is of times in UTC.
 const shownFormat = "2 Jan 2006, 15:04:05 UTC"
 
+func timeElement(t time.Time) template.HTML { return element(t, "", t.UTC().Format(shownFormat)) }
+
+func sinceElement(t time.Time) template.HTML {
+	return element(t, " data-absolute", t.UTC().Format(shownFormat))
+}
+
 func agoElement(t time.Time) template.HTML {
+	return element(t, ` title="`+t.UTC().Format(shownFormat)+`" data-ago`, Ago(t))
+}
+
+func element(t time.Time, attributes, text string) template.HTML {
 	if t.IsZero() {
 		return "never"
 	}
-	t = t.UTC()
-	return template.HTML(`<time datetime="` + t.Format(TimeFormat) + `" title="` + t.Format(shownFormat) + `" data-ago>` + Ago(t) + `</time>`)
+	return template.HTML(`<time datetime="` + t.UTC().Format(TimeFormat) + `"` + attributes + `>` + text + `</time>`)
 }
 
 // Ago writes how long ago a time is, in the words of the function ago of templates: 3 s ago.

@@ -79,7 +79,7 @@ func FuzzAccept(f *testing.F) {
 		if (got == "") != (refused == len(offers)) {
 			t.Errorf("%q takes %q, and refuses %d of %d", raw, got, refused, len(offers))
 		}
-		// What is refused first stays refused, whatever follows.
+		// A type that the first range refuses stays refused, whatever follows.
 		if head, _, _ := strings.Cut(raw, ","); got != "" && strings.EqualFold(head, got+";q=0") {
 			t.Errorf("%q takes %q", raw, got)
 		}

@@ -23,13 +23,13 @@ var asAnswers = jsonv2.JoinOptions(
 	})),
 )
 
-// EncodeJSON returns v as JSON, whose times are in TimeFormat, on a line.
+// EncodeJSON returns v as a line of JSON, with times in [TimeFormat].
 func EncodeJSON(v any) ([]byte, error) {
 	body, err := jsonv2.Marshal(v, asAnswers)
 	return append(body, '\n'), err
 }
 
-// JSON answers with v as [EncodeJSON] has it. It panics if v has no JSON.
+// JSON answers with v, encoded by [EncodeJSON]. It panics if v cannot be encoded.
 func JSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	body, err := EncodeJSON(v)
 	if err != nil {
@@ -44,8 +44,8 @@ var halfSurrogates = jsontext.AllowInvalidUTF8(true)
 // OtherType is the detail of a [FieldError] for a value of a type that the field does not take.
 const OtherType = "is of another type"
 
-// DecodeJSON reads exactly one JSON value into v. Text that is not JSON is a Problem (400). A field twice, of another
-// type, or that v does not have, or has in another spelling, is a [FieldError].
+// DecodeJSON reads exactly one JSON value into v. If the text is not JSON, the error is a [*Problem] (400). If a field
+// is given twice, has another type than in v, or is not in v under exactly this name, the error is a [FieldError].
 func DecodeJSON(r io.Reader, v any) error {
 	body, err := io.ReadAll(r)
 	if err != nil {

@@ -19,8 +19,8 @@ type Limiter struct {
 	buckets   *lru.Cache[string, *rate.Limiter]
 }
 
-// NewLimiter returns a limiter that lets each client take perSecond units of work, and burst of them at once.
-// Its caller decides what a unit is.
+// NewLimiter returns a limiter that lets each client take perSecond units of work a second, and burst of them at once.
+// The caller decides what a unit is.
 func NewLimiter(perSecond, burst int) *Limiter {
 	buckets, err := lru.New[string, *rate.Limiter](maxClients)
 	if err != nil {
@@ -29,8 +29,8 @@ func NewLimiter(perSecond, burst int) *Limiter {
 	return &Limiter{rate.Limit(perSecond), burst, buckets}
 }
 
-// Allow takes units from what the client has. If they are not there it takes none, and says after which time they will
-// be. More than a burst counts as a burst.
+// Allow takes units from the client's bucket. If the bucket has too few, Allow takes none, and returns the time until
+// it has enough. More units than a burst count as a burst.
 func (l *Limiter) Allow(key string, units int) (retryAfter time.Duration, ok bool) {
 	now := time.Now()
 	r := l.bucket(key).ReserveN(now, min(units, l.burst))
@@ -52,12 +52,12 @@ func (l *Limiter) bucket(key string) *rate.Limiter {
 	return fresh
 }
 
-// Check is Allow for the client that asks; where it may not, the error is a 429 with Retry-After.
+// Check is [Limiter.Allow] for the client of the request. Its error is a 429 with Retry-After.
 func (l *Limiter) Check(r *http.Request, units int) error {
 	return l.check(ClientKey(r), units)
 }
 
-// CheckAll is Check of what all clients have together.
+// CheckAll is [Limiter.Check] of a bucket that all clients share.
 func (l *Limiter) CheckAll(units int) error { return l.check("", units) }
 
 func (l *Limiter) check(key string, units int) error {

@@ -66,11 +66,11 @@ func quarters(all int) Bound { return Bound{max(all, 1), max(all/4, 1)} }
 // MaxConnections returns how many connections clients may have to this process.
 func MaxConnections() int { return maxConnections(openFiles()) }
 
-// maxConnections is how many clients' connections go with a limit of open files: some files remain for the database,
-// for sources, certificates and the log.
+// maxConnections returns how many connections of clients a limit of open files allows. Some files remain for the
+// database, for sources, certificates and the log.
 func maxConnections(files int) int { return max(files-64-files/16, files/2) }
 
-// openFiles is the limit of this process.
+// openFiles returns the limit of open files of this process.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -30,7 +30,7 @@ type Listing struct {
 
 	path        string
 	query       url.Values
-	first, last uuid.UUID // what Q can begin
+	first, last uuid.UUID // of the ids that begin with Q
 	key         []any     // of the row beside the page; none on the first page
 	newer       bool
 	where       []string

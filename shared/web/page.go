@@ -18,7 +18,7 @@ var pages embed.FS
 
 var problemPage = Template(pages, "problem.html")
 
-// Page is what the layout shows around a page's own part, which finds its data at .Data.
+// A Page is what the layout shows around the content of a page. The content's template finds its data at .Data.
 type Page struct {
 	Brand      string // whose service it is, e.g. "Edison"; may be empty
 	Service    string // name of the service, e.g. "Sales"
@@ -67,8 +67,9 @@ type Freshness struct {
 // Polls reports whether the source will be asked.
 func (f Freshness) Polls() bool { return f.Next != "" || !f.NextAt.IsZero() }
 
-// Template parses the layout and the named files of fsys. One of them defines the template "main", and may define
-// "nav" in place of Page.Nav's links. It may use list_search, list_nothing and list_pager with a [List]. It panics on a bad template, as it is for start-up.
+// Template parses the layout and the named files of fsys. One of them defines the template "main", and may define "nav"
+// in place of Page.Nav's links. It may use list_search, list_nothing and list_pager with a [List]. Template is for the
+// start of a program: it panics if a template is invalid.
 func Template(fsys fs.FS, files ...string) *template.Template {
 	t := template.Must(template.New("layout.html").Funcs(functions).ParseFS(pages, "layout.html", "list.html"))
 	template.Must(t.ParseFS(fsys, files...))

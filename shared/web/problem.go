@@ -23,7 +23,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Problem is a refusal (RFC 9457), and an error. A stranger reads it: it says what to do and nothing of the inside.
+// A Problem is an error that is the answer to a request (RFC 9457). Strangers read it: it says what to do, and tells
+// nothing internal.
 type Problem struct {
 	// Type is a URI reference; empty means about:blank, the status code says it all.
 	Type string `json:"type,omitempty"`
@@ -38,7 +39,7 @@ type Problem struct {
 	Header http.Header `json:"-"`
 }
 
-// FieldError says what is wrong with one field of a request.
+// A FieldError says what is wrong with one field of a request.
 type FieldError struct {
 	Field  string `json:"field"`
 	Detail string `json:"detail"`
@@ -67,7 +68,7 @@ func Errorf(status int, format string, args ...any) *Problem {
 	return &Problem{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// TryAgain is [Errorf] for what may be asked for again after so many seconds.
+// TryAgain is [Errorf] for a request that may be repeated after so many seconds.
 func TryAgain(status, seconds int, format string, args ...any) *Problem {
 	p := Errorf(status, format, args...)
 	p.Header = http.Header{"Retry-After": {strconv.Itoa(seconds)}}
@@ -100,19 +101,19 @@ func (p *Problem) Wrong(field string) string {
 
 func (p *Problem) title() string { return cmp.Or(p.Title, http.StatusText(p.Status)) }
 
-// NotAllowed is the problem of a method that an address does not take.
+// NotAllowed returns the problem for a method that an address does not take.
 func NotAllowed(allow, method string) *Problem {
 	p := Errorf(http.StatusMethodNotAllowed, "This address takes %s, not %s.", allow, method)
 	p.Header = http.Header{"Allow": {allow}}
 	return p
 }
 
-// NothingHere is the problem of an address that leads to nothing.
+// NothingHere returns the problem for an unknown address.
 func NothingHere() *Problem { return Errorf(http.StatusNotFound, "There is nothing at this address.") }
 
-// ProblemOf returns the problem to answer err with: err itself, or a 503 where the database is down or the time is up,
-// or a 500. It logs the latter two, and an error that comes with a problem of a status of 500 or more. It returns nil
-// if the client is gone.
+// ProblemOf returns the problem with which err is answered: the one that err is or wraps, a 503 if the database is down
+// or the time is up, or else a 500. It logs the latter two, and any error that wraps a problem with a status of 500 or
+// more. It returns nil if the client is gone.
 func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	ctx := r.Context()
 	p := ProblemIn(err)
@@ -138,7 +139,7 @@ func ProblemOf(r *http.Request, err error, logger *slog.Logger) *Problem {
 	return Errorf(http.StatusInternalServerError, "")
 }
 
-// A passing error is one of a library that says itself when to ask again. Its text is for anybody.
+// A passing error is the error of a library that says when to try again. Its text may be shown to anybody.
 type passing interface {
 	error
 	RetryAfter() time.Duration
@@ -166,7 +167,7 @@ func StatusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// awaySQLStates are the SQLSTATE codes, and the beginnings of such, of what trying again later may cure.
+// awaySQLStates are the SQLSTATE codes, and the beginnings of such codes, of errors that pass.
 var awaySQLStates = []string{
 	"08", "40", "53", "57P", "58", // connection lost, deadlock, resources short, server starting or stopping, its files not to be used
 	"25006", "25P0", "55P03", "57014", // read-only after a failover, and what takes too long
@@ -177,8 +178,8 @@ var awaySQLStates = []string{
 // by the SQLSTATE of a row that is too large.
 var idSources = []string{"varsup.c", "multixact.c"}
 
-// isAway tells an error that trying again later may cure: a database that cannot be reached, is read-only, is being
-// restored or is short of resources, a connection that was refused or lost, and a deadline or stop of our own.
+// isAway reports whether err is an error that passes: a database cannot be reached, is read-only, is being restored or
+// is short of resources, a connection was refused or lost, or a deadline or stop of our own has come.
 func isAway(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
@@ -195,7 +196,7 @@ func isAway(err error) bool {
 	}, func(away error) bool { return errors.Is(err, away) })
 }
 
-// Refuse answers err as [ProblemOf] has it. It breaks the connection if the client is gone.
+// Refuse answers with the problem that [ProblemOf] returns for err. It breaks the connection if the client is gone.
 func Refuse(w http.ResponseWriter, r *http.Request, err error, logger *slog.Logger, look Page) {
 	p := ProblemOf(r, err, logger)
 	if p == nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// RequestTimeout is how long a request may take that does not wait for anything.
+// RequestTimeout limits a request that does not wait for something new.
 const RequestTimeout = 8 * time.Second
 
 const contentSecurityPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; " +
@@ -29,20 +29,20 @@ func FormsMayLeadTo(h http.Header, origin string) {
 	h.Set("Content-Security-Policy", strings.Replace(contentSecurityPolicy, "form-action 'self'", "form-action 'self' "+origin, 1))
 }
 
-// Data takes from the answer the fields that are for who shows a document, where it is data for programs.
+// Data removes the fields that only a browser that shows a document needs, from an answer that is data for programs.
 func Data(h http.Header) {
 	delete(h, "Content-Security-Policy")
 	delete(h, "Referrer-Policy")
 }
 
-// NotModified answers 304, without the fields that are for who shows a document (RFC 9110 section 15.4.5).
+// NotModified answers 304, without the fields that [Secure] sets (RFC 9110 section 15.4.5).
 func NotModified(w http.ResponseWriter) {
 	Data(w.Header())
 	delete(w.Header(), "X-Content-Type-Options")
 	w.WriteHeader(http.StatusNotModified)
 }
 
-// Send answers with the body, and with its length, which net/http does not know where it drops the body for HEAD.
+// Send answers with the body and its length, which net/http does not know for HEAD.
 func Send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -66,7 +66,7 @@ func SendBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 
 type togetherKey struct{}
 
-// WithTogether returns a context in which together makes what [SendBody] writes one packet, as far as it can.
+// WithTogether returns a context in which together sends what [SendBody] writes in one packet, if it can.
 func WithTogether(ctx context.Context, together func(write func())) context.Context {
 	return context.WithValue(ctx, togetherKey{}, together)
 }
@@ -78,8 +78,8 @@ func WithStopping(ctx context.Context, stop <-chan struct{}) context.Context {
 	return context.WithValue(ctx, stoppingKey{}, stop)
 }
 
-// Stopping returns, in the context of a request, what is closed when the request is to end, as before a stop of the
-// server: a handler that waits must end then. Elsewhere it is nil, and never closed.
+// Stopping returns the channel that is closed when the request of the context is to end, such as before the server
+// stops: a handler that waits must end then. In other contexts it returns nil.
 func Stopping(ctx context.Context) <-chan struct{} {
 	stop, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return stop

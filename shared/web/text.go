@@ -15,7 +15,7 @@ import (
 // malformed reports whether s is not text as a database takes it: UTF-8 without NUL.
 func malformed(s string) bool { return strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) }
 
-// CheckText refuses a path and a query that are not text. What cannot be an address is none.
+// CheckText returns an error if the path or the query is not text: a 404 or a 400.
 func CheckText(u *url.URL) error {
 	if malformed(u.Path) {
 		return NothingHere()

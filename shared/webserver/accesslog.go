@@ -16,11 +16,11 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// maxLogged bounds, in bytes, what a line of the log takes from a client's text.
+// maxLogged limits the bytes of each text from a client in a line of the log.
 const maxLogged = 512
 
-// AccessLog is an observer for New that logs a line per request at level info: with who asked, but no credentials, and
-// no text of the query that may name a person.
+// AccessLog is an observer for [New] that logs a line per request at level info. The line names the client, but has no
+// credentials, and no text of the query that may name a person.
 func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		req := c.Request
@@ -51,8 +51,7 @@ func AccessLog(logger *slog.Logger) gin.HandlerFunc {
 
 var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-// normal writes a URI without escapes that it does not need (RFC 3986 section 6.2.2.2), so that a token in it is known
-// for one.
+// normal removes the unnecessary escapes of a URI (RFC 3986 section 6.2.2.2), so that a token in it is recognized.
 func normal(uri string) string {
 	return escape.ReplaceAllStringFunc(uri, func(s string) string {
 		b, _ := strconv.ParseUint(s[1:], 16, 8)
@@ -73,7 +72,8 @@ var (
 const part = `[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{0,4}){0,3}(?:-[0-9A-Fa-f]{0,12})?|[0-9]{1,19}-[0-9a-f]{12}|-?(?:0|[1-9][0-9]{0,8})` +
 	`|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9:.]{5,18}(?:Z|[+-][0-9]{2}:[0-9]{2}))?`
 
-// withoutText replaces what is no id, cursor, number or time in the query of a URI. Names of parameters stay.
+// withoutText replaces the values in the query of a URI that are not ids, cursors, numbers or times. Names of
+// parameters stay.
 func withoutText(uri string) string {
 	path, query, found := strings.Cut(uri, "?")
 	if !found {
@@ -95,7 +95,7 @@ func withoutText(uri string) string {
 	return path + "?" + strings.Join(pairs, "&")
 }
 
-// cut shortens a text to maxLogged bytes; what is not UTF-8 in it goes.
+// cut shortens a text to maxLogged bytes, and replaces invalid UTF-8.
 func cut(s string) string {
 	if len(s) > maxLogged {
 		s = s[:maxLogged] + "..."

@@ -18,11 +18,11 @@ const (
 	smallBody   = 8 << 10          // bytes: larger ones are bounded in number, since each is held in memory
 )
 
-// largeBodies bounds the requests whose body is larger than smallBody, as far as it has come, until they are answered.
+// largeBodies bounds the unanswered requests of whose body more than smallBody has arrived.
 var largeBodies = web.Bound{All: 64, Client: 16}
 
-// A body is a request's. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer than
-// bodyTimeout, 400 if it breaks off, 429 or 503 if it is larger than smallBody and there are too many such ones.
+// A body is the body of a request. It fails with a Problem: 413 if it is larger than maxBody, 408 if it takes longer
+// than bodyTimeout, 400 if it breaks off, 429 or 503 if it is larger than smallBody and there are too many such ones.
 type body struct {
 	io.ReadCloser
 	conn    *impatientConn // nil if not known
@@ -33,7 +33,7 @@ type body struct {
 }
 
 func boundBody(w http.ResponseWriter, r *http.Request, large *web.Slots, client string) *body {
-	// It ends with the body: net/http lifts it for the wait for the answer. What has no deadlines is in memory.
+	// net/http lifts the deadline at the end of the body. A writer without deadlines is a test's.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	b := &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: connOf(r), small: smallBody, large: large, client: client}
 	if b.conn != nil {

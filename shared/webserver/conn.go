@@ -26,7 +26,7 @@ const (
 // connection may give way to another one.
 const slowAfter = 2 * time.Second
 
-// impatient accepts connections that do not wait for a client that does not read, as many as there may be.
+// impatient accepts a limited number of connections, each of which cuts off a client that does not read.
 type impatient struct {
 	net.Listener
 	open *openConns
@@ -61,7 +61,7 @@ type impatientConn struct {
 	held    *[]byte // goes out with what is written next; nil means nothing
 }
 
-// awaited is since when a client is waited for, and what is to be called when it is no longer, or nil.
+// An awaited says since when a client is waited for, and has the function to call at the end of that, or nil.
 type awaited struct {
 	since time.Time
 	over  func()
@@ -86,7 +86,7 @@ func (c *impatientConn) waited(now time.Time) (d time.Duration) {
 	return d
 }
 
-// slowly returns for how much the client has been waited for too long.
+// slowly returns how many things the client has been waited for longer than slowAfter.
 func (c *impatientConn) slowly(now time.Time) (n int) {
 	c.awaiting.Lock()
 	defer c.awaiting.Unlock()
@@ -135,10 +135,10 @@ func (c *impatientConn) allArrived() {
 	}
 }
 
-// buffers are for what is held: a connection that waits has none.
+// buffers hold first writes. A connection that waits has none.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// maxHeld is what net/http sends at once of the head of an answer and of what comes first of its body.
+// maxHeld is the size of the buffer in which net/http writes the head of an answer and the beginning of its body.
 const maxHeld = 4 << 10
 
 func (c *impatientConn) Write(p []byte) (written int, err error) {
@@ -179,7 +179,7 @@ func (c *impatientConn) beginPart() error {
 	return c.SetWriteDeadline(now.Add(stallTimeout))
 }
 
-// together makes the writes of write one packet, as far as they are two.
+// together sends the first two writes of write in one packet.
 func (c *impatientConn) together(write func()) {
 	c.holding = true
 	write()
@@ -219,7 +219,8 @@ func accepted(c net.Conn) *impatientConn {
 	return conn
 }
 
-// CloseWrite is what net/http sends before it closes a connection that still sends, so that its answer is read.
+// CloseWrite is called by net/http before it closes a connection over which the client still sends, so that the client
+// reads the answer.
 func (c *impatientConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

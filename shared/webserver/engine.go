@@ -18,13 +18,19 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// New returns an engine without routes other than the assets. On every answer it sets security headers. It refuses
-// cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and those that take longer
-// than 30 s (408), bounds in number those over 8 KiB that it holds at once and requests over HTTP/2 (429, 503), and in
-// bytes the answers that clients have not taken (it breaks off the one that takes the longest), answers unknown paths
-// (404) and methods (405 with Allow), and turns a panic into a 500, or into a broken connection if part of the answer is
-// out already, so that half a page never looks complete. It believes no proxy: see Proxies. The observers run around all
-// that, and see every answer as it goes out.
+// New returns an engine whose only routes are those of the assets. The engine
+//
+//   - sets security headers on every answer;
+//   - refuses cross-origin form posts (403), queries that are not text (400), bodies over 1 MiB (413) and bodies that take
+//     longer than 30 s (408);
+//   - limits the number of bodies over 8 KiB that it holds at once, and of requests over HTTP/2 (429, 503);
+//   - limits the bytes of the answers that clients have not taken: it breaks off the answer that takes the longest;
+//   - answers unknown paths (404) and methods (405 with Allow);
+//   - answers a panic with a 500, or breaks the connection if part of the answer was sent, so that half a page never looks
+//     complete;
+//   - believes no proxy: see [Proxies].
+//
+// The observers run around all that, and see every answer as it is sent.
 func New(logger *slog.Logger, observers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -59,10 +65,9 @@ func funcName(h gin.HandlerFunc) string {
 // secureName is in the chain of every handler of an engine of [New], and of no other.
 var secureName = funcName(secure)
 
-// Handle makes h's error the answer: a Problem as it is, any other error as a 500, as a 503 where the database is down
-// or the time is up, and as nothing where the client is gone. No later handler of the chain runs. The context of the
-// request that h gets ends 8 s after its body has arrived. On an engine that [New] did not make, the errors that are
-// logged go to [slog.Default].
+// Handle answers with the problem that [web.ProblemOf] returns for the error of h. No later handler of the chain runs
+// after an error. The context of the request that h gets ends 8 s after its body has arrived. On an engine that [New]
+// did not make, errors are logged to [slog.Default].
 func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	return HandleLong(func(c *gin.Context) error {
 		whole := c.Request
@@ -82,7 +87,7 @@ func Handle(h func(c *gin.Context) error) gin.HandlerFunc {
 	})
 }
 
-// HandleLong is [Handle] without a deadline. h bounds each thing that it asks the database for by itself.
+// HandleLong is [Handle] without a deadline. h itself bounds each query to the database.
 func HandleLong(h func(c *gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -112,7 +117,7 @@ func Render(c *gin.Context, status int, t *template.Template, p web.Page) {
 	}
 }
 
-// clientOf returns what is known of the client, to be changed.
+// clientOf returns the request's client, to be changed.
 func clientOf(c *gin.Context) *web.Client {
 	client := web.ClientOf(c.Request)
 	if client == nil {
@@ -122,10 +127,10 @@ func clientOf(c *gin.Context) *web.Client {
 	return client
 }
 
-// SetReader names the client of the request, which has proved by a token or a session to be that one.
+// SetReader sets the name of the request's client, which the client has proved by a token or a session.
 func SetReader(c *gin.Context, name string) { clientOf(c).Reader = name }
 
-// SetSession makes pages offer the operator that name returns to log out; "" is none any more.
+// SetSession makes pages offer the logout to the operator whose name is returned, unless that is "".
 func SetSession(c *gin.Context, name func() string) { clientOf(c).Operator = name }
 
 // Unstored keeps every cache from storing the answer, whatever Cache-Control the handlers set before its status.
@@ -178,8 +183,8 @@ func refuse(c *gin.Context, p *web.Problem) {
 
 type lookKey struct{}
 
-// Look is an observer by which pages of problems look like others of the service: look returns a page without title and
-// content.
+// Look is an observer that makes pages of problems look like the other pages of the service: look returns a page
+// without title and content.
 func Look(look func(*gin.Context) web.Page) gin.HandlerFunc {
 	return func(c *gin.Context) { c.Set(lookKey{}, look) }
 }

@@ -210,8 +210,8 @@ func resetWhileReading(t *testing.T) error {
 	return err
 }
 
-// The pages of problems look like the others of the service, wherever a request is refused. What is a link in them was
-// made here.
+// The pages of problems look like the other pages of the service, wherever a request is refused. Only addresses of our
+// own become links in them.
 func TestLookOfProblems(t *testing.T) {
 	t.Parallel()
 	logged := new(logBuffer)

@@ -102,8 +102,8 @@ type tasks struct {
 
 type tasksKey struct{}
 
-// Background runs f, a task that an answer promises. A server that stops waits for it as for a running request, and
-// then ends its context; a task that pauses does so until [web.Stopping] at most.
+// Background runs f, which an answer has promised. A server that stops waits for f as for a running request, and then
+// ends its context. If f pauses, it must end the pause at [web.Stopping].
 func Background(ctx context.Context, f func(context.Context)) {
 	of, _ := ctx.Value(tasksKey{}).(*tasks)
 	ctx = context.WithoutCancel(ctx)
@@ -119,11 +119,11 @@ func Background(ctx context.Context, f func(context.Context)) {
 	})
 }
 
-// An Ending ends requests that wait before their server stops, such as those with a token that is revoked.
+// An Ending ends requests that wait, such as those with a token that was revoked, while their server goes on.
 type Ending struct {
 	ended chan struct{}
 	mu    sync.Mutex
-	of    map[<-chan struct{}]<-chan struct{} // by what a server's stop closes: what its requests end by
+	of    map[<-chan struct{}]<-chan struct{} // by the channel that a server's stop closes: the channel that its requests wait for
 }
 
 // NewEnding returns an Ending that has not come.
@@ -163,7 +163,7 @@ func (e *Ending) either(stop <-chan struct{}) <-chan struct{} {
 	return ends
 }
 
-// urlOf is where a browser on this machine finds a listener.
+// urlOf returns the URL at which a browser on this machine finds a listener.
 func urlOf(scheme string, addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || tcp.IP.IsUnspecified() {

@@ -16,9 +16,9 @@ import (
 // lookAgain is how long a certificate is used without a look at its files.
 const lookAgain = time.Minute
 
-// ListenTLS returns connections of ln that speak TLS 1.2 or newer, and HTTP/2 or 1.1 in it, with the certificate
-// (chain) and key in two PEM files. What they are replaced by is used within a minute. Without files it gives ln
-// itself; one file alone, and a pair that does not work, are errors.
+// ListenTLS returns a listener that speaks TLS 1.2 or newer over ln, and HTTP/2 or 1.1 in it, with the certificate
+// (chain) and key in two PEM files. Files that change are used within a minute. Without files, ListenTLS returns ln
+// itself. One file alone, or a pair that does not match, is an error.
 func ListenTLS(ln net.Listener, certFile, keyFile string, logger *slog.Logger) (net.Listener, error) {
 	if certFile == "" && keyFile == "" {
 		return ln, nil
@@ -38,10 +38,10 @@ func ListenTLS(ln net.Listener, certFile, keyFile string, logger *slog.Logger) (
 	})}, nil
 }
 
-// A tlsListener is known as one.
+// A tlsListener marks a listener that speaks TLS.
 type tlsListener struct{ net.Listener }
 
-// A keyPair is a certificate with its key, as the files have it.
+// A keyPair is a certificate with its key, read from files.
 type keyPair struct {
 	certFile, keyFile string
 	logger            *slog.Logger

@@ -13,7 +13,7 @@ import (
 // all of it. Nothing is lost of one that has been under way for less than slowAfter.
 var untakenAnswers = web.Bound{All: 64 << 20, Client: 32 << 20}
 
-// smallAnswer is, in bytes, what does not count.
+// smallAnswer is the size, in bytes, up to which an answer does not count.
 const smallAnswer = 8 << 10
 
 // An untakenWriter breaks the answer off if its client does not take it while there are too many such answers.

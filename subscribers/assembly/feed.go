@@ -39,7 +39,8 @@ func content(b *carbuild.Build) string {
 		}
 	}
 	status := html.EscapeString(string(b.Status))
-	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(order.CarName(b.Model, b.Options...)), fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
+	write(`<p><span class="badge `, status, `">`, status, `</span> `, html.EscapeString(order.CarName(b.Model, b.Options...)),
+		fmt.Sprintf(`; car %d of order <code>%s</code></p><ul>`, b.Car, b.OrderID), "<li>Planned for ", html.EscapeString(b.Slot), "</li>")
 	for _, step := range []struct {
 		name string
 		at   *feed.Time

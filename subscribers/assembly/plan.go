@@ -41,10 +41,7 @@ func scanRow(r pgx.CollectableRow) (*row, error) {
 }
 
 func buildsOf(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) ([]*row, error) {
-	rows, err := tx.Query(ctx, `select `+columns+` from build where order_id = any($1) order by order_id, car for update`, orders)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := tx.Query(ctx, `select `+columns+` from build where order_id = any($1) order by order_id, car for update`, orders)
 	return pgx.CollectRows(rows, scanRow)
 }
 
@@ -80,14 +77,11 @@ func (f *factory) plan(ctx context.Context, tx pgx.Tx, builds []*row, now time.T
 		return err
 	}
 	ready := clock.at(now).Add(preparation)
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select day, $2::int - coalesce(cars, 0)
 		  from (select $1::date + i as day from generate_series(0, (select count(*) from slot where day >= $1::date)::int + $3::int / $2::int + 1) as i) as days
 		  left join slot using (day)
 		 where coalesce(cars, 0) < $2::int order by day limit $3::int`, ready.Format(time.DateOnly), int(f.Capacity), len(builds))
-	if err != nil {
-		return err
-	}
 	left, day, room := builds, time.Time{}, 0
 	_, err = pgx.ForEachRow(rows, []any{&day, &room}, func() error {
 		n := min(room, len(left))
@@ -170,10 +164,7 @@ func (f *factory) work(ctx context.Context, db *pgxpool.Pool, log *publish.Log, 
 // step starts planned builds or finishes started ones that are due, and returns their number. It skips builds that
 // another transaction has locked until the next time.
 func step(ctx context.Context, tx *publish.Tx, factory, now time.Time) (n int, err error) {
-	rows, err := tx.Query(ctx, `select `+columns+` from build where due <= $1 order by due, id limit $2 for update skip locked`, factory, stepSize)
-	if err != nil {
-		return 0, err
-	}
+	rows, _ := tx.Query(ctx, `select `+columns+` from build where due <= $1 order by due, id limit $2 for update skip locked`, factory, stepSize)
 	builds, err := pgx.CollectRows(rows, scanRow)
 	if err != nil {
 		return 0, err

@@ -59,10 +59,7 @@ func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[*row]
 	}
 	l.Find("build", "id", "id", "order_id")
 	end, args := l.SQL("updated_at", "id")
-	rows, err := db.Query(r.Context(), `select `+columns+` from build`+end, args...)
-	if err != nil {
-		return found, err
-	}
+	rows, _ := db.Query(r.Context(), `select `+columns+` from build`+end, args...)
 	builds, err := pgx.CollectRows(rows, scanRow)
 	return web.NewList(l, builds, func(b *row) []any { return []any{b.UpdatedAt.Time, b.ID} }), err
 }
@@ -98,10 +95,7 @@ func (f *factory) list(r *http.Request, db *pgxpool.Pool, now time.Time) (l buil
 }
 
 func some(ctx context.Context, db *pgxpool.Pool, where string, args ...any) ([]*row, error) {
-	rows, err := db.Query(ctx, `select `+columns+` from build where `+where, args...)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := db.Query(ctx, `select `+columns+` from build where `+where, args...)
 	return pgx.CollectRows(rows, scanRow)
 }
 
@@ -162,10 +156,7 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 		Counts: map[string]int64{}, Clock: c.at(now), Speed: c.speed, RealTime: c.speed == 1, Capacity: int64(f.Capacity),
 		DayTakes: span(time.Duration(float64(24*time.Hour) / c.speed)),
 	}
-	rows, err := db.Query(ctx, `select value, rows from row_count where relation = 'build'`)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := db.Query(ctx, `select value, rows from row_count where relation = 'build'`)
 	var status string
 	var n int64
 	if _, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error { o.Counts[status] = n; return nil }); err != nil {
@@ -198,18 +189,14 @@ func (f *factory) overview(ctx context.Context, db *pgxpool.Pool, now time.Time)
 
 func (o *overview) readDays(ctx context.Context, db *pgxpool.Pool) error {
 	today := o.Clock.Format(time.DateOnly)
-	rows, err := db.Query(ctx, `
+	rows, _ := db.Query(ctx, `
 		select $1::date + i, coalesce(cars, 0) from generate_series(0, $2 - 1) as i left join slot on day = $1::date + i order by i`, today, shownDays)
-	if err != nil {
-		return err
-	}
 	var day time.Time
 	var cars int64
-	_, err = pgx.ForEachRow(rows, []any{&day, &cars}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&day, &cars}, func() error {
 		o.Days = append(o.Days, slotDay{day.Format(dayFormat), cars, len(o.Days) == 0, max(o.Capacity, cars)})
 		return nil
-	})
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	return db.QueryRow(ctx, `select coalesce(sum(cars), 0)::bigint from slot where day >= $1::date + $2::int`, today, shownDays).Scan(&o.Waiting)

@@ -99,12 +99,9 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	if _, err := tx.Exec(ctx, lock); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select order_id from shipment where id = any($1) union select order_id from jsonb_to_recordset($2) as s (order_id uuid)`,
 		slices.Concat(batch.IDs(), batch.Deleted), batch.JSON())
-	if err != nil {
-		return err
-	}
 	orders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return err

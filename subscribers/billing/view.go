@@ -98,10 +98,7 @@ func listDocuments(r *http.Request, db *pgxpool.Pool, length int64) (found web.L
 	}
 	l.Find("document", "number", "order_id")
 	end, args := l.SQL("d.number")
-	rows, err := db.Query(r.Context(), `select `+documentColumns+documents+end, args...)
-	if err != nil {
-		return found, err
-	}
+	rows, _ := db.Query(r.Context(), `select `+documentColumns+documents+end, args...)
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
 	return web.NewList(l, all, func(d document) []any { return []any{d.Number} }), err
 }
@@ -151,11 +148,8 @@ func waitingOrders(r *http.Request, db *pgxpool.Pool, length int64) (found web.L
 	l.Where("not isempty(missing)") // the condition of the partial index
 	l.Find("orders", "id", "id")
 	end, args := l.SQL("placed_at", "id")
-	rows, err := db.Query(r.Context(), `
+	rows, _ := db.Query(r.Context(), `
 		select id, placed_at, total_cents, currency, customer_id, exists (select from deleted_customer d where d.id = customer_id) from orders`+end, args...)
-	if err != nil {
-		return found, err
-	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[waitingOrder])
 	return web.NewList(l, all, func(o waitingOrder) []any { return []any{o.PlacedAt, o.ID} }), err
 }
@@ -203,15 +197,12 @@ func readDocument(r *http.Request, db *pgxpool.Pool, kind string) (*paper, error
 	if err != nil {
 		return nil, missing
 	}
-	rows, err := db.Query(r.Context(), `select `+documentColumns+`,
+	rows, _ := db.Query(r.Context(), `select `+documentColumns+`,
 		d.reason, d.street, d.postal_code, d.city, d.country, d.placed_at, d.vat_percent, lines_of(d.lines, d.cars),
 		s.invoice is not null and not exists (select from orders o where o.id = d.order_id and o.status = $3),
 		coalesce((select sum(upper(r) - lower(r)) from unnest(s.cars) as r), 0)::bigint - left_cars, left_cars `+documents+`
 		 cross join lateral (select count(*) from shipment out where out.order_id = d.order_id and out.status = $4 and s.cars @> out.car) as l (left_cars)
 		 where d.number = $1 and d.kind = $2`, number, kind, order.Placed, shipment.Shipped)
-	if err != nil {
-		return nil, err
-	}
 	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[paper])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, missing

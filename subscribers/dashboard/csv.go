@@ -50,17 +50,14 @@ func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error]
 			}
 			for {
 				ctx, cancel := context.WithTimeout(r.Context(), web.RequestTimeout)
-				rows, err := db.Query(ctx, `
+				rows, _ := db.Query(ctx, `
 					select id, status, stage, placed_at, coalesce(cars, 0), coalesce(models, ''), total_cents, built_at, shipped_at
 					  from orders
 					 cross join lateral (
 						select sum(quantity)::bigint as cars, string_agg(quantity || ' ' || model, ', ' order by line) as models
 						  from order_line where order_id = id) as l
 					 where (placed_at, id) > ($1, $2) and placed_at < $3 order by placed_at, id limit $4`, after.PlacedAt, after.ID, last, readAtOnce)
-				var list []csvOrder
-				if err == nil {
-					list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[csvOrder])
-				}
+				list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[csvOrder])
 				cancel()
 				if err != nil {
 					yield(nil, err)

@@ -100,10 +100,7 @@ func applyTo(table, statement string) func(context.Context, pgx.Tx, *subscribe.B
 
 // ordersOf returns the orders that the batch affects. The query before selects those of the present rows.
 func ordersOf(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, before string) ([]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
+	rows, _ := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
 		batch.JSON(), append(batch.IDs(), batch.Deleted...))
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }

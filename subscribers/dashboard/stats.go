@@ -152,27 +152,21 @@ func stats(r *http.Request, db *pgxpool.Pool) (*statistics, error) {
 	return s, err
 }
 
-func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) error {
+func (s *statistics) readDays(ctx context.Context, tx pgx.Tx) (err error) {
 	from, to := s.bounds()
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select to_char(day, 'YYYY-MM-DD'), sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
 		  from figure where kind = 'stage' and name <> 'cancelled' and day between $1::text::date and $2::text::date
 		 group by day having sum(orders) > 0 order by day`, from, to)
-	if err != nil {
-		return err
-	}
 	s.ByDay, err = pgx.CollectRows(rows, pgx.RowToStructByPos[daySum])
 	return err
 }
 
-func (s *statistics) readHours(ctx context.Context, tx pgx.Tx) error {
+func (s *statistics) readHours(ctx context.Context, tx pgx.Tx) (err error) {
 	from, to := s.bounds()
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select day + name::int * interval '1 hour', orders, cars, revenue_cents
 		  from figure where kind = 'hour' and day between $1::text::date and $2::text::date and orders > 0 order by 1`, from, to)
-	if err != nil {
-		return err
-	}
 	s.ByHour, err = pgx.CollectRows(rows, pgx.RowToStructByPos[hourSum])
 	return err
 }
@@ -180,17 +174,14 @@ func (s *statistics) readHours(ctx context.Context, tx pgx.Tx) error {
 // readNames reads the figures that are not by day.
 func (s *statistics) readNames(ctx context.Context, tx pgx.Tx) error {
 	from, to := s.bounds()
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select kind, name, sum(orders)::bigint, sum(cars)::bigint, sum(revenue_cents)::bigint
 		  from figure where day between $1::text::date and $2::text::date
 		 group by kind, name having sum(orders) > 0 order by 4 desc, 2`, from, to)
-	if err != nil {
-		return err
-	}
 	inStage, spans := map[string]int64{}, map[string][]leadSpan{}
 	var kind, name string
 	var orders, cars, cents int64
-	_, err = pgx.ForEachRow(rows, []any{&kind, &name, &orders, &cars, &cents}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&kind, &name, &orders, &cars, &cents}, func() error {
 		switch kind {
 		case "stage":
 			inStage[name] = orders

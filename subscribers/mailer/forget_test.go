@@ -51,8 +51,8 @@ func found(t testing.TB, db *pgxpool.Pool, words ...string) (where []string) {
 	return where
 }
 
-// Of who deletes the account nothing is left: of mails that were sent, that were refused, that wait, that were on their
-// way when the process was killed, of entries that were rejected.
+// Nothing is left of a customer who deletes the account: of mails that were sent, that were refused, that wait, or that
+// were on their way when the process was killed, and of entries that were rejected.
 func TestForget(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many runs")

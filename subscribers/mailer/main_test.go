@@ -197,7 +197,7 @@ func (b *bench) mustWork(t testing.TB) {
 	}
 }
 
-// hurry makes due what waits for its next try, and lets those who were sending be lost for long.
+// hurry makes mails due that wait for their next try, and makes the processes that were sending look long gone.
 func (b *bench) hurry(t testing.TB) {
 	t.Helper()
 	b.outage.mu.Lock()

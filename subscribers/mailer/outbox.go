@@ -154,12 +154,9 @@ func refusedRow(err error) string {
 // counts that are older than an hour, and whom old mails were sent to and what they said.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		rows, _ := tx.Query(ctx, `
 			update mail set state = 'pending', attempts = attempts + 1, uncertain = uncertain + 1, sending_since = null, due_at = now(), reason = $2
 			 where state = 'sending' and (sending_since < now() - $1::interval or sending_since > now() + interval '1 minute') returning order_id`, takeOverAfter, lostReply)
-		if err != nil {
-			return err
-		}
 		ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 		if err == nil && len(ids) > 0 {
 			_, err = tx.Exec(ctx, settle, ids, nil)
@@ -188,7 +185,7 @@ const notErased = `not exists (select from erased_entity where service = '` + na
 func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
-	rows, err := o.db.Query(ctx, `
+	rows, _ := o.db.Query(ctx, `
 		select m.order_id, m.customer_id, m.attempts, m.uncertain,
 		       case when m.composed_at <= now() + interval '1 minute' then m.composed_at else date_trunc('second', now()) end,
 		       coalesce(m.composed_at < now() - $3::interval, false), c.name, c.email, c.email_confirmed, o.lines, o.total_cents,
@@ -196,9 +193,6 @@ func (o *outbox) due(ctx context.Context) ([]*confirmation, error) {
 		  from mail m join orders o on o.id = m.order_id join customers c on c.id = m.customer_id
 		 where m.state = 'pending' and `+notErased+` and (m.due_at <= now() or m.due_at > now() + $2::interval) order by m.due_at, m.order_id limit $1`,
 		maxDue, maxDelay+time.Minute, giveUp)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*confirmation, error) {
 		c := new(confirmation)
 		err := row.Scan(&c.OrderID, &c.CustomerID, &c.attempts, &c.uncertain, &c.ComposedAt, &c.old, &c.name, &c.email, &c.confirmed, &c.LinesJSON,

@@ -429,7 +429,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// What is emptied by hand leaves the counts true; newBench looks at them in the end.
+// The counts stay true if a table is emptied by hand; newBench checks them at the end.
 func TestTruncate(t *testing.T) {
 	t.Parallel()
 	for _, tables := range []string{"customers", "mail", "customers, mail", "mail, customers"} {

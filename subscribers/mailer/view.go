@@ -95,10 +95,7 @@ func readRows(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[r
 	}
 	l.Find("mail", "order_id", "order_id", "customer_id")
 	end, args := l.SQL("m.placed_at", "m.order_id")
-	rows, err := db.Query(r.Context(), selectListed+end, args...)
-	if err != nil {
-		return found, err
-	}
+	rows, _ := db.Query(r.Context(), selectListed+end, args...)
 	all, err := pgx.CollectRows(rows, scanRow)
 	return web.NewList(l, all, func(m row) []any { return []any{m.PlacedAt, m.OrderID} }), err
 }
@@ -156,10 +153,7 @@ func readMail(ctx context.Context, db *pgxpool.Pool, orderID string) (m shown, e
 	if err != nil {
 		return m, none
 	}
-	rows, err := db.Query(ctx, selectListed+` where m.order_id = $1`, id)
-	if err != nil {
-		return m, err
-	}
+	rows, _ := db.Query(ctx, selectListed+` where m.order_id = $1`, id)
 	if m.row, err = pgx.CollectExactlyOneRow(rows, scanRow); errors.Is(err, pgx.ErrNoRows) {
 		return m, none
 	} else if err != nil {

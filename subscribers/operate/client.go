@@ -39,14 +39,14 @@ var httpClient = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// A request is one to a service.
+// A request is sent to a service.
 type request struct {
 	method, path string
 	body         any // JSON; nil is none
 	timeout      time.Duration
 }
 
-// errNoService says that something else than a service of the company answers.
+// errNoService means that another program than a service of the company answers.
 var errNoService = errors.New("what answers there is not a service of this company")
 
 // do returns the body of an answer of 200 to 299. The error is a [*web.Problem] if the service refuses.

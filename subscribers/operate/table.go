@@ -162,7 +162,7 @@ func printTable(w io.Writer, table [][]string) error {
 	return nil
 }
 
-// plain returns the text on one line, without what a terminal would obey.
+// plain returns the text on one line, without the control characters of terminals.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

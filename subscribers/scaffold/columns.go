@@ -16,13 +16,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/columntype"
 )
 
-// A name is that of a table or a column: for a column, of the member that it is filled from.
+// A name is the name of a table, or of a column and of the member that fills it.
 type name string
 
 // SQL returns the name for a statement: quoted, as it may be a keyword or have capital letters.
 func (n name) SQL() string { return `"` + string(n) + `"` }
 
-// usable are the members that become columns: they need no escapes in SQL, Go or HTML.
+// usable matches the names of members that become columns: they need no escapes in SQL, Go or HTML.
 var usable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,62}$`)
 
 // A column is filled from the members of its name.
@@ -32,7 +32,7 @@ type column struct {
 	Field string // of the struct in Go
 }
 
-// The types of columns, from what members are to what Go makes of them.
+// goTypes has the Go type of each type of column, and an example of its JSON.
 var goTypes = map[string]struct{ goType, example string }{
 	"text":        {"*string", `"text"`},
 	"bigint":      {"*int64", `7`},

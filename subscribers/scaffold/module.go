@@ -20,7 +20,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/daemon"
 )
 
-const listFile = "subscribers/main.go"
+const listFile = "subscribers/services/services.go"
 
 // A module is the source code that a service is added to.
 type module struct {
@@ -76,55 +76,19 @@ func (m *module) checkName(name string, commands []string) error {
 			return err
 		}
 	}
-	used, err := m.identifiers()
-	if err == nil && slices.Contains(used, name) {
-		err = daemon.Usagef("%s has another meaning in the package of %s: choose another NAME", name, listFile)
-	}
-	return err
-}
-
-// identifiers returns the names that an import of listFile cannot have: those of its package and of its imports.
-func (m *module) identifiers() ([]string, error) {
-	var names []string
 	for _, spec := range m.tree.Imports {
-		path, _ := strconv.Unquote(spec.Path.Value)
-		names = append(names, filepath.Base(path))
-	}
-	files, err := filepath.Glob(m.file("subscribers/*.go"))
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range files {
-		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return nil, err
-		}
-		for _, decl := range tree.Decls {
-			switch d := decl.(type) {
-			case *ast.FuncDecl:
-				names = append(names, d.Name.Name)
-			case *ast.GenDecl:
-				for _, spec := range d.Specs {
-					switch s := spec.(type) {
-					case *ast.TypeSpec:
-						names = append(names, s.Name.Name)
-					case *ast.ValueSpec:
-						for _, n := range s.Names {
-							names = append(names, n.Name)
-						}
-					}
-				}
-			}
+		if used, _ := strconv.Unquote(spec.Path.Value); filepath.Base(used) == name {
+			return daemon.Usagef("%s has another meaning in %s: choose another NAME", name, listFile)
 		}
 	}
-	return names, nil
+	return nil
 }
 
 // withService returns listFile with the service at the end of its list.
 func (m *module) withService(name string) ([]byte, error) {
 	list, importAt := -1, -1
 	for node := range ast.Preorder(m.tree) {
-		if f, ok := node.(*ast.FuncDecl); ok && f.Name.Name == "services" {
+		if f, ok := node.(*ast.FuncDecl); ok && f.Name.Name == "All" {
 			for inside := range ast.Preorder(f) {
 				if literal, ok := inside.(*ast.CompositeLit); ok && list < 0 {
 					list = m.lineOf(literal.Rbrace)
@@ -141,7 +105,7 @@ func (m *module) withService(name string) ([]byte, error) {
 		}
 	}
 	if list < 0 || importAt < 0 {
-		return nil, fmt.Errorf("%s has no function services that returns a list: add the service yourself", listFile)
+		return nil, fmt.Errorf("%s has no function All that returns a list: add the service yourself", listFile)
 	}
 	lines := slices.Collect(bytes.Lines(m.list))
 	lines = slices.Insert(lines, list-1, []byte("\t\t"+name+".Service,\n"))

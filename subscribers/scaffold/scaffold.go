@@ -41,7 +41,7 @@ func Command(env map[string]string, addresses []string) *cobra.Command {
 		Use: "new NAME --feed URL", Short: "Write a new service that keeps a copy of a feed",
 		Long: `It asks the feed for its newest entries, and takes a column from each member that they have, of the type that the values
 suggest. It writes subscribers/NAME with the service, its page and a test, and sql/NAME with the table, and adds the
-service to the list in subscribers/main.go. It overwrites nothing. The service runs as it is; all of it is yours to change.`,
+service to the list in subscribers/services. It overwrites nothing. The service runs as it is; all of it is yours to change.`,
 		Example:           "  subscribers new loyalty --feed http://localhost:8080/feeds/orders",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, args []string) error {

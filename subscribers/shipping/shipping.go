@@ -107,12 +107,9 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	if _, err := tx.Exec(ctx, lock); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select order_id from build where id = any($1) union select order_id from jsonb_to_recordset($2) as b (order_id uuid)`,
 		slices.Concat(ids, batch.Deleted), batch.JSON())
-	if err != nil {
-		return err
-	}
 	orders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return err
@@ -185,11 +182,8 @@ func applyOrders(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select id, generate_series(1, cardinality(models)) from orders join cancelled_order using (id) where id = any($1)`, ids)
-	if err != nil {
-		return err
-	}
 	var shipments, of []uuid.UUID
 	var cars []int
 	var id uuid.UUID
@@ -279,10 +273,7 @@ func takeBack(ctx context.Context, log *publish.Log, id uuid.UUID) error {
 
 // publishChanges appends the current state of the shipments that the statement returns.
 func publishChanges(ctx context.Context, tx *publish.Tx, statement string, args ...any) error {
-	rows, err := tx.Query(ctx, statement, args...)
-	if err != nil {
-		return err
-	}
+	rows, _ := tx.Query(ctx, statement, args...)
 	changed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e publish.Entry, err error) {
 		var s shipment.Shipment
 		var shippedAt *time.Time

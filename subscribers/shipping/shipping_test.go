@@ -297,7 +297,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// What is ready leaves no earlier than PICKUP says, however many there are.
+// A car that is ready leaves no earlier than PICKUP says, however many are ready.
 func TestPickUp(t *testing.T) {
 	t.Parallel()
 	d := newDepot(t)

@@ -86,10 +86,7 @@ func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[parce
 	}
 	l.Find("shipment", "id", "id", "order_id", "customer_id")
 	end, args := l.SQL("updated_at", "id")
-	rows, err := db.Query(r.Context(), parcels+end, args...)
-	if err != nil {
-		return found, err
-	}
+	rows, _ := db.Query(r.Context(), parcels+end, args...)
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])
 	return web.NewList(l, all, func(p parcel) []any { return []any{p.UpdatedAt, p.ID} }), err
 }
@@ -121,10 +118,7 @@ func overview(ctx context.Context, db *pgxpool.Pool) (stages []stage, err error)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id desc limit $2`, status, stageLimit)
-		if err != nil {
-			return nil, err
-		}
+		rows, _ := db.Query(ctx, parcels+`where status = $1 order by updated_at desc, id desc limit $2`, status, stageLimit)
 		if s.Parcels, err = pgx.CollectRows(rows, pgx.RowToStructByPos[parcel]); err != nil {
 			return nil, err
 		}
@@ -145,10 +139,7 @@ func readLabel(r *http.Request, db *pgxpool.Pool) (*label, error) {
 	if err != nil {
 		return nil, errNoShipment
 	}
-	rows, err := db.Query(r.Context(), parcels+`where id = $1`, id)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := db.Query(r.Context(), parcels+`where id = $1`, id)
 	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[parcel])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errNoShipment

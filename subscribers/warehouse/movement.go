@@ -93,21 +93,15 @@ func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movemen
 	}
 	l.Find("movement", "id", "order_id")
 	end, args := l.SQL("id")
-	rows, err := db.Query(r.Context(), `
+	rows, _ := db.Query(r.Context(), `
 		select id, part, moved_at, order_id, purchase, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after from movement`+end, args...)
-	if err != nil {
-		return list, err
-	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[movement])
 	list.List = web.NewList(l, found, func(m movement) []any { return []any{m.ID} })
 	return list, err
 }
 
 func findPart(ctx context.Context, db *pgxpool.Pool, name string) (part, error) {
-	rows, err := db.Query(ctx, selectPart+`where part = $1`, name)
-	if err != nil {
-		return part{}, err
-	}
+	rows, _ := db.Query(ctx, selectPart+`where part = $1`, name)
 	p, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[part])
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = web.Errorf(http.StatusNotFound, "The warehouse has no part %q.", name)

@@ -44,15 +44,12 @@ func readOrder(ctx context.Context, db *pgxpool.Pool, id string) (o orderView, e
 	if o.ID, err = uuid.Parse(id); err != nil {
 		return o, web.Errorf(http.StatusNotFound, "An order has a UUID of 36 characters.")
 	}
-	rows, err := db.Query(ctx, `
+	rows, _ := db.Query(ctx, `
 		select part, part.name, moved.reserved, moved.built_in, greatest(part.reserved - part.on_hand, 0)
 		  from part join (
 		       select part, sum(reserved)::bigint as reserved, -sum(on_hand)::bigint as built_in from movement where order_id = $1 group by part
 		       ) as moved using (part)
 		 order by part.name`, o.ID)
-	if err != nil {
-		return o, err
-	}
 	if o.Parts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[orderedPart]); err == nil && len(o.Parts) == 0 {
 		err = web.Errorf(http.StatusNotFound, "The warehouse has reserved no pieces for an order of this id.")
 	}

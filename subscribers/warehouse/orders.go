@@ -35,15 +35,12 @@ func readOrders(r *http.Request, db *pgxpool.Pool) (list web.List[openOrder], er
 	l.Find("orders", "id", "id")
 	end, args := l.SQL("id")
 	args = append(args, part)
-	rows, err := db.Query(r.Context(), `
+	rows, _ := db.Query(r.Context(), `
 		select id,
 		       (select coalesce(sum(quantity), 0)::bigint from reservation r where r.order_id = orders.id and $`+strconv.Itoa(len(args))+` in ('', r.part)),
 		       (select coalesce(array_agg(p.name order by p.name), '{}') from reservation r join part p using (part)
 		         where r.order_id = orders.id and r.quantity > 0 and p.reserved > p.on_hand)
 		  from orders`+end, args...)
-	if err != nil {
-		return list, err
-	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[openOrder])
 	return web.NewList(l, found, func(o openOrder) []any { return []any{o.ID} }), err
 }

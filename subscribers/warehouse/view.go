@@ -37,10 +37,7 @@ const selectPart = `
 	  from part join supplier using (supplier) `
 
 func parts(ctx context.Context, db *pgxpool.Pool) ([]part, error) {
-	rows, err := db.Query(ctx, selectPart+`order by part`)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := db.Query(ctx, selectPart+`order by part`)
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 }
 
@@ -134,13 +131,10 @@ type supplierList struct {
 }
 
 func suppliers(ctx context.Context, db *pgxpool.Pool) ([]supplier, error) {
-	rows, err := db.Query(ctx, `
+	rows, _ := db.Query(ctx, `
 		select supplier, supplier.name, lead_days, array_agg(part order by part), coalesce(sum(purchases), 0)::bigint, coalesce(sum(on_order), 0)::bigint
 		  from supplier join part using (supplier)
 		  left join (select part, count(*) as purchases from purchase where arrived_at is null group by part) as under_way using (part)
 		 group by supplier order by supplier.name`)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[supplier])
 }

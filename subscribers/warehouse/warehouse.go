@@ -126,12 +126,9 @@ func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster 
 	if _, err := tx.Exec(ctx, lockStock); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		select order_id from build where id = any($1) union select order_id from jsonb_to_recordset($2) as b (order_id uuid)`,
 		append(batch.IDs(), batch.Deleted...), batch.JSON())
-	if err != nil {
-		return err
-	}
 	orders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return err

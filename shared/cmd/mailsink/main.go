@@ -47,10 +47,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, set.LogLevel)
 	sink := &mailsink.Sink{Dir: set.Sink.MailDir}
 	if err := sink.Open(); err != nil {
 		return fmt.Errorf("open MAIL_DIR: %w", err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/topology"
@@ -14,6 +13,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
+
+const usage = `Usage: map
+
+Shows services, their feeds and copies on one page, and asks them once a second how they are.
+
+Settings (environment):
+`
 
 type settings struct {
 	service.HTTPSettings
@@ -51,7 +57,7 @@ func main() { daemon.Main(run) }
 func run(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
 	var set settings
 	err := service.Configure("map", args, env, &set, stdout, func() {
-		fmt.Fprint(stdout, "Usage: map\n\nShows services, their feeds and copies on one page, and asks them once a second how they are.\n\nSettings (environment):\n")
+		fmt.Fprint(stdout, usage)
 		shell.Help(stdout, mapSettings{})
 	})
 	if err != nil {
@@ -60,10 +66,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if len(set.Map.Services) == 0 {
 		return daemon.Usagef("SERVICES must be set, such as SERVICES=sales=http://localhost:8080,warehouse=http://localhost:8090")
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, set.LogLevel)
 	p, err := service.Open(ctx, shell, service.Settings{HTTPSettings: set.HTTPSettings}, logger)
 	if err != nil {
 		return err
@@ -72,10 +75,6 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	p.Health(func(context.Context) error { return nil })
 	watch := topology.NewWatch(set.Map.Services, set.Map.FeedToken)
 	topology.Route(p.Operators, watch)
-	ctx, stop := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer stop()
-	watching.Go(func() { watch.Run(ctx) })
+	p.Go(watch.Run)
 	return p.Serve(ctx)
 }

@@ -37,10 +37,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	if err != nil {
-		return err
-	}
+	logger := daemon.Logger(stdout, set.LogLevel)
 	for {
 		s, err := rabbitmq.Start(ctx, rabbitmq.Config{Dir: filepath.Join(set.DataDir, "rabbitmq"), Addr: set.Addr})
 		if err != nil {

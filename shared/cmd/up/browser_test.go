@@ -19,7 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// A visit is that of a person who buys a car in a browser, and of a person who looks at what becomes of it.
+// A visit is a purchase of a car in a browser, and the look of another person at what becomes of it.
 type visit struct {
 	*bench
 	browser context.Context

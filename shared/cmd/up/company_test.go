@@ -294,10 +294,7 @@ func (w *walk) stream(t *testing.T) {
 	if _, err := rabbitmq.Find(); err != nil {
 		t.Skip(err)
 	}
-	all, err := listServices(t.Context(), w.dir, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := listServices(0)
 	b := *w.bench
 	b.services = withStream(all, true, "")
 	listen(t, &b, w.up)

@@ -19,7 +19,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// What is nowhere else.
+// Texts that occur nowhere else.
 const (
 	theName   = "Xanthippe Quillfeather"
 	theEmail  = "xq.quillmail@example.com"
@@ -144,7 +144,7 @@ func (c *crew) erase(t *testing.T) {
 	c.restored(t, p, dump)
 }
 
-// invoicesAlone searches for the person everywhere: only invoices may say who that was.
+// invoicesAlone searches for the person everywhere: only invoices may name the person.
 func (c *crew) invoicesAlone(t *testing.T) {
 	t.Helper()
 	var invoices bool

@@ -4,15 +4,12 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 func TestEvents(t *testing.T) {
@@ -146,32 +143,4 @@ func TestProgress(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
-}
-
-// The ports that the source code declares are those of the services, so that they can be checked before the build.
-func TestDeclaredServices(t *testing.T) {
-	t.Parallel()
-	pgtest.Slow(t, "a build")
-	found, err := declaredServices(root(t), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("go", "run", "../../../subscribers").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	listed, err := withOthers(parseList(string(out)), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	addresses := func(services []service) (all []string) {
-		for _, s := range services {
-			all = append(all, s.name+" "+s.addr)
-		}
-		slices.Sort(all)
-		return all
-	}
-	if got, want := addresses(found), addresses(listed); !slices.Equal(got, want) {
-		t.Errorf("the source code declares %q, the subscribers list %q", got, want)
-	}
 }

@@ -140,14 +140,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 
 	site := service{name: "map", addr: net.JoinHostPort("localhost", strconv.Itoa(mapPort+opts.portOffset))}
 	smtp := service{name: sink, addr: net.JoinHostPort("localhost", strconv.Itoa(sinkPort+opts.portOffset))}
-	free := func(services []service) error {
-		return portsFree(ctx, append([]service{site, smtp}, withStream(services, opts.stream, env["AMQP_URL"])...))
-	}
-	all, err := declaredServices(root, opts.portOffset)
-	if err != nil {
-		return err
-	}
-	if err := free(all); err != nil { // before the build, which may take minutes
+	all := listServices(opts.portOffset)
+	services := withStream(all, opts.stream, env["AMQP_URL"])
+	free := func() error { return portsFree(ctx, append([]service{site, smtp}, services...)) }
+	if err := free(); err != nil { // before the build, which may take minutes
 		return err
 	}
 	out := newConsole(stdout, env)
@@ -158,14 +154,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	if err != nil {
 		return err
 	}
-	if all, err = listServices(ctx, opts.dir, opts.portOffset); err != nil {
-		return err
-	}
-	services := withStream(all, opts.stream, env["AMQP_URL"])
 	for _, s := range services {
 		out.reserve(s.name)
 	}
-	if err := free(all); err != nil {
+	if err := free(); err != nil {
 		return err
 	}
 	if opts.fresh {
@@ -173,7 +165,10 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 			return err
 		}
 	}
-	c := &company{root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services, portOffset: opts.portOffset, verbose: opts.verbose}
+	c := &company{
+		root: root, dir: opts.dir, dataDir: dataDir, env: env, out: out, services: services,
+		portOffset: opts.portOffset, verbose: opts.verbose,
+	}
 	if err := os.MkdirAll(c.logDir(), 0o755); err != nil {
 		return err
 	}

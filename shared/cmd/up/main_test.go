@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,18 +34,6 @@ func TestFlags(t *testing.T) {
 		if _, err := parseFlags(strings.Fields(args)); !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", args, err)
 		}
-	}
-}
-
-func TestParseList(t *testing.T) {
-	t.Parallel()
-	got := parseList("SERVICE    ADDRESS         READS  WHAT\n\nwarehouse  localhost:8090  orders  reserves parts\n  dashboard :8092 orders,builds\n\nRun one by its name")
-	want := []service{
-		{"warehouse", "reserves parts", []string{"./subscribers", "warehouse"}, "localhost:8090", []string{"orders"}},
-		{"dashboard", "", []string{"./subscribers", "dashboard"}, ":8092", []string{"orders", "builds"}},
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/edison-cars/data-feeds/shared/access"
@@ -26,10 +27,7 @@ func (c *company) listed() (services directory.Services) {
 
 // serveMap serves the map until ctx ends; wait returns when that is over.
 func (c *company) serveMap(ctx context.Context, at service) (wait func(), err error) {
-	logger, err := daemon.Logger(c.output(at.name), "info")
-	if err != nil {
-		return nil, err
-	}
+	logger := daemon.Logger(c.output(at.name), slog.LevelInfo)
 	watch := topology.NewWatch(c.listed(), c.env["FEED_TOKEN"])
 	var set shell.HTTPSettings
 	if err := daemon.Parse(c.env, &set); err != nil {
@@ -46,13 +44,13 @@ func (c *company) serveMap(ctx context.Context, at service) (wait func(), err er
 	p.Health(func(context.Context) error { return nil })
 	topology.Route(p.Operators, watch)
 	c.out.line(self, "the company at a glance: %s", at.url())
-	var all sync.WaitGroup
-	all.Go(func() { watch.Run(ctx) })
-	all.Go(func() {
+	p.Go(watch.Run)
+	var serving sync.WaitGroup
+	serving.Go(func() {
 		defer p.Close()
 		if err := p.Serve(ctx); err != nil {
 			c.out.line(self, "the map: %v", err)
 		}
 	})
-	return all.Wait, nil
+	return serving.Wait, nil
 }

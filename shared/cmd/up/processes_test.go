@@ -88,8 +88,7 @@ func newBench(t *testing.T) *bench {
 		}
 	}
 	if err == nil {
-		b.services, err = listServices(t.Context(), b.dir, 0)
-		b.services = withStream(b.services, false, "")
+		b.services = withStream(listServices(0), false, "")
 	}
 	if err != nil {
 		t.Fatal(err)

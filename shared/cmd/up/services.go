@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"maps"
 	"net"
 	"os"
@@ -21,6 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/postgres"
+	subscribers "github.com/edison-cars/data-feeds/subscribers/services"
 )
 
 type service struct {
@@ -81,74 +79,28 @@ const (
 	listens       = "dashboard" // to the orders
 )
 
-// listServices lists all services: sales, customers, those of the subscribers' binary, the mail sink, and the broker.
-func listServices(ctx context.Context, dir string, portOffset int) ([]service, error) {
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "subscribers")).Output()
-	if err != nil {
-		return nil, fmt.Errorf("list the subscribers: %w", err)
-	}
-	return withOthers(parseList(string(out)), portOffset)
-}
-
-// declaredServices lists the services, without what they read, as the source code declares them: before a build.
-func declaredServices(root string, portOffset int) ([]service, error) {
-	files, err := filepath.Glob(filepath.Join(root, "subscribers", "*", "*.go"))
-	if err != nil {
-		return nil, err
-	}
-	var found []service
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			continue // the build tells
-		}
-		for node := range ast.Preorder(tree) {
-			if literal, ok := node.(*ast.CompositeLit); ok {
-				if addr := field(literal, "Addr"); addr != "" {
-					found = append(found, service{name: filepath.Base(filepath.Dir(file)), addr: addr})
-				}
-			}
-		}
-	}
-	return withOthers(found, portOffset)
-}
-
-// field returns the string that a literal sets a field to, or "".
-func field(of *ast.CompositeLit, name string) string {
-	for _, e := range of.Elts {
-		if pair, ok := e.(*ast.KeyValueExpr); ok {
-			key, _ := pair.Key.(*ast.Ident)
-			value, _ := pair.Value.(*ast.BasicLit)
-			if key != nil && key.Name == name && value != nil && value.Kind == token.STRING {
-				text, _ := strconv.Unquote(value.Value)
-				return text
-			}
-		}
-	}
-	return ""
-}
-
-// withOthers adds to the subscribers the services that are not of their binary, and moves all ports.
-func withOthers(subscribers []service, portOffset int) ([]service, error) {
+// listServices lists all services: sales, customers, the subscribers, the mail sink, and the broker.
+func listServices(portOffset int) []service {
 	all := []service{
 		{name: sales, text: "storefront and orders", args: []string{"./sales-feed"}, addr: "localhost:8080"},
 		{name: customersApp, text: "accounts of customers", args: []string{"./sales-feed", "customers"}, addr: "localhost:8081"},
 	}
-	all = append(all, subscribers...)
-	all = append(all, service{name: sink, text: "shows the mails that mailer and customers send", args: []string{"./" + sinkPackage}, addr: "localhost:8025"})
-	all = append(all, service{name: broker, text: "takes the event stream that the relay sends", args: []string{"./" + brokerPackage}, addr: "localhost:5673"})
+	for _, s := range subscribers.All() {
+		var reads []string
+		for _, f := range s.Feeds {
+			reads = append(reads, f.Name)
+		}
+		all = append(all, service{name: s.Name, text: s.Text, args: []string{"./subscribers", s.Name}, addr: s.Addr, reads: reads})
+	}
+	all = append(all,
+		service{name: sink, text: "shows the mails that mailer and customers send", args: []string{"./" + sinkPackage}, addr: "localhost:8025"},
+		service{name: broker, text: "takes the event stream that the relay sends", args: []string{"./" + brokerPackage}, addr: "localhost:5673"})
 	for i, s := range all {
 		_, port, _ := net.SplitHostPort(s.addr)
-		n, err := strconv.Atoi(port)
-		if err != nil {
-			return nil, fmt.Errorf("%s: no port in address %q", s.name, s.addr)
-		}
+		n, _ := strconv.Atoi(port)
 		all[i].addr = net.JoinHostPort("localhost", strconv.Itoa(n+portOffset))
 	}
-	return all, nil
+	return all
 }
 
 // withStream returns the services to run: without the stream's unless --stream is set, and without the broker if
@@ -157,23 +109,6 @@ func withStream(all []service, stream bool, amqpURL string) []service {
 	return slices.DeleteFunc(slices.Clone(all), func(s service) bool {
 		return s.name == relay && !stream || s.name == broker && (!stream || amqpURL != "")
 	})
-}
-
-// parseList parses lines of NAME ADDR FEED,FEED TEXT. A line whose second word is not an address is a heading.
-func parseList(list string) []service {
-	var found []service
-	for line := range strings.Lines(list) {
-		f := strings.Fields(line)
-		if len(f) < 3 {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(f[1]); err == nil {
-			found = append(found, service{
-				name: f[0], addr: f[1], args: []string{"./subscribers", f[0]}, reads: strings.Split(f[2], ","), text: strings.Join(f[3:], " "),
-			})
-		}
-	}
-	return found
 }
 
 // portsFree waits a moment for the ports of an up that was killed.

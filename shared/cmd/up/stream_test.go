@@ -106,10 +106,7 @@ func (l *listening) storesQueue(t *testing.T) {
 // noStream checks that up runs without an event stream, of which --fresh has left nothing.
 func (b *bench) noStream(t *testing.T, up *process) {
 	t.Helper()
-	all, err := listServices(t.Context(), b.dir, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := listServices(0)
 	var shown []topology.State
 	if err := getJSON(fmt.Sprintf("http://localhost:%d/api/services", mapPort+b.offset), &shown); err != nil {
 		t.Fatal(err)

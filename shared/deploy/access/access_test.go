@@ -1,5 +1,5 @@
-// Package access_test walks every route of every service as everybody who may come, and holds the answers against the
-// table in shared/access/README.md.
+// Package access_test requests every route of every service with every kind of credential, and compares the answers
+// with the table in shared/access/README.md.
 package access_test
 
 import (
@@ -377,7 +377,8 @@ type asker struct {
 	as   func(*http.Request) // makes the request that of the asker
 }
 
-// forgedBuyer has the cookies of a browser in which the buyer is signed in, but for their signature, which is by another key.
+// forgedBuyer has the cookies of a browser in which the buyer is signed in, but for their signature, which is by
+// another key.
 func forgedBuyer(t *testing.T, b buyer) func(*http.Request) {
 	t.Helper()
 	codec := securecookie.New([]byte(strings.Repeat("k", 32)), nil).SetSerializer(securecookie.JSONEncoder{})
@@ -447,8 +448,8 @@ var allowed = expectation{"none of 401, 403, 421 and 500", func(status int) bool
 	return status != http.StatusInternalServerError && status != http.StatusUnauthorized && status != http.StatusForbidden && status != http.StatusMisdirectedRequest
 }}
 
-// expected is the answer to an asker by the row of the route. Where anybody may come, it is what nobody in particular gets: some of
-// these routes, such as that of the login, look at a secret of their own.
+// expected is the answer to an asker by the row of the route. Where anybody may come, it is what nobody in particular
+// gets: some of these routes, such as that of the login, look at a secret of their own.
 func (r *rule) expected(route, asker string, nobodys int) expectation {
 	switch {
 	case slices.Contains(r.who, "anybody"):

@@ -167,7 +167,7 @@ func ask(method, address, accept string, form url.Values) (status int, header ht
 	return resp.StatusCode, resp.Header, string(body), err
 }
 
-// all are the services, sources before those who read them.
+// all are the services, each source before its readers.
 var all = []string{"sales", "customers", "assembly", "shipping", "warehouse", "dashboard", "billing", "mailer", "relay"}
 
 var (

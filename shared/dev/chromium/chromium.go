@@ -51,7 +51,7 @@ func Start(t testing.TB, options ...chromedp.ExecAllocatorOption) context.Contex
 	return ctx
 }
 
-// A Tab is one of a browser.
+// A Tab is a tab of a browser.
 type Tab struct {
 	Context context.Context
 
@@ -86,7 +86,7 @@ func (b *Tab) note(event any) {
 	}
 }
 
-// Errors returns what the console has had since the last call, without the statuses of answers.
+// Errors returns the errors of the console since the last call, without those about the statuses of answers.
 func (b *Tab) Errors() (errors []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -157,8 +157,8 @@ func (b *Tab) TooWide(t testing.TB) int {
 	return Evaluate[int](t, b, "document.documentElement.scrollWidth - document.documentElement.clientWidth")
 }
 
-// Violations returns what axe-core finds in the page, which has to run scripts for that, or nothing if AXE_CORE does not
-// name axe-core's script.
+// Violations returns what axe-core finds in the page, which has to run scripts for that, or nothing if AXE_CORE does
+// not name axe-core's script.
 func (b *Tab) Violations(t testing.TB) []string {
 	t.Helper()
 	file := os.Getenv("AXE_CORE")

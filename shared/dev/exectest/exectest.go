@@ -24,7 +24,7 @@ const (
 	patience = time.Minute         // for the start of a service
 )
 
-// A Process is one of a service. It ends with the test, by SIGKILL, and with the test's process.
+// A Process is the process of a service. It is killed at the end of the test, and ends with the test's process.
 type Process struct {
 	*exec.Cmd
 	URL string // where it listens

@@ -13,7 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
-// A List is one of rows that are sorted by a time and an id, the newest first.
+// A List is a list of rows that are sorted by a time and an id, the newest first.
 type List[Row any] struct {
 	// Insert is a statement that adds $1 rows, newer than those that are there, several at the same time.
 	Insert string
@@ -21,12 +21,13 @@ type List[Row any] struct {
 	Read func(r *http.Request, db *pgxpool.Pool) (web.List[Row], error)
 	// IDs returns the id of a row, and the others by which it is found.
 	IDs func(Row) []uuid.UUID
-	// Filter is the parameter that filters the list, All its value for the rows that Insert adds, None one that no row has.
+	// Filter is the parameter that filters the list, All its value for the rows that Insert adds, None one that no row
+	// has.
 	Filter, All, None string
 }
 
-// Check checks that each row is on one page, whatever is added while the pages are read, that a row is found by its ids,
-// that wrong parameters are refused and, unless -short is set, that no page costs more in a large table.
+// Check checks that each row is on one page, whatever is added while the pages are read, that a row is found by its
+// ids, that wrong parameters are refused and, unless -short is set, that no page costs more in a large table.
 func (l List[Row]) Check(t *testing.T, db *pgxpool.Pool) {
 	t.Helper()
 	l.add(t, db, 60)

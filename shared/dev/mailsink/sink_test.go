@@ -223,7 +223,7 @@ func TestTornMail(t *testing.T) {
 	}
 }
 
-// What is no mail as the standards have it is shown as it came.
+// A mail that violates the standards is shown as it came.
 func TestStrangeMail(t *testing.T) {
 	t.Parallel()
 	s := new(Sink)

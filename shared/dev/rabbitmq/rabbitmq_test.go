@@ -24,7 +24,7 @@ func needed(t *testing.T) {
 	}
 }
 
-// What is confirmed is there again after a stop and after a kill; and of two processes one has the folder.
+// Confirmed messages survive a stop and a kill, and only one of two processes can have the folder.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	needed(t)

@@ -139,7 +139,6 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// What is in trouble comes first, and says why.
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{

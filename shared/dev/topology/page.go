@@ -50,13 +50,16 @@ type view struct {
 	Way     *Way    // nil unless Query has an id
 }
 
-// Route adds the page at /, which ?q=ID makes the way of an order, their JSON at /api/services and /api/trace/{id}, and
-// health.
+// Route adds the page at /, which with ?q=ID shows the way of an order, and both as JSON at /api/services and
+// /api/trace/{id}.
 func Route(r gin.IRoutes, w *Watch) {
 	path := "/map.css?v=" + web.Fingerprint(files)
 	webserver.GET(r, "/", func(c *gin.Context) {
 		states := w.States()
-		v := view{Drawing: draw(states), Narrow: drawNarrow(states), Style: path, States: troubleFirst(states), Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q")}
+		v := view{
+			Drawing: draw(states), Narrow: drawNarrow(states), Style: path, States: troubleFirst(states),
+			Token: w.token != "", Still: c.Query("refresh") == "off", Query: c.Query("q"),
+		}
 		if id, ok := trace.IDIn(v.Query); ok {
 			v.Way = w.follow(c.Request.Context(), id)
 		}
@@ -141,8 +144,8 @@ func (c Copy) Class() string {
 	return c.State
 }
 
-// Words returns the copy's state and lag: the entries that the source has beyond it, and for how long it may have missed
-// something.
+// Words returns the copy's state and lag: the entries that the source has beyond it, and for how long it may have
+// missed something.
 func (c Copy) Words() string {
 	switch {
 	case c.State == "" || c.State == Unknown:

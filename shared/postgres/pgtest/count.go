@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// WantRowCount checks that row_count says of a table what counting it again says. value and total are the expressions
-// that it is counted by.
+// WantRowCount checks that the rows of row_count about a table equal a new count of it. value and total are the
+// expressions by which it is counted.
 func WantRowCount(t rapid.TB, pool *pgxpool.Pool, relation, value, total string) {
 	t.Helper()
 	var kept, counted string // at one moment: others may write

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// DumpFile dumps the pool's database for RestoreFile, and gives the path of the file.
+// DumpFile dumps the pool's database for [RestoreFile], and returns the path of the file.
 func DumpFile(t testing.TB, pool *pgxpool.Pool) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dump")
@@ -20,7 +20,7 @@ func DumpFile(t testing.TB, pool *pgxpool.Pool) string {
 	return file
 }
 
-// RestoreFile restores the dump in a file over the pool's database, with what else pg_restore is to be told.
+// RestoreFile restores the dump in a file over the pool's database, with further arguments for pg_restore.
 func RestoreFile(t testing.TB, pool *pgxpool.Pool, file string, args ...string) {
 	t.Helper()
 	for {

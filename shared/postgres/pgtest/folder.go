@@ -42,8 +42,8 @@ func MkdirTemp(pattern string) (dir string, err error) {
 	return dir, nil
 }
 
-// Dir is a temporary folder for postgres.Config.Dir which the user of a private server can enter,
-// also when the tests run as root. It is deleted at the end of the test. Under -short it skips the test.
+// Dir returns a temporary folder for postgres.Config.Dir which the user of a private server can enter, also if the
+// tests run as root. It is deleted at the end of the test. Under -short, Dir skips the test.
 func Dir(t testing.TB) string {
 	t.Helper()
 	Slow(t, "a server of its own")

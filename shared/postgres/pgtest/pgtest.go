@@ -30,7 +30,7 @@ const (
 	closeTimeout = 10 * time.Second
 )
 
-// server is the test process's.
+// A server is the PostgreSQL server of the test process.
 type server struct {
 	dir       string
 	cluster   *cluster.Cluster
@@ -48,7 +48,7 @@ var started struct {
 // Main is the body of a TestMain: it runs the tests, stops and deletes the server, and exits.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
-// Run is Main without the exit, for a TestMain that has more to do then: it gives the exit code.
+// Run is [Main] without the exit, for a TestMain that has more to do. It returns the exit code.
 func Run(m *testing.M) int {
 	Overlap()
 	code := m.Run()
@@ -125,7 +125,7 @@ func open(ctx context.Context, migrations []postgres.Migrations) (pool *pgxpool.
 	}, nil
 }
 
-// URL is the connection URL of the pool's database, for another process of this user.
+// URL returns the connection URL of the pool's database, for another process of this user.
 func URL(pool *pgxpool.Pool) string { return pool.Config().ConnString() }
 
 // SetClock makes the clock of the pool's database wrong for later connections, and for the column of the table whose
@@ -206,7 +206,7 @@ func (s *server) create(ctx context.Context, name, template string) error {
 	return err
 }
 
-// template names the database that has the migrations applied.
+// template returns the name of the database that has the migrations applied.
 func (s *server) template(ctx context.Context, migrations []postgres.Migrations) (string, error) {
 	key, err := hash(migrations)
 	if err != nil {

@@ -143,7 +143,7 @@ func (s *Server) Promote() {
 	s.Exec("select pg_promote()")
 }
 
-// Program names the file of a program of the server's version, such as pg_dump.
+// Program returns the path of a program of the server's version, such as pg_dump.
 func (s *Server) Program(name string) string {
 	server, err := filepath.EvalSymlinks(filepath.Join(s.cluster.Bin(), "postgres"))
 	if err != nil {
@@ -152,7 +152,7 @@ func (s *Server) Program(name string) string {
 	return filepath.Join(filepath.Dir(server), name)
 }
 
-// URL is the connection URL of a database of the server. It stays the same over a restart.
+// URL returns the connection URL of a database of the server. It stays the same over a restart.
 func (s *Server) URL(database string) string { return s.cluster.URL(database) }
 
 // Open opens a database of the server, as a service does, until the test ends. It makes it if it is not there.

@@ -47,7 +47,8 @@ type Service struct {
 	// Trace returns what the service knows of an order; nil means nothing.
 	Trace func(ctx context.Context, s *Site, id uuid.UUID) (trace.Part, error)
 
-	// Any makes a Feed of any name, of each FEED_URL_NAME in the environment, instead of Feeds. Nil: it takes Feeds.
+	// Any returns the Feed for a FEED_URL_NAME in the environment. If there are any, they replace Feeds. Nil: always
+	// Feeds.
 	Any func(name string) subscribe.Feed
 
 	// Prepare is called at the start, before the feeds are subscribed to, and may change them; nil is none.
@@ -60,14 +61,14 @@ type Service struct {
 	// error is logged, and Work called again.
 	Work        func(context.Context, *Site) error
 	WorkTimeout time.Duration // 0: 5 minutes
-	// Current is begun over whenever this process begins to poll; nil is none.
+	// Current is reset whenever this process begins to poll; nil is none.
 	Current *subscribe.Current
-	// Release gives back what Work and Entries hold, when this process stops or another one polls; nil is none.
+	// Release is called when this process stops or another one polls, to release what Work holds; nil is none.
 	Release func()
 
-	// Publishes describes the feeds that the service publishes itself, given where readers find it; nil is none. A
-	// migration of the service makes each by `select feed_create('NAME')`. Apply appends to them by way of
-	// [subscribe.Publishing], all else by Site.Log.
+	// Publishes describes the feeds that the service publishes itself. publicURL is its address for readers; nil is
+	// none. A migration of the service makes each feed by `select feed_create('NAME')`. Apply appends to them with
+	// [subscribe.Publishing], all other code with Site.Log.
 	Publishes func(publicURL string) []feed.Description
 }
 
@@ -177,8 +178,7 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	if !subscribe.ValidWait(set.Reader.PollWait) {
 		wrong = append(wrong, daemon.Usagef("POLL_WAIT takes whole seconds from 0s to 30s"))
 	}
-	logger, err := daemon.Logger(stdout, set.LogLevel)
-	wrong = append(wrong, err)
+	logger := daemon.Logger(stdout, set.LogLevel)
 	feeds := s.feeds(env)
 	for i := range feeds {
 		wrong = append(wrong, s.configure(&feeds[i], env, set.Reader, logger))

@@ -67,7 +67,8 @@ func (s *Site) Page(path, title string, t *template.Template, query func(*http.R
 	}))
 }
 
-// JSON adds an address that answers what query gives; the path is as in Page. A [web.List] has links to its other pages.
+// JSON adds an address that answers with the result of query. The path is as in [Site.Page]. The header of a [web.List]
+// links to its other pages.
 func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	webserver.GET(s.router.Operators, path, webserver.Handle(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
@@ -84,8 +85,8 @@ func (s *Site) JSON(path string, query func(*http.Request) (any, error)) {
 	}))
 }
 
-// Action adds a POST to what operators may do. act returns what clients of the API get, and the path of the page that
-// browsers are led to.
+// Action adds an address to which operators post. act returns the answer for clients of the API, and the path of the
+// page to which browsers are redirected.
 func (s *Site) Action(path string, act func(*http.Request) (data any, page string, err error)) {
 	s.router.Operators.POST(path, webserver.Handle(func(c *gin.Context) error {
 		data, page, err := act(request(c))
@@ -102,13 +103,13 @@ func (s *Site) Action(path string, act func(*http.Request) (data any, page strin
 	}))
 }
 
-// Metrics adds to what /metrics shows.
+// Metrics adds collectors to /metrics.
 func (s *Site) Metrics(collectors ...prometheus.Collector) {
 	s.router.Metrics.MustRegister(collectors...)
 }
 
-// CSV adds an address that answers rows, a header first, as text/csv (RFC 4180) for download under the last part of its
-// path. They go out as they come: query bounds each read by itself. The path is as in Page.
+// CSV adds an address that answers with rows, a header first, as text/csv (RFC 4180). Browsers store them under the
+// last part of the path. Rows are sent as they are read: query itself bounds each read. The path is as in [Site.Page].
 func (s *Site) CSV(path string, query func(*http.Request) (iter.Seq2[[]string, error], error)) {
 	webserver.GET(s.router.Operators, path, webserver.HandleLong(func(c *gin.Context) error {
 		subs := s.Subscriber.Status() // before the query, as above
