@@ -54,7 +54,8 @@ var pages embed.FS
 // Route adds all routes of the app. The handlers of an account check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = web.Site(r.PublicURL)
-	nav := []web.Link{{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"}, {Text: "Accounts", URL: "/customers", Operators: true}, {Text: "Feed", URL: "/feeds/customers"}, {Text: "To the shop", URL: string(settings.StorefrontURL) + "/"}}
+	nav := source.Links(r, web.Link{Text: "Your account", URL: "/account"}, web.Link{Text: "Sign up", URL: "/signup"}, web.Link{Text: "Accounts", URL: "/customers", Operators: true},
+		web.Link{Text: "Feed", URL: "/feeds/customers"}, web.Link{Text: "To the shop", URL: string(settings.StorefrontURL) + "/"})
 	source.Route(r, log, nav, customersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {

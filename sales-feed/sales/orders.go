@@ -193,6 +193,6 @@ func (h *handler) list(c *gin.Context) error {
 	if page.All {
 		title = "Orders"
 	}
-	render(c, http.StatusOK, ordersPage, title, page)
+	h.render(c, http.StatusOK, ordersPage, title, page)
 	return nil
 }

@@ -49,16 +49,15 @@ func Migrations() []postgres.Migrations { return source.Migrations("sales") }
 //go:embed *.html
 var pages embed.FS
 
-var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
-
 // Route adds all routes of the app. The handlers of a buyer's orders check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
+	nav := source.Links(r, web.Link{Text: "Cars", URL: "/"}, web.Link{Text: "Orders", URL: "/orders"}, web.Link{Text: "Feed", URL: "/feeds/orders"})
 	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
 		return err
 	}
-	h := &handler{store{r.Pool, log}, settings, buyers, r.Logger}
+	h := &handler{store{r.Pool, log}, settings, nav, buyers, r.Logger}
 	source.Trace(r, shell.Title, nav, h.store.trace)
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
 	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
