@@ -815,6 +815,9 @@ func TestLinksToTheMap(t *testing.T) {
 		b.send(t, http.MethodGet, address, nil, "X-Access", "open", "Accept", "text/html")
 		b.wants(t, 200, link)
 	}
+	b.send(t, http.MethodGet, co.sales.URL+"/feeds/orders", nil, "X-Access", "open", "Accept", "text/html")
+	id := order[len(order)-36:]
+	b.wants(t, 200, `<a href="/trace/`+id+`"><code>`+id+`</code></a>`)
 }
 
 // A person who may not see a page finds the login of operators on it, and comes back from there.

@@ -52,13 +52,13 @@ var pages embed.FS
 // Route adds all routes of the app. The handlers of a buyer's orders check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	nav := source.Links(r, web.Link{Text: "Cars", URL: "/"}, web.Link{Text: "Orders", URL: "/orders"}, web.Link{Text: "Feed", URL: "/feeds/orders"})
-	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
 		return err
 	}
 	h := &handler{store{r.Pool, log}, settings, nav, buyers, r.Logger}
 	source.Trace(r, shell.Title, nav, h.store.trace)
+	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
 	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
