@@ -792,6 +792,32 @@ func TestLinksToFeeds(t *testing.T) {
 	}
 }
 
+// The header of both apps leads operators to the map, and nobody else.
+func TestLinksToTheMap(t *testing.T) {
+	t.Parallel()
+	co := openCompany(t, "MAP_URL=http://map.example")
+	const link = `<a href="http://map.example/">Map</a>`
+	b := newBrowser(t)
+	order := co.sales.URL + "/orders/" + b.buy(t, co)
+	for _, address := range []string{co.sales.URL + "/", co.sales.URL + "/orders", order, co.customers.URL + "/signup", co.customers.URL + "/none"} {
+		b.get(t, address)
+		if strings.Contains(b.page, link) {
+			t.Errorf("%s leads a buyer to the map: %s", address, b.page)
+		}
+		b.send(t, http.MethodGet, address, nil, "X-Access", "open")
+		if !strings.Contains(b.page, link) {
+			t.Errorf("%s leads no operator to the map: %s", address, b.page)
+		}
+	}
+	for _, address := range []string{co.sales.URL + "/feeds/orders", co.customers.URL + "/feeds/customers", strings.Replace(order, "/orders/", "/trace/", 1)} {
+		b.send(t, http.MethodGet, address, nil, "X-Access", "open", "Accept", "text/html")
+		b.wants(t, 200, link)
+	}
+	b.send(t, http.MethodGet, co.sales.URL+"/feeds/orders", nil, "X-Access", "open", "Accept", "text/html")
+	id := order[len(order)-36:]
+	b.wants(t, 200, `<a href="/trace/`+id+`"><code>`+id+`</code></a>`)
+}
+
 // A refused page links to the login of operators, which leads back to the page.
 func TestLoginOnRefusals(t *testing.T) {
 	t.Parallel()

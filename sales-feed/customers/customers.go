@@ -55,18 +55,17 @@ var pages embed.FS
 // Route adds all routes of the app. The handlers of an account check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
 	settings.PublicURL = web.Site(r.PublicURL)
-	nav := []web.Link{
-		{Text: "Your account", URL: "/account"}, {Text: "Sign up", URL: "/signup"},
-		{Text: "Accounts", URL: "/customers", Operators: true}, {Text: "Feed", URL: "/feeds/customers"},
-		{Text: "To the shop", URL: string(settings.StorefrontURL) + "/"},
-	}
-	source.Route(r, log, nav, customersFeed(r.PublicURL))
+	nav := source.Links(r,
+		web.Link{Text: "Your account", URL: "/account"}, web.Link{Text: "Sign up", URL: "/signup"},
+		web.Link{Text: "Accounts", URL: "/customers", Operators: true}, web.Link{Text: "Feed", URL: "/feeds/customers"},
+		web.Link{Text: "To the shop", URL: string(settings.StorefrontURL) + "/"})
 	buyers, err := buyer.New(buyer.Customers, settings.StorefrontURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
 		return err
 	}
 	accounts := store{r.Pool, log}
 	source.Trace(r, shell.Title, nav, accounts.trace)
+	source.Route(r, log, nav, customersFeed(r.PublicURL))
 	h := &handler{accounts, settings.StorefrontURL, nav, countries(), buyers, newLinks(settings, accounts, r.Logger)}
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.form))
 	webserver.GET(r.Anybody, "/signup", webserver.Handle(h.form))

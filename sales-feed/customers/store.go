@@ -263,7 +263,7 @@ func (s *store) get(ctx context.Context, id uuid.UUID) (*customer.Customer, erro
 
 // list returns the listing's page of the accounts, newest first.
 func (s *store) list(ctx context.Context, l *web.Listing) (page web.List[*customer.Customer], err error) {
-	l.Find("customer", "id", "id")
+	l.Find("customer", "id", []string{"id"})
 	end, args := l.SQL("created_at", "id")
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()

@@ -106,7 +106,7 @@ func (h *handler) renderStorefront(c *gin.Context, by buyer.Party, chosen choice
 		view.AsGuest = len(orders.Items) > 0
 	}
 	c.Header("Cache-Control", "no-store") // it says as whom the visitor buys
-	render(c, statusOf(wrong), storefrontPage, "Electric cars, built to order", view)
+	h.render(c, statusOf(wrong), storefrontPage, "Electric cars, built to order", view)
 	return nil
 }
 
@@ -130,7 +130,7 @@ func (h *handler) renderReview(c *gin.Context, by buyer.Party, chosen choice, ke
 		return h.renderStorefront(c, by, chosen, wrong)
 	}
 	c.Header("Cache-Control", "no-store") // the page has a key that is valid for one order
-	render(c, statusOf(problem), reviewPage, "Review your order", struct {
+	h.render(c, statusOf(problem), reviewPage, "Review your order", struct {
 		buyerView
 		choice
 		Order   *shownOrder

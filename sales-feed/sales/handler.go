@@ -17,6 +17,7 @@ import (
 type handler struct {
 	store    store
 	settings Settings
+	nav      []web.Link // on all pages
 	buyers   *buyer.Side
 	logger   *slog.Logger
 }
@@ -163,7 +164,7 @@ func (h *handler) answer(c *gin.Context, status int, o *order.Order, by buyer.Pa
 		if l := o.Lines; len(l) == 1 && o.Status == order.Cancelled {
 			view.Again = choice{l[0].Model, l[0].Options, strconv.Itoa(l[0].Quantity)}.URL("/") + "#" + l[0].Model
 		}
-		render(c, status, orderPage, "Order "+view.Short, view)
+		h.render(c, status, orderPage, "Order "+view.Short, view)
 		return
 	}
 	c.Header("ETag", etag(o))

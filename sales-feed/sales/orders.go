@@ -111,7 +111,7 @@ func (s *store) list(ctx context.Context, f filter, buyers []uuid.UUID, l *web.L
 		l.Where("placed_at < ?", to)
 		l.Where("id < ?", firstID(to.Add(apart)))
 	}
-	l.Find("orders", "id", "id", "customer_id")
+	l.Find("orders", "id", []string{"id"}, "customer_id")
 	end, args := l.SQL("id")
 	ctx, cancel := context.WithTimeout(ctx, source.ReadTimeout)
 	defer cancel()
@@ -191,6 +191,6 @@ func (h *handler) list(c *gin.Context) error {
 	if page.All {
 		title = "Orders"
 	}
-	render(c, http.StatusOK, ordersPage, title, page)
+	h.render(c, http.StatusOK, ordersPage, title, page)
 	return nil
 }

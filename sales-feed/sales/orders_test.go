@@ -13,6 +13,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/web"
 )
 
 // stock writes n orders without a feed: one a minute up to noon of 23 November 2026, every third an Ohm and every fifth
@@ -160,9 +161,15 @@ func TestListFindsAnOrderAndItsCustomersOrders(t *testing.T) {
 	if _, err := s.pool.Exec(t.Context(), `update orders set customer_id = $1 where id = any($2)`, orders[0].CustomerID, []uuid.UUID{orders[4].ID, orders[129].ID}); err != nil {
 		t.Fatal(err)
 	}
+	stocked := orders[7].ID
+	orders[7].ID[15] = 7 // the others end alike
+	if _, err := s.pool.Exec(t.Context(), `update orders set id = $1 where id = $2`, orders[7].ID, stocked); err != nil {
+		t.Fatal(err)
+	}
 	all := []uuid.UUID{orders[0].ID, orders[4].ID, orders[129].ID}
 	for q, want := range map[string][]uuid.UUID{
 		orders[7].ID.String():                          {orders[7].ID},
+		web.Short(orders[7].ID):                        {orders[7].ID},
 		strings.ToUpper(orders[0].CustomerID.String()): all,
 		orders[0].CustomerID.String()[:13]:             all,
 		uuid.NewString():                               nil,

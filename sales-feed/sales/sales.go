@@ -50,17 +50,16 @@ func Migrations() []postgres.Migrations { return source.Migrations("sales") }
 //go:embed *.html
 var pages embed.FS
 
-var nav = []web.Link{{Text: "Cars", URL: "/"}, {Text: "Orders", URL: "/orders"}, {Text: "Feed", URL: "/feeds/orders"}}
-
 // Route adds all routes of the app. The handlers of a buyer's orders check the credential themselves.
 func Route(r *service.Router, log *publish.Log, settings Settings) error {
-	source.Route(r, log, nav, ordersFeed(r.PublicURL))
+	nav := source.Links(r, web.Link{Text: "Cars", URL: "/"}, web.Link{Text: "Orders", URL: "/orders"}, web.Link{Text: "Feed", URL: "/feeds/orders"})
 	buyers, err := buyer.New(buyer.Sales, settings.CustomersURL, settings.Buyer, settings.DataDir, r.Pool)
 	if err != nil {
 		return err
 	}
-	h := &handler{store{r.Pool, log}, settings, buyers, r.Logger}
+	h := &handler{store{r.Pool, log}, settings, nav, buyers, r.Logger}
 	source.Trace(r, shell.Title, nav, h.store.trace)
+	source.Route(r, log, nav, ordersFeed(r.PublicURL))
 	webserver.GET(r.Anybody, "/", webserver.Handle(h.storefront))
 	webserver.GET(r.Anybody, "/review", webserver.Handle(h.review))
 	r.Anybody.POST("/signin", webserver.Handle(h.signIn))
@@ -79,8 +78,8 @@ func (h *handler) models(c *gin.Context) {
 	web.JSON(c.Writer, c.Request, http.StatusOK, catalogue)
 }
 
-func render(c *gin.Context, status int, t *template.Template, title string, data any) {
-	webserver.Render(c, status, t, web.Page{Service: "Sales", Title: title, Nav: source.Nav(c, nav), Data: data, Alternates: []web.Link{
+func (h *handler) render(c *gin.Context, status int, t *template.Template, title string, data any) {
+	webserver.Render(c, status, t, web.Page{Service: "Sales", Title: title, Nav: source.Nav(c, h.nav), Data: data, Alternates: []web.Link{
 		{Text: "Edison Cars: orders", URL: "/feeds/orders.atom", Type: "application/atom+xml"},
 		{Text: "Edison Cars: orders", URL: "/feeds/orders.json", Type: "application/feed+json"},
 	}})

@@ -111,7 +111,7 @@ func (h *handler) signOut(c *gin.Context) error {
 }
 
 func (h *handler) send(c *gin.Context, handover buyer.Handover, page buyer.Page) error {
-	return h.buyers.Send(c, handover, "Sales", source.Nav(c, nav), page)
+	return h.buyers.Send(c, handover, "Sales", source.Nav(c, h.nav), page)
 }
 
 // handover receives a browser that has signed in or out at the customers app. A visitor who signed up is the customer with

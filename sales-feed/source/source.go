@@ -64,6 +64,14 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	return p.Serve(ctx)
 }
 
+// Links returns the links of all pages of the app, with that to the map, which is for operators.
+func Links(r *service.Router, links ...web.Link) []web.Link {
+	if r.MapURL != "" {
+		links = append(links, web.Link{Text: "Map", URL: r.MapURL + "/", Operators: true})
+	}
+	return links
+}
+
 // Nav returns the links of a page that the client may follow, with the current page marked.
 func Nav(c *gin.Context, links []web.Link) []web.Link {
 	links = slices.DeleteFunc(slices.Clone(links), func(l web.Link) bool {
@@ -91,9 +99,6 @@ func Route(r *service.Router, log *publish.Log, nav []web.Link, feeds ...feed.De
 
 // Trace adds what the app tells of an order or customer. nav are the links on its pages.
 func Trace(r *service.Router, title string, nav []web.Link, ask func(context.Context, uuid.UUID) (trace.Part, error)) {
-	if r.MapURL != "" {
-		nav = append(slices.Clone(nav), web.Link{Text: "Map", URL: r.MapURL + "/"})
-	}
 	layout := func(_ *http.Request, page string, data any) web.Page {
 		return web.Page{Service: title, Title: page, Nav: nav, Data: data}
 	}

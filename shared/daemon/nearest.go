@@ -1,11 +1,29 @@
 package daemon
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
-// Nearest returns the candidate that word most likely misspells, or "" if it resembles none: up to two letters of it
-// may be wrong, missing, too many or swapped, of a word shorter than six letters one. Case does not matter.
+// Nearest returns the candidate that word most likely misspells or abbreviates, or "" if it resembles none: up to two
+// letters of it may be wrong, missing, too many or swapped, of a word shorter than six letters one; or it is the
+// beginning, of three letters or more, of one candidate alone. Case does not matter.
 func Nearest(word string, candidates []string) string {
-	return within(min(len(word)/3, 2), word, candidates)
+	return cmp.Or(within(min(len(word)/3, 2), word, candidates), begun(word, candidates))
+}
+
+// begun returns the only candidate that begins with the word, or "".
+func begun(word string, candidates []string) (found string) {
+	for _, c := range candidates {
+		if len(word) < 3 || len(word) > len(c) || !strings.EqualFold(c[:len(word)], word) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = c
+	}
+	return found
 }
 
 // within returns the candidate of the least distance, at most that many letters, or "".

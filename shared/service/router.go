@@ -39,6 +39,7 @@ type Router struct {
 	MapURL string
 
 	title  string
+	traces bool // the process has the pages of Trace
 	feeds  FeedSettings
 	access *access.Access
 }
@@ -90,10 +91,15 @@ func (r *Router) look(c *gin.Context) web.Page {
 // Health adds /livez and /readyz, which are open to everybody; see [webserver.Health].
 func (r *Router) Health(ready func(context.Context) error) { webserver.Health(r.Anybody, ready) }
 
-// Publish adds the feeds of the log, and returns their source. nav are the links on their pages.
+// Publish adds the feeds of the log, and returns their source. nav are the links on their pages. After [Router.Trace], the
+// ids on their pages are links, too.
 func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) *feedhttp.Source {
+	way := ""
+	if r.traces {
+		way = "/trace/"
+	}
 	source := feedhttp.New(log, feedhttp.Options{
-		PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
+		Trace: way, PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
 		MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits, Logger: r.Logger,
 	}, feeds...)
 	for _, path := range []string{"/feeds", "/feeds/:feed", "/feeds/:feed/newer", "/feeds/:feed/jump", "/feeds/:feed/:id", "/problems/history-diverged"} {

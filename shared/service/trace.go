@@ -29,6 +29,7 @@ type traced struct {
 // Trace adds GET /api/trace/{id} and the page /trace/{id}, which operators may read: what the process knows of an order.
 // layout returns the page around it.
 func (r *Router) Trace(layout func(r *http.Request, title string, data any) web.Page, ask func(r *http.Request, id uuid.UUID) (trace.Part, error)) {
+	r.traces = true
 	read := func(c *gin.Context) (id uuid.UUID, p trace.Part, err error) {
 		if id, err = uuid.Parse(c.Param("id")); err != nil {
 			return id, p, web.Errorf(http.StatusNotFound, "An order, customer, build or shipment has a UUID of 36 characters.")

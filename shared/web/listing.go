@@ -16,7 +16,7 @@ import (
 
 // A Listing is the part of a list that a request asks for, newest first:
 //
-//	q=ID        the rows with the id, or with one that begins with these 8 or more hex digits
+//	q=ID        the rows with the id, or with one that begins with these 8 or more hex digits, or that [Short] shows as these 8
 //	before=KEY  the rows older than the one with the key
 //	after=KEY   the rows newer than that
 //	limit=N     at most so many rows
@@ -30,7 +30,8 @@ type Listing struct {
 
 	path        string
 	query       url.Values
-	first, last uuid.UUID // of the ids that begin with Q
+	first, last uuid.UUID // what Q can begin
+	short       string    // what Q can be the short form of, or ""
 	key         []any     // of the row beside the page; none on the first page
 	newer       bool
 	where       []string
@@ -108,15 +109,18 @@ func (l *Listing) readQ(numbered bool) error {
 	if n := len(digits); n >= 8 && n <= 32 {
 		var err error
 		if l.first, err = uuid.Parse(digits + strings.Repeat("0", 32-n)); err == nil {
+			if n == 8 {
+				l.short = digits
+			}
 			l.last, err = uuid.Parse(digits + strings.Repeat("f", 32-n))
 			if err == nil {
 				return nil
 			}
 		}
 	}
-	takes := "an id, or its first 8 or more hex digits"
+	takes := "an id, its first 8 or more hex digits, or its last 8"
 	if numbered {
-		takes = "a number of up to 7 digits, an id, or its first 8 or more hex digits"
+		takes = "a number of up to 7 digits, an id, its first 8 or more hex digits, or its last 8"
 	}
 	return Errorf(http.StatusBadRequest, "The parameter q takes %s.", takes)
 }
@@ -134,14 +138,15 @@ func (l *Listing) Where(condition string, args ...any) {
 // made in the same minute.
 const maxFound = 10_000
 
-// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it.
-func (l *Listing) Find(table, primary string, columns ...string) {
+// Find adds the condition of Q, if it is an id: one of the columns, each with an index, has it. Those of the columns that
+// pages show in the short form also have an index on right(column::text, 8).
+func (l *Listing) Find(table, primary string, shown []string, others ...string) {
 	if l.Q == "" || l.Number > 0 {
 		return
 	}
 	var found []string
 	var args []any
-	for _, column := range columns {
+	for _, column := range slices.Concat(shown, others) {
 		if l.first == l.last {
 			found = append(found, fmt.Sprintf(`select %s from %s where %s = ?`, primary, table, column))
 			args = append(args, l.first)
@@ -149,6 +154,12 @@ func (l *Listing) Find(table, primary string, columns ...string) {
 		}
 		found = append(found, fmt.Sprintf(`(select %s from %s where %s between ? and ? order by %[3]s limit ?)`, primary, table, column))
 		args = append(args, l.first, l.last, maxFound)
+	}
+	if l.short != "" {
+		for _, column := range shown {
+			found = append(found, fmt.Sprintf(`select %s from %s where right(%s::text, 8) = ?`, primary, table, column))
+			args = append(args, l.short)
+		}
 	}
 	l.Where(primary+" in ("+strings.Join(found, " union all ")+")", args...)
 }

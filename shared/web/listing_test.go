@@ -22,6 +22,8 @@ func TestListing(t *testing.T) {
 		"q=" + strings.ToUpper(id):                 " where id in (select id from t where id = $1 union all select id from t where of_id = $2) order by at desc, id desc limit 51",
 		"q=0190a5f3-7c": " where id in ((select id from t where id between $1 and $2 order by id limit $3) union all " +
 			"(select id from t where of_id between $4 and $5 order by of_id limit $6)) order by at desc, id desc limit 51",
+		"q=0190A5F3": " where id in ((select id from t where id between $1 and $2 order by id limit $3) union all " +
+			"(select id from t where of_id between $4 and $5 order by of_id limit $6) union all select id from t where right(id::text, 8) = $7) order by at desc, id desc limit 51",
 		"q=0190a5f": "", "q=battery-module": "", "q=" + id + "0": "", "q=--------": "", "q=7": "", "limit=0": "", "limit=1001": "", "limit=1&limit=1": "", "before=1": "", "before=," + id: "",
 		"before=2026-11-23T08:00:00Z," + id + "&after=2026-11-23T08:00:00Z," + id: "",
 	} {
@@ -32,7 +34,7 @@ func TestListing(t *testing.T) {
 			}
 			continue
 		}
-		l.Find("t", "id", "id", "of_id")
+		l.Find("t", "id", []string{"id"}, "of_id")
 		if got, _ := l.SQL("at", "id"); got != want {
 			t.Errorf("%s: %s", query, got)
 		}

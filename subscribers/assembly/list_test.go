@@ -73,7 +73,7 @@ func TestFindBuild(t *testing.T) {
 	if _, err := p.pool.Exec(t.Context(), `vacuum analyze`); err != nil {
 		t.Fatal(err)
 	}
-	for _, query := range []string{"q=" + id.String(), "q=" + id.String()[:13], "q=" + order.String()[:8], "q=" + order.String(), "", "status=planned", "status=cancelled", "before=2026-11-23T01:00:00Z," + id.String()} {
+	for _, query := range []string{"q=" + id.String(), "q=" + id.String()[:13], "q=" + order.String()[:8], "q=" + order.String(), "q=" + id.String()[28:], "q=" + order.String()[28:], "", "status=planned", "status=cancelled", "before=2026-11-23T01:00:00Z," + id.String()} {
 		costs := pgtest.Explain(t, p.pool, func(pool *pgxpool.Pool) error {
 			found, err := list(httptest.NewRequest("GET", "/builds?"+query, nil), pool, pageBuilds)
 			if len(query) > 20 && query[0] == 'q' && (len(found.Items) != 1 || found.Items[0].ID != id) {

@@ -57,7 +57,7 @@ func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[*row]
 	if of != nil {
 		l.Where("order_id = ?", of)
 	}
-	l.Find("build", "id", "id", "order_id")
+	l.Find("build", "id", []string{"id", "order_id"})
 	end, args := l.SQL("updated_at", "id")
 	rows, _ := db.Query(r.Context(), `select `+columns+` from build`+end, args...)
 	builds, err := pgx.CollectRows(rows, scanRow)

@@ -60,7 +60,7 @@ func TestPages(t *testing.T) {
 	if len(seen) != 90_000 {
 		t.Errorf("%d rows", len(seen))
 	}
-	for query, want := range map[string]int64{"q=30010": 30010, "q=030010": 30010, "q=" + of(30010): 30010, "q=" + of(30010)[:9]: 30010, "kind=credit_note": 60000, "before=100": 99, "kind=invoice&before=000100": 99, "after=100": 150, "": 60000} {
+	for query, want := range map[string]int64{"q=30010": 30010, "q=030010": 30010, "q=" + of(30010): 30010, "q=" + of(30010)[:9]: 30010, "q=" + of(30010)[28:]: 30010, "kind=credit_note": 60000, "before=100": 99, "kind=invoice&before=000100": 99, "after=100": 150, "": 60000} {
 		costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
 			r := httptest.NewRequest("GET", "/?"+query, nil)
 			found, err := listDocuments(r, pool, pageLimit)
@@ -75,7 +75,7 @@ func TestPages(t *testing.T) {
 			}
 		}
 	}
-	for _, query := range []string{"", "q=" + of(30010), "before=2026-11-23T01:00:00Z," + of(30010), "after=2026-11-23T01:00:00Z," + of(30010)} {
+	for _, query := range []string{"", "q=" + of(30010), "q=" + of(30010)[28:], "before=2026-11-23T01:00:00Z," + of(30010), "after=2026-11-23T01:00:00Z," + of(30010)} {
 		costs := pgtest.Explain(t, pool, func(pool *pgxpool.Pool) error {
 			found, err := waitingOrders(httptest.NewRequest("GET", "/waiting?"+query, nil), pool, pageLimit)
 			if n := len(found.Items); query != "" && query[0] == 'q' && n != 1 || n == 0 {

@@ -96,7 +96,7 @@ func listDocuments(r *http.Request, db *pgxpool.Pool, length int64) (found web.L
 	if l.Number > 0 {
 		l.Where("d.number = ?", l.Number)
 	}
-	l.Find("document", "number", "order_id")
+	l.Find("document", "number", []string{"order_id"})
 	end, args := l.SQL("d.number")
 	rows, _ := db.Query(r.Context(), `select `+documentColumns+documents+end, args...)
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[document])
@@ -146,7 +146,7 @@ func waitingOrders(r *http.Request, db *pgxpool.Pool, length int64) (found web.L
 		return found, err
 	}
 	l.Where("not isempty(missing)") // the condition of the partial index
-	l.Find("orders", "id", "id")
+	l.Find("orders", "id", []string{"id"})
 	end, args := l.SQL("placed_at", "id")
 	rows, _ := db.Query(r.Context(), `
 		select id, placed_at, total_cents, currency, customer_id, exists (select from deleted_customer d where d.id = customer_id) from orders`+end, args...)

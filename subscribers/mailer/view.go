@@ -93,7 +93,7 @@ func readRows(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[r
 	} else if state != "" {
 		return found, web.Errorf(http.StatusBadRequest, "The parameter state takes one of %s.", strings.Join(states, ", "))
 	}
-	l.Find("mail", "order_id", "order_id", "customer_id")
+	l.Find("mail", "order_id", []string{"order_id"}, "customer_id")
 	end, args := l.SQL("m.placed_at", "m.order_id")
 	rows, _ := db.Query(r.Context(), selectListed+end, args...)
 	all, err := pgx.CollectRows(rows, scanRow)

@@ -84,7 +84,7 @@ func list(r *http.Request, db *pgxpool.Pool, length int64) (found web.List[parce
 	if of != nil {
 		l.Where("order_id = ?", of)
 	}
-	l.Find("shipment", "id", "id", "order_id", "customer_id")
+	l.Find("shipment", "id", []string{"id", "order_id"}, "customer_id")
 	end, args := l.SQL("updated_at", "id")
 	rows, _ := db.Query(r.Context(), parcels+end, args...)
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[parcel])

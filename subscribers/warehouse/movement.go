@@ -91,7 +91,7 @@ func readMovements(r *http.Request, db *pgxpool.Pool, part string) (list movemen
 	if l.Number > 0 {
 		l.Where("purchase = ?", l.Number)
 	}
-	l.Find("movement", "id", "order_id")
+	l.Find("movement", "id", []string{"order_id"})
 	end, args := l.SQL("id")
 	rows, _ := db.Query(r.Context(), `
 		select id, part, moved_at, order_id, purchase, on_hand, reserved, on_order, on_hand_after, reserved_after, on_order_after from movement`+end, args...)

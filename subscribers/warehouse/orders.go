@@ -32,7 +32,7 @@ func readOrders(r *http.Request, db *pgxpool.Pool) (list web.List[openOrder], er
 		}
 		l.Where("exists (select from reservation r where r.order_id = orders.id and r.part = ? and r.quantity > 0)", part)
 	}
-	l.Find("orders", "id", "id")
+	l.Find("orders", "id", []string{"id"})
 	end, args := l.SQL("id")
 	args = append(args, part)
 	rows, _ := db.Query(r.Context(), `

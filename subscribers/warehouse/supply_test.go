@@ -193,7 +193,7 @@ func TestLists(t *testing.T) {
 			t.Errorf("purchases %s: %+v, %v", q, found, err)
 		}
 	}
-	for q, want := range map[string]int{"2": 2, entry(t, 1, 1, "").ID.String(): 6, entry(t, 1, 1, "").ID.String()[:13]: 6} {
+	for q, want := range map[string]int{"2": 2, entry(t, 1, 1, "").ID.String(): 6, entry(t, 1, 1, "").ID.String()[:13]: 6, entry(t, 1, 1, "").ID.String()[28:]: 6} {
 		if found := movements(t, pool, "q="+q, ""); len(found.Items) != want {
 			t.Errorf("movements of %s: %+v", q, found)
 		}

@@ -74,12 +74,12 @@ func (l List[Row]) Check(t *testing.T, db *pgxpool.Pool) {
 	})
 }
 
-// find checks that the row, and no other, is found by each of its ids and by the beginning of its first one. It returns
-// the queries.
+// find checks that the row, and no other, is found by each of its ids, by the beginning of its first one and by what
+// pages show of that. It returns the queries.
 func (l List[Row]) find(t *testing.T, db *pgxpool.Pool, row Row) (queries []string) {
 	t.Helper()
 	ids := l.IDs(row)
-	queries = append(queries, "q="+ids[0].String()[:13])
+	queries = append(queries, "q="+ids[0].String()[:13], "q="+web.Short(ids[0]))
 	for _, id := range ids {
 		queries = append(queries, "q="+id.String())
 	}

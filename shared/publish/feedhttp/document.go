@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,7 +131,7 @@ func (s *Source) etag(r *request, sp *span) string {
 	}
 	by := []any{r.described.rendering[r.Name]}
 	if r.mediaType == feed.TypeHTML {
-		by = append(by, s.Brand, s.Name, s.Nav)
+		by = append(by, s.Brand, s.Name, s.Nav, s.Trace)
 	}
 	erasures := int64(0)
 	if r.Personal {
@@ -161,6 +162,7 @@ type shownEntry struct {
 	Title, URL string
 	HTML       template.HTML
 	Versions   string // URL
+	Trace      string // path, or ""
 }
 
 // Short returns the end of the entity's id.
@@ -168,6 +170,24 @@ func (e shownEntry) Short() string { return web.Short(e.ID) }
 
 // Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted, e.Erased) }
+
+// trace returns the path of the page of what the service knows of an entity, or "".
+func (s *Source) trace(id uuid.UUID) string {
+	if s.Trace == "" {
+		return ""
+	}
+	return s.Trace + id.String()
+}
+
+var idInCode = regexp.MustCompile(`<code>([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})</code>`)
+
+// linkIDs makes links of the ids in the HTML of an entry.
+func (s *Source) linkIDs(html string) string {
+	if s.Trace == "" {
+		return html
+	}
+	return idInCode.ReplaceAllString(html, `<a href="`+template.HTMLEscapeString(s.Trace)+`$1"><code>$1</code></a>`)
+}
 
 // page renders the document as HTML.
 func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
@@ -196,13 +216,13 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		data.Newer = s.PublicURL + r.path + "/newer?before=" + r.cursor.String()
 	}
 	for _, e := range d.Entries {
-		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID)}
+		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID), Trace: s.trace(e.ID)}
 		if e.Erased {
 			entry.Title = "Erased"
 		}
 		if !e.Deleted {
 			shown := d.Words(e)
-			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(shown.HTML) // the source vouches for this HTML
+			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(s.linkIDs(shown.HTML)) // the source vouches for this HTML
 		}
 		data.Entries = append(data.Entries, entry)
 	}

@@ -151,7 +151,7 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 	}
 	by := []any{html, s.described.Load().rendering[d.Name]}
 	if html {
-		by = append(by, s.Brand, s.Name, s.Nav, s.PublicURL, d.Title)
+		by = append(by, s.Brand, s.Name, s.Nav, s.Trace, s.PublicURL, d.Title)
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %d %d", by, list[0].Cursor, len(list), erased))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
@@ -171,11 +171,12 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 	data := struct {
 		ID                                uuid.UUID
 		Title, URL, Feed, FeedTitle, Self string
+		Trace                             string
 		Versions                          []shownVersion
 		Newest                            int64
 		Cut                               bool
 	}{
-		ID: id, Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
+		ID: id, Trace: s.trace(id), Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
 		Self: s.versionsURL(d.Name, id), Newest: list[0].Version, Cut: list[len(list)-1].Version > 1,
 	}
 	if list[0].Erased {

@@ -278,3 +278,30 @@ func TestNewestPageIsLive(t *testing.T) {
 		}
 	}
 }
+
+// Where the service has pages of what it knows of an id, the ids on pages are links to them, but not those in documents.
+func TestIDsAreLinks(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	id, buyer := numbered(1), numbered(7).String()
+	appendAll(t, l, []publish.Entry{thing(id, 1)})
+	d := description
+	d.Show = func(e feed.Entry) (feed.Shown, error) {
+		return feed.Shown{Title: "Thing", HTML: "<p>of <code>" + buyer + "</code>, for <code>4200</code></p>"}, nil
+	}
+	path := "/feeds/things/" + id.String()
+	for _, trace := range []string{"", "/trace/"} {
+		server := httptest.NewServer(New(l, Options{PublicURL: "http://source.example", Trace: trace}, d))
+		t.Cleanup(server.Close)
+		for _, x := range []struct{ path, accept, id string }{
+			{"/feeds/things", browser, id.String()}, {"/feeds/things", browser, buyer}, {"/feeds/things?snapshot=0", browser, buyer}, {path, browser, id.String()},
+			{"/feeds/things", feed.TypeJSON, buyer}, {"/feeds/things", feed.TypeAtom, buyer},
+		} {
+			_, body := get(t, server, "GET", x.path, "Accept", x.accept)
+			linked := strings.Contains(body, `<a href="/trace/`+x.id+`"><code>`+x.id+`</code></a>`)
+			if !strings.Contains(body, x.id) || linked != (trace != "" && x.accept == browser) || strings.Contains(body, "/trace/4200") {
+				t.Errorf("%q: %s as %s: a link: %t\n%s", trace, x.path, x.accept, linked, body)
+			}
+		}
+	}
+}

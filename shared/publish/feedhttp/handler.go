@@ -30,6 +30,7 @@ type Options struct {
 	Brand     string        // shown before Name on the pages; may be empty
 	Name      string        // of the service, on the pages; defaults to Feeds
 	Nav       []web.Link    // of the pages
+	Trace     string        // path to which an id is added for a page of what the service knows of it: /trace/; empty means that there is none
 	MaxAge    time.Duration // how long caches may answer for documents that may change, in whole seconds; 0 means that they revalidate each time
 	Private   bool          // readers need a token, so no shared cache keeps what they get
 	Limits    web.Limits    // of what readers may hold at once; the zero value means the defaults

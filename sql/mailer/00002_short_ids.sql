@@ -1,0 +1,3 @@
+-- +goose Up
+-- For the search by the end of an id, as pages show it.
+create index on mail (right(order_id::text, 8));
