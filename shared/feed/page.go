@@ -67,8 +67,8 @@ type SnapshotPlace struct {
 }
 
 // Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer
-// than an erasure. A bad entry that comes later is there beside it, as one of that version at least. Malformed entries
-// are bad, and those that bad reports, if it is not nil; it is asked only about entities that have several entries on
+// than an erasure. Superseded entries are left out. A bad entry that comes later is there beside it, as one of that
+// version at least. Malformed entries are bad, and those that bad reports, if it is not nil; it is asked only about entities that have several entries on
 // the page.
 func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
@@ -80,6 +80,9 @@ func (p *Page) Latest(bad func(Entry) bool) []Entry {
 		}
 	}
 	for i, e := range p.Entries {
+		if e.Superseded {
+			continue
+		}
 		if e.Malformed() != nil || !e.Erased && bad != nil && times[e.ID] > 1 && bad(e) {
 			worst[e.ID] = i
 			continue

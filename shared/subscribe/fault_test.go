@@ -289,6 +289,9 @@ func (s *source) restored(t rapid.TB, position int) {
 		with gone as (delete from feed_entry where position > $1)
 		update feed set marked_position = 0`, position)
 	s.history = s.history[:position]
+	s.mu.Lock()
+	s.superseded = nil // the backup is from before a compaction
+	s.mu.Unlock()
 	clear(s.versions)
 	for _, e := range s.history {
 		s.versions[e.ID] = e.Version
