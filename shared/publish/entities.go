@@ -38,6 +38,9 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 				upTo = at.Head.Position
 			}
 			found.Entries, err = l.readEntities(ctx, tx, name, after, limit+1, upTo)
+			if err == nil {
+				err = at.Head.Compaction.of(found.Entries)
+			}
 			if n := len(found.Entries); n > limit {
 				found.Entries, found.More = found.Entries[:limit], true
 			}
