@@ -62,12 +62,10 @@ type source struct {
 	history  []publish.Entry
 	versions map[uuid.UUID]int64 // of deleted things too
 
-	mu         sync.Mutex
-	engine     http.Handler
-	asked      []exchange
-	superseded map[int64]bool                                                    // positions of entries that are shown as such; nil means that the source was not compacted
-	compacted  feed.Cursor                                                       // the head then
-	tamper     func(w http.ResponseWriter, r *http.Request, honest http.Handler) // nil means honest
+	mu     sync.Mutex
+	engine http.Handler
+	asked  []exchange
+	tamper func(w http.ResponseWriter, r *http.Request, honest http.Handler) // nil means honest
 }
 
 // An exchange is a request and the status of its answer.
@@ -133,9 +131,9 @@ func (s *source) serve(t testing.TB, addr string) {
 		}()
 		if tamper != nil {
 			r.Header.Del("Accept-Encoding") // what is tampered with must be readable
-			tamper(seen, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.compacting(w, r, engine) }))
+			tamper(seen, r, engine)
 		} else {
-			s.compacting(seen, r, engine)
+			engine.ServeHTTP(seen, r)
 		}
 	}))
 	s.Listener.Close()
