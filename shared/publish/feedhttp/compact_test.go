@@ -216,7 +216,7 @@ type skipper struct {
 	compacted feed.Cursor
 	erased    map[uuid.UUID]bool
 	rows      map[uuid.UUID]string // the finished copy
-	coming    map[uuid.UUID]string // that of a resync; nil: there is none
+	coming    map[uuid.UUID]string // that of a resync; nil means that there is none
 }
 
 func newSkipper(source func() http.Handler, limit int, bySnaps bool) *skipper {
