@@ -85,7 +85,7 @@ func TestNothingSuperseded(t *testing.T) {
 	}
 }
 
-// An item that says of itself that it is superseded, and more, is malformed, or an erasure. A page with superseded
+// An item that is superseded and says more is malformed, or an erasure. A page with superseded
 // entries has to say what a restore could take away.
 func TestParseOfSuperseded(t *testing.T) {
 	t.Parallel()

@@ -107,15 +107,15 @@ func (l *Log) Compact(ctx context.Context, name string, olderThan time.Duration)
 	return freed, err
 }
 
-// compactStep does one step, and reports whether there is more to do. size becomes the size of the log's table. With
-// now(), the time of this machine keeps a clock of the database that is ahead from making entries old.
+// compactStep does one step, and reports whether there is more to do. size becomes the size of the log's table. Where
+// the clock of the database is ahead of this machine's by more than a minute, entries have to be older by that.
 func (l *Log) compactStep(ctx context.Context, conn *pgx.Conn, name string, olderThan time.Duration, freed *Freed, size *int64) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, compactTimeout)
 	defer cancel()
 	var looked, entries, bytes *int64
 	err = conn.QueryRow(ctx, `
 		select looked, compacted, bytes, pg_table_size('feed_entry')
-		  from feed_compact_step($1, $2::interval + greatest(interval '0', now() - $3::timestamptz), $4)`,
+		  from feed_compact_step($1, $2::interval + greatest(interval '0', now() - interval '1 minute' - $3::timestamptz), $4)`,
 		name, olderThan, time.Now(), maxCompacted).Scan(&looked, &entries, &bytes, size)
 	if err != nil || looked == nil {
 		return false, err
