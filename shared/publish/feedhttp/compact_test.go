@@ -107,7 +107,7 @@ func TestRetention(t *testing.T) {
 	if _, body := get(t, server, "GET", "/feeds"); !strings.Contains(body, `"retention":{"superseded":"720h0m0s"}`) {
 		t.Errorf("a feed that is compacted: %s", body)
 	}
-	if _, body := get(t, server, "GET", "/feeds", "Accept", "text/html"); !strings.Contains(body, "kept for 720h0m0s") {
+	if _, body := get(t, server, "GET", "/feeds", "Accept", "text/html"); !strings.Contains(body, "content for 720h0m0s") {
 		t.Errorf("a feed that is compacted: %s", body)
 	}
 }
