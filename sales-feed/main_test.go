@@ -87,9 +87,9 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	common := []string{"sales-feed token [--operator | --feeds orders,builds] NAME", "sales-feed customers", "sales-feed serve", "\n  ACCESS ", "\n  HOSTS ", "\n  TOKENS ", "\n  TOKENS_FILE ", "\n  TLS_CERT_FILE ", "\n  TLS_KEY_FILE ", "\n  TRUSTED_PROXIES ", "\n  ACCESS_LOG ", "\n  DATABASE_URL "}
 	for args, own := range map[string][]string{
-		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  CUSTOMERS_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
-		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  STOREFRONT_URL ", "\n  SMTP_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
-		"serve --help":     {"Settings of serve ", "127.0.0.1:8082", "\n  ERASED_FILE ", "\n  FEED_MAX_AGE "},
+		"--help":           {"Settings of sales ", "127.0.0.1:8080", "\n  COMPACT_AFTER ", "\n  CUSTOMERS_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
+		"customers --help": {"Settings of customers ", "127.0.0.1:8081", "\n  COMPACT_AFTER ", "\n  STOREFRONT_URL ", "\n  SMTP_URL ", "\n  BUYER_KEY ", "\n  BUYER_KEY_FILE "},
+		"serve --help":     {"Settings of serve ", "127.0.0.1:8082", "\n  ERASED_FILE ", "\n  FEED_MAX_AGE ", "\n  COMPACT_AFTER "},
 	} {
 		var out bytes.Buffer
 		_ = run(t.Context(), strings.Fields(args), nil, &out)

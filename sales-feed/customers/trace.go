@@ -26,8 +26,11 @@ func (s *store) trace(ctx context.Context, id uuid.UUID) (p trace.Part, err erro
 			text = "account erased"
 		case e.Deleted: // what it was is erased
 			continue
+		case e.Superseded: // what it said is not kept
+			c = later
 		case json.Unmarshal(e.Entity, &c) != nil:
-		case e.Version == 1:
+		}
+		if !e.Deleted && e.Version == 1 {
 			text = "signed up"
 		}
 		if i > 0 && later.EmailConfirmed && !c.EmailConfirmed {

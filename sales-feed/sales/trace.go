@@ -21,6 +21,9 @@ func (s *store) trace(ctx context.Context, id uuid.UUID) (p trace.Part, err erro
 		return p, err
 	}
 	for _, e := range entries {
+		if e.Superseded && e.Version == 1 { // what it said is not kept
+			p.Steps = append(p.Steps, trace.Step{At: e.Updated, Text: "order placed", Path: "/orders/" + id.String()})
+		}
 		var o order.Order
 		if err := json.Unmarshal(e.Entity, &o); err != nil || e.Deleted {
 			continue

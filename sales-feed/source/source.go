@@ -52,7 +52,9 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 	if err := migrate.Complete(ctx, p.Pool, a.Migrations...); err != nil { // without keys, a repeated request is done twice
 		return err
 	}
-	log, err := publish.Open(ctx, p.Pool, publish.Options{Logger: logger, Erasures: a.Erasures})
+	log, err := publish.Open(ctx, p.Pool, publish.Options{
+		Logger: logger, Erasures: a.Erasures, CompactAfter: time.Duration(settings.CompactAfter),
+	})
 	if err != nil {
 		return err
 	}

@@ -72,9 +72,9 @@ func Of[T any]() *Contract {
 	return &Contract{newRule(reflect.TypeFor[T](), "", "")}
 }
 
-// Check returns an [Error], or nil if the entry is a tombstone or its entity meets the contract.
+// Check returns an [Error], or nil if the entry is a tombstone or superseded, or its entity meets the contract.
 func (c *Contract) Check(e feed.Entry) error {
-	if e.Deleted {
+	if e.Deleted || e.Superseded {
 		return nil
 	}
 	if len(e.Entity) > maxSize {

@@ -22,13 +22,16 @@ import (
 //	updated     the time of the version: RFC 3339, UTC, in microseconds
 //	deleted     whether the entity was deleted
 //	erased      true if the entity was erased: later messages with its id are void; left out otherwise
+//	superseded  true if the entry has no content any more, since the entity has a newer version, which follows; left out
+//	            otherwise. Consumers skip the message: it is no deletion
 //	after       the place in the feed where the page starts
 //	cursor      a place in the feed at or before the end of the entry: a consumer with this message and all earlier ones
 //	            can continue from there. On the last message of a page it is the place after the entry, else after
 //	generation  1, or more if the feed is sent again from its first entry: the source has another history, a resync was
 //	            requested, or the relay ended before it recorded that the first page was confirmed
 //
-// The message id stays the same when an entry is sent again, and differs in another history.
+// The message id stays the same when an entry is sent again, unless it is a deletion that was superseded meanwhile, and
+// differs in another history.
 func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) []amqp.Publishing {
 	all := make([]amqp.Publishing, len(page.Entries))
 	for i := range page.Entries {
@@ -47,6 +50,9 @@ func Messages(name string, generation int64, from feed.Cursor, page *feed.Page) 
 		if e.Erased {
 			all[i].Headers["erased"] = true
 		}
+		if e.Superseded {
+			all[i].Headers["superseded"] = true
+		}
 	}
 	return all
 }
@@ -57,9 +63,13 @@ func MessageID(name string, e *feed.Entry) uuid.UUID {
 }
 
 // body returns the published entity with its id as first member, external_id. An entity that has a member external_id,
-// or whose first member is entity, becomes the value of a member entity. The body of a tombstone has the version.
+// or whose first member is entity, becomes the value of a member entity. The body of a tombstone, and of a superseded
+// entry, has the version.
 func body(e *feed.Entry) []byte {
 	head := fmt.Appendf(nil, bodyHead, e.ID)
+	if e.Superseded {
+		return fmt.Appendf(head, `,"version":%d,"superseded":true}`, e.Version)
+	}
 	if e.Deleted {
 		erased := ""
 		if e.Erased {
@@ -114,8 +124,15 @@ func read(name string, d *amqp.Delivery) (m subscribe.Message, err error) {
 	if _, has := d.Headers["erased"]; has {
 		err = header(d, "erased", &m.Erased)
 	}
-	if err == nil && m.Erased && !m.Deleted {
+	if _, has := d.Headers["superseded"]; has && err == nil {
+		err = header(d, "superseded", &m.Superseded)
+	}
+	switch {
+	case err != nil:
+	case m.Erased && !m.Deleted:
 		err = errors.New("it is erased and not deleted")
+	case m.Superseded && m.Deleted:
+		err = errors.New("it is superseded and deleted")
 	}
 	if err != nil {
 		return m, err
@@ -158,7 +175,7 @@ func readBody(m *subscribe.Message, body []byte) (err error) {
 		return errors.New("its external_id is no UUID")
 	}
 	rest := body[id+36+1:]
-	if m.Deleted {
+	if m.Deleted || m.Superseded {
 		return nil
 	}
 	if wrapped, ok := bytes.CutPrefix(rest, []byte(bodyEntity)); ok {

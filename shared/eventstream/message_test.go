@@ -34,16 +34,17 @@ func delivered(p amqp.Publishing) amqp.Delivery {
 // What goes out comes back, and says where its page starts and where it ends.
 func TestThereAndBack(t *testing.T) {
 	t.Parallel()
-	from, behind := feed.At(7, feed.Digest{1}), feed.At(10, feed.Digest{2})
+	from, behind := feed.At(7, feed.Digest{1}), feed.At(11, feed.Digest{2})
 	page := &feed.Page{Cursor: behind, Entries: []feed.Entry{
 		{Position: 8, ID: numbered(1), Version: 2, Updated: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), Entity: []byte(`{"id":1}`)},
 		{Position: 9, ID: numbered(1), Version: 3, Updated: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC), Deleted: true},
-		{Position: 10, ID: numbered(2), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 7, 0, time.UTC), Deleted: true, Erased: true, Cursor: behind},
+		{Position: 10, ID: numbered(2), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 7, 0, time.UTC), Deleted: true, Erased: true},
+		{Position: 11, ID: numbered(3), Version: 1, Updated: time.Date(2026, 1, 2, 3, 4, 8, 0, time.UTC), Superseded: true, Cursor: behind},
 	}}
 	for i, p := range Messages("things", 3, from, page) {
 		want := subscribe.Message{Entry: page.Entries[i], After: from, Generation: 3}
 		got := Parse("things", delivered(p))
-		if got.Acknowledge = nil; !reflect.DeepEqual(got, want) || got.Ends() != (i == 2) {
+		if got.Acknowledge = nil; !reflect.DeepEqual(got, want) || got.Ends() != (i == 3) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
@@ -54,6 +55,14 @@ func TestThereAndBack(t *testing.T) {
 	erased.Headers["erased"] = true
 	if got := Parse("things", delivered(erased)); got.Err == nil {
 		t.Error("a message that is erased and not deleted is taken")
+	}
+	superseded := Messages("things", 3, from, page)[3]
+	if body := string(superseded.Body); body != `{"external_id":"`+numbered(3).String()+`","version":1,"superseded":true}` {
+		t.Errorf("the body of a superseded entry is %s", body)
+	}
+	superseded.Headers["deleted"] = true
+	if got := Parse("things", delivered(superseded)); got.Err == nil {
+		t.Error("a message that is superseded and deleted is taken")
 	}
 }
 

@@ -30,12 +30,13 @@ type atomDocument struct {
 }
 
 type atomPage struct {
-	Snapshot *Cursor `xml:"snapshot,attr,omitempty"` // then without Cursor, Sealed and UpToDate
-	Cursor   *Cursor `xml:"cursor,attr,omitempty"`
-	Next     string  `xml:"next,attr"`
-	Sealed   *bool   `xml:"sealed,attr,omitempty"`
-	UpToDate *bool   `xml:"up-to-date,attr,omitempty"`
-	Head     *Cursor `xml:"head,attr,omitempty"`
+	Snapshot  *Cursor `xml:"snapshot,attr,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor    *Cursor `xml:"cursor,attr,omitempty"`
+	Next      string  `xml:"next,attr"`
+	Sealed    *bool   `xml:"sealed,attr,omitempty"`
+	UpToDate  *bool   `xml:"up-to-date,attr,omitempty"`
+	Head      *Cursor `xml:"head,attr,omitempty"`
+	Compacted *Cursor `xml:"compacted,attr,omitempty"`
 }
 
 type atomEntry struct {
@@ -45,11 +46,12 @@ type atomEntry struct {
 }
 
 type atomPlace struct {
-	XMLName  xml.Name `xml:"datafeed:entry"`
-	Position int64    `xml:"position,attr"`
-	Version  int64    `xml:"version,attr"`
-	First    int64    `xml:"first,attr,omitempty"`
-	Erased   bool     `xml:"erased,attr,omitempty"`
+	XMLName    xml.Name `xml:"datafeed:entry"`
+	Position   int64    `xml:"position,attr"`
+	Version    int64    `xml:"version,attr"`
+	First      int64    `xml:"first,attr,omitempty"`
+	Erased     bool     `xml:"erased,attr,omitempty"`
+	Superseded bool     `xml:"superseded,attr,omitempty"`
 }
 
 type atomTombstone struct {
@@ -60,7 +62,7 @@ type atomTombstone struct {
 
 // Atom returns the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true"
 // in our extension where they are erased. Each entry has content for people and, beside it, the entity as an XML
-// element of its own namespace. An archive document is marked as one (RFC 5005 section 4).
+// element of its own namespace, which a superseded entry lacks. An archive document is marked as one (RFC 5005 section 4).
 func (d *Document) Atom() ([]byte, error) {
 	doc := atomDocument{
 		AtomFeed: feeds.AtomFeed{
@@ -68,7 +70,7 @@ func (d *Document) Atom() ([]byte, error) {
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: cmp.Or(d.Author, d.Title)}},
 		},
 		NSTombstone: nsTombstone, NSHistory: nsHistory, NSDatafeed: nsDatafeed,
-		Page:  atomPage{Next: d.Next},
+		Page:  atomPage{Next: d.Next, Compacted: d.compacted()},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
 	}
 	if d.View == Snapshot {
@@ -91,7 +93,7 @@ func (d *Document) Atom() ([]byte, error) {
 			updated = e.Updated
 			doc.Updated = rfc3339(updated)
 		}
-		place := atomPlace{Position: e.Position, Version: e.Version, First: e.First, Erased: e.Erased}
+		place := atomPlace{Position: e.Position, Version: e.Version, First: e.First, Erased: e.Erased, Superseded: e.Superseded}
 		if e.Deleted {
 			doc.Tombstones = append(doc.Tombstones, atomTombstone{Ref: e.ID.URN(), When: rfc3339(e.Updated), Place: place})
 			continue

@@ -471,6 +471,18 @@ func TestLatestOfMalformed(t *testing.T) {
 	}
 }
 
+func TestLatestOfSuperseded(t *testing.T) {
+	t.Parallel()
+	a, b, c := uuid.New(), uuid.New(), uuid.New()
+	p := Page{Entries: []Entry{
+		{Position: 1, ID: a, Version: 1, Superseded: true}, {Position: 2, ID: b, Version: 1}, {Position: 3, ID: a, Version: 2}, {Position: 4, ID: b, Version: 2, Superseded: true},
+		{Position: 5, ID: c, Version: 1, Superseded: true},
+	}}
+	if got := p.Latest(nil); len(got) != 2 || got[0].Position != 2 || got[0].Superseded || got[1].Position != 3 || got[1].First != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestLatest(t *testing.T) {
 	t.Parallel()
 	a, b := uuid.New(), uuid.New()

@@ -19,13 +19,14 @@ type jsonDocument struct {
 }
 
 type jsonPage struct {
-	About    string  `json:"about"`
-	Snapshot *Cursor `json:"snapshot,omitempty"` // then without Cursor, Sealed and UpToDate
-	Cursor   *Cursor `json:"cursor,omitempty"`
-	Next     string  `json:"next"`
-	Sealed   *bool   `json:"sealed,omitempty"`
-	UpToDate *bool   `json:"up_to_date,omitempty"`
-	Head     *Cursor `json:"head,omitempty"`
+	About     string  `json:"about"`
+	Snapshot  *Cursor `json:"snapshot,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor    *Cursor `json:"cursor,omitempty"`
+	Next      string  `json:"next"`
+	Sealed    *bool   `json:"sealed,omitempty"`
+	UpToDate  *bool   `json:"up_to_date,omitempty"`
+	Head      *Cursor `json:"head,omitempty"`
+	Compacted *Cursor `json:"compacted,omitempty"`
 }
 
 // JSON returns the document as JSON Feed 1.1. All that a replay needs is in the extension `_datafeed`. Entities are
@@ -36,7 +37,7 @@ func (d *Document) JSON() ([]byte, error) {
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
 			NextUrl: d.link("next"),
 		},
-		Datafeed: jsonPage{About: d.Home + "/feeds", Next: d.Next},
+		Datafeed: jsonPage{About: d.Home + "/feeds", Next: d.Next, Compacted: d.compacted()},
 	}
 	if own := &doc.Datafeed; d.View == Snapshot {
 		own.Snapshot = &d.Cursor
@@ -100,12 +101,15 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 		b = append(b, `,"first":`...)
 		b = strconv.AppendInt(b, e.First, 10)
 	}
-	if e.Deleted {
+	switch {
+	case e.Superseded:
+		b = append(b, `,"superseded":true`...)
+	case e.Deleted:
 		b = append(b, `,"deleted":true`...)
 		if e.Erased {
 			b = append(b, `,"erased":true`...)
 		}
-	} else {
+	default:
 		b = append(b, `,"entity":`...)
 		b = append(b, e.Entity...)
 	}
@@ -129,13 +133,15 @@ func appendMember(b []byte, name, value string) []byte {
 }
 
 // Events returns the entries as server-sent events (HTML Living Standard, section 9.2). Each has its cursor as id, and
-// as data its item in JSON.
+// as data its item in JSON; that of a superseded entry has Compacted, too.
 func (d *Document) Events() ([]byte, error) {
 	var b []byte
 	for _, e := range d.Entries {
 		b = append(b, "id: "+e.Cursor.String()+"\ndata: "...)
 		data := len(b)
-		b = d.appendItem(b, e)
+		if b = d.appendItem(b, e); e.Superseded {
+			b = append(b[:len(b)-len("}}")], `,"compacted":"`+d.Compacted.String()+`"}}`...)
+		}
 		for i := data; i < len(b); i++ {
 			if b[i] == '\n' || b[i] == '\r' { // allowed between two tokens of the entity, but the end of the data here
 				b[i] = ' '
@@ -155,7 +161,11 @@ func (d *Document) CloudEvents() ([]byte, error) {
 			b = append(b, ',')
 		}
 		b = append(b, `{"specversion":"1.0","id":"`+e.Cursor.String()+`"`...)
-		b = appendMember(b, `,"type":`, eventType+d.Name)
+		kind := eventType + d.Name
+		if e.Superseded {
+			kind += ".superseded"
+		}
+		b = appendMember(b, `,"type":`, kind)
 		b = appendMember(b, `,"source":`, d.ID)
 		b = append(b, `,"time":"`...)
 		b = e.Updated.UTC().AppendFormat(b, TimeFormat)
@@ -165,6 +175,8 @@ func (d *Document) CloudEvents() ([]byte, error) {
 			b = append(b, `,"method":"DELETE","erased":true}`...)
 		case e.Deleted:
 			b = append(b, `,"method":"DELETE"}`...)
+		case e.Superseded:
+			b = append(b, `,"superseded":true,"compacted":"`+d.Compacted.String()+`"}`...)
 		default:
 			b = append(b, `,"datacontenttype":"application/json","data":`...)
 			b = append(append(b, e.Entity...), '}')
@@ -173,7 +185,8 @@ func (d *Document) CloudEvents() ([]byte, error) {
 	return append(b, "]\n"...), nil
 }
 
-// eventType begins the types of CloudEvents, which begin with a domain in reverse. The feed's name follows.
+// eventType begins the types of CloudEvents, which begin with a domain in reverse. The feed's name follows, and
+// .superseded if the entry is that, so that a client that knows no such entries passes them over.
 const eventType = "example.datafeed."
 
 func (d *Document) link(rel string) string {

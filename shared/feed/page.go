@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,15 +32,18 @@ const (
 
 // An Entry is the whole state of one entity at one version, at its place in the feed.
 type Entry struct {
-	Position int64           // 1, 2, 3 ... in commit order, without gaps
-	First    int64           // the position of the first version that is known of the entity; 0: none but this one
-	ID       uuid.UUID       // the entity's; all its versions share it
-	Version  int64           // 1, 2, 3 ... of this entity
-	Updated  time.Time       // UTC, microseconds; grows strictly with Version
-	Deleted  bool            // a tombstone: the entity is gone and Entity is nil
-	Erased   bool            // a tombstone of an entity that is erased: no reader takes a later entry of its id
-	Entity   json.RawMessage // as the source rendered it when it was written
-	Cursor   Cursor          // the place right after it; only the source knows it
+	Position int64     // 1, 2, 3 ... in commit order, without gaps
+	First    int64     // the position of the first version that is known of the entity; 0: none but this one
+	ID       uuid.UUID // the entity's; all its versions share it
+	Version  int64     // 1, 2, 3 ... of this entity
+	Updated  time.Time // UTC, microseconds; grows strictly with Version
+	Deleted  bool      // a tombstone: the entity is gone and Entity is nil
+	Erased   bool      // a tombstone of an entity that is erased: no reader takes a later entry of its id
+	// Superseded entries have a newer version, and were compacted: Entity is nil, and Deleted false, whatever they were.
+	// They say nothing of the entity but that it has another version.
+	Superseded bool
+	Entity     json.RawMessage // as the source rendered it when it was written
+	Cursor     Cursor          // the place right after it; only the source knows it
 }
 
 // A Page is a run of entries without gaps, as a reader gets it.
@@ -49,6 +53,9 @@ type Page struct {
 	Sealed   bool    // final: these bytes never change
 	UpToDate bool    // the feed ended with this page when it was made; false on pages that are sealed or of the view Older
 	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
+	// Compacted is the end of the feed at its last compaction, on pages with superseded entries: the entries that
+	// superseded these lie at or before it.
+	Compacted Cursor
 
 	More *SnapshotPlace // of a page of a snapshot: where the next one starts; nil means that it is the last
 }
@@ -60,8 +67,8 @@ type SnapshotPlace struct {
 }
 
 // Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer
-// than an erasure. A bad entry that comes later is there beside it, as one of that version at least. Malformed entries
-// are bad, and those that bad reports, if it is not nil; it is asked only about entities that have several entries on
+// than an erasure. Superseded entries are left out. A bad entry that comes later is there beside it, as one of that
+// version at least. Malformed entries are bad, and those that bad reports, if it is not nil; it is asked only about entities that have several entries on
 // the page.
 func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
@@ -73,6 +80,9 @@ func (p *Page) Latest(bad func(Entry) bool) []Entry {
 		}
 	}
 	for i, e := range p.Entries {
+		if e.Superseded {
+			continue
+		}
 		if e.Malformed() != nil || !e.Erased && bad != nil && times[e.ID] > 1 && bad(e) {
 			worst[e.ID] = i
 			continue
@@ -161,9 +171,12 @@ type Document struct {
 // the entity rather than its words.
 const maxWords = 256 << 10
 
-// Words returns the entry in words. One that Show cannot read, or has too many words for, is still there for those who
+// Words returns the entry in words, which is no tombstone. One that Show cannot read, or has too many words for, is still there for those who
 // copy it.
 func (d *Description) Words(e Entry) (shown Shown) {
+	if e.Superseded {
+		return Shown{Title: "Superseded", HTML: "<p>Superseded by a newer version.</p>"}
+	}
 	if d.Show == nil {
 		return plain(e)
 	}
@@ -179,6 +192,14 @@ func (d *Description) Words(e Entry) (shown Shown) {
 
 // NewestFirst tells whether the entries stand in descending order.
 func (d *Document) NewestFirst() bool { return d.View == Newest || d.View == Older }
+
+// compacted returns Compacted, or nil if no entry is superseded.
+func (d *Document) compacted() *Cursor {
+	if !slices.ContainsFunc(d.Entries, func(e Entry) bool { return e.Superseded }) {
+		return nil
+	}
+	return &d.Compacted
+}
 
 // tail tells whether the document says where the feed ends: it changes with every entry that is appended.
 func (d *Document) tail() bool { return !d.Sealed && d.View != Older && d.View != Snapshot }

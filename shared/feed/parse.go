@@ -28,12 +28,13 @@ var ErrNoSnapshot = errors.New("the source offers no snapshots")
 type jsonReplay[Item any] struct {
 	Version  string `json:"version"`
 	Datafeed *struct {
-		Snapshot jsontext.Value `json:"snapshot"`
-		Next     jsontext.Value `json:"next"`
-		Cursor   Cursor         `json:"cursor"`
-		Sealed   bool           `json:"sealed"`
-		UpToDate *bool          `json:"up_to_date"`
-		Head     *Cursor        `json:"head"`
+		Snapshot  jsontext.Value `json:"snapshot"`
+		Next      jsontext.Value `json:"next"`
+		Cursor    Cursor         `json:"cursor"`
+		Sealed    bool           `json:"sealed"`
+		UpToDate  *bool          `json:"up_to_date"`
+		Head      *Cursor        `json:"head"`
+		Compacted *Cursor        `json:"compacted"`
 	} `json:"_datafeed"`
 	Items []Item `json:"items"`
 }
@@ -42,12 +43,13 @@ type jsonItem struct {
 	ID       string    `json:"id"`
 	Modified time.Time `json:"date_modified"`
 	Datafeed struct {
-		Position int64          `json:"position"`
-		Version  int64          `json:"version"`
-		First    int64          `json:"first"`
-		Deleted  bool           `json:"deleted"`
-		Erased   bool           `json:"erased"`
-		Entity   jsontext.Value `json:"entity"`
+		Position   int64          `json:"position"`
+		Version    int64          `json:"version"`
+		First      int64          `json:"first"`
+		Deleted    bool           `json:"deleted"`
+		Erased     bool           `json:"erased"`
+		Superseded bool           `json:"superseded"`
+		Entity     jsontext.Value `json:"entity"`
 	} `json:"_datafeed"`
 }
 
@@ -186,7 +188,20 @@ func (doc *jsonReplay[Item]) page(after Cursor, entry func(*Item, int64) (Entry,
 	if !p.Sealed && (p.Head.Position < p.Cursor.Position || p.UpToDate != (p.Head == p.Cursor)) {
 		return nil, fmt.Errorf("%w: it ends at cursor %s, up to date: %t, while the feed ends at %s", ErrPage, p.Cursor, p.UpToDate, p.Head)
 	}
-	return p, nil
+	return p, doc.compacted(p)
+}
+
+// compacted sets the page's Compacted, or returns an error if a superseded entry needs another.
+func (doc *jsonReplay[Item]) compacted(p *Page) error {
+	if doc.Datafeed.Compacted != nil {
+		p.Compacted = *doc.Datafeed.Compacted
+	}
+	for _, e := range p.Entries {
+		if e.Superseded && e.Position >= p.Compacted.Position {
+			return fmt.Errorf("%w: the entry at position %d is superseded, and the feed compacted up to %s", ErrPage, e.Position, p.Compacted)
+		}
+	}
+	return nil
 }
 
 // snapshot reads each item by entry, as page does.
@@ -229,6 +244,9 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 		}
 		p.Entries = append(p.Entries, e)
 	}
+	if err := doc.compacted(p); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(p.Entries, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
 	var link string
 	next, err := new(url.URL), json.Unmarshal(doc.Datafeed.Next, &link)
@@ -255,7 +273,8 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 func (item *jsonItem) entry(int64) (Entry, error) {
 	e := Entry{
 		Position: item.Datafeed.Position, First: item.Datafeed.First, Version: item.Datafeed.Version, Updated: item.Modified,
-		Deleted: item.Datafeed.Deleted, Erased: item.Datafeed.Erased, Entity: []byte(item.Datafeed.Entity),
+		Deleted: item.Datafeed.Deleted, Erased: item.Datafeed.Erased, Superseded: item.Datafeed.Superseded,
+		Entity: []byte(item.Datafeed.Entity),
 	}
 	return e, e.identify(item.ID)
 }
@@ -264,7 +283,7 @@ var errID = errors.New("its id is no UUID")
 
 // identify sets the ID, or returns an error.
 func (e *Entry) identify(id string) (err error) {
-	if e.Deleted && string(e.Entity) == "null" {
+	if (e.Deleted || e.Superseded) && string(e.Entity) == "null" {
 		e.Entity = nil
 	}
 	e.ID, err = uuid.Parse(strings.TrimPrefix(id, "urn:uuid:"))
@@ -275,7 +294,9 @@ func (e *Entry) identify(id string) (err error) {
 		return errors.New("its version is no whole number from 1 on")
 	case e.Deleted && e.Entity != nil:
 		return errors.New("it is deleted and has an entity")
-	case !e.Deleted && !isObject(e.Entity):
+	case e.Superseded && (e.Deleted || e.Entity != nil):
+		return errors.New("it is superseded, and deleted or has an entity")
+	case !e.Deleted && !e.Superseded && !isObject(e.Entity):
 		return errors.New("its entity is no object")
 	case e.Erased && !e.Deleted:
 		return errors.New("it is erased and not deleted")
@@ -313,7 +334,7 @@ func parseItem(item jsontext.Value, position int64) Entry {
 		e.Position = position
 	}
 	if err != nil {
-		e.Version, e.Deleted, e.Erased = max(e.Version, 0), false, false
+		e.Version, e.Deleted, e.Erased, e.Superseded = max(e.Version, 0), false, false, false
 		e.Entity = append(append([]byte("["), item...), ']')
 	}
 	return e
@@ -327,12 +348,13 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 		Datafeed jsontext.Value `json:"_datafeed"`
 	}
 	var extension struct {
-		Position jsontext.Value `json:"position"`
-		Version  jsontext.Value `json:"version"`
-		First    jsontext.Value `json:"first"`
-		Deleted  jsontext.Value `json:"deleted"`
-		Erased   jsontext.Value `json:"erased"`
-		Entity   jsontext.Value `json:"entity"`
+		Position   jsontext.Value `json:"position"`
+		Version    jsontext.Value `json:"version"`
+		First      jsontext.Value `json:"first"`
+		Deleted    jsontext.Value `json:"deleted"`
+		Erased     jsontext.Value `json:"erased"`
+		Superseded jsontext.Value `json:"superseded"`
+		Entity     jsontext.Value `json:"entity"`
 	}
 	read := func(from jsontext.Value, to any, wrong string) (is bool) {
 		if len(from) > 0 && json.Unmarshal(from, to, asWritten) != nil {
@@ -351,6 +373,7 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	read(item.Modified, &e.Updated, "its date_modified is no time of RFC 3339")
 	read(extension.Deleted, &e.Deleted, "its deleted is neither true nor false")
 	read(extension.Erased, &e.Erased, "its erased is neither true nor false")
+	read(extension.Superseded, &e.Superseded, "its superseded is neither true nor false")
 	if !placed {
 		err = cmp.Or(err, errors.New("its position is no whole number"))
 	}
@@ -362,7 +385,7 @@ func readItem(text jsontext.Value) (e Entry, placed bool, err error) {
 	if errors.Is(wrong, errID) {
 		e.ID = nameless(text)
 	} else if e.Erased && (e.Deleted || !isObject(e.Entity)) { // whatever else is wrong, nothing may be kept of the entity
-		e.Version, e.Deleted, e.Entity = max(e.Version, 1), true, nil
+		e.Version, e.Deleted, e.Superseded, e.Entity = max(e.Version, 1), true, false, nil
 		return e, placed, nil
 	}
 	return e, placed, cmp.Or(err, wrong)

@@ -48,7 +48,7 @@
 // together), packet.go and encode.go (how they are sent), certain.go (what became of a commit), confirm.go (synchronous
 // standbys), heads.go, look.go and peers.go (what a process knows of the ends of the feeds), sql.go and
 // move.go (what other programs publish by SQL), read.go, entities.go, erased.go and reerase.go (erasures that outlive a
-// restore), conn.go, room.go, metrics.go and errors.go.
+// restore), compact.go (superseded entries), conn.go, room.go, metrics.go and errors.go.
 //
 // [shared/publish/SQL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/publish/SQL.md
 // [shared/feed/PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md

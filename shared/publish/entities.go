@@ -43,6 +43,9 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 				upTo = at.Head.Position
 			}
 			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo)
+			if err == nil {
+				err = at.Head.Compaction.of(found.Entries)
+			}
 			return err
 		})
 	})

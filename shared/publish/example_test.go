@@ -125,7 +125,7 @@ func ExampleLog_Entries() {
 	if err != nil {
 		panic(err)
 	}
-	entries, err := log.Entries(ctx, "books", 0, head.Cursor(), head.Erasures)
+	entries, _, err := log.Entries(ctx, "books", 0, head.Cursor(), head.Erasures)
 	if err != nil {
 		panic(err)
 	}

@@ -20,12 +20,13 @@ const (
 	refreshTimeout = 2 * time.Second // for one reading
 )
 
-// A Head is the end of a feed: the position and digest of its last entry, 0 if it has none, and the number of erasures
-// before it.
+// A Head is the end of a feed: the position and digest of its last entry, 0 if it has none, the number of erasures
+// before it, and what was compacted when it was read.
 type Head struct {
-	Position int64
-	Digest   feed.Digest
-	Erasures int64
+	Position   int64
+	Digest     feed.Digest
+	Erasures   int64
+	Compaction Compaction
 }
 
 // Cursor returns the cursor of the head.
@@ -37,8 +38,8 @@ type Snapshot struct {
 	// Recent are the entries before the head that this process has just appended, at most 100, oldest first. Most
 	// readers ask for no others. They must not be changed.
 	Recent []feed.Entry
-	// Epoch counts how often everything made from the log had to be dropped: after an erasure, and after the database
-	// got another history.
+	// Epoch counts how often everything made from the log had to be dropped: after an erasure, after a compaction, and
+	// after the database got another history.
 	Epoch int
 
 	moved   chan struct{}
@@ -103,7 +104,7 @@ type memory struct {
 // setSnapshot replaces the snapshot of a feed. m.mu is locked.
 func (m *memory) setSnapshot(name string, head Head, recent []feed.Entry) {
 	old := m.snapshots[name]
-	if old != nil && old.Erasures != head.Erasures {
+	if old != nil && (old.Erasures != head.Erasures || old.Compaction != head.Compaction) {
 		m.epoch++
 		recent = nil
 	}

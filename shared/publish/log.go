@@ -37,6 +37,7 @@ type Log struct {
 	confirmations confirmations // by a synchronous standby
 	peers         *peers
 	reerasure     *reerasure // nil means that erasures do not outlive the restore of a dump
+	compactAfter  time.Duration
 	logger        *slog.Logger
 	metrics       logMetrics
 
@@ -68,6 +69,9 @@ type Options struct {
 	// attached tables have staged, runs their backfills, and sees new entries within some milliseconds while a reader
 	// waits. Several processes may do so.
 	FromSQL bool
+	// CompactAfter is the age from which on superseded entries of all feeds are compacted: see [Log.Compact]. The log
+	// looks for them each minute; where several logs do, one of them goes on. Zero keeps the whole history.
+	CompactAfter time.Duration
 }
 
 // Migrate creates the tables of a log, or changes older ones to what this version of the package needs. It records what
@@ -99,7 +103,7 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 		return nil, fmt.Errorf("open the log of the feeds: %w (publish.Migrate does)", err)
 	}
 	l := &Log{
-		memory: memory{snapshots: map[string]*Snapshot{}}, queue: newQueue(), peers: newPeers(schema),
+		memory: memory{snapshots: map[string]*Snapshot{}}, queue: newQueue(), peers: newPeers(schema), compactAfter: options.CompactAfter,
 		logger: cmp.Or(options.Logger, slog.New(slog.DiscardHandler)), metrics: newLogMetrics(), patience: patience,
 	}
 	l.confirmations.write = l.writeWAL
@@ -118,6 +122,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	l.watching.Go(func() { l.peers.announce(ctx, l.pool) })
 	if options.FromSQL {
 		l.watching.Go(func() { l.move(ctx) })
+	}
+	if options.CompactAfter > 0 {
+		l.watching.Go(func() { l.compact(ctx) })
 	}
 	return l, nil
 }
@@ -309,7 +316,7 @@ func lockHeads(ctx context.Context, conn *pgxpool.Conn, feeds []string) (map[str
 	var b pgx.Batch
 	b.Queue(`set local idle_in_transaction_session_timeout = '5s'`)
 	b.Queue(`select from feed where name = any($1) order by name collate "C" for update`, feeds)
-	b.Queue(`select name, position, digest, erasures from feed_head where name = any($1)`, feeds) // sees what the last holder has committed
+	b.Queue(`select name, position, digest, erasures, compaction from feed_head where name = any($1)`, feeds) // sees what the last holder has committed
 	results := conn.SendBatch(ctx, &b)
 	defer results.Close()
 	for range 2 {
@@ -338,11 +345,12 @@ func collectHeads(rows pgx.Rows) (map[string]Head, error) {
 	var name string
 	var position, erasures int64
 	var digest []byte
-	_, err := pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures}, func() error {
+	var compaction Compaction
+	_, err := pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &compaction}, func() error {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		heads[name] = Head{position, feed.Digest(digest), erasures}
+		heads[name] = Head{position, feed.Digest(digest), erasures, compaction}
 		return nil
 	})
 	return heads, err

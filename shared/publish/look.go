@@ -47,7 +47,7 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		names, positions = append(names, name), append(positions, t.Position)
 	}
 	rows, err := db.Query(ctx, `
-		select f.name, f.position, f.digest, f.erasures, f.listed, f.is_whole, e.digest, current_setting('synchronous_standby_names') <> '',
+		select f.name, f.position, f.digest, f.erasures, f.compaction, f.listed, f.is_whole, e.digest, current_setting('synchronous_standby_names') <> '',
 		       pg_is_in_recovery()
 		  from feed_head f left join unnest($1::text[], $2::bigint[]) as r (name, position) on r.name = f.name
 		       left join feed_entry e on e.feed = r.name and e.position = r.position`, names, positions)
@@ -57,8 +57,9 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	var name string
 	var position, erasures, listed int64
 	var digest, at []byte
+	var compaction Compaction
 	var whole, recovering bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &listed, &whole, &at, &seen.standby, &recovering}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &position, &digest, &erasures, &compaction, &listed, &whole, &at, &seen.standby, &recovering}, func() error {
 		switch {
 		case !whole:
 			return fmt.Errorf("%w The log of feed %s lacks an entry that it had: restore all tables of one dump", ErrIncomplete, name)
@@ -68,7 +69,7 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 		if len(digest) != len(feed.Digest{}) {
 			return fmt.Errorf("the digest of feed %s has %d bytes", name, len(digest))
 		}
-		head, t := Head{position, feed.Digest(digest), erasures}, seen.before[name]
+		head, t := Head{position, feed.Digest(digest), erasures, compaction}, seen.before[name]
 		seen.heads[name] = head
 		seen.extends[name] = t == nil || t.Position == 0 || string(at) == string(t.Digest[:])
 		if t != nil && seen.extends[name] && erasures < t.Erasures {
@@ -152,8 +153,14 @@ func (m *memory) takeOver(ctx context.Context, seen *look, logger *slog.Logger) 
 		}
 	}
 	for name, head := range seen.heads {
-		if t := m.snapshots[name]; t == nil || seen.extends[name] && head.Position > t.Position {
+		t := m.snapshots[name]
+		switch {
+		case t == nil || seen.extends[name] && head.Position > t.Position:
 			m.setSnapshot(name, head, nil)
+		case seen.extends[name] && head.Compaction != t.Compaction:
+			compacted := t.Head
+			compacted.Compaction = head.Compaction
+			m.setSnapshot(name, compacted, nil)
 		}
 	}
 	m.looked = seen.at

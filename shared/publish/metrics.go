@@ -4,10 +4,11 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // logMetrics measure what a log appends.
 type logMetrics struct {
-	appends prometheus.Histogram
-	group   prometheus.Histogram
-	staged  prometheus.Gauge
-	head    *prometheus.Desc
+	appends          prometheus.Histogram
+	group            prometheus.Histogram
+	staged           prometheus.Gauge
+	compacted, freed *prometheus.CounterVec
+	head             *prometheus.Desc
 }
 
 func newLogMetrics() logMetrics {
@@ -22,16 +23,24 @@ func newLogMetrics() logMetrics {
 		staged: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "feed_staged_age_seconds", Help: "Age of the oldest change that an attached table has staged and that is not on its feed yet.",
 		}),
+		compacted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "feed_compacted_entries_total", Help: "Superseded entries whose content this process has taken away.",
+		}, []string{"feed"}),
+		freed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "feed_compacted_bytes_total", Help: "Bytes of that content, as it was stored.",
+		}, []string{"feed"}),
 		head: prometheus.NewDesc("feed_head_position", "Position of the last entry.", []string{"feed"}, nil),
 	}
 }
 
 // Describe implements [prometheus.Collector]. The metrics are the time of appends, the changes per group, the
-// age of the oldest staged change, and the positions of the heads.
+// age of the oldest staged change, what was compacted, and the positions of the heads.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	l.metrics.appends.Describe(ch)
 	l.metrics.group.Describe(ch)
 	l.metrics.staged.Describe(ch)
+	l.metrics.compacted.Describe(ch)
+	l.metrics.freed.Describe(ch)
 	ch <- l.metrics.head
 }
 
@@ -40,6 +49,8 @@ func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	l.metrics.appends.Collect(ch)
 	l.metrics.group.Collect(ch)
 	l.metrics.staged.Collect(ch)
+	l.metrics.compacted.Collect(ch)
+	l.metrics.freed.Collect(ch)
 	for name, head := range l.heads() {
 		ch <- prometheus.MustNewConstMetric(l.metrics.head, prometheus.GaugeValue, float64(head.Position), name)
 	}

@@ -55,7 +55,7 @@ func (l *Log) lasts(ctx context.Context, name string, at *Location) error {
 // locate uses one statement, which sees one snapshot of the database.
 func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
 	rows, err := db.Query(ctx, `
-		select f.position, f.digest, f.erasures, f.listed, f.is_whole, pg_is_in_recovery(), e.position, e.digest, e.updated
+		select f.position, f.digest, f.erasures, f.compaction, f.listed, f.is_whole, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed_head f left join lateral (
 		       select position, digest, updated from feed_entry
 		        where feed = $1 and position = any ($3::bigint[] || array[$4, f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
@@ -83,12 +83,13 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 	var end, erasures, position *int64
 	var whole bool
 	var endDigest, digest []byte
+	var compaction Compaction
 	var updated *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &listed, &whole, &recovering, &position, &digest, &updated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&end, &endDigest, &erasures, &compaction, &listed, &whole, &recovering, &position, &digest, &updated}, func() error {
 		if !whole {
 			return fmt.Errorf("%w Its log lacks an entry that it had: restore all tables of one dump", ErrIncomplete)
 		}
-		head = &Head{*end, feed.Digest(endDigest), *erasures}
+		head = &Head{*end, feed.Digest(endDigest), *erasures, compaction}
 		if position != nil {
 			places[*position] = Place{feed.Digest(digest), updated.UTC()}
 		}
@@ -100,23 +101,31 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 	return head, listed, recovering, places, err
 }
 
-// Entries returns the entries after the position from, up to the cursor to, oldest first. It returns [ErrChanged] if
-// the feed has another entry at to, or another number of erasures than given.
-func (l *Log) Entries(ctx context.Context, name string, from int64, to feed.Cursor, erasures int64) (entries []feed.Entry, err error) {
-	return entries, l.withListApplied(ctx, func() (err error) {
-		entries, err = l.readEntries(ctx, name, from, to, erasures)
+// Entries returns the entries after the position from, up to the cursor to, oldest first, and what was compacted when
+// they were read. It returns [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
+func (l *Log) Entries(
+	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
+) (entries []feed.Entry, compaction Compaction, err error) {
+	return entries, compaction, l.withListApplied(ctx, func() (err error) {
+		entries, err = l.readEntries(ctx, name, from, to, erasures, &compaction)
 		return err
 	})
 }
 
-func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.Cursor, erasures int64) ([]feed.Entry, error) {
-	rows, err := l.pool.Query(ctx, `select `+entryColumns+`, (select erasures from feed where name = $1)
+func (l *Log) readEntries(
+	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
+) ([]feed.Entry, error) {
+	rows, err := l.pool.Query(ctx, `
+		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1)
 		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, from, to.Position)
 	if err != nil {
 		return nil, err
 	}
 	var found *int64
-	entries, err := l.collectEntries(rows, name, &found)
+	entries, err := l.collectEntries(rows, name, &found, compaction)
+	if err == nil {
+		err = compaction.of(entries)
+	}
 	if err == nil && int64(len(entries)) != to.Position-from {
 		err = fmt.Errorf("the log has %d of them", len(entries))
 	}
@@ -126,20 +135,22 @@ func (l *Log) readEntries(ctx context.Context, name string, from int64, to feed.
 	return entries, err
 }
 
-const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null`
+const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null, salt = '' is true`
 
-// collectEntries reads rows of entryColumns and one more column, which it scans into last, row by row. It returns an entry whose payload is erased as the tombstone that erased it. A payload that is no JSON, which only
-// somebody who writes to the table by hand can store, becomes null: readers put it aside, and get the rest of its page.
-func (l *Log) collectEntries(rows pgx.Rows, name string, last any) (entries []feed.Entry, err error) {
+// collectEntries reads rows of entryColumns and more columns, which it scans row by row. It returns an entry whose
+// payload is erased as the tombstone that erased it. A payload that is no JSON, which only somebody who writes to the
+// table by hand can store, becomes null: readers put it aside, and get the rest of its page.
+func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
 	var id uuid.UUID
 	var payload, digest []byte
 	var found []uuid.UUID
-	_, err = pgx.ForEachRow(rows, []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, last}, func() error {
+	columns := []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &e.Superseded}
+	_, err = pgx.ForEachRow(rows, append(columns, more...), func() error {
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
-		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, kind == kindDelete || payload == nil
-		if !e.Deleted {
+		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, !e.Superseded && (kind == kindDelete || payload == nil)
+		if payload != nil && !e.Deleted {
 			found = append(found, id)
 			if !jsontext.Value(payload).IsValid(asWritten) {
 				l.logger.Error("an entry is no JSON, and is served as null", "feed", name, "position", e.Position)

@@ -246,7 +246,7 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
 			return err
 		}
 	}
-	rows, err := tx.Query(ctx, `select name, position, digest, erasures from feed_head`)
+	rows, err := tx.Query(ctx, `select name, position, digest, erasures, compaction from feed_head`)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func all(t *testing.T, log *publish.Log) []feed.Entry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := log.Entries(t.Context(), "things", 0, snapshot.Cursor(), snapshot.Erasures)
+	entries, _, err := log.Entries(t.Context(), "things", 0, snapshot.Cursor(), snapshot.Erasures)
 	if err != nil {
 		t.Fatal(err)
 	}

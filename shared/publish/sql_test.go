@@ -53,7 +53,7 @@ func read(t testing.TB, l *Log) []feed.Entry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := l.Entries(t.Context(), feedName, 0, heads[feedName].Cursor(), heads[feedName].Erasures)
+	entries, _, err := l.Entries(t.Context(), feedName, 0, heads[feedName].Cursor(), heads[feedName].Erasures)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,10 @@ type placed struct {
 }
 
 func (p *placed) head() Head {
-	return Head{p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1]), p.from.Erasures + int64(len(p.erased()))}
+	return Head{
+		p.from.Position + int64(len(p.records)), feed.Digest(p.digests[len(p.digests)-1]), p.from.Erasures + int64(len(p.erased())),
+		p.from.Compaction,
+	}
 }
 
 // erased returns the entities whose entries lose their payload.

@@ -75,7 +75,8 @@ type HTTPSettings struct {
 
 // FeedSettings configure a service that publishes feeds.
 type FeedSettings struct {
-	FeedMaxAge time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may reuse the end of a feed without revalidation, such as 2s for a CDN that collapses polls"`
+	FeedMaxAge   time.Duration `env:"FEED_MAX_AGE" envDefault:"0s" help:"how long caches may reuse the end of a feed without revalidation, such as 2s for a CDN that collapses polls"`
+	CompactAfter Age           `env:"COMPACT_AFTER" help:"how long entries of feeds keep their content after the time of a newer version, at least 1h, such as 720h; for ever by default"`
 	web.Limits
 }
 

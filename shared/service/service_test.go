@@ -68,7 +68,7 @@ func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{
 		"ACCESS=half", "HOSTS=a/b", "TOKENS=ada:operator:hunter2", "TOKENS_FILE=/nowhere/hunter2", "PUBLIC_URL=hunter2", "PUBLIC_URL=ftp://h",
-		"PUBLIC_URL=http://u:hunter2@h", "PUBLIC_URL=http://h?x", "FEED_MAX_AGE=-1s", "FEED_MAX_AGE=500ms", "TLS_CERT_FILE=cert.pem", "TRUSTED_PROXIES=somebody",
+		"PUBLIC_URL=http://u:hunter2@h", "PUBLIC_URL=http://h?x", "FEED_MAX_AGE=-1s", "FEED_MAX_AGE=500ms", "COMPACT_AFTER=59m", "COMPACT_AFTER=30 days", "TLS_CERT_FILE=cert.pem", "TRUSTED_PROXIES=somebody",
 	} {
 		name, value, _ := strings.Cut(setting, "=")
 		_, err := open(t, map[string]string{name: value})

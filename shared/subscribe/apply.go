@@ -35,6 +35,9 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 	now := &turn{from: from, to: to, done: make(chan struct{})}
 	if page != nil {
 		now.size = int64(len(page.Entries))
+		if a.Past {
+			now.skipped = superseded(page)
+		}
 	}
 	if page != nil && (a.Apply != nil || a.state.hasRejected() || slices.ContainsFunc(page.Entries, malformed)) {
 		now.entries = page.Latest(a.quarantine.isBad)
@@ -145,6 +148,9 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 		}
 		if len(t.entries) > 0 {
 			a.lookUp(first, t.entries, a.state.hasRejected(), known)
+			if a.Past {
+				a.takeSkipped(first, t.entries, known)
+			}
 		}
 	}, func(tx pgx.Tx) error {
 		if len(t.entries) > 0 {
@@ -196,7 +202,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 	sql := `
 		update subscription set cursor = case when cursor = $3 and ` + currentSnapshot + ` is not distinct from $13
 		       and resync_cursor is null and coalesce(columns = $11, true) and table_name = $12 then $4 end, -- else null, which it cannot be
-		       snapshot = $14, snapshot_since = null, etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
+		       snapshot = $14, snapshot_since = null, compacted = nullif($15, '0'), etag = $5, etag_url = $6, head_position = $7, as_of = $8, last_success_at = $9,
 		       failing_since = case when not $10 then failing_since end, stale = stale and not $10
 		 where service = $1 and feed = $2`
 	if a.pure { // a crash of the database that loses the rows also loses the cursor, and the source still has the entries
@@ -207,7 +213,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 	b.Queue(sql,
 		a.service, a.Name, from, to, t.to.etag, t.to.etagURL,
 		t.to.headPosition, timeOrNull(t.to.asOf), timeOrNull(t.to.lastSuccess), t.endsPoll(), a.columns(), a.Table,
-		fromSnapshot, toSnapshot,
+		fromSnapshot, toSnapshot, t.to.compacted.String(),
 	).Fn = func(results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == notNullViolation {
@@ -215,9 +221,37 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 		}
 		return cmp.Or(err, fenced(tag))
 	}
+	a.skip(b, t.skipped)
 }
 
 const notNullViolation = "23502"
+
+// skip queues the statement that notes superseded entities, for those who ask whether an entity is of the past.
+func (t *target) skip(b *pgx.Batch, skipped []feed.Entry) {
+	if len(skipped) == 0 {
+		return
+	}
+	var ids []uuid.UUID
+	var firsts []int64
+	for _, e := range skipped {
+		ids, firsts = append(ids, e.ID), append(firsts, cmp.Or(e.First, e.Position))
+	}
+	b.Queue(`
+		insert into skipped_entity (service, feed, id, first_position)
+		select $1, $2, id, first from unnest($3::uuid[], $4::bigint[]) as e (id, first)
+		 where first <= (select past from subscription where service = $1 and feed = $2)
+		on conflict do nothing`, t.service, t.Name, ids, firsts)
+}
+
+// superseded returns the superseded entries of a page.
+func superseded(page *feed.Page) (all []feed.Entry) {
+	for _, e := range page.Entries {
+		if e.Superseded {
+			all = append(all, e)
+		}
+	}
+	return all
+}
 
 // applyNewer applies those of the page's entries that are newer than what is known.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *known, carefully bool) (bad []rejection, err error) {
@@ -270,6 +304,7 @@ func fenced(tag pgconn.CommandTag) error {
 // A turn is the application of one page.
 type turn struct {
 	entries  []feed.Entry // the newest of each entity
+	skipped  []feed.Entry // superseded ones, if the feed has a past
 	size     int64        // of the page, in entries
 	from, to progress
 	before   *turn // the page before it, or nil if that was committed

@@ -71,7 +71,7 @@ func (er *erasures) forget(ctx context.Context, page *feed.Page) (*feed.Page, er
 	own, left := *page, 0
 	own.Entries = slices.Clone(page.Entries)
 	for i := range own.Entries {
-		if e := &own.Entries[i]; refused[e.ID] && !e.Erased {
+		if e := &own.Entries[i]; refused[e.ID] && !e.Erased && !e.Superseded {
 			eraseEntry(e)
 			left++
 		}
@@ -165,11 +165,12 @@ func (er *erasures) noteErased(ctx context.Context, ids []uuid.UUID) error {
 		var b pgx.Batch
 		b.Queue(`insert into erased_entity (service, feed, id) select distinct $1, $2, id from unnest($3::uuid[]) as id on conflict do nothing`, er.service, er.Name, ids)
 		b.Queue(`delete from rejected_entry where service = $1 and feed = $2 and entity_id = any($3)`, er.service, er.Name, ids)
+		b.Queue(`delete from skipped_entity where service = $1 and feed = $2 and id = any($3)`, er.service, er.Name, ids)
 		b.Queue(emptyRejected, er.service, er.Name, nil)
 		b.Queue(emptyNoted, er.service, er.Name)
 		b.Queue(`
-			update resynced_entity set entity = null
-			 where service = $1 and feed = $2 and id = any($3) and entity is not null`, er.service, er.Name, ids)
+			update resynced_entity set entity = null, superseded = false
+			 where service = $1 and feed = $2 and id = any($3) and (entity is not null or superseded)`, er.service, er.Name, ids)
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if er.any = er.any || err == nil; err != nil {
@@ -209,7 +210,7 @@ const emptyNoted = `
 // forgetNoted turns the notes of erased entities into deletions: their rows go at the end of the resync.
 func (t *target) forgetNoted(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
-		update resynced_entity w set entity = null from erased_entity e
-		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and w.entity is not null`, t.service, t.Name)
+		update resynced_entity w set entity = null, superseded = false from erased_entity e
+		 where e.service = $1 and e.feed = $2 and w.service = $1 and w.feed = $2 and w.id = e.id and (w.entity is not null or w.superseded)`, t.service, t.Name)
 	return err
 }

@@ -196,7 +196,7 @@ func TestErasureOfRejectedAndWalked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.resyncer.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, place{}); err != nil {
+	if err := c.resyncer.note(t.Context(), &feed.Page{Entries: page.Page.Entries, Cursor: page.Page.Cursor, UpToDate: true}, place{}, feed.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	if left(t, c.pool) != 2 {

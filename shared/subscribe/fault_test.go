@@ -289,6 +289,16 @@ func (s *source) restored(t rapid.TB, position int) {
 		with gone as (delete from feed_entry where position > $1)
 		update feed set marked_position = 0`, position)
 	s.history = s.history[:position]
+	var compacted bool
+	if err := s.pool.QueryRow(context.Background(), `select to_regclass('backup') is not null`).Scan(&compacted); err != nil {
+		t.Fatal(err)
+	}
+	if compacted {
+		exec(t, s.pool, `
+			with before as (delete from feed_compaction)
+			update feed_entry e set payload = b.payload, salt = b.salt from backup b where b.position = e.position`)
+		exec(t, s.pool, `drop table backup`)
+	}
 	clear(s.versions)
 	for _, e := range s.history {
 		s.versions[e.ID] = e.Version

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -139,6 +140,50 @@ func ofSize(err error) bool {
 	}
 	network, ok := errors.AsType[*net.OpError](err)
 	return !ok || network.Op != "dial"
+}
+
+// confirm returns the head of the last compaction by which the copy has skipped superseded entries, after a page that ends
+// at a cursor. While there is one, the copy lacks older versions of entities, and if the source loses the newer ones, as
+// in a restore, it does not send the older ones again. So before the copy counts as up to date, and before a later
+// compaction counts instead, confirm asks whether the source still has that place in its history. If it has not, the
+// error is feedclient.ErrDiverged.
+func (fr *fetcher) confirm(ctx context.Context, skipped feed.Cursor, page *feed.Page, at feed.Cursor, upToDate bool) (feed.Cursor, error) {
+	if page != nil {
+		at = page.Cursor // in a snapshot, its head
+		if page.Compacted.Position > skipped.Position {
+			if err := fr.has(ctx, skipped, at); err != nil {
+				return skipped, err
+			}
+			skipped = page.Compacted
+		}
+	}
+	switch {
+	case !upToDate:
+		return skipped, nil
+	case skipped.IsStart() || skipped == at:
+		return feed.Cursor{}, nil
+	}
+	if err := fr.has(ctx, skipped, at); err != nil {
+		return skipped, err
+	}
+	if skipped.Position >= at.Position { // at is of a page from a cache, or of a process that does not know it yet
+		return skipped, fmt.Errorf("%w: the feed ends at %s, and was compacted at %s", feed.ErrPage, at, skipped)
+	}
+	return feed.Cursor{}, nil
+}
+
+// has returns an error unless the source has the cursor, and entries after it, in its history. Without entries, the
+// answer may be from the memory of a process that does not know yet that the history is another one. The reader's own
+// cursor keeps caches from answering that have a page of another history.
+func (fr *fetcher) has(ctx context.Context, cursor, own feed.Cursor) error {
+	if cursor.IsStart() {
+		return nil
+	}
+	answer, err := fr.client.Get(ctx, feedclient.Request{URL: fr.URL, After: cursor, Limit: 1, History: own})
+	if err == nil && len(answer.Page.Entries) == 0 {
+		err = fmt.Errorf("%w: the feed ended at %s, where it was compacted", feed.ErrPage, cursor)
+	}
+	return err
 }
 
 // shownPage returns the URL of a page without a password.

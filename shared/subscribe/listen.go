@@ -160,6 +160,8 @@ func (l *stream) receive(m Message) {
 	case again:
 		l.drift(errors.New("the stream begins over"))
 	case i < 0: // the copy has the entry
+	case m.Superseded: // it does not say up to where the feed is compacted
+		l.drift(errors.New("an entry is superseded"))
 	case i > len(l.pending), i > 0 && !goesOn(&l.pending[i-1], &m):
 		l.drift(fmt.Errorf("nothing leads to entry %d", m.Position))
 	default:

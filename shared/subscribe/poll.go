@@ -184,6 +184,9 @@ func (p *poller) tryPages(ctx context.Context, at progress, scheduled bool) erro
 		p.state.noteHold(f, time.Since(began))
 		to := p.fetcher.behind(at, f, time.Since(began), time.Now())
 		p.state.endsAt(to.headPosition)
+		if to.compacted, err = p.fetcher.confirm(ctx, at.compacted, f.Page, to.cursor, !to.lastSuccess.Equal(at.lastSuccess)); err != nil {
+			break
+		}
 		if err := p.applier.applyPage(ctx, &turns, f.Page, at, to); err != nil {
 			return err
 		}

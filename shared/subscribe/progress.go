@@ -65,11 +65,12 @@ type progress struct {
 	etag         string
 	etagURL      string
 	headPosition int64
-	past         *int64    // nil means that the end was not seen yet; see Batch.Past
-	asOf         time.Time // zero: never
-	lastSuccess  time.Time // zero: never
-	failingSince time.Time // the first failure after the last success; zero: there was none
-	stale        bool      // it was seen to be stale, and no poll has succeeded since
+	compacted    feed.Cursor // of superseded entries that the copy or the resync has skipped, until confirmed; see fetcher.confirm
+	past         *int64      // nil means that the end was not seen yet; see Batch.Past
+	asOf         time.Time   // zero: never
+	lastSuccess  time.Time   // zero: never
+	failingSince time.Time   // the first failure after the last success; zero: there was none
+	stale        bool        // it was seen to be stale, and no poll has succeeded since
 
 	setting
 	resync resyncProgress
@@ -110,18 +111,22 @@ const selectProgress = `
 	select feed, cursor, etag, etag_url, head_position, as_of, last_success_at, schedule, wait_seconds, page_size, paused,
 	       resync_cursor, resync_history, resync_reason, resync_since, generation, resynced_at, resynced_reason, past,
 	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
-	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed), ` + currentSnapshot + `
+	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed), ` + currentSnapshot + `,
+	       coalesce(compacted, '0')
 	  from subscription s join subscription_setting using (service, feed)
 	 where service = $1`
 
 func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) {
-	var cursor, history string
+	var cursor, history, compacted string
 	var asOf, lastSuccess, resyncSince, resyncedAt, failingSince, tunedAt *time.Time
 	var resync, snapshot *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
 		&resync, &history, &at.resync.reason, &resyncSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
-		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot)
+		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot, &compacted)
+	if err == nil {
+		at.compacted, err = feed.ParseCursor(compacted)
+	}
 	if err != nil {
 		return name, at, err
 	}

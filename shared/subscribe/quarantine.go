@@ -148,7 +148,7 @@ func (q *quarantine) seeCheck(ctx context.Context, fetcher *fetcher, at progress
 		if i > 0 {
 			q.looked = answer.Page.Cursor
 		}
-		if q.check(answer.Page.Entries); q.passed.Load() || answer.Page.UpToDate {
+		if q.check(slices.DeleteFunc(answer.Page.Entries, func(e feed.Entry) bool { return e.Superseded })); q.passed.Load() || answer.Page.UpToDate {
 			break
 		}
 	}

@@ -52,9 +52,10 @@ func (r *resyncer) beginIn(ctx context.Context, reason string, history feed.Curs
 	defer cancel()
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
-			update subscription set resync_cursor = '0', snapshot = null, resync_history = $3, resync_reason = $4, resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = $3, resync_reason = $4, resync_since = now(),
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past -- its positions were the old history's
 			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and coalesce(r.first_position, r.position) <= past)
+			                    and not exists (select from skipped_entity s where s.service = $1 and s.feed = $2 and s.first_position <= past)
 			              then 0 else past end
 			 where service = $1 and feed = $2`, r.service, r.Name, history.String(), reason, gone)
 		first.Queue(`delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name)
@@ -94,9 +95,17 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 		}
 		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
 		r.state.endsAt(to.headPosition)
-		if err := r.note(ctx, f.Page, at.resync.place); err != nil {
+		compacted, err := r.fetcher.confirm(ctx, at.compacted, f.Page, to.cursor, f.Page.UpToDate)
+		if gone, ok := errors.AsType[*feedclient.StatusError](err); ok && errors.Is(err, feedclient.ErrDiverged) {
+			return errors.Join(err, r.begin(ctx, at.resync.reason, gone))
+		}
+		if err == nil {
+			err = r.note(ctx, f.Page, at.resync.place, compacted)
+		}
+		if err != nil {
 			return err
 		}
+		at.compacted = compacted
 		r.fetcher.grow()
 		at.resync.place, at.headPosition, at.asOf, at.lastSuccess = to.place, to.headPosition, to.asOf, to.lastSuccess
 		r.state.copying(&so, f.Page, to)
@@ -109,7 +118,7 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 
 // note stores the newest versions on a page, and moves the resync's place behind it. A page after those of a snapshot may
 // have an older version than they: the newer one comes again behind it.
-func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error {
+func (r *resyncer) note(ctx context.Context, page *feed.Page, from place, compacted feed.Cursor) error {
 	var ids, good []uuid.UUID
 	var versions, positions, firsts, goodPositions []int64
 	var updated []time.Time
@@ -143,16 +152,19 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error 
 		cursor, snapshot := from.columns()
 		toCursor, toSnapshot := at.columns()
 		first.Queue(`
-			update subscription set resync_cursor = $4, snapshot = $6, snapshot_since = resync_since
+			update subscription set resync_cursor = $4, snapshot = $6, snapshot_since = resync_since, compacted = nullif($7, '0')
 			 where service = $1 and feed = $2 and resync_cursor = $3 and `+currentSnapshot+` is not distinct from $5`,
-			r.service, r.Name, cursor, toCursor, snapshot, toSnapshot).Exec(fenced)
+			r.service, r.Name, cursor, toCursor, snapshot, toSnapshot, compacted.String()).Exec(fenced)
+		if skipped := superseded(page); len(skipped) > 0 && r.Apply != nil { // older notes stay, newer ones replace these
+			r.noteSuperseded(first, skipped)
+		}
 		first.Queue(`
 			insert into resynced_entity as known (service, feed, id, version, position, updated, entity, bad, first_position)
 			select $1, $2, id, version, position, updated, entity, bad, nullif(first, 0)
 			  from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::boolean[], $9::bigint[])
 			       as e (id, version, position, updated, entity, bad, first)
 			on conflict (service, feed, id, bad) do update
-			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity,
+			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity, superseded = false,
 			       first_position = least(known.first_position, known.position, excluded.first_position, excluded.position)`,
 			r.service, r.Name, ids, versions, positions, updated, entities, bad, firsts)
 		first.Queue(`
@@ -167,6 +179,22 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from place) error 
 			first.Queue(emptyNoted, r.service, r.Name)
 		}
 	}, func(pgx.Tx) error { return nil })
+}
+
+// noteSuperseded queues the statement that notes that the source has the entities of superseded entries.
+func (r *resyncer) noteSuperseded(b *pgx.Batch, skipped []feed.Entry) {
+	var ids []uuid.UUID
+	var versions, positions, firsts []int64
+	var updated []time.Time
+	for _, e := range skipped {
+		ids, versions, positions = append(ids, e.ID), append(versions, e.Version), append(positions, e.Position)
+		firsts, updated = append(firsts, e.First), append(updated, e.Updated)
+	}
+	b.Queue(`
+		insert into resynced_entity (service, feed, id, version, position, updated, superseded, first_position)
+		select $1, $2, id, version, position, updated, true, nullif(first, 0)
+		  from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[]) as e (id, version, position, updated, first)
+		on conflict do nothing`, r.service, r.Name, ids, versions, positions, updated, firsts)
 }
 
 // end makes the copy what the resync has noted. Apply gets as deletions what the source no longer has, and then all
@@ -188,7 +216,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		first.Queue(`
 			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
-			       resync_cursor = null, resync_history = '0', resync_since = null, generation = generation + 1,
+			       resync_cursor = null, compacted = null, resync_history = '0', resync_since = null, generation = generation + 1,
 			       resynced_at = now(), resynced_reason = resync_reason
 			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true) and table_name = $8`,
 			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns(), r.Table).Exec(fenced)
@@ -219,8 +247,10 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		if _, err := tx.Exec(ctx, `delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `delete from rejected_entry where service = $1 and feed = $2`, r.service, r.Name); err != nil {
-			return err
+		for _, table := range []string{"rejected_entry", "skipped_entity"} {
+			if _, err := tx.Exec(ctx, `delete from `+table+` where service = $1 and feed = $2`, r.service, r.Name); err != nil {
+				return err
+			}
 		}
 		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
@@ -307,8 +337,8 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t
-		 where not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and w.entity is not null)
-		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null`, r.service, r.Name)
+		 where not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and (w.entity is not null or w.superseded))
+		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null and not superseded`, r.service, r.Name)
 	if err != nil {
 		return 0, nil, err
 	}

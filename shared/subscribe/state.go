@@ -210,6 +210,7 @@ func (st *state) committed(t *turn, bad []rejection) {
 		now.failingSince, now.stale = time.Time{}, false
 		st.saySucceeded(to)
 	}
+	now.compacted = to.compacted
 	now.place, now.etag, now.etagURL, now.asOf, now.lastSuccess = to.place, to.etag, to.etagURL, to.asOf, to.lastSuccess
 }
 

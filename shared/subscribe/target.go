@@ -132,7 +132,7 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 }
 
 // known are the versions of a page's entities that the copy has, and those that it has rejected, with the positions of
-// the first versions of the latter.
+// the first versions of entities that it has rejected or skipped.
 type known struct{ rows, rejected, first map[uuid.UUID]int64 }
 
 func noneKnown() *known {
@@ -170,16 +170,36 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 	}
 }
 
+// takeSkipped makes b query, and forget, what is known of the entities from superseded entries.
+func (t *target) takeSkipped(b *pgx.Batch, entries []feed.Entry, k *known) {
+	ids := make([]uuid.UUID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	b.Queue(`delete from skipped_entity where service = $1 and feed = $2 and id = any($3) returning id, first_position`, t.service, t.Name, ids).
+		Query(func(rows pgx.Rows) error {
+			var id [16]byte
+			var position int64
+			_, err := pgx.ForEachRow(rows, []any{&id, &position}, func() error {
+				if first, has := k.first[id]; !has || position < first {
+					k.first[id] = position
+				}
+				return nil
+			})
+			return err
+		})
+}
+
 func (k *known) newer(entries []feed.Entry) []feed.Entry {
-	if len(k.rows)+len(k.rejected) == 0 && !slices.ContainsFunc(entries, malformed) {
+	if len(k.rows)+len(k.rejected)+len(k.first) == 0 && !slices.ContainsFunc(entries, malformed) {
 		return entries
 	}
 	newer := make([]feed.Entry, 0, len(entries))
 	passed := map[uuid.UUID]int64{} // versions of entries on this page
 	for _, e := range entries {
 		rejected, is := k.rejected[e.ID]
-		if is && k.first[e.ID] < cmp.Or(e.First, e.Position) {
-			e.First = k.first[e.ID]
+		if first, has := k.first[e.ID]; has && first < cmp.Or(e.First, e.Position) {
+			e.First = first
 		}
 		row, has := k.rows[e.ID]
 		if malformed(e) { // its version may be wrong, and must not hold back later ones
@@ -220,7 +240,7 @@ func (t *target) create(ctx context.Context) error {
 	defer cancel()
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
-			update subscription set resync_cursor = '0', snapshot = null, resync_history = '0', resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
 			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
 			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
 			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,

@@ -16,7 +16,8 @@ create table feed (
     marked_at       timestamptz not null default '-infinity'
 );
 
--- The log. Append-only, but that an erasure sets payload and salt to null: the digest covers only their hash.
+-- The log. Append-only, but that an erasure sets payload and salt to null, and a compaction the payload to null and the salt to '': the
+-- digest covers only their hash. A dead row is vacuumed soon, so that new entries take its place.
 create table feed_entry (
     feed         text        not null,
     position     bigint      not null check (position > 0),
@@ -30,15 +31,29 @@ create table feed_entry (
     digest       bytea       not null,
     primary key (feed, position),
     unique (feed, entity_id, version)
+) with (autovacuum_vacuum_scale_factor = 0.02);
+
+-- How far a feed is compacted. It is not in the table feed, whose rows the writers lock.
+create table feed_compaction (
+    feed       text     primary key,
+    position   bigint   not null default 0, -- the entries up to here were looked at: what they supersede is compacted
+    compacted  bigint   not null default 0, -- the last of them that has superseded one that is compacted
+    id         uuid,                        -- of this state: each step that compacts anything makes another one; null: there was none
+    older_than interval                     -- of the last step that compacted anything
 );
 
--- The head of each feed: position and digest of its last entry, and whether the log has the entry of the mark. It reads both through the
--- index, however long the log is; for `exists` PostgreSQL may read all entries once.
+-- The head of each feed: position and digest of its last entry, whether the log has the entry of the mark, and what is compacted: the id of
+-- that state, the cursor up to which entries have superseded others, and for how many nanoseconds superseded entries were kept. It reads the
+-- log through the index, however long it is; for `exists` PostgreSQL may read all entries once.
 create view feed_head as
 select name, coalesce(e.position, 0) as position, coalesce(e.digest, sha256(convert_to(name, 'UTF8'))) as digest, erasures, listed,
        marked_position = 0 or coalesce((
-           select digest = marked_digest from feed_entry where feed = name and position = marked_position), false) as is_whole
-  from feed left join lateral (select position, digest from feed_entry where feed = name order by position desc limit 1) as e on true;
+           select digest = marked_digest from feed_entry where feed = name and position = marked_position), false) as is_whole,
+       coalesce(c.id || ' ' || (
+           select d.position || '-' || left(encode(d.digest, 'hex'), 12) from feed_entry as d
+            where d.feed = name and d.position = least(c.compacted, e.position)) || ' ' || (least(extract(epoch from older_than), 9000000000) * 1000000000)::bigint, '') as compaction
+  from feed left join lateral (select position, digest from feed_entry where feed = name order by position desc limit 1) as e on true
+       left join feed_compaction as c on c.feed = name;
 
 -- +goose StatementBegin
 -- feed_create makes an empty feed, or leaves the feed of this name as it is.
@@ -145,6 +160,96 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- feed_compact_step takes the content from entries that have a newer version with a time longer ago than older_than. It looks at the next
+-- max_entries entries as such newer versions, so that each entry is looked at once, and stops at the first one that is younger. One of
+-- more than a day in the future is passed over, and supersedes nothing. looked is null while another process is at it. It locks none of
+-- what writers lock, but the entries that it compacts, which only an erasure writes to.
+create function feed_compact_step(
+    feed_name text, older_than interval, max_entries int default 1000, out looked int, out compacted int, out bytes bigint)
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan as $$
+declare
+    place feed_compaction;
+    old   timestamptz := now() - older_than;
+    until bigint;
+    last  bigint;
+begin
+    if not coalesce(older_than >= interval '0', false) then
+        raise exception 'superseded entries cannot be older than %', quote_nullable(older_than::text) using errcode = 'invalid_parameter_value';
+    end if;
+    insert into feed_compaction (feed) select name from feed where name = feed_name on conflict (feed) do nothing;
+    select * into place from feed_compaction where feed = feed_name for update skip locked;
+    if place.feed is null then
+        if not exists (select from feed where name = feed_name) then
+            raise exception 'there is no feed %', quote_nullable(feed_name) using errcode = 'undefined_object';
+        end if;
+        return;
+    end if;
+    place.position := least(place.position, (select position from feed_head where name = feed_name)); -- of a log that was restored alone
+    select coalesce(min(position) filter (where updated > old and updated < now() + interval '1 day') - 1, max(position), place.position) into until
+      from (select position, updated from feed_entry
+             where feed = feed_name and position > place.position order by position limit max_entries) as next;
+    looked := until - place.position;
+    with superseded as materialized (
+        select p.position, q.position as by, pg_column_size(p.payload) as size
+          from feed_entry as q join feed_entry as p on p.feed = feed_name and p.entity_id = q.entity_id and p.version = q.version - 1
+         where q.feed = feed_name and q.position > place.position and q.position <= until and q.updated <= old and p.payload is not null
+           for update of p nowait),
+    emptied as (
+        update feed_entry as e set payload = null, salt = '' from superseded as s where e.feed = feed_name and e.position = s.position returning size, by)
+    select count(*), coalesce(sum(size), 0), max(by) into compacted, bytes, last from emptied;
+    if looked > 0 then
+        update feed_compaction as c set position = until, compacted = coalesce(last, c.compacted),
+               id = case when last is null then c.id else gen_random_uuid() end,
+               older_than = case when last is null then c.older_than else feed_compact_step.older_than end
+         where feed = feed_name;
+    end if;
+exception when lock_not_available or serialization_failure then -- an erasure is being committed
+    looked := null;
+    compacted := null;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_compact calls feed_compact_step until all is compacted, and commits each step. A procedure that commits may set no search_path, so
+-- that it names its schema.
+do $do$
+begin
+    execute format($create$
+create procedure feed_compact(feed_name text, older_than interval)
+language plpgsql as $$
+declare
+    step    record;
+    entries bigint := 0;
+    bytes   bigint := 0;
+    told    timestamptz := clock_timestamp();
+    before  text := pg_size_pretty(pg_table_size(%2$L));
+begin
+    loop
+        perform set_config('synchronous_commit', 'off', true); -- what a crash takes back is compacted again
+        select * into step from %1$I.feed_compact_step(feed_name, older_than);
+        commit;
+        entries := entries + coalesce(step.compacted, 0);
+        bytes := bytes + coalesce(step.bytes, 0);
+        exit when coalesce(step.looked, 0) < 1000;
+        if clock_timestamp() > told + interval '5 seconds' then
+            raise notice '%% superseded entries compacted so far, with %%', entries, pg_size_pretty(bytes);
+            told := clock_timestamp();
+        end if;
+    end loop;
+    if step.looked is null then
+        raise warning 'another process compacts feed %%, or erases: call it again', feed_name;
+    end if;
+    raise notice '%% superseded entries compacted, with %%; the table of all feeds had %%, and has %%, with room for new entries once it is vacuumed',
+        entries, pg_size_pretty(bytes), before, pg_size_pretty(pg_table_size(%2$L));
+end
+$$
+    $create$, current_schema(), format('%I.feed_entry', current_schema()));
+end
+$do$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- feed_guard raises no_data_found unless ok, and so undoes the transaction. For statements that are sent before the
 -- answers to earlier ones are read: `with changed as (update ... returning 1) select feed_guard(count(*) = 1) from changed`.
 create function feed_guard(ok boolean) returns void
@@ -163,7 +268,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['feed_create(text)', 'feed_check_alone(text, feed_entry[])', 'feed_append(text, bigint, bytea, feed_entry[], uuid[])'] loop
+    foreach name in array array['feed_create(text)', 'feed_check_alone(text, feed_entry[])', 'feed_compact_step(text, interval, int)', 'feed_append(text, bigint, bytea, feed_entry[], uuid[])'] loop
         execute format('alter function %s set search_path = %I', name, current_schema());
     end loop;
 end

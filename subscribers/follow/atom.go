@@ -23,10 +23,11 @@ const (
 type atomFeed struct {
 	XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
 	Page    *struct {
-		Cursor   feed.Cursor  `xml:"cursor,attr"`
-		Sealed   bool         `xml:"sealed,attr"`
-		UpToDate bool         `xml:"up-to-date,attr"`
-		Head     *feed.Cursor `xml:"head,attr"`
+		Cursor    feed.Cursor  `xml:"cursor,attr"`
+		Sealed    bool         `xml:"sealed,attr"`
+		UpToDate  bool         `xml:"up-to-date,attr"`
+		Head      *feed.Cursor `xml:"head,attr"`
+		Compacted feed.Cursor  `xml:"compacted,attr"`
 	} `xml:"https://datafeed.example/ns page"`
 	Entries    []atomEntry `xml:"http://www.w3.org/2005/Atom entry"`
 	Tombstones []struct {
@@ -37,9 +38,10 @@ type atomFeed struct {
 }
 
 type atomPlace struct {
-	Position int64 `xml:"position,attr"`
-	Version  int64 `xml:"version,attr"`
-	Erased   bool  `xml:"erased,attr"`
+	Position   int64 `xml:"position,attr"`
+	Version    int64 `xml:"version,attr"`
+	Erased     bool  `xml:"erased,attr"`
+	Superseded bool  `xml:"superseded,attr"`
 }
 
 type atomEntry struct {
@@ -115,7 +117,7 @@ func parseAtom(body []byte, _ feed.Cursor) (*feed.Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &feed.Page{Cursor: doc.Page.Cursor, Sealed: doc.Page.Sealed, UpToDate: doc.Page.UpToDate}
+	page := &feed.Page{Cursor: doc.Page.Cursor, Sealed: doc.Page.Sealed, UpToDate: doc.Page.UpToDate, Compacted: doc.Page.Compacted}
 	if doc.Page.Head != nil {
 		page.Head = *doc.Page.Head
 	}
@@ -127,7 +129,7 @@ func parseAtom(body []byte, _ feed.Cursor) (*feed.Page, error) {
 		return nil
 	}
 	for _, e := range doc.Entries {
-		if err := add(e.id, feed.Entry{Position: e.place.Position, Version: e.place.Version, Updated: e.updated, Entity: bytes.Clone(body[e.from:e.to])}); err != nil {
+		if err := add(e.id, feed.Entry{Position: e.place.Position, Version: e.place.Version, Updated: e.updated, Superseded: e.place.Superseded, Entity: bytes.Clone(body[e.from:e.to])}); err != nil {
 			return nil, err
 		}
 	}

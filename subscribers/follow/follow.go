@@ -64,7 +64,8 @@ Flags:
 The URL is the feed's own, such as http://localhost:8080/feeds/orders. One with after, limit and history, as a source links to
 it, sets the flags of these names.
 
-Each line has position, version, updated, deleted, id and, unless deleted, entity. The last of each page also has a cursor, for --after.
+Each line has position, version, updated, deleted, id and, unless deleted, entity. One that is superseded has no entity: its source
+has only the newer version, which follows, at the latest at the place compacted. The last of each page also has a cursor, for --after.
 What there is to tell besides goes to stderr. Ctrl-C ends it between two lines.
 
 Exit codes: 0 stopped by Ctrl-C or a closed pipe, or up to date (--once); 1 the feed breaks its promises, refuses, or is none, or

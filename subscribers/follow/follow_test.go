@@ -18,6 +18,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/access"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
@@ -399,4 +400,38 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 		p = start(t, nil, "", format, "--after=9-000000000000", "--once", "--limit=2", at)
 		p.wantExit(t, Diverged, "follow '"+at+"?after=0&limit=2&history=8-")
 	})
+}
+
+// A superseded entry is printed as such, with the place up to where its newer version is.
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	d := feed.Document{
+		Description: feed.Description{Name: "things", ID: "tag:things"},
+		Page: feed.Page{
+			Entries: []feed.Entry{{Position: 1, ID: uuid.New(), Version: 1, Updated: time.Unix(1, 0), Superseded: true}},
+			Cursor:  feed.At(1, feed.Digest{1}), Head: feed.At(3, feed.Digest{3}), Compacted: feed.At(3, feed.Digest{3}),
+		},
+		View: feed.Replay,
+	}
+	for _, atom := range []bool{false, true} {
+		encode, parse := d.JSON, feed.ParsePage
+		if atom {
+			encode, parse = d.Atom, parseAtom
+		}
+		body, err := encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := parse(body, feed.Cursor{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := newPrinter(&out, atom).print(t.Context(), page); err != nil {
+			t.Fatal(err)
+		}
+		if line := out.String(); !strings.Contains(line, `"deleted":false,"superseded":true,"compacted":"3-030000000000","id":`) || strings.Contains(line, "entity") {
+			t.Errorf("--atom=%t prints %s", atom, line)
+		}
+	}
 }

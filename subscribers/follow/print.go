@@ -23,8 +23,11 @@ type line struct {
 	Updated  feed.Time    `json:"updated"`
 	Deleted  bool         `json:"deleted"`
 	Erased   bool         `json:"erased,omitempty"`
-	ID       uuid.UUID    `json:"id"`
-	Entity   any          `json:"entity,omitempty"` // raw JSON, or XML as a string
+	// Superseded means that there is no entity any more, since a newer version follows: at or before Compacted.
+	Superseded bool         `json:"superseded,omitempty"`
+	Compacted  *feed.Cursor `json:"compacted,omitempty"`
+	ID         uuid.UUID    `json:"id"`
+	Entity     any          `json:"entity,omitempty"` // raw JSON, or XML as a string
 }
 
 type printer struct {
@@ -52,7 +55,10 @@ var (
 // or the error of ctx.
 func (p *printer) print(ctx context.Context, page *feed.Page) error {
 	for i, e := range page.Entries {
-		l := line{Position: e.Position, Version: e.Version, Updated: feed.TimeOf(e.Updated), Deleted: e.Deleted, Erased: e.Erased, ID: e.ID}
+		l := line{Position: e.Position, Version: e.Version, Updated: feed.TimeOf(e.Updated), Deleted: e.Deleted, Erased: e.Erased, Superseded: e.Superseded, ID: e.ID}
+		if e.Superseded {
+			l.Compacted = &page.Compacted
+		}
 		last := i == len(page.Entries)-1
 		if last {
 			l.Cursor = &page.Cursor

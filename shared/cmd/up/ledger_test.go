@@ -134,7 +134,9 @@ func (l *ledger) check(t *testing.T, entries []entry) (repeated int) {
 		}
 		for _, o := range p.orders {
 			known[o.ID] = true
-			if !reflect.DeepEqual(o, p.orders[0]) || !reflect.DeepEqual(o, first[o.ID]) {
+			f, there := first[o.ID]
+			superseded := there && f.Status == "" // its content is gone
+			if !reflect.DeepEqual(o, p.orders[0]) || !superseded && !reflect.DeepEqual(o, f) {
 				t.Errorf("the key %s was answered with %+v and %+v; the feed has %+v", key, p.orders[0], o, first[o.ID])
 			}
 		}

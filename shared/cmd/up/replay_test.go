@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,9 +53,10 @@ func getJSON(url string, into any) error {
 type entry struct {
 	ID       string `json:"id"`
 	Datafeed struct {
-		Position int64       `json:"position"`
-		Version  int64       `json:"version"`
-		Entity   order.Order `json:"entity"`
+		Position   int64       `json:"position"`
+		Version    int64       `json:"version"`
+		Superseded bool        `json:"superseded"`
+		Entity     order.Order `json:"entity"` // of a superseded one only id and version
 	} `json:"_datafeed"`
 }
 
@@ -74,6 +76,9 @@ func (b *bench) replay(t *testing.T) (entries []entry) {
 			t.Fatal(err)
 		}
 		for _, e := range page.Items {
+			if e.Datafeed.Superseded {
+				e.Datafeed.Entity = order.Order{ID: uuid.MustParse(strings.TrimPrefix(e.ID, "urn:uuid:")), Version: e.Datafeed.Version}
+			}
 			entries = append(entries, e)
 			versions[e.ID]++
 			if want := int64(len(entries)); e.Datafeed.Position != want {

@@ -273,7 +273,7 @@ func (c *company) environ(s service) []string {
 }
 
 // tuning are inherited variables that a restart by hand needs, too. None is secret.
-var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "LEAD_SPEED"}
+var tuning = []string{"LOG_LEVEL", "PAGE_SIZE", "PGBIN", "FEED_MAX_AGE", "COMPACT_AFTER", "ACCESS_LOG", "HOSTS", "TOKENS", "TOKENS_FILE", "CAPACITY", "CLOCK_SPEED", "PICKUP", "LEAD_SPEED"}
 
 func (c *company) byHand(s service) string {
 	set := c.settings(s)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +70,7 @@ func TestStorm(t *testing.T) {
 		s.begin(t, name)
 	}
 	s.hears(t)
+	defer s.compact(t)()
 	var witness witness
 	defer witness.watch(s.subscribers())()
 	s.shop(t)
@@ -115,6 +117,9 @@ func TestStorm(t *testing.T) {
 	s.hears(t)
 	s.stopped()
 	entries := s.replay(t)
+	if !slices.ContainsFunc(entries, func(e entry) bool { return e.Datafeed.Superseded }) {
+		t.Error("nothing was compacted")
+	}
 	s.ledger.check(t, entries)
 	s.wantCopies(t, entries)
 	for name, n := range s.nodes {
@@ -130,6 +135,33 @@ func TestStorm(t *testing.T) {
 	}
 	witness.check(t, 1, old, s.ledger.at)
 	witness.check(t, 2, entries, s.ledger.at)
+}
+
+// compact compacts the feed of sales each second, as far as the server is there, until the function that it returns is
+// called.
+func (s *storm) compact(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var compacting sync.WaitGroup
+	servers := []string{s.nodes[sales].server.URL(sales), s.standby.URL(sales)}
+	compacting.Go(func() {
+		for ctx.Err() == nil {
+			for _, url := range servers { // the one that is a standby, or is down, refuses
+				if conn, err := pgx.Connect(ctx, url); err == nil {
+					_, _ = conn.Exec(ctx, `call feed_compact('orders', '0')`)
+					_ = conn.Close(context.Background())
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	return func() {
+		cancel()
+		compacting.Wait()
+	}
 }
 
 // subscribers returns the addresses of the nodes that subscribe, by name.

@@ -135,9 +135,10 @@ type atomFeed struct {
 	XMLName xml.Name `xml:"http://www.w3.org/2005/Atom feed"`
 	ID      string   `xml:"http://www.w3.org/2005/Atom id"`
 	Page    struct {
-		Cursor   string `xml:"cursor,attr"`
-		Next     string `xml:"next,attr"`
-		Snapshot string `xml:"snapshot,attr"`
+		Cursor    string `xml:"cursor,attr"`
+		Next      string `xml:"next,attr"`
+		Snapshot  string `xml:"snapshot,attr"`
+		Compacted string `xml:"compacted,attr"`
 	} `xml:"https://datafeed.example/ns page"`
 	Archive *struct{} `xml:"http://purl.org/syndication/history/1.0 archive"`
 	Entries []struct {
@@ -152,10 +153,11 @@ type atomFeed struct {
 }
 
 type atomEntry struct {
-	Position int64 `xml:"position,attr"`
-	Version  int64 `xml:"version,attr"`
-	First    int64 `xml:"first,attr"`
-	Erased   bool  `xml:"erased,attr"`
+	Position   int64 `xml:"position,attr"`
+	Version    int64 `xml:"version,attr"`
+	First      int64 `xml:"first,attr"`
+	Erased     bool  `xml:"erased,attr"`
+	Superseded bool  `xml:"superseded,attr"`
 }
 
 func (c *checker) atomPage(rest string) (*atomFeed, *answer, error) {
@@ -201,6 +203,9 @@ func (c *checker) sameInAtom(rest string) error {
 	if f.ID == "" || f.Page.Cursor != p.DataFeed.Cursor || f.Page.Snapshot != p.DataFeed.Snapshot {
 		return fmt.Errorf("%s has the id %q and the cursor %q, JSON Feed %s", a.asked, f.ID, f.Page.Cursor+f.Page.Snapshot, p.DataFeed.Cursor+p.DataFeed.Snapshot)
 	}
+	if f.Page.Compacted != p.DataFeed.Compacted {
+		return fmt.Errorf("%s is compacted at %q, JSON Feed at %q", a.asked, f.Page.Compacted, p.DataFeed.Compacted)
+	}
 	type entry struct {
 		id      string
 		own     atomEntry
@@ -214,7 +219,7 @@ func (c *checker) sameInAtom(rest string) error {
 		got = append(got, entry{e.ID, e.Own, true})
 	}
 	for _, i := range p.Items {
-		want = append(want, entry{i.ID, atomEntry{i.DataFeed.Position, i.DataFeed.Version, i.DataFeed.First, i.DataFeed.Erased}, i.DataFeed.Deleted})
+		want = append(want, entry{i.ID, atomEntry{i.DataFeed.Position, i.DataFeed.Version, i.DataFeed.First, i.DataFeed.Erased, i.DataFeed.Superseded}, i.DataFeed.Deleted})
 	}
 	byPosition := func(a, b entry) int { return int(a.own.Position - b.own.Position) }
 	slices.SortFunc(got, byPosition)

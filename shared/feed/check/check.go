@@ -187,13 +187,14 @@ type page struct {
 	NextURL  string `json:"next_url"`
 	Items    []item `json:"items"`
 	DataFeed struct {
-		About    string  `json:"about"`
-		Cursor   string  `json:"cursor"`
-		Next     string  `json:"next"`
-		Sealed   *bool   `json:"sealed"`
-		UpToDate *bool   `json:"up_to_date"`
-		Head     *string `json:"head"`
-		Snapshot string  `json:"snapshot"`
+		About     string  `json:"about"`
+		Cursor    string  `json:"cursor"`
+		Next      string  `json:"next"`
+		Sealed    *bool   `json:"sealed"`
+		UpToDate  *bool   `json:"up_to_date"`
+		Head      *string `json:"head"`
+		Snapshot  string  `json:"snapshot"`
+		Compacted string  `json:"compacted"`
 	} `json:"_datafeed"`
 
 	answer *answer
@@ -204,12 +205,13 @@ type item struct {
 	ID       string `json:"id"`
 	Updated  string `json:"date_modified"`
 	DataFeed struct {
-		Position int64           `json:"position"`
-		Version  int64           `json:"version"`
-		First    int64           `json:"first"`
-		Entity   json.RawMessage `json:"entity"`
-		Deleted  bool            `json:"deleted"`
-		Erased   bool            `json:"erased"`
+		Position   int64           `json:"position"`
+		Version    int64           `json:"version"`
+		First      int64           `json:"first"`
+		Entity     json.RawMessage `json:"entity"`
+		Deleted    bool            `json:"deleted"`
+		Erased     bool            `json:"erased"`
+		Superseded bool            `json:"superseded"`
 	} `json:"_datafeed"`
 }
 

@@ -26,8 +26,8 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // realSource returns the handler of a feed of 320 entries, and what appends one. One entity is deleted, and, if the feed
-// is personal, one is erased.
-func realSource(t *testing.T, personal bool) (http.Handler, func(ctx context.Context) error) {
+// is personal, one is erased. If it is compacted, only the newest versions of the first 318 entries are left.
+func realSource(t *testing.T, personal, compacted bool) (http.Handler, func(ctx context.Context) error) {
 	t.Helper()
 	pool := pgtest.New(t, sql.Migrations("publish"))
 	if _, err := pool.Exec(t.Context(), `select feed_create('things')`); err != nil {
@@ -60,6 +60,11 @@ func realSource(t *testing.T, personal bool) (http.Handler, func(ctx context.Con
 	entries = append(entries, next(4, false))
 	if err := add(t.Context(), entries...); err != nil {
 		t.Fatal(err)
+	}
+	if compacted {
+		if _, err := log.Compact(t.Context(), "things", time.Hour); err != nil {
+			t.Fatal(err)
+		}
 	}
 	last := next(5, false)
 	err = log.InTx(t.Context(), func(tx *publish.Tx) error {
@@ -105,12 +110,12 @@ func run(t *testing.T, source http.Handler, o Options) (broken, skipped []string
 
 func TestSourceOfThisProject(t *testing.T) {
 	t.Parallel()
-	for name, personal := range map[string]bool{"open": false, "personal": true} {
+	for name, skips := range map[string]int{"open": 3, "personal": 4, "compacted": 1, "personal, compacted": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			source, add := realSource(t, personal)
+			source, add := realSource(t, strings.HasPrefix(name, "personal"), strings.HasSuffix(name, "compacted"))
 			broken, skipped, said := run(t, source, Options{Append: add})
-			if len(broken) > 0 || len(skipped) != map[bool]int{false: 1, true: 2}[personal] || !strings.HasPrefix(said, fmt.Sprintf("TAP version 14\n1..%d\nok 1 - ", len(promises))) {
+			if len(broken) > 0 || len(skipped) != skips || !strings.HasPrefix(said, fmt.Sprintf("TAP version 14\n1..%d\nok 1 - ", len(promises))) {
 				t.Errorf("%d are broken, %d were skipped:\n%s", len(broken), len(skipped), said)
 			}
 		})
@@ -120,7 +125,7 @@ func TestSourceOfThisProject(t *testing.T) {
 // A source that offers no snapshots breaks no promise.
 func TestSourceWithoutSnapshots(t *testing.T) {
 	t.Parallel()
-	source, _ := realSource(t, false)
+	source, _ := realSource(t, false, false)
 	without := asking(func(q map[string][]string) {
 		delete(q, "snapshot")
 		delete(q, "from")
@@ -207,7 +212,8 @@ func asking(change func(q map[string][]string)) mutant {
 func TestMutants(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "timeouts")
-	shared, _ := realSource(t, false)
+	shared, _ := realSource(t, false, false)
+	compacted, _ := realSource(t, false, true)
 	for name, x := range map[string]struct {
 		mutant
 		breaks string // the promise
@@ -259,6 +265,15 @@ func TestMutants(t *testing.T) {
 		"a snapshot that caches keep":    {header(http.StatusOK, "Cache-Control", "max-age=60"), "without asking the source"},
 		"from goes without snapshot":     {asking(func(q map[string][]string) { lone(q) }), "wrong parameters"},
 		"a lost snapshot is not noticed": {asking(func(q map[string][]string) { found(q) }), "a snapshot of another history"},
+		"superseded is deleted":          {replacing(`"superseded":true`, `"superseded":true,"deleted":true`), "neither an entity nor a deletion"},
+		"superseded with an entity":      {replacing(`"superseded":true`, `"superseded":true,"entity":{}`), "neither an entity nor a deletion"},
+		"superseded by nothing":          {replacing(`"version":4,"entity":\{[^}]*\}`, `"version":4,"superseded":true`), "and a newer version follows"},
+		"superseded, and not compacted":  {replacing(`,"compacted":"[^"]*"`, ``), "says up to where"},
+		"superseded later than it says":  {replacing(`"compacted":"[^"]*"`, `"compacted":"219-000000000000"`), "says up to where"},
+		"superseded in another history":  {replacing(`"compacted":"(\d+)-[^"]*"`, `"compacted":"$1-000000000000"`), "says up to where"},
+		"Atom lacks superseded":          {replacing(` superseded="true"`, ``), "same entries"},
+		"Atom lacks compacted":           {replacing(` compacted="[^"]*"`, ``), "same entries"},
+		"superseded events are changes":  {replacing(`"superseded":true,("compacted":"[^"]*")`, `"data":{}`), "the events are the entries"},
 		"HEAD is other than GET": {mutant{answer: func(r *http.Request, a *httptest.ResponseRecorder) {
 			if r.Method == http.MethodHead {
 				a.Header().Del("ETag")
@@ -268,8 +283,11 @@ func TestMutants(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			source, o := shared, Options{}
+			if strings.Contains(name, "superseded") || strings.Contains(name, "compacted") {
+				source = compacted
+			}
 			if strings.Contains(name, "wait") {
-				source, o.Append = realSource(t, false)
+				source, o.Append = realSource(t, false, false)
 			}
 			broken, _, said := run(t, x.of(source), o)
 			if !slices.ContainsFunc(broken, func(line string) bool { return strings.Contains(line, x.breaks) }) {

@@ -23,6 +23,8 @@ type cloudEvent struct {
 	ContentType string          `json:"datacontenttype"`
 	Data        json.RawMessage `json:"data"`
 	Erased      bool            `json:"erased"`
+	Superseded  bool            `json:"superseded"`
+	Compacted   string          `json:"compacted"`
 }
 
 // events asks for a page as CloudEvents.
@@ -64,8 +66,13 @@ func (c *checker) cloudEvents() error {
 		if positionOf(e.ID) != d.Position || e.Subject != want.uuid() || e.Time != want.Updated || e.SpecVersion != "1.0" || e.Type == "" || e.Source == "" {
 			return fmt.Errorf("event %d is not the entry of position %d: %+v", i+1, d.Position, e)
 		}
-		if (e.Method == http.MethodDelete) != d.Deleted || e.Erased != d.Erased || string(e.Data) != string(d.Entity) || !d.Deleted && e.ContentType != "application/json" {
+		if (e.Method == http.MethodDelete) != d.Deleted || e.Erased != d.Erased || string(e.Data) != string(d.Entity) || !d.Deleted && !d.Superseded && e.ContentType != "application/json" {
 			return fmt.Errorf("the event of position %d has the method %q, erased %t and %d bytes of data", d.Position, e.Method, e.Erased, len(e.Data))
+		}
+	}
+	for i, e := range got[:min(len(got), len(c.walked))] {
+		if e.Superseded != c.walked[i].DataFeed.Superseded || e.Superseded != (e.Compacted != "") || positionOf(e.Compacted) <= positionOf(e.ID) && e.Superseded {
+			return fmt.Errorf("the event of position %d is superseded %t, and compacted at %q", positionOf(e.ID), e.Superseded, e.Compacted)
 		}
 	}
 	p, err := c.page(after("0", 200))

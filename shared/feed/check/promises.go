@@ -21,8 +21,10 @@ var promises = []promise{
 	{"Model", "ids are UUIDs in lower case, and not zero", (*checker).ids},
 	{"Model", "the versions of an entity are 1, 2, 3 ...", (*checker).versions},
 	{"Model", "the time of an entity grows strictly with its version, and is in UTC with six digits", (*checker).times},
-	{"Model", "an item has an object as its entity, or is deleted", (*checker).entities},
+	{"Model", "an item has an object as its entity, or is deleted or superseded", (*checker).entities},
 	{"Model", "of an erased entity nothing is left", (*checker).erased},
+	{"Compaction", "a superseded entry is neither an entity nor a deletion, and a newer version follows", (*checker).superseded},
+	{"Compaction", "a page with superseded entries says up to where the newer versions are, a place of this history", (*checker).compacted},
 	{"URLs", "the feed's own URL has the newest entries first", (*checker).newest},
 	{"URLs", "the pages of older entries lead to the first one", (*checker).older},
 	{"URLs", "an entity's URL has its versions, newest first", (*checker).entity},
@@ -243,6 +245,7 @@ func (c *checker) entities() error {
 		switch d := i.DataFeed; {
 		case d.Deleted && d.Entity != nil, d.Erased && !d.Deleted:
 			return fmt.Errorf("position %d is deleted or erased, and has an entity", d.Position)
+		case d.Superseded: // see superseded
 		case !d.Deleted && (len(d.Entity) == 0 || d.Entity[0] != '{'):
 			return fmt.Errorf("the entity of position %d is no object, and it is not deleted", d.Position)
 		}
@@ -264,6 +267,53 @@ func (c *checker) erased() error {
 		if erased[i.ID] && (!i.DataFeed.Erased || i.DataFeed.Entity != nil) {
 			return fmt.Errorf("the entity of position %d is erased, but not this entry", i.DataFeed.Position)
 		}
+	}
+	return nil
+}
+
+func (c *checker) superseded() error {
+	newest, found := map[string]int64{}, false
+	for _, i := range c.walked {
+		newest[i.ID] = i.DataFeed.Version
+	}
+	for _, i := range c.walked {
+		switch d := i.DataFeed; {
+		case !d.Superseded:
+			continue
+		case d.Entity != nil, d.Deleted, d.Erased:
+			return fmt.Errorf("position %d is superseded, and has an entity or is deleted", d.Position)
+		case newest[i.ID] == d.Version && c.complete():
+			return fmt.Errorf("position %d is superseded, and the newest version of %s", d.Position, i.uuid())
+		}
+		found = true
+	}
+	if !found {
+		return skipError("no entry is superseded")
+	}
+	return nil
+}
+
+func (c *checker) compacted() error {
+	later := map[string]int64{} // the next version of an entity
+	found := false
+	for _, p := range slices.Backward(c.pages) {
+		place := p.DataFeed.Compacted
+		for _, i := range slices.Backward(p.Items) {
+			d := i.DataFeed
+			if d.Superseded && (positionOf(place) <= d.Position || positionOf(place) < later[i.ID]) {
+				return fmt.Errorf("position %d is superseded by position %d, and its page is compacted at %q", d.Position, later[i.ID], place)
+			}
+			later[i.ID], found = d.Position, found || d.Superseded
+		}
+		if place == "" {
+			continue
+		}
+		if err := c.status(http.StatusOK, after(place, 1)); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return skipError("no entry is superseded")
 	}
 	return nil
 }

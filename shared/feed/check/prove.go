@@ -36,6 +36,7 @@ func Prove(ctx context.Context, command []string, out io.Writer) (failed int, er
 // prove runs the tests whose names are wanted.
 func (r *reader) prove(out io.Writer, wanted func(name string) bool) (failed int, err error) {
 	all := slices.Clone(tests)
+	all = append(all, compactionTests...)
 	all = append(all, snapshotTests()...)
 	for _, f := range faults {
 		all = append(all,

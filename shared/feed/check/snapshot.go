@@ -81,7 +81,7 @@ func (c *checker) snapshot() error {
 			case got.Position > head:
 				return fmt.Errorf("%s has an entry at position %d, beyond the snapshot", p.answer.asked, got.Position)
 			case got.Position <= int64(len(c.walked)) && (!known || got.Position != want.DataFeed.Position || got.Version != want.DataFeed.Version ||
-				got.Deleted != want.DataFeed.Deleted || got.Erased != want.DataFeed.Erased || string(got.Entity) != string(want.DataFeed.Entity) || i.Updated != want.Updated):
+				got.Deleted != want.DataFeed.Deleted || got.Erased != want.DataFeed.Erased || got.Superseded != want.DataFeed.Superseded || string(got.Entity) != string(want.DataFeed.Entity) || i.Updated != want.Updated):
 				return fmt.Errorf("%s has version %d of %s at position %d, which is not its newest entry", p.answer.asked, got.Version, i.ID, got.Position)
 			case known && got.First != first[i.ID] || got.First > got.Position || got.First < 1:
 				return fmt.Errorf("%s has %d as the first position of %s", p.answer.asked, got.First, i.ID)

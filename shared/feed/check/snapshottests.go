@@ -151,6 +151,11 @@ func (c *copying) cacheSnapshot() error {
 	c.mu.Lock()
 	c.sealed, c.stores = map[string][]byte{}, true
 	c.mu.Unlock()
+	return c.other()
+}
+
+// other makes another copy.
+func (c *copying) other() error {
 	other := *c
 	var err error
 	if other.dir, err = os.MkdirTemp(c.dir, "other-*"); err != nil {

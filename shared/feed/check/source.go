@@ -13,19 +13,20 @@ import (
 
 // A source is one in memory, with replay pages and snapshots in JSON Feed alone: what a reader needs.
 type source struct {
-	turn     sync.Mutex // answers one request after another
-	mu       sync.Mutex
-	entries  []entry
-	versions map[int]int64 // by the number of the entity
-	fault    *fault        // nil means that it is honest
-	begun    int           // requests since the fault was set
-	asked    []*http.Request
-	replays  bool              // it has no snapshots
-	short    int               // the most items on a page of a snapshot; 0 means as many as the reader wants
-	sealed   map[string][]byte // what a shared cache before it has stored, by query; nil means there is none
-	stores   bool              // the cache stores pages of snapshots, too
-	onAnswer func()            // is called after each answer, before the reader gets the end of it
-	tooOften func()            // is called once the reader has asked more often than any reader has to
+	turn      sync.Mutex // answers one request after another
+	mu        sync.Mutex
+	entries   []entry
+	compacted string        // the head at the last compaction
+	versions  map[int]int64 // by the number of the entity
+	fault     *fault        // nil means that it is honest
+	begun     int           // requests since the fault was set
+	asked     []*http.Request
+	replays   bool              // it has no snapshots
+	short     int               // the most items on a page of a snapshot; 0 means as many as the reader wants
+	sealed    map[string][]byte // what a shared cache before it has stored, by query; nil means there is none
+	stores    bool              // the cache stores pages of snapshots, too
+	onAnswer  func()            // is called after each answer, before the reader gets the end of it
+	tooOften  func()            // is called once the reader has asked more often than any reader has to
 }
 
 // An entry is one of an entity, which a number names.
@@ -33,6 +34,7 @@ type entry struct {
 	entity          int
 	version         int64
 	deleted, erased bool
+	superseded      bool   // and compacted
 	body            string // the entity as JSON
 	cursor          string // after it
 }
@@ -61,7 +63,7 @@ func (s *source) erase(n int) {
 	s.mu.Lock()
 	for i := range s.entries {
 		if e := &s.entries[i]; e.entity == n {
-			e.body, e.deleted, e.erased = "", true, true
+			e.body, e.deleted, e.erased, e.superseded = "", true, true, false
 		}
 	}
 	s.mu.Unlock()
@@ -83,14 +85,26 @@ func (s *source) append(e entry) {
 	s.entries = append(s.entries, e)
 }
 
-// restore takes the source back to a position, as a restore of its database does.
+// restore takes the source back to a position, as a restore of its database does, from before any compaction.
 func (s *source) restore(position int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries = s.entries[:position]
 	clear(s.versions)
-	for _, e := range s.entries {
-		s.versions[e.entity] = e.version
+	for i := range s.entries {
+		e := &s.entries[i]
+		s.versions[e.entity], e.superseded = e.version, false
+	}
+}
+
+// compact takes the content from all entries that have a newer version.
+func (s *source) compact() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.compacted = s.cursor(len(s.entries))
+	for i := range s.entries {
+		e := &s.entries[i]
+		e.superseded = e.version < s.versions[e.entity] && !e.erased
 	}
 }
 
@@ -223,7 +237,7 @@ func (s *source) pageOf(r *http.Request, begin, end, limit int) map[string]any {
 	if own["sealed"] == false {
 		own["head"] = s.cursor(len(s.entries))
 	}
-	return document(r, own, items)
+	return s.document(r, own, items)
 }
 
 // snapshot returns a page of a snapshot.
@@ -258,7 +272,7 @@ func (s *source) snapshot(r *http.Request, limit int) (map[string]any, int) {
 	if history := q.Get("history"); history != "" {
 		query += "&history=" + history
 	}
-	return document(r, map[string]any{"snapshot": head, "next": "http://" + r.Host + r.URL.Path + query, "about": "http://" + r.Host + "/feeds"}, items), http.StatusOK
+	return s.document(r, map[string]any{"snapshot": head, "next": "http://" + r.Host + r.URL.Path + query, "about": "http://" + r.Host + "/feeds"}, items), http.StatusOK
 }
 
 // item returns the entry of an index.
@@ -266,6 +280,8 @@ func (s *source) item(i int) map[string]any {
 	e := s.entries[i]
 	own := map[string]any{"position": i + 1, "version": e.version}
 	switch {
+	case e.superseded:
+		own["superseded"] = true
 	case e.deleted:
 		own["deleted"] = true
 		if e.erased {
@@ -277,7 +293,12 @@ func (s *source) item(i int) map[string]any {
 	return map[string]any{"id": "urn:uuid:" + idOf(e.entity), "date_modified": fmt.Sprintf("2026-01-01T00:00:%02d.000000Z", e.version), "_datafeed": own}
 }
 
-func document(r *http.Request, own map[string]any, items []any) map[string]any {
+func (s *source) document(r *http.Request, own map[string]any, items []any) map[string]any {
+	for _, item := range items {
+		if item.(map[string]any)["_datafeed"].(map[string]any)["superseded"] == true {
+			own["compacted"] = s.compacted
+		}
+	}
 	return map[string]any{
 		"version": "https://jsonfeed.org/version/1.1", "title": "Entities", "feed_url": "http://" + r.Host + r.URL.String(), "_datafeed": own, "items": items,
 	}

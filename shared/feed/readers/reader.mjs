@@ -53,6 +53,7 @@ function apply(rows, erased, items) {
   for (const item of items) {
     const id = item.id.replace("urn:uuid:", "");
     const own = item._datafeed;
+    if (own.superseded) continue;
     if (own.erased) erased[id] = true;
     if (own.erased || (own.deleted && rows[id]?.version < own.version)) delete rows[id];
     if (own.erased || own.deleted || erased[id] || rows[id]?.version >= own.version) continue;
@@ -71,30 +72,29 @@ function save(path, copy) {
 
 // poll copies until the copy is up to date, but begins again only once.
 async function poll(url, path, copy, begun) {
-  for (;;) {
-    const { resync } = copy;
-    let answer;
+  for (let upToDate = false; !upToDate; save(path, copy)) {
+    let page, etag, later;
     try {
-      answer = resync ? await get(url, resync.query) : await get(url, copy.query, copy.etag);
+      ({ page, etag } = await get(url, copy.query, copy.etag));
+      if (page === null) return;
+      const { snapshot, cursor, compacted } = page._datafeed;
+      const end = snapshot ?? cursor;
+      upToDate = page._datafeed.up_to_date && !snapshot;
+      later = parseInt(compacted ?? 0) > parseInt(copy.compacted) ? compacted : copy.compacted;
+      // Before a place is forgotten, up to which entries were superseded that the copy lacks: does the source still have it?
+      for (const at of new Set(upToDate ? [copy.compacted, later] : [copy.compacted])) {
+        if (at === "0" || at === end || (at === later && !upToDate)) continue;
+        const after = await get(url, `after=${at}&limit=1&history=${end}`);
+        if (after.page.items.length === 0 || (upToDate && parseInt(at) >= parseInt(end))) throw new Error(`the feed ends at ${end}, and was compacted at ${at}`);
+      }
     } catch (e) {
       if (!(e instanceof Gone) || begun) throw e;
-      copy.resync = { query: e.query, rows: {} };
+      Object.assign(copy, { query: e.query, etag: null, resynced: {}, compacted: "0" });
       return poll(url, path, copy, true);
     }
-    if (answer.page === null) return;
-    const place = answer.page._datafeed;
-    const query = new URL(place.next, url).search.slice(1);
-    const upToDate = place.up_to_date && !place.snapshot;
-    apply(resync ? resync.rows : copy.rows, copy.erased, answer.page.items);
-    if (!resync) {
-      Object.assign(copy, { query, etag: answer.etag });
-    } else if (!upToDate) {
-      resync.query = query;
-    } else {
-      Object.assign(copy, { query: `after=${place.cursor}&limit=1000`, etag: null, rows: resync.rows, resync: null });
-    }
-    save(path, copy);
-    if (upToDate) return;
+    apply(copy.resynced ?? copy.rows, copy.erased, page.items);
+    Object.assign(copy, { query: new URL(page._datafeed.next, url).search.slice(1), etag: upToDate ? etag : null, compacted: upToDate ? "0" : later });
+    if (upToDate && copy.resynced) Object.assign(copy, { query: `after=${page._datafeed.cursor}&limit=1000`, etag: null, rows: copy.resynced, resynced: null });
   }
 }
 
@@ -103,7 +103,7 @@ if (!path) {
   console.error("usage: node reader.mjs FEED_URL FILE [SECONDS]");
   process.exit(2);
 }
-const begin = { query: "snapshot=0&limit=1000", etag: null, rows: {}, erased: {}, resync: null };
+const begin = { query: "snapshot=0&limit=1000", etag: null, rows: {}, erased: {}, resynced: null, compacted: "0" };
 const copy = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : begin;
 while (seconds) {
   let wait = Number(seconds);

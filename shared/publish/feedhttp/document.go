@@ -1,7 +1,6 @@
 package feedhttp
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -69,23 +68,20 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 	return links
 }
 
-// document reads the entries and adds the links.
-func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Document, error) {
-	entries, err := s.entries(ctx, r.Name, sp)
-	if err != nil {
-		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
-	}
+// document returns the document of a span that was read, with its links.
+func (s *Source) document(r *request, sp *span) *feed.Document {
 	d := &feed.Document{
 		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
-			Entries: entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
+			Entries: sp.entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
+			Compacted: sp.head.Compaction.UpTo,
 		},
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
 	if r.mediaType == feed.TypeCloudEvents {
 		link("next", d.Next)
-		return d, nil
+		return d
 	}
 	link("current", s.at(r, feed.Newest, feed.Cursor{}))
 	switch {
@@ -107,7 +103,7 @@ func (s *Source) document(ctx context.Context, r *request, sp *span) (*feed.Docu
 	if sp.archive && sp.sealed {
 		link("next-archive", d.Next)
 	}
-	return d, nil
+	return d
 }
 
 // linkHeader formats links for the Link header field (RFC 8288 section 3).
@@ -123,7 +119,8 @@ func linkHeader(links []feed.Link) string {
 }
 
 // etag returns the strong entity tag of the answer to r (RFC 9110 section 8.8.3). It changes with every input of the
-// bytes. It does not need the entries, since the digest stands for them.
+// bytes. It does not need the entries, since the digest stands for them, and the compaction for those that are
+// superseded, which lie before its place.
 func (s *Source) etag(r *request, sp *span) string {
 	head := sp.head.Cursor()
 	if sp.sealed || r.view == feed.Older || r.mediaType == feed.TypeCloudEvents && r.view != feed.Snapshot {
@@ -137,8 +134,12 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.Personal {
 		erasures = sp.head.Erasures
 	}
-	of := fmt.Sprintf("%q %q %q %q %q %q %d %s %t %s %t %s %d", by, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
-		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures)
+	compaction := ""
+	if c := sp.head.Compaction; sp.from < c.UpTo.Position {
+		compaction = c.ID + c.UpTo.String()
+	}
+	of := fmt.Sprintf("%q %q %q %q %q %q %d %s %t %s %t %s %d %s", by, r.Title, r.Text, r.ID, r.mediaType, s.url(r),
+		sp.from, sp.end, sp.sealed, head, sp.archive, sp.earlier, erasures, compaction)
 	sum := sha256.Sum256([]byte(of))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
@@ -169,7 +170,7 @@ type shownEntry struct {
 func (e shownEntry) Short() string { return web.Short(e.ID) }
 
 // Kind returns a word for what the entry did.
-func (e shownEntry) Kind() string { return kindOf(e.Version, e.Deleted, e.Erased) }
+func (e shownEntry) Kind() string { return kindOf(e.Entry) }
 
 // trace returns the path of the page of what the service knows of an entity, or "".
 func (s *Source) trace(id uuid.UUID) string {
@@ -266,6 +267,13 @@ type indexEntry struct {
 	URL     string      `json:"url"`
 	Head    feed.Cursor `json:"head"`
 	Entries int64       `json:"entries"`
+	// Retention says how long entries keep their content; nil means for ever.
+	Retention *retention `json:"retention"`
+}
+
+// A retention says how long an entry keeps its content after the time of a newer version of its entity.
+type retention struct {
+	Superseded string `json:"superseded"` // a duration such as 720h0m0s
 }
 
 func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
@@ -276,7 +284,11 @@ func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		list = append(list, indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position})
+		entry := indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position, nil}
+		if age, bounded := s.log.Retention(d.Name); bounded {
+			entry.Retention = &retention{age.String()}
+		}
+		list = append(list, entry)
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", noCache(s.Private))

@@ -25,31 +25,34 @@ const maxVersions = 1000
 var entityPage = web.Template(pages, "entity.html")
 
 // An entityVersion is an entry in the list of an entity's versions. If its payload is erased it is shown as a
-// tombstone, as on the feed.
+// tombstone, and if it was compacted as superseded, as on the feed.
 type entityVersion struct {
-	Position int64           `json:"position"`
-	Cursor   feed.Cursor     `json:"cursor"`
-	Version  int64           `json:"version"`
-	Updated  time.Time       `json:"updated"`
-	Deleted  bool            `json:"deleted"`
-	Erased   bool            `json:"erased,omitempty"`
-	Entity   json.RawMessage `json:"entity"`
+	Position   int64           `json:"position"`
+	Cursor     feed.Cursor     `json:"cursor"`
+	Version    int64           `json:"version"`
+	Updated    time.Time       `json:"updated"`
+	Deleted    bool            `json:"deleted"`
+	Erased     bool            `json:"erased,omitempty"`
+	Superseded bool            `json:"superseded,omitempty"`
+	Entity     json.RawMessage `json:"entity"`
 
 	spoiled bool
 }
 
 // Kind returns a word for what the version did.
 func (v *entityVersion) Kind() string {
-	return kindOf(v.Version, v.Deleted, v.Erased)
+	return kindOf(feed.Entry{Version: v.Version, Deleted: v.Deleted, Erased: v.Erased, Superseded: v.Superseded})
 }
 
-func kindOf(version int64, deleted, erased bool) string {
+func kindOf(e feed.Entry) string {
 	switch {
-	case erased:
+	case e.Erased:
 		return "erased"
-	case deleted:
+	case e.Deleted:
 		return "deleted"
-	case version == 1:
+	case e.Superseded:
+		return "superseded"
+	case e.Version == 1:
 		return "new"
 	}
 	return "changed"
@@ -112,8 +115,8 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 	list := make([]entityVersion, len(entries))
 	for i, e := range entries {
 		list[i] = entityVersion{
-			Position: e.Position, Cursor: e.Cursor, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, Entity: e.Entity,
-			spoiled: spoiled(e),
+			Position: e.Position, Cursor: e.Cursor, Version: e.Version, Updated: e.Updated, Deleted: e.Deleted, Erased: e.Erased, Superseded: e.Superseded,
+			Entity: e.Entity, spoiled: spoiled(e),
 		}
 	}
 	return list, err
@@ -141,19 +144,23 @@ func noFeed(detail, publicURL string) error {
 	return p
 }
 
-// entityTag returns the entity tag. It changes with a new version, an erasure, another history, and the rendering.
+// entityTag returns the entity tag. It changes with a new version, an erasure, a compaction, another history, and the
+// rendering.
 func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) string {
-	erased := 0
-	for _, v := range list {
-		if v.Erased {
-			erased++
+	kept := make([]byte, len(list)) // of each version, whether it is erased or superseded
+	for i, v := range list {
+		switch {
+		case v.Erased:
+			kept[i] = 1
+		case v.Superseded:
+			kept[i] = 2
 		}
 	}
 	by := []any{html, s.described.Load().rendering[d.Name]}
 	if html {
 		by = append(by, s.Brand, s.Name, s.Nav, s.Trace, s.PublicURL, d.Title)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %d %d", by, list[0].Cursor, len(list), erased))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %x", by, list[0].Cursor, kept))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
 }
 
@@ -161,7 +168,7 @@ func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) 
 type shownVersion struct {
 	*entityVersion
 	Words    string
-	Compared bool // with the version before it, which is there and not erased
+	Compared bool // with the version before it, which is there and says something
 	Before   int64
 	Changes  []change
 	Partly   bool // compared: there is too much of it
@@ -185,13 +192,13 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 	document := feed.Document{Description: d}
 	for i := range list {
 		v := shownVersion{entityVersion: &list[i]}
-		if !v.Deleted {
+		if !v.Deleted && !v.Superseded {
 			words := document.Words(feed.Entry{Position: v.Position, ID: id, Version: v.Version, Updated: v.Updated, Entity: v.Entity})
 			v.Words = words.Title
 			if i == 0 {
 				data.Title, data.URL = words.Title, words.URL
 			}
-			if i+1 < len(list) && !list[i+1].Deleted {
+			if i+1 < len(list) && !list[i+1].Deleted && !list[i+1].Superseded {
 				v.Compared, v.Before = true, list[i+1].Version
 				v.Changes, v.Partly = changes(list[i+1].Entity, v.Entity)
 			}

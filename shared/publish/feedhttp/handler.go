@@ -279,6 +279,9 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil {
 		return err
 	}
+	if doc.tag != a.tag {
+		h["Etag"] = []string{doc.tag}
+	}
 	s.send(w, r, res, doc)
 	return nil
 }
@@ -337,19 +340,25 @@ func (s *Source) made(ctx context.Context, client string, r *request, a *answer)
 		}
 		err = turn(ctx, func() error {
 			body, err := compress(plain.body, a.coding)
-			doc = &cached{contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body, spoiled: plain.spoiled}
+			doc = &cached{
+				tag: codedTag(plain.tag, a.coding), contentType: plain.contentType, link: plain.link, coding: []string{a.coding}, body: body,
+				spoiled: plain.spoiled,
+			}
 			return err
 		})
 		return doc, err
 	})
 }
 
+// render reads and renders the span. If something was compacted since it was located, the tag is another one.
 func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, error) {
-	doc, err := s.document(ctx, r, sp)
+	sp, err := s.read(ctx, r.Name, sp)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}
-	return s.encode(r, doc)
+	doc, err := s.encode(r, s.document(r, sp))
+	doc.tag = s.etag(r, sp)
+	return doc, err
 }
 
 // encode returns the document in the representation of the request, without content coding.

@@ -119,13 +119,15 @@ func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) 
 	return sp, nil
 }
 
-// entries reads the entries of the span, oldest first. It returns [publish.ErrChanged] if the span is no longer what
-// was located.
-func (s *Source) entries(ctx context.Context, name string, sp *span) ([]feed.Entry, error) {
+// read returns the span with its entries, oldest first, and with what was compacted when they were read. It returns
+// [publish.ErrChanged] if the span is no longer what was located.
+func (s *Source) read(ctx context.Context, name string, sp *span) (_ *span, err error) {
 	if sp.entries != nil {
-		return sp.entries, nil
+		return sp, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	return s.log.Entries(ctx, name, sp.from, sp.end, sp.head.Erasures)
+	full := *sp
+	full.entries, full.head.Compaction, err = s.log.Entries(ctx, name, sp.from, sp.end, sp.head.Erasures)
+	return &full, err
 }

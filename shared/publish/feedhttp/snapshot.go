@@ -95,7 +95,7 @@ func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Doc
 	}
 	d := &feed.Document{
 		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, head), View: feed.Snapshot,
-		Links: s.alternates(r), Page: feed.Page{Entries: found.Entries, Cursor: head},
+		Links: s.alternates(r), Page: feed.Page{Entries: found.Entries, Cursor: head, Compacted: found.Head.Compaction.UpTo},
 	}
 	if found.Last != uuid.Nil {
 		d.Next = s.snapshotURL(r, head, found.Last)
