@@ -247,13 +247,15 @@ begin
     for change in
         with mine as (
             delete from feed_pending where transaction = pg_current_xact_id() and feed = feed_name returning entity_id, seq, payload, erase),
-        staged as (
-            delete from feed_staged s where feed = feed_name
-               and (seq in (select seq from feed_staged where feed = feed_name order by seq limit max_staged)
-                    or exists (select from mine) and feed_uuid(feed_name, key) in (select entity_id from mine))
-            returning transaction, feed_uuid(feed_name, key) as entity_id, seq, payload, staged_at)
-        select true as is_staged, transaction <> pg_current_xact_id() as is_earlier, s.entity_id, s.seq, s.payload, false as erase, s.staged_at as changed_at
-          from staged s
+        first as (
+            delete from feed_staged where feed = feed_name
+               and seq <= (select max(seq) from (select seq from feed_staged where feed = feed_name order by seq limit max_staged) as s) returning *),
+        same as (
+            delete from feed_staged where feed = feed_name and exists (select from mine) and feed_uuid(feed_name, key) in (select entity_id from mine)
+            returning *)
+        select true as is_staged, transaction <> pg_current_xact_id() as is_earlier, feed_uuid(feed_name, key) as entity_id, s.seq, s.payload,
+               false as erase, s.staged_at as changed_at
+          from (select * from first union all select * from same) as s
         union all
         select false, false, entity_id, seq, payload, erase, clock_timestamp() from mine
          order by is_earlier desc, seq
