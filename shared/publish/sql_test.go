@@ -681,6 +681,18 @@ func TestRowOfErased(t *testing.T) {
 	}
 }
 
+// A key that names no entity fails in the statement that writes it, not in the mover.
+func TestKeyZero(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		for _, kind := range []string{"uuid", "text"} {
+			pool := database(t)
+			exec(t, pool, `create table sale (id `+kind+` primary key); select feed_attach('things', 'sale', 'id', mode => '`+mode+`')`)
+			refused(t, pool, `insert into sale values ('`+uuid.Nil.String()+`')`, "22023", "names no entity")
+		}
+	}
+}
+
 // In a database that gets the log by logical replication, too, the rows that are applied are not published once more.
 func TestAttachedAndReplicatedLog(t *testing.T) {
 	t.Parallel()

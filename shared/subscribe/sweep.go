@@ -44,7 +44,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		{`delete from poll where id = any(array(
 			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`,
 			[]any{s.options.Name, now, age, sweptAtOnce}},
-		{`update subscription set resync_cursor = '0', snapshot = null where service = $1 and resync_since < least(now(), $2) - $3::interval
+		{`update subscription set resync_cursor = '0', snapshot = null, compacted = null where service = $1 and resync_since < least(now(), $2) - $3::interval
 			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)`, []any{s.options.Name, now, age, feeds}},
 		{`delete from resynced_entity where ctid = any(array(
 			select e.ctid from resynced_entity e join subscription using (service, feed)
@@ -54,7 +54,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 			delete from rejected_entry where ctid = any(array(
 			select ctid from rejected_entry where service = $1 and rejected_at < least(now(), $2) - $3::interval and feed <> all($5) limit $4))
 			returning feed)
-			update subscription set resync_cursor = '0', snapshot = null, resync_history = '0', resync_since = now(),
+			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
 			       resync_reason = 'What was rejected while this process had the feed before is not kept any more.'
 			 where service = $1 and feed in (select feed from old)`,
 			[]any{s.options.Name, now, age, sweptAtOnce, feeds}},

@@ -22,15 +22,16 @@ create unlogged table feed_pending (
 );
 
 -- What tables that are attached as staged have committed, until feed_move appends it. Of one entity, seq grows in the order of the
--- commits, since a transaction keeps the lock of the row that it changes.
+-- commits, since a transaction keeps the lock of the row that it changes. feed_move computes the ids of the entities: the writers have
+-- less to do, and both indexes grow at their end.
 create table feed_staged (
-    feed        text        not null,
-    entity_id   uuid        not null,
     transaction xid8        not null default pg_current_xact_id(),
+    feed        text        not null,
+    key         text        not null,
     seq         bigint      not null default nextval('feed_seq'),
     payload     bytea,
     staged_at   timestamptz not null default clock_timestamp(),
-    primary key (feed, entity_id, transaction)
+    primary key (transaction, feed, key)
 );
 create index on feed_staged (feed, seq);
 
@@ -127,11 +128,21 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_refuse_erased raises object_not_in_prerequisite_state if the entity is erased: its readers refuse it for ever.
-create function feed_refuse_erased(feed_name text, id uuid) returns void
+-- feed_is_erased reports whether an entity is erased: its last entry is one without salt.
+create function feed_is_erased(feed_name text, id uuid) returns boolean
 language plpgsql stable set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
-    if (select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1) then
+    return coalesce((select salt is null from feed_entry where feed = feed_name and entity_id = id order by version desc limit 1), false);
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_refuse_erased raises object_not_in_prerequisite_state if the entity is erased: its readers refuse it for ever.
+create function feed_refuse_erased(feed_name text, id uuid) returns void
+language plpgsql stable as $$
+begin
+    if feed_is_erased(feed_name, id) then
         raise exception 'entity % of feed % is erased', id, feed_name
             using errcode = 'object_not_in_prerequisite_state', hint = 'Its readers refuse it for ever: use another key.';
     end if;
@@ -236,12 +247,15 @@ begin
     for change in
         with mine as (
             delete from feed_pending where transaction = pg_current_xact_id() and feed = feed_name returning entity_id, seq, payload, erase),
-        staged as (
-            delete from feed_staged s where feed = feed_name
-               and (seq in (select seq from feed_staged where feed = feed_name order by seq limit max_staged)
-                    or entity_id in (select entity_id from mine)) returning transaction, entity_id, seq, payload, staged_at)
-        select true as is_staged, transaction <> pg_current_xact_id() as is_earlier, s.entity_id, s.seq, s.payload, false as erase, s.staged_at as changed_at
-          from staged s
+        first as (
+            delete from feed_staged where feed = feed_name
+               and seq <= (select max(seq) from (select seq from feed_staged where feed = feed_name order by seq limit max_staged) as s) returning *),
+        same as (
+            delete from feed_staged where feed = feed_name and exists (select from mine) and feed_uuid(feed_name, key) in (select entity_id from mine)
+            returning *)
+        select true as is_staged, transaction <> pg_current_xact_id() as is_earlier, feed_uuid(feed_name, key) as entity_id, s.seq, s.payload,
+               false as erase, s.staged_at as changed_at
+          from (select * from first union all select * from same) as s
         union all
         select false, false, entity_id, seq, payload, erase, clock_timestamp() from mine
          order by is_earlier desc, seq
@@ -356,13 +370,11 @@ begin
         perform feed_collect(args[0], id, body, false);
         return;
     end if;
-    insert into feed_staged (feed, entity_id, payload)
-    select args[0], id, body
-     where (select salt is null from feed_entry where feed = args[0] and entity_id = id order by version desc limit 1) is not true
-    on conflict (feed, entity_id, transaction) do update set seq = excluded.seq, payload = excluded.payload;
-    if not found and body is not null then
+    if body is not null then
         perform feed_refuse_erased(args[0], id);
     end if;
+    insert into feed_staged (feed, key, payload) values (args[0], key, body)
+    on conflict on constraint feed_staged_pkey do update set seq = excluded.seq, payload = excluded.payload;
 end
 $$;
 -- +goose StatementEnd
@@ -382,8 +394,10 @@ declare
     id    uuid;
     body  bytea;
 begin
-    if current_setting('session_replication_role') = 'replica' and exists (select from pg_subscription_rel where srrelid = 'feed_entry'::regclass) then
-        return null; -- the log is replicated, too
+    if current_setting('session_replication_role') = 'replica' then
+        if exists (select from pg_subscription_rel where srrelid = 'feed_entry'::regclass) then
+            return null; -- the log is replicated, too
+        end if;
     end if;
     if tg_op <> 'DELETE' then
         state := row_to_json(new);
@@ -396,20 +410,24 @@ begin
         end if;
         key := coalesce(key, was);
     end if;
-    id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
-    if octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then -- the usual case, without two calls
-        body := convert_to(state::text, 'UTF8');
-    else
-        body := feed_payload(feed_render(state, tg_argv[3:]));
-    end if;
-    if tg_argv[2] = 'commit' then
-        insert into feed_pending (feed, entity_id, payload, first)
-        values (tg_argv[0], id, body, not exists (select from feed_pending where transaction = pg_current_xact_id()))
+    if tg_argv[2] = 'staged' then
+        insert into feed_staged (feed, key, payload)
+        select name, key, case
+                   when octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:]
+                   then convert_to(state::text, 'UTF8') -- the usual case, without two calls
+                   else feed_payload(feed_render(state, tg_argv[3:])) end
+          from feed where name = tg_argv[0] and (
+               erasures = 0 and key <> '00000000-0000-0000-0000-000000000000' or not feed_is_erased(name, feed_uuid(name, key)))
         on conflict do nothing;
     else
-        insert into feed_staged (feed, entity_id, payload)
-        select tg_argv[0], id, body
-         where (select salt is null from feed_entry where feed = tg_argv[0] and entity_id = id order by version desc limit 1) is not true
+        id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
+        if octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then
+            body := convert_to(state::text, 'UTF8');
+        else
+            body := feed_payload(feed_render(state, tg_argv[3:]));
+        end if;
+        insert into feed_pending (feed, entity_id, payload, first)
+        values (tg_argv[0], id, body, not exists (select from feed_pending where transaction = pg_current_xact_id()))
         on conflict do nothing;
     end if;
     if not found then
