@@ -155,6 +155,12 @@ func (g *growth) create(ctx context.Context, name string, of ...string) (*postgr
 	return db, err
 }
 
+// drop deletes a database that is needed no more. What it leaves goes with the server.
+func (g *growth) drop(ctx context.Context, db *postgres.DB) {
+	db.Close()
+	_, _ = g.server.Exec(ctx, `drop database if exists `+db.Config().ConnConfig.Database+` with (force)`)
+}
+
 // A took is what something took in milliseconds: time, and CPU time of a process and PostgreSQL together.
 type took struct{ time, cpu float64 }
 

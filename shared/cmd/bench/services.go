@@ -171,6 +171,7 @@ func (g *growth) list(ctx context.Context, l lister, rows []int, t *table) (slow
 		if err != nil {
 			return nil, err
 		}
+		defer g.drop(context.WithoutCancel(ctx), db) // else all of them fill the disk
 		if services[i], err = g.startService(ctx, l.kind, db); err != nil {
 			return nil, err
 		}
