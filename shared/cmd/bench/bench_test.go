@@ -269,7 +269,7 @@ func TestStopped(t *testing.T) {
 		{"feed", "reads", feedKind, false, syscall.SIGINT},
 		{"subscribe", "freshness", shop.PureCopy, true, syscall.SIGINT},
 		{"publish", "freshness", serveKind, false, syscall.SIGINT},
-		{"growth", "services", "warehouse", false, syscall.SIGINT},
+		{"growth", "services", salesKind, false, syscall.SIGINT},
 		{"architectures", "feed", shop.FeedConsumer, false, syscall.SIGINT},
 		{"architectures", "queues", shop.QueueConsumer, true, syscall.SIGKILL},
 	} {
