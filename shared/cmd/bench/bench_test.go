@@ -193,7 +193,7 @@ func TestGrowth(t *testing.T) {
 			wantRows(t, out, slices.Concat([]string{entries, versions}, times, []string{figure, positive}))
 		}
 	}
-	for _, request := range []string{"append", "304", "cold page at the start", "cold page in the middle", "cold page at the end", "newest page", "one entity", "start"} {
+	for _, request := range []string{"append", "304", "cold page, start", "cold page, middle", "cold page, end", "newest page", "one entity", "start"} {
 		wantRows(t, out, []string{request, "1", ratio, ratio}, []string{request, "20", ratio, ratio})
 	}
 	for _, way := range []string{byReplay, bySnapshot} {

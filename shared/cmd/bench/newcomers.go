@@ -50,7 +50,7 @@ func (g *growth) newcomers(ctx context.Context) (chart, error) {
 		}
 	}
 	t := g.out.table("entries", "versions", "way", "s", "entities/s", "most MB", "source's MB")
-	c := chart{title: "What a firstCopy takes (shorter is better)", unit: " s", series: []string{byReplay, bySnapshot}}
+	c := chart{title: "What a newcomer takes (shorter is better)", unit: " s", series: []string{byReplay, bySnapshot}}
 	for i, n := range all {
 		entities := n.entries / n.versions
 		t.row(count(n.entries), count(n.versions), n.way, number(median(n.seconds)), number(float64(entities)/median(n.seconds)), number(n.memory), number(n.sources))

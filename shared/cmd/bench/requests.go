@@ -53,9 +53,9 @@ func (g *growth) requests(ctx context.Context) (chart, error) {
 	requests := []request{
 		{"append", 10, prepareAppend},
 		{"304", 1, prepare304},
-		{"cold page at the start", 3, g.preparePage(0)},
-		{"cold page in the middle", 3, g.preparePage(0.5)},
-		{"cold page at the end", 3, g.preparePage(1)},
+		{"cold page, start", 3, g.preparePage(0)},
+		{"cold page, middle", 3, g.preparePage(0.5)},
+		{"cold page, end", 3, g.preparePage(1)},
 		{"newest page", 3, prepareNewest},
 		{"one entity", 10, prepareEntity},
 		{"start", 1, g.prepareStart},
