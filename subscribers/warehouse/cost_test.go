@@ -30,7 +30,13 @@ func TestPageCost(t *testing.T) {
 		r := httptest.NewRequest("GET", "/?before="+uuid.Max.String(), nil)
 		_, list := readOrders(r, pool)
 		_, err := overview(r, pool)
-		return errors.Join(list, err)
+		delivering, wrong := suppliers(t.Context(), pool)
+		for _, s := range delivering {
+			if want := map[string]int64{"rotor-coil": 60_000}[s.Supplier]; s.UnderWay != want {
+				t.Errorf("%d purchases of %s are under way, not %d", s.UnderWay, s.Supplier, want)
+			}
+		}
+		return errors.Join(list, err, wrong)
 	})
 	for _, c := range costs {
 		if c.Blocks > 400 { // a table, or a count in its index, has more

@@ -132,9 +132,9 @@ type supplierList struct {
 
 func suppliers(ctx context.Context, db *pgxpool.Pool) ([]supplier, error) {
 	rows, _ := db.Query(ctx, `
-		select supplier, supplier.name, lead_days, array_agg(part order by part), coalesce(sum(purchases), 0)::bigint, coalesce(sum(on_order), 0)::bigint
+		select supplier, supplier.name, lead_days, array_agg(part order by part), coalesce(sum(rows), 0)::bigint, coalesce(sum(on_order), 0)::bigint
 		  from supplier join part using (supplier)
-		  left join (select part, count(*) as purchases from purchase where arrived_at is null group by part) as under_way using (part)
+		  left join row_count on relation = 'purchase' and value = part -- those under way
 		 group by supplier order by supplier.name`)
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[supplier])
 }

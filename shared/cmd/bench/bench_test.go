@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -9,15 +13,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
+	"github.com/edison-cars/data-feeds/sql"
 )
 
 // TestMain lets the test's binary be the command, too: as the processes that are measured, and as a bench that is
@@ -173,6 +184,79 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	out, bars := quick(t, "growth")
+	times := slices.Repeat([]string{positive}, 8)
+	for _, entries := range []string{"1,000", "10,000"} {
+		for _, versions := range []string{"1", "20"} {
+			wantRows(t, out, slices.Concat([]string{entries, versions}, times, []string{figure, positive}))
+		}
+	}
+	for _, request := range []string{"append", "304", "cold page, start", "cold page, middle", "cold page, end", "newest page", "one entity", "start"} {
+		wantRows(t, out, []string{request, "1", ratio, ratio}, []string{request, "20", ratio, ratio})
+	}
+	for _, way := range []string{byReplay, bySnapshot} {
+		wantRows(t, out, []string{"10,000", "1", way, positive, positive, figure, figure}, []string{"10,000", "20", way, positive, positive, figure, figure},
+			[]string{"500", "1", way, positive, positive, figure, figure})
+	}
+	if !regexp.MustCompile(`by snapshot, 500 entities of 20 versions : as many of one: ` + ratio).MatchString(out) {
+		t.Errorf("no ratio of newcomers in\n%s", out)
+	}
+	pages := 0
+	for _, l := range listers {
+		for _, p := range l.pages {
+			wantRows(t, out, []string{l.kind, regexp.QuoteMeta(p.name), positive, positive, ratio, ratio})
+		}
+		pages++
+	}
+	if bars < 8*2+3*2+pages*2 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+	t.Run("compaction", func(t *testing.T) {
+		if strings.Contains(out, noCompaction) {
+			t.Skip(noCompaction)
+		}
+		wantRows(t, out, []string{"9,500", positive, positive, positive, positive})
+	})
+}
+
+// What fills a feed makes the digests that PROTOCOL.md describes, and versions that go on without a gap.
+func TestFillFeed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, sql.Migrations("publish"))
+	f := &grown{size: size{60, manyVersions}, db: &postgres.DB{Pool: db}}
+	if err := f.fill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.Query(t.Context(), `select entity_id, version, updated, salt, payload, digest from feed_entry order by position`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, versions := sha256.Sum256([]byte(order.Feed)), map[uuid.UUID]int64{}
+	var id uuid.UUID
+	var version int64
+	var updated time.Time
+	var salt, payload, digest []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &version, &updated, &salt, &payload, &digest}, func() error {
+		b := append(append(running[:], 'p'), id[:]...)
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, uint64(version)), uint64(updated.UnixMicro()))
+		hash := sha256.Sum256(append(salt, payload...))
+		running = sha256.Sum256(append(b, hash[:]...))
+		var o order.Order
+		if err := json.Unmarshal(payload, &o); err != nil {
+			return err
+		}
+		if versions[id]++; !bytes.Equal(running[:], digest) || versions[id] != version || o.ID != id || o.Version != version || !o.UpdatedAt.Equal(updated) {
+			return fmt.Errorf("%s %d has the digest %x, want %x; the entity is %s", id, version, digest, running, payload)
+		}
+		return nil
+	})
+	if err != nil || len(versions) != 3 {
+		t.Errorf("%d entities, %v", len(versions), err)
+	}
+}
+
 // A bench that is stopped in the middle leaves no process, and no data unless it is killed.
 func TestStopped(t *testing.T) {
 	t.Parallel()
@@ -185,6 +269,7 @@ func TestStopped(t *testing.T) {
 		{"feed", "reads", feedKind, false, syscall.SIGINT},
 		{"subscribe", "freshness", shop.PureCopy, true, syscall.SIGINT},
 		{"publish", "freshness", serveKind, false, syscall.SIGINT},
+		{"growth", "services", salesKind, false, syscall.SIGINT},
 		{"architectures", "feed", shop.FeedConsumer, false, syscall.SIGINT},
 		{"architectures", "queues", shop.QueueConsumer, true, syscall.SIGKILL},
 	} {
@@ -270,6 +355,7 @@ func TestFlags(t *testing.T) {
 			out: "x.svg"},
 		"subscribe --entries 1000":    {what: "subscribe", entries: 1000},
 		"publish --only backfill":     {what: "publish", only: "backfill"},
+		"growth --entries 10000000":   {what: "growth", entries: 10_000_000},
 		"architectures --orders=2000": {what: "architectures", orders: 2000},
 	} {
 		if o, err := parseFlags(strings.Fields(args), io.Discard); err != nil || o != want {
@@ -277,9 +363,9 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for args, text := range map[string]string{
-		"":                          "takes feed, subscribe, publish or architectures",
-		"orders":                    "takes feed, subscribe, publish or architectures",
-		"feed more":                 "takes feed, subscribe, publish or architectures",
+		"":                          "takes feed, subscribe, publish, growth or architectures",
+		"orders":                    "takes feed, subscribe, publish, growth or architectures",
+		"feed more":                 "takes feed, subscribe, publish, growth or architectures",
 		"feed --only catchup":       "writes, reads, wait, overload",
 		"feed --entries 5000":       "-entries",
 		"feed --out x.png":          "file.svg",
@@ -289,10 +375,11 @@ func TestFlags(t *testing.T) {
 		"subscribe --entries 0":     "from 1,000 to",
 		"subscribe --entries 999":   "from 1,000 to",
 		"subscribe --entries 1e6":   "from 1,000 to",
+		"growth --entries 19999":    "at least 20,000",
 		"architectures --only wait": "calls, queues, stream, feed, relay",
 		"architectures --orders 19": "from 20 to",
 		"feed --orders 100":         "-orders",
-		"subscribe freshness":       "takes feed, subscribe, publish or architectures",
+		"subscribe freshness":       "takes feed, subscribe, publish, growth or architectures",
 	} {
 		_, err := parseFlags(strings.Fields(args), io.Discard)
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {

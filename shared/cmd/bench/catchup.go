@@ -208,22 +208,28 @@ func (c *catchup) subscriber(kind string, from *process) copier {
 			}
 			defer from.stop()
 		}
-		began := time.Now()
-		s, err := c.startSubscriber(ctx, kind, from.addr, db, nil)
-		if err != nil {
-			return 0, 0, err
-		}
-		err = s.caughtUp(ctx, int64(c.entries))
-		if err == nil {
-			_, err = db.Exec(ctx, `create table flushed ()`) // and with it what was committed before
-		}
-		took = time.Since(began)
-		if err == nil {
-			_, memory, err = s.memory()
-		}
-		_, stopErr := s.stop()
-		return took, memory, errors.Join(err, stopErr)
+		return c.copyFeed(ctx, kind, from.addr, db, c.entries, nil)
 	}
+}
+
+// copyFeed starts a subscriber and stops it when it has the entries up to head.
+func (b *bench) copyFeed(ctx context.Context, kind, sourceAddr string, db *postgres.DB, head int,
+	settings map[string]string) (took time.Duration, memory int64, err error) {
+	began := time.Now()
+	s, err := b.startSubscriber(ctx, kind, sourceAddr, db, settings)
+	if err != nil {
+		return 0, 0, err
+	}
+	err = s.caughtUp(ctx, int64(head))
+	if err == nil {
+		_, err = db.Exec(ctx, `create table flushed ()`) // and with it what was committed before
+	}
+	took = time.Since(began)
+	if err == nil {
+		_, memory, err = s.memory()
+	}
+	_, stopErr := s.stop()
+	return took, memory, errors.Join(err, stopErr)
 }
 
 func (c *catchup) consumer(n int,

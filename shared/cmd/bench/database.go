@@ -56,8 +56,9 @@ func (c *cluster) open(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-func (c *cluster) create(ctx context.Context, name string) (*postgres.DB, error) {
-	if _, err := c.Exec(ctx, `create database `+name); err != nil {
+// create makes a database of the template, or of another one.
+func (c *cluster) create(ctx context.Context, name string, of ...string) (*postgres.DB, error) {
+	if _, err := c.Exec(ctx, `create database `+name+` template `+append(of, templateName)[0]); err != nil {
 		return nil, err
 	}
 	return c.connect(ctx, name)

@@ -18,7 +18,7 @@ const usage = `Measures the feed, or a subscriber of it, against its peers, or a
 over loopback and on private PostgreSQL servers that are deleted afterwards. Machines are noisy:
 compare ratios, not rates.
 
-Usage: go run ./shared/cmd/bench feed|subscribe|publish|architectures [flags]
+Usage: go run ./shared/cmd/bench feed|subscribe|publish|growth|architectures [flags]
 
 `
 
@@ -48,6 +48,13 @@ entries    what a reader sees missed, doubled or out of order of rows that 8 cli
 backfill   1,000,000 rows, against insert ... select of as many entries
 snapshot   appends and looks at the head while another session keeps an old snapshot, and while none does
 
+growth, 8 to 10 minutes: what grows with the length of a feed or a table
+requests   append, 304, cold pages, newest page, one entity and start: feeds of 10,000, 100,000 and
+           1,000,000 entries, with 1 and 20 versions per entity; memory, and bytes per entry
+newcomers  copies by all versions and by snapshot
+compaction space of superseded entries, before and after
+services   every page of the services over 10,000 and over 1,000,000 rows
+
 architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
 calls      HTTP to each consumer before the commit
 queues     after the commit, a durable queue for each consumer, confirmed
@@ -65,6 +72,7 @@ var parts = map[string][]string{
 	"feed":          {"writes", "reads", "wait", "overload"},
 	"subscribe":     {"idle", "freshness", "catchup"},
 	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
+	"growth":        {"requests", "newcomers", "compaction", "services"},
 	"architectures": {"calls", "queues", "stream", "feed", "relay"},
 }
 
@@ -81,6 +89,7 @@ type options struct {
 const (
 	minEntries = 1000
 	maxEntries = 100_000_000
+	minGrown   = 20_000 // entries of the longest feed of growth: the shortest has 10,000
 	minSales   = 20
 	maxSales   = 2000
 )
@@ -110,7 +119,7 @@ func parseFlags(args []string, stdout io.Writer) (o options, err error) {
 	})
 	number := func(name, help, what string, least, most int, into *int) {
 		flags.Func(name, help, func(s string) (err error) {
-			if o.what != what {
+			if !slices.Contains(strings.Split(what, " and "), o.what) {
 				return fmt.Errorf("is for %s", what)
 			}
 			if *into, err = strconv.Atoi(s); err != nil || *into < least || *into > most {
@@ -119,8 +128,8 @@ func parseFlags(args []string, stdout io.Writer) (o options, err error) {
 			return nil
 		})
 	}
-	number("entries", "of subscribe: copy `N` orders, 1,000 to 100,000,000 (default 1,000,000)",
-		"subscribe", minEntries, maxEntries, &o.entries)
+	number("entries", "of subscribe: copy `N` orders; of growth: the longest feed; 1,000 to 100,000,000 (default 1,000,000)",
+		"subscribe and growth", minEntries, maxEntries, &o.entries)
 	number("orders", "of architectures: sell `N` orders on good days, 20 to 2,000 (default 400)",
 		"architectures", minSales, maxSales, &o.orders)
 	switch err := flags.Parse(args); {
@@ -129,8 +138,10 @@ func parseFlags(args []string, stdout io.Writer) (o options, err error) {
 		return o, err
 	case err != nil:
 		return o, daemon.Usagef("%w; see --help", err)
+	case o.what == "growth" && o.entries > 0 && o.entries < minGrown:
+		return o, daemon.Usagef("--entries of growth takes at least %s", count(minGrown))
 	case parts[o.what] == nil || flags.NArg() > 0:
-		return o, daemon.Usagef("takes feed, subscribe, publish or architectures, then flags; see --help")
+		return o, daemon.Usagef("takes feed, subscribe, publish, growth or architectures, then flags; see --help")
 	}
 	return o, nil
 }

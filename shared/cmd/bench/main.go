@@ -56,6 +56,8 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		measure, title = b.subscribe, "A subscriber and its peers, measured"
 	case "publish":
 		measure, title = b.publish, "Publishing by SQL, measured"
+	case "growth":
+		measure, title = b.growth, "Growing feeds and tables, measured"
 	}
 	machine, charts, err := measure(running)
 	if err != nil || opts.out == "" {
@@ -173,6 +175,37 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 	return machine, charts, err
 }
 
+func (b *bench) growth(ctx context.Context) (machine string, charts []chart, err error) {
+	g := growth{pair: &pair{bench: b}, rounds: 7, page: 1000, grown: map[size]*grown{}}
+	least, most := 10_000, cmp.Or(b.entries, 1_000_000)
+	if b.quick {
+		g.rounds, g.page = 1, 100
+		least, most = 1000, cmp.Or(b.entries, 10_000)
+	}
+	for entries := least; entries < most; entries *= 10 {
+		g.sizes = append(g.sizes, entries)
+	}
+	g.sizes = append(g.sizes, most)
+	if g.server, err = b.openSource(ctx, 4); err != nil {
+		return "", nil, err
+	}
+	if b.source, err = g.server.create(ctx, "bench"); err != nil {
+		return "", nil, err
+	}
+	if g.copies, err = b.openCopies(ctx, "copies", 0); err != nil {
+		return "", nil, err
+	}
+	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
+		return "", nil, err
+	}
+	if g.postmaster, err = findPostmaster(ctx, b.source.Pool); err != nil {
+		return "", nil, err
+	}
+	charts, err = b.measure(ctx, map[string]part{
+		"requests": g.requests, "newcomers": g.newcomers, "compaction": g.compaction, "services": g.services})
+	return machine, charts, err
+}
+
 const noRabbit = "RabbitMQ is left out: it is not installed here (on Debian: apt-get install rabbitmq-server)"
 
 // startBroker starts RabbitMQ, with the messages that it kept if it was killed before.
@@ -195,7 +228,9 @@ func (b *bench) measure(ctx context.Context, run map[string]part) (charts []char
 		if err != nil {
 			return nil, fmt.Errorf("measure %s: %w", name, err)
 		}
-		charts = append(charts, c)
+		if len(c.groups) > 0 || len(c.series) > 0 { // not left out
+			charts = append(charts, c)
+		}
 	}
 	return charts, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
 	serving "github.com/edison-cars/data-feeds/sales-feed/serve"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
@@ -15,13 +16,14 @@ import (
 // serveArg makes the program one of the processes that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
 const serveArg = "serve"
 
-// The kinds of processes, beside those of a shop.
+// The kinds of processes, beside those of a shop and the services that subscribe.
 const (
-	nginxKind   = "nginx" // serves a folder, or is a shared cache of the server at upstreamEnv
-	structsKind = "structs"
-	salesKind   = "sales" // the app itself, at ADDR
-	serveKind   = "serve" // the process that serves the feeds of any database, at ADDR
-	feedKind    = shop.SalesByFeed
+	nginxKind     = "nginx" // serves a folder, or is a shared cache of the server at upstreamEnv
+	structsKind   = "structs"
+	salesKind     = "sales"     // the app itself, at ADDR
+	customersKind = "customers" // the app itself, at ADDR
+	serveKind     = "serve"     // the process that serves the feeds of any database, at ADDR
+	feedKind      = shop.SalesByFeed
 )
 
 const upstreamEnv = "BENCH_UPSTREAM"
@@ -40,6 +42,14 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		}
 		fmt.Fprintln(stdout, env["ADDR"])
 		return sales.Run(ctx, settings, os.Stderr)
+	case customersKind:
+		var settings customers.Settings
+		env["DATABASE_URL"] = of
+		if err := daemon.Parse(env, &settings); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, env["ADDR"])
+		return customers.Run(ctx, settings, os.Stderr)
 	case serveKind:
 		var settings serving.Settings
 		env["DATABASE_URL"] = of
@@ -48,6 +58,11 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		}
 		fmt.Fprintln(stdout, env["ADDR"])
 		return serving.Run(ctx, settings, os.Stderr)
+	}
+	if s := subscribers()[kind]; s != nil {
+		env["DATABASE_URL"] = of
+		fmt.Fprintln(stdout, env["ADDR"])
+		return s.Run(ctx, env, os.Stderr)
 	}
 	return shop.Serve(ctx, kind, of, env, stdout)
 }

@@ -120,6 +120,9 @@ func (c *cache) fill(ctx context.Context, tag string, render func(context.Contex
 	if doc, err = render(ctx); err != nil {
 		return nil, err
 	}
+	if cap(doc.body) > len(doc.body)*5/4 { // zstd makes as much room as the document takes without it
+		doc.body = bytes.Clone(doc.body)
+	}
 	doc.tag, doc.length = cmp.Or(doc.tag, tag), []string{strconv.Itoa(len(doc.body))}
 	if !doc.spoiled {
 		c.keep(doc)

@@ -38,6 +38,24 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// A cached document takes no more memory than the cache counts, whatever room its encoder has made.
+func TestCachedBodyHasNoSpareRoom(t *testing.T) {
+	t.Parallel()
+	c := newCache(1 << 20)
+	for _, coding := range []string{codingZstd, codingGzip, codingIdentity} {
+		doc, err := c.get(t.Context(), coding, func(context.Context) (*cached, error) {
+			body, err := compress(append(make([]byte, 0, 500_000), strings.Repeat("an entry like the one before ", 10_000)...), coding)
+			return &cached{body: body}, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := cap(doc.body), int(doc.cost())*5/4; got > want {
+			t.Errorf("%s: %d bytes in %d", coding, len(doc.body), got)
+		}
+	}
+}
+
 func TestAcceptedCoding(t *testing.T) {
 	t.Parallel()
 	for fields, want := range map[string]string{

@@ -62,7 +62,7 @@ func sum(registry *prometheus.Registry, name string) (n int64) {
 
 // subscribeFeed is a subscriber with the engine of all subscribers, on a database that exists.
 func subscribeFeed(ctx context.Context, kind string, set *settings, env map[string]string) error {
-	orders := subscribe.Feed{Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders"}
+	orders := subscribe.Feed{Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders", Replay: set.Replay}
 	if columns := Columns[2:]; kind == PureCopy {
 		orders.Columns = columns
 	} else {
