@@ -200,9 +200,7 @@ func (w *walker) finds(t *testing.T) {
 		w.leads(t, fmt.Sprintf("#way tbody a[href^='%s/']", w.url(s.service)))
 		w.waits(t, s.says)
 		w.ends(t)
-		if s.service != sales && s.service != customersApp { // whose pages are the customer's, too
-			w.load(t, 200, w.presses(t, fmt.Sprintf("nav a[href^='%s']", w.theMap())))
-		}
+		w.load(t, 200, w.presses(t, fmt.Sprintf("nav a[href^='%s']", w.theMap())))
 	}
 }
 
