@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/gorilla/feeds"
 )
 
@@ -30,13 +31,14 @@ type atomDocument struct {
 }
 
 type atomPage struct {
-	Snapshot  *Cursor `xml:"snapshot,attr,omitempty"` // then without Cursor, Sealed and UpToDate
-	Cursor    *Cursor `xml:"cursor,attr,omitempty"`
-	Next      string  `xml:"next,attr"`
-	Sealed    *bool   `xml:"sealed,attr,omitempty"`
-	UpToDate  *bool   `xml:"up-to-date,attr,omitempty"`
-	Head      *Cursor `xml:"head,attr,omitempty"`
-	Compacted *Cursor `xml:"compacted,attr,omitempty"`
+	Snapshot  *Cursor    `xml:"snapshot,attr,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor    *Cursor    `xml:"cursor,attr,omitempty"`
+	Next      string     `xml:"next,attr"`
+	Through   *uuid.UUID `xml:"through,attr,omitempty"`
+	Sealed    *bool      `xml:"sealed,attr,omitempty"`
+	UpToDate  *bool      `xml:"up-to-date,attr,omitempty"`
+	Head      *Cursor    `xml:"head,attr,omitempty"`
+	Compacted *Cursor    `xml:"compacted,attr,omitempty"`
 }
 
 type atomEntry struct {
@@ -70,7 +72,7 @@ func (d *Document) Atom() ([]byte, error) {
 			Author: &feeds.AtomAuthor{AtomPerson: feeds.AtomPerson{Name: cmp.Or(d.Author, d.Title)}},
 		},
 		NSTombstone: nsTombstone, NSHistory: nsHistory, NSDatafeed: nsDatafeed,
-		Page:  atomPage{Next: d.Next, Compacted: d.compacted()},
+		Page:  atomPage{Next: d.Next, Through: d.Through, Compacted: d.compacted()},
 		Links: []feeds.AtomLink{{Rel: "self", Href: d.Self, Type: TypeAtom}},
 	}
 	if d.View == Snapshot {

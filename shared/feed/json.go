@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 	"github.com/gorilla/feeds"
 )
 
@@ -19,14 +20,15 @@ type jsonDocument struct {
 }
 
 type jsonPage struct {
-	About     string  `json:"about"`
-	Snapshot  *Cursor `json:"snapshot,omitempty"` // then without Cursor, Sealed and UpToDate
-	Cursor    *Cursor `json:"cursor,omitempty"`
-	Next      string  `json:"next"`
-	Sealed    *bool   `json:"sealed,omitempty"`
-	UpToDate  *bool   `json:"up_to_date,omitempty"`
-	Head      *Cursor `json:"head,omitempty"`
-	Compacted *Cursor `json:"compacted,omitempty"`
+	About     string     `json:"about"`
+	Snapshot  *Cursor    `json:"snapshot,omitempty"` // then without Cursor, Sealed and UpToDate
+	Cursor    *Cursor    `json:"cursor,omitempty"`
+	Next      string     `json:"next"`
+	Through   *uuid.UUID `json:"through,omitempty"`
+	Sealed    *bool      `json:"sealed,omitempty"`
+	UpToDate  *bool      `json:"up_to_date,omitempty"`
+	Head      *Cursor    `json:"head,omitempty"`
+	Compacted *Cursor    `json:"compacted,omitempty"`
 }
 
 // JSON returns the document as JSON Feed 1.1. All that a replay needs is in the extension `_datafeed`. Entities are
@@ -37,7 +39,7 @@ func (d *Document) JSON() ([]byte, error) {
 			Version: jsonFeedVersion, Title: d.Title, Description: d.Text, HomePageUrl: d.Home, FeedUrl: d.Self,
 			NextUrl: d.link("next"),
 		},
-		Datafeed: jsonPage{About: d.Home + "/feeds", Next: d.Next, Compacted: d.compacted()},
+		Datafeed: jsonPage{About: d.Home + "/feeds", Next: d.Next, Through: d.Through, Compacted: d.compacted()},
 	}
 	if own := &doc.Datafeed; d.View == Snapshot {
 		own.Snapshot = &d.Cursor

@@ -165,6 +165,8 @@ type Document struct {
 	Links  []Link // without self
 	// Archive marks an archive document (RFC 5005 section 4): entries will neither join nor leave it.
 	Archive bool
+	// Through is the id through which a page of a snapshot looks for entities, if that is not its last one: the next page goes on after it.
+	Through *uuid.UUID
 }
 
 // maxWords is how long the title and the HTML of an entry may be, in bytes: readers take pages up to a limit, and need

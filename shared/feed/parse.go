@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +29,7 @@ type jsonReplay[Item any] struct {
 	Datafeed *struct {
 		Snapshot  jsontext.Value `json:"snapshot"`
 		Next      jsontext.Value `json:"next"`
+		Through   string         `json:"through"`
 		Cursor    Cursor         `json:"cursor"`
 		Sealed    bool           `json:"sealed"`
 		UpToDate  *bool          `json:"up_to_date"`
@@ -67,7 +67,7 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 }
 
 // ParseSnapshot parses the page of a snapshot that starts at a place. It checks that the page is of that snapshot, that
-// the ids ascend from there, and that the next page goes on after the last of them, or further on after a page that is not full. The entries of the page are in the
+// the ids ascend from there, and that the next page goes on after the last of them, or as far further on as the page says. The entries of the page are in the
 // order of their positions. Malformed items are as with ParsePage. The error wraps ErrPage, or ErrNoSnapshot if the body
 // does not say of which snapshot it is.
 func ParseSnapshot(body []byte, at SnapshotPlace) (*Page, error) {
@@ -261,9 +261,9 @@ func (doc *jsonReplay[Item]) snapshot(at SnapshotPlace, entry func(*Item, int64)
 		return p, nil
 	}
 	from, err := uuid.Parse(query.Get("from"))
-	full := query.Get("limit") == strconv.Itoa(len(doc.Items))
-	if order := bytes.Compare(from[:], last[:]); err != nil || query.Get("snapshot") != head.String() || head.IsStart() ||
-		order < 0 || from == at.From || order > 0 && full && named {
+	order := bytes.Compare(from[:], last[:])
+	passed := order > 0 && (!named || doc.Datafeed.Through == from.String()) // entities that are newer than the snapshot
+	if err != nil || query.Get("snapshot") != head.String() || head.IsStart() || from == at.From || order != 0 && !passed {
 		return nil, fmt.Errorf("%w: its next page goes on neither after the entity %s nor as the replay after %s", ErrPage, last, head)
 	}
 	p.More = &SnapshotPlace{head, from}

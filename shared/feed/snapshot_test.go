@@ -101,6 +101,14 @@ func TestParseSnapshotRefuses(t *testing.T) {
 			t.Errorf("%s is read as %+v, %v", name, p, err)
 		}
 	}
+	// A page may have passed entities that are newer, and says so.
+	passed := strings.NewReplacer("000000000003&limit", "000000000004&limit", `"next"`, `"through":"00000000-0000-0000-0000-000000000004","next"`).Replace(good)
+	if p, err := ParseSnapshot([]byte(passed), at); err != nil || p.More == nil || p.More.From.String() != "00000000-0000-0000-0000-000000000004" {
+		t.Errorf("a page that has passed an entity: %+v, %v", p, err)
+	}
+	if p, err := ParseSnapshot([]byte(strings.Replace(passed, "000000000004&limit", "000000000005&limit", 1)), at); !errors.Is(err, ErrPage) {
+		t.Errorf("a next page further on than that: %+v, %v", p, err)
+	}
 	// A feed that was empty has no second page.
 	empty := strings.NewReplacer(`"snapshot":"9-070000000000"`, `"snapshot":"0"`, "snapshot=9-070000000000", "snapshot=0").Replace(good)
 	if p, err := ParseSnapshot([]byte(empty), SnapshotPlace{}); !errors.Is(err, ErrPage) {

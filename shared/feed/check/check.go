@@ -194,6 +194,7 @@ type page struct {
 		UpToDate  *bool   `json:"up_to_date"`
 		Head      *string `json:"head"`
 		Snapshot  string  `json:"snapshot"`
+		Through   string  `json:"through"`
 		Compacted string  `json:"compacted"`
 	} `json:"_datafeed"`
 

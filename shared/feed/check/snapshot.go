@@ -122,14 +122,14 @@ func (c *checker) snapshotLinks() error {
 		if q.Get("limit") != fmt.Sprint(limit) || len(p.Items) > limit {
 			return fmt.Errorf("%s has %d items, and %s as next", p.answer.asked, len(p.Items), next)
 		}
-		n := len(p.Items)
-		if n > 0 {
+		begin := last
+		if n := len(p.Items); n > 0 {
 			last = p.Items[n-1].uuid()
 		}
-		if from := q.Get("from"); q.Has("snapshot") && (q.Get("snapshot") != snapshot || from < last || n == limit && from > last || n == 0 && from == last) {
+		last = max(last, d.Through)
+		if q.Has("snapshot") && (q.Get("snapshot") != snapshot || q.Get("from") != last || last == begin) {
 			return fmt.Errorf("next of %s is %s, after %d items", p.answer.asked, next, len(p.Items))
 		}
-		last = q.Get("from")
 		return nil
 	})
 	u, _ := url.Parse(next)

@@ -54,6 +54,16 @@ func linked(own map[string]any, from any) {
 	own["next"] = fmt.Sprintf("%s&from=%s&%s", link, strings.TrimPrefix(from.(string), "urn:uuid:"), limit)
 }
 
+// passing is not a fault: a page that has found only entities which are newer than the snapshot.
+var passing = fault{"a page passes newer entities", 0, func(s *source, w http.ResponseWriter, r *http.Request) {
+	editingSnapshot(func(page, own map[string]any, _ []any) {
+		if through := idOf(0); r.URL.Query().Get("from") < through { // it lies before the first one
+			page["items"], own["through"] = []any{}, through
+			own["next"] = fmt.Sprintf("http://%s%s?snapshot=%s&from=%s&limit=3", r.Host, r.URL.Path, own["snapshot"], through)
+		}
+	})(s, w, r)
+}}
+
 // snapshotFaults are those of the pages of a snapshot.
 var snapshotFaults = []fault{
 	{"the source answers 500", 0, later(answering(500, `{"title":"Broken","status":500}`, "Content-Type", "application/problem+json"))},

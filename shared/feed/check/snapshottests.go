@@ -91,6 +91,10 @@ func snapshotTests() (list []test) {
 			c.mu.Unlock()
 			return c.equal()
 		})
+		add(passing.name, func(c *copying) error {
+			c.setFault(&passing)
+			return c.equal()
+		})
 		for _, f := range snapshotFaults {
 			add(f.name, func(c *copying) error { return c.outlasts(&f) })
 		}

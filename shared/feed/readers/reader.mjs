@@ -34,7 +34,7 @@ async function get(url, query, etag) {
     throw problem;
   }
   const page = refused ? { _datafeed: {} } : await answer.json();
-  const { snapshot, cursor, next } = page._datafeed;
+  const { snapshot, cursor, next, through = "" } = page._datafeed;
   if (asked.snapshot === "0" && !snapshot) return get(url, query.replace("snapshot=0", "after=0")); // the source has none
   if (asked.snapshot && !snapshot) throw new Gone(new URL(`${url}?${query}`));
   const ids = [asked.from ?? "", ...page.items.map((item) => item.id.replace("urn:uuid:", ""))];
@@ -42,7 +42,7 @@ async function get(url, query, etag) {
   const to = asked.snapshot && Object.fromEntries(new URL(next, url).searchParams);
   const continues = asked.snapshot
     ? ["0", snapshot].includes(asked.snapshot) && ids.every((id, i) => i === 0 || id > ids[i - 1]) &&
-      (to.after === snapshot) !== (to.snapshot === snapshot && to.from === ids.at(-1) && ids.length > 1)
+      (to.after === snapshot) !== (to.snapshot === snapshot && to.from > ids[0] && to.from === (through > ids.at(-1) ? through : ids.at(-1)))
     : page.items.every((item, i) => item._datafeed.position === begin + 1 + i) && end === begin + page.items.length && (end > begin || cursor === asked.after);
   if (!continues) throw new Error(`the page of ${query} does not continue from there`);
   return { page, etag: answer.headers.get("ETag") };

@@ -43,7 +43,7 @@ def get(url, query, etag=None):
     if "snapshot" in asked:
         ids = [asked.get("from", "")] + [item["id"].removeprefix("urn:uuid:") for item in page["items"]]
         head, to = place["snapshot"], parameters(place["next"])
-        ends, goes_on = to.get("after") == head, to.get("snapshot") == head and to.get("from") == ids[-1] > ids[0]
+        ends, goes_on = to.get("after") == head, to.get("snapshot") == head and to.get("from") == max(ids[-1], place.get("through", "")) > ids[0]
         continues = ids == sorted(set(ids)) and asked["snapshot"] in ("0", head) and ends != goes_on
     else:
         positions, end = [item["_datafeed"]["position"] for item in page["items"]], place["cursor"]

@@ -99,6 +99,9 @@ func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Doc
 	}
 	if found.Last != uuid.Nil {
 		d.Next = s.snapshotURL(r, head, found.Last)
+		if n := len(found.Entries); n == 0 || found.Entries[n-1].ID != found.Last {
+			d.Through = &found.Last
+		}
 	}
 	link := func(rel, href string) { d.Links = append(d.Links, feed.Link{Rel: rel, Href: href, Type: r.mediaType}) }
 	if r.mediaType != feed.TypeCloudEvents {
