@@ -41,15 +41,19 @@ type Log struct {
 	logger        *slog.Logger
 	metrics       logMetrics
 
-	wrote  atomic.Int64 // when the last write began, in nanoseconds since 1970
-	noRoom atomic.Bool  // the last change failed since the database had no room
-	locked atomic.Int64 // when a change of a group last waited in vain for a row, in nanoseconds since 1970
-
+	writes
 	patience   time.Duration   // as the constant
 	committing context.Context // ends when Close no longer waits for the commits under way
 	abort      context.CancelFunc
 	stop       context.CancelFunc // ends the background work
 	watching   sync.WaitGroup
+}
+
+// writes are what a log remembers of its last writes.
+type writes struct {
+	wrote  atomic.Int64 // when the last one began, in nanoseconds since 1970
+	noRoom atomic.Bool  // the last change failed since the database had no room
+	locked atomic.Int64 // when a change of a group last waited in vain for a row, in nanoseconds since 1970
 }
 
 // Options say where a log keeps its tables, and how it is opened.

@@ -96,72 +96,6 @@ func (l *Log) openList(ctx context.Context, erasures Erasures) error {
 // errNotYet means that the list has not been applied in time at the start. Nothing is served until it is.
 var errNotYet = errors.New("the list of erased ids is not applied yet")
 
-// follows reports whether a feed is as the list says. listed is the length that the list had when it last was.
-func (l *Log) follows(listed int64) bool {
-	if l.reerasure == nil {
-		return true
-	}
-	applied := l.reerasure.list.isApplied(listed)
-	if applied && l.reerasure.list.hasUnknown() { // when it can be applied, the outcome is known, or comes to be an erasure
-		l.applying(context.Background(), false)
-	}
-	return applied
-}
-
-// withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
-// again, up to maxAttempts times.
-func (l *Log) withListApplied(ctx context.Context, read func() error) error {
-	for range maxAttempts {
-		if err := read(); !errors.Is(err, ErrUnapplied) {
-			return err
-		}
-		if err := l.apply(ctx); err != nil {
-			return err
-		}
-	}
-	return ErrUnapplied
-}
-
-// View calls read with one state of the database in which entities of a feed have nothing left that is erased. read
-// returns the ids of those of which it has found something. It may be called again.
-func (l *Log) View(ctx context.Context, feedName string, read func(tx pgx.Tx) (found []uuid.UUID, err error)) error {
-	return l.withListApplied(ctx, func() error {
-		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			if err := l.caughtUp(ctx, tx.Conn()); err != nil {
-				return err
-			}
-			var least, most int64
-			err := tx.QueryRow(ctx, `select coalesce(min(listed), 0), coalesce(max(listed), 0) from feed`).Scan(&least, &most)
-			switch {
-			case err != nil:
-				return err
-			case !l.follows(least) || !l.follows(most):
-				return ErrUnapplied
-			}
-			found, err := read(tx)
-			if err == nil {
-				err = l.notErased(feedName, found...)
-			}
-			return err
-		})
-	})
-}
-
-// notErased returns ErrUnapplied if one of the entities, of which the database still has something, is on the list, as
-// after the restore of a single table.
-func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
-	if l.reerasure == nil {
-		return nil
-	}
-	switch listed, err := l.reerasure.list.has(feedName, ids...); {
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnapplied, err)
-	case listed:
-		return ErrUnapplied
-	}
-	return nil
-}
-
 // apply applies the list. All errors wrap ErrUnapplied.
 func (l *Log) apply(ctx context.Context) error {
 	select {
@@ -400,46 +334,4 @@ func eraseAgain(ctx context.Context, tx pgx.Tx, back pending, name string, ids [
 		return nil
 	})
 	return err
-}
-
-// erases returns the ids that the transaction erases.
-func (p pending) erases() (ids []erasedID) {
-	for name, records := range p {
-		for i := range records {
-			if records[i].erase {
-				ids = append(ids, erasedID{feed: name, id: records[i].ID})
-			}
-		}
-	}
-	return ids
-}
-
-// A listedError means that the ids are on the list already, and so will be erased.
-type listedError struct{ error }
-
-func (e listedError) Unwrap() error { return e.error }
-
-// commitErasure runs a change that erases in a transaction of its own: whatever can fail has to fail before the ids are
-// on the list.
-func (l *Log) commitErasure(ctx context.Context, c *Change) error {
-	return l.InTx(ctx, func(tx *Tx) error {
-		for _, s := range c.statements {
-			if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
-				return err
-			}
-		}
-		tx.pending = maps.Clone(c.pending)
-		return nil
-	})
-}
-
-const listedSQL = `update feed set listed = $2 where listed = $1 and name = any($3)`
-
-// addToList writes the ids that a transaction erases to the list, and returns the statement that records its length.
-func (l *Log) addToList(p pending, u *uncommitted) (statement, error) {
-	was, is, err := l.reerasure.list.add(p.erases(), u)
-	if err != nil {
-		return statement{}, err
-	}
-	return statement{listedSQL, []any{was.Size(), is.Size(), p.feeds()}}, nil
 }

@@ -74,11 +74,15 @@ type progress struct {
 
 	setting
 	resync resyncProgress
+	lastResync
+	rejected int // entries
+}
 
+// A lastResync is the last resync that has ended.
+type lastResync struct {
 	generation   int
 	resyncedAt   time.Time // zero: never
 	resyncReason string
-	rejected     int // entries
 }
 
 // A setting is what was set at run time.
