@@ -62,7 +62,7 @@ func TestMutantsOfReaders(t *testing.T) {
 		"the next page is not checked":              {` and ends != goes_on`, ``, "further on"},
 		"what was passed is an error":               {`max(ids[-1], place.get("through", "")) > ids[0]`, `ids[-1] > ids[0]`, "passes newer entities"},
 		"what was left out is not noticed":          {`to.get("from") == max(ids[-1], place.get("through", "")) > ids[0]`, `"from" in to`, "the last item of each page is left out"},
-		"an empty page goes on":                     {`== ids[-1] > ids[0]`, `== ids[-1]`, "goes on with itself"},
+		"an empty page goes on":                     {`place.get("through", "")) > ids[0]`, `place.get("through", ""))`, "goes on with itself"},
 		"pages may be of several snapshots":         {`asked["snapshot"] in ("0", head)`, `True`, "a snapshot of its own"},
 		"the replay may begin anywhere":             {`to.get("after") == head`, `"after" in to`, "begins too late"},
 		"the first page of a snapshot may be all":   {` and "snapshot" not in place` + "\n            end", "\n            end", "says that it is up to date"},
