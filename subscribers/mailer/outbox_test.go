@@ -82,7 +82,7 @@ func TestOldTexts(t *testing.T) {
 	// One was refused before it was sent, and one was never composed.
 	exec(t, b.db, `update mail set state = 'failed', body = null, recipient_name = null, reason = 'no such mailbox: ' || recipient where order_id = $1`, orderID(4))
 	exec(t, b.db, `update mail set state = 'withdrawn', body = null, recipient_name = null, composed_at = null, due_at = now() - interval '91 days' where order_id = $1`, orderID(5))
-	exec(t, b.db, `update mail set composed_at = now() + interval '60 years' where order_id = $1`, orderID(6)) // a clock was ahead
+	exec(t, b.db, `update mail set composed_at = now() + interval '60 years' where order_id = $1`, orderID(6))                 // a clock was ahead
 	exec(t, b.db, `update mail set state = 'pending', due_at = now() + interval '30 minutes' where order_id = $1`, orderID(2)) // it may be sent again
 	exec(t, b.db, `update mail set composed_at = now() - interval '89 days' where order_id = $1`, orderID(3))
 	if err := b.work(t.Context()); err != nil {
