@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -80,6 +81,7 @@ func (l *Log) lead(change *Change) {
 			select {}
 		}
 	}()
+	runtime.Gosched() // callers who have just been answered come with the next change
 	a := arrivals{queue: l.queue.changes}
 	ctx, cancel := context.WithTimeout(l.committing, 2*l.patience)
 	defer cancel()

@@ -19,6 +19,7 @@ func TestNoTransactionIDs(t *testing.T) {
 	exec(t, pool, `create table thing (id uuid primary key, version bigint not null)`)
 	fill(t, openLog(t, pool), 1)
 	server.SpendIDs()
+	pool.Reset() // of connections to the server that was
 	l := openLog(t, pool)
 	for name, write := range writers {
 		if err := write(t.Context(), l, thing(uuid.New(), 1)); err == nil || !strings.Contains(err.Error(), "not accepting commands") {
