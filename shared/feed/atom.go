@@ -64,7 +64,8 @@ type atomTombstone struct {
 
 // Atom returns the document as an Atom feed (RFC 4287), deleted entities as tombstones (RFC 6721), with erased="true"
 // in our extension where they are erased. Each entry has content for people and, beside it, the entity as an XML
-// element of its own namespace, which a superseded entry lacks. An archive document is marked as one (RFC 5005 section 4).
+// element of its own namespace, which a superseded entry lacks. An archive document is marked as one (RFC 5005 section
+// 4).
 func (d *Document) Atom() ([]byte, error) {
 	doc := atomDocument{
 		AtomFeed: feeds.AtomFeed{

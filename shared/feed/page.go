@@ -53,8 +53,7 @@ type Page struct {
 	Sealed   bool    // final: these bytes never change
 	UpToDate bool    // the feed ended with this page when it was made; false on pages that are sealed or of the view Older
 	Head     Cursor  // the end of the feed when the page was made; on pages that are neither sealed nor of the view Older
-	// Compacted is the end of the feed at its last compaction, on pages with superseded entries: the entries that
-	// superseded these lie at or before it.
+	// Compacted is set on pages with superseded entries: the entries that superseded these lie at or before it.
 	Compacted Cursor
 
 	More *SnapshotPlace // of a page of a snapshot: where the next one starts; nil means that it is the last
@@ -68,8 +67,8 @@ type SnapshotPlace struct {
 
 // Latest returns the newest version of each entity on the page, once, in the order of their positions. Nothing is newer
 // than an erasure. Superseded entries are left out. A bad entry that comes later is there beside it, as one of that
-// version at least. Malformed entries are bad, and those that bad reports, if it is not nil; it is asked only about entities that have several entries on
-// the page.
+// version at least. Malformed entries are bad, and those that bad reports, if it is not nil; it is asked only about
+// entities that have several entries on the page.
 func (p *Page) Latest(bad func(Entry) bool) []Entry {
 	newest := make(map[uuid.UUID]int, len(p.Entries)) // indexes
 	worst := map[uuid.UUID]int{}                      // the last bad ones
@@ -165,7 +164,8 @@ type Document struct {
 	Links  []Link // without self
 	// Archive marks an archive document (RFC 5005 section 4): entries will neither join nor leave it.
 	Archive bool
-	// Through is the id through which a page of a snapshot looks for entities, if that is not its last one: the next page goes on after it.
+	// Through is the id through which a page of a snapshot looks for entities, if that is not its last one: the next
+	// page goes on after it.
 	Through *uuid.UUID
 }
 
@@ -173,8 +173,8 @@ type Document struct {
 // the entity rather than its words.
 const maxWords = 256 << 10
 
-// Words returns the entry in words, which is no tombstone. One that Show cannot read, or has too many words for, is still there for those who
-// copy it.
+// Words returns the entry in words, which is no tombstone. One that Show cannot read, or has too many words for, is
+// still there for those who copy it.
 func (d *Description) Words(e Entry) (shown Shown) {
 	if e.Superseded {
 		return Shown{Title: "Superseded", HTML: "<p>Superseded by a newer version.</p>"}

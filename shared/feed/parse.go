@@ -67,9 +67,9 @@ func ParsePage(body []byte, after Cursor) (*Page, error) {
 }
 
 // ParseSnapshot parses the page of a snapshot that starts at a place. It checks that the page is of that snapshot, that
-// the ids ascend from there, and that the next page goes on after the last of them, or as far further on as the page says. The entries of the page are in the
-// order of their positions. Malformed items are as with ParsePage. The error wraps ErrPage, or ErrNoSnapshot if the body
-// does not say of which snapshot it is.
+// the ids ascend from there, and that the next page goes on after the last of them, or as far further on as the page
+// says. The entries of the page are in the order of their positions. Malformed items are as with ParsePage. The error
+// wraps ErrPage, or ErrNoSnapshot if the body does not say of which snapshot it is.
 func ParseSnapshot(body []byte, at SnapshotPlace) (*Page, error) {
 	return parseBody(body,
 		func(doc *jsonReplay[jsonItem]) (*Page, error) { return doc.snapshot(at, (*jsonItem).entry) },

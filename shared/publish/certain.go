@@ -80,7 +80,8 @@ func (e final) orNil() error {
 	return e
 }
 
-// lockNotAvailable is the SQLSTATE if somebody holds a lock for long, as a commit does while a synchronous standby is down.
+// lockNotAvailable is the SQLSTATE if somebody holds a lock for long, as a commit does while a synchronous standby is
+// down.
 const lockNotAvailable = "55P03"
 
 // lostSwap reports whether another writer appended first.

@@ -204,8 +204,8 @@ func TestWritersDoNotWaitForACompaction(t *testing.T) {
 	compact(t, l, 0, 1)
 }
 
-// Space that superseded entries of 430 bytes take goes down to 0.45 of what it was, and 0.6 times as many new entries then
-// fit without growth: measured is the size of the table less the free space in it.
+// Space that superseded entries of 430 bytes take goes down to 0.45 of what it was, and 0.6 times as many new entries
+// then fit without growth: measured is the size of the table less the free space in it.
 func TestSizeOfACompactedLog(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "a large log")

@@ -16,8 +16,9 @@ import (
 type Entities struct {
 	Location              // of the cursor that was asked for
 	Entries  []feed.Entry // in the order of the entities' ids, tombstones included, each with First; none if the cursor is not known
-	// Last is the highest id that was looked at, if there may be entities of higher ids; else it is uuid.Nil. Entities that are newer
-	// than the cursor have no entry, and there may be very many of them, so there can be fewer entries than were asked for.
+	// Last is the highest id that was looked at, if there may be entities of higher ids; else it is uuid.Nil. Entities
+	// that are newer than the cursor have no entry, and there may be very many of them, so there can be fewer entries
+	// than were asked for.
 	Last uuid.UUID
 }
 
@@ -58,8 +59,8 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 // byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short.
 const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off`
 
-// walkSQL goes from one entity to the next through the index, however many versions each has, until $3 of them began at or before
-// position $4, or $5 did not.
+// walkSQL goes from one entity to the next through the index, however many versions each has, until $3 of them began at
+// or before position $4, or $5 did not.
 const walkSQL = `
 	with recursive e as (
 	  (select entity_id, position, (position <= $4)::int as old, (position > $4)::int as newer
@@ -83,7 +84,8 @@ const newestSQL = `
 	           from search join feed_entry on feed = $1 and entity_id = id and version = (low + high + 1) / 2 where low < high)
 	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as newest`
 
-// readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be more.
+// readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be
+// more.
 func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) (entries []feed.Entry, last uuid.UUID, err error) {
 	if _, err := tx.Exec(ctx, byIndex); err != nil {
 		return nil, last, err

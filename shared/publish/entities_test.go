@@ -108,8 +108,8 @@ func TestEntities(t *testing.T) {
 	}
 }
 
-// A cursor that is far older than the entities costs no more than another one, and leads to all that it had: past very many newer
-// entities, and through very many newer versions of one.
+// A cursor that is far older than the entities costs no more than another one, and leads to all that it had: past very
+// many newer entities, and through very many newer versions of one.
 func TestEntitiesOfAnOldCursor(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

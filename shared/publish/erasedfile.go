@@ -51,8 +51,8 @@ func (l *erasedList) create(mayMake bool) (made bool, err error) {
 	return true, err
 }
 
-// claim notes on the list of which log it is, if it does not say so yet. It returns an error if the list is of another one: what is
-// erased in one would be erased in the other.
+// claim notes on the list of which log it is, if it does not say so yet. It returns an error if the list is of another
+// one: what is erased in one would be erased in the other.
 func (l *erasedList) claim(log uuid.UUID) error {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {

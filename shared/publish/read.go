@@ -169,8 +169,8 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries [
 // maxVersionBytes is the size of the payloads after which Versions leaves out the older ones.
 const maxVersionBytes = 4 << 20
 
-// Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many megabytes. It returns nothing that a failover could
-// take away.
+// Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many
+// megabytes. It returns nothing that a failover could take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
 	err = l.withListApplied(ctx, func() (err error) {
 		entries, err = l.readVersions(ctx, name, id, limit)

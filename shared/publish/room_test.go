@@ -10,7 +10,8 @@ import (
 	"github.com/edison-cars/data-feeds/sql"
 )
 
-// A server that has no transaction ids left takes no changes until somebody vacuums: the error says so, and the log has no room.
+// A server that has no transaction ids left takes no changes until somebody vacuums: the error says so, and the log has
+// no room.
 func TestNoTransactionIDs(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

@@ -91,8 +91,8 @@ func (r *Router) look(c *gin.Context) web.Page {
 // Health adds /livez and /readyz, which are open to everybody; see [webserver.Health].
 func (r *Router) Health(ready func(context.Context) error) { webserver.Health(r.Anybody, ready) }
 
-// Publish adds the feeds of the log, and returns their source. nav are the links on their pages. After [Router.Trace], the
-// ids on their pages are links, too.
+// Publish adds the feeds of the log, and returns their source. nav are the links on their pages. After [Router.Trace],
+// the ids on their pages are links, too.
 func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Description) *feedhttp.Source {
 	way := ""
 	if r.traces {

@@ -17,8 +17,9 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// serverSources are the source files of PostgreSQL that read and write table files and give out transaction ids. PostgreSQL has no
-// SQLSTATE of its own for most of their errors, such as an exhausted quota, a volume that became read-only, or ids that have run out.
+// serverSources are the source files of PostgreSQL that read and write table files and give out transaction ids.
+// PostgreSQL has no SQLSTATE of its own for most of their errors, such as an exhausted quota, a volume that became
+// read-only, or ids that have run out.
 var serverSources = []string{"md.c", "fd.c", "buffile.c", "varsup.c", "multixact.c"}
 
 // databaseAtFault reports whether the database failed, whatever the entry: it is down, full or read-only.

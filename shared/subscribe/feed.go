@@ -76,9 +76,10 @@ type Feed struct {
 
 	// Entries, which a feed may have instead of Table and Apply, receives every version of every entity, page after
 	// page in the order of the feed. Each page has at least one entry; from is the cursor at which it starts. Of a
-	// superseded entry there is only that it was: it is no deletion. Malformed entries are left out and rejected. The cursor moves past a page once Entries has returned nil. After an error, a
-	// crash or a stop before that, the same page comes again, or a longer one. A resync passes all pages again, from
-	// the first one, which starts at 0. Entries must return soon after ctx has ended; db is the service's pool.
+	// superseded entry there is only that it was: it is no deletion. Malformed entries are left out and rejected. The
+	// cursor moves past a page once Entries has returned nil. After an error, a crash or a stop before that, the same
+	// page comes again, or a longer one. A resync passes all pages again, from the first one, which starts at 0.
+	// Entries must return soon after ctx has ended; db is the service's pool.
 	Entries func(ctx context.Context, db *pgxpool.Pool, from feed.Cursor, page *feed.Page) error
 }
 

@@ -142,11 +142,11 @@ func ofSize(err error) bool {
 	return !ok || network.Op != "dial"
 }
 
-// confirm returns the head of the last compaction by which the copy has skipped superseded entries, after a page that ends
-// at a cursor. While there is one, the copy lacks older versions of entities, and if the source loses the newer ones, as
-// in a restore, it does not send the older ones again. So before the copy counts as up to date, and before a later
-// compaction counts instead, confirm asks whether the source still has that place in its history. If it has not, the
-// error is feedclient.ErrDiverged.
+// confirm returns the place at or before which all lies that superseded the entries which the copy has skipped, after a
+// page that ends at a cursor. While there is one, the copy lacks older versions of entities, and if the source loses
+// the newer ones, as in a restore, it does not send the older ones again. So before the copy counts as up to date, and
+// before a later place counts instead, confirm asks whether the source still has that place in its history. If it has
+// not, the error is feedclient.ErrDiverged.
 func (fr *fetcher) confirm(ctx context.Context, skipped feed.Cursor, page *feed.Page, at feed.Cursor, upToDate bool) (feed.Cursor, error) {
 	if page != nil {
 		at = page.Cursor // in a snapshot, its head

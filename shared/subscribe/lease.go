@@ -157,8 +157,8 @@ func (l *lease) setSilence(ctx context.Context, conn *pgx.Conn) error {
 // errSucceeded means that this process must not poll any more, and must let one that may have the lock.
 var errSucceeded = errors.New("a process of this service that was started later keeps the copy in another table, or with other columns")
 
-// succeeded returns errSucceeded if a later process has another table or other columns for a feed. What an earlier process had, as it is
-// after the restore of a dump, it sets again.
+// succeeded returns errSucceeded if a later process has another table or other columns for a feed. What an earlier
+// process had, as it is after the restore of a dump, it sets again.
 func (l *lease) succeeded(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `select feed, table_name, columns, claims from subscription where service = $1`, l.options.Name)
 	if err != nil {

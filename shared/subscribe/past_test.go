@@ -164,7 +164,8 @@ func TestPast(t *testing.T) {
 	})
 }
 
-// An entity is of the past if one of its versions is, whatever came of that, and whether it comes by a replay or a resync.
+// An entity is of the past if one of its versions is, whatever came of that, and whether it comes by a replay or a
+// resync.
 func TestPastOfEarlierVersions(t *testing.T) {
 	t.Parallel()
 	pgtest.Slow(t, "many databases")

@@ -734,7 +734,8 @@ func TestSnapshotProperty(t *testing.T) {
 	})
 }
 
-// Nothing stays of a history that is lost behind the head of a snapshot, however much of it there was when its pages were made.
+// Nothing stays of a history that is lost behind the head of a snapshot, however much of it there was when its pages
+// were made.
 func TestRestoredBehindASnapshot(t *testing.T) {
 	t.Parallel()
 	for name, resync := range map[string]bool{"a first copy": false, "a resync": true} {

@@ -69,8 +69,8 @@ var _ prometheus.Collector = (*Subscriber)(nil)
 // It must have room for at least two connections in addition to those that the caller uses. New sends no request to a
 // source: see [Subscriber.Run].
 //
-// A table holds the copy of one feed: New fails if another subscription has it. It refuses a pool whose mode of executing queries is
-// exec or simple_protocol.
+// A table holds the copy of one feed: New fails if another subscription has it. It refuses a pool whose mode of
+// executing queries is exec or simple_protocol.
 func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed) (*Subscriber, error) {
 	options.Logger = cmp.Or(options.Logger, slog.New(slog.DiscardHandler))
 	options.RecordAge = cmp.Or(options.RecordAge, 90*day)

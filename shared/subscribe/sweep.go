@@ -29,8 +29,8 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
-// sweep removes what is old by the clocks of the database and of this machine: polls, and what was rejected and what resyncs
-// have read of feeds that the subscriber does not have any more. If it has one again, a resync begins.
+// sweep removes what is old by the clocks of the database and of this machine: polls, and what was rejected and what
+// resyncs have read of feeds that the subscriber does not have any more. If it has one again, a resync begins.
 func (s *sweeper) sweep(ctx context.Context) error {
 	feeds := []string{}
 	for _, p := range s.pollers {

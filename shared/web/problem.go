@@ -174,8 +174,8 @@ var awaySQLStates = []string{
 	"0A000", "22P03", "26000", "42P01", "42P05", "42883", "XX000", // a restore in place, or a pooler that mixes up sessions: the connection is not used again
 }
 
-// idSources are the source files of PostgreSQL that give out transaction ids. When it has no more, until somebody vacuums, it says so
-// by the SQLSTATE of a row that is too large.
+// idSources are the source files of PostgreSQL that give out transaction ids. When it has no more, until somebody
+// vacuums, it says so by the SQLSTATE of a row that is too large.
 var idSources = []string{"varsup.c", "multixact.c"}
 
 // isAway reports whether err is an error that passes: a database cannot be reached, is read-only, is being restored or

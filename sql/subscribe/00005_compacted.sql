@@ -1,7 +1,7 @@
 -- +goose Up
 
--- The head of the source's feed at the compaction of which the copy, or the resync under way, has skipped superseded entries, while it
--- is to be seen whether the source still has what superseded them. Null: nothing is.
+-- The place at or before which all lies that superseded the entries which the copy, or the resync under way, has skipped, while it is to
+-- be seen whether the source still has that place. Null: nothing is.
 alter table subscription add compacted text;
 
 -- The entity was superseded when the resync saw it, and nothing newer came since: the copy of it stays.

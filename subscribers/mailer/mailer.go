@@ -24,7 +24,7 @@ import (
 type settings struct {
 	smtp.Settings
 	Limit   uint16      `env:"MAIL_LIMIT" envDefault:"5" help:"mails to one address per hour; further ones wait; 0 is no limit"`
-	TextAge service.Age `env:"MAIL_TEXT_AGE" envDefault:"2160h" help:"how long the text and the recipient of a mail that was sent are kept, at least 1h"`
+	TextAge service.Age `env:"MAIL_TEXT_AGE" envDefault:"2160h" help:"how long the text and the recipient of a mail, and what the mail server said of it, are kept, at least 1h"`
 }
 
 const name = "mailer"

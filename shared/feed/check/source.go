@@ -16,7 +16,7 @@ type source struct {
 	turn      sync.Mutex // answers one request after another
 	mu        sync.Mutex
 	entries   []entry
-	compacted string        // the head at the last compaction
+	compacted string        // what superseded entries lies at or before it
 	versions  map[int]int64 // by the number of the entity
 	fault     *fault        // nil means that it is honest
 	begun     int           // requests since the fault was set

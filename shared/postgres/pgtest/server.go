@@ -85,8 +85,8 @@ func (s *Server) run(dir, program string, args ...string) {
 	}
 }
 
-// SpendIDs starts the server again as one that has hardly a transaction id left to give out, and spends those: it takes no more
-// changes. A replication slot that nobody reads keeps autovacuum from making room.
+// SpendIDs starts the server again as one that has hardly a transaction id left to give out, and spends those: it takes
+// no more changes. A replication slot that nobody reads keeps autovacuum from making room.
 func (s *Server) SpendIDs() {
 	s.t.Helper()
 	const next = 1<<31 - 3_000_000 + 600 // PostgreSQL stops 3,000,000 before the oldest transaction would lie in the future

@@ -227,8 +227,8 @@ func (s *Source) discovery() (links []web.Link) {
 // A change is a field of an entity whose value, as JSON, differs from the version before. An absent field is "".
 type change struct{ Field, Was, Is string }
 
-// changes compares two versions field by field: first the fields of the later one, then those that it lacks. It reports whether
-// it compares only their beginnings.
+// changes compares two versions field by field: first the fields of the later one, then those that it lacks. It reports
+// whether it compares only their beginnings.
 func changes(before, after json.RawMessage) (list []change, partly bool) {
 	was, partlyWas := fieldsOf(before)
 	is, partlyIs := fieldsOf(after)
@@ -250,8 +250,9 @@ func changes(before, after json.RawMessage) (list []change, partly bool) {
 	return list, partlyWas || partlyIs
 }
 
-// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, sorted by names and indexes. It returns only the first ones,
-// and reports it, if their names, which repeat those of what they are in, would be much longer than the text.
+// fieldsOf returns the leaves of a JSON text, such as lines[0].quantity, sorted by names and indexes. It returns only
+// the first ones, and reports it, if their names, which repeat those of what they are in, would be much longer than the
+// text.
 func fieldsOf(text json.RawMessage) (leaves []change, partly bool) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()

@@ -7,7 +7,8 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// A page of an old snapshot that has passed very many newer entities says through which id, and the next one goes on there.
+// A page of an old snapshot that has passed very many newer entities says through which id, and the next one goes on
+// there.
 func TestSnapshotPassesNewerEntities(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
