@@ -3,6 +3,7 @@ package contract
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 )
 
 // Dialect is the URI of JSON Schema 2020-12, in which schemas are written.
@@ -15,9 +16,7 @@ type schema map[string]any
 // does: that no name is given twice or in another case, how large the entity is, and which id and version it has.
 func (c *Contract) Schema(title string) json.RawMessage {
 	whole := schema{"$schema": Dialect, "title": title}
-	for key, value := range c.root.schema {
-		whole[key] = value
-	}
+	maps.Copy(whole, c.root.schema)
 	text, err := json.MarshalIndent(whole, "", "  ")
 	if err != nil {
 		panic(fmt.Sprintf("contract: %v", err)) // it is made of texts and numbers

@@ -1,14 +1,14 @@
-package contract_test
+package deploy_test
 
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/edison-cars/data-feeds/shared/carbuild"
@@ -17,8 +17,6 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
-
-var update = flag.Bool("update", false, "release the schemas of the contracts")
 
 // A change of a contract breaks no reader: what its feed says from now on is what the released schema lets readers
 // expect, and what the feed has said already, the readers of the new contract still take.
@@ -39,7 +37,7 @@ func TestReleasedSchemas(t *testing.T) {
 		case *update:
 			err = os.WriteFile(file, schema, 0o644)
 		default:
-			t.Errorf("%s is not the schema of the contract. If the change is meant: go test ./shared/contract -update", file)
+			t.Errorf("%s is not the schema of the contract. If the change is meant: go test ./shared/deploy -run TestReleasedSchemas -update", file)
 		}
 		if err != nil && !os.IsNotExist(err) {
 			t.Error(err)
@@ -162,7 +160,7 @@ func TestBreaches(t *testing.T) {
 		"lines[].options[] has the minLength 0 instead of 1.", "lines[].options[] has the maxLength 10 instead of 9.",
 		"n may be null or missing now.", "old is gone.", `s may be "c" now.`, "new is new,",
 	} {
-		if i >= len(got) || !bytes.HasPrefix([]byte(got[i]), []byte(begin)) {
+		if i >= len(got) || !strings.HasPrefix(got[i], begin) {
 			t.Fatalf("want %s, got %q", begin, got)
 		}
 	}
