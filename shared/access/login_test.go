@@ -1,6 +1,7 @@
 package access
 
 import (
+	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
