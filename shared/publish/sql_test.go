@@ -297,6 +297,9 @@ func TestLostSQLAppend(t *testing.T) {
 			for _, from := range []string{"an empty feed", "a feed", "a feed with an old mark"} {
 				t.Run(fmt.Sprint(name, " ", level, " ", from), func(t *testing.T) {
 					t.Parallel()
+					if level != pgx.RepeatableRead || from != "a feed" {
+						pgtest.Slow(t, "66 databases")
+					}
 					pool := database(t)
 					exec(t, pool, `create table staged (id int primary key); create table other (id int primary key)`)
 					exec(t, pool, `select feed_attach('things', 'staged', 'id', mode => 'staged')`)
