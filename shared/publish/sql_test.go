@@ -474,12 +474,12 @@ func TestMover(t *testing.T) {
 	}
 }
 
-// await fails the test if the condition does not become true within 20 s.
+// await fails the test if the condition does not become true within a minute.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 20 s: ", what)
+			t.Fatal("not within a minute: ", what)
 		}
 	}
 }
