@@ -58,7 +58,7 @@ func openSinkLater(t *testing.T, open <-chan struct{}) (sink *mailsink.Sink, smt
 // mailed waits for the n-th mail.
 func mailed(t *testing.T, sink *mailsink.Sink, n int) *mailsink.Mail {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		for _, m := range sink.Mails() {
 			if m.Number == n {
 				return m

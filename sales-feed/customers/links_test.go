@@ -82,7 +82,7 @@ func (p *post) ask(t *testing.T, email string, times int) (to []string) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); len(p.waiting) > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(p.waiting) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("mails wait")
 		}

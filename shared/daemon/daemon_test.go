@@ -338,7 +338,7 @@ func TestStopWithParent(t *testing.T) {
 		start(t, cmd)
 		kill(t, cmd)
 		_ = cmd.Wait() // closes our end of the pipe
-		for deadline := time.Now().Add(10 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			if b, _ := os.ReadFile(file); string(b) == "stopped" {
 				return
 			}
@@ -399,7 +399,7 @@ func stopped(t *testing.T, stdout io.Reader) {
 		if !strings.HasPrefix(s, "stopped\n") {
 			t.Errorf("ended with %q", s)
 		}
-	case <-time.After(10 * time.Second):
-		t.Error("still running 10 s after its parent was killed")
+	case <-time.After(time.Minute):
+		t.Error("still running a minute after its parent was killed")
 	}
 }

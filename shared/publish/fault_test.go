@@ -338,7 +338,7 @@ func TestDatabaseAway(t *testing.T) {
 
 func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	deadline, tick := time.After(time.Minute), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {

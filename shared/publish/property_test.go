@@ -145,7 +145,7 @@ func TestReadersEndWithTheCommittedSet(t *testing.T) {
 			finish(0, len(opened)%2 == 0)
 		}
 		end := &poller{url: begin.url, limit: feed.MaxPageSize, cursor: begin.cursor}
-		for deadline := time.Now().Add(10 * time.Second); len(end.seen) < versions(committed) && time.Now().Before(deadline); { // it hears of them
+		for deadline := time.Now().Add(time.Minute); len(end.seen) < versions(committed) && time.Now().Before(deadline); { // it hears of them
 			end.poll(t)
 		}
 		newest := map[uuid.UUID]int64{}

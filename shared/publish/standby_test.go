@@ -640,7 +640,7 @@ func TestReadsDuringAnErasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	view := func(id uuid.UUID) (found bool, err error) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		return found, l.View(ctx, feedName, func(tx pgx.Tx) (ids []uuid.UUID, err error) {
 			if err = tx.QueryRow(ctx, `select exists (select from person where id = $1)`, id).Scan(&found); found {

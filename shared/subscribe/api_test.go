@@ -361,19 +361,19 @@ func TestReplicasShareTheSettings(t *testing.T) {
 	if got := change(t, "PUT", serves+"/subscriptions/things/schedule", 200, `{"schedule": "@every 1s"}`); got.Schedule != "@every 1s" || !got.Standby {
 		t.Errorf("set at the second: %+v", got)
 	}
-	within(t, 3*time.Second, "the first polls as the second was told", func() bool { return subscription(t, polls).Schedule == "@every 1s" })
+	within(t, 30*time.Second, "the first polls as the second was told", func() bool { return subscription(t, polls).Schedule == "@every 1s" })
 	s.put(t, 4, 4)
 	eventually(t, "it does so", func() bool { return subscription(t, polls).Cursor == s.head(t).Cursor() })
 	change(t, "POST", serves+"/subscriptions/things/pause", 200, nil)
-	within(t, 3*time.Second, "it is paused", func() bool { return subscription(t, polls).State == Paused })
+	within(t, 30*time.Second, "it is paused", func() bool { return subscription(t, polls).State == Paused })
 	change(t, "POST", polls+"/subscriptions/things/resume", 200, nil)
-	within(t, 3*time.Second, "it is resumed", func() bool { return subscription(t, serves).State != Paused })
+	within(t, 30*time.Second, "it is resumed", func() bool { return subscription(t, serves).State != Paused })
 	change(t, "POST", serves+"/subscriptions/things/resync", 202, nil)
 	eventually(t, "it is read again from its start", func() bool { return subscription(t, serves).Generation == 2 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 5*time.Second, "the second takes over, settings and all", func() bool {
+	within(t, 30*time.Second, "the second takes over, settings and all", func() bool {
 		got := subscription(t, serves)
 		return !got.Standby && got.Schedule == "@every 1s"
 	})

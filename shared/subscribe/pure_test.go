@@ -18,13 +18,13 @@ import (
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
-// opened waits up to 20 s for a channel to be closed.
+// opened waits up to a minute for a channel to be closed.
 func opened(c <-chan struct{}) error {
 	select {
 	case <-c:
 		return nil
-	case <-time.After(20 * time.Second):
-		return errors.New("not within 20 s")
+	case <-time.After(time.Minute):
+		return errors.New("not within a minute")
 	}
 }
 

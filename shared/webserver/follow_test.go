@@ -195,7 +195,7 @@ func TestFollow(t *testing.T) {
 			b.Becomes(t, fmt.Sprintf(`(Object.defineProperty(document, "hidden", { value: %t, configurable: true }), document.dispatchEvent(new Event("visibilitychange")), true)`, hidden))
 		}
 		show(true)
-		time.Sleep(200 * time.Millisecond) // for an answer under way
+		time.Sleep(time.Second) // for an answer under way
 		before := f.count()
 		f.change(func(f *followed) { f.rows = 4 })
 		time.Sleep(2500 * time.Millisecond)

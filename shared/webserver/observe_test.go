@@ -42,7 +42,7 @@ func observed(t *testing.T, routes func(*gin.Engine)) (url string, logged *logBu
 // eventually waits for what a server does after its client has the answer.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

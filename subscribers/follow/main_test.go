@@ -270,7 +270,7 @@ func (p *process) wantExit(t *testing.T, code int, says ...string) {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("it goes on:\n%s", p.err.String())
 	}
 	stderr := p.err.String()
@@ -286,9 +286,9 @@ func (p *process) wantExit(t *testing.T, code int, says ...string) {
 
 func (p *process) eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s\n%s%s", what, p.out.String(), p.err.String())
+			t.Fatalf("not within a minute: %s\n%s%s", what, p.out.String(), p.err.String())
 		}
 	}
 }

@@ -188,7 +188,7 @@ func TestGrowth(t *testing.T) {
 	t.Parallel()
 	out, bars := quick(t, "growth")
 	times := slices.Repeat([]string{positive}, 8)
-	for _, entries := range []string{"1,000", "10,000"} {
+	for _, entries := range []string{"1,000", "2,000"} {
 		for _, versions := range []string{"1", "20"} {
 			wantRows(t, out, slices.Concat([]string{entries, versions}, times, []string{figure, positive}))
 		}
@@ -197,10 +197,10 @@ func TestGrowth(t *testing.T) {
 		wantRows(t, out, []string{request, "1", ratio, ratio}, []string{request, "20", ratio, ratio})
 	}
 	for _, way := range []string{byReplay, bySnapshot} {
-		wantRows(t, out, []string{"10,000", "1", way, positive, positive, figure, figure}, []string{"10,000", "20", way, positive, positive, figure, figure},
-			[]string{"500", "1", way, positive, positive, figure, figure})
+		wantRows(t, out, []string{"2,000", "1", way, positive, positive, figure, figure}, []string{"2,000", "20", way, positive, positive, figure, figure},
+			[]string{"100", "1", way, positive, positive, figure, figure})
 	}
-	if !regexp.MustCompile(`by snapshot, 500 entities of 20 versions : as many of one: ` + ratio).MatchString(out) {
+	if !regexp.MustCompile(`by snapshot, 100 entities of 20 versions : as many of one: ` + ratio).MatchString(out) {
 		t.Errorf("no ratio of newcomers in\n%s", out)
 	}
 	pages := 0
@@ -217,7 +217,7 @@ func TestGrowth(t *testing.T) {
 		if strings.Contains(out, noCompaction) {
 			t.Skip(noCompaction)
 		}
-		wantRows(t, out, []string{"9,500", positive, positive, positive, positive})
+		wantRows(t, out, []string{"1,900", positive, positive, positive, positive})
 	})
 }
 

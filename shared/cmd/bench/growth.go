@@ -193,8 +193,12 @@ func (g *growth) spend(p **process, do func() error) (t took, err error) {
 // A spent has what something took by round, in milliseconds.
 type spent struct{ time, cpu []float64 }
 
-// alternate lets contestants take turns, times times in each round. Of a round it keeps the medians.
+// alternate lets contestants take turns, times times in each round, or once in a quick bench. Of a round it keeps the
+// medians.
 func (g *growth) alternate(contestants, times int, do func(contestant, again int) (took, error)) ([]spent, error) {
+	if g.quick {
+		times = 1
+	}
 	sums := make([]spent, contestants)
 	for round := range g.rounds {
 		in := make([]spent, contestants)

@@ -180,7 +180,7 @@ func (b *bench) growth(ctx context.Context) (machine string, charts []chart, err
 	least, most := 10_000, cmp.Or(b.entries, 1_000_000)
 	if b.quick {
 		g.rounds, g.page = 1, 100
-		least, most = 1000, cmp.Or(b.entries, 10_000)
+		least, most = 1000, cmp.Or(b.entries, 2000)
 	}
 	for entries := least; entries < most; entries *= 10 {
 		g.sizes = append(g.sizes, entries)

@@ -19,6 +19,7 @@ import (
 type reader struct {
 	ctx     context.Context
 	command []string
+	once    bool // prove ends with the first test that fails
 }
 
 // runLimit is how long a run of the command may take.
@@ -30,7 +31,7 @@ const runLimit = time.Minute
 // next run, too. If it cannot copy the feed, it ends with another exit code than 0. Prove writes the results as TAP
 // version 14, and returns how many tests failed.
 func Prove(ctx context.Context, command []string, out io.Writer) (failed int, err error) {
-	return (&reader{ctx, command}).prove(out, func(string) bool { return true })
+	return (&reader{ctx: ctx, command: command}).prove(out, func(string) bool { return true })
 }
 
 // prove runs the tests whose names are wanted.
@@ -50,7 +51,9 @@ func (r *reader) prove(out io.Writer, wanted func(name string) bool) (failed int
 		if r.ctx.Err() != nil {
 			return results.broken, context.Cause(r.ctx)
 		}
-		results.report(t.name, err)
+		if results.report(t.name, err); r.once && results.broken > 0 {
+			break
+		}
 	}
 	return results.broken, nil
 }

@@ -17,21 +17,22 @@ func TestReaders(t *testing.T) {
 	for _, command := range [][]string{{"python3", "../readers/reader.py"}, {"node", "../readers/reader.mjs"}} {
 		t.Run(command[0], func(t *testing.T) {
 			t.Parallel()
-			if failed, said := proved(t, "", command...); failed > 0 {
+			if failed, said := proved(t, "", false, command...); failed > 0 {
 				t.Error(said)
 			}
 		})
 	}
 }
 
-// proved runs those tests whose names have only in them, if the language of the reader is installed.
-func proved(t *testing.T, only string, command ...string) (failed int, said string) {
+// proved runs those tests whose names have only in them, or with once until one fails, if the language of the reader is
+// installed.
+func proved(t *testing.T, only string, once bool, command ...string) (failed int, said string) {
 	t.Helper()
 	if _, err := exec.LookPath(command[0]); err != nil {
 		t.Skipf("needs %s", command[0])
 	}
 	var out bytes.Buffer
-	r := reader{t.Context(), append(command, "URL", "DIR/copy")}
+	r := reader{t.Context(), append(command, "URL", "DIR/copy"), once}
 	failed, err := r.prove(&out, func(name string) bool { return strings.Contains(name, only) })
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestMutantsOfReaders(t *testing.T) {
 			if err := os.WriteFile(file, []byte(strings.Replace(string(text), x.from, x.to, 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if failed, said := proved(t, x.breaks, "python3", file); failed == 0 {
+			if failed, said := proved(t, x.breaks, true, "python3", file); failed == 0 {
 				t.Errorf("it is not caught:\n%s", said)
 			}
 		})

@@ -222,7 +222,7 @@ func (c fragileConn) Write(b []byte) (int, error) {
 
 func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	deadline, tick := time.After(time.Minute), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {

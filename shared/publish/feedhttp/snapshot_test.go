@@ -277,7 +277,7 @@ func TestSnapshotProperty(t *testing.T) {
 			"take a page":  func(t *rapid.T) { rapid.SampledFrom(walkers).Draw(t, "walker").step(t, false) },
 		})
 		for i, w := range append(walkers, begin(t)) {
-			for deadline := time.Now().Add(20 * time.Second); !w.step(t, !maps.Equal(w.rows, want)) || !maps.Equal(w.rows, want); {
+			for deadline := time.Now().Add(time.Minute); !w.step(t, !maps.Equal(w.rows, want)) || !maps.Equal(w.rows, want); {
 				if time.Now().After(deadline) {
 					t.Fatalf("copy %d has\n%v\nwant\n%v", i, w.rows, want)
 				}
